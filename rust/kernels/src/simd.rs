@@ -1,0 +1,255 @@
+//! Vectors of f32 and f64 behind one trait, so that a kernel is written once for all instruction sets.
+
+use std::fmt::{Debug, Display};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+
+/// A floating-point type of states and parameters: `f32` or `f64`.
+pub trait Real:
+    Copy
+    + Send
+    + Sync
+    + Debug
+    + Display
+    + Default
+    + PartialOrd
+    + PartialEq
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + DivAssign
+    + Sum
+    + 'static
+{
+    /// The vector of the portable instance of a kernel.
+    type Portable: Vector<Scalar = Self>;
+    /// The vector of AVX2 with FMA.
+    #[cfg(target_arch = "x86_64")]
+    type Avx2: Vector<Scalar = Self>;
+    /// The vector of AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    type Avx512: Vector<Scalar = Self>;
+
+    /// Zero.
+    const ZERO: Self;
+    /// One.
+    const ONE: Self;
+    /// The distance from one to the next larger number.
+    const EPSILON: Self;
+    /// The NumPy name of the type.
+    const NAME: &'static str;
+
+    /// Rounds an f64.
+    fn from_f64(x: f64) -> Self;
+    /// Widens to f64.
+    fn to_f64(self) -> f64;
+    /// Absolute value.
+    fn abs(self) -> Self;
+    /// Square root.
+    fn sqrt(self) -> Self;
+    /// Whether the number is neither NaN nor infinite.
+    fn is_finite(self) -> bool;
+    /// The larger of the magnitudes of `self` and `other`; NaN if either is NaN.
+    fn max_magnitude(self, other: Self) -> Self;
+}
+
+macro_rules! real {
+    ($T:ident, $name:literal, $portable:ty, $avx2:ty, $avx512:ty) => {
+        impl Real for $T {
+            type Portable = $portable;
+            #[cfg(target_arch = "x86_64")]
+            type Avx2 = $avx2;
+            #[cfg(target_arch = "x86_64")]
+            type Avx512 = $avx512;
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const EPSILON: Self = $T::EPSILON;
+            const NAME: &'static str = $name;
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                x as $T
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                self.abs()
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                self.sqrt()
+            }
+            #[inline(always)]
+            fn is_finite(self) -> bool {
+                self.is_finite()
+            }
+            #[inline(always)]
+            fn max_magnitude(self, other: Self) -> Self {
+                // The bits of non-negative floats are ordered like the numbers, with NaN above infinity.
+                $T::from_bits(self.abs().to_bits().max(other.abs().to_bits()))
+            }
+        }
+    };
+}
+real!(f32, "float32", Lanes<f32, 8>, x86::F32x8, x86::F32x16);
+real!(f64, "float64", Lanes<f64, 4>, x86::F64x4, x86::F64x8);
+
+/// A vector of [`Real`] numbers.
+///
+/// # Safety
+/// All methods need the instruction set of the type; pointers must be valid for the lanes that are touched. Pointers
+/// need no alignment.
+#[allow(clippy::missing_safety_doc, reason = "stated once, for the trait")]
+pub trait Vector: Copy {
+    /// The type of a lane.
+    type Scalar: Real;
+    /// How many lanes there are.
+    const LANES: usize;
+    /// `x` in all lanes.
+    unsafe fn splat(x: Self::Scalar) -> Self;
+    /// Reads all lanes.
+    unsafe fn load(p: *const Self::Scalar) -> Self;
+    /// Reads the first `n < LANES` lanes; the others are zero.
+    unsafe fn load_first(p: *const Self::Scalar, n: usize) -> Self;
+    /// Writes all lanes.
+    unsafe fn store(self, p: *mut Self::Scalar);
+    /// Writes the first `n < LANES` lanes.
+    unsafe fn store_first(self, p: *mut Self::Scalar, n: usize);
+    /// Lane-wise sum.
+    unsafe fn add(self, b: Self) -> Self;
+    /// Lane-wise difference.
+    unsafe fn sub(self, b: Self) -> Self;
+    /// Lane-wise product.
+    unsafe fn mul(self, b: Self) -> Self;
+    /// Lane-wise quotient.
+    unsafe fn div(self, b: Self) -> Self;
+    /// `self * b + c`, fused where the instruction set can.
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// The smaller lane; `b` where either is NaN.
+    unsafe fn min(self, b: Self) -> Self;
+    /// The larger lane; `b` where either is NaN.
+    unsafe fn max(self, b: Self) -> Self;
+    /// The larger of `self` (no lane negative) and `|b|`; NaN where either is NaN.
+    unsafe fn max_magnitude(self, b: Self) -> Self;
+    /// Sum of the lanes, in an order fixed by the type.
+    unsafe fn sum(self) -> Self::Scalar;
+    /// The largest lane; NaN if any is NaN. No lane may be negative.
+    unsafe fn largest(self) -> Self::Scalar;
+    /// The nearest integer.
+    unsafe fn round(self) -> Self;
+    /// `2^n` for integer lanes within the exponent range of normal numbers.
+    unsafe fn exp2_integer(self) -> Self;
+}
+
+/// An array as a vector: the portable instance, which compilers turn into whatever the architecture has.
+#[derive(Debug, Clone, Copy)]
+pub struct Lanes<T, const N: usize>([T; N]);
+
+macro_rules! portable {
+    ($T:ident, $N:literal, $bias:literal, $mantissa:literal, $Bits:ident, $Int:ident) => {
+        impl Vector for Lanes<$T, $N> {
+            type Scalar = $T;
+            const LANES: usize = $N;
+            #[inline(always)]
+            unsafe fn splat(x: $T) -> Self {
+                Self([x; $N])
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const $T) -> Self {
+                // SAFETY: the caller vouches for all lanes; arrays of floats have no padding.
+                Self(unsafe { p.cast::<[$T; $N]>().read_unaligned() })
+            }
+            #[inline(always)]
+            unsafe fn load_first(p: *const $T, n: usize) -> Self {
+                // SAFETY: the caller vouches for `n` lanes.
+                Self(std::array::from_fn(|i| if i < n { unsafe { p.add(i).read() } } else { 0.0 }))
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut $T) {
+                // SAFETY: the caller vouches for all lanes.
+                unsafe { p.cast::<[$T; $N]>().write_unaligned(self.0) }
+            }
+            #[inline(always)]
+            unsafe fn store_first(self, p: *mut $T, n: usize) {
+                for i in 0..n {
+                    // SAFETY: the caller vouches for `n` lanes.
+                    unsafe { p.add(i).write(self.0[i]) }
+                }
+            }
+            #[inline(always)]
+            unsafe fn add(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn sub(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] - b.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn mul(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn div(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] / b.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+                // Without hardware FMA the fused form is a library call per lane.
+                if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+                    Self(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+                } else {
+                    Self(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
+                }
+            }
+            #[inline(always)]
+            unsafe fn min(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| if self.0[i] < b.0[i] { self.0[i] } else { b.0[i] }))
+            }
+            #[inline(always)]
+            unsafe fn max(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
+            }
+            #[inline(always)]
+            unsafe fn max_magnitude(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| Real::max_magnitude(self.0[i], b.0[i])))
+            }
+            #[inline(always)]
+            unsafe fn sum(self) -> $T {
+                let mut lanes = self.0;
+                let mut width = $N;
+                while width > 1 {
+                    width /= 2;
+                    for i in 0..width {
+                        lanes[i] += lanes[i + width];
+                    }
+                }
+                lanes[0]
+            }
+            #[inline(always)]
+            unsafe fn largest(self) -> $T {
+                self.0.iter().fold(0.0, |a, &b| Real::max_magnitude(a, b))
+            }
+            #[inline(always)]
+            unsafe fn round(self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i].round_ties_even()))
+            }
+            #[inline(always)]
+            unsafe fn exp2_integer(self) -> Self {
+                Self(std::array::from_fn(|i| $T::from_bits(((self.0[i] as $Int + $bias) << $mantissa) as $Bits)))
+            }
+        }
+    };
+}
+portable!(f32, 8, 127, 23, u32, i32);
+portable!(f64, 4, 1023, 52, u64, i64);
+
+#[cfg(target_arch = "x86_64")]
+#[path = "simd_x86.rs"]
+pub mod x86;

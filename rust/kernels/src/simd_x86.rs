@@ -1,0 +1,226 @@
+//! The vectors of AVX2 with FMA and of AVX-512.
+
+use super::Vector;
+use std::arch::x86_64::*;
+
+/// Defines one vector type by the intrinsics of its operations.
+macro_rules! vector {
+    (
+        $(#[$meta:meta])* $V:ident($raw:ty) of $T:ident x $N:literal;
+        splat $splat:ident; load $load:ident; store $store:ident;
+        load_first |$lp:ident, $ln:ident| $load_first:expr;
+        store_first |$sv:ident, $sp:ident, $sn:ident| $store_first:expr;
+        add $add:ident; sub $sub:ident; mul $mul:ident; div $div:ident; fma $fma:ident; min $min:ident; max $max:ident;
+        max_magnitude |$ma:ident, $mb:ident| $max_magnitude:expr;
+        sum |$s:ident| $sum:expr;
+        round |$r:ident| $round:expr;
+        exp2_integer |$e:ident| $exp2:expr;
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy)]
+        pub struct $V($raw);
+
+        // SAFETY of every block below: the trait's contract (the instruction set is there, pointers are valid).
+        #[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract, for all of them")]
+        impl Vector for $V {
+            type Scalar = $T;
+            const LANES: usize = $N;
+            #[inline(always)]
+            unsafe fn splat(x: $T) -> Self {
+                unsafe { Self($splat(x)) }
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const $T) -> Self {
+                unsafe { Self($load(p)) }
+            }
+            #[inline(always)]
+            unsafe fn load_first($lp: *const $T, $ln: usize) -> Self {
+                unsafe { Self($load_first) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut $T) {
+                unsafe { $store(p, self.0) }
+            }
+            #[inline(always)]
+            unsafe fn store_first(self, $sp: *mut $T, $sn: usize) {
+                let $sv = self.0;
+                unsafe { $store_first }
+            }
+            #[inline(always)]
+            unsafe fn add(self, b: Self) -> Self {
+                unsafe { Self($add(self.0, b.0)) }
+            }
+            #[inline(always)]
+            unsafe fn sub(self, b: Self) -> Self {
+                unsafe { Self($sub(self.0, b.0)) }
+            }
+            #[inline(always)]
+            unsafe fn mul(self, b: Self) -> Self {
+                unsafe { Self($mul(self.0, b.0)) }
+            }
+            #[inline(always)]
+            unsafe fn div(self, b: Self) -> Self {
+                unsafe { Self($div(self.0, b.0)) }
+            }
+            #[inline(always)]
+            unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+                unsafe { Self($fma(self.0, b.0, c.0)) }
+            }
+            #[inline(always)]
+            unsafe fn min(self, b: Self) -> Self {
+                unsafe { Self($min(self.0, b.0)) }
+            }
+            #[inline(always)]
+            unsafe fn max(self, b: Self) -> Self {
+                unsafe { Self($max(self.0, b.0)) }
+            }
+            #[inline(always)]
+            unsafe fn max_magnitude(self, b: Self) -> Self {
+                let ($ma, $mb) = (self.0, b.0);
+                unsafe { Self($max_magnitude) }
+            }
+            #[inline(always)]
+            unsafe fn sum(self) -> $T {
+                let $s = self.0;
+                unsafe { $sum }
+            }
+            #[inline(always)]
+            unsafe fn largest(self) -> $T {
+                let mut lanes = [0.0; $N];
+                unsafe { self.store(lanes.as_mut_ptr()) };
+                lanes.iter().fold(0.0, |a, &b| super::Real::max_magnitude(a, b))
+            }
+            #[inline(always)]
+            unsafe fn round(self) -> Self {
+                let $r = self.0;
+                unsafe { Self($round) }
+            }
+            #[inline(always)]
+            unsafe fn exp2_integer(self) -> Self {
+                let $e = self.0;
+                unsafe { Self($exp2) }
+            }
+        }
+    };
+}
+
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+/// A mask whose first `n` lanes are set, for the 32-bit lanes of AVX2.
+#[inline(always)]
+unsafe fn first_32(n: usize) -> __m256i {
+    // SAFETY: only called where AVX2 is there.
+    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+}
+
+/// A mask whose first `n` lanes are set, for the 64-bit lanes of AVX2.
+#[inline(always)]
+unsafe fn first_64(n: usize) -> __m256i {
+    // SAFETY: only called where AVX2 is there.
+    unsafe { _mm256_cmpgt_epi64(_mm256_set1_epi64x(n as i64), _mm256_setr_epi64x(0, 1, 2, 3)) }
+}
+
+/// Sum of four lanes: (0 + 2) + (1 + 3).
+#[inline(always)]
+unsafe fn sum_4(v: __m128) -> f32 {
+    // SAFETY: SSE is part of x86-64.
+    unsafe {
+        let pairs = _mm_add_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
+    }
+}
+
+/// Sum of eight lanes, folding halves.
+#[inline(always)]
+unsafe fn sum_8(v: __m256) -> f32 {
+    // SAFETY: only called where AVX is there.
+    unsafe { sum_4(_mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))) }
+}
+
+/// Sum of four doubles, folding halves.
+#[inline(always)]
+unsafe fn sum_4d(v: __m256d) -> f64 {
+    // SAFETY: only called where AVX is there.
+    unsafe {
+        let pair = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd::<1>(v));
+        _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)))
+    }
+}
+
+vector! {
+    /// Eight f32 of AVX2.
+    F32x8(__m256) of f32 x 8;
+    splat _mm256_set1_ps; load _mm256_loadu_ps; store _mm256_storeu_ps;
+    load_first |p, n| _mm256_maskload_ps(p, first_32(n));
+    store_first |v, p, n| _mm256_maskstore_ps(p, first_32(n), v);
+    add _mm256_add_ps; sub _mm256_sub_ps; mul _mm256_mul_ps; div _mm256_div_ps; fma _mm256_fmadd_ps;
+    min _mm256_min_ps; max _mm256_max_ps;
+    max_magnitude |a, b| _mm256_castsi256_ps(_mm256_max_epi32(
+        _mm256_castps_si256(a),
+        _mm256_and_si256(_mm256_castps_si256(b), _mm256_set1_epi32(i32::MAX)),
+    ));
+    sum |v| sum_8(v);
+    round |v| _mm256_round_ps::<NEAREST>(v);
+    exp2_integer |v| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
+        _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(127)),
+    ));
+}
+
+vector! {
+    /// Four f64 of AVX2.
+    F64x4(__m256d) of f64 x 4;
+    splat _mm256_set1_pd; load _mm256_loadu_pd; store _mm256_storeu_pd;
+    load_first |p, n| _mm256_maskload_pd(p, first_64(n));
+    store_first |v, p, n| _mm256_maskstore_pd(p, first_64(n), v);
+    add _mm256_add_pd; sub _mm256_sub_pd; mul _mm256_mul_pd; div _mm256_div_pd; fma _mm256_fmadd_pd;
+    min _mm256_min_pd; max _mm256_max_pd;
+    max_magnitude |a, b| {
+        let b = _mm256_and_pd(b, _mm256_castsi256_pd(_mm256_set1_epi64x(i64::MAX)));
+        let a_larger = _mm256_cmpgt_epi64(_mm256_castpd_si256(a), _mm256_castpd_si256(b));
+        _mm256_blendv_pd(b, a, _mm256_castsi256_pd(a_larger))
+    };
+    sum |v| sum_4d(v);
+    round |v| _mm256_round_pd::<NEAREST>(v);
+    exp2_integer |v| _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_add_epi64(
+        _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(v)),
+        _mm256_set1_epi64x(1023),
+    )));
+}
+
+vector! {
+    /// Sixteen f32 of AVX-512.
+    F32x16(__m512) of f32 x 16;
+    splat _mm512_set1_ps; load _mm512_loadu_ps; store _mm512_storeu_ps;
+    load_first |p, n| _mm512_maskz_loadu_ps((1u16 << n) - 1, p);
+    store_first |v, p, n| _mm512_mask_storeu_ps(p, (1u16 << n) - 1, v);
+    add _mm512_add_ps; sub _mm512_sub_ps; mul _mm512_mul_ps; div _mm512_div_ps; fma _mm512_fmadd_ps;
+    min _mm512_min_ps; max _mm512_max_ps;
+    max_magnitude |a, b| _mm512_castsi512_ps(_mm512_max_epi32(
+        _mm512_castps_si512(a),
+        _mm512_and_si512(_mm512_castps_si512(b), _mm512_set1_epi32(i32::MAX)),
+    ));
+    sum |v| sum_8(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)));
+    round |v| _mm512_roundscale_ps::<NEAREST>(v);
+    exp2_integer |v| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
+        _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(127)),
+    ));
+}
+
+vector! {
+    /// Eight f64 of AVX-512.
+    F64x8(__m512d) of f64 x 8;
+    splat _mm512_set1_pd; load _mm512_loadu_pd; store _mm512_storeu_pd;
+    load_first |p, n| _mm512_maskz_loadu_pd((1u8 << n) - 1, p);
+    store_first |v, p, n| _mm512_mask_storeu_pd(p, (1u8 << n) - 1, v);
+    add _mm512_add_pd; sub _mm512_sub_pd; mul _mm512_mul_pd; div _mm512_div_pd; fma _mm512_fmadd_pd;
+    min _mm512_min_pd; max _mm512_max_pd;
+    max_magnitude |a, b| _mm512_castsi512_pd(_mm512_max_epi64(
+        _mm512_castpd_si512(a),
+        _mm512_and_si512(_mm512_castpd_si512(b), _mm512_set1_epi64(i64::MAX)),
+    ));
+    sum |v| sum_4d(_mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd::<1>(v)));
+    round |v| _mm512_roundscale_pd::<NEAREST>(v);
+    exp2_integer |v| _mm512_castsi512_pd(_mm512_slli_epi64::<52>(
+        _mm512_add_epi64(_mm512_cvtpd_epi64(v), _mm512_set1_epi64(1023)),
+    ));
+}

@@ -1,0 +1,402 @@
+//! Products of a matrix whose rows are lists of non-zeros with a dense matrix: y += x m.
+//!
+//! All heavy products of the core have this form: the input drive (most pixels are zero), the couplings between
+//! layers (most hidden units rest at exactly zero) and, with the transposed lists, the outer-product updates.
+//!
+//! Floor: 2 flops per non-zero and column. The matrix is walked in panels of eight vectors, so that eight
+//! independent sums cover the latency of a multiply-add; where each panel row is used often enough, panels are copied
+//! to a buffer that stays in L1 (a matrix with rows a power of two apart would otherwise evict itself).
+
+use crate::level::dispatch;
+use crate::simd::{Real, Vector};
+use aligned_vec::{AVec, avec};
+
+/// A matrix as lists of the non-zeros of its rows, in ascending order of columns. NaN counts as non-zero.
+#[derive(Debug, Clone, Default)]
+pub struct SparseRows<T> {
+    cols: usize,
+    // Row i is entries starts[i]..starts[i + 1]. Invariant: every index is below `cols`.
+    starts: Vec<u32>,
+    index: Vec<u32>,
+    value: Vec<T>,
+}
+
+impl<T: Real> SparseRows<T> {
+    /// A matrix without rows.
+    pub fn new(cols: usize) -> Self {
+        let mut this = Self::default();
+        this.reset(cols);
+        this
+    }
+
+    /// Removes all rows, keeps the memory, and sets the number of columns.
+    pub fn reset(&mut self, cols: usize) {
+        self.cols = cols;
+        self.starts.clear();
+        self.starts.push(0);
+        self.index.clear();
+        self.value.clear();
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// The number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The number of stored elements.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether no element is stored.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The columns and values of row `i`.
+    pub fn row(&self, i: usize) -> (&[u32], &[T]) {
+        let span = self.starts[i] as usize..self.starts[i + 1] as usize;
+        (&self.index[span.clone()], &self.value[span])
+    }
+
+    /// Appends a dense row.
+    ///
+    /// # Panics
+    /// If the row does not have `cols` elements.
+    pub fn push(&mut self, row: &[T]) {
+        assert_eq!(row.len(), self.cols);
+        let start = self.index.len();
+        // Room for a full row; the unused end is cut off again. Growth is amortised, and none in steady state.
+        self.index.resize(start + row.len(), 0);
+        self.value.resize(start + row.len(), T::ZERO);
+        let mut n = start;
+        for (k, &v) in row.iter().enumerate() {
+            // `n - start <= k`: in bounds. Branch-free, for the zeros are unpredictable.
+            self.index[n] = k as u32;
+            self.value[n] = v;
+            n += usize::from(v != T::ZERO);
+        }
+        self.index.truncate(n);
+        self.value.truncate(n);
+        self.starts.push(n as u32);
+    }
+
+    /// Writes the transposed matrix to `target`, by counting sort.
+    pub fn transpose_into(&self, target: &mut Self) {
+        target.reset(self.rows());
+        target.starts.resize(self.cols + 1, 0);
+        target.index.resize(self.len(), 0);
+        target.value.resize(self.len(), T::ZERO);
+        for &k in &self.index {
+            target.starts[k as usize + 1] += 1;
+        }
+        for k in 0..self.cols {
+            target.starts[k + 1] += target.starts[k];
+        }
+        // starts[k] now walks from the beginning of row k to its end, that is to the beginning of row k + 1.
+        for i in 0..self.rows() {
+            for e in self.starts[i] as usize..self.starts[i + 1] as usize {
+                let slot = &mut target.starts[self.index[e] as usize];
+                target.index[*slot as usize] = i as u32;
+                target.value[*slot as usize] = self.value[e];
+                *slot += 1;
+            }
+        }
+        target.starts.copy_within(0..self.cols, 1);
+        target.starts[0] = 0;
+    }
+}
+
+/// Buffers of [`accumulate`], to be kept between calls.
+#[derive(Debug, Clone)]
+pub struct Panel<T> {
+    packed: AVec<T>,
+    cursors: Vec<u32>,
+}
+
+impl<T: Real> Default for Panel<T> {
+    fn default() -> Self {
+        Self { packed: avec![T::ZERO; PANEL_BYTES / size_of::<T>()], cursors: Vec::new() }
+    }
+}
+
+/// Size of a packed panel: two thirds of the smallest L1 data cache around.
+const PANEL_BYTES: usize = 32 * 1024;
+
+/// Mean number of uses of a panel row from which packing pays.
+const PACK_FROM: usize = 8;
+
+/// A dense row-major matrix: its elements, and the distance between its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Dense<'a, T> {
+    /// The elements.
+    pub data: &'a [T],
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+dispatch! {
+    /// y += x m for rows `first..first + count` of the sparse x (`rows` x `cols`), the dense m (`cols` x `n`), and y
+    /// (`count` x `n`, row-major, `stride` apart).
+    ///
+    /// Each element is summed in ascending order of columns of x, starting from y: the result does not depend on how
+    /// rows are grouped into calls.
+    ///
+    /// # Panics
+    /// If a slice is too short for its shape.
+    pub fn accumulate<T>(
+        level: Level,
+        x: &SparseRows<T>,
+        first: usize,
+        count: usize,
+        m: Dense<'_, T>,
+        n: usize,
+        y: &mut [T],
+        stride: usize,
+        panel: &mut Panel<T>,
+    ) = accumulate_body
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "kernels take slices with their strides")]
+fn accumulate_body<V: Vector>(
+    x: &SparseRows<V::Scalar>,
+    first: usize,
+    count: usize,
+    m: Dense<'_, V::Scalar>,
+    n: usize,
+    y: &mut [V::Scalar],
+    stride: usize,
+    panel: &mut Panel<V::Scalar>,
+) {
+    assert!(first + count <= x.rows());
+    if count == 0 || n == 0 || x.cols == 0 {
+        return;
+    }
+    assert!(n <= m.stride && (x.cols - 1) * m.stride + n <= m.data.len(), "m is too short");
+    assert!(n <= stride && (count - 1) * stride + n <= y.len(), "y is too short");
+    let starts = &x.starts[first..=first + count];
+    let entries = (starts[count] - starts[0]) as usize;
+    let task = Task { starts, index: &x.index, value: &x.value, cols: x.cols, m, y: y.as_mut_ptr(), stride };
+    let pack = entries >= PACK_FROM * x.cols;
+    let mut col = 0;
+    // SAFETY: the columns stay below `n`, so the assertions above cover all rows; indices are below `cols` by the
+    // invariant of SparseRows; `dispatch!` vouches for the instruction set.
+    unsafe {
+        while n - col >= 8 * V::LANES {
+            if pack {
+                packed_panel::<V, 8>(&task, col, panel);
+            } else {
+                direct_panel::<V, 8>(&task, col);
+            }
+            col += 8 * V::LANES;
+        }
+        if n - col >= 4 * V::LANES {
+            direct_panel::<V, 4>(&task, col);
+            col += 4 * V::LANES;
+        }
+        if n - col >= 2 * V::LANES {
+            direct_panel::<V, 2>(&task, col);
+            col += 2 * V::LANES;
+        }
+        if n - col >= V::LANES {
+            direct_panel::<V, 1>(&task, col);
+            col += V::LANES;
+        }
+        if n > col {
+            last_columns::<V>(&task, col, n - col);
+        }
+    }
+}
+
+struct Task<'a, T> {
+    starts: &'a [u32],
+    index: &'a [u32],
+    value: &'a [T],
+    cols: usize,
+    m: Dense<'a, T>,
+    y: *mut T,
+    stride: usize,
+}
+
+/// sums += the entries `from..to` times the rows at `base`, `stride` apart; row k lies at `base + (k - k0) stride`.
+#[inline(always)]
+unsafe fn add_entries<V: Vector, const N: usize>(
+    sums: &mut [V; N],
+    task: &Task<'_, V::Scalar>,
+    span: std::ops::Range<usize>,
+    base: *const V::Scalar,
+    stride: usize,
+    k0: usize,
+) {
+    for e in span {
+        // SAFETY: `e` is an entry; its column is a row of m, with N vectors at `base`.
+        unsafe {
+            let v = V::splat(*task.value.get_unchecked(e));
+            let row = base.add((*task.index.get_unchecked(e) as usize - k0) * stride);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = v.mul_add(V::load(row.add(i * V::LANES)), *sum);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn load_row<V: Vector, const N: usize>(p: *const V::Scalar) -> [V; N] {
+    // SAFETY: the caller vouches for N vectors.
+    std::array::from_fn(|i| unsafe { V::load(p.add(i * V::LANES)) })
+}
+
+#[inline(always)]
+unsafe fn store_row<V: Vector, const N: usize>(sums: [V; N], p: *mut V::Scalar) {
+    for (i, sum) in sums.into_iter().enumerate() {
+        // SAFETY: the caller vouches for N vectors.
+        unsafe { sum.store(p.add(i * V::LANES)) }
+    }
+}
+
+#[inline(always)]
+unsafe fn direct_panel<V: Vector, const N: usize>(task: &Task<'_, V::Scalar>, col: usize) {
+    for (i, span) in task.starts.windows(2).enumerate() {
+        // SAFETY: the caller vouches that columns col..col + N LANES exist in m and y.
+        unsafe {
+            let y = task.y.add(i * task.stride + col);
+            let mut sums = load_row::<V, N>(y);
+            let base = task.m.data.as_ptr().add(col);
+            add_entries(&mut sums, task, span[0] as usize..span[1] as usize, base, task.m.stride, 0);
+            store_row(sums, y);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn packed_panel<V: Vector, const N: usize>(
+    task: &Task<'_, V::Scalar>,
+    col: usize,
+    panel: &mut Panel<V::Scalar>,
+) {
+    let width = N * V::LANES;
+    let depth = panel.packed.len() / width;
+    let rows = task.starts.len() - 1;
+    panel.cursors.clear();
+    panel.cursors.extend_from_slice(&task.starts[..rows]);
+    let packed = panel.packed.as_mut_ptr();
+    for k0 in (0..task.cols).step_by(depth) {
+        let k1 = (k0 + depth).min(task.cols);
+        for k in k0..k1 {
+            // SAFETY: rows k0..k1 of m have columns col..col + width, and the buffer has `depth` rows of `width`.
+            unsafe {
+                let row = load_row::<V, N>(task.m.data.as_ptr().add(k * task.m.stride + col));
+                store_row(row, packed.add((k - k0) * width));
+            }
+        }
+        for i in 0..rows {
+            let from = panel.cursors[i] as usize;
+            let end = task.starts[i + 1] as usize;
+            let mut to = from;
+            // SAFETY: as in `direct_panel`, with the rows k0..k1 in the buffer.
+            unsafe {
+                while to < end && (*task.index.get_unchecked(to) as usize) < k1 {
+                    to += 1;
+                }
+                if to == from {
+                    continue;
+                }
+                let y = task.y.add(i * task.stride + col);
+                let mut sums = load_row::<V, N>(y);
+                add_entries(&mut sums, task, from..to, packed, width, k0);
+                store_row(sums, y);
+            }
+            panel.cursors[i] = to as u32;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn last_columns<V: Vector>(task: &Task<'_, V::Scalar>, col: usize, width: usize) {
+    for (i, span) in task.starts.windows(2).enumerate() {
+        // SAFETY: the caller vouches that columns col..col + width exist in m and y, and width < LANES.
+        unsafe {
+            let y = task.y.add(i * task.stride + col);
+            // Four interleaved sums cover the latency; their order is fixed by the position in the row.
+            let mut sums = [V::load_first(y, width), V::splat(Real::ZERO), V::splat(Real::ZERO), V::splat(Real::ZERO)];
+            for e in span[0] as usize..span[1] as usize {
+                let v = V::splat(*task.value.get_unchecked(e));
+                let row = task.m.data.as_ptr().add(*task.index.get_unchecked(e) as usize * task.m.stride + col);
+                let sum = &mut sums[(e - span[0] as usize) % 4];
+                *sum = v.mul_add(V::load_first(row, width), *sum);
+            }
+            let [a, b, c, d] = sums;
+            a.add(b).add(c.add(d)).store_first(y, width);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Level;
+    use proptest::prelude::*;
+
+    fn matrix(rows: usize, cols: usize, zeros: f64, seed: u64) -> Vec<f64> {
+        let stream = crate::philox::Philox::new(seed, crate::philox::Purpose::Probe);
+        (0..rows * cols)
+            .map(|i| if stream.uniform(i as u64, 1) < zeros { 0.0 } else { stream.uniform(i as u64, 0) - 0.5 })
+            .collect()
+    }
+
+    fn check<T: Real>(rows: usize, cols: usize, n: usize, zeros: f64, tolerance: f64) {
+        let cast = |v: &[f64]| v.iter().map(|&x| T::from_f64(x)).collect::<Vec<_>>();
+        let (x, m, y) = (matrix(rows, cols, zeros, 1), matrix(cols, n + 2, 0.0, 2), matrix(rows, n + 1, 0.0, 3));
+        let (x, m, start) = (cast(&x), cast(&m), cast(&y));
+        let mut lists = SparseRows::new(cols);
+        x.chunks(cols).for_each(|row| lists.push(row));
+        let mut back = SparseRows::new(0);
+        let mut forth = SparseRows::new(0);
+        lists.transpose_into(&mut back);
+        back.transpose_into(&mut forth);
+        assert_eq!((&lists.starts, &lists.index, &lists.value), (&forth.starts, &forth.index, &forth.value));
+        for level in Level::available() {
+            let (mut y, mut panel) = (start.clone(), Panel::default());
+            let m_view = Dense { data: &m, stride: n + 2 };
+            accumulate(level, &lists, 0, rows, m_view, n, &mut y, n + 1, &mut panel);
+            // One row at a time gives the same bits.
+            let mut single = start.clone();
+            for (i, line) in single.chunks_mut(n + 1).enumerate() {
+                accumulate(level, &lists, i, 1, m_view, n, line, n + 1, &mut panel);
+            }
+            assert_eq!(y, single, "{} depends on the grouping of rows", level.name());
+            for i in 0..rows {
+                for j in 0..n {
+                    let exact: f64 =
+                        (0..cols).map(|k| x[i * cols + k].to_f64() * m[k * (n + 2) + j].to_f64()).sum::<f64>()
+                            + start[i * (n + 1) + j].to_f64();
+                    let got = y[i * (n + 1) + j].to_f64();
+                    assert!((got - exact).abs() <= tolerance * (1.0 + cols as f64).sqrt(), "{got} != {exact}");
+                }
+                assert_eq!(y[i * (n + 1) + n], start[i * (n + 1) + n], "wrote past the row");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn product_agrees_with_a_plain_sum(rows in 1usize..40, cols in 1usize..150, n in 1usize..300, zeros in 0.0..1.0) {
+            check::<f32>(rows, cols, n, zeros, 1e-6);
+            check::<f64>(rows, cols, n, zeros, 1e-15);
+        }
+    }
+
+    #[test]
+    fn nan_is_not_skipped() {
+        let mut lists = SparseRows::new(3);
+        lists.push(&[0.0, f32::NAN, 0.0]);
+        assert_eq!(lists.len(), 1);
+    }
+}

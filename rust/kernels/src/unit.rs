@@ -1,0 +1,141 @@
+//! Activation functions of units, over vectors.
+
+use crate::level::dispatch;
+use crate::simd::{Real, Vector};
+
+/// An activation function s = rho(a) of a unit.
+pub trait Unit: Copy + Send + Sync + 'static {
+    /// Applies the function to all lanes. NaN stays NaN.
+    ///
+    /// # Safety
+    /// Needs the instruction set of `V`.
+    unsafe fn apply<V: Vector>(a: V) -> V;
+}
+
+/// The hard sigmoid: the box [0, 1].
+#[derive(Debug, Clone, Copy)]
+pub struct HardSigmoid;
+
+/// The hyperbolic tangent.
+#[derive(Debug, Clone, Copy)]
+pub struct Tanh;
+
+/// The logistic function 1 / (1 + exp(-a)).
+#[derive(Debug, Clone, Copy)]
+pub struct Logistic;
+
+// SAFETY of the blocks below: the trait's contract passes on the instruction set.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract, for all of them")]
+mod apply {
+    use super::*;
+
+    impl Unit for HardSigmoid {
+        #[inline(always)]
+        unsafe fn apply<V: Vector>(a: V) -> V {
+            unsafe { V::splat(Real::ONE).min(V::splat(Real::ZERO).max(a)) }
+        }
+    }
+
+    impl Unit for Tanh {
+        #[inline(always)]
+        unsafe fn apply<V: Vector>(a: V) -> V {
+            unsafe {
+                let one = V::splat(Real::ONE);
+                let two = one.add(one);
+                one.sub(two.div(one.add(exp(a.add(a)))))
+            }
+        }
+    }
+
+    impl Unit for Logistic {
+        #[inline(always)]
+        unsafe fn apply<V: Vector>(a: V) -> V {
+            unsafe {
+                let one = V::splat(Real::ONE);
+                one.div(one.add(exp(V::splat(Real::ZERO).sub(a))))
+            }
+        }
+    }
+
+    /// The exponential, to about one unit in the last place, of arguments clamped to where it is a normal number.
+    ///
+    /// exp(x) = 2^n exp(r) with |r| <= ln(2) / 2; ln 2 is subtracted in two parts, the first with trailing zeros.
+    #[inline(always)]
+    unsafe fn exp<V: Vector>(x: V) -> V {
+        let double = size_of::<V::Scalar>() == 8;
+        let (limit, high, low, degree) = if double {
+            (708.0, 6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10, 13)
+        } else {
+            (87.0, 0.693_359_375, -2.121_944_400_546_905_8e-4, 7)
+        };
+        let constant = |c: f64| unsafe { V::splat(Real::from_f64(c)) };
+        unsafe {
+            let x = constant(limit).min(constant(-limit).max(x));
+            let n = x.mul(constant(std::f64::consts::LOG2_E)).round();
+            let r = n.mul_add(constant(-low), n.mul_add(constant(-high), x));
+            let mut sum = constant(RECIPROCAL_FACTORIALS[degree]);
+            for k in (0..degree).rev() {
+                sum = sum.mul_add(r, constant(RECIPROCAL_FACTORIALS[k]));
+            }
+            sum.mul(n.exp2_integer())
+        }
+    }
+}
+
+const RECIPROCAL_FACTORIALS: [f64; 14] = {
+    let mut table = [1.0; 14];
+    let mut k = 1;
+    while k < 14 {
+        table[k] = table[k - 1] / k as f64;
+        k += 1;
+    }
+    table
+};
+
+dispatch! {
+    /// Replaces every element by its activation.
+    pub fn activate<T, U: Unit>(level: Level, values: &mut [T]) = activate_body
+}
+
+#[inline(always)]
+fn activate_body<V: Vector, U: Unit>(values: &mut [V::Scalar]) {
+    let mut chunks = values.chunks_exact_mut(V::LANES);
+    for chunk in &mut chunks {
+        // SAFETY: the chunk has LANES elements; `dispatch!` vouches for the instruction set.
+        unsafe { U::apply(V::load(chunk.as_ptr())).store(chunk.as_mut_ptr()) }
+    }
+    let rest = chunks.into_remainder();
+    // SAFETY: the remainder has fewer than LANES elements.
+    unsafe { U::apply(V::load_first(rest.as_ptr(), rest.len())).store_first(rest.as_mut_ptr(), rest.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Level;
+
+    fn check<T: Real, U: Unit>(reference: fn(f64) -> f64, tolerance: f64) {
+        let inputs: Vec<f64> = (-4000..=4000).map(|i| f64::from(i) * 0.0101).chain([-1e30, 1e30]).collect();
+        for level in Level::available() {
+            let mut values: Vec<T> = inputs.iter().map(|&x| T::from_f64(x)).collect();
+            let exact: Vec<f64> = values.iter().map(|&x| reference(x.to_f64())).collect();
+            activate::<T, U>(level, &mut values);
+            for ((&x, got), want) in inputs.iter().zip(&values).zip(exact) {
+                assert!((got.to_f64() - want).abs() <= tolerance, "{} at {x}: {got} != {want}", level.name());
+            }
+            let mut poison = vec![T::from_f64(f64::NAN); 5];
+            activate::<T, U>(level, &mut poison);
+            assert!(poison.iter().all(|x| !x.is_finite()), "NaN must survive");
+        }
+    }
+
+    #[test]
+    fn activations_agree_with_the_standard_library() {
+        check::<f64, HardSigmoid>(|a| a.clamp(0.0, 1.0), 0.0);
+        check::<f32, HardSigmoid>(|a| a.clamp(0.0, 1.0), 0.0);
+        check::<f64, Tanh>(f64::tanh, 5e-16);
+        check::<f32, Tanh>(f64::tanh, 3e-7);
+        check::<f64, Logistic>(|a| 1.0 / (1.0 + (-a).exp()), 5e-16);
+        check::<f32, Logistic>(|a| 1.0 / (1.0 + (-a).exp()), 2e-7);
+    }
+}
