@@ -1,6 +1,23 @@
 //! Physical neural networks: physics, training methods, optimizers.
+//!
+//! A training method is a set of experiments and a local rule. A [`system`] is the physics, a [`method`] asks it for
+//! experiments and combines what they show, an optimizer ([`optim`]) turns that into a change of parameters, and
+//! [`train`] does so over batches. Python is nowhere in this crate.
 #![forbid(unsafe_code)]
 
+pub mod batch;
+pub mod checkpoint;
+mod differences;
 pub mod error;
+pub mod lab;
+pub mod loss;
+pub mod method;
+pub mod optim;
+pub mod params;
+pub mod system;
+pub mod train;
+pub mod trial;
+pub mod update;
 
 pub use error::{Error, Result};
+pub use pnncore_kernels as kernels;

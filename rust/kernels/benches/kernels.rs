@@ -64,7 +64,7 @@ fn product<T: Real>(rows: usize, cols: usize, n: usize, density: f64) {
     for level in Level::available() {
         let build = time(|| {
             lists.reset(cols);
-            x.chunks(cols).for_each(|row| lists.push(row));
+            x.chunks(cols).for_each(|row| lists.push(level, row));
         });
         let seconds =
             time(|| accumulate(level, &lists, 0, rows, Dense { data: &m, stride: n }, n, &mut y, n, &mut panel));

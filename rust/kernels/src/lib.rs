@@ -18,20 +18,28 @@ pub use aligned_vec::{AVec, avec};
 pub use level::Level;
 pub use simd::Real;
 
-/// Transposes `source` (`rows` x `cols`, row-major) into `target` (`cols` rows of `stride >= rows` elements).
+/// Transposes columns `span` of `source` (`rows` x `cols`, row-major) into `target`: row i of the target is column
+/// `span.start + i`, and rows are `stride >= rows` elements apart.
 ///
 /// # Panics
 /// If a slice is too short for its shape.
-pub fn transpose<T: Copy>(source: &[T], rows: usize, cols: usize, target: &mut [T], stride: usize) {
-    assert!(source.len() >= rows * cols && stride >= rows && target.len() >= cols * stride);
+pub fn transpose<T: Copy>(
+    source: &[T],
+    rows: usize,
+    cols: usize,
+    span: std::ops::Range<usize>,
+    target: &mut [T],
+    stride: usize,
+) {
+    assert!(span.end <= cols && source.len() >= rows * cols && stride >= rows && target.len() >= span.len() * stride);
     // A block of 16 x 16 f32 touches 16 cache lines on either side: both stay in L1 whatever the strides.
     const BLOCK: usize = 16;
     for r0 in (0..rows).step_by(BLOCK) {
         let r1 = (r0 + BLOCK).min(rows);
-        for c0 in (0..cols).step_by(BLOCK) {
-            for c in c0..(c0 + BLOCK).min(cols) {
-                let line = &mut target[c * stride + r0..c * stride + r1];
-                for (t, r) in line.iter_mut().zip(r0..) {
+        for c0 in span.clone().step_by(BLOCK) {
+            for c in c0..(c0 + BLOCK).min(span.end) {
+                let row = (c - span.start) * stride;
+                for (t, r) in target[row + r0..row + r1].iter_mut().zip(r0..) {
                     *t = source[r * cols + c];
                 }
             }
@@ -46,7 +54,11 @@ mod tests {
         for (rows, cols) in [(1, 1), (3, 5), (16, 16), (17, 33), (40, 7)] {
             let source: Vec<usize> = (0..rows * cols).collect();
             let mut target = vec![usize::MAX; cols * (rows + 3)];
-            super::transpose(&source, rows, cols, &mut target, rows + 3);
+            super::transpose(&source, rows, cols, 0..cols, &mut target, rows + 3);
+            let part = cols / 2..cols;
+            let mut half = vec![usize::MAX; part.len() * (rows + 3)];
+            super::transpose(&source, rows, cols, part.clone(), &mut half, rows + 3);
+            assert_eq!(half, target[part.start * (rows + 3)..]);
             for r in 0..rows {
                 for c in 0..cols {
                     assert_eq!(target[c * (rows + 3) + r], source[r * cols + c]);

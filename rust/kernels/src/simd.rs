@@ -142,6 +142,23 @@ pub trait Vector: Copy {
     unsafe fn sum(self) -> Self::Scalar;
     /// The largest lane; NaN if any is NaN. No lane may be negative.
     unsafe fn largest(self) -> Self::Scalar;
+    /// Writes the non-zero lanes at `p` to `value` and `first` plus their positions to `index`; returns how many there
+    /// are. NaN counts as non-zero. A whole vector of each may be overwritten.
+    #[inline(always)]
+    unsafe fn compress(p: *const Self::Scalar, first: u32, index: *mut u32, value: *mut Self::Scalar) -> usize {
+        let mut n = 0;
+        for i in 0..Self::LANES {
+            // SAFETY: the caller vouches for LANES elements everywhere, and n <= i. Branch-free, for zeros are
+            // unpredictable.
+            unsafe {
+                let v = *p.add(i);
+                *index.add(n) = first + i as u32;
+                *value.add(n) = v;
+                n += usize::from(v != Real::ZERO);
+            }
+        }
+        n
+    }
     /// The nearest integer.
     unsafe fn round(self) -> Self;
     /// `2^n` for integer lanes within the exponent range of normal numbers.

@@ -15,6 +15,7 @@ macro_rules! vector {
         sum |$s:ident| $sum:expr;
         round |$r:ident| $round:expr;
         exp2_integer |$e:ident| $exp2:expr;
+        $(compress |$cp:ident, $cf:ident, $ci:ident, $cv:ident| $compress:expr;)?
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy)]
@@ -100,6 +101,10 @@ macro_rules! vector {
                 let $e = self.0;
                 unsafe { Self($exp2) }
             }
+            $(#[inline(always)]
+            unsafe fn compress($cp: *const $T, $cf: u32, $ci: *mut u32, $cv: *mut $T) -> usize {
+                unsafe { $compress }
+            })?
         }
     };
 }
@@ -204,6 +209,16 @@ vector! {
     exp2_integer |v| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
         _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(127)),
     ));
+    compress |p, first, index, value| {
+        let v = _mm512_loadu_ps(p);
+        // Not-equal, true for NaN. Compressing to a register and storing it whole beats the masked store.
+        let keep = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(v, _mm512_setzero_ps());
+        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let positions = _mm512_add_epi32(lanes, _mm512_set1_epi32(first as i32));
+        _mm512_storeu_ps(value, _mm512_maskz_compress_ps(keep, v));
+        _mm512_storeu_si512(index.cast(), _mm512_maskz_compress_epi32(keep, positions));
+        keep.count_ones() as usize
+    };
 }
 
 vector! {

@@ -7,9 +7,10 @@
 //! independent sums cover the latency of a multiply-add; where each panel row is used often enough, panels are copied
 //! to a buffer that stays in L1 (a matrix with rows a power of two apart would otherwise evict itself).
 
-use crate::level::dispatch;
+use crate::level::{Level, dispatch};
 use crate::simd::{Real, Vector};
 use aligned_vec::{AVec, avec};
+use std::ops::Range;
 
 /// A matrix as lists of the non-zeros of its rows, in ascending order of columns. NaN counts as non-zero.
 #[derive(Debug, Clone, Default)]
@@ -68,48 +69,107 @@ impl<T: Real> SparseRows<T> {
     ///
     /// # Panics
     /// If the row does not have `cols` elements.
-    pub fn push(&mut self, row: &[T]) {
+    pub fn push(&mut self, level: Level, row: &[T]) {
         assert_eq!(row.len(), self.cols);
         let start = self.index.len();
-        // Room for a full row; the unused end is cut off again. Growth is amortised, and none in steady state.
-        self.index.resize(start + row.len(), 0);
-        self.value.resize(start + row.len(), T::ZERO);
-        let mut n = start;
-        for (k, &v) in row.iter().enumerate() {
-            // `n - start <= k`: in bounds. Branch-free, for the zeros are unpredictable.
-            self.index[n] = k as u32;
-            self.value[n] = v;
-            n += usize::from(v != T::ZERO);
-        }
-        self.index.truncate(n);
-        self.value.truncate(n);
-        self.starts.push(n as u32);
+        // Room for a full row, and for the whole vectors that `compress` writes; the unused end is cut off again.
+        // Growth is amortised, and there is none in steady state.
+        self.index.resize(start + row.len() + SLACK, 0);
+        self.value.resize(start + row.len() + SLACK, T::ZERO);
+        let n = compress::<T>(level, row, &mut self.index[start..], &mut self.value[start..]);
+        self.index.truncate(start + n);
+        self.value.truncate(start + n);
+        self.starts.push((start + n) as u32);
     }
 
-    /// Writes the transposed matrix to `target`, by counting sort.
-    pub fn transpose_into(&self, target: &mut Self) {
+    /// Appends a row of zeros.
+    pub fn push_empty(&mut self) {
+        self.starts.push(self.index.len() as u32);
+    }
+
+    /// Multiplies the elements of the last row.
+    pub fn scale_last(&mut self, factor: T) {
+        let start = self.starts.len().checked_sub(2).map_or(0, |i| self.starts[i]);
+        self.value[start as usize..].iter_mut().for_each(|v| *v *= factor);
+    }
+
+    /// Multiplies all elements.
+    pub fn scale(&mut self, factor: T) {
+        self.value.iter_mut().for_each(|v| *v *= factor);
+    }
+
+    /// Writes the transpose of columns `span` to `target`, by counting sort: row i of the target is column
+    /// `span.start + i`.
+    ///
+    /// # Panics
+    /// If the span reaches past the columns.
+    pub fn transpose_into(&self, span: Range<usize>, target: &mut Self) {
+        assert!(span.start <= span.end && span.end <= self.cols);
         target.reset(self.rows());
-        target.starts.resize(self.cols + 1, 0);
-        target.index.resize(self.len(), 0);
-        target.value.resize(self.len(), T::ZERO);
-        for &k in &self.index {
-            target.starts[k as usize + 1] += 1;
+        target.starts.resize(span.len() + 1, 0);
+        let whole = span.len() == self.cols;
+        // The entries of row i within the span.
+        let within = |i: usize| {
+            let row = self.starts[i] as usize..self.starts[i + 1] as usize;
+            if whole {
+                return row;
+            }
+            let index = &self.index[row.clone()];
+            let from = index.partition_point(|&k| (k as usize) < span.start);
+            let to = index.partition_point(|&k| (k as usize) < span.end);
+            row.start + from..row.start + to
+        };
+        for i in 0..self.rows() {
+            for &k in &self.index[within(i)] {
+                target.starts[k as usize - span.start + 1] += 1;
+            }
         }
-        for k in 0..self.cols {
+        for k in 0..span.len() {
             target.starts[k + 1] += target.starts[k];
         }
+        let entries = target.starts[span.len()] as usize;
+        target.index.resize(entries, 0);
+        target.value.resize(entries, T::ZERO);
         // starts[k] now walks from the beginning of row k to its end, that is to the beginning of row k + 1.
         for i in 0..self.rows() {
-            for e in self.starts[i] as usize..self.starts[i + 1] as usize {
-                let slot = &mut target.starts[self.index[e] as usize];
+            for e in within(i) {
+                let slot = &mut target.starts[self.index[e] as usize - span.start];
                 target.index[*slot as usize] = i as u32;
                 target.value[*slot as usize] = self.value[e];
                 *slot += 1;
             }
         }
-        target.starts.copy_within(0..self.cols, 1);
+        target.starts.copy_within(0..span.len(), 1);
         target.starts[0] = 0;
     }
+}
+
+/// Elements past the end of a row that [`compress`] may overwrite: one vector.
+const SLACK: usize = 16;
+
+dispatch! {
+    /// Writes position and value of every non-zero of `row`, in order; returns how many there are.
+    fn compress<T>(level: Level, row: &[T], index: &mut [u32], value: &mut [T]) -> usize = compress_body
+}
+
+#[inline(always)]
+fn compress_body<V: Vector>(row: &[V::Scalar], index: &mut [u32], value: &mut [V::Scalar]) -> usize {
+    assert!(index.len() >= row.len() + SLACK && value.len() >= row.len() + SLACK);
+    const { assert!(V::LANES <= SLACK) };
+    let mut n = 0;
+    let mut k = 0;
+    while k + V::LANES <= row.len() {
+        // SAFETY: n <= k, so one vector and one index vector past n are within the slack.
+        n +=
+            unsafe { V::compress(row.as_ptr().add(k), k as u32, index.as_mut_ptr().add(n), value.as_mut_ptr().add(n)) };
+        k += V::LANES;
+    }
+    for (k, &v) in row.iter().enumerate().skip(k) {
+        index[n] = k as u32;
+        value[n] = v;
+        n += usize::from(v != Real::ZERO);
+    }
+    n
 }
 
 /// Buffers of [`accumulate`], to be kept between calls.
@@ -340,7 +400,6 @@ unsafe fn last_columns<V: Vector>(task: &Task<'_, V::Scalar>, col: usize, width:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Level;
     use proptest::prelude::*;
 
     fn matrix(rows: usize, cols: usize, zeros: f64, seed: u64) -> Vec<f64> {
@@ -355,11 +414,22 @@ mod tests {
         let (x, m, y) = (matrix(rows, cols, zeros, 1), matrix(cols, n + 2, 0.0, 2), matrix(rows, n + 1, 0.0, 3));
         let (x, m, start) = (cast(&x), cast(&m), cast(&y));
         let mut lists = SparseRows::new(cols);
-        x.chunks(cols).for_each(|row| lists.push(row));
+        x.chunks(cols).for_each(|row| lists.push(Level::get(), row));
+        for level in Level::available() {
+            let mut again = SparseRows::new(cols);
+            x.chunks(cols).for_each(|row| again.push(level, row));
+            assert_eq!((&lists.starts, &lists.index, &lists.value), (&again.starts, &again.index, &again.value));
+        }
         let mut back = SparseRows::new(0);
         let mut forth = SparseRows::new(0);
-        lists.transpose_into(&mut back);
-        back.transpose_into(&mut forth);
+        lists.transpose_into(0..cols, &mut back);
+        back.transpose_into(0..rows, &mut forth);
+        let (from, to) = (cols / 3, cols - cols / 4);
+        let mut part = SparseRows::new(0);
+        lists.transpose_into(from..to, &mut part);
+        for k in from..to {
+            assert_eq!(part.row(k - from), back.row(k));
+        }
         assert_eq!((&lists.starts, &lists.index, &lists.value), (&forth.starts, &forth.index, &forth.value));
         for level in Level::available() {
             let (mut y, mut panel) = (start.clone(), Panel::default());
@@ -396,7 +466,7 @@ mod tests {
     #[test]
     fn nan_is_not_skipped() {
         let mut lists = SparseRows::new(3);
-        lists.push(&[0.0, f32::NAN, 0.0]);
+        lists.push(Level::get(), &[0.0, f32::NAN, 0.0]);
         assert_eq!(lists.len(), 1);
     }
 }

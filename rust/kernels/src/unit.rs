@@ -93,20 +93,37 @@ const RECIPROCAL_FACTORIALS: [f64; 14] = {
 };
 
 dispatch! {
-    /// Replaces every element by its activation.
-    pub fn activate<T, U: Unit>(level: Level, values: &mut [T]) = activate_body
+    /// Replaces `states` by the activation of `drives`; returns the largest change, NaN if any state is NaN.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn relax<T, U: Unit>(level: Level, drives: &[T], states: &mut [T]) -> T = relax_body
 }
 
 #[inline(always)]
-fn activate_body<V: Vector, U: Unit>(values: &mut [V::Scalar]) {
-    let mut chunks = values.chunks_exact_mut(V::LANES);
-    for chunk in &mut chunks {
-        // SAFETY: the chunk has LANES elements; `dispatch!` vouches for the instruction set.
-        unsafe { U::apply(V::load(chunk.as_ptr())).store(chunk.as_mut_ptr()) }
+fn relax_body<V: Vector, U: Unit>(drives: &[V::Scalar], states: &mut [V::Scalar]) -> V::Scalar {
+    assert_eq!(drives.len(), states.len());
+    let n = states.len();
+    let (drives, states) = (drives.as_ptr(), states.as_mut_ptr());
+    // SAFETY: whole vectors are read and written below `n`, the rest by its length; `dispatch!` vouches for the
+    // instruction set.
+    unsafe {
+        let mut change = V::splat(Real::ZERO);
+        let mut j = 0;
+        while j + V::LANES <= n {
+            let s = U::apply(V::load(drives.add(j)));
+            change = change.max_magnitude(s.sub(V::load(states.add(j))));
+            s.store(states.add(j));
+            j += V::LANES;
+        }
+        if j < n {
+            let old = V::load_first(states.add(j), n - j);
+            U::apply(V::load_first(drives.add(j), n - j)).store_first(states.add(j), n - j);
+            // Read back: the lanes past the end are zero again.
+            change = change.max_magnitude(V::load_first(states.add(j), n - j).sub(old));
+        }
+        change.largest()
     }
-    let rest = chunks.into_remainder();
-    // SAFETY: the remainder has fewer than LANES elements.
-    unsafe { U::apply(V::load_first(rest.as_ptr(), rest.len())).store_first(rest.as_mut_ptr(), rest.len()) }
 }
 
 #[cfg(test)]
@@ -117,15 +134,18 @@ mod tests {
     fn check<T: Real, U: Unit>(reference: fn(f64) -> f64, tolerance: f64) {
         let inputs: Vec<f64> = (-4000..=4000).map(|i| f64::from(i) * 0.0101).chain([-1e30, 1e30]).collect();
         for level in Level::available() {
-            let mut values: Vec<T> = inputs.iter().map(|&x| T::from_f64(x)).collect();
-            let exact: Vec<f64> = values.iter().map(|&x| reference(x.to_f64())).collect();
-            activate::<T, U>(level, &mut values);
+            let drives: Vec<T> = inputs.iter().map(|&x| T::from_f64(x)).collect();
+            let exact: Vec<f64> = drives.iter().map(|&x| reference(x.to_f64())).collect();
+            let mut values = vec![T::ZERO; drives.len()];
+            let change = relax::<T, U>(level, &drives, &mut values).to_f64();
+            assert_eq!(change, values.iter().fold(0.0, |m: f64, v| m.max(v.to_f64().abs())));
+            assert_eq!(relax::<T, U>(level, &drives, &mut values), T::ZERO);
             for ((&x, got), want) in inputs.iter().zip(&values).zip(exact) {
                 assert!((got.to_f64() - want).abs() <= tolerance, "{} at {x}: {got} != {want}", level.name());
             }
-            let mut poison = vec![T::from_f64(f64::NAN); 5];
-            activate::<T, U>(level, &mut poison);
-            assert!(poison.iter().all(|x| !x.is_finite()), "NaN must survive");
+            let mut states = vec![T::ZERO; 5];
+            let change = relax::<T, U>(level, &[T::from_f64(f64::NAN); 5], &mut states);
+            assert!(states.iter().chain([&change]).all(|x| !x.is_finite()), "NaN must survive");
         }
     }
 

@@ -1,7 +1,27 @@
 //! The Python module `pnncore._core`: conversion, errors, release of the GIL. No physics.
+
+mod arrays;
+mod errors;
+mod files;
+mod run;
+mod system;
+
 use pyo3::prelude::*;
 
+/// The compiled core of pnncore. Not a public interface: see the package `pnncore`.
 #[pymodule]
-fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add("__version__", env!("CARGO_PKG_VERSION"))
+mod _core {
+    #[pymodule_export]
+    use super::files::{load, save};
+    #[pymodule_export]
+    use super::run::{check_method, check_optimizer, check_pair, gradient, info, permutation, predict, settle, train};
+    #[pymodule_export]
+    use super::system::System;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
+        m.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
 }

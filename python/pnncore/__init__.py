@@ -1,0 +1,32 @@
+"""Train physical neural networks.
+
+A *system* is the physics (`pnncore.systems`), a *method* turns a batch into a gradient by running experiments on it
+(`pnncore.methods`), an *optimizer* turns gradients into parameter changes (`pnncore.optim`), and a `Trainer` loops over
+the data.
+
+>>> import pnncore as pnn
+>>> x, y, x_test, y_test = pnn.data.digits()
+>>> net = pnn.systems.Hopfield([64, 128, 10], seed=0)
+>>> trainer = pnn.Trainer(net, pnn.methods.EquilibriumPropagation(beta=0.2), pnn.optim.SGD(0.1), seed=0)
+>>> history = trainer.fit(x, y, epochs=1)
+"""
+
+from pnncore import data as data
+from pnncore import errors as errors
+from pnncore import methods as methods
+from pnncore import optim as optim
+from pnncore import systems as systems
+from pnncore import testing as testing
+from pnncore._core import __version__ as __version__
+from pnncore.auditing import Audit as Audit
+from pnncore.auditing import audit as audit
+from pnncore.callbacks import Callback as Callback
+from pnncore.callbacks import Checkpoint as Checkpoint
+from pnncore.callbacks import EarlyStopping as EarlyStopping
+from pnncore.errors import PnnError as PnnError
+from pnncore.errors import SettlingWarning as SettlingWarning
+from pnncore.history import History as History
+from pnncore.settling import Settled as Settled
+from pnncore.settling import Settling as Settling
+from pnncore.settling import Status as Status
+from pnncore.trainer import Trainer as Trainer

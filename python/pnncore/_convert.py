@@ -1,0 +1,110 @@
+"""What users pass, as the arrays that the core borrows."""
+
+import os
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore.errors import ConfigError, DataError, ShapeError
+
+FloatArray: TypeAlias = npt.NDArray[Any]
+Seed: TypeAlias = int | None
+
+_DTYPES = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+
+
+def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return float32 or float64; `ConfigError` for anything else."""
+    try:
+        resolved = np.dtype(dtype)
+    except TypeError:
+        resolved = np.dtype(object)
+    if resolved not in _DTYPES.values():
+        raise ConfigError(f'dtype must be "float32" or "float64", got {dtype!r}')
+    return resolved
+
+
+def as_seed(seed: Seed) -> int:
+    """Return the seed, or a fresh one for None, as an integer of 64 bits."""
+    if seed is None:
+        return int.from_bytes(os.urandom(6), "little")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise ConfigError(f"seed must be an integer or None, got {seed!r}")
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"seed must be in 0..2**64, got {seed}")
+    return int(seed)
+
+
+def as_threads(threads: int | None) -> int | None:
+    """Return the number of threads; `ConfigError` unless it is a positive integer or None."""
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+        raise ConfigError(f"threads must be a positive integer or None, got {threads!r}")
+    return int(threads)
+
+
+def positive_int(value: Any, name: str) -> int:
+    """Return a positive integer; `ConfigError` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{name} must be a positive integer, got {value!r}")
+    return int(value)
+
+
+def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> FloatArray:
+    """Return inputs as a C-contiguous (samples, n_in) array of the system's dtype, all finite.
+
+    Lists are converted; arrays of another dtype are refused, since a silent conversion costs memory and hides mistakes.
+    """
+    return _as_matrix(x, n_in, dtype, name)
+
+
+def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str = "y") -> FloatArray:
+    """Return labels as int64 (samples,), or targets as a (samples, n_out) array of the system's dtype."""
+    array = np.asarray(y)
+    if array.dtype == object:
+        raise DataError(f"{name} must be integer labels or an array of targets, got ragged or mixed values")
+    if array.ndim == 1 and array.dtype.kind in "iu":
+        if len(array) != samples:
+            raise ShapeError(f"{name} must hold {samples} labels, one per sample, got {len(array)}")
+        if len(array) and (array.min() < 0 or array.max() >= n_out):
+            raise DataError(
+                f"{name} must hold labels in 0..{n_out - 1} (the system has {n_out} outputs), "
+                f"got values in {array.min()}..{array.max()}"
+            )
+        return np.ascontiguousarray(array, dtype=np.int64)
+    if array.ndim == 1:
+        raise ShapeError(
+            f"{name} must be integer labels of shape ({samples},) or targets of shape ({samples}, {n_out}); "
+            f"got shape {array.shape} of {array.dtype}"
+        )
+    targets = _as_matrix(y, n_out, dtype, name)
+    if len(targets) != samples:
+        raise ShapeError(f"{name} must hold {samples} rows, one per sample, got {len(targets)}")
+    return targets
+
+
+def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> FloatArray:
+    if isinstance(value, np.ndarray):
+        if value.dtype != dtype:
+            raise ConfigError(
+                f"{name} is {value.dtype}, but the system computes in {dtype}; convert it once with "
+                f"{name}.astype(numpy.{dtype}), or make the system with dtype={str(value.dtype)!r}"
+                if value.dtype.kind == "f"
+                else f"{name} must be {dtype}, got {value.dtype}; convert and scale it once, before training"
+            )
+        array = value
+    else:
+        try:
+            array = np.asarray(value, dtype=dtype)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{name} must be an array of numbers: {error}") from None
+    if array.ndim != 2 or array.shape[1] != width:
+        raise ShapeError(f"{name} must have shape (samples, {width}), got {array.shape}")
+    array = np.ascontiguousarray(array)
+    # The sum is finite unless an element is not, or the sum overflows: only then look at every element.
+    if not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
+        row, column = np.argwhere(~np.isfinite(array))[0]
+        raise DataError(f"{name} holds {array[row, column]} at row {row}, column {column}; inputs must be finite")
+    return array

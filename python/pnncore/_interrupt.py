@@ -1,0 +1,35 @@
+"""Ctrl-C that stops between two steps instead of anywhere."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+
+class Interrupt:
+    """While active, the first Ctrl-C only sets `requested`; a second one raises KeyboardInterrupt at once.
+
+    Only in the main thread and where Python's own handler is in place: a program with a handler of its own keeps it.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._active = False
+
+    def __enter__(self) -> "Interrupt":
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._handle)
+            self._active = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._active:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._active = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,139 @@
+"""What happens between the steps and epochs of a training."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pnncore._convert import FloatArray, positive_int
+from pnncore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pnncore.trainer import Trainer
+
+
+class Callback:
+    """Base of callbacks: override what you need. `trainer.stop()` ends the fit after the current step or epoch.
+
+    A callback that overrides `on_step` makes the trainer leave the core after every step, which costs speed on small
+    networks.
+    """
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """Run when a fit begins."""
+
+    def on_step(self, trainer: "Trainer") -> None:
+        """Run after every step."""
+
+    def on_pause(self, trainer: "Trainer") -> None:
+        """Run between two steps, every 50 ms or so: for what must happen in time but not at every step."""
+
+    def on_epoch(self, trainer: "Trainer") -> None:
+        """Run after every epoch, when the history has its row."""
+
+    def on_end(self, trainer: "Trainer") -> None:
+        """Run when a fit ends, however it ends."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a quantity of the history has not improved for some epochs.
+
+    Parameters
+    ----------
+    patience
+        Epochs without improvement after which to stop.
+    quantity
+        A key of `History`: ``"validation"`` by default.
+    minimise
+        Whether smaller is better, as for ``"loss"``.
+    margin
+        Improvements up to this do not count.
+    restore
+        Whether to go back to the parameters of the best epoch at the end.
+    """
+
+    def __init__(
+        self,
+        patience: int = 10,
+        *,
+        quantity: str = "validation",
+        minimise: bool = False,
+        margin: float = 0.0,
+        restore: bool = True,
+    ) -> None:
+        self.patience = positive_int(patience, "patience")
+        self.quantity = quantity
+        self.minimise = minimise
+        self.margin = margin
+        self.restore = restore
+        self.best = np.inf
+        self.waited = 0
+        self._kept: dict[str, FloatArray] | None = None
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """Begin afresh."""
+        self.best, self.waited, self._kept = np.inf, 0, None
+
+    def on_epoch(self, trainer: "Trainer") -> None:
+        """Compare the last epoch with the best one."""
+        value = float(trainer.history[self.quantity][-1])
+        if not np.isfinite(value):
+            raise ConfigError(f"early stopping watches {self.quantity!r}, which is {value}; pass validation= to fit")
+        cost = value if self.minimise else -value
+        if cost < self.best - self.margin:
+            self.best, self.waited = cost, 0
+            if self.restore:
+                self._kept = {name: array.copy() for name, array in trainer.system.params.items()}
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            trainer.stop()
+
+    def on_end(self, trainer: "Trainer") -> None:
+        """Go back to the best parameters."""
+        if self._kept is not None:
+            for name, array in self._kept.items():
+                trainer.system.params[name][...] = array
+
+
+class Checkpoint(Callback):
+    """Save the trainer while it trains; a killed run loses at most what came after the last save.
+
+    Parameters
+    ----------
+    path
+        The file; the one before is kept beside it, with ``.prev`` added to its name.
+    epochs
+        Save after every so many epochs; None: only by time.
+    minutes
+        Save also after so many minutes, in the middle of an epoch too.
+    """
+
+    def __init__(self, path: str | Path, *, epochs: int | None = 1, minutes: float | None = None) -> None:
+        if epochs is None and minutes is None:
+            raise ConfigError("give epochs, minutes, or both")
+        if minutes is not None and not minutes > 0:
+            raise ConfigError(f"minutes must be positive, got {minutes}")
+        self.path = Path(path)
+        self.epochs = positive_int(epochs, "epochs") if epochs is not None else None
+        self.minutes = minutes
+        self._saved = time.monotonic()
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """Start the clock."""
+        self._saved = time.monotonic()
+
+    def on_pause(self, trainer: "Trainer") -> None:
+        """Save when enough time has passed."""
+        if self.minutes is not None and time.monotonic() - self._saved >= 60 * self.minutes:
+            self._save(trainer)
+
+    def on_epoch(self, trainer: "Trainer") -> None:
+        """Save when enough epochs have passed."""
+        if self.epochs is not None and trainer.epoch % self.epochs == 0:
+            self._save(trainer)
+
+    def _save(self, trainer: "Trainer") -> None:
+        trainer.save(self.path)
+        self._saved = time.monotonic()

@@ -1,0 +1,498 @@
+"""The data sets: where they are looked for, how they are fetched, and what is checked in them."""
+
+import contextlib
+import hashlib
+import http.client
+import importlib.resources
+import io
+import math
+import operator
+import os
+import tempfile
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore.data import _idx
+from pnncore.errors import ConfigError, DataError
+
+Split = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]
+_Layout = Mapping[str, tuple[str, tuple[int, ...]]]
+_Path = str | os.PathLike[str]
+
+VOWEL_CLASSES: tuple[str, ...] = ("ae", "ah", "aw", "uw", "er", "iy", "ih")
+"""Names of the labels 0 to 6 of `vowels`: had, hod, hawed, who'd, heard, heed, hid."""
+
+_TIMEOUT = 60.0  # seconds without a byte before a download is given up
+_DIGITS: _Layout = {"pixels": ("|u1", (1797, 64)), "labels": ("|u1", (1797,))}
+_VOWELS: _Layout = {
+    "train_dataset_x": ("<f4", (210, 12)),
+    "train_dataset_y": ("<i8", (210,)),
+    "test_dataset_x": ("<f4", (49, 12)),
+    "test_dataset_y": ("<i8", (49,)),
+}
+
+
+@dataclass(frozen=True)
+class _IdxFile:
+    """One IDX file; `size` in bytes and `md5` are those of the compressed original."""
+
+    name: str
+    shape: tuple[int, ...]
+    size: int
+    md5: str
+
+
+@dataclass(frozen=True)
+class _IdxSet:
+    """A set of four IDX files: training images and labels, test images and labels.
+
+    `fingerprint` is the CRC-32 of the training labels. It tells sets apart whose files have the same names
+    and shapes.
+    """
+
+    title: str
+    call: str
+    folder: str
+    url: str
+    fingerprint: int
+    files: tuple[_IdxFile, _IdxFile, _IdxFile, _IdxFile]
+
+
+_MNIST = _IdxSet(
+    title="MNIST",
+    call="mnist",
+    folder="mnist",
+    url="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    fingerprint=3121080559,
+    files=(
+        _IdxFile("train-images-idx3-ubyte", (60000, 28, 28), 9912422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        _IdxFile("train-labels-idx1-ubyte", (60000,), 28881, "d53e105ee54ea40749a09fcbcd1e9432"),
+        _IdxFile("t10k-images-idx3-ubyte", (10000, 28, 28), 1648877, "9fb629c4189551a2d022fa330f9573f3"),
+        _IdxFile("t10k-labels-idx1-ubyte", (10000,), 4542, "ec29112dd5afa0611ce80d1b7f02629c"),
+    ),
+)
+_FASHION_MNIST = _IdxSet(
+    title="Fashion-MNIST",
+    call="fashion_mnist",
+    folder="fashion-mnist",
+    url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    fingerprint=785835114,
+    files=(
+        _IdxFile("train-images-idx3-ubyte", (60000, 28, 28), 26421880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        _IdxFile("train-labels-idx1-ubyte", (60000,), 29515, "25c81989df183df01b3e8a0aad5dffbe"),
+        _IdxFile("t10k-images-idx3-ubyte", (10000, 28, 28), 4422102, "bef4ecab320f06d8554ea6380940ec79"),
+        _IdxFile("t10k-labels-idx1-ubyte", (10000,), 5148, "bb300cfdad3c16e7a12a480ee83cd310"),
+    ),
+)
+_IDX_SETS = (_MNIST, _FASHION_MNIST)
+
+
+def digits(*, test_size: int = 450, seed: int = 0) -> Split:
+    """Load the 1797 handwritten digits of 8 x 8 pixels that ship with the package.
+
+    The samples are shuffled and cut in two; the same `test_size` and `seed` give the same split. The classes
+    are not balanced between the parts, and both hold digits of the same 13 writers.
+
+    Parameters
+    ----------
+    test_size : int, optional
+        Number of test samples, 0 to 1797. The rest are training samples.
+    seed : int, optional
+        Seed of the shuffle, 0 or larger.
+
+    Returns
+    -------
+    x : numpy.ndarray, float32, shape (1797 - test_size, 64)
+        Training images, row by row; the ink of each pixel, from 0 (none) to 1 in steps of 1/16.
+    y : numpy.ndarray, int64, shape (1797 - test_size,)
+        Their labels, 0 to 9.
+    x_test : numpy.ndarray, float32, shape (test_size, 64)
+        Test images.
+    y_test : numpy.ndarray, int64, shape (test_size,)
+        Their labels.
+
+    Raises
+    ------
+    ConfigError
+        `test_size` or `seed` is no integer or out of range.
+    DataError
+        The file in the package is missing or damaged.
+
+    Notes
+    -----
+    The test part of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
+    Learning Repository (1998), DOI 10.24432/C50P49, CC BY 4.0.
+
+    Examples
+    --------
+    >>> x, y, x_test, y_test = digits(test_size=450, seed=0)
+    >>> x.shape, x_test.shape
+    ((1347, 64), (450, 64))
+    """
+    total = _DIGITS["labels"][1][0]
+    n_test = _integer("test_size", test_size, total)
+    rng = np.random.Generator(np.random.Philox(_integer("seed", seed, None)))
+    try:
+        content = importlib.resources.files("pnncore.data").joinpath("digits.npz").read_bytes()
+    except OSError as err:
+        raise DataError(
+            f"digits.npz, which ships with pnncore, cannot be read: {err}; reinstall pnncore"
+        ) from err
+    raw = _parse_npz(content, "digits.npz, which ships with pnncore,", _DIGITS)
+    x = raw["pixels"].astype(np.float32) / np.float32(16)
+    y = raw["labels"].astype(np.int64)
+    order = rng.permutation(total)
+    test, train = order[:n_test], order[n_test:]
+    return x[train], y[train], x[test], y[test]
+
+
+def mnist(path: _Path | None = None, *, download: bool = False) -> Split:
+    """Load MNIST: handwritten digits of 28 x 28 pixels, 60000 for training and 10000 for testing.
+
+    The four IDX files are looked for in `path`, then in the folder that the environment variable
+    ``PNNCORE_DATA`` names, then in the cache folder (``$XDG_CACHE_HOME/pnncore``, or ``~/.cache/pnncore``);
+    in each of them first in the subfolder ``mnist``, then directly. The first folder that has all four wins.
+    They may be compressed (``.gz``) or not.
+
+    Parameters
+    ----------
+    path : str or path-like, optional
+        Folder to look in first; it must exist.
+    download : bool, optional
+        Where no folder has the files, fetch them (12 MB) into the cache folder and verify their MD5
+        checksums.
+
+    Returns
+    -------
+    x : numpy.ndarray, float32, shape (60000, 784)
+        Training images, row by row; the ink of each pixel, from 0 (none) to 1 in steps of 1/255. 188 MB.
+    y : numpy.ndarray, int64, shape (60000,)
+        Their labels, 0 to 9.
+    x_test : numpy.ndarray, float32, shape (10000, 784)
+        Test images.
+    y_test : numpy.ndarray, int64, shape (10000,)
+        Their labels.
+
+    Raises
+    ------
+    DataError
+        The files are not found (the message says what is needed, where it was looked for and how to get it),
+        a file is damaged or has another shape, or a download fails or does not have its checksum.
+    ConfigError
+        `path` is neither a str nor a path-like object.
+
+    Notes
+    -----
+    Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits". A folder that holds
+    Fashion-MNIST, whose files have the same names, is passed over.
+    """
+    return _load_idx_set(_MNIST, path, download=download)
+
+
+def fashion_mnist(path: _Path | None = None, *, download: bool = False) -> Split:
+    """Load Fashion-MNIST: articles of clothing, 28 x 28 pixels, 60000 for training and 10000 for testing.
+
+    A drop-in replacement of MNIST with the same format. It is looked for as `mnist` describes, in the
+    subfolder ``fashion-mnist``.
+
+    Parameters
+    ----------
+    path : str or path-like, optional
+        Folder to look in first; it must exist.
+    download : bool, optional
+        Where no folder has the files, fetch them (31 MB) into the cache folder and verify their MD5
+        checksums.
+
+    Returns
+    -------
+    x : numpy.ndarray, float32, shape (60000, 784)
+        Training images, row by row; the brightness of each pixel, from 0 (background) to 1 in steps of 1/255.
+        188 MB.
+    y : numpy.ndarray, int64, shape (60000,)
+        Their labels, 0 to 9: T-shirt/top, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle
+        boot.
+    x_test : numpy.ndarray, float32, shape (10000, 784)
+        Test images.
+    y_test : numpy.ndarray, int64, shape (10000,)
+        Their labels.
+
+    Raises
+    ------
+    DataError
+        The files are not found (the message says what is needed, where it was looked for and how to get it),
+        a file is damaged or has another shape, or a download fails or does not have its checksum.
+    ConfigError
+        `path` is neither a str nor a path-like object.
+
+    Notes
+    -----
+    H. Xiao, K. Rasul and R. Vollgraf, arXiv 1708.07747 (2017); Zalando SE, MIT licence. A folder that holds
+    MNIST, whose files have the same names, is passed over.
+    """
+    return _load_idx_set(_FASHION_MNIST, path, download=download)
+
+
+def vowels(path: _Path | None = None) -> Split:
+    """Load the vowel task of the physics-aware-training study: 7 vowels, 12 formant frequencies, 48 speakers.
+
+    The file ``pat_vowels.npz`` is looked for in `path`, then in the folder that the environment variable
+    ``PNNCORE_DATA`` names, then in the cache folder (``$XDG_CACHE_HOME/pnncore``, or ``~/.cache/pnncore``);
+    in each of them first in the subfolder ``vowel``, then directly.
+
+    Parameters
+    ----------
+    path : str or path-like, optional
+        Folder to look in first; it must exist.
+
+    Returns
+    -------
+    x : numpy.ndarray, float32, shape (210, 12)
+        Training samples: the formants F1, F2, F3 at steady state, then at 20 %, 50 % and 80 % of the vowel's
+        duration. Each column is divided by its largest value, over training and test samples together; all
+        lie in (0, 1].
+    y : numpy.ndarray, int64, shape (210,)
+        Their labels, 0 to 6, named by `VOWEL_CLASSES`.
+    x_test : numpy.ndarray, float32, shape (49, 12)
+        Test samples.
+    y_test : numpy.ndarray, int64, shape (49,)
+        Their labels.
+
+    Raises
+    ------
+    DataError
+        The file is not found (the message says what is needed, where it was looked for and how to get it),
+        damaged, or holds other arrays.
+    ConfigError
+        `path` is neither a str nor a path-like object.
+
+    Notes
+    -----
+    L. G. Wright, T. Onodera et al., Nature 601, 549 (2022), CC BY 4.0; recordings of women by J. Hillenbrand
+    et al., J. Acoust. Soc. Am. 97, 3099 (1995). The split is that of the study. It is no test on new
+    speakers: every speaker of a test sample also has training samples.
+    """
+    name = "pat_vowels.npz"
+    found, looked = _search(path, "vowel", (name,), ("",))
+    if found is None:
+        arrays = ", ".join(f"{key} {shape}" for key, (_, shape) in _VOWELS.items())
+        raise DataError(
+            f"the vowel task is not found; it needs {name}\n{looked}\n"
+            "To get it: take the data from https://github.com/mcmahon-lab/Physics-Aware-Training,\n"
+            f"  save the arrays {arrays}\n"
+            f"  (x as float32, y as int64) in {name}, and name its folder with vowels(path) or PNNCORE_DATA."
+        )
+    file = found[0]
+    limit = 1 << 20
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(limit + 1)
+    except OSError as err:
+        raise DataError(f"{file}: cannot be read: {err.strerror or err}") from err
+    if len(content) > limit:
+        raise DataError(f"{file}: expected at most {limit} bytes, got more")
+    raw = _parse_npz(content, f"{file}:", _VOWELS)
+    x, y, x_test, y_test = (raw[key] for key in _VOWELS)
+    for key in ("train_dataset_x", "test_dataset_x"):
+        # Written so that NaN fails as well.
+        if not (raw[key].min() >= 0 and raw[key].max() <= 1):
+            raise DataError(f"{file}: {key}: expected numbers in [0, 1]")
+    for key in ("train_dataset_y", "test_dataset_y"):
+        if raw[key].min() < 0 or raw[key].max() >= len(VOWEL_CLASSES):
+            raise DataError(f"{file}: {key}: expected labels 0 to {len(VOWEL_CLASSES) - 1}")
+    return x, y, x_test, y_test
+
+
+def _integer(name: str, value: object, high: int | None) -> int:
+    """Check an integer argument against 0 and an upper bound."""
+    wanted = "0 or larger" if high is None else f"0 to {high}"
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigError(f"{name}: expected an integer, {wanted}, got {value!r}") from None
+    if number < 0 or (high is not None and number > high):
+        raise ConfigError(f"{name}: expected {wanted}, got {number}")
+    return number
+
+
+def _cache() -> Path | None:
+    """Return the user's cache folder, which may not exist yet, or None where there is no home."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(base):  # the XDG specification: a relative path is to be ignored
+        return Path(base) / "pnncore"
+    try:
+        return Path.home() / ".cache" / "pnncore"
+    except RuntimeError:
+        return None
+
+
+def _search(
+    path: _Path | None,
+    folder: str,
+    names: tuple[str, ...],
+    suffixes: tuple[str, ...],
+    refuse: Callable[[list[Path]], str] | None = None,
+) -> tuple[list[Path] | None, str]:
+    """Find the first folder that holds all named files.
+
+    `refuse` says why the files of a folder are not the wanted ones, or returns the empty string. The second
+    result describes where was looked, for an error message.
+    """
+    roots: list[tuple[str, Path]] = []
+    notes = []
+    if path is not None:
+        given = _idx.as_path(path)
+        if not os.path.isdir(given):
+            raise DataError(
+                f"path: expected a folder with {', '.join(names)}, got {str(given)!r}: no such folder"
+            )
+        roots.append(("path", given))
+    if os.environ.get("PNNCORE_DATA"):
+        roots.append(("PNNCORE_DATA", _idx.as_path(os.environ["PNNCORE_DATA"], "PNNCORE_DATA")))
+    else:
+        notes.append("PNNCORE_DATA is not set")
+    cache = _cache()
+    if cache is not None:
+        roots.append(("cache", cache))
+    for origin, root in roots:
+        for place in (root / folder, root):
+            candidates = [[place / (name + suffix) for suffix in suffixes] for name in names]
+            files = [next((file for file in some if os.path.isfile(file)), None) for some in candidates]
+            found = [file for file in files if file is not None]
+            if len(found) < len(names):
+                missing = ", ".join(name for name, file in zip(names, files, strict=True) if file is None)
+                why = f"lacks {missing}" if os.path.isdir(place) else "no such folder"
+            else:
+                why = refuse(found) if refuse is not None else ""
+                if not why:
+                    return found, ""
+            notes.append(f"{place} ({origin}): {why}")
+    return None, "\n".join(["Looked in:", *(f"  {note}" for note in notes)])
+
+
+def _load_idx_set(spec: _IdxSet, path: _Path | None, *, download: bool) -> Split:
+    """Find or fetch the four files of a set, read and check them."""
+
+    def refuse(files: list[Path]) -> str:
+        checksum = zlib.crc32(_idx.load(files[1], shape=spec.files[1].shape).tobytes())
+        others = [other.title for other in _IDX_SETS if other.fingerprint == checksum != spec.fingerprint]
+        return f"holds {others[0]}" if others else ""
+
+    names = tuple(file.name for file in spec.files)
+    files, looked = _search(path, spec.folder, names, ("", ".gz"), refuse)
+    if files is None and download:
+        files = _download(spec)
+    if files is None:
+        cache = _cache()
+        where = "the user's cache folder" if cache is None else cache / spec.folder
+        megabytes = math.ceil(sum(file.size for file in spec.files) / 1e6)
+        raise DataError(
+            f"{spec.title} is not found; it needs {', '.join(names)}, each as it is or with .gz\n{looked}\n"
+            f"To get it: call {spec.call}(download=True), which puts {megabytes} MB into {where};\n"
+            f"  or fetch the four .gz files from {spec.url} into a folder,\n"
+            f"  and name it with {spec.call}(path) or PNNCORE_DATA."
+        )
+    x, y, x_test, y_test = (
+        _idx.load(file, shape=part.shape) for file, part in zip(files, spec.files, strict=True)
+    )
+    for file, labels in ((files[1], y), (files[3], y_test)):
+        if labels.size and labels.max() > 9:
+            raise DataError(f"{file}: expected labels 0 to 9, got {labels.max()}")
+    return _pixels(x), y.astype(np.int64), _pixels(x_test), y_test.astype(np.int64)
+
+
+def _pixels(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Scale uint8 images to [0, 1], one per row."""
+    flat = images.reshape(len(images), math.prod(images.shape[1:]))
+    scaled: npt.NDArray[np.float32] = np.divide(flat, np.float32(255), dtype=np.float32)
+    return scaled
+
+
+def _download(spec: _IdxSet) -> list[Path]:
+    """Fetch the files of a set that the cache lacks."""
+    cache = _cache()
+    if cache is None:
+        raise DataError("download: there is no cache folder; set XDG_CACHE_HOME to an absolute path")
+    files = []
+    for part in spec.files:
+        places = [cache / spec.folder / (part.name + suffix) for suffix in ("", ".gz")]
+        present = next((file for file in places if os.path.isfile(file)), None)
+        if present is None:
+            _fetch(f"{spec.url}{part.name}.gz", places[1], part.size, part.md5)
+        files.append(present or places[1])
+    return files
+
+
+def _fetch(url: str, target: Path, size: int, md5: str) -> None:
+    """Download one file of known length and checksum; `target` appears whole and verified, or not at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent)
+    except OSError as err:
+        raise DataError(f"{target}: cannot be written: {err.strerror or err}") from err
+    try:
+        digest = hashlib.md5(usedforsecurity=False)
+        got = 0
+        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+            while got <= size and (chunk := response.read(1 << 16)):
+                got += len(chunk)
+                digest.update(chunk)
+                out.write(chunk)
+            out.flush()
+            os.fsync(out.fileno())
+        if got != size:
+            raise DataError(f"{url}: expected {size} bytes, got {f'at least {got}' if got > size else got}")
+        if digest.hexdigest() != md5:
+            raise DataError(f"{url}: checksum mismatch: expected MD5 {md5}, got {digest.hexdigest()}")
+        os.replace(temporary, target)
+    except (OSError, http.client.HTTPException) as err:
+        raise DataError(f"{url}: download to {target} failed: {err!s} ({type(err).__name__})") from err
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _parse_npz(content: bytes, source: str, layout: _Layout) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays of known type and shape from an NPZ archive; nothing larger is ever unpacked."""
+    arrays = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for key, (dtype, shape) in layout.items():
+                arrays[key] = _parse_npy(archive, key, np.dtype(dtype), shape)
+    except DataError as err:
+        raise DataError(f"{source} {err}") from err
+    except Exception as err:  # a damaged archive makes zipfile and NumPy raise a dozen types
+        raise DataError(f"{source} not a NumPy archive, or damaged: {err!s} ({type(err).__name__})") from err
+    return arrays
+
+
+def _parse_npy(
+    archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """Read one array of an NPZ archive."""
+    if f"{key}.npy" not in archive.namelist():
+        raise DataError(f"has no array {key}")
+    expected = math.prod(shape) * dtype.itemsize
+    member = archive.getinfo(f"{key}.npy")
+    if member.file_size > expected + 4096:
+        raise DataError(f"{key}: expected {dtype} of shape {shape}, got {member.file_size} bytes")
+    stream = io.BytesIO(archive.read(member))
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise DataError(f"{key}: expected version 1.0 of the NPY format, got {version[0]}.{version[1]}")
+    got_shape, fortran, got_dtype = np.lib.format.read_array_header_1_0(stream)
+    if (got_shape, got_dtype, fortran) != (shape, dtype, False):
+        raise DataError(f"{key}: expected {dtype} of shape {shape}, got {got_dtype} of shape {got_shape}")
+    payload = stream.read()
+    if len(payload) != expected:
+        raise DataError(f"{key}: expected {expected} bytes, got {len(payload)}")
+    return np.frombuffer(payload, dtype).reshape(shape).astype(dtype.newbyteorder("="))

@@ -1,0 +1,83 @@
+"""What training measured, epoch by epoch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Wall time differs between equal runs: checkpoints leave it out, so that equal runs give equal files.
+_NOT_SAVED = ("seconds",)
+
+
+class History:
+    """One array per quantity, one element per finished epoch.
+
+    Quantities: ``epoch`` (1 is the first), ``loss`` and ``accuracy`` (mean over the epoch, at the free state, before
+    each step; accuracy only for labels), ``validation`` (`System.score` after the epoch; NaN without validation data),
+    ``free_sweeps`` and ``other_sweeps`` (mean per sample), ``unconverged``, ``diverged`` and ``unbounded`` (numbers of
+    rows), ``seconds`` (wall time of the epoch's training; NaN for epochs read from a file).
+    """
+
+    KEYS = (
+        "epoch",
+        "loss",
+        "accuracy",
+        "validation",
+        "free_sweeps",
+        "other_sweeps",
+        "unconverged",
+        "diverged",
+        "unbounded",
+        "seconds",
+    )
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, float]] = []
+
+    def append(self, **values: float) -> None:
+        """Add the row of a finished epoch."""
+        self._rows.append({key: float(values[key]) for key in self.KEYS})
+
+    def __getitem__(self, key: str) -> npt.NDArray[np.float64]:
+        """Return a quantity as an array over epochs; `KeyError` lists the quantities."""
+        if key not in self.KEYS:
+            raise KeyError(f"{key!r}; a history has {', '.join(self.KEYS)}")
+        return np.array([row[key] for row in self._rows], dtype=np.float64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return all quantities as lists."""
+        return {key: self[key].tolist() for key in self.KEYS}
+
+    def to_tensors(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return the quantities that a checkpoint keeps."""
+        return {key: self[key] for key in self.KEYS if key not in _NOT_SAVED}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, npt.NDArray[Any]]) -> "History":
+        """Return the history of `to_tensors`."""
+        history = cls()
+        for i in range(len(tensors["epoch"])):
+            row = {key: float(tensors[key][i]) for key in cls.KEYS if key not in _NOT_SAVED}
+            history.append(**row, **dict.fromkeys(_NOT_SAVED, float("nan")))
+        return history
+
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """Draw loss, accuracy and sweeps over epochs; needs matplotlib. Written to `path` where one is given."""
+        from pnncore import plot
+
+        return plot.history(self, path)
+
+    def __repr__(self) -> str:
+        if not self._rows:
+            return "History(no epochs)"
+        last = self._rows[-1]
+        shown = {key: last[key] for key in ("loss", "accuracy", "validation") if np.isfinite(last[key])}
+        text = ", ".join(f"{key} {value:.4g}" for key, value in shown.items())
+        return f"History({len(self)} epochs; last: {text})"

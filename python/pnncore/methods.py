@@ -1,0 +1,201 @@
+"""Training methods: how a batch becomes a gradient.
+
+A method is plain configuration; the core runs it. `method.gradient(system, x, y)` gives the gradients that a step of
+training would use.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pnncore import _core
+from pnncore._convert import FloatArray, Seed, as_seed, as_threads
+from pnncore.errors import ConfigError
+from pnncore.settling import Settling
+
+if TYPE_CHECKING:
+    from pnncore.systems import System
+
+__all__ = [
+    "ContrastiveLearning",
+    "CoupledLearning",
+    "EquilibriumPropagation",
+    "ImplicitDifferentiation",
+    "Method",
+    "RecurrentBackprop",
+    "from_config",
+]
+
+Loss = Literal["squared-error", "cross-entropy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of all methods: a loss, and how phases are settled."""
+
+    loss: Loss = "squared-error"
+    settling: Settling = Settling()
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting."""
+        if not isinstance(self.settling, Settling):
+            raise ConfigError(f"settling must be a pnncore.Settling, got {self.settling!r}")
+        if self.loss not in ("squared-error", "cross-entropy"):
+            raise ConfigError(f'loss must be "squared-error" or "cross-entropy", got {self.loss!r}')
+        for setting in dataclasses.fields(self):
+            value = getattr(self, setting.name)
+            if setting.type in (float, "float") and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ConfigError(f"{setting.name} must be a number, got {value!r}")
+            if setting.type in (int, "int") and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ConfigError(f"{setting.name} must be an integer, got {value!r}")
+        _core.check_method(self.to_json())
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the configuration as plain data, as the core reads it and checkpoints keep it."""
+        config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {"name": type(self).__name__, **config, "settling": self.settling.to_config()}
+
+    def to_json(self) -> str:
+        """Return `to_config` as JSON text."""
+        return json.dumps(self.to_config())
+
+    def gradient(
+        self, system: "System", x: Any, y: Any, *, seed: Seed = 0, step: int = 0, threads: int | None = None
+    ) -> dict[str, FloatArray]:
+        """Return the gradient that a step of training on this batch would use, by parameter, in float64.
+
+        Parameters
+        ----------
+        system
+            The system, with its present parameters.
+        x
+            Inputs (samples, n_in).
+        y
+            Labels (samples,) or targets (samples, n_out).
+        seed, step
+            What random choices of the method depend on.
+        threads
+            Threads to use; the result does not depend on it.
+
+        Raises
+        ------
+        CapabilityError
+            If the system lacks what the method needs; the message lists the methods that train it.
+        """
+        x, y = system.as_batch(x, y)
+        gradient, _ = _core.gradient(
+            system.core, system.arrays(), x, y, self.to_json(), as_seed(seed), step, as_threads(threads)
+        )
+        return dict(zip(system.names, gradient, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EquilibriumPropagation(Method):
+    """Equilibrium propagation: dE/dtheta at a nudged steady state against the free one.
+
+    Let D(beta) be dE/dtheta at the steady state of E + beta C. As beta goes to zero each variant tends to the exact
+    gradient.
+
+    Parameters
+    ----------
+    beta
+        The strength of nudging; the radius of the circle for ``"holomorphic"``.
+    variant
+        ``"centered"``: [D(beta) - D(-beta)] / 2 beta, bias O(beta^2). ``"one-sided"``: [D(beta) - D(0)] / beta, bias
+        O(beta). ``"holomorphic"``: the first Fourier coefficient of D over `points` points of a circle of radius beta
+        in the complex plane, bias O(beta^points); needs smooth units.
+    sign
+        The sign of beta of the one-sided variant: ``"positive"``, ``"negative"``, or ``"random"`` for every step.
+    points
+        Points on the circle of the holomorphic variant.
+
+    References
+    ----------
+    Scellier and Bengio, Front. Comput. Neurosci. 11, 24 (2017); Laborieux et al., Front. Neurosci. 15, 633674 (2021);
+    Laborieux and Zenke, NeurIPS (2022).
+    """
+
+    beta: float = 0.2
+    variant: Literal["centered", "one-sided", "holomorphic"] = "centered"
+    sign: Literal["positive", "negative", "random"] = "positive"
+    points: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveLearning(Method):
+    """Contrastive Hebbian learning: outputs clamped to the target, against free. Not the gradient of the loss.
+
+    References
+    ----------
+    Movellan, Connectionist Models (1991).
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoupledLearning(Method):
+    """Coupled learning: outputs clamped a fraction of the way to the target, against free.
+
+    Not the gradient of the loss, also for small `eta`: clamping resists through the stiffness of the outputs. With a
+    single output it is parallel to the gradient as eta goes to zero.
+
+    Parameters
+    ----------
+    eta
+        The fraction of the way, in (0, 1].
+    variant
+        ``"positive"``: clamped towards the target against free; ``"negative"``: free against clamped away from it;
+        ``"centered"``: one against the other.
+
+    References
+    ----------
+    Stern et al., Phys. Rev. X 11, 021045 (2021).
+    """
+
+    eta: float = 0.1
+    variant: Literal["positive", "negative", "centered"] = "positive"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitDifferentiation(Method):
+    """The exact gradient of the loss at the free steady state: for audits, and as a baseline in silico."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentBackprop(Method):
+    """Recurrent backpropagation: the adjoint of the steady state relaxes for a number of steps.
+
+    The same as backpropagation through that many synchronous steps of settling at the steady state; tends to
+    `ImplicitDifferentiation` as `steps` grows.
+
+    Parameters
+    ----------
+    steps
+        Steps of the adjoint.
+
+    References
+    ----------
+    Almeida, ICNN (1987); Pineda, Phys. Rev. Lett. 59, 2229 (1987).
+    """
+
+    steps: int = 20
+
+
+def from_config(config: dict[str, Any]) -> Method:
+    """Return the method of a `Method.to_config` dictionary."""
+    kinds = {
+        kind.__name__: kind
+        for kind in (
+            EquilibriumPropagation,
+            ContrastiveLearning,
+            CoupledLearning,
+            ImplicitDifferentiation,
+            RecurrentBackprop,
+        )
+    }
+    settings = dict(config)
+    name = settings.pop("name", None)
+    if name not in kinds:
+        raise ConfigError(f"unknown method {name!r}; known: {', '.join(kinds)}")
+    settings["settling"] = Settling.from_config(settings["settling"])
+    return kinds[name](**settings)

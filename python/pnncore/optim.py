@@ -1,0 +1,225 @@
+"""Optimizers and schedules: how a gradient becomes a change of parameters."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from pnncore import _core
+from pnncore.errors import ConfigError
+
+__all__ = ["SGD", "Adam", "CosineDecay", "ExponentialDecay", "Optimizer", "Schedule", "StepDecay", "from_config"]
+
+Rate = float | Sequence[float] | Mapping[str, float]
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """A factor on all rates, by epoch (0 is the first)."""
+
+    def factor(self, epoch: int) -> float:
+        """Return the factor of an epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExponentialDecay:
+    """Rates times ``gamma ** epoch``."""
+
+    gamma: float
+
+    def factor(self, epoch: int) -> float:
+        """Return the factor of an epoch."""
+        return float(self.gamma**epoch)
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """Rates times `gamma` after every `every` epochs."""
+
+    every: int
+    gamma: float = 0.1
+
+    def factor(self, epoch: int) -> float:
+        """Return the factor of an epoch."""
+        return float(self.gamma ** (epoch // self.every))
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """Rates fall along half a cosine, from 1 to `floor` after `epochs` epochs."""
+
+    epochs: int
+    floor: float = 0.0
+
+    def factor(self, epoch: int) -> float:
+        """Return the factor of an epoch."""
+        done = min(epoch / self.epochs, 1.0)
+        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+_SCHEDULES: dict[str, type] = {kind.__name__: kind for kind in (ExponentialDecay, StepDecay, CosineDecay)}
+
+
+class Optimizer:
+    """Base of optimizers: rates and their schedule.
+
+    Parameters
+    ----------
+    rate
+        One learning rate; or one per layer (a sequence: the first for ``W1`` and ``b1``, ...); or one per parameter (a
+        mapping from names; those left out do not change).
+    schedule
+        A `Schedule`: a factor on all rates, by epoch.
+    """
+
+    def __init__(self, rate: Rate, *, schedule: Schedule | None = None) -> None:
+        values: list[float]
+        if isinstance(rate, Mapping):
+            self.rate: Rate = {str(name): float(value) for name, value in rate.items()}
+            values = list(self.rate.values())
+        elif isinstance(rate, Sequence) and not isinstance(rate, str):
+            self.rate = [float(value) for value in rate]
+            values = self.rate
+        elif isinstance(rate, int | float) and not isinstance(rate, bool):
+            self.rate = float(rate)
+            values = [self.rate]
+        else:
+            raise ConfigError(f"rate must be a number, a sequence per layer or a mapping by parameter, got {rate!r}")
+        if not values or not all(math.isfinite(value) and value >= 0 for value in values):
+            raise ConfigError(f"rates must be finite and at least 0, got {rate!r}")
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise ConfigError(f"schedule needs a method factor(epoch), got {schedule!r}")
+        self.schedule = schedule
+        self.memory_names: list[str] = _core.check_optimizer(json.dumps(self.settings()))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the core reads: the name and the settings that do not depend on the epoch."""
+        raise TypeError("use a concrete optimizer, such as SGD or Adam")
+
+    def rates(self, names: Sequence[str], epoch: int) -> list[float]:
+        """Return the rate of every parameter in an epoch; `ConfigError` if the rates do not fit the parameters."""
+        factor = self.schedule.factor(epoch) if self.schedule is not None else 1.0
+        if not (math.isfinite(factor) and factor >= 0):
+            raise ConfigError(f"the schedule gave a factor of {factor} for epoch {epoch}")
+        if isinstance(self.rate, Mapping):
+            unknown = sorted(set(self.rate) - set(names))
+            if unknown:
+                raise ConfigError(f"rates for unknown parameters {unknown}; the system has {list(names)}")
+            return [self.rate.get(name, 0.0) * factor for name in names]
+        if isinstance(self.rate, Sequence):
+            layers = {name: int(name[1:]) for name in names if name[1:].isdigit()}
+            if len(layers) != len(names) or len(self.rate) != max(layers.values()):
+                raise ConfigError(
+                    f"{len(self.rate)} rates by layer do not fit the parameters {list(names)}; "
+                    "give one rate per layer, or a mapping by parameter"
+                )
+            return [self.rate[layers[name] - 1] * factor for name in names]
+        return [self.rate * factor for _ in names]
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the configuration as plain data, as checkpoints keep it."""
+        schedule: dict[str, Any] | None = None
+        if self.schedule is not None:
+            kind = type(self.schedule).__name__
+            schedule = {"name": kind, **(vars(self.schedule) if kind in _SCHEDULES else {})}
+        return {**self.settings(), "rate": self.rate, "schedule": schedule}
+
+    def __repr__(self) -> str:
+        settings = {k: v for k, v in self.settings().items() if k != "name"}
+        parts = [repr(self.rate), *(f"{k}={v!r}" for k, v in settings.items())]
+        if self.schedule is not None:
+            parts.append(f"schedule={self.schedule!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: v <- momentum v + g + weight_decay theta; theta <- theta - rate v.
+
+    Without momentum the gradient stays factored and goes into the parameters in one product.
+
+    Parameters
+    ----------
+    rate, schedule
+        See `Optimizer`.
+    momentum
+        The fraction of the velocity that is kept, in [0, 1).
+    weight_decay
+        The pull of all parameters towards zero.
+    """
+
+    def __init__(
+        self, rate: Rate, *, momentum: float = 0.0, weight_decay: float = 0.0, schedule: Schedule | None = None
+    ) -> None:
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        super().__init__(rate, schedule=schedule)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the core reads."""
+        return {"name": "SGD", "momentum": self.momentum, "weight_decay": self.weight_decay}
+
+
+class Adam(Optimizer):
+    """Adam, with decoupled weight decay.
+
+    Parameters
+    ----------
+    rate, schedule
+        See `Optimizer`.
+    betas
+        The decays of the mean of gradients and of squared gradients, in [0, 1).
+    epsilon
+        What keeps the denominator from zero.
+    weight_decay
+        The pull of all parameters towards zero, not scaled by the moments.
+
+    References
+    ----------
+    Kingma and Ba, ICLR (2015); Loshchilov and Hutter, ICLR (2019).
+    """
+
+    def __init__(
+        self,
+        rate: Rate = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        schedule: Schedule | None = None,
+    ) -> None:
+        self.betas = betas
+        self.epsilon = epsilon
+        self.weight_decay = weight_decay
+        super().__init__(rate, schedule=schedule)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the core reads."""
+        beta1, beta2 = self.betas
+        return {
+            "name": "Adam",
+            "beta1": beta1,
+            "beta2": beta2,
+            "epsilon": self.epsilon,
+            "weight_decay": self.weight_decay,
+        }
+
+
+def from_config(config: dict[str, Any]) -> Optimizer:
+    """Return the optimizer of an `Optimizer.to_config` dictionary; a schedule of the user's own cannot be restored."""
+    settings = dict(config)
+    name, rate, schedule_config = settings.pop("name"), settings.pop("rate"), settings.pop("schedule")
+    schedule: Schedule | None = None
+    if schedule_config is not None:
+        arguments = dict(schedule_config)
+        kind = arguments.pop("name")
+        if kind not in _SCHEDULES:
+            raise ConfigError(f"schedule {kind!r} is not part of pnncore; pass the optimizer when loading")
+        schedule = _SCHEDULES[kind](**arguments)
+    if name == "SGD":
+        return SGD(rate, schedule=schedule, **settings)
+    if name == "Adam":
+        betas = (settings.pop("beta1"), settings.pop("beta2"))
+        return Adam(rate, betas=betas, schedule=schedule, **settings)
+    raise ConfigError(f"unknown optimizer {name!r}; known: SGD, Adam")

@@ -1,0 +1,4 @@
+"""Physical systems."""
+
+from pnncore.systems._base import System as System
+from pnncore.systems._hopfield import Hopfield as Hopfield

@@ -1,0 +1,168 @@
+"""What all systems share: parameters, settling, prediction."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore import _core
+from pnncore._convert import FloatArray, as_dtype, as_inputs, as_targets, as_threads
+from pnncore.errors import CapabilityError, ConfigError, SettlingWarning, ShapeError
+from pnncore.settling import Settled, Settling, Status
+
+
+class System:
+    """Base of all systems: the physics, with its parameters.
+
+    Attributes
+    ----------
+    params
+        The parameters by name: NumPy arrays of the system's dtype, writable in place.
+    core
+        The physics, as the compiled core knows it.
+    """
+
+    params: dict[str, FloatArray]
+
+    def __init__(self, core: _core.System, n_in: int, dtype: npt.DTypeLike) -> None:
+        self.core = core
+        self.n_in = n_in
+        self.dtype = as_dtype(dtype)
+        specs = core.specs()
+        self.names = [name for name, _ in specs]
+        self.shapes = {name: tuple(shape) for name, shape in specs}
+        self.params = {name: np.zeros(shape, self.dtype) for name, shape in specs}
+
+    @property
+    def n_out(self) -> int:
+        """The number of outputs."""
+        return int(self.core.layers()[-1])
+
+    @property
+    def n_params(self) -> int:
+        """The number of parameters, all arrays together."""
+        return sum(array.size for array in self.params.values())
+
+    def methods(self) -> list[str]:
+        """Return the methods that can train this system."""
+        return list(self.core.methods())
+
+    def arrays(self) -> list[FloatArray]:
+        """Return the parameters in the order of the core, checked.
+
+        Raises
+        ------
+        ConfigError, ShapeError
+            If a parameter was removed, or replaced by an array of another dtype, shape or memory layout.
+        """
+        missing = [name for name in self.names if name not in self.params]
+        unknown = [name for name in self.params if name not in self.shapes]
+        if missing or unknown:
+            raise ConfigError(f"parameters must be {self.names}; missing {missing}, unknown {unknown}")
+        for name, shape in self.shapes.items():
+            array = self.params[name]
+            if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
+                got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+                raise ConfigError(f"parameter {name} must be a {self.dtype} array, got {got}")
+            if array.shape != shape:
+                raise ShapeError(f"parameter {name} must have shape {shape}, got {array.shape}")
+            if not array.flags.c_contiguous:
+                raise ConfigError(f"parameter {name} must be C-contiguous; set it with params[{name!r}][...] = values")
+        return [self.params[name] for name in self.names]
+
+    def as_batch(self, x: Any, y: Any) -> tuple[FloatArray, FloatArray]:
+        """Return inputs and targets as the core borrows them; the errors of the conversion say what to do."""
+        x = as_inputs(x, self.n_in, self.dtype)
+        if len(x) == 0:
+            raise ShapeError("x holds no samples")
+        return x, as_targets(y, len(x), self.n_out, self.dtype)
+
+    def settle(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        beta: float | None = None,
+        loss: str = "squared-error",
+        settling: Settling | None = None,
+        threads: int | None = None,
+    ) -> Settled:
+        """Settle a batch, and return its steady states.
+
+        Parameters
+        ----------
+        x
+            Inputs (samples, n_in).
+        y, beta
+            Labels or targets, and the strength with which `loss` nudges the outputs towards them, from the free state.
+            Both or none.
+        loss
+            ``"squared-error"`` or ``"cross-entropy"``.
+        settling
+            How to settle; by default each sample to a change of 1e-4 per sweep, or, nudged, to 2 % of its displacement.
+        threads
+            Threads to use; the result does not depend on it.
+
+        Returns
+        -------
+        Settled
+            States, energy, residual, sweeps and status of every sample. Samples that diverge, or whose nudged energy
+            has no minimum (beta <= -1 for the squared error), are reported by their status, not by an exception.
+        """
+        if (y is None) != (beta is None):
+            raise ConfigError("y and beta go together: both for a nudged phase, none for the free one")
+        if beta is not None and not np.isfinite(beta):
+            raise ConfigError(f"beta must be finite, got {beta}")
+        x = as_inputs(x, self.n_in, self.dtype)
+        if y is not None:
+            y = as_targets(y, len(x), self.n_out, self.dtype)
+        found = _core.settle(
+            self.core, self.arrays(), x, y, beta, _name(loss), _json(settling), as_threads(threads)
+        )
+        return Settled(**found)
+
+    def predict(self, x: Any, *, settling: Settling | None = None, threads: int | None = None) -> FloatArray:
+        """Return the outputs (samples, n_out) of the free steady state.
+
+        Samples that do not settle are reported by a `SettlingWarning`; the outputs of those that diverge are NaN.
+        """
+        x = as_inputs(x, self.n_in, self.dtype)
+        outputs, status = _core.predict(self.core, self.arrays(), x, _json(settling), as_threads(threads))
+        if status.any():
+            ends = {s.name.lower(): int((status == s).sum()) for s in Status if s and (status == s).any()}
+            warnings.warn(f"of {len(x)} samples some did not settle: {ends}", SettlingWarning, stacklevel=2)
+        return outputs
+
+    def classify(self, x: Any, *, settling: Settling | None = None, threads: int | None = None) -> npt.NDArray[np.int64]:
+        """Return for each sample the label of its largest output."""
+        outputs = self.predict(x, settling=settling, threads=threads)
+        return np.asarray(outputs.argmax(axis=1), dtype=np.int64)
+
+    def score(self, x: Any, y: Any, *, settling: Settling | None = None, threads: int | None = None) -> float:
+        """Return the accuracy for labels, or the coefficient of determination R² for targets.
+
+        R² is one minus the squared error over that of the best constant; 1 is perfect.
+        """
+        x, y = self.as_batch(x, y)
+        outputs = self.predict(x, settling=settling, threads=threads)
+        if y.ndim == 1:
+            return float((outputs.argmax(axis=1) == y).mean())
+        error = float(((outputs.astype(np.float64) - y) ** 2).sum())
+        spread = float(((y - y.mean(axis=0, dtype=np.float64)) ** 2).sum())
+        return 1.0 - error / spread if spread > 0 else (1.0 if error == 0 else float("-inf"))
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what makes an equal system, as plain data; checkpoints keep it."""
+        raise CapabilityError(f"{type(self).__name__} cannot be rebuilt from a file; pass system= when loading")
+
+
+def _name(loss: str) -> str:
+    if loss not in ("squared-error", "cross-entropy"):
+        raise ConfigError(f'loss must be "squared-error" or "cross-entropy", got {loss!r}')
+    return f'"{loss}"'
+
+
+def _json(settling: Settling | None) -> str:
+    return (settling if settling is not None else Settling()).to_json()
+

@@ -1,0 +1,1 @@
+"""Checks for systems of one's own."""

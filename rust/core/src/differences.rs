@@ -1,0 +1,91 @@
+//! Derivatives by differences, for systems that do not give them in closed form.
+
+use pnncore_kernels::Real;
+use pnncore_kernels::philox::{Philox, Purpose};
+
+use crate::Result;
+use crate::batch::Batch;
+use crate::params::Params;
+use crate::system::Exact;
+use crate::trial::Trial;
+
+/// The largest magnitude of a slice.
+pub(crate) fn largest<T: Real>(values: &[T]) -> f64 {
+    values.iter().fold(T::ZERO, |m, &v| m.max_magnitude(v)).to_f64()
+}
+
+/// d2E/ds2 v by central differences of dE/ds, each row with a step that moves states by the cube root of the rounding
+/// error.
+pub(crate) fn hessian_product<T: Real, S: Exact<T> + ?Sized>(
+    system: &S,
+    params: &Params<'_, T>,
+    batch: &Batch<'_, T>,
+    trial: &Trial<T>,
+    v: &[T],
+    product: &mut [T],
+) -> Result<()> {
+    let stride = trial.stride();
+    let steps: Vec<f64> = (v.chunks_exact(stride).enumerate())
+        .map(|(r, v)| {
+            let scale = largest(trial.row(r)).max(1.0);
+            let size = largest(v);
+            if size > 0.0 { T::EPSILON.to_f64().cbrt() * scale / size } else { 0.0 }
+        })
+        .collect();
+    let mut moved = trial.clone();
+    let mut other = vec![T::ZERO; v.len()];
+    for (sign, gradient) in [(1.0, &mut *product), (-1.0, &mut other[..])] {
+        for (r, step) in steps.iter().enumerate() {
+            let step = T::from_f64(sign * step);
+            for ((m, &s), &v) in moved.row_mut(r).iter_mut().zip(trial.row(r)).zip(&v[r * stride..]) {
+                *m = s + step * v;
+            }
+        }
+        system.state_gradient(params, batch, &moved, gradient)?;
+    }
+    for (r, (up, down)) in product.chunks_exact_mut(stride).zip(other.chunks_exact(stride)).enumerate() {
+        let scale = if steps[r] > 0.0 { T::from_f64(0.5 / steps[r]) } else { T::ZERO };
+        for (u, &d) in up.iter_mut().zip(down) {
+            *u = (*u - d) * scale;
+        }
+    }
+    Ok(())
+}
+
+/// Power iterations of [`curvature`], and the margin put on what they find.
+const POWER_ITERATIONS: usize = 20;
+const MARGIN: f64 = 1.2;
+
+/// The largest curvature of each row by power iteration, for all units of the row.
+pub(crate) fn curvature<T: Real, S: Exact<T> + ?Sized>(
+    system: &S,
+    params: &Params<'_, T>,
+    batch: &Batch<'_, T>,
+    trial: &Trial<T>,
+    curvature: &mut [T],
+) -> Result<()> {
+    let stride = trial.stride();
+    let random = Philox::new(0, Purpose::Probe);
+    let layers = 0..trial.layout().sizes().len();
+    let mut v = vec![T::ZERO; curvature.len()];
+    for (r, row) in v.chunks_exact_mut(stride).enumerate() {
+        for k in layers.clone().flat_map(|l| trial.layout().layer(l)) {
+            row[k] = T::from_f64(random.normal(k as u64, r as u32));
+        }
+    }
+    for _ in 0..POWER_ITERATIONS {
+        system.hessian_product(params, batch, trial, &v, curvature)?;
+        for (v, product) in v.chunks_exact_mut(stride).zip(curvature.chunks_exact_mut(stride)) {
+            let norm = |x: &[T]| x.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>().sqrt();
+            let (length, size) = (norm(product), norm(v));
+            if length > 0.0 && size > 0.0 {
+                let scale = T::from_f64(1.0 / length);
+                v.iter_mut().zip(product.iter()).for_each(|(v, &p)| *v = p * scale);
+                product.fill(T::from_f64(MARGIN * length / size));
+            } else {
+                product.fill(T::ONE);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Losses: value, gradient, and the exact nudged step of a linear output layer.
+
+use num_complex::Complex;
+use pnncore_kernels::Real;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// How far outputs are from their targets, per sample; the loss of a batch is the mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// 1/2 |o - y|^2.
+    SquaredError,
+    /// -y . log softmax(o).
+    CrossEntropy,
+}
+
+/// Fixed-point iterations of the cross-entropy nudge; at |beta| <= 1 they contract by 1/2 or more each.
+const NUDGE_ITERATIONS: usize = 64;
+
+impl Loss {
+    /// The loss of one sample.
+    pub fn value<T: Real>(self, output: &[T], target: &[T]) -> f64 {
+        let pairs = output.iter().zip(target).map(|(o, y)| (o.to_f64(), y.to_f64()));
+        match self {
+            Self::SquaredError => pairs.map(|(o, y)| 0.5 * (o - y) * (o - y)).sum(),
+            Self::CrossEntropy => {
+                let top = output.iter().fold(f64::NEG_INFINITY, |m, o| m.max(o.to_f64()));
+                let total: f64 = output.iter().map(|o| (o.to_f64() - top).exp()).sum();
+                pairs.map(|(o, y)| if y == 0.0 { 0.0 } else { -y * (o - top - total.ln()) }).sum()
+            }
+        }
+    }
+
+    /// Writes the gradient of the loss of one sample with respect to its outputs.
+    pub fn gradient<T: Real>(self, output: &[T], target: &[T], gradient: &mut [T]) {
+        match self {
+            Self::SquaredError => {
+                for ((g, &o), &y) in gradient.iter_mut().zip(output).zip(target) {
+                    *g = o - y;
+                }
+            }
+            Self::CrossEntropy => {
+                let top = output.iter().fold(f64::NEG_INFINITY, |m, o| m.max(o.to_f64()));
+                let total: f64 = output.iter().map(|o| (o.to_f64() - top).exp()).sum();
+                // The targets of a sample may sum to any mass; softmax carries that mass.
+                let mass: f64 = target.iter().map(|y| y.to_f64()).sum();
+                for ((g, o), y) in gradient.iter_mut().zip(output).zip(target) {
+                    *g = T::from_f64(mass * (o.to_f64() - top).exp() / total - y.to_f64());
+                }
+            }
+        }
+    }
+
+    /// The largest component of the gradient, without storing it; NaN if an output is NaN.
+    pub fn error<T: Real>(self, output: &[T], target: &[T], scratch: &mut [T]) -> f64 {
+        self.gradient(output, target, scratch);
+        scratch.iter().fold(T::ZERO, |m, &g| m.max_magnitude(g)).to_f64()
+    }
+
+    /// Whether the energy of a linear output layer, 1/2 |o|^2 - a . o + beta C, has a minimum that the nudged step
+    /// finds: beta > -1 for the squared error, |beta| < 2 for the cross-entropy (there the iteration contracts). A
+    /// complex beta must have |beta| below 1 and 2.
+    pub fn bounds_output(self, beta: Complex<f64>) -> bool {
+        match self {
+            Self::SquaredError if beta.im == 0.0 => beta.re > -1.0,
+            Self::SquaredError => beta.norm() < 1.0,
+            Self::CrossEntropy => beta.norm() < 2.0,
+        }
+    }
+
+    /// Refuses a strength of nudging for which [`bounds_output`](Self::bounds_output) is false.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the admitted range.
+    pub fn check_beta(self, beta: Complex<f64>) -> Result<()> {
+        if self.bounds_output(beta) {
+            return Ok(());
+        }
+        let range = match self {
+            Self::SquaredError if beta.im == 0.0 => "beta > -1",
+            Self::SquaredError => "|beta| < 1 in the complex plane",
+            Self::CrossEntropy => "|beta| < 2",
+        };
+        let beta = if beta.im == 0.0 { beta.re.to_string() } else { beta.to_string() };
+        Err(Error::Config(format!(
+            "a phase with beta = {beta} has no stable state: the nudged energy of the outputs needs {range} for this loss"
+        )))
+    }
+
+    /// Writes the minimiser of 1/2 |o|^2 - a . o + beta C(o). `output` holds the starting point of iterations.
+    pub fn nudge<T: Real>(self, a: &[T], target: &[T], beta: f64, output: &mut [T]) {
+        match self {
+            Self::SquaredError => {
+                let (b, scale) = (T::from_f64(beta), T::from_f64(1.0 / (1.0 + beta)));
+                for ((o, &a), &y) in output.iter_mut().zip(a).zip(target) {
+                    *o = (a + b * y) * scale;
+                }
+            }
+            Self::CrossEntropy => {
+                let tolerance = 4.0 * T::EPSILON.to_f64();
+                let mass: f64 = target.iter().map(|y| y.to_f64()).sum();
+                for _ in 0..NUDGE_ITERATIONS {
+                    let top = output.iter().fold(f64::NEG_INFINITY, |m, o| m.max(o.to_f64()));
+                    let total: f64 = output.iter().map(|o| (o.to_f64() - top).exp()).sum();
+                    let mut change = 0.0f64;
+                    for ((o, a), y) in output.iter_mut().zip(a).zip(target) {
+                        let pull = y.to_f64() - mass * (o.to_f64() - top).exp() / total;
+                        let new = a.to_f64() + beta * pull;
+                        change = change.max((new - o.to_f64()).abs());
+                        *o = T::from_f64(new);
+                    }
+                    // Also true for NaN, which only spreads further.
+                    if !(change > tolerance) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// [`nudge`](Self::nudge) for a complex beta: real and imaginary parts in separate slices.
+    pub fn nudge_complex<T: Real>(
+        self,
+        a: (&[T], &[T]),
+        target: &[T],
+        beta: Complex<f64>,
+        output: (&mut [T], &mut [T]),
+    ) {
+        let drive = |i: usize| Complex::new(a.0[i].to_f64(), a.1[i].to_f64());
+        let (re, im) = output;
+        let mut set = |i: usize, z: Complex<f64>| {
+            let change = (z - Complex::new(re[i].to_f64(), im[i].to_f64())).norm();
+            (re[i], im[i]) = (T::from_f64(z.re), T::from_f64(z.im));
+            change
+        };
+        match self {
+            Self::SquaredError => {
+                for (i, y) in target.iter().enumerate() {
+                    set(i, (drive(i) + beta * y.to_f64()) / (beta + 1.0));
+                }
+            }
+            Self::CrossEntropy => {
+                let tolerance = 4.0 * T::EPSILON.to_f64();
+                let mass: f64 = target.iter().map(|y| y.to_f64()).sum();
+                let mut z: Vec<Complex<f64>> = (0..target.len()).map(drive).collect();
+                for _ in 0..NUDGE_ITERATIONS {
+                    let top = z.iter().fold(f64::NEG_INFINITY, |m, z| m.max(z.re));
+                    let weights: Vec<_> = z.iter().map(|z| (z - top).exp()).collect();
+                    let total: Complex<f64> = weights.iter().sum();
+                    let mut change = 0.0f64;
+                    for (i, y) in target.iter().enumerate() {
+                        let new = drive(i) + beta * (y.to_f64() - mass * weights[i] / total);
+                        change = change.max((new - z[i]).norm());
+                        z[i] = new;
+                    }
+                    if !(change > tolerance) {
+                        break;
+                    }
+                }
+                for (i, &z) in z.iter().enumerate() {
+                    set(i, z);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: [f64; 3] = [0.0, 1.0, 0.0];
+
+    #[test]
+    fn gradients_are_derivatives_of_values() {
+        for loss in [Loss::SquaredError, Loss::CrossEntropy] {
+            for target in [TARGET, [0.3, 0.5, 0.9]] {
+                let output = [0.3, -1.2, 2.0];
+                let mut gradient = [0.0; 3];
+                loss.gradient(&output, &target, &mut gradient);
+                for i in 0..3 {
+                    let at = |h: f64| {
+                        let mut moved = output;
+                        moved[i] += h;
+                        loss.value(&moved, &target)
+                    };
+                    let difference = (at(1e-5) - at(-1e-5)) / 2e-5;
+                    assert!((difference - gradient[i]).abs() < 1e-9, "{loss:?} {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nudged_step_is_stationary() {
+        let a = [0.4, -0.3, 1.1];
+        for (loss, beta) in [(Loss::SquaredError, 0.5), (Loss::SquaredError, -0.9), (Loss::CrossEntropy, 1.0)] {
+            let mut output = a;
+            loss.nudge(&a, &TARGET, beta, &mut output);
+            let mut gradient = [0.0; 3];
+            loss.gradient(&output, &TARGET, &mut gradient);
+            for i in 0..3 {
+                assert!((output[i] - a[i] + beta * gradient[i]).abs() < 1e-14, "{loss:?} {beta}");
+            }
+            let (mut re, mut im) = ([0.0; 3], [0.0; 3]);
+            loss.nudge_complex((&a, &[0.0; 3]), &TARGET, Complex::new(beta, 0.0), (&mut re, &mut im));
+            assert!(re.iter().zip(output).all(|(x, y)| (x - y).abs() < 1e-14) && im == [0.0; 3]);
+        }
+    }
+
+    #[test]
+    fn range_of_beta() {
+        let real = |x| Complex::new(x, 0.0);
+        assert!(Loss::SquaredError.check_beta(real(-0.99)).is_ok());
+        assert!(Loss::SquaredError.check_beta(real(-1.0)).is_err());
+        assert!(Loss::SquaredError.check_beta(real(f64::NAN)).is_err());
+        assert!(Loss::SquaredError.check_beta(Complex::new(0.8, 0.8)).is_err());
+        assert!(Loss::CrossEntropy.check_beta(real(-1.99)).is_ok());
+        assert!(Loss::CrossEntropy.check_beta(real(2.0)).is_err());
+    }
+}

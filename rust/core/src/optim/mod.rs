@@ -1,0 +1,142 @@
+//! Optimizers: how a gradient becomes a change of parameters.
+
+use pnncore_kernels::Real;
+use serde::{Deserialize, Serialize};
+
+use crate::lab::Lab;
+use crate::params::{ParamSpec, Params};
+use crate::trial::Trial;
+use crate::update::LocalUpdate;
+use crate::{Error, Result};
+
+/// The configuration of an optimizer. Rates are passed per step, one per parameter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", deny_unknown_fields)]
+pub enum Optimizer {
+    /// Stochastic gradient descent: v <- momentum v + g + decay theta, theta <- theta - rate v. Without momentum the
+    /// factored gradient goes straight into the parameters.
+    SGD {
+        /// The fraction of the velocity that is kept.
+        momentum: f64,
+        /// The pull of parameters towards zero.
+        weight_decay: f64,
+    },
+    /// Adam (Kingma and Ba 2015), with decoupled weight decay (Loshchilov and Hutter 2019).
+    Adam {
+        /// The decay of the mean of gradients.
+        beta1: f64,
+        /// The decay of the mean of squared gradients.
+        beta2: f64,
+        /// What keeps the denominator from zero.
+        epsilon: f64,
+        /// The pull of parameters towards zero.
+        weight_decay: f64,
+    },
+}
+
+impl Optimizer {
+    /// Checks the ranges of all settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the setting.
+    pub fn check(&self) -> Result<()> {
+        let within = |name: &str, x: f64, top: f64| {
+            if x >= 0.0 && x < top {
+                return Ok(());
+            }
+            let range = if top.is_finite() { format!("in [0, {top})") } else { "at least 0 and finite".to_owned() };
+            Err(Error::Config(format!("{name} must be {range}, got {x}")))
+        };
+        match *self {
+            Self::SGD { momentum, weight_decay } => {
+                within("momentum", momentum, 1.0)?;
+                within("weight_decay", weight_decay, f64::INFINITY)
+            }
+            Self::Adam { beta1, beta2, epsilon, weight_decay } => {
+                within("beta1", beta1, 1.0)?;
+                within("beta2", beta2, 1.0)?;
+                within("weight_decay", weight_decay, f64::INFINITY)?;
+                if epsilon > 0.0 && epsilon.is_finite() {
+                    return Ok(());
+                }
+                Err(Error::Config(format!("epsilon must be positive and finite, got {epsilon}")))
+            }
+        }
+    }
+
+    /// The names of the arrays that the optimizer keeps per parameter, each of the parameter's shape and zero at first.
+    pub fn memory(&self) -> &'static [&'static str] {
+        match self {
+            Self::SGD { momentum: 0.0, .. } => &[],
+            Self::SGD { .. } => &["velocity"],
+            Self::Adam { .. } => &["mean", "square"],
+        }
+    }
+
+    /// Changes all parameters by the gradient in `update`, which is used up. `memory` holds the arrays of
+    /// [`Optimizer::memory`], all parameters of the first kind before those of the second. `steps` steps were made
+    /// before this one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if parameters were lent to read only.
+    #[allow(clippy::too_many_arguments, reason = "the state of training, each piece owned elsewhere")]
+    pub fn step<T: Real>(
+        &self,
+        lab: &Lab,
+        specs: &[ParamSpec],
+        trial: &Trial<T>,
+        update: &mut LocalUpdate<T>,
+        params: &mut Params<'_, T>,
+        memory: &mut [&mut [T]],
+        gradient: &mut Vec<T>,
+        rates: &[f64],
+        steps: u64,
+    ) -> Result<()> {
+        let count = specs.len();
+        for (i, (spec, &rate)) in specs.iter().zip(rates).enumerate() {
+            if rate == 0.0 {
+                continue;
+            }
+            let values = params.get_mut(i)?;
+            match *self {
+                Self::SGD { momentum, weight_decay } => {
+                    if momentum == 0.0 {
+                        if weight_decay > 0.0 {
+                            let keep = T::from_f64(1.0 - rate * weight_decay);
+                            values.iter_mut().for_each(|v| *v *= keep);
+                        }
+                        update.apply(lab, trial, i, spec, values, -rate);
+                        continue;
+                    }
+                    let velocity = &mut *memory[i];
+                    let keep = T::from_f64(momentum);
+                    velocity.iter_mut().for_each(|v| *v *= keep);
+                    update.apply(lab, trial, i, spec, velocity, 1.0);
+                    let (decay, rate) = (T::from_f64(weight_decay), T::from_f64(rate));
+                    for (value, v) in values.iter_mut().zip(velocity.iter_mut()) {
+                        *v += decay * *value;
+                        *value -= rate * *v;
+                    }
+                }
+                Self::Adam { beta1, beta2, epsilon, weight_decay } => {
+                    gradient.clear();
+                    gradient.resize(values.len(), T::ZERO);
+                    update.apply(lab, trial, i, spec, gradient, 1.0);
+                    let t = (steps + 1) as f64;
+                    let step = T::from_f64(rate / (1.0 - beta1.powf(t)));
+                    let unbias = T::from_f64(1.0 / (1.0 - beta2.powf(t)).sqrt());
+                    let keep = T::from_f64(1.0 - rate * weight_decay);
+                    let (b1, b2, epsilon) = (T::from_f64(beta1), T::from_f64(beta2), T::from_f64(epsilon));
+                    let (means, squares) = memory.split_at_mut(count);
+                    let moments = means[i].iter_mut().zip(squares[i].iter_mut());
+                    for ((value, &g), (mean, square)) in values.iter_mut().zip(gradient.iter()).zip(moments) {
+                        *mean = b1 * *mean + (T::ONE - b1) * g;
+                        *square = b2 * *square + (T::ONE - b2) * g * g;
+                        *value = *value * keep - step * *mean / (square.sqrt() * unbias + epsilon);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

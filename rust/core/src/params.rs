@@ -1,0 +1,150 @@
+//! Parameters: borrowed from their owner for one call.
+
+use pnncore_kernels::Real;
+
+use crate::{Error, Result};
+
+/// Name and shape of one parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamSpec {
+    /// The name, unique in its system.
+    pub name: String,
+    /// The shape: one or two dimensions, row-major.
+    pub shape: Vec<usize>,
+}
+
+impl ParamSpec {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows and columns; a vector is one row.
+    pub fn rows_cols(&self) -> (usize, usize) {
+        match self.shape.as_slice() {
+            [rows, rest @ ..] if !rest.is_empty() => (*rows, rest.iter().product()),
+            _ => (1, self.len()),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Slot<'a, T> {
+    Shared(&'a [T]),
+    Exclusive(&'a mut [T]),
+}
+
+/// The parameter values of a system, in the order of its [`ParamSpec`]s.
+#[derive(Debug)]
+pub struct Params<'a, T> {
+    slots: Vec<Slot<'a, T>>,
+}
+
+impl<'a, T: Real> Params<'a, T> {
+    /// Values to read.
+    pub fn shared(values: impl IntoIterator<Item = &'a [T]>) -> Self {
+        Self { slots: values.into_iter().map(Slot::Shared).collect() }
+    }
+
+    /// Values to read and change.
+    pub fn exclusive(values: impl IntoIterator<Item = &'a mut [T]>) -> Self {
+        Self { slots: values.into_iter().map(Slot::Exclusive).collect() }
+    }
+
+    /// Parameter `i`.
+    pub fn get(&self, i: usize) -> &[T] {
+        match &self.slots[i] {
+            Slot::Shared(values) => values,
+            Slot::Exclusive(values) => values,
+        }
+    }
+
+    /// Parameter `i`, to change.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the values were lent to read only.
+    pub fn get_mut(&mut self, i: usize) -> Result<&mut [T]> {
+        match &mut self.slots[i] {
+            Slot::Shared(_) => Err(Error::Config(format!("parameter {i} was lent to read only"))),
+            Slot::Exclusive(values) => Ok(values),
+        }
+    }
+
+    /// Checks number and lengths against the specification, and that all values are finite.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Data`], naming the parameter.
+    pub fn check(&self, specs: &[ParamSpec]) -> Result<()> {
+        if self.slots.len() != specs.len() {
+            return Err(Error::Shape(format!("expected {} parameters, got {}", specs.len(), self.slots.len())));
+        }
+        for (i, spec) in specs.iter().enumerate() {
+            let values = self.get(i);
+            if values.len() != spec.len() {
+                return Err(Error::Shape(format!(
+                    "parameter {} needs shape {:?} ({} elements), got {} elements",
+                    spec.name,
+                    spec.shape,
+                    spec.len(),
+                    values.len()
+                )));
+            }
+            if !all_finite(values) {
+                return Err(Error::Data(format!(
+                    "parameter {} holds NaN or infinity; training diverged or the array was overwritten",
+                    spec.name
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether no element is NaN or infinite.
+pub fn all_finite<T: Real>(values: &[T]) -> bool {
+    // x * 0 is 0 for finite x and NaN otherwise. Sixteen sums vectorise; one would not.
+    let mut poison = [T::ZERO; 16];
+    let chunks = values.chunks_exact(16);
+    let rest_finite = chunks.remainder().iter().all(|x| x.is_finite());
+    for chunk in chunks {
+        for (p, &x) in poison.iter_mut().zip(chunk) {
+            *p += x * T::ZERO;
+        }
+    }
+    rest_finite && poison.iter().all(|p| p.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_finite_finds_every_position() {
+        for n in [0, 1, 15, 16, 17, 40] {
+            let mut values = vec![1e38f32; n];
+            assert!(all_finite(&values));
+            for i in 0..n {
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    values[i] = bad;
+                    assert!(!all_finite(&values), "{bad} at {i} of {n}");
+                }
+                values[i] = -1e38;
+            }
+        }
+    }
+
+    #[test]
+    fn check_names_the_parameter() {
+        let specs = [ParamSpec { name: "W1".into(), shape: vec![2, 3] }];
+        let short = [0.0f32; 5];
+        let error = Params::shared([&short[..]]).check(&specs).unwrap_err().to_string();
+        assert!(error.contains("W1") && error.contains("[2, 3]"), "{error}");
+        let poisoned = [0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0];
+        assert!(matches!(Params::shared([&poisoned[..]]).check(&specs), Err(Error::Data(_))));
+    }
+}

@@ -1,0 +1,152 @@
+//! Energy and its derivatives, summed in f64: for audits and in-silico methods.
+
+use pnncore_kernels::Real;
+
+use super::{Activation, Hopfield};
+use crate::Result;
+use crate::batch::Batch;
+use crate::params::Params;
+use crate::system::Exact;
+use crate::trial::Trial;
+
+impl Hopfield {
+    /// Phi, its derivative (the inverse activation) and its second derivative at a state of layer `l`.
+    fn potential(&self, l: usize, s: f64, epsilon: f64) -> [f64; 3] {
+        let hidden = l + 1 < self.layers();
+        match self.activation {
+            Activation::Tanh if hidden => {
+                // Saturated states keep a large but finite slope.
+                let s = s.clamp(-1.0 + epsilon / 2.0, 1.0 - epsilon / 2.0);
+                let (up, down) = (1.0 + s, 1.0 - s);
+                [0.5 * (up * s.ln_1p() + down * (-s).ln_1p()), s.atanh(), 1.0 / (up * down)]
+            }
+            Activation::Logistic if hidden => {
+                let s = s.clamp(epsilon * epsilon, 1.0 - epsilon / 2.0);
+                let down = 1.0 - s;
+                [s * s.ln() + down * (-s).ln_1p(), s.ln() - (-s).ln_1p(), 1.0 / (s * down)]
+            }
+            _ => [0.5 * s * s, s, 1.0],
+        }
+    }
+
+    /// Calls `visit(l, j, sum)` with what the neighbours of every unit sum to: W_l^T below + W_{l+1} above, plus the
+    /// biases where `biased`. `below` of the first layer is `inputs`.
+    fn neighbour_sums<T: Real>(
+        &self,
+        params: &Params<'_, T>,
+        inputs: Option<&[T]>,
+        row: &[T],
+        mut visit: impl FnMut(usize, usize, f64),
+    ) {
+        for l in 0..self.layers() {
+            let n = self.sizes[l + 1];
+            let mut sums: Vec<f64> = match inputs {
+                Some(_) => self.bias(params, l).iter().map(|b| b.to_f64()).collect(),
+                None => vec![0.0; n],
+            };
+            let below = if l == 0 { inputs.unwrap_or(&[]) } else { &row[self.layout.layer(l - 1)] };
+            for (weights, s) in self.weights(params, l).chunks_exact(n).zip(below) {
+                for (sum, w) in sums.iter_mut().zip(weights) {
+                    *sum += w.to_f64() * s.to_f64();
+                }
+            }
+            if l + 1 < self.layers() {
+                let above = &row[self.layout.layer(l + 1)];
+                for (sum, weights) in sums.iter_mut().zip(self.weights(params, l + 1).chunks_exact(above.len())) {
+                    *sum += weights.iter().zip(above).map(|(w, s)| w.to_f64() * s.to_f64()).sum::<f64>();
+                }
+            }
+            sums.into_iter().enumerate().for_each(|(j, sum)| visit(l, j, sum));
+        }
+    }
+}
+
+impl<T: Real> Exact<T> for Hopfield {
+    fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
+        for (r, energy) in energy.iter_mut().enumerate() {
+            *energy = 0.0;
+            let inputs = batch.x.row(r / trial.phases());
+            for l in 0..self.layers() {
+                let (n, states) = (self.sizes[l + 1], trial.layer(r, l));
+                let below = if l == 0 { inputs } else { trial.layer(r, l - 1) };
+                for (&s, b) in states.iter().zip(self.bias(params, l)) {
+                    *energy += self.potential(l, s.to_f64(), T::EPSILON.to_f64())[0] - b.to_f64() * s.to_f64();
+                }
+                for (weights, p) in self.weights(params, l).chunks_exact(n).zip(below) {
+                    let field: f64 = weights.iter().zip(states).map(|(w, s)| w.to_f64() * s.to_f64()).sum();
+                    *energy -= p.to_f64() * field;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn state_gradient(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        gradient: &mut [T],
+    ) -> Result<()> {
+        for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
+            let row = trial.row(r);
+            self.neighbour_sums(params, Some(batch.x.row(r / trial.phases())), row, |l, j, sum| {
+                let k = self.layout.layer(l).start + j;
+                let slope = self.potential(l, row[k].to_f64(), T::EPSILON.to_f64())[1];
+                gradient[k] = T::from_f64(slope - sum);
+            });
+        }
+        Ok(())
+    }
+
+    fn bounds(&self) -> Option<(T, T)> {
+        (self.activation == Activation::HardSigmoid).then_some((T::ZERO, T::ONE))
+    }
+
+    fn is_bounded(&self, layer: usize) -> bool {
+        layer + 1 < self.layers()
+    }
+
+    fn hessian_product(
+        &self,
+        params: &Params<'_, T>,
+        _batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        v: &[T],
+        product: &mut [T],
+    ) -> Result<()> {
+        let stride = trial.stride();
+        for (r, product) in product.chunks_exact_mut(stride).enumerate() {
+            let (row, v) = (trial.row(r), &v[r * stride..(r + 1) * stride]);
+            self.neighbour_sums(params, None, v, |l, j, sum| {
+                let k = self.layout.layer(l).start + j;
+                let curvature = self.potential(l, row[k].to_f64(), T::EPSILON.to_f64())[2];
+                product[k] = T::from_f64(curvature * v[k].to_f64() - sum);
+            });
+        }
+        Ok(())
+    }
+
+    fn curvature(
+        &self,
+        _params: &Params<'_, T>,
+        _batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        curvature: &mut [T],
+    ) -> Result<()> {
+        for (r, curvature) in curvature.chunks_exact_mut(trial.stride()).enumerate() {
+            let row = trial.row(r);
+            for l in 0..self.layers() {
+                for k in self.layout.layer(l) {
+                    curvature[k] = T::from_f64(self.potential(l, row[k].to_f64(), T::EPSILON.to_f64())[2]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn local_step(&self) -> f64 {
+        // dE/dW = -s s^T: central differences are exact.
+        1.0
+    }
+}

@@ -1,0 +1,163 @@
+//! dE/dW_l = -s_{l-1} s_l^T and dE/db_l = -s_l, as factors.
+
+use num_complex::Complex;
+use pnncore_kernels::sparse::SparseRows;
+use pnncore_kernels::{Level, Real, avec};
+
+use super::Hopfield;
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::trial::Trial;
+use crate::update::{LocalUpdate, OuterProducts, Side, Term};
+
+/// Layers narrower than this are cheaper summed as the transpose, with the wide side dense.
+const NARROW: usize = 16;
+
+pub(super) fn local_update<T: Real>(
+    net: &Hopfield,
+    lab: &Lab,
+    batch: &Batch<'_, T>,
+    trial: &Trial<T>,
+    weights: &[Complex<f64>],
+    update: &mut LocalUpdate<T>,
+) {
+    if update.terms.len() != 2 * net.layers() {
+        update.terms = terms(net, trial.is_complex());
+    }
+    // dE/dtheta = -(...), and the mean over the batch.
+    let scale = -1.0 / batch.len() as f64;
+    for (l, pair) in update.terms.chunks_exact_mut(2).enumerate() {
+        let [couplings, bias] = pair else { continue };
+        let Term::Outer { products, transposed } = couplings else { continue };
+        let Term::Dense(bias) = bias else { continue };
+        if l == 0 {
+            first_layer(lab.level(), batch, trial, weights, scale, &mut products[0], bias);
+        } else {
+            let list_layer = if *transposed { l } else { l - 1 };
+            for (part, product) in products.iter_mut().enumerate() {
+                weighted_lists(lab.level(), trial, weights, scale, list_layer, part, &mut product.lists);
+            }
+            bias_sum(trial, weights, scale, l, bias);
+        }
+    }
+}
+
+/// The terms of a network, empty.
+fn terms<T: Real>(net: &Hopfield, complex: bool) -> Vec<Term<T>> {
+    let outer = |cols, dense| OuterProducts { lists: SparseRows::new(cols), dense };
+    let mut terms = Vec::new();
+    for l in 0..net.layers() {
+        let (products, transposed) = if l == 0 {
+            (vec![outer(net.sizes[0], Side::Own(avec![], net.layout.padded(0)))], false)
+        } else {
+            let transposed = net.sizes[l + 1] < NARROW;
+            let (cols, layer) = if transposed { (net.sizes[l + 1], l - 1) } else { (net.sizes[l], l) };
+            let mut products = vec![outer(cols, Side::States(layer))];
+            if complex {
+                products.push(outer(cols, Side::Imaginary(layer)));
+            }
+            (products, transposed)
+        };
+        terms.push(Term::Outer { products, transposed });
+        terms.push(Term::Dense(vec![T::ZERO; net.sizes[l + 1]]));
+    }
+    terms
+}
+
+/// The inputs are the same in all phases, so the states of the phases are summed first: one product, not one per phase.
+fn first_layer<T: Real>(
+    level: Level,
+    batch: &Batch<'_, T>,
+    trial: &Trial<T>,
+    weights: &[Complex<f64>],
+    scale: f64,
+    product: &mut OuterProducts<T>,
+    bias: &mut [T],
+) {
+    let layer = trial.layout().layer(0);
+    let Side::Own(sums, stride) = &mut product.dense else { return };
+    sums.clear();
+    sums.resize(batch.len() * *stride, T::ZERO);
+    product.lists.reset(batch.x.width());
+    bias.fill(T::ZERO);
+    for i in 0..batch.len() {
+        product.lists.push(level, batch.x.row(i));
+        if !trial.usable(i) {
+            continue;
+        }
+        let sum = &mut sums[i * *stride..][..layer.len()];
+        for (p, weight) in weights.iter().enumerate() {
+            if *weight == Complex::ZERO {
+                continue;
+            }
+            let r = i * trial.phases() + p;
+            add_scaled(sum, &trial.row(r)[layer.clone()], T::from_f64(weight.re * scale));
+            if let Some(imaginary) = trial.imaginary_row(r).get(layer.clone()) {
+                add_scaled(sum, imaginary, T::from_f64(-weight.im * scale));
+            }
+        }
+        add_scaled(bias, sum, T::ONE);
+    }
+}
+
+/// With w p q = (w_re p_re - w_im p_im) q_re - (w_im p_re + w_re p_im) q_im for the real part: the lists over layer
+/// `layer` that go with the real (`part` 0) or imaginary (1) parts of the other layer.
+fn weighted_lists<T: Real>(
+    level: Level,
+    trial: &Trial<T>,
+    weights: &[Complex<f64>],
+    scale: f64,
+    layer: usize,
+    part: usize,
+    lists: &mut SparseRows<T>,
+) {
+    let layer = trial.layout().layer(layer);
+    lists.reset(layer.len());
+    let complex = trial.is_complex();
+    let mut mixed = vec![T::ZERO; if complex { layer.len() } else { 0 }];
+    for i in 0..trial.samples() {
+        let usable = trial.usable(i);
+        for (p, weight) in weights.iter().enumerate() {
+            if !usable || *weight == Complex::ZERO {
+                lists.push_empty();
+                continue;
+            }
+            let r = i * trial.phases() + p;
+            let real = &trial.row(r)[layer.clone()];
+            if complex {
+                let (of_real, of_imaginary) =
+                    if part == 0 { (weight.re, -weight.im) } else { (-weight.im, -weight.re) };
+                mixed.fill(T::ZERO);
+                add_scaled(&mut mixed, real, T::from_f64(of_real * scale));
+                add_scaled(&mut mixed, &trial.imaginary_row(r)[layer.clone()], T::from_f64(of_imaginary * scale));
+                lists.push(level, &mixed);
+            } else {
+                lists.push(level, real);
+                lists.scale_last(T::from_f64(weight.re * scale));
+            }
+        }
+    }
+}
+
+fn bias_sum<T: Real>(trial: &Trial<T>, weights: &[Complex<f64>], scale: f64, layer: usize, bias: &mut [T]) {
+    let layer = trial.layout().layer(layer);
+    bias.fill(T::ZERO);
+    for i in (0..trial.samples()).filter(|&i| trial.usable(i)) {
+        for (p, weight) in weights.iter().enumerate() {
+            if *weight == Complex::ZERO {
+                continue;
+            }
+            let r = i * trial.phases() + p;
+            add_scaled(bias, &trial.row(r)[layer.clone()], T::from_f64(weight.re * scale));
+            if let Some(imaginary) = trial.imaginary_row(r).get(layer.clone()) {
+                add_scaled(bias, imaginary, T::from_f64(-weight.im * scale));
+            }
+        }
+    }
+}
+
+fn add_scaled<T: Real>(sum: &mut [T], values: &[T], factor: T) {
+    for (s, &v) in sum.iter_mut().zip(values) {
+        *s += factor * v;
+    }
+}

@@ -1,0 +1,223 @@
+//! Physical systems, and what they can be asked to do.
+
+pub mod hopfield;
+
+use num_complex::Complex;
+use pnncore_kernels::Real;
+
+use crate::Result;
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::loss::Loss;
+use crate::params::{ParamSpec, Params};
+use crate::trial::{Boundary, Layout, Plan, Trial};
+use crate::update::LocalUpdate;
+
+/// Memory that a system keeps between the experiments of one call.
+pub type Workspace = Box<dyn std::any::Any + Send>;
+
+/// The physics: immutable and shareable. Parameters and states are passed in.
+///
+/// What else a system can be asked to do is what the `as_` methods return; a method that needs more than that is
+/// refused with [`Error::Capability`].
+pub trait System<T: Real>: Send + Sync {
+    /// The name of the kind of system.
+    fn name(&self) -> &str;
+
+    /// The number of inputs.
+    fn inputs(&self) -> usize;
+
+    /// Where the states lie in a row of a trial; outputs are the last layer.
+    fn layout(&self) -> Layout;
+
+    /// Names and shapes of the parameters.
+    fn specs(&self) -> &[ParamSpec];
+
+    /// Memory for the experiments of one call.
+    fn workspace(&self) -> Workspace {
+        Box::new(())
+    }
+
+    /// The system as one that settles to a steady state.
+    fn as_settling(&self) -> Option<&dyn Settling<T>> {
+        None
+    }
+
+    /// The system as one whose steady state minimises an energy.
+    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
+        None
+    }
+
+    /// The system as one whose energy and derivatives can be evaluated: simulations only.
+    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+        None
+    }
+
+    /// Whether the steady state is holomorphic in the strength of nudging, and complex plans are understood.
+    fn is_holomorphic(&self) -> bool {
+        false
+    }
+
+    /// The number of outputs.
+    fn outputs(&self) -> usize {
+        self.layout().outputs().len()
+    }
+}
+
+/// A system that goes to a steady state under boundary conditions.
+pub trait Settling<T: Real>: System<T> {
+    /// Settles the free phase, then every other phase of the plan from the free state.
+    ///
+    /// `trial` has been reset for the batch and the plan. Numerical outcomes go to [`Trial::outcomes`]; rows that
+    /// diverged or are unbounded are blank (zero).
+    ///
+    /// # Errors
+    /// What the physics may fail with: [`Error::Hardware`] for systems outside the core.
+    fn settle(
+        &self,
+        lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        plan: &Plan,
+        trial: &mut Trial<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()>;
+}
+
+/// A system whose steady state minimises an energy E, and whose dE/dtheta can be read locally.
+pub trait Energetic<T: Real>: Settling<T> {
+    /// Writes the sum over rows of the real part of w dE/dtheta, with w the weight of the row's phase (free first)
+    /// divided by the number of samples. Samples with an unusable phase contribute nothing.
+    ///
+    /// # Errors
+    /// As [`Settling::settle`].
+    fn local_update(
+        &self,
+        lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        weights: &[Complex<f64>],
+        update: &mut LocalUpdate<T>,
+    ) -> Result<()>;
+}
+
+/// Energies, Jacobians and Hessians: what only a simulation knows. Audits and in-silico methods name this trait.
+///
+/// Arrays over states have the rows and the stride of the trial.
+pub trait Exact<T: Real>: Energetic<T> {
+    /// Writes the energy of every row, without the loss.
+    ///
+    /// # Errors
+    /// As [`Settling::settle`].
+    fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()>;
+
+    /// Writes dE/ds of every row.
+    ///
+    /// # Errors
+    /// As [`Settling::settle`].
+    fn state_gradient(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        gradient: &mut [T],
+    ) -> Result<()>;
+
+    /// The interval that a state may take, by its place in a row: `None` where there are no walls.
+    fn bounds(&self) -> Option<(T, T)> {
+        None
+    }
+
+    /// Whether layer `l` has the walls of [`Exact::bounds`].
+    fn is_bounded(&self, layer: usize) -> bool {
+        let _ = layer;
+        true
+    }
+
+    /// Writes d2E/ds2 v of every row. Units at a wall are the caller's to freeze.
+    ///
+    /// The default takes central differences of [`Exact::state_gradient`].
+    ///
+    /// # Errors
+    /// As [`Settling::settle`].
+    fn hessian_product(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        v: &[T],
+        product: &mut [T],
+    ) -> Result<()> {
+        crate::differences::hessian_product(self, params, batch, trial, v, product)
+    }
+
+    /// Writes a positive diagonal M per row such that s - M^-1 dE/ds is a step of relaxation that converges.
+    ///
+    /// The default estimates the largest curvature of each row by power iteration.
+    ///
+    /// # Errors
+    /// As [`Settling::settle`].
+    fn curvature(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        curvature: &mut [T],
+    ) -> Result<()> {
+        crate::differences::curvature(self, params, batch, trial, curvature)
+    }
+
+    /// How far along a direction of largest component one to step for a central difference of dE/dtheta. One is exact
+    /// where dE/dtheta is quadratic in the states.
+    fn local_step(&self) -> f64 {
+        T::EPSILON.to_f64().cbrt()
+    }
+}
+
+/// The largest component of the force dF/ds = dE/ds + beta dC/ds on every row, where walls do not hold it: how far from
+/// steady the states are. `trial` has one phase, settled under `boundary`.
+///
+/// # Errors
+/// As [`Settling::settle`].
+pub fn residual<T: Real>(
+    system: &dyn Exact<T>,
+    params: &Params<'_, T>,
+    batch: &Batch<'_, T>,
+    loss: Loss,
+    boundary: Boundary,
+    trial: &Trial<T>,
+) -> Result<Vec<f64>> {
+    let mut force = vec![T::ZERO; trial.states.len()];
+    system.state_gradient(params, batch, trial, &mut force)?;
+    let layout = trial.layout();
+    let outputs = layout.outputs();
+    let (mut target, mut pull) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
+    let rows = force.chunks_exact_mut(trial.stride().max(1)).enumerate().map(|(r, force)| {
+        if let Boundary::Nudged(beta) = boundary
+            && batch.y.write(r, &mut target)
+        {
+            loss.gradient(trial.outputs(r), &target, &mut pull);
+            for (f, &p) in force[outputs.clone()].iter_mut().zip(&pull) {
+                *f += T::from_f64(beta.re) * p;
+            }
+        }
+        let mut largest = T::ZERO;
+        for l in 0..layout.sizes().len() {
+            if matches!(boundary, Boundary::Clamped(_)) && layout.layer(l) == outputs {
+                continue;
+            }
+            let walls = system.bounds().filter(|_| system.is_bounded(l));
+            for k in layout.layer(l) {
+                let s = trial.row(r)[k];
+                let held =
+                    walls.is_some_and(|(lo, hi)| (s <= lo && force[k] >= T::ZERO) || (s >= hi && force[k] <= T::ZERO));
+                if !held {
+                    largest = largest.max_magnitude(force[k]);
+                }
+            }
+        }
+        largest.to_f64()
+    });
+    Ok(rows.collect())
+}

@@ -1,0 +1,159 @@
+//! Training: steps over batches, some milliseconds at a time.
+
+use std::time::{Duration, Instant};
+
+use pnncore_kernels::Real;
+
+use crate::Result;
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::method::{Protocol, Scratch};
+use crate::optim::Optimizer;
+use crate::params::{ParamSpec, Params};
+use crate::system::System;
+use crate::trial::{Status, Trial};
+
+/// What is trained, how, and on what.
+#[derive(Clone, Copy)]
+pub struct Task<'a, T: Real> {
+    /// The physics.
+    pub system: &'a dyn System<T>,
+    /// The method, compiled for the system.
+    pub protocol: &'a Protocol,
+    /// The optimizer.
+    pub optimizer: &'a Optimizer,
+    /// One rate per parameter.
+    pub rates: &'a [f64],
+    /// The data set.
+    pub data: Batch<'a, T>,
+    /// The order of its samples in this epoch.
+    pub order: &'a [u64],
+    /// Samples per step; the last step of an epoch may have fewer.
+    pub batch_size: usize,
+}
+
+/// How far to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Leg {
+    /// Steps of the epoch that are done.
+    pub first: usize,
+    /// Steps of earlier epochs.
+    pub before: u64,
+    /// The most steps to make.
+    pub steps: usize,
+    /// Stop after the step that ends later than this.
+    pub time: Duration,
+}
+
+/// Sums over steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Progress {
+    /// Steps made.
+    pub steps: u64,
+    /// Samples seen.
+    pub samples: u64,
+    /// Sum of the losses of samples with usable states, at the free state.
+    pub loss: f64,
+    /// Samples whose largest output was that of their label, where targets are labels.
+    pub correct: u64,
+    /// Rows settled, by [`Status`].
+    pub rows: [u64; 4],
+    /// Sweeps of free phases.
+    pub free_sweeps: u64,
+    /// Sweeps of all other phases.
+    pub other_sweeps: u64,
+}
+
+impl Progress {
+    /// Adds what a step found.
+    pub fn count<T: Real>(&mut self, protocol: &Protocol, batch: &Batch<'_, T>, trial: &Trial<T>, target: &mut Vec<T>) {
+        target.resize(trial.layout().outputs().len(), T::ZERO);
+        self.steps += 1;
+        self.samples += batch.len() as u64;
+        for i in 0..batch.len() {
+            let free = i * trial.phases();
+            for (p, outcome) in trial.outcomes[free..free + trial.phases()].iter().enumerate() {
+                if outcome.sweeps > 0 || !outcome.status.usable() {
+                    self.rows[outcome.status as usize] += 1;
+                }
+                *(if p == 0 { &mut self.free_sweeps } else { &mut self.other_sweeps }) += u64::from(outcome.sweeps);
+            }
+            if !trial.outcomes[free].status.usable() {
+                continue;
+            }
+            let outputs = trial.outputs(free);
+            batch.y.write(i, target);
+            self.loss += protocol.loss().value(outputs, target);
+            if batch.y.label(i).is_some_and(|label| argmax(outputs) == label) {
+                self.correct += 1;
+            }
+        }
+    }
+
+    /// Rows that ended with a status.
+    pub fn rows_with(&self, status: Status) -> u64 {
+        self.rows[status as usize]
+    }
+}
+
+/// The place of the largest element; the first of equals.
+pub fn argmax<T: Real>(values: &[T]) -> usize {
+    let mut best = 0;
+    for (k, v) in values.iter().enumerate() {
+        if *v > values[best] {
+            best = k;
+        }
+    }
+    best
+}
+
+/// Makes steps until the leg or the epoch ends.
+///
+/// Where legs end does not change any bit of the result.
+///
+/// # Errors
+/// Whatever a step may fail with. The steps before it are in the parameters; the failed one changed nothing.
+pub fn train<T: Real>(
+    lab: &Lab,
+    task: Task<'_, T>,
+    leg: Leg,
+    params: &mut Params<'_, T>,
+    memory: &mut [&mut [T]],
+) -> Result<Progress> {
+    let start = Instant::now();
+    let mut progress = Progress::default();
+    let mut scratch = Scratch::new(task.system);
+    let (mut gradient, mut target) = (Vec::new(), Vec::new());
+    let batches = task.order.chunks(task.batch_size).enumerate().skip(leg.first).take(leg.steps);
+    for (k, index) in batches {
+        let step = leg.before + k as u64;
+        let batch = task.data.pick(index);
+        task.protocol.step(lab, task.system, params, &batch, step, &mut scratch)?;
+        progress.count(task.protocol, &batch, &scratch.trial, &mut target);
+        task.optimizer.step(
+            lab,
+            task.system.specs(),
+            &scratch.trial,
+            &mut scratch.update,
+            params,
+            memory,
+            &mut gradient,
+            task.rates,
+            step,
+        )?;
+        if start.elapsed() >= leg.time {
+            break;
+        }
+    }
+    Ok(progress)
+}
+
+/// Writes the gradient that a step found, parameter by parameter. Uses the update in `scratch` up.
+pub fn write_gradient<T: Real>(lab: &Lab, specs: &[ParamSpec], scratch: &mut Scratch<T>, gradient: &mut [Vec<T>]) {
+    let Scratch { trial, update, .. } = scratch;
+    for (i, (spec, values)) in specs.iter().zip(gradient).enumerate() {
+        values.clear();
+        values.resize(spec.len(), T::ZERO);
+        update.apply(lab, trial, i, spec, values, 1.0);
+    }
+}

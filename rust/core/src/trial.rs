@@ -1,0 +1,400 @@
+//! Experiments on systems that settle: what is asked (plan) and what came out (trial).
+
+use num_complex::Complex;
+use pnncore_kernels::{AVec, Real, avec};
+use serde::{Deserialize, Serialize};
+
+use crate::loss::Loss;
+use crate::{Error, Result};
+
+/// Under which conditions at the outputs a phase settles.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Boundary {
+    /// Nothing but the inputs acts.
+    Free,
+    /// The loss, `beta` strong, is added to the energy.
+    Nudged(Complex<f64>),
+    /// Outputs are held at o + eta (y - o), with o the outputs of the free phase.
+    Clamped(f64),
+}
+
+/// In which order the units of a layered system are brought to their minimum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Every other layer, then the layers between: exact block minimisation, which never raises the energy.
+    #[default]
+    Asynchronous,
+    /// All layers from the previous states at once. May oscillate.
+    Synchronous,
+}
+
+/// How nudged outputs move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputUpdate {
+    /// To the minimum of the nudged energy given the rest.
+    #[default]
+    Exact,
+    /// a - beta dC/do at the previous outputs, as published code does; the same fixed point.
+    Explicit,
+}
+
+/// When a phase ends.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stop {
+    /// When no unit moved by more than this fraction of |beta| times the sample's output error in a sweep: the
+    /// displacement that a nudged phase measures is resolved to that fraction. Without a target, and for clamped
+    /// phases, eta and the output error take that part; a free phase of inference uses [`INFERENCE_TOLERANCE`].
+    Relative(f64),
+    /// When no unit moved by more than this in a sweep.
+    Absolute(f64),
+    /// After a number of sweeps, whatever has been reached: (free, nudged).
+    Sweeps(u32, u32),
+    /// [`Stop::Relative`] at [`DEFAULT_RELATIVE`].
+    #[default]
+    Automatic,
+}
+
+/// The fraction of the nudged displacement at which a phase stops by default. Sweeps contract the distance to the
+/// steady state, typically by 3 or more, so the gradient is better than this: below 1 % off (a test measures it).
+pub const DEFAULT_RELATIVE: f64 = 0.02;
+
+/// The largest change in a sweep at which inference stops.
+pub const INFERENCE_TOLERANCE: f64 = 1e-4;
+
+/// How a system is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Settling {
+    /// When a phase ends.
+    pub stop: Stop,
+    /// The largest number of sweeps of a phase that stops by tolerance.
+    pub max_sweeps: u32,
+    /// The order of updates.
+    pub order: Order,
+    /// How nudged outputs move.
+    pub output_update: OutputUpdate,
+}
+
+impl Default for Settling {
+    fn default() -> Self {
+        Self {
+            stop: Stop::Automatic,
+            max_sweeps: 1000,
+            order: Order::default(),
+            output_update: OutputUpdate::default(),
+        }
+    }
+}
+
+impl Settling {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the setting.
+    pub fn check(&self) -> Result<()> {
+        let positive = |name: &str, x: f64| {
+            if x > 0.0 && x.is_finite() {
+                Ok(())
+            } else {
+                Err(Error::Config(format!("{name} must be a positive number, got {x}")))
+            }
+        };
+        match self.stop {
+            Stop::Relative(x) => positive("relative tolerance", x),
+            Stop::Absolute(x) => positive("tolerance", x),
+            Stop::Sweeps(free, nudged) if free == 0 || nudged == 0 => {
+                Err(Error::Config(format!("sweeps must be at least 1, got ({free}, {nudged})")))
+            }
+            _ if self.max_sweeps == 0 => Err(Error::Config("max_sweeps must be at least 1, got 0".into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The largest number of sweeps of a phase.
+    pub fn limit(&self, boundary: Boundary) -> u32 {
+        match self.stop {
+            Stop::Sweeps(free, nudged) => {
+                if boundary == Boundary::Free {
+                    free
+                } else {
+                    nudged
+                }
+            }
+            _ => self.max_sweeps,
+        }
+    }
+
+    /// The largest change in a sweep at which a phase ends, for a displacement to be resolved (|beta| or |eta| times
+    /// the output error; `None`: inference). Negative: only the number of sweeps counts.
+    pub fn tolerance<T: Real>(&self, displacement: Option<f64>) -> f64 {
+        let relative = match self.stop {
+            Stop::Sweeps(..) => return -1.0,
+            Stop::Absolute(tolerance) => return tolerance,
+            Stop::Relative(fraction) => fraction,
+            Stop::Automatic => DEFAULT_RELATIVE,
+        };
+        // States are of order one: below a few units in their last place sweeps only shuffle rounding errors.
+        let floor = 16.0 * T::EPSILON.to_f64();
+        displacement.map_or(INFERENCE_TOLERANCE, |d| relative * d).max(floor)
+    }
+}
+
+/// What a method asks of a system that settles: the free phase, then every other phase from the free state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The loss that nudges, and whose gradient measures the output error.
+    pub loss: Loss,
+    /// The phases after the free one.
+    pub phases: Vec<Boundary>,
+    /// How each is settled.
+    pub settling: Settling,
+}
+
+impl Plan {
+    /// A free phase alone.
+    pub fn free(loss: Loss, settling: Settling) -> Self {
+        Self { loss, phases: Vec::new(), settling }
+    }
+
+    /// Phases per sample, the free one included.
+    pub fn rows_per_sample(&self) -> usize {
+        1 + self.phases.len()
+    }
+
+    /// Whether states are complex.
+    pub fn is_complex(&self) -> bool {
+        self.phases.iter().any(|phase| matches!(phase, Boundary::Nudged(beta) if beta.im != 0.0))
+    }
+
+    /// The boundary of phase `p`; 0 is the free one.
+    pub fn boundary(&self, p: usize) -> Boundary {
+        if p == 0 { Boundary::Free } else { self.phases[p - 1] }
+    }
+
+    /// The displacement of outputs, per unit of output error, that the phases are to resolve: the smallest of the
+    /// plan's for the free phase.
+    pub fn strength(&self, boundary: Boundary) -> Option<f64> {
+        match boundary {
+            Boundary::Nudged(beta) => Some(beta.norm()),
+            Boundary::Clamped(eta) => Some(eta.abs()),
+            Boundary::Free => self
+                .phases
+                .iter()
+                .filter(|&&phase| phase != Boundary::Free)
+                .filter_map(|&phase| self.strength(phase))
+                .reduce(f64::min),
+        }
+    }
+}
+
+/// How a row of a trial ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Status {
+    /// The stopping rule was met.
+    #[default]
+    Converged = 0,
+    /// The sweeps ran out before the tolerance was met.
+    Unconverged = 1,
+    /// A state became NaN or infinite. The row is blank and contributes nothing.
+    Diverged = 2,
+    /// The energy has no minimum under this boundary. The row is blank and contributes nothing.
+    Unbounded = 3,
+}
+
+impl Status {
+    /// All statuses, by their number.
+    pub const ALL: [Self; 4] = [Self::Converged, Self::Unconverged, Self::Diverged, Self::Unbounded];
+
+    /// The name that users see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::Unconverged => "unconverged",
+            Self::Diverged => "diverged",
+            Self::Unbounded => "unbounded",
+        }
+    }
+
+    /// Whether the row holds states that mean something.
+    pub fn usable(self) -> bool {
+        matches!(self, Self::Converged | Self::Unconverged)
+    }
+}
+
+/// What is known of a row besides its states.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// Sweeps it took.
+    pub sweeps: u32,
+    /// The largest change of a unit in the last sweep.
+    pub change: f64,
+}
+
+/// Where the layers of a system lie in a row of a trial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    sizes: Vec<usize>,
+    offsets: Vec<usize>,
+    stride: usize,
+}
+
+/// Layers start at multiples of this many elements: a cache line of f32.
+const ALIGN: usize = 16;
+
+impl Layout {
+    /// A layout of layers of these sizes.
+    pub fn new(sizes: &[usize]) -> Self {
+        let mut offsets = Vec::with_capacity(sizes.len());
+        let mut stride = 0;
+        for size in sizes {
+            offsets.push(stride);
+            stride += size.next_multiple_of(ALIGN);
+        }
+        Self { sizes: sizes.to_vec(), offsets, stride }
+    }
+
+    /// The sizes of the layers, outputs last.
+    pub fn sizes(&self) -> &[usize] {
+        &self.sizes
+    }
+
+    /// Elements per row, padding included.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Where layer `l` lies in a row.
+    pub fn layer(&self, l: usize) -> std::ops::Range<usize> {
+        self.offsets[l]..self.offsets[l] + self.sizes[l]
+    }
+
+    /// Where layer `l` lies in a row, with the zeros that fill it up to [`Self::padded`] elements.
+    pub fn padded_layer(&self, l: usize) -> std::ops::Range<usize> {
+        self.offsets[l]..self.offsets[l] + self.padded(l)
+    }
+
+    /// The size of layer `l`, padding included.
+    pub fn padded(&self, l: usize) -> usize {
+        self.sizes[l].next_multiple_of(ALIGN)
+    }
+
+    /// Where the outputs lie in a row.
+    pub fn outputs(&self) -> std::ops::Range<usize> {
+        self.layer(self.sizes.len() - 1)
+    }
+}
+
+/// The states of a batch: for each sample one row per phase, the free one first.
+///
+/// Row `i * phases + p` is phase `p` of sample `i`, so that the rows of some samples are one piece of memory. Where the
+/// plan is complex, a row holds the real parts of all layers, then the imaginary parts.
+#[derive(Debug, Clone)]
+pub struct Trial<T> {
+    layout: Layout,
+    phases: usize,
+    complex: bool,
+    /// The states, row by row, [`Trial::stride`] elements apart.
+    pub states: AVec<T>,
+    /// One outcome per row.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl<T: Real> Trial<T> {
+    /// A trial without rows.
+    pub fn new(layout: Layout) -> Self {
+        Self { layout, phases: 1, complex: false, states: avec![], outcomes: Vec::new() }
+    }
+
+    /// Makes room for a batch, all states at rest (zero). Keeps the memory.
+    pub fn reset(&mut self, samples: usize, phases: usize, complex: bool) {
+        self.phases = phases;
+        self.complex = complex;
+        let rows = samples * phases;
+        self.states.clear();
+        self.states.resize(rows * self.stride(), T::ZERO);
+        self.outcomes.clear();
+        self.outcomes.resize(rows, Outcome::default());
+    }
+
+    /// Where the layers lie in a row.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Elements from one row to the next.
+    pub fn stride(&self) -> usize {
+        self.layout.stride() * if self.complex { 2 } else { 1 }
+    }
+
+    /// Whether states are complex.
+    pub fn is_complex(&self) -> bool {
+        self.complex
+    }
+
+    /// Phases per sample.
+    pub fn phases(&self) -> usize {
+        self.phases
+    }
+
+    /// The number of samples.
+    pub fn samples(&self) -> usize {
+        self.outcomes.len() / self.phases
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// The real parts of row `r`.
+    pub fn row(&self, r: usize) -> &[T] {
+        &self.states[r * self.stride()..][..self.layout.stride()]
+    }
+
+    /// The real parts of row `r`, to change.
+    pub fn row_mut(&mut self, r: usize) -> &mut [T] {
+        let (stride, len) = (self.stride(), self.layout.stride());
+        &mut self.states[r * stride..][..len]
+    }
+
+    /// The imaginary parts of row `r`; empty where the plan is real.
+    pub fn imaginary_row(&self, r: usize) -> &[T] {
+        &self.states[r * self.stride()..(r + 1) * self.stride()][self.layout.stride()..]
+    }
+
+    /// Layer `l` of row `r`.
+    pub fn layer(&self, r: usize, l: usize) -> &[T] {
+        &self.row(r)[self.layout.layer(l)]
+    }
+
+    /// The outputs of row `r`.
+    pub fn outputs(&self, r: usize) -> &[T] {
+        &self.row(r)[self.layout.outputs()]
+    }
+
+    /// The rows of the last phase alone, as a trial of one phase.
+    #[must_use]
+    pub fn last_phase(&self) -> Self {
+        let stride = self.stride();
+        let mut last = Self::new(self.layout.clone());
+        last.reset(self.samples(), 1, self.complex);
+        for (i, row) in last.states.chunks_exact_mut(stride.max(1)).enumerate() {
+            row.copy_from_slice(&self.states[((i + 1) * self.phases - 1) * stride..][..stride]);
+        }
+        for (i, outcome) in last.outcomes.iter_mut().enumerate() {
+            *outcome = self.outcomes[(i + 1) * self.phases - 1];
+        }
+        last
+    }
+
+    /// Whether every phase of sample `i` is usable.
+    pub fn usable(&self, i: usize) -> bool {
+        self.outcomes[i * self.phases..(i + 1) * self.phases].iter().all(|outcome| outcome.status.usable())
+    }
+}

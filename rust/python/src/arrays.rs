@@ -1,0 +1,139 @@
+//! NumPy arrays as slices of the core, without copies.
+
+use numpy::{Element, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArrayDyn, PyUntypedArrayMethods};
+use pnncore::Error;
+use pnncore::batch::{Batch, Rows, Targets};
+use pnncore::kernels::Real;
+use pnncore::params::Params;
+use pyo3::prelude::*;
+
+use crate::errors::{OrRaise, exception};
+
+/// A floating-point type that NumPy has, too.
+pub(crate) trait Float: Real + Element {}
+impl Float for f32 {}
+impl Float for f64 {}
+
+/// Runs `$body` with `$T` the element type of the first of `$params`.
+macro_rules! with_dtype {
+    ($py:expr, $params:expr, $T:ident => $body:expr) => {{
+        let is_double = match $params.first() {
+            Some(array) => array.cast::<numpy::PyArrayDyn<f64>>().is_ok(),
+            None => false,
+        };
+        if is_double {
+            type $T = f64;
+            $body
+        } else {
+            type $T = f32;
+            $body
+        }
+    }};
+}
+pub(crate) use with_dtype;
+
+fn array<'a, 'py, T: Float>(value: &'a Bound<'py, PyAny>, name: &str) -> PyResult<&'a Bound<'py, PyArrayDyn<T>>> {
+    value.cast::<PyArrayDyn<T>>().map_err(|_| {
+        let kind = value.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string());
+        let dtype = value.getattr("dtype").map_or_else(|_| kind, |dtype| dtype.to_string());
+        exception(value.py(), &Error::Config(format!("{name} must be a {} array, got {dtype}", T::NAME)))
+    })
+}
+
+fn contiguous<T>(py: Python<'_>, slice: Option<T>, name: &str) -> PyResult<T> {
+    slice.ok_or_else(|| {
+        exception(py, &Error::Shape(format!("{name} must be C-contiguous; make it so with numpy.ascontiguousarray")))
+    })
+}
+
+/// Arrays that are lent to read.
+pub(crate) struct Shared<'py, T: Float>(Vec<PyReadonlyArrayDyn<'py, T>>);
+
+impl<'py, T: Float> Shared<'py, T> {
+    pub(crate) fn new(values: &[Bound<'py, PyAny>], name: &str) -> PyResult<Self> {
+        values.iter().map(|value| Ok(array::<T>(value, name)?.try_readonly()?)).collect::<PyResult<_>>().map(Self)
+    }
+
+    pub(crate) fn params(&self, py: Python<'_>) -> PyResult<Params<'_, T>> {
+        let slices = self.0.iter().map(|a| contiguous(py, a.as_slice().ok(), "every parameter"));
+        Ok(Params::shared(slices.collect::<PyResult<Vec<_>>>()?))
+    }
+}
+
+/// Arrays that are lent to change.
+pub(crate) struct Exclusive<'py, T: Float>(Vec<PyReadwriteArrayDyn<'py, T>>);
+
+impl<'py, T: Float> Exclusive<'py, T> {
+    pub(crate) fn new(values: &[Bound<'py, PyAny>], name: &str) -> PyResult<Self> {
+        let arrays = values.iter().map(|value| {
+            array::<T>(value, name)?.try_readwrite().map_err(|_| {
+                let text = format!("{name} must be writable, and every array a different one; got a read-only array");
+                exception(value.py(), &Error::Config(text))
+            })
+        });
+        arrays.collect::<PyResult<_>>().map(Self)
+    }
+
+    pub(crate) fn slices(&mut self, py: Python<'_>, name: &str) -> PyResult<Vec<&mut [T]>> {
+        self.0.iter_mut().map(|a| contiguous(py, a.as_slice_mut().ok(), name)).collect()
+    }
+}
+
+/// Inputs and targets, lent to read.
+pub(crate) struct Data<'py, T: Float> {
+    x: PyReadonlyArrayDyn<'py, T>,
+    y: Wanted<'py, T>,
+}
+
+enum Wanted<'py, T: Float> {
+    None,
+    Labels(PyReadonlyArrayDyn<'py, i64>),
+    Values(PyReadonlyArrayDyn<'py, T>),
+}
+
+impl<'py, T: Float> Data<'py, T> {
+    /// `y` is `None`, int64 labels (one dimension), or an array of targets (two).
+    pub(crate) fn new(x: &Bound<'py, PyAny>, y: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
+        let y = match y {
+            None => Wanted::None,
+            Some(y) => match y.cast::<PyArrayDyn<i64>>() {
+                Ok(labels) => Wanted::Labels(labels.try_readonly()?),
+                Err(_) => Wanted::Values(array::<T>(y, "y")?.try_readonly()?),
+            },
+        };
+        Ok(Self { x: array::<T>(x, "x")?.try_readonly()?, y })
+    }
+
+    /// The batch of all samples, after checking shapes and labels against the system's numbers.
+    pub(crate) fn batch(&self, py: Python<'_>, inputs: usize, outputs: usize) -> PyResult<Batch<'_, T>> {
+        let shape = self.x.shape();
+        if shape.len() != 2 || shape[1] != inputs {
+            return Err(Error::Shape(format!("x must have shape (samples, {inputs}), got {shape:?}"))).or_raise(py);
+        }
+        let samples = shape[0];
+        let x = Rows::all(contiguous(py, self.x.as_slice().ok(), "x")?, inputs);
+        let y = match &self.y {
+            Wanted::None => Targets::None,
+            Wanted::Labels(labels) => {
+                if labels.shape() != [samples] {
+                    let text = format!("labels must have shape ({samples},), got {:?}", labels.shape());
+                    return Err(Error::Shape(text)).or_raise(py);
+                }
+                let labels = contiguous(py, labels.as_slice().ok(), "y")?;
+                if let Some(bad) = labels.iter().find(|&&l| l < 0 || l >= outputs as i64) {
+                    let text = format!("labels must be in 0..{outputs}, the number of outputs; got {bad}");
+                    return Err(Error::Data(text)).or_raise(py);
+                }
+                Targets::Labels(Rows::all(labels, 1))
+            }
+            Wanted::Values(values) => {
+                if values.shape() != [samples, outputs] {
+                    let text = format!("targets must have shape ({samples}, {outputs}), got {:?}", values.shape());
+                    return Err(Error::Shape(text)).or_raise(py);
+                }
+                Targets::Values(Rows::all(contiguous(py, values.as_slice().ok(), "y")?, outputs))
+            }
+        };
+        Ok(Batch { x, y })
+    }
+}

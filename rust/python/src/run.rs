@@ -1,0 +1,333 @@
+//! Experiments and training, with the GIL released.
+
+use std::time::Duration;
+
+use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, ToPyArray};
+use pnncore::Error;
+use pnncore::kernels::Level;
+use pnncore::kernels::philox::{Philox, Purpose};
+use pnncore::lab::Lab;
+use pnncore::loss::Loss;
+use pnncore::method::{METHODS, Method, Scratch};
+use pnncore::optim::Optimizer;
+use pnncore::params::Params;
+use pnncore::train::{Leg, Progress, Task, write_gradient};
+use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
+use crate::errors::OrRaise;
+use crate::system::System;
+
+fn parse<C: serde::de::DeserializeOwned>(py: Python<'_>, what: &str, json: &str) -> PyResult<C> {
+    serde_json::from_str(json).map_err(|e| Error::Config(format!("{what}: {e}"))).or_raise(py)
+}
+
+/// Checks the configuration of a method.
+#[pyfunction]
+pub(crate) fn check_method(py: Python<'_>, method: &str) -> PyResult<()> {
+    parse::<Method>(py, "method", method)?.check().or_raise(py)
+}
+
+/// Checks that a method can train a system whose states have this dtype.
+#[pyfunction]
+pub(crate) fn check_pair(py: Python<'_>, system: &System, dtype: &str, method: &str) -> PyResult<()> {
+    let method = parse::<Method>(py, "method", method)?;
+    match dtype {
+        "float64" => method.protocol(system.of::<f64>()).or_raise(py)?,
+        _ => method.protocol(system.of::<f32>()).or_raise(py)?,
+    };
+    Ok(())
+}
+
+/// Checks the configuration of an optimizer; returns the names of the arrays it keeps per parameter.
+#[pyfunction]
+pub(crate) fn check_optimizer(py: Python<'_>, optimizer: &str) -> PyResult<Vec<&'static str>> {
+    let optimizer: Optimizer = parse(py, "optimizer", optimizer)?;
+    optimizer.check().or_raise(py)?;
+    Ok(optimizer.memory().to_vec())
+}
+
+/// The order of `n` samples in an epoch.
+#[pyfunction]
+pub(crate) fn permutation(py: Python<'_>, n: usize, seed: u64, epoch: u32) -> Bound<'_, PyArray1<u64>> {
+    let mut order = vec![0; n];
+    Philox::new(seed, Purpose::Shuffle).shuffle(&mut order, epoch);
+    PyArray1::from_vec(py, order)
+}
+
+/// Version, instruction set, threads, methods.
+#[pyfunction]
+pub(crate) fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("version", env!("CARGO_PKG_VERSION"))?;
+    dict.set_item("simd", Level::get().name())?;
+    dict.set_item("simd_available", Level::available().map(Level::name).collect::<Vec<_>>())?;
+    dict.set_item("threads", Lab::new(None, 0).or_raise(py)?.threads())?;
+    dict.set_item("methods", METHODS.map(|(name, needs)| (name, needs.describe())).to_vec())?;
+    Ok(dict)
+}
+
+fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("steps", progress.steps)?;
+    dict.set_item("samples", progress.samples)?;
+    dict.set_item("loss", progress.loss)?;
+    dict.set_item("correct", progress.correct)?;
+    dict.set_item("free_sweeps", progress.free_sweeps)?;
+    dict.set_item("other_sweeps", progress.other_sweeps)?;
+    for status in Status::ALL {
+        dict.set_item(status.name(), progress.rows_with(status))?;
+    }
+    Ok(dict)
+}
+
+/// Settles all samples in the free phase and, with targets and `beta`, in one nudged phase. Returns states by layer,
+/// energies, residuals, sweeps and status numbers of the last phase.
+#[pyfunction]
+#[pyo3(signature = (system, params, x, y, beta, loss, settling, threads))]
+#[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
+pub(crate) fn settle<'py>(
+    py: Python<'py>,
+    system: &System,
+    params: Vec<Bound<'py, PyAny>>,
+    x: Bound<'py, PyAny>,
+    y: Option<Bound<'py, PyAny>>,
+    beta: Option<f64>,
+    loss: &str,
+    settling: &str,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let loss: Loss = parse(py, "loss", loss)?;
+    let settling: Settling = parse(py, "settling", settling)?;
+    settling.check().or_raise(py)?;
+    let phases = beta.map(|beta| Boundary::Nudged(beta.into())).into_iter().collect();
+    let plan = Plan { loss, phases, settling };
+    with_dtype!(py, params, T => settle_as::<T>(py, system, &params, &x, y.as_ref(), &plan, threads))
+}
+
+fn settle_as<'py, T: Float>(
+    py: Python<'py>,
+    system: &System,
+    params: &[Bound<'py, PyAny>],
+    x: &Bound<'py, PyAny>,
+    y: Option<&Bound<'py, PyAny>>,
+    plan: &Plan,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let core = system.of::<T>();
+    let settling = core.as_settling().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
+    let settling = settling.or_raise(py)?;
+    let lab = system.lab(threads, 0).or_raise(py)?;
+    let arrays = Shared::<T>::new(params, "every parameter")?;
+    let params = arrays.params(py)?;
+    params.check(core.specs()).or_raise(py)?;
+    let data = Data::<T>::new(x, y)?;
+    let batch = data.batch(py, core.inputs(), core.outputs())?;
+    let mut trial = Trial::new(core.layout());
+    let (energy, residual) = system.run(py, || {
+        lab.enter(|| -> Result<_, Error> {
+            trial.reset(batch.len(), plan.rows_per_sample(), false);
+            let mut workspace = core.workspace();
+            settling.settle(&lab, &params, &batch, plan, &mut trial, &mut workspace)?;
+            let last = trial.last_phase();
+            let (mut energy, mut residual) = (None, None);
+            if let Some(exact) = core.as_exact() {
+                let mut sums = vec![0.0; last.rows()];
+                exact.energy(&params, &batch, &last, &mut sums)?;
+                energy = Some(sums);
+                let boundary = plan.boundary(plan.phases.len());
+                residual = Some(pnncore::system::residual(exact, &params, &batch, plan.loss, boundary, &last)?);
+            }
+            trial = last;
+            Ok((energy, residual))
+        })
+    })?;
+    let dict = PyDict::new(py);
+    let layers: Vec<_> = (0..trial.layout().sizes().len())
+        .map(|l| {
+            let n = trial.layout().sizes()[l];
+            let array = PyArray2::<T>::zeros(py, [trial.rows(), n], false);
+            let mut view = array.readwrite();
+            if let Ok(slice) = view.as_slice_mut() {
+                for (r, row) in slice.chunks_exact_mut(n).enumerate() {
+                    row.copy_from_slice(trial.layer(r, l));
+                }
+            }
+            array
+        })
+        .collect();
+    dict.set_item("states", layers)?;
+    dict.set_item("energy", energy.map(|e| PyArray1::from_vec(py, e)))?;
+    dict.set_item("residual", residual.map(|e| PyArray1::from_vec(py, e)))?;
+    dict.set_item("sweeps", PyArray1::from_iter(py, trial.outcomes.iter().map(|o| i64::from(o.sweeps))))?;
+    dict.set_item("status", PyArray1::from_iter(py, trial.outcomes.iter().map(|o| o.status as u8)))?;
+    Ok(dict)
+}
+
+/// Samples that inference settles together: bounds its memory.
+const INFERENCE_BATCH: usize = 1024;
+
+/// The outputs of the free steady state of every sample, NaN where it diverged, and status numbers.
+#[pyfunction]
+#[pyo3(signature = (system, params, x, settling, threads))]
+pub(crate) fn predict<'py>(
+    py: Python<'py>,
+    system: &System,
+    params: Vec<Bound<'py, PyAny>>,
+    x: Bound<'py, PyAny>,
+    settling: &str,
+    threads: Option<usize>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
+    let settling: Settling = parse(py, "settling", settling)?;
+    settling.check().or_raise(py)?;
+    let plan = Plan::free(Loss::SquaredError, settling);
+    with_dtype!(py, params, T => {
+        let core = system.of::<T>();
+        let settles = core.as_settling().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
+        let settles = settles.or_raise(py)?;
+        let lab = system.lab(threads, 0).or_raise(py)?;
+        let arrays = Shared::<T>::new(&params, "every parameter")?;
+        let params = arrays.params(py)?;
+        params.check(core.specs()).or_raise(py)?;
+        let data = Data::<T>::new(&x, None)?;
+        let batch = data.batch(py, core.inputs(), core.outputs())?;
+        let mut outputs = vec![T::NAN; batch.len() * core.outputs()];
+        let mut status = vec![0u8; batch.len()];
+        let mut trial = Trial::new(core.layout());
+        let mut workspace = core.workspace();
+        let order: Vec<u64> = (0..batch.len() as u64).collect();
+        for ((index, outputs), status) in order
+            .chunks(INFERENCE_BATCH)
+            .zip(outputs.chunks_mut(INFERENCE_BATCH * core.outputs()))
+            .zip(status.chunks_mut(INFERENCE_BATCH))
+        {
+            py.check_signals()?;
+            system.run(py, || {
+                lab.enter(|| -> Result<_, Error> {
+                    trial.reset(index.len(), 1, false);
+                    settles.settle(&lab, &params, &batch.pick(index), &plan, &mut trial, &mut workspace)
+                })
+            })?;
+            for (i, (out, status)) in outputs.chunks_mut(core.outputs()).zip(status).enumerate() {
+                *status = trial.outcomes[i].status as u8;
+                if trial.outcomes[i].status.usable() {
+                    out.copy_from_slice(trial.outputs(i));
+                }
+            }
+        }
+        let outputs = PyArray1::from_vec(py, outputs).reshape([batch.len(), core.outputs()])?;
+        Ok((outputs.into_any(), PyArray1::from_vec(py, status)))
+    })
+}
+
+/// The gradient that a step on all samples would use, by parameter, and what the step found.
+#[pyfunction]
+#[pyo3(signature = (system, params, x, y, method, seed, step, threads))]
+#[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
+pub(crate) fn gradient<'py>(
+    py: Python<'py>,
+    system: &System,
+    params: Vec<Bound<'py, PyAny>>,
+    x: Bound<'py, PyAny>,
+    y: Bound<'py, PyAny>,
+    method: &str,
+    seed: u64,
+    step: u64,
+    threads: Option<usize>,
+) -> PyResult<(Vec<Bound<'py, PyArrayDyn<f64>>>, Bound<'py, PyDict>)> {
+    let method: Method = parse(py, "method", method)?;
+    with_dtype!(py, params, T => {
+        let core = system.of::<T>();
+        let protocol = method.protocol(core).or_raise(py)?;
+        let lab = system.lab(threads, seed).or_raise(py)?;
+        let arrays = Shared::<T>::new(&params, "every parameter")?;
+        let params = arrays.params(py)?;
+        params.check(core.specs()).or_raise(py)?;
+        let data = Data::<T>::new(&x, Some(&y))?;
+        let batch = data.batch(py, core.inputs(), core.outputs())?;
+        let mut gradient = vec![Vec::new(); core.specs().len()];
+        let mut progress = Progress::default();
+        system.run(py, || {
+            lab.enter(|| -> Result<_, Error> {
+                let mut scratch = Scratch::new(core);
+                protocol.step(&lab, core, &params, &batch, step, &mut scratch)?;
+                progress.count(&protocol, &batch, &scratch.trial, &mut Vec::new());
+                write_gradient(&lab, core.specs(), &mut scratch, &mut gradient);
+                Ok(())
+            })
+        })?;
+        let arrays = core.specs().iter().zip(&gradient).map(|(spec, values)| {
+            let wide: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+            wide.to_pyarray(py).reshape(spec.shape.as_slice()).map(|a| a.to_dyn().clone())
+        });
+        Ok((arrays.collect::<PyResult<_>>()?, progress_dict(py, &progress)?))
+    })
+}
+
+/// Trains for a leg: `steps` steps or `seconds`, whichever ends first, from step `first` of the epoch.
+#[pyfunction]
+#[pyo3(signature = (
+    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, first, before, steps, seconds, seed,
+    threads
+))]
+#[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
+pub(crate) fn train<'py>(
+    py: Python<'py>,
+    system: &System,
+    params: Vec<Bound<'py, PyAny>>,
+    memory: Vec<Bound<'py, PyAny>>,
+    x: Bound<'py, PyAny>,
+    y: Bound<'py, PyAny>,
+    order: PyReadonlyArray1<'py, u64>,
+    method: &str,
+    optimizer: &str,
+    rates: Vec<f64>,
+    batch_size: usize,
+    first: usize,
+    before: u64,
+    steps: usize,
+    seconds: f64,
+    seed: u64,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let method: Method = parse(py, "method", method)?;
+    let optimizer: Optimizer = parse(py, "optimizer", optimizer)?;
+    optimizer.check().or_raise(py)?;
+    let time = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    let leg = Leg { first, before, steps, time };
+    with_dtype!(py, params, T => {
+        let core = system.of::<T>();
+        let protocol = method.protocol(core).or_raise(py)?;
+        let lab = system.lab(threads, seed).or_raise(py)?;
+        let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
+        let mut kept = Exclusive::<T>::new(&memory, "every array of the optimizer")?;
+        let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);
+        params.check(core.specs()).or_raise(py)?;
+        let mut memory = kept.slices(py, "every array of the optimizer")?;
+        let needed: Vec<usize> =
+            optimizer.memory().iter().flat_map(|_| core.specs().iter().map(|spec| spec.len())).collect();
+        if !memory.iter().map(|m| m.len()).eq(needed) {
+            return Err(Error::Shape("the arrays of the optimizer do not fit the parameters".into())).or_raise(py);
+        }
+        let data = Data::<T>::new(&x, Some(&y))?;
+        let batch = data.batch(py, core.inputs(), core.outputs())?;
+        let order = order.as_slice()?;
+        if rates.len() != core.specs().len() || batch_size == 0 || order.iter().any(|&i| i >= batch.len() as u64) {
+            return Err(Error::Config("rates, batch size and order must fit the parameters and the data".into()))
+                .or_raise(py);
+        }
+        let task = Task {
+            system: core, protocol: &protocol, optimizer: &optimizer, rates: &rates, data: batch, order, batch_size,
+        };
+        let mut result = Progress::default();
+        system.run(py, || {
+            lab.enter(|| -> Result<_, Error> {
+                result = pnncore::train::train(&lab, task, leg, &mut params, &mut memory)?;
+                Ok(())
+            })
+        })?;
+        progress_dict(py, &result)
+    })
+}
