@@ -43,7 +43,9 @@ class Settling:
     relative_tolerance
         The fraction of the displacement, if not 0.02.
     max_sweeps
-        The most sweeps of a phase that stops by tolerance.
+        The most sweeps of a phase that stops by tolerance: (free, any other), or one number for both. The second is
+        small on purpose: near a loss of stability a nudged phase may creep out of the basin of the free state, and the
+        few sweeps that a phase takes otherwise cut that short. Raise it for audits.
     order
         ``"asynchronous"``: every other layer, then the layers between; each moves to its exact minimum, so the energy
         never rises. ``"synchronous"``: all layers at once; may oscillate.
@@ -55,7 +57,7 @@ class Settling:
     sweeps: tuple[int, int] | int | None = None
     tolerance: float | None = None
     relative_tolerance: float | None = None
-    max_sweeps: int = 1000
+    max_sweeps: tuple[int, int] | int = (1000, 30)
     order: Literal["asynchronous", "synchronous"] = "asynchronous"
     output_update: Literal["exact", "explicit"] = "exact"
 
@@ -68,27 +70,27 @@ class Settling:
             raise ConfigError(f'order must be "asynchronous" or "synchronous", got {self.order!r}')
         if self.output_update not in ("exact", "explicit"):
             raise ConfigError(f'output_update must be "exact" or "explicit", got {self.output_update!r}')
-        if self.sweeps is not None and not isinstance(self.sweeps, int):
-            pair = tuple(self.sweeps)
-            if len(pair) != 2 or not all(isinstance(n, int) for n in pair):
-                raise ConfigError(f"sweeps must be a number or a pair (free, nudged), got {self.sweeps!r}")
-            object.__setattr__(self, "sweeps", pair)
+        for name in ("sweeps", "max_sweeps"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            pair = (value, value) if isinstance(value, int) else tuple(value)
+            if len(pair) != 2 or not all(type(n) is int and n >= 1 for n in pair):
+                raise ConfigError(f"{name} must be a positive integer or a pair (free, nudged), got {value!r}")
+            object.__setattr__(self, name, value if isinstance(value, int) else pair)
 
     def to_config(self) -> dict[str, Any]:
         """Return the settings as the core reads them."""
         stop: Any = "automatic"
         if self.sweeps is not None:
-            pair = (self.sweeps, self.sweeps) if isinstance(self.sweeps, int) else self.sweeps
-            if min(pair) < 1:
-                raise ConfigError(f"sweeps must be at least 1, got {self.sweeps}")
-            stop = {"sweeps": list(pair)}
+            stop = {"sweeps": list(_pair(self.sweeps))}
         elif self.tolerance is not None:
             stop = {"absolute": float(self.tolerance)}
         elif self.relative_tolerance is not None:
             stop = {"relative": float(self.relative_tolerance)}
         return {
             "stop": stop,
-            "max-sweeps": self.max_sweeps,
+            "max-sweeps": list(_pair(self.max_sweeps)),
             "order": self.order,
             "output-update": self.output_update,
         }
@@ -105,7 +107,7 @@ class Settling:
             else:
                 rule = {"tolerance" if kind == "absolute" else "relative_tolerance": value}
         return cls(
-            max_sweeps=config["max-sweeps"],
+            max_sweeps=tuple(config["max-sweeps"]),
             order=config["order"],
             output_update=config["output-update"],
             **rule,
@@ -114,6 +116,10 @@ class Settling:
     def to_json(self) -> str:
         """Return `to_config` as JSON text."""
         return json.dumps(self.to_config())
+
+
+def _pair(value: tuple[int, int] | int) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
 
 
 @dataclass(frozen=True)

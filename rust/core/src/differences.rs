@@ -73,17 +73,19 @@ pub(crate) fn curvature<T: Real, S: Exact<T> + ?Sized>(
             row[k] = T::from_f64(random.normal(k as u64, r as u32));
         }
     }
+    let mut product = vec![T::ZERO; v.len()];
     for _ in 0..POWER_ITERATIONS {
-        system.hessian_product(params, batch, trial, &v, curvature)?;
-        for (v, product) in v.chunks_exact_mut(stride).zip(curvature.chunks_exact_mut(stride)) {
+        system.hessian_product(params, batch, trial, &v, &mut product)?;
+        let rows = v.chunks_exact_mut(stride).zip(product.chunks_exact(stride));
+        for ((v, product), curvature) in rows.zip(curvature.chunks_exact_mut(stride)) {
             let norm = |x: &[T]| x.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>().sqrt();
             let (length, size) = (norm(product), norm(v));
             if length > 0.0 && size > 0.0 {
                 let scale = T::from_f64(1.0 / length);
-                v.iter_mut().zip(product.iter()).for_each(|(v, &p)| *v = p * scale);
-                product.fill(T::from_f64(MARGIN * length / size));
+                v.iter_mut().zip(product).for_each(|(v, &p)| *v = p * scale);
+                curvature.fill(T::from_f64(MARGIN * length / size));
             } else {
-                product.fill(T::ONE);
+                curvature.fill(T::ONE);
             }
         }
     }

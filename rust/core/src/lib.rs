@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod check;
 pub mod checkpoint;
+pub mod descent;
 mod differences;
 pub mod error;
 pub mod lab;

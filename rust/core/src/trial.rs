@@ -61,6 +61,9 @@ pub enum Stop {
 /// steady state, typically by 3 or more, so the gradient is better than this: below 1 % off (a test measures it).
 pub const DEFAULT_RELATIVE: f64 = 0.02;
 
+/// The most sweeps of a nudged or clamped phase by default.
+pub const MAX_NUDGED: u32 = 30;
+
 /// The largest change in a sweep at which inference stops.
 pub const INFERENCE_TOLERANCE: f64 = 1e-4;
 
@@ -70,8 +73,12 @@ pub const INFERENCE_TOLERANCE: f64 = 1e-4;
 pub struct Settling {
     /// When a phase ends.
     pub stop: Stop,
-    /// The largest number of sweeps of a phase that stops by tolerance.
-    pub max_sweeps: u32,
+    /// The largest number of sweeps of a phase that stops by tolerance: (free, any other).
+    ///
+    /// The second is small on purpose. Near a loss of stability a nudged phase may creep out of the basin of the free
+    /// state, and end where its contrast with the other phase is no derivative of anything; the few sweeps that a phase
+    /// takes otherwise cut that short.
+    pub max_sweeps: (u32, u32),
     /// The order of updates.
     pub order: Order,
     /// How nudged outputs move.
@@ -82,7 +89,7 @@ impl Default for Settling {
     fn default() -> Self {
         Self {
             stop: Stop::Automatic,
-            max_sweeps: 1000,
+            max_sweeps: (1000, MAX_NUDGED),
             order: Order::default(),
             output_update: OutputUpdate::default(),
         }
@@ -108,23 +115,20 @@ impl Settling {
             Stop::Sweeps(free, nudged) if free == 0 || nudged == 0 => {
                 Err(Error::Config(format!("sweeps must be at least 1, got ({free}, {nudged})")))
             }
-            _ if self.max_sweeps == 0 => Err(Error::Config("max_sweeps must be at least 1, got 0".into())),
+            _ if self.max_sweeps.0 == 0 || self.max_sweeps.1 == 0 => {
+                Err(Error::Config(format!("max_sweeps must be at least 1, got {:?}", self.max_sweeps)))
+            }
             _ => Ok(()),
         }
     }
 
     /// The largest number of sweeps of a phase.
     pub fn limit(&self, boundary: Boundary) -> u32 {
-        match self.stop {
-            Stop::Sweeps(free, nudged) => {
-                if boundary == Boundary::Free {
-                    free
-                } else {
-                    nudged
-                }
-            }
+        let (free, other) = match self.stop {
+            Stop::Sweeps(free, nudged) => (free, nudged),
             _ => self.max_sweeps,
-        }
+        };
+        if boundary == Boundary::Free { free } else { other }
     }
 
     /// The largest change in a sweep at which a phase ends, for a displacement to be resolved (|beta| or |eta| times

@@ -5,6 +5,7 @@ mod errors;
 mod files;
 mod run;
 mod system;
+mod user;
 
 use pyo3::prelude::*;
 

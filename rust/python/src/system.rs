@@ -2,14 +2,17 @@
 
 use std::str::FromStr;
 
+use numpy::PyReadonlyArrayDyn;
 use pnncore::Error;
+use pnncore::check::check_system;
 use pnncore::lab::Lab;
 use pnncore::system::System as CoreSystem;
 use pnncore::system::hopfield::{Activation, Hopfield};
 use pyo3::prelude::*;
 
 use crate::arrays::{Exclusive, Float, with_dtype};
-use crate::errors::OrRaise;
+use crate::errors::{OrRaise, exception};
+use crate::user::UserSystem;
 
 /// The physics of a system, without parameters.
 #[pyclass(frozen, module = "pnncore._core")]
@@ -19,6 +22,7 @@ pub(crate) struct System {
 
 enum Kind {
     Hopfield(Hopfield),
+    User(UserSystem),
 }
 
 impl System {
@@ -26,18 +30,27 @@ impl System {
     pub(crate) fn of<T: Float>(&self) -> &dyn CoreSystem<T> {
         match &self.kind {
             Kind::Hopfield(net) => net,
+            Kind::User(system) => system,
         }
     }
 
     /// Runs `work` with the GIL released.
     pub(crate) fn run<R: Send>(&self, py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + Send) -> PyResult<R> {
-        py.detach(work).or_raise(py)
+        py.detach(work).map_err(|error| {
+            let raised = match &self.kind {
+                Kind::User(system) => system.take_raised(),
+                Kind::Hopfield(_) => None,
+            };
+            raised.unwrap_or_else(|| exception(py, &error))
+        })
     }
 
     /// A lab that suits the system.
     pub(crate) fn lab(&self, threads: Option<usize>, seed: u64) -> Result<Lab, Error> {
         match &self.kind {
             Kind::Hopfield(_) => Lab::new(threads, seed),
+            // The user's code runs on the calling thread.
+            Kind::User(_) => Lab::new(Some(1), seed),
         }
     }
 }
@@ -49,6 +62,24 @@ impl System {
     fn hopfield(py: Python<'_>, layers: Vec<usize>, activation: &str) -> PyResult<Self> {
         let activation = Activation::from_str(activation).or_raise(py)?;
         Ok(Self { kind: Kind::Hopfield(Hopfield::new(&layers, activation).or_raise(py)?) })
+    }
+
+    /// A system of the user's own: a `pnncore.systems.EnergySystem`.
+    #[staticmethod]
+    fn user(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self { kind: Kind::User(UserSystem::new(object)?) })
+    }
+
+    /// Checks the system in float64: for each check its name, whether it passed, and a message.
+    fn check(
+        &self,
+        py: Python<'_>,
+        params: Vec<PyReadonlyArrayDyn<'_, f64>>,
+        seed: u64,
+    ) -> PyResult<Vec<(&'static str, bool, String)>> {
+        let params = params.iter().map(|a| Ok(a.as_array().iter().copied().collect())).collect::<PyResult<Vec<_>>>()?;
+        let findings = self.run(py, || check_system(self.of::<f64>(), &params, seed))?;
+        Ok(findings.into_iter().map(|f| (f.check, f.passed, f.message)).collect())
     }
 
     /// Name and shape of every parameter, in order.
@@ -73,6 +104,7 @@ impl System {
             let mut slices = arrays.slices(py, "every parameter")?;
             match &self.kind {
                 Kind::Hopfield(net) => net.initialise(seed, gain, &mut slices),
+                Kind::User(_) => {}
             }
         });
         Ok(())

@@ -1,0 +1,129 @@
+"""Systems of one's own: an energy, and its gradients, on NumPy batches."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore import _core
+from pnncore._convert import FloatArray, as_dtype, positive_int
+from pnncore.errors import ConfigError, ShapeError
+from pnncore.systems._base import System
+
+
+class EnergySystem(System, ABC):
+    """A system given by its energy E(theta, x, s): subclass it, and all methods train it.
+
+    The steady state is the minimum of E over the states s; the core finds it by descent, with as many rows at a time as
+    a batch has samples and phases. Call `pnncore.testing.check_system` on an object: it compares everything with finite
+    differences and says in words what is wrong.
+
+    Parameters
+    ----------
+    n_in
+        The number of inputs.
+    n_states
+        The number of states, outputs included: outputs are the last `n_out` of them.
+    n_out
+        The number of outputs.
+    params
+        The initial parameters by name; copied.
+    bounds
+        The interval (lower, upper) that hidden states may take, or None.
+    bounded_outputs
+        Whether outputs are within the bounds, too.
+    dtype
+        ``"float64"``, or ``"float32"``.
+
+    Examples
+    --------
+    A linear spring network: one output pulled by two springs.
+
+    >>> import numpy as np
+    >>> class Springs(EnergySystem):
+    ...     def energy(self, params, x, s):
+    ...         return 0.5 * ((s - x) ** 2 * params["k"]).sum(axis=1)
+    ...     def state_gradient(self, params, x, s):
+    ...         return ((s - x) * params["k"]).sum(axis=1, keepdims=True)
+    ...     def param_gradient(self, params, x, s, weights):
+    ...         return {"k": 0.5 * weights @ (s - x) ** 2}
+    >>> springs = Springs(n_in=2, n_states=1, n_out=1, params={"k": np.array([1.0, 3.0])})
+    >>> float(springs.predict([[0.0, 1.0]])[0, 0].round(6))
+    0.75
+    """
+
+    def __init__(
+        self,
+        *,
+        n_in: int,
+        n_states: int,
+        n_out: int,
+        params: Mapping[str, npt.ArrayLike],
+        bounds: tuple[float, float] | None = None,
+        bounded_outputs: bool = False,
+        dtype: npt.DTypeLike = "float64",
+    ) -> None:
+        self.n_in = positive_int(n_in, "n_in")
+        self.n_states = positive_int(n_states, "n_states")
+        self._n_out = positive_int(n_out, "n_out")
+        self.n_hidden = self.n_states - self._n_out
+        if self.n_hidden < 0:
+            raise ConfigError(f"n_out = {n_out} outputs are more than the n_states = {n_states} states")
+        if bounds is not None:
+            lower, upper = (float(bound) for bound in bounds)
+            if not lower < upper:
+                raise ConfigError(f"bounds must be (lower, upper) with lower < upper, got {bounds}")
+            bounds = (lower, upper)
+        self.bounds = bounds
+        self.bounded_outputs = bool(bounded_outputs)
+        resolved = as_dtype(dtype)
+        if not params:
+            raise ConfigError("params is empty: a system without parameters cannot be trained")
+        values = {name: np.array(value, dtype=resolved, order="C") for name, value in params.items()}
+        if scalars := [name for name, value in values.items() if value.ndim == 0]:
+            raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
+        self._specs = [(name, list(value.shape)) for name, value in values.items()]
+        super().__init__(_core.System.user(self), self.n_in, resolved)
+        self.params = values
+
+    @abstractmethod
+    def energy(self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray) -> FloatArray:
+        """Return E (rows,) for inputs x (rows, n_in) and states s (rows, n_states)."""
+
+    @abstractmethod
+    def state_gradient(self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray) -> FloatArray:
+        """Return dE/ds (rows, n_states)."""
+
+    @abstractmethod
+    def param_gradient(
+        self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray, weights: FloatArray
+    ) -> dict[str, FloatArray]:
+        """Return for every parameter the sum over rows of weights[row] * dE/dtheta, in the parameter's shape."""
+
+    def _checked_energy(self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray) -> FloatArray:
+        return self._checked("energy", self.energy(params, x, s), (len(s),), np.dtype(np.float64))
+
+    def _checked_state_gradient(self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray) -> FloatArray:
+        return self._checked("state_gradient", self.state_gradient(params, x, s), s.shape, s.dtype)
+
+    def _checked_param_gradient(
+        self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray, weights: FloatArray
+    ) -> list[FloatArray]:
+        found = self.param_gradient(params, x, s, weights)
+        if set(found) != set(self.names):
+            raise ShapeError(f"param_gradient must return the parameters {self.names}, got {list(found)}")
+        return [
+            self._checked(f"param_gradient[{name!r}]", found[name], self.shapes[name], s.dtype) for name in self.names
+        ]
+
+    def _checked(self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
+        array = np.asarray(value)
+        if array.shape != shape:
+            raise ShapeError(f"{type(self).__name__}.{what} must return shape {shape}, got {array.shape}")
+        return np.ascontiguousarray(array, dtype=dtype)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
+        return f"{type(self).__name__}(n_in={self.n_in}, n_states={self.n_states}, n_out={self._n_out}; {shapes})"

@@ -1,0 +1,336 @@
+//! Conformance checks for systems: finite differences of everything, and what is wrong in words.
+
+use num_complex::Complex;
+use pnncore_kernels::philox::{Philox, Purpose};
+
+use crate::Result;
+use crate::batch::{Batch, Rows, Targets};
+use crate::lab::Lab;
+use crate::loss::Loss;
+use crate::method::{Estimator, Method, Scratch, Sign};
+use crate::params::Params;
+use crate::system::{Exact, System, residual};
+use crate::train::write_gradient;
+use crate::trial::{Boundary, Plan, Settling, Stop, Trial};
+use crate::update::LocalUpdate;
+
+/// What one check found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// What was checked.
+    pub check: &'static str,
+    /// Whether it is right.
+    pub passed: bool,
+    /// The figures, and what is wrong where something is.
+    pub message: String,
+}
+
+/// Samples, and elements per array, that are looked at.
+const SAMPLES: usize = 4;
+const ELEMENTS: usize = 24;
+/// Relative error that a derivative by differences may have.
+const TOLERANCE: f64 = 1e-5;
+
+/// Checks a system in f64 at parameters `params` (their lengths as in its specification), on random inputs in [0, 1)
+/// and random targets: derivatives against differences, rows against each other, settling, and the gradient of
+/// equilibrium propagation against differences of the loss.
+///
+/// # Errors
+/// What the system itself fails with.
+pub fn check_system(system: &dyn System<f64>, params: &[Vec<f64>], seed: u64) -> Result<Vec<Finding>> {
+    let random = Philox::new(seed, Purpose::Probe);
+    let inputs: Vec<f64> = (0..SAMPLES * system.inputs()).map(|i| random.uniform(i as u64, 0)).collect();
+    let targets: Vec<f64> = (0..SAMPLES * system.outputs()).map(|i| random.uniform(i as u64, 1)).collect();
+    let Some(exact) = system.as_exact() else {
+        let message = format!("{} gives no energies and gradients: there is nothing to check", system.name());
+        return Ok(vec![Finding { check: "abilities", passed: false, message }]);
+    };
+    let checker = Checker {
+        system: exact,
+        lab: Lab::new(Some(1), seed)?,
+        params,
+        batch: Batch {
+            x: Rows::all(&inputs, system.inputs()),
+            y: Targets::Values(Rows::all(&targets, system.outputs())),
+        },
+        random,
+    };
+    let mut findings = vec![checker.state_gradient()?, checker.rows()?];
+    findings.extend(checker.param_gradients()?);
+    findings.push(checker.hessian()?);
+    findings.extend(checker.settling()?);
+    // The last check builds on all others: it would only repeat their failures.
+    if findings.iter().all(|finding| finding.passed) {
+        findings.push(checker.equilibrium_propagation()?);
+    }
+    Ok(findings)
+}
+
+struct Checker<'a> {
+    system: &'a dyn Exact<f64>,
+    lab: Lab,
+    params: &'a [Vec<f64>],
+    batch: Batch<'a, f64>,
+    random: Philox,
+}
+
+/// In words what may be wrong where a derivative is `got` instead of `expected`.
+fn diagnose(got: f64, expected: f64) -> &'static str {
+    let ratio = got / expected;
+    let near = |x: f64| (ratio - x).abs() < 1e-3;
+    if near(-1.0) {
+        "; the sign is wrong"
+    } else if near(2.0) || near(0.5) {
+        "; off by a factor of 2: a missing 1/2, or a term counted twice"
+    } else if got == 0.0 {
+        "; the dependence is missing"
+    } else {
+        ""
+    }
+}
+
+impl Checker<'_> {
+    fn params(&self) -> Params<'_, f64> {
+        Params::shared(self.params.iter().map(Vec::as_slice))
+    }
+
+    /// Random states, away from walls.
+    fn states(&self) -> Trial<f64> {
+        let mut trial = Trial::new(self.system.layout());
+        trial.reset(SAMPLES, 1, false);
+        for r in 0..SAMPLES {
+            for l in 0..trial.layout().sizes().len() {
+                let walls = self.system.bounds().filter(|_| self.system.is_bounded(l));
+                for k in trial.layout().layer(l) {
+                    let u = self.random.uniform(k as u64, 100 + r as u32);
+                    trial.row_mut(r)[k] = match walls {
+                        Some((lo, hi)) if (hi - lo).is_finite() => lo + (hi - lo) * (0.1 + 0.8 * u),
+                        _ => 2.0 * u - 1.0,
+                    };
+                }
+            }
+        }
+        trial
+    }
+
+    /// Some places of the states of a row.
+    fn places(&self, trial: &Trial<f64>) -> Vec<usize> {
+        let all: Vec<usize> = (0..trial.layout().sizes().len()).flat_map(|l| trial.layout().layer(l)).collect();
+        let stride = all.len().div_ceil(ELEMENTS);
+        all.into_iter().step_by(stride.max(1)).collect()
+    }
+
+    fn state_gradient(&self) -> Result<Finding> {
+        let params = self.params();
+        let trial = self.states();
+        let mut gradient = vec![0.0; trial.states.len()];
+        self.system.state_gradient(&params, &self.batch, &trial, &mut gradient)?;
+        let mut worst = (0.0, String::new());
+        for k in self.places(&trial) {
+            let h = 1e-5;
+            let mut sides = [vec![0.0; SAMPLES], vec![0.0; SAMPLES]];
+            for (side, sign) in sides.iter_mut().zip([1.0, -1.0]) {
+                let mut moved = trial.clone();
+                (0..SAMPLES).for_each(|r| moved.row_mut(r)[k] += sign * h);
+                self.system.energy(&params, &self.batch, &moved, side)?;
+            }
+            for r in 0..SAMPLES {
+                let expected = (sides[0][r] - sides[1][r]) / (2.0 * h);
+                let got = gradient[r * trial.stride() + k];
+                let error = (got - expected).abs() / (1.0 + expected.abs());
+                if !(error <= worst.0) {
+                    let text = format!("at state {k} it is {got:.6e}, not {expected:.6e}{}", diagnose(got, expected));
+                    worst = (error, text);
+                }
+            }
+        }
+        Ok(judge("state_gradient is dE/ds of energy", worst, TOLERANCE))
+    }
+
+    fn rows(&self) -> Result<Finding> {
+        let params = self.params();
+        let trial = self.states();
+        let mut together = vec![0.0; SAMPLES];
+        self.system.energy(&params, &self.batch, &trial, &mut together)?;
+        let mut worst = (0.0, String::new());
+        for r in 0..SAMPLES {
+            let mut alone = Trial::new(self.system.layout());
+            alone.reset(1, 1, false);
+            alone.row_mut(0).copy_from_slice(trial.row(r));
+            let index = [r as u64];
+            let mut energy = [0.0];
+            self.system.energy(&params, &self.batch.pick(&index), &alone, &mut energy)?;
+            let error = (energy[0] - together[r]).abs() / (1.0 + together[r].abs());
+            if !(error <= worst.0) {
+                let text = format!("sample {r} has energy {} in a batch, {} alone", together[r], energy[0]);
+                worst = (error, text);
+            }
+        }
+        Ok(judge("rows do not depend on each other", worst, 1e-10))
+    }
+
+    fn param_gradients(&self) -> Result<Vec<Finding>> {
+        let trial = self.states();
+        let mut scratch_update = LocalUpdate::default();
+        let weights = [Complex::ONE];
+        let mut findings = Vec::new();
+        self.system.local_update(&self.lab, &self.params(), &self.batch, &trial, &weights, &mut scratch_update)?;
+        for (i, spec) in self.system.specs().iter().enumerate() {
+            let mut gradient = vec![0.0; spec.len()];
+            scratch_update.apply(&self.lab, &trial, i, spec, &mut gradient, 1.0);
+            let mut worst = (0.0, String::new());
+            for k in (0..spec.len()).step_by(spec.len().div_ceil(ELEMENTS).max(1)) {
+                let h = 1e-5;
+                let mut means = [0.0; 2];
+                for (mean, sign) in means.iter_mut().zip([1.0, -1.0]) {
+                    let mut moved = self.params.to_vec();
+                    moved[i][k] += sign * h;
+                    let mut energy = vec![0.0; SAMPLES];
+                    let params = Params::shared(moved.iter().map(Vec::as_slice));
+                    self.system.energy(&params, &self.batch, &trial, &mut energy)?;
+                    *mean = energy.iter().sum::<f64>() / SAMPLES as f64;
+                }
+                let (expected, got) = ((means[0] - means[1]) / (2.0 * h), gradient[k]);
+                let error = (got - expected).abs() / (1.0 + expected.abs());
+                if !(error <= worst.0) {
+                    let name = &spec.name;
+                    let why = diagnose(got, expected);
+                    worst = (error, format!("for {name}[{k}] it is {got:.6e}, not {expected:.6e}{why}"));
+                }
+            }
+            findings.push(judge("param_gradient is dE/dtheta of energy", worst, TOLERANCE));
+        }
+        Ok(findings)
+    }
+
+    fn hessian(&self) -> Result<Finding> {
+        let params = self.params();
+        let trial = self.states();
+        let probe = |group: u32| {
+            let mut v = vec![0.0; trial.states.len()];
+            for r in 0..SAMPLES {
+                for k in (0..trial.layout().sizes().len()).flat_map(|l| trial.layout().layer(l)) {
+                    v[r * trial.stride() + k] = self.random.normal(k as u64, group + r as u32);
+                }
+            }
+            v
+        };
+        let (u, v) = (probe(200), probe(300));
+        let (mut hu, mut hv, mut reference) = (vec![0.0; u.len()], vec![0.0; u.len()], vec![0.0; u.len()]);
+        self.system.hessian_product(&params, &self.batch, &trial, &u, &mut hu)?;
+        self.system.hessian_product(&params, &self.batch, &trial, &v, &mut hv)?;
+        crate::differences::hessian_product(self.system, &params, &self.batch, &trial, &v, &mut reference)?;
+        let mut worst = (0.0, String::new());
+        for r in 0..SAMPLES {
+            let span = r * trial.stride()..(r + 1) * trial.stride();
+            let dot =
+                |a: &[f64], b: &[f64]| a[span.clone()].iter().zip(&b[span.clone()]).map(|(a, b)| a * b).sum::<f64>();
+            let (uhv, vhu) = (dot(&u, &hv), dot(&v, &hu));
+            let scale = 1.0 + uhv.abs() + vhu.abs();
+            let asymmetry = (uhv - vhu).abs() / scale;
+            if !(asymmetry <= worst.0) {
+                let text =
+                    format!("u H v is {uhv:.6e}, v H u is {vhu:.6e}: state_gradient is the gradient of no energy");
+                worst = (asymmetry, text);
+            }
+            let off = (uhv - dot(&u, &reference)).abs() / scale;
+            if !(off <= worst.0) {
+                worst = (off, format!("u H v is {uhv:.6e}, differences of state_gradient say otherwise"));
+            }
+        }
+        Ok(judge("hessian_product is d2E/ds2 and symmetric", worst, 1e-4))
+    }
+
+    fn settled(&self, phases: Vec<Boundary>) -> Result<Trial<f64>> {
+        let settling = Settling { stop: Stop::Absolute(1e-9), max_sweeps: (20_000, 20_000), ..Settling::default() };
+        let plan = Plan { loss: Loss::SquaredError, phases, settling };
+        let mut trial = Trial::new(self.system.layout());
+        trial.reset(SAMPLES, plan.rows_per_sample(), false);
+        let mut workspace = self.system.workspace();
+        self.system.settle(&self.lab, &self.params(), &self.batch, &plan, &mut trial, &mut workspace)?;
+        Ok(trial)
+    }
+
+    fn settling(&self) -> Result<Vec<Finding>> {
+        let params = self.params();
+        let beta = 0.1;
+        let trial = self.settled(vec![Boundary::Nudged(beta.into())])?;
+        let mut names: Vec<&str> =
+            trial.outcomes.iter().map(|o| o.status.name()).filter(|&name| name != "converged").collect();
+        names.dedup();
+        let mut findings = vec![Finding {
+            check: "settling converges",
+            passed: names.is_empty(),
+            message: if names.is_empty() { String::new() } else { format!("some samples ended {names:?}") },
+        }];
+        let last = trial.last_phase();
+        let boundary = Boundary::Nudged(beta.into());
+        let rest = residual(self.system, &params, &self.batch, Loss::SquaredError, boundary, &last)?;
+        let rest = rest.iter().fold(0.0f64, |m, &r| pnncore_kernels::Real::max_magnitude(m, r));
+        let text = format!("the largest force at a nudged steady state is {rest:.2e}");
+        findings.push(judge("no force is left at the steady state", (rest, text), 1e-5));
+        let mut target = vec![0.0; self.system.outputs()];
+        let mut risen = (0.0, String::new());
+        for i in 0..SAMPLES {
+            self.batch.y.write(i, &mut target);
+            let loss = |r: usize| Loss::SquaredError.value(trial.outputs(r), &target);
+            let (free, nudged) = (loss(2 * i), loss(2 * i + 1));
+            if !(nudged - free <= risen.0) {
+                risen = (nudged - free, format!("sample {i}: nudging raised the loss from {free:.6} to {nudged:.6}"));
+            }
+        }
+        findings.push(judge("nudging moves outputs towards targets", risen, 1e-9));
+        Ok(findings)
+    }
+
+    /// The mean loss at the free steady state for moved parameters.
+    fn loss(&self, params: &[Vec<f64>]) -> Result<f64> {
+        let moved = Checker { params, lab: self.lab.clone(), ..*self };
+        let trial = moved.settled(Vec::new())?;
+        let mut target = vec![0.0; self.system.outputs()];
+        let losses = (0..SAMPLES).map(|i| {
+            self.batch.y.write(i, &mut target);
+            Loss::SquaredError.value(trial.outputs(i), &target)
+        });
+        Ok(losses.sum::<f64>() / SAMPLES as f64)
+    }
+
+    fn equilibrium_propagation(&self) -> Result<Finding> {
+        let settling = Settling { stop: Stop::Absolute(1e-10), max_sweeps: (20_000, 20_000), ..Settling::default() };
+        let method = Method::EquilibriumPropagation {
+            variant: Estimator::Centered,
+            beta: 1e-2,
+            sign: Sign::Positive,
+            points: 2,
+            loss: Loss::SquaredError,
+            settling,
+        };
+        let mut scratch = Scratch::new(self.system);
+        let protocol = method.protocol(self.system)?;
+        protocol.step(&self.lab, self.system, &self.params(), &self.batch, 0, &mut scratch)?;
+        let mut gradient = vec![Vec::new(); self.params.len()];
+        write_gradient(&self.lab, self.system.specs(), &mut scratch, &mut gradient);
+        let (mut along, mut size) = (0.0, 0.0);
+        let h = 1e-4;
+        let mut sides = [self.params.to_vec(), self.params.to_vec()];
+        for (i, g) in gradient.iter().enumerate() {
+            for (k, &g) in g.iter().enumerate() {
+                // Along the gradient itself, so that the slope is as large as it can be.
+                along += g * g;
+                size += g * g;
+                sides[0][i][k] += h * g;
+                sides[1][i][k] -= h * g;
+            }
+        }
+        let slope = (self.loss(&sides[0])? - self.loss(&sides[1])?) / (2.0 * h);
+        let error = if size > 0.0 { (slope - along).abs() / size } else { slope.abs() };
+        let text = format!("along its own gradient the loss has slope {slope:.6e}, not {along:.6e}");
+        Ok(judge("equilibrium propagation is the gradient of the loss", (error, text), 1e-2))
+    }
+}
+
+fn judge(check: &'static str, worst: (f64, String), tolerance: f64) -> Finding {
+    let passed = worst.0 <= tolerance;
+    let message = if passed { format!("largest error {:.1e}", worst.0) } else { worst.1 };
+    Finding { check, passed, message }
+}

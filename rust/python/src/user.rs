@@ -1,0 +1,275 @@
+//! Systems written in Python: an adapter that gives them all methods of the core.
+//!
+//! Calls happen on the calling thread alone (no thread of the pool ever attaches to Python), with the GIL taken for
+//! each experiment. An exception of the user's code travels as [`Error::Hardware`] and is raised again unchanged.
+
+use std::sync::{Mutex, PoisonError};
+
+use num_complex::Complex;
+use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
+use pnncore::batch::Batch;
+use pnncore::descent::{Landscape, settle};
+use pnncore::lab::Lab;
+use pnncore::params::{ParamSpec, Params};
+use pnncore::system::{Energetic, Exact, Settling, System, Workspace};
+use pnncore::trial::{Layout, Plan, Trial};
+use pnncore::update::{LocalUpdate, Term};
+use pnncore::{Error, Result};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::arrays::Float;
+
+/// A `pnncore.systems.EnergySystem`.
+pub(crate) struct UserSystem {
+    object: Py<PyAny>,
+    name: String,
+    inputs: usize,
+    layout: Layout,
+    specs: Vec<ParamSpec>,
+    bounds: Option<(f64, f64)>,
+    /// Whether outputs are within the bounds, too.
+    bounded_outputs: bool,
+    /// The last exception of the user's code.
+    raised: Mutex<Option<PyErr>>,
+}
+
+impl UserSystem {
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let shapes: Vec<(String, Vec<usize>)> = object.getattr("_specs")?.extract()?;
+        let hidden: usize = object.getattr("n_hidden")?.extract()?;
+        let outputs: usize = object.getattr("_n_out")?.extract()?;
+        let sizes: Vec<usize> = [hidden, outputs].into_iter().filter(|&n| n > 0).collect();
+        Ok(Self {
+            name: object.get_type().name()?.to_string(),
+            inputs: object.getattr("n_in")?.extract()?,
+            layout: Layout::new(&sizes),
+            specs: shapes.into_iter().map(|(name, shape)| ParamSpec { name, shape }).collect(),
+            bounds: object.getattr("bounds")?.extract()?,
+            bounded_outputs: object.getattr("bounded_outputs")?.extract()?,
+            // A weak reference, since the Python object holds this one.
+            object: object.py().import("weakref")?.getattr("ref")?.call1((object,))?.unbind(),
+            raised: Mutex::new(None),
+        })
+    }
+
+    /// The exception that made an experiment fail, once.
+    pub(crate) fn take_raised(&self) -> Option<PyErr> {
+        self.raised.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn fail(&self, error: PyErr) -> Error {
+        let text = format!("{}: {error}", self.name);
+        *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        Error::Hardware(text)
+    }
+
+    /// Runs `work` with the user's object, its parameters and the inputs of all rows as NumPy arrays.
+    fn call<T: Float, R>(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        phases: usize,
+        work: impl FnOnce(&Call<'_, '_, T>) -> Result<R>,
+    ) -> Result<R> {
+        Python::attach(|py| {
+            let call = self.prepare(py, params, batch, phases).map_err(|e| self.fail(e))?;
+            work(&call)
+        })
+    }
+
+    fn prepare<'py, T: Float>(
+        &self,
+        py: Python<'py>,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        phases: usize,
+    ) -> PyResult<Call<'_, 'py, T>> {
+        let arrays = PyDict::new(py);
+        for (i, spec) in self.specs.iter().enumerate() {
+            let array = PyArray1::from_slice(py, params.get(i)).reshape(spec.shape.as_slice())?;
+            arrays.set_item(&spec.name, array)?;
+        }
+        let rows = batch.len() * phases;
+        let mut inputs = Vec::with_capacity(rows * self.inputs);
+        for r in 0..rows {
+            inputs.extend_from_slice(batch.x.row(r / phases));
+        }
+        let x = PyArray1::from_vec(py, inputs).reshape([rows, self.inputs])?.into_any();
+        let object = self.object.bind(py).call0()?;
+        Ok(Call { system: self, object, params: arrays, x, scalar: std::marker::PhantomData })
+    }
+
+    fn pack<T: Float>(&self, trial: &Trial<T>, values: &[T]) -> Vec<T> {
+        let mut packed = Vec::with_capacity(trial.rows() * self.states());
+        for row in values.chunks_exact(trial.stride()) {
+            (0..self.layout.sizes().len()).for_each(|l| packed.extend_from_slice(&row[self.layout.layer(l)]));
+        }
+        packed
+    }
+
+    fn unpack<T: Float>(&self, packed: &[T], stride: usize, values: &mut [T]) {
+        for (row, packed) in values.chunks_exact_mut(stride).zip(packed.chunks_exact(self.states())) {
+            let mut from = 0;
+            for l in 0..self.layout.sizes().len() {
+                let layer = self.layout.layer(l);
+                let n = layer.len();
+                row[layer].copy_from_slice(&packed[from..from + n]);
+                from += n;
+            }
+        }
+    }
+
+    fn states(&self) -> usize {
+        self.layout.sizes().iter().sum()
+    }
+}
+
+/// The user's object with the arguments that do not change during an experiment.
+struct Call<'a, 'py, T> {
+    system: &'a UserSystem,
+    object: Bound<'py, PyAny>,
+    params: Bound<'py, PyDict>,
+    x: Bound<'py, PyAny>,
+    scalar: std::marker::PhantomData<T>,
+}
+
+impl<'py, T: Float> Call<'_, 'py, T> {
+    fn matrix(&self, trial: &Trial<T>, values: &[T]) -> PyResult<Bound<'py, PyAny>> {
+        let packed = self.system.pack(trial, values);
+        let array = PyArray1::from_vec(self.object.py(), packed);
+        Ok(array.reshape([trial.rows(), self.system.states()])?.into_any())
+    }
+
+    fn try_energy(&self, trial: &Trial<T>, energy: &mut [f64]) -> PyResult<()> {
+        let states = self.matrix(trial, &trial.states)?;
+        let found = self.object.call_method1("_checked_energy", (&self.params, &self.x, states))?;
+        energy.copy_from_slice(&found.cast::<PyArray1<f64>>()?.to_vec()?);
+        Ok(())
+    }
+
+    fn try_matrix(&self, name: &str, trial: &Trial<T>, v: Option<&[T]>, result: &mut [T]) -> PyResult<()> {
+        let states = self.matrix(trial, &trial.states)?;
+        let found = match v {
+            Some(v) => self.object.call_method1(name, (&self.params, &self.x, states, self.matrix(trial, v)?))?,
+            None => self.object.call_method1(name, (&self.params, &self.x, states))?,
+        };
+        self.system.unpack(&found.cast::<PyArrayDyn<T>>()?.to_vec()?, trial.stride(), result);
+        Ok(())
+    }
+
+    fn try_param_gradient(&self, trial: &Trial<T>, weights: Vec<T>) -> PyResult<Vec<Vec<T>>> {
+        let states = self.matrix(trial, &trial.states)?;
+        let weights = PyArray1::from_vec(self.object.py(), weights);
+        let found = self.object.call_method1("_checked_param_gradient", (&self.params, &self.x, states, weights))?;
+        let arrays: Vec<Bound<'py, PyArrayDyn<T>>> = found.extract()?;
+        arrays.iter().map(|array| Ok(array.to_vec()?)).collect()
+    }
+}
+
+impl<T: Float> Landscape<T> for Call<'_, '_, T> {
+    fn energy(&self, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
+        self.try_energy(trial, energy).map_err(|e| self.system.fail(e))
+    }
+
+    fn state_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
+        self.try_matrix("_checked_state_gradient", trial, None, gradient).map_err(|e| self.system.fail(e))
+    }
+
+    fn walls(&self, l: usize) -> Option<(T, T)> {
+        let exact: &dyn Exact<T> = self.system;
+        exact.bounds().filter(|_| exact.is_bounded(l))
+    }
+}
+
+impl<T: Float> System<T> for UserSystem {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn layout(&self) -> Layout {
+        self.layout.clone()
+    }
+
+    fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    fn as_settling(&self) -> Option<&dyn Settling<T>> {
+        Some(self)
+    }
+
+    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
+        Some(self)
+    }
+
+    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+        Some(self)
+    }
+}
+
+impl<T: Float> Settling<T> for UserSystem {
+    fn settle(
+        &self,
+        _lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        plan: &Plan,
+        trial: &mut Trial<T>,
+        _workspace: &mut Workspace,
+    ) -> Result<()> {
+        self.call(params, batch, trial.phases(), |call| settle(call, batch, plan, trial))
+    }
+}
+
+impl<T: Float> Energetic<T> for UserSystem {
+    fn local_update(
+        &self,
+        _lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        weights: &[Complex<f64>],
+        update: &mut LocalUpdate<T>,
+    ) -> Result<()> {
+        let samples = batch.len() as f64;
+        let row_weights = (0..trial.rows()).map(|r| {
+            let usable = trial.usable(r / trial.phases());
+            T::from_f64(if usable { weights[r % trial.phases()].re / samples } else { 0.0 })
+        });
+        let row_weights = row_weights.collect();
+        let sums = self.call(params, batch, trial.phases(), |call| {
+            call.try_param_gradient(trial, row_weights).map_err(|e| self.fail(e))
+        })?;
+        update.terms = sums.into_iter().map(Term::Dense).collect();
+        Ok(())
+    }
+}
+
+impl<T: Float> Exact<T> for UserSystem {
+    fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
+        self.call(params, batch, trial.phases(), |call| call.energy(trial, energy))
+    }
+
+    fn state_gradient(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        gradient: &mut [T],
+    ) -> Result<()> {
+        self.call(params, batch, trial.phases(), |call| call.state_gradient(trial, gradient))
+    }
+
+    fn bounds(&self) -> Option<(T, T)> {
+        self.bounds.map(|(lo, hi)| (T::from_f64(lo), T::from_f64(hi)))
+    }
+
+    fn is_bounded(&self, layer: usize) -> bool {
+        self.bounded_outputs || layer + 1 < self.layout.sizes().len()
+    }
+}
