@@ -1,7 +1,7 @@
 """Peers to benchmark against: equilibrium propagation on dense layered Hopfield networks in NumPy and JAX.
 
 Every shortcut is exact: the input drive is computed once per batch, pixels that are zero in a whole batch are
-left out (NumPy), both nudged phases settle side by side, products accumulate in place. Each figure printed comes
+left out (NumPy), both nudged phases settle side by side, products accumulate in place. Each figure printed is
 from a process of its own: BLAS kernels and JAX's thread count are fixed when a process starts.
 """
 
@@ -67,8 +67,8 @@ def _product(a: Array, b: Array, c: Array, alpha: float = 1.0, beta: float = 1.0
     """Prepare ``c = alpha a @ b + beta c``, in column tiles where that reaches the small-matrix kernels."""
     skinny = min(a.shape) <= 32 and a.size * 64 <= SMALL_PRODUCT < a.size * c.shape[1]
     width = SMALL_PRODUCT // a.size // 64 * 64 if skinny else c.shape[1]
-    cuts = [slice(i, i + width) for i in range(0, c.shape[1], width)]
-    return [_one_product(a, b[:, cut], c[:, cut], alpha, beta) for cut in cuts]
+    starts = range(0, c.shape[1], width)
+    return [_one_product(a, b[:, i : i + width], c[:, i : i + width], alpha, beta) for i in starts]
 
 
 def _one_product(a: Array, b: Array, c: Array, alpha: float, beta: float) -> Callable[[], object]:
@@ -170,8 +170,8 @@ class NumpyEP(_Peer):
         self._all = [_buffer(w.shape[1], m).T[: len(w) + 1] for w, m in zip(start, padded, strict=False)]
         for layer, (store, given) in enumerate(zip(self._all, start, strict=True)):
             store[slice(1, None) if layer == 0 else slice(-1)] = given
-        self._order, self._input = np.arange(self.layers[0]), _buffer(n, padded[0])
-        self._blas = ThreadpoolController()
+        self._order, self._blas = np.arange(self.layers[0]), ThreadpoolController()
+        self._input = _buffer(n, padded[0], 1.0)
         self._input_products = cache(self._prepare_products)
         self._free = free = _Phase(self._all, n, None, self.tolerance)
         self._nudged, self._copies, self._updates = [], [], []
@@ -187,8 +187,8 @@ class NumpyEP(_Peer):
                 signed, gain = phase.scratch[layer], self._gains[layer]
                 self._updates.append(partial(np.multiply, phase.state[layer][:-1], sign, signed))
                 self._updates += _product(phase.state[layer - 1], signed.T, self._all[layer], gain)
-        ends = self._nudged[0][0].state[0][:-1, :n], self._nudged[-1][0].state[0][:-1, -n:]
-        self._contrast = partial(np.subtract, *ends, free.scratch[0])
+        plus, minus = self._nudged[0][0].state[0], self._nudged[-1][0].state[0]
+        self._contrast = partial(np.subtract, plus[:-1, :n], minus[:-1, -n:], free.scratch[0])
 
     @property
     def weights(self) -> list[Array]:
@@ -205,15 +205,13 @@ class NumpyEP(_Peer):
         self._all[0][1:] = first[self._order]
         self._data = np.ones((len(x), self._input.shape[1]), np.float32)
         self._data[:, 1 : 1 + x.shape[1]] = x[:, self._order]
-        self._used = 1 + x.shape[1] - np.argmax(used[:, self._order[::-1]], axis=1)
-        self._seen = x
+        self._seen, self._used = x, 1 + x.shape[1] - np.argmax(used[:, self._order[::-1]], axis=1)
 
     def _prepare_products(self, sixteens: int) -> tuple[Calls, Calls]:
         """Drive and first update for a batch whose used pixels end here: few counts occur in an epoch."""
         top, drive, scratch = self._all[0][: 16 * sixteens], self._free.drive, self._free.scratch[0]
         pixels = self._input[:, : len(top)].T
-        update = _product(pixels, scratch.T, top, self._gains[0])
-        return _product(top.T, pixels, drive, beta=0.0), update
+        return _product(top.T, pixels, drive, beta=0.0), _product(pixels, scratch.T, top, self._gains[0])
 
     def train_epoch(self, x: Array, labels: Array, order: Array) -> None:
         if x is not self._seen:
@@ -239,7 +237,6 @@ class NumpyEP(_Peer):
 
     def predict(self, x: Array) -> Array:
         found = np.empty(len(x), np.int64)
-        self._input[:, 0] = 1
         with self._blas.limit(limits=self.threads, user_api="blas"):
             for start in range(0, len(x), self.batch):
                 part = x[start : start + self.batch]
@@ -259,9 +256,9 @@ class JaxEP(_Peer):
             raise RuntimeError(f"JAX has {os.environ['NPROC']} threads here: use a process per thread count")
         import jax
 
-        self._jax = jax
+        self._jax, scan = jax, jax.lax.scan
         self._publish([(jax.numpy.array(w), jax.numpy.zeros(w.shape[1])) for w in start])
-        self._epoch = jax.jit(self._scan, donate_argnums=0)
+        self._epoch = jax.jit(lambda p, x, y, o: scan(partial(self._step, x, y), p, o)[0], donate_argnums=0)
         self._outputs = jax.jit(lambda p, x: self._settle(p, x @ p[0][0] + p[0][1])[-1])
 
     def _publish(self, params: Any) -> None:
@@ -290,19 +287,19 @@ class JaxEP(_Peer):
             return carry[0] + 1, new, jnp.stack(moves).max()
 
         steps = self.steps_free if free is None else self.steps_nudged
-        first = free or tuple(jnp.zeros((drive.shape[0], n)) for n in self.layers[1:])
+        start = free or tuple(jnp.zeros((drive.shape[0], n)) for n in self.layers[1:])
         if self.tolerance is None:
-            return lax.fori_loop(0, steps, lambda _, s: sweep(s), first)
-        start = 0, first, jnp.float32(jnp.inf)
-        return lax.while_loop(lambda c: (c[0] < steps) & (c[2] >= self.tolerance), checked, start)[1]
+            return lax.fori_loop(0, steps, lambda _, s: sweep(s), start)
+        carry = 0, start, jnp.float32(jnp.inf)
+        return lax.while_loop(lambda c: (c[0] < steps) & (c[2] >= self.tolerance), checked, carry)[1]
 
-    def _step(self, params: Any, x: Any, labels: Any) -> Any:
-        jnp = self._jax.numpy
+    def _step(self, data: Any, labels: Any, params: Any, index: Any) -> Any:
+        jnp, x = self._jax.numpy, data[index]
         drive = x @ params[0][0] + params[0][1]
         free = self._settle(params, drive)
         twice = partial(jnp.tile, reps=(2, 1))
         sign = jnp.repeat(jnp.array([1.0, -1.0]), self.batch)[:, None]
-        wanted = twice(self._jax.nn.one_hot(labels, self.layers[-1]))
+        wanted = twice(self._jax.nn.one_hot(labels[index], self.layers[-1]))
         ends = self._settle(params, twice(drive), tuple(map(twice, free)), self.beta * sign, wanted)
         updated = []
         for layer, ((w, b), gain) in enumerate(zip(params, self._gains, strict=True)):
@@ -310,10 +307,7 @@ class JaxEP(_Peer):
             contrast = signed[: self.batch] + signed[self.batch :]
             change = ends[layer - 1].T @ signed if layer else x.T @ contrast
             updated.append((w + change, b + contrast.sum(0)))
-        return updated
-
-    def _scan(self, params: Any, x: Any, labels: Any, batches: Any) -> Any:
-        return self._jax.lax.scan(lambda p, i: (self._step(p, x[i], labels[i]), None), params, batches)[0]
+        return updated, None
 
     def train_epoch(self, x: Array, labels: Array, order: Array) -> None:
         if x is not self._seen:
@@ -330,8 +324,7 @@ BACKENDS: dict[str, Any] = {"numpy": NumpyEP, "jax": JaxEP}
 
 def load(inputs: int) -> tuple[Array, Array, str]:
     """MNIST's training set where it is at hand and fits, else noise as sparse as MNIST."""
-    beside = Path(__file__).resolve().parents[2] / "shared/data"
-    folder = Path(os.environ.get("PNNCORE_DATA", beside)) / "mnist"
+    folder = Path(os.environ.get("PNNCORE_DATA", Path(__file__).parents[2] / "shared/data"), "mnist")
     if inputs == 784 and folder.is_dir():
         files = (folder / f"train-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1"))
         pixels, labels = (np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8) for file in files)
@@ -368,10 +361,7 @@ def _work(backend: str, threads: int, case: Sequence[Any], tolerance: float | No
     )  # fmt: skip
     order = np.random.default_rng(1).permutation(len(x))[:samples]
     seconds = timeit.repeat(partial(peer.train_epoch, x, labels, order), number=1, repeat=5)
-    return {
-        "samples_per_s": round(samples / min(seconds[1:])),
-        "data": data,
-    }  # the first prepared and compiled
+    return {"samples_per_s": round(samples / min(seconds[1:])), "data": data}  # the first epoch compiles
 
 
 def best_threads(backend: str, case: Sequence[Any], tolerance: float | None = None) -> tuple[int, Any]:
@@ -400,10 +390,8 @@ def main() -> None:
     for row in rows:
         layers, batch, *steps, _ = row["case"]
         name = f"{'-'.join(map(str, layers))} batch {batch} {steps} {row['backend']}"
-        one, two = row["by_threads"].values()
-        print(
-            f"{name:44}{one['samples_per_s']:8} samples/s on 1, {two['samples_per_s']:8} on 2; {one['data']}"
-        )
+        (one, data), (two, _) = (found.values() for found in row["by_threads"].values())
+        print(f"{name:44}{one:8} samples/s on 1 thread, {two:8} on 2; {data}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pnncore as pnn
 
 ACTIVATIONS = ("hard-sigmoid", "tanh", "logistic")
 LOSSES = ("squared-error", "cross-entropy")
+TIGHT = pnn.Settling(tolerance=1e-13, max_sweeps=20_000)
 
 
 def one_hot(y, n):
@@ -133,7 +134,9 @@ class Reference:
         return s
 
     def clearance(self, x, s):
-        """Return how far the nearest hard-sigmoid unit is from the edge of a wall: no corner within this distance."""
+        """Return how far the nearest hidden unit is from the edge of a wall: no corner within this distance."""
+        if self.depth == 1:
+            return np.inf
         drives = np.concatenate([self.drive(l, x, s) for l in range(self.depth - 1)], axis=1)
         return np.minimum(np.abs(drives), np.abs(drives - 1)).min()
 
@@ -162,7 +165,7 @@ def clear_net(layers, activation, samples=3, margin=0.02):
     for seed in range(200):
         net = make_net(layers, activation, seed=seed)
         x, _ = make_batch(net, samples, seed)
-        states = net.settle(x, settling=pnn.Settling(tolerance=1e-13)).states
+        states = net.settle(x, settling=TIGHT).states
         reference = Reference(net)
         if activation != "hard-sigmoid" or reference.clearance(x, states) > margin:
             return net, x

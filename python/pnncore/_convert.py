@@ -1,5 +1,7 @@
 """What users pass, as the arrays that the core borrows."""
 
+import math
+import numbers
 import os
 from typing import Any, TypeAlias
 
@@ -17,7 +19,8 @@ _DTYPES = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Return float32 or float64; `ConfigError` for anything else."""
     try:
-        resolved = np.dtype(dtype)
+        # NumPy reads None as float64.
+        resolved = np.dtype(object if dtype is None else dtype)
     except TypeError:
         resolved = np.dtype(object)
     if resolved not in _DTYPES.values():
@@ -46,10 +49,19 @@ def as_threads(threads: int | None) -> int | None:
 
 
 def positive_int(value: Any, name: str) -> int:
-    """Return a positive integer; `ConfigError` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+    """Return a positive integer of 32 bits; `ConfigError` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value < 2**32:
         raise ConfigError(f"{name} must be a positive integer, got {value!r}")
     return int(value)
+
+
+def number(value: Any, name: str, *, positive: bool = False) -> float:
+    """Return a finite number; `ConfigError` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, got {value!r}")
+    if positive and not value > 0:
+        raise ConfigError(f"{name} must be a positive number, got {value!r}")
+    return float(value)
 
 
 def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> FloatArray:
@@ -62,7 +74,10 @@ def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> Float
 
 def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str = "y") -> FloatArray:
     """Return labels as int64 (samples,), or targets as a (samples, n_out) array of the system's dtype."""
-    array = np.asarray(y)
+    try:
+        array = np.asarray(y)
+    except ValueError:
+        array = np.asarray(None)
     if array.dtype == object:
         raise DataError(f"{name} must be integer labels or an array of targets, got ragged or mixed values")
     if array.ndim == 1 and array.dtype.kind in "iu":
@@ -91,7 +106,7 @@ def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> Float
             raise ConfigError(
                 f"{name} is {value.dtype}, but the system computes in {dtype}; convert it once with "
                 f"{name}.astype(numpy.{dtype}), or make the system with dtype={str(value.dtype)!r}"
-                if value.dtype.kind == "f"
+                if value.dtype in _DTYPES.values()
                 else f"{name} must be {dtype}, got {value.dtype}; convert and scale it once, before training"
             )
         array = value
@@ -102,7 +117,7 @@ def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> Float
             raise DataError(f"{name} must be an array of numbers: {error}") from None
     if array.ndim != 2 or array.shape[1] != width:
         raise ShapeError(f"{name} must have shape (samples, {width}), got {array.shape}")
-    array = np.ascontiguousarray(array)
+    array = np.require(array, requirements=["C", "ALIGNED"])
     # The sum is finite unless an element is not, or the sum overflows: only then look at every element.
     if not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]

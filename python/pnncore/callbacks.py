@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pnncore._convert import FloatArray, positive_int
+from pnncore._convert import FloatArray, number, positive_int
 from pnncore.errors import ConfigError
+from pnncore.history import History
 
 if TYPE_CHECKING:
     from pnncore.trainer import Trainer
@@ -63,9 +64,11 @@ class EarlyStopping(Callback):
         restore: bool = True,
     ) -> None:
         self.patience = positive_int(patience, "patience")
+        if quantity not in History.KEYS:
+            raise ConfigError(f"quantity must be one of {', '.join(History.KEYS)}; got {quantity!r}")
         self.quantity = quantity
         self.minimise = minimise
-        self.margin = margin
+        self.margin = number(margin, "margin")
         self.restore = restore
         self.best = np.inf
         self.waited = 0
@@ -113,11 +116,9 @@ class Checkpoint(Callback):
     def __init__(self, path: str | Path, *, epochs: int | None = 1, minutes: float | None = None) -> None:
         if epochs is None and minutes is None:
             raise ConfigError("give epochs, minutes, or both")
-        if minutes is not None and not minutes > 0:
-            raise ConfigError(f"minutes must be positive, got {minutes}")
         self.path = Path(path)
         self.epochs = positive_int(epochs, "epochs") if epochs is not None else None
-        self.minutes = minutes
+        self.minutes = number(minutes, "minutes", positive=True) if minutes is not None else None
         self._saved = time.monotonic()
 
     def on_start(self, trainer: "Trainer") -> None:

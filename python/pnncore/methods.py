@@ -7,10 +7,12 @@ training would use.
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import numpy as np
 
 from pnncore import _core
-from pnncore._convert import FloatArray, Seed, as_seed, as_threads
+from pnncore._convert import FloatArray, Seed, as_seed, as_threads, number, positive_int
 from pnncore.errors import ConfigError
 from pnncore.settling import Settling
 
@@ -41,14 +43,15 @@ class Method:
         """Validate at once: `ConfigError` names the setting."""
         if not isinstance(self.settling, Settling):
             raise ConfigError(f"settling must be a pnncore.Settling, got {self.settling!r}")
-        if self.loss not in ("squared-error", "cross-entropy"):
-            raise ConfigError(f'loss must be "squared-error" or "cross-entropy", got {self.loss!r}')
         for setting in dataclasses.fields(self):
-            value = getattr(self, setting.name)
-            if setting.type in (float, "float") and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ConfigError(f"{setting.name} must be a number, got {value!r}")
-            if setting.type in (int, "int") and (isinstance(value, bool) or not isinstance(value, int)):
-                raise ConfigError(f"{setting.name} must be an integer, got {value!r}")
+            name, value = setting.name, getattr(self, setting.name)
+            if get_origin(setting.type) is Literal and value not in get_args(setting.type):
+                names = ", ".join(f'"{choice}"' for choice in get_args(setting.type))
+                raise ConfigError(f"{name} must be one of {names}; got {value!r}")
+            if setting.type is float:
+                object.__setattr__(self, name, number(value, name))
+            if setting.type is int:
+                object.__setattr__(self, name, positive_int(value, name))
         _core.check_method(self.to_json())
 
     def to_config(self) -> dict[str, Any]:
@@ -83,6 +86,8 @@ class Method:
         CapabilityError
             If the system lacks what the method needs; the message lists the methods that train it.
         """
+        if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**64:
+            raise ConfigError(f"step must be an integer in 0..2**64, got {step!r}")
         x, y = system.as_batch(x, y)
         gradient, _ = _core.gradient(
             system.core, system.arrays(), x, y, self.to_json(), as_seed(seed), step, as_threads(threads)

@@ -2,11 +2,13 @@
 
 import json
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from pnncore import _core
+from pnncore._convert import number, positive_int
 from pnncore.errors import ConfigError
 
 __all__ = ["SGD", "Adam", "CosineDecay", "ExponentialDecay", "Optimizer", "Schedule", "StepDecay", "from_config"]
@@ -23,11 +25,20 @@ class Schedule(Protocol):
         ...
 
 
+def _check_factor(value: float, name: str) -> None:
+    if number(value, name) < 0:
+        raise ConfigError(f"{name} must be at least 0, got {value!r}")
+
+
 @dataclass(frozen=True)
 class ExponentialDecay:
     """Rates times ``gamma ** epoch``."""
 
     gamma: float
+
+    def __post_init__(self) -> None:
+        """Validate at once."""
+        _check_factor(self.gamma, "gamma")
 
     def factor(self, epoch: int) -> float:
         """Return the factor of an epoch."""
@@ -41,6 +52,11 @@ class StepDecay:
     every: int
     gamma: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Validate at once."""
+        positive_int(self.every, "every")
+        _check_factor(self.gamma, "gamma")
+
     def factor(self, epoch: int) -> float:
         """Return the factor of an epoch."""
         return float(self.gamma ** (epoch // self.every))
@@ -52,6 +68,11 @@ class CosineDecay:
 
     epochs: int
     floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate at once."""
+        positive_int(self.epochs, "epochs")
+        _check_factor(self.floor, "floor")
 
     def factor(self, epoch: int) -> float:
         """Return the factor of an epoch."""
@@ -77,17 +98,17 @@ class Optimizer:
     def __init__(self, rate: Rate, *, schedule: Schedule | None = None) -> None:
         values: list[float]
         if isinstance(rate, Mapping):
-            self.rate: Rate = {str(name): float(value) for name, value in rate.items()}
+            self.rate: Rate = {str(name): number(value, f"rate of {name}") for name, value in rate.items()}
             values = list(self.rate.values())
         elif isinstance(rate, Sequence) and not isinstance(rate, str):
-            self.rate = [float(value) for value in rate]
+            self.rate = [number(value, "every rate") for value in rate]
             values = self.rate
-        elif isinstance(rate, int | float) and not isinstance(rate, bool):
-            self.rate = float(rate)
+        elif isinstance(rate, numbers.Real) and not isinstance(rate, bool):
+            self.rate = number(rate, "rate")
             values = [self.rate]
         else:
             raise ConfigError(f"rate must be a number, a sequence per layer or a mapping by parameter, got {rate!r}")
-        if not values or not all(math.isfinite(value) and value >= 0 for value in values):
+        if not values or min(values) < 0:
             raise ConfigError(f"rates must be finite and at least 0, got {rate!r}")
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ConfigError(f"schedule needs a method factor(epoch), got {schedule!r}")
@@ -152,8 +173,8 @@ class SGD(Optimizer):
     def __init__(
         self, rate: Rate, *, momentum: float = 0.0, weight_decay: float = 0.0, schedule: Schedule | None = None
     ) -> None:
-        self.momentum = momentum
-        self.weight_decay = weight_decay
+        self.momentum = number(momentum, "momentum")
+        self.weight_decay = number(weight_decay, "weight_decay")
         super().__init__(rate, schedule=schedule)
 
     def settings(self) -> dict[str, Any]:
@@ -189,9 +210,11 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         schedule: Schedule | None = None,
     ) -> None:
-        self.betas = betas
-        self.epsilon = epsilon
-        self.weight_decay = weight_decay
+        if not isinstance(betas, list | tuple) or len(betas) != 2:
+            raise ConfigError(f"betas must be a pair of numbers, got {betas!r}")
+        self.betas = (number(betas[0], "beta1"), number(betas[1], "beta2"))
+        self.epsilon = number(epsilon, "epsilon")
+        self.weight_decay = number(weight_decay, "weight_decay")
         super().__init__(rate, schedule=schedule)
 
     def settings(self) -> dict[str, Any]:

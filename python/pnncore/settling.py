@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import FloatArray
+from pnncore._convert import FloatArray, number
 from pnncore.errors import ConfigError
 
 
@@ -74,10 +74,14 @@ class Settling:
             value = getattr(self, name)
             if value is None:
                 continue
-            pair = (value, value) if isinstance(value, int) else tuple(value)
-            if len(pair) != 2 or not all(type(n) is int and n >= 1 for n in pair):
+            pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
+            if len(pair) != 2 or not all(type(n) is int and 1 <= n < 2**32 for n in pair):
                 raise ConfigError(f"{name} must be a positive integer or a pair (free, nudged), got {value!r}")
-            object.__setattr__(self, name, value if isinstance(value, int) else pair)
+            object.__setattr__(self, name, pair)
+        for name in ("tolerance", "relative_tolerance"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, number(value, name, positive=True))
 
     def to_config(self) -> dict[str, Any]:
         """Return the settings as the core reads them."""

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,11 @@ class Trainer:
         ):
             if not isinstance(value, kind):
                 raise ConfigError(f"{name} must be a pnncore {kind.__name__}, got {value!r}")
+        if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+            raise ConfigError(f"callbacks must be a list of pnncore.Callback objects, got {callbacks!r}")
+        callbacks = list(callbacks)
         if any(not isinstance(callback, Callback) for callback in callbacks):
-            raise ConfigError(f"callbacks must be pnncore.Callback objects, got {list(callbacks)!r}")
+            raise ConfigError(f"callbacks must be pnncore.Callback objects, got {callbacks!r}")
         _core.check_pair(system.core, str(system.dtype), method.to_json())
         optimizer.rates(system.names, 0)
         self.system = system
@@ -91,7 +94,7 @@ class Trainer:
         self.batch_size = positive_int(batch_size, "batch_size")
         self.seed = as_seed(seed)
         self.threads = as_threads(threads)
-        self.callbacks = list(callbacks)
+        self.callbacks = callbacks
         self.progress = progress
         self.epoch = 0
         self.step = 0
@@ -141,9 +144,17 @@ class Trainer:
         epochs = positive_int(epochs, "epochs")
         x, y = self.system.as_batch(x, y)
         if validation is not None:
+            if not isinstance(validation, tuple | list) or len(validation) != 2:
+                raise ConfigError("validation must be a pair (inputs, targets)")
             validation = self.system.as_batch(*validation)
+        for name, array in zip(self.system.names, self.system.arrays(), strict=True):
+            if not array.flags.writeable:
+                raise ConfigError(f"parameter {name} is read-only; training changes it in place: make it writable")
+            if np.may_share_memory(x, array) or np.may_share_memory(y, array):
+                raise ConfigError(f"the data share memory with parameter {name}, which training changes; pass a copy")
         steps = -(-len(x) // self.batch_size)
-        if self.step >= steps:
+        # A checkpoint made after the last step of an epoch has all its steps: only its end is missing.
+        if self.step > steps:
             raise ShapeError(f"the epoch under way is at step {self.step}, but these data make {steps} steps")
         line = ProgressLine(epochs * steps, enabled=self.progress)
         last = self.epoch + epochs
@@ -347,7 +358,8 @@ class Trainer:
                     raise CheckpointError(
                         f"{path} holds {got} for {name}, but the system needs {array.dtype} {array.shape}"
                     )
-                array[...] = saved
+            for name, array in targets.items():
+                array[...] = tensors[name]
             trainer.history = History.from_tensors(
                 {name.removeprefix("history/"): array for name, array in tensors.items() if name.startswith("history/")}
             )

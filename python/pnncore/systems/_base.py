@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import FloatArray, as_dtype, as_inputs, as_targets, as_threads
+from pnncore._convert import FloatArray, as_dtype, as_inputs, as_targets, as_threads, number
 from pnncore.errors import CapabilityError, ConfigError, SettlingWarning, ShapeError
 from pnncore.settling import Settled, Settling, Status
 
@@ -112,8 +112,7 @@ class System:
         """
         if (y is None) != (beta is None):
             raise ConfigError("y and beta go together: both for a nudged phase, none for the free one")
-        if beta is not None and not np.isfinite(beta):
-            raise ConfigError(f"beta must be finite, got {beta}")
+        beta = None if beta is None else number(beta, "beta")
         x = as_inputs(x, self.n_in, self.dtype)
         if y is not None:
             y = as_targets(y, len(x), self.n_out, self.dtype)
@@ -164,5 +163,9 @@ def _name(loss: str) -> str:
 
 
 def _json(settling: Settling | None) -> str:
-    return (settling if settling is not None else Settling()).to_json()
+    if settling is None:
+        return Settling().to_json()
+    if not isinstance(settling, Settling):
+        raise ConfigError(f"settling must be a pnncore.Settling, got {settling!r}")
+    return settling.to_json()
 

@@ -100,13 +100,9 @@ impl Checker<'_> {
         trial.reset(SAMPLES, 1, false);
         for r in 0..SAMPLES {
             for l in 0..trial.layout().sizes().len() {
-                let walls = self.system.bounds().filter(|_| self.system.is_bounded(l));
+                let (lo, hi) = self.system.domain(l);
                 for k in trial.layout().layer(l) {
-                    let u = self.random.uniform(k as u64, 100 + r as u32);
-                    trial.row_mut(r)[k] = match walls {
-                        Some((lo, hi)) if (hi - lo).is_finite() => lo + (hi - lo) * (0.1 + 0.8 * u),
-                        _ => 2.0 * u - 1.0,
-                    };
+                    trial.row_mut(r)[k] = lo + (hi - lo) * (0.1 + 0.8 * self.random.uniform(k as u64, 100 + r as u32));
                 }
             }
         }
@@ -125,7 +121,7 @@ impl Checker<'_> {
         let trial = self.states();
         let mut gradient = vec![0.0; trial.states.len()];
         self.system.state_gradient(&params, &self.batch, &trial, &mut gradient)?;
-        let mut worst = (0.0, String::new());
+        let mut worst = Worst::default();
         for k in self.places(&trial) {
             let h = 1e-5;
             let mut sides = [vec![0.0; SAMPLES], vec![0.0; SAMPLES]];
@@ -138,10 +134,9 @@ impl Checker<'_> {
                 let expected = (sides[0][r] - sides[1][r]) / (2.0 * h);
                 let got = gradient[r * trial.stride() + k];
                 let error = (got - expected).abs() / (1.0 + expected.abs());
-                if !(error <= worst.0) {
-                    let text = format!("at state {k} it is {got:.6e}, not {expected:.6e}{}", diagnose(got, expected));
-                    worst = (error, text);
-                }
+                worst.see(error, || {
+                    format!("at state {k} it is {got:.6e}, not {expected:.6e}{}", diagnose(got, expected))
+                });
             }
         }
         Ok(judge("state_gradient is dE/ds of energy", worst, TOLERANCE))
@@ -152,19 +147,16 @@ impl Checker<'_> {
         let trial = self.states();
         let mut together = vec![0.0; SAMPLES];
         self.system.energy(&params, &self.batch, &trial, &mut together)?;
-        let mut worst = (0.0, String::new());
-        for r in 0..SAMPLES {
+        let mut worst = Worst::default();
+        for (r, &together) in together.iter().enumerate() {
             let mut alone = Trial::new(self.system.layout());
             alone.reset(1, 1, false);
             alone.row_mut(0).copy_from_slice(trial.row(r));
             let index = [r as u64];
             let mut energy = [0.0];
             self.system.energy(&params, &self.batch.pick(&index), &alone, &mut energy)?;
-            let error = (energy[0] - together[r]).abs() / (1.0 + together[r].abs());
-            if !(error <= worst.0) {
-                let text = format!("sample {r} has energy {} in a batch, {} alone", together[r], energy[0]);
-                worst = (error, text);
-            }
+            let error = (energy[0] - together).abs() / (1.0 + together.abs());
+            worst.see(error, || format!("sample {r} has energy {together} in a batch, {} alone", energy[0]));
         }
         Ok(judge("rows do not depend on each other", worst, 1e-10))
     }
@@ -178,7 +170,7 @@ impl Checker<'_> {
         for (i, spec) in self.system.specs().iter().enumerate() {
             let mut gradient = vec![0.0; spec.len()];
             scratch_update.apply(&self.lab, &trial, i, spec, &mut gradient, 1.0);
-            let mut worst = (0.0, String::new());
+            let mut worst = Worst::default();
             for k in (0..spec.len()).step_by(spec.len().div_ceil(ELEMENTS).max(1)) {
                 let h = 1e-5;
                 let mut means = [0.0; 2];
@@ -192,11 +184,8 @@ impl Checker<'_> {
                 }
                 let (expected, got) = ((means[0] - means[1]) / (2.0 * h), gradient[k]);
                 let error = (got - expected).abs() / (1.0 + expected.abs());
-                if !(error <= worst.0) {
-                    let name = &spec.name;
-                    let why = diagnose(got, expected);
-                    worst = (error, format!("for {name}[{k}] it is {got:.6e}, not {expected:.6e}{why}"));
-                }
+                let (name, why) = (&spec.name, diagnose(got, expected));
+                worst.see(error, || format!("for {name}[{k}] it is {got:.6e}, not {expected:.6e}{why}"));
             }
             findings.push(judge("param_gradient is dE/dtheta of energy", worst, TOLERANCE));
         }
@@ -220,7 +209,7 @@ impl Checker<'_> {
         self.system.hessian_product(&params, &self.batch, &trial, &u, &mut hu)?;
         self.system.hessian_product(&params, &self.batch, &trial, &v, &mut hv)?;
         crate::differences::hessian_product(self.system, &params, &self.batch, &trial, &v, &mut reference)?;
-        let mut worst = (0.0, String::new());
+        let mut worst = Worst::default();
         for r in 0..SAMPLES {
             let span = r * trial.stride()..(r + 1) * trial.stride();
             let dot =
@@ -228,15 +217,11 @@ impl Checker<'_> {
             let (uhv, vhu) = (dot(&u, &hv), dot(&v, &hu));
             let scale = 1.0 + uhv.abs() + vhu.abs();
             let asymmetry = (uhv - vhu).abs() / scale;
-            if !(asymmetry <= worst.0) {
-                let text =
-                    format!("u H v is {uhv:.6e}, v H u is {vhu:.6e}: state_gradient is the gradient of no energy");
-                worst = (asymmetry, text);
-            }
+            worst.see(asymmetry, || {
+                format!("u H v is {uhv:.6e}, v H u is {vhu:.6e}: state_gradient is the gradient of no energy")
+            });
             let off = (uhv - dot(&u, &reference)).abs() / scale;
-            if !(off <= worst.0) {
-                worst = (off, format!("u H v is {uhv:.6e}, differences of state_gradient say otherwise"));
-            }
+            worst.see(off, || format!("u H v is {uhv:.6e}, differences of state_gradient say otherwise"));
         }
         Ok(judge("hessian_product is d2E/ds2 and symmetric", worst, 1e-4))
     }
@@ -268,16 +253,14 @@ impl Checker<'_> {
         let rest = residual(self.system, &params, &self.batch, Loss::SquaredError, boundary, &last)?;
         let rest = rest.iter().fold(0.0f64, |m, &r| pnncore_kernels::Real::max_magnitude(m, r));
         let text = format!("the largest force at a nudged steady state is {rest:.2e}");
-        findings.push(judge("no force is left at the steady state", (rest, text), 1e-5));
+        findings.push(judge("no force is left at the steady state", Worst { error: rest, text }, 1e-5));
         let mut target = vec![0.0; self.system.outputs()];
-        let mut risen = (0.0, String::new());
+        let mut risen = Worst::default();
         for i in 0..SAMPLES {
             self.batch.y.write(i, &mut target);
             let loss = |r: usize| Loss::SquaredError.value(trial.outputs(r), &target);
             let (free, nudged) = (loss(2 * i), loss(2 * i + 1));
-            if !(nudged - free <= risen.0) {
-                risen = (nudged - free, format!("sample {i}: nudging raised the loss from {free:.6} to {nudged:.6}"));
-            }
+            risen.see(nudged - free, || format!("sample {i}: nudging raised the loss from {free:.6} to {nudged:.6}"));
         }
         findings.push(judge("nudging moves outputs towards targets", risen, 1e-9));
         Ok(findings)
@@ -325,12 +308,28 @@ impl Checker<'_> {
         let slope = (self.loss(&sides[0])? - self.loss(&sides[1])?) / (2.0 * h);
         let error = if size > 0.0 { (slope - along).abs() / size } else { slope.abs() };
         let text = format!("along its own gradient the loss has slope {slope:.6e}, not {along:.6e}");
-        Ok(judge("equilibrium propagation is the gradient of the loss", (error, text), 1e-2))
+        Ok(judge("equilibrium propagation is the gradient of the loss", Worst { error, text }, 1e-2))
     }
 }
 
-fn judge(check: &'static str, worst: (f64, String), tolerance: f64) -> Finding {
-    let passed = worst.0 <= tolerance;
-    let message = if passed { format!("largest error {:.1e}", worst.0) } else { worst.1 };
+/// The largest error that was seen, and what it means.
+#[derive(Default)]
+struct Worst {
+    error: f64,
+    text: String,
+}
+
+impl Worst {
+    /// Keeps an error that is larger than those before, or NaN.
+    fn see(&mut self, error: f64, text: impl FnOnce() -> String) {
+        if error > self.error || (error.is_nan() && !self.error.is_nan()) {
+            *self = Self { error, text: text() };
+        }
+    }
+}
+
+fn judge(check: &'static str, worst: Worst, tolerance: f64) -> Finding {
+    let passed = worst.error <= tolerance;
+    let message = if passed { format!("largest error {:.1e}", worst.error) } else { worst.text };
     Finding { check, passed, message }
 }

@@ -281,7 +281,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         // Long and short Barzilai-Borwein steps take turns; along negative curvature the step grows.
         let long = if sf > 0.0 { ss / sf } else { 4.0 * taken };
         let short = if sf > 0.0 { sf / ff } else { 4.0 * taken };
-        walk.step = (if walk.accepted % 2 == 0 { long } else { short }).clamp(STEPS.0, STEPS.1);
+        walk.step = (if walk.accepted.is_multiple_of(2) { long } else { short }).clamp(STEPS.0, STEPS.1);
         if ss == 0.0 {
             walk.step = taken;
         }

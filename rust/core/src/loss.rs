@@ -111,8 +111,8 @@ impl Loss {
                         change = change.max((new - o.to_f64()).abs());
                         *o = T::from_f64(new);
                     }
-                    // Also true for NaN, which only spreads further.
-                    if !(change > tolerance) {
+                    // NaN only spreads further.
+                    if change <= tolerance || change.is_nan() {
                         break;
                     }
                 }
@@ -155,7 +155,7 @@ impl Loss {
                         change = change.max((new - z[i]).norm());
                         z[i] = new;
                     }
-                    if !(change > tolerance) {
+                    if change <= tolerance || change.is_nan() {
                         break;
                     }
                 }

@@ -189,7 +189,7 @@ impl<T: Real> Default for Panel<T> {
 const PANEL_BYTES: usize = 32 * 1024;
 
 /// Mean number of uses of a panel row from which packing pays.
-const PACK_FROM: usize = 8;
+const PACK_FROM: usize = 2;
 
 /// A dense row-major matrix: its elements, and the distance between its rows.
 #[derive(Debug, Clone, Copy)]
@@ -284,24 +284,22 @@ struct Task<'a, T> {
     stride: usize,
 }
 
-/// sums += the entries `from..to` times the rows at `base`, `stride` apart; row k lies at `base + (k - k0) stride`.
+/// sums += entry `e` times its row of m; row k lies at `base + (k - k0) stride`.
 #[inline(always)]
-unsafe fn add_entries<V: Vector, const N: usize>(
+unsafe fn add_entry<V: Vector, const N: usize>(
     sums: &mut [V; N],
     task: &Task<'_, V::Scalar>,
-    span: std::ops::Range<usize>,
+    e: usize,
     base: *const V::Scalar,
     stride: usize,
     k0: usize,
 ) {
-    for e in span {
-        // SAFETY: `e` is an entry; its column is a row of m, with N vectors at `base`.
-        unsafe {
-            let v = V::splat(*task.value.get_unchecked(e));
-            let row = base.add((*task.index.get_unchecked(e) as usize - k0) * stride);
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = v.mul_add(V::load(row.add(i * V::LANES)), *sum);
-            }
+    // SAFETY: the caller vouches that `e` is an entry, and that its column is a row of m with N vectors at `base`.
+    unsafe {
+        let v = V::splat(*task.value.get_unchecked(e));
+        let row = base.add((*task.index.get_unchecked(e) as usize - k0) * stride);
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = v.mul_add(V::load(row.add(i * V::LANES)), *sum);
         }
     }
 }
@@ -328,7 +326,9 @@ unsafe fn direct_panel<V: Vector, const N: usize>(task: &Task<'_, V::Scalar>, co
             let y = task.y.add(i * task.stride + col);
             let mut sums = load_row::<V, N>(y);
             let base = task.m.data.as_ptr().add(col);
-            add_entries(&mut sums, task, span[0] as usize..span[1] as usize, base, task.m.stride, 0);
+            for e in span[0] as usize..span[1] as usize {
+                add_entry(&mut sums, task, e, base, task.m.stride, 0);
+            }
             store_row(sums, y);
         }
     }
@@ -356,23 +356,22 @@ unsafe fn packed_panel<V: Vector, const N: usize>(
             }
         }
         for i in 0..rows {
-            let from = panel.cursors[i] as usize;
+            let mut e = panel.cursors[i] as usize;
             let end = task.starts[i + 1] as usize;
-            let mut to = from;
-            // SAFETY: as in `direct_panel`, with the rows k0..k1 in the buffer.
+            // SAFETY: as in `direct_panel`, with the rows k0..k1 in the buffer; `e` is an entry of row i.
             unsafe {
-                while to < end && (*task.index.get_unchecked(to) as usize) < k1 {
-                    to += 1;
-                }
-                if to == from {
+                if e == end || *task.index.get_unchecked(e) as usize >= k1 {
                     continue;
                 }
                 let y = task.y.add(i * task.stride + col);
                 let mut sums = load_row::<V, N>(y);
-                add_entries(&mut sums, task, from..to, packed, width, k0);
+                while e < end && (*task.index.get_unchecked(e) as usize) < k1 {
+                    add_entry(&mut sums, task, e, packed, width, k0);
+                    e += 1;
+                }
                 store_row(sums, y);
             }
-            panel.cursors[i] = to as u32;
+            panel.cursors[i] = e as u32;
         }
     }
 }

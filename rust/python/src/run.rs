@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, ToPyArray};
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pnncore::Error;
-use pnncore::kernels::Level;
 use pnncore::kernels::philox::{Philox, Purpose};
+use pnncore::kernels::{Level, Real};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
 use pnncore::method::{METHODS, Method, Scratch};
@@ -236,7 +236,7 @@ pub(crate) fn gradient<'py>(
     seed: u64,
     step: u64,
     threads: Option<usize>,
-) -> PyResult<(Vec<Bound<'py, PyArrayDyn<f64>>>, Bound<'py, PyDict>)> {
+) -> PyResult<(Vec<Bound<'py, PyAny>>, Bound<'py, PyDict>)> {
     let method: Method = parse(py, "method", method)?;
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
@@ -259,8 +259,8 @@ pub(crate) fn gradient<'py>(
             })
         })?;
         let arrays = core.specs().iter().zip(&gradient).map(|(spec, values)| {
-            let wide: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
-            wide.to_pyarray(py).reshape(spec.shape.as_slice()).map(|a| a.to_dyn().clone())
+            let wide: Vec<f64> = values.iter().map(|&v| v.to_f64()).collect();
+            PyArray1::from_vec(py, wide).reshape(spec.shape.as_slice()).map(Bound::into_any)
         });
         Ok((arrays.collect::<PyResult<_>>()?, progress_dict(py, &progress)?))
     })

@@ -135,6 +135,14 @@ pub trait Exact<T: Real>: Energetic<T> {
         true
     }
 
+    /// An interval of states of layer `l` in which the energy is smooth: where checks look at it.
+    fn domain(&self, l: usize) -> (f64, f64) {
+        match self.bounds().filter(|_| self.is_bounded(l)) {
+            Some((lo, hi)) if (hi - lo).is_finite() => (lo.to_f64(), hi.to_f64()),
+            _ => (-1.0, 1.0),
+        }
+    }
+
     /// Writes d2E/ds2 v of every row. Units at a wall are the caller's to freeze.
     ///
     /// The default takes central differences of [`Exact::state_gradient`].

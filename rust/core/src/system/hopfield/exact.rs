@@ -107,6 +107,10 @@ impl<T: Real> Exact<T> for Hopfield {
         layer + 1 < self.layers()
     }
 
+    fn domain(&self, l: usize) -> (f64, f64) {
+        if self.activation == Activation::Tanh || l + 1 == self.layers() { (-1.0, 1.0) } else { (0.0, 1.0) }
+    }
+
     fn hessian_product(
         &self,
         params: &Params<'_, T>,

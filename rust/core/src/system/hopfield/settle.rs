@@ -88,7 +88,9 @@ pub(super) fn settle<T: Real>(
 ) {
     let samples = batch.len();
     let couplings: usize = net.sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
-    let parts = lab.parts(samples * couplings, samples);
+    // Fewer samples than this per tile would read the couplings of deep networks too often.
+    const TILE: usize = 8;
+    let parts = lab.parts(samples * couplings, samples.div_ceil(TILE));
     transpose_couplings(net, lab, params, &mut buffers.back);
     let chunk = samples.div_ceil(parts).max(1);
     let parts = samples.div_ceil(chunk);

@@ -1,0 +1,66 @@
+# Everything runs in a local environment, .venv, made on first use. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.npz') \
+	Cargo.toml Cargo.lock pyproject.toml
+BUILT := $(VENV)/.built
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-rust test-python slow torture bench lint docs wheel clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# The wheel is what users get, so it is what is tested: no editable install.
+$(BUILT): $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet '.[dev]'
+	@touch $@
+
+build: $(BUILT) ## Build the wheel and install it with its extras into .venv.
+
+demo: $(BUILT) ## Train a physical network on real digits; report, and a picture in demo/.
+	$(BIN)/pnncore demo
+
+test: test-rust test-python ## Run all tests (under 10 minutes on 2 cores).
+
+test-rust:
+	cargo test --workspace --exclude pnncore-python --quiet
+
+test-python: $(BUILT)
+	$(BIN)/python -m pytest -m 'not slow' -q
+
+slow: $(BUILT) ## Run the long tests too.
+	$(BIN)/python -m pytest -q
+
+torture: $(BUILT) ## Kill, damage and interrupt things at full counts (several minutes).
+	PNNCORE_TORTURE=1 cargo test --release --package pnncore --quiet
+	PNNCORE_TORTURE=1 $(BIN)/python -m pytest -q -m 'slow or not slow' tests/test_checkpoint.py tests/test_processes.py \
+		tests/test_reproducibility.py
+
+bench: $(BUILT) ## Rates of the kernels, and pnncore beside its peers (quiet machine, please).
+	cargo bench --package pnncore-kernels --quiet
+	$(BIN)/python benches/compare.py
+
+lint: $(BUILT) ## Check formats, lints, types and stubs.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest pnncore._core --ignore-disjoint-bases
+
+docs: $(BUILT) ## Build the site into site/.
+	$(BIN)/python -m pip install --quiet '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: | $(BIN)/python ## Build the abi3 wheel into dist/.
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## Remove everything that was built.
+	rm -rf $(VENV) target dist site demo runs

@@ -1,0 +1,75 @@
+"""The compiled core of pnncore. Not a public interface: see the package `pnncore`."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+_Array = npt.NDArray[Any]
+
+__version__: str
+
+@final
+class System:
+    """The physics of a system, without parameters."""
+
+    @staticmethod
+    def hopfield(layers: Sequence[int], activation: str) -> System: ...
+    @staticmethod
+    def user(object: Any) -> System: ...
+    def check(self, params: Sequence[npt.NDArray[np.float64]], seed: int) -> list[tuple[str, bool, str]]: ...
+    def initialise(self, params: Sequence[_Array], seed: int, gain: float) -> None: ...
+    def layers(self) -> list[int]: ...
+    def methods(self) -> list[str]: ...
+    def specs(self) -> list[tuple[str, list[int]]]: ...
+
+def check_method(method: str) -> None: ...
+def check_optimizer(optimizer: str) -> list[str]: ...
+def check_pair(system: System, dtype: str, method: str) -> None: ...
+def gradient(
+    system: System,
+    params: Sequence[_Array],
+    x: _Array,
+    y: _Array,
+    method: str,
+    seed: int,
+    step: int,
+    threads: int | None,
+) -> tuple[list[npt.NDArray[np.float64]], dict[str, Any]]: ...
+def info() -> dict[str, Any]: ...
+def load(path: str) -> tuple[str, dict[str, _Array]]: ...
+def permutation(n: int, seed: int, epoch: int) -> npt.NDArray[np.uint64]: ...
+def predict(
+    system: System, params: Sequence[_Array], x: _Array, settling: str, threads: int | None
+) -> tuple[_Array, npt.NDArray[np.uint8]]: ...
+def save(path: str, metadata: str, tensors: dict[str, _Array]) -> None: ...
+def settle(
+    system: System,
+    params: Sequence[_Array],
+    x: _Array,
+    y: _Array | None,
+    beta: float | None,
+    loss: str,
+    settling: str,
+    threads: int | None,
+) -> dict[str, Any]: ...
+def train(
+    system: System,
+    params: Sequence[_Array],
+    memory: Sequence[_Array],
+    x: _Array,
+    y: _Array,
+    order: npt.NDArray[np.uint64],
+    *,
+    method: str,
+    optimizer: str,
+    rates: Sequence[float],
+    batch_size: int,
+    first: int,
+    before: int,
+    steps: int,
+    seconds: float,
+    seed: int,
+    threads: int | None,
+) -> dict[str, Any]: ...

@@ -1,0 +1,290 @@
+"""What the commands share: parsing, the choices of data, systems and methods, and how results are shown."""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore import data, methods
+from pnncore.errors import ConfigError, DataError
+from pnncore.settling import Settling
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+FloatArray: TypeAlias = npt.NDArray[Any]
+Split: TypeAlias = tuple[FloatArray, npt.NDArray[np.int64], FloatArray, npt.NDArray[np.int64]]
+
+RawHelp = argparse.RawDescriptionHelpFormatter
+
+METHODS: dict[str, type[methods.Method]] = {
+    "equilibrium-propagation": methods.EquilibriumPropagation,
+    "contrastive-learning": methods.ContrastiveLearning,
+    "coupled-learning": methods.CoupledLearning,
+    "implicit-differentiation": methods.ImplicitDifferentiation,
+    "recurrent-backprop": methods.RecurrentBackprop,
+}
+DATA = ("digits", "mnist", "fashion-mnist", "vowels")
+ACTIVATIONS = ("hard-sigmoid", "tanh", "logistic")
+LOSSES = ("squared-error", "cross-entropy")
+_METHOD_SETTINGS = ("loss", "beta", "variant", "sign", "points", "eta", "steps")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose usage errors are one line, like all other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line on standard error, and exit with code 2."""
+        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def add_command(commands: Commands, name: str, summary: str, description: str, run: Any) -> Parser:
+    """Add a command, with its ``--json`` and what to run."""
+    parser = commands.add_parser(name, help=summary, description=description, formatter_class=RawHelp)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_threads(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Add ``--threads``."""
+    parser.add_argument(
+        "--threads",
+        type=count,
+        help="threads; default PNNCORE_NUM_THREADS, otherwise all cores. Results do not depend on it",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a data set."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data", choices=DATA, default="digits", help="data set (default: digits, which ships with pnncore)"
+    )
+    group.add_argument(
+        "--data-path", metavar="FOLDER", help="where the set is; default: PNNCORE_DATA, then the cache"
+    )
+    group.add_argument(
+        "--download", action="store_true", help="fetch mnist or fashion-mnist if it is not there"
+    )
+
+
+def add_system(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a system; defaults are None, so that a conflict with a file can be seen."""
+    group = parser.add_argument_group("system")
+    group.add_argument("--system", choices=("hopfield",), help="the physics (default: hopfield)")
+    group.add_argument(
+        "--layers",
+        type=counts,
+        metavar="N,N,...",
+        help="sizes, inputs first (default: from the data, one hidden layer of 128)",
+    )
+    group.add_argument("--activation", choices=ACTIVATIONS, help="of hidden units (default: hard-sigmoid)")
+    group.add_argument(
+        "--gain", type=float, help="initial couplings are uniform in +-gain/sqrt(fan-in) (default: 0.7)"
+    )
+
+
+def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the choice of a method (or, with `several`, of all) and its settings."""
+    group = parser.add_argument_group("method")
+    names = (*METHODS, "all") if several else tuple(METHODS)
+    default = "all that fit" if several else "equilibrium-propagation"
+    group.add_argument(
+        "--method", choices=names, metavar="NAME", help=f"one of {', '.join(names)} (default: {default})"
+    )
+    group.add_argument("--loss", choices=LOSSES, help="default: squared-error")
+    group.add_argument(
+        "--beta", type=float, help="equilibrium propagation: strength of nudging (default: 0.2)"
+    )
+    group.add_argument(
+        "--variant",
+        help="equilibrium propagation: centered (default), one-sided, holomorphic; "
+        "coupled learning: positive (default), negative, centered",
+    )
+    group.add_argument(
+        "--sign", help="one-sided equilibrium propagation: positive (default), negative, random"
+    )
+    group.add_argument(
+        "--points", type=count, help="holomorphic equilibrium propagation: points on the circle (default: 8)"
+    )
+    group.add_argument(
+        "--eta", type=float, help="coupled learning: fraction of the way to the target (default: 0.1)"
+    )
+    group.add_argument("--steps", type=count, help="recurrent backprop: steps of the adjoint (default: 20)")
+    group.add_argument(
+        "--sweeps",
+        type=counts,
+        metavar="FREE,NUDGED",
+        help="settle for fixed numbers of sweeps (default: each sample until settled)",
+    )
+    group.add_argument(
+        "--tolerance", type=float, help="settle until no unit moves by more than this in a sweep"
+    )
+
+
+def count(text: str) -> int:
+    """Read a positive integer."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"needs a positive integer, got {text!r}")
+    return value
+
+
+def counts(text: str) -> list[int]:
+    """Read positive integers with commas between them."""
+    return [count(part) for part in text.split(",")]
+
+
+def numbers(text: str) -> list[float]:
+    """Read numbers with commas between them."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"needs a number, or numbers with commas between them, got {text!r}"
+        ) from None
+
+
+def given(arguments: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
+    """Return the options among `names` that the user gave, as they are typed."""
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) is not None]
+
+
+def load_data(arguments: argparse.Namespace) -> Split:
+    """Load the data set that was chosen."""
+    name, path, download = arguments.data, arguments.data_path, arguments.download
+    if name == "digits":
+        if path is not None or download:
+            raise ConfigError("digits ship with pnncore; --data-path and --download are for the other sets")
+        return data.digits()
+    if name == "vowels" and download:
+        raise ConfigError("vowels cannot be downloaded; --download is for mnist and fashion-mnist")
+    try:
+        if name == "vowels":
+            return data.vowels(path)
+        return (data.mnist if name == "mnist" else data.fashion_mnist)(path, download=download)
+    except DataError as error:
+        message, looked, _ = str(error).partition("\nTo get it:")
+        if not looked:
+            raise
+        fix = "" if name == "vowels" else ", or fetch it with --download"
+        places = "; ".join(line.strip() for line in message.split("\n"))
+        raise DataError(f"{places}. Name its folder with --data-path or PNNCORE_DATA{fix}") from None
+
+
+def make_settling(arguments: argparse.Namespace) -> Settling:
+    """Return how phases are settled; an audit with a tolerance settles for as long as it takes."""
+    if arguments.sweeps is None and arguments.command == "audit" and arguments.tolerance is not None:
+        return Settling(tolerance=arguments.tolerance, max_sweeps=100_000)
+    if arguments.sweeps is None:
+        return Settling(tolerance=arguments.tolerance)
+    if len(arguments.sweeps) > 2:
+        raise ConfigError(f"--sweeps needs FREE,NUDGED or one number, got {len(arguments.sweeps)} numbers")
+    free, nudged = arguments.sweeps[0], arguments.sweeps[-1]
+    return Settling(sweeps=(free, nudged), tolerance=arguments.tolerance)
+
+
+def make_method(arguments: argparse.Namespace, name: str) -> methods.Method:
+    """Return the method of this name with the given settings; `ConfigError` for one that it lacks."""
+    kind = METHODS[name]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    settings = {
+        key: getattr(arguments, key) for key in _METHOD_SETTINGS if getattr(arguments, key) is not None
+    }
+    for key in settings:
+        if key not in fields:
+            known = ", ".join(f"--{field}" for field in _METHOD_SETTINGS if field in fields)
+            raise ConfigError(f"--{key} is no setting of {name}, which has {known}")
+    return kind(**settings, settling=make_settling(arguments))
+
+
+def make_layers(arguments: argparse.Namespace, x: FloatArray, y: npt.NDArray[np.int64]) -> list[int]:
+    """Return the layers, checked against the data."""
+    n_in, n_out = x.shape[1], int(y.max()) + 1
+    if arguments.layers is None:
+        return [n_in, 128, n_out]
+    layers: list[int] = arguments.layers
+    if len(layers) < 2 or layers[0] != n_in or layers[-1] != n_out:
+        shown = ",".join(map(str, layers))
+        raise ConfigError(
+            f"--layers must begin with {n_in} and end with {n_out} for {arguments.data}, got {shown}"
+        )
+    return layers
+
+
+def system_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of the system that were given."""
+    return {
+        key: getattr(arguments, key) for key in ("activation", "gain") if getattr(arguments, key) is not None
+    }
+
+
+def describe(method: methods.Method) -> str:
+    """Return the method with its own settings, in words."""
+    name = next(name for name, kind in METHODS.items() if kind is type(method))
+    settings = {
+        f.name: getattr(method, f.name)
+        for f in dataclasses.fields(method)
+        if f.name not in ("loss", "settling")
+    }
+    if settings.get("variant") != "one-sided":
+        settings.pop("sign", None)
+    if settings.get("variant") != "holomorphic":
+        settings.pop("points", None)
+    text = ", ".join(f"{key} {value}" for key, value in settings.items())
+    return f"{name} ({text})" if text else name
+
+
+def writable(path: Path | None, option: str) -> None:
+    """Refuse a file that could not be written at the end, before the work begins."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise ConfigError(f"{option} needs a file, got the folder {path}")
+    if not folder.is_dir():
+        raise ConfigError(f"{option} {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{option} {path}: cannot write into {folder}")
+
+
+def linear_control(
+    x: FloatArray, y: npt.NDArray[np.int64], x_test: FloatArray, y_test: npt.NDArray[np.int64]
+) -> float:
+    """Return the test accuracy of a linear readout: ridge regression of one-hot labels, in closed form."""
+    mean = x.mean(axis=0, dtype=np.float64)
+    a = x.astype(np.float64) - mean
+    targets = np.eye(int(y.max()) + 1)[y]
+    gram = a.T @ a
+    gram[np.diag_indices_from(gram)] += 1e-3 * len(x)
+    weights = np.linalg.solve(gram, a.T @ (targets - targets.mean(axis=0)))
+    outputs = (x_test - mean) @ weights + targets.mean(axis=0)
+    return float((outputs.argmax(axis=1) == y_test).mean())
+
+
+def plain(value: Any) -> Any:
+    """Return what strict JSON can hold: no NumPy types, null for what is not finite."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def emit(arguments: argparse.Namespace, report: dict[str, Any], text: str) -> None:
+    """Print the report as JSON or as text."""
+    print(json.dumps(plain(report), allow_nan=False) if arguments.json else text)

@@ -1,0 +1,214 @@
+"""``pnncore train``: train a system on a data set."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pnncore import optim, plot
+from pnncore.callbacks import Callback, Checkpoint
+from pnncore.cli import _common as common
+from pnncore.cli._common import Commands, FloatArray
+from pnncore.errors import ConfigError
+from pnncore.systems import Hopfield
+from pnncore.trainer import Trainer
+
+_DESCRIPTION = """\
+Train a physical neural network on a data set, and report its accuracy beside two controls on the same split:
+the most frequent label, and a linear readout (ridge regression). The test set is scored after every epoch and
+never used for a choice.
+
+Ctrl-C ends the training after the step under way; with --save everything learned is kept, and --resume goes
+on from there, in the middle of the epoch, with the same result as if it had never stopped.
+
+examples:
+  pnncore train                                               digits, 64-128-10, equilibrium propagation
+  pnncore train --data mnist --layers 784,1024,10 --rate 0.05 --batch-size 16 --epochs 5 --save run.pnn
+  pnncore train --resume run.pnn --data mnist --epochs 5 --save run.pnn       five more epochs
+  pnncore train --method coupled-learning --eta 0.5 --rate 0.02 --plot run.png
+  pnncore train --activation tanh --variant holomorphic --rate 0.1
+"""
+# What a checkpoint fixes.
+_FIXED = (
+    *(
+        "system",
+        "layers",
+        "activation",
+        "gain",
+        "method",
+        "loss",
+        "beta",
+        "variant",
+        "sign",
+        "points",
+        "eta",
+        "steps",
+    ),
+    *("sweeps", "tolerance", "batch_size", "rate", "optimizer", "decay", "seed"),
+)
+_RATES = {"sgd": 0.1, "adam": 1e-3}
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = common.add_command(commands, "train", "train a system on a data set", _DESCRIPTION, run)
+    common.add_system(parser)
+    common.add_method(parser)
+    common.add_data(parser)
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--epochs", type=common.count, default=20, help="epochs to make; with --resume, more (default: 20)"
+    )
+    group.add_argument("--batch-size", type=common.count, help="samples per step (default: 32)")
+    group.add_argument(
+        "--rate",
+        type=common.numbers,
+        metavar="R[,R...]",
+        help="learning rate, or one per layer (default: sgd 0.1, adam 0.001)",
+    )
+    group.add_argument("--optimizer", choices=tuple(_RATES), help="default: sgd")
+    group.add_argument("--decay", type=float, help="factor on all rates after every epoch (default: 1)")
+    group.add_argument("--seed", type=int, help="of couplings, order and random choices (default: 0)")
+    common.add_threads(group)
+    group = parser.add_argument_group("files")
+    group.add_argument(
+        "--save", type=Path, metavar="RUN.pnn", help="keep the run here: every minute, and at the end"
+    )
+    group.add_argument(
+        "--resume", type=Path, metavar="RUN.pnn", help="go on from this file (give the same --data)"
+    )
+    group.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the history; needs matplotlib")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    common.writable(arguments.save, "--save")
+    common.writable(arguments.plot, "--plot")
+    if arguments.plot is not None:
+        plot.require()
+    trainer, x, y, x_test, y_test = _prepare(arguments)
+    start = time.perf_counter()
+    interrupted = False
+    try:
+        trainer.fit(x, y, epochs=arguments.epochs, validation=(x_test, y_test))
+    except KeyboardInterrupt:
+        interrupted = True
+    seconds = time.perf_counter() - start
+    if arguments.save is not None:
+        trainer.save(arguments.save)
+    if arguments.plot is not None and len(trainer.history):
+        trainer.history.plot(arguments.plot)
+    report = _report(trainer, seconds, interrupted)
+    majority = float((y_test == np.bincount(y).argmax()).mean())
+    report["controls"] = {"majority": majority, "linear": common.linear_control(x, y, x_test, y_test)}
+    report |= {"data": arguments.data, "save": arguments.save, "plot": arguments.plot}
+    common.emit(arguments, report, _text(report, trainer))
+    return 130 if interrupted else 0
+
+
+def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, FloatArray, Any]:
+    """Return the trainer and the data, everything checked."""
+    callbacks: list[Callback] = []
+    if arguments.save is not None:
+        callbacks.append(Checkpoint(arguments.save, epochs=None, minutes=1))
+    progress = False if arguments.json else None
+    if arguments.resume is not None:
+        fixed = common.given(arguments, _FIXED)
+        if fixed:
+            raise ConfigError(f"--resume takes {', '.join(fixed)} from the file; leave it out")
+        if not arguments.resume.is_file():
+            raise ConfigError(f"--resume {arguments.resume}: there is no such file")
+        x, y, x_test, y_test = common.load_data(arguments)
+        trainer = Trainer.load(
+            arguments.resume, threads=arguments.threads, callbacks=callbacks, progress=progress
+        )
+        system = trainer.system
+        if system.n_in != x.shape[1] or system.n_out <= y.max():
+            raise ConfigError(
+                f"{arguments.resume} holds a system with {system.n_in} inputs and {system.n_out} outputs, "
+                f"which does not fit {arguments.data}; give the --data that it was trained on"
+            )
+        return trainer, x.astype(system.dtype, copy=False), y, x_test.astype(system.dtype, copy=False), y_test
+    method = common.make_method(arguments, arguments.method or "equilibrium-propagation")
+    kind = arguments.optimizer or "sgd"
+    rates = arguments.rate or [_RATES[kind]]
+    rate = rates[0] if len(rates) == 1 else rates
+    schedule = optim.ExponentialDecay(arguments.decay) if arguments.decay is not None else None
+    optimizer = (optim.SGD if kind == "sgd" else optim.Adam)(rate, schedule=schedule)
+    x, y, x_test, y_test = common.load_data(arguments)
+    layers = common.make_layers(arguments, x, y)
+    seed = 0 if arguments.seed is None else arguments.seed
+    net = Hopfield(layers, seed=seed, **common.system_settings(arguments))
+    trainer = Trainer(
+        net,
+        method,
+        optimizer,
+        batch_size=arguments.batch_size or 32,
+        seed=seed,
+        threads=arguments.threads,
+        callbacks=callbacks,
+        progress=progress,
+    )
+    return trainer, x, y, x_test, y_test
+
+
+def _report(trainer: Trainer, seconds: float, interrupted: bool) -> dict[str, Any]:
+    history = trainer.history
+    last = {key: float(history[key][-1]) if len(history) else float("nan") for key in history.KEYS}
+    return {
+        "interrupted": interrupted,
+        "epoch": trainer.epoch,
+        "step": trainer.step,
+        "loss": last["loss"],
+        "train_accuracy": last["accuracy"],
+        "test_accuracy": last["validation"],
+        "free_sweeps": last["free_sweeps"],
+        "other_sweeps": last["other_sweeps"],
+        "troubles": {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")},
+        "seconds": seconds,
+        "system": trainer.system.to_config(),
+        "method": trainer.method.to_config(),
+        "optimizer": trainer.optimizer.to_config(),
+        "batch_size": trainer.batch_size,
+        "seed": trainer.seed,
+        "history": history.to_dict(),
+    }
+
+
+def _text(report: dict[str, Any], trainer: Trainer) -> str:
+    under_way = f" and {report['step']} steps" if report["step"] else ""
+    end = "interrupted after" if report["interrupted"] else "trained for"
+    lines = [
+        f"{end} {report['epoch']} epochs{under_way} on {report['data']} ({report['seconds']:.1f} s)",
+        f"  system     {trainer.system!r}",
+        f"  method     {common.describe(trainer.method)}, loss {trainer.method.loss}",
+        f"  optimizer  {trainer.optimizer!r}, batches of {trainer.batch_size}, seed {trainer.seed}",
+    ]
+    if report["epoch"]:
+        lines += [
+            f"  loss {report['loss']:.4g}; settling took {report['free_sweeps']:.1f} free and "
+            f"{report['other_sweeps']:.1f} other sweeps per sample in the last epoch",
+            f"  accuracy   training {100 * report['train_accuracy']:.2f} %, "
+            f"test {100 * report['test_accuracy']:.2f} %",
+        ]
+    lines.append(
+        f"  controls   on the same test set: linear readout {100 * report['controls']['linear']:.2f} %, "
+        f"most frequent label {100 * report['controls']['majority']:.2f} %"
+    )
+    troubles = report["troubles"]
+    failed = troubles["diverged"] + troubles["unbounded"]
+    if failed:
+        lines.append(
+            f"  warning    {failed:,} settlings diverged and taught nothing; "
+            "use a smaller --rate, --gain or --beta"
+        )
+    if troubles["unconverged"]:
+        lines.append(
+            f"  note       {troubles['unconverged']:,} settlings ended at the limit of sweeps, not settled"
+        )
+    lines += [f"  {name:10} {report[name]}" for name in ("save", "plot") if report[name] is not None]
+    if report["interrupted"] and report["save"] is not None:
+        lines.append(f"  go on with: pnncore train --resume {report['save']} --data {report['data']}")
+    return "\n".join(lines)

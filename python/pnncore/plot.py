@@ -1,0 +1,363 @@
+"""Pictures: histories, and the demo's. Needs matplotlib, which is imported only when something is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+    from pnncore.history import History
+
+__all__ = ["Curves", "Demo", "Trajectory", "demo", "history", "require"]
+
+FloatArray = npt.NDArray[Any]
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#767676"
+_INK, _FAINT = "#222222", "#DDDDDD"
+_DPI = 150
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves of one method: its name, and the test accuracy after every epoch for every seed."""
+
+    name: str
+    accuracy: Sequence[FloatArray]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """How one sample settles, sweep by sweep: free, then nudged from there with +beta and with -beta.
+
+    The outputs are arrays (sweeps, n_out). `excess` is the energy above its value at the steady state of the
+    phase, with the nudge included; `residual` the largest force on a unit.
+    """
+
+    label: int
+    beta: float
+    free_outputs: FloatArray
+    nudged_outputs: tuple[FloatArray, FloatArray]
+    free_excess: FloatArray
+    nudged_excess: FloatArray
+    free_residual: FloatArray
+    nudged_residual: FloatArray
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo's picture shows."""
+
+    title: str
+    subtitle: str
+    curves: Sequence[Curves]
+    trajectory: Trajectory
+    weights: FloatArray
+    images: FloatArray
+    labels: npt.NDArray[np.int64]
+    predictions: npt.NDArray[np.int64]
+
+
+def require() -> "type[Figure]":
+    """Return matplotlib's `Figure`; `ConfigError` that says what to install where there is none."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("plots need matplotlib: pip install pnncore[plot]") from None
+    return Figure
+
+
+def history(history: "History", path: str | Path | None = None) -> "Figure":
+    """Draw loss, accuracy and sweeps over epochs.
+
+    Parameters
+    ----------
+    history
+        What `Trainer.fit` returned; at least one epoch.
+    path
+        Where to write the picture, in the format of its extension; None writes nothing.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The picture, for further changes.
+    """
+    if not len(history):
+        raise ConfigError("the history holds no epochs yet: there is nothing to draw")
+    figure = require()(figsize=(11, 3.4), layout="constrained")
+    losses, scores, sweeps = figure.subplots(1, 3)
+    epoch = history["epoch"]
+    marker = "o" if len(epoch) < 3 else ""
+
+    loss = history["loss"]
+    losses.plot(epoch, loss, color=_BLUE, marker=marker)
+    if (loss[np.isfinite(loss)] > 0).all():
+        losses.set_yscale("log")
+        low, high = np.log10(losses.get_ylim())
+        if high - low < 3:
+            every = (1, 2, 5) if high - low > 1 else range(1, 10)
+            decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+            losses.yaxis.set_major_locator(_fixed([digit * 10.0**decade for decade in decades for digit in every]))
+            losses.yaxis.set_minor_locator(_fixed([]))
+            losses.yaxis.set_major_formatter("{x:.4g}")
+    _label(losses, "training loss", "mean loss at the free state")
+
+    labels = bool(np.isfinite(history["accuracy"]).any())
+    scale = 100.0 if labels else 1.0
+    parts = [
+        ("training, before each step", "accuracy", _BLUE),
+        ("validation, after the epoch", "validation", _ORANGE),
+    ]
+    for name, key, color in parts:
+        if np.isfinite(history[key]).any():
+            scores.plot(epoch, scale * history[key], color=color, marker=marker, label=name)
+    _label(scores, "accuracy" if labels else "R² of the outputs", "accuracy (%)" if labels else "R²")
+    if scores.lines:
+        scores.margins(y=0.1)
+        scores.legend(frameon=False, loc="best")
+
+    sweeps.plot(epoch, history["free_sweeps"], color=_BLUE, marker=marker, label="free phase")
+    if (history["other_sweeps"] > 0).any():
+        sweeps.plot(epoch, history["other_sweeps"], color=_ORANGE, marker=marker, label="all other phases")
+    _label(sweeps, "settling", "sweeps per sample (mean)")
+    sweeps.set_ylim(0, 1.15 * max(sweeps.get_ylim()[1], 1.0))
+    sweeps.legend(frameon=False, loc="best")
+    troubles = {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")}
+    if any(troubles.values()):
+        text = "settlings: " + ", ".join(f"{number:,} {key}" for key, number in troubles.items() if number)
+        sweeps.text(0.03, 0.03, text, transform=sweeps.transAxes, color=_ORANGE, fontsize=9)
+
+    for axes in (losses, scores, sweeps):
+        axes.set_xlabel("epoch")
+        axes.set_xlim(epoch[0] - 0.5, epoch[-1] + 0.5)
+        axes.locator_params(axis="x", integer=True)
+        axes.grid(color=_FAINT, lw=0.6)
+        axes.set_axisbelow(True)
+    return _write(figure, path)
+
+
+def demo(content: Demo, path: str | Path | None = None) -> "Figure":
+    """Draw the demo's picture: learning curves, one sample settling, what hidden units learned, test digits.
+
+    Parameters
+    ----------
+    content
+        What to show.
+    path
+        Where to write the picture, in the format of its extension; None writes nothing.
+    """
+    kind = require()
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = kind(figsize=(13, 9.6), layout=ConstrainedLayoutEngine(rect=(0.008, 0.008, 0.984, 0.984)))
+    figure.suptitle(f"{content.title}\n", fontsize=17, color=_INK)
+    figure.text(0.5, 0.954, content.subtitle, ha="center", va="center", fontsize=11, color=_GREY)
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.04])[:, 0]
+    left, right = top.subfigures(1, 2, width_ratios=[1, 1])
+    _learning(left.subplots(), content.curves)
+    _settling(right, content.trajectory)
+    left, right = bottom.subfigures(1, 2, width_ratios=[1.18, 1])
+    _weights(left, content.weights)
+    _digits(right, content.images, content.labels, content.predictions)
+    return _write(figure, path)
+
+
+def _learning(axes: "Axes", curves: Sequence[Curves]) -> None:
+    styles = [(_BLUE, 1.4), (_GREEN, 1.0), (_ORANGE, 1.0), (_PURPLE, 1.0)]
+    last = 1
+    for (color, width), curve in zip(styles, curves, strict=False):
+        for i, accuracy in enumerate(curve.accuracy):
+            epochs = np.arange(1, len(accuracy) + 1)
+            last = max(last, len(accuracy))
+            mean = 100 * float(np.mean([values[-1] for values in curve.accuracy]))
+            axes.plot(
+                epochs,
+                100 * (1 - np.asarray(accuracy)),
+                color=color,
+                lw=width,
+                alpha=0.8,
+                marker="o",
+                ms=4,
+                markevery=[len(accuracy) - 1],
+                label=f"{curve.name}: {100 - mean:.1f} %" if i == 0 else None,
+            )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(0.95, 1.08 * max(last, 2))
+    axes.set_ylim(1.5, 100)
+    for axis, ticks in (
+        (axes.xaxis, (1, 3, 10, 30, 100, 300, 1000)),
+        (axes.yaxis, (2, 3, 5, 10, 20, 50, 100)),
+    ):
+        axis.set_major_locator(_fixed([tick for tick in ticks if axis is axes.yaxis or tick <= max(last, 2)]))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(_fixed([]))
+    _label(axes, "Learning curves, one line per seed", "test error (%)")
+    axes.set_xlabel("epoch")
+    axes.grid(color=_FAINT, lw=0.6)
+    axes.legend(
+        frameon=True,
+        framealpha=0.95,
+        edgecolor="none",
+        loc="upper right",
+        title="test error after the last epoch",
+    )
+
+
+def _settling(figure: "SubFigure", trajectory: Trajectory) -> None:
+    outputs, forces = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1])
+    free = np.arange(1, len(trajectory.free_outputs) + 1)
+    start = len(free)
+    nudged = start + np.arange(len(trajectory.nudged_outputs[0]) + 1)
+    rival = int(np.argsort(trajectory.free_outputs[-1])[-1])
+    if rival == trajectory.label:
+        rival = int(np.argsort(trajectory.free_outputs[-1])[-2])
+    styles = {trajectory.label: (_BLUE, 2.0), rival: (_ORANGE, 2.0)}
+    for unit in sorted(range(trajectory.free_outputs.shape[1]), key=lambda unit: unit in styles):
+        color, width = styles.get(unit, ("#BBBBBB", 0.9))
+        outputs.plot(free, trajectory.free_outputs[:, unit], color=color, lw=width)
+        for states, dashes in zip(trajectory.nudged_outputs, ("-", (0, (1.5, 1.2))), strict=True):
+            if dashes == "-" or unit in styles:
+                values = np.append(trajectory.free_outputs[-1, unit], states[:, unit])
+                outputs.plot(nudged, values, color=color, lw=width, ls=dashes)
+    end = float(nudged[-1])
+    places = _apart([float(trajectory.nudged_outputs[0][-1, unit]) for unit in styles], 0.13)
+    for (unit, (color, _)), place in zip(styles.items(), places, strict=True):
+        what = "its label" if unit == trajectory.label else "its rival"
+        outputs.text(end + 0.5, place, f"{unit}, {what}", color=color, va="center", fontsize=10)
+    wrong = trajectory.free_outputs[-1, rival] > trajectory.free_outputs[-1, trajectory.label]
+    reads = f"a {trajectory.label} that the network reads as a {rival}" if wrong else f"a {trajectory.label}"
+    _label(outputs, f"One test digit settles: {reads}", "outputs")
+    outputs.plot([], [], color=_INK, lw=1.5, label=f"nudged, β = +{trajectory.beta:g}")
+    outputs.plot([], [], color=_INK, lw=1.5, ls=(0, (1.5, 1.2)), label=f"nudged, β = −{trajectory.beta:g}")
+    outputs.legend(frameon=False, loc="lower left", fontsize=9)
+
+    parts = (
+        ("largest force on a unit", trajectory.free_residual, trajectory.nudged_residual, _PURPLE),
+        ("energy above its minimum", trajectory.free_excess, trajectory.nudged_excess, _GREEN),
+    )
+    for name, first, second, color in parts:
+        forces.plot(free, _positive(first), color=color, marker="o", ms=3.5, lw=1.2, label=name)
+        forces.plot(nudged[1:], _positive(second), color=color, marker="o", ms=3.5, lw=1.2)
+    forces.set_yscale("log")
+    forces.set_ylim(top=1e4)
+    forces.legend(frameon=False, loc="upper right", bbox_to_anchor=(0.5, 1.05), fontsize=9)
+    _label(forces, "", "force, energy\n(model units)")
+    forces.set_xlabel("sweep over the network")
+    forces.locator_params(axis="x", integer=True)
+    for axes in (outputs, forces):
+        axes.axvline(start + 0.5, color=_GREY, lw=0.8, ls="--")
+        axes.grid(color=_FAINT, lw=0.6)
+    outputs.set_xlim(0.5, end + 0.4)
+    low, high = outputs.get_ylim()
+    top = high + 0.14 * (high - low)
+    outputs.set_ylim(low - 0.2 * (high - low), top)
+    outputs.text(start + 0.2, top, "free ", ha="right", va="top", color=_GREY, fontsize=10)
+    outputs.text(start + 0.8, top, " nudged", ha="left", va="top", color=_GREY, fontsize=10)
+
+
+def _weights(figure: "SubFigure", weights: FloatArray) -> None:
+    side = round(weights.shape[0] ** 0.5)
+    order = np.argsort(-np.linalg.norm(weights, axis=0))
+    columns = 16
+    rows = -(-len(order) // columns)
+    canvas = np.full((rows * (side + 1) - 1, columns * (side + 1) - 1), np.nan)
+    for place, unit in enumerate(order):
+        top, left = (place // columns) * (side + 1), (place % columns) * (side + 1)
+        canvas[top : top + side, left : left + side] = weights[:, unit].reshape(side, side)
+    axes = figure.subplots()
+    limit = float(np.quantile(np.abs(weights), 0.995))
+    image = axes.imshow(canvas, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(
+        f"What the {len(order)} hidden units look for: their input weights W1",
+        loc="left",
+        color=_INK,
+        fontsize=12,
+    )
+    bar = figure.colorbar(
+        image, ax=axes, orientation="horizontal", fraction=0.035, aspect=45, pad=0.02, extend="both"
+    )
+    bar.set_label("weight from a pixel: ink there switches the unit on (red) or off (blue)", color=_INK)
+    bar.outline.set_visible(False)
+
+
+def _digits(figure: "SubFigure", images: FloatArray, labels: FloatArray, predictions: FloatArray) -> None:
+    rows, columns = 4, 7
+    wrong = np.flatnonzero(labels != predictions)
+    right = np.flatnonzero(labels == predictions)
+    shown_wrong = wrong[: rows * columns // 2]
+    # Correct ones in the order of their labels' turns, so that all classes appear.
+    turns = sorted(
+        range(len(right)),
+        key=lambda i: (int((labels[right[:i]] == labels[right[i]]).sum()), labels[right[i]]),
+    )
+    shown = [*shown_wrong, *right[turns[: rows * columns - len(shown_wrong)]]]
+    side = round(images.shape[1] ** 0.5)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    figure.suptitle(
+        f"Test digits: all {len(wrong)} errors and some of {len(right)} correct ones"
+        if len(shown_wrong) == len(wrong)
+        else f"Test digits: {len(shown_wrong)} of {len(wrong)} errors and some of {len(right)} correct ones",
+        fontsize=12,
+        color=_INK,
+        x=0.01,
+        ha="left",
+    )
+    for place, axes in enumerate(grid.flat):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        if place >= len(shown):
+            axes.set_axis_off()
+            continue
+        sample = shown[place]
+        error = labels[sample] != predictions[sample]
+        axes.imshow(
+            images[sample].reshape(side, side), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest"
+        )
+        for spine in axes.spines.values():
+            spine.set(color=_ORANGE if error else _FAINT, linewidth=2.4 if error else 0.8)
+        text = f"✗ {predictions[sample]}, is {labels[sample]}" if error else f"{predictions[sample]}"
+        axes.set_title(text, fontsize=10, color=_ORANGE if error else _INK, pad=3)
+
+
+def _label(axes: "Axes", title: str, y: str) -> None:
+    axes.set_title(title, loc="left", color=_INK, fontsize=12)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _fixed(ticks: Sequence[float]) -> Any:
+    from matplotlib.ticker import FixedLocator
+
+    return FixedLocator(list(ticks))
+
+
+def _apart(places: list[float], gap: float) -> list[float]:
+    """Return two places, moved away from each other where their labels would touch."""
+    low, high = sorted(places)
+    lack = max(gap - (high - low), 0.0) / 2
+    moved = {low: low - lack, high: high + lack}
+    return [moved[place] for place in places] if low != high else [low - lack, high + lack]
+
+
+def _positive(values: FloatArray) -> FloatArray:
+    """Blank what comes after the values have fallen into the rounding errors."""
+    return np.where(np.minimum.accumulate(values) > 1e-14, values, np.nan)
+
+
+def _write(figure: "Figure", path: str | Path | None) -> "Figure":
+    if path is not None:
+        try:
+            figure.savefig(path, dpi=_DPI)
+        except ValueError as error:
+            raise ConfigError(f"cannot write {path}: {error}") from None
+    return figure

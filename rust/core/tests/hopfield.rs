@@ -1,0 +1,357 @@
+//! Hopfield networks through the public interface: physics, gradients, reproducibility.
+#![allow(missing_docs)]
+
+use num_complex::Complex;
+use pnncore::batch::{Batch, Rows, Targets};
+use pnncore::check::check_system;
+use pnncore::kernels::Real;
+use pnncore::kernels::philox::{Philox, Purpose};
+use pnncore::lab::Lab;
+use pnncore::loss::Loss;
+use pnncore::method::{Estimator, METHODS, Method, Scratch, Side, Sign, methods_for};
+use pnncore::optim::Optimizer;
+use pnncore::params::Params;
+use pnncore::system::hopfield::{Activation, Hopfield};
+use pnncore::system::{Exact, Settling as _, System, residual};
+use pnncore::train::{Leg, Task, train, write_gradient};
+use pnncore::trial::{Boundary, Order, OutputUpdate, Plan, Settling, Status, Stop, Trial};
+use proptest::prelude::*;
+use std::time::Duration;
+
+fn network<T: Real>(sizes: &[usize], activation: Activation, gain: f64, seed: u64) -> (Hopfield, Vec<Vec<T>>) {
+    let net = Hopfield::new(sizes, activation).unwrap();
+    let mut params: Vec<Vec<T>> = System::<T>::specs(&net).iter().map(|s| vec![T::ZERO; s.len()]).collect();
+    let mut slices: Vec<&mut [T]> = params.iter_mut().map(Vec::as_mut_slice).collect();
+    net.initialise(seed, gain, &mut slices);
+    let random = Philox::new(seed, Purpose::Probe);
+    for (i, bias) in params.iter_mut().skip(1).step_by(2).enumerate() {
+        for (k, b) in bias.iter_mut().enumerate() {
+            *b = T::from_f64(0.5 * random.normal(k as u64, 50 + i as u32));
+        }
+    }
+    (net, params)
+}
+
+fn noise<T: Real>(n: usize, group: u32) -> Vec<T> {
+    let random = Philox::new(9, Purpose::Probe);
+    (0..n).map(|i| T::from_f64(random.uniform(i as u64, group))).collect()
+}
+
+fn shared<T: Real>(params: &[Vec<T>]) -> Params<'_, T> {
+    Params::shared(params.iter().map(Vec::as_slice))
+}
+
+fn all_methods(settling: Settling) -> Vec<Method> {
+    let loss = Loss::CrossEntropy;
+    let propagation =
+        |variant, sign, points| Method::EquilibriumPropagation { variant, beta: 0.3, sign, points, loss, settling };
+    vec![
+        propagation(Estimator::Centered, Sign::Positive, 8),
+        propagation(Estimator::OneSided, Sign::Random, 8),
+        propagation(Estimator::Holomorphic, Sign::Positive, 5),
+        Method::ContrastiveLearning { loss, settling },
+        Method::CoupledLearning { eta: 0.2, variant: Side::Negative, loss, settling },
+        Method::CoupledLearning { eta: 0.2, variant: Side::Centered, loss, settling },
+        Method::ImplicitDifferentiation { loss, settling },
+        Method::RecurrentBackprop { steps: 7, loss, settling },
+    ]
+}
+
+#[test]
+fn conformance() {
+    for (sizes, activation) in [
+        (vec![4, 3], Activation::HardSigmoid),
+        (vec![5, 8, 3], Activation::HardSigmoid),
+        (vec![5, 8, 7, 3], Activation::Tanh),
+        (vec![5, 8, 7, 6, 3], Activation::Logistic),
+    ] {
+        let (net, params) = network::<f64>(&sizes, activation, 0.7, 3);
+        for finding in check_system(&net, &params, 1).unwrap() {
+            assert!(finding.passed, "{sizes:?} {activation:?}: {finding:?}");
+        }
+    }
+}
+
+#[test]
+fn conformance_finds_planted_errors() {
+    // The check of the check: a network that reads its parameters in the wrong place must not pass.
+    let (net, params) = network::<f64>(&[5, 8, 3], Activation::Tanh, 0.7, 3);
+    struct Wrong(Hopfield, f64, f64);
+    impl System<f64> for Wrong {
+        fn name(&self) -> &str {
+            "Wrong"
+        }
+        fn inputs(&self) -> usize {
+            System::<f64>::inputs(&self.0)
+        }
+        fn layout(&self) -> pnncore::trial::Layout {
+            System::<f64>::layout(&self.0)
+        }
+        fn specs(&self) -> &[pnncore::params::ParamSpec] {
+            System::<f64>::specs(&self.0)
+        }
+        fn workspace(&self) -> pnncore::system::Workspace {
+            System::<f64>::workspace(&self.0)
+        }
+        fn as_energetic(&self) -> Option<&dyn pnncore::system::Energetic<f64>> {
+            Some(self)
+        }
+        fn as_exact(&self) -> Option<&dyn Exact<f64>> {
+            Some(self)
+        }
+    }
+    impl pnncore::system::Settling<f64> for Wrong {
+        fn settle(
+            &self,
+            lab: &Lab,
+            params: &Params<'_, f64>,
+            batch: &Batch<'_, f64>,
+            plan: &Plan,
+            trial: &mut Trial<f64>,
+            workspace: &mut pnncore::system::Workspace,
+        ) -> pnncore::Result<()> {
+            self.0.settle(lab, params, batch, plan, trial, workspace)
+        }
+    }
+    impl pnncore::system::Energetic<f64> for Wrong {
+        fn local_update(
+            &self,
+            lab: &Lab,
+            params: &Params<'_, f64>,
+            batch: &Batch<'_, f64>,
+            trial: &Trial<f64>,
+            weights: &[Complex<f64>],
+            update: &mut pnncore::update::LocalUpdate<f64>,
+        ) -> pnncore::Result<()> {
+            let scaled: Vec<_> = weights.iter().map(|w| w * self.2).collect();
+            self.0.local_update(lab, params, batch, trial, &scaled, update)
+        }
+    }
+    impl Exact<f64> for Wrong {
+        fn energy(
+            &self,
+            params: &Params<'_, f64>,
+            batch: &Batch<'_, f64>,
+            trial: &Trial<f64>,
+            energy: &mut [f64],
+        ) -> pnncore::Result<()> {
+            self.0.energy(params, batch, trial, energy)
+        }
+        fn state_gradient(
+            &self,
+            params: &Params<'_, f64>,
+            batch: &Batch<'_, f64>,
+            trial: &Trial<f64>,
+            gradient: &mut [f64],
+        ) -> pnncore::Result<()> {
+            self.0.state_gradient(params, batch, trial, gradient)?;
+            gradient.iter_mut().for_each(|g| *g *= self.1);
+            Ok(())
+        }
+    }
+    let failed = |state: f64, local: f64| -> Vec<String> {
+        let findings = check_system(&Wrong(net.clone(), state, local), &params, 1).unwrap();
+        findings.into_iter().filter(|f| !f.passed).map(|f| format!("{}: {}", f.check, f.message)).collect()
+    };
+    assert_eq!(failed(1.0, 1.0), Vec::<String>::new());
+    assert!(failed(-1.0, 1.0)[0].contains("sign is wrong"));
+    assert!(failed(2.0, 1.0)[0].contains("factor of 2"));
+    assert!(failed(1.0, -1.0).iter().all(|f| f.contains("param_gradient") && f.contains("sign is wrong")));
+    assert!(failed(1.0, 0.5).iter().any(|f| f.contains("factor of 2")));
+}
+
+fn settle<T: Real>(
+    net: &Hopfield,
+    params: &[Vec<T>],
+    x: &[T],
+    y: &[T],
+    beta: Option<f64>,
+    settling: Settling,
+    threads: usize,
+) -> Trial<T> {
+    let batch = Batch {
+        x: Rows::all(x, System::<T>::inputs(net)),
+        y: Targets::Values(Rows::all(y, System::<T>::outputs(net))),
+    };
+    let phases = beta.map(|b| Boundary::Nudged(b.into())).into_iter().collect();
+    let plan = Plan { loss: Loss::SquaredError, phases, settling };
+    let lab = Lab::new(Some(threads), 0).unwrap();
+    let mut trial = Trial::new(System::<T>::layout(net));
+    trial.reset(batch.len(), plan.rows_per_sample(), false);
+    let mut workspace = System::<T>::workspace(net);
+    net.settle(&lab, &shared(params), &batch, &plan, &mut trial, &mut workspace).unwrap();
+    trial
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Each block moves to its minimum, so the energy never rises from one sweep to the next, nudged or not.
+    #[test]
+    fn energy_never_rises(
+        sizes in prop::collection::vec(1usize..9, 2..6), gain in 0.1..4.0, seed in 0u64..1000, nudged in any::<bool>(),
+        kind in 0usize..3,
+    ) {
+        let activation = [Activation::HardSigmoid, Activation::Tanh, Activation::Logistic][kind];
+        let (net, params) = network::<f64>(&sizes, activation, gain, seed);
+        let (x, y) = (noise(3 * sizes[0], 0), noise(3 * sizes[sizes.len() - 1], 1));
+        let beta = 0.4;
+        let mut last: Option<Vec<f64>> = None;
+        for sweeps in 1..12 {
+            let stop = if nudged { Stop::Sweeps(30, sweeps) } else { Stop::Sweeps(sweeps, 1) };
+            let settling = Settling { stop, ..Settling::default() };
+            let trial = settle(&net, &params, &x, &y, nudged.then_some(beta), settling, 1).last_phase();
+            let batch = Batch { x: Rows::all(&x, sizes[0]), y: Targets::None };
+            let mut energy = vec![0.0; 3];
+            net.energy(&shared(&params), &batch, &trial, &mut energy).unwrap();
+            for (r, e) in energy.iter_mut().enumerate() {
+                if nudged {
+                    let n = trial.outputs(r).len();
+                    *e += beta * Loss::SquaredError.value(trial.outputs(r), &y[r * n..(r + 1) * n]);
+                }
+            }
+            if let Some(last) = &last {
+                for (now, before) in energy.iter().zip(last) {
+                    prop_assert!(*now <= before + 1e-11 * (1.0 + before.abs()), "{before} -> {now}");
+                }
+            }
+            last = Some(energy);
+        }
+    }
+
+    /// Any number of threads, any shape, any method: the same bits.
+    #[test]
+    fn threads_do_not_change_bits(
+        sizes in prop::collection::vec(1usize..40, 2..5), samples in 1usize..40, seed in 0u64..1000,
+    ) {
+        let (net, params) = network::<f32>(&sizes, Activation::Tanh, 0.7, seed);
+        let (x, y) = (noise::<f32>(samples * sizes[0], 0), noise::<f32>(samples * sizes[sizes.len() - 1], 1));
+        let batch = Batch { x: Rows::all(&x, sizes[0]), y: Targets::Values(Rows::all(&y, sizes[sizes.len() - 1])) };
+        for method in all_methods(Settling::default()) {
+            let gradient = |threads| {
+                let lab = Lab::new(Some(threads), 3).unwrap();
+                lab.enter(|| {
+                    let mut scratch = Scratch::new(&net as &dyn System<f32>);
+                    let protocol = method.protocol(&net as &dyn System<f32>).unwrap();
+                    protocol.step(&lab, &net, &shared(&params), &batch, 5, &mut scratch).unwrap();
+                    let mut gradient = vec![Vec::new(); params.len()];
+                    write_gradient(&lab, System::<f32>::specs(&net), &mut scratch, &mut gradient);
+                    gradient
+                })
+            };
+            let one = gradient(1);
+            for threads in [2, 3, 8] {
+                prop_assert_eq!(&one, &gradient(threads), "{} with {} threads", method.name(), threads);
+            }
+        }
+    }
+}
+
+/// Large enough that the work really is split (the property above stays under the threshold).
+#[test]
+fn threads_do_not_change_bits_of_training() {
+    let sizes = [50, 301, 203, 10];
+    let run = |threads: usize, legs: usize| {
+        let (net, mut params) = network::<f32>(&sizes, Activation::HardSigmoid, 0.7, 1);
+        let x = noise::<f32>(120 * 50, 0);
+        let labels: Vec<i64> = (0..120).map(|i| i % 10).collect();
+        let data = Batch { x: Rows::all(&x, 50), y: Targets::Labels(Rows::all(&labels, 1)) };
+        let lab = Lab::new(Some(threads), 3).unwrap();
+        let system: &dyn System<f32> = &net;
+        let protocol = all_methods(Settling::default())[0].protocol(system).unwrap();
+        let optimizer = Optimizer::SGD { momentum: 0.5, weight_decay: 1e-4 };
+        let mut velocity: Vec<Vec<f32>> = params.iter().map(|p| vec![0.0; p.len()]).collect();
+        let order: Vec<u64> = (0..120).rev().collect();
+        lab.enter(|| {
+            let mut done = 0;
+            while done < 3 {
+                let task = Task {
+                    system,
+                    protocol: &protocol,
+                    optimizer: &optimizer,
+                    rates: &[0.1; 6],
+                    data,
+                    order: &order,
+                    batch_size: 50,
+                };
+                let leg = Leg { first: done, before: 0, steps: 3usize.div_ceil(legs), time: Duration::MAX };
+                let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
+                let mut memory: Vec<&mut [f32]> = velocity.iter_mut().map(Vec::as_mut_slice).collect();
+                done += train(&lab, task, leg, &mut values, &mut memory).unwrap().steps as usize;
+            }
+        });
+        (params, velocity)
+    };
+    let reference = run(1, 1);
+    for threads in [1, 2, 3, 8] {
+        for legs in [1, 3] {
+            assert!(run(threads, legs) == reference, "{threads} threads, {legs} legs");
+        }
+    }
+}
+
+#[test]
+fn orders_and_updates_share_the_fixed_point() {
+    for sizes in [vec![6, 9, 4], vec![6, 9, 8, 4], vec![6, 20, 15]] {
+        let (net, params) = network::<f64>(&sizes, Activation::HardSigmoid, 0.5, 2);
+        let (x, y) = (noise(5 * 6, 0), noise(5 * sizes[sizes.len() - 1], 1));
+        let settled = |order, output_update| {
+            let settling = Settling { stop: Stop::Absolute(1e-13), max_sweeps: (5000, 5000), order, output_update };
+            settle(&net, &params, &x, &y, Some(0.3), settling, 1)
+        };
+        let reference = settled(Order::Asynchronous, OutputUpdate::Exact);
+        assert!(reference.outcomes.iter().all(|o| o.status == Status::Converged));
+        let batch = Batch { x: Rows::all(&x, 6), y: Targets::Values(Rows::all(&y, sizes[sizes.len() - 1])) };
+        let boundary = Boundary::Nudged(0.3.into());
+        let last = reference.last_phase();
+        let rest = residual(&net, &shared(&params), &batch, Loss::SquaredError, boundary, &last).unwrap();
+        assert!(rest.iter().all(|&r| r < 1e-12), "{rest:?}");
+        for (order, update) in [
+            (Order::Synchronous, OutputUpdate::Exact),
+            (Order::Asynchronous, OutputUpdate::Explicit),
+            (Order::Synchronous, OutputUpdate::Explicit),
+        ] {
+            let other = settled(order, update);
+            for (a, b) in reference.states.iter().zip(other.states.iter()) {
+                assert!((a - b).abs() < 1e-11, "{sizes:?} {order:?} {update:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_rows_are_blank_and_contribute_nothing() {
+    let (net, params) = network::<f64>(&[3, 5, 2], Activation::HardSigmoid, 0.7, 1);
+    // One sample overflows; the others must not notice.
+    let x = [vec![0.2, 0.4, 0.6], vec![1e308, 1e308, 1e308], vec![0.5, 0.1, 0.9]].concat();
+    let mut huge = params.clone();
+    huge[0].iter_mut().for_each(|w| *w *= 1e10);
+    let y = noise(3 * 2, 1);
+    let trial = settle(&net, &huge, &x, &y, Some(0.3), Settling::default(), 1);
+    let statuses: Vec<_> = trial.outcomes.iter().map(|o| o.status).collect();
+    assert_eq!(statuses[2..4], [Status::Diverged; 2], "{statuses:?}");
+    assert!(trial.row(2).iter().chain(trial.row(3)).all(|&s| s == 0.0));
+    assert!(statuses.iter().enumerate().all(|(r, s)| r / 2 == 1 || s.usable()), "{statuses:?}");
+
+    let unbounded = settle(&net, &params, &noise(3 * 3, 0), &y, Some(-1.0), Settling::default(), 1);
+    assert!(unbounded.outcomes.iter().skip(1).step_by(2).all(|o| o.status == Status::Unbounded));
+    assert!(unbounded.outcomes.iter().step_by(2).all(|o| o.status == Status::Converged));
+}
+
+#[test]
+fn table_of_methods_is_true() {
+    let methods = all_methods(Settling::default());
+    for (name, needs) in METHODS {
+        let method = methods.iter().find(|m| m.name() == name).expect(name);
+        assert_eq!(method.needs(), needs);
+        for activation in [Activation::HardSigmoid, Activation::Tanh] {
+            let (net, _) = network::<f32>(&[3, 4, 2], activation, 0.7, 1);
+            let system: &dyn System<f32> = &net;
+            let able = methods_for(system).contains(&name);
+            assert_eq!(method.protocol(system).is_ok(), able, "{name} on {activation:?}");
+        }
+    }
+    let (net, _) = network::<f32>(&[3, 4, 2], Activation::HardSigmoid, 0.7, 1);
+    let error = methods[2].protocol(&net as &dyn System<f32>).unwrap_err().to_string();
+    assert!(error.contains("CoupledLearning") && error.contains("smooth"), "{error}");
+}
