@@ -27,7 +27,7 @@ PUSH = 0.3  # how far the experimenter pushes, in lattice constants
 
 
 class SpringSheet(pnn.systems.EnergySystem):
-    """Springs in the plane: E = sum over springs of 1/2 k (l - l0)², with k = exp(theta), which stays positive.
+    """Springs in the plane: E = sum over springs of 1/2 k (l - l0)², with k = exp(theta) > 0.
 
     The states are the displacements of the beads that are free to move; the outputs are the heights of two of
     them. The energy is not quadratic: springs turn as beads move.
@@ -38,9 +38,10 @@ class SpringSheet(pnn.systems.EnergySystem):
         rows, columns = np.divmod(np.arange(SIDE * SIDE), SIDE)
         self.rest = np.stack([columns + 0.5 * (rows % 2), rows * np.sqrt(0.75)], axis=1)
         apart = np.linalg.norm(self.rest[:, None] - self.rest[None], axis=2)
-        self.a, self.b = np.nonzero(np.triu(apart < 1.1, 1))
+        a, b = np.nonzero(np.triu(apart < 1.1, 1))
+        self.ends = np.eye(len(apart))[a] - np.eye(len(apart))[b]  # (springs, beads): 1 and -1 at the ends
         self.rest += rng.uniform(-0.1, 0.1, self.rest.shape)
-        self.length = np.linalg.norm(self.rest[self.a] - self.rest[self.b], axis=1)
+        self.length = np.linalg.norm(self.ends @ self.rest, axis=1)
 
         # Coordinates 2i and 2i + 1 are x and y of bead i.
         top = np.arange(SIDE * (SIDE - 1), SIDE * SIDE)
@@ -53,7 +54,7 @@ class SpringSheet(pnn.systems.EnergySystem):
             n_in=len(self.pushed),
             n_states=len(self.free),
             n_out=len(outputs),
-            params={"log_stiffness": np.zeros(len(self.a))},
+            params={"log_stiffness": np.zeros(len(a))},
         )
 
     def springs(self, x: Array, s: Array) -> tuple[Array, Array]:
@@ -62,9 +63,9 @@ class SpringSheet(pnn.systems.EnergySystem):
         moved[:, self.free] = s
         moved[:, self.pushed] = -PUSH * x
         place = self.rest + moved.reshape(len(s), -1, 2)
-        ends = place[:, self.a] - place[:, self.b]
-        length = np.linalg.norm(ends, axis=2)
-        return length - self.length, ends / length[:, :, None]
+        spring = self.ends @ place
+        length = np.linalg.norm(spring, axis=2)
+        return length - self.length, spring / length[:, :, None]
 
     def energy(self, params: Params, x: Array, s: Array) -> Array:
         """Return the elastic energy of every row."""
@@ -75,10 +76,7 @@ class SpringSheet(pnn.systems.EnergySystem):
         """Return minus the force on every free coordinate."""
         stretch, direction = self.springs(x, s)
         pull = (stretch * np.exp(params["log_stiffness"]))[:, :, None] * direction
-        total = np.zeros((len(s), SIDE * SIDE, 2))
-        np.add.at(total, (slice(None), self.a), pull)
-        np.add.at(total, (slice(None), self.b), -pull)
-        return total.reshape(len(s), -1)[:, self.free]
+        return (self.ends.T @ pull).reshape(len(s), -1)[:, self.free]
 
     def param_gradient(self, params: Params, x: Array, s: Array, weights: Array) -> Params:
         """Return the weighted sum of dE/dtheta = k/2 (l - l0)²: each spring needs its own stretch only."""
@@ -132,7 +130,7 @@ def main() -> None:
 
     stiffness = np.exp(sheet.params["log_stiffness"])
     rows = int(sum(history[key].sum() for key in ("unconverged", "diverged", "unbounded")))
-    print(f"\n{len(stiffness)} springs: stiffness 1 before, {stiffness.min():.2f} to {stiffness.max():.2f} after")
+    print(f"\nstiffness of the springs: 1 before, {stiffness.min():.2f} to {stiffness.max():.2f} after")
     print(f"{history['seconds'].sum():.1f} s; {rows} settlings without a steady state")
 
 

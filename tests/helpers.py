@@ -1,6 +1,7 @@
 """An independent NumPy account of layered Hopfield networks, and small tools of several test files.
 
-Nothing here calls the core: formulas are written from the energy alone, unit by unit where speed does not matter.
+Nothing of the physics here calls the core: formulas are written from the energy alone, unit by unit where
+speed does not matter.
 """
 
 import os
@@ -46,8 +47,8 @@ class Reference:
         self.activation = net.activation
         self.depth = len(net.layers) - 1
         self.sizes = net.layers[1:]
-        self.W = [net.params[f"W{l + 1}"].astype(np.float64) for l in range(self.depth)]
-        self.b = [net.params[f"b{l + 1}"].astype(np.float64) for l in range(self.depth)]
+        self.W = [net.params[f"W{k + 1}"].astype(np.float64) for k in range(self.depth)]
+        self.b = [net.params[f"b{k + 1}"].astype(np.float64) for k in range(self.depth)]
 
     def rho(self, a):
         if self.activation == "hard-sigmoid":
@@ -71,29 +72,29 @@ class Reference:
                 terms = [s * np.log(s), (1 - s) * np.log1p(-s)]
         return sum(np.nan_to_num(term, nan=0.0) for term in terms)
 
-    def drive(self, l, x, s):
-        """Return what the neighbours of layer `l` sum to."""
-        a = (x if l == 0 else s[l - 1]) @ self.W[l] + self.b[l]
-        return a + s[l + 1] @ self.W[l + 1].T if l + 1 < self.depth else a
+    def drive(self, k, x, s):
+        """Return what the neighbours of layer `k` sum to."""
+        a = (x if k == 0 else s[k - 1]) @ self.W[k] + self.b[k]
+        return a + s[k + 1] @ self.W[k + 1].T if k + 1 < self.depth else a
 
     def energy(self, x, s):
         total = 0.5 * (s[-1] ** 2).sum(axis=1)
         for hidden in s[:-1]:
             total = total + self.potential(hidden).sum(axis=1)
-        for l, below in enumerate([x, *s[:-1]]):
-            total = total - ((below @ self.W[l]) * s[l]).sum(axis=1) - s[l] @ self.b[l]
+        for k, below in enumerate([x, *s[:-1]]):
+            total = total - ((below @ self.W[k]) * s[k]).sum(axis=1) - s[k] @ self.b[k]
         return total
 
     def force(self, x, s, t=None, beta=0.0, loss="squared-error"):
         """Return dF/ds by layer, zero where a wall holds the unit."""
         forces = []
-        for l in range(self.depth):
-            output = l == self.depth - 1
-            f = (s[l] if output else self.slope(s[l])) - self.drive(l, x, s)
+        for k in range(self.depth):
+            output = k == self.depth - 1
+            f = (s[k] if output else self.slope(s[k])) - self.drive(k, x, s)
             if output and t is not None:
-                f = f + beta * loss_slope(loss, s[l], t)
+                f = f + beta * loss_slope(loss, s[k], t)
             if not output and self.activation == "hard-sigmoid":
-                f = np.where((s[l] <= 0) & (f >= 0) | (s[l] >= 1) & (f <= 0), 0, f)
+                f = np.where((s[k] <= 0) & (f >= 0) | (s[k] >= 1) & (f <= 0), 0, f)
             forces.append(f)
         return forces
 
@@ -104,8 +105,8 @@ class Reference:
         """Return the symmetric matrix of couplings between all states."""
         ends = np.cumsum([0, *self.sizes])
         full = np.zeros((ends[-1], ends[-1]))
-        for l in range(1, self.depth):
-            full[ends[l - 1] : ends[l], ends[l] : ends[l + 1]] = self.W[l]
+        for k in range(1, self.depth):
+            full[ends[k - 1] : ends[k], ends[k] : ends[k + 1]] = self.W[k]
         return full + full.T
 
     def is_convex(self):
@@ -120,24 +121,24 @@ class Reference:
         s = [np.zeros((len(x), n)) for n in self.sizes]
         for _ in range(rounds):
             moved = 0.0
-            for l in range(self.depth):
-                for j in range(self.sizes[l]):
-                    a = (x if l == 0 else s[l - 1]) @ self.W[l][:, j] + self.b[l][j]
-                    if l + 1 < self.depth:
-                        new = self.rho(a + s[l + 1] @ self.W[l + 1][j])
+            for k in range(self.depth):
+                for j in range(self.sizes[k]):
+                    a = (x if k == 0 else s[k - 1]) @ self.W[k][:, j] + self.b[k][j]
+                    if k + 1 < self.depth:
+                        new = self.rho(a + s[k + 1] @ self.W[k + 1][j])
                     else:
                         new = a if t is None else (a + beta * t[:, j]) / (1 + beta)
-                    moved = max(moved, np.abs(new - s[l][:, j]).max())
-                    s[l][:, j] = new
+                    moved = max(moved, np.abs(new - s[k][:, j]).max())
+                    s[k][:, j] = new
             if moved < 1e-15:
                 break
         return s
 
     def clearance(self, x, s):
-        """Return how far the nearest hidden unit is from the edge of a wall: no corner within this distance."""
+        """Return how far the nearest hidden unit is from the edge of a wall."""
         if self.depth == 1:
             return np.inf
-        drives = np.concatenate([self.drive(l, x, s) for l in range(self.depth - 1)], axis=1)
+        drives = np.concatenate([self.drive(k, x, s) for k in range(self.depth - 1)], axis=1)
         return np.minimum(np.abs(drives), np.abs(drives - 1)).min()
 
 
@@ -174,7 +175,9 @@ def clear_net(layers, activation, samples=3, margin=0.02):
 
 def copy_of(net):
     """Return a network with the same parameters."""
-    twin = pnn.systems.Hopfield(net.layers, activation=net.activation, dtype=net.dtype, gain=net.gain, seed=net.seed)
+    twin = pnn.systems.Hopfield(
+        net.layers, activation=net.activation, dtype=net.dtype, gain=net.gain, seed=net.seed
+    )
     for name, array in net.params.items():
         twin.params[name][...] = array
     return twin

@@ -48,7 +48,11 @@ def saved(tmp_path):
             optim.SGD(0.1, weight_decay=0.01, schedule=optim.StepDecay(2, 0.5)),
             {"activation": "logistic", "gain": 0.3},
         ),
-        (methods.ContrastiveLearning(settling=Settling(sweeps=(5, 3), order="synchronous")), optim.Adam(), {}),
+        (
+            methods.ContrastiveLearning(settling=Settling(sweeps=(5, 3), order="synchronous")),
+            optim.Adam(),
+            {},
+        ),
         (
             methods.ImplicitDifferentiation(settling=Settling(tolerance=1e-6, output_update="explicit")),
             optim.SGD(0.1, schedule=optim.ExponentialDecay(0.9)),
@@ -263,7 +267,9 @@ def test_a_schedule_of_ones_own_needs_the_optimizer(tmp_path):
     optimizer = optim.Adam(0.01, schedule=Mine())
     trainer, x, y = trained(optimizer=optimizer)
     trainer.save(tmp_path / "run.pnn")
-    with pytest.raises(ConfigError, match=r"schedule 'Mine' is not part of pnncore; pass the optimizer when loading"):
+    with pytest.raises(
+        ConfigError, match=r"schedule 'Mine' is not part of pnncore; pass the optimizer when loading"
+    ):
         pnn.Trainer.load(tmp_path / "run.pnn")
     loaded = pnn.Trainer.load(tmp_path / "run.pnn", optimizer=optimizer)
     loaded.fit(x, y, epochs=1)
@@ -363,7 +369,11 @@ VICTIM = """
 
 def victim(path, every):
     return subprocess.Popen(
-        [*command(VICTIM), str(path), every], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command(VICTIM), str(path), every],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

@@ -1,8 +1,8 @@
 """The published fixed-step algorithm, transcribed to NumPy: same states, same parameters.
 
-The free phase runs a number of sweeps from rest (all states zero), each over the even layers (the first hidden one is
-layer 0), then the odd ones, or over all layers at once; nudged phases continue from the free state. Published code
-moves nudged outputs by a - beta (o - y) at the outputs before the move.
+The free phase runs a number of sweeps from rest (all states zero), each over the even layers (the first hidden
+one is layer 0), then the odd ones, or over all layers at once; nudged phases continue from the free state.
+Published code moves nudged outputs by a - beta (o - y) at the outputs before the move.
 """
 
 import numpy as np
@@ -20,26 +20,26 @@ class Published:
     """Equilibrium propagation as published, for the squared error and units clipped to [0, 1]."""
 
     def __init__(self, net, *, beta, free, nudged, order, update):
-        self.W = [net.params[f"W{l}"].copy() for l in range(1, len(net.layers))]
-        self.b = [net.params[f"b{l}"].copy() for l in range(1, len(net.layers))]
+        self.W = [net.params[f"W{k}"].copy() for k in range(1, len(net.layers))]
+        self.b = [net.params[f"b{k}"].copy() for k in range(1, len(net.layers))]
         self.beta, self.free, self.nudged, self.order, self.update = beta, free, nudged, order, update
 
-    def move(self, l, x, s, y, beta):
-        last = l == len(self.W) - 1
-        a = (x if l == 0 else s[l - 1]) @ self.W[l] + self.b[l]
+    def move(self, k, x, s, y, beta):
+        last = k == len(self.W) - 1
+        a = (x if k == 0 else s[k - 1]) @ self.W[k] + self.b[k]
         if not last:
-            return np.clip(a + s[l + 1] @ self.W[l + 1].T, 0, 1)
+            return np.clip(a + s[k + 1] @ self.W[k + 1].T, 0, 1)
         if beta == 0:
             return a
-        return a - beta * (s[l] - y) if self.update == "explicit" else (a + beta * y) / (1 + beta)
+        return a - beta * (s[k] - y) if self.update == "explicit" else (a + beta * y) / (1 + beta)
 
     def sweep(self, x, s, y, beta):
         layers = range(len(self.W))
         if self.order == "synchronous":
-            return [self.move(l, x, s, y, beta) for l in layers]
+            return [self.move(k, x, s, y, beta) for k in layers]
         s = list(s)
-        for l in [*layers[::2], *layers[1::2]]:
-            s[l] = self.move(l, x, s, y, beta)
+        for k in [*layers[::2], *layers[1::2]]:
+            s[k] = self.move(k, x, s, y, beta)
         return s
 
     def phase(self, x, s, y, beta, sweeps):
@@ -54,11 +54,13 @@ class Published:
 
     def step(self, x, y, rate, variant):
         free, plus, minus = self.states(x, y)
-        up, down, distance = (plus, minus, 2 * self.beta) if variant == "centered" else (plus, free, self.beta)
-        for l in range(len(self.W)):
-            below = [x if l == 0 else s[l - 1] for s in (up, down)]
-            self.W[l] += rate * (below[0].T @ up[l] - below[1].T @ down[l]) / (distance * len(x))
-            self.b[l] += rate * (up[l] - down[l]).sum(axis=0) / (distance * len(x))
+        up, down, distance = (
+            (plus, minus, 2 * self.beta) if variant == "centered" else (plus, free, self.beta)
+        )
+        for k in range(len(self.W)):
+            below = [x if k == 0 else s[k - 1] for s in (up, down)]
+            self.W[k] += rate * (below[0].T @ up[k] - below[1].T @ down[k]) / (distance * len(x))
+            self.b[k] += rate * (up[k] - down[k]).sum(axis=0) / (distance * len(x))
 
 
 def assert_close(found, expected, dtype, scale=1):
@@ -109,9 +111,9 @@ def test_training(layers, variant, order, update, dtype, values):
     pnn.Trainer(net, method, pnn.optim.SGD(0.1), batch_size=11, seed=1).fit(x, y, epochs=6)
     for _ in range(6):
         published.step(x, one_hot(y, net.n_out).astype(dtype), 0.1, variant)
-    for l in range(len(published.W)):
-        assert_close(net.params[f"W{l + 1}"], published.W[l], dtype)
-        assert_close(net.params[f"b{l + 1}"], published.b[l], dtype)
+    for k in range(len(published.W)):
+        assert_close(net.params[f"W{k + 1}"], published.W[k], dtype)
+        assert_close(net.params[f"b{k + 1}"], published.b[k], dtype)
 
 
 def test_training_on_minibatches_with_a_rate_per_layer(dtype):
@@ -134,7 +136,7 @@ def test_training_on_minibatches_with_a_rate_per_layer(dtype):
             published.step(x[rows], target[rows], 1.0, "centered")
             for array, old, rate in zip(published.W + published.b, kept, rates + rates, strict=True):
                 array[...] = old + rate * 0.5**epoch * (array - old)
-    for l in range(3):
-        assert_close(net.params[f"W{l + 1}"], published.W[l], dtype)
-        assert_close(net.params[f"b{l + 1}"], published.b[l], dtype)
-        assert not np.array_equal(net.params[f"W{l + 1}"], twin.params[f"W{l + 1}"])
+    for k in range(3):
+        assert_close(net.params[f"W{k + 1}"], published.W[k], dtype)
+        assert_close(net.params[f"b{k + 1}"], published.b[k], dtype)
+        assert not np.array_equal(net.params[f"W{k + 1}"], twin.params[f"W{k + 1}"])

@@ -1,4 +1,4 @@
-"""Same seed, same bits: for any number of threads, in pieces or in one go, and to rounding on any instruction set."""
+"""Same seed, same bits, for any number of threads, in pieces or in one go; any instruction set to rounding."""
 
 import json
 
@@ -11,7 +11,13 @@ from pnncore.methods import EquilibriumPropagation
 
 THREADS = (1, 2, 3, 8)
 # Large enough that the core does use threads: it works alone below a million multiply-adds.
-SIZES = [([17, 33, 7, 5], 1607), ([64, 128, 10], 250), ([13, 41, 3], 2311), ([31, 300, 17], 101), ([9, 6], 20_011)]
+SIZES = [
+    ([17, 33, 7, 5], 1607),
+    ([64, 128, 10], 250),
+    ([13, 41, 3], 2311),
+    ([31, 300, 17], 101),
+    ([9, 6], 20_011),
+]
 METHODS = {
     "centered": EquilibriumPropagation(),
     "one-sided": EquilibriumPropagation(variant="one-sided", sign="random"),
@@ -50,13 +56,17 @@ def test_gradients_on_any_number_of_threads(layers, samples, name):
     method = METHODS[name]
     net = make_net(layers, activation_for(method), dtype="float32")
     x, y = make_batch(net, samples)
-    found = {flat(method.gradient(net, x, y, seed=2, step=3, threads=threads)).tobytes() for threads in THREADS}
+    found = {
+        flat(method.gradient(net, x, y, seed=2, step=3, threads=threads)).tobytes() for threads in THREADS
+    }
     assert len(found) == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    "optimizer", [optim.SGD(0.05), optim.SGD(0.02, momentum=0.9, weight_decay=0.01), optim.Adam(0.002)], ids=repr
+    "optimizer",
+    [optim.SGD(0.05), optim.SGD(0.02, momentum=0.9, weight_decay=0.01), optim.Adam(0.002)],
+    ids=repr,
 )
 @pytest.mark.parametrize(("layers", "samples"), SIZES[:3], ids=str)
 def test_training_on_any_number_of_threads(layers, samples, optimizer, dtype, tmp_path):
@@ -79,8 +89,8 @@ def test_number_of_threads_from_the_environment():
         print(pnn._core.info()["threads"])
         net = pnn.systems.Hopfield([64, 128, 10], seed=0)
         x, y, *_ = pnn.data.digits()
-        pnn.Trainer(net, pnn.methods.EquilibriumPropagation(), pnn.optim.SGD(0.1), batch_size=300, seed=0).fit(
-            x, y, epochs=1)
+        method = pnn.methods.EquilibriumPropagation()
+        pnn.Trainer(net, method, pnn.optim.SGD(0.1), batch_size=300, seed=0).fit(x, y, epochs=1)
         print(net.params["W1"].tobytes().hex())
     """
     one, three = (run_python(code, PNNCORE_NUM_THREADS=n).split() for n in "13")
@@ -128,7 +138,9 @@ def test_the_place_in_memory_does_not_matter(offset):
     shifted = room[offset : offset + x.nbytes].view(np.float32).reshape(x.shape)
     shifted[...] = x
     for system, inputs in ((net, x), (moved, shifted)):
-        pnn.Trainer(system, EquilibriumPropagation(), optim.SGD(0.1), batch_size=6, seed=0).fit(inputs, y, epochs=2)
+        pnn.Trainer(system, EquilibriumPropagation(), optim.SGD(0.1), batch_size=6, seed=0).fit(
+            inputs, y, epochs=2
+        )
     assert parameter_bytes(net) == parameter_bytes(moved)
 
 
@@ -236,7 +248,9 @@ def test_instruction_sets_agree_to_rounding():
             expected = runs[0]["found"][key]
             # Gradients are differences of states divided by beta: rounding is amplified by ten or so.
             tolerance = 3e-5 if "float32" in key else 1e-12
-            np.testing.assert_allclose(values, expected, rtol=tolerance, atol=tolerance, err_msg=f"{run['level']} {key}")
+            np.testing.assert_allclose(
+                values, expected, rtol=tolerance, atol=tolerance, err_msg=f"{run['level']} {key}"
+            )
 
 
 def test_an_unknown_instruction_set_is_the_best_one():

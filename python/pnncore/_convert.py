@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,13 +56,21 @@ def positive_int(value: Any, name: str) -> int:
     return int(value)
 
 
+def one_of(value: Any, name: str, choices: Sequence[str]) -> None:
+    """Refuse with `ConfigError` what is none of the choices."""
+    if not isinstance(value, str) or value not in choices:
+        names = ", ".join(f'"{choice}"' for choice in choices)
+        raise ConfigError(f"{name} must be one of {names}; got {value!r}")
+
+
 def number(value: Any, name: str, *, positive: bool = False) -> float:
     """Return a finite number; `ConfigError` otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
-    if positive and not value > 0:
+    result = float(value)
+    if positive and result <= 0:
         raise ConfigError(f"{name} must be a positive number, got {value!r}")
-    return float(value)
+    return result
 
 
 def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> FloatArray:
@@ -112,7 +121,9 @@ def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> Float
         array = value
     else:
         try:
-            array = np.asarray(value, dtype=dtype)
+            # A number that is too large becomes infinite, and is refused as that.
+            with np.errstate(over="ignore"):
+                array = np.asarray(value, dtype=dtype)
         except (TypeError, ValueError) as error:
             raise DataError(f"{name} must be an array of numbers: {error}") from None
     if array.ndim != 2 or array.shape[1] != width:

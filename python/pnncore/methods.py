@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import numpy as np
 
 from pnncore import _core
-from pnncore._convert import FloatArray, Seed, as_seed, as_threads, number, positive_int
+from pnncore._convert import FloatArray, Seed, as_seed, as_threads, number, one_of, positive_int
 from pnncore.errors import ConfigError
 from pnncore.settling import Settling
 
@@ -45,9 +45,8 @@ class Method:
             raise ConfigError(f"settling must be a pnncore.Settling, got {self.settling!r}")
         for setting in dataclasses.fields(self):
             name, value = setting.name, getattr(self, setting.name)
-            if get_origin(setting.type) is Literal and value not in get_args(setting.type):
-                names = ", ".join(f'"{choice}"' for choice in get_args(setting.type))
-                raise ConfigError(f"{name} must be one of {names}; got {value!r}")
+            if get_origin(setting.type) is Literal:
+                one_of(value, name, get_args(setting.type))
             if setting.type is float:
                 object.__setattr__(self, name, number(value, name))
             if setting.type is int:
@@ -86,6 +85,8 @@ class Method:
         CapabilityError
             If the system lacks what the method needs; the message lists the methods that train it.
         """
+        if not hasattr(system, "as_batch"):
+            raise ConfigError(f"system must be a pnncore System, got {system!r}")
         if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**64:
             raise ConfigError(f"step must be an integer in 0..2**64, got {step!r}")
         x, y = system.as_batch(x, y)

@@ -105,7 +105,9 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
         if high - low < 3:
             every = (1, 2, 5) if high - low > 1 else range(1, 10)
             decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-            losses.yaxis.set_major_locator(_fixed([digit * 10.0**decade for decade in decades for digit in every]))
+            losses.yaxis.set_major_locator(
+                _fixed([digit * 10.0**decade for decade in decades for digit in every])
+            )
             losses.yaxis.set_minor_locator(_fixed([]))
             losses.yaxis.set_major_formatter("{x:.4g}")
     _label(losses, "training loss", "mean loss at the free state")
@@ -132,8 +134,8 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
     sweeps.legend(frameon=False, loc="best")
     troubles = {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")}
     if any(troubles.values()):
-        text = "settlings: " + ", ".join(f"{number:,} {key}" for key, number in troubles.items() if number)
-        sweeps.text(0.03, 0.03, text, transform=sweeps.transAxes, color=_ORANGE, fontsize=9)
+        text = ", ".join(f"{number:,} {key}" for key, number in troubles.items() if number)
+        sweeps.set_title(f"settling ({text})", loc="left", color=_INK, fontsize=12)
 
     for axes in (losses, scores, sweeps):
         axes.set_xlabel("epoch")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import FloatArray, number
+from pnncore._convert import FloatArray, number, one_of
 from pnncore.errors import ConfigError
 
 
@@ -66,10 +66,8 @@ class Settling:
         rules = [self.sweeps, self.tolerance, self.relative_tolerance]
         if sum(rule is not None for rule in rules) > 1:
             raise ConfigError("give one of sweeps, tolerance and relative_tolerance, not several")
-        if self.order not in ("asynchronous", "synchronous"):
-            raise ConfigError(f'order must be "asynchronous" or "synchronous", got {self.order!r}')
-        if self.output_update not in ("exact", "explicit"):
-            raise ConfigError(f'output_update must be "exact" or "explicit", got {self.output_update!r}')
+        one_of(self.order, "order", ("asynchronous", "synchronous"))
+        one_of(self.output_update, "output_update", ("exact", "explicit"))
         for name in ("sweeps", "max_sweeps"):
             value = getattr(self, name)
             if value is None:

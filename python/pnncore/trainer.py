@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Trainer:
         ):
             if not isinstance(value, kind):
                 raise ConfigError(f"{name} must be a pnncore {kind.__name__}, got {value!r}")
-        if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        if not isinstance(callbacks, Sequence):
             raise ConfigError(f"callbacks must be a list of pnncore.Callback objects, got {callbacks!r}")
         callbacks = list(callbacks)
         if any(not isinstance(callback, Callback) for callback in callbacks):
@@ -365,8 +365,8 @@ class Trainer:
             )
             trainer.epoch, trainer.step = state["epoch"], state["step"]
             trainer._steps_before, trainer._sums = state["steps_before"], state["sums"]
-        except KeyError as missing:
-            raise CheckpointError(f"{path} is no checkpoint of a trainer: it lacks {missing}") from None
+        except (KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(f"{path} is no checkpoint that this trainer can go on from: {error!r}") from error
         return trainer
 
     def __repr__(self) -> str:

@@ -178,8 +178,10 @@ def load_data(arguments: argparse.Namespace) -> Split:
         if not looked:
             raise
         fix = "" if name == "vowels" else ", or fetch it with --download"
-        places = "; ".join(line.strip() for line in message.split("\n"))
-        raise DataError(f"{places}. Name its folder with --data-path or PNNCORE_DATA{fix}") from None
+        first, _, *places = (line.strip() for line in message.split("\n"))
+        raise DataError(
+            f"{first}. Looked in: {'; '.join(places)}. Name its folder with --data-path or PNNCORE_DATA{fix}"
+        ) from None
 
 
 def make_settling(arguments: argparse.Namespace) -> Settling:
@@ -262,13 +264,18 @@ def linear_control(
     x: FloatArray, y: npt.NDArray[np.int64], x_test: FloatArray, y_test: npt.NDArray[np.int64]
 ) -> float:
     """Return the test accuracy of a linear readout: ridge regression of one-hot labels, in closed form."""
-    mean = x.mean(axis=0, dtype=np.float64)
-    a = x.astype(np.float64) - mean
-    targets = np.eye(int(y.max()) + 1)[y]
-    gram = a.T @ a
-    gram[np.diag_indices_from(gram)] += 1e-3 * len(x)
-    weights = np.linalg.solve(gram, a.T @ (targets - targets.mean(axis=0)))
-    outputs = (x_test - mean) @ weights + targets.mean(axis=0)
+    width, classes = x.shape[1], int(y.max()) + 1
+    targets = np.eye(classes, dtype=x.dtype)[y]
+    gram, cross = np.zeros((width, width)), np.zeros((width, classes))
+    for start in range(0, len(x), 4096):  # in blocks: products in the precision of the data, sums in float64
+        block = x[start : start + 4096]
+        gram += block.T @ block
+        cross += block.T @ targets[start : start + 4096]
+    mean, base = x.mean(axis=0, dtype=np.float64), targets.mean(axis=0, dtype=np.float64)
+    gram -= len(x) * np.outer(mean, mean)
+    gram[np.diag_indices(width)] += 1e-3 * len(x)
+    weights = np.linalg.solve(gram, cross - len(x) * np.outer(mean, base))
+    outputs = x_test @ weights + (base - mean @ weights)
     return float((outputs.argmax(axis=1) == y_test).mean())
 
 

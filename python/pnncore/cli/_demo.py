@@ -224,7 +224,11 @@ def _report(
                     "by_seed": run.accuracies,
                 },
                 "train_accuracy_by_seed": [history["accuracy"][-1] for history in run.histories],
-                "unusable_settlings": run.rows("diverged", "unbounded"),
+                "settlings": len(x)
+                * run.plan.epochs
+                * seeds
+                * (3 if run.plan.method == main.plan.method else 1),
+                "diverged_settlings": run.rows("diverged", "unbounded"),
                 "unsettled_settlings": run.rows("unconverged"),
                 "test_accuracy_by_epoch": [history["validation"] for history in run.histories],
             }
@@ -295,12 +299,10 @@ def _text(report: dict[str, Any], path: Path) -> str:
         f"{sweeps['free_sweeps']:.1f} free + {sweeps['other_sweeps']:.1f} nudged sweeps per sample",
     ]
     for training in trainings.values():
-        for key, what in (
-            ("unusable", "diverged"),
-            ("unsettled", "ended at the limit of sweeps, not settled"),
-        ):
-            if count := training[f"{key}_settlings"]:
-                lines.append(f'note: {count:,} settlings of "{training["name"]}" {what}')
+        for key, what in (("diverged", "diverged"), ("unsettled", "were cut at the limit of sweeps")):
+            share = 100 * training[f"{key}_settlings"] / training["settlings"]
+            if share >= 0.1:
+                lines.append(f'note: {share:.1f} % of the settlings of "{training["name"]}" {what}')
     picture = report["picture"] or "none (it needs matplotlib: pip install pnncore[plot])"
     lines += [f"picture: {picture}", f"numbers: {path}", f"{report['seconds']:.1f} s in all"]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import FloatArray, as_dtype, as_inputs, as_targets, as_threads, number
+from pnncore._convert import FloatArray, as_dtype, as_inputs, as_targets, as_threads, number, one_of
 from pnncore.errors import CapabilityError, ConfigError, SettlingWarning, ShapeError
 from pnncore.settling import Settled, Settling, Status
 
@@ -67,8 +67,10 @@ class System:
                 raise ConfigError(f"parameter {name} must be a {self.dtype} array, got {got}")
             if array.shape != shape:
                 raise ShapeError(f"parameter {name} must have shape {shape}, got {array.shape}")
-            if not array.flags.c_contiguous:
-                raise ConfigError(f"parameter {name} must be C-contiguous; set it with params[{name!r}][...] = values")
+            if not (array.flags.c_contiguous and array.flags.aligned):
+                raise ConfigError(
+                    f"parameter {name} must be C-contiguous and aligned; set it with params[{name!r}][...] = values"
+                )
         return [self.params[name] for name in self.names]
 
     def as_batch(self, x: Any, y: Any) -> tuple[FloatArray, FloatArray]:
@@ -157,8 +159,7 @@ class System:
 
 
 def _name(loss: str) -> str:
-    if loss not in ("squared-error", "cross-entropy"):
-        raise ConfigError(f'loss must be "squared-error" or "cross-entropy", got {loss!r}')
+    one_of(loss, "loss", ("squared-error", "cross-entropy"))
     return f'"{loss}"'
 
 

@@ -1,7 +1,7 @@
 //! Local updates: what a gradient of couplings is made of, kept factored until it meets the parameters.
 
 use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
-use pnncore_kernels::{AVec, Real, transpose};
+use pnncore_kernels::{AVec, Real};
 use rayon::prelude::*;
 
 use crate::lab::Lab;
@@ -47,7 +47,10 @@ pub enum Term<T> {
 pub struct LocalUpdate<T> {
     /// One term per parameter.
     pub terms: Vec<Term<T>>,
+    /// Room for lists that are made in parts.
+    pub(crate) pieces: Vec<SparseRows<T>>,
     parts: Vec<Part<T>>,
+    turned: SparseRows<T>,
 }
 
 /// Buffers of one part of a parallel region.
@@ -66,7 +69,7 @@ impl<T: Real> Default for Part<T> {
 
 impl<T: Real> Default for LocalUpdate<T> {
     fn default() -> Self {
-        Self { terms: Vec::new(), parts: Vec::new() }
+        Self { terms: Vec::new(), pieces: Vec::new(), parts: Vec::new(), turned: SparseRows::new(0) }
     }
 }
 
@@ -85,39 +88,59 @@ impl<T: Real> LocalUpdate<T> {
                 for product in products {
                     product.lists.scale(scale);
                     let dense = product.dense.view(trial);
-                    if *transposed {
-                        // Few columns: sum the transpose, then turn it. Cheap enough for one thread.
-                        if self.parts.is_empty() {
-                            self.parts.push(Part::default());
-                        }
-                        let Part { lists, panel, sums } = &mut self.parts[0];
-                        product.lists.transpose_into(0..cols, lists);
-                        sums.clear();
-                        sums.resize(2 * rows * cols, T::ZERO);
-                        let (sums, turned) = sums.split_at_mut(rows * cols);
-                        accumulate(lab.level(), lists, 0, cols, dense, rows, sums, rows, panel);
-                        transpose(sums, cols, rows, 0..rows, turned, cols);
-                        for (t, &v) in target.iter_mut().zip(turned.iter()) {
-                            *t += v;
-                        }
-                        continue;
-                    }
-                    let parts = lab.parts(product.lists.len() * cols, rows);
+                    let parts = lab.parts(product.lists.len() * if *transposed { rows } else { cols }, rows);
                     let chunk = rows.div_ceil(parts).max(1);
                     let parts = rows.div_ceil(chunk);
                     if self.parts.len() < parts {
                         self.parts.resize_with(parts, Part::default);
                     }
-                    let lists = &product.lists;
+                    let lists = if *transposed {
+                        product.lists.transpose_into(0..cols, &mut self.turned);
+                        &self.turned
+                    } else {
+                        &product.lists
+                    };
                     let pieces =
                         target.par_chunks_mut(chunk * cols).zip(self.parts[..parts].par_iter_mut()).enumerate();
                     lab.for_each(pieces, |(c, (piece, part))| {
                         let first = c * chunk;
-                        lists.transpose_into(first..first + piece.len() / cols, &mut part.lists);
-                        let count = part.lists.rows();
-                        accumulate(lab.level(), &part.lists, 0, count, dense, cols, piece, cols, &mut part.panel);
+                        if *transposed {
+                            part.add_turned(lab, lists, Dense { data: &dense.data[first..], ..dense }, piece, cols);
+                        } else {
+                            part.add(lab, lists, first, dense, piece, cols);
+                        }
                     });
                 }
+            }
+        }
+    }
+}
+
+impl<T: Real> Part<T> {
+    /// piece += the rows `first..` of the transposed lists times the dense side.
+    fn add(
+        &mut self,
+        lab: &Lab,
+        lists: &SparseRows<T>,
+        first: usize,
+        dense: Dense<'_, T>,
+        piece: &mut [T],
+        cols: usize,
+    ) {
+        lists.transpose_into(first..first + piece.len() / cols, &mut self.lists);
+        accumulate(lab.level(), &self.lists, 0, self.lists.rows(), dense, cols, piece, cols, &mut self.panel);
+    }
+
+    /// piece += the transpose of the lists (one per column) times the dense side. Few columns make for short rows; the
+    /// product is summed with the long side contiguous, and turned.
+    fn add_turned(&mut self, lab: &Lab, lists: &SparseRows<T>, dense: Dense<'_, T>, piece: &mut [T], cols: usize) {
+        let rows = piece.len() / cols;
+        self.sums.clear();
+        self.sums.resize(cols * rows, T::ZERO);
+        accumulate(lab.level(), lists, 0, cols, dense, rows, &mut self.sums, rows, &mut self.panel);
+        for (j, sums) in self.sums.chunks_exact(rows).enumerate() {
+            for (target, &sum) in piece[j..].iter_mut().step_by(cols).zip(sums) {
+                *target += sum;
             }
         }
     }

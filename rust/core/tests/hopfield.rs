@@ -1,5 +1,6 @@
 //! Hopfield networks through the public interface: physics, gradients, reproducibility.
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use num_complex::Complex;
 use pnncore::batch::{Batch, Rows, Targets};

@@ -3,6 +3,7 @@
 use num_complex::Complex;
 use pnncore_kernels::sparse::SparseRows;
 use pnncore_kernels::{Level, Real, avec};
+use rayon::prelude::*;
 
 use super::Hopfield;
 use crate::batch::Batch;
@@ -31,13 +32,14 @@ pub(super) fn local_update<T: Real>(
         let Term::Outer { products, transposed } = couplings else { continue };
         let Term::Dense(bias) = bias else { continue };
         if l == 0 {
-            first_layer(lab.level(), batch, trial, weights, scale, &mut products[0], bias);
+            first_layer(lab, batch, trial, weights, scale, &mut products[0], &mut update.pieces, bias);
         } else {
             let list_layer = if *transposed { l } else { l - 1 };
             for (part, product) in products.iter_mut().enumerate() {
                 weighted_lists(lab.level(), trial, weights, scale, list_layer, part, &mut product.lists);
             }
-            bias_sum(trial, weights, scale, l, bias);
+            bias.fill(T::ZERO);
+            (0..trial.samples()).for_each(|i| add_phases(trial, weights, scale, l, i, bias));
         }
     }
 }
@@ -65,38 +67,61 @@ fn terms<T: Real>(net: &Hopfield, complex: bool) -> Vec<Term<T>> {
 }
 
 /// The inputs are the same in all phases, so the states of the phases are summed first: one product, not one per phase.
+#[allow(clippy::too_many_arguments, reason = "the pieces of an update, each owned elsewhere")]
 fn first_layer<T: Real>(
-    level: Level,
+    lab: &Lab,
     batch: &Batch<'_, T>,
     trial: &Trial<T>,
     weights: &[Complex<f64>],
     scale: f64,
     product: &mut OuterProducts<T>,
+    pieces: &mut Vec<SparseRows<T>>,
     bias: &mut [T],
 ) {
-    let layer = trial.layout().layer(0);
     let Side::Own(sums, stride) = &mut product.dense else { return };
+    let stride = *stride;
     sums.clear();
-    sums.resize(batch.len() * *stride, T::ZERO);
+    sums.resize(batch.len() * stride, T::ZERO);
+    let parts = lab.parts(batch.len() * (batch.x.width() + stride * weights.len()) * OVERHEAD, batch.len());
+    let chunk = batch.len().div_ceil(parts);
+    let parts = batch.len().div_ceil(chunk);
+    if pieces.len() < parts {
+        pieces.resize_with(parts, || SparseRows::new(0));
+    }
+    let work = sums.par_chunks_mut(chunk * stride).zip(pieces[..parts].par_iter_mut()).enumerate();
+    lab.for_each(work, |(c, (sums, lists))| {
+        lists.reset(batch.x.width());
+        for (i, sum) in (c * chunk..).zip(sums.chunks_exact_mut(stride)) {
+            lists.push(lab.level(), batch.x.row(i));
+            add_phases(trial, weights, scale, 0, i, sum);
+        }
+    });
     product.lists.reset(batch.x.width());
+    pieces[..parts].iter().for_each(|piece| product.lists.append(piece));
     bias.fill(T::ZERO);
-    for i in 0..batch.len() {
-        product.lists.push(level, batch.x.row(i));
-        if !trial.usable(i) {
+    for sum in sums.chunks_exact(stride) {
+        add_scaled(bias, &sum[..bias.len()], T::ONE);
+    }
+}
+
+/// Elements are copied and listed at about this many times the cost of a multiply-add.
+const OVERHEAD: usize = 8;
+
+/// sum += the real part of w s over the phases of sample `i`, for the states s of a layer.
+fn add_phases<T: Real>(trial: &Trial<T>, weights: &[Complex<f64>], scale: f64, layer: usize, i: usize, sum: &mut [T]) {
+    if !trial.usable(i) {
+        return;
+    }
+    let layer = trial.layout().layer(layer);
+    for (p, weight) in weights.iter().enumerate() {
+        if *weight == Complex::ZERO {
             continue;
         }
-        let sum = &mut sums[i * *stride..][..layer.len()];
-        for (p, weight) in weights.iter().enumerate() {
-            if *weight == Complex::ZERO {
-                continue;
-            }
-            let r = i * trial.phases() + p;
-            add_scaled(sum, &trial.row(r)[layer.clone()], T::from_f64(weight.re * scale));
-            if let Some(imaginary) = trial.imaginary_row(r).get(layer.clone()) {
-                add_scaled(sum, imaginary, T::from_f64(-weight.im * scale));
-            }
+        let r = i * trial.phases() + p;
+        add_scaled(sum, &trial.row(r)[layer.clone()], T::from_f64(weight.re * scale));
+        if let Some(imaginary) = trial.imaginary_row(r).get(layer.clone()) {
+            add_scaled(sum, imaginary, T::from_f64(-weight.im * scale));
         }
-        add_scaled(bias, sum, T::ONE);
     }
 }
 
@@ -134,23 +159,6 @@ fn weighted_lists<T: Real>(
             } else {
                 lists.push(level, real);
                 lists.scale_last(T::from_f64(weight.re * scale));
-            }
-        }
-    }
-}
-
-fn bias_sum<T: Real>(trial: &Trial<T>, weights: &[Complex<f64>], scale: f64, layer: usize, bias: &mut [T]) {
-    let layer = trial.layout().layer(layer);
-    bias.fill(T::ZERO);
-    for i in (0..trial.samples()).filter(|&i| trial.usable(i)) {
-        for (p, weight) in weights.iter().enumerate() {
-            if *weight == Complex::ZERO {
-                continue;
-            }
-            let r = i * trial.phases() + p;
-            add_scaled(bias, &trial.row(r)[layer.clone()], T::from_f64(weight.re * scale));
-            if let Some(imaginary) = trial.imaginary_row(r).get(layer.clone()) {
-                add_scaled(bias, imaginary, T::from_f64(-weight.im * scale));
             }
         }
     }
