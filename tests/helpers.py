@@ -175,9 +175,7 @@ def clear_net(layers, activation, samples=3, margin=0.02):
 
 def copy_of(net):
     """Return a network with the same parameters."""
-    twin = pnn.systems.Hopfield(
-        net.layers, activation=net.activation, dtype=net.dtype, gain=net.gain, seed=net.seed
-    )
+    twin = pnn.systems.Hopfield(net.layers, activation=net.activation, dtype=net.dtype, gain=net.gain, seed=net.seed)
     for name, array in net.params.items():
         twin.params[name][...] = array
     return twin

@@ -237,9 +237,7 @@ def test_inputs_of_any_layout_work(net, x, y):
         (lambda W: np.full_like(W, INF), DataError, "parameter W1 holds NaN or infinity"),
     ],
 )
-@pytest.mark.parametrize(
-    "entry", ["settle", "nudge", "predict", "score", "gradient", "implicit", "audit", "fit"]
-)
+@pytest.mark.parametrize("entry", ["settle", "nudge", "predict", "score", "gradient", "implicit", "audit", "fit"])
 def test_parameters(net, x, y, value, kind, match, entry):
     net.params["W1"] = value(net.params["W1"])
     refuses(kind, match, ENTRIES[entry], net, x, y)
@@ -505,9 +503,7 @@ def test_holomorphic_needs_smooth_units(net, x, y):
         with pytest.raises(CapabilityError) as caught:
             call()
         text = str(caught.value)
-        assert text.startswith(
-            'EquilibriumPropagation(variant="holomorphic") needs an energy that is holomorphic'
-        )
+        assert text.startswith('EquilibriumPropagation(variant="holomorphic") needs an energy that is holomorphic')
         assert 'activation="tanh"' in text
         assert text.endswith("Methods that train this system: " + ", ".join(net.methods()))
     assert 'EquilibriumPropagation(variant="holomorphic")' not in net.methods()
@@ -773,12 +769,8 @@ CALLS = {
     "y": lambda junk, net, x, y: EquilibriumPropagation().gradient(net, x, junk),
     "step": lambda junk, net, x, y: EquilibriumPropagation().gradient(net, x, y, step=junk),
     "nudge": lambda junk, net, x, y: net.settle(x, y, beta=junk),
-    "batch_size": lambda junk, net, x, y: pnn.Trainer(
-        net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=junk
-    ),
-    "callbacks": lambda junk, net, x, y: pnn.Trainer(
-        net, EquilibriumPropagation(), optim.SGD(0.1), callbacks=junk
-    ),
+    "batch_size": lambda junk, net, x, y: pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=junk),
+    "callbacks": lambda junk, net, x, y: pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), callbacks=junk),
 }
 
 
@@ -788,11 +780,7 @@ CALLS = {
 def test_junk_gives_typed_errors_only(name, junk):
     net = make_net([3, 4, 2], dtype="float32")
     x, y = make_batch(net, 2)
-    if (
-        name == "layers"
-        and isinstance(junk, list | tuple | range)
-        and any(isinstance(n, int) and n > 99 for n in junk)
-    ):
+    if name == "layers" and isinstance(junk, list | tuple | range) and any(isinstance(n, int) and n > 99 for n in junk):
         return  # sizes that are merely too large for the test
     try:
         CALLS[name](junk, net, x, y)

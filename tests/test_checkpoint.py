@@ -267,9 +267,7 @@ def test_a_schedule_of_ones_own_needs_the_optimizer(tmp_path):
     optimizer = optim.Adam(0.01, schedule=Mine())
     trainer, x, y = trained(optimizer=optimizer)
     trainer.save(tmp_path / "run.pnn")
-    with pytest.raises(
-        ConfigError, match=r"schedule 'Mine' is not part of pnncore; pass the optimizer when loading"
-    ):
+    with pytest.raises(ConfigError, match=r"schedule 'Mine' is not part of pnncore; pass the optimizer when loading"):
         pnn.Trainer.load(tmp_path / "run.pnn")
     loaded = pnn.Trainer.load(tmp_path / "run.pnn", optimizer=optimizer)
     loaded.fit(x, y, epochs=1)

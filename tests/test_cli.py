@@ -54,9 +54,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_module_runs() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pnncore", "train", "--rate", "x"], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "pnncore", "train", "--rate", "x"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: argument --rate: needs a number")
     assert "Traceback" not in done.stderr

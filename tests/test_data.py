@@ -94,9 +94,7 @@ def test_errors_are_pnn_errors_and_builtins(name, builtin):
 
 
 def test_public_names():
-    assert sorted(data.__all__) == sorted(
-        ["VOWEL_CLASSES", "digits", "fashion_mnist", "mnist", "read_idx", "vowels"]
-    )
+    assert sorted(data.__all__) == sorted(["VOWEL_CLASSES", "digits", "fashion_mnist", "mnist", "read_idx", "vowels"])
     for name in data.__all__:
         assert getattr(data, name).__doc__
 
@@ -111,9 +109,7 @@ sys.modules["pnncore"], sys.modules["pnncore._core"] = stub, None
 import pnncore.data
 print(len(pnncore.data.digits()[0]), "sklearn" in sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["1347", "False"]
 
 
@@ -893,9 +889,7 @@ def test_real_files_have_the_checksums_that_a_download_must_have(data_dir):
                 assert hashlib.md5(content).hexdigest() == part.md5
                 checked += 1
     if not checked:
-        pytest.skip(
-            f"{data_dir} has no .gz files in mnist/ or fashion-mnist/: pnncore.data.mnist(download=True)"
-        )
+        pytest.skip(f"{data_dir} has no .gz files in mnist/ or fashion-mnist/: pnncore.data.mnist(download=True)")
 
 
 def test_real_sets_are_not_taken_for_each_other(data_dir):

@@ -36,9 +36,7 @@ def test_energy_is_the_formula(layers, activation, dtype, tolerance):
     for sweeps in (1, 2, 30):
         found = net.settle(x, settling=Settling(sweeps=sweeps))
         states = [layer.astype(np.float64) for layer in found.states]
-        np.testing.assert_allclose(
-            found.energy, Reference(net).energy(x, states), rtol=tolerance, atol=tolerance
-        )
+        np.testing.assert_allclose(found.energy, Reference(net).energy(x, states), rtol=tolerance, atol=tolerance)
         assert found.energy.dtype == np.float64
         assert [layer.dtype for layer in found.states] == [net.dtype] * (len(layers) - 1)
         assert [layer.shape for layer in found.states] == [(7, n) for n in layers[1:]]
@@ -136,7 +134,7 @@ def test_hidden_units_stay_in_their_range(activation):
     beta=st.sampled_from([None, 0.3, -0.3]),
 )
 def test_converged_is_true(net, exponent, order, beta):
-    # A layer moves to the minimum given the others: a force is what the neighbours moved afterwards, in one sweep.
+    # A layer moves to the minimum given the others: a force is what the neighbours moved afterwards.
     tolerance = 10.0**-exponent
     reference = Reference(net)
     x, y = make_batch(net, 6)

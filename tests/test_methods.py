@@ -114,9 +114,7 @@ def test_recurrent_backprop_is_backpropagation_through_synchronous_steps(activat
 def test_recurrent_backprop_tends_to_the_exact_gradient(case):
     net, x, y, loss, exact = case
     steps = (1, 2, 4, 8, 16, 32, 64, 256)
-    errors = [
-        error(RecurrentBackprop(steps=n, loss=loss, settling=TIGHT).gradient(net, x, y), exact) for n in steps
-    ]
+    errors = [error(RecurrentBackprop(steps=n, loss=loss, settling=TIGHT).gradient(net, x, y), exact) for n in steps]
     resolved = [e for e in errors if e > 1e-9]
     assert (np.diff(resolved) < 0).all()
     assert errors[0] > 1e-2
@@ -185,9 +183,7 @@ def test_holomorphic_bias_falls_with_the_points(smooth, layers, loss):
     exact = ImplicitDifferentiation(loss=loss, settling=TIGHT).gradient(net, x, y)
 
     def at(points, radius):
-        method = EquilibriumPropagation(
-            variant="holomorphic", beta=radius, points=points, loss=loss, settling=TIGHT
-        )
+        method = EquilibriumPropagation(variant="holomorphic", beta=radius, points=points, loss=loss, settling=TIGHT)
         return error(method.gradient(net, x, y), exact)
 
     assert at(8, 0.2) < 1e-4
@@ -241,9 +237,7 @@ def test_contrastive_learning_is_what_it_says(activation):
     for method, a, b, weight in cases:
         found, expected = method.gradient(net, x, y), contrast(a, b, weight)
         for name in found:
-            np.testing.assert_allclose(
-                found[name], expected[name], rtol=1e-9, atol=1e-10, err_msg=repr(method)
-            )
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, atol=1e-10, err_msg=repr(method))
 
 
 def test_clamping_several_outputs_is_not_the_gradient():
@@ -282,9 +276,7 @@ def test_automatic_stopping_costs_less_than_a_percent(activation, dtype, wanted,
     x = x.astype(np.float64)
     net = pnn.systems.Hopfield(layers, activation=activation, dtype="float64", seed=1)
     if epochs:
-        pnn.Trainer(net, EquilibriumPropagation(), pnn.optim.SGD(0.02), batch_size=30, seed=0).fit(
-            x, y, epochs=epochs
-        )
+        pnn.Trainer(net, EquilibriumPropagation(), pnn.optim.SGD(0.02), batch_size=30, seed=0).fit(x, y, epochs=epochs)
     tested = net
     if dtype == "float32":
         tested = pnn.systems.Hopfield(layers, activation=activation, seed=1)
@@ -306,9 +298,7 @@ def test_automatic_stopping_spares_sweeps():
     x, y = make_batch(net, 50)
     sweeps = []
     for settling in (Settling(), Settling(tolerance=1e-6)):
-        trainer = pnn.Trainer(
-            net, EquilibriumPropagation(settling=settling), pnn.optim.SGD(0.0), batch_size=50
-        )
+        trainer = pnn.Trainer(net, EquilibriumPropagation(settling=settling), pnn.optim.SGD(0.0), batch_size=50)
         history = trainer.fit(x, y, epochs=1)
         sweeps.append(history["free_sweeps"][0] + history["other_sweeps"][0])
     assert sweeps[0] < 0.7 * sweeps[1]

@@ -1,7 +1,7 @@
 """The published fixed-step algorithm, transcribed to NumPy: same states, same parameters.
 
-The free phase runs a number of sweeps from rest (all states zero), each over the even layers (the first hidden
-one is layer 0), then the odd ones, or over all layers at once; nudged phases continue from the free state.
+The free phase runs a number of sweeps from rest (all states zero), each over the even layers (the first
+hidden one is layer 0), then the odd ones, or over all layers at once; nudged phases continue from it.
 Published code moves nudged outputs by a - beta (o - y) at the outputs before the move.
 """
 
@@ -54,9 +54,7 @@ class Published:
 
     def step(self, x, y, rate, variant):
         free, plus, minus = self.states(x, y)
-        up, down, distance = (
-            (plus, minus, 2 * self.beta) if variant == "centered" else (plus, free, self.beta)
-        )
+        up, down, distance = (plus, minus, 2 * self.beta) if variant == "centered" else (plus, free, self.beta)
         for k in range(len(self.W)):
             below = [x if k == 0 else s[k - 1] for s in (up, down)]
             self.W[k] += rate * (below[0].T @ up[k] - below[1].T @ down[k]) / (distance * len(x))

@@ -1,4 +1,4 @@
-"""Same seed, same bits, for any number of threads, in pieces or in one go; any instruction set to rounding."""
+"""Same seed, same bits: any number of threads, in pieces or in one go; any instruction set to rounding."""
 
 import json
 
@@ -56,9 +56,7 @@ def test_gradients_on_any_number_of_threads(layers, samples, name):
     method = METHODS[name]
     net = make_net(layers, activation_for(method), dtype="float32")
     x, y = make_batch(net, samples)
-    found = {
-        flat(method.gradient(net, x, y, seed=2, step=3, threads=threads)).tobytes() for threads in THREADS
-    }
+    found = {flat(method.gradient(net, x, y, seed=2, step=3, threads=threads)).tobytes() for threads in THREADS}
     assert len(found) == 1
 
 
@@ -138,9 +136,7 @@ def test_the_place_in_memory_does_not_matter(offset):
     shifted = room[offset : offset + x.nbytes].view(np.float32).reshape(x.shape)
     shifted[...] = x
     for system, inputs in ((net, x), (moved, shifted)):
-        pnn.Trainer(system, EquilibriumPropagation(), optim.SGD(0.1), batch_size=6, seed=0).fit(
-            inputs, y, epochs=2
-        )
+        pnn.Trainer(system, EquilibriumPropagation(), optim.SGD(0.1), batch_size=6, seed=0).fit(inputs, y, epochs=2)
     assert parameter_bytes(net) == parameter_bytes(moved)
 
 

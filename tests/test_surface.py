@@ -70,9 +70,7 @@ PUBLIC = {
 
 def modules():
     names = ["pnncore"]
-    names += [
-        m.name for m in pkgutil.walk_packages(pnn.__path__, "pnncore.") if not m.name.endswith("__main__")
-    ]
+    names += [m.name for m in pkgutil.walk_packages(pnn.__path__, "pnncore.") if not m.name.endswith("__main__")]
     return [name for name in names if name != "pnncore._core"]
 
 
@@ -82,9 +80,7 @@ def test_public_names_are_there_and_documented(module, name):
     assert inspect.getdoc(thing), f"{module}.{name} has no docstring"
     if inspect.isclass(thing):
         for key, member in vars(thing).items():
-            if not key.startswith("_") and (
-                inspect.isfunction(member) or isinstance(member, property | classmethod)
-            ):
+            if not key.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
                 assert inspect.getdoc(getattr(thing, key)), f"{module}.{name}.{key} has no docstring"
 
 

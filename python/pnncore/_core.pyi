@@ -8,6 +8,22 @@ import numpy.typing as npt
 
 _Array = npt.NDArray[Any]
 
+__all__ = [
+    "System",
+    "__version__",
+    "check_method",
+    "check_optimizer",
+    "check_pair",
+    "gradient",
+    "info",
+    "load",
+    "permutation",
+    "predict",
+    "save",
+    "settle",
+    "train",
+]
+
 __version__: str
 
 @final

@@ -17,9 +17,10 @@ class History:
     """One array per quantity, one element per finished epoch.
 
     Quantities: ``epoch`` (1 is the first), ``loss`` and ``accuracy`` (mean over the epoch, at the free state, before
-    each step; accuracy only for labels), ``validation`` (`System.score` after the epoch; NaN without validation data),
-    ``free_sweeps`` and ``other_sweeps`` (mean per sample), ``unconverged``, ``diverged`` and ``unbounded`` (numbers of
-    rows), ``seconds`` (wall time of the epoch's training; NaN for epochs read from a file).
+    each step; accuracy only for labels; the loss over samples that did not diverge), ``validation`` (`System.score`
+    after the epoch; NaN without validation data), ``free_sweeps`` and ``other_sweeps`` (mean per sample; the second
+    sums over all phases but the free one), ``unconverged``, ``diverged`` and ``unbounded`` (numbers of rows),
+    ``seconds`` (wall time of the epoch's training; NaN for epochs read from a file).
     """
 
     KEYS = (

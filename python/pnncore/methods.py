@@ -6,7 +6,7 @@ training would use.
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -37,7 +37,7 @@ class Method:
     """Base of all methods: a loss, and how phases are settled."""
 
     loss: Loss = "squared-error"
-    settling: Settling = Settling()
+    settling: Settling = field(default_factory=Settling)
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""

@@ -105,9 +105,7 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
         if high - low < 3:
             every = (1, 2, 5) if high - low > 1 else range(1, 10)
             decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-            losses.yaxis.set_major_locator(
-                _fixed([digit * 10.0**decade for decade in decades for digit in every])
-            )
+            losses.yaxis.set_major_locator(_fixed([digit * 10.0**decade for decade in decades for digit in every]))
             losses.yaxis.set_minor_locator(_fixed([]))
             losses.yaxis.set_major_formatter("{x:.4g}")
     _label(losses, "training loss", "mean loss at the free state")
@@ -285,9 +283,7 @@ def _weights(figure: "SubFigure", weights: FloatArray) -> None:
         color=_INK,
         fontsize=12,
     )
-    bar = figure.colorbar(
-        image, ax=axes, orientation="horizontal", fraction=0.035, aspect=45, pad=0.02, extend="both"
-    )
+    bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.035, aspect=45, pad=0.02, extend="both")
     bar.set_label("weight from a pixel: ink there switches the unit on (red) or off (blue)", color=_INK)
     bar.outline.set_visible(False)
 
@@ -322,9 +318,7 @@ def _digits(figure: "SubFigure", images: FloatArray, labels: FloatArray, predict
             continue
         sample = shown[place]
         error = labels[sample] != predictions[sample]
-        axes.imshow(
-            images[sample].reshape(side, side), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest"
-        )
+        axes.imshow(images[sample].reshape(side, side), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         for spine in axes.spines.values():
             spine.set(color=_ORANGE if error else _FAINT, linewidth=2.4 if error else 0.8)
         text = f"✗ {predictions[sample]}, is {labels[sample]}" if error else f"{predictions[sample]}"

@@ -167,4 +167,6 @@ class Settled:
         ends = ", ".join(f"{count} {name}" for name, count in self.counts().items() if count)
         residual = f"{self.residual.max():.2g}" if len(self.residual) else "-"
         mean = f"{self.sweeps.mean():.1f}" if len(self.sweeps) else "-"
-        return f"Settled({len(self.status)} samples: {ends}; layers [{sizes}]; mean sweeps {mean}; residual <= {residual})"
+        return (
+            f"Settled({len(self.status)} samples: {ends}; layers [{sizes}]; mean sweeps {mean}; residual <= {residual})"
+        )

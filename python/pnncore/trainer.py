@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pnncore._convert import FloatArray, Seed, as_seed, as_threads, positive_int
 from pnncore._interrupt import Interrupt
 from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
-from pnncore.errors import CheckpointError, ConfigError, ShapeError
+from pnncore.errors import CheckpointError, ConfigError, SettlingWarning, ShapeError
 from pnncore.history import History
 from pnncore.systems import Hopfield, System
 
@@ -223,9 +224,9 @@ class Trainer:
         self._finish_epoch(steps, time.perf_counter() - start, y.ndim == 1, validation, line)
         self._stopping = self._stopping or interrupt.requested
 
-    def _mean(self, key: str) -> float:
-        usable = self._sums["samples"]
-        return self._sums[key] / usable if usable else float("nan")
+    def _mean(self, key: str, over: str = "usable") -> float:
+        count = self._sums[over]
+        return self._sums[key] / count if count else float("nan")
 
     def _finish_epoch(
         self,
@@ -244,15 +245,22 @@ class Trainer:
         self.history.append(
             epoch=self.epoch,
             loss=self._mean("loss"),
-            accuracy=self._mean("correct") if labels else float("nan"),
+            accuracy=self._mean("correct", "samples") if labels else float("nan"),
             validation=score,
-            free_sweeps=self._mean("free_sweeps"),
-            other_sweeps=self._mean("other_sweeps"),
+            free_sweeps=self._mean("free_sweeps", "samples"),
+            other_sweeps=self._mean("other_sweeps", "samples"),
             unconverged=self._sums["unconverged"],
             diverged=self._sums["diverged"],
             unbounded=self._sums["unbounded"],
             seconds=seconds,
         )
+        if blank := int(self._sums["diverged"] + self._sums["unbounded"]):
+            warnings.warn(
+                f"in epoch {self.epoch} {blank} phases diverged or had no minimum; their samples taught nothing. "
+                "Smaller rates or beta may help",
+                SettlingWarning,
+                stacklevel=4,
+            )
         rate = self._sums["samples"] / seconds if seconds > 0 else float("nan")
         self._sums = {}
         parts = [f"epoch {self.epoch:3d}", f"loss {self.history['loss'][-1]:.4f}"]

@@ -32,19 +32,13 @@ examples:
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = common.add_command(
-        commands, "audit", "gradients of methods against the exact one", _DESCRIPTION, run
-    )
+    parser = common.add_command(commands, "audit", "gradients of methods against the exact one", _DESCRIPTION, run)
     common.add_system(parser)
     common.add_method(parser, several=True)
     common.add_data(parser)
     group = parser.add_argument_group("audit")
-    group.add_argument(
-        "--load", type=Path, metavar="RUN.pnn", help="audit the system of this file (give its --data)"
-    )
-    group.add_argument(
-        "--samples", type=common.count, default=8, help="the first so many test samples (default: 8)"
-    )
+    group.add_argument("--load", type=Path, metavar="RUN.pnn", help="audit the system of this file (give its --data)")
+    group.add_argument("--samples", type=common.count, default=8, help="the first so many test samples (default: 8)")
     group.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="default: float64")
     group.add_argument("--seed", type=int, help="of the couplings (default: 0)")
     common.add_threads(group)
@@ -105,8 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"  {'method':{width}}  {'cosine':>12}  {'relative error':>14}  {'norm ratio':>10}",
     ]
     lines += [
-        f"  {row['method']:{width}}  {row['cosine']:12.9f}  {row['relative_error']:14.2e}  "
-        f"{row['norm_ratio']:10.5f}"
+        f"  {row['method']:{width}}  {row['cosine']:12.9f}  {row['relative_error']:14.2e}  {row['norm_ratio']:10.5f}"
         for row in rows
     ]
     lines += [f"  skipped {row['method']}: {row['why']}" for row in skipped]
@@ -122,9 +115,7 @@ def _system(arguments: argparse.Namespace, x: Any, y: Any) -> Hopfield:
         return Hopfield(layers, dtype=arguments.dtype, seed=seed, **common.system_settings(arguments))
     saved = Trainer.load(arguments.load).system
     if not isinstance(saved, Hopfield):
-        raise ConfigError(
-            f"--load {arguments.load}: the command line audits Hopfield networks, not {saved!r}"
-        )
+        raise ConfigError(f"--load {arguments.load}: the command line audits Hopfield networks, not {saved!r}")
     return in_dtype(saved, arguments.dtype)
 
 

@@ -50,9 +50,7 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = common.add_command(commands, "bench", "how fast this machine trains", _DESCRIPTION, run)
     parser.add_argument("--batch-size", type=common.count, default=32, help="samples per step (default: 32)")
-    parser.add_argument(
-        "--seconds", type=float, default=1.0, help="time for each row of the table (default: 1)"
-    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each row of the table (default: 1)")
     common.add_threads(parser)
 
 
@@ -85,9 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     for row in rows:
         took = f"{row['free_sweeps']:.1f} + {row['other_sweeps']:.1f}"
-        lines.append(
-            f"  {_name(row['layers']):20} {row['stopping']:18} {row['samples_per_second']:12,.0f} {took:>23}"
-        )
+        lines.append(f"  {_name(row['layers']):20} {row['stopping']:18} {row['samples_per_second']:12,.0f} {took:>23}")
     lines += ["", f"NumPy's float32 matrix product of size 1024, with its own threads: {gflops:.0f} GFLOP/s"]
     common.emit(arguments, report, "\n".join(lines))
     return 0

@@ -67,12 +67,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data", choices=DATA, default="digits", help="data set (default: digits, which ships with pnncore)"
     )
-    group.add_argument(
-        "--data-path", metavar="FOLDER", help="where the set is; default: PNNCORE_DATA, then the cache"
-    )
-    group.add_argument(
-        "--download", action="store_true", help="fetch mnist or fashion-mnist if it is not there"
-    )
+    group.add_argument("--data-path", metavar="FOLDER", help="where the set is; default: PNNCORE_DATA, then the cache")
+    group.add_argument("--download", action="store_true", help="fetch mnist or fashion-mnist if it is not there")
 
 
 def add_system(parser: argparse.ArgumentParser) -> None:
@@ -86,9 +82,7 @@ def add_system(parser: argparse.ArgumentParser) -> None:
         help="sizes, inputs first (default: from the data, one hidden layer of 128)",
     )
     group.add_argument("--activation", choices=ACTIVATIONS, help="of hidden units (default: hard-sigmoid)")
-    group.add_argument(
-        "--gain", type=float, help="initial couplings are uniform in +-gain/sqrt(fan-in) (default: 0.7)"
-    )
+    group.add_argument("--gain", type=float, help="initial couplings are uniform in +-gain/sqrt(fan-in) (default: 0.7)")
 
 
 def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -100,23 +94,17 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         "--method", choices=names, metavar="NAME", help=f"one of {', '.join(names)} (default: {default})"
     )
     group.add_argument("--loss", choices=LOSSES, help="default: squared-error")
-    group.add_argument(
-        "--beta", type=float, help="equilibrium propagation: strength of nudging (default: 0.2)"
-    )
+    group.add_argument("--beta", type=float, help="equilibrium propagation: strength of nudging (default: 0.2)")
     group.add_argument(
         "--variant",
         help="equilibrium propagation: centered (default), one-sided, holomorphic; "
         "coupled learning: positive (default), negative, centered",
     )
-    group.add_argument(
-        "--sign", help="one-sided equilibrium propagation: positive (default), negative, random"
-    )
+    group.add_argument("--sign", help="one-sided equilibrium propagation: positive (default), negative, random")
     group.add_argument(
         "--points", type=count, help="holomorphic equilibrium propagation: points on the circle (default: 8)"
     )
-    group.add_argument(
-        "--eta", type=float, help="coupled learning: fraction of the way to the target (default: 0.1)"
-    )
+    group.add_argument("--eta", type=float, help="coupled learning: fraction of the way to the target (default: 0.1)")
     group.add_argument("--steps", type=count, help="recurrent backprop: steps of the adjoint (default: 20)")
     group.add_argument(
         "--sweeps",
@@ -124,9 +112,7 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         metavar="FREE,NUDGED",
         help="settle for fixed numbers of sweeps (default: each sample until settled)",
     )
-    group.add_argument(
-        "--tolerance", type=float, help="settle until no unit moves by more than this in a sweep"
-    )
+    group.add_argument("--tolerance", type=float, help="settle until no unit moves by more than this in a sweep")
 
 
 def count(text: str) -> int:
@@ -150,9 +136,7 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"needs a number, or numbers with commas between them, got {text!r}"
-        ) from None
+        raise argparse.ArgumentTypeError(f"needs a number, or numbers with commas between them, got {text!r}") from None
 
 
 def given(arguments: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
@@ -200,9 +184,7 @@ def make_method(arguments: argparse.Namespace, name: str) -> methods.Method:
     """Return the method of this name with the given settings; `ConfigError` for one that it lacks."""
     kind = METHODS[name]
     fields = {field.name for field in dataclasses.fields(kind)}
-    settings = {
-        key: getattr(arguments, key) for key in _METHOD_SETTINGS if getattr(arguments, key) is not None
-    }
+    settings = {key: getattr(arguments, key) for key in _METHOD_SETTINGS if getattr(arguments, key) is not None}
     for key in settings:
         if key not in fields:
             known = ", ".join(f"--{field}" for field in _METHOD_SETTINGS if field in fields)
@@ -218,26 +200,20 @@ def make_layers(arguments: argparse.Namespace, x: FloatArray, y: npt.NDArray[np.
     layers: list[int] = arguments.layers
     if len(layers) < 2 or layers[0] != n_in or layers[-1] != n_out:
         shown = ",".join(map(str, layers))
-        raise ConfigError(
-            f"--layers must begin with {n_in} and end with {n_out} for {arguments.data}, got {shown}"
-        )
+        raise ConfigError(f"--layers must begin with {n_in} and end with {n_out} for {arguments.data}, got {shown}")
     return layers
 
 
 def system_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of the system that were given."""
-    return {
-        key: getattr(arguments, key) for key in ("activation", "gain") if getattr(arguments, key) is not None
-    }
+    return {key: getattr(arguments, key) for key in ("activation", "gain") if getattr(arguments, key) is not None}
 
 
 def describe(method: methods.Method) -> str:
     """Return the method with its own settings, in words."""
     name = next(name for name, kind in METHODS.items() if kind is type(method))
     settings = {
-        f.name: getattr(method, f.name)
-        for f in dataclasses.fields(method)
-        if f.name not in ("loss", "settling")
+        f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name not in ("loss", "settling")
     }
     if settings.get("variant") != "one-sided":
         settings.pop("sign", None)
@@ -260,9 +236,7 @@ def writable(path: Path | None, option: str) -> None:
         raise ConfigError(f"{option} {path}: cannot write into {folder}")
 
 
-def linear_control(
-    x: FloatArray, y: npt.NDArray[np.int64], x_test: FloatArray, y_test: npt.NDArray[np.int64]
-) -> float:
+def linear_control(x: FloatArray, y: npt.NDArray[np.int64], x_test: FloatArray, y_test: npt.NDArray[np.int64]) -> float:
     """Return the test accuracy of a linear readout: ridge regression of one-hot labels, in closed form."""
     width, classes = x.shape[1], int(y.max()) + 1
     targets = np.eye(classes, dtype=x.dtype)[y]

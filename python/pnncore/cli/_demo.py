@@ -89,12 +89,8 @@ class _Tick(Callback):
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = common.add_command(
-        commands, "demo", "train on digits, report, and draw a picture", _DESCRIPTION, run
-    )
-    parser.add_argument(
-        "--seeds", type=common.count, default=3, help="trainings, with seeds 0, 1, ... (default: 3)"
-    )
+    parser = common.add_command(commands, "demo", "train on digits, report, and draw a picture", _DESCRIPTION, run)
+    parser.add_argument("--seeds", type=common.count, default=3, help="trainings, with seeds 0, 1, ... (default: 3)")
     parser.add_argument("--epochs", type=common.count, default=100, help="epochs of each (default: 100)")
     parser.add_argument(
         "--output",
@@ -116,9 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     common.writable(output, "--output")
     split = data.digits()
     plans = _plans(arguments.epochs)
-    line = ProgressLine(
-        arguments.seeds * sum(plan.epochs for plan in plans), enabled=False if arguments.json else None
-    )
+    line = ProgressLine(arguments.seeds * sum(plan.epochs for plan in plans), enabled=False if arguments.json else None)
     runs: list[_Runs] = []
     done = 0
     try:
@@ -154,9 +148,7 @@ def _plans(epochs: int) -> list[_Plan]:
     softmax = ImplicitDifferentiation(loss="cross-entropy")
     last = {"W2": 0.04, "b2": 0.04}
     return [
-        _Plan(
-            "equilibrium_propagation", "equilibrium propagation", _LAYERS, nudging, [0.5, 0.02], 16, epochs
-        ),
+        _Plan("equilibrium_propagation", "equilibrium propagation", _LAYERS, nudging, [0.5, 0.02], 16, epochs),
         _Plan("softmax_regression", "softmax regression", [64, 10], softmax, 0.5, 32, 3 * epochs),
         _Plan("last_layer_only", "only the last layer trained", _LAYERS, nudging, last, 16, epochs),
     ]
@@ -189,9 +181,7 @@ def _train(plan: _Plan, arguments: argparse.Namespace, split: Split, line: Progr
     return runs
 
 
-def _report(
-    arguments: argparse.Namespace, runs: list[_Runs], audits: list[Audit], split: Split
-) -> dict[str, Any]:
+def _report(arguments: argparse.Namespace, runs: list[_Runs], audits: list[Audit], split: Split) -> dict[str, Any]:
     core: dict[str, Any] = dict(_core.info())
     x, _, x_test, _ = split
     main = runs[0]
@@ -224,10 +214,7 @@ def _report(
                     "by_seed": run.accuracies,
                 },
                 "train_accuracy_by_seed": [history["accuracy"][-1] for history in run.histories],
-                "settlings": len(x)
-                * run.plan.epochs
-                * seeds
-                * (3 if run.plan.method == main.plan.method else 1),
+                "settlings": len(x) * run.plan.epochs * seeds * (3 if run.plan.method == main.plan.method else 1),
                 "diverged_settlings": run.rows("diverged", "unbounded"),
                 "unsettled_settlings": run.rows("unconverged"),
                 "test_accuracy_by_epoch": [history["validation"] for history in run.histories],
@@ -275,14 +262,10 @@ def _text(report: dict[str, Any], path: Path) -> str:
     layers = "-".join(map(str, main["layers"]))
     lines = [
         f"A Hopfield network of {layers} units learns to read digits of 8x8 pixels by centred",
-        f"equilibrium propagation (β = {_BETA:g}, {report['train_samples']} training digits, "
-        f"epochs: {main['epochs']})",
+        f"equilibrium propagation (β = {_BETA:g}, {report['train_samples']} training digits, epochs: {main['epochs']})",
         "",
         f"test accuracy on {report['test_samples']} digits, after the last epoch, {over}",
-        *(
-            f"  {trainings[key]['name']:{width}}  {_percent(accuracies[key]):16}  {notes[key]}"
-            for key in trainings
-        ),
+        *(f"  {trainings[key]['name']:{width}}  {_percent(accuracies[key]):16}  {notes[key]}" for key in trainings),
         f"  (so few test digits give a standard error of {error:.1f} %, shared by all three)",
         "",
         f"measured against exact gradient, {trained['samples']} test digits, trained network, float64",
@@ -320,9 +303,7 @@ def _picture(report: dict[str, Any], runs: list[_Runs], exact: Hopfield, split: 
         title=f"Equilibrium propagation reads digits: {_percent(training['test_accuracy'])} correct",
         subtitle=f"Hopfield network {layers}; {len(y_test)} test digits; {over}. "
         f"On the same split: {', '.join(controls)}",
-        curves=[
-            plot.Curves(run.plan.name, [history["validation"] for history in run.histories]) for run in runs
-        ],
+        curves=[plot.Curves(run.plan.name, [history["validation"] for history in run.histories]) for run in runs],
         trajectory=_trajectory(exact, x_test.astype(np.float64), y_test),
         weights=main.systems[0].params["W1"],
         images=x_test,

@@ -58,9 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         *(f"  {name:14} {folder or 'not found'}" for name, folder in found.items()),
     ]
     if None in found.values():
-        lines.append(
-            "  (looked in PNNCORE_DATA and the cache; `pnncore train --data mnist --download` fetches MNIST)"
-        )
+        lines.append("  (looked in PNNCORE_DATA and the cache; `pnncore train --data mnist --download` fetches MNIST)")
     lines += ["", "optional packages"]
     lines += [f"  {name:14} {packages[name] or 'not installed':14} {use}" for name, use in _OPTIONAL.items()]
     emit(arguments, report, "\n".join(lines))

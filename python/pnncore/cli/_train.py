@@ -73,12 +73,8 @@ def add(commands: Commands) -> None:
     group.add_argument("--seed", type=int, help="of couplings, order and random choices (default: 0)")
     common.add_threads(group)
     group = parser.add_argument_group("files")
-    group.add_argument(
-        "--save", type=Path, metavar="RUN.pnn", help="keep the run here: every minute, and at the end"
-    )
-    group.add_argument(
-        "--resume", type=Path, metavar="RUN.pnn", help="go on from this file (give the same --data)"
-    )
+    group.add_argument("--save", type=Path, metavar="RUN.pnn", help="keep the run here: every minute, and at the end")
+    group.add_argument("--resume", type=Path, metavar="RUN.pnn", help="go on from this file (give the same --data)")
     group.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the history; needs matplotlib")
 
 
@@ -121,9 +117,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, F
         if not arguments.resume.is_file():
             raise ConfigError(f"--resume {arguments.resume}: there is no such file")
         x, y, x_test, y_test = common.load_data(arguments)
-        trainer = Trainer.load(
-            arguments.resume, threads=arguments.threads, callbacks=callbacks, progress=progress
-        )
+        trainer = Trainer.load(arguments.resume, threads=arguments.threads, callbacks=callbacks, progress=progress)
         system = trainer.system
         if system.n_in != x.shape[1] or system.n_out <= y.max():
             raise ConfigError(
@@ -190,8 +184,7 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
         lines += [
             f"  loss {report['loss']:.4g}; settling took {report['free_sweeps']:.1f} free and "
             f"{report['other_sweeps']:.1f} other sweeps per sample in the last epoch",
-            f"  accuracy   training {100 * report['train_accuracy']:.2f} %, "
-            f"test {100 * report['test_accuracy']:.2f} %",
+            f"  accuracy   training {100 * report['train_accuracy']:.2f} %, test {100 * report['test_accuracy']:.2f} %",
         ]
     lines.append(
         f"  controls   on the same test set: linear readout {100 * report['controls']['linear']:.2f} %, "
@@ -201,13 +194,10 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
     failed = troubles["diverged"] + troubles["unbounded"]
     if failed:
         lines.append(
-            f"  warning    {failed:,} settlings diverged and taught nothing; "
-            "use a smaller --rate, --gain or --beta"
+            f"  warning    {failed:,} settlings diverged and taught nothing; use a smaller --rate, --gain or --beta"
         )
     if troubles["unconverged"]:
-        lines.append(
-            f"  note       {troubles['unconverged']:,} settlings ended at the limit of sweeps, not settled"
-        )
+        lines.append(f"  note       {troubles['unconverged']:,} settlings ended at the limit of sweeps, not settled")
     lines += [f"  {name:10} {report[name]}" for name in ("save", "plot") if report[name] is not None]
     if report["interrupted"] and report["save"] is not None:
         lines.append(f"  go on with: pnncore train --resume {report['save']} --data {report['data']}")

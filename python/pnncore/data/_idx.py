@@ -115,9 +115,7 @@ def _parse(
         )
     header = _read(stream, 4 * ndim)
     if len(header) < 4 * ndim:
-        raise DataError(
-            f"{file}: header cut short: expected {4 * ndim} bytes for {ndim} dimensions, got {len(header)}"
-        )
+        raise DataError(f"{file}: header cut short: expected {4 * ndim} bytes for {ndim} dimensions, got {len(header)}")
     dims = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(0, 4 * ndim, 4))
     dtype = np.dtype(_DTYPES[code])
     if shape is not None and (dims != shape or dtype != np.uint8):

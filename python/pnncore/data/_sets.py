@@ -143,9 +143,7 @@ def digits(*, test_size: int = 450, seed: int = 0) -> Split:
     try:
         content = importlib.resources.files("pnncore.data").joinpath("digits.npz").read_bytes()
     except OSError as err:
-        raise DataError(
-            f"digits.npz, which ships with pnncore, cannot be read: {err}; reinstall pnncore"
-        ) from err
+        raise DataError(f"digits.npz, which ships with pnncore, cannot be read: {err}; reinstall pnncore") from err
     raw = _parse_npz(content, "digits.npz, which ships with pnncore,", _DIGITS)
     x = raw["pixels"].astype(np.float32) / np.float32(16)
     y = raw["labels"].astype(np.int64)
@@ -352,9 +350,7 @@ def _search(
     if path is not None:
         given = _idx.as_path(path)
         if not os.path.isdir(given):
-            raise DataError(
-                f"path: expected a folder with {', '.join(names)}, got {str(given)!r}: no such folder"
-            )
+            raise DataError(f"path: expected a folder with {', '.join(names)}, got {str(given)!r}: no such folder")
         roots.append(("path", given))
     if os.environ.get("PNNCORE_DATA"):
         roots.append(("PNNCORE_DATA", _idx.as_path(os.environ["PNNCORE_DATA"], "PNNCORE_DATA")))
@@ -401,9 +397,7 @@ def _load_idx_set(spec: _IdxSet, path: _Path | None, *, download: bool) -> Split
             f"  or fetch the four .gz files from {spec.url} into a folder,\n"
             f"  and name it with {spec.call}(path) or PNNCORE_DATA."
         )
-    x, y, x_test, y_test = (
-        _idx.load(file, shape=part.shape) for file, part in zip(files, spec.files, strict=True)
-    )
+    x, y, x_test, y_test = (_idx.load(file, shape=part.shape) for file, part in zip(files, spec.files, strict=True))
     for file, labels in ((files[1], y), (files[3], y_test)):
         if labels.size and labels.max() > 9:
             raise DataError(f"{file}: expected labels 0 to 9, got {labels.max()}")
@@ -475,9 +469,7 @@ def _parse_npz(content: bytes, source: str, layout: _Layout) -> dict[str, npt.ND
     return arrays
 
 
-def _parse_npy(
-    archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> npt.NDArray[Any]:
+def _parse_npy(archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Read one array of an NPZ archive."""
     if f"{key}.npy" not in archive.namelist():
         raise DataError(f"has no array {key}")

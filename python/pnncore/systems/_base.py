@@ -118,9 +118,7 @@ class System:
         x = as_inputs(x, self.n_in, self.dtype)
         if y is not None:
             y = as_targets(y, len(x), self.n_out, self.dtype)
-        found = _core.settle(
-            self.core, self.arrays(), x, y, beta, _name(loss), _json(settling), as_threads(threads)
-        )
+        found = _core.settle(self.core, self.arrays(), x, y, beta, _name(loss), _json(settling), as_threads(threads))
         return Settled(**found)
 
     def predict(self, x: Any, *, settling: Settling | None = None, threads: int | None = None) -> FloatArray:
@@ -135,7 +133,9 @@ class System:
             warnings.warn(f"of {len(x)} samples some did not settle: {ends}", SettlingWarning, stacklevel=2)
         return outputs
 
-    def classify(self, x: Any, *, settling: Settling | None = None, threads: int | None = None) -> npt.NDArray[np.int64]:
+    def classify(
+        self, x: Any, *, settling: Settling | None = None, threads: int | None = None
+    ) -> npt.NDArray[np.int64]:
         """Return for each sample the label of its largest output."""
         outputs = self.predict(x, settling=settling, threads=threads)
         return np.asarray(outputs.argmax(axis=1), dtype=np.int64)
@@ -169,4 +169,3 @@ def _json(settling: Settling | None) -> str:
     if not isinstance(settling, Settling):
         raise ConfigError(f"settling must be a pnncore.Settling, got {settling!r}")
     return settling.to_json()
-

@@ -86,6 +86,4 @@ class Hopfield(System):
         }
 
     def __repr__(self) -> str:
-        return (
-            f"Hopfield({self.layers}, activation={self.activation!r}, dtype={str(self.dtype)!r}, seed={self.seed})"
-        )
+        return f"Hopfield({self.layers}, activation={self.activation!r}, dtype={str(self.dtype)!r}, seed={self.seed})"

@@ -52,6 +52,8 @@ pub struct Progress {
     pub steps: u64,
     /// Samples seen.
     pub samples: u64,
+    /// Samples whose free state is usable: those that the loss and the hits are summed over.
+    pub usable: u64,
     /// Sum of the losses of samples with usable states, at the free state.
     pub loss: f64,
     /// Samples whose largest output was that of their label, where targets are labels.
@@ -81,6 +83,7 @@ impl Progress {
             if !trial.outcomes[free].status.usable() {
                 continue;
             }
+            self.usable += 1;
             let outputs = trial.outputs(free);
             batch.y.write(i, target);
             self.loss += protocol.loss().value(outputs, target);

@@ -73,6 +73,7 @@ fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'p
     let dict = PyDict::new(py);
     dict.set_item("steps", progress.steps)?;
     dict.set_item("samples", progress.samples)?;
+    dict.set_item("usable", progress.usable)?;
     dict.set_item("loss", progress.loss)?;
     dict.set_item("correct", progress.correct)?;
     dict.set_item("free_sweeps", progress.free_sweeps)?;
