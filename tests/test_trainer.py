@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 
 import numpy as np
 import pnncore as pnn
@@ -161,6 +162,22 @@ def test_history_counts_rows_that_do_not_settle():
     assert np.isfinite(history["loss"][0])
     for a, b in zip(before, net.params.values(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_warnings_turned_into_errors_leave_the_trainer_sound():
+    net, x, y = small(samples=20)
+    settling = pnn.Settling(output_update="explicit", max_sweeps=100_000)
+    method = EquilibriumPropagation(variant="one-sided", beta=1.5, settling=settling)
+    recorder = Recorder()
+    trainer = pnn.Trainer(net, method, optim.SGD(0.1), callbacks=[recorder])
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(pnn.SettlingWarning):
+                trainer.fit(x, y, epochs=2)
+    assert (trainer.epoch, trainer.step) == (2, 0)
+    np.testing.assert_array_equal(trainer.history["diverged"], [20, 20])
+    assert [name for name, *_ in recorder.calls].count("epoch") == 2
 
 
 def test_callbacks_in_order():

@@ -254,13 +254,7 @@ class Trainer:
             unbounded=self._sums["unbounded"],
             seconds=seconds,
         )
-        if blank := int(self._sums["diverged"] + self._sums["unbounded"]):
-            warnings.warn(
-                f"in epoch {self.epoch} {blank} phases diverged or had no minimum; their samples taught nothing. "
-                "Smaller rates or beta may help",
-                SettlingWarning,
-                stacklevel=4,
-            )
+        blank = int(self._sums["diverged"] + self._sums["unbounded"])
         rate = self._sums["samples"] / seconds if seconds > 0 else float("nan")
         self._sums = {}
         parts = [f"epoch {self.epoch:3d}", f"loss {self.history['loss'][-1]:.4f}"]
@@ -270,6 +264,14 @@ class Trainer:
             parts.append(f"validation {100 * score:.2f} %" if labels else f"validation {score:.4f}")
         line.log("  ".join([*parts, f"{rate:,.0f} samples/s"]))
         self._call(lambda callback: callback.on_epoch(self))
+        # Last, since a program may turn warnings into errors.
+        if blank:
+            warnings.warn(
+                f"in epoch {self.epoch} {blank} phases diverged or had no minimum; their samples taught nothing. "
+                "Smaller rates or beta may help",
+                SettlingWarning,
+                stacklevel=4,
+            )
 
     def save(self, path: str | Path) -> None:
         """Write everything that training goes on from to one file.

@@ -294,7 +294,9 @@ impl Checker<'_> {
         let mut gradient = vec![Vec::new(); self.params.len()];
         write_gradient(&self.lab, self.system.specs(), &mut scratch, &mut gradient);
         let (mut along, mut size) = (0.0, 0.0);
-        let h = 1e-4;
+        // Far enough that the change of the loss stands out from what settling leaves.
+        let largest = gradient.iter().map(|g| crate::differences::largest(g)).fold(0.0, f64::max);
+        let h = if largest > 0.0 { 1e-3 / largest } else { 1.0 };
         let mut sides = [self.params.to_vec(), self.params.to_vec()];
         for (i, g) in gradient.iter().enumerate() {
             for (k, &g) in g.iter().enumerate() {

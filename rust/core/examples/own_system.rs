@@ -1,0 +1,201 @@
+//! A system of one's own in Rust: a chain of springs with a quartic term, trained by every energy-based method.
+//!
+//! E = sum_i 1/2 k_i (s_i - s_{i-1})^2 + 1/4 q s_i^4 - f s_0, with s_{-1} = 0: the input pulls node 0, the last node is
+//! the output, and the stiffnesses k are trained. Only the energy and its derivatives are written here; settling comes
+//! from [`pnncore::descent`]. Run it with `cargo run --release --package pnncore --example own_system`.
+#![allow(clippy::print_stdout, missing_docs)]
+
+use num_complex::Complex;
+use pnncore::batch::{Batch, Rows, Targets};
+use pnncore::check::check_system;
+use pnncore::descent::{self, Landed};
+use pnncore::lab::Lab;
+use pnncore::loss::Loss;
+use pnncore::method::{Estimator, Method, Scratch, Sign, methods_for};
+use pnncore::params::{ParamSpec, Params};
+use pnncore::system::{Energetic, Exact, Settling, System, Workspace};
+use pnncore::train::write_gradient;
+use pnncore::trial::{self, Layout, Plan, Trial};
+use pnncore::update::{LocalUpdate, Term};
+use pnncore::{Error, Result};
+
+const NODES: usize = 6;
+const QUARTIC: f64 = 0.5;
+
+struct Chain {
+    specs: Vec<ParamSpec>,
+}
+
+/// The places of the nodes in a row: hidden nodes, then the output.
+fn places(trial: &Trial<f64>) -> impl Iterator<Item = usize> {
+    (0..2).flat_map(|l| trial.layout().layer(l))
+}
+
+/// The positions of the nodes of a row.
+fn positions(trial: &Trial<f64>, r: usize) -> [f64; NODES] {
+    let mut s = [0.0; NODES];
+    s.iter_mut().zip(places(trial)).for_each(|(s, k)| *s = trial.row(r)[k]);
+    s
+}
+
+impl System<f64> for Chain {
+    fn name(&self) -> &str {
+        "Chain"
+    }
+
+    fn inputs(&self) -> usize {
+        1
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::new(&[NODES - 1, 1])
+    }
+
+    fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    fn as_settling(&self) -> Option<&dyn Settling<f64>> {
+        Some(self)
+    }
+
+    fn as_energetic(&self) -> Option<&dyn Energetic<f64>> {
+        Some(self)
+    }
+
+    fn as_exact(&self) -> Option<&dyn Exact<f64>> {
+        Some(self)
+    }
+}
+
+impl Settling<f64> for Chain {
+    fn settle(
+        &self,
+        _lab: &Lab,
+        params: &Params<'_, f64>,
+        batch: &Batch<'_, f64>,
+        plan: &Plan,
+        trial: &mut Trial<f64>,
+        _workspace: &mut Workspace,
+    ) -> Result<()> {
+        descent::settle(&Landed { system: self, params, batch }, batch, plan, trial)
+    }
+}
+
+impl Energetic<f64> for Chain {
+    fn local_update(
+        &self,
+        _lab: &Lab,
+        _params: &Params<'_, f64>,
+        batch: &Batch<'_, f64>,
+        trial: &Trial<f64>,
+        weights: &[Complex<f64>],
+        update: &mut LocalUpdate<f64>,
+    ) -> Result<()> {
+        // dE/dk_i = 1/2 (s_i - s_{i-1})^2: each spring sees its own extension only.
+        let mut sum = vec![0.0; NODES];
+        for r in (0..trial.rows()).filter(|r| trial.usable(r / trial.phases())) {
+            let weight = weights[r % trial.phases()].re / batch.len() as f64;
+            let mut before = 0.0;
+            for (sum, s) in sum.iter_mut().zip(positions(trial, r)) {
+                *sum += weight * 0.5 * (s - before) * (s - before);
+                before = s;
+            }
+        }
+        update.terms = vec![Term::Dense(sum)];
+        Ok(())
+    }
+}
+
+impl Exact<f64> for Chain {
+    fn energy(
+        &self,
+        params: &Params<'_, f64>,
+        batch: &Batch<'_, f64>,
+        trial: &Trial<f64>,
+        energy: &mut [f64],
+    ) -> Result<()> {
+        for (r, energy) in energy.iter_mut().enumerate() {
+            let s = positions(trial, r);
+            *energy = -batch.x.row(r / trial.phases())[0] * s[0];
+            let mut before = 0.0;
+            for (k, s) in params.get(0).iter().zip(s) {
+                *energy += 0.5 * k * (s - before) * (s - before) + 0.25 * QUARTIC * s.powi(4);
+                before = s;
+            }
+        }
+        Ok(())
+    }
+
+    fn state_gradient(
+        &self,
+        params: &Params<'_, f64>,
+        batch: &Batch<'_, f64>,
+        trial: &Trial<f64>,
+        gradient: &mut [f64],
+    ) -> Result<()> {
+        let k = params.get(0);
+        for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
+            let s = positions(trial, r);
+            let mut pull = batch.x.row(r / trial.phases())[0];
+            let mut before = 0.0;
+            for (i, place) in places(trial).enumerate() {
+                let next = if i + 1 < NODES { k[i + 1] * (s[i + 1] - s[i]) } else { 0.0 };
+                gradient[place] = k[i] * (s[i] - before) - next + QUARTIC * s[i].powi(3) - pull;
+                (before, pull) = (s[i], 0.0);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the end of the chain comes to rest under each force.
+fn ends(chain: &Chain, lab: &Lab, k: &[f64], forces: &[f64]) -> Result<Vec<f64>> {
+    let batch = Batch { x: Rows::all(forces, 1), y: Targets::None };
+    let settling = trial::Settling { stop: trial::Stop::Absolute(1e-9), ..trial::Settling::default() };
+    let mut states = Trial::new(chain.layout());
+    states.reset(forces.len(), 1, false);
+    let plan = Plan::free(Loss::SquaredError, settling);
+    chain.settle(lab, &Params::shared([k]), &batch, &plan, &mut states, &mut chain.workspace())?;
+    Ok((0..forces.len()).map(|r| states.outputs(r)[0]).collect())
+}
+
+fn main() -> Result<()> {
+    let chain = Chain { specs: vec![ParamSpec { name: "k".into(), shape: vec![NODES] }] };
+    let mut k = vec![1.0; NODES];
+    for finding in check_system(&chain, std::slice::from_ref(&k), 0)? {
+        println!("{} {}: {}", if finding.passed { "ok  " } else { "FAIL" }, finding.check, finding.message);
+        if !finding.passed {
+            return Err(Error::Config(finding.message));
+        }
+    }
+    println!("methods that train it: {}", methods_for(&chain).join(", "));
+
+    // Teach the end of the chain to move half as far.
+    let forces = [0.4, 0.8, 1.2, 1.6];
+    let lab = Lab::new(Some(1), 0)?;
+    let before = ends(&chain, &lab, &k, &forces)?;
+    let wanted: Vec<f64> = before.iter().map(|s| 0.5 * s).collect();
+    let batch = Batch { x: Rows::all(&forces, 1), y: Targets::Values(Rows::all(&wanted, 1)) };
+    let method = Method::EquilibriumPropagation {
+        variant: Estimator::Centered,
+        beta: 0.5,
+        sign: Sign::Positive,
+        points: 2,
+        loss: Loss::SquaredError,
+        settling: trial::Settling::default(),
+    };
+    let protocol = method.protocol(&chain)?;
+    let mut scratch = Scratch::new(&chain);
+    let mut gradient = vec![Vec::new()];
+    for step in 0..400 {
+        protocol.step(&lab, &chain, &Params::shared([&k[..]]), &batch, step, &mut scratch)?;
+        write_gradient(&lab, &chain.specs, &mut scratch, &mut gradient);
+        for (k, g) in k.iter_mut().zip(&gradient[0]) {
+            *k = (*k - 20.0 * g).max(0.05);
+        }
+    }
+    let after = ends(&chain, &lab, &k, &forces)?;
+    println!("wanted {wanted:.4?}\nbefore {before:.4?}\nafter  {after:.4?}\nstiffnesses {k:.3?}");
+    Ok(())
+}

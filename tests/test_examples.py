@@ -1,0 +1,63 @@
+"""The examples run, at small settings, and show what they say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import environment
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(name, *arguments, folder, timeout=120):
+    """Run an example in an empty folder with all warnings as errors; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        cwd=folder,
+        env=environment(MPLBACKEND="agg"),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_help_says_how_to_run_it(example, tmp_path):
+    text = run(example.name, "--help", folder=tmp_path)
+    assert f"python examples/{example.name}" in text
+
+
+def test_own_system_learns(tmp_path):
+    text = run("own_system.py", "--epochs", "25", folder=tmp_path)
+    assert "FAIL" not in text
+    before, after = (float(re.search(rf"{when} training\s+(\S+)", text)[1]) for when in ("before", "after"))
+    assert before < 0.5
+    assert after > 0.9
+
+
+def test_own_system_with_every_method(tmp_path):
+    for method in ("coupled-learning", "implicit-differentiation"):
+        assert f"{method}, on" in run("own_system.py", "--method", method, "--epochs", "1", folder=tmp_path)
+
+
+def test_biases_have_their_orders(tmp_path):
+    picture = tmp_path / "bias.png"
+    text = run("bias_of_beta.py", "--betas", "0.1", "0.05", "--plot", str(picture), folder=tmp_path)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    orders = {"one-sided": 1, "centered": 2, "N = 3": 3, "N = 4": 4, "N = 6": 6}
+    for name, order in orders.items():
+        slope = float(re.search(rf"{name}\s.*\s(\S+)$", text, re.MULTILINE)[1])
+        assert abs(slope - order) < 0.15, text
+
+
+def test_methods_compare(tmp_path):
+    text = run("compare_methods.py", "--seeds", "0", "--epochs", "5", folder=tmp_path)
+    rows = {line[:26].strip(): line[26:].split() for line in text.splitlines()[2:] if line != "controls"}
+    assert len(rows) == 10
+    assert float(rows["implicit differentiation"][2]) == 1
+    assert float(rows["EP centered"][0]) > float(rows["last layer only"][0]) > float(rows["untrained"][0])
