@@ -86,6 +86,7 @@ def train(
     before: int,
     steps: int,
     seconds: float,
+    loss: float,
     seed: int,
     threads: int | None,
 ) -> dict[str, Any]: ...

@@ -90,9 +90,9 @@ class Method:
         if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**64:
             raise ConfigError(f"step must be an integer in 0..2**64, got {step!r}")
         x, y = system.as_batch(x, y)
-        gradient, _ = _core.gradient(
-            system.core, system.arrays(), x, y, self.to_json(), as_seed(seed), step, as_threads(threads)
-        )
+        seed, threads = as_seed(seed), as_threads(threads)
+        with system.lock:
+            gradient, _ = _core.gradient(system.core, system.arrays(), x, y, self.to_json(), seed, step, threads)
         return dict(zip(system.names, gradient, strict=True))
 
 

@@ -193,25 +193,29 @@ class Trainer:
         single = any(type(callback).on_step is not Callback.on_step for callback in self.callbacks)
         start = time.perf_counter()
         while self.step < steps:
-            found = _core.train(
-                self.system.core,
-                self.system.arrays(),
-                list(self.memory.values()),
-                x,
-                y,
-                order,
-                method=method,
-                optimizer=optimizer,
-                rates=rates,
-                batch_size=self.batch_size,
-                first=self.step,
-                before=self._steps_before,
-                steps=1 if single else steps - self.step,
-                seconds=_LEG_SECONDS,
-                seed=self.seed,
-                threads=self.threads,
-            )
+            # Other threads may look at the system between two legs.
+            with self.system.lock:
+                found = _core.train(
+                    self.system.core,
+                    self.system.arrays(),
+                    list(self.memory.values()),
+                    x,
+                    y,
+                    order,
+                    method=method,
+                    optimizer=optimizer,
+                    rates=rates,
+                    batch_size=self.batch_size,
+                    first=self.step,
+                    before=self._steps_before,
+                    steps=1 if single else steps - self.step,
+                    seconds=_LEG_SECONDS,
+                    loss=self._sums.get("loss", 0.0),
+                    seed=self.seed,
+                    threads=self.threads,
+                )
             self.step += found.pop("steps")
+            self._sums["loss"] = found.pop("loss")
             for key, value in found.items():
                 self._sums[key] = self._sums.get(key, 0) + value
             if single:

@@ -1,5 +1,6 @@
 """What all systems share: parameters, settling, prediction."""
 
+import threading
 import warnings
 from typing import Any
 
@@ -21,6 +22,8 @@ class System:
         The parameters by name: NumPy arrays of the system's dtype, writable in place.
     core
         The physics, as the compiled core knows it.
+    lock
+        Held during every experiment: several threads may use a system, one at a time.
     """
 
     params: dict[str, FloatArray]
@@ -28,6 +31,8 @@ class System:
     def __init__(self, core: _core.System, n_in: int, dtype: npt.DTypeLike) -> None:
         self.core = core
         self.n_in = n_in
+        # Parameters are lent to the core for one experiment at a time.
+        self.lock = threading.RLock()
         self.dtype = as_dtype(dtype)
         specs = core.specs()
         self.names = [name for name, _ in specs]
@@ -118,7 +123,9 @@ class System:
         x = as_inputs(x, self.n_in, self.dtype)
         if y is not None:
             y = as_targets(y, len(x), self.n_out, self.dtype)
-        found = _core.settle(self.core, self.arrays(), x, y, beta, _name(loss), _json(settling), as_threads(threads))
+        name, how, threads = _name(loss), _json(settling), as_threads(threads)
+        with self.lock:
+            found = _core.settle(self.core, self.arrays(), x, y, beta, name, how, threads)
         return Settled(**found)
 
     def predict(self, x: Any, *, settling: Settling | None = None, threads: int | None = None) -> FloatArray:
@@ -127,7 +134,9 @@ class System:
         Samples that do not settle are reported by a `SettlingWarning`; the outputs of those that diverge are NaN.
         """
         x = as_inputs(x, self.n_in, self.dtype)
-        outputs, status = _core.predict(self.core, self.arrays(), x, _json(settling), as_threads(threads))
+        how, threads = _json(settling), as_threads(threads)
+        with self.lock:
+            outputs, status = _core.predict(self.core, self.arrays(), x, how, threads)
         if status.any():
             ends = {s.name.lower(): int((status == s).sum()) for s in Status if s and (status == s).any()}
             warnings.warn(f"of {len(x)} samples some did not settle: {ends}", SettlingWarning, stacklevel=2)

@@ -228,7 +228,7 @@ impl Checker<'_> {
 
     fn settled(&self, phases: Vec<Boundary>) -> Result<Trial<f64>> {
         let settling = Settling { stop: Stop::Absolute(1e-9), max_sweeps: (20_000, 20_000), ..Settling::default() };
-        let plan = Plan { loss: Loss::SquaredError, phases, settling };
+        let plan = Plan { loss: Loss::SquaredError, phases, settling, measures_free: true };
         let mut trial = Trial::new(self.system.layout());
         trial.reset(SAMPLES, plan.rows_per_sample(), false);
         let mut workspace = self.system.workspace();

@@ -12,7 +12,7 @@ use crate::differences::largest;
 use crate::loss::Loss;
 use crate::params::Params;
 use crate::system::Exact;
-use crate::trial::{Boundary, Outcome, Plan, Settling, Status, Stop, Trial};
+use crate::trial::{Boundary, Outcome, Plan, Status, Trial};
 
 /// Energies and their gradients over the rows of a trial.
 pub trait Landscape<T: Real> {
@@ -291,8 +291,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         if largest(self.trial.row(r)) > UNBOUNDED {
             return Some(Status::Unbounded);
         }
-        let outcome = &mut self.trial.outcomes[r];
-        *outcome = Outcome { sweeps: outcome.sweeps + 1, change: distance, ..*outcome };
+        self.trial.outcomes[r].sweep(distance);
         self.verdict(r)
     }
 
@@ -324,30 +323,15 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
     fn verdict(&self, r: usize) -> Option<Status> {
         let (i, p) = (r / self.trial.phases(), r % self.trial.phases());
         let boundary = self.plan.boundary(p);
-        let settling = self.plan.settling;
-        let outcome = self.trial.outcomes[r];
-        let tolerance = |settling: Settling| {
-            let outputs = self.trial.outputs(r);
-            let (mut target, mut spare) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
-            let displacement = self.plan.strength(boundary).and_then(|strength| {
-                match boundary {
-                    Boundary::Free => {
-                        self.batch.y.write(i, &mut target).then(|| self.plan.loss.error(outputs, &target, &mut spare))
-                    }
-                    _ => Some(self.errors[i]),
-                }
-                .map(|error| strength * error)
-            });
-            settling.tolerance::<T>(displacement)
-        };
-        let limit = outcome.sweeps >= settling.limit(boundary);
-        if let Stop::Sweeps(..) = settling.stop {
-            let met = || outcome.change <= tolerance(Settling { stop: Stop::Automatic, ..settling });
-            return limit.then(|| if met() { Status::Converged } else { Status::Unconverged });
-        }
-        if outcome.change <= tolerance(settling) {
-            return Some(Status::Converged);
-        }
-        limit.then_some(Status::Unconverged)
+        // The distance is an estimate already, and steps of descent need not shrink evenly.
+        let outcome = Outcome { before: f64::INFINITY, growing: 0, ..self.trial.outcomes[r] };
+        self.plan.verdict::<T>(boundary, &outcome, || match boundary {
+            Boundary::Free => {
+                let outputs = self.trial.outputs(r);
+                let (mut target, mut spare) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
+                self.batch.y.write(i, &mut target).then(|| self.plan.loss.error(outputs, &target, &mut spare))
+            }
+            _ => Some(self.errors[i]),
+        })
     }
 }

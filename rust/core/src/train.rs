@@ -43,6 +43,8 @@ pub struct Leg {
     pub steps: usize,
     /// Stop after the step that ends later than this.
     pub time: Duration,
+    /// The sum of losses to go on from: floating-point sums depend on where they begin.
+    pub loss: f64,
 }
 
 /// Sums over steps.
@@ -54,7 +56,7 @@ pub struct Progress {
     pub samples: u64,
     /// Samples whose free state is usable: those that the loss and the hits are summed over.
     pub usable: u64,
-    /// Sum of the losses of samples with usable states, at the free state.
+    /// Sum of the losses of samples with usable states, at the free state; [`Leg::loss`] included.
     pub loss: f64,
     /// Samples whose largest output was that of their label, where targets are labels.
     pub correct: u64,
@@ -124,7 +126,7 @@ pub fn train<T: Real>(
     memory: &mut [&mut [T]],
 ) -> Result<Progress> {
     let start = Instant::now();
-    let mut progress = Progress::default();
+    let mut progress = Progress { loss: leg.loss, ..Progress::default() };
     let mut scratch = Scratch::new(task.system);
     let (mut gradient, mut target) = (Vec::new(), Vec::new());
     let batches = task.order.chunks(task.batch_size).enumerate().skip(leg.first).take(leg.steps);

@@ -44,9 +44,12 @@ pub enum OutputUpdate {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stop {
-    /// When no unit moved by more than this fraction of |beta| times the sample's output error in a sweep: the
-    /// displacement that a nudged phase measures is resolved to that fraction. Without a target, and for clamped
-    /// phases, eta and the output error take that part; a free phase of inference uses [`INFERENCE_TOLERANCE`].
+    /// When the states are as near to steady as this fraction of the displacement that the phase is to measure: |beta|
+    /// (or eta, where outputs are clamped) times the sample's output error. The distance is estimated from the last
+    /// two sweeps: if they moved units by c' and then by c = q c', what is left is c q / (1 - q).
+    ///
+    /// A free phase that is only where the others start may be [`FREE_SLACK`] times as far off. Inference, which has
+    /// no displacement, stops at [`INFERENCE_TOLERANCE`].
     Relative(f64),
     /// When no unit moved by more than this in a sweep.
     Absolute(f64),
@@ -57,12 +60,19 @@ pub enum Stop {
     Automatic,
 }
 
-/// The fraction of the nudged displacement at which a phase stops by default. Sweeps contract the distance to the
-/// steady state, typically by 3 or more, so the gradient is better than this: below 1 % off (a test measures it).
-pub const DEFAULT_RELATIVE: f64 = 0.02;
+/// The fraction of [`Stop::Relative`] by default: the gradient is then less than 1 % off (a test measures it).
+pub const DEFAULT_RELATIVE: f64 = 0.003;
+
+/// How much farther from steady a free phase may be whose states are not part of the contrast: the error is common to
+/// the phases that start from it, and they reduce it.
+pub const FREE_SLACK: f64 = 30.0;
+
+/// Sweeps in a row, each moving more than the one before, after which a phase other than the free one is stopped: it is
+/// leaving the basin of the free state, and would end where its contrast with the others is no derivative of anything.
+pub const MAX_GROWING: u32 = 5;
 
 /// The most sweeps of a nudged or clamped phase by default.
-pub const MAX_NUDGED: u32 = 30;
+pub const MAX_NUDGED: u32 = 200;
 
 /// The largest change in a sweep at which inference stops.
 pub const INFERENCE_TOLERANCE: f64 = 1e-4;
@@ -74,10 +84,6 @@ pub struct Settling {
     /// When a phase ends.
     pub stop: Stop,
     /// The largest number of sweeps of a phase that stops by tolerance: (free, any other).
-    ///
-    /// The second is small on purpose. Near a loss of stability a nudged phase may creep out of the basin of the free
-    /// state, and end where its contrast with the other phase is no derivative of anything; the few sweeps that a phase
-    /// takes otherwise cut that short.
     pub max_sweeps: (u32, u32),
     /// The order of updates.
     pub order: Order,
@@ -131,19 +137,22 @@ impl Settling {
         if boundary == Boundary::Free { free } else { other }
     }
 
-    /// The largest change in a sweep at which a phase ends, for a displacement to be resolved (|beta| or |eta| times
-    /// the output error; `None`: inference). Negative: only the number of sweeps counts.
-    pub fn tolerance<T: Real>(&self, displacement: Option<f64>) -> f64 {
+    /// The distance from steady at which a phase ends, for a displacement to be resolved (|beta| or |eta| times the
+    /// output error; `None`: inference). Negative: only the number of sweeps counts.
+    fn tolerance<T: Real>(&self, displacement: Option<f64>, slack: f64) -> f64 {
         let relative = match self.stop {
             Stop::Sweeps(..) => return -1.0,
             Stop::Absolute(tolerance) => return tolerance,
             Stop::Relative(fraction) => fraction,
             Stop::Automatic => DEFAULT_RELATIVE,
         };
-        // States are of order one: below a few units in their last place sweeps only shuffle rounding errors.
-        let floor = 16.0 * T::EPSILON.to_f64();
-        displacement.map_or(INFERENCE_TOLERANCE, |d| relative * d).max(floor)
+        displacement.map_or(INFERENCE_TOLERANCE, |d| slack * relative * d).max(floor::<T>())
     }
+}
+
+/// States are of order one: below a few units in their last place sweeps only shuffle rounding errors.
+fn floor<T: Real>() -> f64 {
+    16.0 * T::EPSILON.to_f64()
 }
 
 /// What a method asks of a system that settles: the free phase, then every other phase from the free state.
@@ -155,12 +164,14 @@ pub struct Plan {
     pub phases: Vec<Boundary>,
     /// How each is settled.
     pub settling: Settling,
+    /// Whether the free states are part of the contrast, and not only where the other phases start.
+    pub measures_free: bool,
 }
 
 impl Plan {
     /// A free phase alone.
     pub fn free(loss: Loss, settling: Settling) -> Self {
-        Self { loss, phases: Vec::new(), settling }
+        Self { loss, phases: Vec::new(), settling, measures_free: true }
     }
 
     /// Phases per sample, the free one included.
@@ -176,6 +187,37 @@ impl Plan {
     /// The boundary of phase `p`; 0 is the free one.
     pub fn boundary(&self, p: usize) -> Boundary {
         if p == 0 { Boundary::Free } else { self.phases[p - 1] }
+    }
+
+    /// Whether a row under `boundary` is done, and how, given the output error that its displacement is measured by.
+    pub fn verdict<T: Real>(
+        &self,
+        boundary: Boundary,
+        outcome: &Outcome,
+        error: impl FnOnce() -> Option<f64>,
+    ) -> Option<Status> {
+        if !outcome.change.is_finite() {
+            return Some(Status::Diverged);
+        }
+        let limit = outcome.sweeps >= self.settling.limit(boundary);
+        let fixed = matches!(self.settling.stop, Stop::Sweeps(..));
+        if fixed && !limit {
+            return None;
+        }
+        // A fixed number of sweeps says nothing about convergence: judge it by the default rule.
+        let stop = if fixed { Stop::Automatic } else { self.settling.stop };
+        let displacement = self.strength(boundary).and_then(|strength| error().map(|error| strength * error));
+        let slack = if boundary == Boundary::Free && !self.measures_free { FREE_SLACK } else { 1.0 };
+        let tolerance = Settling { stop, ..self.settling }.tolerance::<T>(displacement, slack);
+        let distance = match stop {
+            Stop::Relative(_) | Stop::Automatic if displacement.is_some() => outcome.distance(),
+            _ => outcome.change,
+        };
+        if distance <= tolerance || outcome.change <= floor::<T>().min(tolerance) {
+            return Some(Status::Converged);
+        }
+        let leaving = boundary != Boundary::Free && !fixed && outcome.growing >= MAX_GROWING;
+        (limit || leaving).then_some(Status::Unconverged)
     }
 
     /// The displacement of outputs, per unit of output error, that the phases are to resolve: the smallest of the
@@ -238,6 +280,29 @@ pub struct Outcome {
     pub sweeps: u32,
     /// The largest change of a unit in the last sweep.
     pub change: f64,
+    /// The largest change in the sweep before.
+    pub before: f64,
+    /// Sweeps in a row up to the last that each changed more than the one before.
+    pub growing: u32,
+}
+
+impl Outcome {
+    /// Notes a sweep and the largest change it made.
+    pub fn sweep(&mut self, change: f64) {
+        self.before = self.change;
+        self.change = change;
+        self.growing = if self.sweeps > 0 && change > self.before { self.growing + 1 } else { 0 };
+        self.sweeps += 1;
+    }
+
+    /// An estimate of how far the states are from steady: the changes to come, were they to shrink like the last two.
+    pub fn distance(&self) -> f64 {
+        if self.sweeps < 2 || self.change == 0.0 {
+            return self.change;
+        }
+        let ratio = self.change / self.before;
+        if ratio < 1.0 { self.change * (ratio / (1.0 - ratio)).max(1.0) } else { f64::INFINITY }
+    }
 }
 
 /// Where the layers of a system lie in a row of a trial.

@@ -70,7 +70,7 @@ fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
         order: &order,
         batch_size,
     };
-    let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX };
+    let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX, loss: 0.0 };
     let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
     lab.enter(|| {
         let before = ALLOCATIONS.load(Ordering::Relaxed);

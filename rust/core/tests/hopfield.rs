@@ -175,7 +175,7 @@ fn settle<T: Real>(
         y: Targets::Values(Rows::all(y, System::<T>::outputs(net))),
     };
     let phases = beta.map(|b| Boundary::Nudged(b.into())).into_iter().collect();
-    let plan = Plan { loss: Loss::SquaredError, phases, settling };
+    let plan = Plan { loss: Loss::SquaredError, phases, settling, measures_free: true };
     let lab = Lab::new(Some(threads), 0).unwrap();
     let mut trial = Trial::new(System::<T>::layout(net));
     trial.reset(batch.len(), plan.rows_per_sample(), false);
@@ -275,7 +275,7 @@ fn threads_do_not_change_bits_of_training() {
                     order: &order,
                     batch_size: 50,
                 };
-                let leg = Leg { first: done, before: 0, steps: 3usize.div_ceil(legs), time: Duration::MAX };
+                let leg = Leg { first: done, before: 0, steps: 3usize.div_ceil(legs), time: Duration::MAX, loss: 0.0 };
                 let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
                 let mut memory: Vec<&mut [f32]> = velocity.iter_mut().map(Vec::as_mut_slice).collect();
                 done += train(&lab, task, leg, &mut values, &mut memory).unwrap().steps as usize;

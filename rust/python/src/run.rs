@@ -104,7 +104,7 @@ pub(crate) fn settle<'py>(
     let settling: Settling = parse(py, "settling", settling)?;
     settling.check().or_raise(py)?;
     let phases = beta.map(|beta| Boundary::Nudged(beta.into())).into_iter().collect();
-    let plan = Plan { loss, phases, settling };
+    let plan = Plan { loss, phases, settling, measures_free: true };
     with_dtype!(py, params, T => settle_as::<T>(py, system, &params, &x, y.as_ref(), &plan, threads))
 }
 
@@ -270,8 +270,8 @@ pub(crate) fn gradient<'py>(
 /// Trains for a leg: `steps` steps or `seconds`, whichever ends first, from step `first` of the epoch.
 #[pyfunction]
 #[pyo3(signature = (
-    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, first, before, steps, seconds, seed,
-    threads
+    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, first, before, steps, seconds, loss,
+    seed, threads
 ))]
 #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
 pub(crate) fn train<'py>(
@@ -290,6 +290,7 @@ pub(crate) fn train<'py>(
     before: u64,
     steps: usize,
     seconds: f64,
+    loss: f64,
     seed: u64,
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -297,7 +298,7 @@ pub(crate) fn train<'py>(
     let optimizer: Optimizer = parse(py, "optimizer", optimizer)?;
     optimizer.check().or_raise(py)?;
     let time = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    let leg = Leg { first, before, steps, time };
+    let leg = Leg { first, before, steps, time, loss };
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;

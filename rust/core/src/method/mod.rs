@@ -341,7 +341,8 @@ impl Method {
         let contrasts = (self.signs().iter())
             .map(|&sign| {
                 let (phases, weights) = self.contrast(sign);
-                Contrast { plan: Plan { loss: self.loss(), phases, settling }, weights }
+                let measures_free = phases.is_empty() || weights[0] != Complex::ZERO;
+                Contrast { plan: Plan { loss: self.loss(), phases, settling, measures_free }, weights }
             })
             .collect();
         Ok(Protocol { method: self.clone(), contrasts })

@@ -15,7 +15,7 @@ use super::{Activation, Hopfield};
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::params::Params;
-use crate::trial::{Boundary, Order, Outcome, OutputUpdate, Plan, Settling, Status, Stop, Trial};
+use crate::trial::{Boundary, Order, Outcome, OutputUpdate, Plan, Status, Trial};
 
 /// Memory for the batches of one call.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ struct Tile<T> {
     /// The output error of each sample at its free state.
     errors: Vec<f64>,
     active: Vec<usize>,
+    /// The largest change of each active row in the sweep under way.
+    changes: Vec<f64>,
 }
 
 impl<T: Real> Default for Tile<T> {
@@ -60,6 +62,7 @@ impl<T: Real> Default for Tile<T> {
             scratch: Vec::new(),
             errors: Vec::new(),
             active: Vec::new(),
+            changes: Vec::new(),
         }
     }
 }
@@ -246,22 +249,6 @@ impl<T: Real> Context<'_, T> {
         tile.active = active;
     }
 
-    /// The largest change at which row `r` may stop, given its present outputs.
-    fn tolerance(&self, settling: Settling, first: usize, r: usize, outputs: &[T], tile: &mut Tile<T>) -> f64 {
-        let (i, p) = (r / self.phases, r % self.phases);
-        let boundary = self.plan.boundary(p);
-        let displacement = self.plan.strength(boundary).and_then(|strength| {
-            let error = if boundary == Boundary::Free {
-                // The output error that matters is the one at the free state, of which this is the best guess.
-                self.output_error(first + i, outputs, &mut tile.target, &mut tile.scratch)
-            } else {
-                tile.errors.get(i).copied()
-            };
-            error.map(|error| strength * error)
-        });
-        settling.tolerance::<T>(displacement)
-    }
-
     /// Moves the outputs of row `r` from their drive `a`; returns the largest change.
     fn move_outputs(&self, first: usize, r: usize, a: &[T], outputs: &mut [T], spare: [&mut [T]; 2]) -> T {
         let [target, old] = spare;
@@ -285,26 +272,14 @@ impl<T: Real> Context<'_, T> {
         outputs.iter().zip(old).fold(T::ZERO, |m, (&new, &mut old)| m.max_magnitude(new - old))
     }
 
-    /// Whether a row is done after `sweeps` sweeps, the last of which changed it by `change`.
-    fn verdict(&self, first: usize, r: usize, outcome: Outcome, outputs: &[T], tile: &mut Tile<T>) -> Option<Status> {
-        let settling = self.plan.settling;
-        if !outcome.change.is_finite() {
-            return Some(Status::Diverged);
-        }
-        let limit = outcome.sweeps >= settling.limit(self.plan.boundary(r % self.phases));
-        if let Stop::Sweeps(..) = settling.stop {
-            if !limit {
-                return None;
-            }
-            // A fixed number of sweeps says nothing about convergence: judge it by the default rule.
-            let judge = Settling { stop: Stop::Automatic, ..settling };
-            let met = outcome.change <= self.tolerance(judge, first, r, outputs, tile);
-            return Some(if met { Status::Converged } else { Status::Unconverged });
-        }
-        if outcome.change <= self.tolerance(settling, first, r, outputs, tile) {
-            return Some(Status::Converged);
-        }
-        limit.then_some(Status::Unconverged)
+    /// Whether row `r` is done, and how.
+    fn verdict(&self, first: usize, r: usize, outcome: &Outcome, outputs: &[T], tile: &mut Tile<T>) -> Option<Status> {
+        let (i, boundary) = (r / self.phases, self.plan.boundary(r % self.phases));
+        self.plan.verdict::<T>(boundary, outcome, || match boundary {
+            // The output error that matters is the one at the free state, of which this is the best guess.
+            Boundary::Free => self.output_error(first + i, outputs, &mut tile.target, &mut tile.scratch),
+            _ => tile.errors.get(i).copied(),
+        })
     }
 
     /// One hidden layer and few outputs: row by row, everything in L1.
@@ -326,8 +301,8 @@ impl<T: Real> Context<'_, T> {
             }
             let spare = [&mut tile.target[..], &mut tile.scratch[..]];
             let change = change.max_magnitude(self.move_outputs(first, r, sums, outputs, spare));
-            outcome = Outcome { sweeps: outcome.sweeps + 1, change: change.to_f64(), ..outcome };
-            if let Some(status) = self.verdict(first, r, outcome, outputs, tile) {
+            outcome.sweep(change.to_f64());
+            if let Some(status) = self.verdict(first, r, &outcome, outputs, tile) {
                 outcome.status = status;
                 break;
             }
@@ -363,21 +338,22 @@ impl<T: Real> Context<'_, T> {
                 (0..layers).for_each(|l| self.list_layer(l, active, states, tile));
                 stale = false;
             }
-            for &r in active.iter() {
-                outcomes[r].change = 0.0;
-                outcomes[r].sweeps += 1;
-            }
+            tile.changes.clear();
+            tile.changes.resize(active.len(), 0.0);
             for group in 0..groups {
                 for l in (group..layers).step_by(groups) {
                     self.drive_layer(l, active, tile);
-                    self.move_layer::<U>(first, l, active, states, outcomes, tile);
+                    self.move_layer::<U>(first, l, active, states, tile);
                 }
                 (group..layers).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
+            }
+            for (&r, &change) in active.iter().zip(&tile.changes) {
+                outcomes[r].sweep(change);
             }
             active.retain(|&r| {
                 let row = &mut states[r * self.stride..(r + 1) * self.stride];
                 let outputs = &row[self.net.layout.outputs()];
-                let Some(status) = self.verdict(first, r, outcomes[r], outputs, tile) else { return true };
+                let Some(status) = self.verdict(first, r, &outcomes[r], outputs, tile) else { return true };
                 outcomes[r].status = status;
                 if status == Status::Diverged {
                     row.fill(T::ZERO);
@@ -431,15 +407,7 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// Moves layer `l` of the active rows to the minimum that their drives give.
-    fn move_layer<U: Unit>(
-        &self,
-        first: usize,
-        l: usize,
-        active: &[usize],
-        states: &mut [T],
-        outcomes: &mut [Outcome],
-        tile: &mut Tile<T>,
-    ) {
+    fn move_layer<U: Unit>(&self, first: usize, l: usize, active: &[usize], states: &mut [T], tile: &mut Tile<T>) {
         let layer = self.net.layout.layer(l);
         let stride = self.net.layout.padded(l);
         let is_output = l + 1 == self.net.layers();
@@ -458,7 +426,7 @@ impl<T: Real> Context<'_, T> {
             } else {
                 unit::relax::<T, U>(self.lab.level(), drive, &mut row[layer.clone()])
             };
-            outcomes[r].change = outcomes[r].change.max_magnitude(change.to_f64());
+            tile.changes[j] = tile.changes[j].max_magnitude(change.to_f64());
         }
     }
 
