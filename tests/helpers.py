@@ -22,6 +22,12 @@ def one_hot(y, n):
     return np.eye(n)[y] if y.ndim == 1 else y.astype(np.float64)
 
 
+def steps_of(samples, batch_size):
+    """The bounds of the steps of an epoch: as few as may be, and of sizes that differ by one at most."""
+    steps = -(-samples // batch_size)
+    return [(k * samples // steps, (k + 1) * samples // steps) for k in range(steps)]
+
+
 def softmax(o):
     e = np.exp(o - o.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)

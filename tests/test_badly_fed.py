@@ -406,22 +406,6 @@ def test_names_in_settling():
         (EquilibriumPropagation, {"beta": "0.1"}, "beta must be a finite number, got '0.1'"),
         (EquilibriumPropagation, {"beta": True}, "beta must be a finite number, got True"),
         (EquilibriumPropagation, {"beta": None}, "beta must be a finite number, got None"),
-        (EquilibriumPropagation, {"beta": 1}, "beta = -1 has no stable state.* needs beta > -1"),
-        (EquilibriumPropagation, {"beta": 1.0}, "beta = -1 has no stable state.* needs beta > -1"),
-        (EquilibriumPropagation, {"beta": 2.5}, "beta = -2.5 has no stable state.* needs beta > -1"),
-        (EquilibriumPropagation, {"beta": 2, "loss": "cross-entropy"}, r"needs \|beta\| < 2"),
-        (EquilibriumPropagation, {"beta": 1, "variant": "one-sided", "sign": "negative"}, "needs beta > -1"),
-        (EquilibriumPropagation, {"beta": 1, "variant": "one-sided", "sign": "random"}, "needs beta > -1"),
-        (
-            EquilibriumPropagation,
-            {"beta": 1, "variant": "holomorphic"},
-            r"needs \|beta\| < 1|needs beta > -1",
-        ),
-        (
-            EquilibriumPropagation,
-            {"beta": 2, "variant": "holomorphic", "loss": "cross-entropy"},
-            r"\|beta\| < 2",
-        ),
         (
             EquilibriumPropagation,
             {"variant": "two-sided"},
@@ -461,6 +445,27 @@ def test_names_in_settling():
 )
 def test_settings_of_methods(make, settings, match):
     refuses(ConfigError, match, make, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"beta": 1}, "beta = -1 has no stable state.* needs beta > -1"),
+        ({"beta": 2.5}, "beta = -2.5 has no stable state.* needs beta > -1"),
+        ({"beta": 2, "loss": "cross-entropy"}, r"needs \|beta\| < 2"),
+        ({"beta": 1, "variant": "one-sided", "sign": "negative"}, "needs beta > -1"),
+        ({"beta": 1, "variant": "one-sided", "sign": "random"}, "needs beta > -1"),
+        ({"beta": 1, "variant": "holomorphic"}, r"needs \|beta\| < 1|needs beta > -1"),
+        ({"beta": 2, "variant": "holomorphic", "loss": "cross-entropy"}, r"\|beta\| < 2"),
+    ],
+    ids=str,
+)
+def test_beta_out_of_the_range_of_a_system(settings, match):
+    net = make_net([3, 4, 2], activation="tanh")
+    method = EquilibriumPropagation(**settings)
+    x, y = make_batch(net, 3)
+    refuses(ConfigError, match, method.gradient, net, x, y)
+    refuses(ConfigError, match, pnn.Trainer, net, method, pnn.optim.SGD(0.1))
 
 
 def test_explicit_output_updates_need_real_betas():

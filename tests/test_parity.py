@@ -8,7 +8,7 @@ Published code moves nudged outputs by a - beta (o - y) at the outputs before th
 import numpy as np
 import pnncore as pnn
 import pytest
-from helpers import copy_of, make_batch, make_net, one_hot
+from helpers import copy_of, make_batch, make_net, one_hot, steps_of
 from pnncore import Settling
 from pnncore.methods import EquilibriumPropagation
 
@@ -128,8 +128,8 @@ def test_training_on_minibatches_with_a_rate_per_layer(dtype):
     for epoch in range(3):
         order = pnn._core.permutation(23, 9, epoch)
         assert sorted(order) == list(range(23))
-        for start in range(0, 23, 5):
-            rows = order[start : start + 5]
+        for start, end in steps_of(23, 5):
+            rows = order[start:end]
             kept = [array.copy() for array in published.W + published.b]
             published.step(x[rows], target[rows], 1.0, "centered")
             for array, old, rate in zip(published.W + published.b, kept, rates + rates, strict=True):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pnncore as pnn
 import pytest
-from helpers import copy_of, make_batch, make_net, one_hot
+from helpers import copy_of, make_batch, make_net, one_hot, steps_of
 from pnncore import methods, optim
 from pnncore.methods import EquilibriumPropagation, ImplicitDifferentiation
 
@@ -153,7 +153,7 @@ def test_history_counts_rows_that_do_not_settle():
     settling = pnn.Settling(tolerance=1e-12, max_sweeps=1)
     history = pnn.Trainer(net, EquilibriumPropagation(settling=settling), optim.SGD(0.0)).fit(x, y, epochs=1)
     assert history["unconverged"][0] == 60
-    settling = pnn.Settling(output_update="explicit", max_sweeps=100_000)
+    settling = pnn.Settling(output_update="explicit", sweeps=(50, 5000))
     method = EquilibriumPropagation(variant="one-sided", beta=1.5, settling=settling)
     before = [array.copy() for array in net.params.values()]
     with pytest.warns(pnn.SettlingWarning, match="20 phases diverged"):
@@ -166,7 +166,7 @@ def test_history_counts_rows_that_do_not_settle():
 
 def test_warnings_turned_into_errors_leave_the_trainer_sound():
     net, x, y = small(samples=20)
-    settling = pnn.Settling(output_update="explicit", max_sweeps=100_000)
+    settling = pnn.Settling(output_update="explicit", sweeps=(50, 5000))
     method = EquilibriumPropagation(variant="one-sided", beta=1.5, settling=settling)
     recorder = Recorder()
     trainer = pnn.Trainer(net, method, optim.SGD(0.1), callbacks=[recorder])
@@ -424,8 +424,8 @@ def test_optimizers_against_numpy(optimizer, reference, settings, layers, method
     trainer.fit(x, y, epochs=3)
     for epoch in range(3):
         order = pnn._core.permutation(23, 11, epoch)
-        for start in range(0, 23, 5):
-            rows = order[start : start + 5]
+        for start, end in steps_of(23, 5):
+            rows = order[start:end]
             gradient = method.gradient(expected, x[rows], y[rows], seed=11, step=step)
             reference(expected.params, gradient, memory, step, rate=0.03, **settings)
             step += 1

@@ -22,7 +22,7 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     try:
         # NumPy reads None as float64.
         resolved = np.dtype(object if dtype is None else dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         resolved = np.dtype(object)
     if resolved not in _DTYPES.values():
         raise ConfigError(f'dtype must be "float32" or "float64", got {dtype!r}')

@@ -38,7 +38,8 @@ class Trainer:
     optimizer
         How a gradient becomes a change.
     batch_size
-        Samples per step; the last step of an epoch may have fewer.
+        The most samples per step. The steps of an epoch differ by one sample at most: a short last batch would move the
+        parameters as far as a full one, on the word of a few samples.
     seed
         Of the order of samples and random choices; None draws one, which `seed` then tells.
     threads

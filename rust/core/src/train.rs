@@ -28,8 +28,22 @@ pub struct Task<'a, T: Real> {
     pub data: Batch<'a, T>,
     /// The order of its samples in this epoch.
     pub order: &'a [u64],
-    /// Samples per step; the last step of an epoch may have fewer.
+    /// The most samples per step. The steps of an epoch differ by one sample at most: a short last batch would move
+    /// the parameters as far as a full one, on the word of a few samples.
     pub batch_size: usize,
+}
+
+impl<'a, T: Real> Task<'a, T> {
+    /// Steps of an epoch.
+    pub fn steps(&self) -> usize {
+        self.order.len().div_ceil(self.batch_size)
+    }
+
+    /// The samples of step `k`.
+    fn batch(&self, k: usize) -> &'a [u64] {
+        let (n, steps) = (self.order.len(), self.steps());
+        &self.order[k * n / steps..(k + 1) * n / steps]
+    }
 }
 
 /// How far to go.
@@ -129,10 +143,9 @@ pub fn train<T: Real>(
     let mut progress = Progress { loss: leg.loss, ..Progress::default() };
     let mut scratch = Scratch::new(task.system);
     let (mut gradient, mut target) = (Vec::new(), Vec::new());
-    let batches = task.order.chunks(task.batch_size).enumerate().skip(leg.first).take(leg.steps);
-    for (k, index) in batches {
+    for k in (leg.first..task.steps()).take(leg.steps) {
         let step = leg.before + k as u64;
-        let batch = task.data.pick(index);
+        let batch = task.data.pick(task.batch(k));
         task.protocol.step(lab, task.system, params, &batch, step, &mut scratch)?;
         progress.count(task.protocol, &batch, &scratch.trial, &mut target);
         task.optimizer.step(

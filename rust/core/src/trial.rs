@@ -61,11 +61,11 @@ pub enum Stop {
 }
 
 /// The fraction of [`Stop::Relative`] by default: the gradient is then less than 1 % off (a test measures it).
-pub const DEFAULT_RELATIVE: f64 = 0.003;
+pub const DEFAULT_RELATIVE: f64 = 0.002;
 
 /// How much farther from steady a free phase may be whose states are not part of the contrast: the error is common to
 /// the phases that start from it, and they reduce it.
-pub const FREE_SLACK: f64 = 30.0;
+pub const FREE_SLACK: f64 = 50.0;
 
 /// Sweeps in a row, each moving more than the one before, after which a phase other than the free one is stopped: it is
 /// leaving the basin of the free state, and would end where its contrast with the others is no derivative of anything.
@@ -95,7 +95,7 @@ impl Default for Settling {
     fn default() -> Self {
         Self {
             stop: Stop::Automatic,
-            max_sweeps: (1000, MAX_NUDGED),
+            max_sweeps: (10_000, MAX_NUDGED),
             order: Order::default(),
             output_update: OutputUpdate::default(),
         }

@@ -265,7 +265,7 @@ impl Method {
             }
         };
         match self {
-            Self::EquilibriumPropagation { variant, beta, sign, points, loss, settling } => {
+            Self::EquilibriumPropagation { variant, beta, sign, points, settling, .. } => {
                 finite("beta", *beta)?;
                 if *beta < 0.0 {
                     return Err(Error::Config(format!(
@@ -278,16 +278,8 @@ impl Method {
                 if *variant == Estimator::Holomorphic && *points < 2 {
                     return Err(Error::Config(format!("points must be at least 2, got {points}")));
                 }
-                for sign in self.signs() {
-                    let (phases, _) = self.contrast(*sign);
-                    for phase in phases {
-                        if let Boundary::Nudged(beta) = phase {
-                            loss.check_beta(beta)?;
-                            if beta.im != 0.0 && settling.output_update == OutputUpdate::Explicit {
-                                return Err(Error::Config("output_update=\"explicit\" is for real beta only".into()));
-                            }
-                        }
-                    }
+                if *variant == Estimator::Holomorphic && settling.output_update == OutputUpdate::Explicit {
+                    return Err(Error::Config("output_update=\"explicit\" is for real beta only".into()));
                 }
                 Ok(())
             }
@@ -332,6 +324,15 @@ impl Method {
                 needs.describe(),
                 system.name(),
             )));
+        }
+        if let Some(settling) = system.as_settling() {
+            for sign in self.signs() {
+                for phase in self.contrast(*sign).0 {
+                    if let Boundary::Nudged(beta) = phase {
+                        settling.check_nudge(self.loss(), beta)?;
+                    }
+                }
+            }
         }
         let mut settling = self.settling();
         if needs == Needs::Exact && settling.stop == Stop::Automatic {

@@ -66,6 +66,16 @@ pub trait System<T: Real>: Send + Sync {
 
 /// A system that goes to a steady state under boundary conditions.
 pub trait Settling<T: Real>: System<T> {
+    /// Refuses a strength of nudging under which the system has no steady state. Where that cannot be known beforehand,
+    /// the status [`Unbounded`](crate::trial::Status::Unbounded) tells afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) with the admitted range.
+    fn check_nudge(&self, loss: Loss, beta: Complex<f64>) -> Result<()> {
+        let _ = (loss, beta);
+        Ok(())
+    }
+
     /// Settles the free phase, then every other phase of the plan from the free state.
     ///
     /// `trial` has been reset for the batch and the plan. Numerical outcomes go to [`Trial::outcomes`]; rows that

@@ -17,6 +17,7 @@ use pnncore_kernels::philox::Purpose;
 
 use crate::batch::Batch;
 use crate::lab::Lab;
+use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
 use crate::system::{Energetic, Exact, Settling, System, Workspace};
 use crate::trial::{Layout, Plan, Trial};
@@ -162,6 +163,10 @@ impl<T: Real> System<T> for Hopfield {
 }
 
 impl<T: Real> Settling<T> for Hopfield {
+    fn check_nudge(&self, loss: Loss, beta: Complex<f64>) -> Result<()> {
+        loss.check_beta(beta)
+    }
+
     fn settle(
         &self,
         lab: &Lab,
