@@ -55,13 +55,13 @@ def work(layers: list[int], batch: int, steps: list[int], settling: str, samples
     }
 
 
-def accuracy(job: str) -> float:
+def accuracy(who: str) -> float:
     """Train one epoch of MNIST (784-512-10, batch 16) and return the test accuracy: ours or the NumPy peer's."""
     import pnncore as pnn
 
     os.environ.setdefault("PNNCORE_DATA", str(peers.Path(__file__).parents[2] / "shared/data"))
     x, y, x_test, y_test = pnn.data.mnist()
-    if job == "ours":
+    if who == "ours":
         net = pnn.systems.Hopfield([784, 512, 10], seed=0)
         method = pnn.methods.EquilibriumPropagation(beta=0.2)
         pnn.Trainer(net, method, pnn.optim.SGD(0.05), batch_size=16, seed=0).fit(x, y, epochs=1)
@@ -97,11 +97,11 @@ def child(*job: Any) -> Any:
 def busy_ratio(threads: int) -> float:
     """Our rate with a second process spinning on one core, over that on a quiet machine."""
     job = ([784, 512, 10], 128, [20, 10], "fixed", 25600, threads)
-    quiet = child("ours", *job)["samples_per_s"]
+    quiet = child("time", *job)["samples_per_s"]
     hog = multiprocessing.Process(target=spin, args=(60,))
     hog.start()
     try:
-        return float(child("ours", *job)["samples_per_s"] / quiet)
+        return float(child("time", *job)["samples_per_s"] / quiet)
     finally:
         hog.kill()
         hog.join()
@@ -112,8 +112,8 @@ def compare() -> dict[str, Any]:
     sgemm = {threads: peers.measure("sgemm", threads) for threads in (1, 2)}
     rows = []
     for name, layers, batch, free, nudged, settling, samples, target in CASES:
-        ours = child("ours", layers, batch, [free, nudged], settling, samples, 2)
-        one = child("ours", layers, batch, [free, nudged], settling, samples, 1)
+        ours = child("time", layers, batch, [free, nudged], settling, samples, 2)
+        one = child("time", layers, batch, [free, nudged], settling, samples, 1)
         peer_case = (layers, batch, free, nudged, next(c[4] for c in peers.CASES if list(c[0]) == layers))
         found = {}
         for backend in (b for b in peers.BACKENDS if importlib.util.find_spec(b)):
@@ -143,11 +143,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.job:
         kind, *job = arguments.job
-        print(json.dumps(work(*job) if kind == "ours" else accuracy(kind)))
+        print(json.dumps(work(*job) if kind == "time" else accuracy(*job)))
         return
     found = compare()
     if arguments.accuracy:
-        found["accuracy"] = {job: child(job) for job in ("ours", "peer")}
+        found["accuracy"] = {who: child("accuracy", who) for who in ("ours", "peer")}
     if arguments.json:
         print(json.dumps(found))
         return
@@ -171,8 +171,8 @@ def main() -> None:
         "with a second process spinning on one of two cores our rate falls to "
         f"{found['busy'][2]:.2f} of the quiet one on two threads, {found['busy'][1]:.2f} on one"
     )
-    for job, score in found.get("accuracy", {}).items():
-        print(f"test accuracy after one epoch of MNIST, {job}: {100 * score:.2f} %")
+    for who, score in found.get("accuracy", {}).items():
+        print(f"test accuracy after one epoch of MNIST, {who}: {100 * score:.2f} %")
 
 
 if __name__ == "__main__":

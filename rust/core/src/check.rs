@@ -166,7 +166,16 @@ impl Checker<'_> {
         let mut scratch_update = LocalUpdate::default();
         let weights = [Complex::ONE];
         let mut findings = Vec::new();
-        self.system.local_update(&self.lab, &self.params(), &self.batch, &trial, &weights, &mut scratch_update)?;
+        let workspace = self.system.workspace();
+        self.system.local_update(
+            &self.lab,
+            &self.params(),
+            &self.batch,
+            &trial,
+            &weights,
+            &workspace,
+            &mut scratch_update,
+        )?;
         for (i, spec) in self.system.specs().iter().enumerate() {
             let mut gradient = vec![0.0; spec.len()];
             scratch_update.apply(&self.lab, &trial, i, spec, &mut gradient, 1.0);

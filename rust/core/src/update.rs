@@ -47,8 +47,6 @@ pub enum Term<T> {
 pub struct LocalUpdate<T> {
     /// One term per parameter.
     pub terms: Vec<Term<T>>,
-    /// Room for lists that are made in parts.
-    pub(crate) pieces: Vec<SparseRows<T>>,
     parts: Vec<Part<T>>,
     turned: SparseRows<T>,
 }
@@ -69,7 +67,7 @@ impl<T: Real> Default for Part<T> {
 
 impl<T: Real> Default for LocalUpdate<T> {
     fn default() -> Self {
-        Self { terms: Vec::new(), pieces: Vec::new(), parts: Vec::new(), turned: SparseRows::new(0) }
+        Self { terms: Vec::new(), parts: Vec::new(), turned: SparseRows::new(0) }
     }
 }
 
@@ -88,7 +86,8 @@ impl<T: Real> LocalUpdate<T> {
                 for product in products {
                     product.lists.scale(scale);
                     let dense = product.dense.view(trial);
-                    let parts = lab.parts(product.lists.len() * if *transposed { rows } else { cols }, rows);
+                    // Narrow products are over before a second thread is awake.
+                    let parts = if *transposed { 1 } else { lab.parts(product.lists.len() * cols, rows) };
                     let chunk = rows.div_ceil(parts).max(1);
                     let parts = rows.div_ceil(chunk);
                     if self.parts.len() < parts {

@@ -122,10 +122,11 @@ fn conformance_finds_planted_errors() {
             batch: &Batch<'_, f64>,
             trial: &Trial<f64>,
             weights: &[Complex<f64>],
+            workspace: &pnncore::system::Workspace,
             update: &mut pnncore::update::LocalUpdate<f64>,
         ) -> pnncore::Result<()> {
             let scaled: Vec<_> = weights.iter().map(|w| w * self.2).collect();
-            self.0.local_update(lab, params, batch, trial, &scaled, update)
+            self.0.local_update(lab, params, batch, trial, &scaled, workspace, update)
         }
     }
     impl Exact<f64> for Wrong {

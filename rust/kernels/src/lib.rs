@@ -18,6 +18,30 @@ pub use aligned_vec::{AVec, avec};
 pub use level::Level;
 pub use simd::Real;
 
+level::dispatch! {
+    /// y += factor x.
+    ///
+    /// # Panics
+    /// If y is shorter than x.
+    pub fn add_scaled<T>(level: Level, x: &[T], factor: T, y: &mut [T]) = add_scaled_body
+}
+
+#[inline(always)]
+fn add_scaled_body<V: simd::Vector>(x: &[V::Scalar], factor: V::Scalar, y: &mut [V::Scalar]) {
+    let y = &mut y[..x.len()];
+    // SAFETY: both slices have x.len() elements; `dispatch!` vouches for the instruction set.
+    unsafe {
+        let scale = V::splat(factor);
+        let whole = x.len() - x.len() % V::LANES;
+        for j in (0..whole).step_by(V::LANES) {
+            let p = y.as_mut_ptr().add(j);
+            scale.mul_add(V::load(x.as_ptr().add(j)), V::load(p)).store(p);
+        }
+        let (p, rest) = (y.as_mut_ptr().add(whole), x.len() - whole);
+        scale.mul_add(V::load_first(x.as_ptr().add(whole), rest), V::load_first(p, rest)).store_first(p, rest);
+    }
+}
+
 /// Transposes columns `span` of `source` (`rows` x `cols`, row-major) into `target`: row i of the target is column
 /// `span.start + i`, and rows are `stride >= rows` elements apart.
 ///
@@ -49,6 +73,20 @@ pub fn transpose<T: Copy>(
 
 #[cfg(test)]
 mod tests {
+    use super::Level;
+
+    #[test]
+    fn add_scaled_adds_all_lengths() {
+        for level in Level::available() {
+            for n in 0..70 {
+                let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
+                let mut y = vec![1.0f32; n + 1];
+                super::add_scaled(level, &x, 2.0, &mut y);
+                assert!(y[..n].iter().zip(&x).all(|(&y, &x)| y == 1.0 + 2.0 * x) && y[n] == 1.0);
+            }
+        }
+    }
+
     #[test]
     fn transpose_moves_every_element() {
         for (rows, cols) in [(1, 1), (3, 5), (16, 16), (17, 33), (40, 7)] {

@@ -13,6 +13,7 @@ macro_rules! vector {
         add $add:ident; sub $sub:ident; mul $mul:ident; div $div:ident; fma $fma:ident; min $min:ident; max $max:ident;
         max_magnitude |$ma:ident, $mb:ident| $max_magnitude:expr;
         sum |$s:ident| $sum:expr;
+        largest |$l:ident| $largest:expr;
         round |$r:ident| $round:expr;
         exp2_integer |$e:ident| $exp2:expr;
         $(compress |$cp:ident, $cf:ident, $ci:ident, $cv:ident| $compress:expr;)?
@@ -87,9 +88,9 @@ macro_rules! vector {
             }
             #[inline(always)]
             unsafe fn largest(self) -> $T {
-                let mut lanes = [0.0; $N];
-                unsafe { self.store(lanes.as_mut_ptr()) };
-                lanes.iter().fold(0.0, |a, &b| super::Real::max_magnitude(a, b))
+                let $l = self.0;
+                // The bits of non-negative floats are ordered like the numbers, with NaN above infinity.
+                unsafe { <$T>::from_bits($largest) }
             }
             #[inline(always)]
             unsafe fn round(self) -> Self {
@@ -142,6 +143,17 @@ unsafe fn sum_8(v: __m256) -> f32 {
     unsafe { sum_4(_mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))) }
 }
 
+/// The largest of eight non-negative integers.
+#[inline(always)]
+unsafe fn largest_8(v: __m256i) -> u32 {
+    // SAFETY: only called where AVX2 is there.
+    unsafe {
+        let v = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+        let v = _mm_max_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+        _mm_cvtsi128_si32(_mm_max_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v))) as u32
+    }
+}
+
 /// Sum of four doubles, folding halves.
 #[inline(always)]
 unsafe fn sum_4d(v: __m256d) -> f64 {
@@ -165,6 +177,7 @@ vector! {
         _mm256_and_si256(_mm256_castps_si256(b), _mm256_set1_epi32(i32::MAX)),
     ));
     sum |v| sum_8(v);
+    largest |v| largest_8(_mm256_castps_si256(v));
     round |v| _mm256_round_ps::<NEAREST>(v);
     exp2_integer |v| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
         _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(127)),
@@ -185,6 +198,11 @@ vector! {
         _mm256_blendv_pd(b, a, _mm256_castsi256_pd(a_larger))
     };
     sum |v| sum_4d(v);
+    largest |v| {
+        let mut lanes = [0u64; 4];
+        _mm256_storeu_pd(lanes.as_mut_ptr().cast(), v);
+        lanes[0].max(lanes[1]).max(lanes[2].max(lanes[3]))
+    };
     round |v| _mm256_round_pd::<NEAREST>(v);
     exp2_integer |v| _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_add_epi64(
         _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(v)),
@@ -205,6 +223,10 @@ vector! {
         _mm512_and_si512(_mm512_castps_si512(b), _mm512_set1_epi32(i32::MAX)),
     ));
     sum |v| sum_8(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)));
+    largest |v| {
+        let v = _mm512_castps_si512(v);
+        largest_8(_mm256_max_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v)))
+    };
     round |v| _mm512_roundscale_ps::<NEAREST>(v);
     exp2_integer |v| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
         _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(127)),
@@ -234,6 +256,7 @@ vector! {
         _mm512_and_si512(_mm512_castpd_si512(b), _mm512_set1_epi64(i64::MAX)),
     ));
     sum |v| sum_4d(_mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd::<1>(v)));
+    largest |v| _mm512_reduce_max_epi64(_mm512_castpd_si512(v)) as u64;
     round |v| _mm512_roundscale_pd::<NEAREST>(v);
     exp2_integer |v| _mm512_castsi512_pd(_mm512_slli_epi64::<52>(
         _mm512_add_epi64(_mm512_cvtpd_epi64(v), _mm512_set1_epi64(1023)),

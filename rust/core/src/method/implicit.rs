@@ -36,7 +36,7 @@ pub(super) fn step<T: Real>(
     };
     let (probe, weights) = displaced(trial, &adjoint, system.local_step());
     *trial = probe;
-    system.local_update(lab, params, batch, trial, &weights, update)
+    system.local_update(lab, params, batch, trial, &weights, workspace, update)
 }
 
 /// The units that are held at a wall.

@@ -97,10 +97,12 @@ pub trait Settling<T: Real>: System<T> {
 /// A system whose steady state minimises an energy E, and whose dE/dtheta can be read locally.
 pub trait Energetic<T: Real>: Settling<T> {
     /// Writes the sum over rows of the real part of w dE/dtheta, with w the weight of the row's phase (free first)
-    /// divided by the number of samples. Samples with an unusable phase contribute nothing.
+    /// divided by the number of samples. Samples with an unusable phase contribute nothing. `workspace` is that of the
+    /// [`Settling::settle`] that made the trial, if there was one.
     ///
     /// # Errors
     /// As [`Settling::settle`].
+    #[allow(clippy::too_many_arguments, reason = "an experiment, and where its result goes")]
     fn local_update(
         &self,
         lab: &Lab,
@@ -108,6 +110,7 @@ pub trait Energetic<T: Real>: Settling<T> {
         batch: &Batch<'_, T>,
         trial: &Trial<T>,
         weights: &[Complex<f64>],
+        workspace: &Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()>;
 }

@@ -2,8 +2,7 @@
 
 use num_complex::Complex;
 use pnncore_kernels::sparse::SparseRows;
-use pnncore_kernels::{Level, Real, avec};
-use rayon::prelude::*;
+use pnncore_kernels::{Level, Real, add_scaled, avec};
 
 use super::Hopfield;
 use crate::batch::Batch;
@@ -14,12 +13,13 @@ use crate::update::{LocalUpdate, OuterProducts, Side, Term};
 /// Layers narrower than this are cheaper summed as the transpose, with the wide side dense.
 const NARROW: usize = 16;
 
-pub(super) fn local_update<T: Real>(
+pub(super) fn local_update<'a, T: Real>(
     net: &Hopfield,
     lab: &Lab,
     batch: &Batch<'_, T>,
     trial: &Trial<T>,
     weights: &[Complex<f64>],
+    mut settled: Option<impl Iterator<Item = &'a SparseRows<T>>>,
     update: &mut LocalUpdate<T>,
 ) {
     if update.terms.len() != 2 * net.layers() {
@@ -32,14 +32,14 @@ pub(super) fn local_update<T: Real>(
         let Term::Outer { products, transposed } = couplings else { continue };
         let Term::Dense(bias) = bias else { continue };
         if l == 0 {
-            first_layer(lab, batch, trial, weights, scale, &mut products[0], &mut update.pieces, bias);
+            first_layer(lab.level(), batch, trial, weights, scale, settled.take(), &mut products[0], bias);
         } else {
             let list_layer = if *transposed { l } else { l - 1 };
             for (part, product) in products.iter_mut().enumerate() {
                 weighted_lists(lab.level(), trial, weights, scale, list_layer, part, &mut product.lists);
             }
             bias.fill(T::ZERO);
-            (0..trial.samples()).for_each(|i| add_phases(trial, weights, scale, l, i, bias));
+            (0..trial.samples()).for_each(|i| add_phases(lab.level(), trial, weights, scale, l, i, bias));
         }
     }
 }
@@ -68,47 +68,44 @@ fn terms<T: Real>(net: &Hopfield, complex: bool) -> Vec<Term<T>> {
 
 /// The inputs are the same in all phases, so the states of the phases are summed first: one product, not one per phase.
 #[allow(clippy::too_many_arguments, reason = "the pieces of an update, each owned elsewhere")]
-fn first_layer<T: Real>(
-    lab: &Lab,
+fn first_layer<'a, T: Real>(
+    level: Level,
     batch: &Batch<'_, T>,
     trial: &Trial<T>,
     weights: &[Complex<f64>],
     scale: f64,
+    settled: Option<impl Iterator<Item = &'a SparseRows<T>>>,
     product: &mut OuterProducts<T>,
-    pieces: &mut Vec<SparseRows<T>>,
     bias: &mut [T],
 ) {
     let Side::Own(sums, stride) = &mut product.dense else { return };
-    let stride = *stride;
     sums.clear();
-    sums.resize(batch.len() * stride, T::ZERO);
-    let parts = lab.parts(batch.len() * (batch.x.width() + stride * weights.len()) * OVERHEAD, batch.len());
-    let chunk = batch.len().div_ceil(parts);
-    let parts = batch.len().div_ceil(chunk);
-    if pieces.len() < parts {
-        pieces.resize_with(parts, || SparseRows::new(0));
-    }
-    let work = sums.par_chunks_mut(chunk * stride).zip(pieces[..parts].par_iter_mut()).enumerate();
-    lab.for_each(work, |(c, (sums, lists))| {
-        lists.reset(batch.x.width());
-        for (i, sum) in (c * chunk..).zip(sums.chunks_exact_mut(stride)) {
-            lists.push(lab.level(), batch.x.row(i));
-            add_phases(trial, weights, scale, 0, i, sum);
-        }
-    });
+    sums.resize(batch.len() * *stride, T::ZERO);
     product.lists.reset(batch.x.width());
-    pieces[..parts].iter().for_each(|piece| product.lists.append(piece));
+    // Settling has listed the inputs already.
+    settled.into_iter().flatten().for_each(|lists| product.lists.append(lists));
+    if product.lists.rows() != batch.len() {
+        product.lists.reset(batch.x.width());
+        (0..batch.len()).for_each(|i| product.lists.push(level, batch.x.row(i)));
+    }
     bias.fill(T::ZERO);
-    for sum in sums.chunks_exact(stride) {
-        add_scaled(bias, &sum[..bias.len()], T::ONE);
+    for (i, sum) in sums.chunks_exact_mut(*stride).enumerate() {
+        add_phases(level, trial, weights, scale, 0, i, sum);
+        add_scaled(level, &sum[..bias.len()], T::ONE, bias);
     }
 }
 
-/// Elements are copied and listed at about this many times the cost of a multiply-add.
-const OVERHEAD: usize = 8;
-
 /// sum += the real part of w s over the phases of sample `i`, for the states s of a layer.
-fn add_phases<T: Real>(trial: &Trial<T>, weights: &[Complex<f64>], scale: f64, layer: usize, i: usize, sum: &mut [T]) {
+#[allow(clippy::too_many_arguments, reason = "a row of an update, each piece owned elsewhere")]
+fn add_phases<T: Real>(
+    level: Level,
+    trial: &Trial<T>,
+    weights: &[Complex<f64>],
+    scale: f64,
+    layer: usize,
+    i: usize,
+    sum: &mut [T],
+) {
     if !trial.usable(i) {
         return;
     }
@@ -118,9 +115,9 @@ fn add_phases<T: Real>(trial: &Trial<T>, weights: &[Complex<f64>], scale: f64, l
             continue;
         }
         let r = i * trial.phases() + p;
-        add_scaled(sum, &trial.row(r)[layer.clone()], T::from_f64(weight.re * scale));
+        add_scaled(level, &trial.row(r)[layer.clone()], T::from_f64(weight.re * scale), sum);
         if let Some(imaginary) = trial.imaginary_row(r).get(layer.clone()) {
-            add_scaled(sum, imaginary, T::from_f64(-weight.im * scale));
+            add_scaled(level, imaginary, T::from_f64(-weight.im * scale), sum);
         }
     }
 }
@@ -153,19 +150,18 @@ fn weighted_lists<T: Real>(
                 let (of_real, of_imaginary) =
                     if part == 0 { (weight.re, -weight.im) } else { (-weight.im, -weight.re) };
                 mixed.fill(T::ZERO);
-                add_scaled(&mut mixed, real, T::from_f64(of_real * scale));
-                add_scaled(&mut mixed, &trial.imaginary_row(r)[layer.clone()], T::from_f64(of_imaginary * scale));
+                add_scaled(level, real, T::from_f64(of_real * scale), &mut mixed);
+                add_scaled(
+                    level,
+                    &trial.imaginary_row(r)[layer.clone()],
+                    T::from_f64(of_imaginary * scale),
+                    &mut mixed,
+                );
                 lists.push(level, &mixed);
             } else {
                 lists.push(level, real);
                 lists.scale_last(T::from_f64(weight.re * scale));
             }
         }
-    }
-}
-
-fn add_scaled<T: Real>(sum: &mut [T], values: &[T], factor: T) {
-    for (s, &v) in sum.iter_mut().zip(values) {
-        *s += factor * v;
     }
 }

@@ -192,9 +192,11 @@ impl<T: Real> Energetic<T> for Hopfield {
         batch: &Batch<'_, T>,
         trial: &Trial<T>,
         weights: &[Complex<f64>],
+        workspace: &Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        local::local_update(self, lab, batch, trial, weights, update);
+        let lists = workspace.downcast_ref::<settle::Buffers<T>>().map(settle::Buffers::input_lists);
+        local::local_update(self, lab, batch, trial, weights, lists, update);
         Ok(())
     }
 }

@@ -23,11 +23,20 @@ pub(super) struct Buffers<T> {
     /// The transposed couplings of layer l, with rows padded like the layer below; empty for the first layer.
     back: Vec<AVec<T>>,
     tiles: Vec<Tile<T>>,
+    /// Tiles of the last batch.
+    used: usize,
+}
+
+impl<T> Buffers<T> {
+    /// The non-zero inputs of the last batch, in pieces.
+    pub(super) fn input_lists(&self) -> impl Iterator<Item = &SparseRows<T>> {
+        self.tiles[..self.used].iter().map(|tile| &tile.inputs)
+    }
 }
 
 impl<T> Default for Buffers<T> {
     fn default() -> Self {
-        Self { back: Vec::new(), tiles: Vec::new() }
+        Self { back: Vec::new(), tiles: Vec::new(), used: 0 }
     }
 }
 
@@ -100,6 +109,7 @@ pub(super) fn settle<T: Real>(
     if buffers.tiles.len() < parts {
         buffers.tiles.resize_with(parts, Tile::default);
     }
+    buffers.used = parts;
     let (phases, stride, complex) = (trial.phases(), trial.stride(), trial.is_complex());
     let context = Context { net, lab, params, batch, plan, back: &buffers.back, phases, stride, complex };
     let states = trial.states.par_chunks_mut(chunk * phases * stride);
@@ -249,25 +259,21 @@ impl<T: Real> Context<'_, T> {
         tile.active = active;
     }
 
-    /// Moves the outputs of row `r` from their drive `a`; returns the largest change.
-    fn move_outputs(&self, first: usize, r: usize, a: &[T], outputs: &mut [T], spare: [&mut [T]; 2]) -> T {
-        let [target, old] = spare;
+    /// Moves the outputs of row `r` from their drive `a`, given their target; returns the largest change.
+    fn move_outputs(&self, r: usize, a: &[T], outputs: &mut [T], target: &[T], old: &mut [T]) -> T {
         old.copy_from_slice(outputs);
         match self.plan.boundary(r % self.phases) {
             Boundary::Free => outputs.copy_from_slice(a),
             Boundary::Clamped(_) => return T::ZERO,
-            Boundary::Nudged(beta) => {
-                self.batch.y.write(first + r / self.phases, target);
-                match self.plan.settling.output_update {
-                    OutputUpdate::Exact => self.plan.loss.nudge(a, target, beta.re, outputs),
-                    OutputUpdate::Explicit => {
-                        self.plan.loss.gradient(old, target, outputs);
-                        for (o, &a) in outputs.iter_mut().zip(a) {
-                            *o = a - T::from_f64(beta.re) * *o;
-                        }
+            Boundary::Nudged(beta) => match self.plan.settling.output_update {
+                OutputUpdate::Exact => self.plan.loss.nudge(a, target, beta.re, outputs),
+                OutputUpdate::Explicit => {
+                    self.plan.loss.gradient(old, target, outputs);
+                    for (o, &a) in outputs.iter_mut().zip(a) {
+                        *o = a - T::from_f64(beta.re) * *o;
                     }
                 }
-            }
+            },
         }
         outputs.iter().zip(old).fold(T::ZERO, |m, (&new, &mut old)| m.max_magnitude(new - old))
     }
@@ -291,6 +297,7 @@ impl<T: Real> Context<'_, T> {
         let sums = &mut sums[..layout.outputs().len()];
         let drive = std::mem::replace(&mut tile.drive, avec![]);
         let mut outcome = Outcome::default();
+        let wanted = self.batch.y.write(first + r / self.phases, &mut tile.target);
         loop {
             let (hidden, outputs) = row.split_at_mut(stride);
             let outputs = &mut outputs[..sums.len()];
@@ -299,10 +306,15 @@ impl<T: Real> Context<'_, T> {
             for (sum, &b) in sums.iter_mut().zip(bias) {
                 *sum += b;
             }
-            let spare = [&mut tile.target[..], &mut tile.scratch[..]];
-            let change = change.max_magnitude(self.move_outputs(first, r, sums, outputs, spare));
+            let moved = self.move_outputs(r, sums, outputs, &tile.target, &mut tile.scratch);
+            let change = change.max_magnitude(moved);
             outcome.sweep(change.to_f64());
-            if let Some(status) = self.verdict(first, r, &outcome, outputs, tile) {
+            let boundary = self.plan.boundary(r % self.phases);
+            let status = self.plan.verdict::<T>(boundary, &outcome, || match boundary {
+                Boundary::Free => wanted.then(|| self.plan.loss.error(outputs, &tile.target, &mut tile.scratch)),
+                _ => tile.errors.get(r / self.phases).copied(),
+            });
+            if let Some(status) = status {
                 outcome.status = status;
                 break;
             }
@@ -421,8 +433,8 @@ impl<T: Real> Context<'_, T> {
                 let parts = (&mut re[layer.clone()], &mut im[layer.clone()]);
                 self.move_complex(first, r, is_output, drive, parts, &mut tile.target)
             } else if is_output {
-                let spare = [&mut tile.target[..], &mut tile.scratch[..]];
-                self.move_outputs(first, r, drive, &mut row[layer.clone()], spare)
+                self.batch.y.write(first + r / self.phases, &mut tile.target);
+                self.move_outputs(r, drive, &mut row[layer.clone()], &tile.target, &mut tile.scratch)
             } else {
                 unit::relax::<T, U>(self.lab.level(), drive, &mut row[layer.clone()])
             };
