@@ -17,11 +17,10 @@ pub fn padded_outputs(n: usize) -> usize {
 }
 
 dispatch! {
-    /// Replaces `states` by rho(`drive` + sum_o `outputs`[o] `weights`[o]) and writes `sums`[o] = `weights`[o] . s.
-    /// Returns the largest change of a state; NaN if any state is NaN.
+    /// With w_o the rows of `weights`, replaces `states` by s = rho(`drive` + sum of `outputs` w_o) and writes the
+    /// products w_o . s to `sums`. Returns the largest change of a state; NaN if any state is NaN.
     ///
-    /// `weights` has `padded_outputs(outputs.len())` rows of `drive.len()` elements, a multiple of the alignment of
-    /// the caller's choice.
+    /// `weights` has `padded_outputs(outputs.len())` rows of `drive.len()` elements; rows past the outputs are zero.
     ///
     /// # Panics
     /// If there are more than [`MAX_OUTPUTS`] outputs, or the lengths do not fit.

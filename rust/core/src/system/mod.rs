@@ -19,7 +19,7 @@ pub type Workspace = Box<dyn std::any::Any + Send>;
 /// The physics: immutable and shareable. Parameters and states are passed in.
 ///
 /// What else a system can be asked to do is what the `as_` methods return; a method that needs more than that is
-/// refused with [`Error::Capability`].
+/// refused with [`Error::Capability`](crate::Error::Capability).
 pub trait System<T: Real>: Send + Sync {
     /// The name of the kind of system.
     fn name(&self) -> &str;
@@ -82,7 +82,7 @@ pub trait Settling<T: Real>: System<T> {
     /// diverged or are unbounded are blank (zero).
     ///
     /// # Errors
-    /// What the physics may fail with: [`Error::Hardware`] for systems outside the core.
+    /// What the physics may fail with: [`Error::Hardware`](crate::Error::Hardware) for systems outside the core.
     fn settle(
         &self,
         lab: &Lab,
