@@ -40,7 +40,7 @@ It writes a picture (needs matplotlib), and report.json beside it with all numbe
 
 examples:
   pnncore demo
-  pnncore demo --seeds 1 --output /tmp/demo.png
+  pnncore demo --seeds 1 --output pictures/demo.png
 """
 # Rates, batches and epochs of all trainings were chosen on validation samples cut from the training part.
 _LAYERS = [64, 128, 10]
