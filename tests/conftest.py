@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,15 @@ def data_dir() -> Path:
         "no data sets: set PNNCORE_DATA to a folder with mnist/, fashion-mnist/ and vowel/, or put it at "
         "../shared/data beside the repository (pnncore.data.mnist(download=True) fetches MNIST)"
     )
+
+
+@pytest.fixture
+def no_surroundings(monkeypatch, tmp_path):
+    """Hide the user's data and the network."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"a test reached for the network: {args}")
+
+    monkeypatch.delenv("PNNCORE_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
