@@ -11,6 +11,8 @@ import textwrap
 
 import numpy as np
 import pnncore as pnn
+import pytest
+from pnncore.errors import PnnError
 
 ACTIVATIONS = ("hard-sigmoid", "tanh", "logistic")
 LOSSES = ("squared-error", "cross-entropy")
@@ -226,3 +228,10 @@ def run_python(code, *arguments, timeout=60, **variables):
     )
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def refuses(kind, match, call, *arguments, **settings):
+    with pytest.raises(kind, match=match) as caught:
+        call(*arguments, **settings)
+    assert type(caught.value) is kind
+    assert isinstance(caught.value, PnnError)

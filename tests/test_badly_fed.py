@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pnncore as pnn
 import pytest
-from helpers import make_batch, make_net, parameter_bytes
+from helpers import make_batch, make_net, parameter_bytes, refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pnncore import Settling, optim
@@ -20,15 +20,6 @@ from pnncore.methods import (
 from pnncore.systems import Hopfield
 
 NAN, INF = float("nan"), float("inf")
-
-
-ALL = (
-    "holomorphic",
-    "EquilibriumPropagation",
-    "ContrastiveLearning",
-    "CoupledLearning",
-    "ImplicitDifferentiation",
-)
 
 
 @pytest.fixture
@@ -49,13 +40,6 @@ def y(net):
 @pytest.fixture
 def trainer(net):
     return pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), seed=0)
-
-
-def refuses(kind, match, call, *arguments, **settings):
-    with pytest.raises(kind, match=match) as caught:
-        call(*arguments, **settings)
-    assert type(caught.value) is kind
-    assert isinstance(caught.value, PnnError)
 
 
 def test_errors_are_also_the_usual_ones():

@@ -3,9 +3,9 @@
 import numpy as np
 import pnncore as pnn
 import pytest
-from helpers import make_batch, make_net
+from helpers import make_batch, make_net, refuses
 from pnncore import Settling, methods, optim
-from pnncore.errors import CapabilityError, ConfigError, PnnError
+from pnncore.errors import CapabilityError, ConfigError
 from pnncore.methods import (
     CoupledLearning,
     EquilibriumPropagation,
@@ -15,15 +15,6 @@ from pnncore.methods import (
 from pnncore.systems import Hopfield
 
 NAN, INF = float("nan"), float("inf")
-
-
-ALL = (
-    "holomorphic",
-    "EquilibriumPropagation",
-    "ContrastiveLearning",
-    "CoupledLearning",
-    "ImplicitDifferentiation",
-)
 
 
 @pytest.fixture
@@ -44,13 +35,6 @@ def y(net):
 @pytest.fixture
 def trainer(net):
     return pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), seed=0)
-
-
-def refuses(kind, match, call, *arguments, **settings):
-    with pytest.raises(kind, match=match) as caught:
-        call(*arguments, **settings)
-    assert type(caught.value) is kind
-    assert isinstance(caught.value, PnnError)
 
 
 @pytest.mark.parametrize(
