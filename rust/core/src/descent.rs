@@ -324,7 +324,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let (i, p) = (r / self.trial.phases(), r % self.trial.phases());
         let boundary = self.plan.boundary(p);
         // The distance is an estimate already, and steps of descent need not shrink evenly.
-        let outcome = Outcome { before: f64::INFINITY, growing: 0, ..self.trial.outcomes[r] };
+        let outcome = Outcome { ratio: 0.0, growing: 0, ..self.trial.outcomes[r] };
         self.plan.verdict::<T>(boundary, &outcome, || match boundary {
             Boundary::Free => {
                 let outputs = self.trial.outputs(r);

@@ -16,6 +16,7 @@ pub mod loss;
 pub mod method;
 pub mod optim;
 pub mod params;
+mod secant;
 pub mod system;
 pub mod train;
 pub mod trial;

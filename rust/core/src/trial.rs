@@ -61,11 +61,11 @@ pub enum Stop {
 }
 
 /// The fraction of [`Stop::Relative`] by default: the gradient is then less than 1 % off (a test measures it).
-pub const DEFAULT_RELATIVE: f64 = 0.002;
+pub const DEFAULT_RELATIVE: f64 = 0.004;
 
 /// How much farther from steady a free phase may be whose states are not part of the contrast: the error is common to
 /// the phases that start from it, and they reduce it.
-pub const FREE_SLACK: f64 = 50.0;
+pub const FREE_SLACK: f64 = 25.0;
 
 /// Sweeps in a row, each moving more than the one before, after which a phase other than the free one is stopped: it is
 /// leaving the basin of the free state, and would end where its contrast with the others is no derivative of anything.
@@ -280,8 +280,9 @@ pub struct Outcome {
     pub sweeps: u32,
     /// The largest change of a unit in the last sweep.
     pub change: f64,
-    /// The largest change in the sweep before.
-    pub before: f64,
+    /// By how much more the next sweep is expected to change, as a ratio: that of the last two, or what an accelerated
+    /// walk knows better. 0: nothing is expected.
+    pub ratio: f64,
     /// Sweeps in a row up to the last that each changed more than the one before.
     pub growing: u32,
 }
@@ -289,18 +290,18 @@ pub struct Outcome {
 impl Outcome {
     /// Notes a sweep and the largest change it made.
     pub fn sweep(&mut self, change: f64) {
-        self.before = self.change;
+        self.ratio = if self.sweeps > 0 { change / self.change } else { 0.0 };
+        self.growing = if self.ratio > 1.0 { self.growing + 1 } else { 0 };
         self.change = change;
-        self.growing = if self.sweeps > 0 && change > self.before { self.growing + 1 } else { 0 };
         self.sweeps += 1;
     }
 
-    /// An estimate of how far the states are from steady: the changes to come, were they to shrink like the last two.
+    /// An estimate of how far the states are from steady: the changes to come, were they to go on shrinking like this.
     pub fn distance(&self) -> f64 {
-        if self.sweeps < 2 || self.change == 0.0 {
-            return self.change;
+        if self.change == 0.0 {
+            return 0.0;
         }
-        let ratio = self.change / self.before;
+        let ratio = self.ratio;
         if ratio < 1.0 { self.change * (ratio / (1.0 - ratio)).max(1.0) } else { f64::INFINITY }
     }
 }

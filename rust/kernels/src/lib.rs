@@ -42,6 +42,34 @@ fn add_scaled_body<V: simd::Vector>(x: &[V::Scalar], factor: V::Scalar, y: &mut 
     }
 }
 
+level::dispatch! {
+    /// The sum of x_j y_j, in an order fixed by the instruction set.
+    ///
+    /// # Panics
+    /// If y is shorter than x.
+    pub fn dot<T>(level: Level, x: &[T], y: &[T]) -> T = dot_body
+}
+
+#[inline(always)]
+fn dot_body<V: simd::Vector>(x: &[V::Scalar], y: &[V::Scalar]) -> V::Scalar {
+    let y = &y[..x.len()];
+    // SAFETY: both slices have x.len() elements; `dispatch!` vouches for the instruction set.
+    unsafe {
+        // Four sums cover the latency of a multiply-add.
+        let mut sums = [V::splat(simd::Real::ZERO); 4];
+        let whole = x.len() - x.len() % V::LANES;
+        for (i, j) in (0..whole).step_by(V::LANES).enumerate() {
+            let sum = &mut sums[i % 4];
+            *sum = V::load(x.as_ptr().add(j)).mul_add(V::load(y.as_ptr().add(j)), *sum);
+        }
+        let rest = x.len() - whole;
+        let (p, q) = (x.as_ptr().add(whole), y.as_ptr().add(whole));
+        sums[0] = V::load_first(p, rest).mul_add(V::load_first(q, rest), sums[0]);
+        let [a, b, c, d] = sums;
+        a.add(b).add(c.add(d)).sum()
+    }
+}
+
 /// Transposes columns `span` of `source` (`rows` x `cols`, row-major) into `target`: row i of the target is column
 /// `span.start + i`, and rows are `stride >= rows` elements apart.
 ///
@@ -83,6 +111,17 @@ mod tests {
                 let mut y = vec![1.0f32; n + 1];
                 super::add_scaled(level, &x, 2.0, &mut y);
                 assert!(y[..n].iter().zip(&x).all(|(&y, &x)| y == 1.0 + 2.0 * x) && y[n] == 1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn dot_sums_all_lengths() {
+        for level in Level::available() {
+            for n in 0..70 {
+                let x: Vec<f64> = (0..n).map(f64::from).collect();
+                let y = vec![2.0; n as usize + 1];
+                assert_eq!(super::dot(level, &x, &y), f64::from(n * (n - 1)), "{n} elements, {}", level.name());
             }
         }
     }

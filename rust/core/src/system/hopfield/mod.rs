@@ -44,6 +44,14 @@ impl Activation {
             Self::Logistic => "logistic",
         }
     }
+
+    /// The interval of its states.
+    fn range<T: Real>(self) -> (T, T) {
+        match self {
+            Self::HardSigmoid | Self::Logistic => (T::ZERO, T::ONE),
+            Self::Tanh => (-T::ONE, T::ONE),
+        }
+    }
 }
 
 impl FromStr for Activation {

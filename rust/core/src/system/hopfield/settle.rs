@@ -15,7 +15,8 @@ use super::{Activation, Hopfield};
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::params::Params;
-use crate::trial::{Boundary, Order, Outcome, OutputUpdate, Plan, Status, Trial};
+use crate::secant::Secants;
+use crate::trial::{Boundary, Order, Outcome, OutputUpdate, Plan, Status, Stop, Trial};
 
 /// Memory for the batches of one call.
 #[derive(Debug)]
@@ -57,6 +58,9 @@ struct Tile<T> {
     active: Vec<usize>,
     /// The largest change of each active row in the sweep under way.
     changes: Vec<f64>,
+    secants: Secants<T>,
+    /// The layers that sweeps end with, of one row, side by side.
+    last: AVec<T>,
 }
 
 impl<T: Real> Default for Tile<T> {
@@ -72,6 +76,8 @@ impl<T: Real> Default for Tile<T> {
             errors: Vec::new(),
             active: Vec::new(),
             changes: Vec::new(),
+            secants: Secants::default(),
+            last: avec![],
         }
     }
 }
@@ -153,11 +159,35 @@ impl<T: Real> Context<'_, T> {
             for p in 1..self.phases {
                 states.copy_within(free * self.stride..(free + 1) * self.stride, (free + p) * self.stride);
                 outcomes[free + p].status = outcomes[free].status;
+                if !outcomes[free].status.usable() {
+                    continue;
+                }
                 let row = &mut states[(free + p) * self.stride..(free + p + 1) * self.stride];
                 self.apply_boundary(first + i, self.plan.boundary(p), row, &mut outcomes[free + p], tile);
             }
         }
-        self.settle_phases(first, 1..self.phases, states, outcomes, tile);
+        if self.accelerated() {
+            // One after the other, each with what the one before has learned of the curvature.
+            (1..self.phases).for_each(|p| self.settle_phases(first, p..p + 1, states, outcomes, tile));
+        } else {
+            self.settle_phases(first, 1..self.phases, states, outcomes, tile);
+        }
+    }
+
+    /// Whether one hidden layer and few outputs go through the fused kernel.
+    fn fused(&self) -> bool {
+        self.net.layers() == 2
+            && self.net.sizes[2] <= MAX_OUTPUTS
+            && !self.complex
+            && self.plan.settling.order == Order::Asynchronous
+    }
+
+    /// Whether secants shorten the settling. A given number of sweeps means plain ones.
+    fn accelerated(&self) -> bool {
+        !self.fused()
+            && !self.complex
+            && self.plan.settling.order == Order::Asynchronous
+            && !matches!(self.plan.settling.stop, Stop::Sweeps(..))
     }
 
     /// Brings a row from its free state under the boundary of its phase.
@@ -180,6 +210,13 @@ impl<T: Real> Context<'_, T> {
                     *o += T::from_f64(eta) * (y - *o);
                 }
             }
+            // The force acts on the outputs first; the drive of free outputs is what they are.
+            Boundary::Nudged(beta) if !self.complex && !matches!(self.plan.settling.stop, Stop::Sweeps(..)) => {
+                self.batch.y.write(sample, &mut tile.target);
+                let outputs = &mut row[self.net.layout.outputs()];
+                tile.scratch.copy_from_slice(outputs);
+                self.plan.loss.nudge(&tile.scratch, &tile.target, beta.re, outputs);
+            }
             Boundary::Nudged(_) | Boundary::Free => {}
         }
     }
@@ -198,6 +235,11 @@ impl<T: Real> Context<'_, T> {
         let m = Dense { data: net.weights(self.params, 0), stride: n };
         accumulate(self.lab.level(), &tile.inputs, 0, samples, m, n, &mut tile.drive, stride, &mut tile.panel);
         tile.lists.resize_with(net.layers(), || [SparseRows::new(0), SparseRows::new(0)]);
+        if self.accelerated() {
+            let width = (1..net.layers()).step_by(2).map(|l| net.layout.padded(l)).sum();
+            tile.secants.reset(samples, width);
+            tile.last.resize(width, T::ZERO);
+        }
         tile.target.resize(net.layout.outputs().len(), T::ZERO);
         tile.scratch.resize(net.layout.outputs().len(), T::ZERO);
     }
@@ -239,16 +281,12 @@ impl<T: Real> Context<'_, T> {
         outcomes: &mut [Outcome],
         tile: &mut Tile<T>,
     ) {
-        let fused = self.net.layers() == 2
-            && self.net.sizes[2] <= MAX_OUTPUTS
-            && !self.complex
-            && self.plan.settling.order == Order::Asynchronous;
         let mut active = std::mem::take(&mut tile.active);
         active.clear();
         active.extend(
             (0..outcomes.len()).filter(|r| phases.contains(&(r % self.phases)) && outcomes[*r].status.usable()),
         );
-        if fused {
+        if self.fused() {
             for &r in &active {
                 let row = &mut states[r * self.stride..(r + 1) * self.stride];
                 outcomes[r] = self.settle_row::<U>(first, r, row, tile);
@@ -341,38 +379,83 @@ impl<T: Real> Context<'_, T> {
             Order::Asynchronous => 2,
             Order::Synchronous => 1,
         };
+        let accelerated = self.accelerated();
         for &r in active.iter() {
             outcomes[r] = Outcome::default();
-        }
-        let mut stale = true;
-        while !active.is_empty() {
-            if stale {
-                (0..layers).for_each(|l| self.list_layer(l, active, states, tile));
-                stale = false;
+            if accelerated {
+                self.gather_last(&states[r * self.stride..], &mut tile.last);
+                tile.secants.start(r / self.phases, &tile.last);
             }
+        }
+        // Where a nudge has moved the outputs, and they move first in a sweep, the layers that move with them have seen
+        // nothing of it yet.
+        let mut skip = accelerated && layers % 2 == 1 && active.iter().all(|r| r % self.phases > 0);
+        while !active.is_empty() {
+            (groups - 1..layers).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
             tile.changes.clear();
             tile.changes.resize(active.len(), 0.0);
             for group in 0..groups {
+                if group == 0 && std::mem::take(&mut skip) {
+                    (0..layers).step_by(2).for_each(|l| self.list_layer(l, active, states, tile));
+                    continue;
+                }
                 for l in (group..layers).step_by(groups) {
                     self.drive_layer(l, active, tile);
                     self.move_layer::<U>(first, l, active, states, tile);
                 }
-                (group..layers).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
+                if group + 1 < groups {
+                    (group..layers).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
+                }
             }
             for (&r, &change) in active.iter().zip(&tile.changes) {
                 outcomes[r].sweep(change);
             }
             active.retain(|&r| {
                 let row = &mut states[r * self.stride..(r + 1) * self.stride];
-                let outputs = &row[self.net.layout.outputs()];
-                let Some(status) = self.verdict(first, r, &outcomes[r], outputs, tile) else { return true };
+                let outputs = self.net.layout.outputs();
+                if accelerated {
+                    self.gather_last(row, &mut tile.last);
+                    let (level, bounded) = (self.lab.level(), self.bounded_last());
+                    let ratio = tile.secants.advance(level, r / self.phases, &mut tile.last, bounded, self.net.activation.range());
+                    outcomes[r].ratio = ratio.unwrap_or(0.0);
+                }
+                let Some(status) = self.verdict(first, r, &outcomes[r], &row[outputs], tile) else {
+                    if accelerated {
+                        self.scatter_last(&tile.last, row);
+                    }
+                    return true;
+                };
                 outcomes[r].status = status;
                 if status == Status::Diverged {
                     row.fill(T::ZERO);
                 }
-                stale = true;
                 false
             });
+        }
+    }
+
+    /// How many units of the layers that sweeps end with are hidden, padding included.
+    fn bounded_last(&self) -> usize {
+        (1..self.net.layers() - 1).step_by(2).map(|l| self.net.layout.padded(l)).sum()
+    }
+
+    /// Copies the layers that sweeps end with out of a row.
+    fn gather_last(&self, row: &[T], last: &mut [T]) {
+        let mut rest = last;
+        for l in (1..self.net.layers()).step_by(2) {
+            let (part, next) = rest.split_at_mut(self.net.layout.padded(l));
+            part.copy_from_slice(&row[self.net.layout.padded_layer(l)]);
+            rest = next;
+        }
+    }
+
+    /// Copies the layers that sweeps end with into a row.
+    fn scatter_last(&self, last: &[T], row: &mut [T]) {
+        let mut rest = last;
+        for l in (1..self.net.layers()).step_by(2) {
+            let (part, next) = rest.split_at(self.net.layout.padded(l));
+            row[self.net.layout.padded_layer(l)].copy_from_slice(part);
+            rest = next;
         }
     }
 

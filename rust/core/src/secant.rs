@@ -1,0 +1,266 @@
+//! Acceleration of fixed-point sweeps by secants: Anderson's method in its symmetric (type I) form.
+//!
+//! Sweeps z -> F(z) that bring blocks of units to their minimum in turn are steepest descent, z - F(z) = g(z) being the
+//! gradient of the energy left when the other blocks have followed z. Near a minimum g changes linearly, H dz = dg with
+//! H symmetric, and the last few sweeps tell H on the span of their steps: there the energy is minimised at once, in
+//! the rest of the space the sweep goes on as it was. For a quadratic energy this is conjugate gradients with a short
+//! memory (Fang and Saad 2009, section 2.2, with H symmetric); the slow modes of a nearly critical network, which take plain
+//! sweeps hundreds of steps, are gone in a few.
+//!
+//! A step along which the energy curves downward is not extrapolated: there a sweep, which never raises the energy, goes
+//! on alone, and so does it after an extrapolation that made the residual larger.
+
+use pnncore_kernels::{AVec, Level, Real, add_scaled, avec, dot};
+
+/// The pairs of steps and gradient differences that are kept.
+const DEPTH: usize = 4;
+
+/// The least curvature that is believed, relative to that of one unit alone (which is one): with less, an extrapolation
+/// would be far longer than what it was learned from.
+const LEAST_CURVATURE: f64 = 1e-3;
+
+/// An extrapolation that made |residual|^2 larger by this factor was not worth it: the history is dropped.
+const WORSE: f64 = 4.0;
+
+/// The histories of some rows.
+#[derive(Debug)]
+pub(crate) struct Secants<T> {
+    width: usize,
+    /// Per row: the point that the sweep under way began from, the residual F(z) - z before it, then the steps and the
+    /// differences of residuals.
+    vectors: AVec<T>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    sweeps: u32,
+    pairs: usize,
+    /// Where the next pair goes.
+    next: usize,
+    /// |residual|^2 of the sweep before.
+    square: f64,
+    /// The largest change of a unit that the last step made.
+    step: f64,
+    /// step_i . (gradient difference)_j, symmetrised.
+    curvature: [[f64; DEPTH]; DEPTH],
+}
+
+impl<T: Real> Default for Secants<T> {
+    fn default() -> Self {
+        Self { width: 0, vectors: avec![], rows: Vec::new() }
+    }
+}
+
+impl<T: Real> Secants<T> {
+    /// Forgets everything, and makes room for `rows` histories of `width` units.
+    pub(crate) fn reset(&mut self, rows: usize, width: usize) {
+        self.width = width;
+        self.rows.clear();
+        self.rows.resize(rows, Row::default());
+        let len = rows * width * (2 + 2 * DEPTH);
+        if self.vectors.len() < len {
+            self.vectors.resize(len, T::ZERO);
+        }
+    }
+
+    /// Notes that row `r` starts from `point`. What is known of the curvature stays: phases of one sample see the same
+    /// energy but for the nudge.
+    pub(crate) fn start(&mut self, r: usize, point: &[T]) {
+        let width = self.width;
+        self.vectors[r * width * (2 + 2 * DEPTH)..][..width].copy_from_slice(point);
+        self.rows[r].sweeps = 0;
+    }
+
+    /// Takes in the end point `swept` of a sweep of row `r` and moves it to where the next sweep should start; the first
+    /// `bounded` units stay within `walls`. Returns the largest change of a unit from the start of this sweep to that
+    /// of the next, over the one before it; `None` after the first sweep.
+    pub(crate) fn advance(
+        &mut self,
+        level: Level,
+        r: usize,
+        swept: &mut [T],
+        bounded: usize,
+        walls: (T, T),
+    ) -> Option<f64> {
+        let (width, row) = (self.width, &mut self.rows[r]);
+        let vectors = &mut self.vectors[r * width * (2 + 2 * DEPTH)..][..width * (2 + 2 * DEPTH)];
+        let (point, rest) = vectors.split_at_mut(width);
+        let (residual, rest) = rest.split_at_mut(width);
+        let (steps, differences) = rest.split_at_mut(DEPTH * width);
+        let slot = |i: usize| i * width..(i + 1) * width;
+
+        // The new pair's step was written when the last extrapolation was made.
+        let newest = row.next;
+        let difference = &mut differences[slot(newest)];
+        for (((d, old), &end), &begin) in difference.iter_mut().zip(residual.iter_mut()).zip(&*swept).zip(&*point) {
+            let new = end - begin;
+            *d = *old - new;
+            *old = new;
+        }
+        let square = dot(level, residual, residual).to_f64();
+        let first = row.sweeps == 0;
+        let worse = !first && square > WORSE * row.square;
+        row.square = square;
+        row.sweeps += 1;
+        if worse {
+            row.pairs = 0;
+            row.next = 0;
+        } else if first {
+            // The oldest pair lies where the first step goes.
+            row.pairs = row.pairs.min(DEPTH - 1);
+        } else {
+            row.pairs = (row.pairs + 1).min(DEPTH);
+            row.next = (newest + 1) % DEPTH;
+            for i in 0..row.pairs {
+                let forth = dot(level, &steps[slot(i)], &differences[slot(newest)]).to_f64();
+                let back = dot(level, &steps[slot(newest)], &differences[slot(i)]).to_f64();
+                row.curvature[i][newest] = 0.5 * (forth + back);
+                row.curvature[newest][i] = 0.5 * (forth + back);
+            }
+        }
+
+        let mut slope = [0.0; DEPTH];
+        let mut pairs = [0; DEPTH];
+        // The newest first: the oldest is what is given up where they are not independent.
+        for (k, pair) in pairs.iter_mut().take(row.pairs).enumerate() {
+            *pair = (row.next + DEPTH - 1 - k) % DEPTH;
+            slope[k] = dot(level, &steps[slot(*pair)], residual).to_f64();
+        }
+        let squares = |i: usize| dot(level, &steps[slot(i)], &steps[slot(i)]).to_f64();
+        let (weights, used) = solve(&row.curvature, &pairs[..row.pairs], &slope, squares);
+        for (&pair, &weight) in pairs.iter().zip(&weights).take(used) {
+            add_scaled(level, &steps[slot(pair)], T::from_f64(weight), swept);
+            add_scaled(level, &differences[slot(pair)], T::from_f64(-weight), swept);
+        }
+        for to in &mut swept[..bounded] {
+            // NaN passes.
+            *to = if *to < walls.0 {
+                walls.0
+            } else if *to > walls.1 {
+                walls.1
+            } else {
+                *to
+            };
+        }
+        let mut largest = T::ZERO;
+        let step = &mut steps[slot(row.next)];
+        for ((to, from), step) in swept.iter_mut().zip(point).zip(step) {
+            *step = *to - *from;
+            *from = *to;
+            largest = largest.max_magnitude(*step);
+        }
+        let before = std::mem::replace(&mut row.step, largest.to_f64());
+        (row.sweeps > 1).then(|| row.step / before)
+    }
+}
+
+/// Solves the symmetric system C w = slope over `pairs` by Cholesky's method, and stops before the first pair that adds
+/// no trustworthy curvature. Returns the weights, and over how many pairs they are.
+fn solve(
+    curvature: &[[f64; DEPTH]; DEPTH],
+    pairs: &[usize],
+    slope: &[f64; DEPTH],
+    squares: impl Fn(usize) -> f64,
+) -> ([f64; DEPTH], usize) {
+    let mut factor = [[0.0; DEPTH]; DEPTH];
+    let mut used = 0;
+    for (k, &pair) in pairs.iter().enumerate() {
+        for j in 0..k {
+            let inner: f64 = (0..j).map(|i| factor[k][i] * factor[j][i]).sum();
+            factor[k][j] = (curvature[pair][pairs[j]] - inner) / factor[j][j];
+        }
+        let pivot = curvature[pair][pair] - factor[k][..k].iter().map(|x| x * x).sum::<f64>();
+        // NaN fails too.
+        if !(pivot > LEAST_CURVATURE * squares(pair)) {
+            break;
+        }
+        factor[k][k] = pivot.sqrt();
+        used = k + 1;
+    }
+    let mut weights = *slope;
+    for k in 0..used {
+        for j in 0..k {
+            weights[k] -= factor[k][j] * weights[j];
+        }
+        weights[k] /= factor[k][k];
+    }
+    for k in (0..used).rev() {
+        for j in k + 1..used {
+            weights[k] -= factor[j][k] * weights[j];
+        }
+        weights[k] /= factor[k][k];
+    }
+    (weights, used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sweeps that z -> z - H z takes from (1, 2, 3, ...) to |z| < 1e-9, H having these eigenvalues in a turned frame.
+    fn sweeps(eigenvalues: &[f64], accelerate: bool) -> usize {
+        let n = eigenvalues.len();
+        // A Householder reflection turns the frame.
+        let axis: Vec<f64> = (0..n).map(|i| 1.0 + i as f64).collect();
+        let square: f64 = axis.iter().map(|a| a * a).sum();
+        let turn = |v: &[f64]| -> Vec<f64> {
+            let along: f64 = v.iter().zip(&axis).map(|(v, a)| v * a).sum();
+            v.iter().zip(&axis).map(|(v, a)| v - 2.0 * along * a / square).collect()
+        };
+        let mut secants = Secants::<f64>::default();
+        secants.reset(1, n);
+        let mut z = axis.clone();
+        secants.start(0, &z);
+        for k in 0..100_000 {
+            if z.iter().all(|z| z.abs() < 1e-9) {
+                return k;
+            }
+            let turned: Vec<f64> = turn(&z).iter().zip(eigenvalues).map(|(z, h)| z * (1.0 - h)).collect();
+            z = turn(&turned);
+            if accelerate {
+                secants.advance(Level::get(), 0, &mut z, 0, (0.0, 0.0));
+            }
+        }
+        usize::MAX
+    }
+
+    #[test]
+    fn quadratic_energies_take_few_sweeps() {
+        // As many distinct eigenvalues other than one (which a plain sweep settles) as are kept, and one sweep more.
+        assert!(sweeps(&[0.01, 0.3, 0.6, 1.0, 1.0, 1.0], true) <= 6);
+        // More than are kept: short-memory conjugate gradients.
+        let many: Vec<f64> = (0..40).map(|i| 0.02 + 0.98 * f64::from(i) / 39.0).collect();
+        let (fast, plain) = (sweeps(&many, true), sweeps(&many, false));
+        assert!(fast * 5 < plain, "{fast} and {plain} sweeps");
+    }
+
+    #[test]
+    fn downward_curvature_is_left_to_plain_sweeps() {
+        let mut secants = Secants::<f64>::default();
+        secants.reset(1, 1);
+        // F(z) = 1.5 z leaves the maximum at zero, and so must the accelerated walk.
+        let mut z = [0.1];
+        secants.start(0, &z);
+        for _ in 0..8 {
+            let swept = 1.5 * z[0];
+            z[0] = swept;
+            secants.advance(Level::get(), 0, &mut z, 0, (0.0, 0.0));
+            assert_eq!(z[0], swept);
+        }
+    }
+
+    #[test]
+    fn walls_hold_and_nan_passes() {
+        let mut secants = Secants::<f32>::default();
+        secants.reset(1, 2);
+        let mut z = [0.5f32, 0.5];
+        secants.start(0, &z);
+        for swept in [[0.6, 0.4], [0.68, 0.32], [f32::NAN, 0.3]] {
+            z = swept;
+            secants.advance(Level::get(), 0, &mut z, 2, (0.0, 1.0));
+            assert!(z.iter().all(|z| z.is_nan() || (0.0..=1.0).contains(z)));
+        }
+        assert!(z[0].is_nan());
+    }
+}
