@@ -13,7 +13,10 @@
 use pnncore_kernels::{AVec, Level, Real, add_scaled, avec, dot};
 
 /// The pairs of steps and gradient differences that are kept.
-const DEPTH: usize = 4;
+const DEPTH: usize = 3;
+
+/// Vectors per row: a point, a residual, and the pairs.
+const VECTORS: usize = 2 + 2 * DEPTH;
 
 /// The least curvature that is believed, relative to that of one unit alone (which is one): with less, an extrapolation
 /// would be far longer than what it was learned from.
@@ -58,17 +61,32 @@ impl<T: Real> Secants<T> {
         self.width = width;
         self.rows.clear();
         self.rows.resize(rows, Row::default());
-        let len = rows * width * (2 + 2 * DEPTH);
+        let len = rows * width * VECTORS;
         if self.vectors.len() < len {
             self.vectors.resize(len, T::ZERO);
         }
     }
 
-    /// Notes that row `r` starts from `point`. What is known of the curvature stays: phases of one sample see the same
-    /// energy but for the nudge.
+    /// Gives row `to` what row `from` has learned of the curvature: phases of one sample see the same energy but for the
+    /// nudge.
+    pub(crate) fn inherit(&mut self, from: usize, to: usize) {
+        let (width, row) = (self.width, self.rows[from]);
+        let (from, start) = (from * width * VECTORS, to * width * VECTORS);
+        // The oldest pair would be overwritten by the first step.
+        for k in 1..=row.pairs.min(DEPTH - 1) {
+            let pair = (row.next + DEPTH - k) % DEPTH;
+            for vector in [2 + pair, 2 + DEPTH + pair] {
+                let span = from + vector * width..from + (vector + 1) * width;
+                self.vectors.copy_within(span, start + vector * width);
+            }
+        }
+        self.rows[to] = Row { pairs: row.pairs.min(DEPTH - 1), ..row };
+    }
+
+    /// Notes that row `r` starts from `point`.
     pub(crate) fn start(&mut self, r: usize, point: &[T]) {
         let width = self.width;
-        self.vectors[r * width * (2 + 2 * DEPTH)..][..width].copy_from_slice(point);
+        self.vectors[r * width * VECTORS..][..width].copy_from_slice(point);
         self.rows[r].sweeps = 0;
     }
 
@@ -84,7 +102,7 @@ impl<T: Real> Secants<T> {
         walls: (T, T),
     ) -> Option<f64> {
         let (width, row) = (self.width, &mut self.rows[r]);
-        let vectors = &mut self.vectors[r * width * (2 + 2 * DEPTH)..][..width * (2 + 2 * DEPTH)];
+        let vectors = &mut self.vectors[r * width * VECTORS..][..width * VECTORS];
         let (point, rest) = vectors.split_at_mut(width);
         let (residual, rest) = rest.split_at_mut(width);
         let (steps, differences) = rest.split_at_mut(DEPTH * width);
@@ -106,10 +124,7 @@ impl<T: Real> Secants<T> {
         if worse {
             row.pairs = 0;
             row.next = 0;
-        } else if first {
-            // The oldest pair lies where the first step goes.
-            row.pairs = row.pairs.min(DEPTH - 1);
-        } else {
+        } else if !first {
             row.pairs = (row.pairs + 1).min(DEPTH);
             row.next = (newest + 1) % DEPTH;
             for i in 0..row.pairs {

@@ -84,15 +84,27 @@ pub fn transpose<T: Copy>(
     stride: usize,
 ) {
     assert!(span.end <= cols && source.len() >= rows * cols && stride >= rows && target.len() >= span.len() * stride);
-    // A block of 16 x 16 f32 touches 16 cache lines on either side: both stay in L1 whatever the strides.
+    // Rows a power of two apart fall on the same lines of L1, so a block is read whole rows at a time before it is turned:
+    // 16 f32 are a cache line.
     const BLOCK: usize = 16;
     for r0 in (0..rows).step_by(BLOCK) {
-        let r1 = (r0 + BLOCK).min(rows);
+        let height = BLOCK.min(rows - r0);
         for c0 in span.clone().step_by(BLOCK) {
-            for c in c0..(c0 + BLOCK).min(span.end) {
-                let row = (c - span.start) * stride;
-                for (t, r) in target[row + r0..row + r1].iter_mut().zip(r0..) {
-                    *t = source[r * cols + c];
+            let width = BLOCK.min(span.end - c0);
+            let mut block = [[source[0]; BLOCK]; BLOCK];
+            for (r, line) in block[..height].iter_mut().enumerate() {
+                let from = (r0 + r) * cols + c0;
+                match source[from..from + width].first_chunk() {
+                    Some(whole) => *line = *whole,
+                    None => line[..width].copy_from_slice(&source[from..from + width]),
+                }
+            }
+            for c in 0..width {
+                let to = (c0 - span.start + c) * stride + r0;
+                let turned: [T; BLOCK] = std::array::from_fn(|r| block[r][c]);
+                match target[to..to + height].first_chunk_mut() {
+                    Some(whole) => *whole = turned,
+                    None => target[to..to + height].copy_from_slice(&turned[..height]),
                 }
             }
         }

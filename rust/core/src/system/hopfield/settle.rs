@@ -167,11 +167,11 @@ impl<T: Real> Context<'_, T> {
             }
         }
         if self.accelerated() {
-            // One after the other, each with what the one before has learned of the curvature.
-            (1..self.phases).for_each(|p| self.settle_phases(first, p..p + 1, states, outcomes, tile));
-        } else {
-            self.settle_phases(first, 1..self.phases, states, outcomes, tile);
+            for r in (0..outcomes.len()).filter(|r| r % self.phases > 0) {
+                tile.secants.inherit(r - r % self.phases, r);
+            }
         }
+        self.settle_phases(first, 1..self.phases, states, outcomes, tile);
     }
 
     /// Whether one hidden layer and few outputs go through the fused kernel.
@@ -237,7 +237,7 @@ impl<T: Real> Context<'_, T> {
         tile.lists.resize_with(net.layers(), || [SparseRows::new(0), SparseRows::new(0)]);
         if self.accelerated() {
             let width = (1..net.layers()).step_by(2).map(|l| net.layout.padded(l)).sum();
-            tile.secants.reset(samples, width);
+            tile.secants.reset(samples * self.phases, width);
             tile.last.resize(width, T::ZERO);
         }
         tile.target.resize(net.layout.outputs().len(), T::ZERO);
@@ -384,7 +384,7 @@ impl<T: Real> Context<'_, T> {
             outcomes[r] = Outcome::default();
             if accelerated {
                 self.gather_last(&states[r * self.stride..], &mut tile.last);
-                tile.secants.start(r / self.phases, &tile.last);
+                tile.secants.start(r, &tile.last);
             }
         }
         // Where a nudge has moved the outputs, and they move first in a sweep, the layers that move with them have seen
@@ -416,7 +416,7 @@ impl<T: Real> Context<'_, T> {
                 if accelerated {
                     self.gather_last(row, &mut tile.last);
                     let (level, bounded) = (self.lab.level(), self.bounded_last());
-                    let ratio = tile.secants.advance(level, r / self.phases, &mut tile.last, bounded, self.net.activation.range());
+                    let ratio = tile.secants.advance(level, r, &mut tile.last, bounded, self.net.activation.range());
                     outcomes[r].ratio = ratio.unwrap_or(0.0);
                 }
                 let Some(status) = self.verdict(first, r, &outcomes[r], &row[outputs], tile) else {
