@@ -44,7 +44,7 @@ fn sweep<T: Real, U: Unit>(name: &str, hidden: usize, outputs: usize) {
     let mut out = vec![T::ZERO; outputs];
     for level in Level::available() {
         let seconds = time(|| {
-            black_box(hidden_sweep::<T, U>(level, &drive, &weights, &out, &mut states, &mut sums));
+            black_box(hidden_sweep::<T, U>(level, &drive, &weights, hidden, &out, &mut states, &mut sums));
             out.copy_from_slice(&sums);
         });
         let rate = (4 * hidden * outputs) as f64 / seconds / 1e9;

@@ -20,7 +20,8 @@ dispatch! {
     /// With w_o the rows of `weights`, replaces `states` by s = rho(`drive` + sum of `outputs` w_o) and writes the
     /// products w_o . s to `sums`. Returns the largest change of a state; NaN if any state is NaN.
     ///
-    /// `weights` has `padded_outputs(outputs.len())` rows of `drive.len()` elements; rows past the outputs are zero.
+    /// `weights` has `padded_outputs(outputs.len())` rows of `drive.len()` elements, `stride` apart; rows past the outputs
+    /// are zero.
     ///
     /// # Panics
     /// If there are more than [`MAX_OUTPUTS`] outputs, or the lengths do not fit.
@@ -28,6 +29,7 @@ dispatch! {
         level: Level,
         drive: &[T],
         weights: &[T],
+        stride: usize,
         outputs: &[T],
         states: &mut [T],
         sums: &mut [T],
@@ -38,23 +40,25 @@ dispatch! {
 fn hidden_sweep_body<V: Vector, U: Unit>(
     drive: &[V::Scalar],
     weights: &[V::Scalar],
+    stride: usize,
     outputs: &[V::Scalar],
     states: &mut [V::Scalar],
     sums: &mut [V::Scalar],
 ) -> V::Scalar {
     let rows = padded_outputs(outputs.len());
     assert!(rows <= MAX_OUTPUTS && sums.len() == outputs.len());
-    assert!(states.len() == drive.len() && weights.len() == rows * drive.len());
+    assert!(states.len() == drive.len() && drive.len() <= stride);
+    assert!(rows == 0 || weights.len() >= (rows - 1) * stride + drive.len());
     // SAFETY: the assertions above; `dispatch!` vouches for the instruction set.
     unsafe {
         match rows {
             0 => Real::ZERO,
-            2 => sweep::<V, U, 2>(drive, weights, outputs, states, sums),
-            4 => sweep::<V, U, 4>(drive, weights, outputs, states, sums),
-            6 => sweep::<V, U, 6>(drive, weights, outputs, states, sums),
-            8 => sweep::<V, U, 8>(drive, weights, outputs, states, sums),
-            10 => sweep::<V, U, 10>(drive, weights, outputs, states, sums),
-            _ => sweep::<V, U, 12>(drive, weights, outputs, states, sums),
+            2 => sweep::<V, U, 2>(drive, weights, stride, outputs, states, sums),
+            4 => sweep::<V, U, 4>(drive, weights, stride, outputs, states, sums),
+            6 => sweep::<V, U, 6>(drive, weights, stride, outputs, states, sums),
+            8 => sweep::<V, U, 8>(drive, weights, stride, outputs, states, sums),
+            10 => sweep::<V, U, 10>(drive, weights, stride, outputs, states, sums),
+            _ => sweep::<V, U, 12>(drive, weights, stride, outputs, states, sums),
         }
     }
 }
@@ -67,13 +71,14 @@ const BLOCK: usize = 16;
 unsafe fn sweep<V: Vector, U: Unit, const O: usize>(
     drive: &[V::Scalar],
     weights: &[V::Scalar],
+    stride: usize,
     outputs: &[V::Scalar],
     states: &mut [V::Scalar],
     sums: &mut [V::Scalar],
 ) -> V::Scalar {
     let n = drive.len();
     let (drive, weights, states) = (drive.as_ptr(), weights.as_ptr(), states.as_mut_ptr());
-    // SAFETY: the caller checked the lengths: O rows of n weights, n drives and states.
+    // SAFETY: the caller checked the lengths: O rows of n weights, `stride` apart, n drives and states.
     unsafe {
         let zero = V::splat(Real::ZERO);
         let mut pass = Pass {
@@ -83,19 +88,19 @@ unsafe fn sweep<V: Vector, U: Unit, const O: usize>(
         };
         let mut j = 0;
         while j + BLOCK * V::LANES <= n {
-            pass.block::<U, BLOCK>(drive.add(j), weights.add(j), n, states.add(j));
+            pass.block::<U, BLOCK>(drive.add(j), weights.add(j), stride, states.add(j));
             j += BLOCK * V::LANES;
         }
         while j + BLOCK / 2 * V::LANES <= n {
-            pass.block::<U, { BLOCK / 2 }>(drive.add(j), weights.add(j), n, states.add(j));
+            pass.block::<U, { BLOCK / 2 }>(drive.add(j), weights.add(j), stride, states.add(j));
             j += BLOCK / 2 * V::LANES;
         }
         while j + V::LANES <= n {
-            pass.block::<U, 1>(drive.add(j), weights.add(j), n, states.add(j));
+            pass.block::<U, 1>(drive.add(j), weights.add(j), stride, states.add(j));
             j += V::LANES;
         }
         if j < n {
-            pass.rest::<U>(drive.add(j), weights.add(j), n, states.add(j), n - j);
+            pass.rest::<U>(drive.add(j), weights.add(j), stride, states.add(j), n - j);
         }
         for (sum, total) in sums.iter_mut().zip(pass.totals) {
             *sum = total.sum();
@@ -112,13 +117,13 @@ struct Pass<V, const O: usize> {
 }
 
 impl<V: Vector, const O: usize> Pass<V, O> {
-    /// B vectors of units. `weights` has O rows, `n` apart.
+    /// B vectors of units. `weights` has O rows, `stride` apart.
     #[inline(always)]
     unsafe fn block<U: Unit, const B: usize>(
         &mut self,
         drive: *const V::Scalar,
         weights: *const V::Scalar,
-        n: usize,
+        stride: usize,
         states: *mut V::Scalar,
     ) {
         // SAFETY: the caller vouches for B vectors everywhere.
@@ -126,7 +131,7 @@ impl<V: Vector, const O: usize> Pass<V, O> {
             let mut s: [V; B] = std::array::from_fn(|i| V::load(drive.add(i * V::LANES)));
             for (o, &output) in self.outputs.iter().enumerate() {
                 for (i, s) in s.iter_mut().enumerate() {
-                    *s = V::load(weights.add(o * n + i * V::LANES)).mul_add(output, *s);
+                    *s = V::load(weights.add(o * stride + i * V::LANES)).mul_add(output, *s);
                 }
             }
             for (i, s) in s.iter_mut().enumerate() {
@@ -137,7 +142,7 @@ impl<V: Vector, const O: usize> Pass<V, O> {
             }
             for (i, &s) in s.iter().enumerate() {
                 for (o, total) in self.totals.iter_mut().enumerate() {
-                    *total = V::load(weights.add(o * n + i * V::LANES)).mul_add(s, *total);
+                    *total = V::load(weights.add(o * stride + i * V::LANES)).mul_add(s, *total);
                 }
             }
         }
@@ -149,7 +154,7 @@ impl<V: Vector, const O: usize> Pass<V, O> {
         &mut self,
         drive: *const V::Scalar,
         weights: *const V::Scalar,
-        n: usize,
+        stride: usize,
         states: *mut V::Scalar,
         rest: usize,
     ) {
@@ -157,7 +162,7 @@ impl<V: Vector, const O: usize> Pass<V, O> {
         unsafe {
             let mut s = V::load_first(drive, rest);
             for (o, &output) in self.outputs.iter().enumerate() {
-                s = V::load_first(weights.add(o * n), rest).mul_add(output, s);
+                s = V::load_first(weights.add(o * stride), rest).mul_add(output, s);
             }
             let old = V::load_first(states, rest);
             U::apply(s).store_first(states, rest);
@@ -165,7 +170,7 @@ impl<V: Vector, const O: usize> Pass<V, O> {
             let s = V::load_first(states, rest);
             self.change = self.change.max_magnitude(s.sub(old));
             for (o, total) in self.totals.iter_mut().enumerate() {
-                *total = V::load_first(weights.add(o * n), rest).mul_add(s, *total);
+                *total = V::load_first(weights.add(o * stride), rest).mul_add(s, *total);
             }
         }
     }
@@ -188,7 +193,7 @@ mod tests {
         weights.resize(padded_outputs(outputs) * n, T::ZERO);
         for level in Level::available() {
             let (mut states, mut sums) = (old.clone(), vec![T::ZERO; outputs]);
-            let change = hidden_sweep::<T, U>(level, &drive, &weights, &out, &mut states, &mut sums);
+            let change = hidden_sweep::<T, U>(level, &drive, &weights, n, &out, &mut states, &mut sums);
             let mut largest = 0.0f64;
             let mut expected = vec![0.0; outputs];
             for j in 0..n {
@@ -206,7 +211,7 @@ mod tests {
             }
             let mut poisoned = drive.clone();
             poisoned[n - 1] = T::from_f64(f64::NAN);
-            let change = hidden_sweep::<T, U>(level, &poisoned, &weights, &out, &mut states, &mut sums);
+            let change = hidden_sweep::<T, U>(level, &poisoned, &weights, n, &out, &mut states, &mut sums);
             assert!(!change.is_finite(), "NaN must survive");
         }
     }

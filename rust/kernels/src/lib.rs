@@ -9,6 +9,7 @@
 
 pub mod hidden;
 pub mod level;
+pub mod narrow;
 pub mod philox;
 pub mod simd;
 pub mod sparse;

@@ -101,6 +101,9 @@ macro_rules! real {
 real!(f32, "float32", Lanes<f32, 8>, x86::F32x8, x86::F32x16);
 real!(f64, "float64", Lanes<f64, 4>, x86::F64x4, x86::F64x8);
 
+/// Elements past the end of what [`Vector::compress`] and [`Vector::select`] write that they may overwrite: one vector.
+pub const SLACK: usize = 16;
+
 /// A vector of [`Real`] numbers.
 ///
 /// # Safety
@@ -158,6 +161,24 @@ pub trait Vector: Copy {
             }
         }
         n
+    }
+    /// One where a lane is at least that of `b`, zero where it is not or either is NaN.
+    unsafe fn step(self, b: Self) -> Self;
+    /// Writes the lanes of `self` at which `keep` is not zero to `p`, in order. A whole vector may be overwritten.
+    #[inline(always)]
+    unsafe fn select(self, keep: Self, p: *mut Self::Scalar) {
+        let (mut values, mut kept) = ([Self::Scalar::ZERO; SLACK], [Self::Scalar::ZERO; SLACK]);
+        const { assert!(Self::LANES <= SLACK) };
+        // SAFETY: both arrays hold a vector, and n <= i. Branch-free, for what is kept is unpredictable.
+        unsafe {
+            self.store(values.as_mut_ptr());
+            keep.store(kept.as_mut_ptr());
+            let mut n = 0;
+            for i in 0..Self::LANES {
+                *p.add(n) = values[i];
+                n += usize::from(kept[i] != Real::ZERO);
+            }
+        }
     }
     /// The nearest integer.
     unsafe fn round(self) -> Self;
@@ -252,6 +273,10 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn largest(self) -> $T {
                 self.0.iter().fold(0.0, |a, &b| Real::max_magnitude(a, b))
+            }
+            #[inline(always)]
+            unsafe fn step(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| if self.0[i] >= b.0[i] { 1.0 } else { 0.0 }))
             }
             #[inline(always)]
             unsafe fn round(self) -> Self {

@@ -16,6 +16,8 @@ macro_rules! vector {
         largest |$l:ident| $largest:expr;
         round |$r:ident| $round:expr;
         exp2_integer |$e:ident| $exp2:expr;
+        step |$ta:ident, $tb:ident| $step:expr;
+        $(select |$kv:ident, $kk:ident, $kp:ident| $select:expr;)?
         $(compress |$cp:ident, $cf:ident, $ci:ident, $cv:ident| $compress:expr;)?
     ) => {
         $(#[$meta])*
@@ -102,6 +104,16 @@ macro_rules! vector {
                 let $e = self.0;
                 unsafe { Self($exp2) }
             }
+            #[inline(always)]
+            unsafe fn step(self, b: Self) -> Self {
+                let ($ta, $tb) = (self.0, b.0);
+                unsafe { Self($step) }
+            }
+            $(#[inline(always)]
+            unsafe fn select(self, keep: Self, $kp: *mut $T) {
+                let ($kv, $kk) = (self.0, keep.0);
+                unsafe { $select }
+            })?
             $(#[inline(always)]
             unsafe fn compress($cp: *const $T, $cf: u32, $ci: *mut u32, $cv: *mut $T) -> usize {
                 unsafe { $compress }
@@ -182,6 +194,7 @@ vector! {
     exp2_integer |v| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
         _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(127)),
     ));
+    step |a, b| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b), _mm256_set1_ps(1.0));
 }
 
 vector! {
@@ -208,6 +221,7 @@ vector! {
         _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(v)),
         _mm256_set1_epi64x(1023),
     )));
+    step |a, b| _mm256_and_pd(_mm256_cmp_pd::<_CMP_GE_OQ>(a, b), _mm256_set1_pd(1.0));
 }
 
 vector! {
@@ -231,6 +245,11 @@ vector! {
     exp2_integer |v| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
         _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(127)),
     ));
+    step |a, b| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), _mm512_set1_ps(1.0));
+    select |v, keep, p| {
+        let keep = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(keep, _mm512_setzero_ps());
+        _mm512_storeu_ps(p, _mm512_maskz_compress_ps(keep, v));
+    };
     compress |p, first, index, value| {
         let v = _mm512_loadu_ps(p);
         // Not-equal, true for NaN. Compressing to a register and storing it whole beats the masked store.
@@ -261,4 +280,9 @@ vector! {
     exp2_integer |v| _mm512_castsi512_pd(_mm512_slli_epi64::<52>(
         _mm512_add_epi64(_mm512_cvtpd_epi64(v), _mm512_set1_epi64(1023)),
     ));
+    step |a, b| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GE_OQ>(a, b), _mm512_set1_pd(1.0));
+    select |v, keep, p| {
+        let keep = _mm512_cmp_pd_mask::<_CMP_NEQ_UQ>(keep, _mm512_setzero_pd());
+        _mm512_storeu_pd(p, _mm512_maskz_compress_pd(keep, v));
+    };
 }

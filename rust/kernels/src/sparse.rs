@@ -8,7 +8,7 @@
 //! to a buffer that stays in L1 (a matrix with rows a power of two apart would otherwise evict itself).
 
 use crate::level::{Level, dispatch};
-use crate::simd::{Real, Vector};
+use crate::simd::{Real, SLACK, Vector};
 use aligned_vec::{AVec, avec};
 use std::ops::Range;
 
@@ -155,9 +155,6 @@ impl<T: Real> SparseRows<T> {
         target.starts[0] = 0;
     }
 }
-
-/// Elements past the end of a row that [`compress`] may overwrite: one vector.
-const SLACK: usize = 16;
 
 dispatch! {
     /// Writes position and value of every non-zero of `row`, in order; returns how many there are.

@@ -5,6 +5,9 @@ use crate::simd::{Real, Vector};
 
 /// An activation function s = rho(a) of a unit.
 pub trait Unit: Copy + Send + Sync + 'static {
+    /// Whether states outside (0, 1) are held at its ends: drives at most 0 give exactly 0, drives at least 1 exactly 1.
+    const BOXED: bool = false;
+
     /// Applies the function to all lanes. NaN stays NaN.
     ///
     /// # Safety
@@ -30,6 +33,8 @@ mod apply {
     use super::*;
 
     impl Unit for HardSigmoid {
+        const BOXED: bool = true;
+
         #[inline(always)]
         unsafe fn apply<V: Vector>(a: V) -> V {
             unsafe { V::splat(Real::ONE).min(V::splat(Real::ZERO).max(a)) }

@@ -6,13 +6,16 @@
 //! s_l = rho(W_l^T s_{l-1} + W_{l+1} s_{l+1} + b_l).
 
 mod exact;
+mod fused;
 mod local;
 mod settle;
+mod together;
 
 use std::str::FromStr;
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
+use pnncore_kernels::hidden::MAX_OUTPUTS;
 use pnncore_kernels::philox::Purpose;
 
 use crate::batch::Batch;
@@ -121,6 +124,11 @@ impl Hopfield {
     /// The number of layers that have states: all but the inputs.
     fn layers(&self) -> usize {
         self.sizes.len() - 1
+    }
+
+    /// Whether it has one hidden layer and so few outputs that the fused kernel takes them.
+    fn fused_layers(&self) -> bool {
+        self.layers() == 2 && self.sizes[2] <= MAX_OUTPUTS
     }
 
     fn weights<'a, T: Real>(&self, params: &'a Params<'_, T>, layer: usize) -> &'a [T] {

@@ -1,0 +1,116 @@
+//! Settling networks with one hidden layer and few outputs: sample by sample, everything in L1.
+
+use pnncore_kernels::hidden::{MAX_OUTPUTS, hidden_sweep};
+use pnncore_kernels::narrow::{Narrowed, narrow};
+use pnncore_kernels::unit::Unit;
+use pnncore_kernels::{Real, avec};
+
+use super::settle::{Context, Tile};
+use crate::trial::{Boundary, Outcome, Status};
+
+/// Sweeps of a free phase over all units: outputs go far at first.
+const WHOLE_SWEEPS: u32 = 2;
+
+/// How far outputs may go, in units of their last change and of the largest change that a nudge makes to them directly,
+/// before the units that can move are looked for again. Farther means fewer searches but more units.
+const PLAY: f64 = 2.0;
+
+/// The units of a sample that can move, shared by its phases.
+#[derive(Debug)]
+pub(super) struct Narrow<T> {
+    units: Narrowed<T>,
+    /// The outputs that they were found at, and how far these may move.
+    centre: [T; MAX_OUTPUTS],
+    radius: T,
+    /// Whether the units hold the states of the row under way.
+    holding: bool,
+}
+
+impl<T: Real> Default for Narrow<T> {
+    fn default() -> Self {
+        Self { units: Narrowed::default(), centre: [T::ZERO; MAX_OUTPUTS], radius: -T::ONE, holding: false }
+    }
+}
+
+impl<T: Real> Narrow<T> {
+    /// Forgets the sample.
+    pub(super) fn reset(&mut self) {
+        self.radius = -T::ONE;
+    }
+
+    /// Whether the units that can move at these outputs are known. False for NaN.
+    fn covers(&self, outputs: &[T]) -> bool {
+        outputs.iter().zip(&self.centre).all(|(&o, &c)| (o - c).abs() <= self.radius)
+    }
+
+    /// Puts the states of the row under way back among the rest.
+    fn release(&mut self, hidden: &mut [T]) {
+        if std::mem::take(&mut self.holding) {
+            self.units.scatter(hidden);
+        }
+    }
+}
+
+impl<T: Real> Context<'_, T> {
+    /// Settles row `r` of a tile.
+    pub(super) fn settle_row<U: Unit>(&self, first: usize, r: usize, row: &mut [T], tile: &mut Tile<T>) -> Outcome {
+        let layout = &self.net.layout;
+        let (stride, level) = (layout.padded(0), self.lab.level());
+        let (bias, weights) = (self.net.bias(self.params, 1), &self.back[1]);
+        let mut sums = [T::ZERO; MAX_OUTPUTS];
+        let sums = &mut sums[..layout.outputs().len()];
+        let drive = std::mem::replace(&mut tile.drive, avec![]);
+        let mut outcome = Outcome::default();
+        let (sample, boundary) = (r / self.phases, self.plan.boundary(r % self.phases));
+        let own_drive = &drive[sample * stride..][..stride];
+        let wanted = self.batch.y.write(first + sample, &mut tile.target);
+        let (hidden, outputs) = row.split_at_mut(stride);
+        let outputs = &mut outputs[..sums.len()];
+        let mut moved = T::ZERO;
+        loop {
+            if U::BOXED && (boundary != Boundary::Free || outcome.sweeps >= WHOLE_SWEEPS) {
+                let known = tile.narrow.covers(outputs);
+                if !known {
+                    tile.narrow.release(hidden);
+                    let pull = if wanted { self.plan.loss.error(outputs, &tile.target, &mut tile.scratch) } else { 0.0 };
+                    let pull = self.plan.strength(boundary).unwrap_or(0.0) * pull;
+                    tile.narrow.radius = T::from_f64(PLAY * (moved.to_f64() + pull));
+                    tile.narrow.centre[..outputs.len()].copy_from_slice(outputs);
+                    let (radius, units) = (tile.narrow.radius, &mut tile.narrow.units);
+                    narrow(level, own_drive, weights, self.reach, outputs, radius, units);
+                }
+                if !tile.narrow.holding {
+                    tile.narrow.units.gather(hidden);
+                    tile.narrow.holding = true;
+                }
+            }
+            let change = if tile.narrow.holding {
+                let (drive, weights, apart, states) = tile.narrow.units.parts();
+                let change = hidden_sweep::<T, U>(level, drive, weights, apart, outputs, states, sums);
+                sums.iter_mut().zip(tile.narrow.units.held()).for_each(|(sum, &held)| *sum += held);
+                change
+            } else {
+                hidden_sweep::<T, U>(level, own_drive, weights, stride, outputs, hidden, sums)
+            };
+            for (sum, &b) in sums.iter_mut().zip(bias) {
+                *sum += b;
+            }
+            moved = self.move_outputs(r, sums, outputs, &tile.target, &mut tile.scratch);
+            outcome.sweep(change.max_magnitude(moved).to_f64());
+            let status = self.plan.verdict::<T>(boundary, &outcome, || match boundary {
+                Boundary::Free => wanted.then(|| self.plan.loss.error(outputs, &tile.target, &mut tile.scratch)),
+                _ => tile.errors.get(sample).copied(),
+            });
+            if let Some(status) = status {
+                outcome.status = status;
+                break;
+            }
+        }
+        tile.narrow.release(hidden);
+        tile.drive = drive;
+        if outcome.status == Status::Diverged {
+            row.fill(T::ZERO);
+        }
+        outcome
+    }
+}
