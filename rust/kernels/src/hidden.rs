@@ -63,8 +63,8 @@ fn hidden_sweep_body<V: Vector, U: Unit>(
     }
 }
 
-/// Vectors of hidden units that go through both products together: enough independent sums to cover the latency of a
-/// multiply-add several times over (measured: 16 beats 4, 6 and 8).
+/// Vectors of hidden units that go through both products together where the registers cannot hold the weights: enough
+/// independent sums to cover the latency of a multiply-add several times over (measured: 16 beats 4, 6 and 8).
 const BLOCK: usize = 16;
 
 #[inline(always)]
@@ -87,16 +87,18 @@ unsafe fn sweep<V: Vector, U: Unit, const O: usize>(
             change: zero,
         };
         let mut j = 0;
-        while j + BLOCK * V::LANES <= n {
-            pass.block::<U, BLOCK>(drive.add(j), weights.add(j), stride, states.add(j));
-            j += BLOCK * V::LANES;
-        }
-        while j + BLOCK / 2 * V::LANES <= n {
-            pass.block::<U, { BLOCK / 2 }>(drive.add(j), weights.add(j), stride, states.add(j));
-            j += BLOCK / 2 * V::LANES;
+        if V::REGISTERS < 32 || !U::BOXED {
+            while j + BLOCK * V::LANES <= n {
+                pass.block::<U, BLOCK>(drive.add(j), weights.add(j), stride, states.add(j));
+                j += BLOCK * V::LANES;
+            }
+            while j + BLOCK / 2 * V::LANES <= n {
+                pass.block::<U, { BLOCK / 2 }>(drive.add(j), weights.add(j), stride, states.add(j));
+                j += BLOCK / 2 * V::LANES;
+            }
         }
         while j + V::LANES <= n {
-            pass.block::<U, 1>(drive.add(j), weights.add(j), stride, states.add(j));
+            pass.whole::<U>(drive.add(j), weights.add(j), stride, states.add(j));
             j += V::LANES;
         }
         if j < n {
@@ -117,6 +119,35 @@ struct Pass<V, const O: usize> {
 }
 
 impl<V: Vector, const O: usize> Pass<V, O> {
+    /// One vector of units. `weights` has O rows, `stride` apart.
+    ///
+    /// Its weights stay in registers for both products, or the loads would take as long as the multiply-adds; what one
+    /// vector waits for, the processor fills with the next ones.
+    #[inline(always)]
+    unsafe fn whole<U: Unit>(
+        &mut self,
+        drive: *const V::Scalar,
+        weights: *const V::Scalar,
+        stride: usize,
+        states: *mut V::Scalar,
+    ) {
+        // SAFETY: the caller vouches for a vector everywhere.
+        unsafe {
+            let w: [V; O] = std::array::from_fn(|o| V::load(weights.add(o * stride)));
+            // Two sums: half the latency.
+            let mut a = [V::load(drive), V::splat(Real::ZERO)];
+            for o in 0..O {
+                a[o % 2] = w[o].mul_add(self.outputs[o], a[o % 2]);
+            }
+            let s = U::apply(a[0].add(a[1]));
+            self.change = self.change.max_magnitude(s.sub(V::load(states)));
+            s.store(states);
+            for o in 0..O {
+                self.totals[o] = w[o].mul_add(s, self.totals[o]);
+            }
+        }
+    }
+
     /// B vectors of units. `weights` has O rows, `stride` apart.
     #[inline(always)]
     unsafe fn block<U: Unit, const B: usize>(

@@ -167,6 +167,7 @@ fn narrow_body<V: Vector>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Level;
     use crate::hidden::hidden_sweep;
     use crate::unit::HardSigmoid;
     use proptest::prelude::*;

@@ -115,6 +115,8 @@ pub trait Vector: Copy {
     type Scalar: Real;
     /// How many lanes there are.
     const LANES: usize;
+    /// How many vectors fit in registers.
+    const REGISTERS: usize;
     /// `x` in all lanes.
     unsafe fn splat(x: Self::Scalar) -> Self;
     /// Reads all lanes.
@@ -195,6 +197,7 @@ macro_rules! portable {
         impl Vector for Lanes<$T, $N> {
             type Scalar = $T;
             const LANES: usize = $N;
+            const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 32 / ($N * size_of::<$T>() / 16) } else { 8 };
             #[inline(always)]
             unsafe fn splat(x: $T) -> Self {
                 Self([x; $N])

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 /// Defines one vector type by the intrinsics of its operations.
 macro_rules! vector {
     (
-        $(#[$meta:meta])* $V:ident($raw:ty) of $T:ident x $N:literal;
+        $(#[$meta:meta])* $V:ident($raw:ty) of $T:ident x $N:literal in $registers:literal;
         splat $splat:ident; load $load:ident; store $store:ident;
         load_first |$lp:ident, $ln:ident| $load_first:expr;
         store_first |$sv:ident, $sp:ident, $sn:ident| $store_first:expr;
@@ -29,6 +29,7 @@ macro_rules! vector {
         impl Vector for $V {
             type Scalar = $T;
             const LANES: usize = $N;
+            const REGISTERS: usize = $registers;
             #[inline(always)]
             unsafe fn splat(x: $T) -> Self {
                 unsafe { Self($splat(x)) }
@@ -178,7 +179,7 @@ unsafe fn sum_4d(v: __m256d) -> f64 {
 
 vector! {
     /// Eight f32 of AVX2.
-    F32x8(__m256) of f32 x 8;
+    F32x8(__m256) of f32 x 8 in 16;
     splat _mm256_set1_ps; load _mm256_loadu_ps; store _mm256_storeu_ps;
     load_first |p, n| _mm256_maskload_ps(p, first_32(n));
     store_first |v, p, n| _mm256_maskstore_ps(p, first_32(n), v);
@@ -199,7 +200,7 @@ vector! {
 
 vector! {
     /// Four f64 of AVX2.
-    F64x4(__m256d) of f64 x 4;
+    F64x4(__m256d) of f64 x 4 in 16;
     splat _mm256_set1_pd; load _mm256_loadu_pd; store _mm256_storeu_pd;
     load_first |p, n| _mm256_maskload_pd(p, first_64(n));
     store_first |v, p, n| _mm256_maskstore_pd(p, first_64(n), v);
@@ -226,7 +227,7 @@ vector! {
 
 vector! {
     /// Sixteen f32 of AVX-512.
-    F32x16(__m512) of f32 x 16;
+    F32x16(__m512) of f32 x 16 in 32;
     splat _mm512_set1_ps; load _mm512_loadu_ps; store _mm512_storeu_ps;
     load_first |p, n| _mm512_maskz_loadu_ps((1u16 << n) - 1, p);
     store_first |v, p, n| _mm512_mask_storeu_ps(p, (1u16 << n) - 1, v);
@@ -264,7 +265,7 @@ vector! {
 
 vector! {
     /// Eight f64 of AVX-512.
-    F64x8(__m512d) of f64 x 8;
+    F64x8(__m512d) of f64 x 8 in 32;
     splat _mm512_set1_pd; load _mm512_loadu_pd; store _mm512_storeu_pd;
     load_first |p, n| _mm512_maskz_loadu_pd((1u8 << n) - 1, p);
     store_first |v, p, n| _mm512_mask_storeu_pd(p, (1u8 << n) - 1, v);

@@ -9,7 +9,7 @@ use super::settle::{Context, Tile};
 use crate::trial::{Boundary, Outcome, Status};
 
 /// Sweeps of a free phase over all units: outputs go far at first.
-const WHOLE_SWEEPS: u32 = 2;
+const WHOLE_SWEEPS: u32 = 3;
 
 /// How far outputs may go, in units of their last change and of the largest change that a nudge makes to them directly,
 /// before the units that can move are looked for again. Farther means fewer searches but more units.
