@@ -90,7 +90,7 @@ impl Energetic<f64> for Chain {
         batch: &Batch<'_, f64>,
         trial: &Trial<f64>,
         weights: &[Complex<f64>],
-        _workspace: &Workspace,
+        _workspace: &mut Workspace,
         update: &mut LocalUpdate<f64>,
     ) -> Result<()> {
         // dE/dk_i = 1/2 (s_i - s_{i-1})^2: each spring sees its own extension only.

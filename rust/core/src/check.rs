@@ -166,14 +166,14 @@ impl Checker<'_> {
         let mut scratch_update = LocalUpdate::default();
         let weights = [Complex::ONE];
         let mut findings = Vec::new();
-        let workspace = self.system.workspace();
+        let mut workspace = self.system.workspace();
         self.system.local_update(
             &self.lab,
             &self.params(),
             &self.batch,
             &trial,
             &weights,
-            &workspace,
+            &mut workspace,
             &mut scratch_update,
         )?;
         for (i, spec) in self.system.specs().iter().enumerate() {

@@ -381,13 +381,14 @@ impl<T: Real> Trial<T> {
         Self { layout, phases: 1, complex: false, states: avec![], outcomes: Vec::new() }
     }
 
-    /// Makes room for a batch, all states at rest (zero). Keeps the memory.
+    /// Makes room for a batch, the free states at rest (zero): other phases start from where these end. Keeps the memory.
     pub fn reset(&mut self, samples: usize, phases: usize, complex: bool) {
         self.phases = phases;
         self.complex = complex;
         let rows = samples * phases;
-        self.states.clear();
-        self.states.resize(rows * self.stride(), T::ZERO);
+        let stride = self.stride();
+        self.states.resize(rows * stride, T::ZERO);
+        self.states.chunks_exact_mut((phases * stride).max(1)).for_each(|sample| sample[..stride].fill(T::ZERO));
         self.outcomes.clear();
         self.outcomes.resize(rows, Outcome::default());
     }

@@ -19,11 +19,20 @@ pub enum Side<T> {
     Imaginary(usize),
 }
 
+/// The sparse side of an outer product: lists of non-zeros.
+#[derive(Debug, Clone)]
+pub enum Lists<T> {
+    /// One list per row of the dense side.
+    ByRow(SparseRows<T>),
+    /// The transpose of it: one list per row of the parameter, in blocks of this many (the last may have fewer).
+    ByParameter(Vec<SparseRows<T>>, usize),
+}
+
 /// A sum over rows r of outer products l_r d_r^T: l_r are lists of non-zeros (with all weights folded in), d_r dense.
 #[derive(Debug, Clone)]
 pub struct OuterProducts<T> {
-    /// The lists.
-    pub lists: SparseRows<T>,
+    /// The lists. Those of a transposed term are by row.
+    pub lists: Lists<T>,
     /// The dense side.
     pub dense: Side<T>,
 }
@@ -84,35 +93,71 @@ impl<T: Real> LocalUpdate<T> {
             Term::Outer { products, transposed } => {
                 let (rows, cols) = spec.rows_cols();
                 for product in products {
-                    product.lists.scale(scale);
                     let dense = product.dense.view(trial);
-                    // Narrow products are over before a second thread is awake.
-                    let parts = if *transposed { 1 } else { lab.parts(product.lists.len() * cols, rows) };
-                    let chunk = rows.div_ceil(parts).max(1);
-                    let parts = rows.div_ceil(chunk);
-                    if self.parts.len() < parts {
-                        self.parts.resize_with(parts, Part::default);
-                    }
-                    let lists = if *transposed {
-                        product.lists.transpose_into(0..cols, &mut self.turned);
-                        &self.turned
-                    } else {
-                        &product.lists
-                    };
-                    let pieces =
-                        target.par_chunks_mut(chunk * cols).zip(self.parts[..parts].par_iter_mut()).enumerate();
-                    lab.for_each(pieces, |(c, (piece, part))| {
-                        let first = c * chunk;
-                        if *transposed {
-                            part.add_turned(lab, lists, Dense { data: &dense.data[first..], ..dense }, piece, cols);
-                        } else {
-                            part.add(lab, lists, first, dense, piece, cols);
+                    match &mut product.lists {
+                        Lists::ByParameter(blocks, height) => {
+                            add_blocks(lab, &mut self.parts, blocks, *height, dense, target, cols, scale);
                         }
-                    });
+                        Lists::ByRow(lists) if *transposed => {
+                            lists.scale(scale);
+                            lists.transpose_into(0..cols, &mut self.turned);
+                            // Narrow products are over before a second thread is awake.
+                            first_part(&mut self.parts).add_turned(lab, &self.turned, dense, target, cols);
+                        }
+                        Lists::ByRow(lists) => {
+                            lists.scale(scale);
+                            let parts = lab.parts(lists.len() * cols, rows);
+                            let chunk = rows.div_ceil(parts).max(1);
+                            let parts = rows.div_ceil(chunk);
+                            if self.parts.len() < parts {
+                                self.parts.resize_with(parts, Part::default);
+                            }
+                            let lists = &*lists;
+                            let pieces =
+                                target.par_chunks_mut(chunk * cols).zip(self.parts[..parts].par_iter_mut()).enumerate();
+                            lab.for_each(pieces, |(c, (piece, part))| {
+                                part.add(lab, lists, c * chunk, dense, piece, cols);
+                            });
+                        }
+                    }
                 }
             }
         }
     }
+}
+
+fn first_part<T: Real>(parts: &mut Vec<Part<T>>) -> &mut Part<T> {
+    if parts.is_empty() {
+        parts.push(Part::default());
+    }
+    &mut parts[0]
+}
+
+/// target += scale times the blocks of transposed lists times the dense side.
+#[allow(clippy::too_many_arguments, reason = "the pieces of an update, each owned elsewhere")]
+fn add_blocks<T: Real>(
+    lab: &Lab,
+    parts: &mut Vec<Part<T>>,
+    blocks: &mut [SparseRows<T>],
+    height: usize,
+    dense: Dense<'_, T>,
+    target: &mut [T],
+    cols: usize,
+    scale: T,
+) {
+    let entries: usize = blocks.iter().map(SparseRows::len).sum();
+    // All blocks or none at a time, as they come.
+    let chunk = if lab.parts(entries * cols, blocks.len()) == 1 { blocks.len().max(1) } else { 1 };
+    if parts.len() < blocks.len() {
+        parts.resize_with(blocks.len(), Part::default);
+    }
+    let pieces = target.par_chunks_mut(chunk * height * cols).zip(blocks.par_chunks_mut(chunk)).zip(parts.par_iter_mut());
+    lab.for_each(pieces, |((target, blocks), part)| {
+        for (rows, block) in target.chunks_mut(height * cols).zip(blocks) {
+            block.scale(scale);
+            accumulate(lab.level(), block, 0, block.rows(), dense, cols, rows, cols, &mut part.panel);
+        }
+    });
 }
 
 impl<T: Real> Part<T> {

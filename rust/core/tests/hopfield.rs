@@ -122,7 +122,7 @@ fn conformance_finds_planted_errors() {
             batch: &Batch<'_, f64>,
             trial: &Trial<f64>,
             weights: &[Complex<f64>],
-            workspace: &pnncore::system::Workspace,
+            workspace: &mut pnncore::system::Workspace,
             update: &mut pnncore::update::LocalUpdate<f64>,
         ) -> pnncore::Result<()> {
             let scaled: Vec<_> = weights.iter().map(|w| w * self.2).collect();

@@ -234,7 +234,7 @@ impl<T: Float> Energetic<T> for UserSystem {
         batch: &Batch<'_, T>,
         trial: &Trial<T>,
         weights: &[Complex<f64>],
-        _workspace: &Workspace,
+        _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let samples = batch.len() as f64;

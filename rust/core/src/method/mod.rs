@@ -414,6 +414,6 @@ impl Protocol {
         let system = system.as_energetic().ok_or_else(missing)?;
         scratch.trial.reset(batch.len(), plan.rows_per_sample(), plan.is_complex());
         system.settle(lab, params, batch, plan, &mut scratch.trial, &mut scratch.workspace)?;
-        system.local_update(lab, params, batch, &scratch.trial, weights, &scratch.workspace, &mut scratch.update)
+        system.local_update(lab, params, batch, &scratch.trial, weights, &mut scratch.workspace, &mut scratch.update)
     }
 }

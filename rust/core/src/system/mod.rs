@@ -110,7 +110,7 @@ pub trait Energetic<T: Real>: Settling<T> {
         batch: &Batch<'_, T>,
         trial: &Trial<T>,
         weights: &[Complex<f64>],
-        workspace: &Workspace,
+        workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()>;
 }

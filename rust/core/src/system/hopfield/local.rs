@@ -3,23 +3,25 @@
 use num_complex::Complex;
 use pnncore_kernels::sparse::SparseRows;
 use pnncore_kernels::{Level, Real, add_scaled, avec};
+use rayon::prelude::*;
 
 use super::Hopfield;
+use super::settle::Buffers;
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::trial::Trial;
-use crate::update::{LocalUpdate, OuterProducts, Side, Term};
+use crate::update::{Lists, LocalUpdate, OuterProducts, Side, Term};
 
 /// Layers narrower than this are cheaper summed as the transpose, with the wide side dense.
 const NARROW: usize = 16;
 
-pub(super) fn local_update<'a, T: Real>(
+pub(super) fn local_update<T: Real>(
     net: &Hopfield,
     lab: &Lab,
     batch: &Batch<'_, T>,
     trial: &Trial<T>,
     weights: &[Complex<f64>],
-    mut settled: Option<impl Iterator<Item = &'a SparseRows<T>>>,
+    buffers: &mut Buffers<T>,
     update: &mut LocalUpdate<T>,
 ) {
     if update.terms.len() != 2 * net.layers() {
@@ -32,11 +34,12 @@ pub(super) fn local_update<'a, T: Real>(
         let Term::Outer { products, transposed } = couplings else { continue };
         let Term::Dense(bias) = bias else { continue };
         if l == 0 {
-            first_layer(lab.level(), batch, trial, weights, scale, settled.take(), &mut products[0], bias);
+            first_layer(lab, batch, trial, weights, scale, buffers, &mut products[0], bias);
         } else {
             let list_layer = if *transposed { l } else { l - 1 };
             for (part, product) in products.iter_mut().enumerate() {
-                weighted_lists(lab.level(), trial, weights, scale, list_layer, part, &mut product.lists);
+                let Lists::ByRow(lists) = &mut product.lists else { continue };
+                weighted_lists(lab.level(), trial, weights, scale, list_layer, part, lists);
             }
             bias.fill(T::ZERO);
             (0..trial.samples()).for_each(|i| add_phases(lab.level(), trial, weights, scale, l, i, bias));
@@ -46,11 +49,12 @@ pub(super) fn local_update<'a, T: Real>(
 
 /// The terms of a network, empty.
 fn terms<T: Real>(net: &Hopfield, complex: bool) -> Vec<Term<T>> {
-    let outer = |cols, dense| OuterProducts { lists: SparseRows::new(cols), dense };
+    let outer = |cols, dense| OuterProducts { lists: Lists::ByRow(SparseRows::new(cols)), dense };
     let mut terms = Vec::new();
     for l in 0..net.layers() {
         let (products, transposed) = if l == 0 {
-            (vec![outer(net.sizes[0], Side::Own(avec![], net.layout.padded(0)))], false)
+            let dense = Side::Own(avec![], net.layout.padded(0));
+            (vec![OuterProducts { lists: Lists::ByParameter(Vec::new(), 0), dense }], false)
         } else {
             let transposed = net.sizes[l + 1] < NARROW;
             let (cols, layer) = if transposed { (net.sizes[l + 1], l - 1) } else { (net.sizes[l], l) };
@@ -68,30 +72,33 @@ fn terms<T: Real>(net: &Hopfield, complex: bool) -> Vec<Term<T>> {
 
 /// The inputs are the same in all phases, so the states of the phases are summed first: one product, not one per phase.
 #[allow(clippy::too_many_arguments, reason = "the pieces of an update, each owned elsewhere")]
-fn first_layer<'a, T: Real>(
-    level: Level,
+fn first_layer<T: Real>(
+    lab: &Lab,
     batch: &Batch<'_, T>,
     trial: &Trial<T>,
     weights: &[Complex<f64>],
     scale: f64,
-    settled: Option<impl Iterator<Item = &'a SparseRows<T>>>,
+    buffers: &mut Buffers<T>,
     product: &mut OuterProducts<T>,
     bias: &mut [T],
 ) {
-    let Side::Own(sums, stride) = &mut product.dense else { return };
+    let (Side::Own(sums, stride), Lists::ByParameter(blocks, height)) = (&mut product.dense, &mut product.lists) else {
+        return;
+    };
+    *height = buffers.inputs.turned(lab, batch, std::mem::take(&mut buffers.taken), blocks);
     sums.clear();
     sums.resize(batch.len() * *stride, T::ZERO);
-    product.lists.reset(batch.x.width());
-    // Settling has listed the inputs already.
-    settled.into_iter().flatten().for_each(|lists| product.lists.append(lists));
-    if product.lists.rows() != batch.len() {
-        product.lists.reset(batch.x.width());
-        (0..batch.len()).for_each(|i| product.lists.push(level, batch.x.row(i)));
-    }
+    // States that another core has settled take as long to read as several multiply-adds.
+    let parts = lab.parts(8 * batch.len() * trial.phases() * *stride, batch.len());
+    let chunk = batch.len().div_ceil(parts).max(1);
+    lab.for_each(sums.par_chunks_mut(chunk * *stride).enumerate(), |(c, sums)| {
+        for (i, sum) in sums.chunks_exact_mut(*stride).enumerate() {
+            add_phases(lab.level(), trial, weights, scale, 0, c * chunk + i, sum);
+        }
+    });
     bias.fill(T::ZERO);
-    for (i, sum) in sums.chunks_exact_mut(*stride).enumerate() {
-        add_phases(level, trial, weights, scale, 0, i, sum);
-        add_scaled(level, &sum[..bias.len()], T::ONE, bias);
+    for sum in sums.chunks_exact(*stride) {
+        add_scaled(lab.level(), &sum[..bias.len()], T::ONE, bias);
     }
 }
 

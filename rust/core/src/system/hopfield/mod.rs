@@ -7,6 +7,7 @@
 
 mod exact;
 mod fused;
+mod inputs;
 mod local;
 mod settle;
 mod together;
@@ -140,6 +141,10 @@ impl Hopfield {
     }
 }
 
+fn buffers<T: Real>(workspace: &mut Workspace) -> Result<&mut settle::Buffers<T>> {
+    workspace.downcast_mut().ok_or_else(|| Error::Config("the workspace belongs to another system".into()))
+}
+
 impl<T: Real> System<T> for Hopfield {
     fn name(&self) -> &str {
         "Hopfield"
@@ -192,10 +197,7 @@ impl<T: Real> Settling<T> for Hopfield {
         trial: &mut Trial<T>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let buffers = workspace
-            .downcast_mut::<settle::Buffers<T>>()
-            .ok_or_else(|| Error::Config("the workspace belongs to another system".into()))?;
-        settle::settle(self, lab, params, batch, plan, trial, buffers);
+        settle::settle(self, lab, params, batch, plan, trial, buffers(workspace)?);
         Ok(())
     }
 }
@@ -208,11 +210,10 @@ impl<T: Real> Energetic<T> for Hopfield {
         batch: &Batch<'_, T>,
         trial: &Trial<T>,
         weights: &[Complex<f64>],
-        workspace: &Workspace,
+        workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        let lists = workspace.downcast_ref::<settle::Buffers<T>>().map(settle::Buffers::input_lists);
-        local::local_update(self, lab, batch, trial, weights, lists, update);
+        local::local_update(self, lab, batch, trial, weights, buffers(workspace)?, update);
         Ok(())
     }
 }

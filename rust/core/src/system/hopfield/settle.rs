@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use pnncore_kernels::hidden::padded_outputs;
-use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
+use pnncore_kernels::sparse::{Panel, SparseRows};
 use pnncore_kernels::unit::{HardSigmoid, Logistic, Tanh, Unit};
 use pnncore_kernels::{AVec, Real, avec, transpose};
 use rayon::prelude::*;
 
 use super::fused::Narrow;
+use super::inputs::Inputs;
 use super::{Activation, Hopfield};
 use crate::batch::Batch;
 use crate::lab::Lab;
@@ -27,28 +28,21 @@ pub(super) struct Buffers<T> {
     back: Vec<AVec<T>>,
     /// The magnitudes of the couplings of the last layer, summed over outputs, where the fused kernel wants them.
     reach: AVec<T>,
+    pub(super) inputs: Inputs<T>,
+    /// Whether `inputs` are those of the batch that was settled last, and not handed out yet.
+    pub(super) taken: bool,
     tiles: Vec<Tile<T>>,
-    /// Tiles of the last batch.
-    used: usize,
-}
-
-impl<T> Buffers<T> {
-    /// The non-zero inputs of the last batch, in pieces.
-    pub(super) fn input_lists(&self) -> impl Iterator<Item = &SparseRows<T>> {
-        self.tiles[..self.used].iter().map(|tile| &tile.inputs)
-    }
 }
 
 impl<T: Real> Default for Buffers<T> {
     fn default() -> Self {
-        Self { back: Vec::new(), reach: avec![], tiles: Vec::new(), used: 0 }
+        Self { back: Vec::new(), reach: avec![], inputs: Inputs::default(), taken: false, tiles: Vec::new() }
     }
 }
 
 /// Memory for the samples that a thread settles together.
 #[derive(Debug)]
 pub(super) struct Tile<T> {
-    pub(super) inputs: SparseRows<T>,
     pub(super) drive: AVec<T>,
     /// The non-zero states of the active rows, by layer; imaginary parts apart.
     pub(super) lists: Vec<[SparseRows<T>; 2]>,
@@ -71,7 +65,6 @@ pub(super) struct Tile<T> {
 impl<T: Real> Default for Tile<T> {
     fn default() -> Self {
         Self {
-            inputs: SparseRows::new(0),
             drive: avec![],
             lists: Vec::new(),
             drives: [avec![], avec![]],
@@ -97,6 +90,7 @@ pub(super) struct Context<'a, T> {
     pub(super) plan: &'a Plan,
     pub(super) back: &'a [AVec<T>],
     pub(super) reach: &'a [T],
+    inputs: &'a Inputs<T>,
     pub(super) phases: usize,
     pub(super) stride: usize,
     pub(super) complex: bool,
@@ -122,13 +116,14 @@ pub(super) fn settle<T: Real>(
     if buffers.tiles.len() < parts {
         buffers.tiles.resize_with(parts, Tile::default);
     }
-    buffers.used = parts;
+    buffers.inputs.take(net, lab, params, batch);
+    buffers.taken = true;
     if net.fused_layers() {
         sum_magnitudes(&buffers.back[1], net.layout.padded(0), &mut buffers.reach);
     }
     let (phases, stride, complex) = (trial.phases(), trial.stride(), trial.is_complex());
-    let (back, reach) = (&buffers.back[..], &buffers.reach[..]);
-    let context = Context { net, lab, params, batch, plan, back, reach, phases, stride, complex };
+    let (back, reach, inputs) = (&buffers.back[..], &buffers.reach[..], &buffers.inputs);
+    let context = Context { net, lab, params, batch, plan, back, reach, inputs, phases, stride, complex };
     let states = trial.states.par_chunks_mut(chunk * phases * stride);
     let outcomes = trial.outcomes.par_chunks_mut(chunk * phases);
     let tiles = states.zip(outcomes).zip(buffers.tiles[..parts].par_iter_mut()).enumerate();
@@ -261,16 +256,11 @@ impl<T: Real> Context<'_, T> {
     /// The input drives of the tile, and room for everything else.
     fn prepare(&self, first: usize, samples: usize, tile: &mut Tile<T>) {
         let net = self.net;
-        let (n, stride) = (net.sizes[1], net.layout.padded(0));
-        tile.inputs.reset(net.sizes[0]);
-        tile.drive.clear();
+        let stride = net.layout.padded(0);
         tile.drive.resize(samples * stride, T::ZERO);
         for (i, drive) in tile.drive.chunks_exact_mut(stride).enumerate() {
-            tile.inputs.push(self.lab.level(), self.batch.x.row(first + i));
-            drive[..n].copy_from_slice(net.bias(self.params, 0));
+            self.inputs.drive(self.lab, first + i, net.bias(self.params, 0), drive);
         }
-        let m = Dense { data: net.weights(self.params, 0), stride: n };
-        accumulate(self.lab.level(), &tile.inputs, 0, samples, m, n, &mut tile.drive, stride, &mut tile.panel);
         tile.errors.resize(samples, 0.0);
         tile.lists.resize_with(net.layers(), || [SparseRows::new(0), SparseRows::new(0)]);
         if self.accelerated() {

@@ -1,0 +1,117 @@
+//! The inputs of a batch, in blocks of input units: their non-zeros, and what each block drives the first layer with.
+//!
+//! The couplings of the inputs are most of a network's parameters. Each block of their rows is read (drive) and written
+//! (update) by one thread, mostly the same, so that they stay in that core's cache from one batch to the next. Blocks do
+//! not depend on the number of threads, and a drive is summed over them in order: the same bits for any number.
+
+use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
+use pnncore_kernels::{AVec, Real, add_scaled, avec};
+use rayon::prelude::*;
+
+use super::Hopfield;
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::params::Params;
+
+/// The most input units per block. Fewer would cost more sums of drives, more would occupy fewer threads.
+const BLOCK: usize = 256;
+
+/// Memory for the inputs of a batch.
+#[derive(Debug)]
+pub(super) struct Inputs<T> {
+    blocks: Vec<Block<T>>,
+    /// Elements per row of a block's drive.
+    stride: usize,
+}
+
+#[derive(Debug)]
+struct Block<T> {
+    /// The non-zeros, one row per sample, and transposed, one row per input.
+    lists: SparseRows<T>,
+    turned: SparseRows<T>,
+    drive: AVec<T>,
+    panel: Panel<T>,
+}
+
+impl<T: Real> Default for Inputs<T> {
+    fn default() -> Self {
+        Self { blocks: Vec::new(), stride: 0 }
+    }
+}
+
+impl<T: Real> Default for Block<T> {
+    fn default() -> Self {
+        Self { lists: SparseRows::new(0), turned: SparseRows::new(0), drive: avec![], panel: Panel::default() }
+    }
+}
+
+/// Input units per block: as even as can be.
+fn height(inputs: usize) -> usize {
+    inputs.div_ceil(inputs.div_ceil(BLOCK))
+}
+
+impl<T: Real> Inputs<T> {
+    /// Lists the inputs of a batch and sums what they drive the first layer with.
+    pub(super) fn take(&mut self, net: &Hopfield, lab: &Lab, params: &Params<'_, T>, batch: &Batch<'_, T>) {
+        let (n, samples) = (net.sizes[1], batch.len());
+        let stride = net.layout.padded(0);
+        self.stride = stride;
+        self.for_each(lab, batch, n, |span, block| {
+            block.drive.clear();
+            block.drive.resize(samples * stride, T::ZERO);
+            let m = Dense { data: &net.weights(params, 0)[span.start * n..], stride: n };
+            accumulate(lab.level(), &block.lists, 0, samples, m, n, &mut block.drive, stride, &mut block.panel);
+        });
+    }
+
+    /// Hands out the transposed lists of a batch: blocks of so many inputs, in exchange for memory. They are made anew
+    /// unless `taken` says that [`take`](Self::take) has seen this batch last.
+    pub(super) fn turned(
+        &mut self,
+        lab: &Lab,
+        batch: &Batch<'_, T>,
+        taken: bool,
+        memory: &mut Vec<SparseRows<T>>,
+    ) -> usize {
+        if !taken {
+            self.for_each(lab, batch, 1, |_, _| {});
+        }
+        memory.resize_with(self.blocks.len(), || SparseRows::new(0));
+        self.blocks.iter_mut().zip(memory).for_each(|(block, memory)| std::mem::swap(&mut block.turned, memory));
+        height(batch.x.width())
+    }
+
+    /// Lists the non-zeros of every block, then does `work` with them, worth `cost` multiply-adds per input.
+    fn for_each(
+        &mut self,
+        lab: &Lab,
+        batch: &Batch<'_, T>,
+        cost: usize,
+        work: impl Fn(std::ops::Range<usize>, &mut Block<T>) + Send + Sync,
+    ) {
+        let (inputs, samples) = (batch.x.width(), batch.len());
+        let height = height(inputs);
+        self.blocks.resize_with(inputs.div_ceil(height), Block::default);
+        // All blocks or none at a time, as they come.
+        let chunk = if lab.parts(samples * inputs * cost, self.blocks.len()) == 1 { self.blocks.len() } else { 1 };
+        lab.for_each(self.blocks.par_chunks_mut(chunk.max(1)).enumerate(), |(c, blocks)| {
+            for (b, block) in blocks.iter_mut().enumerate() {
+                let first = (c * chunk + b) * height;
+                let span = first..(first + height).min(inputs);
+                block.lists.reset(span.len());
+                (0..samples).for_each(|i| block.lists.push(lab.level(), &batch.x.row(i)[span.clone()]));
+                block.lists.transpose_into(0..span.len(), &mut block.turned);
+                work(span, block);
+            }
+        });
+    }
+
+    /// Writes the drive of sample `i`, `bias` included.
+    pub(super) fn drive(&self, lab: &Lab, i: usize, bias: &[T], drive: &mut [T]) {
+        drive[..bias.len()].copy_from_slice(bias);
+        drive[bias.len()..].fill(T::ZERO);
+        for block in &self.blocks {
+            add_scaled(lab.level(), &block.drive[i * self.stride..][..self.stride], T::ONE, drive);
+        }
+    }
+}
