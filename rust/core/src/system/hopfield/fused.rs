@@ -6,10 +6,13 @@ use pnncore_kernels::unit::Unit;
 use pnncore_kernels::{Real, avec};
 
 use super::settle::{Context, Tile};
-use crate::trial::{Boundary, Outcome, Status};
+use crate::trial::{Boundary, Outcome, Status, Stop};
 
 /// Sweeps of a free phase over all units: outputs go far at first.
 const WHOLE_SWEEPS: u32 = 3;
+
+/// Sweeps that shrink the changes by more than this are few: looking for the units that can move takes as long as three.
+const SLOW: f64 = 0.25;
 
 /// How far outputs may go, in units of their last change and of the largest change that a nudge makes to them directly,
 /// before the units that can move are looked for again. Farther means fewer searches but more units.
@@ -24,11 +27,13 @@ pub(super) struct Narrow<T> {
     radius: T,
     /// Whether the units hold the states of the row under way.
     holding: bool,
+    /// Whether the sample settles so slowly that it is worth while.
+    worth: bool,
 }
 
 impl<T: Real> Default for Narrow<T> {
     fn default() -> Self {
-        Self { units: Narrowed::default(), centre: [T::ZERO; MAX_OUTPUTS], radius: -T::ONE, holding: false }
+        Self { units: Narrowed::default(), centre: [T::ZERO; MAX_OUTPUTS], radius: -T::ONE, holding: false, worth: false }
     }
 }
 
@@ -36,6 +41,7 @@ impl<T: Real> Narrow<T> {
     /// Forgets the sample.
     pub(super) fn reset(&mut self) {
         self.radius = -T::ONE;
+        self.worth = false;
     }
 
     /// Whether the units that can move at these outputs are known. False for NaN.
@@ -68,7 +74,11 @@ impl<T: Real> Context<'_, T> {
         let outputs = &mut outputs[..sums.len()];
         let mut moved = T::ZERO;
         loop {
-            if U::BOXED && (boundary != Boundary::Free || outcome.sweeps >= WHOLE_SWEEPS) {
+            if boundary == Boundary::Free {
+                let fixed = matches!(self.plan.settling.stop, Stop::Sweeps(..));
+                tile.narrow.worth |= outcome.sweeps >= WHOLE_SWEEPS && (fixed || outcome.ratio > SLOW);
+            }
+            if U::BOXED && tile.narrow.worth {
                 let known = tile.narrow.covers(outputs);
                 if !known {
                     tile.narrow.release(hidden);
