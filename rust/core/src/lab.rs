@@ -4,12 +4,22 @@ use pnncore_kernels::Level;
 use pnncore_kernels::philox::{Philox, Purpose};
 use rayon::prelude::*;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
 /// Work (in multiply-adds) below which a region is not worth a second thread: about 20 microseconds of one core.
 const SEQUENTIAL_BELOW: usize = 1 << 20;
+
+/// How long a region may keep its caller waiting, beyond twice the caller's own work in it, before the machine counts as
+/// crowded: another process has taken the core of a thread that holds a part.
+const PATIENCE: Duration = Duration::from_micros(200);
+
+/// How long regions are not shared on a crowded machine. Each new try may cost a time slice of the other process, some
+/// milliseconds.
+const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// The place where experiments run.
 ///
@@ -19,7 +29,22 @@ pub struct Lab {
     level: Level,
     seed: u64,
     threads: usize,
-    pool: Option<Arc<rayon::ThreadPool>>,
+    pool: Option<Arc<Pool>>,
+}
+
+/// The threads of a process.
+#[derive(Debug)]
+struct Pool {
+    threads: rayon::ThreadPool,
+    born: Instant,
+    /// Until when regions are not shared, in microseconds after `born`.
+    crowded: AtomicU64,
+}
+
+impl Pool {
+    fn micros(&self, time: Instant) -> u64 {
+        time.duration_since(self.born).as_micros() as u64
+    }
 }
 
 impl Lab {
@@ -33,7 +58,8 @@ impl Lab {
             Some(n) => n,
             None => default_threads()?,
         };
-        Ok(Self { level: Level::get(), seed, threads, pool: if threads > 1 { Some(pool(threads)?) } else { None } })
+        let pool = if threads > 1 { Some(pool(threads)?) } else { None };
+        Ok(Self { level: Level::get(), seed, threads, pool })
     }
 
     /// The instruction set of the kernels.
@@ -60,18 +86,31 @@ impl Lab {
     /// Runs `work` on the pool, so that the regions inside cost no hand-over.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
-            Some(pool) => pool.install(work),
+            Some(pool) => pool.threads.install(work),
             None => work(),
         }
     }
 
-    /// Calls `work` for every item, in parallel where there is more than one item and thread.
+    /// Calls `work` for every item, in parallel where there is more than one item and thread, unless other processes
+    /// have just been seen to hold one of the threads up: a caller that gets on alone is faster than one that waits.
     pub fn for_each<I: Send>(&self, items: impl IndexedParallelIterator<Item = I>, work: impl Fn(I) + Sync + Send) {
-        if self.threads == 1 || items.len() < 2 {
+        let start = Instant::now();
+        let shared = |pool: &&Arc<Pool>| items.len() > 1 && pool.micros(start) >= pool.crowded.load(Ordering::Relaxed);
+        let Some(pool) = self.pool.as_ref().filter(shared) else {
             // A sequential run must not wake another pool: fold in place instead.
-            sequential(items, work);
-        } else {
-            items.with_max_len(1).for_each(work);
+            return sequential(items, work);
+        };
+        let caller = rayon::current_thread_index();
+        let own = AtomicU64::new(0);
+        items.with_max_len(1).for_each(|item| {
+            work(item);
+            if rayon::current_thread_index() == caller {
+                own.store(start.elapsed().as_micros() as u64, Ordering::Relaxed);
+            }
+        });
+        let own = Duration::from_micros(own.into_inner());
+        if start.elapsed() > 3 * own + PATIENCE {
+            pool.crowded.store(pool.micros(Instant::now() + BACK_OFF), Ordering::Relaxed);
         }
     }
 }
@@ -102,8 +141,8 @@ fn default_threads() -> Result<usize> {
 
 /// The pool of this process with this many threads. Keyed by process id: threads do not survive a fork, so a forked
 /// child builds its own and the parent's is leaked there.
-fn pool(threads: usize) -> Result<Arc<rayon::ThreadPool>> {
-    type Pools = HashMap<(u32, usize), Arc<rayon::ThreadPool>>;
+fn pool(threads: usize) -> Result<Arc<Pool>> {
+    type Pools = HashMap<(u32, usize), Arc<Pool>>;
     static POOLS: Mutex<Option<Pools>> = Mutex::new(None);
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let key = (std::process::id(), threads);
@@ -116,5 +155,6 @@ fn pool(threads: usize) -> Result<Arc<rayon::ThreadPool>> {
         .thread_name(|i| format!("pnncore-{i}"))
         .build()
         .map_err(|e| Error::Config(format!("cannot start {threads} threads: {e}")))?;
-    Ok(pools.entry(key).or_insert(Arc::new(pool)).clone())
+    let pool = Arc::new(Pool { threads: pool, born: Instant::now(), crowded: AtomicU64::new(0) });
+    Ok(pools.entry(key).or_insert(pool).clone())
 }

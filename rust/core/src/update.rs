@@ -151,7 +151,8 @@ fn add_blocks<T: Real>(
     if parts.len() < blocks.len() {
         parts.resize_with(blocks.len(), Part::default);
     }
-    let pieces = target.par_chunks_mut(chunk * height * cols).zip(blocks.par_chunks_mut(chunk)).zip(parts.par_iter_mut());
+    let pieces =
+        target.par_chunks_mut(chunk * height * cols).zip(blocks.par_chunks_mut(chunk)).zip(parts.par_iter_mut());
     lab.for_each(pieces, |((target, blocks), part)| {
         for (rows, block) in target.chunks_mut(height * cols).zip(blocks) {
             block.scale(scale);

@@ -33,7 +33,13 @@ pub(super) struct Narrow<T> {
 
 impl<T: Real> Default for Narrow<T> {
     fn default() -> Self {
-        Self { units: Narrowed::default(), centre: [T::ZERO; MAX_OUTPUTS], radius: -T::ONE, holding: false, worth: false }
+        Self {
+            units: Narrowed::default(),
+            centre: [T::ZERO; MAX_OUTPUTS],
+            radius: -T::ONE,
+            holding: false,
+            worth: false,
+        }
     }
 }
 
@@ -82,7 +88,8 @@ impl<T: Real> Context<'_, T> {
                 let known = tile.narrow.covers(outputs);
                 if !known {
                     tile.narrow.release(hidden);
-                    let pull = if wanted { self.plan.loss.error(outputs, &tile.target, &mut tile.scratch) } else { 0.0 };
+                    let pull =
+                        if wanted { self.plan.loss.error(outputs, &tile.target, &mut tile.scratch) } else { 0.0 };
                     let pull = self.plan.strength(boundary).unwrap_or(0.0) * pull;
                     tile.narrow.radius = T::from_f64(PLAY * (moved.to_f64() + pull));
                     tile.narrow.centre[..outputs.len()].copy_from_slice(outputs);

@@ -273,7 +273,13 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// The output error of a sample.
-    pub(super) fn output_error(&self, sample: usize, outputs: &[T], target: &mut [T], scratch: &mut [T]) -> Option<f64> {
+    pub(super) fn output_error(
+        &self,
+        sample: usize,
+        outputs: &[T],
+        target: &mut [T],
+        scratch: &mut [T],
+    ) -> Option<f64> {
         self.batch.y.write(sample, target).then(|| self.plan.loss.error(outputs, target, scratch))
     }
 
@@ -339,7 +345,14 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// Whether row `r` is done, and how.
-    pub(super) fn verdict(&self, first: usize, r: usize, outcome: &Outcome, outputs: &[T], tile: &mut Tile<T>) -> Option<Status> {
+    pub(super) fn verdict(
+        &self,
+        first: usize,
+        r: usize,
+        outcome: &Outcome,
+        outputs: &[T],
+        tile: &mut Tile<T>,
+    ) -> Option<Status> {
         let (i, boundary) = (r / self.phases, self.plan.boundary(r % self.phases));
         self.plan.verdict::<T>(boundary, outcome, || match boundary {
             // The output error that matters is the one at the free state, of which this is the best guess.

@@ -1,9 +1,9 @@
 //! Settling networks of any number of layers: the rows of a tile sweep together.
 
 use num_complex::Complex;
+use pnncore_kernels::Real;
 use pnncore_kernels::sparse::{Dense, accumulate};
 use pnncore_kernels::unit::{self, Unit};
-use pnncore_kernels::Real;
 
 use super::Activation;
 use super::settle::{Context, Tile};
