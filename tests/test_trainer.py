@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pnncore as pnn
 import pytest
-from helpers import copy_of, make_batch, make_net, one_hot, steps_of
+from helpers import TIGHT, copy_of, make_batch, make_net, one_hot, steps_of
 from pnncore import methods, optim
 from pnncore.methods import EquilibriumPropagation, ImplicitDifferentiation
 
@@ -414,7 +414,9 @@ def reference_adam(params, gradient, memory, step, *, rate, betas, epsilon, weig
 )
 @pytest.mark.parametrize("layers", [(6, 8, 3), (6, 8, 7, 3)], ids=str)
 @pytest.mark.parametrize(
-    "method", [EquilibriumPropagation(variant="one-sided", sign="random"), ImplicitDifferentiation()]
+    "method",
+    # Settled tightly: where the automatic rule stops hangs on rounding errors.
+    [EquilibriumPropagation(variant="one-sided", sign="random", settling=TIGHT), ImplicitDifferentiation()],
 )
 def test_optimizers_against_numpy(optimizer, reference, settings, layers, method):
     # 23 samples in batches of 5: the last batch of an epoch has 3, and is a mean over 3.

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pnncore._convert import Seed, as_seed
+from pnncore._convert import FloatArray, Seed, as_seed
 from pnncore.errors import PnnError
-from pnncore.systems import System
+from pnncore.systems import EnergySystem, System
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ def check_system(system: System, *, seed: Seed = 0, raises: bool = True) -> list
     Energies against their gradients by states and by parameters, the symmetry of the Hessian, the independence of rows,
     whether settling finds a state without forces, whether nudging moves outputs towards targets, and whether
     equilibrium propagation is the gradient of the loss; at the present parameters, on a few random samples, in float64.
+    A system that says it is `holomorphic` is also compared with its derivatives along the imaginary axis.
 
     Parameters
     ----------
@@ -53,6 +54,41 @@ def check_system(system: System, *, seed: Seed = 0, raises: bool = True) -> list
     """
     arrays = [np.asarray(array, dtype=np.float64) for array in system.arrays()]
     findings = [Finding(*found) for found in system.core.check(arrays, as_seed(seed))]
+    if isinstance(system, EnergySystem) and system.holomorphic:
+        findings += _check_holomorphy(system, as_seed(seed))
     if raises and not all(finding.passed for finding in findings):
         raise SystemCheckError(f"{system!r}:\n" + "\n".join(str(finding) for finding in findings))
+    return findings
+
+
+def _check_holomorphy(system: EnergySystem, seed: int) -> list[Finding]:
+    """Compare both gradients at s + ihv with their Taylor series, whose terms are derivatives at real states."""
+    rng = np.random.default_rng(seed)
+    rows, h = 4, 1e-3
+    params = {name: np.asarray(value, dtype=np.float64) for name, value in system.params.items()}
+    x = rng.uniform(0, 1, (rows, system.n_in))
+    s, v = rng.uniform(-0.5, 0.5, (2, rows, system.n_states))
+    weights = rng.uniform(-1, 1, rows)
+
+    def gradients(states: FloatArray, along: FloatArray) -> dict[str, FloatArray]:
+        found = {"state_gradient": np.asarray(system.state_gradient(params, x, states))}
+        for name, value in system.param_gradient(params, x, states, along).items():
+            found[f"param_gradient for {name}"] = np.asarray(value)
+        return found
+
+    try:
+        there = gradients(s + 1j * h * v, weights.astype(np.complex128))
+    except (TypeError, ValueError) as error:
+        return [Finding("gradients take complex states", False, f"{type(error).__name__}: {error}")]
+    here, up, down = gradients(s, weights), gradients(s + h * v, weights), gradients(s - h * v, weights)
+    findings = []
+    for what, got in there.items():
+        # f(s + ihv) = f - h^2/2 f'' + i h f' + O(h^3), and f' and f'' by central differences, which err as much.
+        expected = here[what] - 0.5 * (up[what] - 2 * here[what] + down[what]) + 0.5j * (up[what] - down[what])
+        error = float(np.abs(got - expected).max() / (1 + np.abs(expected).max()))
+        passed = error < 1e-6
+        message = f"largest error {error:.1e}"
+        if not passed:
+            message += "; is there an abs, a comparison, a conjugate, or a cast to real numbers in it?"
+        findings.append(Finding(f"{what} is analytic", passed, message))
     return findings

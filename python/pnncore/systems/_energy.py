@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,13 @@ class EnergySystem(System, ABC):
     dtype
         ``"float64"``, or ``"float32"``.
 
+    Attributes
+    ----------
+    holomorphic
+        Set it to True in a subclass whose energy is an analytic function of the states and whose `state_gradient` and
+        `param_gradient` take complex `s` and `weights`, as NumPy expressions without ``abs``, comparisons or conjugates
+        do. Holomorphic equilibrium propagation then works, too. Not with `bounds`.
+
     Examples
     --------
     A linear spring network: one output pulled by two springs.
@@ -53,6 +60,8 @@ class EnergySystem(System, ABC):
     >>> float(springs.predict([[0.0, 1.0]])[0, 0].round(6))
     0.75
     """
+
+    holomorphic: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -76,6 +85,8 @@ class EnergySystem(System, ABC):
             if not lower < upper:
                 raise ConfigError(f"bounds must be (lower, upper) with lower < upper, got {bounds}")
             bounds = (lower, upper)
+        if bounds is not None and self.holomorphic:
+            raise ConfigError("a system with bounds is not holomorphic: its steady state has kinks")
         self.bounds = bounds
         self.bounded_outputs = bool(bounded_outputs)
         resolved = as_dtype(dtype)
@@ -108,6 +119,15 @@ class EnergySystem(System, ABC):
     def _checked_state_gradient(self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray) -> FloatArray:
         return self._checked("state_gradient", self.state_gradient(params, x, s), s.shape, s.dtype)
 
+    def _complex(self, real: FloatArray, imaginary: FloatArray) -> FloatArray:
+        return np.asarray(real + 1j * imaginary)
+
+    def _checked_complex_gradient(
+        self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        found = self._checked("state_gradient", self.state_gradient(params, x, s), s.shape, s.dtype)
+        return np.ascontiguousarray(found.real), np.ascontiguousarray(found.imag)
+
     def _checked_param_gradient(
         self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray, weights: FloatArray
     ) -> list[FloatArray]:
@@ -115,7 +135,8 @@ class EnergySystem(System, ABC):
         if set(found) != set(self.names):
             raise ShapeError(f"param_gradient must return the parameters {self.names}, got {list(found)}")
         return [
-            self._checked(f"param_gradient[{name!r}]", found[name], self.shapes[name], s.dtype) for name in self.names
+            self._checked(f"param_gradient[{name!r}]", np.real(found[name]), self.shapes[name], np.dtype(s.real.dtype))
+            for name in self.names
         ]
 
     def _checked(self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:

@@ -2,17 +2,20 @@
 //!
 //! Projected gradient descent with Barzilai-Borwein steps, guarded by a non-monotone line search (Birgin, Martinez,
 //! Raydan, SIAM J. Optim. 10, 1196 (2000)). Every row has its own step length and stops by itself; energies and
-//! gradients are asked for all rows at once.
+//! gradients are asked for all rows at once. Phases with a complex nudge have no minimum to descend to: `chord` finds their
+//! steady state from the free one.
+
+mod chord;
 
 use pnncore_kernels::Real;
 
-use crate::Result;
 use crate::batch::Batch;
 use crate::differences::largest;
 use crate::loss::Loss;
 use crate::params::Params;
 use crate::system::Exact;
 use crate::trial::{Boundary, Outcome, Plan, Status, Trial};
+use crate::{Error, Result};
 
 /// Energies and their gradients over the rows of a trial.
 pub trait Landscape<T: Real> {
@@ -27,6 +30,16 @@ pub trait Landscape<T: Real> {
     /// # Errors
     /// What the physics may fail with.
     fn state_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()>;
+
+    /// Writes dE/ds of every row of a complex trial: real parts, then imaginary parts, as in the trial. Only asked of
+    /// systems that say that they are holomorphic.
+    ///
+    /// # Errors
+    /// [`Error::Capability`] unless it is overridden; what the physics may fail with.
+    fn complex_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
+        let _ = (trial, gradient);
+        Err(Error::Capability("this system has no gradients at complex states".into()))
+    }
 
     /// The walls of layer `l`.
     fn walls(&self, l: usize) -> Option<(T, T)>;
@@ -93,11 +106,11 @@ pub fn settle<T: Real>(
                 if batch.y.write(i, &mut target) {
                     *error = plan.loss.error(trial.outputs(free), &target, &mut spare);
                 }
-                let start = trial.row(free).to_vec();
+                let (start, stride) = (free * trial.stride(), trial.stride());
                 for p in group.clone() {
                     trial.outcomes[free + p].status = trial.outcomes[free].status;
+                    trial.states.copy_within(start..start + stride, start + p * stride);
                     let row = trial.row_mut(free + p);
-                    row.copy_from_slice(&start);
                     if let Boundary::Clamped(eta) = plan.boundary(p) {
                         for (o, &y) in row[outputs.clone()].iter_mut().zip(&target) {
                             *o += T::from_f64(eta) * (y - *o);
@@ -108,7 +121,11 @@ pub fn settle<T: Real>(
         }
         let rows: Vec<usize> =
             (0..trial.rows()).filter(|r| group.contains(&(r % phases)) && trial.outcomes[*r].status.usable()).collect();
-        Descent::new(landscape, batch, plan, trial, &errors)?.run(rows)?;
+        if trial.is_complex() && group.start == 1 {
+            chord::settle(landscape, batch, plan, trial, &errors, rows)?;
+        } else {
+            Descent::new(landscape, batch, plan, trial, &errors)?.run(rows)?;
+        }
     }
     Ok(())
 }

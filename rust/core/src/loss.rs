@@ -120,6 +120,22 @@ impl Loss {
         }
     }
 
+    /// [`gradient`](Self::gradient) at complex outputs: one complex number per output.
+    pub fn gradient_complex<T: Real>(self, output: (&[T], &[T]), target: &[T]) -> Vec<Complex<f64>> {
+        let outputs: Vec<_> =
+            output.0.iter().zip(output.1).map(|(re, im)| Complex::new(re.to_f64(), im.to_f64())).collect();
+        match self {
+            Self::SquaredError => outputs.iter().zip(target).map(|(o, y)| o - y.to_f64()).collect(),
+            Self::CrossEntropy => {
+                let top = outputs.iter().fold(f64::NEG_INFINITY, |m, o| m.max(o.re));
+                let weights: Vec<_> = outputs.iter().map(|o| (o - top).exp()).collect();
+                let total: Complex<f64> = weights.iter().sum();
+                let mass: f64 = target.iter().map(|y| y.to_f64()).sum();
+                weights.iter().zip(target).map(|(w, y)| mass * w / total - y.to_f64()).collect()
+            }
+        }
+    }
+
     /// [`nudge`](Self::nudge) for a complex beta: real and imaginary parts in separate slices.
     pub fn nudge_complex<T: Real>(
         self,

@@ -186,8 +186,7 @@ fn solve(
             factor[k][j] = (curvature[pair][pairs[j]] - inner) / factor[j][j];
         }
         let pivot = curvature[pair][pair] - factor[k][..k].iter().map(|x| x * x).sum::<f64>();
-        // NaN fails too.
-        if !(pivot > LEAST_CURVATURE * squares(pair)) {
+        if pivot.is_nan() || pivot <= LEAST_CURVATURE * squares(pair) {
             break;
         }
         factor[k][k] = pivot.sqrt();

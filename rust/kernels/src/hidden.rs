@@ -136,14 +136,14 @@ impl<V: Vector, const O: usize> Pass<V, O> {
             let w: [V; O] = std::array::from_fn(|o| V::load(weights.add(o * stride)));
             // Two sums: half the latency.
             let mut a = [V::load(drive), V::splat(Real::ZERO)];
-            for o in 0..O {
-                a[o % 2] = w[o].mul_add(self.outputs[o], a[o % 2]);
+            for (o, (w, &output)) in w.iter().zip(&self.outputs).enumerate() {
+                a[o % 2] = w.mul_add(output, a[o % 2]);
             }
             let s = U::apply(a[0].add(a[1]));
             self.change = self.change.max_magnitude(s.sub(V::load(states)));
             s.store(states);
-            for o in 0..O {
-                self.totals[o] = w[o].mul_add(s, self.totals[o]);
+            for (w, total) in w.iter().zip(&mut self.totals) {
+                *total = w.mul_add(s, *total);
             }
         }
     }

@@ -102,7 +102,7 @@ pub fn transpose<T: Copy>(
             }
             for c in 0..width {
                 let to = (c0 - span.start + c) * stride + r0;
-                let turned: [T; BLOCK] = std::array::from_fn(|r| block[r][c]);
+                let turned = block.map(|line| line[c]);
                 match target[to..to + height].first_chunk_mut() {
                     Some(whole) => *whole = turned,
                     None => target[to..to + height].copy_from_slice(&turned[..height]),

@@ -111,7 +111,7 @@ fn narrow_body<V: Vector>(
     into: &mut Narrowed<V::Scalar>,
 ) {
     let (n, rows) = (drive.len(), padded_outputs(outputs.len()));
-    assert!(n % SLACK == 0 && reach.len() == n && rows <= MAX_OUTPUTS && weights.len() >= rows * n);
+    assert!(n.is_multiple_of(SLACK) && reach.len() == n && rows <= MAX_OUTPUTS && weights.len() >= rows * n);
     // Room for all units and for the vector past the end that `select` may overwrite, on cache lines.
     let stride = n + SLACK;
     if into.stride != stride || into.weights.len() < rows * stride {
@@ -132,8 +132,8 @@ fn narrow_body<V: Vector>(
         for j in (0..n).step_by(V::LANES) {
             let own = V::load(drive.as_ptr().add(j));
             let mut sums = [own, zero];
-            for o in 0..rows {
-                sums[o % 2] = V::load(weights.as_ptr().add(o * n + j)).mul_add(out[o], sums[o % 2]);
+            for (o, &out) in out[..rows].iter().enumerate() {
+                sums[o % 2] = V::load(weights.as_ptr().add(o * n + j)).mul_add(out, sums[o % 2]);
             }
             let a = sums[0].add(sums[1]);
             let play = V::load(reach.as_ptr().add(j)).mul(V::splat(radius));
@@ -145,9 +145,9 @@ fn narrow_body<V: Vector>(
             keep.store(kept);
             let more = V::compress(kept, j as u32, into.units.as_mut_ptr().add(count), kept.add(SLACK));
             own.select(keep, into.drive.as_mut_ptr().add(count));
-            for o in 0..rows {
+            for (o, held) in held[..rows].iter_mut().enumerate() {
                 let w = V::load(weights.as_ptr().add(o * n + j));
-                held[o] = w.mul_add(high, held[o]);
+                *held = w.mul_add(high, *held);
                 w.select(keep, into.weights.as_mut_ptr().add(o * stride + count));
             }
             count += more;

@@ -30,6 +30,8 @@ pub(crate) struct UserSystem {
     bounds: Option<(f64, f64)>,
     /// Whether outputs are within the bounds, too.
     bounded_outputs: bool,
+    /// Whether its gradients take complex states.
+    holomorphic: bool,
     /// The last exception of the user's code.
     raised: Mutex<Option<PyErr>>,
 }
@@ -47,6 +49,7 @@ impl UserSystem {
             specs: shapes.into_iter().map(|(name, shape)| ParamSpec { name, shape }).collect(),
             bounds: object.getattr("bounds")?.extract()?,
             bounded_outputs: object.getattr("bounded_outputs")?.extract()?,
+            holomorphic: object.getattr("holomorphic")?.extract()?,
             // A weak reference, since the Python object holds this one.
             object: object.py().import("weakref")?.getattr("ref")?.call1((object,))?.unbind(),
             raised: Mutex::new(None),
@@ -102,14 +105,15 @@ impl UserSystem {
 
     fn pack<T: Float>(&self, trial: &Trial<T>, values: &[T]) -> Vec<T> {
         let mut packed = Vec::with_capacity(trial.rows() * self.states());
-        for row in values.chunks_exact(trial.stride()) {
+        // The last row of imaginary parts ends where the trial does.
+        for row in values.chunks(trial.stride()) {
             (0..self.layout.sizes().len()).for_each(|l| packed.extend_from_slice(&row[self.layout.layer(l)]));
         }
         packed
     }
 
     fn unpack<T: Float>(&self, packed: &[T], stride: usize, values: &mut [T]) {
-        for (row, packed) in values.chunks_exact_mut(stride).zip(packed.chunks_exact(self.states())) {
+        for (row, packed) in values.chunks_mut(stride).zip(packed.chunks_exact(self.states())) {
             let mut from = 0;
             for l in 0..self.layout.sizes().len() {
                 let layer = self.layout.layer(l);
@@ -158,9 +162,36 @@ impl<'py, T: Float> Call<'_, 'py, T> {
         Ok(())
     }
 
-    fn try_param_gradient(&self, trial: &Trial<T>, weights: Vec<T>) -> PyResult<Vec<Vec<T>>> {
-        let states = self.matrix(trial, &trial.states)?;
-        let weights = PyArray1::from_vec(self.object.py(), weights);
+    /// The states of a complex trial: real parts plus i times imaginary parts.
+    fn complex_matrix(&self, trial: &Trial<T>) -> PyResult<Bound<'py, PyAny>> {
+        let real = self.matrix(trial, &trial.states)?;
+        let half = trial.layout().stride();
+        let imaginary = self.matrix(trial, &trial.states[half.min(trial.states.len())..])?;
+        self.object.call_method1("_complex", (real, imaginary))
+    }
+
+    fn try_complex_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> PyResult<()> {
+        let states = self.complex_matrix(trial)?;
+        let found = self.object.call_method1("_checked_complex_gradient", (&self.params, &self.x, states))?;
+        let (real, imaginary): (Bound<'py, PyArrayDyn<T>>, Bound<'py, PyArrayDyn<T>>) = found.extract()?;
+        self.system.unpack(&real.to_vec()?, trial.stride(), gradient);
+        let half = trial.layout().stride().min(gradient.len());
+        self.system.unpack(&imaginary.to_vec()?, trial.stride(), &mut gradient[half..]);
+        Ok(())
+    }
+
+    /// The sum over rows of the real part of weight times dE/dtheta.
+    fn try_param_gradient(&self, trial: &Trial<T>, weights: Vec<Complex<f64>>) -> PyResult<Vec<Vec<T>>> {
+        let py = self.object.py();
+        let part = |part: fn(&Complex<f64>) -> f64| {
+            PyArray1::from_vec(py, weights.iter().map(|w| T::from_f64(part(w))).collect())
+        };
+        let (states, weights) = if trial.is_complex() {
+            let weights = self.object.call_method1("_complex", (part(|w| w.re), part(|w| w.im)))?;
+            (self.complex_matrix(trial)?, weights)
+        } else {
+            (self.matrix(trial, &trial.states)?, part(|w| w.re).into_any())
+        };
         let found = self.object.call_method1("_checked_param_gradient", (&self.params, &self.x, states, weights))?;
         let arrays: Vec<Bound<'py, PyArrayDyn<T>>> = found.extract()?;
         arrays.iter().map(|array| Ok(array.to_vec()?)).collect()
@@ -174,6 +205,10 @@ impl<T: Float> Landscape<T> for Call<'_, '_, T> {
 
     fn state_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
         self.try_matrix("_checked_state_gradient", trial, None, gradient).map_err(|e| self.system.fail(e))
+    }
+
+    fn complex_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
+        self.try_complex_gradient(trial, gradient).map_err(|e| self.system.fail(e))
     }
 
     fn walls(&self, l: usize) -> Option<(T, T)> {
@@ -210,6 +245,10 @@ impl<T: Float> System<T> for UserSystem {
     fn as_exact(&self) -> Option<&dyn Exact<T>> {
         Some(self)
     }
+
+    fn is_holomorphic(&self) -> bool {
+        self.holomorphic
+    }
 }
 
 impl<T: Float> Settling<T> for UserSystem {
@@ -240,7 +279,7 @@ impl<T: Float> Energetic<T> for UserSystem {
         let samples = batch.len() as f64;
         let row_weights = (0..trial.rows()).map(|r| {
             let usable = trial.usable(r / trial.phases());
-            T::from_f64(if usable { weights[r % trial.phases()].re / samples } else { 0.0 })
+            if usable { weights[r % trial.phases()] / samples } else { Complex::ZERO }
         });
         let row_weights = row_weights.collect();
         let sums = self.call(params, batch, trial.phases(), |call| {

@@ -10,7 +10,7 @@ use pnncore_kernels::Real;
 use super::{Method, Scratch};
 use crate::Result;
 use crate::batch::Batch;
-use crate::differences::largest;
+use crate::differences::{conjugate_gradients, largest};
 use crate::lab::Lab;
 use crate::params::Params;
 use crate::system::Exact;
@@ -127,47 +127,10 @@ impl<T: Real> Problem<'_, T> {
         Ok(lambda)
     }
 
-    /// Conjugate gradients on all rows at once, each with its own coefficients, to the rounding error.
+    /// To the rounding error.
     fn conjugate_gradients(&self, error: &[T]) -> Result<Vec<T>> {
-        let stride = self.trial.stride();
-        let rows = self.trial.rows();
-        let dot = |a: &[T], b: &[T]| -> f64 { a.iter().zip(b).map(|(a, b)| a.to_f64() * b.to_f64()).sum() };
-        let mut lambda = vec![T::ZERO; error.len()];
-        let mut residual = error.to_vec();
-        let mut direction = error.to_vec();
-        let mut product = vec![T::ZERO; error.len()];
-        let mut squares: Vec<f64> = residual.chunks_exact(stride).map(|r| dot(r, r)).collect();
-        let goal: Vec<f64> = squares.iter().map(|s| s * (4.0 * T::EPSILON.to_f64()).powi(2)).collect();
         let limit = 4 * self.trial.layout().sizes().iter().sum::<usize>().max(25);
-        for _ in 0..limit {
-            if squares.iter().zip(&goal).all(|(s, g)| s <= g) {
-                break;
-            }
-            self.product(&direction, &mut product)?;
-            for r in 0..rows {
-                if squares[r] <= goal[r] {
-                    continue;
-                }
-                let span = r * stride..(r + 1) * stride;
-                let curvature = dot(&direction[span.clone()], &product[span.clone()]);
-                if curvature <= 0.0 {
-                    // Not at a minimum, or at the end of precision: what has been found is the best there is.
-                    squares[r] = 0.0;
-                    continue;
-                }
-                let step = T::from_f64(squares[r] / curvature);
-                for k in span.clone() {
-                    lambda[k] += step * direction[k];
-                    residual[k] -= step * product[k];
-                }
-                let square = dot(&residual[span.clone()], &residual[span.clone()]);
-                let keep = T::from_f64(square / squares[r]);
-                for k in span {
-                    direction[k] = residual[k] + keep * direction[k];
-                }
-                squares[r] = square;
-            }
-        }
-        Ok(lambda)
+        let tolerance = 4.0 * T::EPSILON.to_f64();
+        conjugate_gradients(|v, product| self.product(v, product), error, self.trial.stride(), tolerance, limit)
     }
 }

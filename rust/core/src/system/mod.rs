@@ -170,7 +170,8 @@ pub trait Exact<T: Real>: Energetic<T> {
         v: &[T],
         product: &mut [T],
     ) -> Result<()> {
-        crate::differences::hessian_product(self, params, batch, trial, v, product)
+        let gradient = |trial: &Trial<T>, found: &mut [T]| self.state_gradient(params, batch, trial, found);
+        crate::differences::hessian_product(gradient, trial, v, product)
     }
 
     /// Writes a positive diagonal M per row such that s - M^-1 dE/ds is a step of relaxation that converges.

@@ -1,0 +1,97 @@
+//! Steady states under a complex nudge: dE/ds + beta dC/ds = 0, by the chord method.
+//!
+//! Each step solves H ds = -(dE/ds + beta dC/ds) with the real Hessian H of the free state, which is positive, for real
+//! and imaginary parts apart. What it leaves shrinks by about |beta| times the response of the outputs per step: it
+//! converges where the steady state is an analytic function of beta, that is where holomorphic equilibrium propagation
+//! holds (Laborieux and Zenke, NeurIPS 2022).
+
+use num_complex::Complex;
+use pnncore_kernels::Real;
+
+use super::Landscape;
+use crate::Result;
+use crate::batch::Batch;
+use crate::differences::{conjugate_gradients, hessian_product};
+use crate::trial::{Boundary, Outcome, Plan, Status, Trial};
+
+/// The part of a step's right-hand side that may be left: the next step takes it up.
+const LINEAR_TOLERANCE: f64 = 1e-3;
+
+/// Settles `rows` of a complex trial, which hold their free states.
+pub(super) fn settle<T: Real>(
+    landscape: &dyn Landscape<T>,
+    batch: &Batch<'_, T>,
+    plan: &Plan,
+    trial: &mut Trial<T>,
+    errors: &[f64],
+    mut rows: Vec<usize>,
+) -> Result<()> {
+    let (phases, half, stride) = (trial.phases(), trial.layout().stride(), trial.stride());
+    let free = real_parts(trial);
+    let multiply = |v: &[T], product: &mut [T]| {
+        hessian_product(|trial, found| landscape.state_gradient(trial, found), &free, v, product)
+    };
+    let limit = 2 * trial.layout().sizes().iter().sum::<usize>();
+    let mut force = vec![T::ZERO; trial.states.len()];
+    for &r in &rows {
+        trial.outcomes[r] = Outcome::default();
+    }
+    while !rows.is_empty() {
+        landscape.complex_gradient(trial, &mut force)?;
+        for &r in &rows {
+            add_pull(batch, plan, trial, r, &mut force);
+        }
+        let mut steps = [vec![T::ZERO; trial.rows() * half], vec![T::ZERO; trial.rows() * half]];
+        for (part, step) in steps.iter_mut().enumerate() {
+            for &r in &rows {
+                step[r * half..(r + 1) * half].copy_from_slice(&force[r * stride + part * half..][..half]);
+            }
+            *step = conjugate_gradients(multiply, step, half, LINEAR_TOLERANCE, limit)?;
+        }
+        rows.retain(|&r| {
+            let mut change = T::ZERO;
+            let states = &mut trial.states[r * stride..(r + 1) * stride];
+            for (part, step) in steps.iter().enumerate() {
+                for (s, &d) in states[part * half..].iter_mut().zip(&step[r * half..(r + 1) * half]) {
+                    *s -= d;
+                    change = change.max_magnitude(d);
+                }
+            }
+            let outcome = &mut trial.outcomes[r];
+            outcome.sweep(change.to_f64());
+            let status = plan.verdict::<T>(plan.boundary(r % phases), outcome, || Some(errors[r / phases]));
+            let Some(status) = status else { return true };
+            outcome.status = status;
+            if status == Status::Diverged {
+                states.fill(T::ZERO);
+            }
+            false
+        });
+    }
+    Ok(())
+}
+
+/// The free state of every sample in all of its rows, as a real trial.
+fn real_parts<T: Real>(trial: &Trial<T>) -> Trial<T> {
+    let mut real = Trial::new(trial.layout().clone());
+    real.reset(trial.samples(), trial.phases(), false);
+    for r in 0..trial.rows() {
+        real.row_mut(r).copy_from_slice(trial.row(r - r % trial.phases()));
+    }
+    real
+}
+
+/// Adds beta dC/ds of row `r` to its force.
+fn add_pull<T: Real>(batch: &Batch<'_, T>, plan: &Plan, trial: &Trial<T>, r: usize, force: &mut [T]) {
+    let Boundary::Nudged(beta) = plan.boundary(r % trial.phases()) else { return };
+    let outputs = trial.layout().outputs();
+    let mut target = vec![T::ZERO; outputs.len()];
+    batch.y.write(r / trial.phases(), &mut target);
+    let output = (trial.outputs(r), &trial.imaginary_row(r)[outputs.clone()]);
+    let at = r * trial.stride() + outputs.start;
+    for (k, pull) in plan.loss.gradient_complex(output, &target).into_iter().enumerate() {
+        let pull: Complex<f64> = beta * pull;
+        force[at + k] += T::from_f64(pull.re);
+        force[at + trial.layout().stride() + k] += T::from_f64(pull.im);
+    }
+}
