@@ -78,8 +78,8 @@ def _check_holomorphy(system: EnergySystem, seed: int) -> list[Finding]:
 
     try:
         there = gradients(s + 1j * h * v, weights.astype(np.complex128))
-    except (TypeError, ValueError) as error:
-        return [Finding("gradients take complex states", False, f"{type(error).__name__}: {error}")]
+    except (TypeError, ValueError) as refusal:
+        return [Finding("gradients take complex states", False, f"{type(refusal).__name__}: {refusal}")]
     here, up, down = gradients(s, weights), gradients(s + h * v, weights), gradients(s - h * v, weights)
     findings = []
     for what, got in there.items():
