@@ -23,17 +23,20 @@ class Status(enum.IntEnum):
     """A state became NaN or infinite; the row is blank."""
     UNBOUNDED = 3
     """The nudged energy has no minimum; the row is blank."""
+    ESCAPED = 4
+    """A nudge carried the sample to another minimum, so it taught nothing. Only training can tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settling:
     """When a phase ends, and in which order units move.
 
-    By default each sample stops by itself, when its states are as near to steady as 0.2 % of the displacement that the
+    By default each sample stops by itself, when its states are as near to steady as 0.4 % of the displacement that the
     phase is to measure: |beta| times the output error of the sample. (A fixed tolerance is wrong for small errors: at
     tolerance 1e-3 and beta 0.2, a sample with an output error of .01 gets a gradient 27 % off.) The distance is
-    estimated from the last two sweeps: if they moved units by c' and then by c = q c', what is left is c q / (1 - q). A
-    free phase that is only where nudged phases start may be 50 times as far off. Inference stops at changes of 1e-4.
+    estimated from the last two sweeps: if they moved units by c' and then by c = q c', what is left is c q / (1 - q).
+    Networks with several hidden layers extrapolate their sweeps, unless their number is given. A
+    free phase that is only where nudged phases start may be 25 times as far off. Inference stops at changes of 1e-4.
 
     A nudged phase that moves more in each of five sweeps than in the one before is leaving the basin of the free state,
     and is stopped: its end would say nothing about a derivative. It counts as unconverged.
@@ -45,7 +48,7 @@ class Settling:
     tolerance
         A fixed tolerance instead: the largest change of a unit in a sweep.
     relative_tolerance
-        The fraction of the displacement, if not 0.002.
+        The fraction of the displacement, if not 0.004.
     max_sweeps
         The most sweeps of a phase that stops by tolerance: (free, any other), or one number for both.
     order

@@ -107,7 +107,7 @@ class System:
         loss
             ``"squared-error"`` or ``"cross-entropy"``.
         settling
-            How to settle; by default each sample to a change of 1e-4 per sweep; nudged, to 0.2 % of its displacement.
+            How to settle; by default each sample to a change of 1e-4 per sweep; nudged, to 0.4 % of its displacement.
         threads
             Threads to use; the result does not depend on it.
 
