@@ -427,7 +427,8 @@ fn mark_escaped<T: Real>(trial: &mut Trial<T>, limit: f64) {
         if !trial.usable(i) {
             continue;
         }
-        let [free, plus, minus] = [0, 1, 2].map(|p| trial.outputs(i * trial.phases() + p));
+        let first = i * trial.phases();
+        let [free, plus, minus] = [0, 1, 2].map(|p| trial.outputs(first + p));
         let (mut odd, mut even, mut size) = (T::ZERO, T::ZERO, T::ONE);
         for ((&free, &plus), &minus) in free.iter().zip(plus).zip(minus) {
             odd = odd.max_magnitude(plus - minus);
@@ -435,7 +436,7 @@ fn mark_escaped<T: Real>(trial: &mut Trial<T>, limit: f64) {
             size = size.max_magnitude(free);
         }
         if even.to_f64() > limit * odd.to_f64() + 64.0 * T::EPSILON.to_f64() * size.to_f64() {
-            (1..3).for_each(|p| trial.outcomes[i * trial.phases() + p].status = Status::Escaped);
+            trial.outcomes[first + 1..first + 3].iter_mut().for_each(|outcome| outcome.status = Status::Escaped);
         }
     }
 }
