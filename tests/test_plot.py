@@ -16,6 +16,7 @@ HISTORY: dict[str, Any] = {
     "unconverged": 0,
     "diverged": 0,
     "unbounded": 0,
+    "escaped": 0,
     "seconds": 0.1,
 }
 

@@ -158,3 +158,34 @@ fn pool(threads: usize) -> Result<Arc<Pool>> {
     let pool = Arc::new(Pool { threads: pool, born: Instant::now(), crowded: AtomicU64::new(0) });
     Ok(pools.entry(key).or_insert(pool).clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that is held up makes the caller do the next regions alone, each item once.
+    #[test]
+    fn a_crowded_machine_is_not_waited_for() {
+        let lab = Lab::new(Some(2), 0).expect("two threads");
+        lab.enter(|| {
+            let caller = rayon::current_thread_index();
+            let shared = |pause: Duration| {
+                let elsewhere = AtomicU64::new(0);
+                let mut done = [0u32; 8];
+                lab.for_each(done.par_iter_mut(), |done| {
+                    *done += 1;
+                    let here = rayon::current_thread_index() == caller;
+                    std::thread::sleep(if here { Duration::from_micros(100) } else { pause });
+                    elsewhere.fetch_add(u64::from(!here), Ordering::Relaxed);
+                });
+                assert_eq!(done, [1; 8]);
+                elsewhere.into_inner()
+            };
+            // The other thread may take a while to wake up.
+            while shared(Duration::from_millis(20)) == 0 {}
+            assert_eq!(shared(Duration::ZERO), 0);
+            std::thread::sleep(BACK_OFF);
+            while shared(Duration::ZERO) == 0 {}
+        });
+    }
+}

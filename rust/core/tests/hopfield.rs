@@ -357,3 +357,30 @@ fn table_of_methods_is_true() {
     let error = methods[2].protocol(&net as &dyn System<f32>).unwrap_err().to_string();
     assert!(error.contains("CoupledLearning") && error.contains("smooth"), "{error}");
 }
+
+/// Extrapolated sweeps end where plain ones do, sooner: counted on a deep network with slow modes.
+#[test]
+fn secants_save_sweeps() {
+    let sizes = [20, 40, 40, 5];
+    let (net, params) = network::<f64>(&sizes, Activation::Tanh, 1.0, 3);
+    let (x, y) = (noise(8 * 20, 0), noise(8 * 5, 1));
+    let tolerance = 1e-9;
+    let stopping = Settling { stop: Stop::Absolute(tolerance), max_sweeps: (5000, 5000), ..Settling::default() };
+    let fast = settle(&net, &params, &x, &y, Some(0.3), stopping, 1);
+    assert!(fast.outcomes.iter().all(|o| o.status == Status::Converged));
+    let sweeps = |phase: usize| fast.outcomes.iter().skip(phase).step_by(2).map(|o| o.sweeps).max().unwrap();
+    let plain = |free: u32, nudged: u32| {
+        let fixed = Settling { stop: Stop::Sweeps(free, nudged), ..Settling::default() };
+        settle(&net, &params, &x, &y, Some(0.3), fixed, 1)
+    };
+    let resting = |trial: &Trial<f64>, phase: usize| {
+        trial.outcomes.iter().skip(phase).step_by(2).all(|o| o.change <= tolerance)
+    };
+    let (free, nudged) = (2 * sweeps(0), 2 * sweeps(1));
+    assert!(!resting(&plain(free, 1), 0), "plain sweeps settle within {free}, too");
+    assert!(!resting(&plain(1000, nudged), 1), "plain sweeps settle within {nudged} when nudged, too");
+    let slow = plain(3000, 3000);
+    for (a, b) in fast.states.iter().zip(slow.states.iter()) {
+        assert!((a - b).abs() < 1e-7, "{a} {b}");
+    }
+}
