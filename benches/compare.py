@@ -57,8 +57,8 @@ def work(layers: list[int], batch: int, steps: list[int], settling: str, samples
 
 def gradient_errors(layers: list[int], batch: int, steps: list[int]) -> dict[str, float]:
     """How far the gradients of one batch are from those of settling to the end, as the norm of the difference over
-    that of the gradient (mean over batches): ours, and the NumPy peer's at its steps and stopping at 1e-3. The network has
-    seen 20,000 samples, without biases, which the peer cannot be given."""
+    that of the gradient (mean over batches): ours, and the NumPy peer's at its steps and stopping at 1e-3. The network
+    has seen 20,000 samples, without biases, which the peer cannot be given."""
     import pnncore as pnn
 
     x, labels, _ = peers.load(layers[0])

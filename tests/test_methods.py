@@ -445,39 +445,3 @@ def test_audit():
         assert type(method).__name__ in text
         assert all(name in text for name in net.params)
     assert pnn.audit(net, ImplicitDifferentiation(), x, y).relative_error == 0
-
-
-def bistable():
-    """One hidden unit that stays at 0, or goes to 1 when its output is pulled up."""
-    net = pnn.systems.Hopfield([1, 1, 1], dtype="float64", seed=0)
-    for name, value in {"W1": 0.0, "b1": -0.01, "W2": 1.2, "b2": 0.0}.items():
-        net.params[name][...] = value
-    return net, np.array([[0.5]]), np.array([[1.0]])
-
-
-def test_a_sample_that_a_nudge_carries_to_another_minimum_teaches_nothing():
-    net, x, y = bistable()
-    up, down = (net.settle(x, y, beta=beta).states[0][0, 0] for beta in (0.2, -0.2))
-    assert (up, down) == (1, 0)
-    gradient = EquilibriumPropagation(beta=0.2).gradient(net, x, y)
-    assert all((values == 0).all() for values in gradient.values())
-    before = {name: values.copy() for name, values in net.params.items()}
-    history = pnn.Trainer(net, EquilibriumPropagation(beta=0.2), pnn.optim.SGD(0.1), batch_size=1).fit(x, y, epochs=2)
-    np.testing.assert_array_equal(history["escaped"], [2, 2])
-    assert all((values == before[name]).all() for name, values in net.params.items())
-    # A smaller nudge does not carry it over, and a given number of sweeps is taken as it is.
-    for method in (
-        EquilibriumPropagation(beta=0.005),
-        EquilibriumPropagation(beta=0.2, settling=Settling(sweeps=50)),
-    ):
-        assert method.gradient(net, x, y)["b2"] != 0
-
-
-def test_linear_units_never_escape():
-    """Whatever beta is: the even part of their response is beta times the odd one."""
-    net = pnn.systems.Hopfield([3, 2], dtype="float64", seed=0)
-    x, y = make_batch(net, 4, seed=1, values=True)
-    for beta in (0.01, 0.5, 0.99):
-        gradient = EquilibriumPropagation(beta=beta).gradient(net, x, y)
-        exact = ImplicitDifferentiation().gradient(net, x, y)
-        assert cosine(gradient, exact) > 0.999

@@ -16,7 +16,6 @@ HISTORY: dict[str, Any] = {
     "unconverged": 0,
     "diverged": 0,
     "unbounded": 0,
-    "escaped": 0,
     "seconds": 0.1,
 }
 

@@ -19,7 +19,7 @@ class History:
     Quantities: ``epoch`` (1 is the first), ``loss`` and ``accuracy`` (mean over the epoch, at the free state, before
     each step; accuracy only for labels; the loss over samples that did not diverge), ``validation`` (`System.score`
     after the epoch; NaN without validation data), ``free_sweeps`` and ``other_sweeps`` (mean per sample; the second
-    sums over all phases but the free one), ``unconverged``, ``diverged``, ``unbounded`` and ``escaped`` (numbers of rows),
+    sums over all phases but the free one), ``unconverged``, ``diverged`` and ``unbounded`` (numbers of rows),
     ``seconds`` (wall time of the epoch's training; NaN for epochs read from a file).
     """
 
@@ -33,7 +33,6 @@ class History:
         "unconverged",
         "diverged",
         "unbounded",
-        "escaped",
         "seconds",
     )
 

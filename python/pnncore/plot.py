@@ -130,7 +130,7 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
     _label(sweeps, "settling", "sweeps per sample (mean)")
     sweeps.set_ylim(0, 1.15 * max(sweeps.get_ylim()[1], 1.0))
     sweeps.legend(frameon=False, loc="best")
-    troubles = {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded", "escaped")}
+    troubles = {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")}
     if any(troubles.values()):
         text = ", ".join(f"{number:,} {key}" for key, number in troubles.items() if number)
         sweeps.set_title(f"settling ({text})", loc="left", color=_INK, fontsize=12)

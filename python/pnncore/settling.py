@@ -23,8 +23,6 @@ class Status(enum.IntEnum):
     """A state became NaN or infinite; the row is blank."""
     UNBOUNDED = 3
     """The nudged energy has no minimum; the row is blank."""
-    ESCAPED = 4
-    """A nudge carried the sample to another minimum, so it taught nothing. Only training can tell."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -257,7 +257,6 @@ class Trainer:
             unconverged=self._sums["unconverged"],
             diverged=self._sums["diverged"],
             unbounded=self._sums["unbounded"],
-            escaped=self._sums["escaped"],
             seconds=seconds,
         )
         blank = int(self._sums["diverged"] + self._sums["unbounded"])

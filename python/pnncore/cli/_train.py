@@ -160,7 +160,7 @@ def _report(trainer: Trainer, seconds: float, interrupted: bool) -> dict[str, An
         "test_accuracy": last["validation"],
         "free_sweeps": last["free_sweeps"],
         "other_sweeps": last["other_sweeps"],
-        "troubles": {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded", "escaped")},
+        "troubles": {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")},
         "seconds": seconds,
         "system": trainer.system.to_config(),
         "method": trainer.method.to_config(),
@@ -198,10 +198,6 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
         )
     if troubles["unconverged"]:
         lines.append(f"  note       {troubles['unconverged']:,} settlings ended at the limit of sweeps, not settled")
-    if troubles["escaped"]:
-        lines.append(
-            f"  note       {troubles['escaped']:,} settlings went to another minimum when nudged, and taught nothing"
-        )
     lines += [f"  {name:10} {report[name]}" for name in ("save", "plot") if report[name] is not None]
     if report["interrupted"] and report["save"] is not None:
         lines.append(f"  go on with: pnncore train --resume {report['save']} --data {report['data']}")

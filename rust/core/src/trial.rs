@@ -71,10 +71,6 @@ pub const FREE_SLACK: f64 = 25.0;
 /// leaving the basin of the free state, and would end where its contrast with the others is no derivative of anything.
 pub const MAX_GROWING: u32 = 5;
 
-/// The largest [`Plan::largest_asymmetry`], beside beta. On 784-1024-1024-10 trained on MNIST with beta 0.2 the ratio is 0.21
-/// for nine samples in ten, and above 0.39 for one in a thousand.
-const LARGEST_ASYMMETRY: f64 = 0.3;
-
 /// The most sweeps of a nudged or clamped phase by default.
 pub const MAX_NUDGED: u32 = 200;
 
@@ -188,23 +184,6 @@ impl Plan {
         self.phases.iter().any(|phase| matches!(phase, Boundary::Nudged(beta) if beta.im != 0.0))
     }
 
-    /// How asymmetric the response to opposite nudges may be: the even part (order beta^2) over the odd one (order beta).
-    /// `None` where there are no such nudges, or where phases end after a given number of sweeps, as published protocols
-    /// do.
-    ///
-    /// Linear units have a ratio of beta for the squared error. One phase in another minimum makes it about one: with a
-    /// few such samples per ten thousand a deep network does not stay trained.
-    pub fn largest_asymmetry(&self) -> Option<f64> {
-        match self.phases[..] {
-            [Boundary::Nudged(up), Boundary::Nudged(down)]
-                if up.im == 0.0 && up == -down && !matches!(self.settling.stop, Stop::Sweeps(..)) =>
-            {
-                Some(LARGEST_ASYMMETRY + up.norm())
-            }
-            _ => None,
-        }
-    }
-
     /// The boundary of phase `p`; 0 is the free one.
     pub fn boundary(&self, p: usize) -> Boundary {
         if p == 0 { Boundary::Free } else { self.phases[p - 1] }
@@ -270,15 +249,11 @@ pub enum Status {
     Diverged = 2,
     /// The energy has no minimum under this boundary. The row is blank and contributes nothing.
     Unbounded = 3,
-    /// A nudge carried the row out of the basin of its free state: the contrast would be the derivative of nothing. The
-    /// states stay, the sample contributes nothing. Only methods can tell.
-    Escaped = 4,
 }
 
 impl Status {
     /// All statuses, by their number.
-    pub const ALL: [Self; 5] =
-        [Self::Converged, Self::Unconverged, Self::Diverged, Self::Unbounded, Self::Escaped];
+    pub const ALL: [Self; 4] = [Self::Converged, Self::Unconverged, Self::Diverged, Self::Unbounded];
 
     /// The name that users see.
     pub fn name(self) -> &'static str {
@@ -287,11 +262,10 @@ impl Status {
             Self::Unconverged => "unconverged",
             Self::Diverged => "diverged",
             Self::Unbounded => "unbounded",
-            Self::Escaped => "escaped",
         }
     }
 
-    /// Whether the row holds states that may be learned from.
+    /// Whether the row holds states that mean something.
     pub fn usable(self) -> bool {
         matches!(self, Self::Converged | Self::Unconverged)
     }

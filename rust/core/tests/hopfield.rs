@@ -373,9 +373,8 @@ fn secants_save_sweeps() {
         let fixed = Settling { stop: Stop::Sweeps(free, nudged), ..Settling::default() };
         settle(&net, &params, &x, &y, Some(0.3), fixed, 1)
     };
-    let resting = |trial: &Trial<f64>, phase: usize| {
-        trial.outcomes.iter().skip(phase).step_by(2).all(|o| o.change <= tolerance)
-    };
+    let resting =
+        |trial: &Trial<f64>, phase: usize| trial.outcomes.iter().skip(phase).step_by(2).all(|o| o.change <= tolerance);
     let (free, nudged) = (2 * sweeps(0), 2 * sweeps(1));
     assert!(!resting(&plain(free, 1), 0), "plain sweeps settle within {free}, too");
     assert!(!resting(&plain(1000, nudged), 1), "plain sweeps settle within {nudged} when nudged, too");

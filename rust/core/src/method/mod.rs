@@ -17,7 +17,7 @@ use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::Params;
 use crate::system::{System, Workspace};
-use crate::trial::{Boundary, OutputUpdate, Plan, Settling, Status, Stop, Trial};
+use crate::trial::{Boundary, OutputUpdate, Plan, Settling, Stop, Trial};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
@@ -414,29 +414,6 @@ impl Protocol {
         let system = system.as_energetic().ok_or_else(missing)?;
         scratch.trial.reset(batch.len(), plan.rows_per_sample(), plan.is_complex());
         system.settle(lab, params, batch, plan, &mut scratch.trial, &mut scratch.workspace)?;
-        if let Some(limit) = plan.largest_asymmetry() {
-            mark_escaped(&mut scratch.trial, limit);
-        }
         system.local_update(lab, params, batch, &scratch.trial, weights, &mut scratch.workspace, &mut scratch.update)
-    }
-}
-
-/// Marks the samples whose response to opposite nudges, in phases 1 and 2, is more asymmetric at the outputs than `limit`.
-fn mark_escaped<T: Real>(trial: &mut Trial<T>, limit: f64) {
-    for i in 0..trial.samples() {
-        if !trial.usable(i) {
-            continue;
-        }
-        let first = i * trial.phases();
-        let [free, plus, minus] = [0, 1, 2].map(|p| trial.outputs(first + p));
-        let (mut odd, mut even, mut size) = (T::ZERO, T::ZERO, T::ONE);
-        for ((&free, &plus), &minus) in free.iter().zip(plus).zip(minus) {
-            odd = odd.max_magnitude(plus - minus);
-            even = even.max_magnitude(plus + minus - free - free);
-            size = size.max_magnitude(free);
-        }
-        if even.to_f64() > limit * odd.to_f64() + 64.0 * T::EPSILON.to_f64() * size.to_f64() {
-            trial.outcomes[first + 1..first + 3].iter_mut().for_each(|outcome| outcome.status = Status::Escaped);
-        }
     }
 }

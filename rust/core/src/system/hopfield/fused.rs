@@ -1,7 +1,7 @@
 //! Settling networks with one hidden layer and few outputs: sample by sample, everything in L1.
 
 use pnncore_kernels::hidden::{MAX_OUTPUTS, hidden_sweep};
-use pnncore_kernels::narrow::{Narrowed, narrow};
+use pnncore_kernels::narrow::{Narrowed, narrow as find_movable};
 use pnncore_kernels::unit::Unit;
 use pnncore_kernels::{Real, avec};
 
@@ -64,6 +64,22 @@ impl<T: Real> Narrow<T> {
 }
 
 impl<T: Real> Context<'_, T> {
+    /// Has `narrow` hold the states of the units that can move at these outputs, and finds those units if they are not
+    /// known: `play` tells how far the outputs may then go.
+    fn hold(&self, narrow: &mut Narrow<T>, drive: &[T], outputs: &[T], hidden: &mut [T], play: impl FnOnce() -> f64) {
+        if !narrow.covers(outputs) {
+            narrow.release(hidden);
+            narrow.radius = T::from_f64(play());
+            narrow.centre[..outputs.len()].copy_from_slice(outputs);
+            let Narrow { units, radius, .. } = narrow;
+            find_movable(self.lab.level(), drive, &self.back[1], self.reach, outputs, *radius, units);
+        }
+        if !narrow.holding {
+            narrow.units.gather(hidden);
+            narrow.holding = true;
+        }
+    }
+
     /// Settles row `r` of a tile.
     pub(super) fn settle_row<U: Unit>(&self, first: usize, r: usize, row: &mut [T], tile: &mut Tile<T>) -> Outcome {
         let layout = &self.net.layout;
@@ -85,21 +101,12 @@ impl<T: Real> Context<'_, T> {
                 tile.narrow.worth |= outcome.sweeps >= WHOLE_SWEEPS && (fixed || outcome.ratio > SLOW);
             }
             if U::BOXED && tile.narrow.worth {
-                let known = tile.narrow.covers(outputs);
-                if !known {
-                    tile.narrow.release(hidden);
+                let play = || {
                     let pull =
                         if wanted { self.plan.loss.error(outputs, &tile.target, &mut tile.scratch) } else { 0.0 };
-                    let pull = self.plan.strength(boundary).unwrap_or(0.0) * pull;
-                    tile.narrow.radius = T::from_f64(PLAY * (moved.to_f64() + pull));
-                    tile.narrow.centre[..outputs.len()].copy_from_slice(outputs);
-                    let (radius, units) = (tile.narrow.radius, &mut tile.narrow.units);
-                    narrow(level, own_drive, weights, self.reach, outputs, radius, units);
-                }
-                if !tile.narrow.holding {
-                    tile.narrow.units.gather(hidden);
-                    tile.narrow.holding = true;
-                }
+                    PLAY * (moved.to_f64() + self.plan.strength(boundary).unwrap_or(0.0) * pull)
+                };
+                self.hold(&mut tile.narrow, own_drive, outputs, hidden, play);
             }
             let change = if tile.narrow.holding {
                 let (drive, weights, apart, states) = tile.narrow.units.parts();
