@@ -87,18 +87,6 @@ impl<T: Real> SparseRows<T> {
         self.starts.push(self.index.len() as u32);
     }
 
-    /// Appends the rows of another matrix.
-    ///
-    /// # Panics
-    /// If the numbers of columns differ.
-    pub fn append(&mut self, other: &Self) {
-        assert_eq!(self.cols, other.cols);
-        let offset = self.index.len() as u32;
-        self.index.extend_from_slice(&other.index);
-        self.value.extend_from_slice(&other.value);
-        self.starts.extend(other.starts[1..].iter().map(|start| start + offset));
-    }
-
     /// Multiplies the elements of the last row.
     pub fn scale_last(&mut self, factor: T) {
         let start = self.starts.len().checked_sub(2).map_or(0, |i| self.starts[i]);
@@ -428,12 +416,6 @@ mod tests {
             x.chunks(cols).for_each(|row| again.push(level, row));
             assert_eq!((&lists.starts, &lists.index, &lists.value), (&again.starts, &again.index, &again.value));
         }
-        let (mut joined, mut tail) = (SparseRows::new(cols), SparseRows::new(cols));
-        x.chunks(cols).enumerate().for_each(|(i, row)| {
-            (if i < rows / 2 { &mut joined } else { &mut tail }).push(Level::get(), row);
-        });
-        joined.append(&tail);
-        assert_eq!((&lists.starts, &lists.index, &lists.value), (&joined.starts, &joined.index, &joined.value));
         let mut back = SparseRows::new(0);
         let mut forth = SparseRows::new(0);
         lists.transpose_into(0..cols, &mut back);
