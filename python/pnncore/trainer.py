@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from pnncore import _core, methods, optim
+from pnncore import _core, methods, optim, systems
 from pnncore._convert import FloatArray, Seed, as_seed, as_threads, positive_int
 from pnncore._interrupt import Interrupt
 from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
 from pnncore.errors import CheckpointError, ConfigError, SettlingWarning, ShapeError
 from pnncore.history import History
-from pnncore.systems import Hopfield, System
+from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
 _LEG_SECONDS = 0.05
@@ -399,7 +399,7 @@ def _rebuild(metadata: dict[str, Any], path: str | Path) -> System:
             f"{path} was made with a system of the user's own, {metadata['system_class']}; "
             "make an equal one and pass it: Trainer.load(path, system=...)"
         )
-    settings = dict(config)
-    if settings.pop("name") != "Hopfield":
-        raise CheckpointError(f"{path} holds a {config['name']!r}, which this pnncore does not have")
-    return Hopfield(settings.pop("layers"), **settings)
+    try:
+        return systems.from_config(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} holds a system that this pnncore cannot make: {error}") from None

@@ -1,15 +1,15 @@
 """Layered Hopfield networks."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import Seed, as_seed, positive_int
+from pnncore._convert import Seed, as_seed
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System
+from pnncore.systems._layers import as_gain, as_layers
 
 Activation = Literal["hard-sigmoid", "tanh", "logistic"]
 
@@ -60,17 +60,13 @@ class Hopfield(System):
         dtype: npt.DTypeLike = "float32",
         seed: Seed = None,
     ) -> None:
-        if isinstance(layers, str) or not isinstance(layers, Sequence):
-            raise ConfigError(f"layers must be a sequence of sizes, such as [784, 512, 10]; got {layers!r}")
-        self.layers = [positive_int(size, "every layer") for size in layers]
+        self.layers = as_layers(layers)
         if not isinstance(activation, str):
             raise ConfigError(f'activation must be "hard-sigmoid", "tanh" or "logistic", got {activation!r}')
-        if isinstance(gain, bool) or not isinstance(gain, int | float) or not (math.isfinite(gain) and gain >= 0):
-            raise ConfigError(f"gain must be a finite number, at least 0, got {gain!r}")
+        self.gain = as_gain(gain)
         core = _core.System.hopfield(self.layers, activation)
         super().__init__(core, self.layers[0], dtype)
         self.activation = activation
-        self.gain = float(gain)
         self.seed = as_seed(seed)
         core.initialise(self.arrays(), self.seed, self.gain)
 

@@ -5,6 +5,7 @@ use pnncore_kernels::philox::{Philox, Purpose};
 
 use crate::Result;
 use crate::batch::{Batch, Rows, Targets};
+use crate::device::Device;
 use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::method::{Estimator, Method, Scratch, Sign};
@@ -100,8 +101,8 @@ impl Checker<'_> {
         trial.reset(SAMPLES, 1, false);
         for r in 0..SAMPLES {
             for l in 0..trial.layout().sizes().len() {
-                let (lo, hi) = self.system.domain(l);
-                for k in trial.layout().layer(l) {
+                for (j, k) in trial.layout().layer(l).enumerate() {
+                    let (lo, hi) = self.system.domain(l, j);
                     trial.row_mut(r)[k] = lo + (hi - lo) * (0.1 + 0.8 * self.random.uniform(k as u64, 100 + r as u32));
                 }
             }
@@ -178,7 +179,7 @@ impl Checker<'_> {
         )?;
         for (i, spec) in self.system.specs().iter().enumerate() {
             let mut gradient = vec![0.0; spec.len()];
-            scratch_update.apply(&self.lab, &trial, i, spec, &mut gradient, 1.0);
+            scratch_update.apply(&self.lab, &trial, i, spec, &mut gradient, 1.0, Device::IDEAL.range());
             let mut worst = Worst::default();
             for k in (0..spec.len()).step_by(spec.len().div_ceil(ELEMENTS).max(1)) {
                 let h = 1e-5;

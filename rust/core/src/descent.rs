@@ -41,8 +41,8 @@ pub trait Landscape<T: Real> {
         Err(Error::Capability("this system has no gradients at complex states".into()))
     }
 
-    /// The walls of layer `l`.
-    fn walls(&self, l: usize) -> Option<(T, T)>;
+    /// The interval that state `j` of layer `l` may take; infinite where there are no walls.
+    fn interval(&self, l: usize, j: usize) -> (f64, f64);
 }
 
 /// A system with its parameters and a batch.
@@ -64,8 +64,8 @@ impl<T: Real> Landscape<T> for Landed<'_, T> {
         self.system.state_gradient(self.params, self.batch, trial, gradient)
     }
 
-    fn walls(&self, l: usize) -> Option<(T, T)> {
-        self.system.bounds().filter(|_| self.system.is_bounded(l))
+    fn interval(&self, l: usize, j: usize) -> (f64, f64) {
+        self.system.interval(l, j)
     }
 }
 
@@ -128,6 +128,18 @@ pub fn settle<T: Real>(
         }
     }
     Ok(())
+}
+
+/// `s`, or the end of the interval that it is beyond. NaN passes.
+fn within<T: Real>(s: T, lo: f64, hi: f64) -> T {
+    let (lo, hi) = (T::from_f64(lo), T::from_f64(hi));
+    if s < lo {
+        lo
+    } else if s > hi {
+        hi
+    } else {
+        s
+    }
 }
 
 /// What is known of a row on its way.
@@ -216,18 +228,10 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
     /// Puts a row back within its walls.
     fn project(&mut self, r: usize) {
         for l in 0..self.trial.layout().sizes().len() {
-            if let Some((lo, hi)) = self.landscape.walls(l) {
-                let layer = self.trial.layout().layer(l);
-                for s in &mut self.trial.row_mut(r)[layer] {
-                    // NaN passes.
-                    *s = if *s < lo {
-                        lo
-                    } else if *s > hi {
-                        hi
-                    } else {
-                        *s
-                    };
-                }
+            let layer = self.trial.layout().layer(l);
+            for (j, s) in self.trial.row_mut(r)[layer].iter_mut().enumerate() {
+                let (lo, hi) = self.landscape.interval(l, j);
+                *s = within(*s, lo, hi);
             }
         }
     }
@@ -318,19 +322,10 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let layout = self.trial.layout();
         let mut distance = 0.0f64;
         for l in 0..layout.sizes().len() {
-            let walls = self.landscape.walls(l);
-            for k in layout.layer(l) {
+            for (j, k) in layout.layer(l).enumerate() {
                 let s = self.trial.row(r)[k];
-                let mut moved = s - T::from_f64(step) * self.force[span.start + k];
-                if let Some((lo, hi)) = walls {
-                    moved = if moved < lo {
-                        lo
-                    } else if moved > hi {
-                        hi
-                    } else {
-                        moved
-                    };
-                }
+                let (lo, hi) = self.landscape.interval(l, j);
+                let moved = within(s - T::from_f64(step) * self.force[span.start + k], lo, hi);
                 distance = distance.max_magnitude((moved - s).to_f64());
             }
         }

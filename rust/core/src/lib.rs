@@ -9,6 +9,7 @@ pub mod batch;
 pub mod check;
 pub mod checkpoint;
 pub mod descent;
+pub mod device;
 mod differences;
 pub mod error;
 pub mod lab;

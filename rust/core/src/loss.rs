@@ -59,23 +59,23 @@ impl Loss {
         scratch.iter().fold(T::ZERO, |m, &g| m.max_magnitude(g)).to_f64()
     }
 
-    /// Whether the energy of a linear output layer, 1/2 |o|^2 - a . o + beta C, has a minimum that the nudged step
-    /// finds: beta > -1 for the squared error, |beta| < 2 for the cross-entropy (there the iteration contracts). A
-    /// complex beta must have |beta| below 1 and 2.
-    pub fn bounds_output(self, beta: Complex<f64>) -> bool {
+    /// Whether the energy of linear outputs of this stiffness k, 1/2 k |o|^2 - a . o + beta C, has a minimum that the
+    /// nudged step finds: beta > -k for the squared error, |beta| < 2 k for the cross-entropy (there the iteration
+    /// contracts). A complex beta must have |beta| below k and 2 k.
+    pub fn bounds_output(self, beta: Complex<f64>, stiffness: f64) -> bool {
         match self {
-            Self::SquaredError if beta.im == 0.0 => beta.re > -1.0,
-            Self::SquaredError => beta.norm() < 1.0,
-            Self::CrossEntropy => beta.norm() < 2.0,
+            Self::SquaredError if beta.im == 0.0 => beta.re > -stiffness,
+            Self::SquaredError => beta.norm() < stiffness,
+            Self::CrossEntropy => beta.norm() < 2.0 * stiffness,
         }
     }
 
-    /// Refuses a strength of nudging for which [`bounds_output`](Self::bounds_output) is false.
+    /// Refuses a strength of nudging for which [`bounds_output`](Self::bounds_output) is false at stiffness one.
     ///
     /// # Errors
     /// [`Error::Config`] with the admitted range.
     pub fn check_beta(self, beta: Complex<f64>) -> Result<()> {
-        if self.bounds_output(beta) {
+        if self.bounds_output(beta, 1.0) {
             return Ok(());
         }
         let range = match self {
@@ -89,9 +89,16 @@ impl Loss {
         )))
     }
 
-    /// Writes the minimiser of 1/2 |o|^2 - a . o + beta C(o). `output` holds the starting point of iterations.
-    pub fn nudge<T: Real>(self, a: &[T], target: &[T], beta: f64, output: &mut [T]) {
+    /// Writes the minimiser of 1/2 sum k o^2 - a . o + beta C(o), with k the stiffness of each output; empty: one.
+    /// `output` holds the starting point of iterations.
+    pub fn nudge<T: Real>(self, a: &[T], stiffness: &[T], target: &[T], beta: f64, output: &mut [T]) {
         match self {
+            Self::SquaredError if !stiffness.is_empty() => {
+                let b = T::from_f64(beta);
+                for (((o, &a), &k), &y) in output.iter_mut().zip(a).zip(stiffness).zip(target) {
+                    *o = (a + b * y) / (k + b);
+                }
+            }
             Self::SquaredError => {
                 let (b, scale) = (T::from_f64(beta), T::from_f64(1.0 / (1.0 + beta)));
                 for ((o, &a), &y) in output.iter_mut().zip(a).zip(target) {
@@ -105,9 +112,9 @@ impl Loss {
                     let top = output.iter().fold(f64::NEG_INFINITY, |m, o| m.max(o.to_f64()));
                     let total: f64 = output.iter().map(|o| (o.to_f64() - top).exp()).sum();
                     let mut change = 0.0f64;
-                    for ((o, a), y) in output.iter_mut().zip(a).zip(target) {
+                    for (k, ((o, a), y)) in output.iter_mut().zip(a).zip(target).enumerate() {
                         let pull = y.to_f64() - mass * (o.to_f64() - top).exp() / total;
-                        let new = a.to_f64() + beta * pull;
+                        let new = (a.to_f64() + beta * pull) / stiffness.get(k).map_or(1.0, |k| k.to_f64());
                         change = change.max((new - o.to_f64()).abs());
                         *o = T::from_f64(new);
                     }
@@ -214,11 +221,18 @@ mod tests {
         let a = [0.4, -0.3, 1.1];
         for (loss, beta) in [(Loss::SquaredError, 0.5), (Loss::SquaredError, -0.9), (Loss::CrossEntropy, 1.0)] {
             let mut output = a;
-            loss.nudge(&a, &TARGET, beta, &mut output);
+            loss.nudge(&a, &[], &TARGET, beta, &mut output);
             let mut gradient = [0.0; 3];
             loss.gradient(&output, &TARGET, &mut gradient);
             for i in 0..3 {
                 assert!((output[i] - a[i] + beta * gradient[i]).abs() < 1e-14, "{loss:?} {beta}");
+            }
+            let stiffness = [1.5, 3.0, 0.95];
+            let mut stiff = a;
+            loss.nudge(&a, &stiffness, &TARGET, beta, &mut stiff);
+            loss.gradient(&stiff, &TARGET, &mut gradient);
+            for i in 0..3 {
+                assert!((stiffness[i] * stiff[i] - a[i] + beta * gradient[i]).abs() < 1e-13, "{loss:?} {beta}");
             }
             let (mut re, mut im) = ([0.0; 3], [0.0; 3]);
             loss.nudge_complex((&a, &[0.0; 3]), &TARGET, Complex::new(beta, 0.0), (&mut re, &mut im));

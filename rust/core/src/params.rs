@@ -2,6 +2,7 @@
 
 use pnncore_kernels::Real;
 
+use crate::system::System;
 use crate::{Error, Result};
 
 /// Name and shape of one parameter.
@@ -75,11 +76,13 @@ impl<'a, T: Real> Params<'a, T> {
         }
     }
 
-    /// Checks number and lengths against the specification, and that all values are finite.
+    /// Checks number and lengths against the system's specification, and that all values are finite and within the range
+    /// of what they are stored in.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Data`], naming the parameter.
-    pub fn check(&self, specs: &[ParamSpec]) -> Result<()> {
+    pub fn check(&self, system: &dyn System<T>) -> Result<()> {
+        let specs = system.specs();
         if self.slots.len() != specs.len() {
             return Err(Error::Shape(format!("expected {} parameters, got {}", specs.len(), self.slots.len())));
         }
@@ -97,6 +100,13 @@ impl<'a, T: Real> Params<'a, T> {
             if !all_finite(values) {
                 return Err(Error::Data(format!(
                     "parameter {} holds NaN or infinity; training diverged or the array was overwritten",
+                    spec.name
+                )));
+            }
+            let (lower, upper) = system.device(i).range::<T>();
+            if let Some(value) = values.iter().find(|&&value| value < lower || value > upper) {
+                return Err(Error::Data(format!(
+                    "parameter {} holds {value}, but its device only has values in [{lower}, {upper}]",
                     spec.name
                 )));
             }
@@ -122,6 +132,8 @@ pub fn all_finite<T: Real>(values: &[T]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Device;
+    use crate::system::layered::Layered;
 
     #[test]
     fn all_finite_finds_every_position() {
@@ -140,11 +152,15 @@ mod tests {
 
     #[test]
     fn check_names_the_parameter() {
-        let specs = [ParamSpec { name: "W1".into(), shape: vec![2, 3] }];
-        let short = [0.0f32; 5];
-        let error = Params::shared([&short[..]]).check(&specs).unwrap_err().to_string();
-        assert!(error.contains("W1") && error.contains("[2, 3]"), "{error}");
-        let poisoned = [0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0];
-        assert!(matches!(Params::shared([&poisoned[..]]).check(&specs), Err(Error::Data(_))));
+        let conductances = Device { lower: Some(0.0), ..Device::IDEAL };
+        let net = Layered::resistive(&[1, 3], 1.0, conductances).expect("a network");
+        let sources = [0.0f32; 3];
+        let check = |g: &[f32]| Params::shared([g, &sources]).check(&net);
+        let error = check(&[0.0; 5]).expect_err("too short").to_string();
+        assert!(error.contains("g1") && error.contains("[2, 3]"), "{error}");
+        assert!(matches!(check(&[0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0]), Err(Error::Data(_))));
+        let error = check(&[0.0, 1.0, 2.0, -0.5, 4.0, 5.0]).expect_err("negative").to_string();
+        assert!(error.contains("g1 holds -0.5"), "{error}");
+        assert!(check(&[0.0; 6]).is_ok());
     }
 }

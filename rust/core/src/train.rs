@@ -6,6 +6,7 @@ use pnncore_kernels::Real;
 
 use crate::Result;
 use crate::batch::Batch;
+use crate::device::Device;
 use crate::lab::Lab;
 use crate::method::{Protocol, Scratch};
 use crate::optim::Optimizer;
@@ -150,7 +151,7 @@ pub fn train<T: Real>(
         progress.count(task.protocol, &batch, &scratch.trial, &mut target);
         task.optimizer.step(
             lab,
-            task.system.specs(),
+            task.system,
             &scratch.trial,
             &mut scratch.update,
             params,
@@ -172,6 +173,6 @@ pub fn write_gradient<T: Real>(lab: &Lab, specs: &[ParamSpec], scratch: &mut Scr
     for (i, (spec, values)) in specs.iter().zip(gradient).enumerate() {
         values.clear();
         values.resize(spec.len(), T::ZERO);
-        update.apply(lab, trial, i, spec, values, 1.0);
+        update.apply(lab, trial, i, spec, values, 1.0, Device::IDEAL.range());
     }
 }

@@ -138,21 +138,21 @@ impl Settling {
     }
 
     /// The distance from steady at which a phase ends, for a displacement to be resolved (|beta| or |eta| times the
-    /// output error; `None`: inference). Negative: only the number of sweeps counts.
-    fn tolerance<T: Real>(&self, displacement: Option<f64>, slack: f64) -> f64 {
+    /// output error; `None`: inference), however fine. Negative: only the number of sweeps counts.
+    fn tolerance(&self, displacement: Option<f64>, slack: f64) -> f64 {
         let relative = match self.stop {
             Stop::Sweeps(..) => return -1.0,
             Stop::Absolute(tolerance) => return tolerance,
             Stop::Relative(fraction) => fraction,
             Stop::Automatic => DEFAULT_RELATIVE,
         };
-        displacement.map_or(INFERENCE_TOLERANCE, |d| slack * relative * d).max(floor::<T>())
+        displacement.map_or(INFERENCE_TOLERANCE, |d| slack * relative * d)
     }
 }
 
-/// States are of order one: below a few units in their last place sweeps only shuffle rounding errors.
-fn floor<T: Real>() -> f64 {
-    16.0 * T::EPSILON.to_f64()
+/// Below a few units in the last place of the largest state sweeps only shuffle rounding errors.
+fn floor<T: Real>(magnitude: f64) -> f64 {
+    16.0 * T::EPSILON.to_f64() * magnitude.max(1.0)
 }
 
 /// What a method asks of a system that settles: the free phase, then every other phase from the free state.
@@ -208,12 +208,12 @@ impl Plan {
         let stop = if fixed { Stop::Automatic } else { self.settling.stop };
         let displacement = self.strength(boundary).and_then(|strength| error().map(|error| strength * error));
         let slack = if boundary == Boundary::Free && !self.measures_free { FREE_SLACK } else { 1.0 };
-        let tolerance = Settling { stop, ..self.settling }.tolerance::<T>(displacement, slack);
-        let distance = match stop {
-            Stop::Relative(_) | Stop::Automatic if displacement.is_some() => outcome.distance(),
-            _ => outcome.change,
-        };
-        if distance <= tolerance || outcome.change <= floor::<T>().min(tolerance) {
+        let floor = floor::<T>(outcome.magnitude);
+        let relative = matches!(stop, Stop::Relative(_) | Stop::Automatic);
+        let tolerance = Settling { stop, ..self.settling }.tolerance(displacement, slack);
+        let tolerance = if relative { tolerance.max(floor) } else { tolerance };
+        let distance = if relative && displacement.is_some() { outcome.distance() } else { outcome.change };
+        if distance <= tolerance || outcome.change <= floor.min(tolerance) {
             return Some(Status::Converged);
         }
         let leaving = boundary != Boundary::Free && !fixed && outcome.growing >= MAX_GROWING;
@@ -285,6 +285,8 @@ pub struct Outcome {
     pub ratio: f64,
     /// Sweeps in a row up to the last that each changed more than the one before.
     pub growing: u32,
+    /// The largest state, where it is larger than one: what rounding errors are measured by.
+    pub magnitude: f64,
 }
 
 impl Outcome {
@@ -294,6 +296,11 @@ impl Outcome {
         self.growing = if self.ratio > 1.0 { self.growing + 1 } else { 0 };
         self.change = change;
         self.sweeps += 1;
+    }
+
+    /// Notes how large the states are.
+    pub fn see_magnitude<T: Real>(&mut self, states: &[T]) {
+        self.magnitude = states.iter().fold(T::ZERO, |m, &s| m.max_magnitude(s)).to_f64();
     }
 
     /// An estimate of how far the states are from steady: the changes to come, were they to go on shrinking like this.

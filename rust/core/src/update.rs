@@ -1,7 +1,7 @@
 //! Local updates: what a gradient of couplings is made of, kept factored until it meets the parameters.
 
 use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
-use pnncore_kernels::{AVec, Real};
+use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
 
 use crate::lab::Lab;
@@ -42,13 +42,22 @@ pub struct OuterProducts<T> {
 pub enum Term<T> {
     /// Element by element.
     Dense(Vec<T>),
-    /// A matrix: the sum of some [`OuterProducts`], or the transpose of it, which is cheaper where the columns are few.
-    Outer {
-        /// The products.
-        products: Vec<OuterProducts<T>>,
-        /// Whether the lists are over columns of the parameter rather than rows.
-        transposed: bool,
-    },
+    /// A matrix, factored.
+    Outer(Outer<T>),
+}
+
+/// The sum of some [`OuterProducts`], or the transpose of it, which is cheaper where the columns are few; plus a number for
+/// each row and each column of the parameter.
+#[derive(Debug, Clone)]
+pub struct Outer<T> {
+    /// The products.
+    pub products: Vec<OuterProducts<T>>,
+    /// Whether the lists are over columns of the parameter rather than rows.
+    pub transposed: bool,
+    /// What is added to every element of a row; empty: nothing.
+    pub rows: Vec<T>,
+    /// What is added to every element of a column; empty: nothing.
+    pub columns: Vec<T>,
 }
 
 /// The changes of all parameters, in the order of the system's specifications.
@@ -81,46 +90,73 @@ impl<T: Real> Default for LocalUpdate<T> {
 }
 
 impl<T: Real> LocalUpdate<T> {
-    /// Adds `scale` times the term of parameter `i` to `target`. Uses the term up.
-    pub fn apply(&mut self, lab: &Lab, trial: &Trial<T>, i: usize, spec: &ParamSpec, target: &mut [T], scale: f64) {
+    /// Adds `scale` times the term of parameter `i` to `target`, and keeps the result within `range`. Uses the term up.
+    #[allow(clippy::too_many_arguments, reason = "an update, and where it goes")]
+    pub fn apply(
+        &mut self,
+        lab: &Lab,
+        trial: &Trial<T>,
+        i: usize,
+        spec: &ParamSpec,
+        target: &mut [T],
+        scale: f64,
+        range: (T, T),
+    ) {
         let scale = T::from_f64(scale);
-        match &mut self.terms[i] {
-            Term::Dense(values) => {
-                for (t, &v) in target.iter_mut().zip(values.iter()) {
-                    *t += scale * v;
-                }
-            }
-            Term::Outer { products, transposed } => {
-                let (rows, cols) = spec.rows_cols();
-                for product in products {
+        let Self { terms, parts, turned } = self;
+        match &mut terms[i] {
+            Term::Dense(values) => shift_within(lab.level(), values, scale, T::ZERO, range, target),
+            Term::Outer(Outer { products, transposed, rows, columns }) => {
+                let cols = spec.rows_cols().1;
+                rows.iter_mut().chain(columns.iter_mut()).for_each(|sum| *sum *= scale);
+                let shift = Shift { rows, columns, range };
+                // The last product also shifts, while its rows are in cache.
+                let last = products.len() - 1;
+                for (p, product) in products.iter_mut().enumerate() {
+                    let shift = (p == last && shift.is_needed()).then_some(&shift);
                     let dense = product.dense.view(trial);
                     match &mut product.lists {
                         Lists::ByParameter(blocks, height) => {
-                            add_blocks(lab, &mut self.parts, blocks, *height, dense, target, cols, scale);
+                            add_blocks(lab, parts, blocks, *height, dense, target, cols, scale, shift);
                         }
                         Lists::ByRow(lists) if *transposed => {
                             lists.scale(scale);
-                            lists.transpose_into(0..cols, &mut self.turned);
+                            lists.transpose_into(0..cols, turned);
                             // Narrow products are over before a second thread is awake.
-                            first_part(&mut self.parts).add_turned(lab, &self.turned, dense, target, cols);
+                            first_part(parts).add_turned(lab, turned, dense, target, cols);
+                            shift.into_iter().for_each(|shift| shift.apply(lab, 0, target, cols));
                         }
                         Lists::ByRow(lists) => {
                             lists.scale(scale);
-                            let parts = lab.parts(lists.len() * cols, rows);
-                            let chunk = rows.div_ceil(parts).max(1);
-                            let parts = rows.div_ceil(chunk);
-                            if self.parts.len() < parts {
-                                self.parts.resize_with(parts, Part::default);
-                            }
-                            let lists = &*lists;
-                            let pieces =
-                                target.par_chunks_mut(chunk * cols).zip(self.parts[..parts].par_iter_mut()).enumerate();
-                            lab.for_each(pieces, |(c, (piece, part))| {
-                                part.add(lab, lists, c * chunk, dense, piece, cols);
-                            });
+                            add_lists(lab, parts, lists, dense, target, cols, shift);
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// What comes after the products: sums of rows and columns, and the range.
+struct Shift<'a, T> {
+    rows: &'a [T],
+    columns: &'a [T],
+    range: (T, T),
+}
+
+impl<T: Real> Shift<'_, T> {
+    fn is_needed(&self) -> bool {
+        !self.columns.is_empty() || self.range.0.is_finite() || self.range.1.is_finite()
+    }
+
+    /// Shifts the rows of `piece`, which are rows `first..` of the parameter.
+    fn apply(&self, lab: &Lab, first: usize, piece: &mut [T], cols: usize) {
+        for (i, row) in piece.chunks_exact_mut(cols).enumerate() {
+            let constant = self.rows.get(first + i).copied().unwrap_or(T::ZERO);
+            if self.columns.is_empty() {
+                shift_within(lab.level(), &[], T::ZERO, constant, self.range, row);
+            } else {
+                shift_within(lab.level(), self.columns, T::ONE, constant, self.range, row);
             }
         }
     }
@@ -144,20 +180,53 @@ fn add_blocks<T: Real>(
     target: &mut [T],
     cols: usize,
     scale: T,
+    shift: Option<&Shift<'_, T>>,
 ) {
+    /// Rows that are shifted before they leave the cache.
+    const GROUP: usize = 32;
     let entries: usize = blocks.iter().map(SparseRows::len).sum();
+    let work = if shift.is_some() { entries * cols + target.len() } else { entries * cols };
     // All blocks or none at a time, as they come.
-    let chunk = if lab.parts(entries * cols, blocks.len()) == 1 { blocks.len().max(1) } else { 1 };
+    let chunk = if lab.parts(work, blocks.len()) == 1 { blocks.len().max(1) } else { 1 };
     if parts.len() < blocks.len() {
         parts.resize_with(blocks.len(), Part::default);
     }
     let pieces =
         target.par_chunks_mut(chunk * height * cols).zip(blocks.par_chunks_mut(chunk)).zip(parts.par_iter_mut());
-    lab.for_each(pieces, |((target, blocks), part)| {
-        for (rows, block) in target.chunks_mut(height * cols).zip(blocks) {
+    lab.for_each(pieces.enumerate(), |(c, ((target, blocks), part))| {
+        for (b, (rows, block)) in target.chunks_mut(height * cols).zip(blocks).enumerate() {
             block.scale(scale);
-            accumulate(lab.level(), block, 0, block.rows(), dense, cols, rows, cols, &mut part.panel);
+            for (g, rows) in rows.chunks_mut(GROUP * cols).enumerate() {
+                let (first, count) = (g * GROUP, rows.len() / cols);
+                accumulate(lab.level(), block, first, count, dense, cols, rows, cols, &mut part.panel);
+                let first = (c * chunk + b) * height + first;
+                shift.into_iter().for_each(|shift| shift.apply(lab, first, rows, cols));
+            }
         }
+    });
+}
+
+/// target += the transpose of the lists times the dense side.
+fn add_lists<T: Real>(
+    lab: &Lab,
+    parts: &mut Vec<Part<T>>,
+    lists: &SparseRows<T>,
+    dense: Dense<'_, T>,
+    target: &mut [T],
+    cols: usize,
+    shift: Option<&Shift<'_, T>>,
+) {
+    let rows = target.len() / cols;
+    let count = lab.parts(lists.len() * cols, rows);
+    let chunk = rows.div_ceil(count).max(1);
+    let count = rows.div_ceil(chunk);
+    if parts.len() < count {
+        parts.resize_with(count, Part::default);
+    }
+    let pieces = target.par_chunks_mut(chunk * cols).zip(parts[..count].par_iter_mut()).enumerate();
+    lab.for_each(pieces, |(c, (piece, part))| {
+        part.add(lab, lists, c * chunk, dense, piece, cols);
+        shift.into_iter().for_each(|shift| shift.apply(lab, c * chunk, piece, cols));
     });
 }
 

@@ -13,7 +13,8 @@ use pnncore::method::{Estimator, Method, Sign};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
 use pnncore::system::System;
-use pnncore::system::hopfield::{Activation, Hopfield};
+use pnncore::system::hopfield::Activation;
+use pnncore::system::layered::Layered;
 use pnncore::train::{Leg, Task, train};
 use pnncore::trial::Settling;
 
@@ -40,10 +41,10 @@ static HEAP: Counting = Counting;
 
 /// Allocations of a call that makes `steps` steps.
 fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
-    let net = Hopfield::new(sizes, Activation::HardSigmoid).unwrap();
+    let net = Layered::hopfield(sizes, Activation::HardSigmoid).unwrap();
     let system: &dyn System<f32> = &net;
     let mut params: Vec<Vec<f32>> = system.specs().iter().map(|s| vec![0.0; s.len()]).collect();
-    net.initialise(1, 0.7, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    net.initialise(&Lab::new(Some(1), 0).unwrap(), 1, 0.7, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
     let batch_size = 64;
     let samples = batch_size * steps;
     let x: Vec<f32> = (0..samples * sizes[0]).map(|i| ((i * 7919) % 101) as f32 / 101.0).collect();

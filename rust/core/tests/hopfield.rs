@@ -12,18 +12,19 @@ use pnncore::loss::Loss;
 use pnncore::method::{Estimator, METHODS, Method, Scratch, Side, Sign, methods_for};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
-use pnncore::system::hopfield::{Activation, Hopfield};
+use pnncore::system::hopfield::Activation;
+use pnncore::system::layered::Layered;
 use pnncore::system::{Exact, Settling as _, System, residual};
 use pnncore::train::{Leg, Task, train, write_gradient};
 use pnncore::trial::{Boundary, Order, OutputUpdate, Plan, Settling, Status, Stop, Trial};
 use proptest::prelude::*;
 use std::time::Duration;
 
-fn network<T: Real>(sizes: &[usize], activation: Activation, gain: f64, seed: u64) -> (Hopfield, Vec<Vec<T>>) {
-    let net = Hopfield::new(sizes, activation).unwrap();
+fn network<T: Real>(sizes: &[usize], activation: Activation, gain: f64, seed: u64) -> (Layered, Vec<Vec<T>>) {
+    let net = Layered::hopfield(sizes, activation).unwrap();
     let mut params: Vec<Vec<T>> = System::<T>::specs(&net).iter().map(|s| vec![T::ZERO; s.len()]).collect();
     let mut slices: Vec<&mut [T]> = params.iter_mut().map(Vec::as_mut_slice).collect();
-    net.initialise(seed, gain, &mut slices);
+    net.initialise(&Lab::new(Some(1), 0).unwrap(), seed, gain, &mut slices);
     let random = Philox::new(seed, Purpose::Probe);
     for (i, bias) in params.iter_mut().skip(1).step_by(2).enumerate() {
         for (k, b) in bias.iter_mut().enumerate() {
@@ -77,7 +78,7 @@ fn conformance() {
 fn conformance_finds_planted_errors() {
     // The check of the check: a network that reads its parameters in the wrong place must not pass.
     let (net, params) = network::<f64>(&[5, 8, 3], Activation::Tanh, 0.7, 3);
-    struct Wrong(Hopfield, f64, f64);
+    struct Wrong(Layered, f64, f64);
     impl System<f64> for Wrong {
         fn name(&self) -> &str {
             "Wrong"
@@ -163,7 +164,7 @@ fn conformance_finds_planted_errors() {
 }
 
 fn settle<T: Real>(
-    net: &Hopfield,
+    net: &Layered,
     params: &[Vec<T>],
     x: &[T],
     y: &[T],

@@ -5,7 +5,7 @@
 
 use pnncore_kernels::hidden::{hidden_sweep, padded_outputs};
 use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
-use pnncore_kernels::unit::{HardSigmoid, Tanh, Unit};
+use pnncore_kernels::unit::{HardSigmoid, Nodes, Tanh, Unit, Walled};
 use pnncore_kernels::{AVec, Level, Real, avec};
 use std::hint::black_box;
 use std::time::Instant;
@@ -42,9 +42,12 @@ fn sweep<T: Real, U: Unit>(name: &str, hidden: usize, outputs: usize) {
     let weights = noise::<T>(padded_outputs(outputs) * hidden, 1.0);
     let (mut states, mut sums) = (avec![T::ZERO; hidden], vec![T::ZERO; outputs]);
     let mut out = vec![T::ZERO; outputs];
+    let (softness, lower, upper) = (noise::<T>(hidden, 1.0), vec![T::ZERO; hidden], vec![T::ONE; hidden]);
+    let own = Nodes { softness: &softness, lower: &lower, upper: &upper };
+    let nodes = if U::NODES { own } else { Nodes::default() };
     for level in Level::available() {
         let seconds = time(|| {
-            black_box(hidden_sweep::<T, U>(level, &drive, &weights, hidden, &out, &mut states, &mut sums));
+            black_box(hidden_sweep::<T, U>(level, &drive, &weights, hidden, nodes, &out, &mut states, &mut sums));
             out.copy_from_slice(&sums);
         });
         let rate = (4 * hidden * outputs) as f64 / seconds / 1e9;
@@ -83,6 +86,7 @@ fn product<T: Real>(rows: usize, cols: usize, n: usize, density: f64) {
 }
 
 fn main() {
+    sweep::<f32, Walled>("walled", 512, 10);
     sweep::<f32, HardSigmoid>("hard-sigmoid", 512, 10);
     sweep::<f32, Tanh>("tanh", 512, 10);
     sweep::<f64, HardSigmoid>("hard-sigmoid", 512, 10);

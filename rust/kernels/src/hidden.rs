@@ -6,7 +6,7 @@
 
 use crate::level::dispatch;
 use crate::simd::{Real, Vector};
-use crate::unit::Unit;
+use crate::unit::{Nodes, Unit};
 
 /// The largest number of outputs that [`hidden_sweep`] takes: more would not stay in registers.
 pub const MAX_OUTPUTS: usize = 12;
@@ -20,6 +20,7 @@ dispatch! {
     /// With w_o the rows of `weights`, replaces `states` by s = rho(`drive` + sum of `outputs` w_o) and writes the
     /// products w_o . s to `sums`. Returns the largest change of a state; NaN if any state is NaN.
     ///
+    /// `nodes` holds the constants of the units where these differ, and is empty where they do not.
     /// `weights` has `padded_outputs(outputs.len())` rows of `drive.len()` elements, `stride` apart; rows past the outputs
     /// are zero.
     ///
@@ -30,6 +31,7 @@ dispatch! {
         drive: &[T],
         weights: &[T],
         stride: usize,
+        nodes: Nodes<'_, T>,
         outputs: &[T],
         states: &mut [T],
         sums: &mut [T],
@@ -41,24 +43,25 @@ fn hidden_sweep_body<V: Vector, U: Unit>(
     drive: &[V::Scalar],
     weights: &[V::Scalar],
     stride: usize,
+    nodes: Nodes<'_, V::Scalar>,
     outputs: &[V::Scalar],
     states: &mut [V::Scalar],
     sums: &mut [V::Scalar],
 ) -> V::Scalar {
     let rows = padded_outputs(outputs.len());
     assert!(rows <= MAX_OUTPUTS && sums.len() == outputs.len());
-    assert!(states.len() == drive.len() && drive.len() <= stride);
+    assert!(states.len() == drive.len() && drive.len() <= stride && nodes.fit::<U>(drive.len()));
     assert!(rows == 0 || weights.len() >= (rows - 1) * stride + drive.len());
     // SAFETY: the assertions above; `dispatch!` vouches for the instruction set.
     unsafe {
         match rows {
             0 => Real::ZERO,
-            2 => sweep::<V, U, 2>(drive, weights, stride, outputs, states, sums),
-            4 => sweep::<V, U, 4>(drive, weights, stride, outputs, states, sums),
-            6 => sweep::<V, U, 6>(drive, weights, stride, outputs, states, sums),
-            8 => sweep::<V, U, 8>(drive, weights, stride, outputs, states, sums),
-            10 => sweep::<V, U, 10>(drive, weights, stride, outputs, states, sums),
-            _ => sweep::<V, U, 12>(drive, weights, stride, outputs, states, sums),
+            2 => sweep::<V, U, 2>(drive, weights, stride, nodes, outputs, states, sums),
+            4 => sweep::<V, U, 4>(drive, weights, stride, nodes, outputs, states, sums),
+            6 => sweep::<V, U, 6>(drive, weights, stride, nodes, outputs, states, sums),
+            8 => sweep::<V, U, 8>(drive, weights, stride, nodes, outputs, states, sums),
+            10 => sweep::<V, U, 10>(drive, weights, stride, nodes, outputs, states, sums),
+            _ => sweep::<V, U, 12>(drive, weights, stride, nodes, outputs, states, sums),
         }
     }
 }
@@ -72,6 +75,7 @@ unsafe fn sweep<V: Vector, U: Unit, const O: usize>(
     drive: &[V::Scalar],
     weights: &[V::Scalar],
     stride: usize,
+    nodes: Nodes<'_, V::Scalar>,
     outputs: &[V::Scalar],
     states: &mut [V::Scalar],
     sums: &mut [V::Scalar],
@@ -85,24 +89,25 @@ unsafe fn sweep<V: Vector, U: Unit, const O: usize>(
             outputs: std::array::from_fn(|o| outputs.get(o).map_or(zero, |&x| V::splat(x))),
             totals: [zero; O],
             change: zero,
+            nodes,
         };
         let mut j = 0;
-        if V::REGISTERS < 32 || !U::BOXED {
+        if V::REGISTERS < 32 || U::SLOW {
             while j + BLOCK * V::LANES <= n {
-                pass.block::<U, BLOCK>(drive.add(j), weights.add(j), stride, states.add(j));
+                pass.block::<U, BLOCK>(j, drive.add(j), weights.add(j), stride, states.add(j));
                 j += BLOCK * V::LANES;
             }
             while j + BLOCK / 2 * V::LANES <= n {
-                pass.block::<U, { BLOCK / 2 }>(drive.add(j), weights.add(j), stride, states.add(j));
+                pass.block::<U, { BLOCK / 2 }>(j, drive.add(j), weights.add(j), stride, states.add(j));
                 j += BLOCK / 2 * V::LANES;
             }
         }
         while j + V::LANES <= n {
-            pass.whole::<U>(drive.add(j), weights.add(j), stride, states.add(j));
+            pass.whole::<U>(j, drive.add(j), weights.add(j), stride, states.add(j));
             j += V::LANES;
         }
         if j < n {
-            pass.rest::<U>(drive.add(j), weights.add(j), stride, states.add(j), n - j);
+            pass.rest::<U>(j, drive.add(j), weights.add(j), stride, states.add(j), n - j);
         }
         for (sum, total) in sums.iter_mut().zip(pass.totals) {
             *sum = total.sum();
@@ -112,20 +117,22 @@ unsafe fn sweep<V: Vector, U: Unit, const O: usize>(
 }
 
 /// What a sweep carries from block to block.
-struct Pass<V, const O: usize> {
+struct Pass<'a, V: Vector, const O: usize> {
+    nodes: Nodes<'a, V::Scalar>,
     outputs: [V; O],
     totals: [V; O],
     change: V,
 }
 
-impl<V: Vector, const O: usize> Pass<V, O> {
-    /// One vector of units. `weights` has O rows, `stride` apart.
+impl<V: Vector, const O: usize> Pass<'_, V, O> {
+    /// The vector of units from `j` on. `weights` has O rows, `stride` apart.
     ///
     /// Its weights stay in registers for both products, or the loads would take as long as the multiply-adds; what one
     /// vector waits for, the processor fills with the next ones.
     #[inline(always)]
     unsafe fn whole<U: Unit>(
         &mut self,
+        j: usize,
         drive: *const V::Scalar,
         weights: *const V::Scalar,
         stride: usize,
@@ -139,7 +146,7 @@ impl<V: Vector, const O: usize> Pass<V, O> {
             for (o, (w, &output)) in w.iter().zip(&self.outputs).enumerate() {
                 a[o % 2] = w.mul_add(output, a[o % 2]);
             }
-            let s = U::apply(a[0].add(a[1]));
+            let s = U::apply(a[0].add(a[1]), self.nodes.load::<V, U>(j));
             self.change = self.change.max_magnitude(s.sub(V::load(states)));
             s.store(states);
             for (w, total) in w.iter().zip(&mut self.totals) {
@@ -148,10 +155,11 @@ impl<V: Vector, const O: usize> Pass<V, O> {
         }
     }
 
-    /// B vectors of units. `weights` has O rows, `stride` apart.
+    /// The B vectors of units from `j` on. `weights` has O rows, `stride` apart.
     #[inline(always)]
     unsafe fn block<U: Unit, const B: usize>(
         &mut self,
+        j: usize,
         drive: *const V::Scalar,
         weights: *const V::Scalar,
         stride: usize,
@@ -167,7 +175,7 @@ impl<V: Vector, const O: usize> Pass<V, O> {
             }
             for (i, s) in s.iter_mut().enumerate() {
                 let place = states.add(i * V::LANES);
-                *s = U::apply(*s);
+                *s = U::apply(*s, self.nodes.load::<V, U>(j + i * V::LANES));
                 self.change = self.change.max_magnitude(s.sub(V::load(place)));
                 s.store(place);
             }
@@ -179,10 +187,11 @@ impl<V: Vector, const O: usize> Pass<V, O> {
         }
     }
 
-    /// The last `rest` units, fewer than a vector.
+    /// The last `rest` units, from `j` on, fewer than a vector.
     #[inline(always)]
     unsafe fn rest<U: Unit>(
         &mut self,
+        j: usize,
         drive: *const V::Scalar,
         weights: *const V::Scalar,
         stride: usize,
@@ -196,7 +205,7 @@ impl<V: Vector, const O: usize> Pass<V, O> {
                 s = V::load_first(weights.add(o * stride), rest).mul_add(output, s);
             }
             let old = V::load_first(states, rest);
-            U::apply(s).store_first(states, rest);
+            U::apply(s, self.nodes.load_first::<V, U>(j, rest)).store_first(states, rest);
             // Read back: the lanes past the end are zero again.
             let s = V::load_first(states, rest);
             self.change = self.change.max_magnitude(s.sub(old));
@@ -211,10 +220,14 @@ impl<V: Vector, const O: usize> Pass<V, O> {
 mod tests {
     use super::*;
     use crate::Level;
-    use crate::unit::{HardSigmoid, Logistic, Tanh};
+    use crate::unit::{HardSigmoid, Logistic, Tanh, Walled};
     use proptest::prelude::*;
 
     fn check<T: Real, U: Unit>(n: usize, outputs: usize, rho: fn(f64) -> f64, tolerance: f64) {
+        // Nodes all alike, so that `rho` is the function of each.
+        let (softness, lower, upper) = (vec![T::from_f64(0.5); n], vec![T::ZERO; n], vec![T::ONE; n]);
+        let alike = Nodes { softness: &softness, lower: &lower, upper: &upper };
+        let nodes = if U::NODES { alike } else { Nodes::default() };
         let stream = crate::philox::Philox::new(5, crate::philox::Purpose::Probe);
         let draw = |count: usize, group| -> Vec<T> {
             (0..count).map(|i| T::from_f64(stream.uniform(i as u64, group) - 0.5)).collect()
@@ -224,7 +237,7 @@ mod tests {
         weights.resize(padded_outputs(outputs) * n, T::ZERO);
         for level in Level::available() {
             let (mut states, mut sums) = (old.clone(), vec![T::ZERO; outputs]);
-            let change = hidden_sweep::<T, U>(level, &drive, &weights, n, &out, &mut states, &mut sums);
+            let change = hidden_sweep::<T, U>(level, &drive, &weights, n, nodes, &out, &mut states, &mut sums);
             let mut largest = 0.0f64;
             let mut expected = vec![0.0; outputs];
             for j in 0..n {
@@ -242,7 +255,7 @@ mod tests {
             }
             let mut poisoned = drive.clone();
             poisoned[n - 1] = T::from_f64(f64::NAN);
-            let change = hidden_sweep::<T, U>(level, &poisoned, &weights, n, &out, &mut states, &mut sums);
+            let change = hidden_sweep::<T, U>(level, &poisoned, &weights, n, nodes, &out, &mut states, &mut sums);
             assert!(!change.is_finite(), "NaN must survive");
         }
     }
@@ -253,6 +266,8 @@ mod tests {
         fn sweep_agrees_with_a_plain_sum(n in 1usize..100, outputs in 1usize..=MAX_OUTPUTS) {
             check::<f32, HardSigmoid>(n, outputs, |a| a.clamp(0.0, 1.0), 1e-5);
             check::<f64, HardSigmoid>(n, outputs, |a| a.clamp(0.0, 1.0), 1e-13);
+            check::<f32, Walled>(n, outputs, |a| (0.5 * a).clamp(0.0, 1.0), 1e-5);
+            check::<f64, Walled>(n, outputs, |a| (0.5 * a).clamp(0.0, 1.0), 1e-13);
             check::<f64, Tanh>(n, outputs, f64::tanh, 1e-13);
             check::<f64, Logistic>(n, outputs, |a| 1.0 / (1.0 + (-a).exp()), 1e-13);
         }

@@ -44,6 +44,45 @@ fn add_scaled_body<V: simd::Vector>(x: &[V::Scalar], factor: V::Scalar, y: &mut 
 }
 
 level::dispatch! {
+    /// y_j <- y_j + factor x_j + constant, or the end of `range` that this is beyond. NaN stays NaN. An empty x is zero.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn shift_within<T>(level: Level, x: &[T], factor: T, constant: T, range: (T, T), y: &mut [T]) = shift_within_body
+}
+
+#[inline(always)]
+fn shift_within_body<V: simd::Vector>(
+    x: &[V::Scalar],
+    factor: V::Scalar,
+    constant: V::Scalar,
+    range: (V::Scalar, V::Scalar),
+    y: &mut [V::Scalar],
+) {
+    assert!(x.is_empty() || x.len() == y.len());
+    let whole = y.len() - y.len() % V::LANES;
+    let rest = y.len() - whole;
+    // SAFETY: both slices have y.len() elements, or x is not read; `dispatch!` vouches for the instruction set.
+    unsafe {
+        let (factor, constant, lower, upper) =
+            (V::splat(factor), V::splat(constant), V::splat(range.0), V::splat(range.1));
+        let within = |v: V| upper.min(lower.max(v));
+        for j in (0..whole).step_by(V::LANES) {
+            let p = y.as_mut_ptr().add(j);
+            let shift = if x.is_empty() { constant } else { factor.mul_add(V::load(x.as_ptr().add(j)), constant) };
+            within(V::load(p).add(shift)).store(p);
+        }
+        let p = y.as_mut_ptr().add(whole);
+        let shift = if x.is_empty() {
+            constant
+        } else {
+            factor.mul_add(V::load_first(x.as_ptr().add(whole), rest), constant)
+        };
+        within(V::load_first(p, rest).add(shift)).store_first(p, rest);
+    }
+}
+
+level::dispatch! {
     /// The sum of x_j y_j, in an order fixed by the instruction set.
     ///
     /// # Panics
@@ -124,6 +163,24 @@ mod tests {
                 let mut y = vec![1.0f32; n + 1];
                 super::add_scaled(level, &x, 2.0, &mut y);
                 assert!(y[..n].iter().zip(&x).all(|(&y, &x)| y == 1.0 + 2.0 * x) && y[n] == 1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn shift_within_stays_within() {
+        for level in Level::available() {
+            for n in 0..70usize {
+                let x: Vec<f32> = (0..n).map(|i| i as f32 - 20.0).collect();
+                let mut y = vec![1.0f32; n + 1];
+                super::shift_within(level, &x, 1.0, 2.0, (0.0, f32::INFINITY), &mut y[..n]);
+                assert!(y[..n].iter().zip(&x).all(|(&y, &x)| y == (3.0 + x).max(0.0)) && y[n] == 1.0);
+                let mut y = vec![2.0f32; n];
+                super::shift_within(level, &[], 1.0, -1.5, (0.75, 1.0), &mut y);
+                assert!(y.iter().all(|&y| y == 0.75));
+                let mut y = vec![f32::NAN; n];
+                super::shift_within(level, &x, 1.0, 2.0, (0.0, 1.0), &mut y);
+                assert!(y.iter().all(|y| y.is_nan()));
             }
         }
     }

@@ -169,6 +169,7 @@ mod tests {
     use super::*;
     use crate::Level;
     use crate::hidden::hidden_sweep;
+    use crate::unit::Nodes;
     use crate::unit::HardSigmoid;
     use proptest::prelude::*;
 
@@ -192,13 +193,13 @@ mod tests {
             assert!(narrowed.units().windows(2).all(|pair| pair[0] < pair[1]));
             assert!(radius > 0.5 || n < 64 || narrowed.units().len() < n, "nothing was held");
             let (mut all, mut sums) = (vec![T::ZERO; n], vec![T::ZERO; outputs]);
-            hidden_sweep::<T, HardSigmoid>(level, &drive, &weights, n, &centre, &mut all, &mut sums);
+            hidden_sweep::<T, HardSigmoid>(level, &drive, &weights, n, Nodes::default(), &centre, &mut all, &mut sums);
             narrowed.gather(&all);
             let mut expected = all.clone();
-            let change = hidden_sweep::<T, HardSigmoid>(level, &drive, &weights, n, &moved, &mut expected, &mut sums);
+            let change = hidden_sweep::<T, HardSigmoid>(level, &drive, &weights, n, Nodes::default(), &moved, &mut expected, &mut sums);
             let mut partial = vec![T::ZERO; outputs];
             let (own, w, stride, states) = narrowed.parts();
-            let seen = hidden_sweep::<T, HardSigmoid>(level, own, w, stride, &moved, states, &mut partial);
+            let seen = hidden_sweep::<T, HardSigmoid>(level, own, w, stride, Nodes::default(), &moved, states, &mut partial);
             narrowed.scatter(&mut all);
             for (a, b) in all.iter().zip(&expected) {
                 assert!((*a - *b).abs().to_f64() < tolerance);

@@ -16,6 +16,10 @@ pub enum Purpose {
     Method = 3,
     /// Probe vectors of audits and checks.
     Probe = 4,
+    /// Which elements of a device are defective. Counter: element, parameter.
+    Defects = 5,
+    /// Noise and rounding of writes to a device. Counter: write, parameter (and which of the two).
+    Write = 6,
 }
 
 /// One stream of random numbers.

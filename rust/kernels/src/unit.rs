@@ -8,11 +8,74 @@ pub trait Unit: Copy + Send + Sync + 'static {
     /// Whether states outside (0, 1) are held at its ends: drives at most 0 give exactly 0, drives at least 1 exactly 1.
     const BOXED: bool = false;
 
-    /// Applies the function to all lanes. NaN stays NaN.
+    /// Whether the function takes so long that several vectors should be under way at once.
+    const SLOW: bool = false;
+
+    /// Whether units differ: [`Nodes`] then says how.
+    const NODES: bool = false;
+
+    /// Applies the function to all lanes, of units with these constants. NaN stays NaN.
     ///
     /// # Safety
     /// Needs the instruction set of `V`.
-    unsafe fn apply<V: Vector>(a: V) -> V;
+    unsafe fn apply<V: Vector>(a: V, node: Node<V>) -> V;
+}
+
+/// The constants of units that differ from each other: one element per unit, none where they do not.
+#[derive(Debug, Clone, Copy)]
+pub struct Nodes<'a, T> {
+    /// One over the stiffness.
+    pub softness: &'a [T],
+    /// The smallest state.
+    pub lower: &'a [T],
+    /// The largest state.
+    pub upper: &'a [T],
+}
+
+impl<T> Default for Nodes<'_, T> {
+    fn default() -> Self {
+        Self { softness: &[], lower: &[], upper: &[] }
+    }
+}
+
+impl<T: Real> Nodes<'_, T> {
+    /// Whether they are the constants of `n` units of kind `U`.
+    pub(crate) fn fit<U: Unit>(&self, n: usize) -> bool {
+        let n = if U::NODES { n } else { 0 };
+        self.softness.len() == n && self.lower.len() == n && self.upper.len() == n
+    }
+
+    /// The constants of a vector of units from `j` on; zero where `U` has none.
+    ///
+    /// # Safety
+    /// They [`fit`](Self::fit) at least `j + V::LANES` units, and the instruction set of `V` is there.
+    #[inline(always)]
+    pub(crate) unsafe fn load<V: Vector<Scalar = T>, U: Unit>(&self, j: usize) -> Node<V> {
+        // SAFETY: the caller vouches for the lengths.
+        let read = |p: &[T]| unsafe { if U::NODES { V::load(p.as_ptr().add(j)) } else { V::splat(Real::ZERO) } };
+        Node { softness: read(self.softness), lower: read(self.lower), upper: read(self.upper) }
+    }
+
+    /// The constants of the `n < V::LANES` units from `j` on; zero past them and where `U` has none.
+    ///
+    /// # Safety
+    /// They [`fit`](Self::fit) at least `j + n` units, and the instruction set of `V` is there.
+    #[inline(always)]
+    pub(crate) unsafe fn load_first<V: Vector<Scalar = T>, U: Unit>(&self, j: usize, n: usize) -> Node<V> {
+        let read = |p: &[T]| {
+            // SAFETY: the caller vouches for the lengths.
+            unsafe { if U::NODES { V::load_first(p.as_ptr().add(j), n) } else { V::splat(Real::ZERO) } }
+        };
+        Node { softness: read(self.softness), lower: read(self.lower), upper: read(self.upper) }
+    }
+}
+
+/// [`Nodes`] of a vector of units.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<V> {
+    softness: V,
+    lower: V,
+    upper: V,
 }
 
 /// The hard sigmoid: the box [0, 1].
@@ -27,6 +90,10 @@ pub struct Tanh;
 #[derive(Debug, Clone, Copy)]
 pub struct Logistic;
 
+/// A node of its own stiffness between its own walls: a over the stiffness, or the wall that it is beyond.
+#[derive(Debug, Clone, Copy)]
+pub struct Walled;
+
 // SAFETY of the blocks below: the trait's contract passes on the instruction set.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract, for all of them")]
 mod apply {
@@ -36,14 +103,16 @@ mod apply {
         const BOXED: bool = true;
 
         #[inline(always)]
-        unsafe fn apply<V: Vector>(a: V) -> V {
+        unsafe fn apply<V: Vector>(a: V, _: Node<V>) -> V {
             unsafe { V::splat(Real::ONE).min(V::splat(Real::ZERO).max(a)) }
         }
     }
 
     impl Unit for Tanh {
+        const SLOW: bool = true;
+
         #[inline(always)]
-        unsafe fn apply<V: Vector>(a: V) -> V {
+        unsafe fn apply<V: Vector>(a: V, _: Node<V>) -> V {
             unsafe {
                 let one = V::splat(Real::ONE);
                 let two = one.add(one);
@@ -53,12 +122,23 @@ mod apply {
     }
 
     impl Unit for Logistic {
+        const SLOW: bool = true;
+
         #[inline(always)]
-        unsafe fn apply<V: Vector>(a: V) -> V {
+        unsafe fn apply<V: Vector>(a: V, _: Node<V>) -> V {
             unsafe {
                 let one = V::splat(Real::ONE);
                 one.div(one.add(exp(V::splat(Real::ZERO).sub(a))))
             }
+        }
+    }
+
+    impl Unit for Walled {
+        const NODES: bool = true;
+
+        #[inline(always)]
+        unsafe fn apply<V: Vector>(a: V, node: Node<V>) -> V {
+            unsafe { node.upper.min(node.lower.max(a.mul(node.softness))) }
         }
     }
 
@@ -102,12 +182,12 @@ dispatch! {
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn relax<T, U: Unit>(level: Level, drives: &[T], states: &mut [T]) -> T = relax_body
+    pub fn relax<T, U: Unit>(level: Level, drives: &[T], nodes: Nodes<'_, T>, states: &mut [T]) -> T = relax_body
 }
 
 #[inline(always)]
-fn relax_body<V: Vector, U: Unit>(drives: &[V::Scalar], states: &mut [V::Scalar]) -> V::Scalar {
-    assert_eq!(drives.len(), states.len());
+fn relax_body<V: Vector, U: Unit>(drives: &[V::Scalar], nodes: Nodes<'_, V::Scalar>, states: &mut [V::Scalar]) -> V::Scalar {
+    assert!(drives.len() == states.len() && nodes.fit::<U>(states.len()));
     let n = states.len();
     let (drives, states) = (drives.as_ptr(), states.as_mut_ptr());
     // SAFETY: whole vectors are read and written below `n`, the rest by its length; `dispatch!` vouches for the
@@ -116,14 +196,15 @@ fn relax_body<V: Vector, U: Unit>(drives: &[V::Scalar], states: &mut [V::Scalar]
         let mut change = V::splat(Real::ZERO);
         let mut j = 0;
         while j + V::LANES <= n {
-            let s = U::apply(V::load(drives.add(j)));
+            let s = U::apply(V::load(drives.add(j)), nodes.load::<V, U>(j));
             change = change.max_magnitude(s.sub(V::load(states.add(j))));
             s.store(states.add(j));
             j += V::LANES;
         }
         if j < n {
             let old = V::load_first(states.add(j), n - j);
-            U::apply(V::load_first(drives.add(j), n - j)).store_first(states.add(j), n - j);
+            let s = U::apply(V::load_first(drives.add(j), n - j), nodes.load_first::<V, U>(j, n - j));
+            s.store_first(states.add(j), n - j);
             // Read back: the lanes past the end are zero again.
             change = change.max_magnitude(V::load_first(states.add(j), n - j).sub(old));
         }
@@ -142,14 +223,14 @@ mod tests {
             let drives: Vec<T> = inputs.iter().map(|&x| T::from_f64(x)).collect();
             let exact: Vec<f64> = drives.iter().map(|&x| reference(x.to_f64())).collect();
             let mut values = vec![T::ZERO; drives.len()];
-            let change = relax::<T, U>(level, &drives, &mut values).to_f64();
+            let change = relax::<T, U>(level, &drives, Nodes::default(), &mut values).to_f64();
             assert_eq!(change, values.iter().fold(0.0, |m: f64, v| m.max(v.to_f64().abs())));
-            assert_eq!(relax::<T, U>(level, &drives, &mut values), T::ZERO);
+            assert_eq!(relax::<T, U>(level, &drives, Nodes::default(), &mut values), T::ZERO);
             for ((&x, got), want) in inputs.iter().zip(&values).zip(exact) {
                 assert!((got.to_f64() - want).abs() <= tolerance, "{} at {x}: {got} != {want}", level.name());
             }
             let mut states = vec![T::ZERO; 5];
-            let change = relax::<T, U>(level, &[T::from_f64(f64::NAN); 5], &mut states);
+            let change = relax::<T, U>(level, &[T::from_f64(f64::NAN); 5], Nodes::default(), &mut states);
             assert!(states.iter().chain([&change]).all(|x| !x.is_finite()), "NaN must survive");
         }
     }
@@ -162,5 +243,23 @@ mod tests {
         check::<f32, Tanh>(f64::tanh, 3e-7);
         check::<f64, Logistic>(|a| 1.0 / (1.0 + (-a).exp()), 5e-16);
         check::<f32, Logistic>(|a| 1.0 / (1.0 + (-a).exp()), 2e-7);
+    }
+
+    #[test]
+    fn walled_nodes_are_softened_and_held() {
+        for level in Level::available() {
+            for n in [0, 1, 7, 16, 33] {
+                let drives: Vec<f64> = (0..n).map(|i| f64::from(i) - 10.0).collect();
+                let softness: Vec<f64> = (0..n).map(|i| 1.0 / (1.0 + f64::from(i))).collect();
+                let lower: Vec<f64> = (0..n).map(|i| if i % 2 == 0 { 0.0 } else { f64::NEG_INFINITY }).collect();
+                let upper: Vec<f64> = (0..n).map(|i| if i % 3 == 0 { 0.25 } else { f64::INFINITY }).collect();
+                let nodes = Nodes { softness: &softness, lower: &lower, upper: &upper };
+                let mut states = vec![0.0; n as usize];
+                relax::<f64, Walled>(level, &drives, nodes, &mut states);
+                for j in 0..n as usize {
+                    assert_eq!(states[j], (drives[j] * softness[j]).max(lower[j]).min(upper[j]), "{}", level.name());
+                }
+            }
+        }
     }
 }

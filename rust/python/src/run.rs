@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pnncore::Error;
+use pnncore::device::Device;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
 use pnncore::lab::Lab;
@@ -20,7 +21,7 @@ use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
 use crate::errors::OrRaise;
 use crate::system::System;
 
-fn parse<C: serde::de::DeserializeOwned>(py: Python<'_>, what: &str, json: &str) -> PyResult<C> {
+pub(crate) fn parse<C: serde::de::DeserializeOwned>(py: Python<'_>, what: &str, json: &str) -> PyResult<C> {
     serde_json::from_str(json).map_err(|e| Error::Config(format!("{what}: {e}"))).or_raise(py)
 }
 
@@ -39,6 +40,12 @@ pub(crate) fn check_pair(py: Python<'_>, system: &System, dtype: &str, method: &
         _ => method.protocol(system.of::<f32>()).or_raise(py)?,
     };
     Ok(())
+}
+
+/// Checks the configuration of a device.
+#[pyfunction]
+pub(crate) fn check_device(py: Python<'_>, device: &str) -> PyResult<()> {
+    parse::<Device>(py, "device", device)?.check().or_raise(py)
 }
 
 /// Checks the configuration of an optimizer; returns the names of the arrays it keeps per parameter.
@@ -123,7 +130,7 @@ fn settle_as<'py, T: Float>(
     let lab = system.lab(threads, 0).or_raise(py)?;
     let arrays = Shared::<T>::new(params, "every parameter")?;
     let params = arrays.params(py)?;
-    params.check(core.specs()).or_raise(py)?;
+    params.check(core).or_raise(py)?;
     let data = Data::<T>::new(x, y)?;
     let batch = data.batch(py, core.inputs(), core.outputs())?;
     let mut trial = Trial::new(core.layout());
@@ -191,7 +198,7 @@ pub(crate) fn predict<'py>(
         let lab = system.lab(threads, 0).or_raise(py)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
-        params.check(core.specs()).or_raise(py)?;
+        params.check(core).or_raise(py)?;
         let data = Data::<T>::new(&x, None)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         let mut outputs = vec![T::NAN; batch.len() * core.outputs()];
@@ -245,7 +252,7 @@ pub(crate) fn gradient<'py>(
         let lab = system.lab(threads, seed).or_raise(py)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
-        params.check(core.specs()).or_raise(py)?;
+        params.check(core).or_raise(py)?;
         let data = Data::<T>::new(&x, Some(&y))?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         let mut gradient = vec![Vec::new(); core.specs().len()];
@@ -306,7 +313,7 @@ pub(crate) fn train<'py>(
         let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
         let mut kept = Exclusive::<T>::new(&memory, "every array of the optimizer")?;
         let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);
-        params.check(core.specs()).or_raise(py)?;
+        params.check(core).or_raise(py)?;
         let mut memory = kept.slices(py, "every array of the optimizer")?;
         let needed: Vec<usize> =
             optimizer.memory().iter().flat_map(|_| core.specs().iter().map(|spec| spec.len())).collect();

@@ -5,13 +5,16 @@ use std::str::FromStr;
 use numpy::PyReadonlyArrayDyn;
 use pnncore::Error;
 use pnncore::check::check_system;
+use pnncore::device::Device;
 use pnncore::lab::Lab;
 use pnncore::system::System as CoreSystem;
-use pnncore::system::hopfield::{Activation, Hopfield};
+use pnncore::system::hopfield::Activation;
+use pnncore::system::layered::Layered;
 use pyo3::prelude::*;
 
 use crate::arrays::{Exclusive, Float, with_dtype};
 use crate::errors::{OrRaise, exception};
+use crate::run::parse;
 use crate::user::UserSystem;
 
 /// The physics of a system, without parameters.
@@ -21,7 +24,7 @@ pub(crate) struct System {
 }
 
 enum Kind {
-    Hopfield(Hopfield),
+    Layered(Layered),
     User(UserSystem),
 }
 
@@ -29,7 +32,7 @@ impl System {
     /// The system for states of type `T`.
     pub(crate) fn of<T: Float>(&self) -> &dyn CoreSystem<T> {
         match &self.kind {
-            Kind::Hopfield(net) => net,
+            Kind::Layered(net) => net,
             Kind::User(system) => system,
         }
     }
@@ -39,7 +42,7 @@ impl System {
         py.detach(work).map_err(|error| {
             let raised = match &self.kind {
                 Kind::User(system) => system.take_raised(),
-                Kind::Hopfield(_) => None,
+                Kind::Layered(_) => None,
             };
             raised.unwrap_or_else(|| exception(py, &error))
         })
@@ -48,7 +51,7 @@ impl System {
     /// A lab that suits the system.
     pub(crate) fn lab(&self, threads: Option<usize>, seed: u64) -> Result<Lab, Error> {
         match &self.kind {
-            Kind::Hopfield(_) => Lab::new(threads, seed),
+            Kind::Layered(_) => Lab::new(threads, seed),
             // The user's code runs on the calling thread.
             Kind::User(_) => Lab::new(Some(1), seed),
         }
@@ -61,7 +64,14 @@ impl System {
     #[staticmethod]
     fn hopfield(py: Python<'_>, layers: Vec<usize>, activation: &str) -> PyResult<Self> {
         let activation = Activation::from_str(activation).or_raise(py)?;
-        Ok(Self { kind: Kind::Hopfield(Hopfield::new(&layers, activation).or_raise(py)?) })
+        Ok(Self { kind: Kind::Layered(Layered::hopfield(&layers, activation).or_raise(py)?) })
+    }
+
+    /// A deep resistive network.
+    #[staticmethod]
+    fn resistive(py: Python<'_>, layers: Vec<usize>, input_gain: f64, device: &str) -> PyResult<Self> {
+        let device: Device = parse(py, "device", device)?;
+        Ok(Self { kind: Kind::Layered(Layered::resistive(&layers, input_gain, device).or_raise(py)?) })
     }
 
     /// A system of the user's own: a `pnncore.systems.EnergySystem`.
@@ -99,11 +109,12 @@ impl System {
 
     /// Writes initial parameters.
     fn initialise(&self, py: Python<'_>, params: Vec<Bound<'_, PyAny>>, seed: u64, gain: f64) -> PyResult<()> {
+        let lab = self.lab(None, 0).or_raise(py)?;
         with_dtype!(py, params, T => {
             let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
             let mut slices = arrays.slices(py, "every parameter")?;
             match &self.kind {
-                Kind::Hopfield(net) => net.initialise(seed, gain, &mut slices),
+                Kind::Layered(net) => net.initialise(&lab, seed, gain, &mut slices),
                 Kind::User(_) => {}
             }
         });

@@ -211,9 +211,9 @@ impl<T: Float> Landscape<T> for Call<'_, '_, T> {
         self.try_complex_gradient(trial, gradient).map_err(|e| self.system.fail(e))
     }
 
-    fn walls(&self, l: usize) -> Option<(T, T)> {
+    fn interval(&self, l: usize, j: usize) -> (f64, f64) {
         let exact: &dyn Exact<T> = self.system;
-        exact.bounds().filter(|_| exact.is_bounded(l))
+        exact.interval(l, j)
     }
 }
 
@@ -305,11 +305,8 @@ impl<T: Float> Exact<T> for UserSystem {
         self.call(params, batch, trial.phases(), |call| call.state_gradient(trial, gradient))
     }
 
-    fn bounds(&self) -> Option<(T, T)> {
-        self.bounds.map(|(lo, hi)| (T::from_f64(lo), T::from_f64(hi)))
-    }
-
-    fn is_bounded(&self, layer: usize) -> bool {
-        self.bounded_outputs || layer + 1 < self.layout.sizes().len()
+    fn interval(&self, l: usize, _j: usize) -> (f64, f64) {
+        let bounded = self.bounded_outputs || l + 1 < self.layout.sizes().len();
+        self.bounds.filter(|_| bounded).unwrap_or((f64::NEG_INFINITY, f64::INFINITY))
     }
 }

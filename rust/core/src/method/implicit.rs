@@ -44,10 +44,9 @@ fn frozen<T: Real>(system: &dyn Exact<T>, trial: &Trial<T>) -> Vec<bool> {
     let mut frozen = vec![true; trial.states.len()];
     for (r, frozen) in frozen.chunks_exact_mut(trial.stride()).enumerate() {
         for l in 0..trial.layout().sizes().len() {
-            for k in trial.layout().layer(l) {
-                let s = trial.row(r)[k];
-                let wall = system.bounds().filter(|_| system.is_bounded(l));
-                frozen[k] = !trial.outcomes[r].status.usable() || wall.is_some_and(|(lo, hi)| s <= lo || s >= hi);
+            for (j, k) in trial.layout().layer(l).enumerate() {
+                let (s, (lo, hi)) = (trial.row(r)[k].to_f64(), system.interval(l, j));
+                frozen[k] = !trial.outcomes[r].status.usable() || s <= lo || s >= hi;
             }
         }
     }

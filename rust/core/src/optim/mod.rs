@@ -3,8 +3,10 @@
 use pnncore_kernels::Real;
 use serde::{Deserialize, Serialize};
 
+use crate::device::Device;
 use crate::lab::Lab;
-use crate::params::{ParamSpec, Params};
+use crate::params::Params;
+use crate::system::System;
 use crate::trial::Trial;
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
@@ -83,7 +85,7 @@ impl Optimizer {
     pub fn step<T: Real>(
         &self,
         lab: &Lab,
-        specs: &[ParamSpec],
+        system: &dyn System<T>,
         trial: &Trial<T>,
         update: &mut LocalUpdate<T>,
         params: &mut Params<'_, T>,
@@ -92,11 +94,13 @@ impl Optimizer {
         rates: &[f64],
         steps: u64,
     ) -> Result<()> {
-        let count = specs.len();
-        for (i, (spec, &rate)) in specs.iter().zip(rates).enumerate() {
+        let anything = Device::IDEAL.range();
+        let count = system.specs().len();
+        for (i, (spec, &rate)) in system.specs().iter().zip(rates).enumerate() {
             if rate == 0.0 {
                 continue;
             }
+            let device = system.device(i);
             let values = params.get_mut(i)?;
             match *self {
                 Self::SGD { momentum, weight_decay } => {
@@ -105,13 +109,17 @@ impl Optimizer {
                             let keep = T::from_f64(1.0 - rate * weight_decay);
                             values.iter_mut().for_each(|v| *v *= keep);
                         }
-                        update.apply(lab, trial, i, spec, values, -rate);
+                        // A device that only has a range is done with here.
+                        update.apply(lab, trial, i, spec, values, -rate, device.range());
+                        if !device.is_exact() {
+                            device.write(lab, i, steps + 1, values);
+                        }
                         continue;
                     }
                     let velocity = &mut *memory[i];
                     let keep = T::from_f64(momentum);
                     velocity.iter_mut().for_each(|v| *v *= keep);
-                    update.apply(lab, trial, i, spec, velocity, 1.0);
+                    update.apply(lab, trial, i, spec, velocity, 1.0, anything);
                     let (decay, rate) = (T::from_f64(weight_decay), T::from_f64(rate));
                     for (value, v) in values.iter_mut().zip(velocity.iter_mut()) {
                         *v += decay * *value;
@@ -121,7 +129,7 @@ impl Optimizer {
                 Self::Adam { beta1, beta2, epsilon, weight_decay } => {
                     gradient.clear();
                     gradient.resize(values.len(), T::ZERO);
-                    update.apply(lab, trial, i, spec, gradient, 1.0);
+                    update.apply(lab, trial, i, spec, gradient, 1.0, anything);
                     let t = (steps + 1) as f64;
                     let step = T::from_f64(rate / (1.0 - beta1.powf(t)));
                     let unbias = T::from_f64(1.0 / (1.0 - beta2.powf(t)).sqrt());
@@ -135,6 +143,9 @@ impl Optimizer {
                         *value = *value * keep - step * *mean / (square.sqrt() * unbias + epsilon);
                     }
                 }
+            }
+            if *device != Device::IDEAL {
+                device.write(lab, i, steps + 1, values);
             }
         }
         Ok(())

@@ -1,12 +1,15 @@
 //! Physical systems, and what they can be asked to do.
 
 pub mod hopfield;
+pub mod layered;
+pub mod resistive;
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
 
 use crate::Result;
 use crate::batch::Batch;
+use crate::device::Device;
 use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
@@ -32,6 +35,12 @@ pub trait System<T: Real>: Send + Sync {
 
     /// Names and shapes of the parameters.
     fn specs(&self) -> &[ParamSpec];
+
+    /// What parameter number `parameter` is stored in.
+    fn device(&self, parameter: usize) -> &Device {
+        let _ = parameter;
+        &Device::IDEAL
+    }
 
     /// Memory for the experiments of one call.
     fn workspace(&self) -> Workspace {
@@ -137,23 +146,15 @@ pub trait Exact<T: Real>: Energetic<T> {
         gradient: &mut [T],
     ) -> Result<()>;
 
-    /// The interval that a state may take, by its place in a row: `None` where there are no walls.
-    fn bounds(&self) -> Option<(T, T)> {
-        None
+    /// The interval that state `j` of layer `l` may take; infinite where there are no walls.
+    fn interval(&self, l: usize, j: usize) -> (f64, f64) {
+        let _ = (l, j);
+        (f64::NEG_INFINITY, f64::INFINITY)
     }
 
-    /// Whether layer `l` has the walls of [`Exact::bounds`].
-    fn is_bounded(&self, layer: usize) -> bool {
-        let _ = layer;
-        true
-    }
-
-    /// An interval of states of layer `l` in which the energy is smooth: where checks look at it.
-    fn domain(&self, l: usize) -> (f64, f64) {
-        match self.bounds().filter(|_| self.is_bounded(l)) {
-            Some((lo, hi)) if (hi - lo).is_finite() => (lo.to_f64(), hi.to_f64()),
-            _ => (-1.0, 1.0),
-        }
+    /// An interval of state `j` of layer `l` in which the energy is smooth: where checks look at it.
+    fn domain(&self, l: usize, j: usize) -> (f64, f64) {
+        near_zero(self.interval(l, j))
     }
 
     /// Writes d2E/ds2 v of every row. Units at a wall are the caller's to freeze.
@@ -197,6 +198,16 @@ pub trait Exact<T: Real>: Energetic<T> {
     }
 }
 
+/// A finite part of an interval.
+pub(crate) fn near_zero((lo, hi): (f64, f64)) -> (f64, f64) {
+    match (lo.is_finite(), hi.is_finite()) {
+        (true, true) => (lo, hi),
+        (true, false) => (lo, lo + 1.0),
+        (false, true) => (hi - 1.0, hi),
+        (false, false) => (-1.0, 1.0),
+    }
+}
+
 /// The largest component of the force dF/ds = dE/ds + beta dC/ds on every row, where walls do not hold it: how far from
 /// steady the states are. `trial` has one phase, settled under `boundary`.
 ///
@@ -229,11 +240,9 @@ pub fn residual<T: Real>(
             if matches!(boundary, Boundary::Clamped(_)) && layout.layer(l) == outputs {
                 continue;
             }
-            let walls = system.bounds().filter(|_| system.is_bounded(l));
-            for k in layout.layer(l) {
-                let s = trial.row(r)[k];
-                let held =
-                    walls.is_some_and(|(lo, hi)| (s <= lo && force[k] >= T::ZERO) || (s >= hi && force[k] <= T::ZERO));
+            for (j, k) in layout.layer(l).enumerate() {
+                let (s, (lo, hi)) = (trial.row(r)[k].to_f64(), system.interval(l, j));
+                let held = (s <= lo && force[k] >= T::ZERO) || (s >= hi && force[k] <= T::ZERO);
                 if !held {
                     largest = largest.max_magnitude(force[k]);
                 }

@@ -8,13 +8,14 @@ use std::ops::Range;
 
 use pnncore_kernels::hidden::padded_outputs;
 use pnncore_kernels::sparse::{Panel, SparseRows};
-use pnncore_kernels::unit::{HardSigmoid, Logistic, Tanh, Unit};
+use pnncore_kernels::unit::{HardSigmoid, Logistic, Tanh, Unit, Walled};
 use pnncore_kernels::{AVec, Real, avec, transpose};
 use rayon::prelude::*;
 
 use super::fused::Narrow;
 use super::inputs::Inputs;
-use super::{Activation, Hopfield};
+use super::units::Units;
+use super::{Activation, Layered, Physics};
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::params::Params;
@@ -28,15 +29,23 @@ pub(super) struct Buffers<T> {
     back: Vec<AVec<T>>,
     /// The magnitudes of the couplings of the last layer, summed over outputs, where the fused kernel wants them.
     reach: AVec<T>,
+    units: Units<T>,
     pub(super) inputs: Inputs<T>,
     /// Whether `inputs` are those of the batch that was settled last, and not handed out yet.
     pub(super) taken: bool,
     tiles: Vec<Tile<T>>,
 }
 
-impl<T: Real> Default for Buffers<T> {
-    fn default() -> Self {
-        Self { back: Vec::new(), reach: avec![], inputs: Inputs::default(), taken: false, tiles: Vec::new() }
+impl<T: Real> Buffers<T> {
+    pub(super) fn new(net: &Layered) -> Self {
+        Self {
+            back: Vec::new(),
+            reach: avec![],
+            units: Units::new(net),
+            inputs: Inputs::default(),
+            taken: false,
+            tiles: Vec::new(),
+        }
     }
 }
 
@@ -83,13 +92,14 @@ impl<T: Real> Default for Tile<T> {
 
 /// What all tiles of a batch share.
 pub(super) struct Context<'a, T> {
-    pub(super) net: &'a Hopfield,
+    pub(super) net: &'a Layered,
     pub(super) lab: &'a Lab,
     pub(super) params: &'a Params<'a, T>,
     pub(super) batch: &'a Batch<'a, T>,
     pub(super) plan: &'a Plan,
     pub(super) back: &'a [AVec<T>],
     pub(super) reach: &'a [T],
+    pub(super) units: &'a Units<T>,
     inputs: &'a Inputs<T>,
     pub(super) phases: usize,
     pub(super) stride: usize,
@@ -97,7 +107,7 @@ pub(super) struct Context<'a, T> {
 }
 
 pub(super) fn settle<T: Real>(
-    net: &Hopfield,
+    net: &Layered,
     lab: &Lab,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
@@ -118,12 +128,14 @@ pub(super) fn settle<T: Real>(
     }
     buffers.inputs.take(net, lab, params, batch);
     buffers.taken = true;
-    if net.fused_layers() {
+    if net.is_resistive() {
+        buffers.units.measure(net, lab, params, buffers.inputs.sums(), &buffers.back);
+    } else if net.fused_layers() {
         sum_magnitudes(&buffers.back[1], net.layout.padded(0), &mut buffers.reach);
     }
     let (phases, stride, complex) = (trial.phases(), trial.stride(), trial.is_complex());
-    let (back, reach, inputs) = (&buffers.back[..], &buffers.reach[..], &buffers.inputs);
-    let context = Context { net, lab, params, batch, plan, back, reach, inputs, phases, stride, complex };
+    let (back, reach, units, inputs) = (&buffers.back[..], &buffers.reach[..], &buffers.units, &buffers.inputs);
+    let context = Context { net, lab, params, batch, plan, back, reach, units, inputs, phases, stride, complex };
     let states = trial.states.par_chunks_mut(chunk * phases * stride);
     let outcomes = trial.outcomes.par_chunks_mut(chunk * phases);
     let tiles = states.zip(outcomes).zip(buffers.tiles[..parts].par_iter_mut()).enumerate();
@@ -132,7 +144,7 @@ pub(super) fn settle<T: Real>(
     });
 }
 
-fn transpose_couplings<T: Real>(net: &Hopfield, lab: &Lab, params: &Params<'_, T>, back: &mut Vec<AVec<T>>) {
+fn transpose_couplings<T: Real>(net: &Layered, lab: &Lab, params: &Params<'_, T>, back: &mut Vec<AVec<T>>) {
     back.resize_with(net.layers(), || avec![]);
     for (l, back) in back.iter_mut().enumerate().skip(1) {
         let (rows, cols) = (net.sizes[l], net.sizes[l + 1]);
@@ -218,6 +230,7 @@ impl<T: Real> Context<'_, T> {
     pub(super) fn accelerated(&self) -> bool {
         !self.fused()
             && !self.complex
+            && !self.net.is_resistive()
             && self.plan.settling.order == Order::Asynchronous
             && !matches!(self.plan.settling.stop, Stop::Sweeps(..))
     }
@@ -232,7 +245,7 @@ impl<T: Real> Context<'_, T> {
         tile: &mut Tile<T>,
     ) {
         match boundary {
-            Boundary::Nudged(beta) if !self.plan.loss.bounds_output(beta) => {
+            Boundary::Nudged(beta) if !self.units.bound_outputs(self.net, self.plan.loss, beta) => {
                 outcome.status = Status::Unbounded;
                 row.fill(T::ZERO);
             }
@@ -247,7 +260,9 @@ impl<T: Real> Context<'_, T> {
                 self.batch.y.write(sample, &mut tile.target);
                 let outputs = &mut row[self.net.layout.outputs()];
                 tile.scratch.copy_from_slice(outputs);
-                self.plan.loss.nudge(&tile.scratch, &tile.target, beta.re, outputs);
+                let stiffness = self.units.output_stiffness(self.net);
+                tile.scratch.iter_mut().zip(stiffness).for_each(|(drive, &s)| *drive *= s);
+                self.plan.loss.nudge(&tile.scratch, stiffness, &tile.target, beta.re, outputs);
             }
             Boundary::Nudged(_) | Boundary::Free => {}
         }
@@ -292,10 +307,15 @@ impl<T: Real> Context<'_, T> {
         outcomes: &mut [Outcome],
         tile: &mut Tile<T>,
     ) {
-        match self.net.activation {
-            Activation::HardSigmoid => self.settle_units::<HardSigmoid>(first, samples, phases, states, outcomes, tile),
-            Activation::Tanh => self.settle_units::<Tanh>(first, samples, phases, states, outcomes, tile),
-            Activation::Logistic => self.settle_units::<Logistic>(first, samples, phases, states, outcomes, tile),
+        match self.net.physics {
+            Physics::Resistive { .. } => self.settle_units::<Walled>(first, samples, phases, states, outcomes, tile),
+            Physics::Hopfield(activation) => match activation {
+                Activation::HardSigmoid => {
+                    self.settle_units::<HardSigmoid>(first, samples, phases, states, outcomes, tile);
+                }
+                Activation::Tanh => self.settle_units::<Tanh>(first, samples, phases, states, outcomes, tile),
+                Activation::Logistic => self.settle_units::<Logistic>(first, samples, phases, states, outcomes, tile),
+            },
         }
     }
 
@@ -328,16 +348,22 @@ impl<T: Real> Context<'_, T> {
     /// Moves the outputs of row `r` from their drive `a`, given their target; returns the largest change.
     pub(super) fn move_outputs(&self, r: usize, a: &[T], outputs: &mut [T], target: &[T], old: &mut [T]) -> T {
         old.copy_from_slice(outputs);
+        let stiffness = self.units.output_stiffness(self.net);
+        let softness = self.units.nodes(self.net.layers() - 1, stiffness.len()).softness;
         match self.plan.boundary(r % self.phases) {
-            Boundary::Free => outputs.copy_from_slice(a),
+            Boundary::Free => {
+                outputs.copy_from_slice(a);
+                outputs.iter_mut().zip(softness).for_each(|(o, &softness)| *o *= softness);
+            }
             Boundary::Clamped(_) => return T::ZERO,
             Boundary::Nudged(beta) => match self.plan.settling.output_update {
-                OutputUpdate::Exact => self.plan.loss.nudge(a, target, beta.re, outputs),
+                OutputUpdate::Exact => self.plan.loss.nudge(a, stiffness, target, beta.re, outputs),
                 OutputUpdate::Explicit => {
                     self.plan.loss.gradient(old, target, outputs);
                     for (o, &a) in outputs.iter_mut().zip(a) {
                         *o = a - T::from_f64(beta.re) * *o;
                     }
+                    outputs.iter_mut().zip(softness).for_each(|(o, &softness)| *o *= softness);
                 }
             },
         }

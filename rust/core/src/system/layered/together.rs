@@ -5,7 +5,7 @@ use pnncore_kernels::Real;
 use pnncore_kernels::sparse::{Dense, accumulate};
 use pnncore_kernels::unit::{self, Unit};
 
-use super::Activation;
+use super::{Activation, Physics};
 use super::settle::{Context, Tile};
 use crate::trial::{Boundary, Order, Outcome, Status};
 
@@ -55,6 +55,9 @@ impl<T: Real> Context<'_, T> {
             }
             for (&r, &change) in active.iter().zip(&tile.changes) {
                 outcomes[r].sweep(change);
+                if U::NODES && outcomes[r].sweeps == 1 {
+                    outcomes[r].see_magnitude(&states[r * self.stride..(r + 1) * self.stride]);
+                }
             }
             active.retain(|&r| {
                 let row = &mut states[r * self.stride..(r + 1) * self.stride];
@@ -62,7 +65,7 @@ impl<T: Real> Context<'_, T> {
                 if accelerated {
                     self.gather_last(row, &mut tile.last);
                     let (level, bounded) = (self.lab.level(), self.bounded_last());
-                    let ratio = tile.secants.advance(level, r, &mut tile.last, bounded, self.net.activation.range());
+                    let ratio = tile.secants.advance(level, r, &mut tile.last, bounded, self.net.range());
                     outcomes[r].ratio = ratio.unwrap_or(0.0);
                 }
                 let Some(status) = self.verdict(first, r, &outcomes[r], &row[outputs], tile) else {
@@ -165,7 +168,7 @@ impl<T: Real> Context<'_, T> {
                 self.batch.y.write(first + r / self.phases, &mut tile.target);
                 self.move_outputs(r, drive, &mut row[layer.clone()], &tile.target, &mut tile.scratch)
             } else {
-                unit::relax::<T, U>(self.lab.level(), drive, &mut row[layer.clone()])
+                unit::relax::<T, U>(self.lab.level(), drive, self.units.nodes(l, drive.len()), &mut row[layer.clone()])
             };
             tile.changes[j] = tile.changes[j].max_magnitude(change.to_f64());
         }
@@ -194,11 +197,11 @@ impl<T: Real> Context<'_, T> {
         } else {
             for (k, (re, im)) in re.iter_mut().zip(im.iter_mut()).enumerate() {
                 let a = Complex::new(drive.0[k].to_f64(), drive.1[k].to_f64());
-                let s = match self.net.activation {
+                let s = match self.net.physics {
+                    Physics::Hopfield(Activation::Tanh) => a.tanh(),
+                    Physics::Hopfield(Activation::Logistic) => ((-a).exp() + 1.0).inv(),
                     // Not holomorphic: methods refuse it before it comes to this.
-                    Activation::HardSigmoid => Complex::new(a.re.clamp(0.0, 1.0), 0.0),
-                    Activation::Tanh => a.tanh(),
-                    Activation::Logistic => ((-a).exp() + 1.0).inv(),
+                    Physics::Hopfield(Activation::HardSigmoid) | Physics::Resistive { .. } => Complex::ZERO,
                 };
                 (*re, *im) = (T::from_f64(s.re), T::from_f64(s.im));
             }

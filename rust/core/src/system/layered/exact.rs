@@ -2,30 +2,58 @@
 
 use pnncore_kernels::Real;
 
-use super::{Activation, Hopfield};
+use super::{Activation, Layered, Physics};
 use crate::Result;
 use crate::batch::Batch;
 use crate::params::Params;
-use crate::system::Exact;
+use crate::system::{Exact, near_zero};
 use crate::trial::Trial;
 
-impl Hopfield {
-    /// Phi, its derivative (the inverse activation) and its second derivative at a state of layer `l`.
-    fn potential(&self, l: usize, s: f64, epsilon: f64) -> [f64; 3] {
+impl Layered {
+    /// The stiffness of every unit, by layer.
+    fn stiffness<T: Real>(&self, params: &Params<'_, T>) -> Vec<Vec<f64>> {
+        let mut stiffness: Vec<_> = self.sizes[1..].iter().map(|&n| vec![1.0; n]).collect();
+        if !self.is_resistive() {
+            return stiffness;
+        }
+        stiffness.iter_mut().for_each(|layer| layer.fill(0.0));
+        for l in 0..self.layers() {
+            for (i, row) in self.weights(params, l).chunks_exact(self.sizes[l + 1]).enumerate() {
+                for (j, g) in row.iter().map(|g| g.to_f64()).enumerate() {
+                    stiffness[l][j] += g;
+                    if l > 0 {
+                        stiffness[l - 1][i] += g;
+                    }
+                }
+            }
+        }
+        stiffness
+    }
+
+    /// The inputs of a sample as the first couplings see them.
+    fn seen_inputs<T: Real>(&self, x: &[T]) -> Vec<T> {
+        let mut seen = Vec::new();
+        self.with_inputs(x, 0..self.sizes[0], &mut Vec::new(), |x| seen.extend_from_slice(x));
+        seen
+    }
+
+    /// Phi, its derivative (the inverse activation) and its second derivative at a state of layer `l`, of a unit with this
+    /// stiffness.
+    fn potential(&self, l: usize, stiffness: f64, s: f64, epsilon: f64) -> [f64; 3] {
         let hidden = l + 1 < self.layers();
-        match self.activation {
-            Activation::Tanh if hidden => {
+        match self.physics {
+            Physics::Hopfield(Activation::Tanh) if hidden => {
                 // Saturated states keep a large but finite slope.
                 let s = s.clamp(-1.0 + epsilon / 2.0, 1.0 - epsilon / 2.0);
                 let (up, down) = (1.0 + s, 1.0 - s);
                 [0.5 * (up * s.ln_1p() + down * (-s).ln_1p()), s.atanh(), 1.0 / (up * down)]
             }
-            Activation::Logistic if hidden => {
+            Physics::Hopfield(Activation::Logistic) if hidden => {
                 let s = s.clamp(epsilon * epsilon, 1.0 - epsilon / 2.0);
                 let down = 1.0 - s;
                 [s * s.ln() + down * (-s).ln_1p(), s.ln() - (-s).ln_1p(), 1.0 / (s * down)]
             }
-            _ => [0.5 * s * s, s, 1.0],
+            _ => [0.5 * stiffness * s * s, stiffness * s, stiffness],
         }
     }
 
@@ -61,16 +89,23 @@ impl Hopfield {
     }
 }
 
-impl<T: Real> Exact<T> for Hopfield {
+impl<T: Real> Exact<T> for Layered {
     fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
+        let stiffness = self.stiffness(params);
         for (r, energy) in energy.iter_mut().enumerate() {
             *energy = 0.0;
-            let inputs = batch.x.row(r / trial.phases());
+            let inputs = self.seen_inputs(batch.x.row(r / trial.phases()));
+            if self.is_resistive() {
+                // Half the dissipation counts the squares of the sources, too.
+                for (x, row) in inputs.iter().zip(self.weights(params, 0).chunks_exact(self.sizes[1])) {
+                    *energy += 0.5 * x.to_f64() * x.to_f64() * row.iter().map(|g| g.to_f64()).sum::<f64>();
+                }
+            }
             for l in 0..self.layers() {
                 let (n, states) = (self.sizes[l + 1], trial.layer(r, l));
-                let below = if l == 0 { inputs } else { trial.layer(r, l - 1) };
-                for (&s, b) in states.iter().zip(self.bias(params, l)) {
-                    *energy += self.potential(l, s.to_f64(), T::EPSILON.to_f64())[0] - b.to_f64() * s.to_f64();
+                let below = if l == 0 { &inputs[..] } else { trial.layer(r, l - 1) };
+                for ((&s, b), &k) in states.iter().zip(self.bias(params, l)).zip(&stiffness[l]) {
+                    *energy += self.potential(l, k, s.to_f64(), T::EPSILON.to_f64())[0] - b.to_f64() * s.to_f64();
                 }
                 for (weights, p) in self.weights(params, l).chunks_exact(n).zip(below) {
                     let field: f64 = weights.iter().zip(states).map(|(w, s)| w.to_f64() * s.to_f64()).sum();
@@ -88,27 +123,28 @@ impl<T: Real> Exact<T> for Hopfield {
         trial: &Trial<T>,
         gradient: &mut [T],
     ) -> Result<()> {
+        let stiffness = self.stiffness(params);
         for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
             let row = trial.row(r);
-            self.neighbour_sums(params, Some(batch.x.row(r / trial.phases())), row, |l, j, sum| {
+            let inputs = self.seen_inputs(batch.x.row(r / trial.phases()));
+            self.neighbour_sums(params, Some(&inputs), row, |l, j, sum| {
                 let k = self.layout.layer(l).start + j;
-                let slope = self.potential(l, row[k].to_f64(), T::EPSILON.to_f64())[1];
+                let slope = self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[1];
                 gradient[k] = T::from_f64(slope - sum);
             });
         }
         Ok(())
     }
 
-    fn bounds(&self) -> Option<(T, T)> {
-        (self.activation == Activation::HardSigmoid).then_some((T::ZERO, T::ONE))
+    fn interval(&self, l: usize, j: usize) -> (f64, f64) {
+        self.unit_interval(l, j)
     }
 
-    fn is_bounded(&self, layer: usize) -> bool {
-        layer + 1 < self.layers()
-    }
-
-    fn domain(&self, l: usize) -> (f64, f64) {
-        if self.activation == Activation::Tanh || l + 1 == self.layers() { (-1.0, 1.0) } else { (0.0, 1.0) }
+    fn domain(&self, l: usize, j: usize) -> (f64, f64) {
+        match self.physics {
+            Physics::Hopfield(Activation::Logistic) if l + 1 < self.layers() => (0.0, 1.0),
+            _ => near_zero(self.unit_interval(l, j)),
+        }
     }
 
     fn hessian_product(
@@ -119,12 +155,12 @@ impl<T: Real> Exact<T> for Hopfield {
         v: &[T],
         product: &mut [T],
     ) -> Result<()> {
-        let stride = trial.stride();
+        let (stride, stiffness) = (trial.stride(), self.stiffness(params));
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
             let (row, v) = (trial.row(r), &v[r * stride..(r + 1) * stride]);
             self.neighbour_sums(params, None, v, |l, j, sum| {
                 let k = self.layout.layer(l).start + j;
-                let curvature = self.potential(l, row[k].to_f64(), T::EPSILON.to_f64())[2];
+                let curvature = self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[2];
                 product[k] = T::from_f64(curvature * v[k].to_f64() - sum);
             });
         }
@@ -133,16 +169,17 @@ impl<T: Real> Exact<T> for Hopfield {
 
     fn curvature(
         &self,
-        _params: &Params<'_, T>,
+        params: &Params<'_, T>,
         _batch: &Batch<'_, T>,
         trial: &Trial<T>,
         curvature: &mut [T],
     ) -> Result<()> {
+        let stiffness = self.stiffness(params);
         for (r, curvature) in curvature.chunks_exact_mut(trial.stride()).enumerate() {
             let row = trial.row(r);
             for l in 0..self.layers() {
-                for k in self.layout.layer(l) {
-                    curvature[k] = T::from_f64(self.potential(l, row[k].to_f64(), T::EPSILON.to_f64())[2]);
+                for (j, k) in self.layout.layer(l).enumerate() {
+                    curvature[k] = T::from_f64(self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[2]);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use pnncore_kernels::hidden::{MAX_OUTPUTS, hidden_sweep};
 use pnncore_kernels::narrow::{Narrowed, narrow as find_movable};
-use pnncore_kernels::unit::Unit;
+use pnncore_kernels::unit::{Nodes, Unit};
 use pnncore_kernels::{Real, avec};
 
 use super::settle::{Context, Tile};
@@ -94,6 +94,7 @@ impl<T: Real> Context<'_, T> {
         let wanted = self.batch.y.write(first + sample, &mut tile.target);
         let (hidden, outputs) = row.split_at_mut(stride);
         let outputs = &mut outputs[..sums.len()];
+        let nodes = self.units.nodes(0, stride);
         let mut moved = T::ZERO;
         loop {
             if boundary == Boundary::Free {
@@ -110,17 +111,20 @@ impl<T: Real> Context<'_, T> {
             }
             let change = if tile.narrow.holding {
                 let (drive, weights, apart, states) = tile.narrow.units.parts();
-                let change = hidden_sweep::<T, U>(level, drive, weights, apart, outputs, states, sums);
+                let change = hidden_sweep::<T, U>(level, drive, weights, apart, Nodes::default(), outputs, states, sums);
                 sums.iter_mut().zip(tile.narrow.units.held()).for_each(|(sum, &held)| *sum += held);
                 change
             } else {
-                hidden_sweep::<T, U>(level, own_drive, weights, stride, outputs, hidden, sums)
+                hidden_sweep::<T, U>(level, own_drive, weights, stride, nodes, outputs, hidden, sums)
             };
             for (sum, &b) in sums.iter_mut().zip(bias) {
                 *sum += b;
             }
             moved = self.move_outputs(r, sums, outputs, &tile.target, &mut tile.scratch);
             outcome.sweep(change.max_magnitude(moved).to_f64());
+            if U::NODES && outcome.sweeps == 1 {
+                outcome.see_magnitude(hidden);
+            }
             let status = self.plan.verdict::<T>(boundary, &outcome, || match boundary {
                 Boundary::Free => wanted.then(|| self.plan.loss.error(outputs, &tile.target, &mut tile.scratch)),
                 _ => tile.errors.get(sample).copied(),

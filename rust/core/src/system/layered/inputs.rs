@@ -8,7 +8,7 @@ use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
 use pnncore_kernels::{AVec, Real, add_scaled, avec};
 use rayon::prelude::*;
 
-use super::Hopfield;
+use super::Layered;
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::params::Params;
@@ -31,6 +31,9 @@ struct Block<T> {
     turned: SparseRows<T>,
     drive: AVec<T>,
     panel: Panel<T>,
+    /// The sums of the couplings over the inputs, where they are conductances.
+    sums: AVec<T>,
+    memory: Vec<T>,
 }
 
 impl<T: Real> Default for Inputs<T> {
@@ -41,7 +44,14 @@ impl<T: Real> Default for Inputs<T> {
 
 impl<T: Real> Default for Block<T> {
     fn default() -> Self {
-        Self { lists: SparseRows::new(0), turned: SparseRows::new(0), drive: avec![], panel: Panel::default() }
+        Self {
+            lists: SparseRows::new(0),
+            turned: SparseRows::new(0),
+            drive: avec![],
+            panel: Panel::default(),
+            sums: avec![],
+            memory: Vec::new(),
+        }
     }
 }
 
@@ -52,44 +62,58 @@ fn height(inputs: usize) -> usize {
 
 impl<T: Real> Inputs<T> {
     /// Lists the inputs of a batch and sums what they drive the first layer with.
-    pub(super) fn take(&mut self, net: &Hopfield, lab: &Lab, params: &Params<'_, T>, batch: &Batch<'_, T>) {
+    pub(super) fn take(&mut self, net: &Layered, lab: &Lab, params: &Params<'_, T>, batch: &Batch<'_, T>) {
         let (n, samples) = (net.sizes[1], batch.len());
         let stride = net.layout.padded(0);
         self.stride = stride;
-        self.for_each(lab, batch, n, |span, block| {
+        self.for_each(net, lab, batch, n, |span, block| {
             block.drive.clear();
             block.drive.resize(samples * stride, T::ZERO);
-            let m = Dense { data: &net.weights(params, 0)[span.start * n..], stride: n };
+            let couplings = &net.weights(params, 0)[span.start * n..];
+            if net.is_resistive() {
+                block.sums.clear();
+                block.sums.resize(n, T::ZERO);
+                let rows = couplings[..span.len() * n].chunks_exact(n);
+                rows.for_each(|row| add_scaled(lab.level(), row, T::ONE, &mut block.sums));
+            }
+            let m = Dense { data: couplings, stride: n };
             accumulate(lab.level(), &block.lists, 0, samples, m, n, &mut block.drive, stride, &mut block.panel);
         });
+    }
+
+    /// The sums of conductances over the inputs of each block.
+    pub(super) fn sums(&self) -> impl Iterator<Item = &[T]> {
+        self.blocks.iter().map(|block| &block.sums[..])
     }
 
     /// Hands out the transposed lists of a batch: blocks of so many inputs, in exchange for memory. They are made anew
     /// unless `taken` says that [`take`](Self::take) has seen this batch last.
     pub(super) fn turned(
         &mut self,
+        net: &Layered,
         lab: &Lab,
         batch: &Batch<'_, T>,
         taken: bool,
         memory: &mut Vec<SparseRows<T>>,
     ) -> usize {
         if !taken {
-            self.for_each(lab, batch, 1, |_, _| {});
+            self.for_each(net, lab, batch, 1, |_, _| {});
         }
         memory.resize_with(self.blocks.len(), || SparseRows::new(0));
         self.blocks.iter_mut().zip(memory).for_each(|(block, memory)| std::mem::swap(&mut block.turned, memory));
-        height(batch.x.width())
+        height(net.sizes[0])
     }
 
     /// Lists the non-zeros of every block, then does `work` with them, worth `cost` multiply-adds per input.
     fn for_each(
         &mut self,
+        net: &Layered,
         lab: &Lab,
         batch: &Batch<'_, T>,
         cost: usize,
         work: impl Fn(std::ops::Range<usize>, &mut Block<T>) + Send + Sync,
     ) {
-        let (inputs, samples) = (batch.x.width(), batch.len());
+        let (inputs, samples) = (net.sizes[0], batch.len());
         let height = height(inputs);
         self.blocks.resize_with(inputs.div_ceil(height), Block::default);
         // All blocks or none at a time, as they come.
@@ -99,8 +123,11 @@ impl<T: Real> Inputs<T> {
                 let first = (c * chunk + b) * height;
                 let span = first..(first + height).min(inputs);
                 block.lists.reset(span.len());
-                (0..samples).for_each(|i| block.lists.push(lab.level(), &batch.x.row(i)[span.clone()]));
-                block.lists.transpose_into(0..span.len(), &mut block.turned);
+                let Block { lists, turned, memory, .. } = block;
+                for i in 0..samples {
+                    net.with_inputs(batch.x.row(i), span.clone(), memory, |x| lists.push(lab.level(), x));
+                }
+                lists.transpose_into(0..span.len(), turned);
                 work(span, block);
             }
         });

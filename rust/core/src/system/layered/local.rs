@@ -1,22 +1,23 @@
-//! dE/dW_l = -s_{l-1} s_l^T and dE/db_l = -s_l, as factors.
+//! dE/dW_l = -s_{l-1} s_l^T and dE/db_l = -s_l, as factors. Conductances: dE/dg_ij = 1/2 (v_i - v_j)^2, which is the same
+//! outer product, plus half the squares of v_i in row i and of v_j in column j.
 
 use num_complex::Complex;
 use pnncore_kernels::sparse::SparseRows;
 use pnncore_kernels::{Level, Real, add_scaled, avec};
 use rayon::prelude::*;
 
-use super::Hopfield;
+use super::Layered;
 use super::settle::Buffers;
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::trial::Trial;
-use crate::update::{Lists, LocalUpdate, OuterProducts, Side, Term};
+use crate::update::{Lists, LocalUpdate, Outer, OuterProducts, Side, Term};
 
 /// Layers narrower than this are cheaper summed as the transpose, with the wide side dense.
 const NARROW: usize = 16;
 
 pub(super) fn local_update<T: Real>(
-    net: &Hopfield,
+    net: &Layered,
     lab: &Lab,
     batch: &Batch<'_, T>,
     trial: &Trial<T>,
@@ -31,10 +32,10 @@ pub(super) fn local_update<T: Real>(
     let scale = -1.0 / batch.len() as f64;
     for (l, pair) in update.terms.chunks_exact_mut(2).enumerate() {
         let [couplings, bias] = pair else { continue };
-        let Term::Outer { products, transposed } = couplings else { continue };
+        let Term::Outer(Outer { products, transposed, rows, columns }) = couplings else { continue };
         let Term::Dense(bias) = bias else { continue };
         if l == 0 {
-            first_layer(lab, batch, trial, weights, scale, buffers, &mut products[0], bias);
+            first_layer(net, lab, batch, trial, weights, scale, buffers, &mut products[0], bias);
         } else {
             let list_layer = if *transposed { l } else { l - 1 };
             for (part, product) in products.iter_mut().enumerate() {
@@ -44,11 +45,63 @@ pub(super) fn local_update<T: Real>(
             bias.fill(T::ZERO);
             (0..trial.samples()).for_each(|i| add_phases(lab.level(), trial, weights, scale, l, i, bias));
         }
+        if net.is_resistive() {
+            add_squares(trial, weights, scale, l, columns);
+            match l {
+                0 => add_input_squares(net, batch, trial, weights, scale, rows),
+                _ => add_squares(trial, weights, scale, l - 1, rows),
+            }
+        }
+    }
+}
+
+/// sums = -1/2 times the sum over all rows of w v^2, for the voltages v of a layer.
+fn add_squares<T: Real>(trial: &Trial<T>, weights: &[Complex<f64>], scale: f64, layer: usize, sums: &mut [T]) {
+    sums.fill(T::ZERO);
+    let layer = trial.layout().layer(layer);
+    let total: f64 = weights.iter().map(|w| w.re).sum();
+    for i in (0..trial.samples()).filter(|&i| trial.usable(i)) {
+        let first = i * trial.phases();
+        let free = &trial.row(first)[layer.clone()];
+        // Against the free phase, so that the difference of two squares is not one of large numbers.
+        for (p, weight) in weights.iter().enumerate().skip(1).filter(|(_, w)| w.re != 0.0) {
+            let factor = T::from_f64(-0.5 * scale * weight.re);
+            for ((sum, &v), &v0) in sums.iter_mut().zip(&trial.row(first + p)[layer.clone()]).zip(free) {
+                *sum += factor * (v - v0) * (v + v0);
+            }
+        }
+        if total != 0.0 {
+            let factor = T::from_f64(-0.5 * scale * total);
+            sums.iter_mut().zip(free).for_each(|(sum, &v)| *sum += factor * v * v);
+        }
+    }
+}
+
+/// [`add_squares`] for the inputs, which are the same in all phases.
+fn add_input_squares<T: Real>(
+    net: &Layered,
+    batch: &Batch<'_, T>,
+    trial: &Trial<T>,
+    weights: &[Complex<f64>],
+    scale: f64,
+    sums: &mut [T],
+) {
+    sums.fill(T::ZERO);
+    let total: f64 = weights.iter().map(|w| w.re).sum();
+    if total == 0.0 {
+        return;
+    }
+    let factor = T::from_f64(-0.5 * scale * total);
+    let mut memory = Vec::new();
+    for i in (0..trial.samples()).filter(|&i| trial.usable(i)) {
+        net.with_inputs(batch.x.row(i), 0..net.sizes[0], &mut memory, |x| {
+            sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += factor * x * x);
+        });
     }
 }
 
 /// The terms of a network, empty.
-fn terms<T: Real>(net: &Hopfield, complex: bool) -> Vec<Term<T>> {
+fn terms<T: Real>(net: &Layered, complex: bool) -> Vec<Term<T>> {
     let outer = |cols, dense| OuterProducts { lists: Lists::ByRow(SparseRows::new(cols)), dense };
     let mut terms = Vec::new();
     for l in 0..net.layers() {
@@ -64,7 +117,10 @@ fn terms<T: Real>(net: &Hopfield, complex: bool) -> Vec<Term<T>> {
             }
             (products, transposed)
         };
-        terms.push(Term::Outer { products, transposed });
+        // Empty where nothing is added to whole rows and columns.
+        let sums = |n: usize| vec![T::ZERO; if net.is_resistive() { n } else { 0 }];
+        let (rows, columns) = (sums(net.sizes[l]), sums(net.sizes[l + 1]));
+        terms.push(Term::Outer(Outer { products, transposed, rows, columns }));
         terms.push(Term::Dense(vec![T::ZERO; net.sizes[l + 1]]));
     }
     terms
@@ -73,6 +129,7 @@ fn terms<T: Real>(net: &Hopfield, complex: bool) -> Vec<Term<T>> {
 /// The inputs are the same in all phases, so the states of the phases are summed first: one product, not one per phase.
 #[allow(clippy::too_many_arguments, reason = "the pieces of an update, each owned elsewhere")]
 fn first_layer<T: Real>(
+    net: &Layered,
     lab: &Lab,
     batch: &Batch<'_, T>,
     trial: &Trial<T>,
@@ -85,7 +142,7 @@ fn first_layer<T: Real>(
     let (Side::Own(sums, stride), Lists::ByParameter(blocks, height)) = (&mut product.dense, &mut product.lists) else {
         return;
     };
-    *height = buffers.inputs.turned(lab, batch, std::mem::take(&mut buffers.taken), blocks);
+    *height = buffers.inputs.turned(net, lab, batch, std::mem::take(&mut buffers.taken), blocks);
     sums.clear();
     sums.resize(batch.len() * *stride, T::ZERO);
     // States that another core has settled take as long to read as several multiply-adds.

@@ -1,0 +1,118 @@
+"""Deep resistive networks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore import _core
+from pnncore._convert import Seed, as_dtype, as_seed, number
+from pnncore.devices import Device
+from pnncore.errors import ConfigError
+from pnncore.systems._base import System
+from pnncore.systems._layers import as_gain, as_layers
+
+_CONDUCTANCES = Device(lower=0.0)
+
+
+class DeepResistive(System):
+    """A deep resistive network: layers of nodes joined by conductances, with ideal diodes.
+
+    The states are the voltages of the nodes. They settle to the minimum of
+    E = sum over resistors of g_ij (v_i - v_j)²/2 - sum b_j v_j, half the power that the conductances g dissipate less what
+    the current sources b feed in: Kirchhoff's laws, under the constraints of the diodes. Inputs are pairs of voltage
+    sources at ``±input_gain * x``, since conductances cannot be negative. A diode to ground at every hidden node keeps the
+    first half of each hidden layer at v >= 0 and the second half at v <= 0; outputs are free. Given its neighbours a node
+    settles to their mean, weighted by the conductances, within its walls. The squared-error nudge of equilibrium
+    propagation is a current ``beta * (y - v)`` into each output, and each conductance learns from its own voltage drop:
+    dE/dg_ij = (v_i - v_j)²/2.
+
+    Parameters
+    ----------
+    layers
+        The sizes of the layers: inputs (each a pair of sources) first, outputs last.
+    input_gain
+        The voltage of the sources at x = 1. Each layer divides voltages, so that deep networks want hundreds.
+    gain
+        Conductances start at the magnitudes of numbers uniform in ±gain/sqrt(fan-in), current sources at zero.
+    device
+        What conductances are stored in: a `pnncore.devices.Device` with `lower` at least 0. By default any g >= 0.
+    dtype
+        ``"float32"``, or ``"float64"`` for reference runs.
+    seed
+        Of the initial conductances; None draws one, which `seed` then tells.
+
+    Attributes
+    ----------
+    params
+        ``g1`` (2 n_0, n_1), first a row for +x of every input, then one for -x of every input; ``b1`` (n_1,); ``g2``
+        (n_1, n_2), ``b2``, ...: NumPy arrays, writable in place. Conductances in siemens if voltages are in volts and
+        currents in amperes.
+
+    References
+    ----------
+    Scellier, "A fast algorithm to simulate nonlinear resistive networks", ICML (2024), arXiv 2402.11674.
+
+    Examples
+    --------
+    >>> net = DeepResistive([64, 32, 10], input_gain=50.0, seed=0)
+    >>> net
+    DeepResistive([64, 32, 10], input_gain=50.0, dtype='float32', seed=0)
+    >>> net.params["g1"].shape
+    (128, 32)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        *,
+        input_gain: float = 100.0,
+        gain: float = 1.0,
+        device: Device = _CONDUCTANCES,
+        dtype: npt.DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
+        self.layers = as_layers(layers)
+        self.input_gain = number(input_gain, "input_gain")
+        self.gain = as_gain(gain)
+        if not isinstance(device, Device):
+            raise ConfigError(f"device must be a pnncore.devices.Device, got {device!r}")
+        self.device = device
+        resolved = as_dtype(dtype)
+        core = _core.System.resistive(self.layers, self.input_gain, device.to_json())
+        super().__init__(core, self.layers[0], resolved)
+        self.seed = as_seed(seed)
+        core.initialise(self.arrays(), self.seed, self.gain)
+
+    def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
+        """Return the power (samples,) that the conductances dissipate at the free steady state: the sum of g ΔV².
+
+        In watts for volts and siemens. Times the time that the circuit takes to settle it is the energy of an inference.
+        """
+        settled = self.settle(x, threads=threads)
+        # The energy is half of it, less the work of the current sources.
+        fed = [
+            layer.astype(np.float64) @ self.params[f"b{l + 1}"].astype(np.float64)
+            for l, layer in enumerate(settled.states)
+        ]
+        return np.asarray(2 * (settled.energy + sum(fed)))
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what makes an equal system, as plain data; checkpoints keep it."""
+        return {
+            "name": "DeepResistive",
+            "layers": self.layers,
+            "input_gain": self.input_gain,
+            "gain": self.gain,
+            "device": self.device.to_config(),
+            "dtype": str(self.dtype),
+            "seed": self.seed,
+        }
+
+    def __repr__(self) -> str:
+        device = "" if self.device == _CONDUCTANCES else f", device={self.device!r}"
+        return (
+            f"DeepResistive({self.layers}, input_gain={self.input_gain!r}{device}, dtype={str(self.dtype)!r}, "
+            f"seed={self.seed})"
+        )

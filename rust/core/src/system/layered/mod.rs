@@ -1,0 +1,232 @@
+//! Networks of layers: what [Hopfield networks](super::hopfield) and [resistive networks](super::resistive) share.
+//!
+//! E = sum_l Phi_l(s_l) - sum_l s_{l-1}^T W_l s_l - sum_l b_l^T s_l, with the inputs s_0 clamped and outputs linear. Given
+//! its neighbours, each unit has an exact minimiser: a = W_l^T s_{l-1} + W_{l+1} s_{l+1} + b_l goes through an activation
+//! (Hopfield), or is divided by the unit's stiffness and kept between walls (resistive: the stiffness of a node is the
+//! sum of its conductances).
+
+mod exact;
+mod fused;
+mod inputs;
+mod local;
+mod settle;
+mod together;
+mod units;
+
+use std::ops::Range;
+
+use num_complex::Complex;
+use pnncore_kernels::Real;
+use pnncore_kernels::hidden::MAX_OUTPUTS;
+use pnncore_kernels::philox::{Philox, Purpose};
+
+use super::hopfield::Activation;
+use crate::batch::Batch;
+use crate::device::Device;
+use crate::lab::Lab;
+use crate::loss::Loss;
+use crate::params::{ParamSpec, Params};
+use crate::system::{Energetic, Exact, Settling, System, Workspace};
+use crate::trial::{Layout, Plan, Trial};
+use crate::update::LocalUpdate;
+use crate::{Error, Result};
+
+/// What the units and couplings of a network are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Physics {
+    Hopfield(Activation),
+    Resistive {
+        /// Inputs are pairs of voltage sources, at plus and minus this times x.
+        input_gain: f64,
+    },
+}
+
+/// A layered network: [`Layered::hopfield`] or [`Layered::resistive`].
+#[derive(Debug, Clone)]
+pub struct Layered {
+    physics: Physics,
+    /// Inputs (as the first couplings see them) first, outputs last.
+    sizes: Vec<usize>,
+    specs: Vec<ParamSpec>,
+    layout: Layout,
+    device: Device,
+}
+
+impl Layered {
+    /// A network whose couplings are called `coupling` and the number of their layer.
+    pub(super) fn new(physics: Physics, sizes: &[usize], coupling: &str, device: Device) -> Result<Self> {
+        if sizes.len() < 2 || sizes.contains(&0) {
+            return Err(Error::Config(format!(
+                "layers must be at least two positive sizes, inputs first and outputs last, got {sizes:?}"
+            )));
+        }
+        let mut sizes = sizes.to_vec();
+        if matches!(physics, Physics::Resistive { .. }) {
+            sizes[0] *= 2;
+        }
+        let mut specs = Vec::new();
+        for (l, pair) in sizes.windows(2).enumerate() {
+            specs.push(ParamSpec { name: format!("{coupling}{}", l + 1), shape: pair.to_vec() });
+            specs.push(ParamSpec { name: format!("b{}", l + 1), shape: vec![pair[1]] });
+        }
+        let layout = Layout::new(&sizes[1..]);
+        Ok(Self { physics, sizes, specs, layout, device })
+    }
+
+    /// Writes initial parameters: couplings uniform in +-gain/sqrt(fan-in), the magnitudes of such numbers where they are
+    /// conductances, as the device stores them; biases zero.
+    ///
+    /// # Panics
+    /// If `params` are not those of the specification.
+    pub fn initialise<T: Real>(&self, lab: &Lab, seed: u64, gain: f64, params: &mut [&mut [T]]) {
+        let random = Philox::new(seed, Purpose::Initialise);
+        for (i, (spec, values)) in self.specs.iter().zip(params).enumerate() {
+            if i % 2 == 1 {
+                values.fill(T::ZERO);
+                continue;
+            }
+            let bound = gain / (spec.shape[0] as f64).sqrt();
+            for (k, value) in values.iter_mut().enumerate() {
+                let drawn = bound * (2.0 * random.uniform(k as u64, i as u32) - 1.0);
+                *value = T::from_f64(if self.is_resistive() { drawn.abs() } else { drawn });
+            }
+            self.device.write(lab, i, 0, values);
+        }
+    }
+
+    /// Whether inputs come as pairs of sources.
+    fn is_resistive(&self) -> bool {
+        matches!(self.physics, Physics::Resistive { .. })
+    }
+
+    /// Calls `take` with the inputs `span` as the first couplings see them.
+    fn with_inputs<T: Real>(&self, x: &[T], span: Range<usize>, memory: &mut Vec<T>, take: impl FnOnce(&[T])) {
+        let Physics::Resistive { input_gain } = self.physics else { return take(&x[span]) };
+        let gain = T::from_f64(input_gain);
+        memory.clear();
+        memory.extend(span.map(|i| if i < x.len() { gain * x[i] } else { -gain * x[i - x.len()] }));
+        take(memory);
+    }
+
+    /// The interval that unit `j` of layer `l` may take.
+    fn unit_interval(&self, l: usize, j: usize) -> (f64, f64) {
+        let (hidden, first_half) = (l + 1 < self.layers(), 2 * j < self.sizes[l + 1]);
+        match self.physics {
+            Physics::Hopfield(Activation::HardSigmoid) if hidden => (0.0, 1.0),
+            Physics::Resistive { .. } if hidden && first_half => (0.0, f64::INFINITY),
+            Physics::Resistive { .. } if hidden => (f64::NEG_INFINITY, 0.0),
+            _ => (f64::NEG_INFINITY, f64::INFINITY),
+        }
+    }
+
+    /// The interval of all hidden units of a Hopfield network.
+    fn range<T: Real>(&self) -> (T, T) {
+        match self.physics {
+            Physics::Hopfield(activation) => activation.range(),
+            Physics::Resistive { .. } => (T::from_f64(f64::NEG_INFINITY), T::from_f64(f64::INFINITY)),
+        }
+    }
+
+    /// The number of layers that have states: all but the inputs.
+    fn layers(&self) -> usize {
+        self.sizes.len() - 1
+    }
+
+    /// Whether it has one hidden layer and so few outputs that the fused kernel takes them.
+    fn fused_layers(&self) -> bool {
+        self.layers() == 2 && self.sizes[2] <= MAX_OUTPUTS
+    }
+
+    fn weights<'a, T: Real>(&self, params: &'a Params<'_, T>, layer: usize) -> &'a [T] {
+        params.get(2 * layer)
+    }
+
+    fn bias<'a, T: Real>(&self, params: &'a Params<'_, T>, layer: usize) -> &'a [T] {
+        params.get(2 * layer + 1)
+    }
+}
+
+fn buffers<T: Real>(workspace: &mut Workspace) -> Result<&mut settle::Buffers<T>> {
+    workspace.downcast_mut().ok_or_else(|| Error::Config("the workspace belongs to another system".into()))
+}
+
+impl<T: Real> System<T> for Layered {
+    fn name(&self) -> &str {
+        match self.physics {
+            Physics::Hopfield(_) => "Hopfield",
+            Physics::Resistive { .. } => "DeepResistive",
+        }
+    }
+
+    fn inputs(&self) -> usize {
+        if self.is_resistive() { self.sizes[0] / 2 } else { self.sizes[0] }
+    }
+
+    fn layout(&self) -> Layout {
+        self.layout.clone()
+    }
+
+    fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    fn device(&self, parameter: usize) -> &Device {
+        if parameter.is_multiple_of(2) { &self.device } else { &Device::IDEAL }
+    }
+
+    fn workspace(&self) -> Workspace {
+        Box::new(settle::Buffers::<T>::new(self))
+    }
+
+    fn as_settling(&self) -> Option<&dyn Settling<T>> {
+        Some(self)
+    }
+
+    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
+        Some(self)
+    }
+
+    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+        Some(self)
+    }
+
+    fn is_holomorphic(&self) -> bool {
+        matches!(self.physics, Physics::Hopfield(Activation::Tanh | Activation::Logistic))
+    }
+}
+
+impl<T: Real> Settling<T> for Layered {
+    fn check_nudge(&self, loss: Loss, beta: Complex<f64>) -> Result<()> {
+        // The stiffness of resistive outputs depends on the parameters: there the status tells.
+        if self.is_resistive() { Ok(()) } else { loss.check_beta(beta) }
+    }
+
+    fn settle(
+        &self,
+        lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        plan: &Plan,
+        trial: &mut Trial<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        settle::settle(self, lab, params, batch, plan, trial, buffers(workspace)?);
+        Ok(())
+    }
+}
+
+impl<T: Real> Energetic<T> for Layered {
+    fn local_update(
+        &self,
+        lab: &Lab,
+        _params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        weights: &[Complex<f64>],
+        workspace: &mut Workspace,
+        update: &mut LocalUpdate<T>,
+    ) -> Result<()> {
+        local::local_update(self, lab, batch, trial, weights, buffers(workspace)?, update);
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! What differs from unit to unit of a resistive network: stiffness and walls.
+
+use pnncore_kernels::unit::Nodes;
+use pnncore_kernels::{AVec, Real, add_scaled, avec};
+
+use super::Layered;
+use crate::lab::Lab;
+use crate::loss::Loss;
+use crate::params::Params;
+
+/// Stiffness and walls of all layers; nothing for Hopfield networks, whose units are alike.
+#[derive(Debug)]
+pub(super) struct Units<T> {
+    layers: Vec<Layer<T>>,
+}
+
+/// One layer, padded with units that stay at zero.
+#[derive(Debug)]
+struct Layer<T> {
+    stiffness: AVec<T>,
+    softness: AVec<T>,
+    lower: AVec<T>,
+    upper: AVec<T>,
+}
+
+impl<T: Real> Units<T> {
+    /// The walls of a network's units.
+    pub(super) fn new(net: &Layered) -> Self {
+        if !net.is_resistive() {
+            return Self { layers: Vec::new() };
+        }
+        let zeros = |l: usize| {
+            let mut zeros = avec![];
+            zeros.resize(net.layout.padded(l), T::ZERO);
+            zeros
+        };
+        let layers = (0..net.layers()).map(|l| {
+            let (mut lower, mut upper) = (zeros(l), zeros(l));
+            for j in 0..net.sizes[l + 1] {
+                let (lo, hi) = net.unit_interval(l, j);
+                (lower[j], upper[j]) = (T::from_f64(lo), T::from_f64(hi));
+            }
+            Layer { stiffness: zeros(l), softness: zeros(l), lower, upper }
+        });
+        Self { layers: layers.collect() }
+    }
+
+    /// Sums the conductances of every node. `inputs` are the sums over the inputs of the first layer, `back` the
+    /// transposed couplings of the others.
+    pub(super) fn measure<'a>(
+        &mut self,
+        net: &Layered,
+        lab: &Lab,
+        params: &Params<'_, T>,
+        inputs: impl Iterator<Item = &'a [T]>,
+        back: &[AVec<T>],
+    ) {
+        let level = lab.level();
+        let mut inputs = Some(inputs);
+        for (l, layer) in self.layers.iter_mut().enumerate() {
+            let n = net.sizes[l + 1];
+            layer.stiffness.fill(T::ZERO);
+            match inputs.take() {
+                Some(sums) => sums.for_each(|sum| add_scaled(level, &sum[..n], T::ONE, &mut layer.stiffness)),
+                None => {
+                    let rows = net.weights(params, l).chunks_exact(n);
+                    rows.for_each(|row| add_scaled(level, row, T::ONE, &mut layer.stiffness));
+                }
+            }
+            if let Some(back) = back.get(l + 1) {
+                let rows = back.chunks_exact(net.layout.padded(l));
+                rows.for_each(|row| add_scaled(level, row, T::ONE, &mut layer.stiffness));
+            }
+            // A node without conductances stays at zero.
+            for (softness, &stiffness) in layer.softness.iter_mut().zip(layer.stiffness.iter()) {
+                *softness = if stiffness > T::ZERO { T::ONE / stiffness } else { T::ZERO };
+            }
+        }
+    }
+
+    /// The constants of the first `n` units of layer `l`, padding included.
+    pub(super) fn nodes(&self, l: usize, n: usize) -> Nodes<'_, T> {
+        self.layers.get(l).map_or_else(Nodes::default, |layer| Nodes {
+            softness: &layer.softness[..n],
+            lower: &layer.lower[..n],
+            upper: &layer.upper[..n],
+        })
+    }
+
+    /// The stiffness of the outputs; empty where it is one.
+    pub(super) fn output_stiffness(&self, net: &Layered) -> &[T] {
+        self.layers.last().map_or(&[], |layer| &layer.stiffness[..net.layout.outputs().len()])
+    }
+
+    /// Whether outputs nudged with strength `beta` have a steady state that the nudged step finds.
+    pub(super) fn bound_outputs(&self, net: &Layered, loss: Loss, beta: num_complex::Complex<f64>) -> bool {
+        let stiffness = self.output_stiffness(net).iter().fold(f64::INFINITY, |m, s| m.min(s.to_f64()));
+        loss.bounds_output(beta, if stiffness.is_finite() { stiffness } else { 1.0 })
+    }
+}
