@@ -53,6 +53,21 @@ impl Loss {
         }
     }
 
+    /// The second derivative of the value by outputs i and j.
+    pub fn curvature<T: Real>(self, output: &[T], target: &[T], i: usize, j: usize) -> f64 {
+        let same = if i == j { 1.0 } else { 0.0 };
+        match self {
+            Self::SquaredError => same,
+            Self::CrossEntropy => {
+                let top = output.iter().fold(f64::NEG_INFINITY, |m, o| m.max(o.to_f64()));
+                let total: f64 = output.iter().map(|o| (o.to_f64() - top).exp()).sum();
+                let mass: f64 = target.iter().map(|y| y.to_f64()).sum();
+                let share = |k: usize| (output[k].to_f64() - top).exp() / total;
+                mass * share(i) * (same - share(j))
+            }
+        }
+    }
+
     /// The largest component of the gradient, without storing it; NaN if an output is NaN.
     pub fn error<T: Real>(self, output: &[T], target: &[T], scratch: &mut [T]) -> f64 {
         self.gradient(output, target, scratch);
@@ -211,6 +226,16 @@ mod tests {
                     };
                     let difference = (at(1e-5) - at(-1e-5)) / 2e-5;
                     assert!((difference - gradient[i]).abs() < 1e-9, "{loss:?} {i}");
+                    for j in 0..3 {
+                        let slope = |h: f64| {
+                            let (mut moved, mut gradient) = (output, [0.0; 3]);
+                            moved[j] += h;
+                            loss.gradient(&moved, &target, &mut gradient);
+                            gradient[i]
+                        };
+                        let difference = (slope(1e-5) - slope(-1e-5)) / 2e-5;
+                        assert!((difference - loss.curvature(&output, &target, i, j)).abs() < 1e-9, "{loss:?} {i} {j}");
+                    }
                 }
             }
         }

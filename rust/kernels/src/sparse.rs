@@ -317,7 +317,8 @@ unsafe fn store_row<V: Vector, const N: usize>(sums: [V; N], p: *mut V::Scalar) 
 
 #[inline(always)]
 unsafe fn direct_panel<V: Vector, const N: usize>(task: &Task<'_, V::Scalar>, col: usize) {
-    for (i, span) in task.starts.windows(2).enumerate() {
+    // Rows without entries are many where inputs are mostly zero and batches small: they are not even read.
+    for (i, span) in task.starts.windows(2).enumerate().filter(|(_, span)| span[0] < span[1]) {
         // SAFETY: the caller vouches that columns col..col + N LANES exist in m and y.
         unsafe {
             let y = task.y.add(i * task.stride + col);
@@ -375,7 +376,7 @@ unsafe fn packed_panel<V: Vector, const N: usize>(
 
 #[inline(always)]
 unsafe fn last_columns<V: Vector>(task: &Task<'_, V::Scalar>, col: usize, width: usize) {
-    for (i, span) in task.starts.windows(2).enumerate() {
+    for (i, span) in task.starts.windows(2).enumerate().filter(|(_, span)| span[0] < span[1]) {
         // SAFETY: the caller vouches that columns col..col + width exist in m and y, and width < LANES.
         unsafe {
             let y = task.y.add(i * task.stride + col);

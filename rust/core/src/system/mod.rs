@@ -1,5 +1,6 @@
 //! Physical systems, and what they can be asked to do.
 
+pub mod circuit;
 pub mod hopfield;
 pub mod layered;
 pub mod resistive;

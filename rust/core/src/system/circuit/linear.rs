@@ -1,0 +1,144 @@
+//! Linear circuits: one factorisation for each boundary, shared by all samples.
+
+use pnncore_kernels::Real;
+use rayon::prelude::*;
+
+use super::Circuit;
+use super::matrix::Factor;
+use super::newton::Sample;
+use super::values::Values;
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::loss::Loss;
+use crate::trial::{Boundary, Plan, Status, Trial};
+
+/// Samples that are solved for together: their right-hand sides share every element of the factor that is read.
+const TOGETHER: usize = 32;
+
+/// Whether [`settle`] does it.
+pub(super) fn is_linear(circuit: &Circuit, plan: &Plan) -> bool {
+    circuit.nonlinear.is_empty()
+        && circuit.walls.iter().all(|&(lo, hi)| lo.is_infinite() && hi.is_infinite())
+        && (plan.loss == Loss::SquaredError || !plan.phases.iter().any(|p| matches!(p, Boundary::Nudged(_))))
+}
+
+/// Settles all phases of a batch.
+pub(super) fn settle<T: Real>(
+    circuit: &Circuit,
+    values: &Values,
+    lab: &Lab,
+    batch: &Batch<'_, T>,
+    plan: &Plan,
+    trial: &mut Trial<T>,
+) {
+    let (phases, stride) = (trial.phases(), trial.stride());
+    let mut factors: Vec<Option<Factor>> = Vec::new();
+    factors.resize_with(phases, || None);
+    lab.for_each(factors.par_iter_mut().enumerate(), |(p, factor)| *factor = factorise(circuit, values, plan.boundary(p)));
+    let rows = trial.states.par_chunks_mut(TOGETHER * phases * stride).zip(trial.outcomes.par_chunks_mut(TOGETHER * phases));
+    lab.for_each(rows.enumerate(), |(c, (states, outcomes))| {
+        let first = c * TOGETHER;
+        let group = Group { circuit, values, batch, plan, samples: first..first + outcomes.len() / phases };
+        let free = group.free(&factors[0]);
+        for p in 0..phases {
+            let found = match (&free, &factors[p]) {
+                (Some(free), Some(factor)) => Some(if p == 0 { free.clone() } else { group.solve(p, free, factor) }),
+                _ => None,
+            };
+            let n = circuit.pattern.size();
+            for (i, (row, outcome)) in
+                states.chunks_exact_mut(stride).zip(outcomes.iter_mut()).skip(p).step_by(phases).enumerate()
+            {
+                // A phase alone may have no minimum; without a free state there is none of the others either.
+                let v = found.as_ref().map(|v| &v[i * n..(i + 1) * n]);
+                outcome.sweeps = 1;
+                outcome.status = match v {
+                    None => Status::Unbounded,
+                    Some(v) if v.iter().all(|v| v.is_finite()) => Status::Converged,
+                    Some(_) => Status::Diverged,
+                };
+                match v.filter(|_| outcome.status.usable()) {
+                    Some(v) => circuit.pack(v, row),
+                    None => row.fill(T::ZERO),
+                }
+            }
+        }
+    });
+}
+
+/// The factor of the circuit under a boundary.
+fn factorise(circuit: &Circuit, values: &Values, boundary: Boundary) -> Option<Factor> {
+    let n = circuit.pattern.size();
+    let mut matrix = values.linear.clone();
+    for o in n - circuit.outputs..n {
+        if let Boundary::Nudged(beta) = boundary {
+            matrix[circuit.pattern.place(o, o)] += beta.re;
+        }
+    }
+    if matches!(boundary, Boundary::Clamped(_)) {
+        circuit.pattern.for_each(|row, column, place| {
+            if row >= n - circuit.outputs {
+                matrix[place] = if row == column { 1.0 } else { 0.0 };
+            }
+        });
+    }
+    circuit.pattern.factorise(&matrix)
+}
+
+/// Some samples of a batch.
+struct Group<'a, T> {
+    circuit: &'a Circuit,
+    values: &'a Values,
+    batch: &'a Batch<'a, T>,
+    plan: &'a Plan,
+    samples: std::ops::Range<usize>,
+}
+
+impl<T: Real> Group<'_, T> {
+    /// The voltages of the free phase, sample after sample.
+    fn free(&self, factor: &Option<Factor>) -> Option<Vec<f64>> {
+        let factor = factor.as_ref()?;
+        let mut right: Vec<f64> = self.samples.clone().flat_map(|i| self.sample(i).sources).collect();
+        factor.solve(&mut right, self.samples.len());
+        Some(right)
+    }
+
+    fn sample(&self, i: usize) -> Sample<'_> {
+        self.circuit.sample(self.values, self.batch, i)
+    }
+
+    /// The voltages of phase `p`: the free ones, and what the boundary changes.
+    fn solve(&self, p: usize, free: &[f64], factor: &Factor) -> Vec<f64> {
+        let (n, outputs) = (self.circuit.pattern.size(), self.circuit.outputs);
+        let mut moves = vec![0.0; free.len()];
+        let mut target = vec![T::ZERO; outputs];
+        let mut product = vec![0.0; n];
+        for (k, i) in self.samples.clone().enumerate() {
+            let (free, moves) = (&free[k * n..(k + 1) * n], &mut moves[k * n..(k + 1) * n]);
+            if !self.batch.y.write(i, &mut target) {
+                continue;
+            }
+            let pulled = free[n - outputs..].iter().zip(&target).map(|(v, y)| y.to_f64() - v);
+            match self.plan.boundary(p) {
+                Boundary::Free => {}
+                // (A + beta) dv = beta (y - v) at the outputs.
+                Boundary::Nudged(beta) => {
+                    moves[n - outputs..].iter_mut().zip(pulled).for_each(|(m, pulled)| *m = beta.re * pulled);
+                }
+                // dv is given at the outputs; the others see it through what joins them.
+                Boundary::Clamped(eta) => {
+                    let mut given = vec![0.0; n];
+                    given[n - outputs..].iter_mut().zip(pulled).for_each(|(m, pulled)| *m = eta * pulled);
+                    self.circuit.pattern.multiply(&self.values.linear, &given, &mut product);
+                    for (j, m) in moves.iter_mut().enumerate() {
+                        *m = if j < n - outputs { -product[j] } else { given[j] };
+                    }
+                }
+            }
+        }
+        factor.solve(&mut moves, self.samples.len());
+        // The displacement is as exact as the state: nothing of it is a difference of large numbers.
+        moves.iter_mut().zip(free).for_each(|(m, v)| *m += v);
+        moves
+    }
+}

@@ -1,0 +1,236 @@
+//! The operating point of one sample: damped Newton steps on the co-content, with walls.
+//!
+//! Bertsekas' projected Newton method (SIAM J. Control Optim. 20, 221 (1982)): nodes that a wall holds are left out of the
+//! linear system, the others step along the Newton direction as far as the energy falls, and stop at walls.
+//!
+//! On the way the exponential of a diode is followed by its tangent from some large conductance on, which keeps the energy
+//! convex and the numbers near each other; if an operating point lies beyond, the search goes on with a larger one.
+
+use super::Circuit;
+use super::values::Values;
+use crate::loss::Loss;
+use crate::trial::Status;
+
+/// What acts on the outputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Pull<'a> {
+    Nothing,
+    /// The loss, times this, for this target.
+    Loss(Loss, f64, &'a [f64]),
+    /// Held where they are.
+    Clamp,
+}
+
+/// A circuit at given inputs.
+pub(super) struct Sample<'a> {
+    pub(super) circuit: &'a Circuit,
+    pub(super) values: &'a Values,
+    /// The voltages of the inputs.
+    pub(super) x: Vec<f64>,
+    /// What inputs, fixed voltages and current sources feed into every node through linear elements.
+    pub(super) sources: Vec<f64>,
+}
+
+/// The memory of a solve.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    matrix: Vec<f64>,
+    force: Vec<f64>,
+    step: Vec<f64>,
+    next: Vec<f64>,
+    held: Vec<bool>,
+    /// Of every nonlinear element: where it goes on along its tangent.
+    knees: Vec<f64>,
+}
+
+/// How a solve ended: the status, the Newton steps, and the last step's largest change.
+#[derive(Debug)]
+pub(super) struct Solved {
+    pub(super) status: Status,
+    pub(super) steps: u32,
+    pub(super) change: f64,
+}
+
+/// The fraction of the expected decrease of the energy that a step must bring.
+const SUFFICIENT: f64 = 1e-4;
+/// Halvings of a step after which the point is as good as rounding errors let it be.
+const MAX_HALVINGS: u32 = 60;
+/// How near to zero the current left at every node must be, relative to the largest that flows anywhere.
+const TOLERANCE: f64 = 1e-13;
+/// The same, where the energy cannot fall any more.
+const ENOUGH: f64 = 1e-10;
+/// The factor by which the conductance at which tangents begin grows.
+const RAISE: f64 = 1e5;
+
+impl Sample<'_> {
+    /// Brings the node voltages `v` to the operating point, by at most `limit` Newton steps.
+    pub(super) fn solve(&self, pull: Pull<'_>, limit: u32, v: &mut [f64], memory: &mut Memory) -> Solved {
+        let (circuit, n) = (self.circuit, v.len());
+        let Memory { matrix, force, step, next, held, knees } = memory;
+        [&mut *force, &mut *step, &mut *next].into_iter().for_each(|buffer| buffer.resize(n, 0.0));
+        held.resize(n, false);
+        let mut cap = self.values.cap;
+        self.set_knees(cap, knees);
+        let mut energy = self.energy(pull, v, knees);
+        let (mut steps, mut change, mut last) = (0, f64::INFINITY, false);
+        loop {
+            let largest = self.currents(pull, v, knees, force);
+            for (k, held) in held.iter_mut().enumerate() {
+                let (lo, hi) = circuit.walls[k];
+                let at_wall = (v[k] <= lo && force[k] > 0.0) || (v[k] >= hi && force[k] < 0.0);
+                *held = at_wall || (pull == Pull::Clamp && k >= n - circuit.outputs);
+            }
+            let left = force.iter().zip(&*held).filter(|(_, held)| !**held).fold(0.0f64, |m, (f, _)| m.max(f.abs()));
+            if !(energy.is_finite() && force.iter().all(|f| f.is_finite())) {
+                return Solved { status: Status::Diverged, steps, change };
+            }
+            // One more step after the tolerance is met costs little and squares the error.
+            if left == 0.0 || last {
+                if cap.is_finite() && self.is_beyond(v, knees) {
+                    cap *= RAISE;
+                    self.set_knees(cap, knees);
+                    energy = self.energy(pull, v, knees);
+                    last = false;
+                    continue;
+                }
+                let change = if left == 0.0 { 0.0 } else { change };
+                return Solved { status: Status::Converged, steps, change };
+            }
+            if steps == limit {
+                return Solved { status: Status::Unconverged, steps, change };
+            }
+            last = left <= TOLERANCE * largest;
+            self.jacobian(pull, v, knees, held, matrix);
+            let Some(factor) = circuit.pattern.factorise(matrix) else {
+                return Solved { status: Status::Unbounded, steps, change };
+            };
+            for ((step, &force), &held) in step.iter_mut().zip(&*force).zip(&*held) {
+                *step = if held { 0.0 } else { -force };
+            }
+            factor.solve(step, 1);
+            steps += 1;
+            let (mut length, mut halvings) = (1.0, 0);
+            loop {
+                let mut slope = 0.0;
+                change = 0.0;
+                for k in 0..n {
+                    let (lo, hi) = circuit.walls[k];
+                    next[k] = (v[k] + length * step[k]).clamp(lo, hi);
+                    slope += force[k] * (next[k] - v[k]);
+                    change = f64::max(change, (next[k] - v[k]).abs());
+                }
+                let moved = self.energy(pull, next, knees);
+                let rounding = 16.0 * f64::EPSILON * energy.abs();
+                if moved <= energy + SUFFICIENT * slope + rounding {
+                    energy = moved;
+                    break;
+                }
+                if halvings == MAX_HALVINGS {
+                    let status = if left <= ENOUGH * largest { Status::Converged } else { Status::Unconverged };
+                    return Solved { status, steps, change };
+                }
+                (length, halvings) = (0.5 * length, halvings + 1);
+            }
+            v.copy_from_slice(next);
+        }
+    }
+
+    fn set_knees(&self, cap: f64, knees: &mut Vec<f64>) {
+        knees.clear();
+        knees.extend(self.circuit.nonlinear.iter().map(|&e| self.circuit.elements[e].law.knee(cap)));
+    }
+
+    /// Whether an element is on its tangent.
+    fn is_beyond(&self, v: &[f64], knees: &[f64]) -> bool {
+        self.circuit.nonlinear.iter().zip(knees).any(|(&e, &knee)| self.circuit.drop(e, &self.x, v) > knee)
+    }
+
+    /// Every nonlinear element, with its content, current and conductance.
+    fn nonlinear<'b>(&'b self, v: &'b [f64], knees: &'b [f64]) -> impl Iterator<Item = (&'b super::Element, [f64; 3])> {
+        self.circuit.nonlinear.iter().zip(knees).map(|(&e, &knee)| {
+            let element = &self.circuit.elements[e];
+            (element, element.law.tangent(self.values.theta[e], self.circuit.drop(e, &self.x, v), knee))
+        })
+    }
+
+    /// The currents of [`Self::currents`] for a circuit that nothing pulls at.
+    pub(super) fn force(&self, v: &[f64], force: &mut [f64]) {
+        self.currents(Pull::Nothing, v, &vec![f64::INFINITY; self.circuit.nonlinear.len()], force);
+    }
+
+    /// The derivatives of [`Self::force`] by the voltages.
+    pub(super) fn curvature(&self, v: &[f64], matrix: &mut Vec<f64>) {
+        let knees = vec![f64::INFINITY; self.circuit.nonlinear.len()];
+        self.jacobian(Pull::Nothing, v, &knees, &vec![false; v.len()], matrix);
+    }
+
+    /// The co-content of the circuit and what pulls at it, up to a constant.
+    fn energy(&self, pull: Pull<'_>, v: &[f64], knees: &[f64]) -> f64 {
+        let (circuit, values) = (self.circuit, self.values);
+        let mut energy = 0.0;
+        circuit.pattern.for_each(|row, column, place| {
+            let factor = if row == column { 0.5 } else { 1.0 };
+            energy += factor * values.linear[place] * v[row] * v[column];
+        });
+        energy -= self.sources.iter().zip(v).map(|(s, v)| s * v).sum::<f64>();
+        energy += self.nonlinear(v, knees).map(|(_, [content, ..])| content).sum::<f64>();
+        if let Pull::Loss(loss, beta, target) = pull {
+            energy += beta * loss.value(&v[v.len() - circuit.outputs..], target);
+        }
+        energy
+    }
+
+    /// Writes the current that flows out of every node: zero, where Kirchhoff's law holds. Returns the largest current that
+    /// flows anywhere.
+    fn currents(&self, pull: Pull<'_>, v: &[f64], knees: &[f64], force: &mut [f64]) -> f64 {
+        let (circuit, values) = (self.circuit, self.values);
+        circuit.pattern.multiply(&values.linear, v, force);
+        let mut largest = self.sources.iter().fold(f64::MIN_POSITIVE, |m, s| m.max(s.abs()));
+        circuit.pattern.for_each(|row, column, place| {
+            if row == column {
+                largest = largest.max((values.linear[place] * v[row]).abs());
+            }
+        });
+        force.iter_mut().zip(&self.sources).for_each(|(f, s)| *f -= s);
+        for (element, [_, current, _]) in self.nonlinear(v, knees) {
+            largest = largest.max(current.abs());
+            element.from.node().into_iter().for_each(|i| force[i] += current);
+            element.to.node().into_iter().for_each(|j| force[j] -= current);
+        }
+        if let Pull::Loss(loss, beta, target) = pull {
+            let first = v.len() - circuit.outputs;
+            let mut gradient = vec![0.0; circuit.outputs];
+            loss.gradient(&v[first..], target, &mut gradient);
+            force[first..].iter_mut().zip(&gradient).for_each(|(f, g)| *f += beta * g);
+        }
+        largest
+    }
+
+    /// Writes the derivatives of the currents by the voltages; held nodes stand apart.
+    fn jacobian(&self, pull: Pull<'_>, v: &[f64], knees: &[f64], held: &[bool], matrix: &mut Vec<f64>) {
+        let circuit = self.circuit;
+        matrix.clear();
+        matrix.extend_from_slice(&self.values.linear);
+        for (element, [.., conductance]) in self.nonlinear(v, knees) {
+            element.stamp(conductance, matrix);
+        }
+        if let Pull::Loss(loss, beta, target) = pull {
+            let first = v.len() - circuit.outputs;
+            for i in 0..circuit.outputs {
+                for j in 0..=i {
+                    let curvature = loss.curvature(&v[first..], target, i, j);
+                    if curvature != 0.0 {
+                        matrix[circuit.pattern.place(first + i, first + j)] += beta * curvature;
+                    }
+                }
+            }
+        }
+        if held.contains(&true) {
+            circuit.pattern.for_each(|row, column, place| {
+                if held[row] || held[column] {
+                    matrix[place] = if row == column { 1.0 } else { 0.0 };
+                }
+            });
+        }
+    }
+}
