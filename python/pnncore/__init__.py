@@ -13,6 +13,7 @@ the data.
 
 from pnncore import data as data
 from pnncore import devices as devices
+from pnncore import elements as elements
 from pnncore import errors as errors
 from pnncore import methods as methods
 from pnncore import optim as optim

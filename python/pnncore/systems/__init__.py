@@ -2,21 +2,21 @@
 
 from typing import Any
 
-from pnncore.devices import Device
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System as System
+from pnncore.systems._circuit import Circuit as Circuit
 from pnncore.systems._energy import EnergySystem as EnergySystem
+from pnncore.systems._flow import Flow as Flow
 from pnncore.systems._hopfield import Hopfield as Hopfield
 from pnncore.systems._resistive import DeepResistive as DeepResistive
 
 
 def from_config(config: dict[str, Any]) -> System:
     """Return the system of a `System.to_config` dictionary."""
-    kinds = {kind.__name__: kind for kind in (Hopfield, DeepResistive)}
+    kinds = (Hopfield, DeepResistive, Circuit, Flow)
     settings = dict(config)
     name = settings.pop("name", None)
-    if name not in kinds:
-        raise ConfigError(f"unknown system {name!r}; known: {', '.join(kinds)}")
-    if "device" in settings:
-        settings["device"] = Device(**settings["device"])
-    return kinds[name](settings.pop("layers"), **settings)
+    for kind in kinds:
+        if kind.__name__ == name:
+            return kind.from_config(settings)
+    raise ConfigError(f"unknown system {name!r}; known: {', '.join(kind.__name__ for kind in kinds)}")

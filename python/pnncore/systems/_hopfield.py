@@ -81,5 +81,10 @@ class Hopfield(System):
             "seed": self.seed,
         }
 
+    @classmethod
+    def from_config(cls, settings: dict[str, Any]) -> "Hopfield":
+        """Return the network of a `to_config` dictionary, its name left out."""
+        return cls(**settings)
+
     def __repr__(self) -> str:
         return f"Hopfield({self.layers}, activation={self.activation!r}, dtype={str(self.dtype)!r}, seed={self.seed})"

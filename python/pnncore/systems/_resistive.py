@@ -110,6 +110,11 @@ class DeepResistive(System):
             "seed": self.seed,
         }
 
+    @classmethod
+    def from_config(cls, settings: dict[str, Any]) -> "DeepResistive":
+        """Return the network of a `to_config` dictionary, its name left out."""
+        return cls(**{**settings, "device": Device(**settings["device"])})
+
     def __repr__(self) -> str:
         device = "" if self.device == _CONDUCTANCES else f", device={self.device!r}"
         return (

@@ -8,6 +8,7 @@ use pnncore::check::check_system;
 use pnncore::device::Device;
 use pnncore::lab::Lab;
 use pnncore::system::System as CoreSystem;
+use pnncore::system::circuit::{Circuit, Spec};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pyo3::prelude::*;
@@ -25,6 +26,7 @@ pub(crate) struct System {
 
 enum Kind {
     Layered(Layered),
+    Circuit(Circuit),
     User(UserSystem),
 }
 
@@ -33,6 +35,7 @@ impl System {
     pub(crate) fn of<T: Float>(&self) -> &dyn CoreSystem<T> {
         match &self.kind {
             Kind::Layered(net) => net,
+            Kind::Circuit(circuit) => circuit,
             Kind::User(system) => system,
         }
     }
@@ -42,7 +45,7 @@ impl System {
         py.detach(work).map_err(|error| {
             let raised = match &self.kind {
                 Kind::User(system) => system.take_raised(),
-                Kind::Layered(_) => None,
+                Kind::Layered(_) | Kind::Circuit(_) => None,
             };
             raised.unwrap_or_else(|| exception(py, &error))
         })
@@ -51,7 +54,7 @@ impl System {
     /// A lab that suits the system.
     pub(crate) fn lab(&self, threads: Option<usize>, seed: u64) -> Result<Lab, Error> {
         match &self.kind {
-            Kind::Layered(_) => Lab::new(threads, seed),
+            Kind::Layered(_) | Kind::Circuit(_) => Lab::new(threads, seed),
             // The user's code runs on the calling thread.
             Kind::User(_) => Lab::new(Some(1), seed),
         }
@@ -65,6 +68,13 @@ impl System {
     fn hopfield(py: Python<'_>, layers: Vec<usize>, activation: &str) -> PyResult<Self> {
         let activation = Activation::from_str(activation).or_raise(py)?;
         Ok(Self { kind: Kind::Layered(Layered::hopfield(&layers, activation).or_raise(py)?) })
+    }
+
+    /// An electrical circuit.
+    #[staticmethod]
+    fn circuit(py: Python<'_>, spec: &str) -> PyResult<Self> {
+        let spec: Spec = parse(py, "circuit", spec)?;
+        Ok(Self { kind: Kind::Circuit(Circuit::new(&spec).or_raise(py)?) })
     }
 
     /// A deep resistive network.
@@ -115,7 +125,8 @@ impl System {
             let mut slices = arrays.slices(py, "every parameter")?;
             match &self.kind {
                 Kind::Layered(net) => net.initialise(&lab, seed, gain, &mut slices),
-                Kind::User(_) => {}
+                // These come with their parameters.
+                Kind::Circuit(_) | Kind::User(_) => {}
             }
         });
         Ok(())

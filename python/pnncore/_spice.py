@@ -1,0 +1,162 @@
+"""Netlists: circuits as SPICE reads them.
+
+The subset is what `pnncore.elements` has: R, V and I with DC values, D with IS and N of its model, and for cubic elements a B
+source in the one form that `write` gives it. What training may change is marked with the comment ``$ trained``.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from pnncore.elements import Cubic, CurrentSource, Diode, Element, IdealDiode, Resistor, VoltageSource
+from pnncore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pnncore.systems import Circuit
+
+# An ideal diode as SPICE can have one: a few millivolts where it conducts.
+_IDEAL = Diode("plus", "minus", saturation=1e-12, ideality=1e-3)
+_SCALES = {"t": 1e12, "g": 1e9, "meg": 1e6, "k": 1e3, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15, "": 1.0}
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(meg|[tgkmunpf])?[a-z]*", re.IGNORECASE)
+_CUBIC = re.compile(
+    r"i\s*=\s*(?P<g>[^*\s]+)\s*\*\s*v\(\s*(?P<a>[^,\s]+)\s*,\s*(?P<b>[^)\s]+)\s*\)\s*\*\s*"
+    r"\(\s*1\s*\+\s*\(\s*v\([^)]*\)\s*/\s*(?P<scale>[^)\s]+)\s*\)\s*(?:\^|\*\*)\s*2\s*\)",
+    re.IGNORECASE,
+)
+OPTIONS = ".options reltol=1e-10 abstol=1e-18 vntol=1e-13 gmin=1e-20 itl1=1000 numdgt=15"
+"""What brings ngspice near to rounding errors; without it voltages are good to three digits."""
+
+
+def write(circuit: "Circuit", x: Sequence[float]) -> str:
+    """Return the netlist of a circuit with its inputs held at `x`."""
+    names = {circuit.ground: "0"}
+    nodes = [node for element in circuit.elements for node in (element.plus, element.minus)]
+    for node in dict.fromkeys(nodes):
+        if node == circuit.ground:
+            continue
+        if not re.fullmatch(r"[A-Za-z_][\w.]*|[1-9]\d*", node) or node.lower() == "gnd":
+            raise ConfigError(f"node {node!r} has no name that SPICE reads: use letters, digits and _")
+        if node.lower() in (other.lower() for other in names.values()):
+            raise ConfigError(f"node {node!r} differs from another by its case only, which SPICE does not see")
+        names[node] = node
+    lines = [f"* {len(circuit.elements)} elements, inputs {', '.join(circuit.inputs)}"]
+    lines += [
+        f"Vin{k} {names[node]} 0 DC {float(v)!r}" for k, (node, v) in enumerate(zip(circuit.inputs, x, strict=True))
+    ]
+    values = iter(circuit.values())
+    models: dict[tuple[float, float], str] = {}
+    for k, element in enumerate(circuit.elements):
+        value = float("nan") if isinstance(element, VoltageSource) else float(next(values))
+        a, b = names[element.plus], names[element.minus]
+        mark = " $ trained" if getattr(element, "trained", False) else ""
+        match element:
+            case Resistor():
+                if value <= 0:
+                    continue
+                lines.append(f"R{k} {a} {b} {1 / value!r}{mark}")
+            case Cubic():
+                drop = f"V({a},{b})"
+                lines.append(f"B{k} {a} {b} I={value!r}*{drop}*(1+({drop}/{element.scale!r})^2){mark}")
+            case CurrentSource():
+                lines.append(f"I{k} {a} {b} DC {value!r}{mark}")
+            case VoltageSource():
+                lines.append(f"V{k} {a} {b} DC {element.voltage!r}")
+            case Diode() | IdealDiode():
+                real = element if isinstance(element, Diode) else _IDEAL
+                kind = "ideal" if isinstance(element, IdealDiode) else "diode"
+                model = models.setdefault((real.saturation, real.ideality), f"{kind}{len(models)}")
+                lines.append(f"D{k} {a} {b} {model}")
+    lines += [f".model {name} D(IS={saturation!r} N={ideality!r})" for (saturation, ideality), name in models.items()]
+    return "\n".join([*lines, OPTIONS, ".op", ".end", ""])
+
+
+def read(text: str, inputs: Sequence[str]) -> list[Element]:
+    """Return the elements of a netlist, without the sources that hold the nodes `inputs`."""
+    cards = list(_cards(text))
+    models = dict(_models(cards))
+    found: list[Element] = []
+    for number, card, trained in cards:
+        if card.startswith("."):
+            if not card.lower().startswith((".model", ".options", ".option", ".op", ".end", ".print", ".title")):
+                raise ConfigError(f"line {number}: {card.split()[0]} is not understood")
+            continue
+        words = card.replace("=", " = ").split() if card[0].lower() != "b" else card.split()
+        if len(words) < 4:
+            raise ConfigError(f"line {number}: {card!r} is no element with two nodes and a value")
+        a, b = words[1], words[2]
+        rest = [word for word in words[3:] if word.lower() != "dc"]
+        match card[0].lower():
+            case "r":
+                found.append(Resistor(a, b, 1 / _number(rest[0], number), trained))
+            case "i":
+                found.append(CurrentSource(a, b, _number(rest[0], number), trained))
+            case "v":
+                if b != "0" and a == "0":
+                    a, b, rest[0] = b, a, f"{-_number(rest[0], number)!r}"
+                if a not in inputs:
+                    found.append(VoltageSource(a, b, _number(rest[0], number)))
+            case "d":
+                name = rest[0].lower()
+                if name not in models:
+                    raise ConfigError(f"line {number}: there is no .model {rest[0]} of a diode")
+                saturation, ideality = models[name]
+                ideal = name.startswith("ideal") and ideality == _IDEAL.ideality
+                found.append(IdealDiode(a, b) if ideal else Diode(a, b, saturation, ideality))
+            case "b":
+                law = _CUBIC.fullmatch(" ".join(words[3:]))
+                if law is None or (law["a"], law["b"]) != (a, b):
+                    raise ConfigError(f"line {number}: a B source must be I=g*V(a,b)*(1+(V(a,b)/scale)^2) of its own nodes")
+                found.append(Cubic(a, b, _number(law["g"], number), _number(law["scale"], number), trained))
+            case kind:
+                raise ConfigError(f"line {number}: elements {kind.upper()} are not understood; R, V, I, D and B are")
+    return found
+
+
+def _cards(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Give the number, the text and the mark of every line that is no comment, continuations joined."""
+    joined: list[tuple[int, str, bool]] = []
+    lines = text.splitlines()
+    inside = False
+    for number, line in enumerate(lines, 1):
+        body, mark, comment = line.partition("$")
+        body = body.partition(";")[0].strip()
+        if body.lower() == ".control":
+            inside = True
+        if inside or not body or body.startswith("*"):
+            inside = inside and body.lower() != ".endc"
+            continue
+        # The first line of a netlist is its title.
+        if number == 1 and not re.match(r"[rvidb]\w*\s+\S+\s+\S+\s+\S+", body, re.IGNORECASE):
+            continue
+        trained = bool(mark) and "trained" in comment
+        if body.startswith("+"):
+            if not joined:
+                raise ConfigError(f"line {number} continues nothing")
+            first, before, was = joined.pop()
+            joined.append((first, f"{before} {body[1:].strip()}", was or trained))
+        else:
+            joined.append((number, body, trained))
+        if body.lower() == ".end":
+            break
+    yield from joined
+
+
+def _models(cards: list[tuple[int, str, bool]]) -> Iterator[tuple[str, tuple[float, float]]]:
+    for number, card, _ in cards:
+        if not card.lower().startswith(".model"):
+            continue
+        words = re.sub(r"[()=,]", " ", card).split()
+        if len(words) < 3 or words[2].lower() != "d":
+            raise ConfigError(f"line {number}: only models of diodes (D) are understood")
+        settings = {name.lower(): _number(value, number) for name, value in zip(words[3::2], words[4::2], strict=False)}
+        if unknown := sorted(set(settings) - {"is", "n"}):
+            raise ConfigError(f"line {number}: the diode model has {unknown}; only IS and N are understood")
+        yield words[1].lower(), (settings.get("is", 1e-14), settings.get("n", 1.0))
+
+
+def _number(text: str, line: int) -> float:
+    found = _NUMBER.fullmatch(text.strip("{}"))
+    if found is None:
+        raise ConfigError(f"line {line}: {text!r} is not a number")
+    return float(found[1]) * _SCALES[(found[2] or "").lower()]
+

@@ -1,0 +1,172 @@
+"""Two-terminal elements of circuits: plain data, which `pnncore.systems.Circuit` joins by the names of their nodes.
+
+Voltages are in volts, currents in amperes, conductances in siemens (or any units that fit each other).
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from pnncore._convert import number
+from pnncore.errors import ConfigError
+
+__all__ = ["Cubic", "CurrentSource", "Diode", "Element", "IdealDiode", "Resistor", "VoltageSource", "from_config"]
+
+THERMAL_VOLTAGE = 1.380649e-23 * 300.15 / 1.602176634e-19
+"""k T / q at 27 °C, the temperature that SPICE assumes: 25.9 mV."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """Base of all elements: two terminals, and settings that are checked when it is made.
+
+    Parameters
+    ----------
+    plus, minus
+        The names of the nodes of the first and the second terminal. V is the voltage of the first over the second, and I
+        flows through the element from the first to the second.
+    """
+
+    plus: str
+    minus: str
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting."""
+        what = type(self).__name__
+        for setting in dataclasses.fields(self):
+            value = getattr(self, setting.name)
+            if setting.type is str and not (isinstance(value, str) and value):
+                raise ConfigError(f"{what}: {setting.name} must be the name of a node, got {value!r}")
+            if setting.type is float:
+                value = number(value, f"{what}: {setting.name}", positive=setting.name not in ("current", "voltage"))
+                object.__setattr__(self, setting.name, value)
+            if setting.type is bool and not isinstance(value, bool):
+                raise ConfigError(f"{what}: {setting.name} must be True or False, got {value!r}")
+        if self.plus == self.minus:
+            raise ConfigError(f"{what}: both terminals are at node {self.plus!r}")
+
+    def law(self) -> dict[str, Any]:
+        """Return what the core reads of it, terminals left out."""
+        raise TypeError("use a concrete element, such as Resistor")
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the settings as plain data, as checkpoints keep them."""
+        return {"name": type(self).__name__, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Resistor(Element):
+    """I = conductance * V.
+
+    Parameters
+    ----------
+    conductance
+        The conductance; where it is trained, the initial one.
+    trained
+        Whether it is a parameter of the circuit.
+    """
+
+    conductance: float = 1.0
+    trained: bool = True
+
+    def law(self) -> dict[str, Any]:
+        """Return what the core reads of it, terminals left out."""
+        return {"law": "resistor", "value": self.conductance, "trained": self.trained}
+
+
+@dataclass(frozen=True)
+class Cubic(Element):
+    """I = conductance * V * (1 + (V / scale)²).
+
+    Parameters
+    ----------
+    conductance
+        The conductance at small voltages; where it is trained, the initial one.
+    scale
+        The voltage at which the cubic term equals the linear one.
+    trained
+        Whether the conductance is a parameter of the circuit.
+    """
+
+    conductance: float = 1.0
+    scale: float = 1.0
+    trained: bool = True
+
+    def law(self) -> dict[str, Any]:
+        """Return what the core reads of it, terminals left out."""
+        return {"law": "cubic", "scale": self.scale, "value": self.conductance, "trained": self.trained}
+
+
+@dataclass(frozen=True)
+class Diode(Element):
+    """I = saturation * (exp(V / (ideality * 25.9 mV)) - 1), from the anode (`plus`) to the cathode (`minus`).
+
+    Parameters
+    ----------
+    saturation
+        The saturation current.
+    ideality
+        The ideality factor.
+    """
+
+    saturation: float = 1e-14
+    ideality: float = 1.0
+
+    def law(self) -> dict[str, Any]:
+        """Return what the core reads of it, terminals left out."""
+        return {"law": "diode", "saturation": self.saturation, "slope": self.ideality * THERMAL_VOLTAGE}
+
+
+@dataclass(frozen=True)
+class IdealDiode(Element):
+    """V <= 0, by whatever current from the anode (`plus`) to the cathode (`minus`) keeps it so.
+
+    One of the two must be ground or the node of a voltage source: the diode is a wall for the voltage of the other.
+    """
+
+    def law(self) -> dict[str, Any]:
+        """Return what the core reads of it, terminals left out."""
+        return {"law": "ideal-diode"}
+
+
+@dataclass(frozen=True)
+class CurrentSource(Element):
+    """I = current, whatever the voltage: it takes current from `plus` and feeds it into `minus`.
+
+    Parameters
+    ----------
+    current
+        The current; where it is trained, the initial one.
+    trained
+        Whether it is a parameter of the circuit.
+    """
+
+    current: float = 0.0
+    trained: bool = False
+
+    def law(self) -> dict[str, Any]:
+        """Return what the core reads of it, terminals left out."""
+        return {"law": "current-source", "value": self.current, "trained": self.trained}
+
+
+@dataclass(frozen=True)
+class VoltageSource(Element):
+    """V = voltage, whatever the current. `minus` must be ground.
+
+    Parameters
+    ----------
+    voltage
+        The voltage.
+    """
+
+    voltage: float = 0.0
+
+
+def from_config(config: dict[str, Any]) -> Element:
+    """Return the element of an `Element.to_config` dictionary."""
+    kinds = {kind.__name__: kind for kind in (Resistor, Cubic, Diode, IdealDiode, CurrentSource, VoltageSource)}
+    settings = dict(config)
+    name = settings.pop("name", None)
+    if name not in kinds:
+        raise ConfigError(f"unknown element {name!r}; known: {', '.join(kinds)}")
+    return kinds[name](**settings)

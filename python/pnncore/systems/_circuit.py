@@ -1,0 +1,322 @@
+"""Electrical circuits: any graph of two-terminal elements."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore import _core, _spice, elements
+from pnncore._convert import FloatArray, as_dtype, as_inputs
+from pnncore.devices import Device
+from pnncore.elements import Cubic, CurrentSource, Diode, Element, IdealDiode, Resistor, VoltageSource
+from pnncore.errors import ConfigError
+from pnncore.systems._base import System
+
+_CONDUCTANCES = Device(lower=0.0)
+
+
+class Circuit(System):
+    """An electrical circuit: any graph of two-terminal elements.
+
+    The states are the voltages of all nodes that no source holds. They settle to the minimum of the co-content, the sum over
+    elements of the integral of I dV, at which the currents into every node cancel (Kirchhoff's law). A trained conductance
+    learns from its own voltage: the derivative of the co-content by it is V²/2. The squared-error nudge of equilibrium
+    propagation is a current ``beta * (y - v)`` into each output.
+
+    Linear circuits are solved by one sparse Cholesky factorisation per boundary condition, shared by all samples; others by
+    damped Newton steps, with ideal diodes as walls. The analysis of the graph is done once, here. Operating points are
+    exact to rounding whatever the `Settling` asks for; a sweep is a Newton step.
+
+    Parameters
+    ----------
+    elements
+        The elements, from `pnncore.elements`; nodes are whatever names they mention.
+    inputs
+        The nodes that are held at the voltages x.
+    outputs
+        The nodes whose voltages are the outputs.
+    ground
+        The node at zero volts.
+    device
+        What trained conductances are stored in: a `pnncore.devices.Device` with `lower` at least 0.
+    dtype
+        ``"float64"``, or ``"float32"`` for parameters and states; the solvers compute in float64.
+
+    Attributes
+    ----------
+    params
+        ``g``, the conductances of trained `Resistor` and `Cubic` elements, and ``i``, the currents of trained sources, in the
+        order of `elements`; one that would be empty does not exist.
+    nodes
+        The names of the free nodes, outputs last.
+
+    Raises
+    ------
+    ConfigError
+        If a node has no conducting path to a held one (the message names it), sources contradict each other, or a setting is
+        out of range.
+
+    References
+    ----------
+    Millar, Phil. Mag. 42, 1150 (1951): content and co-content. Kendall et al., arXiv 2006.01981: equilibrium propagation
+    in circuits.
+
+    Examples
+    --------
+    A voltage divider that learns.
+
+    >>> import pnncore as pnn
+    >>> from pnncore.elements import Resistor
+    >>> net = Circuit([Resistor("in", "out", 1.0), Resistor("out", "0", 3.0)], inputs=["in"], outputs=["out"])
+    >>> net
+    Circuit(2 elements, inputs=['in'], outputs=['out'], 1 free nodes; g (2,))
+    >>> float(net.predict([[1.0]])[0, 0])
+    0.25
+    """
+
+    def __init__(
+        self,
+        elements: Iterable[Element],
+        *,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        ground: str = "0",
+        device: Device = _CONDUCTANCES,
+        dtype: npt.DTypeLike = "float64",
+    ) -> None:
+        self.elements = list(elements)
+        self.inputs, self.outputs, self.ground = _names(inputs, "inputs"), _names(outputs, "outputs"), ground
+        if not isinstance(device, Device):
+            raise ConfigError(f"device must be a pnncore.devices.Device, got {device!r}")
+        self.device = device
+        resolved = as_dtype(dtype)
+        if stray := [element for element in self.elements if not isinstance(element, Element)]:
+            raise ConfigError(f"elements must come from pnncore.elements, got {stray[0]!r}")
+        held = self._held()
+        self.nodes = self._free_nodes(held)
+        places: dict[str, dict[str, float]] = {node: {"fixed": voltage} for node, voltage in held.items()}
+        places |= {node: {"input": k} for k, node in enumerate(self.inputs)}
+        places |= {node: {"node": k} for k, node in enumerate(self.nodes)}
+        self._joined = [element for element in self.elements if not isinstance(element, VoltageSource)]
+        spec = {
+            "inputs": len(self.inputs),
+            "outputs": len(self.outputs),
+            "nodes": self.nodes,
+            "elements": [
+                {**element.law(), "from": places[element.plus], "to": places[element.minus]} for element in self._joined
+            ],
+            "device": device.to_config(),
+        }
+        super().__init__(_core.System.circuit(json.dumps(spec)), len(self.inputs), resolved)
+        for name, kinds, setting in (("g", Resistor | Cubic, "conductance"), ("i", CurrentSource, "current")):
+            if name in self.params:
+                values = [getattr(e, setting) for e in self._joined if isinstance(e, kinds) and e.trained]
+                self.params[name][...] = values
+        if not self.params:
+            raise ConfigError("no element is trained: make at least one with trained=True")
+
+    def _held(self) -> dict[str, float]:
+        """Return the nodes at fixed voltages; `ConfigError` where sources contradict each other."""
+        held = {self.ground: 0.0}
+        for element in self.elements:
+            if not isinstance(element, VoltageSource):
+                continue
+            if element.minus != self.ground:
+                raise ConfigError(f"{element}: voltage sources must have their minus terminal at ground, {self.ground!r}")
+            if element.plus in held:
+                raise ConfigError(f"{element}: node {element.plus!r} is held by another source: a loop of sources")
+            held[element.plus] = element.voltage
+        for node in self.inputs:
+            if node in held:
+                raise ConfigError(f"input {node!r} is held by ground or another source: a loop of sources")
+        return held
+
+    def _free_nodes(self, held: dict[str, float]) -> list[str]:
+        known = set(held) | set(self.inputs)
+        mentioned = dict.fromkeys(node for element in self.elements for node in (element.plus, element.minus))
+        for node in self.outputs:
+            if node in known:
+                raise ConfigError(f"output {node!r} is held by an input or a source: its voltage cannot be an output")
+            if node not in mentioned:
+                raise ConfigError(f"output {node!r} is no node of any element")
+        for node in self.inputs:
+            if node not in mentioned:
+                raise ConfigError(f"input {node!r} is no node of any element")
+        return [node for node in mentioned if node not in known and node not in self.outputs] + self.outputs
+
+    @classmethod
+    def from_graph(cls, graph: Any, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any) -> "Circuit":
+        """Return the circuit of trained resistors along the edges of a networkx graph.
+
+        Parameters
+        ----------
+        graph
+            A networkx graph; nodes are named by ``str``. Edges may carry ``conductance`` (otherwise 1).
+        inputs, outputs
+            The names of nodes.
+        settings
+            What `Circuit` takes besides.
+        """
+        edges = graph.edges(data="conductance", default=1.0)
+        resistors = [Resistor(str(u), str(v), g) for u, v, g in edges]
+        return cls(resistors, inputs=inputs, outputs=outputs, **settings)
+
+    def to_spice(self, x: Any) -> str:
+        """Return a netlist that ngspice runs: the circuit at its present parameters, with its inputs held at `x`.
+
+        Ideal diodes become diodes with a drop of some millivolts; resistors that training has brought to zero conductance
+        are left out.
+
+        Parameters
+        ----------
+        x
+            The voltages of the inputs (n_in,).
+
+        Raises
+        ------
+        ConfigError
+            If the name of a node is none that SPICE reads.
+        """
+        return _spice.write(self, as_inputs([x], self.n_in, self.dtype)[0].tolist())
+
+    @classmethod
+    def from_spice(cls, text: str, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any) -> "Circuit":
+        """Return the circuit of a netlist: R, V, I, D (IS and N of its model), and the B sources that `to_spice` writes.
+
+        Parameters
+        ----------
+        text
+            The netlist. Elements whose line ends in ``$ trained`` are trained.
+        inputs, outputs
+            Names of nodes. A voltage source that holds an input is left out: x takes its place.
+        settings
+            What `Circuit` takes besides.
+
+        Raises
+        ------
+        ConfigError
+            If a line is not understood; the message says which.
+        """
+        return cls(_spice.read(text, inputs), inputs=inputs, outputs=outputs, **settings)
+
+    def values(self) -> FloatArray:
+        """Return the present value of every element, `VoltageSource` left out: conductance, current, NaN for diodes."""
+        trained = {name: iter(array) for name, array in self.params.items()}
+        values = []
+        for element in self._joined:
+            match element:
+                case Resistor() | Cubic():
+                    values.append(next(trained["g"]) if element.trained else element.conductance)
+                case CurrentSource():
+                    values.append(next(trained["i"]) if element.trained else element.current)
+                case _:
+                    values.append(np.nan)
+        return np.array(values, dtype=np.float64)
+
+    def voltages(self, x: Any, *, threads: int | None = None) -> dict[str, FloatArray]:
+        """Return the voltage (samples,) of every node, held ones included, at the free operating point."""
+        settled = self.settle(x, threads=threads)
+        found = dict(zip(self.nodes, np.hstack(settled.states).T, strict=True))
+        inputs = np.asarray(x, dtype=self.dtype).T
+        found |= dict(zip(self.inputs, inputs, strict=True))
+        samples = len(settled.status)
+        return found | {node: np.full(samples, voltage, self.dtype) for node, voltage in self._held().items()}
+
+    def currents(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
+        """Return the current (samples, elements) through every element, `VoltageSource` left out, from plus to minus.
+
+        That of an ideal diode is what Kirchhoff's law leaves to it (shared evenly, where several hold one node).
+        """
+        at = {node: v.astype(np.float64) for node, v in self.voltages(x, threads=threads).items()}
+        columns = []
+        for element, value in zip(self._joined, self.values(), strict=True):
+            v = at[element.plus] - at[element.minus]
+            match element:
+                case Resistor():
+                    columns.append(value * v)
+                case Cubic():
+                    columns.append(value * v * (1 + (v / element.scale) ** 2))
+                case Diode():
+                    columns.append(element.saturation * np.expm1(v / (element.ideality * elements.THERMAL_VOLTAGE)))
+                case CurrentSource():
+                    columns.append(np.full_like(v, value))
+                case _:
+                    columns.append(np.zeros_like(v))
+        flowing = np.stack(columns, axis=1)
+        self._add_ideal(flowing)
+        return flowing
+
+    def _add_ideal(self, flowing: npt.NDArray[np.float64]) -> None:
+        """Give ideal diodes the current that is left at their node."""
+        ideal: dict[str, list[tuple[int, float]]] = {}
+        free = set(self.nodes)
+        for k, element in enumerate(self._joined):
+            if isinstance(element, IdealDiode):
+                node, sign = (element.plus, 1.0) if element.plus in free else (element.minus, -1.0)
+                ideal.setdefault(node, []).append((k, sign))
+        if not ideal:
+            return
+        left = {node: np.zeros(len(flowing)) for node in ideal}
+        for k, element in enumerate(self._joined):
+            for node, sign in ((element.plus, 1.0), (element.minus, -1.0)):
+                if node in left:
+                    left[node] += sign * flowing[:, k]
+        for node, diodes in ideal.items():
+            for k, sign in diodes:
+                # A diode only carries current forward.
+                flowing[:, k] = np.maximum(-sign * left[node], 0.0) / len({s for _, s in diodes if s == sign})
+
+    def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
+        """Return the power (samples,) that all resistive elements and diodes dissipate at the free operating point.
+
+        The sum of V I: in watts for volts and amperes. Times the time that the circuit takes to settle it is the energy of
+        an inference.
+        """
+        at = self.voltages(x, threads=threads)
+        flowing = self.currents(x, threads=threads)
+        total = np.zeros(len(flowing))
+        for k, element in enumerate(self._joined):
+            if not isinstance(element, CurrentSource):
+                total += flowing[:, k] * (at[element.plus] - at[element.minus])
+        return total
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what makes an equal circuit, as plain data; checkpoints keep it."""
+        return {
+            "name": "Circuit",
+            "elements": [element.to_config() for element in self.elements],
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "ground": self.ground,
+            "device": self.device.to_config(),
+            "dtype": str(self.dtype),
+        }
+
+    @classmethod
+    def from_config(cls, settings: dict[str, Any]) -> "Circuit":
+        """Return the circuit of a `to_config` dictionary, its name left out."""
+        found = [elements.from_config(element) for element in settings["elements"]]
+        return cls(**{**settings, "elements": found, "device": Device(**settings["device"])})
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
+        return (
+            f"{type(self).__name__}({len(self.elements)} elements, inputs={_few(self.inputs)}, "
+            f"outputs={_few(self.outputs)}, {len(self.nodes)} free nodes; {shapes})"
+        )
+
+
+def _names(names: Any, what: str) -> list[str]:
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
+        raise ConfigError(f"{what} must be a list of names of nodes, got {names!r}")
+    if not names:
+        raise ConfigError(f"{what} is empty")
+    if repeated := {name for name in names if list(names).count(name) > 1}:
+        raise ConfigError(f"{what} names {sorted(repeated)} more than once")
+    return list(names)
+
+
+def _few(names: list[str]) -> str:
+    return repr(names) if len(names) <= 4 else f"[{names[0]!r}, ..., {names[-1]!r}]"
