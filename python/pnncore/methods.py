@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from pnncore.systems import System
 
 __all__ = [
+    "AgnosticEquilibriumPropagation",
     "ContrastiveLearning",
     "CoupledLearning",
     "EquilibriumPropagation",
+    "FrequencyPropagation",
     "ImplicitDifferentiation",
     "Method",
     "RecurrentBackprop",
@@ -129,6 +131,58 @@ class EquilibriumPropagation(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrequencyPropagation(Method):
+    """Frequency propagation: the error acts as a slow tone, and what of dE/dtheta swings with it is the update.
+
+    A constant force, minus the gradient of the loss at the free outputs, pulls at the outputs with a strength that swings
+    as amplitude * sin(phi), slowly enough that the states follow. The first harmonic of dE/dtheta over the amplitude is the
+    gradient of the loss: exactly where the states answer linearly to forces (linear circuits), up to O(amplitude²)
+    elsewhere.
+
+    Parameters
+    ----------
+    amplitude
+        The largest strength of the force.
+    points
+        Points of a period at which dE/dtheta is read; a multiple of 4.
+
+    References
+    ----------
+    Anisetti, Kandala, Scellier, Schwarz, Neural Comput. 36, 596 (2024), arXiv 2208.08862.
+    """
+
+    amplitude: float = 0.1
+    points: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgnosticEquilibriumPropagation(Method):
+    """Agnostic equilibrium propagation: parameters on springs, which relax by themselves when outputs are nudged.
+
+    The energy is E(theta, s) + |u - theta|² / (2 epsilon). The control u is set so that the parameters stay where they are in
+    the free phase, and kept while the outputs are nudged: the parameters then relax, together with the states, by -epsilon *
+    beta times the gradient of the loss, up to O(epsilon) and O(beta). Nobody has to know E, or read its derivatives.
+
+    Parameters
+    ----------
+    beta
+        The strength of nudging.
+    epsilon
+        The softness of the springs.
+    relaxations
+        How often the simulation relaxes parameters and states in turn. One is exact as epsilon goes to zero.
+
+    References
+    ----------
+    Scellier, Mishra, Bengio, Ollivier, "Agnostic physics-driven deep learning", arXiv 2205.15021 (2022).
+    """
+
+    beta: float = 0.1
+    epsilon: float = 1e-3
+    relaxations: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContrastiveLearning(Method):
     """Contrastive Hebbian learning: outputs clamped to the target, against free. Not the gradient of the loss.
 
@@ -193,6 +247,8 @@ def from_config(config: dict[str, Any]) -> Method:
         kind.__name__: kind
         for kind in (
             EquilibriumPropagation,
+            FrequencyPropagation,
+            AgnosticEquilibriumPropagation,
             ContrastiveLearning,
             CoupledLearning,
             ImplicitDifferentiation,

@@ -5,6 +5,7 @@ from typing import Any
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System as System
 from pnncore.systems._circuit import Circuit as Circuit
+from pnncore.systems._elastic import Elastic as Elastic
 from pnncore.systems._energy import EnergySystem as EnergySystem
 from pnncore.systems._flow import Flow as Flow
 from pnncore.systems._hopfield import Hopfield as Hopfield
@@ -13,7 +14,7 @@ from pnncore.systems._resistive import DeepResistive as DeepResistive
 
 def from_config(config: dict[str, Any]) -> System:
     """Return the system of a `System.to_config` dictionary."""
-    kinds = (Hopfield, DeepResistive, Circuit, Flow)
+    kinds = (Hopfield, DeepResistive, Circuit, Flow, Elastic)
     settings = dict(config)
     name = settings.pop("name", None)
     for kind in kinds:

@@ -96,6 +96,7 @@ pub fn settle<T: Real>(
     let (mut target, mut spare) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
     let phases = trial.phases();
     let mut errors = vec![0.0; batch.len()];
+    let mut pulls = vec![T::ZERO; batch.len() * outputs.len()];
     for group in [0..1, 1..phases] {
         if group.is_empty() {
             continue;
@@ -105,6 +106,7 @@ pub fn settle<T: Real>(
                 let free = i * phases;
                 if batch.y.write(i, &mut target) {
                     *error = plan.loss.error(trial.outputs(free), &target, &mut spare);
+                    pulls[i * spare.len()..(i + 1) * spare.len()].copy_from_slice(&spare);
                 }
                 let (start, stride) = (free * trial.stride(), trial.stride());
                 for p in group.clone() {
@@ -124,7 +126,7 @@ pub fn settle<T: Real>(
         if trial.is_complex() && group.start == 1 {
             chord::settle(landscape, batch, plan, trial, &errors, rows)?;
         } else {
-            Descent::new(landscape, batch, plan, trial, &errors)?.run(rows)?;
+            Descent::new(landscape, batch, plan, trial, (&errors, &pulls))?.run(rows)?;
         }
     }
     Ok(())
@@ -156,7 +158,9 @@ struct Descent<'a, 't, T: Real> {
     batch: &'a Batch<'a, T>,
     plan: &'a Plan,
     trial: &'t mut Trial<T>,
+    /// Of every sample at its free state: the largest output error, and the gradient of the loss.
     errors: &'a [f64],
+    pulls: &'a [T],
     states: Vec<T>,
     force: Vec<T>,
     energy: Vec<f64>,
@@ -171,7 +175,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         batch: &'a Batch<'a, T>,
         plan: &'a Plan,
         trial: &'t mut Trial<T>,
-        errors: &'a [f64],
+        (errors, pulls): (&'a [f64], &'a [T]),
     ) -> Result<Self> {
         let (len, rows) = (trial.states.len(), trial.rows());
         Ok(Self {
@@ -179,6 +183,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             batch,
             plan,
             errors,
+            pulls,
             states: vec![T::ZERO; len],
             force: vec![T::ZERO; len],
             energy: vec![0.0; rows],
@@ -249,6 +254,14 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             match self.plan.boundary(r % self.trial.phases()) {
                 Boundary::Free => {}
                 Boundary::Clamped(_) => force.fill(T::ZERO),
+                Boundary::Forced(strength) => {
+                    let first = r / self.trial.phases() * outputs.len();
+                    let own = &self.pulls[first..first + outputs.len()];
+                    for ((f, &g), &o) in force.iter_mut().zip(own).zip(self.trial.outputs(r)) {
+                        *f += T::from_f64(strength) * g;
+                        self.next_energy[r] += strength * g.to_f64() * o.to_f64();
+                    }
+                }
                 Boundary::Nudged(beta) => {
                     self.batch.y.write(r / self.trial.phases(), &mut target);
                     let loss: Loss = self.plan.loss;

@@ -16,6 +16,8 @@ pub enum Boundary {
     Nudged(Complex<f64>),
     /// Outputs are held at o + eta (y - o), with o the outputs of the free phase.
     Clamped(f64),
+    /// A constant force pulls at the outputs: minus this times the gradient of the loss at the free outputs.
+    Forced(f64),
 }
 
 /// In which order the units of a layered system are brought to their minimum.
@@ -225,7 +227,7 @@ impl Plan {
     pub fn strength(&self, boundary: Boundary) -> Option<f64> {
         match boundary {
             Boundary::Nudged(beta) => Some(beta.norm()),
-            Boundary::Clamped(eta) => Some(eta.abs()),
+            Boundary::Clamped(strength) | Boundary::Forced(strength) => Some(strength.abs()),
             Boundary::Free => self
                 .phases
                 .iter()

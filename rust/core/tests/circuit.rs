@@ -156,6 +156,38 @@ fn bias_of_equilibrium_propagation_has_the_right_order() {
 }
 
 #[test]
+fn forces_and_springs_tend_to_the_gradient() {
+    for laws in [&LINEAR[..], &CURVED] {
+        let (circuit, params) = random_circuit(24, 3, laws, 7);
+        let (x, y) = (noise(4 * 3, 0), noise(4 * 3, 1));
+        let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 3)) };
+        let settling = Settling::default();
+        let exact = gradient(&Method::ImplicitDifferentiation { loss: LOSS, settling }, &circuit, &params, &batch);
+        let tone = |amplitude, points| {
+            let method = Method::FrequencyPropagation { amplitude, points, loss: LOSS, settling };
+            relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
+        };
+        assert!(tone(1e-4, 8) < 1e-6, "{}", tone(1e-4, 8));
+        if laws == LINEAR {
+            // dE/dtheta is quadratic in the force: the first harmonic is exact for any.
+            assert!(tone(0.5, 4) < 1e-10 && tone(0.5, 12) < 1e-10);
+        } else {
+            let slope = (tone(2e-2, 8) / tone(1e-2, 8)).log2();
+            assert!((slope - 2.0).abs() < 0.1, "{slope}");
+        }
+        let springs = |beta, epsilon, relaxations| {
+            let method = Method::AgnosticEquilibriumPropagation { beta, epsilon, relaxations, loss: LOSS, settling };
+            relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
+        };
+        let errors = [springs(1e-4, 1e-4, 3), springs(1e-5, 1e-5, 3), springs(1e-6, 1e-6, 3)];
+        assert!(errors[2] < 1e-4 && errors.windows(2).all(|pair| (pair[0] / pair[1] - 10.0).abs() < 1.0), "{errors:?}");
+        // Springs that are soft enough to give way do so to first order in their softness.
+        let soft = [4e-3, 2e-3].map(|epsilon| springs(1e-6, epsilon, 20));
+        assert!(soft[0] > 10.0 * errors[2] && (soft[0] / soft[1] - 2.0).abs() < 0.3, "{soft:?}");
+    }
+}
+
+#[test]
 fn coupled_learning_is_parallel_to_the_gradient_for_one_output() {
     for (outputs, parallel) in [(1, true), (3, false)] {
         let (circuit, params) = random_circuit(24, outputs, &CURVED, 7);

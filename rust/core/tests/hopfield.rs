@@ -51,6 +51,8 @@ fn all_methods(settling: Settling) -> Vec<Method> {
         propagation(Estimator::Centered, Sign::Positive, 8),
         propagation(Estimator::OneSided, Sign::Random, 8),
         propagation(Estimator::Holomorphic, Sign::Positive, 5),
+        Method::FrequencyPropagation { amplitude: 0.1, points: 8, loss, settling },
+        Method::AgnosticEquilibriumPropagation { beta: 0.1, epsilon: 0.01, relaxations: 2, loss, settling },
         Method::ContrastiveLearning { loss, settling },
         Method::CoupledLearning { eta: 0.2, variant: Side::Negative, loss, settling },
         Method::CoupledLearning { eta: 0.2, variant: Side::Centered, loss, settling },

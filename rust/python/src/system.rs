@@ -8,7 +8,8 @@ use pnncore::check::check_system;
 use pnncore::device::Device;
 use pnncore::lab::Lab;
 use pnncore::system::System as CoreSystem;
-use pnncore::system::circuit::{Circuit, Spec};
+use pnncore::system::circuit::{self, Circuit};
+use pnncore::system::elastic::{self, Elastic};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pyo3::prelude::*;
@@ -27,6 +28,7 @@ pub(crate) struct System {
 enum Kind {
     Layered(Layered),
     Circuit(Circuit),
+    Elastic(Elastic),
     User(UserSystem),
 }
 
@@ -36,6 +38,7 @@ impl System {
         match &self.kind {
             Kind::Layered(net) => net,
             Kind::Circuit(circuit) => circuit,
+            Kind::Elastic(network) => network,
             Kind::User(system) => system,
         }
     }
@@ -45,7 +48,7 @@ impl System {
         py.detach(work).map_err(|error| {
             let raised = match &self.kind {
                 Kind::User(system) => system.take_raised(),
-                Kind::Layered(_) | Kind::Circuit(_) => None,
+                Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) => None,
             };
             raised.unwrap_or_else(|| exception(py, &error))
         })
@@ -54,7 +57,7 @@ impl System {
     /// A lab that suits the system.
     pub(crate) fn lab(&self, threads: Option<usize>, seed: u64) -> Result<Lab, Error> {
         match &self.kind {
-            Kind::Layered(_) | Kind::Circuit(_) => Lab::new(threads, seed),
+            Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) => Lab::new(threads, seed),
             // The user's code runs on the calling thread.
             Kind::User(_) => Lab::new(Some(1), seed),
         }
@@ -73,8 +76,15 @@ impl System {
     /// An electrical circuit.
     #[staticmethod]
     fn circuit(py: Python<'_>, spec: &str) -> PyResult<Self> {
-        let spec: Spec = parse(py, "circuit", spec)?;
+        let spec: circuit::Spec = parse(py, "circuit", spec)?;
         Ok(Self { kind: Kind::Circuit(Circuit::new(&spec).or_raise(py)?) })
+    }
+
+    /// An elastic network.
+    #[staticmethod]
+    fn elastic(py: Python<'_>, spec: &str) -> PyResult<Self> {
+        let spec: elastic::Spec = parse(py, "elastic network", spec)?;
+        Ok(Self { kind: Kind::Elastic(Elastic::new(&spec).or_raise(py)?) })
     }
 
     /// A deep resistive network.
@@ -126,7 +136,7 @@ impl System {
             match &self.kind {
                 Kind::Layered(net) => net.initialise(&lab, seed, gain, &mut slices),
                 // These come with their parameters.
-                Kind::Circuit(_) | Kind::User(_) => {}
+                Kind::Circuit(_) | Kind::Elastic(_) | Kind::User(_) => {}
             }
         });
         Ok(())

@@ -3,6 +3,7 @@
 //! A method is a set of experiments and a local rule. [`Method`] is its configuration; [`Protocol`] is the
 //! configuration compiled for a system; [`Scratch`] is the memory of its steps.
 
+mod agnostic;
 mod implicit;
 
 use std::f64::consts::TAU;
@@ -72,6 +73,34 @@ pub enum Method {
         sign: Sign,
         /// The number of points on the circle of the holomorphic estimator.
         points: u32,
+        /// The loss.
+        loss: Loss,
+        /// How phases are settled.
+        settling: Settling,
+    },
+    /// Frequency propagation (Anisetti et al. 2024): the output errors of the free state act as a constant force whose
+    /// strength swings as amplitude sin(phi), slowly enough that the states follow; the update is what of dE/dtheta swings
+    /// with it.
+    FrequencyPropagation {
+        /// The largest strength of the force.
+        amplitude: f64,
+        /// The points of a period at which dE/dtheta is read.
+        points: u32,
+        /// The loss.
+        loss: Loss,
+        /// How phases are settled.
+        settling: Settling,
+    },
+    /// Agnostic equilibrium propagation (Scellier et al. 2022): the parameters are held by springs, theta of stiffness
+    /// 1/epsilon to a control u, which is set so that they stay where they are in the free phase; nudged, they relax by
+    /// themselves.
+    AgnosticEquilibriumPropagation {
+        /// The strength of nudging.
+        beta: f64,
+        /// The softness of the springs.
+        epsilon: f64,
+        /// How often parameters and states relax in turn.
+        relaxations: u32,
         /// The loss.
         loss: Loss,
         /// How phases are settled.
@@ -147,9 +176,11 @@ impl Needs {
 }
 
 /// All methods, by the call that makes one, with what they need.
-pub const METHODS: [(&str, Needs); 6] = [
+pub const METHODS: [(&str, Needs); 8] = [
     ("EquilibriumPropagation", Needs::Energy),
     ("EquilibriumPropagation(variant=\"holomorphic\")", Needs::HolomorphicEnergy),
+    ("FrequencyPropagation", Needs::Energy),
+    ("AgnosticEquilibriumPropagation", Needs::Energy),
     ("ContrastiveLearning", Needs::Energy),
     ("CoupledLearning", Needs::Energy),
     ("ImplicitDifferentiation", Needs::Exact),
@@ -167,10 +198,12 @@ impl Method {
         match self {
             Self::EquilibriumPropagation { variant: Estimator::Holomorphic, .. } => METHODS[1].0,
             Self::EquilibriumPropagation { .. } => METHODS[0].0,
-            Self::ContrastiveLearning { .. } => METHODS[2].0,
-            Self::CoupledLearning { .. } => METHODS[3].0,
-            Self::ImplicitDifferentiation { .. } => METHODS[4].0,
-            Self::RecurrentBackprop { .. } => METHODS[5].0,
+            Self::FrequencyPropagation { .. } => METHODS[2].0,
+            Self::AgnosticEquilibriumPropagation { .. } => METHODS[3].0,
+            Self::ContrastiveLearning { .. } => METHODS[4].0,
+            Self::CoupledLearning { .. } => METHODS[5].0,
+            Self::ImplicitDifferentiation { .. } => METHODS[6].0,
+            Self::RecurrentBackprop { .. } => METHODS[7].0,
         }
     }
 
@@ -183,6 +216,8 @@ impl Method {
     pub fn loss(&self) -> Loss {
         match self {
             Self::EquilibriumPropagation { loss, .. }
+            | Self::FrequencyPropagation { loss, .. }
+            | Self::AgnosticEquilibriumPropagation { loss, .. }
             | Self::ContrastiveLearning { loss, .. }
             | Self::CoupledLearning { loss, .. }
             | Self::ImplicitDifferentiation { loss, .. }
@@ -194,6 +229,8 @@ impl Method {
     pub fn settling(&self) -> Settling {
         match self {
             Self::EquilibriumPropagation { settling, .. }
+            | Self::FrequencyPropagation { settling, .. }
+            | Self::AgnosticEquilibriumPropagation { settling, .. }
             | Self::ContrastiveLearning { settling, .. }
             | Self::CoupledLearning { settling, .. }
             | Self::ImplicitDifferentiation { settling, .. }
@@ -233,6 +270,24 @@ impl Method {
                     (phases, weights)
                 }
             },
+            Self::FrequencyPropagation { amplitude, points, .. } => {
+                // Points of equal force are one phase: those at phi and pi - phi, so that a quarter of the period and its
+                // mirror image are all there is. Where sin(phi) is 0 nothing is read.
+                let n = f64::from(points);
+                let (mut phases, mut weights) = (Vec::new(), vec![Complex::ZERO]);
+                for k in 1..=points / 4 {
+                    let swing = (TAU * f64::from(k) / n).sin();
+                    let copies = if 4 * k == points { 1.0 } else { 2.0 };
+                    for sign in [1.0, -1.0] {
+                        phases.push(Boundary::Forced(sign * amplitude * swing));
+                        weights.push(real(sign * 2.0 * copies * swing / (n * amplitude)));
+                    }
+                }
+                (phases, weights)
+            }
+            Self::AgnosticEquilibriumPropagation { beta, .. } => {
+                (vec![Boundary::Nudged(real(beta))], vec![real(-1.0), real(1.0)])
+            }
             Self::ContrastiveLearning { .. } => (vec![Boundary::Clamped(1.0)], vec![real(-1.0), real(1.0)]),
             Self::CoupledLearning { eta, variant, .. } => match variant {
                 Side::Positive => (vec![Boundary::Clamped(eta)], vec![real(-1.0 / eta), real(1.0 / eta)]),
@@ -289,6 +344,25 @@ impl Method {
                     return Ok(());
                 }
                 Err(Error::Config(format!("eta must be in (0, 1], got {eta}")))
+            }
+            Self::FrequencyPropagation { amplitude, points, .. } => {
+                if !(*amplitude > 0.0 && amplitude.is_finite()) {
+                    return Err(Error::Config(format!("amplitude must be a positive number, got {amplitude}")));
+                }
+                if *points < 4 || points % 4 != 0 {
+                    return Err(Error::Config(format!("points must be a multiple of 4, got {points}")));
+                }
+                Ok(())
+            }
+            Self::AgnosticEquilibriumPropagation { beta, epsilon, relaxations, .. } => {
+                finite("beta", *beta)?;
+                if !(*epsilon > 0.0 && epsilon.is_finite()) {
+                    return Err(Error::Config(format!("epsilon must be a positive number, got {epsilon}")));
+                }
+                if *relaxations == 0 {
+                    return Err(Error::Config("relaxations must be at least 1, got 0".into()));
+                }
+                Ok(())
             }
             Self::RecurrentBackprop { steps: 0, .. } => Err(Error::Config("steps must be at least 1, got 0".into())),
             _ => Ok(()),
@@ -408,6 +482,11 @@ impl Protocol {
         if self.method.needs() == Needs::Exact {
             let system = system.as_exact().ok_or_else(missing)?;
             return implicit::step(lab, &self.method, &self.contrasts[0].plan, system, params, batch, scratch);
+        }
+        if let Method::AgnosticEquilibriumPropagation { beta, epsilon, relaxations, .. } = self.method {
+            let system = system.as_energetic().ok_or_else(missing)?;
+            let springs = agnostic::Springs { beta, epsilon, relaxations };
+            return springs.step(lab, &self.contrasts[0].plan, system, params, batch, scratch);
         }
         let negative = self.method.random_sign() && lab.random(Purpose::Method).words(step, 0)[0] & 1 == 1;
         let Contrast { plan, weights } = &self.contrasts[usize::from(negative)];

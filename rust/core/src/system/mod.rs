@@ -1,6 +1,7 @@
 //! Physical systems, and what they can be asked to do.
 
 pub mod circuit;
+pub mod elastic;
 pub mod hopfield;
 pub mod layered;
 pub mod resistive;
@@ -210,7 +211,7 @@ pub(crate) fn near_zero((lo, hi): (f64, f64)) -> (f64, f64) {
 }
 
 /// The largest component of the force dF/ds = dE/ds + beta dC/ds on every row, where walls do not hold it: how far from
-/// steady the states are. `trial` has one phase, settled under `boundary`.
+/// steady the states are. `trial` has one phase, settled under `boundary`: free, nudged or clamped.
 ///
 /// # Errors
 /// As [`Settling::settle`].

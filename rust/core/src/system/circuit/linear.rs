@@ -19,7 +19,8 @@ const TOGETHER: usize = 32;
 pub(super) fn is_linear(circuit: &Circuit, plan: &Plan) -> bool {
     circuit.nonlinear.is_empty()
         && circuit.walls.iter().all(|&(lo, hi)| lo.is_infinite() && hi.is_infinite())
-        && (plan.loss == Loss::SquaredError || !plan.phases.iter().any(|p| matches!(p, Boundary::Nudged(_))))
+        && (plan.loss == Loss::SquaredError
+            || !plan.phases.iter().any(|p| matches!(p, Boundary::Nudged(_) | Boundary::Forced(_))))
 }
 
 /// Settles all phases of a batch.
@@ -124,6 +125,9 @@ impl<T: Real> Group<'_, T> {
                 // (A + beta) dv = beta (y - v) at the outputs.
                 Boundary::Nudged(beta) => {
                     moves[n - outputs..].iter_mut().zip(pulled).for_each(|(m, pulled)| *m = beta.re * pulled);
+                }
+                Boundary::Forced(strength) => {
+                    moves[n - outputs..].iter_mut().zip(pulled).for_each(|(m, pulled)| *m = strength * pulled);
                 }
                 // dv is given at the outputs; the others see it through what joins them.
                 Boundary::Clamped(eta) => {

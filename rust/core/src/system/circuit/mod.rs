@@ -242,6 +242,7 @@ impl Circuit {
         let mut target = vec![T::ZERO; self.outputs];
         let wanted = batch.y.write(i, &mut target);
         let target: Vec<f64> = target.iter().map(|y| y.to_f64()).collect();
+        let mut gradient = vec![0.0; self.outputs];
         let mut free: Vec<f64> = self.walls.iter().map(|&(lo, hi)| 0f64.clamp(lo, hi)).collect();
         let stride = self.layout.stride();
         for (p, outcome) in outcomes.iter_mut().enumerate() {
@@ -254,6 +255,7 @@ impl Circuit {
                     v[first..].iter_mut().zip(&target).for_each(|(v, y)| *v += eta * (y - *v));
                     Pull::Clamp
                 }
+                Boundary::Forced(strength) if wanted => Pull::Force(strength, &gradient),
                 _ => Pull::Nothing,
             };
             let solved = sample.solve(pull, plan.settling.limit(boundary), &mut v, memory);
@@ -275,6 +277,9 @@ impl Circuit {
                     return;
                 }
                 free = v;
+                if wanted {
+                    plan.loss.gradient(&free[free.len() - self.outputs..], &target, &mut gradient);
+                }
             }
         }
     }

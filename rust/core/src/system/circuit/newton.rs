@@ -17,6 +17,8 @@ pub(super) enum Pull<'a> {
     Nothing,
     /// The loss, times this, for this target.
     Loss(Loss, f64, &'a [f64]),
+    /// A constant current: this times these.
+    Force(f64, &'a [f64]),
     /// Held where they are.
     Clamp,
 }
@@ -72,7 +74,7 @@ impl Sample<'_> {
         let mut cap = self.values.cap;
         self.set_knees(cap, knees);
         let mut energy = self.energy(pull, v, knees);
-        let (mut steps, mut change, mut last) = (0, f64::INFINITY, false);
+        let (mut steps, mut change, mut last, mut stuck) = (0, f64::INFINITY, false, false);
         loop {
             let largest = self.currents(pull, v, knees, force);
             for (k, held) in held.iter_mut().enumerate() {
@@ -94,12 +96,13 @@ impl Sample<'_> {
                     continue;
                 }
                 let change = if left == 0.0 { 0.0 } else { change };
-                return Solved { status: Status::Converged, steps, change };
+                let status = if left <= ENOUGH * largest { Status::Converged } else { Status::Unconverged };
+                return Solved { status, steps, change };
             }
             if steps == limit {
                 return Solved { status: Status::Unconverged, steps, change };
             }
-            last = left <= TOLERANCE * largest;
+            last = left <= TOLERANCE * largest || stuck;
             self.jacobian(pull, v, knees, held, matrix);
             let Some(factor) = circuit.pattern.factorise(matrix) else {
                 return Solved { status: Status::Unbounded, steps, change };
@@ -132,6 +135,8 @@ impl Sample<'_> {
                 (length, halvings) = (0.5 * length, halvings + 1);
             }
             v.copy_from_slice(next);
+            // Steps of a rounding error only shuffle.
+            stuck = change <= 4.0 * f64::EPSILON * v.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
         }
     }
 
@@ -174,8 +179,11 @@ impl Sample<'_> {
         });
         energy -= self.sources.iter().zip(v).map(|(s, v)| s * v).sum::<f64>();
         energy += self.nonlinear(v, knees).map(|(_, [content, ..])| content).sum::<f64>();
-        if let Pull::Loss(loss, beta, target) = pull {
-            energy += beta * loss.value(&v[v.len() - circuit.outputs..], target);
+        let outputs = &v[v.len() - circuit.outputs..];
+        match pull {
+            Pull::Loss(loss, beta, target) => energy += beta * loss.value(outputs, target),
+            Pull::Force(strength, g) => energy += strength * outputs.iter().zip(g).map(|(v, g)| v * g).sum::<f64>(),
+            Pull::Nothing | Pull::Clamp => {}
         }
         energy
     }
@@ -197,11 +205,15 @@ impl Sample<'_> {
             element.from.node().into_iter().for_each(|i| force[i] += current);
             element.to.node().into_iter().for_each(|j| force[j] -= current);
         }
-        if let Pull::Loss(loss, beta, target) = pull {
-            let first = v.len() - circuit.outputs;
-            let mut gradient = vec![0.0; circuit.outputs];
-            loss.gradient(&v[first..], target, &mut gradient);
-            force[first..].iter_mut().zip(&gradient).for_each(|(f, g)| *f += beta * g);
+        let first = v.len() - circuit.outputs;
+        match pull {
+            Pull::Loss(loss, beta, target) => {
+                let mut gradient = vec![0.0; circuit.outputs];
+                loss.gradient(&v[first..], target, &mut gradient);
+                force[first..].iter_mut().zip(&gradient).for_each(|(f, g)| *f += beta * g);
+            }
+            Pull::Force(strength, g) => force[first..].iter_mut().zip(g).for_each(|(f, g)| *f += strength * g),
+            Pull::Nothing | Pull::Clamp => {}
         }
         largest
     }

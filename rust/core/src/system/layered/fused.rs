@@ -91,7 +91,7 @@ impl<T: Real> Context<'_, T> {
         let mut outcome = Outcome::default();
         let (sample, boundary) = (r / self.phases, self.plan.boundary(r % self.phases));
         let own_drive = &drive[sample * stride..][..stride];
-        let wanted = self.batch.y.write(first + sample, &mut tile.target);
+        let wanted = self.write_pull(first, r, tile);
         let (hidden, outputs) = row.split_at_mut(stride);
         let outputs = &mut outputs[..sums.len()];
         let nodes = self.units.nodes(0, stride);

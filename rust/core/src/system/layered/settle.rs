@@ -16,7 +16,7 @@ use super::fused::Narrow;
 use super::inputs::Inputs;
 use super::units::Units;
 use super::{Activation, Layered, Physics};
-use crate::batch::Batch;
+use crate::batch::{Batch, Targets};
 use crate::lab::Lab;
 use crate::params::Params;
 use crate::secant::Secants;
@@ -62,6 +62,8 @@ pub(super) struct Tile<T> {
     pub(super) scratch: Vec<T>,
     /// The output error of each sample at its free state.
     pub(super) errors: Vec<f64>,
+    /// The gradient of the loss at the free outputs of each sample, one after the other.
+    pulls: Vec<T>,
     pub(super) active: Vec<usize>,
     /// The largest change of each active row in the sweep under way.
     pub(super) changes: Vec<f64>,
@@ -81,6 +83,7 @@ impl<T: Real> Default for Tile<T> {
             target: Vec::new(),
             scratch: Vec::new(),
             errors: Vec::new(),
+            pulls: Vec::new(),
             active: Vec::new(),
             changes: Vec::new(),
             secants: Secants::default(),
@@ -202,6 +205,10 @@ impl<T: Real> Context<'_, T> {
             let outputs = &states[i * self.phases * self.stride..][self.net.layout.outputs()];
             let error = self.output_error(first + i, outputs, &mut tile.target, &mut tile.scratch);
             tile.errors[i] = error.unwrap_or(0.0);
+            if error.is_some() {
+                let n = tile.scratch.len();
+                tile.pulls[i * n..(i + 1) * n].copy_from_slice(&tile.scratch);
+            }
             let free = i * self.phases;
             for p in 1..self.phases {
                 states.copy_within(free * self.stride..(free + 1) * self.stride, (free + p) * self.stride);
@@ -264,8 +271,19 @@ impl<T: Real> Context<'_, T> {
                 tile.scratch.iter_mut().zip(stiffness).for_each(|(drive, &s)| *drive *= s);
                 self.plan.loss.nudge(&tile.scratch, stiffness, &tile.target, beta.re, outputs);
             }
-            Boundary::Nudged(_) | Boundary::Free => {}
+            Boundary::Nudged(_) | Boundary::Forced(_) | Boundary::Free => {}
         }
+    }
+
+    /// Writes what row `r` is pulled to: the target of its sample, or the gradient that forces it. Returns whether there is
+    /// a target.
+    pub(super) fn write_pull(&self, first: usize, r: usize, tile: &mut Tile<T>) -> bool {
+        let (i, n) = (r / self.phases, tile.target.len());
+        if let Boundary::Forced(_) = self.plan.boundary(r % self.phases) {
+            tile.target.copy_from_slice(&tile.pulls[i * n..(i + 1) * n]);
+            return !matches!(self.batch.y, Targets::None);
+        }
+        self.batch.y.write(first + i, &mut tile.target)
     }
 
     /// The input drives of the tile, and room for everything else.
@@ -277,6 +295,7 @@ impl<T: Real> Context<'_, T> {
             self.inputs.drive(self.lab, first + i, net.bias(self.params, 0), drive);
         }
         tile.errors.resize(samples, 0.0);
+        tile.pulls.resize(samples * net.layout.outputs().len(), T::ZERO);
         tile.lists.resize_with(net.layers(), || [SparseRows::new(0), SparseRows::new(0)]);
         if self.accelerated() {
             let width = (1..net.layers()).step_by(2).map(|l| net.layout.padded(l)).sum();
@@ -345,8 +364,8 @@ impl<T: Real> Context<'_, T> {
         tile.active = active;
     }
 
-    /// Moves the outputs of row `r` from their drive `a`, given their target; returns the largest change.
-    pub(super) fn move_outputs(&self, r: usize, a: &[T], outputs: &mut [T], target: &[T], old: &mut [T]) -> T {
+    /// Moves the outputs of row `r` from their drive `a`, given what pulls at them; returns the largest change.
+    pub(super) fn move_outputs(&self, r: usize, a: &[T], outputs: &mut [T], pull: &[T], old: &mut [T]) -> T {
         old.copy_from_slice(outputs);
         let stiffness = self.units.output_stiffness(self.net);
         let softness = self.units.nodes(self.net.layers() - 1, stiffness.len()).softness;
@@ -356,10 +375,16 @@ impl<T: Real> Context<'_, T> {
                 outputs.iter_mut().zip(softness).for_each(|(o, &softness)| *o *= softness);
             }
             Boundary::Clamped(_) => return T::ZERO,
+            Boundary::Forced(strength) => {
+                for ((o, &a), &g) in outputs.iter_mut().zip(a).zip(pull) {
+                    *o = a - T::from_f64(strength) * g;
+                }
+                outputs.iter_mut().zip(softness).for_each(|(o, &softness)| *o *= softness);
+            }
             Boundary::Nudged(beta) => match self.plan.settling.output_update {
-                OutputUpdate::Exact => self.plan.loss.nudge(a, stiffness, target, beta.re, outputs),
+                OutputUpdate::Exact => self.plan.loss.nudge(a, stiffness, pull, beta.re, outputs),
                 OutputUpdate::Explicit => {
-                    self.plan.loss.gradient(old, target, outputs);
+                    self.plan.loss.gradient(old, pull, outputs);
                     for (o, &a) in outputs.iter_mut().zip(a) {
                         *o = a - T::from_f64(beta.re) * *o;
                     }

@@ -155,17 +155,19 @@ impl<T: Real> Context<'_, T> {
         let layer = self.net.layout.layer(l);
         let stride = self.net.layout.padded(l);
         let is_output = l + 1 == self.net.layers();
-        let [real, imaginary] = &tile.drives;
         for (j, &r) in active.iter().enumerate() {
+            if is_output {
+                self.write_pull(first, r, tile);
+            }
+            let [real, imaginary] = &tile.drives;
             let drive = &real[j * stride..][..layer.len()];
             let row = &mut states[r * self.stride..(r + 1) * self.stride];
             let change = if self.complex {
                 let drive = (drive, &imaginary[j * stride..][..layer.len()]);
                 let (re, im) = row.split_at_mut(self.net.layout.stride());
                 let parts = (&mut re[layer.clone()], &mut im[layer.clone()]);
-                self.move_complex(first, r, is_output, drive, parts, &mut tile.target)
+                self.move_complex(r, is_output, drive, parts, &tile.target)
             } else if is_output {
-                self.batch.y.write(first + r / self.phases, &mut tile.target);
                 self.move_outputs(r, drive, &mut row[layer.clone()], &tile.target, &mut tile.scratch)
             } else {
                 unit::relax::<T, U>(self.lab.level(), drive, self.units.nodes(l, drive.len()), &mut row[layer.clone()])
@@ -177,22 +179,21 @@ impl<T: Real> Context<'_, T> {
     /// Moves a complex layer; returns the largest change of a real or imaginary part.
     fn move_complex(
         &self,
-        first: usize,
         r: usize,
         is_output: bool,
         drive: (&[T], &[T]),
         state: (&mut [T], &mut [T]),
-        target: &mut [T],
+        target: &[T],
     ) -> T {
         let (re, im) = state;
         let (old_re, old_im) = (re.to_vec(), im.to_vec());
         if is_output {
             let beta = match self.plan.boundary(r % self.phases) {
                 Boundary::Nudged(beta) => beta,
-                Boundary::Free => Complex::ZERO,
+                // No method forces outputs beside a complex nudge.
+                Boundary::Free | Boundary::Forced(_) => Complex::ZERO,
                 Boundary::Clamped(_) => return T::ZERO,
             };
-            self.batch.y.write(first + r / self.phases, target);
             self.plan.loss.nudge_complex(drive, target, beta, (re, im));
         } else {
             for (k, (re, im)) in re.iter_mut().zip(im.iter_mut()).enumerate() {

@@ -1,0 +1,162 @@
+"""Elastic networks: nodes joined by springs, in two or three dimensions."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore import _core
+from pnncore._convert import FloatArray, as_dtype
+from pnncore.devices import Device
+from pnncore.errors import ConfigError, ShapeError
+from pnncore.systems._base import System
+
+_STIFFNESS = Device(lower=0.0)
+
+
+class Elastic(System):
+    """An elastic network: nodes joined by springs, in two or three dimensions.
+
+    The states are displacements of coordinates from where the nodes were placed. They settle to a minimum of
+    E = sum over springs of k (l - l0)²/2. Inputs are coordinates that are displaced by x, outputs are displacements of other
+    coordinates. A spring learns from its own extension: dE/dk = (l - l0)²/2, dE/dl0 = -k (l - l0). The squared-error nudge
+    is a force ``beta * (y - u)`` on each output.
+
+    Geometry makes it nonlinear, and there may be several minima: settling descends from where the nodes were placed.
+
+    Parameters
+    ----------
+    positions
+        Where the nodes are placed (nodes, 2) or (nodes, 3).
+    springs
+        The nodes that each spring joins (springs, 2).
+    inputs, outputs
+        Coordinates: pairs (node, axis).
+    fixed
+        Nodes that cannot move.
+    stiffness
+        The initial stiffness: a number, or one per spring.
+    rest_length
+        The initial rest lengths; None: as long as the springs are where the nodes were placed, so that nothing is strained.
+    device
+        What stiffnesses are stored in: a `pnncore.devices.Device` with `lower` at least 0.
+    dtype
+        ``"float64"``, or ``"float32"``.
+
+    Attributes
+    ----------
+    params
+        ``k``, the stiffness, and ``l0``, the rest length of every spring. To train one of the two, give the optimizer rates
+        by parameter: ``SGD({"k": 0.1})``.
+
+    References
+    ----------
+    Rocks et al., PNAS 114, 2520 (2017); Stern et al., Phys. Rev. X 11, 021045 (2021).
+
+    Examples
+    --------
+    Two springs in a row: the node between moves half as far as the end.
+
+    >>> net = Elastic([[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 2]], inputs=[(2, 0), (2, 1)], outputs=[(1, 0)], fixed=[0])
+    >>> net
+    Elastic(3 nodes in 2 dimensions, 2 springs, 2 inputs, 1 outputs)
+    >>> float(net.predict([[0.2, 0.0]])[0, 0].round(4))
+    0.1
+    """
+
+    def __init__(
+        self,
+        positions: npt.ArrayLike,
+        springs: npt.ArrayLike,
+        *,
+        inputs: Sequence[tuple[int, int]],
+        outputs: Sequence[tuple[int, int]],
+        fixed: Sequence[int] = (),
+        stiffness: npt.ArrayLike = 1.0,
+        rest_length: npt.ArrayLike | None = None,
+        device: Device = _STIFFNESS,
+        dtype: npt.DTypeLike = "float64",
+    ) -> None:
+        self.positions = np.array(positions, dtype=np.float64)
+        self.springs = np.array(springs)
+        if self.positions.ndim != 2:
+            raise ShapeError(f"positions must have shape (nodes, 2) or (nodes, 3), got {self.positions.shape}")
+        if self.springs.ndim != 2 or self.springs.shape[1] != 2 or self.springs.dtype.kind not in "iu":
+            raise ShapeError(f"springs must be integers of shape (springs, 2), got {self.springs.shape}")
+        if len(self.springs) and self.springs.min() < 0:
+            raise ConfigError("springs must name nodes from 0 on")
+        if not isinstance(device, Device):
+            raise ConfigError(f"device must be a pnncore.devices.Device, got {device!r}")
+        self.device = device
+        self.inputs, self.outputs = _coordinates(inputs, "inputs"), _coordinates(outputs, "outputs")
+        self.fixed = [int(node) for node in fixed]
+        resolved = as_dtype(dtype)
+        spec = {
+            "positions": self.positions.tolist(),
+            "springs": self.springs.tolist(),
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "fixed": self.fixed,
+            "device": device.to_config(),
+        }
+        super().__init__(_core.System.elastic(json.dumps(spec)), len(self.inputs), resolved)
+        self.params["k"][...] = np.asarray(stiffness)
+        placed = self.lengths(self.positions)
+        self.params["l0"][...] = placed if rest_length is None else np.asarray(rest_length)
+
+    def lengths(self, positions: FloatArray) -> FloatArray:
+        """Return the lengths (..., springs) of the springs with the nodes at `positions` (..., nodes, dimensions)."""
+        apart = positions[..., self.springs[:, 1], :] - positions[..., self.springs[:, 0], :]
+        return np.asarray(np.linalg.norm(apart, axis=-1))
+
+    def shape(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
+        """Return where the nodes are (samples, nodes, dimensions) when the inputs are displaced by `x`."""
+        settled = self.settle(x, threads=threads)
+        moved = np.repeat(self.positions[None], len(settled.status), axis=0)
+        taken = {*self.inputs, *self.outputs}
+        hidden = [
+            (node, axis)
+            for node in range(len(self.positions))
+            for axis in range(self.positions.shape[1])
+            if node not in self.fixed and (node, axis) not in taken
+        ]
+        states = np.hstack(settled.states)
+        for column, (node, axis) in enumerate([*hidden, *self.outputs]):
+            moved[:, node, axis] += states[:, column]
+        for column, (node, axis) in enumerate(self.inputs):
+            moved[:, node, axis] += np.asarray(x, dtype=np.float64)[:, column]
+        return moved
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what makes an equal network, as plain data; checkpoints keep it."""
+        return {
+            "name": "Elastic",
+            "positions": self.positions.tolist(),
+            "springs": self.springs.tolist(),
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "fixed": self.fixed,
+            "device": self.device.to_config(),
+            "dtype": str(self.dtype),
+        }
+
+    @classmethod
+    def from_config(cls, settings: dict[str, Any]) -> "Elastic":
+        """Return the network of a `to_config` dictionary, its name left out."""
+        return cls(**{**settings, "device": Device(**settings["device"])})
+
+    def __repr__(self) -> str:
+        nodes, dimensions = self.positions.shape
+        return (
+            f"Elastic({nodes} nodes in {dimensions} dimensions, {len(self.springs)} springs, {len(self.inputs)} inputs, "
+            f"{len(self.outputs)} outputs)"
+        )
+
+
+def _coordinates(values: Any, what: str) -> list[tuple[int, int]]:
+    try:
+        return [(int(node), int(axis)) for node, axis in values]
+    except (TypeError, ValueError):
+        raise ConfigError(f"{what} must be a list of pairs (node, axis), got {values!r}") from None

@@ -1,0 +1,102 @@
+//! Agnostic equilibrium propagation: parameters that relax by themselves.
+//!
+//! The energy is E(theta, s) + |u - theta|^2 / 2 epsilon. In the free phase the control u holds theta where it is, which needs
+//! u = theta + epsilon dE/dtheta. Then the outputs are nudged, u stays, and theta relaxes with the states to theta' =
+//! u - epsilon dE/dtheta(theta', s'). So (theta - theta') / (epsilon beta) tends to the gradient of the loss as epsilon and
+//! beta go to zero (Scellier, Mishra, Bengio, Ollivier, arXiv 2205.15021).
+
+use num_complex::Complex;
+use pnncore_kernels::Real;
+
+use super::Scratch;
+use crate::Result;
+use crate::batch::Batch;
+use crate::device::Device;
+use crate::lab::Lab;
+use crate::params::Params;
+use crate::system::Energetic;
+use crate::trial::Plan;
+use crate::update::Term;
+
+pub(super) struct Springs {
+    pub(super) beta: f64,
+    pub(super) epsilon: f64,
+    pub(super) relaxations: u32,
+}
+
+impl Springs {
+    pub(super) fn step<T: Real>(
+        &self,
+        lab: &Lab,
+        plan: &Plan,
+        system: &dyn Energetic<T>,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let count = system.specs().len();
+        let start: Vec<Vec<T>> = (0..count).map(|i| params.get(i).to_vec()).collect();
+        self.settle(lab, plan, system, params, batch, scratch)?;
+        let free = self.read(lab, system, params, batch, scratch, [Complex::ONE, Complex::ZERO])?;
+        let mut nudged = self.read(lab, system, params, batch, scratch, [Complex::ZERO, Complex::ONE])?;
+        let (mut moved, mut changes) = (start.clone(), start.clone());
+        for relaxation in 1..=self.relaxations {
+            for i in 0..count {
+                let (lower, upper) = system.device(i).range::<f64>();
+                for (k, start) in start[i].iter().map(|start| start.to_f64()).enumerate() {
+                    // The springs pull, but the material has its range. (Not moved - start, which would be mostly rounding.)
+                    let pulled = self.epsilon * (free[i][k] - nudged[i][k]).to_f64();
+                    let change = pulled.clamp(lower - start, upper - start);
+                    changes[i][k] = T::from_f64(-change / (self.epsilon * self.beta));
+                    moved[i][k] = T::from_f64(start + change);
+                }
+            }
+            if relaxation < self.relaxations {
+                let params = Params::shared(moved.iter().map(Vec::as_slice));
+                self.settle(lab, plan, system, &params, batch, scratch)?;
+                nudged = self.read(lab, system, &params, batch, scratch, [Complex::ZERO, Complex::ONE])?;
+            }
+        }
+        // The states that are reported are those at the parameters that training is at.
+        if self.relaxations > 1 {
+            self.settle(lab, plan, system, params, batch, scratch)?;
+        }
+        scratch.update.terms = changes.into_iter().map(Term::Dense).collect();
+        Ok(())
+    }
+
+    fn settle<T: Real>(
+        &self,
+        lab: &Lab,
+        plan: &Plan,
+        system: &dyn Energetic<T>,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        scratch.trial.reset(batch.len(), plan.rows_per_sample(), false);
+        system.settle(lab, params, batch, plan, &mut scratch.trial, &mut scratch.workspace)
+    }
+
+    /// dE/dtheta, summed over the phases with these weights.
+    fn read<T: Real>(
+        &self,
+        lab: &Lab,
+        system: &dyn Energetic<T>,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        scratch: &mut Scratch<T>,
+        weights: [Complex<f64>; 2],
+    ) -> Result<Vec<Vec<T>>> {
+        let Scratch { trial, update, workspace } = scratch;
+        // Terms of the step before are dense here.
+        update.terms.clear();
+        system.local_update(lab, params, batch, trial, &weights, workspace, update)?;
+        let read = system.specs().iter().enumerate().map(|(i, spec)| {
+            let mut sums = vec![T::ZERO; spec.len()];
+            update.apply(lab, trial, i, spec, &mut sums, 1.0, Device::IDEAL.range());
+            sums
+        });
+        Ok(read.collect())
+    }
+}

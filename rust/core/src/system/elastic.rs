@@ -1,0 +1,382 @@
+//! Elastic networks: nodes joined by springs, in two or three dimensions.
+//!
+//! The states are displacements of coordinates from where the nodes were placed; inputs are coordinates that are held at
+//! x, outputs are the last states. E = sum over springs of 1/2 k (l - l0)^2, with stiffness k and rest length l0 as
+//! parameters: dE/dk = 1/2 (l - l0)^2, dE/dl0 = -k (l - l0). Geometry makes it nonlinear, and there may be several minima: settling
+//! descends from where the nodes were placed.
+
+use num_complex::Complex;
+use pnncore_kernels::Real;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::descent::{Landed, settle};
+use crate::device::Device;
+use crate::lab::Lab;
+use crate::params::{ParamSpec, Params};
+use crate::system::{Energetic, Exact, Settling, System, Workspace};
+use crate::trial::{Layout, Plan, Trial};
+use crate::update::{LocalUpdate, Term};
+use crate::{Error, Result};
+
+/// A coordinate: node and axis.
+type Coordinate = (usize, usize);
+
+/// An elastic network, as it is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Where the nodes are placed, all in the same number of dimensions: 2 or 3.
+    pub positions: Vec<Vec<f64>>,
+    /// The nodes that each spring joins.
+    pub springs: Vec<(usize, usize)>,
+    /// The coordinates that inputs displace.
+    pub inputs: Vec<Coordinate>,
+    /// The coordinates whose displacements are the outputs.
+    pub outputs: Vec<Coordinate>,
+    /// Nodes that cannot move.
+    pub fixed: Vec<usize>,
+    /// What stiffnesses are stored in.
+    pub device: Device,
+}
+
+/// Where the displacement of a coordinate comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Source {
+    Still,
+    Input(usize),
+    /// The place in a row of states.
+    State(usize),
+}
+
+/// An elastic network.
+///
+/// Parameters are `k`, the stiffness, and `l0`, the rest length of every spring.
+#[derive(Debug, Clone)]
+pub struct Elastic {
+    dimensions: usize,
+    positions: Vec<f64>,
+    sources: Vec<Source>,
+    springs: Vec<(usize, usize)>,
+    inputs: usize,
+    specs: Vec<ParamSpec>,
+    device: Device,
+    layout: Layout,
+}
+
+/// A spring that is stretched.
+struct Stretched {
+    length: f64,
+    /// From the first node to the second.
+    direction: [f64; 3],
+}
+
+impl Elastic {
+    /// Builds a network.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for nodes that do not exist, coordinates that are named twice, springs without length, or a device
+    /// that allows negative stiffness.
+    pub fn new(spec: &Spec) -> Result<Self> {
+        fn refuse<R>(text: String) -> Result<R> {
+            Err(Error::Config(text))
+        }
+        let nodes = spec.positions.len();
+        let dimensions = spec.positions.first().map_or(0, Vec::len);
+        if !(2..=3).contains(&dimensions) || spec.positions.iter().any(|p| p.len() != dimensions) {
+            return refuse(format!("positions must have 2 or 3 coordinates for every node, got {dimensions}"));
+        }
+        let positions: Vec<f64> = spec.positions.concat();
+        if positions.iter().any(|p| !p.is_finite()) {
+            return refuse("positions must be finite".into());
+        }
+        if spec.outputs.is_empty() || spec.springs.is_empty() {
+            return refuse("an elastic network needs springs and outputs".into());
+        }
+        for &(a, b) in &spec.springs {
+            if a >= nodes || b >= nodes {
+                return refuse(format!("spring ({a}, {b}) joins a node that does not exist: there are {nodes}"));
+            }
+            if spec.positions[a] == spec.positions[b] {
+                return refuse(format!("spring ({a}, {b}) has no length"));
+            }
+        }
+        spec.device.check()?;
+        if !spec.device.lower.is_some_and(|lower| lower >= 0.0) {
+            return refuse("stiffness cannot be negative: the device's smallest must be at least 0".into());
+        }
+        let mut sources = vec![None; nodes * dimensions];
+        let mut claim = |(node, axis): Coordinate, source: Source| {
+            if node >= nodes || axis >= dimensions {
+                return refuse(format!("there is no axis {axis} of node {node}"));
+            }
+            match sources[node * dimensions + axis].replace(source) {
+                None => Ok(()),
+                Some(_) => refuse(format!("axis {axis} of node {node} is named twice: as input, output or fixed")),
+            }
+        };
+        for &node in &spec.fixed {
+            (0..dimensions).try_for_each(|axis| claim((node, axis), Source::Still))?;
+        }
+        spec.inputs.iter().enumerate().try_for_each(|(k, &at)| claim(at, Source::Input(k)))?;
+        // The place in a row comes when all are counted.
+        spec.outputs.iter().try_for_each(|&at| claim(at, Source::State(0)))?;
+        let hidden: Vec<usize> = (0..sources.len()).filter(|&c| sources[c].is_none()).collect();
+        let sizes: Vec<usize> = [hidden.len(), spec.outputs.len()].into_iter().filter(|&n| n > 0).collect();
+        let layout = Layout::new(&sizes);
+        for (place, &c) in hidden.iter().enumerate() {
+            sources[c] = Some(Source::State(layout.layer(0).start + place));
+        }
+        for (k, &(node, axis)) in spec.outputs.iter().enumerate() {
+            sources[node * dimensions + axis] = Some(Source::State(layout.outputs().start + k));
+        }
+        let specs = ["k", "l0"].map(|name| ParamSpec { name: name.into(), shape: vec![spec.springs.len()] });
+        Ok(Self {
+            dimensions,
+            positions,
+            sources: sources.into_iter().flatten().collect(),
+            springs: spec.springs.clone(),
+            inputs: spec.inputs.len(),
+            specs: specs.to_vec(),
+            device: spec.device.clone(),
+            layout,
+        })
+    }
+
+    /// Where every coordinate is.
+    fn place<T: Real>(&self, x: &[T], row: &[T]) -> Vec<f64> {
+        let moved = self.positions.iter().zip(&self.sources).map(|(at, source)| match *source {
+            Source::Still => *at,
+            Source::Input(k) => at + x[k].to_f64(),
+            Source::State(k) => at + row[k].to_f64(),
+        });
+        moved.collect()
+    }
+
+    fn stretch(&self, at: &[f64], (a, b): (usize, usize)) -> Stretched {
+        let mut direction = [0.0; 3];
+        for (axis, d) in direction[..self.dimensions].iter_mut().enumerate() {
+            *d = at[b * self.dimensions + axis] - at[a * self.dimensions + axis];
+        }
+        let length = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
+        // A spring without length has no direction; any will do.
+        let scale = if length > 0.0 { 1.0 / length } else { 0.0 };
+        Stretched { length, direction: direction.map(|d| d * scale) }
+    }
+
+    /// Adds a vector to the states that move a node.
+    fn add<T: Real>(&self, node: usize, vector: &[f64; 3], factor: f64, row: &mut [T]) {
+        for (axis, v) in vector[..self.dimensions].iter().enumerate() {
+            if let Source::State(k) = self.sources[node * self.dimensions + axis] {
+                row[k] += T::from_f64(factor * v);
+            }
+        }
+    }
+}
+
+impl<T: Real> System<T> for Elastic {
+    fn name(&self) -> &str {
+        "Elastic"
+    }
+
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn layout(&self) -> Layout {
+        self.layout.clone()
+    }
+
+    fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    fn device(&self, parameter: usize) -> &Device {
+        if parameter == 0 { &self.device } else { &Device::IDEAL }
+    }
+
+    fn as_settling(&self) -> Option<&dyn Settling<T>> {
+        Some(self)
+    }
+
+    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
+        Some(self)
+    }
+
+    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+        Some(self)
+    }
+}
+
+impl<T: Real> Settling<T> for Elastic {
+    fn settle(
+        &self,
+        _lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        plan: &Plan,
+        trial: &mut Trial<T>,
+        _workspace: &mut Workspace,
+    ) -> Result<()> {
+        settle(&Landed { system: self, params, batch }, batch, plan, trial)
+    }
+}
+
+impl<T: Real> Energetic<T> for Elastic {
+    fn local_update(
+        &self,
+        _lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        weights: &[Complex<f64>],
+        _workspace: &mut Workspace,
+        update: &mut LocalUpdate<T>,
+    ) -> Result<()> {
+        let mut sums = [vec![0.0; self.springs.len()], vec![0.0; self.springs.len()]];
+        for r in (0..trial.rows()).filter(|r| trial.usable(r / trial.phases())) {
+            let weight = weights[r % trial.phases()].re / batch.len() as f64;
+            let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
+            for (e, &spring) in self.springs.iter().enumerate() {
+                let extension = self.stretch(&at, spring).length - params.get(1)[e].to_f64();
+                sums[0][e] += weight * 0.5 * extension * extension;
+                sums[1][e] -= weight * params.get(0)[e].to_f64() * extension;
+            }
+        }
+        update.terms = sums.iter().map(|sums| Term::Dense(sums.iter().map(|&s| T::from_f64(s)).collect())).collect();
+        Ok(())
+    }
+}
+
+impl<T: Real> Exact<T> for Elastic {
+    fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
+        for (r, energy) in energy.iter_mut().enumerate() {
+            let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
+            let springs = self.springs.iter().zip(params.get(0)).zip(params.get(1));
+            *energy = springs
+                .map(|((&spring, k), l0)| 0.5 * k.to_f64() * (self.stretch(&at, spring).length - l0.to_f64()).powi(2))
+                .sum();
+        }
+        Ok(())
+    }
+
+    fn state_gradient(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        gradient: &mut [T],
+    ) -> Result<()> {
+        gradient.fill(T::ZERO);
+        for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
+            let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
+            for ((&spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
+                let Stretched { length, direction } = self.stretch(&at, spring);
+                let tension = k.to_f64() * (length - l0.to_f64());
+                self.add(spring.0, &direction, -tension, gradient);
+                self.add(spring.1, &direction, tension, gradient);
+            }
+        }
+        Ok(())
+    }
+
+    fn hessian_product(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        v: &[T],
+        product: &mut [T],
+    ) -> Result<()> {
+        product.fill(T::ZERO);
+        let stride = trial.stride();
+        for (r, product) in product.chunks_exact_mut(stride).enumerate() {
+            let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
+            let v = &v[r * stride..(r + 1) * stride];
+            let moved = |node: usize, axis: usize| match self.sources[node * self.dimensions + axis] {
+                Source::State(k) => v[k].to_f64(),
+                Source::Still | Source::Input(_) => 0.0,
+            };
+            for ((&(a, b), k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
+                let Stretched { length, direction } = self.stretch(&at, (a, b));
+                let mut apart = [0.0; 3];
+                (0..self.dimensions).for_each(|axis| apart[axis] = moved(b, axis) - moved(a, axis));
+                let along: f64 = apart.iter().zip(&direction).map(|(v, d)| v * d).sum();
+                // k n n^T along the spring, k (1 - l0 / l) (1 - n n^T) across it.
+                let across = 1.0 - l0.to_f64() / length;
+                let force: [f64; 3] = std::array::from_fn(|axis| {
+                    k.to_f64() * (along * direction[axis] + across * (apart[axis] - along * direction[axis]))
+                });
+                self.add(a, &force, -1.0, product);
+                self.add(b, &force, 1.0, product);
+            }
+        }
+        Ok(())
+    }
+
+    fn domain(&self, _l: usize, _j: usize) -> (f64, f64) {
+        // Near where the nodes were placed, so that no spring is turned round.
+        (-0.1, 0.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::check_system;
+
+    fn sheet(dimensions: usize) -> Spec {
+        let side: usize = if dimensions == 2 { 3 } else { 2 };
+        let mut positions = Vec::new();
+        for i in 0..side.pow(dimensions as u32) {
+            let place = |axis: usize| (i / side.pow(axis as u32) % side) as f64 + 0.1 * ((i * 7 + axis * 3) % 5) as f64;
+            positions.push((0..dimensions).map(place).collect::<Vec<f64>>());
+        }
+        let near = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>() < 5.0;
+        let n = positions.len();
+        let springs =
+            (0..n).flat_map(|a| (0..a).map(move |b| (a, b))).filter(|&(a, b)| near(&positions[a], &positions[b]));
+        let springs = springs.collect();
+        Spec {
+            positions,
+            springs,
+            inputs: vec![(n - 1, 0)],
+            outputs: vec![(n - 2, 0), (n - 2, 1)],
+            fixed: vec![0, 1],
+            device: Device { lower: Some(0.0), ..Device::IDEAL },
+        }
+    }
+
+    #[test]
+    fn conformance() {
+        for dimensions in [2, 3] {
+            let spec = sheet(dimensions);
+            let network = Elastic::new(&spec).expect("a network");
+            let lengths = spec.springs.iter().enumerate().map(|(e, &(a, b))| {
+                let square: f64 =
+                    spec.positions[a].iter().zip(&spec.positions[b]).map(|(a, b)| (a - b).powi(2)).sum();
+                square.sqrt() * (1.0 + 0.02 * (e % 3) as f64)
+            });
+            let params = vec![(0..spec.springs.len()).map(|e| 1.0 + 0.1 * (e % 4) as f64).collect(), lengths.collect()];
+            for finding in check_system(&network, &params, 2).expect("no failure") {
+                assert!(finding.passed, "{dimensions}: {finding:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_networks_are_refused() {
+        let refused = |change: &dyn Fn(&mut Spec), words: &str| {
+            let mut spec = sheet(2);
+            change(&mut spec);
+            let error = Elastic::new(&spec).expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        refused(&|spec| spec.springs.push((0, 99)), "does not exist");
+        refused(&|spec| spec.springs.push((2, 2)), "has no length");
+        refused(&|spec| spec.outputs.push((0, 0)), "named twice");
+        refused(&|spec| spec.inputs.push((3, 2)), "no axis 2");
+        refused(&|spec| spec.positions[1].clear(), "2 or 3 coordinates");
+        refused(&|spec| spec.outputs.clear(), "needs springs and outputs");
+        refused(&|spec| spec.device = Device::IDEAL, "stiffness cannot be negative");
+    }
+}
