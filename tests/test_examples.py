@@ -61,3 +61,23 @@ def test_methods_compare(tmp_path):
     assert len(rows) == 10
     assert float(rows["implicit differentiation"][2]) == 1
     assert float(rows["EP centered"][0]) > float(rows["last layer only"][0]) > float(rows["untrained"][0])
+
+
+def test_flow_networks_learn(tmp_path):
+    text = run("flow.py", "--seeds", "0", folder=tmp_path)
+    assert float(re.search(r"R² (\S+)", text)[1]) > 0.99
+    assert float(re.search(r"irises, coupled: (\S+)", text)[1]) > 85
+    assert (tmp_path / "flow.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_allostery_is_learned(tmp_path):
+    text = run("allostery.py", "--side", "6", "--epochs", "150", "--ratio", "0.4", folder=tmp_path)
+    for opened, now, wanted in re.findall(r"opened by (\S+): target opens by (\S+) \(wanted (\S+),", text):
+        assert abs(float(now) - float(wanted)) < 0.15 * float(opened), text
+    assert (tmp_path / "allostery.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_resistive_network_learns_digits_on_real_devices(tmp_path):
+    settings = ("--dataset", "digits", "--epochs", "3", "--levels", "128", "--upper", "0.5", "--open", "0.02")
+    text = run("resistive_mnist.py", *settings, folder=tmp_path)
+    assert float(re.search(r"test error (\S+) % \(", text)[1]) < 20, text

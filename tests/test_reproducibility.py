@@ -25,6 +25,8 @@ METHODS = {
     "cross-entropy": EquilibriumPropagation(loss="cross-entropy"),
     "synchronous": EquilibriumPropagation(settling=Settling(sweeps=(20, 5), order="synchronous")),
     "explicit": EquilibriumPropagation(settling=Settling(sweeps=(20, 5), output_update="explicit")),
+    "frequency": methods.FrequencyPropagation(),
+    "agnostic": methods.AgnosticEquilibriumPropagation(),
     "contrastive": methods.ContrastiveLearning(),
     "coupled": methods.CoupledLearning(variant="centered"),
     "implicit": methods.ImplicitDifferentiation(),

@@ -56,7 +56,7 @@ PUBLIC = {
         "StepDecay",
         "from_config",
     ],
-    "pnncore.data": ["digits", "fashion_mnist", "mnist", "vowels"],
+    "pnncore.data": ["digits", "fashion_mnist", "iris", "mnist", "vowels"],
     "pnncore.errors": [
         "CapabilityError",
         "CheckpointError",

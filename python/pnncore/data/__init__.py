@@ -1,7 +1,7 @@
 """Small data sets for training physical neural networks.
 
 Every loader returns ``(x, y, x_test, y_test)``: inputs as float32 rows in [0, 1], labels as int64. Only the
-digits ship with the package; the other sets are read from a folder, or downloaded and verified on request.
+digits and the irises ship with the package; the other sets are read from a folder, or downloaded and verified on request.
 Where the data come from and under which licence is in ``SOURCES.md`` beside this file.
 """
 
@@ -9,7 +9,8 @@ from pnncore.data._idx import read_idx as read_idx
 from pnncore.data._sets import VOWEL_CLASSES as VOWEL_CLASSES
 from pnncore.data._sets import digits as digits
 from pnncore.data._sets import fashion_mnist as fashion_mnist
+from pnncore.data._sets import iris as iris
 from pnncore.data._sets import mnist as mnist
 from pnncore.data._sets import vowels as vowels
 
-__all__ = ["VOWEL_CLASSES", "digits", "fashion_mnist", "mnist", "read_idx", "vowels"]
+__all__ = ["VOWEL_CLASSES", "digits", "fashion_mnist", "iris", "mnist", "read_idx", "vowels"]

@@ -32,6 +32,7 @@ VOWEL_CLASSES: tuple[str, ...] = ("ae", "ah", "aw", "uw", "er", "iy", "ih")
 
 _TIMEOUT = 60.0  # seconds without a byte before a download is given up
 _DIGITS: _Layout = {"pixels": ("|u1", (1797, 64)), "labels": ("|u1", (1797,))}
+_IRIS: _Layout = {"millimetres": ("|u1", (150, 4)), "species": ("|u1", (150,))}
 _VOWELS: _Layout = {
     "train_dataset_x": ("<f4", (210, 12)),
     "train_dataset_y": ("<i8", (210,)),
@@ -137,17 +138,72 @@ def digits(*, test_size: int = 450, seed: int = 0) -> Split:
     >>> x.shape, x_test.shape
     ((1347, 64), (450, 64))
     """
-    total = _DIGITS["labels"][1][0]
-    n_test = _integer("test_size", test_size, total)
-    rng = np.random.Generator(np.random.Philox(_integer("seed", seed, None)))
+    raw = _shipped("digits.npz", _DIGITS)
+    return _split(raw["pixels"].astype(np.float32) / np.float32(16), raw["labels"], test_size, seed)
+
+
+def iris(*, test_size: int = 45, seed: int = 0) -> Split:
+    """Load Fisher's 150 irises, which ship with the package: four measurements of each, and which of three species it is.
+
+    The samples are shuffled and cut in two; the same `test_size` and `seed` give the same split.
+
+    Parameters
+    ----------
+    test_size : int, optional
+        Number of test samples, 0 to 150. The rest are training samples.
+    seed : int, optional
+        Seed of the shuffle, 0 or larger.
+
+    Returns
+    -------
+    x : numpy.ndarray, float32, shape (150 - test_size, 4)
+        Length and width of sepals, length and width of petals, each from 0 to 1 over its range in the whole set.
+    y : numpy.ndarray, int64, shape (150 - test_size,)
+        The species: 0 setosa, 1 versicolor, 2 virginica.
+    x_test : numpy.ndarray, float32, shape (test_size, 4)
+        Test measurements.
+    y_test : numpy.ndarray, int64, shape (test_size,)
+        Their species.
+
+    Raises
+    ------
+    ConfigError
+        `test_size` or `seed` is no integer or out of range.
+    DataError
+        The file in the package is missing or damaged.
+
+    Notes
+    -----
+    R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7, 179 (1936); UCI Machine
+    Learning Repository, DOI 10.24432/C56C76, CC BY 4.0.
+
+    Examples
+    --------
+    >>> x, y, x_test, y_test = iris()
+    >>> x.shape, x_test.shape
+    ((105, 4), (45, 4))
+    """
+    raw = _shipped("iris.npz", _IRIS)
+    x = raw["millimetres"].astype(np.float32)
+    low, high = x.min(axis=0), x.max(axis=0)
+    return _split((x - low) / (high - low), raw["species"], test_size, seed)
+
+
+def _shipped(name: str, layout: _Layout) -> dict[str, npt.NDArray[Any]]:
+    """Read a file of the package."""
     try:
-        content = importlib.resources.files("pnncore.data").joinpath("digits.npz").read_bytes()
+        content = importlib.resources.files("pnncore.data").joinpath(name).read_bytes()
     except OSError as err:
-        raise DataError(f"digits.npz, which ships with pnncore, cannot be read: {err}; reinstall pnncore") from err
-    raw = _parse_npz(content, "digits.npz, which ships with pnncore,", _DIGITS)
-    x = raw["pixels"].astype(np.float32) / np.float32(16)
-    y = raw["labels"].astype(np.int64)
-    order = rng.permutation(total)
+        raise DataError(f"{name}, which ships with pnncore, cannot be read: {err}; reinstall pnncore") from err
+    return _parse_npz(content, f"{name}, which ships with pnncore,", layout)
+
+
+def _split(x: npt.NDArray[np.float32], labels: npt.NDArray[Any], test_size: int, seed: int) -> Split:
+    """Shuffle, and cut off the test samples."""
+    n_test = _integer("test_size", test_size, len(x))
+    rng = np.random.Generator(np.random.Philox(_integer("seed", seed, None)))
+    y = labels.astype(np.int64)
+    order = rng.permutation(len(x))
     test, train = order[:n_test], order[n_test:]
     return x[train], y[train], x[test], y[test]
 

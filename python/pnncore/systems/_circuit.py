@@ -1,18 +1,21 @@
 """Electrical circuits: any graph of two-terminal elements."""
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import _core, _spice, elements
+from pnncore import _core, _network_plot, _spice, elements
 from pnncore._convert import FloatArray, as_dtype, as_inputs
 from pnncore.devices import Device
 from pnncore.elements import Cubic, CurrentSource, Diode, Element, IdealDiode, Resistor, VoltageSource
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _CONDUCTANCES = Device(lower=0.0)
 
@@ -162,6 +165,27 @@ class Circuit(System):
         edges = graph.edges(data="conductance", default=1.0)
         resistors = [Resistor(str(u), str(v), g) for u, v, g in edges]
         return cls(resistors, inputs=inputs, outputs=outputs, **settings)
+
+    def plot(
+        self, x: Any, axes: "Axes | None" = None, *, layout: Mapping[str, tuple[float, float]] | None = None
+    ) -> "Axes":
+        """Draw voltages (colours of nodes) and currents (widths of lines) at one operating point. Needs matplotlib.
+
+        Parameters
+        ----------
+        x
+            The voltages of the inputs (n_in,).
+        axes
+            Where to draw; None makes a figure.
+        layout
+            Where to draw each node; None places joined nodes near each other.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            What was drawn on.
+        """
+        return _network_plot.circuit(self, as_inputs([x], self.n_in, self.dtype)[0], axes, layout=layout)
 
     def to_spice(self, x: Any) -> str:
         """Return a netlist that ngspice runs: the circuit at its present parameters, with its inputs held at `x`.

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import _core
-from pnncore._convert import FloatArray, as_dtype
+from pnncore import _core, _network_plot
+from pnncore._convert import FloatArray, as_dtype, as_inputs
 from pnncore.devices import Device
 from pnncore.errors import ConfigError, ShapeError
 from pnncore.systems._base import System
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _STIFFNESS = Device(lower=0.0)
 
@@ -83,6 +86,8 @@ class Elastic(System):
         self.springs = np.array(springs)
         if self.positions.ndim != 2:
             raise ShapeError(f"positions must have shape (nodes, 2) or (nodes, 3), got {self.positions.shape}")
+        if not np.isfinite(self.positions).all():
+            raise ConfigError("positions must be finite")
         if self.springs.ndim != 2 or self.springs.shape[1] != 2 or self.springs.dtype.kind not in "iu":
             raise ShapeError(f"springs must be integers of shape (springs, 2), got {self.springs.shape}")
         if len(self.springs) and self.springs.min() < 0:
@@ -128,6 +133,10 @@ class Elastic(System):
         for column, (node, axis) in enumerate(self.inputs):
             moved[:, node, axis] += np.asarray(x, dtype=np.float64)[:, column]
         return moved
+
+    def plot(self, x: Any, axes: "Axes | None" = None) -> "Axes":
+        """Draw the network with its inputs displaced by `x` (n_in,), springs coloured by strain. Needs matplotlib."""
+        return _network_plot.elastic(self, as_inputs([x], self.n_in, self.dtype)[0], axes)
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal network, as plain data; checkpoints keep it."""

@@ -75,6 +75,9 @@ const WINDOW: usize = 8;
 const SHORTEN: f64 = 0.25;
 /// Refusals in a row after which a row is given up.
 const MAX_REFUSALS: u32 = 60;
+/// Steps of descent say little of how far soft modes have to go: inference, which has no displacement to stop by, wants
+/// them smaller by this.
+const CAUTION: f64 = 1e3;
 /// States this large mean that the energy has no minimum.
 const UNBOUNDED: f64 = 1e8;
 /// The first step, and the range of steps.
@@ -149,6 +152,8 @@ fn within<T: Real>(s: T, lo: f64, hi: f64) -> T {
 struct Walk {
     step: f64,
     energies: Vec<f64>,
+    /// The last long steps: one over a curvature of the energy each, sooner or later one over the smallest.
+    lengths: Vec<f64>,
     refusals: u32,
     accepted: u32,
 }
@@ -319,9 +324,14 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         if ss == 0.0 {
             walk.step = taken;
         }
+        if walk.lengths.len() == WINDOW {
+            walk.lengths.remove(0);
+        }
+        walk.lengths.push(if ss > 0.0 { long } else { taken });
+        let longest = walk.lengths.iter().fold(0.0, |m, &length| f64::max(m, length));
         self.force[span.clone()].copy_from_slice(&self.next_force[span.clone()]);
         self.energy[r] = next;
-        let distance = self.distance(r, if ss > 0.0 { long } else { taken });
+        let distance = self.distance(r, longest);
         if largest(self.trial.row(r)) > UNBOUNDED {
             return Some(Status::Unbounded);
         }
@@ -349,7 +359,10 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let (i, p) = (r / self.trial.phases(), r % self.trial.phases());
         let boundary = self.plan.boundary(p);
         // The distance is an estimate already, and steps of descent need not shrink evenly.
-        let outcome = Outcome { ratio: 0.0, growing: 0, ..self.trial.outcomes[r] };
+        let mut outcome = Outcome { ratio: 0.0, growing: 0, ..self.trial.outcomes[r] };
+        if self.plan.phases.is_empty() {
+            outcome.change *= CAUTION;
+        }
         self.plan.verdict::<T>(boundary, &outcome, || match boundary {
             Boundary::Free => {
                 let outputs = self.trial.outputs(r);

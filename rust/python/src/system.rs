@@ -129,7 +129,7 @@ impl System {
 
     /// Writes initial parameters.
     fn initialise(&self, py: Python<'_>, params: Vec<Bound<'_, PyAny>>, seed: u64, gain: f64) -> PyResult<()> {
-        let lab = self.lab(None, 0).or_raise(py)?;
+        let lab = Lab::new(Some(1), 0).or_raise(py)?;
         with_dtype!(py, params, T => {
             let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
             let mut slices = arrays.slices(py, "every parameter")?;
