@@ -61,6 +61,16 @@ def test_voltages_agree_with_ngspice(kind, nodes, seed, tmp_path):
     assert np.abs(found - expected).max() < 1e-6 * np.abs(expected).max()
 
 
+@needs_ngspice
+def test_many_inputs_reach_ngspice(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = [f"input{k}" for k in range(600)]
+    net = Circuit([Resistor(node, "out", g) for node, g in zip(inputs, rng.uniform(1, 2, 600), strict=True)],
+                  inputs=inputs, outputs=["out"])  # fmt: skip
+    x = rng.normal(size=600)
+    assert ngspice(net.to_spice(x), net.nodes, tmp_path)[0] == pytest.approx(net.predict([x])[0, 0], rel=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["linear", "diode", "cubic"])
 def test_kirchhoffs_law(kind):
     net = random_circuit(kind, 200, 8)

@@ -39,7 +39,8 @@ def write(circuit: "Circuit", x: Sequence[float]) -> str:
         if node.lower() in (other.lower() for other in names.values()):
             raise ConfigError(f"node {node!r} differs from another by its case only, which SPICE does not see")
         names[node] = node
-    lines = [f"* {len(circuit.elements)} elements, inputs {', '.join(circuit.inputs)}"]
+    # No more than that in the title: ngspice loses count in long lines.
+    lines = [f"* a circuit of {len(circuit.elements)} elements"]
     lines += [
         f"Vin{k} {names[node]} 0 DC {float(v)!r}" for k, (node, v) in enumerate(zip(circuit.inputs, x, strict=True))
     ]

@@ -35,16 +35,32 @@ pub(super) fn settle<T: Real>(
     let (phases, stride) = (trial.phases(), trial.stride());
     let mut factors: Vec<Option<Factor>> = Vec::new();
     factors.resize_with(phases, || None);
-    lab.for_each(factors.par_iter_mut().enumerate(), |(p, factor)| *factor = factorise(circuit, values, plan.boundary(p)));
+    lab.for_each(factors.par_iter_mut().enumerate(), |(p, factor)| {
+        let boundary = plan.boundary(p);
+        // A force moves the circuit as it is.
+        if p == 0 || !matches!(boundary, Boundary::Free | Boundary::Forced(_)) {
+            *factor = factorise(circuit, values, boundary);
+        }
+    });
     let rows = trial.states.par_chunks_mut(TOGETHER * phases * stride).zip(trial.outcomes.par_chunks_mut(TOGETHER * phases));
     lab.for_each(rows.enumerate(), |(c, (states, outcomes))| {
         let first = c * TOGETHER;
-        let group = Group { circuit, values, batch, plan, samples: first..first + outcomes.len() / phases };
+        let group = Group { circuit, values, batch, samples: first..first + outcomes.len() / phases };
         let free = group.free(&factors[0]);
+        let mut unit = None;
         for p in 0..phases {
-            let found = match (&free, &factors[p]) {
-                (Some(free), Some(factor)) => Some(if p == 0 { free.clone() } else { group.solve(p, free, factor) }),
-                _ => None,
+            let found = match (&free, &factors[0], plan.boundary(p)) {
+                (Some(free), _, Boundary::Free) => Some(free.clone()),
+                (Some(free), Some(factor), Boundary::Forced(strength)) => {
+                    // Forces of all strengths move it along one displacement.
+                    let unit = unit.get_or_insert_with(|| group.displacement(Boundary::Forced(1.0), free, factor));
+                    Some(free.iter().zip(unit.iter()).map(|(v, u)| v + strength * u).collect())
+                }
+                (Some(free), _, boundary) => factors[p].as_ref().map(|factor| {
+                    let moves = group.displacement(boundary, free, factor);
+                    free.iter().zip(&moves).map(|(v, u)| v + u).collect::<Vec<f64>>()
+                }),
+                (None, ..) => None,
             };
             let n = circuit.pattern.size();
             for (i, (row, outcome)) in
@@ -91,7 +107,6 @@ struct Group<'a, T> {
     circuit: &'a Circuit,
     values: &'a Values,
     batch: &'a Batch<'a, T>,
-    plan: &'a Plan,
     samples: std::ops::Range<usize>,
 }
 
@@ -108,8 +123,8 @@ impl<T: Real> Group<'_, T> {
         self.circuit.sample(self.values, self.batch, i)
     }
 
-    /// The voltages of phase `p`: the free ones, and what the boundary changes.
-    fn solve(&self, p: usize, free: &[f64], factor: &Factor) -> Vec<f64> {
+    /// What a boundary changes of the free voltages.
+    fn displacement(&self, boundary: Boundary, free: &[f64], factor: &Factor) -> Vec<f64> {
         let (n, outputs) = (self.circuit.pattern.size(), self.circuit.outputs);
         let mut moves = vec![0.0; free.len()];
         let mut target = vec![T::ZERO; outputs];
@@ -120,7 +135,7 @@ impl<T: Real> Group<'_, T> {
                 continue;
             }
             let pulled = free[n - outputs..].iter().zip(&target).map(|(v, y)| y.to_f64() - v);
-            match self.plan.boundary(p) {
+            match boundary {
                 Boundary::Free => {}
                 // (A + beta) dv = beta (y - v) at the outputs.
                 Boundary::Nudged(beta) => {
@@ -141,8 +156,6 @@ impl<T: Real> Group<'_, T> {
             }
         }
         factor.solve(&mut moves, self.samples.len());
-        // The displacement is as exact as the state: nothing of it is a difference of large numbers.
-        moves.iter_mut().zip(free).for_each(|(m, v)| *m += v);
         moves
     }
 }

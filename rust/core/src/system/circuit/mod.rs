@@ -123,6 +123,14 @@ impl Element {
     }
 }
 
+/// A resistor between a free node and an input.
+#[derive(Debug, Clone, Copy)]
+struct Coupling {
+    node: u32,
+    input: u32,
+    element: u32,
+}
+
 /// An electrical circuit.
 ///
 /// Parameters are `g`, the conductances of trained resistors and cubic elements, and `i`, the currents of trained sources,
@@ -133,6 +141,7 @@ pub struct Circuit {
     outputs: usize,
     elements: Vec<Element>,
     nonlinear: Vec<usize>,
+    couplings: Vec<Coupling>,
     /// The interval of every free node, from ideal diodes.
     walls: Vec<(f64, f64)>,
     pattern: Pattern,
@@ -189,12 +198,21 @@ impl Circuit {
         let nonlinear = (0..elements.len())
             .filter(|&e| !elements[e].law.is_linear() && elements[e].law != Law::IdealDiode)
             .collect();
+        let couplings = elements.iter().enumerate().filter(|(_, e)| e.law == Law::Resistor).filter_map(|(e, element)| {
+            let (node, input) = match (element.from, element.to) {
+                (Terminal::Node(node), Terminal::Input(input)) | (Terminal::Input(input), Terminal::Node(node)) => (node, input),
+                _ => return None,
+            };
+            Some(Coupling { node: node as u32, input: input as u32, element: e as u32 })
+        });
+        let couplings = couplings.collect();
         let sizes: Vec<usize> = [first_output, spec.outputs].into_iter().filter(|&size| size > 0).collect();
         Ok(Self {
             inputs: spec.inputs,
             outputs: spec.outputs,
             elements,
             nonlinear,
+            couplings,
             walls,
             pattern,
             specs,
@@ -223,7 +241,7 @@ impl Circuit {
 
     fn sample<'a, T: Real>(&'a self, values: &'a Values, batch: &Batch<'_, T>, i: usize) -> Sample<'a> {
         let x: Vec<f64> = batch.x.row(i).iter().map(|x| x.to_f64()).collect();
-        let sources = values.sources(&x);
+        let sources = values.sources(self, &x);
         Sample { circuit: self, values, x, sources }
     }
 
@@ -468,11 +486,12 @@ impl<T: Real> Energetic<T> for Circuit {
         for sums in &mut sums {
             let chunk = sums.len().div_ceil(lab.parts(8 * sums.len() * trial.rows(), sums.len())).max(1);
             lab.for_each(sums.par_chunks_mut(chunk), |sums| {
-                for (e, sum) in sums {
-                    let law = self.elements[*e].law;
-                    for (i, x) in inputs.iter().enumerate().filter(|(i, _)| trial.usable(*i)) {
-                        for (p, weight) in weights.iter().enumerate().filter(|(_, w)| w.re != 0.0) {
-                            *sum += weight.re * law.sensitivity(self.drop(*e, x, &states[i * trial.phases() + p]));
+                // Row by row: the voltages of a row stay in cache for all elements.
+                for (i, x) in inputs.iter().enumerate().filter(|(i, _)| trial.usable(*i)) {
+                    for (p, weight) in weights.iter().enumerate().filter(|(_, w)| w.re != 0.0) {
+                        let v = &states[i * trial.phases() + p];
+                        for (e, sum) in sums.iter_mut() {
+                            *sum += weight.re * self.elements[*e].law.sensitivity(self.drop(*e, x, v));
                         }
                     }
                 }

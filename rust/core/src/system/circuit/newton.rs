@@ -6,8 +6,8 @@
 //! On the way the exponential of a diode is followed by its tangent from some large conductance on, which keeps the energy
 //! convex and the numbers near each other; if an operating point lies beyond, the search goes on with a larger one.
 
-use super::Circuit;
 use super::values::Values;
+use super::{Circuit, Element, Terminal};
 use crate::loss::Loss;
 use crate::trial::Status;
 
@@ -41,8 +41,15 @@ pub(super) struct Memory {
     step: Vec<f64>,
     next: Vec<f64>,
     held: Vec<bool>,
-    /// Of every nonlinear element: where it goes on along its tangent.
-    knees: Vec<f64>,
+    live: Vec<Live>,
+}
+
+/// A nonlinear element that something depends on: one of its terminals moves.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    element: usize,
+    /// The voltage from which it goes on along its tangent.
+    knee: f64,
 }
 
 /// How a solve ended: the status, the Newton steps, and the last step's largest change.
@@ -68,15 +75,16 @@ impl Sample<'_> {
     /// Brings the node voltages `v` to the operating point, by at most `limit` Newton steps.
     pub(super) fn solve(&self, pull: Pull<'_>, limit: u32, v: &mut [f64], memory: &mut Memory) -> Solved {
         let (circuit, n) = (self.circuit, v.len());
-        let Memory { matrix, force, step, next, held, knees } = memory;
+        let Memory { matrix, force, step, next, held, live } = memory;
         [&mut *force, &mut *step, &mut *next].into_iter().for_each(|buffer| buffer.resize(n, 0.0));
         held.resize(n, false);
         let mut cap = self.values.cap;
-        self.set_knees(cap, knees);
-        let mut energy = self.energy(pull, v, knees);
+        self.find_live(pull, live);
+        self.set_knees(cap, live);
+        let mut energy = self.energy(pull, v, live).0;
         let (mut steps, mut change, mut last, mut stuck) = (0, f64::INFINITY, false, false);
         loop {
-            let largest = self.currents(pull, v, knees, force);
+            let largest = self.currents(pull, v, live, force);
             for (k, held) in held.iter_mut().enumerate() {
                 let (lo, hi) = circuit.walls[k];
                 let at_wall = (v[k] <= lo && force[k] > 0.0) || (v[k] >= hi && force[k] < 0.0);
@@ -88,10 +96,10 @@ impl Sample<'_> {
             }
             // One more step after the tolerance is met costs little and squares the error.
             if left == 0.0 || last {
-                if cap.is_finite() && self.is_beyond(v, knees) {
+                if cap.is_finite() && self.is_beyond(v, live) {
                     cap *= RAISE;
-                    self.set_knees(cap, knees);
-                    energy = self.energy(pull, v, knees);
+                    self.set_knees(cap, live);
+                    energy = self.energy(pull, v, live).0;
                     last = false;
                     continue;
                 }
@@ -103,7 +111,7 @@ impl Sample<'_> {
                 return Solved { status: Status::Unconverged, steps, change };
             }
             last = left <= TOLERANCE * largest || stuck;
-            self.jacobian(pull, v, knees, held, matrix);
+            self.jacobian(pull, v, live, held, matrix);
             let Some(factor) = circuit.pattern.factorise(matrix) else {
                 return Solved { status: Status::Unbounded, steps, change };
             };
@@ -122,8 +130,8 @@ impl Sample<'_> {
                     slope += force[k] * (next[k] - v[k]);
                     change = f64::max(change, (next[k] - v[k]).abs());
                 }
-                let moved = self.energy(pull, next, knees);
-                let rounding = 16.0 * f64::EPSILON * energy.abs();
+                let (moved, magnitude) = self.energy(pull, next, live);
+                let rounding = 4.0 * f64::EPSILON * magnitude;
                 if moved <= energy + SUFFICIENT * slope + rounding {
                     energy = moved;
                     break;
@@ -140,57 +148,76 @@ impl Sample<'_> {
         }
     }
 
-    fn set_knees(&self, cap: f64, knees: &mut Vec<f64>) {
-        knees.clear();
-        knees.extend(self.circuit.nonlinear.iter().map(|&e| self.circuit.elements[e].law.knee(cap)));
+    /// Lists the nonlinear elements that something depends on, without knees. What flows between two held nodes would only
+    /// hide other currents behind its rounding errors.
+    fn find_live(&self, pull: Pull<'_>, live: &mut Vec<Live>) {
+        let circuit = self.circuit;
+        let moving = circuit.pattern.size() - if pull == Pull::Clamp { circuit.outputs } else { 0 };
+        let moves = |terminal: Terminal| terminal.node().is_some_and(|node| node < moving);
+        live.clear();
+        let all = circuit.nonlinear.iter().map(|&element| Live { element, knee: f64::INFINITY });
+        live.extend(all.filter(|l| moves(circuit.elements[l.element].from) || moves(circuit.elements[l.element].to)));
+    }
+
+    fn set_knees(&self, cap: f64, live: &mut [Live]) {
+        live.iter_mut().for_each(|l| l.knee = self.circuit.elements[l.element].law.knee(cap));
     }
 
     /// Whether an element is on its tangent.
-    fn is_beyond(&self, v: &[f64], knees: &[f64]) -> bool {
-        self.circuit.nonlinear.iter().zip(knees).any(|(&e, &knee)| self.circuit.drop(e, &self.x, v) > knee)
+    fn is_beyond(&self, v: &[f64], live: &[Live]) -> bool {
+        live.iter().any(|l| self.circuit.drop(l.element, &self.x, v) > l.knee)
     }
 
-    /// Every nonlinear element, with its content, current and conductance.
-    fn nonlinear<'b>(&'b self, v: &'b [f64], knees: &'b [f64]) -> impl Iterator<Item = (&'b super::Element, [f64; 3])> {
-        self.circuit.nonlinear.iter().zip(knees).map(|(&e, &knee)| {
-            let element = &self.circuit.elements[e];
-            (element, element.law.tangent(self.values.theta[e], self.circuit.drop(e, &self.x, v), knee))
+    /// Every live element, with its content, current and conductance.
+    fn nonlinear<'b>(&'b self, v: &'b [f64], live: &'b [Live]) -> impl Iterator<Item = (&'b Element, [f64; 3])> {
+        live.iter().map(|l| {
+            let element = &self.circuit.elements[l.element];
+            let v = self.circuit.drop(l.element, &self.x, v);
+            (element, element.law.tangent(self.values.theta[l.element], v, l.knee))
         })
     }
 
     /// The currents of [`Self::currents`] for a circuit that nothing pulls at.
     pub(super) fn force(&self, v: &[f64], force: &mut [f64]) {
-        self.currents(Pull::Nothing, v, &vec![f64::INFINITY; self.circuit.nonlinear.len()], force);
+        let mut live = Vec::new();
+        self.find_live(Pull::Nothing, &mut live);
+        self.currents(Pull::Nothing, v, &live, force);
     }
 
     /// The derivatives of [`Self::force`] by the voltages.
     pub(super) fn curvature(&self, v: &[f64], matrix: &mut Vec<f64>) {
-        let knees = vec![f64::INFINITY; self.circuit.nonlinear.len()];
-        self.jacobian(Pull::Nothing, v, &knees, &vec![false; v.len()], matrix);
+        let mut live = Vec::new();
+        self.find_live(Pull::Nothing, &mut live);
+        self.jacobian(Pull::Nothing, v, &live, &vec![false; v.len()], matrix);
     }
 
-    /// The co-content of the circuit and what pulls at it, up to a constant.
-    fn energy(&self, pull: Pull<'_>, v: &[f64], knees: &[f64]) -> f64 {
+    /// The co-content of the circuit and what pulls at it, up to a constant; and the sum of the magnitudes of its terms, of
+    /// which its rounding error is some units in the last place.
+    fn energy(&self, pull: Pull<'_>, v: &[f64], live: &[Live]) -> (f64, f64) {
         let (circuit, values) = (self.circuit, self.values);
-        let mut energy = 0.0;
+        let (mut energy, mut magnitude) = (0.0, 0.0);
+        let mut add = |term: f64| {
+            energy += term;
+            magnitude += term.abs();
+        };
         circuit.pattern.for_each(|row, column, place| {
             let factor = if row == column { 0.5 } else { 1.0 };
-            energy += factor * values.linear[place] * v[row] * v[column];
+            add(factor * values.linear[place] * v[row] * v[column]);
         });
-        energy -= self.sources.iter().zip(v).map(|(s, v)| s * v).sum::<f64>();
-        energy += self.nonlinear(v, knees).map(|(_, [content, ..])| content).sum::<f64>();
+        self.sources.iter().zip(v).for_each(|(s, v)| add(-s * v));
+        self.nonlinear(v, live).for_each(|(_, [content, ..])| add(content));
         let outputs = &v[v.len() - circuit.outputs..];
         match pull {
-            Pull::Loss(loss, beta, target) => energy += beta * loss.value(outputs, target),
-            Pull::Force(strength, g) => energy += strength * outputs.iter().zip(g).map(|(v, g)| v * g).sum::<f64>(),
+            Pull::Loss(loss, beta, target) => add(beta * loss.value(outputs, target)),
+            Pull::Force(strength, g) => outputs.iter().zip(g).for_each(|(v, g)| add(strength * v * g)),
             Pull::Nothing | Pull::Clamp => {}
         }
-        energy
+        (energy, magnitude)
     }
 
     /// Writes the current that flows out of every node: zero, where Kirchhoff's law holds. Returns the largest current that
     /// flows anywhere.
-    fn currents(&self, pull: Pull<'_>, v: &[f64], knees: &[f64], force: &mut [f64]) -> f64 {
+    fn currents(&self, pull: Pull<'_>, v: &[f64], live: &[Live], force: &mut [f64]) -> f64 {
         let (circuit, values) = (self.circuit, self.values);
         circuit.pattern.multiply(&values.linear, v, force);
         let mut largest = self.sources.iter().fold(f64::MIN_POSITIVE, |m, s| m.max(s.abs()));
@@ -200,7 +227,7 @@ impl Sample<'_> {
             }
         });
         force.iter_mut().zip(&self.sources).for_each(|(f, s)| *f -= s);
-        for (element, [_, current, _]) in self.nonlinear(v, knees) {
+        for (element, [_, current, _]) in self.nonlinear(v, live) {
             largest = largest.max(current.abs());
             element.from.node().into_iter().for_each(|i| force[i] += current);
             element.to.node().into_iter().for_each(|j| force[j] -= current);
@@ -219,11 +246,11 @@ impl Sample<'_> {
     }
 
     /// Writes the derivatives of the currents by the voltages; held nodes stand apart.
-    fn jacobian(&self, pull: Pull<'_>, v: &[f64], knees: &[f64], held: &[bool], matrix: &mut Vec<f64>) {
+    fn jacobian(&self, pull: Pull<'_>, v: &[f64], live: &[Live], held: &[bool], matrix: &mut Vec<f64>) {
         let circuit = self.circuit;
         matrix.clear();
         matrix.extend_from_slice(&self.values.linear);
-        for (element, [.., conductance]) in self.nonlinear(v, knees) {
+        for (element, [.., conductance]) in self.nonlinear(v, live) {
             element.stamp(conductance, matrix);
         }
         if let Pull::Loss(loss, beta, target) = pull {

@@ -14,8 +14,6 @@ pub(super) struct Values {
     pub(super) linear: Vec<f64>,
     /// What fixed voltages and current sources feed into every node.
     constant: Vec<f64>,
-    /// Linear elements between a node and an input: node, input, conductance.
-    couplings: Vec<(usize, usize, f64)>,
     /// The largest conductance that diodes are followed to at first.
     pub(super) cap: f64,
 }
@@ -33,29 +31,26 @@ impl Values {
         let theta: Vec<f64> = theta.collect();
         let mut linear = vec![0.0; circuit.pattern.len()];
         let mut constant = vec![0.0; circuit.pattern.size()];
-        let mut couplings = Vec::new();
         for (element, &theta) in circuit.elements.iter().zip(&theta).filter(|(e, _)| e.law.is_linear()) {
             let (g, source) = (element.law.conductance(theta, 0.0), element.law.current(theta, 0.0));
             element.stamp(g, &mut linear);
             for (here, there, sign) in [(element.from, element.to, 1.0), (element.to, element.from, -1.0)] {
                 let Some(node) = here.node() else { continue };
                 constant[node] -= sign * source;
-                match there {
-                    Terminal::Fixed(voltage) => constant[node] += g * voltage,
-                    Terminal::Input(input) if g != 0.0 => couplings.push((node, input, g)),
-                    _ => {}
+                if let Terminal::Fixed(voltage) = there {
+                    constant[node] += g * voltage;
                 }
             }
         }
         let largest = linear.iter().fold(0.0f64, |m, g| m.max(g.abs()));
         let cap = if largest > 0.0 { CAP * largest } else { f64::INFINITY };
-        Self { theta, linear, constant, couplings, cap }
+        Self { theta, linear, constant, cap }
     }
 
     /// What inputs, fixed voltages and current sources feed into every node through linear elements.
-    pub(super) fn sources(&self, x: &[f64]) -> Vec<f64> {
+    pub(super) fn sources(&self, circuit: &Circuit, x: &[f64]) -> Vec<f64> {
         let mut sources = self.constant.clone();
-        self.couplings.iter().for_each(|&(node, input, g)| sources[node] += g * x[input]);
+        circuit.couplings.iter().for_each(|c| sources[c.node as usize] += self.theta[c.element as usize] * x[c.input as usize]);
         sources
     }
 }
