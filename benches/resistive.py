@@ -1,13 +1,14 @@
-"""Resistive networks beside their peers, in one run: NumPy for layered networks, ngspice for operating points, scipy for flow.
+"""Resistive networks beside their peers, in one run: NumPy for layered networks, ngspice for operating points, scipy
+for flow.
 
     python benches/resistive.py            # a table (quiet machine, please)
     python benches/resistive.py --json
 
-Layered networks: samples per second of training, 784-h-10, batches of 4, 4 + 4 sweeps, and the floor of memory traffic: the
-conductances are read for drives and column sums, read and written by the update. The NumPy peer folds the column sums into the
-product of the drive and the column shift into the product of the update; what is left are five passes over the conductances.
-Operating points: seconds of one, ours with its preparation against the analysis that ngspice itself reports. Cases whose
-peer is not installed are skipped, and say so.
+Layered networks: samples per second of training, 784-h-10, batches of 4, 4 + 4 sweeps, and the floor of memory
+traffic: the conductances are read for drives and column sums, read and written by the update. The NumPy peer folds
+the column sums into the product of the drive and the column shift into the product of the update; what is left are
+five passes over the conductances. Operating points: seconds of one, ours with its preparation against the analysis
+that ngspice itself reports. Cases whose peer is not installed are skipped, and say so.
 """
 
 import argparse
@@ -293,7 +294,10 @@ def main() -> None:
         return
     import peers
 
-    found: dict[str, Any] = {"sgemm": {n: peers.measure("sgemm", n)["gflops"] for n in (1, 2)}, "parity": child("parity")}
+    found: dict[str, Any] = {
+        "sgemm": {n: peers.measure("sgemm", n)["gflops"] for n in (1, 2)},
+        "parity": child("parity"),
+    }
     for hidden, gain, samples in ((100, 100.0, 20000), (1024, 480.0, 4000)):
         ours = {n: child("layered", hidden, gain, samples, n, "ours") for n in (1, 2)}
         peer = {n: child("layered", hidden, gain, samples, n, "peer", threads=n) for n in (1, 2)}
@@ -311,9 +315,9 @@ def main() -> None:
         ours, peer = case["ours"], max(case["peer"].values())
         traffic = case["floor_bytes"] * ours[2] / BATCH / 1e9
         print(
-            f"DeepResistive 784-{hidden}-10, batch 4, 4/4 sweeps: {ours[2]:,.0f} samples/s on two threads, {ours[1]:,.0f} on "
-            f"one; NumPy {peer:,.0f}: {ours[2] / peer:.1f}x. Floor {case['floor_bytes'] / 1e6:.1f} MB per batch: "
-            f"{traffic:.0f} GB/s of it"
+            f"DeepResistive 784-{hidden}-10, batch 4, 4/4 sweeps: {ours[2]:,.0f} samples/s on two threads, "
+            f"{ours[1]:,.0f} on one; NumPy {peer:,.0f}: {ours[2] / peer:.1f}x. "
+            f"Floor {case['floor_bytes'] / 1e6:.1f} MB per batch: {traffic:.0f} GB/s of it"
         )
     labels = {
         "diodes": "2x784-64-10, exponential diodes, one operating point",
@@ -327,11 +331,13 @@ def main() -> None:
             f"{case['peer'] / case['ours']:.0f}x"
         )
     layered_time = found["ideal"]["layered"]
-    print(f"ideal diodes as DeepResistive: {1e6 * layered_time:.1f} us; {found['ideal']['peer'] / layered_time:,.0f}x of ngspice")
+    ratio = found["ideal"]["peer"] / layered_time
+    print(f"ideal diodes as DeepResistive: {1e6 * layered_time:.1f} us; {ratio:,.0f}x of ngspice")
     flow = found["flow"]
     print(
         f"flow on a 100 x 100 grid, 256 samples, solve + gradient: {1e3 * flow['ours']:.0f} ms; scipy "
-        f"{1e3 * flow['peer']:.0f} ms: {flow['peer'] / flow['ours']:.1f}x; gradients differ by {flow.get('apart', float('nan')):.0e}"
+        f"{1e3 * flow['peer']:.0f} ms: {flow['peer'] / flow['ours']:.1f}x; "
+        f"gradients differ by {flow.get('apart', float('nan')):.0e}"
     )
 
 

@@ -1,8 +1,9 @@
 """An elastic network learns allostery: pull at one place, and another place moves as asked.
 
-A disordered sheet of springs is pinned at two nodes. Two neighbours on the left are pulled apart (the source); training by
-coupled learning or equilibrium propagation changes spring constants until two neighbours on the far right (the target) move apart
-by a wanted fraction of that, in either direction. The picture shows the sheet before and after.
+A disordered sheet of springs is pinned at two nodes. Two neighbours on the left are pulled apart (the source);
+training by coupled learning or equilibrium propagation changes spring constants until two neighbours on the far right
+(the target) move apart by a wanted fraction of that, in either direction. The picture shows the sheet before and
+after.
 
     python examples/allostery.py                      # writes allostery.png
     python examples/allostery.py --method coupled --ratio -0.5
@@ -39,7 +40,9 @@ def main() -> None:
     """Train, report, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=8, help="nodes along a side")
-    parser.add_argument("--ratio", type=float, default=0.6, help="wanted opening of the target per opening of the source")
+    parser.add_argument(
+        "--ratio", type=float, default=0.6, help="wanted opening of the target per opening of the source"
+    )
     parser.add_argument("--method", choices=["propagation", "coupled"], default="propagation")
     parser.add_argument("--epochs", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
@@ -53,16 +56,23 @@ def main() -> None:
         "propagation": pnn.methods.EquilibriumPropagation(beta=0.02),
         "coupled": pnn.methods.CoupledLearning(eta=0.1),
     }
-    before = dict(shape=net.predict(x), k=net.params["k"].copy())
+    before = {"shape": net.predict(x), "k": net.params["k"].copy()}
     # Only the stiffness learns: a parameter without a rate stays.
-    trainer = pnn.Trainer(net, how[arguments.method], pnn.optim.Adam({"k": 0.03}, schedule=pnn.optim.CosineDecay(arguments.epochs)), batch_size=3, seed=0)
+    trainer = pnn.Trainer(
+        net,
+        how[arguments.method],
+        pnn.optim.Adam({"k": 0.03}, schedule=pnn.optim.CosineDecay(arguments.epochs)),
+        batch_size=3,
+        seed=0,
+    )
     history = trainer.fit(x, y, epochs=arguments.epochs)
     print(f"{net!r}, {arguments.method}: loss {history['loss'][0]:.2e} -> {history['loss'][-1]:.2e}")
     found = net.predict(x)
     for k, wide in enumerate(opening[:, 0]):
         was, now = (shape[k, 1] - shape[k, 0] for shape in (before["shape"], found))
         print(
-            f"source opened by {wide:.2f}: target opens by {now:+.4f} (wanted {arguments.ratio * wide:+.4f}, untrained {was:+.4f})"
+            f"source opened by {wide:.2f}: target opens by {now:+.4f} "
+            f"(wanted {arguments.ratio * wide:+.4f}, untrained {was:+.4f})"
         )
     try:
         figure = plot.require()

@@ -1,7 +1,7 @@
 """Flow networks learn by coupled learning and its relatives: regression, and Fisher's irises.
 
-A random network of pipes (or resistors) gets pressures at its inputs and answers with pressures at its outputs. Every pipe
-changes its conductance by what it sees itself.
+A random network of pipes (or resistors) gets pressures at its inputs and answers with pressures at its outputs. Every
+pipe changes its conductance by what it sees itself.
 
     python examples/flow.py                      # both tasks, writes flow.png
     python examples/flow.py --method frequency
@@ -78,7 +78,10 @@ def main() -> None:
     runs = {task.__name__: [task(method, seed) for seed in arguments.seeds] for task in (regression, irises)}
     scores = {name: np.array([score for *_, score in found]) for name, found in runs.items()}
     print(f"regression, {arguments.method}: R² {scores['regression'].mean():.4f} ± {scores['regression'].std():.4f}")
-    print(f"irises, {arguments.method}: {100 * scores['irises'].mean():.1f} ± {100 * scores['irises'].std():.1f} % correct")
+    print(
+        f"irises, {arguments.method}: {100 * scores['irises'].mean():.1f} ± "
+        f"{100 * scores['irises'].std():.1f} % correct"
+    )
     try:
         figure = plot.require()
     except pnn.errors.ConfigError as missing:
@@ -92,7 +95,12 @@ def main() -> None:
     for name, found in runs.items():
         for seed, (_, history, _) in zip(arguments.seeds, found, strict=True):
             label = name if seed == arguments.seeds[0] else None
-            axes[1].semilogy(history["epoch"], history["loss"], color={"regression": "#0072B2", "irises": "#D55E00"}[name], label=label)
+            axes[1].semilogy(
+                history["epoch"],
+                history["loss"],
+                color={"regression": "#0072B2", "irises": "#D55E00"}[name],
+                label=label,
+            )
     axes[1].set(xlabel="epoch", ylabel="loss", title=f"{arguments.method}, {len(arguments.seeds)} seeds")
     axes[1].legend(frameon=False)
     axes[1].spines[["top", "right"]].set_visible(False)

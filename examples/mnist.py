@@ -3,14 +3,14 @@
 The recipe is that of Scellier et al., "Energy-based learning algorithms for analog computing: a comparative study"
 (2023): centred equilibrium propagation, beta 0.2, batches of 16, plain SGD, rates times 0.99 per epoch, 100 epochs,
 inputs in [0, 1]. Ours differs in one thing: samples settle until they are settled, not for a fixed number of sweeps
-(``--published-sweeps`` brings those back). Two hidden layers end near a loss of stability, where the test error jumps from
-epoch to epoch; with rates that fall to zero along half a cosine (``--cosine``) it comes to rest.
+(``--published-sweeps`` brings those back). Two hidden layers end near a loss of stability, where the test error jumps
+from epoch to epoch; with rates that fall to zero along half a cosine (``--cosine``) it comes to rest.
 
     python examples/mnist.py --network shallow --seeds 0 1 2
-    python examples/mnist.py --network deep --seeds 0 --epochs 60 --cosine --save runs/deep.pnn     # the same command resumes
-    python examples/mnist.py --network shallow --dataset fashion
-    python examples/mnist.py --network linear             # controls: no hidden layer, and
-    python examples/mnist.py --network shallow --last-layer         # a hidden layer that does not learn
+    python examples/mnist.py --network deep --seeds 0 --epochs 60 --cosine --save runs/deep.pnn     # the same command
+    resumes python examples/mnist.py --network shallow --dataset fashion python examples/mnist.py --network linear
+    # controls: no hidden layer, and python examples/mnist.py --network shallow --last-layer         # a hidden layer
+    that does not learn
 
 The test set is scored after every epoch and never used for a choice: the figure that counts is that of the last epoch.
 """

@@ -36,10 +36,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--levels", type=int, default=None, help="conductance levels of the devices")
-    parser.add_argument("--upper", type=float, default=None, help="their largest conductance (1 with --levels, --shorted)")
+    parser.add_argument(
+        "--upper", type=float, default=None, help="their largest conductance (1 with --levels, --shorted)"
+    )
     parser.add_argument("--write-noise", type=float, default=0.0, help="standard deviation of a write")
     parser.add_argument("--open", type=float, default=0.0, help="fraction of devices stuck at zero")
-    parser.add_argument("--shorted", type=float, default=0.0, help="fraction of devices stuck at the largest conductance")
+    parser.add_argument(
+        "--shorted", type=float, default=0.0, help="fraction of devices stuck at the largest conductance"
+    )
     arguments = parser.parse_args()
     hidden, input_gain, beta, rates, sweeps, epochs, published = NETWORKS[arguments.network]
     epochs = arguments.epochs or epochs

@@ -51,7 +51,9 @@ def test_errors_are_pnn_errors_and_builtins(name, builtin):
 
 
 def test_public_names():
-    assert sorted(data.__all__) == sorted(["VOWEL_CLASSES", "digits", "fashion_mnist", "iris", "mnist", "read_idx", "vowels"])
+    assert sorted(data.__all__) == sorted(
+        ["VOWEL_CLASSES", "digits", "fashion_mnist", "iris", "mnist", "read_idx", "vowels"]
+    )
     for name in data.__all__:
         assert getattr(data, name).__doc__
 
@@ -122,7 +124,8 @@ def test_irises_equal_those_of_scikit_learn():
     raw = pytest.importorskip("sklearn.datasets").load_iris()
     x, y, x_test, y_test = data.iris(test_size=0)
     assert (x.shape, x.dtype, x_test.shape, y_test.shape) == ((150, 4), np.float32, (0, 4), (0,))
-    assert (x.min(axis=0) == 0).all() and (x.max(axis=0) == 1).all()
+    assert (x.min(axis=0) == 0).all()
+    assert (x.max(axis=0) == 1).all()
     scaled = (raw.data - raw.data.min(axis=0)) / np.ptp(raw.data, axis=0)
     order = lambda x, y: np.lexsort([*x.round(5).T, y])  # noqa: E731
     ours, theirs = order(x, y), order(scaled, raw.target)

@@ -12,7 +12,9 @@ from pnncore.elements import Cubic, CurrentSource, Diode, IdealDiode, Resistor, 
 from pnncore.errors import ConfigError
 from pnncore.systems import Circuit
 
-needs_ngspice = pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed (apt install ngspice)")
+needs_ngspice = pytest.mark.skipif(
+    shutil.which("ngspice") is None, reason="ngspice is not installed (apt install ngspice)"
+)
 
 
 def random_circuit(kind, nodes, seed):
@@ -29,7 +31,9 @@ def random_circuit(kind, nodes, seed):
                 if k % 7 == 0:
                     found.append(CurrentSource(a, b, rng.normal() * 1e-4))
             case "diode":
-                found.append(Diode(*((a, b) if rng.random() < 0.5 else (b, a)), 10 ** rng.uniform(-15, -12), rng.uniform(1, 2)))
+                found.append(
+                    Diode(*((a, b) if rng.random() < 0.5 else (b, a)), 10 ** rng.uniform(-15, -12), rng.uniform(1, 2))
+                )
             case "cubic":
                 found.append(Cubic(a, b, 10 ** rng.uniform(-4, -2), rng.uniform(0.2, 2.0)))
     return Circuit(found, inputs=["in0", "in1"], outputs=[names[-1]])
@@ -92,7 +96,10 @@ def test_netlist_there_and_back(kind):
     again = Circuit.from_spice(net.to_spice(x), inputs=["in0", "in1"], outputs=["n19"])
     np.testing.assert_allclose(again.predict([x]), net.predict([x]), rtol=1e-12)
     np.testing.assert_allclose(again.params["g"], net.params["g"], rtol=1e-15)
-    assert again.to_spice(x).split() == Circuit.from_spice(again.to_spice(x), inputs=["in0", "in1"], outputs=["n19"]).to_spice(x).split()
+    assert (
+        again.to_spice(x).split()
+        == Circuit.from_spice(again.to_spice(x), inputs=["in0", "in1"], outputs=["n19"]).to_spice(x).split()
+    )
 
 
 def test_a_netlist_written_by_hand():

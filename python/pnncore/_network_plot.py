@@ -77,16 +77,26 @@ def circuit(
             continue
         big = size if marker == "o" else 1.8 * size
         shown = axes.scatter(
-            *points[chosen].T, c=voltages[chosen], s=big, marker=marker, cmap=colors, vmin=low, vmax=high,
+            points[chosen, 0], points[chosen, 1], c=voltages[chosen], s=big, marker=marker,
+            cmap=colors, vmin=low, vmax=high,
             edgecolors=_INK, linewidths=0.6 if marker == "o" else 1.2, zorder=2,
         )  # fmt: skip
     for name in (*net.inputs, *net.outputs, net.ground):
         if name in places and len(net.inputs) + len(net.outputs) <= 24:
-            axes.annotate(name, places[name], xytext=(7, 5), textcoords="offset points", fontsize=8, color=_INK)
+            axes.annotate(
+                name,
+                (places[name][0], places[name][1]),
+                xytext=(7, 5),
+                textcoords="offset points",
+                fontsize=8,
+                color=_INK,
+            )
     if shown is not None:
         axes.figure.colorbar(shown, ax=axes, label="voltage", shrink=0.8)
     axes.set_title(
-        f"squares: inputs, diamonds: outputs, triangle: ground; widest line: {flowing.max():.3g}", fontsize=9, color=_INK
+        f"squares: inputs, diamonds: outputs, triangle: ground; widest line: {flowing.max():.3g}",
+        fontsize=9,
+        color=_INK,
     )
     axes.set_axis_off()
     axes.margins(0.08)
@@ -123,7 +133,7 @@ def elastic(net: "Elastic", x: Any, axes: "Axes | None" = None) -> "Axes":
     for nodes, marker, color, label in marks:
         if nodes:
             chosen = sorted(set(nodes))
-            axes.scatter(*shape[chosen].T, marker=marker, s=60, color=color, label=label, zorder=3)
+            axes.scatter(shape[chosen, 0], shape[chosen, 1], marker=marker, s=60, color=color, label=label, zorder=3)
             for start, end in zip(net.positions[chosen], shape[chosen], strict=True):
                 if np.hypot(*(end - start)) > 0:
                     axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": color}, zorder=4)

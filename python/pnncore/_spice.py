@@ -1,7 +1,8 @@
 """Netlists: circuits as SPICE reads them.
 
-The subset is what `pnncore.elements` has: R, V and I with DC values, D with IS and N of its model, and for cubic elements a B
-source in the one form that `write` gives it. What training may change is marked with the comment ``$ trained``.
+The subset is what `pnncore.elements` has: R, V and I with DC values, D with IS and N of its model, and for cubic
+elements a B source in the one form that `write` gives it. What training may change is marked with the comment ``$
+trained``.
 """
 
 import re
@@ -106,7 +107,9 @@ def read(text: str, inputs: Sequence[str]) -> list[Element]:
             case "b":
                 law = _CUBIC.fullmatch(" ".join(words[3:]))
                 if law is None or (law["a"], law["b"]) != (a, b):
-                    raise ConfigError(f"line {number}: a B source must be I=g*V(a,b)*(1+(V(a,b)/scale)^2) of its own nodes")
+                    raise ConfigError(
+                        f"line {number}: a B source must be I=g*V(a,b)*(1+(V(a,b)/scale)^2) of its own nodes"
+                    )
                 found.append(Cubic(a, b, _number(law["g"], number), _number(law["scale"], number), trained))
             case kind:
                 raise ConfigError(f"line {number}: elements {kind.upper()} are not understood; R, V, I, D and B are")
@@ -160,4 +163,3 @@ def _number(text: str, line: int) -> float:
     if found is None:
         raise ConfigError(f"line {line}: {text!r} is not a number")
     return float(found[1]) * _SCALES[(found[2] or "").lower()]
-

@@ -16,8 +16,8 @@ __all__ = ["Device"]
 class Device:
     """The elements that a parameter is stored in: conductances, say.
 
-    A write brings an element to the wanted value, as near as the device can: within its range, on one of its levels, with
-    noise. Defective elements stay at an end of the range. Every step of training writes every element once.
+    A write brings an element to the wanted value, as near as the device can: within its range, on one of its levels,
+    with noise. Defective elements stay at an end of the range. Every step of training writes every element once.
 
     Parameters
     ----------

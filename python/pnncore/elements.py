@@ -23,8 +23,8 @@ class Element:
     Parameters
     ----------
     plus, minus
-        The names of the nodes of the first and the second terminal. V is the voltage of the first over the second, and I
-        flows through the element from the first to the second.
+        The names of the nodes of the first and the second terminal. V is the voltage of the first over the second,
+        and I flows through the element from the first to the second.
     """
 
     plus: str

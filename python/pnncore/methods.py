@@ -134,10 +134,10 @@ class EquilibriumPropagation(Method):
 class FrequencyPropagation(Method):
     """Frequency propagation: the error acts as a slow tone, and what of dE/dtheta swings with it is the update.
 
-    A constant force, minus the gradient of the loss at the free outputs, pulls at the outputs with a strength that swings
-    as amplitude * sin(phi), slowly enough that the states follow. The first harmonic of dE/dtheta over the amplitude is the
-    gradient of the loss: exactly where the states answer linearly to forces (linear circuits), up to O(amplitude²)
-    elsewhere.
+    A constant force, minus the gradient of the loss at the free outputs, pulls at the outputs with a strength that
+    swings as amplitude * sin(phi), slowly enough that the states follow. The first harmonic of dE/dtheta over the
+    amplitude is the gradient of the loss: exactly where the states answer linearly to forces (linear circuits), up to
+    O(amplitude²) elsewhere.
 
     Parameters
     ----------
@@ -159,9 +159,10 @@ class FrequencyPropagation(Method):
 class AgnosticEquilibriumPropagation(Method):
     """Agnostic equilibrium propagation: parameters on springs, which relax by themselves when outputs are nudged.
 
-    The energy is E(theta, s) + |u - theta|² / (2 epsilon). The control u is set so that the parameters stay where they are in
-    the free phase, and kept while the outputs are nudged: the parameters then relax, together with the states, by -epsilon *
-    beta times the gradient of the loss, up to O(epsilon) and O(beta). Nobody has to know E, or read its derivatives.
+    The energy is E(theta, s) + |u - theta|² / (2 epsilon). The control u is set so that the parameters stay where
+    they are in the free phase, and kept while the outputs are nudged: the parameters then relax, together with the
+    states, by -epsilon * beta times the gradient of the loss, up to O(epsilon) and O(beta). Nobody has to know E, or
+    read its derivatives.
 
     Parameters
     ----------

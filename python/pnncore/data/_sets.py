@@ -143,7 +143,7 @@ def digits(*, test_size: int = 450, seed: int = 0) -> Split:
 
 
 def iris(*, test_size: int = 45, seed: int = 0) -> Split:
-    """Load Fisher's 150 irises, which ship with the package: four measurements of each, and which of three species it is.
+    """Load Fisher's 150 irises, which ship with the package: four measurements of each, and its species.
 
     The samples are shuffled and cut in two; the same `test_size` and `seed` give the same split.
 
@@ -174,8 +174,8 @@ def iris(*, test_size: int = 45, seed: int = 0) -> Split:
 
     Notes
     -----
-    R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7, 179 (1936); UCI Machine
-    Learning Repository, DOI 10.24432/C56C76, CC BY 4.0.
+    R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7, 179 (1936); UCI
+    Machine Learning Repository, DOI 10.24432/C56C76, CC BY 4.0.
 
     Examples
     --------

@@ -23,14 +23,14 @@ _CONDUCTANCES = Device(lower=0.0)
 class Circuit(System):
     """An electrical circuit: any graph of two-terminal elements.
 
-    The states are the voltages of all nodes that no source holds. They settle to the minimum of the co-content, the sum over
-    elements of the integral of I dV, at which the currents into every node cancel (Kirchhoff's law). A trained conductance
-    learns from its own voltage: the derivative of the co-content by it is V²/2. The squared-error nudge of equilibrium
-    propagation is a current ``beta * (y - v)`` into each output.
+    The states are the voltages of all nodes that no source holds. They settle to the minimum of the co-content, the
+    sum over elements of the integral of I dV, at which the currents into every node cancel (Kirchhoff's law). A
+    trained conductance learns from its own voltage: the derivative of the co-content by it is V²/2. The squared-error
+    nudge of equilibrium propagation is a current ``beta * (y - v)`` into each output.
 
-    Linear circuits are solved by one sparse Cholesky factorisation per boundary condition, shared by all samples; others by
-    damped Newton steps, with ideal diodes as walls. The analysis of the graph is done once, here. Operating points are
-    exact to rounding whatever the `Settling` asks for; a sweep is a Newton step.
+    Linear circuits are solved by one sparse Cholesky factorisation per boundary condition, shared by all samples;
+    others by damped Newton steps, with ideal diodes as walls. The analysis of the graph is done once, here. Operating
+    points are exact to rounding whatever the `Settling` asks for; a sweep is a Newton step.
 
     Parameters
     ----------
@@ -50,21 +50,21 @@ class Circuit(System):
     Attributes
     ----------
     params
-        ``g``, the conductances of trained `Resistor` and `Cubic` elements, and ``i``, the currents of trained sources, in the
-        order of `elements`; one that would be empty does not exist.
+        ``g``, the conductances of trained `Resistor` and `Cubic` elements, and ``i``, the currents of trained
+        sources, in the order of `elements`; one that would be empty does not exist.
     nodes
         The names of the free nodes, outputs last.
 
     Raises
     ------
     ConfigError
-        If a node has no conducting path to a held one (the message names it), sources contradict each other, or a setting is
-        out of range.
+        If a node has no conducting path to a held one (the message names it), sources contradict each other, or a
+        setting is out of range.
 
     References
     ----------
-    Millar, Phil. Mag. 42, 1150 (1951): content and co-content. Kendall et al., arXiv 2006.01981: equilibrium propagation
-    in circuits.
+    Millar, Phil. Mag. 42, 1150 (1951): content and co-content. Kendall et al., arXiv 2006.01981: equilibrium
+    propagation in circuits.
 
     Examples
     --------
@@ -127,7 +127,9 @@ class Circuit(System):
             if not isinstance(element, VoltageSource):
                 continue
             if element.minus != self.ground:
-                raise ConfigError(f"{element}: voltage sources must have their minus terminal at ground, {self.ground!r}")
+                raise ConfigError(
+                    f"{element}: voltage sources must have their minus terminal at ground, {self.ground!r}"
+                )
             if element.plus in held:
                 raise ConfigError(f"{element}: node {element.plus!r} is held by another source: a loop of sources")
             held[element.plus] = element.voltage
@@ -190,8 +192,8 @@ class Circuit(System):
     def to_spice(self, x: Any) -> str:
         """Return a netlist that ngspice runs: the circuit at its present parameters, with its inputs held at `x`.
 
-        Ideal diodes become diodes with a drop of some millivolts; resistors that training has brought to zero conductance
-        are left out.
+        Ideal diodes become diodes with a drop of some millivolts; resistors that training has brought to zero
+        conductance are left out.
 
         Parameters
         ----------
@@ -207,7 +209,7 @@ class Circuit(System):
 
     @classmethod
     def from_spice(cls, text: str, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any) -> "Circuit":
-        """Return the circuit of a netlist: R, V, I, D (IS and N of its model), and the B sources that `to_spice` writes.
+        """Return the circuit of a netlist of R, V, I, D (IS and N of its model) and the B sources of `to_spice`.
 
         Parameters
         ----------
@@ -295,8 +297,8 @@ class Circuit(System):
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the power (samples,) that all resistive elements and diodes dissipate at the free operating point.
 
-        The sum of V I: in watts for volts and amperes. Times the time that the circuit takes to settle it is the energy of
-        an inference.
+        The sum of V I: in watts for volts and amperes. Times the time that the circuit takes to settle it is the
+        energy of an inference.
         """
         at = self.voltages(x, threads=threads)
         flowing = self.currents(x, threads=threads)

@@ -23,9 +23,9 @@ class Elastic(System):
     """An elastic network: nodes joined by springs, in two or three dimensions.
 
     The states are displacements of coordinates from where the nodes were placed. They settle to a minimum of
-    E = sum over springs of k (l - l0)²/2. Inputs are coordinates that are displaced by x, outputs are displacements of other
-    coordinates. A spring learns from its own extension: dE/dk = (l - l0)²/2, dE/dl0 = -k (l - l0). The squared-error nudge
-    is a force ``beta * (y - u)`` on each output.
+    E = sum over springs of k (l - l0)²/2. Inputs are coordinates that are displaced by x, outputs are displacements
+    of other coordinates. A spring learns from its own extension: dE/dk = (l - l0)²/2, dE/dl0 = -k (l - l0). The
+    squared-error nudge is a force ``beta * (y - u)`` on each output.
 
     Geometry makes it nonlinear, and there may be several minima: settling descends from where the nodes were placed.
 
@@ -42,7 +42,8 @@ class Elastic(System):
     stiffness
         The initial stiffness: a number, or one per spring.
     rest_length
-        The initial rest lengths; None: as long as the springs are where the nodes were placed, so that nothing is strained.
+        The initial rest lengths; None: as long as the springs are where the nodes were placed, so that nothing is
+        strained.
     device
         What stiffnesses are stored in: a `pnncore.devices.Device` with `lower` at least 0.
     dtype
@@ -51,8 +52,8 @@ class Elastic(System):
     Attributes
     ----------
     params
-        ``k``, the stiffness, and ``l0``, the rest length of every spring. To train one of the two, give the optimizer rates
-        by parameter: ``SGD({"k": 0.1})``.
+        ``k``, the stiffness, and ``l0``, the rest length of every spring. To train one of the two, give the optimizer
+        rates by parameter: ``SGD({"k": 0.1})``.
 
     References
     ----------
@@ -159,8 +160,8 @@ class Elastic(System):
     def __repr__(self) -> str:
         nodes, dimensions = self.positions.shape
         return (
-            f"Elastic({nodes} nodes in {dimensions} dimensions, {len(self.springs)} springs, {len(self.inputs)} inputs, "
-            f"{len(self.outputs)} outputs)"
+            f"Elastic({nodes} nodes in {dimensions} dimensions, {len(self.springs)} springs, "
+            f"{len(self.inputs)} inputs, {len(self.outputs)} outputs)"
         )
 
 

@@ -16,8 +16,8 @@ _CONDUCTANCES = Device(lower=1e-6)
 class Flow(Circuit):
     """A flow network: pipes between nodes, whose conductances learn; pressures take the place of voltages.
 
-    The same as a `Circuit` of trained resistors, and solved like one. Inputs are held at pressures x; one node, `ground`, is
-    at pressure zero; the pressures at the outputs are the answer.
+    The same as a `Circuit` of trained resistors, and solved like one. Inputs are held at pressures x; one node,
+    `ground`, is at pressure zero; the pressures at the outputs are the answer.
 
     Parameters
     ----------
@@ -57,8 +57,7 @@ class Flow(Circuit):
         pairs = [tuple(edge) for edge in edges]
         if bad := [pair for pair in pairs if len(pair) != 2]:
             raise ConfigError(f"edges must be pairs of names of nodes, got {bad[0]!r}")
-        one = isinstance(conductance, int | float)
-        each = [conductance] * len(pairs) if one else list(conductance)  # type: ignore[arg-type]
+        each = [conductance] * len(pairs) if isinstance(conductance, int | float) else list(conductance)
         if len(each) != len(pairs):
             raise ConfigError(f"conductance must be one number, or one per edge: {len(pairs)}, got {len(each)}")
         resistors = [Resistor(u, v, g) for (u, v), g in zip(pairs, each, strict=True)]

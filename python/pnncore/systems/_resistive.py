@@ -20,13 +20,13 @@ class DeepResistive(System):
     """A deep resistive network: layers of nodes joined by conductances, with ideal diodes.
 
     The states are the voltages of the nodes. They settle to the minimum of
-    E = sum over resistors of g_ij (v_i - v_j)²/2 - sum b_j v_j, half the power that the conductances g dissipate less what
-    the current sources b feed in: Kirchhoff's laws, under the constraints of the diodes. Inputs are pairs of voltage
-    sources at ``±input_gain * x``, since conductances cannot be negative. A diode to ground at every hidden node keeps the
-    first half of each hidden layer at v >= 0 and the second half at v <= 0; outputs are free. Given its neighbours a node
-    settles to their mean, weighted by the conductances, within its walls. The squared-error nudge of equilibrium
-    propagation is a current ``beta * (y - v)`` into each output, and each conductance learns from its own voltage drop:
-    dE/dg_ij = (v_i - v_j)²/2.
+    E = sum over resistors of g_ij (v_i - v_j)²/2 - sum b_j v_j, half the power that the conductances g dissipate less
+    what the current sources b feed in: Kirchhoff's laws, under the constraints of the diodes. Inputs are pairs of
+    voltage sources at ``±input_gain * x``, since conductances cannot be negative. A diode to ground at every hidden
+    node keeps the first half of each hidden layer at v >= 0 and the second half at v <= 0; outputs are free. Given
+    its neighbours a node settles to their mean, weighted by the conductances, within its walls. The squared-error
+    nudge of equilibrium propagation is a current ``beta * (y - v)`` into each output, and each conductance learns
+    from its own voltage drop: dE/dg_ij = (v_i - v_j)²/2.
 
     Parameters
     ----------
@@ -88,13 +88,14 @@ class DeepResistive(System):
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the power (samples,) that the conductances dissipate at the free steady state: the sum of g ΔV².
 
-        In watts for volts and siemens. Times the time that the circuit takes to settle it is the energy of an inference.
+        In watts for volts and siemens. Times the time that the circuit takes to settle it is the energy of an
+        inference.
         """
         settled = self.settle(x, threads=threads)
         # The energy is half of it, less the work of the current sources.
         fed = [
-            layer.astype(np.float64) @ self.params[f"b{l + 1}"].astype(np.float64)
-            for l, layer in enumerate(settled.states)
+            layer.astype(np.float64) @ self.params[f"b{k + 1}"].astype(np.float64)
+            for k, layer in enumerate(settled.states)
         ]
         return np.asarray(2 * (settled.energy + sum(fed)))
 

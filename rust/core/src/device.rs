@@ -91,7 +91,8 @@ impl Device {
         lab.for_each(values.par_chunks_mut(chunk).enumerate(), |(c, values)| {
             for (k, value) in values.iter_mut().enumerate() {
                 let element = (c * chunk + k) as u64;
-                *value = T::from_f64(self.written(parameter as u32, element, count * n as u64 + element, value.to_f64()));
+                *value =
+                    T::from_f64(self.written(parameter as u32, element, count * n as u64 + element, value.to_f64()));
             }
         });
     }

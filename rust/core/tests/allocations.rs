@@ -44,7 +44,12 @@ fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
     let net = Layered::hopfield(sizes, Activation::HardSigmoid).unwrap();
     let system: &dyn System<f32> = &net;
     let mut params: Vec<Vec<f32>> = system.specs().iter().map(|s| vec![0.0; s.len()]).collect();
-    net.initialise(&Lab::new(Some(1), 0).unwrap(), 1, 0.7, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    net.initialise(
+        &Lab::new(Some(1), 0).unwrap(),
+        1,
+        0.7,
+        &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(),
+    );
     let batch_size = 64;
     let samples = batch_size * steps;
     let x: Vec<f32> = (0..samples * sizes[0]).map(|i| ((i * 7919) % 101) as f32 / 101.0).collect();

@@ -19,7 +19,13 @@ use proptest::prelude::*;
 const CONDUCTANCES: Device = Device { lower: Some(0.0), ..Device::IDEAL };
 
 fn element(law: Law, from: Terminal, to: Terminal) -> ElementSpec {
-    ElementSpec { law, from, to, value: 1.0, trained: law.current(1.0, 1.0) != 0.0 && !matches!(law, Law::Diode { .. }) }
+    ElementSpec {
+        law,
+        from,
+        to,
+        value: 1.0,
+        trained: law.current(1.0, 1.0) != 0.0 && !matches!(law, Law::Diode { .. }),
+    }
 }
 
 fn spec(inputs: usize, nodes: usize, outputs: usize, elements: Vec<ElementSpec>) -> Spec {
@@ -72,7 +78,13 @@ fn shared(params: &[Vec<f64>]) -> Params<'_, f64> {
     Params::shared(params.iter().map(Vec::as_slice))
 }
 
-fn settled(circuit: &Circuit, params: &[Vec<f64>], batch: &Batch<'_, f64>, phases: Vec<Boundary>, threads: usize) -> Trial<f64> {
+fn settled(
+    circuit: &Circuit,
+    params: &[Vec<f64>],
+    batch: &Batch<'_, f64>,
+    phases: Vec<Boundary>,
+    threads: usize,
+) -> Trial<f64> {
     let plan = Plan { loss: Loss::SquaredError, phases, settling: Settling::default(), measures_free: true };
     let mut trial = Trial::new(System::<f64>::layout(circuit));
     trial.reset(batch.len(), plan.rows_per_sample(), false);
@@ -148,8 +160,7 @@ fn bias_of_equilibrium_propagation_has_the_right_order() {
         for (variant, order) in [(Estimator::OneSided, 1.0), (Estimator::Centered, 2.0)] {
             let errors = [0.02, 0.01].map(|beta| {
                 let sign = Sign::Positive;
-                let method =
-                    Method::EquilibriumPropagation { variant, beta, sign, points: 2, loss: LOSS, settling };
+                let method = Method::EquilibriumPropagation { variant, beta, sign, points: 2, loss: LOSS, settling };
                 relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
             });
             let slope = (errors[0] / errors[1]).log2();
@@ -218,14 +229,23 @@ fn ideal_diodes_solve_the_quadratic_program() {
         for i in 0..n {
             for j in 0..i {
                 let g = 0.1 + random.uniform((i * n + j) as u64, 10 + seed as u32);
-                elements.push(ElementSpec { value: g, trained: false, ..element(Law::Resistor, Terminal::Node(i), Terminal::Node(j)) });
+                elements.push(ElementSpec {
+                    value: g,
+                    trained: false,
+                    ..element(Law::Resistor, Terminal::Node(i), Terminal::Node(j))
+                });
                 dense[i][i] += g;
                 dense[j][j] += g;
                 dense[i][j] -= g;
                 dense[j][i] -= g;
             }
-            let (g, e) = (0.3 + random.uniform(i as u64, 40 + seed as u32), 4.0 * random.normal(i as u64, 70 + seed as u32));
-            elements.push(ElementSpec { value: g, trained: i == 0, ..element(Law::Resistor, Terminal::Node(i), Terminal::Fixed(e)) });
+            let (g, e) =
+                (0.3 + random.uniform(i as u64, 40 + seed as u32), 4.0 * random.normal(i as u64, 70 + seed as u32));
+            elements.push(ElementSpec {
+                value: g,
+                trained: i == 0,
+                ..element(Law::Resistor, Terminal::Node(i), Terminal::Fixed(e))
+            });
             dense[i][i] += if i == 0 { 0.9 } else { g };
             right[i] += if i == 0 { 0.9 } else { g } * e;
             // v >= 0 for even nodes, v <= 0.2 for odd ones.
@@ -242,7 +262,7 @@ fn ideal_diodes_solve_the_quadratic_program() {
         let trial = settled(&circuit, &[vec![0.9]], &batch, vec![], 1);
         assert_eq!(trial.outcomes[0].status, Status::Converged);
         let v = [trial.layer(0, 0), trial.layer(0, 1)].concat();
-        let wall = |i: usize| if i % 2 == 0 { 0.0 } else { 0.2 };
+        let wall = |i: usize| if i.is_multiple_of(2) { 0.0 } else { 0.2 };
         let solutions: Vec<Vec<f64>> = (0..1 << n)
             .filter_map(|subset: usize| {
                 let held = |i: usize| subset >> i & 1 == 1;
@@ -278,10 +298,8 @@ fn solve_dense(a: &[Vec<f64>], b: &[f64], given: impl Fn(usize) -> Option<f64>) 
         for i in 0..n {
             if i != k {
                 let factor = rows[i][k] / rows[k][k];
-                for j in k..=n {
-                    let take = factor * rows[k][j];
-                    rows[i][j] -= take;
-                }
+                let pivot = rows[k].clone();
+                rows[i].iter_mut().zip(&pivot).skip(k).for_each(|(to, from)| *to -= factor * from);
             }
         }
     }
@@ -313,8 +331,10 @@ fn impossible_circuits_are_refused() {
 #[test]
 fn a_node_cut_off_is_unbounded() {
     for law in [Law::Resistor, Law::Cubic { scale: 1.0 }] {
-        let elements =
-            vec![element(law, Terminal::Node(0), Terminal::Input(0)), element(law, Terminal::Node(1), Terminal::Node(0))];
+        let elements = vec![
+            element(law, Terminal::Node(0), Terminal::Input(0)),
+            element(law, Terminal::Node(1), Terminal::Node(0)),
+        ];
         let circuit = Circuit::new(&spec(1, 2, 1, elements)).unwrap();
         let batch = Batch { x: Rows::all(&[1.0][..], 1), y: Targets::None };
         assert_eq!(settled(&circuit, &[vec![1.0, 0.5]], &batch, vec![], 1).outcomes[0].status, Status::Converged);

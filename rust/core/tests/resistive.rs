@@ -148,7 +148,8 @@ fn bias_of_equilibrium_propagation_has_the_right_order() {
     let (x, y) = (noise(5 * 6, 0), noise(5 * 4, 1));
     let batch = Batch { x: Rows::all(&x, 6), y: Targets::Values(Rows::all(&y, 4)) };
     let settling = Settling { stop: Stop::Absolute(1e-15), ..Settling::default() };
-    let exact = gradient(&Method::ImplicitDifferentiation { loss: Loss::SquaredError, settling }, &net, &params, &batch);
+    let exact =
+        gradient(&Method::ImplicitDifferentiation { loss: Loss::SquaredError, settling }, &net, &params, &batch);
     for (variant, order) in [(Estimator::OneSided, 1), (Estimator::Centered, 2)] {
         let errors = [0.002, 0.001].map(|beta| {
             relative_error(&gradient(&propagation(variant, beta, settling), &net, &params, &batch), &exact)
@@ -205,16 +206,19 @@ fn outputs_nudged_beyond_their_stiffness_are_unbounded() {
 fn trained<T: Real>(net: &Layered, params: &mut [Vec<T>], optimizer: &Optimizer, threads: usize, steps: usize) {
     let (inputs, outputs) = (System::<T>::inputs(net), System::<T>::outputs(net));
     let n = 40;
-    let x: Vec<T> = noise::<T>(n * inputs, 0).into_iter().map(|v| if v < T::from_f64(0.6) { T::ZERO } else { v }).collect();
+    let x: Vec<T> =
+        noise::<T>(n * inputs, 0).into_iter().map(|v| if v < T::from_f64(0.6) { T::ZERO } else { v }).collect();
     let y = noise(n * outputs, 1);
     let data = Batch { x: Rows::all(&x, inputs), y: Targets::Values(Rows::all(&y, outputs)) };
     let order: Vec<u64> = (0..n as u64).collect();
     let protocol = propagation(Estimator::Centered, 0.5, Settling::default()).protocol::<T>(net).unwrap();
     let rates = vec![0.02; params.len()];
-    let mut memory: Vec<Vec<T>> =
-        optimizer.memory().iter().flat_map(|_| System::<T>::specs(net).iter().map(|s| vec![T::ZERO; s.len()])).collect();
-    let task =
-        Task { system: net, protocol: &protocol, optimizer, rates: &rates, data, order: &order, batch_size: 8 };
+    let mut memory: Vec<Vec<T>> = optimizer
+        .memory()
+        .iter()
+        .flat_map(|_| System::<T>::specs(net).iter().map(|s| vec![T::ZERO; s.len()]))
+        .collect();
+    let task = Task { system: net, protocol: &protocol, optimizer, rates: &rates, data, order: &order, batch_size: 8 };
     let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX, loss: 0.0 };
     let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
     let mut params = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
@@ -277,5 +281,8 @@ fn a_device_keeps_conductances_on_its_levels() {
     let start = params.clone();
     trained(&net, &mut params, &Optimizer::SGD { momentum: 0.0, weight_decay: 0.0 }, 1, 5);
     assert!(on_level(&params) && params[0] != start[0]);
-    assert!(Layered::resistive(&[2, 2], 1.0, Device::IDEAL).is_err() && Layered::resistive(&[2, 2], 0.0, CONDUCTANCES).is_err());
+    assert!(
+        Layered::resistive(&[2, 2], 1.0, Device::IDEAL).is_err()
+            && Layered::resistive(&[2, 2], 0.0, CONDUCTANCES).is_err()
+    );
 }

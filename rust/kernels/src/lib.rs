@@ -73,11 +73,8 @@ fn shift_within_body<V: simd::Vector>(
             within(V::load(p).add(shift)).store(p);
         }
         let p = y.as_mut_ptr().add(whole);
-        let shift = if x.is_empty() {
-            constant
-        } else {
-            factor.mul_add(V::load_first(x.as_ptr().add(whole), rest), constant)
-        };
+        let shift =
+            if x.is_empty() { constant } else { factor.mul_add(V::load_first(x.as_ptr().add(whole), rest), constant) };
         within(V::load_first(p, rest).add(shift)).store_first(p, rest);
     }
 }

@@ -169,8 +169,8 @@ mod tests {
     use super::*;
     use crate::Level;
     use crate::hidden::hidden_sweep;
-    use crate::unit::Nodes;
     use crate::unit::HardSigmoid;
+    use crate::unit::Nodes;
     use proptest::prelude::*;
 
     fn check<T: Real>(blocks: usize, outputs: usize, radius: f64, tolerance: f64) {
@@ -196,10 +196,20 @@ mod tests {
             hidden_sweep::<T, HardSigmoid>(level, &drive, &weights, n, Nodes::default(), &centre, &mut all, &mut sums);
             narrowed.gather(&all);
             let mut expected = all.clone();
-            let change = hidden_sweep::<T, HardSigmoid>(level, &drive, &weights, n, Nodes::default(), &moved, &mut expected, &mut sums);
+            let change = hidden_sweep::<T, HardSigmoid>(
+                level,
+                &drive,
+                &weights,
+                n,
+                Nodes::default(),
+                &moved,
+                &mut expected,
+                &mut sums,
+            );
             let mut partial = vec![T::ZERO; outputs];
             let (own, w, stride, states) = narrowed.parts();
-            let seen = hidden_sweep::<T, HardSigmoid>(level, own, w, stride, Nodes::default(), &moved, states, &mut partial);
+            let seen =
+                hidden_sweep::<T, HardSigmoid>(level, own, w, stride, Nodes::default(), &moved, states, &mut partial);
             narrowed.scatter(&mut all);
             for (a, b) in all.iter().zip(&expected) {
                 assert!((*a - *b).abs().to_f64() < tolerance);

@@ -186,7 +186,11 @@ dispatch! {
 }
 
 #[inline(always)]
-fn relax_body<V: Vector, U: Unit>(drives: &[V::Scalar], nodes: Nodes<'_, V::Scalar>, states: &mut [V::Scalar]) -> V::Scalar {
+fn relax_body<V: Vector, U: Unit>(
+    drives: &[V::Scalar],
+    nodes: Nodes<'_, V::Scalar>,
+    states: &mut [V::Scalar],
+) -> V::Scalar {
     assert!(drives.len() == states.len() && nodes.fit::<U>(states.len()));
     let n = states.len();
     let (drives, states) = (drives.as_ptr(), states.as_mut_ptr());

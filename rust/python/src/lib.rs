@@ -15,7 +15,9 @@ mod _core {
     #[pymodule_export]
     use super::files::{load, save};
     #[pymodule_export]
-    use super::run::{check_device, check_method, check_optimizer, check_pair, gradient, info, permutation, predict, settle, train};
+    use super::run::{
+        check_device, check_method, check_optimizer, check_pair, gradient, info, permutation, predict, settle, train,
+    };
     #[pymodule_export]
     use super::system::System;
 

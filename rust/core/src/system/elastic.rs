@@ -352,8 +352,7 @@ mod tests {
             let spec = sheet(dimensions);
             let network = Elastic::new(&spec).expect("a network");
             let lengths = spec.springs.iter().enumerate().map(|(e, &(a, b))| {
-                let square: f64 =
-                    spec.positions[a].iter().zip(&spec.positions[b]).map(|(a, b)| (a - b).powi(2)).sum();
+                let square: f64 = spec.positions[a].iter().zip(&spec.positions[b]).map(|(a, b)| (a - b).powi(2)).sum();
                 square.sqrt() * (1.0 + 0.02 * (e % 3) as f64)
             });
             let params = vec![(0..spec.springs.len()).map(|e| 1.0 + 0.1 * (e % 4) as f64).collect(), lengths.collect()];

@@ -29,7 +29,9 @@ impl Layered {
         }
         device.check()?;
         if !device.lower.is_some_and(|lower| lower >= 0.0) {
-            return Err(Error::Config("conductances cannot be negative: the device's smallest must be at least 0".into()));
+            return Err(Error::Config(
+                "conductances cannot be negative: the device's smallest must be at least 0".into(),
+            ));
         }
         Self::new(Physics::Resistive { input_gain }, sizes, "g", device)
     }

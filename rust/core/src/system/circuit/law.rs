@@ -120,12 +120,8 @@ mod tests {
 
     #[test]
     fn laws_are_derivatives_of_each_other() {
-        let laws = [
-            Law::Resistor,
-            Law::Cubic { scale: 0.7 },
-            Law::Diode { saturation: 1e-3, slope: 0.3 },
-            Law::CurrentSource,
-        ];
+        let laws =
+            [Law::Resistor, Law::Cubic { scale: 0.7 }, Law::Diode { saturation: 1e-3, slope: 0.3 }, Law::CurrentSource];
         for law in laws {
             for v in [-1.3, -1e-3, 0.0, 2e-3, 0.4, 1.1] {
                 let (theta, h) = (0.8, 1e-5);

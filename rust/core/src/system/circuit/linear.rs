@@ -42,7 +42,8 @@ pub(super) fn settle<T: Real>(
             *factor = factorise(circuit, values, boundary);
         }
     });
-    let rows = trial.states.par_chunks_mut(TOGETHER * phases * stride).zip(trial.outcomes.par_chunks_mut(TOGETHER * phases));
+    let rows =
+        trial.states.par_chunks_mut(TOGETHER * phases * stride).zip(trial.outcomes.par_chunks_mut(TOGETHER * phases));
     lab.for_each(rows.enumerate(), |(c, (states, outcomes))| {
         let first = c * TOGETHER;
         let group = Group { circuit, values, batch, samples: first..first + outcomes.len() / phases };

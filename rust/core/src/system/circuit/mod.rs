@@ -198,13 +198,16 @@ impl Circuit {
         let nonlinear = (0..elements.len())
             .filter(|&e| !elements[e].law.is_linear() && elements[e].law != Law::IdealDiode)
             .collect();
-        let couplings = elements.iter().enumerate().filter(|(_, e)| e.law == Law::Resistor).filter_map(|(e, element)| {
-            let (node, input) = match (element.from, element.to) {
-                (Terminal::Node(node), Terminal::Input(input)) | (Terminal::Input(input), Terminal::Node(node)) => (node, input),
-                _ => return None,
-            };
-            Some(Coupling { node: node as u32, input: input as u32, element: e as u32 })
-        });
+        let couplings =
+            elements.iter().enumerate().filter(|(_, e)| e.law == Law::Resistor).filter_map(|(e, element)| {
+                let (node, input) = match (element.from, element.to) {
+                    (Terminal::Node(node), Terminal::Input(input)) | (Terminal::Input(input), Terminal::Node(node)) => {
+                        (node, input)
+                    }
+                    _ => return None,
+                };
+                Some(Coupling { node: node as u32, input: input as u32, element: e as u32 })
+            });
         let couplings = couplings.collect();
         let sizes: Vec<usize> = [first_output, spec.outputs].into_iter().filter(|&size| size > 0).collect();
         Ok(Self {
@@ -277,12 +280,8 @@ impl Circuit {
                 _ => Pull::Nothing,
             };
             let solved = sample.solve(pull, plan.settling.limit(boundary), &mut v, memory);
-            *outcome = Outcome {
-                status: solved.status,
-                sweeps: solved.steps,
-                change: solved.change,
-                ..Outcome::default()
-            };
+            *outcome =
+                Outcome { status: solved.status, sweeps: solved.steps, change: solved.change, ..Outcome::default() };
             if solved.status.usable() {
                 self.pack(&v, &mut states[p * stride..(p + 1) * stride]);
             } else {
@@ -450,8 +449,10 @@ impl<T: Real> Settling<T> for Circuit {
             return Ok(());
         }
         let (phases, stride) = (trial.phases(), trial.stride());
-        let chunk = batch.len().div_ceil(lab.parts(COST * batch.len() * phases * self.elements.len(), batch.len())).max(1);
-        let rows = trial.states.par_chunks_mut(chunk * phases * stride).zip(trial.outcomes.par_chunks_mut(chunk * phases));
+        let chunk =
+            batch.len().div_ceil(lab.parts(COST * batch.len() * phases * self.elements.len(), batch.len())).max(1);
+        let rows =
+            trial.states.par_chunks_mut(chunk * phases * stride).zip(trial.outcomes.par_chunks_mut(chunk * phases));
         lab.for_each(rows.enumerate(), |(c, (states, outcomes))| {
             let mut memory = Memory::default();
             let samples = states.chunks_exact_mut(phases * stride).zip(outcomes.chunks_exact_mut(phases));

@@ -50,7 +50,10 @@ impl Values {
     /// What inputs, fixed voltages and current sources feed into every node through linear elements.
     pub(super) fn sources(&self, circuit: &Circuit, x: &[f64]) -> Vec<f64> {
         let mut sources = self.constant.clone();
-        circuit.couplings.iter().for_each(|c| sources[c.node as usize] += self.theta[c.element as usize] * x[c.input as usize]);
+        circuit
+            .couplings
+            .iter()
+            .for_each(|c| sources[c.node as usize] += self.theta[c.element as usize] * x[c.input as usize]);
         sources
     }
 }

@@ -101,10 +101,10 @@ impl<T: Real> Exact<T> for Layered {
                     *energy += 0.5 * x.to_f64() * x.to_f64() * row.iter().map(|g| g.to_f64()).sum::<f64>();
                 }
             }
-            for l in 0..self.layers() {
+            for (l, stiffness) in stiffness.iter().enumerate() {
                 let (n, states) = (self.sizes[l + 1], trial.layer(r, l));
                 let below = if l == 0 { &inputs[..] } else { trial.layer(r, l - 1) };
-                for ((&s, b), &k) in states.iter().zip(self.bias(params, l)).zip(&stiffness[l]) {
+                for ((&s, b), &k) in states.iter().zip(self.bias(params, l)).zip(stiffness) {
                     *energy += self.potential(l, k, s.to_f64(), T::EPSILON.to_f64())[0] - b.to_f64() * s.to_f64();
                 }
                 for (weights, p) in self.weights(params, l).chunks_exact(n).zip(below) {
@@ -177,9 +177,9 @@ impl<T: Real> Exact<T> for Layered {
         let stiffness = self.stiffness(params);
         for (r, curvature) in curvature.chunks_exact_mut(trial.stride()).enumerate() {
             let row = trial.row(r);
-            for l in 0..self.layers() {
-                for (j, k) in self.layout.layer(l).enumerate() {
-                    curvature[k] = T::from_f64(self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[2]);
+            for (l, stiffness) in stiffness.iter().enumerate() {
+                for (k, &stiffness) in self.layout.layer(l).zip(stiffness) {
+                    curvature[k] = T::from_f64(self.potential(l, stiffness, row[k].to_f64(), T::EPSILON.to_f64())[2]);
                 }
             }
         }

@@ -111,7 +111,8 @@ impl<T: Real> Context<'_, T> {
             }
             let change = if tile.narrow.holding {
                 let (drive, weights, apart, states) = tile.narrow.units.parts();
-                let change = hidden_sweep::<T, U>(level, drive, weights, apart, Nodes::default(), outputs, states, sums);
+                let change =
+                    hidden_sweep::<T, U>(level, drive, weights, apart, Nodes::default(), outputs, states, sums);
                 sums.iter_mut().zip(tile.narrow.units.held()).for_each(|(sum, &held)| *sum += held);
                 change
             } else {

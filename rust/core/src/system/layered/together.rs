@@ -5,8 +5,8 @@ use pnncore_kernels::Real;
 use pnncore_kernels::sparse::{Dense, accumulate};
 use pnncore_kernels::unit::{self, Unit};
 
-use super::{Activation, Physics};
 use super::settle::{Context, Tile};
+use super::{Activation, Physics};
 use crate::trial::{Boundary, Order, Outcome, Status};
 
 impl<T: Real> Context<'_, T> {
