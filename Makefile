@@ -45,6 +45,7 @@ torture: $(BUILT) ## Kill, damage and interrupt things at full counts (several m
 bench: $(BUILT) ## Rates of the kernels, and pnncore beside its peers (quiet machine, please).
 	cargo bench --package pnncore-kernels --quiet
 	$(BIN)/python benches/compare.py
+	$(BIN)/python benches/resistive.py
 
 lint: $(BUILT) ## Check formats, lints, types and stubs.
 	cargo fmt --all --check

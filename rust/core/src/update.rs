@@ -185,7 +185,8 @@ fn add_blocks<T: Real>(
     /// Rows that are shifted before they leave the cache.
     const GROUP: usize = 32;
     let entries: usize = blocks.iter().map(SparseRows::len).sum();
-    let work = if shift.is_some() { entries * cols + target.len() } else { entries * cols };
+    // A shift reads and writes every element: that takes as long as several multiply-adds.
+    let work = entries * cols + if shift.is_some() { 8 * target.len() } else { 0 };
     // All blocks or none at a time, as they come.
     let chunk = if lab.parts(work, blocks.len()) == 1 { blocks.len().max(1) } else { 1 };
     if parts.len() < blocks.len() {

@@ -55,9 +55,14 @@ impl<T: Real> Default for Block<T> {
     }
 }
 
+/// The same for conductances, every one of which is read twice: for the sums of columns and for the drive. A block must
+/// still be in the second-level cache by then.
+const RESISTIVE_BLOCK: usize = 64;
+
 /// Input units per block: as even as can be.
-fn height(inputs: usize) -> usize {
-    inputs.div_ceil(inputs.div_ceil(BLOCK))
+fn height(net: &Layered) -> usize {
+    let (inputs, most) = (net.sizes[0], if net.is_resistive() { RESISTIVE_BLOCK } else { BLOCK });
+    inputs.div_ceil(inputs.div_ceil(most))
 }
 
 impl<T: Real> Inputs<T> {
@@ -66,7 +71,9 @@ impl<T: Real> Inputs<T> {
         let (n, samples) = (net.sizes[1], batch.len());
         let stride = net.layout.padded(0);
         self.stride = stride;
-        self.for_each(net, lab, batch, n, |span, block| {
+        // Summing columns takes as long as multiplying two samples.
+        let cost = if net.is_resistive() { 2 * n } else { n };
+        self.for_each(net, lab, batch, cost, |span, block| {
             block.drive.clear();
             block.drive.resize(samples * stride, T::ZERO);
             let couplings = &net.weights(params, 0)[span.start * n..];
@@ -101,7 +108,7 @@ impl<T: Real> Inputs<T> {
         }
         memory.resize_with(self.blocks.len(), || SparseRows::new(0));
         self.blocks.iter_mut().zip(memory).for_each(|(block, memory)| std::mem::swap(&mut block.turned, memory));
-        height(net.sizes[0])
+        height(net)
     }
 
     /// Lists the non-zeros of every block, then does `work` with them, worth `cost` multiply-adds per input.
@@ -114,7 +121,7 @@ impl<T: Real> Inputs<T> {
         work: impl Fn(std::ops::Range<usize>, &mut Block<T>) + Send + Sync,
     ) {
         let (inputs, samples) = (net.sizes[0], batch.len());
-        let height = height(inputs);
+        let height = height(net);
         self.blocks.resize_with(inputs.div_ceil(height), Block::default);
         // All blocks or none at a time, as they come.
         let chunk = if lab.parts(samples * inputs * cost, self.blocks.len()) == 1 { self.blocks.len() } else { 1 };
