@@ -16,6 +16,8 @@ HISTORY: dict[str, Any] = {
     "unconverged": 0,
     "diverged": 0,
     "unbounded": 0,
+    "settles": 30,
+    "writes": 100,
     "seconds": 0.1,
 }
 

@@ -252,3 +252,13 @@ def test_a_checkpoint_keeps_network_and_device(tmp_path):
     for t in (trainer, again):
         t.fit(x, y, epochs=2)
     assert flat(again.system.params).tobytes() == flat(net.params).tobytes()
+
+
+def test_history_counts_what_hardware_would_be_asked():
+    net = network([4, 5, 2])
+    x, y = batch(net, 21)
+    trainer = pnn.Trainer(net, EquilibriumPropagation(), pnn.optim.SGD({"g1": 0.01, "b2": 0.01}), batch_size=5, seed=0)
+    history = trainer.fit(x, y, epochs=2)
+    # A free and two nudged phases per sample; five steps that each write what has a rate.
+    assert history["settles"].tolist() == [63, 63]
+    assert history["writes"].tolist() == [5 * (2 * 4 * 5 + 2)] * 2

@@ -20,7 +20,9 @@ class History:
     each step; accuracy only for labels; the loss over samples that did not diverge), ``validation`` (`System.score`
     after the epoch; NaN without validation data), ``free_sweeps`` and ``other_sweeps`` (mean per sample; the second
     sums over all phases but the free one), ``unconverged``, ``diverged`` and ``unbounded`` (numbers of rows),
-    ``seconds`` (wall time of the epoch's training; NaN for epochs read from a file).
+    ``settles`` (phases that were settled, all samples together) and ``writes`` (elements of parameters that were
+    written): what the epoch would cost on hardware, ``seconds`` (wall time of the epoch's training; NaN for epochs
+    read from a file).
     """
 
     KEYS = (
@@ -33,6 +35,8 @@ class History:
         "unconverged",
         "diverged",
         "unbounded",
+        "settles",
+        "writes",
         "seconds",
     )
 

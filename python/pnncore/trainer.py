@@ -16,11 +16,12 @@ from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
 from pnncore.errors import CheckpointError, ConfigError, SettlingWarning, ShapeError
 from pnncore.history import History
+from pnncore.settling import Status
 from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
 _LEG_SECONDS = 0.05
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 class Trainer:
@@ -244,6 +245,8 @@ class Trainer:
         score = float("nan")
         if validation is not None:
             score = self.system.score(*validation, threads=self.threads)
+        rates = zip(self.system.names, self.optimizer.rates(self.system.names, self.epoch), strict=True)
+        written = sum(self.system.params[name].size for name, rate in rates if rate > 0)
         self.epoch += 1
         self.step = 0
         self._steps_before += steps
@@ -257,6 +260,8 @@ class Trainer:
             unconverged=self._sums["unconverged"],
             diverged=self._sums["diverged"],
             unbounded=self._sums["unbounded"],
+            settles=sum(self._sums[status.name.lower()] for status in Status),
+            writes=steps * written,
             seconds=seconds,
         )
         blank = int(self._sums["diverged"] + self._sums["unbounded"])
