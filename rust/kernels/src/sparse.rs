@@ -253,20 +253,30 @@ fn accumulate_body<V: Vector>(
             }
             col += 8 * V::LANES;
         }
-        if n - col >= 4 * V::LANES {
-            direct_panel::<V, 4>(&task, col);
-            col += 4 * V::LANES;
-        }
-        if n - col >= 2 * V::LANES {
-            direct_panel::<V, 2>(&task, col);
-            col += 2 * V::LANES;
-        }
-        if n - col >= V::LANES {
-            direct_panel::<V, 1>(&task, col);
-            col += V::LANES;
-        }
-        if n > col {
-            last_columns::<V>(&task, col, n - col);
+        let (vectors, rest) = ((n - col) / V::LANES, (n - col) % V::LANES);
+        match (vectors, rest) {
+            (_, 0) => {
+                if vectors & 4 != 0 {
+                    direct_panel::<V, 4>(&task, col);
+                    col += 4 * V::LANES;
+                }
+                if vectors & 2 != 0 {
+                    direct_panel::<V, 2>(&task, col);
+                    col += 2 * V::LANES;
+                }
+                if vectors & 1 != 0 {
+                    direct_panel::<V, 1>(&task, col);
+                }
+            }
+            // One walk over the entries for whole vectors and the rest together.
+            (0, rest) => last_columns::<V>(&task, col, rest),
+            (1, rest) => ragged_panel::<V, 1>(&task, col, rest),
+            (2, rest) => ragged_panel::<V, 2>(&task, col, rest),
+            (3, rest) => ragged_panel::<V, 3>(&task, col, rest),
+            (4, rest) => ragged_panel::<V, 4>(&task, col, rest),
+            (5, rest) => ragged_panel::<V, 5>(&task, col, rest),
+            (6, rest) => ragged_panel::<V, 6>(&task, col, rest),
+            (_, rest) => ragged_panel::<V, 7>(&task, col, rest),
         }
     }
 }
@@ -328,6 +338,27 @@ unsafe fn direct_panel<V: Vector, const N: usize>(task: &Task<'_, V::Scalar>, co
                 add_entry(&mut sums, task, e, base, task.m.stride, 0);
             }
             store_row(sums, y);
+        }
+    }
+}
+
+/// N vectors, and the `rest` columns after them, fewer than a vector.
+#[inline(always)]
+unsafe fn ragged_panel<V: Vector, const N: usize>(task: &Task<'_, V::Scalar>, col: usize, rest: usize) {
+    for (i, span) in task.starts.windows(2).enumerate().filter(|(_, span)| span[0] < span[1]) {
+        // SAFETY: the caller vouches that columns col..col + N LANES + rest exist in m and y.
+        unsafe {
+            let y = task.y.add(i * task.stride + col);
+            let mut sums = load_row::<V, N>(y);
+            let mut last = V::load_first(y.add(N * V::LANES), rest);
+            let base = task.m.data.as_ptr().add(col);
+            for e in span[0] as usize..span[1] as usize {
+                add_entry(&mut sums, task, e, base, task.m.stride, 0);
+                let row = base.add(*task.index.get_unchecked(e) as usize * task.m.stride + N * V::LANES);
+                last = V::splat(*task.value.get_unchecked(e)).mul_add(V::load_first(row, rest), last);
+            }
+            store_row(sums, y);
+            last.store_first(y.add(N * V::LANES), rest);
         }
     }
 }
