@@ -10,7 +10,7 @@ mod chord;
 use pnncore_kernels::Real;
 
 use crate::batch::Batch;
-use crate::differences::largest;
+use crate::differences::{largest, within};
 use crate::loss::Loss;
 use crate::params::Params;
 use crate::system::Exact;
@@ -133,18 +133,6 @@ pub fn settle<T: Real>(
         }
     }
     Ok(())
-}
-
-/// `s`, or the end of the interval that it is beyond. NaN passes.
-fn within<T: Real>(s: T, lo: f64, hi: f64) -> T {
-    let (lo, hi) = (T::from_f64(lo), T::from_f64(hi));
-    if s < lo {
-        lo
-    } else if s > hi {
-        hi
-    } else {
-        s
-    }
 }
 
 /// What is known of a row on its way.

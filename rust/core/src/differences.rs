@@ -137,3 +137,15 @@ pub(crate) fn curvature<T: Real, S: Exact<T> + ?Sized>(
     }
     Ok(())
 }
+
+/// `s`, or the end of the interval that it is beyond. NaN passes.
+pub(crate) fn within<T: Real>(s: T, lo: f64, hi: f64) -> T {
+    let (lo, hi) = (T::from_f64(lo), T::from_f64(hi));
+    if s < lo {
+        lo
+    } else if s > hi {
+        hi
+    } else {
+        s
+    }
+}

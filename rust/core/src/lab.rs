@@ -83,6 +83,12 @@ impl Lab {
         if self.threads == 1 || work < SEQUENTIAL_BELOW { 1 } else { items.min(self.threads * 2).max(1) }
     }
 
+    /// How many of `pieces` that are not to be cut each part of a region of `work` multiply-adds takes: one as they come,
+    /// or all where a second thread is not worth it.
+    pub fn grouped(&self, work: usize, pieces: usize) -> usize {
+        if self.parts(work, pieces) == 1 { pieces.max(1) } else { 1 }
+    }
+
     /// Runs `work` on the pool, so that the regions inside cost no hand-over.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {

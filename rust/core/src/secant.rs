@@ -12,6 +12,8 @@
 
 use pnncore_kernels::{AVec, Level, Real, add_scaled, avec, dot};
 
+use crate::differences::within;
+
 /// The pairs of steps and gradient differences that are kept.
 const DEPTH: usize = 3;
 
@@ -99,7 +101,7 @@ impl<T: Real> Secants<T> {
         r: usize,
         swept: &mut [T],
         bounded: usize,
-        walls: (T, T),
+        walls: (f64, f64),
     ) -> Option<f64> {
         let (width, row) = (self.width, &mut self.rows[r]);
         let vectors = &mut self.vectors[r * width * VECTORS..][..width * VECTORS];
@@ -149,14 +151,7 @@ impl<T: Real> Secants<T> {
             add_scaled(level, &differences[slot(pair)], T::from_f64(-weight), swept);
         }
         for to in &mut swept[..bounded] {
-            // NaN passes.
-            *to = if *to < walls.0 {
-                walls.0
-            } else if *to > walls.1 {
-                walls.1
-            } else {
-                *to
-            };
+            *to = within(*to, walls.0, walls.1);
         }
         let mut largest = T::ZERO;
         let step = &mut steps[slot(row.next)];

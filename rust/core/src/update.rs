@@ -187,8 +187,7 @@ fn add_blocks<T: Real>(
     let entries: usize = blocks.iter().map(SparseRows::len).sum();
     // A shift reads and writes every element: that takes as long as several multiply-adds.
     let work = entries * cols + if shift.is_some() { 8 * target.len() } else { 0 };
-    // All blocks or none at a time, as they come.
-    let chunk = if lab.parts(work, blocks.len()) == 1 { blocks.len().max(1) } else { 1 };
+    let chunk = lab.grouped(work, blocks.len());
     if parts.len() < blocks.len() {
         parts.resize_with(blocks.len(), Part::default);
     }

@@ -7,8 +7,6 @@
 
 use std::str::FromStr;
 
-use pnncore_kernels::Real;
-
 use super::layered::{Layered, Physics};
 use crate::device::Device;
 use crate::{Error, Result};
@@ -35,10 +33,10 @@ impl Activation {
     }
 
     /// The interval of its states.
-    pub(super) fn range<T: Real>(self) -> (T, T) {
+    pub(super) fn range(self) -> (f64, f64) {
         match self {
-            Self::HardSigmoid | Self::Logistic => (T::ZERO, T::ONE),
-            Self::Tanh => (-T::ONE, T::ONE),
+            Self::HardSigmoid | Self::Logistic => (0.0, 1.0),
+            Self::Tanh => (-1.0, 1.0),
         }
     }
 }

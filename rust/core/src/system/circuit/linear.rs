@@ -1,5 +1,6 @@
 //! Linear circuits: one factorisation for each boundary, shared by all samples.
 
+use num_complex::Complex;
 use pnncore_kernels::Real;
 use rayon::prelude::*;
 
@@ -138,11 +139,8 @@ impl<T: Real> Group<'_, T> {
             let pulled = free[n - outputs..].iter().zip(&target).map(|(v, y)| y.to_f64() - v);
             match boundary {
                 Boundary::Free => {}
-                // (A + beta) dv = beta (y - v) at the outputs.
-                Boundary::Nudged(beta) => {
-                    moves[n - outputs..].iter_mut().zip(pulled).for_each(|(m, pulled)| *m = beta.re * pulled);
-                }
-                Boundary::Forced(strength) => {
+                // (A + beta) dv = beta (y - v) at the outputs; A dv, where a force stays as it is.
+                Boundary::Nudged(Complex { re: strength, .. }) | Boundary::Forced(strength) => {
                     moves[n - outputs..].iter_mut().zip(pulled).for_each(|(m, pulled)| *m = strength * pulled);
                 }
                 // dv is given at the outputs; the others see it through what joins them.

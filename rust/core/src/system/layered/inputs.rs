@@ -123,9 +123,8 @@ impl<T: Real> Inputs<T> {
         let (inputs, samples) = (net.sizes[0], batch.len());
         let height = height(net);
         self.blocks.resize_with(inputs.div_ceil(height), Block::default);
-        // All blocks or none at a time, as they come.
-        let chunk = if lab.parts(samples * inputs * cost, self.blocks.len()) == 1 { self.blocks.len() } else { 1 };
-        lab.for_each(self.blocks.par_chunks_mut(chunk.max(1)).enumerate(), |(c, blocks)| {
+        let chunk = lab.grouped(samples * inputs * cost, self.blocks.len());
+        lab.for_each(self.blocks.par_chunks_mut(chunk).enumerate(), |(c, blocks)| {
             for (b, block) in blocks.iter_mut().enumerate() {
                 let first = (c * chunk + b) * height;
                 let span = first..(first + height).min(inputs);

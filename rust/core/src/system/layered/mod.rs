@@ -120,10 +120,10 @@ impl Layered {
     }
 
     /// The interval of all hidden units of a Hopfield network.
-    fn range<T: Real>(&self) -> (T, T) {
+    fn range(&self) -> (f64, f64) {
         match self.physics {
             Physics::Hopfield(activation) => activation.range(),
-            Physics::Resistive { .. } => (T::from_f64(f64::NEG_INFINITY), T::from_f64(f64::INFINITY)),
+            Physics::Resistive { .. } => (f64::NEG_INFINITY, f64::INFINITY),
         }
     }
 
