@@ -104,7 +104,10 @@ impl<'a, T: Real> Params<'a, T> {
                 )));
             }
             let (lower, upper) = system.device(i).range::<T>();
-            if let Some(value) = values.iter().find(|&&value| value < lower || value > upper) {
+            let is_outside = |value: &T| *value < lower || *value > upper;
+            // A whole chunk at a time vectorises; the first value alone would not.
+            let outside = values.chunks(256).find(|chunk| chunk.iter().fold(false, |any, v| any | is_outside(v)));
+            if let Some(value) = outside.and_then(|chunk| chunk.iter().find(|value| is_outside(value))) {
                 return Err(Error::Data(format!(
                     "parameter {} holds {value}, but its device only has values in [{lower}, {upper}]",
                     spec.name

@@ -107,43 +107,66 @@ fn dot_body<V: simd::Vector>(x: &[V::Scalar], y: &[V::Scalar]) -> V::Scalar {
     }
 }
 
-/// Transposes columns `span` of `source` (`rows` x `cols`, row-major) into `target`: row i of the target is column
-/// `span.start + i`, and rows are `stride >= rows` elements apart.
-///
-/// # Panics
-/// If a slice is too short for its shape.
-pub fn transpose<T: Copy>(
-    source: &[T],
+level::dispatch! {
+    /// Transposes columns `span` of `source` (`rows` x `cols`, row-major) into `target`: row i of the target is column
+    /// `span.start + i`, and rows are `stride >= rows` elements apart.
+    ///
+    /// # Panics
+    /// If a slice is too short for its shape.
+    pub fn transpose<T>(
+        level: Level,
+        source: &[T],
+        rows: usize,
+        cols: usize,
+        span: std::ops::Range<usize>,
+        target: &mut [T],
+        stride: usize,
+    ) = transpose_body
+}
+
+#[inline(always)]
+fn transpose_body<V: simd::Vector>(
+    source: &[V::Scalar],
     rows: usize,
     cols: usize,
     span: std::ops::Range<usize>,
-    target: &mut [T],
+    target: &mut [V::Scalar],
     stride: usize,
 ) {
     assert!(span.end <= cols && source.len() >= rows * cols && stride >= rows && target.len() >= span.len() * stride);
-    // Rows a power of two apart fall on the same lines of L1, so a block is read whole rows at a time before it is turned:
-    // 16 f32 are a cache line.
-    const BLOCK: usize = 16;
-    for r0 in (0..rows).step_by(BLOCK) {
-        let height = BLOCK.min(rows - r0);
-        for c0 in span.clone().step_by(BLOCK) {
-            let width = BLOCK.min(span.end - c0);
-            let mut block = [[source[0]; BLOCK]; BLOCK];
-            for (r, line) in block[..height].iter_mut().enumerate() {
-                let from = (r0 + r) * cols + c0;
-                match source[from..from + width].first_chunk() {
-                    Some(whole) => *line = *whole,
-                    None => line[..width].copy_from_slice(&source[from..from + width]),
+    for r in (0..rows).step_by(V::LANES) {
+        for c in span.clone().step_by(V::LANES) {
+            let (from, to) = (r * cols + c, (c - span.start) * stride + r);
+            if r + V::LANES <= rows && c + V::LANES <= span.end {
+                // SAFETY: the block lies within both matrices; `dispatch!` vouches for the instruction set.
+                unsafe { turn_block::<V>(source.as_ptr().add(from), cols, target.as_mut_ptr().add(to), stride) };
+                continue;
+            }
+            for j in 0..V::LANES.min(span.end - c) {
+                for i in 0..V::LANES.min(rows - r) {
+                    target[to + j * stride + i] = source[from + i * cols + j];
                 }
             }
-            for c in 0..width {
-                let to = (c0 - span.start + c) * stride + r0;
-                let turned = block.map(|line| line[c]);
-                match target[to..to + height].first_chunk_mut() {
-                    Some(whole) => *whole = turned,
-                    None => target[to..to + height].copy_from_slice(&turned[..height]),
-                }
+        }
+    }
+}
+
+/// Transposes a square of vectors in registers: in each round lines half a block apart are merged lane by lane, which
+/// rotates the bits of (row, column) by one.
+#[inline(always)]
+unsafe fn turn_block<V: simd::Vector>(from: *const V::Scalar, cols: usize, to: *mut V::Scalar, stride: usize) {
+    const { assert!(V::LANES <= simd::SLACK && V::LANES.is_power_of_two()) };
+    // SAFETY: the caller vouches for LANES lines of LANES elements on both sides.
+    unsafe {
+        let mut block: [V; simd::SLACK] = std::array::from_fn(|i| V::load(from.add(i % V::LANES * cols)));
+        for _ in 0..V::LANES.ilog2() {
+            let lines = block;
+            for i in 0..V::LANES / 2 {
+                (block[2 * i], block[2 * i + 1]) = lines[i].interleave(lines[i + V::LANES / 2]);
             }
+        }
+        for (j, line) in block[..V::LANES].iter().enumerate() {
+            line.store(to.add(j * stride));
         }
     }
 }
@@ -196,16 +219,16 @@ mod tests {
     #[test]
     fn transpose_moves_every_element() {
         for (rows, cols) in [(1, 1), (3, 5), (16, 16), (17, 33), (40, 7)] {
-            let source: Vec<usize> = (0..rows * cols).collect();
-            let mut target = vec![usize::MAX; cols * (rows + 3)];
-            super::transpose(&source, rows, cols, 0..cols, &mut target, rows + 3);
-            let part = cols / 2..cols;
-            let mut half = vec![usize::MAX; part.len() * (rows + 3)];
-            super::transpose(&source, rows, cols, part.clone(), &mut half, rows + 3);
-            assert_eq!(half, target[part.start * (rows + 3)..]);
-            for r in 0..rows {
-                for c in 0..cols {
-                    assert_eq!(target[c * (rows + 3) + r], source[r * cols + c]);
+            let source: Vec<f32> = (0..rows * cols).map(|k| k as f32).collect();
+            let span = cols / 3..cols;
+            for level in Level::available() {
+                let mut target = vec![-1.0; span.len() * (rows + 3)];
+                super::transpose(level, &source, rows, cols, span.clone(), &mut target, rows + 3);
+                for (i, row) in target.chunks_exact(rows + 3).enumerate() {
+                    for (r, &found) in row.iter().enumerate() {
+                        let expected = if r < rows { source[r * cols + span.start + i] } else { -1.0 };
+                        assert_eq!(found, expected);
+                    }
                 }
             }
         }

@@ -182,6 +182,8 @@ pub trait Vector: Copy {
             }
         }
     }
+    /// The lanes of both in turn, one of `self` first: the first half, and the second.
+    unsafe fn interleave(self, b: Self) -> (Self, Self);
     /// The nearest integer.
     unsafe fn round(self) -> Self;
     /// `2^n` for integer lanes within the exponent range of normal numbers.
@@ -280,6 +282,11 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn step(self, b: Self) -> Self {
                 Self(std::array::from_fn(|i| if self.0[i] >= b.0[i] { 1.0 } else { 0.0 }))
+            }
+            #[inline(always)]
+            unsafe fn interleave(self, b: Self) -> (Self, Self) {
+                let lane = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { b.0[i / 2] };
+                (Self(std::array::from_fn(lane)), Self(std::array::from_fn(|i| lane(i + $N))))
             }
             #[inline(always)]
             unsafe fn round(self) -> Self {

@@ -17,6 +17,7 @@ macro_rules! vector {
         round |$r:ident| $round:expr;
         exp2_integer |$e:ident| $exp2:expr;
         step |$ta:ident, $tb:ident| $step:expr;
+        interleave |$ia:ident, $ib:ident| $interleave:expr;
         $(select |$kv:ident, $kk:ident, $kp:ident| $select:expr;)?
         $(compress |$cp:ident, $cf:ident, $ci:ident, $cv:ident| $compress:expr;)?
     ) => {
@@ -110,6 +111,12 @@ macro_rules! vector {
                 let ($ta, $tb) = (self.0, b.0);
                 unsafe { Self($step) }
             }
+            #[inline(always)]
+            unsafe fn interleave(self, b: Self) -> (Self, Self) {
+                let ($ia, $ib) = (self.0, b.0);
+                let (first, second) = unsafe { $interleave };
+                (Self(first), Self(second))
+            }
             $(#[inline(always)]
             unsafe fn select(self, keep: Self, $kp: *mut $T) {
                 let ($kv, $kk) = (self.0, keep.0);
@@ -196,6 +203,10 @@ vector! {
         _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(127)),
     ));
     step |a, b| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b), _mm256_set1_ps(1.0));
+    interleave |a, b| {
+        let (even, odd) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        (_mm256_permute2f128_ps::<0x20>(even, odd), _mm256_permute2f128_ps::<0x31>(even, odd))
+    };
 }
 
 vector! {
@@ -223,6 +234,10 @@ vector! {
         _mm256_set1_epi64x(1023),
     )));
     step |a, b| _mm256_and_pd(_mm256_cmp_pd::<_CMP_GE_OQ>(a, b), _mm256_set1_pd(1.0));
+    interleave |a, b| {
+        let (even, odd) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+        (_mm256_permute2f128_pd::<0x20>(even, odd), _mm256_permute2f128_pd::<0x31>(even, odd))
+    };
 }
 
 vector! {
@@ -247,6 +262,11 @@ vector! {
         _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(127)),
     ));
     step |a, b| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), _mm512_set1_ps(1.0));
+    interleave |a, b| {
+        let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        let second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+        (_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b))
+    };
     select |v, keep, p| {
         let keep = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(keep, _mm512_setzero_ps());
         _mm512_storeu_ps(p, _mm512_maskz_compress_ps(keep, v));
@@ -282,6 +302,11 @@ vector! {
         _mm512_add_epi64(_mm512_cvtpd_epi64(v), _mm512_set1_epi64(1023)),
     ));
     step |a, b| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GE_OQ>(a, b), _mm512_set1_pd(1.0));
+    interleave |a, b| {
+        let first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+        let second = _mm512_add_epi64(first, _mm512_set1_epi64(4));
+        (_mm512_permutex2var_pd(a, first, b), _mm512_permutex2var_pd(a, second, b))
+    };
     select |v, keep, p| {
         let keep = _mm512_cmp_pd_mask::<_CMP_NEQ_UQ>(keep, _mm512_setzero_pd());
         _mm512_storeu_pd(p, _mm512_maskz_compress_pd(keep, v));

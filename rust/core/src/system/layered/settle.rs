@@ -121,7 +121,7 @@ pub(super) fn settle<T: Real>(
     let samples = batch.len();
     let couplings: usize = net.sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
     // Fewer samples than this per tile would read the couplings of deep networks too often.
-    const TILE: usize = 8;
+    const TILE: usize = 2;
     let parts = lab.parts(samples * couplings, samples.div_ceil(TILE));
     transpose_couplings(net, lab, params, &mut buffers.back);
     let chunk = samples.div_ceil(parts).max(1);
@@ -160,7 +160,7 @@ fn transpose_couplings<T: Real>(net: &Layered, lab: &Lab, params: &Params<'_, T>
         lab.for_each(pieces, |(c, piece)| {
             let first = c * chunk;
             let span = first..first + piece.len() / stride;
-            transpose(net.weights(params, l), rows, cols, span, piece, stride);
+            transpose(lab.level(), net.weights(params, l), rows, cols, span, piece, stride);
         });
     }
 }
