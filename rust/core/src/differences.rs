@@ -1,4 +1,4 @@
-//! Derivatives by differences, for systems that do not give them in closed form, and linear systems with them.
+//! Derivatives by differences, for systems that do not give them in closed form.
 
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
@@ -48,54 +48,6 @@ pub(crate) fn hessian_product<T: Real>(
         }
     }
     Ok(())
-}
-
-/// Solves A x = b for symmetric positive A by conjugate gradients, on rows of `stride` elements each with coefficients of
-/// its own, until every residual is `tolerance` of its right-hand side.
-pub(crate) fn conjugate_gradients<T: Real>(
-    mut multiply: impl FnMut(&[T], &mut [T]) -> Result<()>,
-    b: &[T],
-    stride: usize,
-    tolerance: f64,
-    limit: usize,
-) -> Result<Vec<T>> {
-    let dot = |a: &[T], b: &[T]| -> f64 { a.iter().zip(b).map(|(a, b)| a.to_f64() * b.to_f64()).sum() };
-    let mut x = vec![T::ZERO; b.len()];
-    let mut residual = b.to_vec();
-    let mut direction = b.to_vec();
-    let mut product = vec![T::ZERO; b.len()];
-    let mut squares: Vec<f64> = residual.chunks_exact(stride).map(|r| dot(r, r)).collect();
-    let goal: Vec<f64> = squares.iter().map(|s| s * tolerance.powi(2)).collect();
-    for _ in 0..limit {
-        if squares.iter().zip(&goal).all(|(s, g)| s <= g) {
-            break;
-        }
-        multiply(&direction, &mut product)?;
-        for r in 0..squares.len() {
-            if squares[r] <= goal[r] {
-                continue;
-            }
-            let span = r * stride..(r + 1) * stride;
-            let curvature = dot(&direction[span.clone()], &product[span.clone()]);
-            if curvature <= 0.0 {
-                // Not at a minimum, or at the end of precision: what has been found is the best there is.
-                squares[r] = 0.0;
-                continue;
-            }
-            let step = T::from_f64(squares[r] / curvature);
-            for k in span.clone() {
-                x[k] += step * direction[k];
-                residual[k] -= step * product[k];
-            }
-            let square = dot(&residual[span.clone()], &residual[span.clone()]);
-            let keep = T::from_f64(square / squares[r]);
-            for k in span {
-                direction[k] = residual[k] + keep * direction[k];
-            }
-            squares[r] = square;
-        }
-    }
-    Ok(x)
 }
 
 /// Power iterations of [`curvature`], and the margin put on what they find.

@@ -5,6 +5,7 @@
 //! [`train`] does so over batches. Python is nowhere in this crate.
 #![forbid(unsafe_code)]
 
+mod adjoint;
 pub mod batch;
 pub mod check;
 pub mod checkpoint;
@@ -12,6 +13,7 @@ pub mod descent;
 pub mod device;
 mod differences;
 pub mod error;
+mod krylov;
 pub mod lab;
 pub mod loss;
 pub mod method;

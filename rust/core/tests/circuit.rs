@@ -10,7 +10,7 @@ use pnncore::lab::Lab;
 use pnncore::loss::Loss;
 use pnncore::method::{Estimator, Method, Scratch, Side, Sign};
 use pnncore::params::Params;
-use pnncore::system::circuit::{Circuit, ElementSpec, Law, Spec, Terminal};
+use pnncore::system::circuit::{Circuit, ElementSpec, Law, Place, Spec, Terminal};
 use pnncore::system::{Settling as _, System, residual};
 use pnncore::train::write_gradient;
 use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
@@ -19,13 +19,7 @@ use proptest::prelude::*;
 const CONDUCTANCES: Device = Device { lower: Some(0.0), ..Device::IDEAL };
 
 fn element(law: Law, from: Terminal, to: Terminal) -> ElementSpec {
-    ElementSpec {
-        law,
-        from,
-        to,
-        value: 1.0,
-        trained: law.current(1.0, 1.0) != 0.0 && !matches!(law, Law::Diode { .. }),
-    }
+    ElementSpec { law, from, to, value: 1.0, trained: !matches!(law, Law::Diode { .. } | Law::IdealDiode) }
 }
 
 fn spec(inputs: usize, nodes: usize, outputs: usize, elements: Vec<ElementSpec>) -> Spec {
@@ -38,35 +32,44 @@ fn random_circuit(nodes: usize, outputs: usize, laws: &[Law], seed: u64) -> (Cir
     let random = Philox::new(seed, Purpose::Probe);
     let inputs = 3;
     let terminal = |k: usize| match k {
-        0 => Terminal::Fixed(0.0),
-        1 => Terminal::Fixed(0.7),
-        k if k < 2 + inputs => Terminal::Input(k - 2),
-        k => Terminal::Node(k - 2 - inputs),
+        0 => Terminal::fixed(0.0),
+        1 => Terminal::fixed(0.7),
+        k if k < 2 + inputs => Terminal::input(k - 2),
+        k => Terminal::node(k - 2 - inputs),
     };
     let mut elements = Vec::new();
     for node in 0..nodes {
         // A resistor to something before it keeps every node in touch with what is held.
         let before = random.below((node + 2 + inputs) as u64, node as u64, 0) as usize;
-        elements.push(element(Law::Resistor, Terminal::Node(node), terminal(before)));
+        elements.push(element(Law::Resistor, Terminal::node(node), terminal(before)));
         for (k, &law) in laws.iter().enumerate() {
             let other = random.below((nodes + 2 + inputs) as u64, node as u64, 1 + k as u32) as usize;
-            if terminal(other) != Terminal::Node(node) {
-                let ends = (Terminal::Node(node), terminal(other));
+            if terminal(other) != Terminal::node(node) {
+                let ends = (Terminal::node(node), terminal(other));
                 let forth = random.words(node as u64, 50 + k as u32)[0] & 1 == 0;
                 let (from, to) = if forth { ends } else { (ends.1, ends.0) };
-                elements.push(element(law, from, to));
+                // What joins two points twice in opposite directions, or inputs alone, could not be satisfied.
+                if law != Law::IdealDiode || (node < other && matches!(ends.1.place, Place::Node(_))) {
+                    elements.push(element(law, from, to));
+                }
             }
         }
     }
     let circuit = Circuit::new(&spec(inputs, nodes, outputs, elements)).unwrap();
     let params = System::<f64>::specs(&circuit).iter().enumerate().map(|(i, spec)| {
-        (0..spec.len()).map(|k| (if i == 0 { 0.2 } else { 0.0 }) + random.uniform(k as u64, 90 + i as u32)).collect()
+        let least = [("g", 0.2), ("i", 0.0), ("gate", 1.5)].iter().find(|(name, _)| spec.name == *name).unwrap().1;
+        (0..spec.len()).map(|k| least + random.uniform(k as u64, 90 + i as u32)).collect()
     });
     let params = params.collect();
     (circuit, params)
 }
 
 const LINEAR: [Law; 2] = [Law::Resistor, Law::CurrentSource];
+/// Not reciprocal; some transistors saturate.
+const TRANSISTORS: [Law; 3] =
+    [Law::Transistor { strength: 0.6, threshold: 1.2 }, Law::Cubic { scale: 0.5 }, Law::CurrentSource];
+/// With ideal diodes between free nodes.
+const TIED: [Law; 3] = [Law::Resistor, Law::IdealDiode, Law::CurrentSource];
 const CURVED: [Law; 3] = [Law::Resistor, Law::Cubic { scale: 0.5 }, Law::Diode { saturation: 1e-6, slope: 0.05 }];
 
 fn noise(n: usize, group: u32) -> Vec<f64> {
@@ -96,7 +99,9 @@ fn settled(
 
 #[test]
 fn conformance() {
-    for (nodes, outputs, laws) in [(6, 2, &LINEAR[..]), (9, 3, &CURVED), (3, 3, &CURVED), (12, 1, &LINEAR)] {
+    let cases: [(usize, usize, &[Law]); 6] =
+        [(6, 2, &LINEAR), (9, 3, &CURVED), (3, 3, &CURVED), (12, 1, &LINEAR), (10, 2, &TRANSISTORS), (10, 2, &TIED)];
+    for (nodes, outputs, laws) in cases {
         let (circuit, params) = random_circuit(nodes, outputs, laws, 4);
         for finding in check_system(&circuit, &params, 1).unwrap() {
             assert!(finding.passed, "{nodes} {laws:?}: {finding:?}");
@@ -107,8 +112,10 @@ fn conformance() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn kirchhoff_holds(nodes in 3usize..60, seed in 0u64..1000, curved in any::<bool>(), gain in 0.1f64..2.0) {
-        let (circuit, params) = random_circuit(nodes, 2, if curved { &CURVED } else { &LINEAR }, seed);
+    fn kirchhoff_holds(nodes in 3usize..60, seed in 0u64..1000, kind in 0usize..4, gain in 0.1f64..2.0) {
+        let laws: [&[Law]; 4] = [&LINEAR, &CURVED, &TRANSISTORS, &TIED];
+        let (curved, laws) = (kind == 1, laws[kind]);
+        let (circuit, params) = random_circuit(nodes, 2, laws, seed);
         let x: Vec<f64> = noise(5 * 3, 0).iter().map(|x| gain * x).collect();
         let y = noise(5 * 2, 1);
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 2)) };
@@ -217,6 +224,13 @@ fn coupled_learning_is_parallel_to_the_gradient_for_one_output() {
     }
 }
 
+/// An inequality v[from] - v[to] <= most; ground where there is no node.
+struct Inequality {
+    from: Option<usize>,
+    to: Option<usize>,
+    most: f64,
+}
+
 /// Against all subsets of diodes that may conduct: the one whose solution satisfies every inequality.
 #[test]
 fn ideal_diodes_solve_the_quadratic_program() {
@@ -226,14 +240,16 @@ fn ideal_diodes_solve_the_quadratic_program() {
         let mut elements = Vec::new();
         let mut dense = vec![vec![0.0; n]; n];
         let mut right = vec![0.0; n];
+        let mut inequalities = Vec::new();
+        let resistor = |value: f64, trained: bool, from: Terminal, to: Terminal| ElementSpec {
+            value,
+            trained,
+            ..element(Law::Resistor, from, to)
+        };
         for i in 0..n {
             for j in 0..i {
                 let g = 0.1 + random.uniform((i * n + j) as u64, 10 + seed as u32);
-                elements.push(ElementSpec {
-                    value: g,
-                    trained: false,
-                    ..element(Law::Resistor, Terminal::Node(i), Terminal::Node(j))
-                });
+                elements.push(resistor(g, false, Terminal::node(i), Terminal::node(j)));
                 dense[i][i] += g;
                 dense[j][j] += g;
                 dense[i][j] -= g;
@@ -241,57 +257,78 @@ fn ideal_diodes_solve_the_quadratic_program() {
             }
             let (g, e) =
                 (0.3 + random.uniform(i as u64, 40 + seed as u32), 4.0 * random.normal(i as u64, 70 + seed as u32));
-            elements.push(ElementSpec {
-                value: g,
-                trained: i == 0,
-                ..element(Law::Resistor, Terminal::Node(i), Terminal::Fixed(e))
-            });
+            elements.push(resistor(g, i == 0, Terminal::node(i), Terminal::fixed(e)));
             dense[i][i] += if i == 0 { 0.9 } else { g };
             right[i] += if i == 0 { 0.9 } else { g } * e;
             // v >= 0 for even nodes, v <= 0.2 for odd ones.
-            elements.push(match i % 2 {
-                0 => element(Law::IdealDiode, Terminal::Fixed(0.0), Terminal::Node(i)),
-                _ => element(Law::IdealDiode, Terminal::Node(i), Terminal::Fixed(0.2)),
-            });
+            let (from, to, most) = if i % 2 == 0 { (None, Some(i), 0.0) } else { (Some(i), None, 0.2) };
+            inequalities.push(Inequality { from, to, most });
         }
-        for e in &mut elements {
-            e.trained &= e.law == Law::Resistor;
+        // And some between free nodes, one with a source in series.
+        for (from, to, most) in [(0, 3, 0.0), (4, 1, 0.0), (2, 5, 0.05)] {
+            inequalities.push(Inequality { from: Some(from), to: Some(to), most });
+        }
+        let resistors = elements.len();
+        for &Inequality { from, to, most } in &inequalities {
+            let terminal = |node: Option<usize>| node.map_or(Terminal::fixed(0.0), Terminal::node);
+            let to = Terminal { offset: most, ..terminal(to) };
+            elements.push(element(Law::IdealDiode, terminal(from), to));
         }
         let circuit = Circuit::new(&spec(1, n, 1, elements)).unwrap();
         let batch = Batch { x: Rows::all(&[0.0][..], 1), y: Targets::None };
-        let trial = settled(&circuit, &[vec![0.9]], &batch, vec![], 1);
+        let params = [vec![0.9]];
+        let trial = settled(&circuit, &params, &batch, vec![], 1);
         assert_eq!(trial.outcomes[0].status, Status::Converged);
         let v = [trial.layer(0, 0), trial.layer(0, 1)].concat();
-        let wall = |i: usize| if i.is_multiple_of(2) { 0.0 } else { 0.2 };
-        let solutions: Vec<Vec<f64>> = (0..1 << n)
-            .filter_map(|subset: usize| {
-                let held = |i: usize| subset >> i & 1 == 1;
-                let u = solve_dense(&dense, &right, |i| held(i).then(|| wall(i)));
-                let ok = (0..n).all(|i| {
-                    let current: f64 = (0..n).map(|j| dense[i][j] * u[j]).sum::<f64>() - right[i];
-                    let inward = if i % 2 == 0 { current } else { -current };
-                    let outside = if i % 2 == 0 { u[i] } else { 0.2 - u[i] };
-                    if held(i) { inward >= 0.0 } else { outside >= 0.0 }
-                });
-                ok.then_some(u)
-            })
+        let solutions: Vec<Vec<f64>> = (0..1 << inequalities.len())
+            .filter_map(|subset: usize| solve_with(&dense, &right, &inequalities, |d| subset >> d & 1 == 1))
             .collect();
-        assert_eq!(solutions.len(), 1);
-        for (found, expected) in v.iter().zip(&solutions[0]) {
-            assert!((found - expected).abs() < 1e-10, "{v:?} {solutions:?}");
+        assert!(!solutions.is_empty());
+        let currents = circuit.currents(&Lab::new(Some(1), 0).unwrap(), &shared(&params), &batch);
+        for (found, expected) in v.iter().chain(&currents[resistors..]).zip(&solutions[0]) {
+            assert!((found - expected).abs() < 1e-10, "{v:?} {currents:?} {solutions:?}");
         }
     }
 }
 
-/// Gaussian elimination, with some unknowns given.
-fn solve_dense(a: &[Vec<f64>], b: &[f64], given: impl Fn(usize) -> Option<f64>) -> Vec<f64> {
+/// Voltages, then the currents of all diodes, where those of a subset conduct; nothing if an inequality is violated then.
+fn solve_with(
+    dense: &[Vec<f64>],
+    right: &[f64],
+    inequalities: &[Inequality],
+    conducts: impl Fn(usize) -> bool,
+) -> Option<Vec<f64>> {
+    let (n, m) = (right.len(), inequalities.len());
+    let mut a = vec![vec![0.0; n + m]; n + m];
+    let mut b = [right, &vec![0.0; m]].concat();
+    for i in 0..n {
+        a[i][..n].copy_from_slice(&dense[i]);
+    }
+    for (d, inequality) in inequalities.iter().enumerate() {
+        if !conducts(d) {
+            a[n + d][n + d] = 1.0;
+            continue;
+        }
+        for (node, sign) in [(inequality.from, 1.0), (inequality.to, -1.0)] {
+            if let Some(node) = node {
+                a[n + d][node] = sign;
+                a[node][n + d] = sign;
+            }
+        }
+        b[n + d] = inequality.most;
+    }
+    let found = solve_dense(&a, &b);
+    let holds = inequalities.iter().enumerate().all(|(d, i)| {
+        let at = |node: Option<usize>| node.map_or(0.0, |node| found[node]);
+        found[n + d] >= -1e-12 && at(i.from) - at(i.to) <= i.most + 1e-12
+    });
+    holds.then_some(found)
+}
+
+/// Gaussian elimination.
+fn solve_dense(a: &[Vec<f64>], b: &[f64]) -> Vec<f64> {
     let n = b.len();
-    let mut rows: Vec<Vec<f64>> = (0..n)
-        .map(|i| match given(i) {
-            Some(value) => (0..=n).map(|j| if j == n { value } else { f64::from(u8::from(i == j)) }).collect(),
-            None => a[i].iter().copied().chain([b[i]]).collect(),
-        })
-        .collect();
+    let mut rows: Vec<Vec<f64>> = a.iter().zip(b).map(|(row, &b)| [&row[..], &[b]].concat()).collect();
     for k in 0..n {
         let best = (k..n).max_by(|&i, &j| rows[i][k].abs().total_cmp(&rows[j][k].abs())).unwrap();
         rows.swap(k, best);
@@ -306,24 +343,84 @@ fn solve_dense(a: &[Vec<f64>], b: &[f64], given: impl Fn(usize) -> Option<f64>) 
     (0..n).map(|i| rows[i][n] / rows[i][i]).collect()
 }
 
+/// Where nodes are tied together, equilibrium propagation is as exact as elsewhere; with transistors it is near.
+#[test]
+fn tied_nodes_and_transistors() {
+    let (x, y) = (noise(4 * 3, 0), noise(4 * 3, 1));
+    let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 3)) };
+    let settling = Settling::default();
+    for (laws, exact) in [(&TIED, true), (&TRANSISTORS, false)] {
+        let (circuit, params) = random_circuit(24, 3, laws, 7);
+        let found = [
+            Method::ImplicitDifferentiation { loss: LOSS, settling },
+            Method::RecurrentBackprop { steps: 4000, loss: LOSS, settling },
+            Method::EquilibriumPropagation {
+                variant: Estimator::Centered,
+                beta: 1e-5,
+                sign: Sign::Positive,
+                points: 2,
+                loss: LOSS,
+                settling,
+            },
+        ]
+        .map(|method| gradient(&method, &circuit, &params, &batch));
+        let [relaxed, error] = [1, 2].map(|k| relative_error(&found[k], &found[0]));
+        assert!(relaxed < 1e-6, "{relaxed}");
+        if exact {
+            assert!(error < 1e-6, "{error}");
+        } else {
+            let dot: f64 = found[2].iter().zip(&found[0]).map(|(a, b)| a * b).sum();
+            let cosine = dot / norm(found[2].iter().copied()) / norm(found[0].iter().copied());
+            assert!(error > 1e-3 && cosine > 0.98, "{error} {cosine}");
+        }
+    }
+}
+
+/// A floating source shifts a node: the same circuit with the node's voltage written down by hand.
+#[test]
+fn floating_sources_shift() {
+    let (n0, n1) = (Terminal::node(0), Terminal::node(1));
+    let lifted = Terminal { offset: 0.4, ..n0 };
+    let laws = [Law::Cubic { scale: 0.5 }, Law::Diode { saturation: 1e-6, slope: 0.05 }];
+    for law in laws {
+        let elements = vec![
+            element(Law::Resistor, n0, Terminal::input(0)),
+            element(law, lifted, n1),
+            element(Law::Resistor, lifted, n0),
+            element(Law::Resistor, n1, Terminal::fixed(0.0)),
+        ];
+        let circuit = Circuit::new(&spec(1, 2, 1, elements)).unwrap();
+        let params = [vec![0.7; if matches!(law, Law::Cubic { .. }) { 4 } else { 3 }]];
+        let batch = Batch { x: Rows::all(&[1.0][..], 1), y: Targets::None };
+        let trial = settled(&circuit, &params, &batch, vec![], 1);
+        let (a, b) = (trial.layer(0, 0)[0], trial.layer(0, 1)[0]);
+        // What flows in from the input flows through the element and to ground; the resistor beside the source keeps its own.
+        let through = law.current(0.7, a + 0.4 - b);
+        assert!((0.7 * (1.0 - a) - through).abs() < 1e-14 && (0.7 * b - through).abs() < 1e-14);
+        let currents = circuit.currents(&Lab::new(Some(1), 0).unwrap(), &shared(&params), &batch);
+        assert!((currents[2] - 0.28).abs() < 1e-15 && (currents[1] - through).abs() < 1e-14, "{currents:?}");
+    }
+}
+
 #[test]
 fn impossible_circuits_are_refused() {
     let resistor = |from, to| element(Law::Resistor, from, to);
-    let (n0, n1, ground) = (Terminal::Node(0), Terminal::Node(1), Terminal::Fixed(0.0));
+    let (n0, n1, ground) = (Terminal::node(0), Terminal::node(1), Terminal::fixed(0.0));
     let refused = |elements: Vec<ElementSpec>, words: &str| {
         let error = Circuit::new(&spec(1, 2, 1, elements)).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     };
     refused(vec![resistor(n0, n1)], "no conducting path from n0, n1");
     refused(vec![resistor(n0, ground), element(Law::CurrentSource, n1, ground)], "no conducting path from n1");
-    refused(vec![resistor(n0, Terminal::Input(1)), resistor(n1, ground)], "no input 1");
+    refused(vec![resistor(n0, Terminal::input(1)), resistor(n1, ground)], "no input 1");
     refused(vec![resistor(n0, n0)], "same node");
     let negative = ElementSpec { value: -1.0, trained: false, ..resistor(n0, ground) };
     refused(vec![negative, resistor(n1, ground)], "must be positive, got -1");
     let between = element(Law::IdealDiode, n0, n1);
-    refused(vec![resistor(n0, ground), resistor(n1, ground), between], "ideal diode must join");
+    let across = ElementSpec { to: Terminal { offset: -1.0, ..n0 }, ..between };
+    refused(vec![resistor(n0, ground), resistor(n1, ground), across], "no source holds against the other");
     let diode = |from, to| element(Law::IdealDiode, from, to);
-    let contradiction = vec![diode(n0, ground), diode(Terminal::Fixed(1.0), n0)];
+    let contradiction = vec![diode(n0, ground), diode(Terminal::fixed(1.0), n0)];
     refused([vec![resistor(n0, ground), resistor(n1, ground)], contradiction].concat(), "above 1 and below 0");
 }
 
@@ -332,8 +429,8 @@ fn impossible_circuits_are_refused() {
 fn a_node_cut_off_is_unbounded() {
     for law in [Law::Resistor, Law::Cubic { scale: 1.0 }] {
         let elements = vec![
-            element(law, Terminal::Node(0), Terminal::Input(0)),
-            element(law, Terminal::Node(1), Terminal::Node(0)),
+            element(law, Terminal::node(0), Terminal::input(0)),
+            element(law, Terminal::node(1), Terminal::node(0)),
         ];
         let circuit = Circuit::new(&spec(1, 2, 1, elements)).unwrap();
         let batch = Batch { x: Rows::all(&[1.0][..], 1), y: Targets::None };

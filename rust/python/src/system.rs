@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use numpy::PyReadonlyArrayDyn;
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn};
 use pnncore::Error;
 use pnncore::check::check_system;
 use pnncore::device::Device;
@@ -14,7 +14,7 @@ use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pyo3::prelude::*;
 
-use crate::arrays::{Exclusive, Float, with_dtype};
+use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
 use crate::errors::{OrRaise, exception};
 use crate::run::parse;
 use crate::user::UserSystem;
@@ -110,6 +110,31 @@ impl System {
         let params = params.iter().map(|a| Ok(a.as_array().iter().copied().collect())).collect::<PyResult<Vec<_>>>()?;
         let findings = self.run(py, || check_system(self.of::<f64>(), &params, seed))?;
         Ok(findings.into_iter().map(|f| (f.check, f.passed, f.message)).collect())
+    }
+
+    /// The current (samples, elements) through every element of a circuit at its free operating point.
+    fn currents<'py>(
+        &self,
+        py: Python<'py>,
+        params: Vec<Bound<'py, PyAny>>,
+        x: Bound<'py, PyAny>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let Kind::Circuit(circuit) = &self.kind else {
+            return Err(exception(py, &Error::Capability("only circuits have currents".into())));
+        };
+        with_dtype!(py, params, T => {
+            let core = self.of::<T>();
+            let lab = self.lab(threads, 0).or_raise(py)?;
+            let arrays = Shared::<T>::new(&params, "every parameter")?;
+            let params = arrays.params(py)?;
+            params.check(core).or_raise(py)?;
+            let data = Data::<T>::new(&x, None)?;
+            let batch = data.batch(py, core.inputs(), core.outputs())?;
+            let found = self.run(py, || Ok(lab.enter(|| circuit.currents(&lab, &params, &batch))))?;
+            let rows = batch.len();
+            PyArray1::from_vec(py, found).reshape([rows, circuit.elements()])
+        })
     }
 
     /// Name and shape of every parameter, in order.

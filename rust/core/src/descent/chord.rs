@@ -11,7 +11,8 @@ use pnncore_kernels::Real;
 use super::Landscape;
 use crate::Result;
 use crate::batch::Batch;
-use crate::differences::{conjugate_gradients, hessian_product};
+use crate::differences::hessian_product;
+use crate::krylov::conjugate_gradients;
 use crate::trial::{Boundary, Outcome, Plan, Status, Trial};
 
 /// The part of a step's right-hand side that may be left: the next step takes it up.

@@ -69,6 +69,12 @@ pub trait System<T: Real>: Send + Sync {
         false
     }
 
+    /// Whether forces derive from an energy. Where they do not (circuits with transistors), energies are not asked for, the
+    /// contrast of a local rule is an approximation to the gradient, and implicit differentiation is exact all the same.
+    fn is_reciprocal(&self) -> bool {
+        true
+    }
+
     /// The number of outputs.
     fn outputs(&self) -> usize {
         self.layout().outputs().len()
@@ -105,7 +111,8 @@ pub trait Settling<T: Real>: System<T> {
     ) -> Result<()>;
 }
 
-/// A system whose steady state minimises an energy E, and whose dE/dtheta can be read locally.
+/// A system whose steady state minimises an energy E, and whose dE/dtheta can be read locally; or one that has a local rule
+/// in its place, without being [reciprocal](System::is_reciprocal).
 pub trait Energetic<T: Real>: Settling<T> {
     /// Writes the sum over rows of the real part of w dE/dtheta, with w the weight of the row's phase (free first)
     /// divided by the number of samples. Samples with an unusable phase contribute nothing. `workspace` is that of the
@@ -128,7 +135,8 @@ pub trait Energetic<T: Real>: Settling<T> {
 
 /// Energies, Jacobians and Hessians: what only a simulation knows. Audits and in-silico methods name this trait.
 ///
-/// Arrays over states have the rows and the stride of the trial.
+/// Arrays over states have the rows and the stride of the trial. Where a system is not reciprocal, dE/ds stands for the force
+/// that vanishes at the steady state, d2E/ds2 for the transpose of its derivatives, and dE/dtheta for the local rule.
 pub trait Exact<T: Real>: Energetic<T> {
     /// Writes the energy of every row, without the loss.
     ///
@@ -152,6 +160,23 @@ pub trait Exact<T: Real>: Energetic<T> {
     fn interval(&self, l: usize, j: usize) -> (f64, f64) {
         let _ = (l, j);
         (f64::NEG_INFINITY, f64::INFINITY)
+    }
+
+    /// Lets states that inequalities between them tie together share the forces on them; where one of them is `held`, nothing
+    /// is left. Where there are no such inequalities, forces stay what they are.
+    ///
+    /// # Errors
+    /// As [`Settling::settle`].
+    fn share_tied(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        held: &[bool],
+        force: &mut [T],
+    ) -> Result<()> {
+        let _ = (params, batch, trial, held, force);
+        Ok(())
     }
 
     /// An interval of state `j` of layer `l` in which the energy is smooth: where checks look at it.
@@ -193,6 +218,46 @@ pub trait Exact<T: Real>: Energetic<T> {
         crate::differences::curvature(self, params, batch, trial, curvature)
     }
 
+    /// Solves d2E/ds2 lambda = error on every row, over states that are not `frozen`: the adjoint of the steady state.
+    ///
+    /// The default takes conjugate gradients.
+    ///
+    /// # Errors
+    /// As [`Settling::settle`].
+    fn adjoint(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        frozen: &[bool],
+        error: &[T],
+    ) -> Result<Vec<T>> {
+        crate::adjoint::solve(self, params, batch, trial, frozen, error)
+    }
+
+    /// Writes minus the product of an adjoint and d2E/ds dtheta, as [`Energetic::local_update`] writes: the gradient of the
+    /// loss. `trial` has the free states, and may be changed.
+    ///
+    /// The default contrasts states to either side along the adjoint.
+    ///
+    /// # Errors
+    /// As [`Settling::settle`].
+    #[allow(clippy::too_many_arguments, reason = "an experiment, and where its result goes")]
+    fn contract(
+        &self,
+        lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &mut Trial<T>,
+        adjoint: &[T],
+        workspace: &mut Workspace,
+        update: &mut LocalUpdate<T>,
+    ) -> Result<()> {
+        let (probe, weights) = crate::adjoint::displaced(trial, adjoint, self.local_step());
+        *trial = probe;
+        self.local_update(lab, params, batch, trial, &weights, workspace, update)
+    }
+
     /// How far along a direction of largest component one to step for a central difference of dE/dtheta. One is exact
     /// where dE/dtheta is quadratic in the states.
     fn local_step(&self) -> f64 {
@@ -208,6 +273,20 @@ pub(crate) fn near_zero((lo, hi): (f64, f64)) -> (f64, f64) {
         (false, true) => (hi - 1.0, hi),
         (false, false) => (-1.0, 1.0),
     }
+}
+
+/// Which states are at a wall, or of rows that are not usable; padding counts as such.
+pub(crate) fn at_walls<T: Real>(system: &dyn Exact<T>, trial: &Trial<T>) -> Vec<bool> {
+    let mut found = vec![true; trial.states.len()];
+    for (r, found) in found.chunks_exact_mut(trial.stride().max(1)).enumerate() {
+        for l in 0..trial.layout().sizes().len() {
+            for (j, k) in trial.layout().layer(l).enumerate() {
+                let (s, (lo, hi)) = (trial.row(r)[k].to_f64(), system.interval(l, j));
+                found[k] = !trial.outcomes[r].status.usable() || s <= lo || s >= hi;
+            }
+        }
+    }
+    found
 }
 
 /// The largest component of the force dF/ds = dE/ds + beta dC/ds on every row, where walls do not hold it: how far from
@@ -228,7 +307,7 @@ pub fn residual<T: Real>(
     let layout = trial.layout();
     let outputs = layout.outputs();
     let (mut target, mut pull) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
-    let rows = force.chunks_exact_mut(trial.stride().max(1)).enumerate().map(|(r, force)| {
+    for (r, force) in force.chunks_exact_mut(trial.stride().max(1)).enumerate() {
         if let Boundary::Nudged(beta) = boundary
             && batch.y.write(r, &mut target)
         {
@@ -237,6 +316,12 @@ pub fn residual<T: Real>(
                 *f += T::from_f64(beta.re) * p;
             }
         }
+    }
+    let clamped = if matches!(boundary, Boundary::Clamped(_)) { outputs.clone() } else { 0..0 };
+    let mut held = at_walls(system, trial);
+    held.chunks_exact_mut(trial.stride().max(1)).for_each(|held| held[clamped.clone()].fill(true));
+    system.share_tied(params, batch, trial, &held, &mut force)?;
+    let rows = force.chunks_exact(trial.stride().max(1)).enumerate().map(|(r, force)| {
         let mut largest = T::ZERO;
         for l in 0..layout.sizes().len() {
             if matches!(boundary, Boundary::Clamped(_)) && layout.layer(l) == outputs {

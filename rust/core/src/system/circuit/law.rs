@@ -23,6 +23,16 @@ pub enum Law {
     },
     /// V <= 0; the current is whatever keeps it so, from anode to cathode.
     IdealDiode,
+    /// A field-effect transistor (Shichman and Hodges 1968) between drain and source, which may change places; theta is
+    /// the voltage of its gate over ground. With a = theta - threshold and V1, V2 the voltages of the terminals over ground,
+    /// I = strength / 2 (max(a - V2, 0)^2 - max(a - V1, 0)^2): while both are below a, a conductance
+    /// strength (a - (V1 + V2) / 2).
+    Transistor {
+        /// The conductance per volt of the gate.
+        strength: f64,
+        /// The voltage of the gate over a terminal below which nothing flows out of it.
+        threshold: f64,
+    },
     /// I = theta.
     CurrentSource,
 }
@@ -35,7 +45,7 @@ impl Law {
 
     /// Whether the element joins its terminals, so that the voltage of one says something of that of the other.
     pub(super) fn conducts(self) -> bool {
-        matches!(self, Self::Resistor | Self::Cubic { .. } | Self::Diode { .. })
+        matches!(self, Self::Resistor | Self::Cubic { .. } | Self::Diode { .. } | Self::Transistor { .. })
     }
 
     /// Whether theta is a conductance, which cannot be negative.
@@ -45,16 +55,30 @@ impl Law {
 
     /// Whether the law has a theta.
     pub(super) fn has_value(self) -> bool {
-        self.is_conductance() || self == Self::CurrentSource
+        self.is_conductance() || matches!(self, Self::CurrentSource | Self::Transistor { .. })
     }
 
-    /// I.
+    /// The name of the parameter that theta is an element of.
+    pub(super) fn parameter(self) -> &'static str {
+        match self {
+            Self::CurrentSource => "i",
+            Self::Transistor { .. } => "gate",
+            _ => "g",
+        }
+    }
+
+    /// Whether the current depends on the voltage alone, so that there is a co-content.
+    pub(super) fn is_reciprocal(self) -> bool {
+        !matches!(self, Self::Transistor { .. })
+    }
+
+    /// I, of laws of the voltage alone.
     pub fn current(self, theta: f64, v: f64) -> f64 {
         match self {
             Self::Resistor => theta * v,
             Self::Cubic { scale } => theta * v * (1.0 + (v / scale) * (v / scale)),
             Self::Diode { saturation, slope } => saturation * (v / slope).exp_m1(),
-            Self::IdealDiode => 0.0,
+            Self::IdealDiode | Self::Transistor { .. } => 0.0,
             Self::CurrentSource => theta,
         }
     }
@@ -65,7 +89,7 @@ impl Law {
             Self::Resistor => theta,
             Self::Cubic { scale } => theta * (1.0 + 3.0 * (v / scale) * (v / scale)),
             Self::Diode { saturation, slope } => saturation / slope * (v / slope).exp(),
-            Self::IdealDiode | Self::CurrentSource => 0.0,
+            Self::IdealDiode | Self::CurrentSource | Self::Transistor { .. } => 0.0,
         }
     }
 
@@ -75,7 +99,7 @@ impl Law {
             Self::Resistor => 0.5 * theta * v * v,
             Self::Cubic { scale } => theta * v * v * (0.5 + 0.25 * (v / scale) * (v / scale)),
             Self::Diode { saturation, slope } => saturation * slope * exp_m1_minus(v / slope),
-            Self::IdealDiode => 0.0,
+            Self::IdealDiode | Self::Transistor { .. } => 0.0,
             Self::CurrentSource => theta * v,
         }
     }
@@ -88,21 +112,59 @@ impl Law {
         }
     }
 
-    /// Content, current and conductance, beyond the voltage `knee` along the tangent to the current there.
-    pub(super) fn tangent(self, theta: f64, v: f64, knee: f64) -> [f64; 3] {
-        if v <= knee {
-            return [self.content(theta, v), self.current(theta, v), self.conductance(theta, v)];
+    /// Content, current and derivatives of the current at these voltages of the terminals; from the drop `knee` on along the
+    /// tangent to the current there.
+    pub(super) fn respond(self, theta: f64, ends: [f64; 2], knee: f64) -> Response {
+        if let Self::Transistor { strength, threshold } = self {
+            let [here, there] = ends.map(|v| (theta - threshold - v).max(0.0));
+            let current = 0.5 * strength * (there - here) * (there + here);
+            return Response { content: 0.0, current, slopes: [strength * here, strength * there] };
         }
-        let (beyond, conductance) = (v - knee, self.conductance(theta, knee));
-        let current = self.current(theta, knee);
-        let content = self.content(theta, knee) + beyond * (current + 0.5 * conductance * beyond);
-        [content, current + conductance * beyond, conductance]
+        let v = ends[0] - ends[1];
+        let (at, beyond) = (v.min(knee), (v - knee).max(0.0));
+        let (current, conductance) = (self.current(theta, at), self.conductance(theta, at));
+        Response {
+            content: self.content(theta, at) + beyond * (current + 0.5 * conductance * beyond),
+            current: current + conductance * beyond,
+            slopes: [conductance; 2],
+        }
     }
 
-    /// The derivative of the co-content by theta.
-    pub fn sensitivity(self, v: f64) -> f64 {
-        if self.has_value() { self.content(1.0, v) } else { 0.0 }
+    /// The local rule: the derivative of the co-content by theta. For a transistor, half its strength times the square of the
+    /// voltage along its channel, which is that voltage as far as the gate holds it open.
+    pub fn sensitivity(self, theta: f64, ends: [f64; 2]) -> f64 {
+        match self {
+            Self::Transistor { strength, .. } => 0.5 * strength * self.channel(theta, ends).powi(2),
+            _ if self.has_value() => self.content(1.0, ends[0] - ends[1]),
+            _ => 0.0,
+        }
     }
+
+    /// The derivative of the current by theta.
+    pub(super) fn current_sensitivity(self, theta: f64, ends: [f64; 2]) -> f64 {
+        match self {
+            Self::Transistor { strength, .. } => strength * self.channel(theta, ends),
+            _ if self.has_value() => self.current(1.0, ends[0] - ends[1]),
+            _ => 0.0,
+        }
+    }
+
+    /// The voltage along the channel of a transistor.
+    fn channel(self, theta: f64, ends: [f64; 2]) -> f64 {
+        let Self::Transistor { threshold, .. } = self else { return 0.0 };
+        let [here, there] = ends.map(|v| v.min(theta - threshold));
+        here - there
+    }
+}
+
+/// What an element does at the voltages of its terminals.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Response {
+    /// The co-content, where there is one.
+    pub(super) content: f64,
+    pub(super) current: f64,
+    /// How fast the current grows with the voltage of the first terminal, and falls with that of the second.
+    pub(super) slopes: [f64; 2],
 }
 
 /// exp(u) - 1 - u.
@@ -131,15 +193,32 @@ mod tests {
                 let conductance = slope(&|v| law.current(theta, v));
                 assert!((conductance - law.conductance(theta, v)).abs() < 1e-8, "{law:?} at {v}");
                 let sensitivity = (law.content(theta + h, v) - law.content(theta - h, v)) / (2.0 * h);
-                assert!((sensitivity - law.sensitivity(v)).abs() < 1e-9, "{law:?} at {v}");
+                assert!((sensitivity - law.sensitivity(theta, [v, 0.0])).abs() < 1e-9, "{law:?} at {v}");
                 assert_eq!(law.content(theta, 0.0), 0.0);
-                let tangent = |v: f64| law.tangent(theta, v, 0.3);
-                for k in 0..2 {
-                    let difference = slope(&|v| tangent(v)[k]);
-                    assert!((difference - tangent(v)[k + 1]).abs() < 1e-8, "{law:?} at {v}");
-                }
+                let tangent = |v: f64| law.respond(theta, [v + 0.2, 0.2], 0.3);
+                let (current, conductance) = (slope(&|v| tangent(v).content), slope(&|v| tangent(v).current));
+                assert!((current - tangent(v).current).abs() < 1e-8, "{law:?} at {v}");
+                assert!((conductance - tangent(v).slopes[0]).abs() < 1e-8, "{law:?} at {v}");
             }
         }
         assert!((exp_m1_minus(1e-2) - exp_m1_minus(0.009_999_999_999)).abs() < 1e-12);
+    }
+    #[test]
+    fn transistors_conduct_saturate_and_block() {
+        let law = Law::Transistor { strength: 0.4, threshold: 0.5 };
+        let current = |theta: f64, a: f64, b: f64| law.respond(theta, [a, b], f64::INFINITY).current;
+        // The triode formula of the learning literature, K = S (V_G - (V1 + V2) / 2 - V_th).
+        assert!((current(3.0, 0.9, -0.2) - 0.4 * (3.0 - 0.35 - 0.5) * 1.1).abs() < 1e-15);
+        assert!((current(1.0, 2.0, 0.0) - 0.5 * 0.4 * 0.25).abs() < 1e-15);
+        assert_eq!(current(1.0, 2.0, 0.6), 0.0);
+        assert_eq!(current(3.0, 0.9, -0.2), -current(3.0, -0.2, 0.9));
+        let h = 1e-6;
+        for (theta, a, b) in [(3.0, 0.9, -0.2), (1.0, 2.0, 0.0), (1.0, -0.3, 0.8), (0.2, 1.0, 0.6)] {
+            let [here, there] = law.respond(theta, [a, b], f64::INFINITY).slopes;
+            assert!((here - (current(theta, a + h, b) - current(theta, a - h, b)) / (2.0 * h)).abs() < 1e-9);
+            assert!((there + (current(theta, a, b + h) - current(theta, a, b - h)) / (2.0 * h)).abs() < 1e-9);
+            let by_theta = (current(theta + h, a, b) - current(theta - h, a, b)) / (2.0 * h);
+            assert!((law.current_sensitivity(theta, [a, b]) - by_theta).abs() < 1e-9);
+        }
     }
 }

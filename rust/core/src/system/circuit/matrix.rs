@@ -1,28 +1,41 @@
 //! The conductance matrix of a circuit: a fixed pattern, analysed once, with new values for every factorisation.
 
 use faer::linalg::solvers::Solve;
-use faer::sparse::linalg::solvers::{Llt, SymbolicLlt};
+use faer::sparse::linalg::solvers::{Llt, Lu, SymbolicLlt, SymbolicLu};
 use faer::sparse::{SparseColMatRef, SymbolicSparseColMat};
 use faer::{MatMut, Side};
 
 use crate::{Error, Result};
 
-/// Where the elements of the lower triangle lie, and the symbolic factorisation.
+/// Where the elements lie, and the symbolic factorisation.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
     symbolic: SymbolicSparseColMat<usize>,
-    analysis: SymbolicLlt<usize>,
+    analysis: Analysis,
+}
+
+#[derive(Debug, Clone)]
+enum Analysis {
+    /// Of a symmetric matrix, of which the lower triangle is kept.
+    Cholesky(SymbolicLlt<usize>),
+    Lu(SymbolicLu<usize>),
 }
 
 /// A factorised matrix.
-pub(super) struct Factor(Llt<usize, f64>);
+pub(super) enum Factor {
+    Cholesky(Llt<usize, f64>),
+    Lu(Lu<usize, f64>),
+}
 
 impl Pattern {
     /// The pattern of an `n` x `n` matrix with a full diagonal and these other elements, by row and column, in any order
-    /// and either triangle.
-    pub(super) fn new(n: usize, pairs: impl Iterator<Item = (usize, usize)>) -> Result<Self> {
+    /// and either triangle; each stands for its mirror image too.
+    pub(super) fn new(n: usize, pairs: impl Iterator<Item = (usize, usize)>, symmetric: bool) -> Result<Self> {
         let mut places: Vec<(usize, usize)> =
             pairs.map(|(i, j)| (i.min(j), i.max(j))).chain((0..n).map(|i| (i, i))).collect();
+        if !symmetric {
+            places.extend(places.clone().into_iter().map(|(i, j)| (j, i)));
+        }
         places.sort_unstable();
         places.dedup();
         let mut starts = vec![0; n + 1];
@@ -30,9 +43,17 @@ impl Pattern {
         (0..n).for_each(|column| starts[column + 1] += starts[column]);
         let rows = places.iter().map(|&(_, row)| row).collect();
         let symbolic = SymbolicSparseColMat::new_checked(n, n, starts, None, rows);
-        let analysis = SymbolicLlt::try_new(symbolic.as_ref(), Side::Lower)
-            .map_err(|e| Error::Config(format!("the circuit is too large to analyse: {e:?}")))?;
+        let analysis = if symmetric {
+            SymbolicLlt::try_new(symbolic.as_ref(), Side::Lower).map(Analysis::Cholesky)
+        } else {
+            SymbolicLu::try_new(symbolic.as_ref()).map(Analysis::Lu)
+        };
+        let analysis = analysis.map_err(|e| Error::Config(format!("the circuit is too large to analyse: {e:?}")))?;
         Ok(Self { symbolic, analysis })
+    }
+
+    fn is_symmetric(&self) -> bool {
+        matches!(self.analysis, Analysis::Cholesky(_))
     }
 
     /// The number of rows.
@@ -45,14 +66,14 @@ impl Pattern {
         self.symbolic.row_idx().len()
     }
 
-    /// Where element (i, j) lies; it is part of the pattern.
+    /// Where element (i, j) lies; it is part of the pattern. The same for (j, i), where the matrix is symmetric.
     pub(super) fn place(&self, i: usize, j: usize) -> usize {
-        let (column, row) = (i.min(j), i.max(j));
+        let (column, row) = if self.is_symmetric() { (i.min(j), i.max(j)) } else { (j, i) };
         let span = self.symbolic.col_range(column);
         span.start + self.symbolic.row_idx()[span].partition_point(|&r| r < row)
     }
 
-    /// Calls `visit(row, column, place)` for every element of the lower triangle.
+    /// Calls `visit(row, column, place)` for every element that is kept.
     pub(super) fn for_each(&self, mut visit: impl FnMut(usize, usize, usize)) {
         for column in 0..self.size() {
             for place in self.symbolic.col_range(column) {
@@ -63,24 +84,39 @@ impl Pattern {
 
     /// product = A v.
     pub(super) fn multiply(&self, values: &[f64], v: &[f64], product: &mut [f64]) {
+        let symmetric = self.is_symmetric();
         product.fill(0.0);
         self.for_each(|row, column, place| {
             product[row] += values[place] * v[column];
-            if row != column {
+            if symmetric && row != column {
                 product[column] += values[place] * v[row];
             }
         });
     }
 
-    /// Factorises; `None` unless the matrix is positive definite and finite.
+    /// product = A^T v.
+    pub(super) fn multiply_transposed(&self, values: &[f64], v: &[f64], product: &mut [f64]) {
+        if self.is_symmetric() {
+            return self.multiply(values, v, product);
+        }
+        product.fill(0.0);
+        self.for_each(|row, column, place| product[column] += values[place] * v[row]);
+    }
+
+    /// Factorises; `None` unless the matrix is finite, and positive definite or invertible.
     pub(super) fn factorise(&self, values: &[f64]) -> Option<Factor> {
         let finite = values.iter().all(|v| v.is_finite());
         let matrix = SparseColMatRef::new(self.symbolic.as_ref(), values);
-        let factor = Llt::try_new_with_symbolic(self.analysis.clone(), matrix, Side::Lower).ok().filter(|_| finite)?;
-        let factor = Factor(factor);
+        let factor = match &self.analysis {
+            Analysis::Cholesky(analysis) => {
+                Llt::try_new_with_symbolic(analysis.clone(), matrix, Side::Lower).ok().map(Factor::Cholesky)
+            }
+            Analysis::Lu(analysis) => Lu::try_new_with_symbolic(analysis.clone(), matrix).ok().map(Factor::Lu),
+        };
+        let factor = factor.filter(|_| finite)?;
         // Pivots that are rounding errors pass as positive: a matrix whose rows sum to zero, which nothing grounds,
         // answers a current of one with a voltage of 1e13 or more at unit conductance.
-        let mut probe: Vec<f64> = (0..self.size()).map(|i| values[self.symbolic.col_range(i).start].abs()).collect();
+        let mut probe: Vec<f64> = (0..self.size()).map(|i| values[self.place(i, i)].abs()).collect();
         factor.solve(&mut probe, 1);
         probe.iter().all(|x| x.is_finite() && x.abs() < UNGROUNDED).then_some(factor)
     }
@@ -93,7 +129,21 @@ impl Factor {
     /// Solves A x = b for `count` right-hand sides, one after the other in memory.
     pub(super) fn solve(&self, right: &mut [f64], count: usize) {
         let n = right.len() / count.max(1);
-        self.0.solve_in_place(MatMut::from_column_major_slice_mut(right, n, count));
+        let right = MatMut::from_column_major_slice_mut(right, n, count);
+        match self {
+            Self::Cholesky(factor) => factor.solve_in_place(right),
+            Self::Lu(factor) => factor.solve_in_place(right),
+        }
+    }
+
+    /// Solves A^T x = b.
+    pub(super) fn solve_transposed(&self, right: &mut [f64]) {
+        match self {
+            Self::Cholesky(_) => self.solve(right, 1),
+            Self::Lu(factor) => {
+                factor.solve_transpose_in_place(MatMut::from_column_major_slice_mut(right, right.len(), 1));
+            }
+        }
     }
 }
 
@@ -103,7 +153,7 @@ mod tests {
 
     #[test]
     fn solves_and_refuses_singular_matrices() {
-        let pattern = Pattern::new(3, [(0, 1), (2, 1), (1, 0)].into_iter()).expect("a pattern");
+        let pattern = Pattern::new(3, [(0, 1), (2, 1), (1, 0)].into_iter(), true).expect("a pattern");
         assert_eq!((pattern.size(), pattern.len()), (3, 5));
         let mut values = vec![0.0; 5];
         for (i, j, v) in [(0, 0, 2.0), (1, 1, 3.0), (2, 2, 1.5), (0, 1, -1.0), (1, 2, -0.5)] {
@@ -122,5 +172,26 @@ mod tests {
         assert!(pattern.factorise(&values).is_none());
         values[0] = f64::NAN;
         assert!(pattern.factorise(&values).is_none());
+    }
+    #[test]
+    fn solves_matrices_that_are_not_symmetric() {
+        let pattern = Pattern::new(3, [(0, 1), (2, 1)].into_iter(), false).expect("a pattern");
+        assert_eq!(pattern.len(), 7);
+        let mut values = vec![0.0; 7];
+        for (i, j, v) in [(0, 0, 2.0), (1, 1, 3.0), (2, 2, 1.5), (0, 1, -1.0), (1, 0, 0.25), (1, 2, -0.5), (2, 1, 4.0)]
+        {
+            values[pattern.place(i, j)] = v;
+        }
+        let x = [1.0, -2.0, 0.5];
+        let factor = pattern.factorise(&values).expect("invertible");
+        let (mut b, mut turned) = ([0.0; 3], [0.0; 3]);
+        pattern.multiply(&values, &x, &mut b);
+        assert_eq!(b, [4.0, -6.0, -7.25]);
+        pattern.multiply_transposed(&values, &x, &mut turned);
+        assert_eq!(turned, [1.5, -5.0, 1.75]);
+        factor.solve(&mut b, 1);
+        factor.solve_transposed(&mut turned);
+        assert!(b.iter().chain(&turned).zip(x.iter().cycle()).all(|(a, b)| (a - b).abs() < 1e-14));
+        assert!(pattern.factorise(&[1.0; 7]).is_none());
     }
 }

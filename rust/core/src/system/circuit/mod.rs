@@ -5,23 +5,30 @@
 //! cancel (Millar 1951). A trained element learns from its own voltage: the derivative of the co-content by a
 //! conductance is 1/2 V^2. The squared-error nudge is a current beta (y - v) into each output.
 //!
+//! With transistors there is no co-content: the current of one is not a function of its voltage alone, and the derivatives of
+//! the currents by the voltages are not symmetric. Kirchhoff's laws hold all the same, found by LU instead of Cholesky
+//! factors; local rules are approximations there, and implicit differentiation solves with the transpose.
+//!
 //! Operating points are found to rounding errors whatever the settling asks for, so nothing of an error is left to
 //! tolerances; a sweep is one Newton step.
 
+mod currents;
 mod law;
 mod linear;
 mod matrix;
 mod newton;
+mod spec;
 mod values;
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 pub use law::Law;
 use matrix::Pattern;
 use newton::{Memory, Pull, Sample};
+pub use spec::{ElementSpec, Place, Spec, Terminal};
+use spec::{check_elements, check_grounded, walls};
 use values::Values;
 
 use crate::batch::Batch;
@@ -32,69 +39,6 @@ use crate::system::{Energetic, Exact, Settling, System, Workspace};
 use crate::trial::{Boundary, Layout, Outcome, Plan, Trial};
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
-
-/// What a terminal of an element is connected to.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Terminal {
-    /// A free node, by number; the last ones are the outputs.
-    Node(usize),
-    /// An input, by number.
-    Input(usize),
-    /// A voltage: 0 is ground.
-    Fixed(f64),
-}
-
-impl Terminal {
-    /// The number of the free node.
-    fn node(self) -> Option<usize> {
-        match self {
-            Self::Node(node) => Some(node),
-            Self::Input(_) | Self::Fixed(_) => None,
-        }
-    }
-
-    fn voltage(self, x: &[f64], v: &[f64]) -> f64 {
-        match self {
-            Self::Node(node) => v[node],
-            Self::Input(input) => x[input],
-            Self::Fixed(voltage) => voltage,
-        }
-    }
-}
-
-/// An element, as it is given.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ElementSpec {
-    /// What it does.
-    #[serde(flatten)]
-    pub law: Law,
-    /// The first terminal: the anode of a diode.
-    pub from: Terminal,
-    /// The second terminal.
-    pub to: Terminal,
-    /// Its value, where it is not trained and the law has one.
-    #[serde(default)]
-    pub value: f64,
-    /// Whether the value is a parameter.
-    #[serde(default)]
-    pub trained: bool,
-}
-
-/// A circuit, as it is given.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Spec {
-    /// The number of inputs.
-    pub inputs: usize,
-    /// The number of outputs.
-    pub outputs: usize,
-    /// The names of the free nodes, outputs last.
-    pub nodes: Vec<String>,
-    /// The elements.
-    pub elements: Vec<ElementSpec>,
-    /// What trained conductances are stored in.
-    pub device: Device,
-}
 
 /// Where the value of an element comes from.
 #[derive(Debug, Clone, Copy)]
@@ -110,15 +54,17 @@ struct Element {
     from: Terminal,
     to: Terminal,
     value: Value,
-    /// Where the matrix holds the diagonals of its nodes, and the element between them.
-    places: [Option<usize>; 3],
+    /// Where the matrix holds the diagonals of its nodes, and the two elements between them, of which there is but one
+    /// where the matrix is symmetric.
+    places: [Option<usize>; 4],
 }
 
 impl Element {
-    /// Adds a conductance between the terminals to a matrix.
-    fn stamp(&self, conductance: f64, matrix: &mut [f64]) {
-        for (place, sign) in self.places.iter().zip([1.0, 1.0, -1.0]) {
-            place.iter().for_each(|&place| matrix[place] += sign * conductance);
+    /// Adds to a matrix what the current does with the voltages of the terminals: it grows with the first and falls with the
+    /// second, by these conductances.
+    fn stamp(&self, [from, to]: [f64; 2], matrix: &mut [f64]) {
+        for (place, slope) in self.places.iter().zip([from, to, -to, -from]) {
+            place.iter().for_each(|&place| matrix[place] += slope);
         }
     }
 }
@@ -131,19 +77,34 @@ struct Coupling {
     element: u32,
 }
 
+/// An ideal diode that holds a node at a wall.
+#[derive(Debug, Clone, Copy)]
+struct WallDiode {
+    element: usize,
+    node: usize,
+    /// The sign of the current that flows out of the node through all else, where the diode conducts.
+    sign: f64,
+    /// The part of it that the diode carries.
+    share: f64,
+}
+
 /// An electrical circuit.
 ///
-/// Parameters are `g`, the conductances of trained resistors and cubic elements, and `i`, the currents of trained sources,
-/// in the order of the elements; one that would be empty does not exist.
+/// Parameters are `g`, the conductances of trained resistors and cubic elements, `i`, the currents of trained sources, and
+/// `gate`, the gate voltages of trained transistors, in the order of the elements; one that would be empty does not exist.
 #[derive(Debug, Clone)]
 pub struct Circuit {
     inputs: usize,
     outputs: usize,
     elements: Vec<Element>,
+    /// The elements that are not linear, but for walls.
     nonlinear: Vec<usize>,
+    /// Whether there is a co-content.
+    reciprocal: bool,
     couplings: Vec<Coupling>,
     /// The interval of every free node, from ideal diodes.
     walls: Vec<(f64, f64)>,
+    wall_diodes: Vec<WallDiode>,
     pattern: Pattern,
     specs: Vec<ParamSpec>,
     device: Device,
@@ -167,41 +128,42 @@ impl Circuit {
         let walls = walls(spec)?;
         let first_output = n - spec.outputs;
         let outputs = (first_output..n).flat_map(|i| (first_output..i).map(move |j| (i, j)));
-        let joined = spec.elements.iter().filter_map(|e| Some((e.from.node()?, e.to.node()?)));
-        let pattern = Pattern::new(n, outputs.chain(joined))?;
-        let (conductances, currents): (Vec<&ElementSpec>, Vec<&ElementSpec>) =
-            spec.elements.iter().filter(|e| e.trained).partition(|e| e.law.is_conductance());
+        let joined = spec.elements.iter().filter_map(|e| Some((e.from.free()?, e.to.free()?)));
+        let reciprocal = spec.elements.iter().all(|e| e.law.is_reciprocal());
+        let pattern = Pattern::new(n, outputs.chain(joined), reciprocal)?;
         let mut specs = Vec::new();
-        for (name, trained) in [("g", &conductances), ("i", &currents)] {
-            if !trained.is_empty() {
-                specs.push(ParamSpec { name: name.into(), shape: vec![trained.len()] });
+        for name in ["g", "i", "gate"] {
+            let trained = spec.elements.iter().filter(|e| e.trained && e.law.parameter() == name).count();
+            if trained > 0 {
+                specs.push(ParamSpec { name: name.into(), shape: vec![trained] });
             }
         }
-        let mut counts = [0; 2];
+        let mut counts = vec![0; specs.len()];
         let elements = spec.elements.iter().map(|e| {
-            let (i, j) = (e.from.node(), e.to.node());
+            let (i, j) = (e.from.free(), e.to.free());
+            let between = i.zip(j).filter(|(i, j)| i != j);
             let places = [
                 i.map(|i| pattern.place(i, i)),
                 j.map(|j| pattern.place(j, j)),
-                i.zip(j).map(|(i, j)| pattern.place(i, j)),
+                between.map(|(i, j)| pattern.place(i, j)),
+                between.filter(|_| !reciprocal).map(|(i, j)| pattern.place(j, i)),
             ];
-            let value = if e.trained {
-                let kind = usize::from(!e.law.is_conductance());
-                counts[kind] += 1;
-                Value::Trained(if conductances.is_empty() { 0 } else { kind }, counts[kind] - 1)
-            } else {
-                Value::Fixed(e.value)
-            };
+            // What flows from a node into the same one changes nothing.
+            let places = if e.is_shorted() { [None; 4] } else { places };
+            let parameter = specs.iter().position(|spec| e.trained && spec.name == e.law.parameter());
+            let value = parameter.map_or(Value::Fixed(e.value), |parameter| {
+                counts[parameter] += 1;
+                Value::Trained(parameter, counts[parameter] - 1)
+            });
             Element { law: e.law, from: e.from, to: e.to, value, places }
         });
         let elements: Vec<Element> = elements.collect();
-        let nonlinear = (0..elements.len())
-            .filter(|&e| !elements[e].law.is_linear() && elements[e].law != Law::IdealDiode)
-            .collect();
+        let is_nonlinear = |e: &ElementSpec| !e.law.is_linear() && !e.is_shorted() && e.wall().is_none();
+        let nonlinear = spec.elements.iter().enumerate().filter(|(_, e)| is_nonlinear(e)).map(|(e, _)| e).collect();
         let couplings =
             elements.iter().enumerate().filter(|(_, e)| e.law == Law::Resistor).filter_map(|(e, element)| {
-                let (node, input) = match (element.from, element.to) {
-                    (Terminal::Node(node), Terminal::Input(input)) | (Terminal::Input(input), Terminal::Node(node)) => {
+                let (node, input) = match (element.from.place, element.to.place) {
+                    (Place::Node(node), Place::Input(input)) | (Place::Input(input), Place::Node(node)) => {
                         (node, input)
                     }
                     _ => return None,
@@ -215,7 +177,9 @@ impl Circuit {
             outputs: spec.outputs,
             elements,
             nonlinear,
+            reciprocal,
             couplings,
+            wall_diodes: wall_diodes(spec, &walls),
             walls,
             pattern,
             specs,
@@ -224,15 +188,31 @@ impl Circuit {
         })
     }
 
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// The voltages of the terminals of element `e`.
+    fn ends(&self, e: usize, x: &[f64], v: &[f64]) -> [f64; 2] {
+        let element = &self.elements[e];
+        [element.from.voltage(x, v), element.to.voltage(x, v)]
+    }
+
     /// The voltage of element `e`.
     fn drop(&self, e: usize, x: &[f64], v: &[f64]) -> f64 {
-        let element = &self.elements[e];
-        element.from.voltage(x, v) - element.to.voltage(x, v)
+        let [from, to] = self.ends(e, x, v);
+        from - to
     }
 
     /// The free nodes of a row, one after the other.
     fn unpack<T: Real>(&self, row: &[T]) -> Vec<f64> {
         (0..self.layout.sizes().len()).flat_map(|l| &row[self.layout.layer(l)]).map(|v| v.to_f64()).collect()
+    }
+
+    /// Which of the free nodes are held, of a row that says so.
+    fn unpack_held(&self, row: &[bool]) -> Vec<bool> {
+        (0..self.layout.sizes().len()).flat_map(|l| &row[self.layout.layer(l)]).copied().collect()
     }
 
     fn pack<T: Real>(&self, v: &[f64], row: &mut [T]) {
@@ -242,8 +222,25 @@ impl Circuit {
         }
     }
 
+    /// A number for every trained element, worth so many multiply-adds, as the terms of an update.
+    fn for_each_trained<T: Real>(&self, lab: &Lab, cost: usize, number: impl Fn(usize) -> f64 + Sync) -> Vec<Term<T>> {
+        let mut found: Vec<Vec<(usize, T)>> = self.specs.iter().map(|_| Vec::new()).collect();
+        for (e, element) in self.elements.iter().enumerate() {
+            if let Value::Trained(parameter, _) = element.value {
+                found[parameter].push((e, T::ZERO));
+            }
+        }
+        for found in &mut found {
+            let chunk = found.len().div_ceil(lab.parts(cost * found.len(), found.len())).max(1);
+            lab.for_each(found.par_chunks_mut(chunk), |found| {
+                found.iter_mut().for_each(|(e, to)| *to = T::from_f64(number(*e)));
+            });
+        }
+        found.into_iter().map(|found| Term::Dense(found.into_iter().map(|(_, number)| number).collect())).collect()
+    }
+
     fn sample<'a, T: Real>(&'a self, values: &'a Values, batch: &Batch<'_, T>, i: usize) -> Sample<'a> {
-        let x: Vec<f64> = batch.x.row(i).iter().map(|x| x.to_f64()).collect();
+        let x = to_f64(batch.x.row(i));
         let sources = values.sources(self, &x);
         Sample { circuit: self, values, x, sources }
     }
@@ -262,7 +259,7 @@ impl Circuit {
         let sample = self.sample(values, batch, i);
         let mut target = vec![T::ZERO; self.outputs];
         let wanted = batch.y.write(i, &mut target);
-        let target: Vec<f64> = target.iter().map(|y| y.to_f64()).collect();
+        let target = to_f64(&target);
         let mut gradient = vec![0.0; self.outputs];
         let mut free: Vec<f64> = self.walls.iter().map(|&(lo, hi)| 0f64.clamp(lo, hi)).collect();
         let stride = self.layout.stride();
@@ -302,99 +299,30 @@ impl Circuit {
     }
 }
 
-/// Checks every element by itself.
-fn check_elements(spec: &Spec) -> Result<()> {
-    for (e, element) in spec.elements.iter().enumerate() {
-        let refuse = |text: String| Err(Error::Config(format!("element {e}: {text}")));
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        for terminal in [element.from, element.to] {
-            match terminal {
-                Terminal::Node(node) if node >= spec.nodes.len() => return refuse(format!("there is no node {node}")),
-                Terminal::Input(input) if input >= spec.inputs => return refuse(format!("there is no input {input}")),
-                Terminal::Fixed(voltage) if !voltage.is_finite() => {
-                    return refuse(format!("a voltage must be finite, got {voltage}"));
-                }
-                _ => {}
-            }
-        }
-        if element.from == element.to {
-            return refuse("both terminals are at the same node".into());
-        }
-        match element.law {
-            Law::Cubic { scale } if !positive(scale) => return refuse(format!("scale must be positive, got {scale}")),
-            Law::Diode { saturation, slope } if !(positive(saturation) && positive(slope)) => {
-                return refuse(format!("saturation and slope must be positive, got {saturation} and {slope}"));
-            }
-            _ => {}
-        }
-        if element.trained && !element.law.has_value() {
-            return refuse("this kind has no value to train".into());
-        }
-        if !element.trained && element.law.is_conductance() && !positive(element.value) {
-            return refuse(format!("a conductance must be positive, got {}", element.value));
-        }
-        if !element.value.is_finite() {
-            return refuse(format!("a current must be finite, got {}", element.value));
+/// The ideal diodes that hold nodes at these walls: not those that a nearer wall keeps from conducting.
+fn wall_diodes(spec: &Spec, walls: &[(f64, f64)]) -> Vec<WallDiode> {
+    let mut found = Vec::new();
+    let mut counts = vec![[0.0; 2]; walls.len()];
+    for (element, (node, lo, hi)) in spec.elements.iter().enumerate().filter_map(|(e, spec)| Some((e, spec.wall()?))) {
+        // The anode is at the node of an upper wall.
+        let upper = hi.is_finite();
+        let nearest = if upper { hi == walls[node].1 } else { lo == walls[node].0 };
+        if nearest {
+            counts[node][usize::from(upper)] += 1.0;
+            found.push(WallDiode { element, node, sign: if upper { -1.0 } else { 1.0 }, share: 1.0 });
         }
     }
-    let trained = spec.elements.iter().any(|e| e.trained && e.law.is_conductance());
-    if trained && !spec.device.lower.is_some_and(|lower| lower >= 0.0) {
-        return Err(Error::Config("conductances cannot be negative: the device's smallest must be at least 0".into()));
-    }
-    Ok(())
+    found.iter_mut().for_each(|d| d.share = 1.0 / counts[d.node][usize::from(d.sign < 0.0)]);
+    found
 }
 
-/// Checks that every free node has a way to a held one.
-fn check_grounded(spec: &Spec) -> Result<()> {
-    let n = spec.nodes.len();
-    // Node n stands for all that is held.
-    let mut neighbours = vec![Vec::new(); n + 1];
-    for element in spec.elements.iter().filter(|e| e.law.conducts()) {
-        let (i, j) = (element.from.node().unwrap_or(n), element.to.node().unwrap_or(n));
-        neighbours[i].push(j);
-        neighbours[j].push(i);
-    }
-    let (mut seen, mut queue) = (vec![false; n + 1], vec![n]);
-    seen[n] = true;
-    while let Some(i) = queue.pop() {
-        for &j in &neighbours[i] {
-            if !std::mem::replace(&mut seen[j], true) {
-                queue.push(j);
-            }
-        }
-    }
-    let floating: Vec<&str> =
-        spec.nodes.iter().zip(&seen).filter(|(_, seen)| !**seen).map(|(name, _)| name.as_str()).collect();
-    if floating.is_empty() {
-        return Ok(());
-    }
-    let more = if floating.len() > 5 { format!(" and {} more", floating.len() - 5) } else { String::new() };
-    Err(Error::Config(format!(
-        "no conducting path from {}{more} to an input, a voltage source or ground: the voltage there is undetermined",
-        floating[..floating.len().min(5)].join(", ")
-    )))
+fn to_f64<T: Real>(row: &[T]) -> Vec<f64> {
+    row.iter().map(|x| x.to_f64()).collect()
 }
 
-/// The intervals in which ideal diodes keep the free nodes.
-fn walls(spec: &Spec) -> Result<Vec<(f64, f64)>> {
-    let mut walls = vec![(f64::NEG_INFINITY, f64::INFINITY); spec.nodes.len()];
-    for (e, element) in spec.elements.iter().enumerate().filter(|(_, e)| e.law == Law::IdealDiode) {
-        match (element.from, element.to) {
-            (Terminal::Node(node), Terminal::Fixed(voltage)) => walls[node].1 = walls[node].1.min(voltage),
-            (Terminal::Fixed(voltage), Terminal::Node(node)) => walls[node].0 = walls[node].0.max(voltage),
-            _ => {
-                return Err(Error::Config(format!(
-                    "element {e}: an ideal diode must join a node and ground or a fixed voltage; use an exponential diode"
-                )));
-            }
-        }
-    }
-    for (name, (lo, hi)) in spec.nodes.iter().zip(&walls) {
-        if lo > hi {
-            return Err(Error::Config(format!("the ideal diodes at node {name} want it above {lo} and below {hi}")));
-        }
-    }
-    Ok(walls)
+/// How far rounding the states to `T` may pull voltages apart that are equal, relative to the largest.
+fn rounding<T: Real>() -> f64 {
+    16.0 * T::EPSILON.to_f64()
 }
 
 impl<T: Real> System<T> for Circuit {
@@ -416,6 +344,10 @@ impl<T: Real> System<T> for Circuit {
 
     fn device(&self, parameter: usize) -> &Device {
         if self.specs[parameter].name == "g" { &self.device } else { &Device::IDEAL }
+    }
+
+    fn is_reciprocal(&self) -> bool {
+        self.reciprocal
     }
 
     fn as_settling(&self) -> Option<&dyn Settling<T>> {
@@ -468,39 +400,27 @@ impl<T: Real> Energetic<T> for Circuit {
     fn local_update(
         &self,
         lab: &Lab,
-        _params: &Params<'_, T>,
+        params: &Params<'_, T>,
         batch: &Batch<'_, T>,
         trial: &Trial<T>,
         weights: &[Complex<f64>],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
+        let values = Values::new(self, params);
         let states: Vec<Vec<f64>> = (0..trial.rows()).map(|r| self.unpack(trial.row(r))).collect();
-        let inputs: Vec<Vec<f64>> =
-            (0..batch.len()).map(|i| batch.x.row(i).iter().map(|x| x.to_f64()).collect()).collect();
-        let mut sums: Vec<Vec<(usize, f64)>> = self.specs.iter().map(|_| Vec::new()).collect();
-        for (e, element) in self.elements.iter().enumerate() {
-            if let Value::Trained(parameter, _) = element.value {
-                sums[parameter].push((e, 0.0));
-            }
-        }
-        for sums in &mut sums {
-            let chunk = sums.len().div_ceil(lab.parts(8 * sums.len() * trial.rows(), sums.len())).max(1);
-            lab.for_each(sums.par_chunks_mut(chunk), |sums| {
-                // Row by row: the voltages of a row stay in cache for all elements.
-                for (i, x) in inputs.iter().enumerate().filter(|(i, _)| trial.usable(*i)) {
-                    for (p, weight) in weights.iter().enumerate().filter(|(_, w)| w.re != 0.0) {
-                        let v = &states[i * trial.phases() + p];
-                        for (e, sum) in sums.iter_mut() {
-                            *sum += weight.re * self.elements[*e].law.sensitivity(self.drop(*e, x, v));
-                        }
-                    }
-                }
-            });
-        }
+        let inputs: Vec<Vec<f64>> = (0..batch.len()).map(|i| to_f64(batch.x.row(i))).collect();
         let samples = batch.len() as f64;
-        let terms = sums.into_iter().map(|sums| sums.into_iter().map(|(_, sum)| T::from_f64(sum / samples)).collect());
-        update.terms = terms.map(Term::Dense).collect();
+        update.terms = self.for_each_trained(lab, 8 * trial.rows(), |e| {
+            let mut sum = 0.0;
+            for (i, x) in inputs.iter().enumerate().filter(|(i, _)| trial.usable(*i)) {
+                for (p, weight) in weights.iter().enumerate().filter(|(_, w)| w.re != 0.0) {
+                    let ends = self.ends(e, x, &states[i * trial.phases() + p]);
+                    sum += weight.re * self.elements[e].law.sensitivity(values.theta[e], ends);
+                }
+            }
+            sum / samples
+        });
         Ok(())
     }
 }
@@ -534,6 +454,29 @@ impl<T: Real> Exact<T> for Circuit {
         Ok(())
     }
 
+    fn share_tied(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        held: &[bool],
+        force: &mut [T],
+    ) -> Result<()> {
+        if !self.nonlinear.iter().any(|&e| self.elements[e].law == Law::IdealDiode) {
+            return Ok(());
+        }
+        let values = Values::new(self, params);
+        for (force, (r, held)) in
+            force.chunks_exact_mut(trial.stride()).zip(held.chunks_exact(trial.stride()).enumerate())
+        {
+            let mut found = self.unpack(force);
+            let sample = self.sample(&values, batch, r / trial.phases());
+            sample.share_tied(&self.unpack(trial.row(r)), rounding::<T>(), &self.unpack_held(held), &mut found);
+            self.pack(&found, force);
+        }
+        Ok(())
+    }
+
     fn interval(&self, l: usize, j: usize) -> (f64, f64) {
         let before: usize = self.layout.sizes()[..l].iter().sum();
         self.walls[before + j]
@@ -553,9 +496,61 @@ impl<T: Real> Exact<T> for Circuit {
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
             let sample = self.sample(&values, batch, r / trial.phases());
             sample.curvature(&self.unpack(trial.row(r)), &mut matrix);
-            self.pattern.multiply(&matrix, &self.unpack(&v[r * stride..(r + 1) * stride]), &mut found);
+            self.pattern.multiply_transposed(&matrix, &self.unpack(&v[r * stride..(r + 1) * stride]), &mut found);
             self.pack(&found, product);
         }
+        Ok(())
+    }
+
+    fn adjoint(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &Trial<T>,
+        frozen: &[bool],
+        error: &[T],
+    ) -> Result<Vec<T>> {
+        let values = Values::new(self, params);
+        let stride = trial.stride();
+        let mut adjoint = vec![T::ZERO; error.len()];
+        for (r, adjoint) in adjoint.chunks_exact_mut(stride).enumerate() {
+            let span = r * stride..(r + 1) * stride;
+            let held = self.unpack_held(&frozen[span.clone()]);
+            let mut found = self.unpack(&error[span]);
+            let sample = self.sample(&values, batch, r / trial.phases());
+            if sample.adjoint(&self.unpack(trial.row(r)), rounding::<T>(), &held, &mut found) {
+                self.pack(&found, adjoint);
+            }
+        }
+        Ok(adjoint)
+    }
+
+    fn contract(
+        &self,
+        lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        trial: &mut Trial<T>,
+        adjoint: &[T],
+        _workspace: &mut Workspace,
+        update: &mut LocalUpdate<T>,
+    ) -> Result<()> {
+        let values = Values::new(self, params);
+        let rows: Vec<[Vec<f64>; 3]> = (0..batch.len())
+            .map(|i| {
+                let adjoint = &adjoint[i * trial.stride()..(i + 1) * trial.stride()];
+                [to_f64(batch.x.row(i)), self.unpack(trial.row(i)), self.unpack(adjoint)]
+            })
+            .collect();
+        let samples = batch.len() as f64;
+        update.terms = self.for_each_trained(lab, 8 * batch.len(), |e| {
+            let Element { law, from, to, .. } = self.elements[e];
+            let at = |adjoint: &[f64], terminal: Terminal| terminal.free().map_or(0.0, |node| adjoint[node]);
+            let products = rows.iter().map(|[x, v, adjoint]| {
+                (at(adjoint, from) - at(adjoint, to)) * law.current_sensitivity(values.theta[e], self.ends(e, x, v))
+            });
+            -products.sum::<f64>() / samples
+        });
         Ok(())
     }
 }

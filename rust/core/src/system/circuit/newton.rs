@@ -1,14 +1,20 @@
 //! The operating point of one sample: damped Newton steps on the co-content, with walls.
 //!
 //! Bertsekas' projected Newton method (SIAM J. Control Optim. 20, 221 (1982)): nodes that a wall holds are left out of the
-//! linear system, the others step along the Newton direction as far as the energy falls, and stop at walls.
+//! linear system, the others step along the Newton direction as far as the energy falls, and stop at walls. Where there is no
+//! energy, as far as the currents left at the nodes shrink.
 //!
 //! On the way the exponential of a diode is followed by its tangent from some large conductance on, which keeps the energy
 //! convex and the numbers near each other; if an operating point lies beyond, the search goes on with a larger one.
+//!
+//! Ideal diodes between nodes are inequalities that the method of multipliers satisfies (Hestenes, Powell 1969): a diode of
+//! multiplier m carries max(m + G V, 0), and what it carries at the operating point is its next multiplier.
 
+use super::spec::Terminal;
 use super::values::Values;
-use super::{Circuit, Element, Terminal};
+use super::{Circuit, Element, Law};
 use crate::loss::Loss;
+use crate::system::circuit::law::Response;
 use crate::trial::Status;
 
 /// What acts on the outputs.
@@ -40,16 +46,20 @@ pub(super) struct Memory {
     force: Vec<f64>,
     step: Vec<f64>,
     next: Vec<f64>,
+    /// The currents at `next`.
+    left: Vec<f64>,
     held: Vec<bool>,
-    live: Vec<Live>,
+    pub(super) live: Vec<Live>,
 }
 
 /// A nonlinear element that something depends on: one of its terminals moves.
 #[derive(Debug, Clone, Copy)]
-struct Live {
-    element: usize,
+pub(super) struct Live {
+    pub(super) element: usize,
     /// The voltage from which it goes on along its tangent.
     knee: f64,
+    /// The multiplier of an ideal diode.
+    multiplier: f64,
 }
 
 /// How a solve ended: the status, the Newton steps, and the last step's largest change.
@@ -75,42 +85,41 @@ impl Sample<'_> {
     /// Brings the node voltages `v` to the operating point, by at most `limit` Newton steps.
     pub(super) fn solve(&self, pull: Pull<'_>, limit: u32, v: &mut [f64], memory: &mut Memory) -> Solved {
         let (circuit, n) = (self.circuit, v.len());
-        let Memory { matrix, force, step, next, held, live } = memory;
-        [&mut *force, &mut *step, &mut *next].into_iter().for_each(|buffer| buffer.resize(n, 0.0));
+        let Memory { matrix, force, step, next, left, held, live } = memory;
+        [&mut *force, &mut *step, &mut *next, &mut *left].into_iter().for_each(|buffer| buffer.resize(n, 0.0));
         held.resize(n, false);
         let mut cap = self.values.cap;
         self.find_live(pull, live);
         self.set_knees(cap, live);
-        let mut energy = self.energy(pull, v, live).0;
+        let mut merit = self.merit(pull, v, live, left).0;
         let (mut steps, mut change, mut last, mut stuck) = (0, f64::INFINITY, false, false);
         loop {
             let largest = self.currents(pull, v, live, force);
-            for (k, held) in held.iter_mut().enumerate() {
-                let (lo, hi) = circuit.walls[k];
-                let at_wall = (v[k] <= lo && force[k] > 0.0) || (v[k] >= hi && force[k] < 0.0);
-                *held = at_wall || (pull == Pull::Clamp && k >= n - circuit.outputs);
-            }
-            let left = force.iter().zip(&*held).filter(|(_, held)| !**held).fold(0.0f64, |m, (f, _)| m.max(f.abs()));
-            if !(energy.is_finite() && force.iter().all(|f| f.is_finite())) {
+            held.iter_mut().enumerate().for_each(|(k, held)| *held = self.is_held(pull, k, v[k], force[k]));
+            let left_over =
+                force.iter().zip(&*held).filter(|(_, held)| !**held).fold(0.0f64, |m, (f, _)| m.max(f.abs()));
+            if !(merit.is_finite() && force.iter().all(|f| f.is_finite())) {
                 return Solved { status: Status::Diverged, steps, change };
             }
+            let enough = if left_over <= ENOUGH * largest { Status::Converged } else { Status::Unconverged };
             // One more step after the tolerance is met costs little and squares the error.
-            if left == 0.0 || last {
-                if cap.is_finite() && self.is_beyond(v, live) {
+            if left_over == 0.0 || last {
+                let beyond = cap.is_finite() && self.is_beyond(v, live);
+                if beyond {
                     cap *= RAISE;
                     self.set_knees(cap, live);
-                    energy = self.energy(pull, v, live).0;
-                    last = false;
+                }
+                if self.update_multipliers(v, largest, live) || beyond {
+                    merit = self.merit(pull, v, live, left).0;
+                    (last, stuck) = (false, false);
                     continue;
                 }
-                let change = if left == 0.0 { 0.0 } else { change };
-                let status = if left <= ENOUGH * largest { Status::Converged } else { Status::Unconverged };
-                return Solved { status, steps, change };
+                return Solved { status: enough, steps, change: if left_over == 0.0 { 0.0 } else { change } };
             }
             if steps == limit {
                 return Solved { status: Status::Unconverged, steps, change };
             }
-            last = left <= TOLERANCE * largest || stuck;
+            last = left_over <= TOLERANCE * largest || stuck;
             self.jacobian(pull, v, live, held, matrix);
             let Some(factor) = circuit.pattern.factorise(matrix) else {
                 return Solved { status: Status::Unbounded, steps, change };
@@ -122,30 +131,54 @@ impl Sample<'_> {
             steps += 1;
             let (mut length, mut halvings) = (1.0, 0);
             loop {
-                let mut slope = 0.0;
+                let mut slope = if circuit.reciprocal { 0.0 } else { -2.0 * length * merit };
                 change = 0.0;
                 for k in 0..n {
                     let (lo, hi) = circuit.walls[k];
                     next[k] = (v[k] + length * step[k]).clamp(lo, hi);
-                    slope += force[k] * (next[k] - v[k]);
                     change = f64::max(change, (next[k] - v[k]).abs());
+                    if circuit.reciprocal {
+                        slope += force[k] * (next[k] - v[k]);
+                    }
                 }
-                let (moved, magnitude) = self.energy(pull, next, live);
-                let rounding = 4.0 * f64::EPSILON * magnitude;
-                if moved <= energy + SUFFICIENT * slope + rounding {
-                    energy = moved;
+                let (moved, rounding) = self.merit(pull, next, live, left);
+                if moved <= merit + SUFFICIENT * slope + rounding {
+                    merit = moved;
+                    v.copy_from_slice(next);
+                    // Steps of a rounding error only shuffle.
+                    stuck = change <= 4.0 * f64::EPSILON * v.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
                     break;
                 }
                 if halvings == MAX_HALVINGS {
-                    let status = if left <= ENOUGH * largest { Status::Converged } else { Status::Unconverged };
-                    return Solved { status, steps, change };
+                    if last {
+                        // Nothing to be gained any more.
+                        break;
+                    }
+                    return Solved { status: enough, steps, change };
                 }
                 (length, halvings) = (0.5 * length, halvings + 1);
             }
-            v.copy_from_slice(next);
-            // Steps of a rounding error only shuffle.
-            stuck = change <= 4.0 * f64::EPSILON * v.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
         }
+    }
+
+    /// Whether a node stays where it is: at a wall that its current pushes it against, or clamped.
+    fn is_held(&self, pull: Pull<'_>, k: usize, v: f64, force: f64) -> bool {
+        let (lo, hi) = self.circuit.walls[k];
+        (v <= lo && force > 0.0)
+            || (v >= hi && force < 0.0)
+            || (pull == Pull::Clamp && k >= self.circuit.pattern.size() - self.circuit.outputs)
+    }
+
+    /// What steps must bring down, and the rounding error of it: the energy, or the square of the currents left at the
+    /// nodes, which go to `left`.
+    fn merit(&self, pull: Pull<'_>, v: &[f64], live: &[Live], left: &mut [f64]) -> (f64, f64) {
+        if self.circuit.reciprocal {
+            let (energy, magnitude) = self.energy(pull, v, live);
+            return (energy, 4.0 * f64::EPSILON * magnitude);
+        }
+        self.currents(pull, v, live, left);
+        let free = left.iter().enumerate().filter(|&(k, &f)| !self.is_held(pull, k, v[k], f));
+        (free.map(|(_, f)| f * f).sum(), 0.0)
     }
 
     /// Lists the nonlinear elements that something depends on, without knees. What flows between two held nodes would only
@@ -153,9 +186,9 @@ impl Sample<'_> {
     fn find_live(&self, pull: Pull<'_>, live: &mut Vec<Live>) {
         let circuit = self.circuit;
         let moving = circuit.pattern.size() - if pull == Pull::Clamp { circuit.outputs } else { 0 };
-        let moves = |terminal: Terminal| terminal.node().is_some_and(|node| node < moving);
+        let moves = |terminal: Terminal| terminal.free().is_some_and(|node| node < moving);
         live.clear();
-        let all = circuit.nonlinear.iter().map(|&element| Live { element, knee: f64::INFINITY });
+        let all = circuit.nonlinear.iter().map(|&element| Live { element, knee: f64::INFINITY, multiplier: 0.0 });
         live.extend(all.filter(|l| moves(circuit.elements[l.element].from) || moves(circuit.elements[l.element].to)));
     }
 
@@ -168,27 +201,136 @@ impl Sample<'_> {
         live.iter().any(|l| self.circuit.drop(l.element, &self.x, v) > l.knee)
     }
 
-    /// Every live element, with its content, current and conductance.
-    fn nonlinear<'b>(&'b self, v: &'b [f64], live: &'b [Live]) -> impl Iterator<Item = (&'b Element, [f64; 3])> {
-        live.iter().map(|l| {
-            let element = &self.circuit.elements[l.element];
-            let v = self.circuit.drop(l.element, &self.x, v);
-            (element, element.law.tangent(self.values.theta[l.element], v, l.knee))
-        })
+    /// Sets the multipliers of ideal diodes to what these carry. Returns whether that changes anything.
+    fn update_multipliers(&self, v: &[f64], largest: f64, live: &mut [Live]) -> bool {
+        let highest = v.iter().chain(&self.x).fold(0.0, |m: f64, v| m.max(v.abs()));
+        // A voltage of a rounding error is none.
+        let tolerance = TOLERANCE * largest + 4.0 * f64::EPSILON * highest * self.values.stiffness;
+        let mut changed = false;
+        for l in live.iter_mut().filter(|l| self.circuit.elements[l.element].law == Law::IdealDiode) {
+            let carried = self.respond(v, l).current;
+            changed |= (carried - l.multiplier).abs() > tolerance;
+            l.multiplier = carried;
+        }
+        changed
     }
 
-    /// The currents of [`Self::currents`] for a circuit that nothing pulls at.
+    /// What a live element does.
+    pub(super) fn respond(&self, v: &[f64], l: &Live) -> Response {
+        let element = &self.circuit.elements[l.element];
+        let ends = [element.from, element.to].map(|terminal| terminal.voltage(&self.x, v));
+        if element.law != Law::IdealDiode {
+            return element.law.respond(self.values.theta[l.element], ends, l.knee);
+        }
+        let stiffness = self.values.stiffness;
+        let current = l.multiplier + stiffness * (ends[0] - ends[1]);
+        if current <= 0.0 {
+            return Response::default();
+        }
+        Response { content: 0.5 * current * current / stiffness, current, slopes: [stiffness; 2] }
+    }
+
+    /// Every live element and what it does.
+    fn nonlinear<'b>(&'b self, v: &'b [f64], live: &'b [Live]) -> impl Iterator<Item = (&'b Element, Response)> {
+        live.iter().map(|l| (&self.circuit.elements[l.element], self.respond(v, l)))
+    }
+
+    /// The currents of [`Self::currents`] for a circuit that nothing pulls at, but for those of ideal diodes between nodes.
     pub(super) fn force(&self, v: &[f64], force: &mut [f64]) {
         let mut live = Vec::new();
         self.find_live(Pull::Nothing, &mut live);
+        live.retain(|l| self.circuit.elements[l.element].law != Law::IdealDiode);
         self.currents(Pull::Nothing, v, &live, force);
     }
 
-    /// The derivatives of [`Self::force`] by the voltages.
+    /// Lets nodes that ideal diodes tie together share what flows out of them; where one of them is held, or an input, nothing
+    /// is left.
+    pub(super) fn share_tied(&self, v: &[f64], tolerance: f64, held: &[bool], force: &mut [f64]) {
+        let mut live = Vec::new();
+        self.find_live(Pull::Nothing, &mut live);
+        // The number of the group of every node; group n is held.
+        let n = v.len();
+        let mut group: Vec<usize> = (0..=n).collect();
+        let number = |terminal: Terminal| terminal.free().filter(|&node| !held[node]).unwrap_or(n);
+        for l in self.split_tied(v, tolerance, &mut live) {
+            let element = &self.circuit.elements[l.element];
+            let (a, b) = (group[number(element.from)], group[number(element.to)]);
+            group.iter_mut().filter(|g| **g == a.min(b)).for_each(|g| *g = a.max(b));
+        }
+        let mut sums = vec![(0.0, 0.0); n + 1];
+        for (f, &g) in force.iter().zip(&group) {
+            sums[g] = (sums[g].0 + f, sums[g].1 + 1.0);
+        }
+        for (f, &g) in force.iter_mut().zip(&group) {
+            let (sum, count) = sums[g];
+            if g == n {
+                *f = 0.0;
+            } else if count > 1.0 {
+                *f = sum / count;
+            }
+        }
+    }
+
+    /// Moves the ideal diodes that conduct out of `live`: those whose voltage is not below zero by more than this.
+    fn split_tied(&self, v: &[f64], tolerance: f64, live: &mut Vec<Live>) -> Vec<Live> {
+        let highest = v.iter().chain(&self.x).fold(0.0, |m: f64, v| m.max(v.abs()));
+        let is_ideal = |l: &Live| self.circuit.elements[l.element].law == Law::IdealDiode;
+        let tied: Vec<Live> = live
+            .iter()
+            .filter(|l| is_ideal(l) && self.circuit.drop(l.element, &self.x, v) >= -tolerance * highest)
+            .copied()
+            .collect();
+        live.retain(|l| !is_ideal(l));
+        tied
+    }
+
+    /// The derivatives of [`Self::force`] by the voltages, without what ideal diodes tie together.
     pub(super) fn curvature(&self, v: &[f64], matrix: &mut Vec<f64>) {
         let mut live = Vec::new();
         self.find_live(Pull::Nothing, &mut live);
+        live.retain(|l| self.circuit.elements[l.element].law != Law::IdealDiode);
         self.jacobian(Pull::Nothing, v, &live, &vec![false; v.len()], matrix);
+    }
+
+    /// Solves J^T lambda = `right` for the derivatives J of the currents by the voltages, over nodes that are not held and
+    /// move together where ideal diodes tie them. False where J is singular.
+    pub(super) fn adjoint(&self, v: &[f64], tolerance: f64, held: &[bool], right: &mut [f64]) -> bool {
+        let circuit = self.circuit;
+        let (mut live, mut matrix) = (Vec::new(), Vec::new());
+        self.find_live(Pull::Nothing, &mut live);
+        let tied = self.split_tied(v, tolerance, &mut live);
+        self.jacobian(Pull::Nothing, v, &live, held, &mut matrix);
+        let stiffness = self.values.stiffness;
+        let ends = |l: &Live| {
+            let element = &circuit.elements[l.element];
+            [(element.from, 1.0), (element.to, -1.0)].map(|(t, sign)| (t.free().filter(|&k| !held[k]), sign))
+        };
+        for l in &tied {
+            let [(from, _), (to, _)] = ends(l);
+            from.iter().chain(&to).for_each(|&k| matrix[circuit.pattern.place(k, k)] += stiffness);
+            if let (Some(i), Some(j)) = (from, to) {
+                matrix[circuit.pattern.place(i, j)] -= stiffness;
+                if !circuit.reciprocal {
+                    matrix[circuit.pattern.place(j, i)] -= stiffness;
+                }
+            }
+        }
+        let Some(factor) = circuit.pattern.factorise(&matrix) else { return false };
+        let mut multipliers = vec![0.0; tied.len()];
+        let wanted = right.to_vec();
+        // Each round leaves about the inverse of STIFFNESS of the error.
+        for _ in 0..if tied.is_empty() { 1 } else { 6 } {
+            right.copy_from_slice(&wanted);
+            for (l, multiplier) in tied.iter().zip(&multipliers) {
+                ends(l).iter().for_each(|&(k, sign)| k.into_iter().for_each(|k| right[k] -= sign * multiplier));
+            }
+            factor.solve_transposed(right);
+            for (l, multiplier) in tied.iter().zip(&mut multipliers) {
+                let apart: f64 = ends(l).iter().filter_map(|&(k, sign)| Some(sign * right[k?])).sum();
+                *multiplier += stiffness * apart;
+            }
+        }
+        true
     }
 
     /// The co-content of the circuit and what pulls at it, up to a constant; and the sum of the magnitudes of its terms, of
@@ -205,7 +347,7 @@ impl Sample<'_> {
             add(factor * values.linear[place] * v[row] * v[column]);
         });
         self.sources.iter().zip(v).for_each(|(s, v)| add(-s * v));
-        self.nonlinear(v, live).for_each(|(_, [content, ..])| add(content));
+        self.nonlinear(v, live).for_each(|(_, response)| add(response.content));
         let outputs = &v[v.len() - circuit.outputs..];
         match pull {
             Pull::Loss(loss, beta, target) => add(beta * loss.value(outputs, target)),
@@ -217,7 +359,7 @@ impl Sample<'_> {
 
     /// Writes the current that flows out of every node: zero, where Kirchhoff's law holds. Returns the largest current that
     /// flows anywhere.
-    fn currents(&self, pull: Pull<'_>, v: &[f64], live: &[Live], force: &mut [f64]) -> f64 {
+    pub(super) fn currents(&self, pull: Pull<'_>, v: &[f64], live: &[Live], force: &mut [f64]) -> f64 {
         let (circuit, values) = (self.circuit, self.values);
         circuit.pattern.multiply(&values.linear, v, force);
         let mut largest = self.sources.iter().fold(f64::MIN_POSITIVE, |m, s| m.max(s.abs()));
@@ -227,10 +369,10 @@ impl Sample<'_> {
             }
         });
         force.iter_mut().zip(&self.sources).for_each(|(f, s)| *f -= s);
-        for (element, [_, current, _]) in self.nonlinear(v, live) {
+        for (element, Response { current, .. }) in self.nonlinear(v, live) {
             largest = largest.max(current.abs());
-            element.from.node().into_iter().for_each(|i| force[i] += current);
-            element.to.node().into_iter().for_each(|j| force[j] -= current);
+            element.from.free().into_iter().for_each(|i| force[i] += current);
+            element.to.free().into_iter().for_each(|j| force[j] -= current);
         }
         let first = v.len() - circuit.outputs;
         match pull {
@@ -250,13 +392,13 @@ impl Sample<'_> {
         let circuit = self.circuit;
         matrix.clear();
         matrix.extend_from_slice(&self.values.linear);
-        for (element, [.., conductance]) in self.nonlinear(v, live) {
-            element.stamp(conductance, matrix);
+        for (element, response) in self.nonlinear(v, live) {
+            element.stamp(response.slopes, matrix);
         }
         if let Pull::Loss(loss, beta, target) = pull {
             let first = v.len() - circuit.outputs;
             for i in 0..circuit.outputs {
-                for j in 0..=i {
+                for j in 0..if circuit.reciprocal { i + 1 } else { circuit.outputs } {
                     let curvature = loss.curvature(&v[first..], target, i, j);
                     if curvature != 0.0 {
                         matrix[circuit.pattern.place(first + i, first + j)] += beta * curvature;

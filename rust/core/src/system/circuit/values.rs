@@ -2,7 +2,7 @@
 
 use pnncore_kernels::Real;
 
-use super::{Circuit, Terminal, Value};
+use super::{Circuit, Value};
 use crate::params::Params;
 
 /// The values of all elements, and what the linear ones sum to.
@@ -12,11 +12,17 @@ pub(super) struct Values {
     pub(super) theta: Vec<f64>,
     /// The conductance matrix of the linear elements.
     pub(super) linear: Vec<f64>,
-    /// What fixed voltages and current sources feed into every node.
+    /// What known voltages and current sources feed into every node.
     constant: Vec<f64>,
     /// The largest conductance that diodes are followed to at first.
     pub(super) cap: f64,
+    /// The conductance of an ideal diode before its multiplier makes up for what it is short of.
+    pub(super) stiffness: f64,
 }
+
+/// The same, over the largest linear conductance: each round of multipliers leaves about its inverse of an error, and
+/// rounding errors grow with it.
+const STIFFNESS: f64 = 1e3;
 
 /// How much more diodes may conduct than anything linear before they are replaced by tangents: in series with less, more
 /// than this conducts like a wire, and rounding errors of it would hide everything else.
@@ -32,19 +38,16 @@ impl Values {
         let mut linear = vec![0.0; circuit.pattern.len()];
         let mut constant = vec![0.0; circuit.pattern.size()];
         for (element, &theta) in circuit.elements.iter().zip(&theta).filter(|(e, _)| e.law.is_linear()) {
-            let (g, source) = (element.law.conductance(theta, 0.0), element.law.current(theta, 0.0));
-            element.stamp(g, &mut linear);
-            for (here, there, sign) in [(element.from, element.to, 1.0), (element.to, element.from, -1.0)] {
-                let Some(node) = here.node() else { continue };
-                constant[node] -= sign * source;
-                if let Terminal::Fixed(voltage) = there {
-                    constant[node] += g * voltage;
-                }
+            element.stamp([element.law.conductance(theta, 0.0); 2], &mut linear);
+            let current = element.law.current(theta, element.from.known() - element.to.known());
+            for (terminal, sign) in [(element.from, 1.0), (element.to, -1.0)] {
+                terminal.free().into_iter().for_each(|node| constant[node] -= sign * current);
             }
         }
         let largest = linear.iter().fold(0.0f64, |m, g| m.max(g.abs()));
         let cap = if largest > 0.0 { CAP * largest } else { f64::INFINITY };
-        Self { theta, linear, constant, cap }
+        let stiffness = STIFFNESS * if largest > 0.0 { largest } else { 1.0 };
+        Self { theta, linear, constant, cap, stiffness }
     }
 
     /// What inputs, fixed voltages and current sources feed into every node through linear elements.

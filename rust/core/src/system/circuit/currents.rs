@@ -1,0 +1,47 @@
+//! What flows through every element at the free operating point.
+
+use pnncore_kernels::Real;
+use rayon::prelude::*;
+
+use super::newton::{Memory, Pull};
+use super::values::Values;
+use super::{Circuit, Law};
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::params::Params;
+
+impl Circuit {
+    /// The current of every element, from its first terminal to its second, sample after sample; NaN for samples that have no
+    /// operating point. Ideal diodes that hold one node at the same voltage share what flows.
+    pub fn currents<T: Real>(&self, lab: &Lab, params: &Params<'_, T>, batch: &Batch<'_, T>) -> Vec<f64> {
+        /// Newton steps that are enough for any circuit that has an operating point.
+        const LIMIT: u32 = 1000;
+        let values = Values::new(self, params);
+        let width = self.elements.len();
+        let mut found = vec![f64::NAN; batch.len() * width];
+        lab.for_each(found.par_chunks_mut(width.max(1)).enumerate(), |(i, found)| {
+            let sample = self.sample(&values, batch, i);
+            let mut memory = Memory::default();
+            let mut v: Vec<f64> = self.walls.iter().map(|&(lo, hi)| 0f64.clamp(lo, hi)).collect();
+            if !sample.solve(Pull::Nothing, LIMIT, &mut v, &mut memory).status.usable() {
+                return;
+            }
+            for (e, (found, element)) in found.iter_mut().zip(&self.elements).enumerate() {
+                *found = match element.law {
+                    Law::IdealDiode => 0.0,
+                    law => law.respond(values.theta[e], self.ends(e, &sample.x, &v), f64::INFINITY).current,
+                };
+            }
+            for l in &memory.live {
+                found[l.element] = sample.respond(&v, l).current;
+            }
+            // What flows out of a node through all else flows in through the diodes that hold it.
+            let mut force = vec![0.0; v.len()];
+            sample.currents(Pull::Nothing, &v, &memory.live, &mut force);
+            for diode in &self.wall_diodes {
+                found[diode.element] = (diode.sign * force[diode.node]).max(0.0) * diode.share;
+            }
+        });
+        found
+    }
+}
