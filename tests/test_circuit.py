@@ -7,7 +7,7 @@ from helpers import flat, refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pnncore.devices import Device
-from pnncore.elements import THERMAL_VOLTAGE, Cubic, CurrentSource, Diode, IdealDiode, Resistor, VoltageSource
+from pnncore.elements import THERMAL_VOLTAGE, Cubic, CurrentSource, Diode, IdealDiode, Resistor, Transistor, VoltageSource
 from pnncore.errors import ConfigError, DataError, ShapeError
 from pnncore.methods import (
     AgnosticEquilibriumPropagation,
@@ -126,6 +126,63 @@ def test_ideal_diodes_are_walls_and_carry_what_is_left():
     assert flowing[:, 3] == pytest.approx([0.0, 0.0, 3.0])
 
 
+def test_ideal_diodes_between_free_nodes_carry_what_joins_them():
+    # A bridge: the diode joins its middle nodes where the left one would be higher.
+    bridge = [Resistor("in", "l"), Resistor("l", "0"), Resistor("in", "r", 0.5), Resistor("r", "0", 1.5)]
+    net = Circuit([*bridge, IdealDiode("l", "r")], inputs=["in"], outputs=["l", "r"])
+    outputs = net.predict([[1.0], [-1.0]])
+    np.testing.assert_allclose(outputs, [[0.375, 0.375], [-0.5, -0.25]], rtol=1e-12)
+    np.testing.assert_allclose(net.currents([[1.0], [-1.0]])[:, -1], [0.25, 0.0], rtol=1e-12)
+    assert net.settle([[1.0], [-1.0]]).residual.max() < 1e-12
+    for x in ([[1.0]], [[-1.0]]):
+        report = pnn.audit(net, EquilibriumPropagation(beta=1e-3), x, [[0.1, 0.3]])
+        assert report.cosine > 1 - 1e-9
+
+
+def transistor_network(nodes=12, outputs=2, seed=0):
+    rng = np.random.default_rng(seed)
+    names = ["0", "in0", "in1"] + [f"n{i}" for i in range(nodes)]
+    found = [Transistor("in0", "n0", 3.0, 0.8, 0.7), Transistor("in1", "n1", 3.0, 0.8, 0.7)]
+    for k in range(3, len(names)):
+        for _ in range(2):
+            found.append(Transistor(names[k], names[rng.integers(k)], rng.uniform(2.0, 4.0), 0.8, 0.7))
+    return Circuit(found, inputs=["in0", "in1"], outputs=names[-outputs:])
+
+
+def test_transistors_have_no_energy_and_an_exact_gradient():
+    net = transistor_network()
+    x, y = [[0.4, -0.2], [0.1, 0.3]], [[0.1, 0.0], [0.0, 0.1]]
+    settled = net.settle(x)
+    assert settled.converged
+    assert np.isnan(settled.energy).all()
+    assert pnn.testing.check_system(net)
+    # The local rule is near, and does not become exact as beta falls.
+    reports = [pnn.audit(net, EquilibriumPropagation(beta=beta), x, y) for beta in (1e-2, 1e-4)]
+    for report in reports:
+        assert 0.9 < report.cosine < 1 - 1e-6
+    assert pnn.audit(net, ImplicitDifferentiation(), x, y).cosine > 1 - 1e-12
+    assert "ImplicitDifferentiation" in net.methods()
+
+
+def test_transistors_learn():
+    net = transistor_network(outputs=1)
+    x, y = np.array([[0.4, 0.0], [0.0, 0.4], [0.4, 0.4]]), np.array([[0.1], [0.05], [0.15]])
+    trainer = pnn.Trainer(net, CoupledLearning(eta=0.1), pnn.optim.SGD(5.0), batch_size=3, seed=0)
+    losses = trainer.fit(x, y, epochs=200)["loss"]
+    assert losses[-1] < 1e-2 * losses[0]
+
+
+def test_floating_sources_shift():
+    cells = [Resistor("in", "a"), VoltageSource("b", "a", 1.5), Resistor("b", "c"), VoltageSource("c", "out", 0.25)]
+    net = Circuit([*cells, Resistor("out", "0"), Resistor("c", "0", 0.5)], inputs=["in"], outputs=["out"])
+    at = {node: float(v[0]) for node, v in net.voltages([[1.0]]).items()}
+    assert at["b"] - at["a"] == pytest.approx(1.5)
+    assert at["c"] - at["out"] == pytest.approx(0.25)
+    assert 1.0 - at["a"] == pytest.approx(at["b"] - at["c"])
+    assert at["b"] - at["c"] == pytest.approx(at["out"] + 0.5 * at["c"])
+    assert net.nodes == ["a", "out"]
+
+
 def test_steep_diodes_far_from_rest_converge():
     chain = [Resistor("in", "n0", 1.0)]
     for k in range(6):
@@ -194,8 +251,15 @@ RESISTORS = [Resistor("in", "out"), Resistor("out", "0")]
         (RESISTORS, {"outputs": ["out", "out"]}, "more than once"),
         ([*RESISTORS, VoltageSource("in", "0", 1.0)], {}, "loop of sources"),
         ([*RESISTORS, VoltageSource("s", "0", 1.0), VoltageSource("s", "0", 2.0)], {}, "loop of sources"),
-        ([*RESISTORS, VoltageSource("out", "in", 1.0)], {}, "minus terminal at ground"),
-        ([*RESISTORS, IdealDiode("in", "out")], {}, "ideal diode must join a node and ground"),
+        ([*RESISTORS, VoltageSource("out", "in", 1.0)], {}, "output 'out' is held by an input or a source"),
+        ([*RESISTORS, VoltageSource("a", "b", 1.0), VoltageSource("b", "a", 1.0)], {}, "loop of sources"),
+        (
+            [*RESISTORS, Resistor("p", "out"), VoltageSource("out", "p", 1.0)],
+            {"outputs": ["out", "p"]},
+            "output 'p' is held by a source and another output|output 'out' is held by a source and another output",
+        ),
+        ([*RESISTORS, Resistor("p", "q"), VoltageSource("q", "p", 1.0)], {}, "no conducting path from p"),
+        ([*RESISTORS, IdealDiode("in", "0")], {}, "terminal that no source holds"),
         (RESISTORS, {"device": Device()}, "conductances cannot be negative"),
         ([Resistor("in", "out", 1.0, False)], {}, "no element is trained"),
         ([*RESISTORS, "R3"], {}, "must come from pnncore.elements, got 'R3'"),

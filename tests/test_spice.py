@@ -8,13 +8,15 @@ import numpy as np
 import pnncore as pnn
 import pytest
 from helpers import refuses
-from pnncore.elements import Cubic, CurrentSource, Diode, IdealDiode, Resistor, VoltageSource
+from pnncore.elements import Cubic, CurrentSource, Diode, IdealDiode, Resistor, Transistor, VoltageSource
 from pnncore.errors import ConfigError
 from pnncore.systems import Circuit
 
 needs_ngspice = pytest.mark.skipif(
     shutil.which("ngspice") is None, reason="ngspice is not installed (apt install ngspice)"
 )
+
+KINDS = ["linear", "diode", "cubic", "transistor"]
 
 
 def random_circuit(kind, nodes, seed):
@@ -36,6 +38,11 @@ def random_circuit(kind, nodes, seed):
                 )
             case "cubic":
                 found.append(Cubic(a, b, 10 ** rng.uniform(-4, -2), rng.uniform(0.2, 2.0)))
+            case "transistor":
+                # Some conduct, some saturate, some block.
+                found.append(Transistor(a, b, rng.uniform(0.0, 3.0), 10 ** rng.uniform(-4, -2), rng.uniform(0.3, 0.9)))
+                if k % 5 == 0:
+                    found += [VoltageSource(b, f"below{k}", 0.3), Cubic(f"below{k}", a, 1e-3, 0.5)]
     return Circuit(found, inputs=["in0", "in1"], outputs=[names[-1]])
 
 
@@ -53,7 +60,7 @@ def ngspice(netlist, nodes, tmp_path):
 
 
 @needs_ngspice
-@pytest.mark.parametrize("kind", ["linear", "diode", "cubic"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("nodes", "seed"), [(3, 0), (10, 1), (30, 2), (60, 3), (100, 4), (300, 5), (1200, 6)])
 def test_voltages_agree_with_ngspice(kind, nodes, seed, tmp_path):
     net = random_circuit(kind, nodes, seed)
@@ -75,27 +82,31 @@ def test_many_inputs_reach_ngspice(tmp_path):
     assert ngspice(net.to_spice(x), net.nodes, tmp_path)[0] == pytest.approx(net.predict([x])[0, 0], rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["linear", "diode", "cubic"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_kirchhoffs_law(kind):
     net = random_circuit(kind, 200, 8)
     x = np.random.default_rng(0).normal(size=(4, 2))
     flowing = net.currents(x)
+    # A node below another by a source is one with it.
+    above = {e.minus: e.plus for e in net.elements if isinstance(e, VoltageSource) and e.minus != "0"}
     left = {node: np.zeros(4) for node in net.nodes}
     for k, element in enumerate(e for e in net.elements if not isinstance(e, VoltageSource)):
         for node, sign in ((element.plus, 1.0), (element.minus, -1.0)):
-            if node in left:
-                left[node] += sign * flowing[:, k]
+            if above.get(node, node) in left:
+                left[above.get(node, node)] += sign * flowing[:, k]
     assert np.abs(np.array(list(left.values()))).max() < 1e-10 * np.abs(flowing).max()
 
 
-@pytest.mark.parametrize("kind", ["linear", "diode", "cubic"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_netlist_there_and_back(kind):
     net = random_circuit(kind, 20, 3)
-    net.params["g"] *= 1.3
+    for array in net.params.values():
+        array *= 1.3
     x = [0.3, 0.9]
     again = Circuit.from_spice(net.to_spice(x), inputs=["in0", "in1"], outputs=["n19"])
     np.testing.assert_allclose(again.predict([x]), net.predict([x]), rtol=1e-12)
-    np.testing.assert_allclose(again.params["g"], net.params["g"], rtol=1e-15)
+    for name, array in net.params.items():
+        np.testing.assert_allclose(again.params[name], array, rtol=1e-15)
     assert (
         again.to_spice(x).split()
         == Circuit.from_spice(again.to_spice(x), inputs=["in0", "in1"], outputs=["n19"]).to_spice(x).split()
@@ -138,7 +149,10 @@ def test_a_netlist_written_by_hand():
         ("R1 a b ten", "line 2: 'ten' is not a number"),
         ("D1 a b nowhere", "line 2: there is no .model nowhere"),
         (".model m NPN(BF=3)", "line 2: only models of diodes"),
-        (".model m D(IS=1 RS=3)", r"line 2: the diode model has \['rs'\]"),
+        ("M1 a g b 0 m\nVg g 0 1\n.model m NMOS(LEVEL=2)", "line 4: transistors must have LEVEL=1"),
+        ("M1 a g b 0 m\n.model m NMOS(KP=1)", "line 2: no source holds gate 'g'"),
+        ("M1 a g b 0 m W=2\nVg g 0 1\n.model m NMOS(KP=1)", "line 2: a transistor is M drain gate source bulk model"),
+        (".model m D(IS=1 RS=3)", r"line 2: the D model has \['rs'\]; only IS, N"),
         (".subckt x", "line 2: .subckt is not understood"),
         ("B1 a b I=V(a,b)^2", "line 2: a B source must be"),
         ("+ 3", "line 2 continues nothing"),

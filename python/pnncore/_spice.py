@@ -1,15 +1,15 @@
 """Netlists: circuits as SPICE reads them.
 
-The subset is what `pnncore.elements` has: R, V and I with DC values, D with IS and N of its model, and for cubic
-elements a B source in the one form that `write` gives it. What training may change is marked with the comment ``$
-trained``.
+The subset is what `pnncore.elements` has: R, V and I with DC values, D with IS and N of its model, M with KP and VTO of a
+level 1 NMOS model whose gate a source to ground holds, and for cubic elements a B source in the one form that `write` gives
+it. What training may change is marked with the comment ``$ trained``.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pnncore.elements import Cubic, CurrentSource, Diode, Element, IdealDiode, Resistor, VoltageSource
+from pnncore.elements import Cubic, CurrentSource, Diode, Element, IdealDiode, Resistor, Transistor, VoltageSource
 from pnncore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def write(circuit: "Circuit", x: Sequence[float]) -> str:
     ]
     values = iter(circuit.values())
     models: dict[tuple[float, float], str] = {}
+    channels: dict[tuple[float, float], str] = {}
     for k, element in enumerate(circuit.elements):
         value = float("nan") if isinstance(element, VoltageSource) else float(next(values))
         a, b = names[element.plus], names[element.minus]
@@ -63,12 +64,21 @@ def write(circuit: "Circuit", x: Sequence[float]) -> str:
                 lines.append(f"I{k} {a} {b} DC {value!r}{mark}")
             case VoltageSource():
                 lines.append(f"V{k} {a} {b} DC {element.voltage!r}")
+            case Transistor():
+                model = channels.setdefault((element.strength, element.threshold), f"channel{len(channels)}")
+                gate = f"gate_of_{k}"
+                lines += [f"M{k} {a} {gate} {b} 0 {model}{mark}", f"V{k} {gate} 0 DC {value!r}"]
             case Diode() | IdealDiode():
                 real = element if isinstance(element, Diode) else _IDEAL
                 kind = "ideal" if isinstance(element, IdealDiode) else "diode"
                 model = models.setdefault((real.saturation, real.ideality), f"{kind}{len(models)}")
                 lines.append(f"D{k} {a} {b} {model}")
     lines += [f".model {name} D(IS={saturation!r} N={ideality!r})" for (saturation, ideality), name in models.items()]
+    # No junctions to the bulk, no body effect; a channel is as long as wide where nothing else is said.
+    lines += [
+        f".model {name} NMOS(LEVEL=1 KP={strength!r} VTO={threshold!r} LAMBDA=0 GAMMA=0 IS=1e-100)"
+        for (strength, threshold), name in channels.items()
+    ]
     return "\n".join([*lines, OPTIONS, ".op", ".end", ""])
 
 
@@ -76,6 +86,14 @@ def read(text: str, inputs: Sequence[str]) -> list[Element]:
     """Return the elements of a netlist, without the sources that hold the nodes `inputs`."""
     cards = list(_cards(text))
     models = dict(_models(cards))
+    gates = {card.split()[2]: number for number, card, _ in cards if card[0].lower() == "m" and len(card.split()) > 5}
+    held: dict[str, float] = {}
+    for number, card, _ in cards:
+        words = [word for word in card.split() if word.lower() != "dc"]
+        if card[0].lower() == "v" and len(words) > 3 and words[1] in gates and words[2] == "0":
+            held[words[1]] = _number(words[3], number)
+    if unheld := sorted(set(gates) - set(held)):
+        raise ConfigError(f"line {gates[unheld[0]]}: no source holds gate {unheld[0]!r} against node 0")
     found: list[Element] = []
     for number, card, trained in cards:
         if card.startswith("."):
@@ -92,16 +110,24 @@ def read(text: str, inputs: Sequence[str]) -> list[Element]:
                 found.append(Resistor(a, b, 1 / _number(rest[0], number), trained))
             case "i":
                 found.append(CurrentSource(a, b, _number(rest[0], number), trained))
+            case "v" if a in held:
+                pass
+            case "m":
+                kind, settings = models.get(rest[2].lower(), ("", {})) if len(rest) == 3 else ("", {})
+                if kind != "nmos":
+                    raise ConfigError(f"line {number}: a transistor is M drain gate source bulk model, of an NMOS model")
+                found.append(Transistor(a, rest[0], held[b], settings["kp"], settings["vto"], trained))
             case "v":
                 if b != "0" and a == "0":
                     a, b, rest[0] = b, a, f"{-_number(rest[0], number)!r}"
-                if a not in inputs:
+                if b != "0" or a not in inputs:
                     found.append(VoltageSource(a, b, _number(rest[0], number)))
             case "d":
                 name = rest[0].lower()
-                if name not in models:
+                kind, settings = models.get(name, ("", {}))
+                if kind != "d":
                     raise ConfigError(f"line {number}: there is no .model {rest[0]} of a diode")
-                saturation, ideality = models[name]
+                saturation, ideality = settings["is"], settings["n"]
                 ideal = name.startswith("ideal") and ideality == _IDEAL.ideality
                 found.append(IdealDiode(a, b) if ideal else Diode(a, b, saturation, ideality))
             case "b":
@@ -112,7 +138,7 @@ def read(text: str, inputs: Sequence[str]) -> list[Element]:
                     )
                 found.append(Cubic(a, b, _number(law["g"], number), _number(law["scale"], number), trained))
             case kind:
-                raise ConfigError(f"line {number}: elements {kind.upper()} are not understood; R, V, I, D and B are")
+                raise ConfigError(f"line {number}: elements {kind.upper()} are not understood; R, V, I, D, M and B are")
     return found
 
 
@@ -130,7 +156,7 @@ def _cards(text: str) -> Iterator[tuple[int, str, bool]]:
             inside = inside and body.lower() != ".endc"
             continue
         # The first line of a netlist is its title.
-        if number == 1 and not re.match(r"[rvidb]\w*\s+\S+\s+\S+\s+\S+", body, re.IGNORECASE):
+        if number == 1 and not re.match(r"[rvidbm]\w*\s+\S+\s+\S+\s+\S+", body, re.IGNORECASE):
             continue
         trained = bool(mark) and "trained" in comment
         if body.startswith("+"):
@@ -145,17 +171,29 @@ def _cards(text: str) -> Iterator[tuple[int, str, bool]]:
     yield from joined
 
 
-def _models(cards: list[tuple[int, str, bool]]) -> Iterator[tuple[str, tuple[float, float]]]:
+_KNOWN = {
+    "d": {"is": 1e-14, "n": 1.0},
+    "nmos": {"level": 1.0, "kp": 2e-5, "vto": 0.0, "lambda": 0.0, "gamma": 0.0, "is": 1e-14},
+}
+"""The kinds of models, and what their settings are where nothing is said."""
+
+
+def _models(cards: list[tuple[int, str, bool]]) -> Iterator[tuple[str, tuple[str, dict[str, float]]]]:
     for number, card, _ in cards:
         if not card.lower().startswith(".model"):
             continue
         words = re.sub(r"[()=,]", " ", card).split()
-        if len(words) < 3 or words[2].lower() != "d":
-            raise ConfigError(f"line {number}: only models of diodes (D) are understood")
+        kind = words[2].lower() if len(words) > 2 else ""
+        if kind not in _KNOWN:
+            raise ConfigError(f"line {number}: only models of diodes (D) and of NMOS transistors are understood")
         settings = {name.lower(): _number(value, number) for name, value in zip(words[3::2], words[4::2], strict=False)}
-        if unknown := sorted(set(settings) - {"is", "n"}):
-            raise ConfigError(f"line {number}: the diode model has {unknown}; only IS and N are understood")
-        yield words[1].lower(), (settings.get("is", 1e-14), settings.get("n", 1.0))
+        if unknown := sorted(set(settings) - set(_KNOWN[kind])):
+            known = ", ".join(_KNOWN[kind]).upper()
+            raise ConfigError(f"line {number}: the {words[2]} model has {unknown}; only {known} are understood")
+        settings = _KNOWN[kind] | settings
+        if kind == "nmos" and (settings["level"], settings["lambda"], settings["gamma"]) != (1.0, 0.0, 0.0):
+            raise ConfigError(f"line {number}: transistors must have LEVEL=1, LAMBDA=0 and GAMMA=0")
+        yield words[1].lower(), (kind, settings)
 
 
 def _number(text: str, line: int) -> float:

@@ -10,10 +10,23 @@ from typing import Any
 from pnncore._convert import number
 from pnncore.errors import ConfigError
 
-__all__ = ["Cubic", "CurrentSource", "Diode", "Element", "IdealDiode", "Resistor", "VoltageSource", "from_config"]
+__all__ = [
+    "Cubic",
+    "CurrentSource",
+    "Diode",
+    "Element",
+    "IdealDiode",
+    "Resistor",
+    "Transistor",
+    "VoltageSource",
+    "from_config",
+]
 
 THERMAL_VOLTAGE = 1.380649e-23 * 300.15 / 1.602176634e-19
 """k T / q at 27 °C, the temperature that SPICE assumes: 25.9 mV."""
+
+
+_POSITIVE = ("conductance", "scale", "saturation", "ideality", "strength")
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class Element:
             if setting.type is str and not (isinstance(value, str) and value):
                 raise ConfigError(f"{what}: {setting.name} must be the name of a node, got {value!r}")
             if setting.type is float:
-                value = number(value, f"{what}: {setting.name}", positive=setting.name not in ("current", "voltage"))
+                value = number(value, f"{what}: {setting.name}", positive=setting.name in _POSITIVE)
                 object.__setattr__(self, setting.name, value)
             if setting.type is bool and not isinstance(value, bool):
                 raise ConfigError(f"{what}: {setting.name} must be True or False, got {value!r}")
@@ -121,12 +134,55 @@ class Diode(Element):
 class IdealDiode(Element):
     """V <= 0, by whatever current from the anode (`plus`) to the cathode (`minus`) keeps it so.
 
-    One of the two must be ground or the node of a voltage source: the diode is a wall for the voltage of the other.
+    Where one of the two is ground or held by a voltage source the diode is a wall for the voltage of the other, which
+    costs nothing; between two free nodes it takes a few more Newton steps.
     """
 
     def law(self) -> dict[str, Any]:
         """Return what the core reads of it, terminals left out."""
         return {"law": "ideal-diode"}
+
+
+@dataclass(frozen=True)
+class Transistor(Element):
+    """A field-effect transistor between drain and source, which may change places: an edge with a gate that learns.
+
+    While both terminals stay below ``a = gate - threshold``, it is a resistor of conductance
+    ``strength * (gate - threshold - (V1 + V2) / 2)``; beyond it saturates, and blocks:
+    I = strength / 2 * (max(a - V2, 0)² - max(a - V1, 0)²), with V1 and V2 the voltages of `plus` and `minus` over ground
+    (Shichman and Hodges 1968; SPICE's MOS level 1).
+
+    The current is not a function of V1 - V2 alone, so a circuit with transistors has no energy. It settles all the same;
+    equilibrium propagation and its relatives then use the local rule of the learning circuits of Dillavou et al.
+    (PNAS 2024), strength * V² / 2 for the gate, which is near to the gradient but not equal: `pnncore.audit` tells how near.
+    `ImplicitDifferentiation` is exact.
+
+    Parameters
+    ----------
+    gate
+        The voltage of the gate over ground; where it is trained, the initial one.
+    strength
+        The conductance per volt of the gate.
+    threshold
+        The voltage of the gate over a terminal below which nothing flows out of it.
+    trained
+        Whether the gate is a parameter of the circuit.
+    """
+
+    gate: float = 3.0
+    strength: float = 1.0
+    threshold: float = 0.0
+    trained: bool = True
+
+    def law(self) -> dict[str, Any]:
+        """Return what the core reads of it, terminals left out."""
+        return {
+            "law": "transistor",
+            "strength": self.strength,
+            "threshold": self.threshold,
+            "value": self.gate,
+            "trained": self.trained,
+        }
 
 
 @dataclass(frozen=True)
@@ -151,7 +207,7 @@ class CurrentSource(Element):
 
 @dataclass(frozen=True)
 class VoltageSource(Element):
-    """V = voltage, whatever the current. `minus` must be ground.
+    """V = voltage, whatever the current; between any two nodes.
 
     Parameters
     ----------
@@ -164,7 +220,7 @@ class VoltageSource(Element):
 
 def from_config(config: dict[str, Any]) -> Element:
     """Return the element of an `Element.to_config` dictionary."""
-    kinds = {kind.__name__: kind for kind in (Resistor, Cubic, Diode, IdealDiode, CurrentSource, VoltageSource)}
+    kinds = {kind.__name__: kind for kind in (Resistor, Cubic, Diode, IdealDiode, Transistor, CurrentSource, VoltageSource)}
     settings = dict(config)
     name = settings.pop("name", None)
     if name not in kinds:

@@ -136,7 +136,7 @@ class Settled:
     states
         One array (samples, units) per layer; the last holds the outputs.
     energy
-        E of every sample, without the loss.
+        E of every sample, without the loss; NaN for systems that have none (circuits with transistors).
     residual
         The largest force |dF/ds| on a unit that no wall holds, per sample: zero at the steady state.
     sweeps

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pnncore import _core, _network_plot, _spice, elements
 from pnncore._convert import FloatArray, as_dtype, as_inputs
 from pnncore.devices import Device
-from pnncore.elements import Cubic, CurrentSource, Diode, Element, IdealDiode, Resistor, VoltageSource
+from pnncore.elements import Cubic, CurrentSource, Element, Resistor, Transistor, VoltageSource
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System
 
@@ -32,6 +32,9 @@ class Circuit(System):
     others by damped Newton steps, with ideal diodes as walls. The analysis of the graph is done once, here. Operating
     points are exact to rounding whatever the `Settling` asks for; a sweep is a Newton step.
 
+    Circuits with a `Transistor` have no co-content, and `Settled.energy` is NaN: Newton steps on Kirchhoff's law itself
+    with LU factors. A floating voltage source makes one unknown of the two nodes that it joins.
+
     Parameters
     ----------
     elements
@@ -50,10 +53,11 @@ class Circuit(System):
     Attributes
     ----------
     params
-        ``g``, the conductances of trained `Resistor` and `Cubic` elements, and ``i``, the currents of trained
-        sources, in the order of `elements`; one that would be empty does not exist.
+        ``g``, the conductances of trained `Resistor` and `Cubic` elements, ``i``, the currents of trained sources, and
+        ``gate``, the gate voltages of trained transistors, in the order of `elements`; one that would be empty does
+        not exist.
     nodes
-        The names of the free nodes, outputs last.
+        The names of the free nodes, outputs last. Of nodes joined by voltage sources one stands for all.
 
     Raises
     ------
@@ -97,59 +101,36 @@ class Circuit(System):
         resolved = as_dtype(dtype)
         if stray := [element for element in self.elements if not isinstance(element, Element)]:
             raise ConfigError(f"elements must come from pnncore.elements, got {stray[0]!r}")
-        held = self._held()
-        self.nodes = self._free_nodes(held)
-        places: dict[str, dict[str, float]] = {node: {"fixed": voltage} for node, voltage in held.items()}
+        self._sources = _Sources(self.elements, self.inputs, self.outputs, ground)
+        mentioned = self._sources.mentioned
+        for what, names in (("input", self.inputs), ("output", self.outputs)):
+            if unknown := [node for node in names if node not in mentioned]:
+                raise ConfigError(f"{what} {unknown[0]!r} is no node of any element")
+        roots = dict.fromkeys(self._sources.at(node)[0] for node in mentioned)
+        self.nodes = [node for node in roots if node not in (ground, *self.inputs, *self.outputs)] + self.outputs
+        places: dict[str, dict[str, float]] = {ground: {"fixed": 0.0}}
         places |= {node: {"input": k} for k, node in enumerate(self.inputs)}
         places |= {node: {"node": k} for k, node in enumerate(self.nodes)}
+
+        def terminal(node: str) -> dict[str, float]:
+            root, offset = self._sources.at(node)
+            return {**places[root], "offset": offset}
+
         self._joined = [element for element in self.elements if not isinstance(element, VoltageSource)]
         spec = {
             "inputs": len(self.inputs),
             "outputs": len(self.outputs),
             "nodes": self.nodes,
             "elements": [
-                {**element.law(), "from": places[element.plus], "to": places[element.minus]} for element in self._joined
+                {**element.law(), "from": terminal(element.plus), "to": terminal(element.minus)} for element in self._joined
             ],
             "device": device.to_config(),
         }
         super().__init__(_core.System.circuit(json.dumps(spec)), len(self.inputs), resolved)
-        for name, kinds, setting in (("g", Resistor | Cubic, "conductance"), ("i", CurrentSource, "current")):
-            if name in self.params:
-                values = [getattr(e, setting) for e in self._joined if isinstance(e, kinds) and e.trained]
-                self.params[name][...] = values
+        for name, array in self.params.items():
+            array[...] = [getattr(e, _SETTINGS[type(e)][1]) for e in self._joined if _parameter(e) == name]
         if not self.params:
             raise ConfigError("no element is trained: make at least one with trained=True")
-
-    def _held(self) -> dict[str, float]:
-        """Return the nodes at fixed voltages; `ConfigError` where sources contradict each other."""
-        held = {self.ground: 0.0}
-        for element in self.elements:
-            if not isinstance(element, VoltageSource):
-                continue
-            if element.minus != self.ground:
-                raise ConfigError(
-                    f"{element}: voltage sources must have their minus terminal at ground, {self.ground!r}"
-                )
-            if element.plus in held:
-                raise ConfigError(f"{element}: node {element.plus!r} is held by another source: a loop of sources")
-            held[element.plus] = element.voltage
-        for node in self.inputs:
-            if node in held:
-                raise ConfigError(f"input {node!r} is held by ground or another source: a loop of sources")
-        return held
-
-    def _free_nodes(self, held: dict[str, float]) -> list[str]:
-        known = set(held) | set(self.inputs)
-        mentioned = dict.fromkeys(node for element in self.elements for node in (element.plus, element.minus))
-        for node in self.outputs:
-            if node in known:
-                raise ConfigError(f"output {node!r} is held by an input or a source: its voltage cannot be an output")
-            if node not in mentioned:
-                raise ConfigError(f"output {node!r} is no node of any element")
-        for node in self.inputs:
-            if node not in mentioned:
-                raise ConfigError(f"input {node!r} is no node of any element")
-        return [node for node in mentioned if node not in known and node not in self.outputs] + self.outputs
 
     @classmethod
     def from_graph(cls, graph: Any, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any) -> "Circuit":
@@ -228,76 +209,41 @@ class Circuit(System):
         return cls(_spice.read(text, inputs), inputs=inputs, outputs=outputs, **settings)
 
     def values(self) -> FloatArray:
-        """Return the present value of every element, `VoltageSource` left out: conductance, current, NaN for diodes."""
+        """Return the present value of every element, `VoltageSource` left out; NaN for diodes."""
         trained = {name: iter(array) for name, array in self.params.items()}
-        values = []
-        for element in self._joined:
-            match element:
-                case Resistor() | Cubic():
-                    values.append(next(trained["g"]) if element.trained else element.conductance)
-                case CurrentSource():
-                    values.append(next(trained["i"]) if element.trained else element.current)
-                case _:
-                    values.append(np.nan)
-        return np.array(values, dtype=np.float64)
+
+        def value(element: Element) -> float:
+            name = _parameter(element)
+            if name is not None:
+                return float(next(trained[name]))
+            return float(getattr(element, _SETTINGS[type(element)][1])) if type(element) in _SETTINGS else np.nan
+
+        return np.array([value(element) for element in self._joined], dtype=np.float64)
 
     def voltages(self, x: Any, *, threads: int | None = None) -> dict[str, FloatArray]:
         """Return the voltage (samples,) of every node, held ones included, at the free operating point."""
         settled = self.settle(x, threads=threads)
-        found = dict(zip(self.nodes, np.hstack(settled.states).T, strict=True))
-        inputs = np.asarray(x, dtype=self.dtype).T
-        found |= dict(zip(self.inputs, inputs, strict=True))
-        samples = len(settled.status)
-        return found | {node: np.full(samples, voltage, self.dtype) for node, voltage in self._held().items()}
+        at = dict(zip(self.nodes, np.hstack(settled.states).T, strict=True))
+        at |= dict(zip(self.inputs, np.asarray(x, dtype=self.dtype).T, strict=True))
+        at[self.ground] = np.zeros(len(settled.status), self.dtype)
+        found = {}
+        for node in self._sources.mentioned | {self.ground: None}:
+            root, offset = self._sources.at(node)
+            found[node] = at[root] + self.dtype.type(offset)
+        return found
 
     def currents(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the current (samples, elements) through every element, `VoltageSource` left out, from plus to minus.
 
-        That of an ideal diode is what Kirchhoff's law leaves to it (shared evenly, where several hold one node).
+        That of an ideal diode is what Kirchhoff's law leaves to it (shared evenly, where several hold one node). NaN for
+        samples without an operating point.
         """
-        at = {node: v.astype(np.float64) for node, v in self.voltages(x, threads=threads).items()}
-        columns = []
-        for element, value in zip(self._joined, self.values(), strict=True):
-            v = at[element.plus] - at[element.minus]
-            match element:
-                case Resistor():
-                    columns.append(value * v)
-                case Cubic():
-                    columns.append(value * v * (1 + (v / element.scale) ** 2))
-                case Diode():
-                    columns.append(element.saturation * np.expm1(v / (element.ideality * elements.THERMAL_VOLTAGE)))
-                case CurrentSource():
-                    columns.append(np.full_like(v, value))
-                case _:
-                    columns.append(np.zeros_like(v))
-        flowing = np.stack(columns, axis=1)
-        self._add_ideal(flowing)
-        return flowing
-
-    def _add_ideal(self, flowing: npt.NDArray[np.float64]) -> None:
-        """Give ideal diodes the current that is left at their node."""
-        ideal: dict[str, list[tuple[int, float]]] = {}
-        free = set(self.nodes)
-        for k, element in enumerate(self._joined):
-            if isinstance(element, IdealDiode):
-                node, sign = (element.plus, 1.0) if element.plus in free else (element.minus, -1.0)
-                ideal.setdefault(node, []).append((k, sign))
-        if not ideal:
-            return
-        left = {node: np.zeros(len(flowing)) for node in ideal}
-        for k, element in enumerate(self._joined):
-            for node, sign in ((element.plus, 1.0), (element.minus, -1.0)):
-                if node in left:
-                    left[node] += sign * flowing[:, k]
-        for node, diodes in ideal.items():
-            for k, sign in diodes:
-                # A diode only carries current forward.
-                flowing[:, k] = np.maximum(-sign * left[node], 0.0) / len({s for _, s in diodes if s == sign})
+        return self.core.currents(self.arrays(), as_inputs(x, self.n_in, self.dtype), threads)
 
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the power (samples,) that all resistive elements and diodes dissipate at the free operating point.
 
-        The sum of V I: in watts for volts and amperes. Times the time that the circuit takes to settle it is the
+        The sum of V I, gates left out: in watts for volts and amperes. Times the time that the circuit takes to settle it is the
         energy of an inference.
         """
         at = self.voltages(x, threads=threads)
@@ -332,6 +278,56 @@ class Circuit(System):
             f"{type(self).__name__}({len(self.elements)} elements, inputs={_few(self.inputs)}, "
             f"outputs={_few(self.outputs)}, {len(self.nodes)} free nodes; {shapes})"
         )
+
+
+_SETTINGS = {
+    Resistor: ("g", "conductance"),
+    Cubic: ("g", "conductance"),
+    CurrentSource: ("i", "current"),
+    Transistor: ("gate", "gate"),
+}
+"""The parameter that the value of an element goes to where it is trained, and the setting that it comes from."""
+
+
+def _parameter(element: Element) -> str | None:
+    return _SETTINGS[type(element)][0] if getattr(element, "trained", False) else None
+
+
+class _Sources:
+    """What voltage sources fix: the node that stands for each node, and the voltage of the one over the other.
+
+    Raises `ConfigError` where sources form a loop, with those that hold ground and inputs.
+    """
+
+    def __init__(self, elements: list[Element], inputs: list[str], outputs: list[str], ground: str) -> None:
+        self.mentioned = dict.fromkeys(node for element in elements for node in (element.plus, element.minus))
+        self._above: dict[str, tuple[str, float]] = {}
+        held = {ground, *inputs}
+        if ground in inputs:
+            raise ConfigError(f"input {ground!r} is held by ground: a loop of sources")
+        for node in outputs:
+            if node in held:
+                raise ConfigError(f"output {node!r} is held by an input or a source: its voltage cannot be an output")
+        for source in (element for element in elements if isinstance(element, VoltageSource)):
+            (plus, up), (minus, down) = self.at(source.plus), self.at(source.minus)
+            if plus == minus or (plus in held and minus in held):
+                raise ConfigError(f"{source}: its nodes are held against each other already: a loop of sources")
+            # V(plus) - V(minus), for the nodes that stand for others.
+            drop = source.voltage - up + down
+            if plus in held or (plus in outputs and minus not in held):
+                plus, minus, drop = minus, plus, -drop
+            if plus in outputs:
+                reason = "an input or a source" if minus in held else "a source and another output"
+                raise ConfigError(f"output {plus!r} is held by {reason}: its voltage cannot be an output")
+            self._above[plus] = (minus, drop)
+
+    def at(self, node: str) -> tuple[str, float]:
+        """Return the node that stands for `node`, and the voltage of `node` over it."""
+        over = 0.0
+        while node in self._above:
+            node, drop = self._above[node]
+            over += drop
+        return node, over
 
 
 def _names(names: Any, what: str) -> list[str]:

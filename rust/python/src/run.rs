@@ -142,11 +142,11 @@ fn settle_as<'py, T: Float>(
             let last = trial.last_phase();
             let (mut energy, mut residual) = (None, None);
             if let Some(exact) = core.as_exact() {
+                let mut sums = vec![f64::NAN; last.rows()];
                 if exact.is_reciprocal() {
-                    let mut sums = vec![0.0; last.rows()];
                     exact.energy(&params, &batch, &last, &mut sums)?;
-                    energy = Some(sums);
                 }
+                energy = Some(sums);
                 let boundary = plan.boundary(plan.phases.len());
                 residual = Some(pnncore::system::residual(exact, &params, &batch, plan.loss, boundary, &last)?);
             }
