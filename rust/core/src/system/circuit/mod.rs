@@ -29,7 +29,7 @@ use matrix::Pattern;
 use newton::{Memory, Pull, Sample};
 pub use spec::{ElementSpec, Place, Spec, Terminal};
 use spec::{check_elements, check_grounded, walls};
-use values::Values;
+use values::{Assembly, Values};
 
 use crate::batch::Batch;
 use crate::device::Device;
@@ -40,20 +40,13 @@ use crate::trial::{Boundary, Layout, Outcome, Plan, Trial};
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
 
-/// Where the value of an element comes from.
-#[derive(Debug, Clone, Copy)]
-enum Value {
-    Fixed(f64),
-    /// Parameter, and index in it.
-    Trained(usize, usize),
-}
-
 #[derive(Debug, Clone)]
 struct Element {
     law: Law,
     from: Terminal,
     to: Terminal,
-    value: Value,
+    /// The parameter that its value is in.
+    parameter: Option<usize>,
     /// Where the matrix holds the diagonals of its nodes, and the two elements between them, of which there is but one
     /// where the matrix is symmetric.
     places: [Option<usize>; 4],
@@ -67,14 +60,6 @@ impl Element {
             place.iter().for_each(|&place| matrix[place] += slope);
         }
     }
-}
-
-/// A resistor between a free node and an input.
-#[derive(Debug, Clone, Copy)]
-struct Coupling {
-    node: u32,
-    input: u32,
-    element: u32,
 }
 
 /// An ideal diode that holds a node at a wall.
@@ -101,7 +86,7 @@ pub struct Circuit {
     nonlinear: Vec<usize>,
     /// Whether there is a co-content.
     reciprocal: bool,
-    couplings: Vec<Coupling>,
+    assembly: Assembly,
     /// The interval of every free node, from ideal diodes.
     walls: Vec<(f64, f64)>,
     wall_diodes: Vec<WallDiode>,
@@ -139,7 +124,8 @@ impl Circuit {
             }
         }
         let mut counts = vec![0; specs.len()];
-        let elements = spec.elements.iter().map(|e| {
+        let (mut elements, mut assembly) = (Vec::with_capacity(spec.elements.len()), Assembly::default());
+        for e in &spec.elements {
             let (i, j) = (e.from.free(), e.to.free());
             let between = i.zip(j).filter(|(i, j)| i != j);
             let places = [
@@ -151,26 +137,13 @@ impl Circuit {
             // What flows from a node into the same one changes nothing.
             let places = if e.is_shorted() { [None; 4] } else { places };
             let parameter = specs.iter().position(|spec| e.trained && spec.name == e.law.parameter());
-            let value = parameter.map_or(Value::Fixed(e.value), |parameter| {
-                counts[parameter] += 1;
-                Value::Trained(parameter, counts[parameter] - 1)
-            });
-            Element { law: e.law, from: e.from, to: e.to, value, places }
-        });
-        let elements: Vec<Element> = elements.collect();
+            let element = Element { law: e.law, from: e.from, to: e.to, parameter, places };
+            assembly.push(&element, e.value, parameter.map(|parameter| (parameter, counts[parameter])));
+            parameter.into_iter().for_each(|parameter| counts[parameter] += 1);
+            elements.push(element);
+        }
         let is_nonlinear = |e: &ElementSpec| !e.law.is_linear() && !e.is_shorted() && e.wall().is_none();
         let nonlinear = spec.elements.iter().enumerate().filter(|(_, e)| is_nonlinear(e)).map(|(e, _)| e).collect();
-        let couplings =
-            elements.iter().enumerate().filter(|(_, e)| e.law == Law::Resistor).filter_map(|(e, element)| {
-                let (node, input) = match (element.from.place, element.to.place) {
-                    (Place::Node(node), Place::Input(input)) | (Place::Input(input), Place::Node(node)) => {
-                        (node, input)
-                    }
-                    _ => return None,
-                };
-                Some(Coupling { node: node as u32, input: input as u32, element: e as u32 })
-            });
-        let couplings = couplings.collect();
         let sizes: Vec<usize> = [first_output, spec.outputs].into_iter().filter(|&size| size > 0).collect();
         Ok(Self {
             inputs: spec.inputs,
@@ -178,7 +151,7 @@ impl Circuit {
             elements,
             nonlinear,
             reciprocal,
-            couplings,
+            assembly,
             wall_diodes: wall_diodes(spec, &walls),
             walls,
             pattern,
@@ -226,7 +199,7 @@ impl Circuit {
     fn for_each_trained<T: Real>(&self, lab: &Lab, cost: usize, number: impl Fn(usize) -> f64 + Sync) -> Vec<Term<T>> {
         let mut found: Vec<Vec<(usize, T)>> = self.specs.iter().map(|_| Vec::new()).collect();
         for (e, element) in self.elements.iter().enumerate() {
-            if let Value::Trained(parameter, _) = element.value {
+            if let Some(parameter) = element.parameter {
                 found[parameter].push((e, T::ZERO));
             }
         }

@@ -2,7 +2,7 @@
 
 use pnncore_kernels::Real;
 
-use super::{Circuit, Value};
+use super::{Circuit, Element, Law, Place};
 use crate::params::Params;
 
 /// The values of all elements, and what the linear ones sum to.
@@ -20,43 +20,123 @@ pub(super) struct Values {
     pub(super) stiffness: f64,
 }
 
-/// The same, over the largest linear conductance: each round of multipliers leaves about its inverse of an error, and
-/// rounding errors grow with it.
-const STIFFNESS: f64 = 1e3;
-
 /// How much more diodes may conduct than anything linear before they are replaced by tangents: in series with less, more
 /// than this conducts like a wire, and rounding errors of it would hide everything else.
 const CAP: f64 = 1e5;
 
-impl Values {
-    pub(super) fn new<T: Real>(circuit: &Circuit, params: &Params<'_, T>) -> Self {
-        let theta = circuit.elements.iter().map(|element| match element.value {
-            Value::Fixed(value) => value,
-            Value::Trained(parameter, index) => params.get(parameter)[index].to_f64(),
-        });
-        let theta: Vec<f64> = theta.collect();
-        let mut linear = vec![0.0; circuit.pattern.len()];
-        let mut constant = vec![0.0; circuit.pattern.size()];
-        for (element, &theta) in circuit.elements.iter().zip(&theta).filter(|(e, _)| e.law.is_linear()) {
-            element.stamp([element.law.conductance(theta, 0.0); 2], &mut linear);
-            let current = element.law.current(theta, element.from.known() - element.to.known());
-            for (terminal, sign) in [(element.from, 1.0), (element.to, -1.0)] {
-                terminal.free().into_iter().for_each(|node| constant[node] -= sign * current);
+/// The same, over the largest linear conductance: each round of multipliers leaves about its inverse of an error, and
+/// rounding errors grow with it.
+const STIFFNESS: f64 = 1e3;
+
+/// How values become sums, as lists that are walked once per call: large circuits are mostly linear elements at inputs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Assembly {
+    /// The values of all elements, those of trained ones still to come.
+    fixed: Vec<f64>,
+    runs: Vec<Run>,
+    /// Place in the matrix and element: what is added, and what is subtracted.
+    added: Vec<(u32, u32)>,
+    subtracted: Vec<(u32, u32)>,
+    /// Node and element, and what its value is to be multiplied with to have what it feeds into the node.
+    feeds: Vec<(u32, u32, f64)>,
+    /// Resistors between nodes and inputs.
+    couplings: Vec<Coupling>,
+}
+
+/// Trained elements one after the other, here and in their parameter.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    element: usize,
+    parameter: usize,
+    index: usize,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Coupling {
+    node: u32,
+    input: u32,
+    element: u32,
+}
+
+impl Assembly {
+    /// Takes up the next element: its fixed value, or the parameter and index of its trained one.
+    pub(super) fn push(&mut self, element: &Element, fixed: f64, trained: Option<(usize, usize)>) {
+        let e = self.fixed.len();
+        self.fixed.push(fixed);
+        if let Some((parameter, index)) = trained {
+            match self.runs.last_mut() {
+                Some(run) if (run.element + run.len, run.parameter) == (e, parameter) => run.len += 1,
+                _ => self.runs.push(Run { element: e, parameter, index, len: 1 }),
             }
         }
+        // Circuits are far smaller than u32.
+        let number = |k: usize| k as u32;
+        let known = element.from.known() - element.to.known();
+        let unit = match element.law {
+            Law::Resistor => known,
+            Law::CurrentSource => 1.0,
+            _ => return,
+        };
+        for (terminal, sign) in [(element.from, -1.0), (element.to, 1.0)] {
+            if let Some(node) = terminal.free().filter(|_| unit != 0.0) {
+                self.feeds.push((number(node), number(e), sign * unit));
+            }
+        }
+        if element.law != Law::Resistor {
+            return;
+        }
+        let [here, there, between, mirrored] = element.places;
+        self.added.extend([here, there].into_iter().flatten().map(|place| (number(place), number(e))));
+        self.subtracted.extend([between, mirrored].into_iter().flatten().map(|place| (number(place), number(e))));
+        if let (Place::Node(node), Place::Input(input)) | (Place::Input(input), Place::Node(node)) =
+            (element.from.place, element.to.place)
+        {
+            self.couplings.push(Coupling { node: number(node), input: number(input), element: number(e) });
+        }
+    }
+}
+
+impl Values {
+    pub(super) fn new<T: Real>(circuit: &Circuit, params: &Params<'_, T>) -> Self {
+        let assembly = &circuit.assembly;
+        let mut theta = assembly.fixed.clone();
+        for run in &assembly.runs {
+            let values = &params.get(run.parameter)[run.index..][..run.len];
+            theta[run.element..].iter_mut().zip(values).for_each(|(to, value)| *to = value.to_f64());
+        }
+        let mut linear = vec![0.0; circuit.pattern.len()];
+        add_each(assembly.added.iter().map(|&(place, e)| (place, theta[e as usize])), &mut linear);
+        add_each(assembly.subtracted.iter().map(|&(place, e)| (place, -theta[e as usize])), &mut linear);
+        let mut constant = vec![0.0; circuit.pattern.size()];
+        add_each(assembly.feeds.iter().map(|&(node, e, factor)| (node, factor * theta[e as usize])), &mut constant);
         let largest = linear.iter().fold(0.0f64, |m, g| m.max(g.abs()));
         let cap = if largest > 0.0 { CAP * largest } else { f64::INFINITY };
         let stiffness = STIFFNESS * if largest > 0.0 { largest } else { 1.0 };
         Self { theta, linear, constant, cap, stiffness }
     }
 
-    /// What inputs, fixed voltages and current sources feed into every node through linear elements.
+    /// What inputs, known voltages and current sources feed into every node through linear elements.
     pub(super) fn sources(&self, circuit: &Circuit, x: &[f64]) -> Vec<f64> {
         let mut sources = self.constant.clone();
-        circuit
-            .couplings
-            .iter()
-            .for_each(|c| sources[c.node as usize] += self.theta[c.element as usize] * x[c.input as usize]);
+        let couplings = circuit.assembly.couplings.iter();
+        add_each(couplings.map(|c| (c.node, self.theta[c.element as usize] * x[c.input as usize])), &mut sources);
         sources
+    }
+}
+
+/// Adds every term to the sum of its number.
+fn add_each(terms: impl Iterator<Item = (u32, f64)>, sums: &mut [f64]) {
+    // A sum that many terms in a row go to waits in a register: through memory each would wait for the one before.
+    let (mut current, mut sum) = (0, 0.0);
+    for (number, term) in terms {
+        if number != current {
+            sums[current as usize] += sum;
+            (current, sum) = (number, 0.0);
+        }
+        sum += term;
+    }
+    if let Some(last) = sums.get_mut(current as usize) {
+        *last += sum;
     }
 }
