@@ -57,23 +57,31 @@ impl<T: Real> Default for Block<T> {
 
 /// The same for conductances, every one of which is read twice: for the sums of columns and for the drive. A block must
 /// still be in the second-level cache by then.
-const RESISTIVE_BLOCK: usize = 64;
+const RESISTIVE_BLOCK_BYTES: usize = 256 * 1024;
 
 /// Input units per block: as even as can be.
-fn height(net: &Layered) -> usize {
-    let (inputs, most) = (net.sizes[0], if net.is_resistive() { RESISTIVE_BLOCK } else { BLOCK });
+fn height<T: Real>(net: &Layered) -> usize {
+    let fitting = RESISTIVE_BLOCK_BYTES / (net.sizes[1] * size_of::<T>());
+    let (inputs, most) = (net.sizes[0], if net.is_resistive() { fitting.clamp(32, BLOCK) } else { BLOCK });
     inputs.div_ceil(inputs.div_ceil(most))
 }
 
 impl<T: Real> Inputs<T> {
-    /// Lists the inputs of a batch and sums what they drive the first layer with.
-    pub(super) fn take(&mut self, net: &Layered, lab: &Lab, params: &Params<'_, T>, batch: &Batch<'_, T>) {
+    /// Lists the inputs of a batch, transposed too if it is to be learnt from, and sums what they drive the first layer with.
+    pub(super) fn take(
+        &mut self,
+        net: &Layered,
+        lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        transposed: bool,
+    ) {
         let (n, samples) = (net.sizes[1], batch.len());
         let stride = net.layout.padded(0);
         self.stride = stride;
         // Summing columns takes as long as multiplying two samples.
         let cost = if net.is_resistive() { 2 * n } else { n };
-        self.for_each(net, lab, batch, cost, |span, block| {
+        self.for_each(net, lab, batch, transposed, cost, |span, block| {
             block.drive.clear();
             block.drive.resize(samples * stride, T::ZERO);
             let couplings = &net.weights(params, 0)[span.start * n..];
@@ -94,7 +102,7 @@ impl<T: Real> Inputs<T> {
     }
 
     /// Hands out the transposed lists of a batch: blocks of so many inputs, in exchange for memory. They are made anew
-    /// unless `taken` says that [`take`](Self::take) has seen this batch last.
+    /// unless `taken` says that [`take`](Self::take) has transposed those of this batch last.
     pub(super) fn turned(
         &mut self,
         net: &Layered,
@@ -104,11 +112,11 @@ impl<T: Real> Inputs<T> {
         memory: &mut Vec<SparseRows<T>>,
     ) -> usize {
         if !taken {
-            self.for_each(net, lab, batch, 1, |_, _| {});
+            self.for_each(net, lab, batch, true, 1, |_, _| {});
         }
         memory.resize_with(self.blocks.len(), || SparseRows::new(0));
         self.blocks.iter_mut().zip(memory).for_each(|(block, memory)| std::mem::swap(&mut block.turned, memory));
-        height(net)
+        height::<T>(net)
     }
 
     /// Lists the non-zeros of every block, then does `work` with them, worth `cost` multiply-adds per input.
@@ -117,11 +125,12 @@ impl<T: Real> Inputs<T> {
         net: &Layered,
         lab: &Lab,
         batch: &Batch<'_, T>,
+        transposed: bool,
         cost: usize,
         work: impl Fn(std::ops::Range<usize>, &mut Block<T>) + Send + Sync,
     ) {
         let (inputs, samples) = (net.sizes[0], batch.len());
-        let height = height(net);
+        let height = height::<T>(net);
         self.blocks.resize_with(inputs.div_ceil(height), Block::default);
         let chunk = lab.grouped(samples * inputs * cost, self.blocks.len());
         lab.for_each(self.blocks.par_chunks_mut(chunk).enumerate(), |(c, blocks)| {
@@ -133,7 +142,9 @@ impl<T: Real> Inputs<T> {
                 for i in 0..samples {
                     net.with_inputs(batch.x.row(i), span.clone(), memory, |x| lists.push(lab.level(), x));
                 }
-                lists.transpose_into(0..span.len(), turned);
+                if transposed {
+                    lists.transpose_into(0..span.len(), turned);
+                }
                 work(span, block);
             }
         });

@@ -104,7 +104,9 @@ impl Layered {
         let Physics::Resistive { input_gain } = self.physics else { return take(&x[span]) };
         let gain = T::from_f64(input_gain);
         memory.clear();
-        memory.extend(span.map(|i| if i < x.len() { gain * x[i] } else { -gain * x[i - x.len()] }));
+        let n = x.len();
+        memory.extend(x[span.start.min(n)..span.end.min(n)].iter().map(|&x| gain * x));
+        memory.extend(x[span.start.max(n) - n..span.end.max(n) - n].iter().map(|&x| -gain * x));
         take(memory);
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Buffers<T> {
     reach: AVec<T>,
     units: Units<T>,
     pub(super) inputs: Inputs<T>,
-    /// Whether `inputs` are those of the batch that was settled last, and not handed out yet.
+    /// Whether `inputs` are those of the batch that was settled last, transposed, and not handed out yet.
     pub(super) taken: bool,
     tiles: Vec<Tile<T>>,
 }
@@ -129,8 +129,8 @@ pub(super) fn settle<T: Real>(
     if buffers.tiles.len() < parts {
         buffers.tiles.resize_with(parts, Tile::default);
     }
-    buffers.inputs.take(net, lab, params, batch);
-    buffers.taken = true;
+    buffers.taken = !plan.phases.is_empty();
+    buffers.inputs.take(net, lab, params, batch, buffers.taken);
     if net.is_resistive() {
         buffers.units.measure(net, lab, params, buffers.inputs.sums(), &buffers.back);
     } else if net.fused_layers() {
