@@ -49,36 +49,49 @@ pub(super) fn settle<T: Real>(
         let first = c * TOGETHER;
         let group = Group { circuit, values, batch, samples: first..first + outcomes.len() / phases };
         let free = group.free(&factors[0]);
-        let mut unit = None;
+        let (n, mut unit) = (circuit.pattern.size(), None);
+        let mut v = Vec::with_capacity(n);
         for p in 0..phases {
-            let found = match (&free, &factors[0], plan.boundary(p)) {
-                (Some(free), _, Boundary::Free) => Some(free.clone()),
+            let boundary = plan.boundary(p);
+            // How far each sample moves from its free state: this times that.
+            let moved;
+            let moves = match (&free, &factors[0], boundary) {
+                (None, ..) => None,
+                (Some(_), _, Boundary::Free) => Some((0.0, &[][..])),
                 (Some(free), Some(factor), Boundary::Forced(strength)) => {
                     // Forces of all strengths move it along one displacement.
                     let unit = unit.get_or_insert_with(|| group.displacement(Boundary::Forced(1.0), free, factor));
-                    Some(free.iter().zip(unit.iter()).map(|(v, u)| v + strength * u).collect())
+                    Some((strength, &unit[..]))
                 }
-                (Some(free), _, boundary) => factors[p].as_ref().map(|factor| {
-                    let moves = group.displacement(boundary, free, factor);
-                    free.iter().zip(&moves).map(|(v, u)| v + u).collect::<Vec<f64>>()
-                }),
-                (None, ..) => None,
+                (Some(free), _, boundary) => match &factors[p] {
+                    Some(factor) => {
+                        moved = group.displacement(boundary, free, factor);
+                        Some((1.0, &moved[..]))
+                    }
+                    None => None,
+                },
             };
-            let n = circuit.pattern.size();
             for (i, (row, outcome)) in
                 states.chunks_exact_mut(stride).zip(outcomes.iter_mut()).skip(p).step_by(phases).enumerate()
             {
-                // A phase alone may have no minimum; without a free state there is none of the others either.
-                let v = found.as_ref().map(|v| &v[i * n..(i + 1) * n]);
                 outcome.sweeps = 1;
-                outcome.status = match v {
-                    None => Status::Unbounded,
-                    Some(v) if v.iter().all(|v| v.is_finite()) => Status::Converged,
-                    Some(_) => Status::Diverged,
+                // A phase alone may have no minimum; without a free state there is none of the others either.
+                let (Some(free), Some((strength, moves))) = (&free, moves) else {
+                    outcome.status = Status::Unbounded;
+                    row.fill(T::ZERO);
+                    continue;
                 };
-                match v.filter(|_| outcome.status.usable()) {
-                    Some(v) => circuit.pack(v, row),
-                    None => row.fill(T::ZERO),
+                v.clear();
+                v.extend_from_slice(&free[i * n..(i + 1) * n]);
+                if let Some(moves) = moves.get(i * n..(i + 1) * n) {
+                    v.iter_mut().zip(moves).for_each(|(v, u)| *v += strength * u);
+                }
+                if v.iter().all(|v| v.is_finite()) {
+                    outcome.status = Status::Converged;
+                    circuit.pack(&v, row);
+                } else {
+                    outcome.status = Status::Diverged;
+                    row.fill(T::ZERO);
                 }
             }
         }

@@ -17,8 +17,11 @@ mod law;
 mod linear;
 mod matrix;
 mod newton;
+mod reading;
 mod spec;
 mod values;
+
+use std::ops::Range;
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -27,6 +30,7 @@ use rayon::prelude::*;
 pub use law::Law;
 use matrix::Pattern;
 use newton::{Memory, Pull, Sample};
+use reading::{Columns, TOGETHER, dot};
 pub use spec::{ElementSpec, Place, Spec, Terminal};
 use spec::{check_elements, check_grounded, walls};
 use values::{Assembly, Values};
@@ -37,7 +41,7 @@ use crate::lab::Lab;
 use crate::params::{ParamSpec, Params};
 use crate::system::{Energetic, Exact, Settling, System, Workspace};
 use crate::trial::{Boundary, Layout, Outcome, Plan, Trial};
-use crate::update::{LocalUpdate, Term};
+use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
 #[derive(Debug, Clone)]
@@ -193,23 +197,6 @@ impl Circuit {
         for l in 0..self.layout.sizes().len() {
             row[self.layout.layer(l)].iter_mut().zip(&mut v).for_each(|(to, &v)| *to = T::from_f64(v));
         }
-    }
-
-    /// A number for every trained element, worth so many multiply-adds, as the terms of an update.
-    fn for_each_trained<T: Real>(&self, lab: &Lab, cost: usize, number: impl Fn(usize) -> f64 + Sync) -> Vec<Term<T>> {
-        let mut found: Vec<Vec<(usize, T)>> = self.specs.iter().map(|_| Vec::new()).collect();
-        for (e, element) in self.elements.iter().enumerate() {
-            if let Some(parameter) = element.parameter {
-                found[parameter].push((e, T::ZERO));
-            }
-        }
-        for found in &mut found {
-            let chunk = found.len().div_ceil(lab.parts(cost * found.len(), found.len())).max(1);
-            lab.for_each(found.par_chunks_mut(chunk), |found| {
-                found.iter_mut().for_each(|(e, to)| *to = T::from_f64(number(*e)));
-            });
-        }
-        found.into_iter().map(|found| Term::Dense(found.into_iter().map(|(_, number)| number).collect())).collect()
     }
 
     fn sample<'a, T: Real>(&'a self, values: &'a Values, batch: &Batch<'_, T>, i: usize) -> Sample<'a> {
@@ -381,18 +368,20 @@ impl<T: Real> Energetic<T> for Circuit {
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let values = Values::new(self, params);
-        let states: Vec<Vec<f64>> = (0..trial.rows()).map(|r| self.unpack(trial.row(r))).collect();
         let inputs: Vec<Vec<f64>> = (0..batch.len()).map(|i| to_f64(batch.x.row(i))).collect();
-        let samples = batch.len() as f64;
-        update.terms = self.for_each_trained(lab, 8 * trial.rows(), |e| {
-            let mut sum = 0.0;
-            for (i, x) in inputs.iter().enumerate().filter(|(i, _)| trial.usable(*i)) {
-                for (p, weight) in weights.iter().enumerate().filter(|(_, w)| w.re != 0.0) {
-                    let ends = self.ends(e, x, &states[i * trial.phases() + p]);
-                    sum += weight.re * self.elements[e].law.sensitivity(values.theta[e], ends);
-                }
-            }
-            sum / samples
+        let phases: Vec<(usize, f64)> = weights.iter().map(|w| w.re).enumerate().filter(|(_, w)| *w != 0.0).collect();
+        let usable = (0..batch.len()).filter(|&i| trial.usable(i));
+        let rows: Vec<(usize, usize, f64)> = usable.flat_map(|i| phases.iter().map(move |&(p, w)| (i, p, w))).collect();
+        let block = |span: Range<usize>| {
+            let rows = &rows[span];
+            let mut weights = [0.0; TOGETHER];
+            weights.iter_mut().zip(rows).for_each(|(to, &(_, _, weight))| *to = weight);
+            let row = |i: usize, p: usize| self.unpack(trial.row(i * trial.phases() + p));
+            (Columns::new(self, rows.iter().map(|&(i, p, _)| (row(i, p), &inputs[i][..]))), weights)
+        };
+        update.terms = self.read(lab, rows.len(), batch.len() as f64, block, |e, (columns, weights)| {
+            let Element { law, from, to, .. } = self.elements[e];
+            dot(&law.sensitivities(values.theta[e], &columns.at(from), &columns.at(to)), weights)
         });
         Ok(())
     }
@@ -509,20 +498,23 @@ impl<T: Real> Exact<T> for Circuit {
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let values = Values::new(self, params);
-        let rows: Vec<[Vec<f64>; 3]> = (0..batch.len())
-            .map(|i| {
-                let adjoint = &adjoint[i * trial.stride()..(i + 1) * trial.stride()];
-                [to_f64(batch.x.row(i)), self.unpack(trial.row(i)), self.unpack(adjoint)]
-            })
-            .collect();
-        let samples = batch.len() as f64;
-        update.terms = self.for_each_trained(lab, 8 * batch.len(), |e| {
+        let inputs: Vec<Vec<f64>> = (0..batch.len()).map(|i| to_f64(batch.x.row(i))).collect();
+        // Inputs do not move along the adjoint.
+        let held = vec![0.0; self.inputs];
+        let row = |states: &[T], i: usize| self.unpack(&states[i * trial.stride()..(i + 1) * trial.stride()]);
+        let block = |span: Range<usize>| {
+            let voltages = Columns::new(self, span.clone().map(|i| (row(&trial.states, i), &inputs[i][..])));
+            (voltages, Columns::new(self, span.map(|i| (row(adjoint, i), &held[..]))))
+        };
+        update.terms = self.read(lab, batch.len(), -(batch.len() as f64), block, |e, (voltages, adjoint)| {
             let Element { law, from, to, .. } = self.elements[e];
-            let at = |adjoint: &[f64], terminal: Terminal| terminal.free().map_or(0.0, |node| adjoint[node]);
-            let products = rows.iter().map(|[x, v, adjoint]| {
-                (at(adjoint, from) - at(adjoint, to)) * law.current_sensitivity(values.theta[e], self.ends(e, x, v))
-            });
-            -products.sum::<f64>() / samples
+            let at = |terminal: Terminal| match terminal.place {
+                Place::Fixed(_) => [0.0; TOGETHER],
+                _ => adjoint.at(Terminal { offset: 0.0, ..terminal }),
+            };
+            let (here, there) = (at(from), at(to));
+            let along = std::array::from_fn(|k| here[k] - there[k]);
+            dot(&law.current_sensitivities(values.theta[e], &voltages.at(from), &voltages.at(to)), &along)
         });
         Ok(())
     }
