@@ -7,7 +7,16 @@ from helpers import flat, refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pnncore.devices import Device
-from pnncore.elements import THERMAL_VOLTAGE, Cubic, CurrentSource, Diode, IdealDiode, Resistor, Transistor, VoltageSource
+from pnncore.elements import (
+    THERMAL_VOLTAGE,
+    Cubic,
+    CurrentSource,
+    Diode,
+    IdealDiode,
+    Resistor,
+    Transistor,
+    VoltageSource,
+)
 from pnncore.errors import ConfigError, DataError, ShapeError
 from pnncore.methods import (
     AgnosticEquilibriumPropagation,

@@ -1,8 +1,8 @@
 """Netlists: circuits as SPICE reads them.
 
-The subset is what `pnncore.elements` has: R, V and I with DC values, D with IS and N of its model, M with KP and VTO of a
-level 1 NMOS model whose gate a source to ground holds, and for cubic elements a B source in the one form that `write` gives
-it. What training may change is marked with the comment ``$ trained``.
+The subset is what `pnncore.elements` has: R, V and I with DC values, D with IS and N of its model, M with KP and VTO of
+a level 1 NMOS model whose gate a source to ground holds, and for cubic elements a B source in the one form that `write`
+gives it. What training may change is marked with the comment ``$ trained``.
 """
 
 import re
@@ -115,7 +115,9 @@ def read(text: str, inputs: Sequence[str]) -> list[Element]:
             case "m":
                 kind, settings = models.get(rest[2].lower(), ("", {})) if len(rest) == 3 else ("", {})
                 if kind != "nmos":
-                    raise ConfigError(f"line {number}: a transistor is M drain gate source bulk model, of an NMOS model")
+                    raise ConfigError(
+                        f"line {number}: a transistor is M drain gate source bulk model, of an NMOS model"
+                    )
                 found.append(Transistor(a, rest[0], held[b], settings["kp"], settings["vto"], trained))
             case "v":
                 if b != "0" and a == "0":

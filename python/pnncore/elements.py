@@ -147,15 +147,14 @@ class IdealDiode(Element):
 class Transistor(Element):
     """A field-effect transistor between drain and source, which may change places: an edge with a gate that learns.
 
-    While both terminals stay below ``a = gate - threshold``, it is a resistor of conductance
-    ``strength * (gate - threshold - (V1 + V2) / 2)``; beyond it saturates, and blocks:
-    I = strength / 2 * (max(a - V2, 0)² - max(a - V1, 0)²), with V1 and V2 the voltages of `plus` and `minus` over ground
-    (Shichman and Hodges 1968; SPICE's MOS level 1).
+    With V1 and V2 the voltages of `plus` and `minus` over ground, a = gate - threshold,
+    I = strength / 2 * (max(a - V2, 0)² - max(a - V1, 0)²): MOS level 1 (Shichman and Hodges 1968). While both stay
+    below a, that is a resistor of conductance ``strength * (a - (V1 + V2) / 2)``; beyond it saturates, and blocks.
 
-    The current is not a function of V1 - V2 alone, so a circuit with transistors has no energy. It settles all the same;
-    equilibrium propagation and its relatives then use the local rule of the learning circuits of Dillavou et al.
-    (PNAS 2024), strength * V² / 2 for the gate, which is near to the gradient but not equal: `pnncore.audit` tells how near.
-    `ImplicitDifferentiation` is exact.
+    The current is not a function of V1 - V2 alone, so a circuit with transistors has no energy. It settles all the
+    same; equilibrium propagation and its relatives then use the local rule of the learning circuits of Dillavou et al.
+    (PNAS 2024), strength * V² / 2 for the gate, which is near to the gradient but not equal: `pnncore.audit` tells how
+    near. `ImplicitDifferentiation` is exact.
 
     Parameters
     ----------
@@ -220,7 +219,9 @@ class VoltageSource(Element):
 
 def from_config(config: dict[str, Any]) -> Element:
     """Return the element of an `Element.to_config` dictionary."""
-    kinds = {kind.__name__: kind for kind in (Resistor, Cubic, Diode, IdealDiode, Transistor, CurrentSource, VoltageSource)}
+    kinds = {
+        kind.__name__: kind for kind in (Resistor, Cubic, Diode, IdealDiode, Transistor, CurrentSource, VoltageSource)
+    }
     settings = dict(config)
     name = settings.pop("name", None)
     if name not in kinds:

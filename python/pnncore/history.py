@@ -56,6 +56,20 @@ class History:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def energy(self, *, power: float, settling_time: float, write_energy: float = 0.0) -> npt.NDArray[np.float64]:
+        """Return the energy (epochs,) that training would have taken on hardware, in joules.
+
+        Parameters
+        ----------
+        power
+            The power in watts that the system dissipates while it settles: the mean of ``net.power(x)``.
+        settling_time
+            The time in seconds that a settling takes.
+        write_energy
+            The energy in joules to write one element of a parameter.
+        """
+        return self["settles"] * power * settling_time + self["writes"] * write_energy
+
     def to_dict(self) -> dict[str, list[float]]:
         """Return all quantities as lists."""
         return {key: self[key].tolist() for key in self.KEYS}

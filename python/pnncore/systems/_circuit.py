@@ -122,7 +122,8 @@ class Circuit(System):
             "outputs": len(self.outputs),
             "nodes": self.nodes,
             "elements": [
-                {**element.law(), "from": terminal(element.plus), "to": terminal(element.minus)} for element in self._joined
+                {**element.law(), "from": terminal(element.plus), "to": terminal(element.minus)}
+                for element in self._joined
             ],
             "device": device.to_config(),
         }
@@ -235,7 +236,7 @@ class Circuit(System):
     def currents(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the current (samples, elements) through every element, `VoltageSource` left out, from plus to minus.
 
-        That of an ideal diode is what Kirchhoff's law leaves to it (shared evenly, where several hold one node). NaN for
+        That of an ideal diode is what Kirchhoff's law leaves to it, shared evenly where several hold one node. NaN for
         samples without an operating point.
         """
         return self.core.currents(self.arrays(), as_inputs(x, self.n_in, self.dtype), threads)
@@ -243,8 +244,8 @@ class Circuit(System):
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the power (samples,) that all resistive elements and diodes dissipate at the free operating point.
 
-        The sum of V I, gates left out: in watts for volts and amperes. Times the time that the circuit takes to settle it is the
-        energy of an inference.
+        The sum of V I, sources left out: in watts for volts and amperes. Times the time that a circuit takes to settle
+        it is the energy of an inference.
         """
         at = self.voltages(x, threads=threads)
         flowing = self.currents(x, threads=threads)

@@ -27,7 +27,7 @@ pub(crate) struct System {
 
 enum Kind {
     Layered(Layered),
-    Circuit(Circuit),
+    Circuit(Box<Circuit>),
     Elastic(Elastic),
     User(UserSystem),
 }
@@ -37,7 +37,7 @@ impl System {
     pub(crate) fn of<T: Float>(&self) -> &dyn CoreSystem<T> {
         match &self.kind {
             Kind::Layered(net) => net,
-            Kind::Circuit(circuit) => circuit,
+            Kind::Circuit(circuit) => &**circuit,
             Kind::Elastic(network) => network,
             Kind::User(system) => system,
         }
@@ -77,7 +77,7 @@ impl System {
     #[staticmethod]
     fn circuit(py: Python<'_>, spec: &str) -> PyResult<Self> {
         let spec: circuit::Spec = parse(py, "circuit", spec)?;
-        Ok(Self { kind: Kind::Circuit(Circuit::new(&spec).or_raise(py)?) })
+        Ok(Self { kind: Kind::Circuit(Box::new(Circuit::new(&spec).or_raise(py)?)) })
     }
 
     /// An elastic network.

@@ -24,7 +24,7 @@ enum Analysis {
 /// A factorised matrix.
 pub(super) enum Factor {
     Cholesky(Llt<usize, f64>),
-    Lu(Lu<usize, f64>),
+    Lu(Box<Lu<usize, f64>>),
 }
 
 impl Pattern {
@@ -111,7 +111,9 @@ impl Pattern {
             Analysis::Cholesky(analysis) => {
                 Llt::try_new_with_symbolic(analysis.clone(), matrix, Side::Lower).ok().map(Factor::Cholesky)
             }
-            Analysis::Lu(analysis) => Lu::try_new_with_symbolic(analysis.clone(), matrix).ok().map(Factor::Lu),
+            Analysis::Lu(analysis) => {
+                Lu::try_new_with_symbolic(analysis.clone(), matrix).ok().map(|lu| Factor::Lu(Box::new(lu)))
+            }
         };
         let factor = factor.filter(|_| finite)?;
         // Pivots that are rounding errors pass as positive: a matrix whose rows sum to zero, which nothing grounds,
