@@ -1,7 +1,9 @@
 //! Devices: what the material does with a wanted change of a parameter.
 
-use pnncore_kernels::Real;
+use std::f64::consts::TAU;
+
 use pnncore_kernels::philox::{Philox, Purpose};
+use pnncore_kernels::{Level, Real, round_to_levels, shift_within};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -84,48 +86,71 @@ impl Device {
 
     /// Replaces the wanted values of parameter number `parameter` by what write number `count` leaves.
     pub fn write<T: Real>(&self, lab: &Lab, parameter: usize, count: u64, values: &mut [T]) {
-        /// About what a draw costs, in multiply-adds.
-        const DRAW: usize = 64;
+        /// About what an element takes, in multiply-adds.
+        const COST: usize = 16;
         let n = values.len();
-        let chunk = n.div_ceil(lab.parts(n * if self.is_exact() { 1 } else { DRAW }, n)).max(1);
+        let cost = if self.is_exact() { 1 } else { COST };
+        let chunk = n.div_ceil(lab.parts(n * cost, n)).next_multiple_of(TOGETHER).max(TOGETHER);
+        // Every write of a parameter has draws of its own, in whole blocks.
+        let draws = count * n.next_multiple_of(TOGETHER) as u64;
         lab.for_each(values.par_chunks_mut(chunk).enumerate(), |(c, values)| {
-            for (k, value) in values.iter_mut().enumerate() {
-                let element = (c * chunk + k) as u64;
-                *value =
-                    T::from_f64(self.written(parameter as u32, element, count * n as u64 + element, value.to_f64()));
+            for (b, values) in values.chunks_mut(TOGETHER).enumerate() {
+                let first = (c * chunk + b * TOGETHER) as u64;
+                self.write_block(lab.level(), parameter as u32, first, draws + first, values);
             }
         });
     }
 
-    /// What write number `write` leaves in an element where `wanted` is wanted.
-    fn written(&self, parameter: u32, element: u64, write: u64, wanted: f64) -> f64 {
-        let (lower, upper) = self.range::<f64>();
-        if self.open + self.shorted > 0.0 {
-            let fate = Philox::new(self.seed, Purpose::Defects).uniform(element, parameter);
-            if fate < self.open {
-                return lower;
-            }
-            if fate < self.open + self.shorted {
-                return upper;
-            }
-        }
-        let random = Philox::new(self.seed, Purpose::Write);
+    /// What a write leaves in the elements from `first` on, whose numbers are drawn from `draw` on.
+    fn write_block<T: Real>(&self, level: Level, parameter: u32, first: u64, draw: u64, values: &mut [T]) {
+        let (lower, upper) = self.range::<T>();
         // NaN passes.
-        let within = |x: f64| x.clamp(lower, upper);
-        let mut value = within(wanted);
+        let within = |x: T| {
+            if x < lower {
+                lower
+            } else if x > upper {
+                upper
+            } else {
+                x
+            }
+        };
+        values.iter_mut().for_each(|value| *value = within(*value));
+        let random = Philox::new(self.seed, Purpose::Write);
+        let mut drawn = [T::ZERO; 2 * TOGETHER];
         if let Some(levels) = self.levels {
-            let step = (upper - lower) / f64::from(levels - 1);
-            let place = (value - lower) / step;
-            // The next level above with the probability that makes the mean right.
-            let up = f64::from(u8::from(random.uniform(write, 2 * parameter) < place - place.floor()));
-            value = within(lower + step * (place.floor() + up));
+            let drawn = &mut drawn[..values.len()];
+            random.fill(level, draw, 2 * parameter, drawn);
+            let step = (upper - lower) / T::from_f64(f64::from(levels - 1));
+            round_to_levels(level, drawn, step, (lower, upper), values);
         }
         if self.write_noise > 0.0 {
-            value = within(value + self.write_noise * random.normal(write, 2 * parameter + 1));
+            // Box and Muller: two uniform numbers for two normal ones.
+            let drawn = &mut drawn[..values.len().next_multiple_of(2)];
+            random.fill(level, draw, 2 * parameter + 1, drawn);
+            for (values, pair) in values.chunks_mut(2).zip(drawn.chunks_exact(2)) {
+                let (radius, angle) = ((-2.0 * pair[0].to_f64().ln()).sqrt(), TAU * pair[1].to_f64());
+                let (sin, cos) = angle.sin_cos();
+                for (value, turn) in values.iter_mut().zip([cos, sin]) {
+                    *value += T::from_f64(self.write_noise * radius * turn);
+                }
+            }
+            shift_within(level, &[], T::ZERO, T::ZERO, (lower, upper), values);
         }
-        value
+        if self.open + self.shorted > 0.0 {
+            let (open, either) = (T::from_f64(self.open), T::from_f64(self.open + self.shorted));
+            let drawn = &mut drawn[..values.len()];
+            Philox::new(self.seed, Purpose::Defects).fill(level, first, parameter, drawn);
+            for (value, &fate) in values.iter_mut().zip(&*drawn) {
+                if fate < either {
+                    *value = if fate < open { lower } else { upper };
+                }
+            }
+        }
     }
 }
+
+/// Elements that are written together.
+const TOGETHER: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -108,6 +108,49 @@ fn dot_body<V: simd::Vector>(x: &[V::Scalar], y: &[V::Scalar]) -> V::Scalar {
 }
 
 level::dispatch! {
+    /// Rounds every value, which lies in `range`, to one of the two levels lower + k step next to it: the one above where the
+    /// number of `uniform` is smaller than the part of a step that the value is above the other. NaN stays NaN.
+    ///
+    /// # Panics
+    /// If there are fewer numbers than values.
+    pub fn round_to_levels<T>(level: Level, uniform: &[T], step: T, range: (T, T), values: &mut [T]) = round_body
+}
+
+#[inline(always)]
+fn round_body<V: simd::Vector>(
+    uniform: &[V::Scalar],
+    step: V::Scalar,
+    range: (V::Scalar, V::Scalar),
+    values: &mut [V::Scalar],
+) {
+    let uniform = &uniform[..values.len()];
+    // SAFETY: both slices have values.len() elements; `dispatch!` vouches for the instruction set.
+    unsafe {
+        let constants = [V::splat(step), V::splat(Real::ONE), V::splat(range.0), V::splat(range.1)];
+        let whole = values.len() - values.len() % V::LANES;
+        for j in (0..whole).step_by(V::LANES) {
+            let p = values.as_mut_ptr().add(j);
+            round_vector(V::load(p), V::load(uniform.as_ptr().add(j)), constants).store(p);
+        }
+        let (p, rest) = (values.as_mut_ptr().add(whole), values.len() - whole);
+        let uniform = V::load_first(uniform.as_ptr().add(whole), rest);
+        round_vector(V::load_first(p, rest), uniform, constants).store_first(p, rest);
+    }
+}
+
+#[inline(always)]
+unsafe fn round_vector<V: simd::Vector>(v: V, u: V, [step, one, lower, upper]: [V; 4]) -> V {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe {
+        let place = v.sub(lower).div(step);
+        let nearest = place.round();
+        let below = nearest.sub(one).add(place.step(nearest));
+        let up = place.sub(below).step(u);
+        upper.min(lower.max(below.add(up).mul_add(step, lower)))
+    }
+}
+
+level::dispatch! {
     /// Transposes columns `span` of `source` (`rows` x `cols`, row-major) into `target`: row i of the target is column
     /// `span.start + i`, and rows are `stride >= rows` elements apart.
     ///
@@ -212,6 +255,26 @@ mod tests {
                 let x: Vec<f64> = (0..n).map(f64::from).collect();
                 let y = vec![2.0; n as usize + 1];
                 assert_eq!(super::dot(level, &x, &y), f64::from(n * (n - 1)), "{n} elements, {}", level.name());
+            }
+        }
+    }
+
+    #[test]
+    fn values_go_to_the_levels_beside_them() {
+        let values = [1.0f32, 1.2, 1.7, 2.5, 2.99, 3.0, f32::NAN];
+        for (u, expected) in [(0.35, [1.0, 1.5, 2.0, 2.5, 3.0]), (0.45, [1.0, 1.0, 1.5, 2.5, 3.0])] {
+            for level in Level::available() {
+                for n in [1, 5, 7, 30] {
+                    let mut found: Vec<f32> = values.iter().cycle().take(n).copied().collect();
+                    super::round_to_levels(level, &vec![u; n], 0.5, (1.0, 3.0), &mut found);
+                    for (k, &found) in found.iter().enumerate() {
+                        match values[k % 7] {
+                            v if v.is_nan() => assert!(found.is_nan()),
+                            3.0 => assert_eq!(found, 3.0),
+                            _ => assert_eq!(found, expected[k % 7]),
+                        }
+                    }
+                }
             }
         }
     }
