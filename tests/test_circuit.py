@@ -173,6 +173,18 @@ def test_transistors_have_no_energy_and_an_exact_gradient():
     assert "ImplicitDifferentiation" in net.methods()
 
 
+def test_transistors_that_block_cut_nodes_off():
+    edges = [Transistor("in", "a", 2.0), Transistor("a", "out", 2.0), Resistor("in", "a", 1e-3)]
+    net = Circuit([*edges, Resistor("out", "0", 1.0)], inputs=["in"], outputs=["out"])
+    assert net.settle([[0.5]]).converged
+    # Below threshold nothing flows: the output is at ground.
+    net.params["gate"][1] = -1.0
+    assert net.predict([[0.5]])[0, 0] == 0.0
+    cut = Circuit([Transistor("in", "out", -1.0), Resistor("in", "0")], inputs=["in"], outputs=["out"])
+    assert cut.settle([[0.5]]).counts()["unbounded"] == 1
+    assert np.isnan(cut.currents([[0.5]])).all()
+
+
 def test_transistors_learn():
     net = transistor_network(outputs=1)
     x, y = np.array([[0.4, 0.0], [0.0, 0.4], [0.4, 0.4]]), np.array([[0.1], [0.05], [0.15]])

@@ -102,8 +102,9 @@ impl Sample<'_> {
                 return Solved { status: Status::Diverged, steps, change };
             }
             let enough = if left_over <= ENOUGH * largest { Status::Converged } else { Status::Unconverged };
-            // One more step after the tolerance is met costs little and squares the error.
-            if left_over == 0.0 || last {
+            // One more step after the tolerance is met costs little and squares the error. The first tells whether anything
+            // determines the voltages at all.
+            if (left_over == 0.0 && steps > 0) || last {
                 let beyond = cap.is_finite() && self.is_beyond(v, live);
                 if beyond {
                     cap *= RAISE;
