@@ -194,6 +194,8 @@ mod tests {
         factor.solve(&mut b, 1);
         factor.solve_transposed(&mut turned);
         assert!(b.iter().chain(&turned).zip(x.iter().cycle()).all(|(a, b)| (a - b).abs() < 1e-14));
-        assert!(pattern.factorise(&[1.0; 7]).is_none());
+        // Column by column: nothing is grounded.
+        assert!(pattern.factorise(&[1.0, -1.0, -1.0, 2.0, -1.0, -1.0, 1.0]).is_none());
+        assert!(pattern.factorise(&[0.0; 7]).is_none());
     }
 }
