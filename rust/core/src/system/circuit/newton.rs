@@ -249,15 +249,23 @@ impl Sample<'_> {
     pub(super) fn share_tied(&self, v: &[f64], tolerance: f64, held: &[bool], force: &mut [f64]) {
         let mut live = Vec::new();
         self.find_live(Pull::Nothing, &mut live);
-        // The number of the group of every node; group n is held.
+        // Groups as trees: every node names one with a larger number, the last of its group itself. Node n is held.
         let n = v.len();
-        let mut group: Vec<usize> = (0..=n).collect();
+        let mut above: Vec<usize> = (0..=n).collect();
+        let last = |above: &mut [usize], mut node: usize| {
+            while above[node] != node {
+                above[node] = above[above[node]];
+                node = above[node];
+            }
+            node
+        };
         let number = |terminal: Terminal| terminal.free().filter(|&node| !held[node]).unwrap_or(n);
         for l in self.split_tied(v, tolerance, &mut live) {
             let element = &self.circuit.elements[l.element];
-            let (a, b) = (group[number(element.from)], group[number(element.to)]);
-            group.iter_mut().filter(|g| **g == a.min(b)).for_each(|g| *g = a.max(b));
+            let (a, b) = (last(&mut above, number(element.from)), last(&mut above, number(element.to)));
+            above[a.min(b)] = a.max(b);
         }
+        let group: Vec<usize> = (0..n).map(|node| last(&mut above, node)).collect();
         let mut sums = vec![(0.0, 0.0); n + 1];
         for (f, &g) in force.iter().zip(&group) {
             sums[g] = (sums[g].0 + f, sums[g].1 + 1.0);
