@@ -148,6 +148,35 @@ def test_ideal_diodes_between_free_nodes_carry_what_joins_them():
         assert report.cosine > 1 - 1e-9
 
 
+@pytest.mark.parametrize("x", [10.0, -10.0])
+def test_a_grid_of_ideal_diodes_satisfies_every_inequality(x):
+    side, rng = 20, np.random.default_rng(1)
+    found = [Resistor("in", "n0_0", 1e-2), Resistor(f"n{side - 1}_{side - 1}", "0", 1e-2)]
+    for i in range(side):
+        for j in range(side):
+            for a, b in ((i + 1, j), (i, j + 1)):
+                if max(a, b) < side:
+                    found.append(Resistor(f"n{i}_{j}", f"n{a}_{b}", 10 ** rng.uniform(-4, -2)))
+                    if rng.random() < 0.5:
+                        found.append(IdealDiode(f"n{i}_{j}", f"n{a}_{b}"))
+    net = Circuit(found, inputs=["in"], outputs=[f"n{side - 1}_{side - 1}"])
+    settled = net.settle([[x]])
+    assert settled.converged
+    assert settled.residual[0] < 1e-12
+    at, flowing = net.voltages([[x]]), net.currents([[x]])[0]
+    left = dict.fromkeys(net.nodes, 0.0)
+    for element, current in zip(found, flowing, strict=True):
+        for node, sign in ((element.plus, 1.0), (element.minus, -1.0)):
+            if node in left:
+                left[node] += sign * current
+        if isinstance(element, IdealDiode):
+            v = at[element.plus][0] - at[element.minus][0]
+            assert v < 1e-10
+            assert current >= 0.0
+            assert v > -1e-9 or current == 0.0
+    assert max(map(abs, left.values())) < 1e-10 * np.abs(flowing).max()
+
+
 def transistor_network(nodes=12, outputs=2, seed=0):
     rng = np.random.default_rng(seed)
     names = ["0", "in0", "in1"] + [f"n{i}" for i in range(nodes)]

@@ -280,9 +280,9 @@ fn to_f64<T: Real>(row: &[T]) -> Vec<f64> {
     row.iter().map(|x| x.to_f64()).collect()
 }
 
-/// How far rounding the states to `T` may pull voltages apart that are equal, relative to the largest.
+/// How far rounding, to `T` or of what ideal diodes carry, may pull voltages apart that are equal, relative to the largest.
 fn rounding<T: Real>() -> f64 {
-    16.0 * T::EPSILON.to_f64()
+    (16.0 * T::EPSILON.to_f64()).max(1e-10)
 }
 
 impl<T: Real> System<T> for Circuit {

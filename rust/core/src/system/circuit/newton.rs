@@ -78,6 +78,12 @@ const MAX_HALVINGS: u32 = 60;
 const TOLERANCE: f64 = 1e-13;
 /// The same, where the energy cannot fall any more.
 const ENOUGH: f64 = 1e-10;
+/// How near to each other two rounds of multipliers must be, in the same measure.
+const FINE: f64 = 1e-12;
+/// Steps without progress after which enough is enough.
+const PATIENCE: u32 = 4;
+/// Rounds of multipliers of an adjoint, at the most.
+const MAX_ROUNDS: u32 = 100;
 /// The factor by which the conductance at which tangents begin grows.
 const RAISE: f64 = 1e5;
 
@@ -93,6 +99,7 @@ impl Sample<'_> {
         self.set_knees(cap, live);
         let mut merit = self.merit(pull, v, live, left).0;
         let (mut steps, mut change, mut last, mut stuck) = (0, f64::INFINITY, false, false);
+        let (mut moved_before, mut least, mut idle) = (f64::INFINITY, f64::INFINITY, 0);
         loop {
             let largest = self.currents(pull, v, live, force);
             held.iter_mut().enumerate().for_each(|(k, held)| *held = self.is_held(pull, k, v[k], force[k]));
@@ -110,9 +117,13 @@ impl Sample<'_> {
                     cap *= RAISE;
                     self.set_knees(cap, live);
                 }
-                if self.update_multipliers(v, largest, live) || beyond {
+                let moved = self.update_multipliers(v, live);
+                // Where diodes neither conduct nor block, rounding errors go on moving them a little.
+                let settled = moved <= FINE * largest || (moved <= ENOUGH * largest && moved > 0.5 * moved_before);
+                moved_before = moved;
+                if !settled || beyond {
                     merit = self.merit(pull, v, live, left).0;
-                    (last, stuck) = (false, false);
+                    (last, stuck, least) = (false, false, f64::INFINITY);
                     continue;
                 }
                 return Solved { status: enough, steps, change: if left_over == 0.0 { 0.0 } else { change } };
@@ -120,7 +131,9 @@ impl Sample<'_> {
             if steps == limit {
                 return Solved { status: Status::Unconverged, steps, change };
             }
-            last = left_over <= TOLERANCE * largest || stuck;
+            // At a kink steps may go to and fro within rounding errors.
+            (least, idle) = if left_over < 0.5 * least { (left_over, 0) } else { (least, idle + 1) };
+            last = left_over <= TOLERANCE * largest || stuck || (left_over <= ENOUGH * largest && idle >= PATIENCE);
             self.jacobian(pull, v, live, held, matrix);
             let Some(factor) = circuit.pattern.factorise(matrix) else {
                 return Solved { status: Status::Unbounded, steps, change };
@@ -202,18 +215,15 @@ impl Sample<'_> {
         live.iter().any(|l| self.circuit.drop(l.element, &self.x, v) > l.knee)
     }
 
-    /// Sets the multipliers of ideal diodes to what these carry. Returns whether that changes anything.
-    fn update_multipliers(&self, v: &[f64], largest: f64, live: &mut [Live]) -> bool {
-        let highest = v.iter().chain(&self.x).fold(0.0, |m: f64, v| m.max(v.abs()));
-        // A voltage of a rounding error is none.
-        let tolerance = TOLERANCE * largest + 4.0 * f64::EPSILON * highest * self.values.stiffness;
-        let mut changed = false;
+    /// Sets the multipliers of ideal diodes to what these carry. Returns the largest change.
+    fn update_multipliers(&self, v: &[f64], live: &mut [Live]) -> f64 {
+        let mut moved = 0.0f64;
         for l in live.iter_mut().filter(|l| self.circuit.elements[l.element].law == Law::IdealDiode) {
             let carried = self.respond(v, l).current;
-            changed |= (carried - l.multiplier).abs() > tolerance;
+            moved = moved.max((carried - l.multiplier).abs());
             l.multiplier = carried;
         }
-        changed
+        moved
     }
 
     /// What a live element does.
@@ -327,16 +337,20 @@ impl Sample<'_> {
         let Some(factor) = circuit.pattern.factorise(&matrix) else { return false };
         let mut multipliers = vec![0.0; tied.len()];
         let wanted = right.to_vec();
-        // Each round leaves about the inverse of STIFFNESS of the error.
-        for _ in 0..if tied.is_empty() { 1 } else { 6 } {
+        for _ in 0..MAX_ROUNDS {
             right.copy_from_slice(&wanted);
             for (l, multiplier) in tied.iter().zip(&multipliers) {
                 ends(l).iter().for_each(|&(k, sign)| k.into_iter().for_each(|k| right[k] -= sign * multiplier));
             }
             factor.solve_transposed(right);
+            let (mut moved, mut largest) = (0.0f64, 0.0f64);
             for (l, multiplier) in tied.iter().zip(&mut multipliers) {
                 let apart: f64 = ends(l).iter().filter_map(|&(k, sign)| Some(sign * right[k?])).sum();
                 *multiplier += stiffness * apart;
+                (moved, largest) = (moved.max((stiffness * apart).abs()), largest.max(multiplier.abs()));
+            }
+            if moved <= FINE * largest {
+                break;
             }
         }
         true

@@ -24,9 +24,9 @@ pub(super) struct Values {
 /// than this conducts like a wire, and rounding errors of it would hide everything else.
 const CAP: f64 = 1e5;
 
-/// The same, over the largest linear conductance: each round of multipliers leaves about its inverse of an error, and
+/// The same, over the largest linear conductance: each round of multipliers leaves at most about its inverse of an error, and
 /// rounding errors grow with it.
-const STIFFNESS: f64 = 1e3;
+const STIFFNESS: f64 = 30.0;
 
 /// How values become sums, as lists that are walked once per call: large circuits are mostly linear elements at inputs.
 #[derive(Debug, Clone, Default)]
