@@ -108,6 +108,61 @@ fn dot_body<V: simd::Vector>(x: &[V::Scalar], y: &[V::Scalar]) -> V::Scalar {
 }
 
 level::dispatch! {
+    /// Writes the sum of the rows of a row-major matrix, each as long as `sums`, in ascending order.
+    ///
+    /// # Panics
+    /// If the matrix has no whole number of rows.
+    pub fn sum_rows<T>(level: Level, matrix: &[T], sums: &mut [T]) = sum_rows_body
+}
+
+#[inline(always)]
+fn sum_rows_body<V: simd::Vector>(matrix: &[V::Scalar], sums: &mut [V::Scalar]) {
+    let n = sums.len();
+    assert!(n > 0 && matrix.len().is_multiple_of(n), "no whole number of rows");
+    let rows = matrix.len() / n;
+    let mut col = 0;
+    // SAFETY: columns col..col + 8 LANES, LANES or rest exist in every row and in `sums`; `dispatch!` vouches for the
+    // instruction set.
+    unsafe {
+        while col + 8 * V::LANES <= n {
+            sum_columns::<V, 8>(matrix.as_ptr().add(col), rows, n, sums.as_mut_ptr().add(col));
+            col += 8 * V::LANES;
+        }
+        while col + V::LANES <= n {
+            sum_columns::<V, 1>(matrix.as_ptr().add(col), rows, n, sums.as_mut_ptr().add(col));
+            col += V::LANES;
+        }
+        let mut last = V::splat(Real::ZERO);
+        for row in 0..rows {
+            last = last.add(V::load_first(matrix.as_ptr().add(row * n + col), n - col));
+        }
+        last.store_first(sums.as_mut_ptr().add(col), n - col);
+    }
+}
+
+/// The sums of N vectors of columns.
+#[inline(always)]
+unsafe fn sum_columns<V: simd::Vector, const N: usize>(
+    from: *const V::Scalar,
+    rows: usize,
+    stride: usize,
+    to: *mut V::Scalar,
+) {
+    // SAFETY: the caller vouches for the columns of all rows.
+    unsafe {
+        let mut sums = [V::splat(Real::ZERO); N];
+        for row in 0..rows {
+            for (k, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.add(V::load(from.add(row * stride + k * V::LANES)));
+            }
+        }
+        for (k, sum) in sums.into_iter().enumerate() {
+            sum.store(to.add(k * V::LANES));
+        }
+    }
+}
+
+level::dispatch! {
     /// Rounds every value, which lies in `range`, to one of the two levels lower + k step next to it: the one above where the
     /// number of `uniform` is smaller than the part of a step that the value is above the other. NaN stays NaN.
     ///
@@ -255,6 +310,22 @@ mod tests {
                 let x: Vec<f64> = (0..n).map(f64::from).collect();
                 let y = vec![2.0; n as usize + 1];
                 assert_eq!(super::dot(level, &x, &y), f64::from(n * (n - 1)), "{n} elements, {}", level.name());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_summed_in_order() {
+        for n in [1, 7, 16, 100, 150] {
+            for rows in [0, 1, 5] {
+                let matrix: Vec<f32> = (0..rows * n).map(|k| (k as f32 * 0.37).sin()).collect();
+                for level in Level::available() {
+                    let mut found = vec![9.0; n];
+                    super::sum_rows(level, &matrix, &mut found);
+                    for (j, &found) in found.iter().enumerate() {
+                        assert_eq!(found, (0..rows).fold(0.0, |sum, i| sum + matrix[i * n + j]));
+                    }
+                }
             }
         }
     }

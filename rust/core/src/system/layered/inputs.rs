@@ -5,7 +5,7 @@
 //! not depend on the number of threads, and a drive is summed over them in order: the same bits for any number.
 
 use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
-use pnncore_kernels::{AVec, Real, add_scaled, avec};
+use pnncore_kernels::{AVec, Real, add_scaled, avec, sum_rows};
 use rayon::prelude::*;
 
 use super::Layered;
@@ -86,10 +86,8 @@ impl<T: Real> Inputs<T> {
             block.drive.resize(samples * stride, T::ZERO);
             let couplings = &net.weights(params, 0)[span.start * n..];
             if net.is_resistive() {
-                block.sums.clear();
                 block.sums.resize(n, T::ZERO);
-                let rows = couplings[..span.len() * n].chunks_exact(n);
-                rows.for_each(|row| add_scaled(lab.level(), row, T::ONE, &mut block.sums));
+                sum_rows(lab.level(), &couplings[..span.len() * n], &mut block.sums);
             }
             let m = Dense { data: couplings, stride: n };
             accumulate(lab.level(), &block.lists, 0, samples, m, n, &mut block.drive, stride, &mut block.panel);
