@@ -127,16 +127,19 @@ impl Values {
 
 /// Adds every term to the sum of its number.
 fn add_each(terms: impl Iterator<Item = (u32, f64)>, sums: &mut [f64]) {
-    // A sum that many terms in a row go to waits in a register: through memory each would wait for the one before.
-    let (mut current, mut sum) = (0, 0.0);
+    // A sum that many terms in a row go to waits in registers, in four parts: through memory, or in one part, each term would
+    // wait for the one before.
+    let (mut current, mut parts) = (0, [0.0; 4]);
+    let total = |[a, b, c, d]: [f64; 4]| (a + b) + (c + d);
     for (number, term) in terms {
         if number != current {
-            sums[current as usize] += sum;
-            (current, sum) = (number, 0.0);
+            sums[current as usize] += total(parts);
+            (current, parts) = (number, [0.0; 4]);
         }
-        sum += term;
+        let [a, b, c, d] = parts;
+        parts = [b, c, d, a + term];
     }
     if let Some(last) = sums.get_mut(current as usize) {
-        *last += sum;
+        *last += total(parts);
     }
 }
