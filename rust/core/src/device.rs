@@ -104,17 +104,8 @@ impl Device {
     /// What a write leaves in the elements from `first` on, whose numbers are drawn from `draw` on.
     fn write_block<T: Real>(&self, level: Level, parameter: u32, first: u64, draw: u64, values: &mut [T]) {
         let (lower, upper) = self.range::<T>();
-        // NaN passes.
-        let within = |x: T| {
-            if x < lower {
-                lower
-            } else if x > upper {
-                upper
-            } else {
-                x
-            }
-        };
-        values.iter_mut().for_each(|value| *value = within(*value));
+        let keep_within = |values: &mut [T]| shift_within(level, &[], T::ZERO, T::ZERO, (lower, upper), values);
+        keep_within(values);
         let random = Philox::new(self.seed, Purpose::Write);
         let mut drawn = [T::ZERO; 2 * TOGETHER];
         if let Some(levels) = self.levels {
@@ -134,7 +125,7 @@ impl Device {
                     *value += T::from_f64(self.write_noise * radius * turn);
                 }
             }
-            shift_within(level, &[], T::ZERO, T::ZERO, (lower, upper), values);
+            keep_within(values);
         }
         if self.open + self.shorted > 0.0 {
             let (open, either) = (T::from_f64(self.open), T::from_f64(self.open + self.shorted));

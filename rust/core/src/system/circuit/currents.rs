@@ -22,7 +22,7 @@ impl Circuit {
         lab.for_each(found.par_chunks_mut(width.max(1)).enumerate(), |(i, found)| {
             let sample = self.sample(&values, batch, i);
             let mut memory = Memory::default();
-            let mut v: Vec<f64> = self.walls.iter().map(|&(lo, hi)| 0f64.clamp(lo, hi)).collect();
+            let mut v = self.start();
             if !sample.solve(Pull::Nothing, LIMIT, &mut v, &mut memory).status.usable() {
                 return;
             }

@@ -182,14 +182,13 @@ impl Circuit {
         from - to
     }
 
-    /// The free nodes of a row, one after the other.
-    fn unpack<T: Real>(&self, row: &[T]) -> Vec<f64> {
-        (0..self.layout.sizes().len()).flat_map(|l| &row[self.layout.layer(l)]).map(|v| v.to_f64()).collect()
+    /// What a row has for the free nodes, one after the other.
+    fn nodes<'a, U: Copy>(&self, row: &'a [U]) -> impl Iterator<Item = U> + use<'_, 'a, U> {
+        (0..self.layout.sizes().len()).flat_map(|l| &row[self.layout.layer(l)]).copied()
     }
 
-    /// Which of the free nodes are held, of a row that says so.
-    fn unpack_held(&self, row: &[bool]) -> Vec<bool> {
-        (0..self.layout.sizes().len()).flat_map(|l| &row[self.layout.layer(l)]).copied().collect()
+    fn unpack<T: Real>(&self, row: &[T]) -> Vec<f64> {
+        self.nodes(row).map(|v| v.to_f64()).collect()
     }
 
     fn pack<T: Real>(&self, v: &[f64], row: &mut [T]) {
@@ -197,6 +196,11 @@ impl Circuit {
         for l in 0..self.layout.sizes().len() {
             row[self.layout.layer(l)].iter_mut().zip(&mut v).for_each(|(to, &v)| *to = T::from_f64(v));
         }
+    }
+
+    /// Where the search for an operating point begins: at rest, within walls.
+    fn start(&self) -> Vec<f64> {
+        self.walls.iter().map(|&(lo, hi)| 0f64.clamp(lo, hi)).collect()
     }
 
     fn sample<'a, T: Real>(&'a self, values: &'a Values, batch: &Batch<'_, T>, i: usize) -> Sample<'a> {
@@ -221,7 +225,7 @@ impl Circuit {
         let wanted = batch.y.write(i, &mut target);
         let target = to_f64(&target);
         let mut gradient = vec![0.0; self.outputs];
-        let mut free: Vec<f64> = self.walls.iter().map(|&(lo, hi)| 0f64.clamp(lo, hi)).collect();
+        let mut free = self.start();
         let stride = self.layout.stride();
         for (p, outcome) in outcomes.iter_mut().enumerate() {
             let boundary = plan.boundary(p);
@@ -274,6 +278,10 @@ fn wall_diodes(spec: &Spec, walls: &[(f64, f64)]) -> Vec<WallDiode> {
     }
     found.iter_mut().for_each(|d| d.share = 1.0 / counts[d.node][usize::from(d.sign < 0.0)]);
     found
+}
+
+fn inputs<T: Real>(batch: &Batch<'_, T>) -> Vec<Vec<f64>> {
+    (0..batch.len()).map(|i| to_f64(batch.x.row(i))).collect()
 }
 
 fn to_f64<T: Real>(row: &[T]) -> Vec<f64> {
@@ -368,7 +376,7 @@ impl<T: Real> Energetic<T> for Circuit {
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let values = Values::new(self, params);
-        let inputs: Vec<Vec<f64>> = (0..batch.len()).map(|i| to_f64(batch.x.row(i))).collect();
+        let inputs = inputs(batch);
         let phases: Vec<(usize, f64)> = weights.iter().map(|w| w.re).enumerate().filter(|(_, w)| *w != 0.0).collect();
         let usable = (0..batch.len()).filter(|&i| trial.usable(i));
         let rows: Vec<(usize, usize, f64)> = usable.flat_map(|i| phases.iter().map(move |&(p, w)| (i, p, w))).collect();
@@ -433,7 +441,12 @@ impl<T: Real> Exact<T> for Circuit {
         {
             let mut found = self.unpack(force);
             let sample = self.sample(&values, batch, r / trial.phases());
-            sample.share_tied(&self.unpack(trial.row(r)), rounding::<T>(), &self.unpack_held(held), &mut found);
+            sample.share_tied(
+                &self.unpack(trial.row(r)),
+                rounding::<T>(),
+                &self.nodes(held).collect::<Vec<bool>>(),
+                &mut found,
+            );
             self.pack(&found, force);
         }
         Ok(())
@@ -477,7 +490,7 @@ impl<T: Real> Exact<T> for Circuit {
         let mut adjoint = vec![T::ZERO; error.len()];
         for (r, adjoint) in adjoint.chunks_exact_mut(stride).enumerate() {
             let span = r * stride..(r + 1) * stride;
-            let held = self.unpack_held(&frozen[span.clone()]);
+            let held: Vec<bool> = self.nodes(&frozen[span.clone()]).collect();
             let mut found = self.unpack(&error[span]);
             let sample = self.sample(&values, batch, r / trial.phases());
             if sample.adjoint(&self.unpack(trial.row(r)), rounding::<T>(), &held, &mut found) {
@@ -498,7 +511,7 @@ impl<T: Real> Exact<T> for Circuit {
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let values = Values::new(self, params);
-        let inputs: Vec<Vec<f64>> = (0..batch.len()).map(|i| to_f64(batch.x.row(i))).collect();
+        let inputs = inputs(batch);
         // Inputs do not move along the adjoint.
         let held = vec![0.0; self.inputs];
         let row = |states: &[T], i: usize| self.unpack(&states[i * trial.stride()..(i + 1) * trial.stride()]);

@@ -218,7 +218,7 @@ impl Sample<'_> {
     /// Sets the multipliers of ideal diodes to what these carry. Returns the largest change.
     fn update_multipliers(&self, v: &[f64], live: &mut [Live]) -> f64 {
         let mut moved = 0.0f64;
-        for l in live.iter_mut().filter(|l| self.circuit.elements[l.element].law == Law::IdealDiode) {
+        for l in live.iter_mut().filter(|l| self.is_ideal(l)) {
             let carried = self.respond(v, l).current;
             moved = moved.max((carried - l.multiplier).abs());
             l.multiplier = carried;
@@ -226,12 +226,15 @@ impl Sample<'_> {
         moved
     }
 
+    fn is_ideal(&self, l: &Live) -> bool {
+        self.circuit.elements[l.element].law == Law::IdealDiode
+    }
+
     /// What a live element does.
     pub(super) fn respond(&self, v: &[f64], l: &Live) -> Response {
-        let element = &self.circuit.elements[l.element];
-        let ends = [element.from, element.to].map(|terminal| terminal.voltage(&self.x, v));
-        if element.law != Law::IdealDiode {
-            return element.law.respond(self.values.theta[l.element], ends, l.knee);
+        let ends = self.circuit.ends(l.element, &self.x, v);
+        if !self.is_ideal(l) {
+            return self.circuit.elements[l.element].law.respond(self.values.theta[l.element], ends, l.knee);
         }
         let stiffness = self.values.stiffness;
         let current = l.multiplier + stiffness * (ends[0] - ends[1]);
@@ -248,17 +251,12 @@ impl Sample<'_> {
 
     /// The currents of [`Self::currents`] for a circuit that nothing pulls at, but for those of ideal diodes between nodes.
     pub(super) fn force(&self, v: &[f64], force: &mut [f64]) {
-        let mut live = Vec::new();
-        self.find_live(Pull::Nothing, &mut live);
-        live.retain(|l| self.circuit.elements[l.element].law != Law::IdealDiode);
-        self.currents(Pull::Nothing, v, &live, force);
+        self.currents(Pull::Nothing, v, &self.split_ideal().0, force);
     }
 
     /// Lets nodes that ideal diodes tie together share what flows out of them; where one of them is held, or an input, nothing
     /// is left.
     pub(super) fn share_tied(&self, v: &[f64], tolerance: f64, held: &[bool], force: &mut [f64]) {
-        let mut live = Vec::new();
-        self.find_live(Pull::Nothing, &mut live);
         // Groups as trees: every node names one with a larger number, the last of its group itself. Node n is held.
         let n = v.len();
         let mut above: Vec<usize> = (0..=n).collect();
@@ -270,7 +268,7 @@ impl Sample<'_> {
             node
         };
         let number = |terminal: Terminal| terminal.free().filter(|&node| !held[node]).unwrap_or(n);
-        for l in self.split_tied(v, tolerance, &mut live) {
+        for l in self.tied(v, tolerance, self.split_ideal().1) {
             let element = &self.circuit.elements[l.element];
             let (a, b) = (last(&mut above, number(element.from)), last(&mut above, number(element.to)));
             above[a.min(b)] = a.max(b);
@@ -290,50 +288,39 @@ impl Sample<'_> {
         }
     }
 
-    /// Moves the ideal diodes that conduct out of `live`: those whose voltage is not below zero by more than this.
-    fn split_tied(&self, v: &[f64], tolerance: f64, live: &mut Vec<Live>) -> Vec<Live> {
+    /// The live elements of a circuit that nothing pulls at: all but ideal diodes, and those.
+    fn split_ideal(&self) -> (Vec<Live>, Vec<Live>) {
+        let mut live = Vec::new();
+        self.find_live(Pull::Nothing, &mut live);
+        live.into_iter().partition(|l| !self.is_ideal(l))
+    }
+
+    /// The ideal diodes that conduct: whose voltage is not below zero by more than this. They conduct whatever happens.
+    fn tied(&self, v: &[f64], tolerance: f64, ideal: Vec<Live>) -> Vec<Live> {
         let highest = v.iter().chain(&self.x).fold(0.0, |m: f64, v| m.max(v.abs()));
-        let is_ideal = |l: &Live| self.circuit.elements[l.element].law == Law::IdealDiode;
-        let tied: Vec<Live> = live
-            .iter()
-            .filter(|l| is_ideal(l) && self.circuit.drop(l.element, &self.x, v) >= -tolerance * highest)
-            .copied()
-            .collect();
-        live.retain(|l| !is_ideal(l));
-        tied
+        let conduct = ideal.into_iter().filter(|l| self.circuit.drop(l.element, &self.x, v) >= -tolerance * highest);
+        conduct.map(|l| Live { multiplier: f64::INFINITY, ..l }).collect()
     }
 
     /// The derivatives of [`Self::force`] by the voltages, without what ideal diodes tie together.
     pub(super) fn curvature(&self, v: &[f64], matrix: &mut Vec<f64>) {
-        let mut live = Vec::new();
-        self.find_live(Pull::Nothing, &mut live);
-        live.retain(|l| self.circuit.elements[l.element].law != Law::IdealDiode);
-        self.jacobian(Pull::Nothing, v, &live, &vec![false; v.len()], matrix);
+        self.jacobian(Pull::Nothing, v, &self.split_ideal().0, &vec![false; v.len()], matrix);
     }
 
     /// Solves J^T lambda = `right` for the derivatives J of the currents by the voltages, over nodes that are not held and
     /// move together where ideal diodes tie them. False where J is singular.
     pub(super) fn adjoint(&self, v: &[f64], tolerance: f64, held: &[bool], right: &mut [f64]) -> bool {
         let circuit = self.circuit;
-        let (mut live, mut matrix) = (Vec::new(), Vec::new());
-        self.find_live(Pull::Nothing, &mut live);
-        let tied = self.split_tied(v, tolerance, &mut live);
+        let (mut live, ideal) = self.split_ideal();
+        let tied = self.tied(v, tolerance, ideal);
+        live.extend(&tied);
+        let mut matrix = Vec::new();
         self.jacobian(Pull::Nothing, v, &live, held, &mut matrix);
         let stiffness = self.values.stiffness;
         let ends = |l: &Live| {
             let element = &circuit.elements[l.element];
             [(element.from, 1.0), (element.to, -1.0)].map(|(t, sign)| (t.free().filter(|&k| !held[k]), sign))
         };
-        for l in &tied {
-            let [(from, _), (to, _)] = ends(l);
-            from.iter().chain(&to).for_each(|&k| matrix[circuit.pattern.place(k, k)] += stiffness);
-            if let (Some(i), Some(j)) = (from, to) {
-                matrix[circuit.pattern.place(i, j)] -= stiffness;
-                if !circuit.reciprocal {
-                    matrix[circuit.pattern.place(j, i)] -= stiffness;
-                }
-            }
-        }
         let Some(factor) = circuit.pattern.factorise(&matrix) else { return false };
         let mut multipliers = vec![0.0; tied.len()];
         let wanted = right.to_vec();
