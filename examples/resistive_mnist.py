@@ -108,7 +108,7 @@ def main() -> None:
     print(
         f"At volts and microsiemens, settling in {arguments.settling_time:.1g} s: {watts:.3g} W and "
         f"{watts * arguments.settling_time:.3g} J per inference; {energy.sum():.3g} J for the "
-        f"{history['settles'].sum():,.0f} settlings of training, with {history['writes'].sum():,.0f} writes"
+        f"{history['measured'].sum():,.0f} settlings of training, with {history['writes'].sum():,.0f} writes"
     )
     draw(net, trainer.history, x_test, published if arguments.dataset == "mnist" else None, arguments.picture)
     print(f"picture: {arguments.picture}")

@@ -16,7 +16,9 @@ HISTORY: dict[str, Any] = {
     "unconverged": 0,
     "diverged": 0,
     "unbounded": 0,
-    "settles": 30,
+    "passes": 3,
+    "measured": 30,
+    "operations": 0,
     "writes": 100,
     "seconds": 0.1,
 }

@@ -272,7 +272,7 @@ def test_history_counts_what_hardware_would_be_asked():
     trainer = pnn.Trainer(net, EquilibriumPropagation(), pnn.optim.SGD({"g1": 0.01, "b2": 0.01}), batch_size=5, seed=0)
     history = trainer.fit(x, y, epochs=2)
     # A free and two nudged phases per sample; five steps that each write what has a rate.
-    assert history["settles"].tolist() == [63, 63]
+    assert history["measured"].tolist() == [63, 63]
     writes = 5 * (2 * 4 * 5 + 2)
     assert history["writes"].tolist() == [writes] * 2
     joules = history.energy(power=2.0, settling_time=1e-3, write_energy=1e-5)

@@ -189,6 +189,9 @@ def test_info():
     info = pnn._core.info()
     assert info["simd"] in info["simd_available"]
     assert info["threads"] >= 1
-    names = [name for name, _ in info["methods"]]
-    assert names == pnn.systems.Hopfield([2, 2], activation="tanh").methods()
+    names = {name for name, _ in info["methods"]}
+    settling = set(pnn.systems.Hopfield([2, 2], activation="tanh").methods())
+    layered = set(pnn.systems.Stack([pnn.layers.Linear(2, 2)]).methods())
+    assert names == settling | layered
+    assert {name.split("(")[0] for name in names} == {kind.__name__ for kind in pnn.methods._KINDS}
     assert all(needs for _, needs in info["methods"])

@@ -15,6 +15,7 @@ from pnncore import data as data
 from pnncore import devices as devices
 from pnncore import elements as elements
 from pnncore import errors as errors
+from pnncore import layers as layers
 from pnncore import methods as methods
 from pnncore import optim as optim
 from pnncore import systems as systems

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pnncore.methods import ImplicitDifferentiation, Method
+from pnncore.methods import Backprop, ImplicitDifferentiation, Method
 
 if TYPE_CHECKING:
     from pnncore.systems import System
@@ -49,10 +49,10 @@ class Audit:
 
 
 def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | None = None) -> Audit:
-    """Compare the gradient of a method with the exact gradient of its loss at the free steady state.
+    """Compare the gradient of a method with the exact gradient of its loss.
 
-    The reference is implicit differentiation, in the dtype of the system: make the system with ``dtype="float64"`` to
-    see biases below 1e-5.
+    The reference is implicit differentiation at the free steady state, or backpropagation through the hardware itself,
+    in the dtype of the system: make the system with ``dtype="float64"`` to see biases below 1e-5.
 
     Parameters
     ----------
@@ -76,7 +76,10 @@ def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | No
         If the method cannot train the system, or the system has no exact derivatives.
     """
     found = method.gradient(system, x, y, threads=threads)
-    exact = ImplicitDifferentiation(loss=method.loss).gradient(system, x, y, threads=threads)
+    # The hardware itself, where signals pass through layers; the free steady state, where a system settles.
+    layered = "Backprop" in system.methods()
+    reference = Backprop(loss=method.loss, model="hardware") if layered else ImplicitDifferentiation(loss=method.loss)
+    exact = reference.gradient(system, x, y, threads=threads)
 
     def compare(a: list[np.ndarray[Any, Any]], b: list[np.ndarray[Any, Any]]) -> tuple[float, float, float]:
         u, v = (np.concatenate([part.ravel() for part in parts]) for parts in (a, b))

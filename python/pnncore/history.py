@@ -20,9 +20,10 @@ class History:
     each step; accuracy only for labels; the loss over samples that did not diverge), ``validation`` (`System.score`
     after the epoch; NaN without validation data), ``free_sweeps`` and ``other_sweeps`` (mean per sample; the second
     sums over all phases but the free one), ``unconverged``, ``diverged`` and ``unbounded`` (numbers of rows),
-    ``settles`` (phases that were settled, all samples together) and ``writes`` (elements of parameters that were
-    written): what the epoch would cost on hardware, ``seconds`` (wall time of the epoch's training; NaN for epochs
-    read from a file).
+    ``passes`` (how often the physics was run on a batch: once per phase, or candidate), ``measured`` (samples that it
+    was run on, all passes together), ``writes`` (elements of parameters that were written) and ``operations``
+    (multiply-adds of the digital computer beside it): what the epoch would cost on hardware, ``seconds`` (wall time of
+    the epoch's training; NaN for epochs read from a file).
     """
 
     KEYS = (
@@ -35,8 +36,10 @@ class History:
         "unconverged",
         "diverged",
         "unbounded",
-        "settles",
+        "passes",
+        "measured",
         "writes",
+        "operations",
         "seconds",
     )
 
@@ -68,7 +71,7 @@ class History:
         write_energy
             The energy in joules to write one element of a parameter.
         """
-        return self["settles"] * power * settling_time + self["writes"] * write_energy
+        return self["measured"] * power * settling_time + self["writes"] * write_energy
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return all quantities as lists."""

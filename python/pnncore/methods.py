@@ -20,14 +20,23 @@ if TYPE_CHECKING:
     from pnncore.systems import System
 
 __all__ = [
+    "SPSA",
     "AgnosticEquilibriumPropagation",
+    "Backprop",
     "ContrastiveLearning",
+    "CoordinateDescent",
     "CoupledLearning",
+    "DirectFeedbackAlignment",
     "EquilibriumPropagation",
+    "EvolutionStrategy",
+    "FeedbackAlignment",
+    "FiniteDifference",
     "FrequencyPropagation",
     "ImplicitDifferentiation",
     "Method",
+    "PhysicsAware",
     "RecurrentBackprop",
+    "SettlingMethod",
     "from_config",
 ]
 
@@ -36,15 +45,12 @@ Loss = Literal["squared-error", "cross-entropy"]
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Base of all methods: a loss, and how phases are settled."""
+    """Base of all methods: a loss, "squared-error" or "cross-entropy"."""
 
     loss: Loss = "squared-error"
-    settling: Settling = field(default_factory=Settling)
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
-        if not isinstance(self.settling, Settling):
-            raise ConfigError(f"settling must be a pnncore.Settling, got {self.settling!r}")
         for setting in dataclasses.fields(self):
             name, value = setting.name, getattr(self, setting.name)
             if get_origin(setting.type) is Literal:
@@ -53,12 +59,16 @@ class Method:
                 object.__setattr__(self, name, number(value, name))
             if setting.type is int:
                 object.__setattr__(self, name, positive_int(value, name))
+            if setting.type is Settling and not isinstance(value, Settling):
+                raise ConfigError(f"settling must be a pnncore.Settling, got {value!r}")
         _core.check_method(self.to_json())
 
     def to_config(self) -> dict[str, Any]:
         """Return the configuration as plain data, as the core reads it and checkpoints keep it."""
         config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {"name": type(self).__name__, **config, "settling": self.settling.to_config()}
+        if isinstance(settling := config.get("settling"), Settling):
+            config["settling"] = settling.to_config()
+        return {"name": type(self).__name__, **config}
 
     def to_json(self) -> str:
         """Return `to_config` as JSON text."""
@@ -99,7 +109,14 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EquilibriumPropagation(Method):
+class SettlingMethod(Method):
+    """Base of the methods that may let a system settle: how phases are settled."""
+
+    settling: Settling = field(default_factory=Settling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EquilibriumPropagation(SettlingMethod):
     """Equilibrium propagation: dE/dtheta at a nudged steady state against the free one.
 
     Let D(beta) be dE/dtheta at the steady state of E + beta C. As beta goes to zero each variant tends to the exact
@@ -131,7 +148,7 @@ class EquilibriumPropagation(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrequencyPropagation(Method):
+class FrequencyPropagation(SettlingMethod):
     """Frequency propagation: the error acts as a slow tone, and what of dE/dtheta swings with it is the update.
 
     A constant force, minus the gradient of the loss at the free outputs, pulls at the outputs with a strength that
@@ -156,7 +173,7 @@ class FrequencyPropagation(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgnosticEquilibriumPropagation(Method):
+class AgnosticEquilibriumPropagation(SettlingMethod):
     """Agnostic equilibrium propagation: parameters on springs, which relax by themselves when outputs are nudged.
 
     The energy is E(theta, s) + |u - theta|² / (2 epsilon). The control u is set so that the parameters stay where
@@ -184,7 +201,7 @@ class AgnosticEquilibriumPropagation(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveLearning(Method):
+class ContrastiveLearning(SettlingMethod):
     """Contrastive Hebbian learning: outputs clamped to the target, against free. Not the gradient of the loss.
 
     References
@@ -194,7 +211,7 @@ class ContrastiveLearning(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoupledLearning(Method):
+class CoupledLearning(SettlingMethod):
     """Coupled learning: outputs clamped a fraction of the way to the target, against free.
 
     Not the gradient of the loss, also for small `eta`: clamping resists through the stiffness of the outputs. With a
@@ -218,12 +235,12 @@ class CoupledLearning(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImplicitDifferentiation(Method):
+class ImplicitDifferentiation(SettlingMethod):
     """The exact gradient of the loss at the free steady state: for audits, and as a baseline in silico."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecurrentBackprop(Method):
+class RecurrentBackprop(SettlingMethod):
     """Recurrent backpropagation: the adjoint of the steady state relaxes for a number of steps.
 
     The same as backpropagation through that many synchronous steps of settling at the steady state; tends to
@@ -242,23 +259,181 @@ class RecurrentBackprop(Method):
     steps: int = 20
 
 
+@dataclass(frozen=True, kw_only=True)
+class Backprop(Method):
+    """Backpropagation through a model of the layers: training in silico.
+
+    Parameters
+    ----------
+    model
+        ``"twin"``: signals pass through the twins, and the hardware is never asked. ``"hardware"``: through the
+        hardware itself, without its noise: the exact gradient, which only a simulation has; for audits.
+    noise
+        The standard deviation of noise that is added to the outputs of every layer of the twin.
+    vaccination
+        By how much, relatively, the twin's constants are off, drawn anew for every batch, so that what is learned does
+        not depend on them.
+    """
+
+    model: Literal["twin", "hardware"] = "twin"
+    noise: float = 0.0
+    vaccination: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhysicsAware(Method):
+    """Physics-aware training: forward on the hardware, back through the twins' Jacobians at the measured signals.
+
+    The same as backpropagation where the twin is exact and nothing is noisy.
+
+    References
+    ----------
+    Wright et al., Nature 601, 549 (2022).
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackAlignment(Method):
+    """Feedback alignment: errors come back through matrices other than the transposed weights.
+
+    Parameters
+    ----------
+    feedback
+        ``"random"``: fixed matrices. ``"sign-symmetric"``: the signs of the weights, times their initial deviation.
+        ``"kolen-pollack"``: matrices that change as the weights do; both decay, and so meet. That needs `SGD` without
+        momentum and with ``weight_decay`` above zero.
+
+    References
+    ----------
+    Lillicrap et al., Nat. Commun. 7, 13276 (2016); Liao, Leibo, Poggio, AAAI (2016); Akrout et al., NeurIPS (2019).
+    """
+
+    feedback: Literal["random", "sign-symmetric", "kolen-pollack"] = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectFeedbackAlignment(Method):
+    """Direct feedback alignment: the output error goes to every layer through a fixed random matrix of its own.
+
+    Parameters
+    ----------
+    slope
+        How layers that act on each signal by itself answer: ``"twin"`` by the slope of the twin; ``"one"``, ``"box"``
+        (one where |z| < 1) or ``"triangle"`` (1 - |z| / 2): augmented direct feedback alignment, which need not know
+        the physics.
+
+    References
+    ----------
+    Nøkland, NeurIPS (2016); Nakajima et al., Nat. Commun. 13, 7847 (2022).
+    """
+
+    slope: Literal["twin", "one", "box", "triangle"] = "twin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiniteDifference(SettlingMethod):
+    """Central differences of the loss, one parameter after the other: two passes per parameter, error O(epsilon²).
+
+    Parameters
+    ----------
+    epsilon
+        How far parameters are moved.
+    """
+
+    epsilon: float = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SPSA(SettlingMethod):
+    """Simultaneous perturbation: central differences of the loss along random directions of signs.
+
+    The mean over directions is the gradient; from q directions in D dimensions an estimate has the root-mean-square
+    cosine sqrt(q / (q + D - 1)) with it.
+
+    Parameters
+    ----------
+    epsilon
+        How far every parameter is moved.
+    directions
+        Directions per step, two passes each.
+
+    References
+    ----------
+    Spall, IEEE Trans. Autom. Control 37, 332 (1992).
+    """
+
+    epsilon: float = 1e-2
+    directions: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvolutionStrategy(SettlingMethod):
+    """Evolution strategies: the gradient of the mean loss of Gaussian candidates, tried in pairs to either side.
+
+    Parameters
+    ----------
+    sigma
+        The standard deviation of candidates; with adaptation, at first.
+    pairs
+        Pairs of candidates per step.
+    adaptation
+        How fast the deviation of every parameter adapts (PEPG); 0: not at all.
+
+    References
+    ----------
+    Salimans et al., arXiv 1703.03864 (2017); Sehnke et al., Neural Netw. 23, 551 (2010).
+    """
+
+    sigma: float = 0.1
+    pairs: int = 16
+    adaptation: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinateDescent(SettlingMethod):
+    """One parameter after the other moves to the better side, if one is better.
+
+    What a parameter is moved by grows by half where it helps, and shrinks by two fifths where it does not. The
+    optimizer's rates do not matter, except that a rate of zero leaves a parameter where it is.
+
+    Parameters
+    ----------
+    epsilon
+        How far parameters are moved at first.
+    coordinates
+        Parameters tried per step, two passes each.
+    """
+
+    epsilon: float = 0.1
+    coordinates: int = 16
+
+
+_KINDS: tuple[type[Method], ...] = (
+    EquilibriumPropagation,
+    FrequencyPropagation,
+    AgnosticEquilibriumPropagation,
+    ContrastiveLearning,
+    CoupledLearning,
+    ImplicitDifferentiation,
+    RecurrentBackprop,
+    Backprop,
+    PhysicsAware,
+    FeedbackAlignment,
+    DirectFeedbackAlignment,
+    FiniteDifference,
+    SPSA,
+    EvolutionStrategy,
+    CoordinateDescent,
+)
+
+
 def from_config(config: dict[str, Any]) -> Method:
     """Return the method of a `Method.to_config` dictionary."""
-    kinds = {
-        kind.__name__: kind
-        for kind in (
-            EquilibriumPropagation,
-            FrequencyPropagation,
-            AgnosticEquilibriumPropagation,
-            ContrastiveLearning,
-            CoupledLearning,
-            ImplicitDifferentiation,
-            RecurrentBackprop,
-        )
-    }
+    kinds = {kind.__name__: kind for kind in _KINDS}
     settings = dict(config)
     name = settings.pop("name", None)
     if name not in kinds:
         raise ConfigError(f"unknown method {name!r}; known: {', '.join(kinds)}")
-    settings["settling"] = Settling.from_config(settings["settling"])
+    if "settling" in settings:
+        settings["settling"] = Settling.from_config(settings["settling"])
     return kinds[name](**settings)

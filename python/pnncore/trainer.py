@@ -16,7 +16,6 @@ from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
 from pnncore.errors import CheckpointError, ConfigError, SettlingWarning, ShapeError
 from pnncore.history import History
-from pnncore.settling import Status
 from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
@@ -89,7 +88,7 @@ class Trainer:
         callbacks = list(callbacks)
         if any(not isinstance(callback, Callback) for callback in callbacks):
             raise ConfigError(f"callbacks must be pnncore.Callback objects, got {callbacks!r}")
-        _core.check_pair(system.core, str(system.dtype), method.to_json())
+        kept = _core.check_pair(system.core, str(system.dtype), method.to_json(), json.dumps(optimizer.settings()))
         optimizer.rates(system.names, 0)
         self.system = system
         self.method = method
@@ -107,6 +106,10 @@ class Trainer:
             for kind in optimizer.memory_names
             for name in system.names
         }
+        if kept:
+            own = {f"method/{name}": np.zeros(shape, system.dtype) for name, shape in kept}
+            _core.initialise_memory(system.core, method.to_json(), list(own.values()), self.seed)
+            self.memory |= own
         self._sums: dict[str, float] = {}
         self._steps_before = 0
         self._stopping = False
@@ -260,8 +263,10 @@ class Trainer:
             unconverged=self._sums["unconverged"],
             diverged=self._sums["diverged"],
             unbounded=self._sums["unbounded"],
-            settles=sum(self._sums[status.name.lower()] for status in Status),
+            passes=self._sums["passes"],
+            measured=self._sums["measured"],
             writes=steps * written,
+            operations=self._sums["operations"],
             seconds=seconds,
         )
         blank = int(self._sums["diverged"] + self._sums["unbounded"])

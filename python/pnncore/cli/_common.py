@@ -22,7 +22,7 @@ Split: TypeAlias = tuple[FloatArray, npt.NDArray[np.int64], FloatArray, npt.NDAr
 
 RawHelp = argparse.RawDescriptionHelpFormatter
 
-METHODS: dict[str, type[methods.Method]] = {
+METHODS: dict[str, type[methods.SettlingMethod]] = {
     "equilibrium-propagation": methods.EquilibriumPropagation,
     "contrastive-learning": methods.ContrastiveLearning,
     "coupled-learning": methods.CoupledLearning,

@@ -224,7 +224,7 @@ def _report(arguments: argparse.Namespace, runs: list[_Runs], audits: list[Audit
         "audit": [
             {
                 "method": common.describe(found.method),
-                "settling": found.method.settling.to_config(),
+                "settling": found.method.to_config()["settling"],
                 "samples": found.samples,
                 "cosine": found.cosine,
                 "relative_error": found.relative_error,

@@ -10,11 +10,12 @@ from pnncore.systems._energy import EnergySystem as EnergySystem
 from pnncore.systems._flow import Flow as Flow
 from pnncore.systems._hopfield import Hopfield as Hopfield
 from pnncore.systems._resistive import DeepResistive as DeepResistive
+from pnncore.systems._stack import Stack as Stack
 
 
 def from_config(config: dict[str, Any]) -> System:
     """Return the system of a `System.to_config` dictionary."""
-    kinds = (Hopfield, DeepResistive, Circuit, Flow, Elastic)
+    kinds = (Hopfield, DeepResistive, Circuit, Flow, Elastic, Stack)
     settings = dict(config)
     name = settings.pop("name", None)
     for kind in kinds:

@@ -11,7 +11,7 @@ use pnncore::check::check_system;
 use pnncore::descent::{self, Landed};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, Method, Scratch, Sign, methods_for};
+use pnncore::method::{Course, Estimator, Rule, Scratch, Sign, methods_for};
 use pnncore::params::{ParamSpec, Params};
 use pnncore::system::{Energetic, Exact, Settling, System, Workspace};
 use pnncore::train::write_gradient;
@@ -178,19 +178,21 @@ fn main() -> Result<()> {
     let before = ends(&chain, &lab, &k, &forces)?;
     let wanted: Vec<f64> = before.iter().map(|s| 0.5 * s).collect();
     let batch = Batch { x: Rows::all(&forces, 1), y: Targets::Values(Rows::all(&wanted, 1)) };
-    let method = Method::EquilibriumPropagation {
-        variant: Estimator::Centered,
-        beta: 0.5,
-        sign: Sign::Positive,
-        points: 2,
-        loss: Loss::SquaredError,
-        settling: trial::Settling::default(),
-    };
+    let method =
+        Rule::EquilibriumPropagation { variant: Estimator::Centered, beta: 0.5, sign: Sign::Positive, points: 2 }
+            .with(Loss::SquaredError, trial::Settling::default());
     let protocol = method.protocol(&chain)?;
     let mut scratch = Scratch::new(&chain);
     let mut gradient = vec![Vec::new()];
     for step in 0..400 {
-        protocol.step(&lab, &chain, &Params::shared([&k[..]]), &batch, step, &mut scratch)?;
+        protocol.step(
+            &lab,
+            &chain,
+            &Params::shared([&k[..]]),
+            &batch,
+            &mut Course { step: step, memory: &mut [] },
+            &mut scratch,
+        )?;
         write_gradient(&lab, &chain.specs, &mut scratch, &mut gradient);
         for (k, g) in k.iter_mut().zip(&gradient[0]) {
             *k = (*k - 20.0 * g).max(0.05);

@@ -8,7 +8,7 @@ use crate::batch::{Batch, Rows, Targets};
 use crate::device::Device;
 use crate::lab::Lab;
 use crate::loss::Loss;
-use crate::method::{Estimator, Method, Scratch, Sign};
+use crate::method::{Course, Estimator, Rule, Scratch, Sign};
 use crate::params::Params;
 use crate::system::{Exact, System, residual};
 use crate::train::write_gradient;
@@ -302,14 +302,21 @@ impl Checker<'_> {
         let loss = Loss::SquaredError;
         let (check, method) = if self.system.is_reciprocal() {
             let (variant, sign) = (Estimator::Centered, Sign::Positive);
-            let method = Method::EquilibriumPropagation { variant, beta: 1e-2, sign, points: 2, loss, settling };
+            let method = Rule::EquilibriumPropagation { variant, beta: 1e-2, sign, points: 2 }.with(loss, settling);
             ("equilibrium propagation is the gradient of the loss", method)
         } else {
-            ("implicit differentiation is the gradient of the loss", Method::ImplicitDifferentiation { loss, settling })
+            ("implicit differentiation is the gradient of the loss", Rule::ImplicitDifferentiation.with(loss, settling))
         };
         let mut scratch = Scratch::new(self.system);
         let protocol = method.protocol(self.system)?;
-        protocol.step(&self.lab, self.system, &self.params(), &self.batch, 0, &mut scratch)?;
+        protocol.step(
+            &self.lab,
+            self.system,
+            &self.params(),
+            &self.batch,
+            &mut Course { step: 0, memory: &mut [] },
+            &mut scratch,
+        )?;
         let mut gradient = vec![Vec::new(); self.params.len()];
         write_gradient(&self.lab, self.system.specs(), &mut scratch, &mut gradient);
         let (mut along, mut size) = (0.0, 0.0);

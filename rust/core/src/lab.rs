@@ -62,6 +62,12 @@ impl Lab {
         Ok(Self { level: Level::get(), seed, threads, pool })
     }
 
+    /// The same lab with the calling thread alone.
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        Self { threads: 1, pool: None, ..*self }
+    }
+
     /// The instruction set of the kernels.
     pub fn level(&self) -> Level {
         self.level

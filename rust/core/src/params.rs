@@ -57,6 +57,16 @@ impl<'a, T: Real> Params<'a, T> {
         Self { slots: values.into_iter().map(Slot::Exclusive).collect() }
     }
 
+    /// The number of parameters.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// Parameter `i`.
     pub fn get(&self, i: usize) -> &[T] {
         match &self.slots[i] {

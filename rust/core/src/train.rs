@@ -8,7 +8,7 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::device::Device;
 use crate::lab::Lab;
-use crate::method::{Protocol, Scratch};
+use crate::method::{Cost, Course, Found, Protocol, Scratch};
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params};
 use crate::system::System;
@@ -81,6 +81,8 @@ pub struct Progress {
     pub free_sweeps: u64,
     /// Sweeps of all other phases.
     pub other_sweeps: u64,
+    /// What the experiments cost.
+    pub cost: Cost,
 }
 
 impl Progress {
@@ -144,27 +146,54 @@ pub fn train<T: Real>(
     let mut progress = Progress { loss: leg.loss, ..Progress::default() };
     let mut scratch = Scratch::new(task.system);
     let (mut gradient, mut target) = (Vec::new(), Vec::new());
+    task.protocol.check_optimizer(task.optimizer)?;
+    let (memory, kept) = memory.split_at_mut(task.optimizer.memory().len() * task.system.specs().len());
     for k in (leg.first..task.steps()).take(leg.steps) {
         let step = leg.before + k as u64;
         let batch = task.data.pick(task.batch(k));
-        task.protocol.step(lab, task.system, params, &batch, step, &mut scratch)?;
+        let mut course = Course { step, memory: &mut *kept };
+        task.protocol.step(lab, task.system, params, &batch, &mut course, &mut scratch)?;
         progress.count(task.protocol, &batch, &scratch.trial, &mut target);
-        task.optimizer.step(
-            lab,
-            task.system,
-            &scratch.trial,
-            &mut scratch.update,
-            params,
-            memory,
-            &mut gradient,
-            task.rates,
-            step,
-        )?;
+        if scratch.found == Found::Change {
+            write(lab, &task, &scratch.wanted, params, step)?;
+        } else {
+            task.protocol.follow(lab, task.system, task.optimizer, task.rates, &scratch.update, kept);
+            task.optimizer.step(
+                lab,
+                task.system,
+                &scratch.trial,
+                &mut scratch.update,
+                params,
+                memory,
+                &mut gradient,
+                task.rates,
+                step,
+            )?;
+        }
         if start.elapsed() >= leg.time {
             break;
         }
     }
+    progress.cost = scratch.cost;
     Ok(progress)
+}
+
+/// Brings parameters to wanted values, as near as their devices can. Those with a rate of zero stay.
+fn write<T: Real>(
+    lab: &Lab,
+    task: &Task<'_, T>,
+    wanted: &[Vec<T>],
+    params: &mut Params<'_, T>,
+    step: u64,
+) -> Result<()> {
+    for (i, (wanted, &rate)) in wanted.iter().zip(task.rates).enumerate() {
+        if rate > 0.0 {
+            let values = params.get_mut(i)?;
+            values.copy_from_slice(wanted);
+            task.system.device(i).write(lab, i, step + 1, values);
+        }
+    }
+    Ok(())
 }
 
 /// Writes the gradient that a step found, parameter by parameter. Uses the update in `scratch` up.

@@ -1,5 +1,6 @@
 //! Local updates: what a gradient of couplings is made of, kept factored until it meets the parameters.
 
+use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
 use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
@@ -44,6 +45,8 @@ pub enum Term<T> {
     Dense(Vec<T>),
     /// A matrix, factored.
     Outer(Outer<T>),
+    /// A matrix as a sum over rows r of outer products l_r d_r^T: blocks of rows (l, d), both dense.
+    Product(Vec<(Vec<T>, Vec<T>)>),
 }
 
 /// The sum of some [`OuterProducts`], or the transpose of it, which is cheaper where the columns are few; plus a number for
@@ -106,6 +109,7 @@ impl<T: Real> LocalUpdate<T> {
         let Self { terms, parts, turned } = self;
         match &mut terms[i] {
             Term::Dense(values) => shift_within(lab.level(), values, scale, T::ZERO, range, target),
+            Term::Product(blocks) => add_products(lab, blocks, target, spec.rows_cols(), scale, range),
             Term::Outer(Outer { products, transposed, rows, columns }) => {
                 let cols = spec.rows_cols().1;
                 rows.iter_mut().chain(columns.iter_mut()).for_each(|sum| *sum *= scale);
@@ -135,6 +139,40 @@ impl<T: Real> LocalUpdate<T> {
             }
         }
     }
+}
+
+/// target += scale times the sum of the blocks' outer products, within the range. A piece of the target stays in cache while
+/// all blocks are added to it.
+fn add_products<T: Real>(
+    lab: &Lab,
+    blocks: &mut [(Vec<T>, Vec<T>)],
+    target: &mut [T],
+    (rows, cols): (usize, usize),
+    scale: T,
+    range: (T, T),
+) {
+    /// Rows of the target that stay in cache.
+    const GROUP: usize = 16;
+    for (_, right) in &mut *blocks {
+        right.iter_mut().for_each(|value| *value *= scale);
+    }
+    let samples: usize = blocks.iter().map(|(left, _)| left.len() / rows).sum();
+    let groups = lab.grouped(samples * target.len(), rows.div_ceil(GROUP));
+    let bounded = range.0.is_finite() || range.1.is_finite();
+    let blocks = &*blocks;
+    lab.for_each(target.par_chunks_mut(groups * GROUP * cols).enumerate(), |(c, piece)| {
+        for (g, piece) in piece.chunks_mut(GROUP * cols).enumerate() {
+            let (first, count) = ((c * groups + g) * GROUP, piece.len() / cols);
+            for (left, right) in blocks {
+                let n = left.len() / rows;
+                let left = Strided { data: &left[first.min(left.len())..], row: 1, column: rows };
+                multiply(lab.level(), left, Dense { data: right, stride: cols }, (count, n, cols), piece, cols);
+            }
+            if bounded {
+                shift_within(lab.level(), &[], T::ZERO, T::ZERO, range, piece);
+            }
+        }
+    });
 }
 
 /// What comes after the products: sums of rows and columns, and the range.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, Method, Sign};
+use pnncore::method::{Estimator, Rule, Sign};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
 use pnncore::system::System;
@@ -55,14 +55,9 @@ fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
     let x: Vec<f32> = (0..samples * sizes[0]).map(|i| ((i * 7919) % 101) as f32 / 101.0).collect();
     let labels: Vec<i64> = (0..samples as i64).map(|i| i % 10).collect();
     let order: Vec<u64> = (0..samples as u64).collect();
-    let method = Method::EquilibriumPropagation {
-        variant: Estimator::Centered,
-        beta: 0.2,
-        sign: Sign::Positive,
-        points: 8,
-        loss: Loss::SquaredError,
-        settling: Settling::default(),
-    };
+    let method =
+        Rule::EquilibriumPropagation { variant: Estimator::Centered, beta: 0.2, sign: Sign::Positive, points: 8 }
+            .with(Loss::SquaredError, Settling::default());
     let protocol = method.protocol(system).unwrap();
     let rates = vec![0.01; params.len()];
     let optimizer = Optimizer::SGD { momentum: 0.0, weight_decay: 0.0 };

@@ -8,7 +8,7 @@ use pnncore::device::Device;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, Method, Scratch, Side, Sign};
+use pnncore::method::{Course, Estimator, Method, Rule, Scratch, Side, Sign};
 use pnncore::params::Params;
 use pnncore::system::circuit::{Circuit, ElementSpec, Law, Place, Spec, Terminal};
 use pnncore::system::{Settling as _, System, residual};
@@ -140,7 +140,11 @@ proptest! {
 fn gradient(method: &Method, circuit: &Circuit, params: &[Vec<f64>], batch: &Batch<'_, f64>) -> Vec<f64> {
     let lab = Lab::new(Some(1), 0).unwrap();
     let mut scratch = Scratch::new(circuit);
-    method.protocol::<f64>(circuit).unwrap().step(&lab, circuit, &shared(params), batch, 0, &mut scratch).unwrap();
+    method
+        .protocol::<f64>(circuit)
+        .unwrap()
+        .step(&lab, circuit, &shared(params), batch, &mut Course { step: 0, memory: &mut [] }, &mut scratch)
+        .unwrap();
     let mut gradient = vec![Vec::new(); params.len()];
     write_gradient(&lab, System::<f64>::specs(circuit), &mut scratch, &mut gradient);
     gradient.concat()
@@ -163,11 +167,11 @@ fn bias_of_equilibrium_propagation_has_the_right_order() {
         let (x, y) = (noise(4 * 3, 0), noise(4 * 3, 1));
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 3)) };
         let settling = Settling::default();
-        let exact = gradient(&Method::ImplicitDifferentiation { loss: LOSS, settling }, &circuit, &params, &batch);
+        let exact = gradient(&Rule::ImplicitDifferentiation.with(LOSS, settling), &circuit, &params, &batch);
         for (variant, order) in [(Estimator::OneSided, 1.0), (Estimator::Centered, 2.0)] {
             let errors = [0.02, 0.01].map(|beta| {
                 let sign = Sign::Positive;
-                let method = Method::EquilibriumPropagation { variant, beta, sign, points: 2, loss: LOSS, settling };
+                let method = Rule::EquilibriumPropagation { variant, beta, sign, points: 2 }.with(LOSS, settling);
                 relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
             });
             let slope = (errors[0] / errors[1]).log2();
@@ -183,9 +187,9 @@ fn forces_and_springs_tend_to_the_gradient() {
         let (x, y) = (noise(4 * 3, 0), noise(4 * 3, 1));
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 3)) };
         let settling = Settling::default();
-        let exact = gradient(&Method::ImplicitDifferentiation { loss: LOSS, settling }, &circuit, &params, &batch);
+        let exact = gradient(&Rule::ImplicitDifferentiation.with(LOSS, settling), &circuit, &params, &batch);
         let tone = |amplitude, points| {
-            let method = Method::FrequencyPropagation { amplitude, points, loss: LOSS, settling };
+            let method = Rule::FrequencyPropagation { amplitude, points }.with(LOSS, settling);
             relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
         };
         assert!(tone(1e-4, 8) < 1e-6, "{}", tone(1e-4, 8));
@@ -197,7 +201,7 @@ fn forces_and_springs_tend_to_the_gradient() {
             assert!((slope - 2.0).abs() < 0.1, "{slope}");
         }
         let springs = |beta, epsilon, relaxations| {
-            let method = Method::AgnosticEquilibriumPropagation { beta, epsilon, relaxations, loss: LOSS, settling };
+            let method = Rule::AgnosticEquilibriumPropagation { beta, epsilon, relaxations }.with(LOSS, settling);
             relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
         };
         let errors = [springs(1e-4, 1e-4, 3), springs(1e-5, 1e-5, 3), springs(1e-6, 1e-6, 3)];
@@ -215,8 +219,8 @@ fn coupled_learning_is_parallel_to_the_gradient_for_one_output() {
         let (x, y) = (noise(3, 0), noise(outputs, 1));
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, outputs)) };
         let settling = Settling::default();
-        let exact = gradient(&Method::ImplicitDifferentiation { loss: LOSS, settling }, &circuit, &params, &batch);
-        let method = Method::CoupledLearning { eta: 1e-4, variant: Side::Centered, loss: LOSS, settling };
+        let exact = gradient(&Rule::ImplicitDifferentiation.with(LOSS, settling), &circuit, &params, &batch);
+        let method = Rule::CoupledLearning { eta: 1e-4, variant: Side::Centered }.with(LOSS, settling);
         let coupled = gradient(&method, &circuit, &params, &batch);
         let dot: f64 = coupled.iter().zip(&exact).map(|(a, b)| a * b).sum();
         let cosine = dot / norm(coupled.into_iter()) / norm(exact.into_iter());
@@ -352,16 +356,10 @@ fn tied_nodes_and_transistors() {
     for (laws, exact) in [(&TIED, true), (&TRANSISTORS, false)] {
         let (circuit, params) = random_circuit(24, 3, laws, 7);
         let found = [
-            Method::ImplicitDifferentiation { loss: LOSS, settling },
-            Method::RecurrentBackprop { steps: 4000, loss: LOSS, settling },
-            Method::EquilibriumPropagation {
-                variant: Estimator::Centered,
-                beta: 1e-5,
-                sign: Sign::Positive,
-                points: 2,
-                loss: LOSS,
-                settling,
-            },
+            Rule::ImplicitDifferentiation.with(LOSS, settling),
+            Rule::RecurrentBackprop { steps: 4000 }.with(LOSS, settling),
+            Rule::EquilibriumPropagation { variant: Estimator::Centered, beta: 1e-5, sign: Sign::Positive, points: 2 }
+                .with(LOSS, settling),
         ]
         .map(|method| gradient(&method, &circuit, &params, &batch));
         let [relaxed, error] = [1, 2].map(|k| relative_error(&found[k], &found[0]));

@@ -9,7 +9,7 @@ use pnncore::kernels::Real;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, METHODS, Method, Scratch, Side, Sign, methods_for};
+use pnncore::method::{Course, Estimator, METHODS, Method, Rule, Scratch, Side, Sign, methods_for};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
 use pnncore::system::hopfield::Activation;
@@ -46,18 +46,18 @@ fn shared<T: Real>(params: &[Vec<T>]) -> Params<'_, T> {
 fn all_methods(settling: Settling) -> Vec<Method> {
     let loss = Loss::CrossEntropy;
     let propagation =
-        |variant, sign, points| Method::EquilibriumPropagation { variant, beta: 0.3, sign, points, loss, settling };
+        |variant, sign, points| Rule::EquilibriumPropagation { variant, beta: 0.3, sign, points }.with(loss, settling);
     vec![
         propagation(Estimator::Centered, Sign::Positive, 8),
         propagation(Estimator::OneSided, Sign::Random, 8),
         propagation(Estimator::Holomorphic, Sign::Positive, 5),
-        Method::FrequencyPropagation { amplitude: 0.1, points: 8, loss, settling },
-        Method::AgnosticEquilibriumPropagation { beta: 0.1, epsilon: 0.01, relaxations: 2, loss, settling },
-        Method::ContrastiveLearning { loss, settling },
-        Method::CoupledLearning { eta: 0.2, variant: Side::Negative, loss, settling },
-        Method::CoupledLearning { eta: 0.2, variant: Side::Centered, loss, settling },
-        Method::ImplicitDifferentiation { loss, settling },
-        Method::RecurrentBackprop { steps: 7, loss, settling },
+        Rule::FrequencyPropagation { amplitude: 0.1, points: 8 }.with(loss, settling),
+        Rule::AgnosticEquilibriumPropagation { beta: 0.1, epsilon: 0.01, relaxations: 2 }.with(loss, settling),
+        Rule::ContrastiveLearning.with(loss, settling),
+        Rule::CoupledLearning { eta: 0.2, variant: Side::Negative }.with(loss, settling),
+        Rule::CoupledLearning { eta: 0.2, variant: Side::Centered }.with(loss, settling),
+        Rule::ImplicitDifferentiation.with(loss, settling),
+        Rule::RecurrentBackprop { steps: 7 }.with(loss, settling),
     ]
 }
 
@@ -238,7 +238,7 @@ proptest! {
                 lab.enter(|| {
                     let mut scratch = Scratch::new(&net as &dyn System<f32>);
                     let protocol = method.protocol(&net as &dyn System<f32>).unwrap();
-                    protocol.step(&lab, &net, &shared(&params), &batch, 5, &mut scratch).unwrap();
+                    protocol.step(&lab, &net, &shared(&params), &batch, &mut Course { step: 5, memory: &mut [] }, &mut scratch).unwrap();
                     let mut gradient = vec![Vec::new(); params.len()];
                     write_gradient(&lab, System::<f32>::specs(&net), &mut scratch, &mut gradient);
                     gradient

@@ -9,7 +9,7 @@ use pnncore::kernels::Real;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, Method, Scratch, Sign};
+use pnncore::method::{Course, Estimator, Method, Rule, Scratch, Sign};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
 use pnncore::system::layered::Layered;
@@ -126,7 +126,7 @@ fn energy_is_half_the_dissipation() {
 fn gradient<T: Real>(method: &Method, net: &Layered, params: &[Vec<T>], batch: &Batch<'_, T>) -> Vec<f64> {
     let (lab, mut scratch) = (lab(1), Scratch::new(net));
     let protocol = method.protocol::<T>(net).unwrap();
-    protocol.step(&lab, net, &shared(params), batch, 0, &mut scratch).unwrap();
+    protocol.step(&lab, net, &shared(params), batch, &mut Course { step: 0, memory: &mut [] }, &mut scratch).unwrap();
     let mut gradient = vec![Vec::new(); params.len()];
     write_gradient(&lab, System::<T>::specs(net), &mut scratch, &mut gradient);
     gradient.into_iter().flatten().map(Real::to_f64).collect()
@@ -134,7 +134,7 @@ fn gradient<T: Real>(method: &Method, net: &Layered, params: &[Vec<T>], batch: &
 
 fn propagation(variant: Estimator, beta: f64, settling: Settling) -> Method {
     let (sign, loss) = (Sign::Positive, Loss::SquaredError);
-    Method::EquilibriumPropagation { variant, beta, sign, points: 2, loss, settling }
+    Rule::EquilibriumPropagation { variant, beta, sign, points: 2 }.with(loss, settling)
 }
 
 fn relative_error(a: &[f64], b: &[f64]) -> f64 {
@@ -148,8 +148,7 @@ fn bias_of_equilibrium_propagation_has_the_right_order() {
     let (x, y) = (noise(5 * 6, 0), noise(5 * 4, 1));
     let batch = Batch { x: Rows::all(&x, 6), y: Targets::Values(Rows::all(&y, 4)) };
     let settling = Settling { stop: Stop::Absolute(1e-15), ..Settling::default() };
-    let exact =
-        gradient(&Method::ImplicitDifferentiation { loss: Loss::SquaredError, settling }, &net, &params, &batch);
+    let exact = gradient(&Rule::ImplicitDifferentiation.with(Loss::SquaredError, settling), &net, &params, &batch);
     for (variant, order) in [(Estimator::OneSided, 1), (Estimator::Centered, 2)] {
         let errors = [0.002, 0.001].map(|beta| {
             relative_error(&gradient(&propagation(variant, beta, settling), &net, &params, &batch), &exact)

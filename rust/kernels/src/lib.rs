@@ -7,12 +7,14 @@
 //! Reductions have a fixed order, so that a result depends on the instruction set alone: never on the number of
 //! threads, the alignment of a buffer, or how rows are grouped into calls.
 
+pub mod gemm;
 pub mod hidden;
 pub mod level;
 pub mod narrow;
 pub mod philox;
 pub mod simd;
 pub mod sparse;
+pub mod trig;
 pub mod unit;
 
 pub use aligned_vec::{AVec, avec};

@@ -23,6 +23,16 @@ pub enum Purpose {
     Defects = 5,
     /// Noise and rounding of writes to a device. Counter: write, parameter (and which of the two).
     Write = 6,
+    /// The constants of disordered physics, such as a scattering medium. Counter: element, layer (and which constant).
+    Disorder = 7,
+    /// How far hardware is from its twin. Counter: element, layer (and which constant).
+    Mismatch = 8,
+    /// Noise of signals. Counter: row and signal, layer; the key holds the pass.
+    Noise = 9,
+    /// Feedback matrices. Counter: element, layer.
+    Feedback = 10,
+    /// Directions in which parameters are perturbed. Counter: element, parameter; the key holds step and direction.
+    Direction = 11,
 }
 
 /// One stream of random numbers.
@@ -36,6 +46,16 @@ impl Philox {
     /// The stream of a seed and a purpose.
     pub fn new(seed: u64, purpose: Purpose) -> Self {
         Self { key: [seed as u32, (seed >> 32) as u32], purpose: purpose as u32 }
+    }
+
+    /// The stream of the same purpose for an occasion (a pass, say): another key, by the finaliser of SplitMix64.
+    #[must_use]
+    pub fn at(self, occasion: u64) -> Self {
+        let mut z = occasion.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        Self { key: [self.key[0] ^ z as u32, self.key[1] ^ (z >> 32) as u32], ..self }
     }
 
     /// The four words of draw `index` in `group` (an epoch, a parameter, a step).

@@ -5,14 +5,26 @@ use pnncore::Error;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::kernels::Real;
 use pnncore::params::Params;
+use pnncore::system::stack::Stack;
 use pyo3::prelude::*;
 
 use crate::errors::{OrRaise, exception};
 
 /// A floating-point type that NumPy has, too.
-pub(crate) trait Float: Real + Element {}
-impl Float for f32 {}
-impl Float for f64 {}
+pub(crate) trait Float: Real + Element {
+    /// The stack whose signals are of the type.
+    fn of(stacks: &(Stack<f32>, Stack<f64>)) -> &Stack<Self>;
+}
+impl Float for f32 {
+    fn of(stacks: &(Stack<f32>, Stack<f64>)) -> &Stack<Self> {
+        &stacks.0
+    }
+}
+impl Float for f64 {
+    fn of(stacks: &(Stack<f32>, Stack<f64>)) -> &Stack<Self> {
+        &stacks.1
+    }
+}
 
 /// Runs `$body` with `$T` the element type of the first of `$params`.
 macro_rules! with_dtype {

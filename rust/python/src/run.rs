@@ -9,9 +9,10 @@ use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{METHODS, Method, Scratch};
+use pnncore::method::{Course, Found, METHODS, Method, Protocol, Scratch};
 use pnncore::optim::Optimizer;
-use pnncore::params::Params;
+use pnncore::params::{ParamSpec, Params};
+use pnncore::system::{System as CoreSystem, infer};
 use pnncore::train::{Leg, Progress, Task, write_gradient};
 use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
 use pyo3::prelude::*;
@@ -31,15 +32,59 @@ pub(crate) fn check_method(py: Python<'_>, method: &str) -> PyResult<()> {
     parse::<Method>(py, "method", method)?.check().or_raise(py)
 }
 
-/// Checks that a method can train a system whose states have this dtype.
+/// Checks that a method can train a system whose states have this dtype, with an optimizer; returns names and shapes of the
+/// arrays that the method keeps.
 #[pyfunction]
-pub(crate) fn check_pair(py: Python<'_>, system: &System, dtype: &str, method: &str) -> PyResult<()> {
+pub(crate) fn check_pair(
+    py: Python<'_>,
+    system: &System,
+    dtype: &str,
+    method: &str,
+    optimizer: &str,
+) -> PyResult<Vec<(String, Vec<usize>)>> {
     let method = parse::<Method>(py, "method", method)?;
-    match dtype {
-        "float64" => method.protocol(system.of::<f64>()).or_raise(py)?,
-        _ => method.protocol(system.of::<f32>()).or_raise(py)?,
+    let optimizer = parse(py, "optimizer", optimizer)?;
+    let (protocol, specs) = match dtype {
+        "float64" => {
+            let protocol = method.protocol(system.of::<f64>()).or_raise(py)?;
+            let specs = protocol.memory(system.of::<f64>());
+            (protocol, specs)
+        }
+        _ => {
+            let protocol = method.protocol(system.of::<f32>()).or_raise(py)?;
+            let specs = protocol.memory(system.of::<f32>());
+            (protocol, specs)
+        }
     };
+    protocol.check_optimizer(&optimizer).or_raise(py)?;
+    Ok(specs.into_iter().map(|spec| (spec.name, spec.shape)).collect())
+}
+
+/// Fills the arrays that a method keeps with what they hold before the first step.
+#[pyfunction]
+pub(crate) fn initialise_memory(
+    py: Python<'_>,
+    system: &System,
+    method: &str,
+    memory: Vec<Bound<'_, PyAny>>,
+    seed: u64,
+) -> PyResult<()> {
+    let method: Method = parse(py, "method", method)?;
+    with_dtype!(py, memory, T => {
+        let core = system.of::<T>();
+        let protocol = method.protocol(core).or_raise(py)?;
+        let mut arrays = Exclusive::<T>::new(&memory, "every array of the method")?;
+        let lab = system.lab(Some(1), seed).or_raise(py)?;
+        protocol.initialise(&lab, core, &mut arrays.slices(py, "every array of the method")?);
+    });
     Ok(())
+}
+
+/// The arrays of a method before the first step.
+fn fresh_memory<T: Float>(protocol: &Protocol, lab: &Lab, core: &dyn CoreSystem<T>) -> Vec<Vec<T>> {
+    let mut memory: Vec<Vec<T>> = protocol.memory(core).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
+    protocol.initialise(lab, core, &mut memory.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    memory
 }
 
 /// Checks the configuration of a device.
@@ -85,6 +130,9 @@ fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'p
     dict.set_item("correct", progress.correct)?;
     dict.set_item("free_sweeps", progress.free_sweeps)?;
     dict.set_item("other_sweeps", progress.other_sweeps)?;
+    dict.set_item("passes", progress.cost.passes)?;
+    dict.set_item("measured", progress.cost.measured)?;
+    dict.set_item("operations", progress.cost.operations)?;
     for status in Status::ALL {
         dict.set_item(status.name(), progress.rows_with(status))?;
     }
@@ -176,10 +224,13 @@ fn settle_as<'py, T: Float>(
     Ok(dict)
 }
 
-/// Samples that inference settles together: bounds its memory.
+/// Samples that inference runs together: bounds its memory.
 const INFERENCE_BATCH: usize = 1024;
 
-/// The outputs of the free steady state of every sample, NaN where it diverged, and status numbers.
+/// The first occasion of inference: training never gets there.
+const INFERENCE: u64 = 1 << 63;
+
+/// The outputs of every sample (of systems that settle, in the free steady state), NaN where it diverged, and status numbers.
 #[pyfunction]
 #[pyo3(signature = (system, params, x, settling, threads))]
 pub(crate) fn predict<'py>(
@@ -195,8 +246,6 @@ pub(crate) fn predict<'py>(
     let plan = Plan::free(Loss::SquaredError, settling);
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
-        let settles = core.as_settling().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
-        let settles = settles.or_raise(py)?;
         let lab = system.lab(threads, 0).or_raise(py)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
@@ -208,16 +257,17 @@ pub(crate) fn predict<'py>(
         let mut trial = Trial::new(core.layout());
         let mut workspace = core.workspace();
         let order: Vec<u64> = (0..batch.len() as u64).collect();
-        for ((index, outputs), status) in order
+        for (k, ((index, outputs), status)) in order
             .chunks(INFERENCE_BATCH)
             .zip(outputs.chunks_mut(INFERENCE_BATCH * core.outputs()))
             .zip(status.chunks_mut(INFERENCE_BATCH))
+            .enumerate()
         {
             py.check_signals()?;
             system.run(py, || {
                 lab.enter(|| -> Result<_, Error> {
-                    trial.reset(index.len(), 1, false);
-                    settles.settle(&lab, &params, &batch.pick(index), &plan, &mut trial, &mut workspace)
+                    let occasion = INFERENCE + k as u64;
+                    infer(&lab, core, &params, &batch.pick(index), &plan, occasion, &mut trial, &mut workspace)
                 })
             })?;
             for (i, (out, status)) in outputs.chunks_mut(core.outputs()).zip(status).enumerate() {
@@ -262,7 +312,15 @@ pub(crate) fn gradient<'py>(
         system.run(py, || {
             lab.enter(|| -> Result<_, Error> {
                 let mut scratch = Scratch::new(core);
-                protocol.step(&lab, core, &params, &batch, step, &mut scratch)?;
+                let mut memory = fresh_memory(&protocol, &lab, core);
+                let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
+                let mut course = Course { step, memory: &mut memory };
+                protocol.step(&lab, core, &params, &batch, &mut course, &mut scratch)?;
+                if scratch.found == Found::Change {
+                    let text = format!("{} gives new parameters, not a gradient", method.name());
+                    return Err(Error::Capability(text));
+                }
+                progress.cost = scratch.cost;
                 progress.count(&protocol, &batch, &scratch.trial, &mut Vec::new());
                 write_gradient(&lab, core.specs(), &mut scratch, &mut gradient);
                 Ok(())
@@ -313,14 +371,14 @@ pub(crate) fn train<'py>(
         let protocol = method.protocol(core).or_raise(py)?;
         let lab = system.lab(threads, seed).or_raise(py)?;
         let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
-        let mut kept = Exclusive::<T>::new(&memory, "every array of the optimizer")?;
+        let mut kept = Exclusive::<T>::new(&memory, "every array of optimizer and method")?;
         let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);
         params.check(core).or_raise(py)?;
-        let mut memory = kept.slices(py, "every array of the optimizer")?;
-        let needed: Vec<usize> =
-            optimizer.memory().iter().flat_map(|_| core.specs().iter().map(|spec| spec.len())).collect();
+        let mut memory = kept.slices(py, "every array of optimizer and method")?;
+        let own = protocol.memory(core);
+        let needed = optimizer.memory().iter().flat_map(|_| core.specs()).chain(&own).map(ParamSpec::len);
         if !memory.iter().map(|m| m.len()).eq(needed) {
-            return Err(Error::Shape("the arrays of the optimizer do not fit the parameters".into())).or_raise(py);
+            return Err(Error::Shape("the arrays of optimizer and method do not fit the parameters".into())).or_raise(py);
         }
         let data = Data::<T>::new(&x, Some(&y))?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;

@@ -12,6 +12,7 @@ use pnncore::system::circuit::{self, Circuit};
 use pnncore::system::elastic::{self, Elastic};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
+use pnncore::system::stack::{self, Stack};
 use pyo3::prelude::*;
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
@@ -29,6 +30,7 @@ enum Kind {
     Layered(Layered),
     Circuit(Box<Circuit>),
     Elastic(Elastic),
+    Stack(Box<(Stack<f32>, Stack<f64>)>),
     User(UserSystem),
 }
 
@@ -39,6 +41,7 @@ impl System {
             Kind::Layered(net) => net,
             Kind::Circuit(circuit) => &**circuit,
             Kind::Elastic(network) => network,
+            Kind::Stack(stacks) => T::of(stacks),
             Kind::User(system) => system,
         }
     }
@@ -48,7 +51,7 @@ impl System {
         py.detach(work).map_err(|error| {
             let raised = match &self.kind {
                 Kind::User(system) => system.take_raised(),
-                Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) => None,
+                Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) | Kind::Stack(_) => None,
             };
             raised.unwrap_or_else(|| exception(py, &error))
         })
@@ -57,7 +60,7 @@ impl System {
     /// A lab that suits the system.
     pub(crate) fn lab(&self, threads: Option<usize>, seed: u64) -> Result<Lab, Error> {
         match &self.kind {
-            Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) => Lab::new(threads, seed),
+            Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) | Kind::Stack(_) => Lab::new(threads, seed),
             // The user's code runs on the calling thread.
             Kind::User(_) => Lab::new(Some(1), seed),
         }
@@ -92,6 +95,13 @@ impl System {
     fn resistive(py: Python<'_>, layers: Vec<usize>, input_gain: f64, device: &str) -> PyResult<Self> {
         let device: Device = parse(py, "device", device)?;
         Ok(Self { kind: Kind::Layered(Layered::resistive(&layers, input_gain, device).or_raise(py)?) })
+    }
+
+    /// A stack of layers.
+    #[staticmethod]
+    fn stack(py: Python<'_>, spec: &str) -> PyResult<Self> {
+        let spec: stack::Spec = parse(py, "stack", spec)?;
+        Ok(Self { kind: Kind::Stack(Box::new((spec.build().or_raise(py)?, spec.build().or_raise(py)?))) })
     }
 
     /// A system of the user's own: a `pnncore.systems.EnergySystem`.
@@ -160,6 +170,7 @@ impl System {
             let mut slices = arrays.slices(py, "every parameter")?;
             match &self.kind {
                 Kind::Layered(net) => net.initialise(&lab, seed, gain, &mut slices),
+                Kind::Stack(stacks) => <T as Float>::of(stacks).initialise(seed, &mut slices),
                 // These come with their parameters.
                 Kind::Circuit(_) | Kind::Elastic(_) | Kind::User(_) => {}
             }

@@ -75,6 +75,7 @@ impl Springs {
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
         scratch.trial.reset(batch.len(), plan.rows_per_sample(), false);
+        scratch.cost.add(plan.rows_per_sample(), batch.len());
         system.settle(lab, params, batch, plan, &mut scratch.trial, &mut scratch.workspace)
     }
 
@@ -88,7 +89,7 @@ impl Springs {
         scratch: &mut Scratch<T>,
         weights: [Complex<f64>; 2],
     ) -> Result<Vec<Vec<T>>> {
-        let Scratch { trial, update, workspace } = scratch;
+        let Scratch { trial, update, workspace, .. } = scratch;
         // Terms of the step before are dense here.
         update.terms.clear();
         system.local_update(lab, params, batch, trial, &weights, workspace, update)?;

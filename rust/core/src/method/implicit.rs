@@ -5,7 +5,7 @@
 
 use pnncore_kernels::Real;
 
-use super::{Method, Scratch};
+use super::{Rule, Scratch};
 use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
@@ -15,20 +15,20 @@ use crate::trial::{Plan, Trial};
 
 pub(super) fn step<T: Real>(
     lab: &Lab,
-    method: &Method,
+    rule: &Rule,
     plan: &Plan,
     system: &dyn Exact<T>,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
-    let Scratch { trial, update, workspace } = scratch;
+    let Scratch { trial, update, workspace, .. } = scratch;
     trial.reset(batch.len(), 1, false);
     system.settle(lab, params, batch, plan, trial, workspace)?;
     let frozen = at_walls(system, trial);
     let error = output_gradient(batch, plan, trial, &frozen);
-    let adjoint = match method {
-        Method::RecurrentBackprop { steps, .. } => relax(system, params, batch, trial, &frozen, &error, *steps)?,
+    let adjoint = match rule {
+        Rule::RecurrentBackprop { steps } => relax(system, params, batch, trial, &frozen, &error, *steps)?,
         _ => system.adjoint(params, batch, trial, &frozen, &error)?,
     };
     system.contract(lab, params, batch, trial, &adjoint, workspace, update)

@@ -5,11 +5,11 @@ pub mod elastic;
 pub mod hopfield;
 pub mod layered;
 pub mod resistive;
+pub mod stack;
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
 
-use crate::Result;
 use crate::batch::Batch;
 use crate::device::Device;
 use crate::lab::Lab;
@@ -17,6 +17,7 @@ use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
 use crate::trial::{Boundary, Layout, Plan, Trial};
 use crate::update::LocalUpdate;
+use crate::{Error, Result};
 
 /// Memory that a system keeps between the experiments of one call.
 pub type Workspace = Box<dyn std::any::Any + Send>;
@@ -61,6 +62,11 @@ pub trait System<T: Real>: Send + Sync {
 
     /// The system as one whose energy and derivatives can be evaluated: simulations only.
     fn as_exact(&self) -> Option<&dyn Exact<T>> {
+        None
+    }
+
+    /// The system as one that signals pass through, layer by layer.
+    fn as_stack(&self) -> Option<&stack::Stack<T>> {
         None
     }
 
@@ -263,6 +269,31 @@ pub trait Exact<T: Real>: Energetic<T> {
     fn local_step(&self) -> f64 {
         T::EPSILON.to_f64().cbrt()
     }
+}
+
+/// Runs a system once on every sample, on an occasion that noise may depend on, and leaves outputs in a trial of one phase. A
+/// system that settles follows `plan`, which has the free phase alone.
+///
+/// # Errors
+/// As [`Settling::settle`].
+#[allow(clippy::too_many_arguments, reason = "an experiment, and where its result goes")]
+pub fn infer<T: Real>(
+    lab: &Lab,
+    system: &dyn System<T>,
+    params: &Params<'_, T>,
+    batch: &Batch<'_, T>,
+    plan: &Plan,
+    occasion: u64,
+    trial: &mut Trial<T>,
+    workspace: &mut Workspace,
+) -> Result<()> {
+    let unable = || Error::Capability(format!("{} neither settles nor passes signals on", system.name()));
+    if let Some(stack) = system.as_stack() {
+        let walk = workspace.downcast_mut().ok_or_else(unable)?;
+        return stack.infer(lab, params, batch, occasion, trial, walk);
+    }
+    trial.reset(batch.len(), 1, false);
+    system.as_settling().ok_or_else(unable)?.settle(lab, params, batch, plan, trial, workspace)
 }
 
 /// A finite part of an interval.

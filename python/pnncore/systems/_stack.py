@@ -1,0 +1,110 @@
+"""Stacks of layers."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from pnncore import _core, layers
+from pnncore._convert import Seed, as_seed, number
+from pnncore.errors import ConfigError
+from pnncore.systems._base import System
+
+
+class Stack(System):
+    """A chain of layers that signals pass through: digital maps, and physics.
+
+    Parameters
+    ----------
+    layers
+        `pnncore.layers` objects, the first one first; outputs of one are inputs of the next.
+    mismatch
+        By how much, relatively, the constants of the hardware are off from those of the twins, for layers that do not
+        say so themselves.
+    noise
+        The standard deviation of what each measurement adds, for layers that do not say so themselves.
+    dtype
+        ``"float32"``, or ``"float64"`` for reference runs.
+    seed
+        Of initial parameters, disordered media, mismatches and noise; None draws one, which `seed` then tells.
+
+    Attributes
+    ----------
+    params
+        Parameters by name and number of the layer: ``W1``, ``b1``, ``W3``, ...: NumPy arrays, writable in place.
+
+    Examples
+    --------
+    >>> from pnncore.layers import Linear, Tanh
+    >>> net = Stack([Linear(64, 16), Tanh(), Linear(16, 10)], mismatch=0.1, seed=0)
+    >>> list(net.params)
+    ['W1', 'b1', 'W3', 'b3']
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[layers.Layer],
+        *,
+        mismatch: float = 0.0,
+        noise: float = 0.0,
+        dtype: npt.DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
+        self.layers = _checked(layers)
+        self.mismatch = number(mismatch, "mismatch")
+        self.noise = number(noise, "noise")
+        self.seed = as_seed(seed)
+        width: int | None = None
+        entries = []
+        first = None
+        for layer in self.layers:
+            spec, after = layer.spec(width)
+            first = first if first is not None else spec.get("inputs", width)
+            entries.append(
+                {
+                    "layer": spec,
+                    "noise": self.noise if layer.noise is None else layer.noise,
+                    "mismatch": self.mismatch if layer.mismatch is None else layer.mismatch,
+                }
+            )
+            width = after
+        core = _core.System.stack(json.dumps({"layers": entries, "seed": self.seed}))
+        super().__init__(core, int(first or 0), dtype)
+        core.initialise(self.arrays(), self.seed, 1.0)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what makes an equal system, as plain data; checkpoints keep it."""
+        return {
+            "name": "Stack",
+            "layers": [layer.to_config() for layer in self.layers],
+            "mismatch": self.mismatch,
+            "noise": self.noise,
+            "dtype": str(self.dtype),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, settings: dict[str, Any]) -> "Stack":
+        """Return the stack of a `to_config` dictionary, its name left out."""
+        return cls([layers.from_config(layer) for layer in settings["layers"]], **_without(settings, "layers"))
+
+    def __repr__(self) -> str:
+        extra = "".join(f", {name}={value}" for name, value in self._differences() if value)
+        return f"Stack({self.layers}{extra}, dtype={str(self.dtype)!r}, seed={self.seed})"
+
+    def _differences(self) -> list[tuple[str, float]]:
+        return [("mismatch", self.mismatch), ("noise", self.noise)]
+
+
+def _checked(given: Any) -> list[layers.Layer]:
+    if not isinstance(given, Sequence) or not given:
+        raise ConfigError(f"layers must be a list of pnncore.layers objects, got {given!r}")
+    for layer in given:
+        if not isinstance(layer, layers.Layer):
+            raise ConfigError(f"layers must be pnncore.layers objects, got {layer!r}")
+    return list(given)
+
+
+def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != name}

@@ -1,0 +1,174 @@
+//! Gradients of stacks: one walk forward, one back. Methods differ in what signals pass through, and in how layers answer errors.
+
+use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::philox::Purpose;
+use pnncore_kernels::sparse::Dense;
+use pnncore_kernels::{Real, transpose};
+
+use super::rule::{Feedback, Model, Rule};
+use super::{Course, Scratch, candidates};
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::loss::Loss;
+use crate::params::{ParamSpec, Params};
+use crate::system::stack::{Answers, Layer, Slope, Stack, Walk, groups};
+use crate::update::{LocalUpdate, Term};
+use crate::{Error, Result};
+
+/// The linear layers through which errors go back to parameters: their places.
+fn passed<T: Real>(stack: &Stack<T>) -> Vec<usize> {
+    let stages = stack.stages().iter().enumerate();
+    stages.filter(|(_, s)| s.twin.as_linear().is_some() && s.params.start > 0).map(|(l, _)| l).collect()
+}
+
+/// The groups of layers to which the output error goes directly: the ends of all but the last.
+fn told<T: Real>(stack: &Stack<T>) -> Vec<usize> {
+    let mut ends: Vec<usize> = groups(stack).into_iter().map(|group| group.end - 1).collect();
+    ends.pop();
+    ends
+}
+
+pub(super) fn memory<T: Real>(rule: &Rule, stack: &Stack<T>) -> Vec<ParamSpec> {
+    let matrix = |l: &usize, rows: usize, cols: usize| ParamSpec {
+        name: format!("feedback/{}", l + 1),
+        shape: vec![rows, cols],
+    };
+    let stages = stack.stages();
+    match rule {
+        Rule::FeedbackAlignment { feedback: Feedback::Random | Feedback::KolenPollack } => {
+            passed(stack).iter().map(|l| matrix(l, stages[*l].twin.outputs(), stages[*l].twin.inputs())).collect()
+        }
+        Rule::DirectFeedbackAlignment { .. } => {
+            let outputs = stages.last().map_or(0, |stage| stage.twin.outputs());
+            told(stack).iter().map(|l| matrix(l, outputs, stages[*l].twin.outputs())).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Draws the feedback matrices, as large as initial weights are: with variance 1 / inputs of the layer, or 1 / outputs of the
+/// stack.
+pub(super) fn initialise<T: Real>(rule: &Rule, specs: &[ParamSpec], lab: &Lab, memory: &mut [&mut [T]]) {
+    let random = lab.random(Purpose::Feedback);
+    for (m, (array, spec)) in memory.iter_mut().zip(specs).enumerate() {
+        let (rows, cols) = spec.rows_cols();
+        let fan = if matches!(rule, Rule::DirectFeedbackAlignment { .. }) { rows } else { cols };
+        let scale = 1.0 / (fan as f64).sqrt();
+        for (k, value) in array.iter_mut().enumerate() {
+            *value = T::from_f64(scale * random.normal(k as u64, m as u32));
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "a step, and where it is made")]
+pub(super) fn step<T: Real>(
+    lab: &Lab,
+    rule: &Rule,
+    loss: Loss,
+    stack: &Stack<T>,
+    params: &Params<'_, T>,
+    batch: &Batch<'_, T>,
+    course: &mut Course<'_, '_, T>,
+    scratch: &mut Scratch<T>,
+) -> Result<()> {
+    let Scratch { workspace, trial, update, cost, .. } = scratch;
+    let walk = workspace.downcast_mut::<Walk<T>>();
+    let walk = walk.ok_or_else(|| Error::Capability("the memory of a step belongs to another system".into()))?;
+    let (hardware, twin) = (stack.hardware(), stack.twin());
+    let occasion = candidates::occasion(course.step);
+    let operations = stack.operations() * batch.len() as u64;
+    walk.begin(stack, batch);
+    let exact = stack.stages().iter().all(|stage| stage.hardware.is_none());
+    let mut answers = Answers { layers: &twin, same: exact, feedback: &[], direct: &[], slope: Slope::Twin };
+    let mut back = |walk: &mut Walk<T>, answers: &Answers<'_, T>, update| {
+        walk.report(trial);
+        walk.meet(loss, &batch.y);
+        walk.backward(lab, stack, answers, params, update)
+    };
+    if let Rule::Backprop { model, noise, vaccination } = *rule {
+        cost.operations += 3 * operations;
+        let vaccines;
+        let drawn: Vec<&dyn Layer<T>>;
+        answers.layers = match model {
+            Model::Hardware => &hardware,
+            Model::Twin if vaccination > 0.0 => {
+                vaccines = stack.vaccines(vaccination, lab.random(Purpose::Mismatch).at(course.step));
+                drawn = vaccines.iter().map(|layer| &**layer).collect();
+                &drawn
+            }
+            Model::Twin => &twin,
+        };
+        answers.same = true;
+        let noise = vec![noise; stack.stages().len()];
+        let random = lab.random(Purpose::Noise).at(occasion);
+        walk.pass(lab, stack, answers.layers, params, true, &noise, random)?;
+        return back(walk, &answers, update);
+    }
+    cost.add(1, batch.len());
+    cost.operations += 2 * operations;
+    walk.forward(lab, stack, &hardware, params, exact, occasion)?;
+    let mut turned = Vec::new();
+    let matrices: Vec<&[T]>;
+    match *rule {
+        Rule::FeedbackAlignment { feedback } => {
+            if feedback == Feedback::SignSymmetric {
+                turned = passed(stack).iter().map(|&l| signs(lab, stack, l, params)).collect();
+            }
+            let mut found: Vec<&[T]> = if feedback == Feedback::SignSymmetric {
+                turned.iter().map(Vec::as_slice).collect()
+            } else {
+                course.memory.iter().map(|array| &**array).collect()
+            };
+            // Walks count all linear layers.
+            let all = stack.stages().iter().filter(|stage| stage.twin.as_linear().is_some()).count();
+            (found.len()..all).for_each(|_| found.insert(0, &[]));
+            matrices = found;
+            answers.feedback = &matrices;
+        }
+        Rule::DirectFeedbackAlignment { slope } => {
+            matrices = course.memory.iter().map(|array| &**array).collect();
+            answers.direct = &matrices;
+            answers.slope = slope;
+        }
+        _ => {}
+    }
+    back(walk, &answers, update)
+}
+
+/// The signs of the transposed weights of a layer, times their initial deviation.
+fn signs<T: Real>(lab: &Lab, stack: &Stack<T>, l: usize, params: &Params<'_, T>) -> Vec<T> {
+    let stage = &stack.stages()[l];
+    let (rows, cols) = (stage.twin.inputs(), stage.twin.outputs());
+    let mut turned = vec![T::ZERO; rows * cols];
+    transpose(lab.level(), params.get(stage.params.start), rows, cols, 0..cols, &mut turned, rows);
+    let scale = T::from_f64(1.0 / (rows as f64).sqrt());
+    for value in &mut turned {
+        *value = if *value < T::ZERO { -scale } else { scale };
+    }
+    turned
+}
+
+/// Changes the feedback matrices as plain gradient descent is about to change the weights that they stand for.
+pub(super) fn follow<T: Real>(
+    lab: &Lab,
+    stack: &Stack<T>,
+    weight_decay: f64,
+    rates: &[f64],
+    update: &LocalUpdate<T>,
+    memory: &mut [&mut [T]],
+) {
+    for (l, matrix) in passed(stack).into_iter().zip(memory) {
+        let stage = &stack.stages()[l];
+        let (k, rows, cols) = (stage.params.start, stage.twin.outputs(), stage.twin.inputs());
+        let keep = T::from_f64(1.0 - rates[k] * weight_decay);
+        matrix.iter_mut().for_each(|value| *value *= keep);
+        let Term::Product(blocks) = &update.terms[k] else { continue };
+        let rate = T::from_f64(-rates[k]);
+        for (inputs, errors) in blocks {
+            let errors: Vec<T> = errors.iter().map(|&e| rate * e).collect();
+            let errors = Strided { data: &errors, row: 1, column: rows };
+            let shape = (rows, inputs.len() / cols, cols);
+            multiply(lab.level(), errors, Dense { data: inputs, stride: cols }, shape, matrix, cols);
+        }
+    }
+}

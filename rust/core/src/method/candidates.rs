@@ -1,0 +1,145 @@
+//! Losses of candidates: parameters near the present ones, tried on the same batch.
+
+use pnncore_kernels::Real;
+use rayon::prelude::*;
+
+use super::Cost;
+use crate::Result;
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::params::Params;
+use crate::system::{System, Workspace, infer};
+use crate::trial::{Plan, Trial};
+
+/// What candidates are tried on.
+#[derive(Clone, Copy)]
+pub(super) struct Experiment<'a, T: Real> {
+    pub(super) lab: &'a Lab,
+    pub(super) system: &'a dyn System<T>,
+    pub(super) plan: &'a Plan,
+    pub(super) batch: &'a Batch<'a, T>,
+    /// The occasion of the first candidate; the others follow.
+    pub(super) occasion: u64,
+}
+
+/// Where candidates are tried: one seat per thread.
+#[derive(Debug)]
+pub(super) struct Bench<T> {
+    seats: Vec<Seat<T>>,
+}
+
+impl<T> Default for Bench<T> {
+    fn default() -> Self {
+        Self { seats: Vec::new() }
+    }
+}
+
+/// What one candidate needs.
+#[derive(Debug)]
+struct Seat<T> {
+    /// Its parameters, one after the other.
+    values: Vec<T>,
+    trial: Trial<T>,
+    workspace: Workspace,
+    target: Vec<T>,
+}
+
+/// Occasions are told apart by step and by candidate within a step.
+pub(super) fn occasion(step: u64) -> u64 {
+    step << 24
+}
+
+/// All parameters, one after the other.
+pub(super) fn flatten<T: Real>(params: &Params<'_, T>) -> Vec<T> {
+    (0..params.len()).flat_map(|i| params.get(i)).copied().collect()
+}
+
+impl<T: Real> Experiment<'_, T> {
+    /// Keeps values within what each parameter is stored in.
+    fn keep_within(&self, values: &mut [T]) {
+        let mut rest = values;
+        for (i, spec) in self.system.specs().iter().enumerate() {
+            let (values, after) = rest.split_at_mut(spec.len());
+            let (lower, upper) = self.system.device(i).range::<T>();
+            if lower.is_finite() || upper.is_finite() {
+                for value in values {
+                    *value = if *value < lower {
+                        lower
+                    } else if *value > upper {
+                        upper
+                    } else {
+                        *value
+                    };
+                }
+            }
+            rest = after;
+        }
+    }
+
+    /// The loss of a candidate; NaN where a sample has no usable outputs.
+    fn loss(&self, lab: &Lab, candidate: u64, seat: &mut Seat<T>) -> Result<f64> {
+        let Seat { values, trial, workspace, target } = seat;
+        let mut rest = values.as_slice();
+        let params = Params::shared(self.system.specs().iter().map(|spec| {
+            let (values, after) = rest.split_at(spec.len());
+            rest = after;
+            values
+        }));
+        infer(lab, self.system, &params, self.batch, self.plan, self.occasion + candidate, trial, workspace)?;
+        target.resize(self.system.outputs(), T::ZERO);
+        let mut sum = 0.0;
+        for i in 0..self.batch.len() {
+            if !trial.outcomes[i].status.usable() {
+                return Ok(f64::NAN);
+            }
+            self.batch.y.write(i, target);
+            sum += self.plan.loss.value(trial.outputs(i), target);
+        }
+        Ok(sum / self.batch.len() as f64)
+    }
+}
+
+impl<T: Real> Bench<T> {
+    /// The mean losses of `count` candidates, each made by `make` out of a copy of `base`. The states of the first one go to
+    /// `shown`.
+    pub(super) fn losses(
+        &mut self,
+        experiment: Experiment<'_, T>,
+        base: &[T],
+        count: usize,
+        cost: &mut Cost,
+        shown: Option<&mut Trial<T>>,
+        make: impl Fn(usize, &mut [T]) + Sync,
+    ) -> Result<Vec<f64>> {
+        let Experiment { lab, system, batch, .. } = experiment;
+        let alone = lab.alone();
+        // Few candidates share the threads, many have one each; the results are the same.
+        let seats = if count < lab.threads() { 1 } else { lab.threads() };
+        let within = if seats == 1 { lab } else { &alone };
+        while self.seats.len() < seats {
+            let (trial, workspace) = (Trial::new(system.layout()), system.workspace());
+            self.seats.push(Seat { values: Vec::new(), trial, workspace, target: Vec::new() });
+        }
+        let mut losses = vec![Ok(0.0); count];
+        let chunk = count.div_ceil(seats).max(1);
+        let first = std::sync::Mutex::new(shown);
+        lab.for_each(losses.par_chunks_mut(chunk).zip(self.seats.par_iter_mut()).enumerate(), |(k, (losses, seat))| {
+            for (j, loss) in losses.iter_mut().enumerate() {
+                let c = k * chunk + j;
+                seat.values.clear();
+                seat.values.extend_from_slice(base);
+                make(c, &mut seat.values);
+                experiment.keep_within(&mut seat.values);
+                *loss = experiment.loss(within, c as u64, seat);
+                if c == 0
+                    && let Ok(mut first) = first.lock()
+                    && let Some(shown) = first.as_mut()
+                {
+                    std::mem::swap(*shown, &mut seat.trial);
+                }
+            }
+        });
+        cost.add(count, batch.len());
+        losses.into_iter().collect()
+    }
+}

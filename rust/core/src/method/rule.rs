@@ -1,0 +1,270 @@
+//! Which methods there are, and the ranges of their settings.
+
+use serde::{Deserialize, Serialize};
+
+use crate::system::stack::Slope;
+use crate::trial::{OutputUpdate, Settling};
+use crate::{Error, Result};
+
+/// Which estimator of equilibrium propagation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Estimator {
+    /// \[D(beta) - D(0)\] / beta.
+    OneSided,
+    /// \[D(beta) - D(-beta)\] / 2 beta.
+    Centered,
+    /// The first Fourier coefficient of D on a circle of radius beta.
+    Holomorphic,
+}
+
+/// The sign of beta of the one-sided estimator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sign {
+    /// Towards the target.
+    Positive,
+    /// Away from it.
+    Negative,
+    /// Drawn anew for every step, which cancels the bias on average.
+    Random,
+}
+
+/// Which phases coupled learning compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// Outputs clamped towards the target, against free.
+    Positive,
+    /// Free, against outputs clamped away from the target.
+    Negative,
+    /// Clamped towards, against clamped away.
+    Centered,
+}
+
+/// A model of a stack of layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Model {
+    /// The twin: training in silico.
+    Twin,
+    /// The hardware itself: the exact gradient, which only a simulation has.
+    Hardware,
+}
+
+/// What errors come back through in feedback alignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Feedback {
+    /// Fixed random matrices.
+    Random,
+    /// The signs of the weights, times their initial deviation (Liao et al. 2016).
+    SignSymmetric,
+    /// Matrices that are changed as the weights are (Kolen and Pollack 1994, Akrout et al. 2019): both decay, and meet.
+    KolenPollack,
+}
+
+/// Which method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", deny_unknown_fields)]
+pub enum Rule {
+    /// Equilibrium propagation (Scellier and Bengio 2017; centred: Laborieux et al. 2021; holomorphic: Laborieux and
+    /// Zenke 2022).
+    EquilibriumPropagation {
+        /// Which estimator.
+        variant: Estimator,
+        /// The strength of nudging; the radius for the holomorphic estimator.
+        beta: f64,
+        /// The sign of beta of the one-sided estimator.
+        sign: Sign,
+        /// The number of points on the circle of the holomorphic estimator.
+        points: u32,
+    },
+    /// Frequency propagation (Anisetti et al. 2024): the output errors of the free state act as a constant force whose
+    /// strength swings as amplitude sin(phi), slowly enough that the states follow; the update is what of dE/dtheta swings
+    /// with it.
+    FrequencyPropagation {
+        /// The largest strength of the force.
+        amplitude: f64,
+        /// The points of a period at which dE/dtheta is read.
+        points: u32,
+    },
+    /// Agnostic equilibrium propagation (Scellier et al. 2022): the parameters are held by springs, theta of stiffness
+    /// 1/epsilon to a control u, which is set so that they stay where they are in the free phase; nudged, they relax by
+    /// themselves.
+    AgnosticEquilibriumPropagation {
+        /// The strength of nudging.
+        beta: f64,
+        /// The softness of the springs.
+        epsilon: f64,
+        /// How often parameters and states relax in turn.
+        relaxations: u32,
+    },
+    /// Contrastive Hebbian learning (Movellan 1991): outputs clamped to the target, against free.
+    ContrastiveLearning,
+    /// Coupled learning (Stern et al. 2021): outputs clamped a fraction eta of the way to the target, against free.
+    CoupledLearning {
+        /// The fraction of the way.
+        eta: f64,
+        /// Which phases are compared.
+        variant: Side,
+    },
+    /// The exact gradient of the loss at the free equilibrium, by the implicit function theorem.
+    ImplicitDifferentiation,
+    /// Recurrent backpropagation (Almeida 1987, Pineda 1987): the adjoint state relaxes for a number of steps; the same
+    /// as backpropagation through that many steps of settling at the steady state.
+    RecurrentBackprop {
+        /// Steps of the adjoint.
+        steps: u32,
+    },
+    /// Backpropagation through a model of the layers.
+    Backprop {
+        /// Which model.
+        model: Model,
+        /// The standard deviation of noise that is added to the outputs of every layer of the twin.
+        noise: f64,
+        /// By how much, relatively, the twin's constants are off, drawn anew for every batch (vaccination).
+        vaccination: f64,
+    },
+    /// Physics-aware training (Wright et al. 2022): forward on the hardware, back through the twin's Jacobians at the measured
+    /// signals.
+    PhysicsAware,
+    /// Feedback alignment (Lillicrap et al. 2016): errors come back through matrices that are not the transposed weights.
+    FeedbackAlignment {
+        /// Which matrices.
+        feedback: Feedback,
+    },
+    /// Direct feedback alignment (Nøkland 2016): the output error goes straight to every linear layer, through fixed random
+    /// matrices. Augmented (Nakajima et al. 2022): pointwise layers answer with another function than their slope.
+    DirectFeedbackAlignment {
+        /// How pointwise layers answer.
+        slope: Slope,
+    },
+    /// Central differences of the loss by every parameter.
+    FiniteDifference {
+        /// How far parameters are moved.
+        epsilon: f64,
+    },
+    /// Simultaneous perturbation (Spall 1992): central differences along random directions of signs.
+    SPSA {
+        /// How far parameters are moved.
+        epsilon: f64,
+        /// Directions per step.
+        directions: u32,
+    },
+    /// Evolution strategies with antithetic Gaussian perturbations (Salimans et al. 2017), or PEPG (Sehnke et al. 2010), which
+    /// adapts the deviation of every parameter.
+    EvolutionStrategy {
+        /// The standard deviation of perturbations; with adaptation, at first.
+        sigma: f64,
+        /// Pairs of candidates per step.
+        pairs: u32,
+        /// How fast deviations adapt; 0: not at all.
+        adaptation: f64,
+    },
+    /// One parameter after the other moves to the better side, if one is better; what it moves by adapts.
+    CoordinateDescent {
+        /// How far parameters are moved at first.
+        epsilon: f64,
+        /// Parameters tried per step.
+        coordinates: u32,
+    },
+}
+
+impl Rule {
+    /// Checks the ranges of all settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the setting, what it is and what it may be.
+    pub(super) fn check(&self, settling: &Settling) -> Result<()> {
+        let finite = |name: &str, x: f64| {
+            if x.is_finite() && x != 0.0 {
+                Ok(())
+            } else {
+                Err(Error::Config(format!("{name} must be a finite number other than 0, got {x}")))
+            }
+        };
+        match self {
+            Self::EquilibriumPropagation { variant, beta, sign, points } => {
+                finite("beta", *beta)?;
+                if *beta < 0.0 {
+                    return Err(Error::Config(format!(
+                        "beta must be positive, got {beta}; to nudge away from the target use sign=\"negative\""
+                    )));
+                }
+                if *variant != Estimator::OneSided && *sign != Sign::Positive {
+                    return Err(Error::Config("sign applies to variant=\"one-sided\" only".into()));
+                }
+                if *variant == Estimator::Holomorphic && *points < 2 {
+                    return Err(Error::Config(format!("points must be at least 2, got {points}")));
+                }
+                if *variant == Estimator::Holomorphic && settling.output_update == OutputUpdate::Explicit {
+                    return Err(Error::Config("output_update=\"explicit\" is for real beta only".into()));
+                }
+                Ok(())
+            }
+            Self::CoupledLearning { eta, .. } => {
+                finite("eta", *eta)?;
+                if *eta > 0.0 && *eta <= 1.0 {
+                    return Ok(());
+                }
+                Err(Error::Config(format!("eta must be in (0, 1], got {eta}")))
+            }
+            Self::FrequencyPropagation { amplitude, points } => {
+                if !(*amplitude > 0.0 && amplitude.is_finite()) {
+                    return Err(Error::Config(format!("amplitude must be a positive number, got {amplitude}")));
+                }
+                if *points < 4 || points % 4 != 0 {
+                    return Err(Error::Config(format!("points must be a multiple of 4, got {points}")));
+                }
+                Ok(())
+            }
+            Self::AgnosticEquilibriumPropagation { beta, epsilon, relaxations } => {
+                finite("beta", *beta)?;
+                if !(*epsilon > 0.0 && epsilon.is_finite()) {
+                    return Err(Error::Config(format!("epsilon must be a positive number, got {epsilon}")));
+                }
+                if *relaxations == 0 {
+                    return Err(Error::Config("relaxations must be at least 1, got 0".into()));
+                }
+                Ok(())
+            }
+            Self::RecurrentBackprop { steps: 0 } => Err(Error::Config("steps must be at least 1, got 0".into())),
+            Self::Backprop { model, noise, vaccination } => {
+                for (name, value) in [("noise", *noise), ("vaccination", *vaccination)] {
+                    if !(value >= 0.0 && value.is_finite()) {
+                        return Err(Error::Config(format!("{name} must be at least 0 and finite, got {value}")));
+                    }
+                    if value > 0.0 && *model == Model::Hardware {
+                        return Err(Error::Config(format!("{name} is for model=\"twin\" only")));
+                    }
+                }
+                Ok(())
+            }
+            Self::FiniteDifference { epsilon }
+            | Self::SPSA { epsilon, .. }
+            | Self::CoordinateDescent { epsilon, .. }
+                if !(*epsilon > 0.0 && epsilon.is_finite()) =>
+            {
+                Err(Error::Config(format!("epsilon must be a positive number, got {epsilon}")))
+            }
+            Self::SPSA { directions: 0, .. } => Err(Error::Config("directions must be at least 1, got 0".into())),
+            Self::CoordinateDescent { coordinates: 0, .. } => {
+                Err(Error::Config("coordinates must be at least 1, got 0".into()))
+            }
+            Self::EvolutionStrategy { sigma, pairs, adaptation } => {
+                if !(*sigma > 0.0 && sigma.is_finite()) {
+                    return Err(Error::Config(format!("sigma must be a positive number, got {sigma}")));
+                }
+                if *pairs == 0 {
+                    return Err(Error::Config("pairs must be at least 1, got 0".into()));
+                }
+                if !(*adaptation >= 0.0 && adaptation.is_finite()) {
+                    return Err(Error::Config(format!("adaptation must be at least 0 and finite, got {adaptation}")));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

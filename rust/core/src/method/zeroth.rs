@@ -1,0 +1,310 @@
+//! Methods that only look at the loss.
+
+use pnncore_kernels::Real;
+use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::philox::{Philox, Purpose};
+use pnncore_kernels::sparse::Dense;
+use rayon::prelude::*;
+
+use super::candidates::{Experiment, flatten, occasion};
+use super::rule::Rule;
+use super::{Course, Found, Scratch};
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::params::{ParamSpec, Params};
+use crate::system::System;
+use crate::trial::Plan;
+use crate::update::Term;
+use crate::{Error, Result};
+
+/// Directions that are held at once.
+const TOGETHER: usize = 64;
+
+/// By how much the step of a coordinate grows after a success and shrinks after a failure.
+const GROW: f64 = 1.5;
+const SHRINK: f64 = 0.6;
+
+/// The most that a deviation changes by in a step, as a fraction.
+const MOST_ADAPTED: f64 = 0.2;
+
+pub(super) fn memory(rule: &Rule, specs: &[ParamSpec]) -> Vec<ParamSpec> {
+    let kind = match rule {
+        Rule::EvolutionStrategy { adaptation, .. } if *adaptation > 0.0 => "deviation",
+        Rule::CoordinateDescent { .. } => "step",
+        _ => return Vec::new(),
+    };
+    specs.iter().map(|spec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec.clone() }).collect()
+}
+
+pub(super) fn initialise<T: Real>(rule: &Rule, memory: &mut [&mut [T]]) {
+    let start = match rule {
+        Rule::EvolutionStrategy { sigma, .. } => *sigma,
+        Rule::CoordinateDescent { epsilon, .. } => *epsilon,
+        _ => return,
+    };
+    memory.iter_mut().for_each(|array| array.fill(T::from_f64(start)));
+}
+
+#[allow(clippy::too_many_arguments, reason = "a step, and where it is made")]
+pub(super) fn step<T: Real>(
+    lab: &Lab,
+    rule: &Rule,
+    plan: &Plan,
+    system: &dyn System<T>,
+    params: &Params<'_, T>,
+    batch: &Batch<'_, T>,
+    course: &mut Course<'_, '_, T>,
+    scratch: &mut Scratch<T>,
+) -> Result<()> {
+    let experiment = Experiment { lab, system, plan, batch, occasion: occasion(course.step) };
+    let base = flatten(params);
+    match *rule {
+        Rule::FiniteDifference { epsilon } => {
+            let gradient = differences(experiment, &base, epsilon, scratch)?;
+            leave(system, gradient, scratch);
+        }
+        Rule::SPSA { epsilon, directions } => {
+            let signs = |k: usize, direction: &mut [T]| signs(lab, course.step, k, direction);
+            let pairs = Pairs { count: directions as usize, reach: epsilon, draw: &signs };
+            let mut gradient = vec![T::ZERO; base.len()];
+            pairs.each(experiment, &base, scratch, |losses, directions| {
+                let weights: Vec<T> =
+                    losses.iter().map(|pair| slope(pair, epsilon * f64::from(pairs.count as u32))).collect();
+                add(lab, &weights, directions, &mut gradient);
+            })?;
+            leave(system, gradient, scratch);
+        }
+        Rule::EvolutionStrategy { sigma, pairs, adaptation } => {
+            evolve(experiment, &base, (sigma, pairs as usize, adaptation), course, scratch)?;
+        }
+        Rule::CoordinateDescent { coordinates, .. } => descend(experiment, base, coordinates, course, scratch)?,
+        _ => return Err(Error::Capability("the method needs more than the loss".into())),
+    }
+    Ok(())
+}
+
+/// Cuts a flat gradient into the terms of the update.
+fn leave<T: Real>(system: &dyn System<T>, gradient: Vec<T>, scratch: &mut Scratch<T>) {
+    let mut rest = gradient.as_slice();
+    scratch.update.terms.clear();
+    for spec in system.specs() {
+        let (own, after) = rest.split_at(spec.len());
+        scratch.update.terms.push(Term::Dense(own.to_vec()));
+        rest = after;
+    }
+    scratch.found = Found::Gradient;
+}
+
+/// (L+ - L-) / 2 reach; 0 where a loss is not finite: such a pair teaches nothing.
+fn slope<T: Real>(&[plus, minus]: &[f64; 2], reach: f64) -> T {
+    let slope = (plus - minus) / (2.0 * reach);
+    if slope.is_finite() { T::from_f64(slope) } else { T::ZERO }
+}
+
+fn differences<T: Real>(
+    experiment: Experiment<'_, T>,
+    base: &[T],
+    epsilon: f64,
+    scratch: &mut Scratch<T>,
+) -> Result<Vec<T>> {
+    let Scratch { candidates, cost, trial, .. } = scratch;
+    let moved = |c: usize, values: &mut [T]| {
+        values[c / 2] += T::from_f64(if c.is_multiple_of(2) { epsilon } else { -epsilon });
+    };
+    let losses = candidates.losses(experiment, base, 2 * base.len(), cost, Some(trial), moved)?;
+    Ok(losses.chunks_exact(2).map(|pair| slope(&[pair[0], pair[1]], epsilon)).collect())
+}
+
+/// Fills a direction with signs.
+fn signs<T: Real>(lab: &Lab, step: u64, k: usize, direction: &mut [T]) {
+    let random = lab.random(Purpose::Direction).at(occasion(step) + k as u64);
+    for (block, signs) in direction.chunks_mut(128).enumerate() {
+        let words = random.words(block as u64, 0);
+        for (j, sign) in signs.iter_mut().enumerate() {
+            *sign = if words[j / 32] >> (j % 32) & 1 == 1 { T::ONE } else { -T::ONE };
+        }
+    }
+}
+
+/// Fills a direction with normal numbers.
+fn normals<T: Real>(random: Philox, direction: &mut [T]) {
+    direction.iter_mut().enumerate().for_each(|(j, value)| *value = T::from_f64(random.normal(j as u64, 0)));
+}
+
+/// gradient += the sum of weighted directions.
+fn add<T: Real>(lab: &Lab, weights: &[T], directions: &[T], gradient: &mut [T]) {
+    let n = gradient.len();
+    let weights = Strided { data: weights, row: weights.len(), column: 1 };
+    multiply(lab.level(), weights, Dense { data: directions, stride: n }, (1, weights.row, n), gradient, n);
+}
+
+/// Candidates to either side of the present parameters.
+struct Pairs<'a, T> {
+    count: usize,
+    /// How far along a direction candidates are.
+    reach: f64,
+    /// Fills direction number k.
+    draw: &'a (dyn Fn(usize, &mut [T]) + Sync),
+}
+
+impl<T: Real> Pairs<'_, T> {
+    /// Tries all pairs, and hands losses and directions over, some at a time.
+    fn each(
+        &self,
+        experiment: Experiment<'_, T>,
+        base: &[T],
+        scratch: &mut Scratch<T>,
+        mut take: impl FnMut(&[[f64; 2]], &[T]),
+    ) -> Result<()> {
+        let n = base.len();
+        let mut directions = vec![T::ZERO; n * self.count.min(TOGETHER)];
+        let Scratch { candidates, cost, trial, .. } = scratch;
+        for first in (0..self.count).step_by(TOGETHER) {
+            let count = TOGETHER.min(self.count - first);
+            let directions = &mut directions[..n * count];
+            experiment.lab.for_each(directions.par_chunks_mut(n.max(1)).enumerate(), |(k, direction)| {
+                (self.draw)(first + k, direction);
+            });
+            let reach = T::from_f64(self.reach);
+            let moved = |c: usize, values: &mut [T]| {
+                let reach = if c.is_multiple_of(2) { reach } else { -reach };
+                let direction = &directions[c / 2 * n..(c / 2 + 1) * n];
+                values.iter_mut().zip(direction).for_each(|(value, &d)| *value += reach * d);
+            };
+            let experiment = Experiment { occasion: experiment.occasion + 2 * first as u64, ..experiment };
+            let shown = (first == 0).then_some(&mut *trial);
+            let losses = candidates.losses(experiment, base, 2 * count, cost, shown, moved)?;
+            let losses: Vec<[f64; 2]> = losses.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
+            take(&losses, directions);
+        }
+        Ok(())
+    }
+}
+
+/// The gradient of the mean loss of Gaussian candidates by their mean; deviations adapt to what it changes by them.
+fn evolve<T: Real>(
+    experiment: Experiment<'_, T>,
+    base: &[T],
+    (sigma, pairs, adaptation): (f64, usize, f64),
+    course: &mut Course<'_, '_, T>,
+    scratch: &mut Scratch<T>,
+) -> Result<()> {
+    let n = base.len();
+    let random = experiment.lab.random(Purpose::Direction);
+    let deviations: Vec<T> = if adaptation > 0.0 {
+        course.memory.iter().flat_map(|array| array.iter()).copied().collect()
+    } else {
+        vec![T::from_f64(sigma); n]
+    };
+    let first = occasion(course.step);
+    let draw = |k: usize, direction: &mut [T]| {
+        normals(random.at(first + k as u64), direction);
+        direction.iter_mut().zip(&deviations).for_each(|(d, &deviation)| *d *= deviation);
+    };
+    let mut gradient = vec![T::ZERO; n];
+    let mut spread = Spread::new(if adaptation > 0.0 { n } else { 0 });
+    let tried = Pairs { count: pairs, reach: 1.0, draw: &draw };
+    tried.each(experiment, base, scratch, |losses, directions| {
+        let weights: Vec<T> = losses.iter().map(|pair| slope(pair, pairs as f64)).collect();
+        add(experiment.lab, &weights, directions, &mut gradient);
+        spread.see(experiment.lab, losses, directions);
+    })?;
+    for (g, &deviation) in gradient.iter_mut().zip(&deviations) {
+        *g /= deviation * deviation;
+    }
+    if adaptation > 0.0 {
+        let mut changes = spread.changes(&deviations, adaptation);
+        for array in course.memory.iter_mut() {
+            let rest = changes.split_off(array.len());
+            array.iter_mut().zip(changes).for_each(|(deviation, factor)| *deviation *= T::from_f64(factor));
+            changes = rest;
+        }
+    }
+    leave(experiment.system, gradient, scratch);
+    Ok(())
+}
+
+/// How the mean losses of pairs go with the squares of their directions.
+struct Spread<T> {
+    means: Vec<f64>,
+    /// The sum over pairs of d^2 and of mean loss times d^2.
+    squares: Vec<T>,
+    weighted: Vec<T>,
+}
+
+impl<T: Real> Spread<T> {
+    fn new(n: usize) -> Self {
+        Self { means: Vec::new(), squares: vec![T::ZERO; n], weighted: vec![T::ZERO; n] }
+    }
+
+    fn see(&mut self, lab: &Lab, losses: &[[f64; 2]], directions: &[T]) {
+        if self.squares.is_empty() {
+            return;
+        }
+        let squared: Vec<T> = directions.iter().map(|&d| d * d).collect();
+        let means: Vec<f64> = losses.iter().map(|[plus, minus]| 0.5 * (plus + minus)).collect();
+        let usable = |mean: &f64| if mean.is_finite() { *mean } else { 0.0 };
+        let count: Vec<T> = means.iter().map(|m| if m.is_finite() { T::ONE } else { T::ZERO }).collect();
+        add(lab, &count, &squared, &mut self.squares);
+        add(lab, &means.iter().map(|m| T::from_f64(usable(m))).collect::<Vec<_>>(), &squared, &mut self.weighted);
+        self.means.extend(means.into_iter().filter(|m| m.is_finite()));
+    }
+
+    /// The factors of the deviations: a relative step against the derivative of the mean loss by the logarithm of each
+    /// deviation, in units of the spread of losses (Sehnke et al. 2010, eq. 13).
+    fn changes(&self, deviations: &[T], rate: f64) -> Vec<f64> {
+        let count = self.means.len() as f64;
+        let mean = self.means.iter().sum::<f64>() / count;
+        let deviation = (self.means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / count).sqrt();
+        if !(deviation > 0.0 && deviation.is_finite()) {
+            return vec![1.0; deviations.len()];
+        }
+        let sums = self.squares.iter().zip(&self.weighted).zip(deviations);
+        sums.map(|((&squares, &weighted), &own)| {
+            let own = own.to_f64();
+            let steep = (weighted.to_f64() - mean * squares.to_f64()) / (count * own * own * deviation);
+            (-rate * steep).clamp(-MOST_ADAPTED, MOST_ADAPTED).exp()
+        })
+        .collect()
+    }
+}
+
+/// Moves one parameter after the other to the better side.
+fn descend<T: Real>(
+    experiment: Experiment<'_, T>,
+    mut values: Vec<T>,
+    coordinates: u32,
+    course: &mut Course<'_, '_, T>,
+    scratch: &mut Scratch<T>,
+) -> Result<()> {
+    let mut steps: Vec<T> = course.memory.iter().flat_map(|array| array.iter()).copied().collect();
+    let n = values.len() as u64;
+    let Scratch { candidates, cost, trial, .. } = scratch;
+    let mut best = candidates.losses(experiment, &values, 1, cost, Some(trial), |_, _| {})?[0];
+    for k in 0..u64::from(coordinates) {
+        let j = ((course.step * u64::from(coordinates) + k) % n) as usize;
+        let reach = steps[j];
+        let moved = |c: usize, values: &mut [T]| values[j] += if c == 0 { reach } else { -reach };
+        let experiment = Experiment { occasion: experiment.occasion + 1 + 2 * k, ..experiment };
+        let losses = candidates.losses(experiment, &values, 2, cost, None, moved)?;
+        let side = usize::from(losses[1] < losses[0] || losses[0].is_nan());
+        let better = losses[side] < best || (best.is_nan() && losses[side].is_finite());
+        if better {
+            best = losses[side];
+            moved(side, &mut values);
+        }
+        steps[j] = reach * T::from_f64(if better { GROW } else { SHRINK });
+    }
+    let (mut steps, mut rest) = (steps.as_slice(), values.as_slice());
+    scratch.wanted.clear();
+    for (array, spec) in course.memory.iter_mut().zip(experiment.system.specs()) {
+        let (own, after) = steps.split_at(array.len());
+        array.copy_from_slice(own);
+        steps = after;
+        let (own, after) = rest.split_at(spec.len());
+        scratch.wanted.push(own.to_vec());
+        rest = after;
+    }
+    scratch.found = Found::Change;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Layers: transforms that signals pass through.
+
+use pnncore_kernels::philox::Philox;
+use pnncore_kernels::{Level, Real};
+
+use super::linear::Linear;
+use crate::Result;
+use crate::params::ParamSpec;
+
+/// What a layer is given besides signals.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a, T> {
+    /// The instruction set.
+    pub level: Level,
+    /// The layer's parameters.
+    pub params: &'a [&'a [T]],
+    /// What [`Layer::prepare`] left.
+    pub prepared: &'a [T],
+}
+
+/// A pass of some rows through a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Passed<'a, T> {
+    /// How many rows.
+    pub rows: usize,
+    /// Inputs, row by row.
+    pub x: &'a [T],
+    /// Outputs, row by row.
+    pub y: &'a [T],
+    /// What [`Layer::forward`] left for derivatives.
+    pub tape: &'a [T],
+}
+
+/// A transform y = f(x, theta) of rows of signals, and its derivatives. Rows do not see each other.
+pub trait Layer<T: Real>: Send + Sync {
+    /// The name of the kind of layer.
+    fn name(&self) -> &'static str;
+
+    /// The number of inputs.
+    fn inputs(&self) -> usize;
+
+    /// The number of outputs.
+    fn outputs(&self) -> usize;
+
+    /// Names and shapes of the parameters.
+    fn specs(&self) -> Vec<ParamSpec> {
+        Vec::new()
+    }
+
+    /// Writes initial parameters, drawn from groups `group..` of `random`.
+    fn initialise(&self, random: Philox, group: u32, params: &mut [&mut [T]]) {
+        let _ = (random, group, params);
+    }
+
+    /// Numbers per row that the forward pass leaves for derivatives.
+    fn tape(&self) -> usize {
+        0
+    }
+
+    /// Multiply-adds that a digital computer takes per sample: 0 where physics does the work.
+    fn operations(&self) -> u64 {
+        0
+    }
+
+    /// Writes what does not change from row to row: for the forward pass, and for derivatives where `derivatives`.
+    fn prepare(&self, level: Level, params: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+        let _ = (level, params, derivatives);
+        prepared.clear();
+    }
+
+    /// Writes the outputs of `rows` rows, and the tape.
+    ///
+    /// # Errors
+    /// What the physics may fail with: [`Error::Hardware`](crate::Error::Hardware) for layers outside the core.
+    fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()>;
+
+    /// Writes dy times the Jacobian by the inputs to `dx` (empty: not wanted), and adds dy times the Jacobians by the
+    /// parameters, summed over rows, to `gradient`.
+    ///
+    /// # Errors
+    /// As [`Layer::forward`].
+    fn vjp(
+        &self,
+        given: Given<'_, T>,
+        passed: Passed<'_, T>,
+        dy: &[T],
+        dx: &mut [T],
+        gradient: &mut [Vec<T>],
+    ) -> Result<()>;
+
+    /// The same layer with constants that are off by a relative `mismatch`, as drawn from groups `group..` of `random`.
+    fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>>;
+
+    /// The layer as a plain linear map, whose gradient is an outer product.
+    fn as_linear(&self) -> Option<&Linear<T>> {
+        None
+    }
+
+    /// Whether the layer acts on each signal by itself: augmented direct feedback alignment replaces its slope.
+    fn is_pointwise(&self) -> bool {
+        false
+    }
+}
+
+/// Numbers 1 + mismatch * normal.
+pub(super) fn factors<T: Real>(n: usize, mismatch: f64, random: Philox, group: u32) -> Vec<T> {
+    (0..n as u64).map(|i| T::from_f64(1.0 + mismatch * random.normal(i, group))).collect()
+}

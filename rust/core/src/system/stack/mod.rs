@@ -1,0 +1,195 @@
+//! Stacks: signals pass through layers, one after the other.
+//!
+//! Every layer is there twice: the twin, whose derivatives are known, and the hardware, which may differ from it by a
+//! mismatch and adds noise to what it measures. In simulation both are models; methods respect which is which.
+
+mod layer;
+mod linear;
+mod pointwise;
+mod spec;
+mod walk;
+
+pub use layer::{Given, Layer, Passed};
+pub use linear::Linear;
+pub use pointwise::{Function, Pointwise};
+pub use spec::{Entry, Kind, Spec};
+pub use walk::{Answers, Block, Slope, Walk, groups};
+
+use std::ops::Range;
+
+use pnncore_kernels::Real;
+use pnncore_kernels::philox::{Philox, Purpose};
+
+use super::{System, Workspace};
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::params::{ParamSpec, Params};
+use crate::trial::{Layout, Outcome, Status, Trial};
+use crate::{Error, Result};
+
+/// Groups of random numbers that a layer may use.
+const GROUPS: u32 = 8;
+
+/// One layer with its hardware.
+pub struct Stage<T> {
+    /// The model with known derivatives.
+    pub twin: Box<dyn Layer<T>>,
+    /// What is measured on; `None`: the same.
+    pub hardware: Option<Box<dyn Layer<T>>>,
+    /// The standard deviation of what a measurement of an output adds.
+    pub noise: f64,
+    /// Its parameters, among those of the stack.
+    pub params: Range<usize>,
+}
+
+impl<T> Stage<T> {
+    /// What is measured on.
+    pub fn hardware(&self) -> &dyn Layer<T>
+    where
+        T: Real,
+    {
+        self.hardware.as_deref().unwrap_or(&*self.twin)
+    }
+}
+
+/// A chain of layers.
+pub struct Stack<T> {
+    stages: Vec<Stage<T>>,
+    specs: Vec<ParamSpec>,
+    inputs: usize,
+    outputs: usize,
+    seed: u64,
+    foreign: bool,
+}
+
+impl<T: Real> Stack<T> {
+    /// A stack of stages; `seed` is that of noise. `foreign` layers are called with all rows at once, on one thread.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without stages, [`Error::Shape`] where the outputs of a layer are not the inputs of the next.
+    pub fn new(mut stages: Vec<Stage<T>>, seed: u64, foreign: bool) -> Result<Self> {
+        let (Some(first), Some(last)) = (stages.first(), stages.last()) else {
+            return Err(Error::Config("a stack needs at least one layer".into()));
+        };
+        let (inputs, outputs) = (first.twin.inputs(), last.twin.outputs());
+        for (l, pair) in stages.windows(2).enumerate() {
+            let (from, to) = (&pair[0].twin, &pair[1].twin);
+            if from.outputs() != to.inputs() {
+                return Err(Error::Shape(format!(
+                    "layer {} ({}) has {} outputs, but layer {} ({}) takes {} inputs",
+                    l + 1,
+                    from.name(),
+                    from.outputs(),
+                    l + 2,
+                    to.name(),
+                    to.inputs()
+                )));
+            }
+        }
+        let mut specs = Vec::new();
+        for (l, stage) in stages.iter_mut().enumerate() {
+            let first = specs.len();
+            let named = |spec: ParamSpec| ParamSpec { name: format!("{}{}", spec.name, l + 1), ..spec };
+            specs.extend(stage.twin.specs().into_iter().map(named));
+            stage.params = first..specs.len();
+        }
+        Ok(Self { stages, specs, inputs, outputs, seed, foreign })
+    }
+
+    /// The layers.
+    pub fn stages(&self) -> &[Stage<T>] {
+        &self.stages
+    }
+
+    /// Rows that pass together; blocks of rows may pass at the same time.
+    pub fn block_rows(&self) -> usize {
+        /// A few tiles of a product; a batch of 64 is enough for four threads.
+        const ROWS: usize = 16;
+        if self.foreign { usize::MAX } else { ROWS }
+    }
+
+    /// The noise of an occasion.
+    fn noise(&self, occasion: u64) -> Philox {
+        Philox::new(self.seed, Purpose::Noise).at(occasion)
+    }
+
+    /// The twins with other constants, off by a relative `mismatch`: what a batch of vaccinated training meets.
+    pub fn vaccines(&self, mismatch: f64, random: Philox) -> Vec<Box<dyn Layer<T>>> {
+        let stages = self.stages.iter().enumerate();
+        stages.map(|(l, stage)| stage.twin.mismatched(mismatch, random, GROUPS * l as u32)).collect()
+    }
+
+    /// Writes initial parameters.
+    pub fn initialise(&self, seed: u64, params: &mut [&mut [T]]) {
+        let random = Philox::new(seed, Purpose::Initialise);
+        for (l, stage) in self.stages.iter().enumerate() {
+            stage.twin.initialise(random, GROUPS * l as u32, &mut params[stage.params.clone()]);
+        }
+    }
+
+    /// Multiply-adds of the digital layers per sample.
+    pub fn operations(&self) -> u64 {
+        self.stages.iter().map(|stage| stage.twin.operations()).sum()
+    }
+
+    /// Passes all samples through the hardware and leaves outputs in the trial.
+    ///
+    /// # Errors
+    /// What a layer may fail with.
+    pub fn infer(
+        &self,
+        lab: &Lab,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        occasion: u64,
+        trial: &mut Trial<T>,
+        walk: &mut Walk<T>,
+    ) -> Result<()> {
+        walk.begin(self, batch);
+        walk.forward(lab, self, &self.hardware(), params, false, occasion)?;
+        walk.report(trial);
+        Ok(())
+    }
+
+    /// What is measured on, layer by layer.
+    pub fn hardware(&self) -> Vec<&dyn Layer<T>> {
+        self.stages.iter().map(Stage::hardware).collect()
+    }
+
+    /// The model, layer by layer.
+    pub fn twin(&self) -> Vec<&dyn Layer<T>> {
+        self.stages.iter().map(|stage| &*stage.twin).collect()
+    }
+}
+
+impl<T: Real> System<T> for Stack<T> {
+    fn name(&self) -> &str {
+        "Stack"
+    }
+
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::new(&[self.outputs])
+    }
+
+    fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    fn workspace(&self) -> Workspace {
+        Box::new(Walk::<T>::default())
+    }
+
+    fn as_stack(&self) -> Option<&Stack<T>> {
+        Some(self)
+    }
+}
+
+/// The outcome of a row with these outputs.
+fn outcome<T: Real>(outputs: &[T]) -> Outcome {
+    let finite = outputs.iter().all(|y| y.is_finite());
+    Outcome { status: if finite { Status::Converged } else { Status::Diverged }, ..Outcome::default() }
+}

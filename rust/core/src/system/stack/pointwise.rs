@@ -1,0 +1,202 @@
+//! Layers that act on each signal by itself: digital activations, and those of optics.
+
+use pnncore_kernels::Real;
+use pnncore_kernels::philox::Philox;
+use pnncore_kernels::unit::{Logistic, Nodes, Tanh, relax};
+use serde::Deserialize;
+
+use super::layer::{Given, Layer, Passed};
+use crate::{Error, Result};
+
+/// A function of one signal.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(tag = "function", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Function {
+    /// max(z, 0).
+    Relu,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// 1 / (1 + exp(-z)).
+    Logistic,
+    /// An amplitude z after a saturable absorber: z exp(-depth / 2 / (1 + z^2 / saturation)), the amplitude's form of the
+    /// transmission exp(-depth / (1 + I / I_sat)).
+    SaturableAbsorber {
+        /// The optical depth at low intensity.
+        depth: f64,
+        /// The intensity that halves it.
+        saturation: f64,
+    },
+    /// An amplitude z of which a part drives its own modulator: sqrt(1 - tap) z cos(gain z^2 / 2 + bias / 2), the transmission
+    /// of the electro-optic activation of Williamson et al. (2020), without its common phase.
+    ElectroOptic {
+        /// The phase per intensity, in radians.
+        gain: f64,
+        /// The phase at rest, in radians.
+        bias: f64,
+        /// The fraction of power that is tapped off.
+        tap: f64,
+    },
+}
+
+impl Function {
+    fn check(self) -> Result<()> {
+        let fail = |text: String| Err(Error::Config(text));
+        match self {
+            Self::SaturableAbsorber { depth, saturation } => {
+                if !(depth >= 0.0 && depth.is_finite()) {
+                    return fail(format!("depth must be at least 0 and finite, got {depth}"));
+                }
+                if !(saturation > 0.0 && saturation.is_finite()) {
+                    return fail(format!("saturation must be positive and finite, got {saturation}"));
+                }
+            }
+            Self::ElectroOptic { gain, bias, tap } => {
+                if !(gain.is_finite() && bias.is_finite()) {
+                    return fail(format!("gain and bias must be finite, got {gain} and {bias}"));
+                }
+                if !(0.0..1.0).contains(&tap) {
+                    return fail(format!("tap must be a fraction in [0, 1), got {tap}"));
+                }
+            }
+            Self::Relu | Self::Tanh | Self::Logistic => {}
+        }
+        Ok(())
+    }
+
+    /// The value and the slope at z.
+    fn at(self, z: f64) -> (f64, f64) {
+        match self {
+            Self::Relu => {
+                if z > 0.0 {
+                    (z, 1.0)
+                } else {
+                    // NaN is not above zero, and must survive.
+                    (z * 0.0, 0.0)
+                }
+            }
+            Self::Tanh => {
+                let y = z.tanh();
+                (y, 1.0 - y * y)
+            }
+            Self::Logistic => {
+                let y = 1.0 / (1.0 + (-z).exp());
+                (y, y * (1.0 - y))
+            }
+            Self::SaturableAbsorber { depth, saturation } => {
+                let rest = 1.0 / (1.0 + z * z / saturation);
+                let passed = (-0.5 * depth * rest).exp();
+                (z * passed, passed * (1.0 + depth * rest * rest * z * z / saturation))
+            }
+            Self::ElectroOptic { gain, bias, tap } => {
+                let (sin, cos) = (0.5 * (gain * z * z + bias)).sin_cos();
+                let left = (1.0 - tap).sqrt();
+                (left * z * cos, left * (cos - gain * z * z * sin))
+            }
+        }
+    }
+}
+
+/// y_j = f(z_j); with a mismatch m, f((1 + m) z + m z^2 / 2).
+#[derive(Debug, Clone)]
+pub struct Pointwise {
+    function: Function,
+    width: usize,
+    mismatch: f64,
+}
+
+impl Pointwise {
+    /// A function of each of `width` signals.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for constants out of range.
+    pub fn new(function: Function, width: usize) -> Result<Self> {
+        function.check()?;
+        Ok(Self { function, width, mismatch: 0.0 })
+    }
+
+    fn at(&self, z: f64) -> (f64, f64) {
+        let m = self.mismatch;
+        let (y, slope) = self.function.at((1.0 + m) * z + 0.5 * m * z * z);
+        (y, slope * (1.0 + m + m * z))
+    }
+}
+
+impl<T: Real> Layer<T> for Pointwise {
+    fn name(&self) -> &'static str {
+        match self.function {
+            Function::Relu => "Relu",
+            Function::Tanh => "Tanh",
+            Function::Logistic => "Logistic",
+            Function::SaturableAbsorber { .. } => "SaturableAbsorber",
+            Function::ElectroOptic { .. } => "ElectroOptic",
+        }
+    }
+
+    fn inputs(&self) -> usize {
+        self.width
+    }
+
+    fn outputs(&self) -> usize {
+        self.width
+    }
+
+    fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+        match self.function {
+            Function::Relu if self.mismatch == 0.0 => {
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x < T::ZERO { T::ZERO } else { x });
+            }
+            Function::Tanh if self.mismatch == 0.0 => {
+                relax::<T, Tanh>(given.level, x, Nodes::default(), y);
+            }
+            Function::Logistic if self.mismatch == 0.0 => {
+                relax::<T, Logistic>(given.level, x, Nodes::default(), y);
+            }
+            _ => y.iter_mut().zip(x).for_each(|(y, x)| *y = T::from_f64(self.at(x.to_f64()).0)),
+        }
+        Ok(())
+    }
+
+    fn vjp(
+        &self,
+        _given: Given<'_, T>,
+        passed: Passed<'_, T>,
+        dy: &[T],
+        dx: &mut [T],
+        _gradient: &mut [Vec<T>],
+    ) -> Result<()> {
+        if dx.is_empty() {
+            return Ok(());
+        }
+        match self.function {
+            Function::Relu if self.mismatch == 0.0 => {
+                for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(passed.x) {
+                    *dx = if x > T::ZERO { dy } else { T::ZERO };
+                }
+            }
+            Function::Tanh if self.mismatch == 0.0 => {
+                for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(passed.y) {
+                    *dx = dy * (T::ONE - y * y);
+                }
+            }
+            Function::Logistic if self.mismatch == 0.0 => {
+                for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(passed.y) {
+                    *dx = dy * (y * (T::ONE - y));
+                }
+            }
+            _ => {
+                for ((dx, &dy), x) in dx.iter_mut().zip(dy).zip(passed.x) {
+                    *dx = dy * T::from_f64(self.at(x.to_f64()).1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mismatched(&self, mismatch: f64, _random: Philox, _group: u32) -> Box<dyn Layer<T>> {
+        Box::new(Self { mismatch, ..self.clone() })
+    }
+
+    fn is_pointwise(&self) -> bool {
+        true
+    }
+}

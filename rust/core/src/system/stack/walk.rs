@@ -1,0 +1,350 @@
+//! Walks through a stack: signals forward, errors back.
+//!
+//! Rows pass in blocks, each through all layers at once, so that a block's signals stay in the caches of one core; two
+//! barriers per batch, whatever the number of layers.
+
+use pnncore_kernels::Real;
+use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::philox::Philox;
+use pnncore_kernels::sparse::Dense;
+use rayon::prelude::*;
+
+use super::layer::{Given, Layer, Passed};
+use super::{Stack, outcome};
+use crate::batch::{Batch, Targets};
+use crate::lab::Lab;
+use crate::loss::Loss;
+use crate::params::Params;
+use crate::trial::Trial;
+use crate::update::{LocalUpdate, Term};
+use crate::{Error, Result};
+
+/// Some rows on their way.
+#[derive(Debug, Default)]
+pub struct Block<T> {
+    /// The number of the first row.
+    pub first: usize,
+    /// How many rows there are.
+    pub rows: usize,
+    /// Signals between layers, the inputs first; after every layer as measured.
+    pub signals: Vec<Vec<T>>,
+    /// dL/d(signals).
+    pub errors: Vec<Vec<T>>,
+    tapes: Vec<Vec<T>>,
+    /// Gradients of parameters that are no plain products, summed over the rows.
+    gradients: Vec<Vec<T>>,
+    failure: Option<Error>,
+}
+
+/// How a pointwise layer answers an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Slope {
+    /// By the slope of the twin.
+    Twin,
+    /// By one.
+    One,
+    /// By one where |z| < 1, otherwise by zero.
+    Box,
+    /// By 1 - |z| / 2 where that is positive.
+    Triangle,
+}
+
+impl Slope {
+    fn at<T: Real>(self, z: T) -> T {
+        match self {
+            Self::Box if z.abs() >= T::ONE => T::ZERO,
+            Self::Triangle => {
+                let left = T::ONE - T::from_f64(0.5) * z.abs();
+                if left < T::ZERO { T::ZERO } else { left }
+            }
+            Self::Box | Self::One | Self::Twin => T::ONE,
+        }
+    }
+}
+
+/// How the layers of a stack answer an error on its way back.
+pub struct Answers<'a, T> {
+    /// The layers whose derivatives are used.
+    pub layers: &'a [&'a dyn Layer<T>],
+    /// Whether the signals came from these very layers: what they left on the tape then serves.
+    pub same: bool,
+    /// In the place of the transposed weights of a linear layer: a matrix (outputs, inputs) for each; empty: the transposed
+    /// weights.
+    pub feedback: &'a [&'a [T]],
+    /// In the place of what comes back to the outputs of a group of layers: the error of the stack's outputs times
+    /// a matrix (outputs of the stack, outputs of the group) for each group but the last; empty: what comes back.
+    pub direct: &'a [&'a [T]],
+    /// How pointwise layers answer.
+    pub slope: Slope,
+}
+
+/// The rows of a batch on their way.
+#[derive(Debug, Default)]
+pub struct Walk<T> {
+    /// The rows, in blocks.
+    pub blocks: Vec<Block<T>>,
+    prepared: Vec<Vec<T>>,
+}
+
+/// The layers that a linear layer begins: up to the next linear layer. What comes before the first one is a group, too.
+pub fn groups<T: Real>(stack: &Stack<T>) -> Vec<std::ops::Range<usize>> {
+    let mut starts: Vec<usize> =
+        (1..stack.stages().len()).filter(|&l| stack.stages()[l].twin.as_linear().is_some()).collect();
+    starts.insert(0, 0);
+    let ends = starts.iter().skip(1).copied().chain([stack.stages().len()]).collect::<Vec<_>>();
+    starts.into_iter().zip(ends).map(|(start, end)| start..end).collect()
+}
+
+impl<T: Real> Walk<T> {
+    /// Takes the inputs of a batch in.
+    pub fn begin(&mut self, stack: &Stack<T>, batch: &Batch<'_, T>) {
+        let (samples, stages) = (batch.len(), stack.stages().len());
+        let rows = stack.block_rows().min(samples.max(1));
+        self.blocks.resize_with(samples.div_ceil(rows), Block::default);
+        for (b, block) in self.blocks.iter_mut().enumerate() {
+            block.first = b * rows;
+            block.rows = rows.min(samples - block.first);
+            block.signals.resize_with(stages + 1, Vec::new);
+            let inputs = &mut block.signals[0];
+            inputs.clear();
+            (block.first..block.first + block.rows).for_each(|i| inputs.extend_from_slice(batch.x.row(i)));
+        }
+    }
+
+    /// Passes the rows through `layers`, each measured with the noise of its stage as of `occasion`. `derivatives` tells
+    /// whether [`Walk::backward`] comes next.
+    ///
+    /// # Errors
+    /// What a layer may fail with.
+    pub fn forward(
+        &mut self,
+        lab: &Lab,
+        stack: &Stack<T>,
+        layers: &[&dyn Layer<T>],
+        params: &Params<'_, T>,
+        derivatives: bool,
+        occasion: u64,
+    ) -> Result<()> {
+        let noise: Vec<f64> = stack.stages().iter().map(|stage| stage.noise).collect();
+        self.pass(lab, stack, layers, params, derivatives, &noise, stack.noise(occasion))
+    }
+
+    /// [`Walk::forward`] with noise of these standard deviations, from this stream.
+    ///
+    /// # Errors
+    /// What a layer may fail with.
+    #[allow(clippy::too_many_arguments, reason = "a pass, and the conditions it is made under")]
+    pub fn pass(
+        &mut self,
+        lab: &Lab,
+        stack: &Stack<T>,
+        layers: &[&dyn Layer<T>],
+        params: &Params<'_, T>,
+        derivatives: bool,
+        noise: &[f64],
+        random: Philox,
+    ) -> Result<()> {
+        self.prepared.resize_with(layers.len(), Vec::new);
+        for ((layer, stage), prepared) in layers.iter().zip(stack.stages()).zip(&mut self.prepared) {
+            layer.prepare(lab.level(), &of_stage(params, stage.params.clone()), derivatives, prepared);
+        }
+        let prepared = &self.prepared;
+        let run = |block: &mut Block<T>| -> Result<()> {
+            block.tapes.resize_with(layers.len(), Vec::new);
+            for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
+                let values = of_stage(params, stage.params.clone());
+                let given = Given { level: lab.level(), params: &values, prepared: &prepared[l] };
+                let (before, after) = block.signals.split_at_mut(l + 1);
+                let y = &mut after[0];
+                y.resize(block.rows * layer.outputs(), T::ZERO);
+                block.tapes[l].resize(block.rows * layer.tape(), T::ZERO);
+                layer.forward(given, block.rows, &before[l], y, &mut block.tapes[l])?;
+                if noise[l] > 0.0 {
+                    let width = layer.outputs() as u64;
+                    for (k, y) in y.iter_mut().enumerate() {
+                        let draw = block.first as u64 * width + k as u64;
+                        *y += T::from_f64(noise[l] * random.normal(draw, l as u32));
+                    }
+                }
+            }
+            Ok(())
+        };
+        each(lab, work(params), &mut self.blocks, run)
+    }
+
+    /// Writes outputs and outcomes to a trial of one phase.
+    pub fn report(&self, trial: &mut Trial<T>) {
+        trial.reset(self.blocks.iter().map(|block| block.rows).sum(), 1, false);
+        let outputs = trial.layout().outputs();
+        for block in &self.blocks {
+            let Some(found) = block.signals.last() else { continue };
+            for (i, found) in found.chunks_exact(outputs.len()).enumerate() {
+                let r = block.first + i;
+                trial.outcomes[r] = outcome(found);
+                if trial.outcomes[r].status.usable() {
+                    trial.row_mut(r)[outputs.clone()].copy_from_slice(found);
+                }
+            }
+        }
+    }
+
+    /// Sets the errors of the outputs: the gradient of the loss, a mean over the batch. Rows that are not finite have none.
+    pub fn meet(&mut self, loss: Loss, targets: &Targets<'_, T>) {
+        let samples: usize = self.blocks.iter().map(|block| block.rows).sum();
+        let scale = T::from_f64(1.0 / samples as f64);
+        for block in &mut self.blocks {
+            let stages = block.signals.len() - 1;
+            let n = block.signals[stages].len() / block.rows;
+            block.errors.resize_with(stages + 1, Vec::new);
+            block.errors[stages].resize(block.rows * n, T::ZERO);
+            let mut target = vec![T::ZERO; n];
+            let rows = block.signals[stages].chunks_exact(n).zip(block.errors[stages].chunks_exact_mut(n));
+            for (i, (outputs, error)) in rows.enumerate() {
+                targets.write(block.first + i, &mut target);
+                loss.gradient(outputs, &target, error);
+                let usable = outputs.iter().all(|y| y.is_finite());
+                error.iter_mut().for_each(|e| *e = if usable { *e * scale } else { T::ZERO });
+            }
+        }
+    }
+
+    /// Passes the errors of the outputs back, and leaves the gradient in `update`.
+    ///
+    /// # Errors
+    /// What a layer may fail with.
+    pub fn backward(
+        &mut self,
+        lab: &Lab,
+        stack: &Stack<T>,
+        answers: &Answers<'_, T>,
+        params: &Params<'_, T>,
+        update: &mut LocalUpdate<T>,
+    ) -> Result<()> {
+        let stages = stack.stages();
+        if !answers.same {
+            for ((layer, stage), prepared) in answers.layers.iter().zip(stages).zip(&mut self.prepared) {
+                layer.prepare(lab.level(), &of_stage(params, stage.params.clone()), true, prepared);
+            }
+        }
+        let prepared = &self.prepared;
+        let groups = groups(stack);
+        let run = |block: &mut Block<T>| -> Result<()> {
+            let Block { rows, signals, errors, tapes, gradients, .. } = block;
+            let rows = *rows;
+            gradients.resize_with(stack.specs.len(), Vec::new);
+            let linear = |l: usize| stages[..l].iter().filter(|stage| stage.twin.as_linear().is_some()).count();
+            for l in (0..stages.len()).rev() {
+                let (layer, stage) = (answers.layers[l], &stages[l]);
+                let values = of_stage(params, stage.params.clone());
+                let given = Given { level: lab.level(), params: &values, prepared: &prepared[l] };
+                let group = groups.iter().position(|group| group.end == l + 1);
+                if let Some(matrix) = group.and_then(|g| answers.direct.get(g)) {
+                    let (out, n) = (stack.outputs, layer.outputs());
+                    let (into, from) = errors.split_at_mut(stages.len());
+                    let into = &mut into[l + 1];
+                    into.clear();
+                    into.resize(rows * n, T::ZERO);
+                    let from = Strided { data: &from[0], row: out, column: 1 };
+                    multiply(lab.level(), from, Dense { data: matrix, stride: n }, (rows, out, n), into, n);
+                }
+                let plain = layer.as_linear().is_some_and(|linear| linear.is_plain());
+                for (k, spec) in stage.params.clone().zip(&stack.specs[stage.params.clone()]) {
+                    gradients[k].clear();
+                    gradients[k].resize(if plain && k == stage.params.start { 0 } else { spec.len() }, T::ZERO);
+                }
+                let (before, after) = errors.split_at_mut(l + 1);
+                let (dx, dy) = (&mut before[l], &after[0]);
+                // What comes back before the first parameters, or is replaced, nobody asks for.
+                let replaced = groups.iter().position(|group| group.end == l).is_some_and(|g| g < answers.direct.len());
+                let matrix = (layer.as_linear().is_some()).then(|| answers.feedback.get(linear(l))).flatten();
+                let wanted = stage.params.start > 0 && !replaced;
+                dx.resize(if wanted { rows * layer.inputs() } else { 0 }, T::ZERO);
+                let asked: &mut [T] = if matrix.is_some() { &mut [] } else { dx };
+                if answers.slope != Slope::Twin && layer.is_pointwise() {
+                    for ((dx, &dy), &z) in asked.iter_mut().zip(dy).zip(&signals[l]) {
+                        *dx = dy * answers.slope.at(z);
+                    }
+                    continue;
+                }
+                let gradient = &mut gradients[stage.params.clone()];
+                let (mut y, mut tape) = (Vec::new(), Vec::new());
+                let passed = if answers.same || layer.as_linear().is_some() {
+                    Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] }
+                } else {
+                    y.resize(rows * layer.outputs(), T::ZERO);
+                    tape.resize(rows * layer.tape(), T::ZERO);
+                    layer.forward(given, rows, &signals[l], &mut y, &mut tape)?;
+                    Passed { rows, x: &signals[l], y: &y, tape: &tape }
+                };
+                layer.vjp(given, passed, dy, asked, gradient)?;
+                if let (Some(matrix), true) = (matrix, wanted) {
+                    let (n, m) = (layer.outputs(), layer.inputs());
+                    dx.fill(T::ZERO);
+                    let dy = Strided { data: dy, row: n, column: 1 };
+                    multiply(lab.level(), dy, Dense { data: matrix, stride: m }, (rows, n, m), dx, m);
+                }
+            }
+            Ok(())
+        };
+        each(lab, work(params), &mut self.blocks, run)?;
+        self.collect(stack, answers.layers, update);
+        Ok(())
+    }
+
+    /// Moves the gradients of the blocks into the terms of an update: products keep their rows.
+    fn collect(&mut self, stack: &Stack<T>, layers: &[&dyn Layer<T>], update: &mut LocalUpdate<T>) {
+        update.terms.resize_with(stack.specs.len(), || Term::Dense(Vec::new()));
+        for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
+            let plain = layer.as_linear().is_some_and(|linear| linear.is_plain());
+            for k in stage.params.clone() {
+                let term = &mut update.terms[k];
+                if plain && k == stage.params.start {
+                    if !matches!(term, Term::Product(_)) {
+                        *term = Term::Product(Vec::new());
+                    }
+                    let Term::Product(products) = term else { continue };
+                    products.resize_with(self.blocks.len(), Default::default);
+                    for ((left, right), block) in products.iter_mut().zip(&mut self.blocks) {
+                        std::mem::swap(left, &mut block.signals[l]);
+                        std::mem::swap(right, &mut block.errors[l + 1]);
+                    }
+                    continue;
+                }
+                if !matches!(term, Term::Dense(_)) {
+                    *term = Term::Dense(Vec::new());
+                }
+                let Term::Dense(total) = term else { continue };
+                total.clear();
+                total.resize(stack.specs[k].len(), T::ZERO);
+                for block in &self.blocks {
+                    total.iter_mut().zip(&block.gradients[k]).for_each(|(total, &part)| *total += part);
+                }
+            }
+        }
+    }
+}
+
+/// Runs every block, and returns the failure of the first that failed.
+fn each<T: Real>(
+    lab: &Lab,
+    work: usize,
+    blocks: &mut [Block<T>],
+    run: impl Fn(&mut Block<T>) -> Result<()> + Sync,
+) -> Result<()> {
+    let rows: usize = blocks.iter().map(|block| block.rows).sum();
+    let chunk = lab.grouped(work * rows, blocks.len());
+    lab.for_each(blocks.par_chunks_mut(chunk), |blocks| {
+        blocks.iter_mut().for_each(|block| block.failure = run(block).err());
+    });
+    blocks.iter_mut().find_map(|block| block.failure.take()).map_or(Ok(()), Err)
+}
+
+/// About what a row takes, in multiply-adds.
+fn work<T: Real>(params: &Params<'_, T>) -> usize {
+    (0..params.len()).map(|i| params.get(i).len()).sum()
+}
+
+fn of_stage<'a, T: Real>(params: &'a Params<'_, T>, range: std::ops::Range<usize>) -> Vec<&'a [T]> {
+    range.map(|i| params.get(i)).collect()
+}
