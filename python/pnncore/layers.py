@@ -17,9 +17,15 @@ __all__ = [
     "Layer",
     "Linear",
     "Logistic",
+    "Normalize",
+    "Pendula",
+    "Plate",
     "Relu",
     "SaturableAbsorber",
+    "SecondHarmonic",
+    "Speckle",
     "Tanh",
+    "TransistorCircuit",
     "from_config",
 ]
 
@@ -83,8 +89,7 @@ class Linear(Layer):
 
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """See `Layer.spec`."""
-        if width not in (None, self.n_in):
-            raise ShapeError(f"{self!r} takes {self.n_in} inputs, but the layer before has {width} outputs")
+        _fits(self, self.n_in, width)
         return {"kind": "linear", "inputs": self.n_in, "outputs": self.n_out, "bias": bool(self.bias)}, self.n_out
 
 
@@ -114,6 +119,17 @@ class Tanh(_Pointwise):
 @dataclass(frozen=True, repr=False)
 class Logistic(_Pointwise):
     """1 / (1 + exp(-z))."""
+
+
+@dataclass(frozen=True, repr=False)
+class Normalize(Layer):
+    """Every row scaled to a mean square of one: digital, without a mismatch."""
+
+    def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
+        """See `Layer.spec`."""
+        if width is None:
+            raise ShapeError(f"{self!r} does not say how many inputs it has: begin the stack with a layer that does")
+        return {"kind": "normalise", "width": width}, width
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -155,9 +171,163 @@ class ElectroOptic(_Pointwise):
     tap: float = 0.1
 
 
+@dataclass(frozen=True, repr=False)
+class Speckle(Layer):
+    """Light through a random scattering medium: intensities |T (x e^{i phase}) + b|².
+
+    T has independent complex normal elements of variance 1 / n_in; the phases, one per input, are parameters. Hardware
+    with a mismatch m has T + m T', with T' another such medium.
+
+    Parameters
+    ----------
+    n_in, n_out
+        The numbers of inputs (amplitudes) and outputs (intensities).
+    reference
+        The mean intensity of a reference beam b, complex normal, too.
+    """
+
+    n_in: int
+    n_out: int
+    reference: float = 0.0
+
+    def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
+        """See `Layer.spec`."""
+        _fits(self, self.n_in, width)
+        return {"kind": "speckle", "inputs": self.n_in, "outputs": self.n_out, "reference": self.reference}, self.n_out
+
+
+@dataclass(frozen=True, repr=False)
+class SecondHarmonic(Layer):
+    """Second-harmonic generation of a shaped pulse: powers |sum over w1 of A(w1) A(2w - w1)|².
+
+    The spectrum A has the n_in inputs, then the n_params parameters ``theta``; there are 2 (n_in + n_params) - 1
+    outputs. In hardware with a mismatch, the amplitudes that arrive and the efficiencies of conversion are off.
+
+    References
+    ----------
+    Wright et al., Nature 601, 549 (2022).
+    """
+
+    n_in: int
+    n_params: int
+
+    def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
+        """See `Layer.spec`."""
+        _fits(self, self.n_in, width)
+        spec = {"kind": "second-harmonic", "inputs": self.n_in, "parameters": self.n_params}
+        return spec, 2 * (self.n_in + self.n_params) - 1
+
+
+@dataclass(frozen=True, repr=False)
+class Pendula(Layer):
+    """Coupled pendula, released at rest from the angles x: q_i'' = -sin q_i + sum_j J_ji (sin q_j - sin q_i) + e_i.
+
+    Outputs are the angles after a time. The couplings ``J`` (from, to) and the torques ``e`` are parameters; in
+    hardware with a mismatch, restoring forces and couplings are off.
+
+    Parameters
+    ----------
+    n
+        The number of pendula.
+    time
+        The time that they swing, in units of one over the angular frequency of small swings.
+    steps
+        Steps of the fourth-order Runge-Kutta method in that time.
+
+    References
+    ----------
+    Wright et al., Nature 601, 549 (2022), with this network as an example of mechanics.
+    """
+
+    n: int
+    time: float = 5.0
+    steps: int = 50
+
+    def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
+        """See `Layer.spec`."""
+        _fits(self, self.n, width)
+        return {"kind": "pendula", "inputs": self.n, "time": self.time, "steps": self.steps}, self.n
+
+
+@dataclass(frozen=True, repr=False)
+class Plate(Layer):
+    """A driven oscillating plate: modes q'' + c q' + W² q + a q³ = g u(t), read as a weighted sum of the q.
+
+    The drive u is each input, then each of the n_params parameters ``theta``, for one unit of time each; after each
+    the plate is read: there are n_in + n_params outputs. Frequencies W lie between 0.3 and 3 radians per unit of time.
+
+    Parameters
+    ----------
+    n_in, n_params
+        The numbers of inputs and parameters.
+    modes
+        How many modes.
+    damping, cubic
+        c, and the hardening a.
+
+    References
+    ----------
+    Wright et al., Nature 601, 549 (2022).
+    """
+
+    n_in: int
+    n_params: int
+    modes: int = 16
+    damping: float = 0.1
+    cubic: float = 0.3
+
+    def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
+        """See `Layer.spec`."""
+        _fits(self, self.n_in, width)
+        own = {"modes": self.modes, "damping": self.damping, "cubic": self.cubic}
+        return {"kind": "plate", "inputs": self.n_in, "parameters": self.n_params, **own}, self.n_in + self.n_params
+
+
+@dataclass(frozen=True, repr=False)
+class TransistorCircuit(Layer):
+    """An analog circuit: a driven resonator whose voltage a transistor reads and loads.
+
+    The source voltage is each input, then each of the n_params parameters ``theta``, for one unit of time each; after
+    each the transistor's current is read: there are n_in + n_params outputs.
+
+    References
+    ----------
+    After the electronic network of Wright et al., Nature 601, 549 (2022).
+    """
+
+    n_in: int
+    n_params: int
+
+    def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
+        """See `Layer.spec`."""
+        _fits(self, self.n_in, width)
+        return {"kind": "transistor", "inputs": self.n_in, "parameters": self.n_params}, self.n_in + self.n_params
+
+
+def _fits(layer: Layer, n_in: int, width: int | None) -> None:
+    if width not in (None, n_in):
+        raise ShapeError(f"{layer!r} takes {n_in} inputs, but the layer before has {width} outputs")
+
+
+_KINDS: tuple[type[Layer], ...] = (
+    Linear,
+    Relu,
+    Tanh,
+    Logistic,
+    Normalize,
+    SaturableAbsorber,
+    ElectroOptic,
+    Speckle,
+    SecondHarmonic,
+    Pendula,
+    Plate,
+    TransistorCircuit,
+)
+
+
 def from_config(config: dict[str, Any]) -> Layer:
     """Return the layer of a `Layer.to_config` dictionary."""
-    kinds = {kind.__name__: kind for kind in (Linear, Relu, Tanh, Logistic, SaturableAbsorber, ElectroOptic)}
+    kinds = {kind.__name__: kind for kind in _KINDS}
     settings = dict(config)
     name = settings.pop("name", None)
     if name not in kinds:

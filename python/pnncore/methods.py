@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import numpy as np
 
 from pnncore import _core
-from pnncore._convert import FloatArray, Seed, as_seed, as_threads, number, one_of, positive_int
-from pnncore.errors import ConfigError
+from pnncore._convert import FloatArray, Seed, as_inputs, as_seed, as_threads, number, one_of, positive_int
+from pnncore.errors import CapabilityError, ConfigError
 from pnncore.settling import Settling
+from pnncore.systems._base import score
+from pnncore.systems._stack import Stack
 
 if TYPE_CHECKING:
     from pnncore.systems import System
@@ -31,9 +33,11 @@ __all__ = [
     "EvolutionStrategy",
     "FeedbackAlignment",
     "FiniteDifference",
+    "ForwardForward",
     "FrequencyPropagation",
     "ImplicitDifferentiation",
     "Method",
+    "PhysicalLocalLearning",
     "PhysicsAware",
     "RecurrentBackprop",
     "SettlingMethod",
@@ -106,6 +110,14 @@ class Method:
         with system.lock:
             gradient, _ = _core.gradient(system.core, system.arrays(), x, y, self.to_json(), seed, step, threads)
         return dict(zip(system.names, gradient, strict=True))
+
+    def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
+        """Return the outputs (samples, n_out) that the method teaches; those of the system, unless it says otherwise."""
+        return system.predict(x, threads=threads)
+
+    def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
+        """Return the accuracy for labels, or the coefficient of determination R² for targets, of `predict`."""
+        return system.score(x, y, threads=threads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,6 +343,72 @@ class DirectFeedbackAlignment(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForwardForward(Method):
+    """Forward-forward: every layer learns by itself to tell rows with true labels from rows with wrong ones.
+
+    The last `classes` inputs carry the label, one of them at one; what data hold there is overwritten. The goodness of
+    a group of layers (a linear map and what follows it) is the sum of squares of its outputs: it rises above the
+    threshold for true labels, and falls below it for wrong ones. Put a `layers.Normalize` before the next linear map,
+    or it would find the goodness ready-made. Labels are predicted by trying all: `predict` returns the goodness of
+    each, summed over groups.
+
+    Parameters
+    ----------
+    classes
+        How many of the last inputs carry the label.
+    threshold
+        The goodness per output that lies between true and wrong.
+
+    References
+    ----------
+    Hinton, "The forward-forward algorithm", arXiv 2212.13345 (2022).
+    """
+
+    classes: int = 10
+    threshold: float = 0.2
+
+    def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
+        """Return the goodness (samples, classes) of every label."""
+        if not isinstance(system, Stack):
+            raise CapabilityError(f"ForwardForward needs a Stack, got {system!r}")
+        x = as_inputs(x, system.n_in, system.dtype)
+        ends = system.group_ends()
+        goodness = np.zeros((len(x), self.classes), system.dtype)
+        for label in range(self.classes):
+            tried = x.copy()
+            tried[:, -self.classes :] = np.eye(self.classes, dtype=system.dtype)[label]
+            signals = system.measure(tried, threads=threads)
+            goodness[:, label] = sum((signals[end] ** 2).sum(axis=1) for end in ends)
+        return goodness
+
+    def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
+        """Return the accuracy of the labels of largest goodness."""
+        x, y = system.as_batch(x, y)
+        return score(self.predict(system, x, threads=threads), y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhysicalLocalLearning(Method):
+    """Physical local learning: every linear map has a loss of its own, and nothing goes back through the physics.
+
+    The pair-contrastive form: with i and `same` two samples of a class, `other` one of another, and a the outputs of a
+    linear map, its loss is softplus(tau [cos(a_i, a_other) - cos(a_i, a_same)]). The last linear map is a readout, and
+    learns from the loss of the outputs. Only linear maps learn; the transforms between them may be unknown.
+
+    Parameters
+    ----------
+    tau
+        How steep the comparison is.
+
+    References
+    ----------
+    Momeni, Rahmani, Malléjac, del Hougne, Fleury, Science 382, 1297 (2023).
+    """
+
+    tau: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class FiniteDifference(SettlingMethod):
     """Central differences of the loss, one parameter after the other: two passes per parameter, error O(epsilon²).
 
@@ -420,6 +498,8 @@ _KINDS: tuple[type[Method], ...] = (
     PhysicsAware,
     FeedbackAlignment,
     DirectFeedbackAlignment,
+    ForwardForward,
+    PhysicalLocalLearning,
     FiniteDifference,
     SPSA,
     EvolutionStrategy,

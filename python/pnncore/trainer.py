@@ -247,16 +247,18 @@ class Trainer:
     ) -> None:
         score = float("nan")
         if validation is not None:
-            score = self.system.score(*validation, threads=self.threads)
+            score = self.method.score(self.system, *validation, threads=self.threads)
         rates = zip(self.system.names, self.optimizer.rates(self.system.names, self.epoch), strict=True)
         written = sum(self.system.params[name].size for name, rate in rates if rate > 0)
+        # Local losses leave no outputs to count hits by.
+        has_accuracy = labels and (self._sums["scored"] > 0 or self._sums["usable"] == 0)
         self.epoch += 1
         self.step = 0
         self._steps_before += steps
         self.history.append(
             epoch=self.epoch,
             loss=self._mean("loss"),
-            accuracy=self._mean("correct", "samples") if labels else float("nan"),
+            accuracy=self._mean("correct", "samples") if has_accuracy else float("nan"),
             validation=score,
             free_sweeps=self._mean("free_sweeps", "samples"),
             other_sweeps=self._mean("other_sweeps", "samples"),
@@ -273,7 +275,7 @@ class Trainer:
         rate = self._sums["samples"] / seconds if seconds > 0 else float("nan")
         self._sums = {}
         parts = [f"epoch {self.epoch:3d}", f"loss {self.history['loss'][-1]:.4f}"]
-        if labels:
+        if has_accuracy:
             parts.append(f"accuracy {100 * self.history['accuracy'][-1]:.2f} %")
         if validation is not None:
             parts.append(f"validation {100 * score:.2f} %" if labels else f"validation {score:.4f}")

@@ -155,16 +155,20 @@ class System:
         R² is one minus the squared error over that of the best constant; 1 is perfect.
         """
         x, y = self.as_batch(x, y)
-        outputs = self.predict(x, settling=settling, threads=threads)
-        if y.ndim == 1:
-            return float((outputs.argmax(axis=1) == y).mean())
-        error = float(((outputs.astype(np.float64) - y) ** 2).sum())
-        spread = float(((y - y.mean(axis=0, dtype=np.float64)) ** 2).sum())
-        return 1.0 - error / spread if spread > 0 else (1.0 if error == 0 else float("-inf"))
+        return score(self.predict(x, settling=settling, threads=threads), y)
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal system, as plain data; checkpoints keep it."""
         raise CapabilityError(f"{type(self).__name__} cannot be rebuilt from a file; pass system= when loading")
+
+
+def score(outputs: FloatArray, y: FloatArray) -> float:
+    """Return the accuracy of outputs for labels y, or their coefficient of determination for targets y."""
+    if y.ndim == 1:
+        return float((outputs.argmax(axis=1) == y).mean())
+    error = float(((outputs.astype(np.float64) - y) ** 2).sum())
+    spread = float(((y - y.mean(axis=0, dtype=np.float64)) ** 2).sum())
+    return 1.0 - error / spread if spread > 0 else (1.0 if error == 0 else float("-inf"))
 
 
 def _name(loss: str) -> str:

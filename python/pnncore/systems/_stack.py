@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from pnncore import _core, layers
-from pnncore._convert import Seed, as_seed, number
+from pnncore._convert import FloatArray, Seed, as_inputs, as_seed, as_threads, number
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System
 
@@ -72,6 +72,21 @@ class Stack(System):
         core = _core.System.stack(json.dumps({"layers": entries, "seed": self.seed}))
         super().__init__(core, int(first or 0), dtype)
         core.initialise(self.arrays(), self.seed, 1.0)
+
+    def measure(self, x: Any, *, threads: int | None = None) -> list[FloatArray]:
+        """Return what is measured after every layer: arrays (samples, outputs of the layer)."""
+        x = as_inputs(x, self.n_in, self.dtype)
+        with self.lock:
+            return _core.measure(self.core, self.arrays(), x, as_threads(threads))
+
+    def group_ends(self) -> list[int]:
+        """Return where groups of layers end: before each next linear map, and the normalisation in front of it."""
+        ends = []
+        for place in range(1, len(self.layers)):
+            if isinstance(self.layers[place], layers.Linear):
+                normalised = isinstance(self.layers[place - 1], layers.Normalize)
+                ends.append(place - 2 if normalised else place - 1)
+        return [*(end for end in ends if end >= 0), len(self.layers) - 1]
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal system, as plain data; checkpoints keep it."""

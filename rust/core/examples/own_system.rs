@@ -190,7 +190,7 @@ fn main() -> Result<()> {
             &chain,
             &Params::shared([&k[..]]),
             &batch,
-            &mut Course { step: step, memory: &mut [] },
+            &mut Course { step, memory: &mut [] },
             &mut scratch,
         )?;
         write_gradient(&lab, &chain.specs, &mut scratch, &mut gradient);

@@ -12,7 +12,7 @@ use crate::method::{Cost, Course, Found, Protocol, Scratch};
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params};
 use crate::system::System;
-use crate::trial::{Status, Trial};
+use crate::trial::Status;
 
 /// What is trained, how, and on what.
 #[derive(Clone, Copy)]
@@ -73,6 +73,8 @@ pub struct Progress {
     pub usable: u64,
     /// Sum of the losses of samples with usable states, at the free state; [`Leg::loss`] included.
     pub loss: f64,
+    /// Samples with outputs of which some mean a label: those that hits may be among.
+    pub scored: u64,
     /// Samples whose largest output was that of their label, where targets are labels.
     pub correct: u64,
     /// Rows settled, by [`Status`].
@@ -87,7 +89,14 @@ pub struct Progress {
 
 impl Progress {
     /// Adds what a step found.
-    pub fn count<T: Real>(&mut self, protocol: &Protocol, batch: &Batch<'_, T>, trial: &Trial<T>, target: &mut Vec<T>) {
+    pub fn count<T: Real>(
+        &mut self,
+        protocol: &Protocol,
+        batch: &Batch<'_, T>,
+        scratch: &Scratch<T>,
+        target: &mut Vec<T>,
+    ) {
+        let trial = &scratch.trial;
         target.resize(trial.layout().outputs().len(), T::ZERO);
         self.steps += 1;
         self.samples += batch.len() as u64;
@@ -103,6 +112,11 @@ impl Progress {
                 continue;
             }
             self.usable += 1;
+            if let Some(losses) = &scratch.local {
+                self.loss += losses[i];
+                continue;
+            }
+            self.scored += 1;
             let outputs = trial.outputs(free);
             batch.y.write(i, target);
             self.loss += protocol.loss().value(outputs, target);
@@ -153,7 +167,7 @@ pub fn train<T: Real>(
         let batch = task.data.pick(task.batch(k));
         let mut course = Course { step, memory: &mut *kept };
         task.protocol.step(lab, task.system, params, &batch, &mut course, &mut scratch)?;
-        progress.count(task.protocol, &batch, &scratch.trial, &mut target);
+        progress.count(task.protocol, &batch, &scratch, &mut target);
         if scratch.found == Found::Change {
             write(lab, &task, &scratch.wanted, params, step)?;
         } else {

@@ -16,8 +16,8 @@ mod _core {
     use super::files::{load, save};
     #[pymodule_export]
     use super::run::{
-        check_device, check_method, check_optimizer, check_pair, gradient, info, initialise_memory, permutation,
-        predict, settle, train,
+        check_device, check_method, check_optimizer, check_pair, gradient, info, initialise_memory, measure,
+        permutation, predict, settle, train,
     };
     #[pymodule_export]
     use super::system::System;

@@ -12,6 +12,7 @@ use pnncore::loss::Loss;
 use pnncore::method::{Course, Found, METHODS, Method, Protocol, Scratch};
 use pnncore::optim::Optimizer;
 use pnncore::params::{ParamSpec, Params};
+use pnncore::system::stack::Walk;
 use pnncore::system::{System as CoreSystem, infer};
 use pnncore::train::{Leg, Progress, Task, write_gradient};
 use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
@@ -128,6 +129,7 @@ fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'p
     dict.set_item("usable", progress.usable)?;
     dict.set_item("loss", progress.loss)?;
     dict.set_item("correct", progress.correct)?;
+    dict.set_item("scored", progress.scored)?;
     dict.set_item("free_sweeps", progress.free_sweeps)?;
     dict.set_item("other_sweeps", progress.other_sweeps)?;
     dict.set_item("passes", progress.cost.passes)?;
@@ -282,6 +284,41 @@ pub(crate) fn predict<'py>(
     })
 }
 
+/// What is measured after every layer of a stack: arrays (samples, outputs of the layer).
+#[pyfunction]
+#[pyo3(signature = (system, params, x, threads))]
+pub(crate) fn measure<'py>(
+    py: Python<'py>,
+    system: &System,
+    params: Vec<Bound<'py, PyAny>>,
+    x: Bound<'py, PyAny>,
+    threads: Option<usize>,
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    with_dtype!(py, params, T => {
+        let core = system.of::<T>();
+        let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
+        let stack = stack.or_raise(py)?;
+        let lab = system.lab(threads, 0).or_raise(py)?;
+        let arrays = Shared::<T>::new(&params, "every parameter")?;
+        let params = arrays.params(py)?;
+        params.check(core).or_raise(py)?;
+        let data = Data::<T>::new(&x, None)?;
+        let batch = data.batch(py, core.inputs(), core.outputs())?;
+        let mut walk = Walk::default();
+        system.run(py, || {
+            lab.enter(|| {
+                walk.begin(stack, &batch);
+                walk.forward(&lab, stack, &stack.hardware(), &params, false, INFERENCE)
+            })
+        })?;
+        let layers = stack.stages().iter().enumerate().map(|(l, stage)| {
+            let shape = [batch.len(), stage.twin.outputs()];
+            PyArray1::from_vec(py, walk.outputs(l)).reshape(shape).map(Bound::into_any)
+        });
+        layers.collect()
+    })
+}
+
 /// The gradient that a step on all samples would use, by parameter, and what the step found.
 #[pyfunction]
 #[pyo3(signature = (system, params, x, y, method, seed, step, threads))]
@@ -321,7 +358,7 @@ pub(crate) fn gradient<'py>(
                     return Err(Error::Capability(text));
                 }
                 progress.cost = scratch.cost;
-                progress.count(&protocol, &batch, &scratch.trial, &mut Vec::new());
+                progress.count(&protocol, &batch, &scratch, &mut Vec::new());
                 write_gradient(&lab, core.specs(), &mut scratch, &mut gradient);
                 Ok(())
             })

@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
-use crate::system::stack::{Answers, Layer, Slope, Stack, Walk, groups};
+use crate::system::stack::{Answers, Hears, Layer, Slope, Stack, Walk, groups};
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
 
@@ -79,7 +79,7 @@ pub(super) fn step<T: Real>(
     let operations = stack.operations() * batch.len() as u64;
     walk.begin(stack, batch);
     let exact = stack.stages().iter().all(|stage| stage.hardware.is_none());
-    let mut answers = Answers { layers: &twin, same: exact, feedback: &[], direct: &[], slope: Slope::Twin };
+    let mut answers = Answers { layers: &twin, same: exact, feedback: &[], hears: Hears::Chain, slope: Slope::Twin };
     let mut back = |walk: &mut Walk<T>, answers: &Answers<'_, T>, update| {
         walk.report(trial);
         walk.meet(loss, &batch.y);
@@ -127,7 +127,7 @@ pub(super) fn step<T: Real>(
         }
         Rule::DirectFeedbackAlignment { slope } => {
             matrices = course.memory.iter().map(|array| &**array).collect();
-            answers.direct = &matrices;
+            answers.hears = Hears::Direct(&matrices);
             answers.slope = slope;
         }
         _ => {}

@@ -8,6 +8,7 @@ mod backward;
 mod candidates;
 mod contrast;
 mod implicit;
+mod local;
 mod rule;
 mod zeroth;
 
@@ -82,7 +83,7 @@ impl Needs {
 }
 
 /// All methods, by the call that makes one, with what they need.
-pub const METHODS: [(&str, Needs); 16] = [
+pub const METHODS: [(&str, Needs); 18] = [
     ("EquilibriumPropagation", Needs::Energy),
     ("EquilibriumPropagation(variant=\"holomorphic\")", Needs::HolomorphicEnergy),
     ("FrequencyPropagation", Needs::Energy),
@@ -95,6 +96,8 @@ pub const METHODS: [(&str, Needs); 16] = [
     ("PhysicsAware", Needs::Layers),
     ("FeedbackAlignment", Needs::Layers),
     ("DirectFeedbackAlignment", Needs::Layers),
+    ("ForwardForward", Needs::Layers),
+    ("PhysicalLocalLearning", Needs::Layers),
     ("FiniteDifference", Needs::Outputs),
     ("SPSA", Needs::Outputs),
     ("EvolutionStrategy", Needs::Outputs),
@@ -127,10 +130,12 @@ impl Rule {
             Self::PhysicsAware => 9,
             Self::FeedbackAlignment { .. } => 10,
             Self::DirectFeedbackAlignment { .. } => 11,
-            Self::FiniteDifference { .. } => 12,
-            Self::SPSA { .. } => 13,
-            Self::EvolutionStrategy { .. } => 14,
-            Self::CoordinateDescent { .. } => 15,
+            Self::ForwardForward { .. } => 12,
+            Self::PhysicalLocalLearning { .. } => 13,
+            Self::FiniteDifference { .. } => 14,
+            Self::SPSA { .. } => 15,
+            Self::EvolutionStrategy { .. } => 16,
+            Self::CoordinateDescent { .. } => 17,
         }
     }
 }
@@ -252,6 +257,8 @@ pub struct Scratch<T> {
     pub update: LocalUpdate<T>,
     /// The values of parameters that the last step wants.
     pub wanted: Vec<Vec<T>>,
+    /// The losses of the samples, where a method has local ones in the place of that of the outputs.
+    pub local: Option<Vec<f64>>,
     /// What all steps cost.
     pub cost: Cost,
     workspace: Workspace,
@@ -266,6 +273,7 @@ impl<T: Real> Scratch<T> {
             found: Found::default(),
             update: LocalUpdate::default(),
             wanted: Vec::new(),
+            local: None,
             cost: Cost::default(),
             workspace: system.workspace(),
             candidates: candidates::Bench::default(),
@@ -367,6 +375,9 @@ impl Protocol {
             (Needs::Outputs, _) => zeroth::step(lab, rule, plan, system, params, batch, course, scratch),
             (Needs::Layers, _) => {
                 let stack = system.as_stack().ok_or_else(missing)?;
+                if matches!(rule, Rule::ForwardForward { .. } | Rule::PhysicalLocalLearning { .. }) {
+                    return local::step(lab, rule, loss, stack, params, batch, course, scratch);
+                }
                 backward::step(lab, rule, loss, stack, params, batch, course, scratch)
             }
             (Needs::Exact, _) => {

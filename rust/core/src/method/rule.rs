@@ -140,6 +140,21 @@ pub enum Rule {
         /// How pointwise layers answer.
         slope: Slope,
     },
+    /// Forward-forward (Hinton 2022): every layer learns to tell rows with true labels among their inputs from rows with wrong
+    /// ones, by its goodness, the sum of squares of its outputs.
+    ForwardForward {
+        /// How many of the last inputs carry the label.
+        classes: u32,
+        /// The goodness per output that lies between the two.
+        threshold: f64,
+    },
+    /// Physical local learning (Momeni et al. 2023), in its pair-contrastive form: every linear map learns to make the outputs of
+    /// two samples of a class more alike than those of two classes, in their cosine. The last one is a readout, and learns
+    /// from the loss. Nothing goes back through the physics.
+    PhysicalLocalLearning {
+        /// How steep the comparison is.
+        tau: f64,
+    },
     /// Central differences of the loss by every parameter.
     FiniteDifference {
         /// How far parameters are moved.
@@ -247,6 +262,15 @@ impl Rule {
                 if !(*epsilon > 0.0 && epsilon.is_finite()) =>
             {
                 Err(Error::Config(format!("epsilon must be a positive number, got {epsilon}")))
+            }
+            Self::ForwardForward { classes, .. } if *classes < 2 => {
+                Err(Error::Config(format!("classes must be at least 2, got {classes}")))
+            }
+            Self::ForwardForward { threshold: value, .. } | Self::PhysicalLocalLearning { tau: value }
+                if !(*value > 0.0 && value.is_finite()) =>
+            {
+                let name = if matches!(self, Self::ForwardForward { .. }) { "threshold" } else { "tau" };
+                Err(Error::Config(format!("{name} must be a positive number, got {value}")))
             }
             Self::SPSA { directions: 0, .. } => Err(Error::Config("directions must be at least 1, got 0".into())),
             Self::CoordinateDescent { coordinates: 0, .. } => {

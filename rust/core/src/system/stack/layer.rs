@@ -52,7 +52,8 @@ pub trait Layer<T: Real>: Send + Sync {
         let _ = (random, group, params);
     }
 
-    /// Numbers per row that the forward pass leaves for derivatives.
+    /// Numbers per row that the forward pass leaves for derivatives, row by row. Where all are zero, and inputs and outputs are, too,
+    /// derivatives must be finite.
     fn tape(&self) -> usize {
         0
     }
@@ -94,6 +95,11 @@ pub trait Layer<T: Real>: Send + Sync {
     /// The layer as a plain linear map, whose gradient is an outer product.
     fn as_linear(&self) -> Option<&Linear<T>> {
         None
+    }
+
+    /// Whether the layer only scales a row: local losses are taken before it.
+    fn is_normalisation(&self) -> bool {
+        false
     }
 
     /// Whether the layer acts on each signal by itself: augmented direct feedback alignment replaces its slope.

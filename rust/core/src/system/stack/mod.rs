@@ -3,17 +3,28 @@
 //! Every layer is there twice: the twin, whose derivatives are known, and the hardware, which may differ from it by a
 //! mismatch and adds noise to what it measures. In simulation both are models; methods respect which is which.
 
+mod harmonic;
 mod layer;
 mod linear;
+mod multiplexed;
+mod normalise;
+mod ode;
+mod pendula;
+mod plate;
 mod pointwise;
 mod spec;
+mod speckle;
+mod transistor;
 mod walk;
 
+pub use harmonic::Harmonic;
 pub use layer::{Given, Layer, Passed};
 pub use linear::Linear;
+pub use pendula::Pendula;
 pub use pointwise::{Function, Pointwise};
 pub use spec::{Entry, Kind, Spec};
-pub use walk::{Answers, Block, Slope, Walk, groups};
+pub use speckle::Speckle;
+pub use walk::{Answers, Block, Hears, Slope, Walk, groups};
 
 use std::ops::Range;
 

@@ -4,8 +4,15 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
 use serde::Deserialize;
 
+use super::harmonic::Harmonic;
 use super::linear::Linear;
+use super::multiplexed::Multiplexed;
+use super::normalise::Normalise;
+use super::pendula::Pendula;
+use super::plate::Plate;
 use super::pointwise::{Function, Pointwise};
+use super::speckle::Speckle;
+use super::transistor::Transistor;
 use super::{GROUPS, Layer, Stack, Stage};
 use crate::{Error, Result};
 
@@ -28,6 +35,56 @@ pub enum Kind {
         width: usize,
         /// Which function.
         function: Function,
+    },
+    /// Rows scaled to the same power.
+    Normalise {
+        /// How many signals there are.
+        width: usize,
+    },
+    /// Light through a random scattering medium.
+    Speckle {
+        /// The number of inputs.
+        inputs: usize,
+        /// The number of outputs.
+        outputs: usize,
+        /// The mean intensity of the reference beam.
+        reference: f64,
+    },
+    /// Second-harmonic generation.
+    SecondHarmonic {
+        /// The number of inputs.
+        inputs: usize,
+        /// The number of parameters.
+        parameters: usize,
+    },
+    /// Coupled pendula.
+    Pendula {
+        /// How many.
+        inputs: usize,
+        /// The time that they swing, in units of one over the frequency of small oscillations.
+        time: f64,
+        /// Runge-Kutta steps in that time.
+        steps: usize,
+    },
+    /// A driven oscillating plate.
+    Plate {
+        /// The number of inputs.
+        inputs: usize,
+        /// The number of parameters.
+        parameters: usize,
+        /// How many modes.
+        modes: usize,
+        /// Their damping.
+        damping: f64,
+        /// How much their springs harden.
+        cubic: f64,
+    },
+    /// An analog transistor circuit.
+    Transistor {
+        /// The number of inputs.
+        inputs: usize,
+        /// The number of parameters.
+        parameters: usize,
     },
 }
 
@@ -55,13 +112,33 @@ pub struct Spec {
 
 impl Kind {
     fn build<T: Real>(&self, disorder: Philox, group: u32) -> Result<Box<dyn Layer<T>>> {
-        let _ = (disorder, group);
         Ok(match *self {
             Self::Linear { inputs, outputs, bias } => {
                 positive(&[("inputs", inputs), ("outputs", outputs)])?;
                 Box::new(Linear::new(inputs, outputs, bias))
             }
             Self::Pointwise { width, function } => Box::new(Pointwise::new(function, width)?),
+            Self::Normalise { width } => Box::new(Normalise { width }),
+            Self::Speckle { inputs, outputs, reference } => {
+                Box::new(Speckle::new(inputs, outputs, reference, disorder, group)?)
+            }
+            Self::SecondHarmonic { inputs, parameters } => Box::new(Harmonic::new(inputs, parameters)?),
+            Self::Pendula { inputs, time, steps } => Box::new(Pendula::new(inputs, time, steps)?),
+            Self::Plate { inputs, parameters, modes, damping, cubic } => {
+                positive(&[("inputs", inputs), ("parameters", parameters), ("modes", modes)])?;
+                for (name, value) in [("damping", damping), ("cubic", cubic)] {
+                    if !(value >= 0.0 && value.is_finite()) {
+                        return Err(Error::Config(format!("{name} must be at least 0 and finite, got {value}")));
+                    }
+                }
+                let device = Plate::new(modes, damping, cubic, disorder, group);
+                // The fastest mode turns by less than half a radian per step.
+                Box::new(Multiplexed { device, inputs, parameters, substeps: 8 })
+            }
+            Self::Transistor { inputs, parameters } => {
+                positive(&[("inputs", inputs), ("parameters", parameters)])?;
+                Box::new(Multiplexed { device: Transistor::NOMINAL, inputs, parameters, substeps: 4 })
+            }
         })
     }
 }

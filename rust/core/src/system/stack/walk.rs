@@ -50,6 +50,22 @@ pub enum Slope {
     Triangle,
 }
 
+impl<T: Real> Block<T> {
+    /// Clears the rows whose outputs, of this number, are not finite.
+    fn blank(&mut self, outputs: usize) {
+        let Some(last) = self.signals.last() else { return };
+        let lost = |row: &[T]| row.iter().any(|y| !y.is_finite());
+        let lost: Vec<usize> =
+            last.chunks_exact(outputs).enumerate().filter(|(_, row)| lost(row)).map(|(i, _)| i).collect();
+        for i in lost {
+            for values in self.signals.iter_mut().chain(&mut self.tapes).chain(self.errors.last_mut()) {
+                let width = values.len() / self.rows;
+                values[i * width..(i + 1) * width].fill(T::ZERO);
+            }
+        }
+    }
+}
+
 impl Slope {
     fn at<T: Real>(self, z: T) -> T {
         match self {
@@ -63,6 +79,18 @@ impl Slope {
     }
 }
 
+/// What the outputs of a group of layers hear of an error.
+#[derive(Debug, Clone, Copy)]
+pub enum Hears<'a, T> {
+    /// What comes back through the layers after it.
+    Chain,
+    /// The error of the stack's outputs times a matrix (outputs of the stack, outputs of the group), for each group but the
+    /// last, which hears the error itself.
+    Direct(&'a [&'a [T]]),
+    /// What [`Walk::set_errors`] has put there, for whichever layers; nothing goes from one linear layer to the one before.
+    Local,
+}
+
 /// How the layers of a stack answer an error on its way back.
 pub struct Answers<'a, T> {
     /// The layers whose derivatives are used.
@@ -72,9 +100,8 @@ pub struct Answers<'a, T> {
     /// In the place of the transposed weights of a linear layer: a matrix (outputs, inputs) for each; empty: the transposed
     /// weights.
     pub feedback: &'a [&'a [T]],
-    /// In the place of what comes back to the outputs of a group of layers: the error of the stack's outputs times
-    /// a matrix (outputs of the stack, outputs of the group) for each group but the last; empty: what comes back.
-    pub direct: &'a [&'a [T]],
+    /// What the outputs of a group of layers hear.
+    pub hears: Hears<'a, T>,
     /// How pointwise layers answer.
     pub slope: Slope,
 }
@@ -87,10 +114,13 @@ pub struct Walk<T> {
     prepared: Vec<Vec<T>>,
 }
 
-/// The layers that a linear layer begins: up to the next linear layer. What comes before the first one is a group, too.
+/// The layers that a linear layer begins, with the normalisation before it: up to the next one. What comes before the first one
+/// is a group, too.
 pub fn groups<T: Real>(stack: &Stack<T>) -> Vec<std::ops::Range<usize>> {
-    let mut starts: Vec<usize> =
-        (1..stack.stages().len()).filter(|&l| stack.stages()[l].twin.as_linear().is_some()).collect();
+    let stages = stack.stages();
+    let linear = (1..stages.len()).filter(|&l| stages[l].twin.as_linear().is_some());
+    let start = |l: usize| if stages[l - 1].twin.is_normalisation() { l - 1 } else { l };
+    let mut starts: Vec<usize> = linear.map(start).filter(|&l| l > 0).collect();
     starts.insert(0, 0);
     let ends = starts.iter().skip(1).copied().chain([stack.stages().len()]).collect::<Vec<_>>();
     starts.into_iter().zip(ends).map(|(start, end)| start..end).collect()
@@ -99,7 +129,12 @@ pub fn groups<T: Real>(stack: &Stack<T>) -> Vec<std::ops::Range<usize>> {
 impl<T: Real> Walk<T> {
     /// Takes the inputs of a batch in.
     pub fn begin(&mut self, stack: &Stack<T>, batch: &Batch<'_, T>) {
-        let (samples, stages) = (batch.len(), stack.stages().len());
+        self.begin_with(stack, batch.len(), |i, inputs| inputs.extend_from_slice(batch.x.row(i)));
+    }
+
+    /// Takes `samples` rows in, each appended by `row`.
+    pub fn begin_with(&mut self, stack: &Stack<T>, samples: usize, row: impl Fn(usize, &mut Vec<T>)) {
+        let stages = stack.stages().len();
         let rows = stack.block_rows().min(samples.max(1));
         self.blocks.resize_with(samples.div_ceil(rows), Block::default);
         for (b, block) in self.blocks.iter_mut().enumerate() {
@@ -108,7 +143,30 @@ impl<T: Real> Walk<T> {
             block.signals.resize_with(stages + 1, Vec::new);
             let inputs = &mut block.signals[0];
             inputs.clear();
-            (block.first..block.first + block.rows).for_each(|i| inputs.extend_from_slice(batch.x.row(i)));
+            (block.first..block.first + block.rows).for_each(|i| row(i, inputs));
+        }
+    }
+
+    /// The outputs of layer `l` for all rows, one after the other.
+    pub fn outputs(&self, l: usize) -> Vec<T> {
+        self.blocks.iter().flat_map(|block| &block.signals[l + 1]).copied().collect()
+    }
+
+    /// Forgets all errors.
+    pub fn clear_errors(&mut self) {
+        for block in &mut self.blocks {
+            block.errors.resize_with(block.signals.len(), Vec::new);
+            block.errors.iter_mut().for_each(Vec::clear);
+        }
+    }
+
+    /// Sets the errors of the outputs of layer `l`, row by row.
+    pub fn set_errors(&mut self, l: usize, errors: &[T]) {
+        let rows: usize = self.blocks.iter().map(|block| block.rows).sum();
+        let width = errors.len() / rows.max(1);
+        for block in &mut self.blocks {
+            block.errors[l + 1].clear();
+            block.errors[l + 1].extend_from_slice(&errors[block.first * width..(block.first + block.rows) * width]);
         }
     }
 
@@ -189,7 +247,8 @@ impl<T: Real> Walk<T> {
         }
     }
 
-    /// Sets the errors of the outputs: the gradient of the loss, a mean over the batch. Rows that are not finite have none.
+    /// Sets the errors of the outputs: the gradient of the loss, a mean over the batch. Rows that are not finite are blanked: what
+    /// is not finite times no error would be no zero.
     pub fn meet(&mut self, loss: Loss, targets: &Targets<'_, T>) {
         let samples: usize = self.blocks.iter().map(|block| block.rows).sum();
         let scale = T::from_f64(1.0 / samples as f64);
@@ -203,9 +262,9 @@ impl<T: Real> Walk<T> {
             for (i, (outputs, error)) in rows.enumerate() {
                 targets.write(block.first + i, &mut target);
                 loss.gradient(outputs, &target, error);
-                let usable = outputs.iter().all(|y| y.is_finite());
-                error.iter_mut().for_each(|e| *e = if usable { *e * scale } else { T::ZERO });
+                error.iter_mut().for_each(|e| *e *= scale);
             }
+            block.blank(n);
         }
     }
 
@@ -239,7 +298,9 @@ impl<T: Real> Walk<T> {
                 let values = of_stage(params, stage.params.clone());
                 let given = Given { level: lab.level(), params: &values, prepared: &prepared[l] };
                 let group = groups.iter().position(|group| group.end == l + 1);
-                if let Some(matrix) = group.and_then(|g| answers.direct.get(g)) {
+                if let (Hears::Direct(direct), Some(g)) = (answers.hears, group)
+                    && let Some(matrix) = direct.get(g)
+                {
                     let (out, n) = (stack.outputs, layer.outputs());
                     let (into, from) = errors.split_at_mut(stages.len());
                     let into = &mut into[l + 1];
@@ -255,10 +316,20 @@ impl<T: Real> Walk<T> {
                 }
                 let (before, after) = errors.split_at_mut(l + 1);
                 let (dx, dy) = (&mut before[l], &after[0]);
-                // What comes back before the first parameters, or is replaced, nobody asks for.
-                let replaced = groups.iter().position(|group| group.end == l).is_some_and(|g| g < answers.direct.len());
+                if dy.is_empty() {
+                    continue;
+                }
+                // What comes back before the first parameters, or to where something else is heard, nobody asks for.
+                let heard = match answers.hears {
+                    Hears::Chain => true,
+                    Hears::Direct(direct) => {
+                        groups.iter().position(|group| group.end == l).is_none_or(|g| g >= direct.len())
+                    }
+                    Hears::Local => layer.as_linear().is_none() && dx.is_empty(),
+                };
                 let matrix = (layer.as_linear().is_some()).then(|| answers.feedback.get(linear(l))).flatten();
-                let wanted = stage.params.start > 0 && !replaced;
+                let wanted = stage.params.start > 0 && heard;
+                let dx: &mut Vec<T> = if heard { dx } else { &mut Vec::new() };
                 dx.resize(if wanted { rows * layer.inputs() } else { 0 }, T::ZERO);
                 let asked: &mut [T] = if matrix.is_some() { &mut [] } else { dx };
                 if answers.slope != Slope::Twin && layer.is_pointwise() {

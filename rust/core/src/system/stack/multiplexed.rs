@@ -1,0 +1,176 @@
+//! Layers that inputs and parameters drive one after the other, as one waveform: a plate, and a transistor circuit.
+
+use pnncore_kernels::Real;
+use pnncore_kernels::philox::Philox;
+
+use super::layer::{Given, Layer, Passed};
+use super::ode::{Motion, Work, recall, record};
+use crate::Result;
+use crate::params::ParamSpec;
+
+/// A device with one drive and one reading.
+pub(super) trait Device<T>: Clone + Send + Sync + 'static {
+    /// The name of the kind of layer.
+    const NAME: &'static str;
+
+    /// Its states.
+    fn states(&self) -> usize;
+
+    /// Writes the rates of change of the states of a row, driven by `u`.
+    fn rate(&self, s: &[T], u: T, rate: &mut [T]);
+
+    /// Writes the product of cotangents of the rates with their Jacobian by the states, and returns that by the drive.
+    fn pull(&self, s: &[T], u: T, back: &[T], into: &mut [T]) -> T;
+
+    /// What is read.
+    fn reading(&self, s: &[T]) -> T;
+
+    /// Adds a cotangent of the reading to those of the states.
+    fn pull_reading(&self, s: &[T], back: T, into: &mut [T]);
+
+    /// The same device with constants that are off.
+    fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Self;
+}
+
+/// The drive is each input, then each parameter theta, for one unit of time each; after each the device is read.
+#[derive(Debug, Clone)]
+pub(super) struct Multiplexed<D> {
+    pub(super) device: D,
+    pub(super) inputs: usize,
+    pub(super) parameters: usize,
+    /// Runge-Kutta steps per unit of time.
+    pub(super) substeps: usize,
+}
+
+/// The motion of a block of rows during one unit of time.
+struct Driven<'a, T, D> {
+    device: &'a D,
+    drives: Vec<T>,
+    drives_back: Vec<T>,
+}
+
+impl<T: Real, D: Device<T>> Motion<T> for Driven<'_, T, D> {
+    fn states(&self) -> usize {
+        self.device.states()
+    }
+
+    fn rate(&mut self, s: &[T], rate: &mut [T]) {
+        let n = self.device.states();
+        for ((s, rate), &u) in s.chunks_exact(n).zip(rate.chunks_exact_mut(n)).zip(&self.drives) {
+            self.device.rate(s, u, rate);
+        }
+    }
+
+    fn pull(&mut self, s: &[T], back: &[T], into: &mut [T]) {
+        let n = self.device.states();
+        let rows = s.chunks_exact(n).zip(back.chunks_exact(n)).zip(into.chunks_exact_mut(n));
+        for (((s, back), into), (&u, sum)) in rows.zip(self.drives.iter().zip(&mut self.drives_back)) {
+            *sum += self.device.pull(s, u, back, into);
+        }
+    }
+}
+
+impl<D> Multiplexed<D> {
+    fn slots(&self) -> usize {
+        self.inputs + self.parameters
+    }
+
+    /// The drives of all rows in a slot.
+    fn drive<T: Real>(&self, slot: usize, x: &[T], theta: &[T], drives: &mut [T]) {
+        if slot < self.inputs {
+            drives.iter_mut().zip(x[slot..].iter().step_by(self.inputs)).for_each(|(u, &x)| *u = x);
+        } else {
+            drives.fill(theta[slot - self.inputs]);
+        }
+    }
+}
+
+impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
+    fn name(&self) -> &'static str {
+        D::NAME
+    }
+
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn outputs(&self) -> usize {
+        self.slots()
+    }
+
+    fn specs(&self) -> Vec<ParamSpec> {
+        vec![ParamSpec { name: "theta".into(), shape: vec![self.parameters] }]
+    }
+
+    /// Uniform in [-1, 1).
+    fn initialise(&self, random: Philox, group: u32, params: &mut [&mut [T]]) {
+        for (k, value) in params[0].iter_mut().enumerate() {
+            *value = T::from_f64(2.0 * random.uniform(k as u64, group) - 1.0);
+        }
+    }
+
+    fn tape(&self) -> usize {
+        (self.slots() * self.substeps + 1) * self.device.states()
+    }
+
+    fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+        let (n, slots) = (self.device.states(), self.slots());
+        let mut motion = Driven { device: &self.device, drives: vec![T::ZERO; rows], drives_back: Vec::new() };
+        let mut state = vec![T::ZERO; rows * n];
+        let mut work = Work::default();
+        let h = 1.0 / self.substeps as f64;
+        for slot in 0..slots {
+            self.drive(slot, x, given.params[0], &mut motion.drives);
+            for k in 0..self.substeps {
+                record(&state, n, slot * self.substeps + k, tape);
+                work.advance(&mut motion, h, &mut state);
+            }
+            for (y, s) in y.chunks_exact_mut(slots).zip(state.chunks_exact(n)) {
+                y[slot] = self.device.reading(s);
+            }
+        }
+        record(&state, n, slots * self.substeps, tape);
+        Ok(())
+    }
+
+    fn vjp(
+        &self,
+        given: Given<'_, T>,
+        passed: Passed<'_, T>,
+        dy: &[T],
+        dx: &mut [T],
+        gradient: &mut [Vec<T>],
+    ) -> Result<()> {
+        let (n, slots, rows) = (self.device.states(), self.slots(), passed.rows);
+        let zeros = vec![T::ZERO; rows];
+        let mut motion = Driven { device: &self.device, drives: zeros.clone(), drives_back: zeros };
+        let mut back = vec![T::ZERO; rows * n];
+        let mut work = Work::default();
+        let h = 1.0 / self.substeps as f64;
+        // A slot is read where the next one begins.
+        let mut state = vec![T::ZERO; back.len()];
+        recall(passed.tape, n, slots * self.substeps, &mut state);
+        for slot in (0..slots).rev() {
+            self.drive(slot, passed.x, given.params[0], &mut motion.drives);
+            motion.drives_back.fill(T::ZERO);
+            for ((s, back), dy) in state.chunks_exact(n).zip(back.chunks_exact_mut(n)).zip(dy.chunks_exact(slots)) {
+                self.device.pull_reading(s, dy[slot], back);
+            }
+            for k in (0..self.substeps).rev() {
+                recall(passed.tape, n, slot * self.substeps + k, &mut state);
+                work.retreat(&mut motion, h, &state, &mut back);
+            }
+            if slot >= self.inputs {
+                gradient[0][slot - self.inputs] += motion.drives_back.iter().copied().sum();
+            } else if !dx.is_empty() {
+                let column = dx[slot..].iter_mut().step_by(self.inputs);
+                column.zip(&motion.drives_back).for_each(|(dx, &u)| *dx = u);
+            }
+        }
+        Ok(())
+    }
+
+    fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
+        Box::new(Self { device: self.device.mismatched(mismatch, random, group), ..self.clone() })
+    }
+}

@@ -1,0 +1,71 @@
+//! Normalisation of rows.
+
+use pnncore_kernels::philox::Philox;
+use pnncore_kernels::{Real, dot};
+
+use super::layer::{Given, Layer, Passed};
+use crate::Result;
+
+/// y = x / sqrt(mean of x^2 + epsilon): every row gets the same power.
+#[derive(Debug, Clone)]
+pub(super) struct Normalise {
+    pub(super) width: usize,
+}
+
+/// What keeps a dark row dark.
+const EPSILON: f64 = 1e-8;
+
+impl Normalise {
+    fn scale<T: Real>(&self, given: Given<'_, T>, x: &[T]) -> f64 {
+        1.0 / (dot(given.level, x, x).to_f64() / self.width as f64 + EPSILON).sqrt()
+    }
+}
+
+impl<T: Real> Layer<T> for Normalise {
+    fn name(&self) -> &'static str {
+        "Normalise"
+    }
+
+    fn inputs(&self) -> usize {
+        self.width
+    }
+
+    fn outputs(&self) -> usize {
+        self.width
+    }
+
+    fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+        for (x, y) in x.chunks_exact(self.width).zip(y.chunks_exact_mut(self.width)) {
+            let scale = T::from_f64(self.scale(given, x));
+            y.iter_mut().zip(x).for_each(|(y, &x)| *y = scale * x);
+        }
+        Ok(())
+    }
+
+    fn vjp(
+        &self,
+        given: Given<'_, T>,
+        passed: Passed<'_, T>,
+        dy: &[T],
+        dx: &mut [T],
+        _gradient: &mut [Vec<T>],
+    ) -> Result<()> {
+        let rows = passed.x.chunks_exact(self.width).zip(dy.chunks_exact(self.width));
+        for (dx, (x, dy)) in dx.chunks_exact_mut(self.width).zip(rows) {
+            let scale = self.scale(given, x);
+            let along = T::from_f64(scale.powi(3) * dot(given.level, x, dy).to_f64() / self.width as f64);
+            let scale = T::from_f64(scale);
+            dx.iter_mut().zip(x).zip(dy).for_each(|((dx, &x), &dy)| *dx = scale * dy - along * x);
+        }
+        Ok(())
+    }
+
+    fn mismatched(&self, _mismatch: f64, _random: Philox, _group: u32) -> Box<dyn Layer<T>> {
+        // Digital: it is what it is.
+        Box::new(self.clone())
+    }
+
+    fn is_normalisation(&self) -> bool {
+        true
+    }
+}

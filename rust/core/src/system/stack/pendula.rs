@@ -1,0 +1,259 @@
+//! Coupled pendula: the oscillator network of the physics-aware-training study (Wright et al. 2022).
+
+use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::philox::Philox;
+use pnncore_kernels::sparse::Dense;
+use pnncore_kernels::trig::sin_cos;
+use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
+
+use super::layer::{Given, Layer, Passed, factors};
+use super::ode::{Motion, Work, recall, record};
+use crate::params::ParamSpec;
+use crate::{Error, Result};
+
+/// q_i'' = -w_i sin q_i + sum_j J_ji (sin q_j - sin q_i) + e_i, from q = x at rest; outputs are the angles after a time. The
+/// couplings J (from, to) and the torques e are parameters; w is one, off in hardware.
+#[derive(Debug, Clone)]
+pub struct Pendula<T> {
+    n: usize,
+    step: f64,
+    steps: usize,
+    stiffness: Vec<T>,
+    /// Factors of the couplings; empty: one.
+    gains: Vec<T>,
+}
+
+/// Rows of angles and forces that are kept until their product is taken.
+const KEPT: usize = 128;
+
+impl<T: Real> Pendula<T> {
+    /// So many pendula, watched for a time in so many steps.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a time or steps out of range.
+    pub fn new(n: usize, time: f64, steps: usize) -> Result<Self> {
+        if !(time > 0.0 && time.is_finite()) {
+            return Err(Error::Config(format!("time must be positive and finite, got {time}")));
+        }
+        if n == 0 || steps == 0 {
+            return Err(Error::Config(format!("pendula and steps must be at least 1, got {n} and {steps}")));
+        }
+        Ok(Self { n, step: time / steps as f64, steps, stiffness: vec![T::ONE; n], gains: Vec::new() })
+    }
+
+    fn motion<'a>(&'a self, given: Given<'a, T>, rows: usize) -> Swing<'a, T> {
+        let (n, square) = (self.n, self.n * self.n);
+        let (gained, rest) = given.prepared.split_at(self.gains.len());
+        let (arriving, turned) = rest.split_at(n);
+        Swing {
+            level: given.level,
+            n,
+            rows,
+            couplings: if gained.is_empty() { given.params[0] } else { gained },
+            torques: given.params[1],
+            restoring: arriving,
+            turned,
+            sines: vec![T::ZERO; rows * n],
+            cosines: vec![T::ZERO; rows * n],
+            forces: vec![T::ZERO; rows * n],
+            kept: (Vec::new(), Vec::new()),
+            couplings_back: vec![T::ZERO; if turned.is_empty() { 0 } else { square }],
+            arriving_back: vec![T::ZERO; n],
+            torques_back: vec![T::ZERO; n],
+        }
+    }
+}
+
+/// The motion of a block of rows: angles, then velocities.
+struct Swing<'a, T> {
+    level: Level,
+    n: usize,
+    rows: usize,
+    couplings: &'a [T],
+    torques: &'a [T],
+    /// Minus w_i - sum_j J_ji: what stands before sin q_i.
+    restoring: &'a [T],
+    /// The transposed couplings; empty where no derivatives are taken.
+    turned: &'a [T],
+    sines: Vec<T>,
+    cosines: Vec<T>,
+    forces: Vec<T>,
+    /// Sines and cotangents of forces.
+    kept: (Vec<T>, Vec<T>),
+    couplings_back: Vec<T>,
+    /// Of what stands before sin q_i.
+    arriving_back: Vec<T>,
+    torques_back: Vec<T>,
+}
+
+impl<T: Real> Swing<'_, T> {
+    fn turn(&mut self, s: &[T]) {
+        let n = self.n;
+        let rows = s.chunks_exact(2 * n).zip(self.sines.chunks_exact_mut(n)).zip(self.cosines.chunks_exact_mut(n));
+        rows.for_each(|((s, sin), cos)| sin_cos(self.level, &s[..n], sin, cos));
+    }
+
+    /// Adds what was kept to the cotangent of the couplings.
+    fn flush(&mut self) {
+        let n = self.n;
+        let (sines, forces) = &self.kept;
+        let sines_of = Strided { data: sines, row: 1, column: n };
+        let shape = (n, sines.len() / n, n);
+        multiply(self.level, sines_of, Dense { data: forces, stride: n }, shape, &mut self.couplings_back, n);
+        let mut sums = vec![T::ZERO; n];
+        sum_rows(self.level, forces, &mut sums);
+        add_scaled(self.level, &sums, T::ONE, &mut self.torques_back);
+        for (sines, forces) in sines.chunks_exact(n).zip(forces.chunks_exact(n)) {
+            self.arriving_back.iter_mut().zip(sines).zip(forces).for_each(|((sum, &s), &f)| *sum += s * f);
+        }
+        self.kept.0.clear();
+        self.kept.1.clear();
+    }
+}
+
+impl<T: Real> Motion<T> for Swing<'_, T> {
+    fn states(&self) -> usize {
+        2 * self.n
+    }
+
+    fn rate(&mut self, s: &[T], rate: &mut [T]) {
+        let n = self.n;
+        self.turn(s);
+        for ((s, rate), sines) in
+            s.chunks_exact(2 * n).zip(rate.chunks_exact_mut(2 * n)).zip(self.sines.chunks_exact(n))
+        {
+            let (to_angles, to_velocities) = rate.split_at_mut(n);
+            to_angles.copy_from_slice(&s[n..]);
+            let constants = self.restoring.iter().zip(self.torques);
+            for ((force, &sin), (&restoring, &torque)) in to_velocities.iter_mut().zip(sines).zip(constants) {
+                *force = restoring * sin + torque;
+            }
+        }
+        let sines = Strided { data: &self.sines, row: n, column: 1 };
+        let couplings = Dense { data: self.couplings, stride: n };
+        multiply(self.level, sines, couplings, (self.rows, n, n), &mut rate[n..], 2 * n);
+    }
+
+    fn pull(&mut self, s: &[T], back: &[T], into: &mut [T]) {
+        let n = self.n;
+        self.turn(s);
+        let forces = back.chunks_exact(2 * n).map(|back| &back[n..]);
+        for (own, force) in self.forces.chunks_exact_mut(n).zip(forces.clone()) {
+            own.iter_mut().zip(force).zip(self.restoring).for_each(|((own, &f), &r)| *own = r * f);
+        }
+        let strided = Strided { data: &back[n..], row: 2 * n, column: 1 };
+        let turned = Dense { data: self.turned, stride: n };
+        multiply(self.level, strided, turned, (self.rows, n, n), &mut self.forces, n);
+        let rows = into.chunks_exact_mut(2 * n).zip(back.chunks_exact(2 * n));
+        for ((into, back), (force, cos)) in rows.zip(self.forces.chunks_exact(n).zip(self.cosines.chunks_exact(n))) {
+            let (angles, velocities) = into.split_at_mut(n);
+            angles.iter_mut().zip(force).zip(cos).for_each(|((a, &f), &c)| *a = f * c);
+            velocities.copy_from_slice(&back[..n]);
+        }
+        self.kept.0.extend_from_slice(&self.sines);
+        forces.for_each(|force| self.kept.1.extend_from_slice(force));
+        if self.kept.0.len() >= KEPT * n {
+            self.flush();
+        }
+    }
+}
+
+impl<T: Real> Layer<T> for Pendula<T> {
+    fn name(&self) -> &'static str {
+        "Pendula"
+    }
+
+    fn inputs(&self) -> usize {
+        self.n
+    }
+
+    fn outputs(&self) -> usize {
+        self.n
+    }
+
+    fn specs(&self) -> Vec<ParamSpec> {
+        let couplings = ParamSpec { name: "J".into(), shape: vec![self.n, self.n] };
+        vec![couplings, ParamSpec { name: "e".into(), shape: vec![self.n] }]
+    }
+
+    /// Couplings normal with deviation 1 / n^(1/2) / 2, torques zero.
+    fn initialise(&self, random: Philox, group: u32, params: &mut [&mut [T]]) {
+        let scale = 0.5 / (self.n as f64).sqrt();
+        for (k, value) in params[0].iter_mut().enumerate() {
+            *value = T::from_f64(scale * random.normal(k as u64, group));
+        }
+        params[1].fill(T::ZERO);
+    }
+
+    fn tape(&self) -> usize {
+        self.steps * 2 * self.n
+    }
+
+    fn prepare(&self, level: Level, params: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+        let n = self.n;
+        prepared.clear();
+        prepared.extend(self.gains.iter().zip(params[0]).map(|(&gain, &weight)| gain * weight));
+        let couplings = if self.gains.is_empty() { params[0].to_vec() } else { prepared.clone() };
+        let mut sums = vec![T::ZERO; n];
+        sum_rows(level, &couplings, &mut sums);
+        prepared.extend(sums.iter().zip(&self.stiffness).map(|(&sum, &stiffness)| -stiffness - sum));
+        if derivatives {
+            let first = prepared.len();
+            prepared.resize(first + n * n, T::ZERO);
+            transpose(level, &couplings, n, n, 0..n, &mut prepared[first..], n);
+        }
+    }
+
+    fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+        let n = self.n;
+        let mut motion = self.motion(given, rows);
+        let mut state = vec![T::ZERO; rows * motion.states()];
+        state.chunks_exact_mut(2 * n).zip(x.chunks_exact(n)).for_each(|(s, x)| s[..n].copy_from_slice(x));
+        let mut work = Work::default();
+        for k in 0..self.steps {
+            record(&state, 2 * n, k, tape);
+            work.advance(&mut motion, self.step, &mut state);
+        }
+        y.chunks_exact_mut(n).zip(state.chunks_exact(2 * n)).for_each(|(y, s)| y.copy_from_slice(&s[..n]));
+        Ok(())
+    }
+
+    fn vjp(
+        &self,
+        given: Given<'_, T>,
+        passed: Passed<'_, T>,
+        dy: &[T],
+        dx: &mut [T],
+        gradient: &mut [Vec<T>],
+    ) -> Result<()> {
+        let n = self.n;
+        let mut motion = self.motion(given, passed.rows);
+        let mut back = vec![T::ZERO; passed.rows * 2 * n];
+        back.chunks_exact_mut(2 * n).zip(dy.chunks_exact(n)).for_each(|(b, dy)| b[..n].copy_from_slice(dy));
+        let mut work = Work::default();
+        let mut state = vec![T::ZERO; back.len()];
+        for k in (0..self.steps).rev() {
+            recall(passed.tape, 2 * n, k, &mut state);
+            work.retreat(&mut motion, self.step, &state, &mut back);
+        }
+        motion.flush();
+        if !dx.is_empty() {
+            dx.chunks_exact_mut(n).zip(back.chunks_exact(2 * n)).for_each(|(dx, b)| dx.copy_from_slice(&b[..n]));
+        }
+        // Every J_ji is also part of what stands before sin q_i.
+        for (row, total) in motion.couplings_back.chunks_exact(n).zip(gradient[0].chunks_exact_mut(n)) {
+            total.iter_mut().zip(row).zip(&motion.arriving_back).for_each(|((total, &j), &own)| *total += j - own);
+        }
+        if !self.gains.is_empty() {
+            gradient[0].iter_mut().zip(&self.gains).for_each(|(total, &gain)| *total *= gain);
+        }
+        gradient[1].iter_mut().zip(&motion.torques_back).for_each(|(total, &e)| *total += e);
+        Ok(())
+    }
+
+    fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
+        let stiffness = factors(self.n, mismatch, random, group);
+        let gains = factors(self.n * self.n, mismatch, random, group + 1);
+        Box::new(Self { stiffness, gains, ..self.clone() })
+    }
+}

@@ -1,0 +1,172 @@
+//! Light through a random scattering medium.
+
+use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::philox::Philox;
+use pnncore_kernels::sparse::Dense;
+use pnncore_kernels::trig::sin_cos;
+use pnncore_kernels::{Level, Real, transpose};
+
+use super::layer::{Given, Layer, Passed};
+use crate::params::ParamSpec;
+use crate::{Error, Result};
+
+/// Intensities y = |T (x e^{i phase}) + b|^2: T has independent complex normal elements of variance 1 / inputs, and b, the
+/// light of a reference beam, such of a variance of its own. The phases are parameters.
+#[derive(Debug, Clone)]
+pub struct Speckle<T> {
+    inputs: usize,
+    outputs: usize,
+    /// \[\[Re T, Im T\], \[-Im T, Re T\]\], transposed: (real and imaginary part of inputs, of outputs).
+    medium: Vec<T>,
+    /// Its transpose.
+    turned: Vec<T>,
+    /// Real and imaginary parts of b.
+    reference: Vec<T>,
+}
+
+impl<T: Real> Speckle<T> {
+    /// A medium between so many inputs and outputs, and a reference beam of this mean intensity; drawn from groups `group..`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without inputs or outputs, or for a negative intensity.
+    pub fn new(inputs: usize, outputs: usize, reference: f64, disorder: Philox, group: u32) -> Result<Self> {
+        if inputs == 0 || outputs == 0 {
+            return Err(Error::Config(format!("inputs and outputs must be at least 1, got {inputs} and {outputs}")));
+        }
+        if !(reference >= 0.0 && reference.is_finite()) {
+            return Err(Error::Config(format!("reference must be at least 0 and finite, got {reference}")));
+        }
+        let scale = (0.5 / inputs as f64).sqrt();
+        let part = |k: usize, group: u32| scale * disorder.normal(k as u64, group);
+        let elements = (0..inputs * outputs).map(|k| (part(k, group), part(k, group + 1)));
+        let light = (0.5 * reference).sqrt();
+        let reference = (0..2 * outputs as u64).map(|k| T::from_f64(light * disorder.normal(k, group + 2))).collect();
+        Ok(Self::of(inputs, outputs, elements, reference))
+    }
+
+    /// A medium of these elements (real, imaginary), input by input.
+    fn of(inputs: usize, outputs: usize, elements: impl Iterator<Item = (f64, f64)>, reference: Vec<T>) -> Self {
+        let mut medium = vec![T::ZERO; 4 * inputs * outputs];
+        for (k, (re, im)) in elements.enumerate() {
+            let (i, o) = (k / outputs, k % outputs);
+            let (real, imaginary) = (i * 2 * outputs, (inputs + i) * 2 * outputs);
+            medium[real + o] = T::from_f64(re);
+            medium[real + outputs + o] = T::from_f64(im);
+            medium[imaginary + o] = T::from_f64(-im);
+            medium[imaginary + outputs + o] = T::from_f64(re);
+        }
+        let mut turned = vec![T::ZERO; medium.len()];
+        transpose(Level::get(), &medium, 2 * inputs, 2 * outputs, 0..2 * outputs, &mut turned, 2 * inputs);
+        Self { inputs, outputs, medium, turned, reference }
+    }
+
+    /// Cosines and sines of the phases.
+    fn turns(&self, given: Given<'_, T>) -> (Vec<T>, Vec<T>) {
+        let (mut sin, mut cos) = (vec![T::ZERO; self.inputs], vec![T::ZERO; self.inputs]);
+        sin_cos(given.level, given.params[0], &mut sin, &mut cos);
+        (cos, sin)
+    }
+}
+
+impl<T: Real> Layer<T> for Speckle<T> {
+    fn name(&self) -> &'static str {
+        "Speckle"
+    }
+
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    fn specs(&self) -> Vec<ParamSpec> {
+        vec![ParamSpec { name: "phase".into(), shape: vec![self.inputs] }]
+    }
+
+    /// Uniform on the circle.
+    fn initialise(&self, random: Philox, group: u32, params: &mut [&mut [T]]) {
+        for (k, value) in params[0].iter_mut().enumerate() {
+            *value = T::from_f64(std::f64::consts::TAU * random.uniform(k as u64, group));
+        }
+    }
+
+    /// The field behind the medium.
+    fn tape(&self) -> usize {
+        2 * self.outputs
+    }
+
+    fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+        let (n, m) = (self.inputs, self.outputs);
+        let (cos, sin) = self.turns(given);
+        let mut field = Vec::with_capacity(rows * 2 * n);
+        for x in x.chunks_exact(n) {
+            field.extend(x.iter().zip(&cos).map(|(&x, &c)| x * c));
+            field.extend(x.iter().zip(&sin).map(|(&x, &s)| x * s));
+        }
+        tape.chunks_exact_mut(2 * m).for_each(|behind| behind.copy_from_slice(&self.reference));
+        let field = Strided { data: &field, row: 2 * n, column: 1 };
+        let medium = Dense { data: &self.medium, stride: 2 * m };
+        multiply(given.level, field, medium, (rows, 2 * n, 2 * m), tape, 2 * m);
+        for (y, behind) in y.chunks_exact_mut(m).zip(tape.chunks_exact(2 * m)) {
+            let (re, im) = behind.split_at(m);
+            y.iter_mut().zip(re.iter().zip(im)).for_each(|(y, (&re, &im))| *y = re * re + im * im);
+        }
+        Ok(())
+    }
+
+    fn vjp(
+        &self,
+        given: Given<'_, T>,
+        passed: Passed<'_, T>,
+        dy: &[T],
+        dx: &mut [T],
+        gradient: &mut [Vec<T>],
+    ) -> Result<()> {
+        let (n, m, rows) = (self.inputs, self.outputs, passed.rows);
+        let (cos, sin) = self.turns(given);
+        let two = T::from_f64(2.0);
+        let mut behind = passed.tape.to_vec();
+        for (behind, dy) in behind.chunks_exact_mut(2 * m).zip(dy.chunks_exact(m)) {
+            let (re, im) = behind.split_at_mut(m);
+            re.iter_mut().zip(im).zip(dy).for_each(|((re, im), &dy)| (*re, *im) = (two * dy * *re, two * dy * *im));
+        }
+        let mut field = vec![T::ZERO; rows * 2 * n];
+        let behind = Strided { data: &behind, row: 2 * m, column: 1 };
+        multiply(
+            given.level,
+            behind,
+            Dense { data: &self.turned, stride: 2 * n },
+            (rows, 2 * m, 2 * n),
+            &mut field,
+            2 * n,
+        );
+        for (r, field) in field.chunks_exact(2 * n).enumerate() {
+            let (re, im) = field.split_at(n);
+            if !dx.is_empty() {
+                for (i, dx) in dx[r * n..(r + 1) * n].iter_mut().enumerate() {
+                    *dx = re[i] * cos[i] + im[i] * sin[i];
+                }
+            }
+            for (i, (sum, &x)) in gradient[0].iter_mut().zip(&passed.x[r * n..(r + 1) * n]).enumerate() {
+                *sum += x * (im[i] * cos[i] - re[i] * sin[i]);
+            }
+        }
+        Ok(())
+    }
+
+    fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
+        let (n, m) = (self.inputs, self.outputs);
+        // Other elements of the same statistics are mixed in: another position of the medium, say.
+        let scale = mismatch * (0.5 / n as f64).sqrt();
+        let elements = (0..n * m).map(|k| {
+            let (i, o) = (k / m, k % m);
+            let at = |place: usize, group: u32| {
+                self.medium[i * 2 * m + place].to_f64() + scale * random.normal(k as u64, group)
+            };
+            (at(o, group), at(m + o, group + 1))
+        });
+        Box::new(Self::of(n, m, elements, self.reference.clone()))
+    }
+}

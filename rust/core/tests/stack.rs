@@ -1,0 +1,382 @@
+//! Stacks: physics against closed forms, gradients against differences, the same bits for any number of threads.
+#![allow(clippy::unwrap_used)]
+
+use pnncore::batch::{Batch, Rows, Targets};
+use pnncore::kernels::Real;
+use pnncore::lab::Lab;
+use pnncore::loss::Loss;
+use pnncore::method::{Course, Feedback, Method, Model, Rule, Scratch};
+use pnncore::params::Params;
+use pnncore::system::stack::{Entry, Function, Kind, Slope, Spec, Stack, Walk};
+use pnncore::system::{System, infer};
+use pnncore::train::write_gradient;
+use pnncore::trial::{Plan, Settling, Trial};
+
+const TANH: Kind = Kind::Pointwise { width: 6, function: Function::Tanh };
+
+fn linear(inputs: usize, outputs: usize) -> Kind {
+    Kind::Linear { inputs, outputs, bias: true }
+}
+
+fn pointwise(function: Function) -> Kind {
+    Kind::Pointwise { width: 6, function }
+}
+
+/// Every kind of layer that takes six inputs, with the number of its outputs.
+fn kinds() -> Vec<(Kind, usize)> {
+    vec![
+        (Kind::Linear { inputs: 6, outputs: 4, bias: false }, 4),
+        (pointwise(Function::Relu), 6),
+        (TANH, 6),
+        (pointwise(Function::Logistic), 6),
+        (pointwise(Function::SaturableAbsorber { depth: 2.0, saturation: 0.5 }), 6),
+        (pointwise(Function::ElectroOptic { gain: 1.5, bias: 1.0, tap: 0.1 }), 6),
+        (Kind::Normalise { width: 6 }, 6),
+        (Kind::Speckle { inputs: 6, outputs: 7, reference: 0.3 }, 7),
+        (Kind::SecondHarmonic { inputs: 6, parameters: 5 }, 21),
+        (Kind::Pendula { inputs: 6, time: 2.0, steps: 20 }, 6),
+        (Kind::Plate { inputs: 6, parameters: 3, modes: 5, damping: 0.1, cubic: 0.5 }, 9),
+        (Kind::Transistor { inputs: 6, parameters: 3 }, 9),
+    ]
+}
+
+fn stack<T: Real>(layers: &[Kind], mismatch: f64, noise: f64) -> Stack<T> {
+    let layers = layers.iter().map(|layer| Entry { layer: layer.clone(), noise, mismatch }).collect();
+    Spec { layers, seed: 3 }.build().unwrap()
+}
+
+fn between(kind: &Kind, width: usize) -> Vec<Kind> {
+    vec![linear(5, 6), kind.clone(), linear(width, 3)]
+}
+
+fn initial<T: Real>(stack: &Stack<T>) -> Vec<Vec<T>> {
+    let mut params: Vec<Vec<T>> = stack.specs().iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
+    stack.initialise(7, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    params
+}
+
+fn shared<T: Real>(params: &[Vec<T>]) -> Params<'_, T> {
+    Params::shared(params.iter().map(Vec::as_slice))
+}
+
+struct Data<T> {
+    x: Vec<T>,
+    labels: Vec<i64>,
+    width: usize,
+}
+
+impl<T: Real> Data<T> {
+    fn new(samples: usize, width: usize) -> Self {
+        let x = (0..samples * width).map(|k| T::from_f64((k as f64 * 0.731).sin() * 0.8)).collect();
+        Self { x, labels: (0..samples as i64).map(|i| i % 3).collect(), width }
+    }
+
+    fn batch(&self) -> Batch<'_, T> {
+        Batch { x: Rows::all(&self.x, self.width), y: Targets::Labels(Rows::all(&self.labels, 1)) }
+    }
+}
+
+/// The gradient of a method, all parameters in a row.
+fn gradient<T: Real>(rule: Rule, stack: &Stack<T>, params: &[Vec<T>], data: &Data<T>, threads: usize) -> Vec<f64> {
+    let method: Method = rule.with(Loss::CrossEntropy, Settling::default());
+    let protocol = method.protocol::<T>(stack).unwrap();
+    let lab = Lab::new(Some(threads), 1).unwrap();
+    let mut memory: Vec<Vec<T>> = protocol.memory::<T>(stack).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
+    let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
+    protocol.initialise(&lab, stack, &mut memory);
+    let mut scratch = Scratch::new(stack);
+    let mut found = vec![Vec::new(); stack.specs().len()];
+    lab.enter(|| {
+        let mut course = Course { step: 4, memory: &mut memory };
+        protocol.step(&lab, stack, &shared(params), &data.batch(), &mut course, &mut scratch).unwrap();
+        write_gradient(&lab, stack.specs(), &mut scratch, &mut found);
+    });
+    found.into_iter().flatten().map(T::to_f64).collect()
+}
+
+const EXACT: Rule = Rule::Backprop { model: Model::Hardware, noise: 0.0, vaccination: 0.0 };
+const TWIN: Rule = Rule::Backprop { model: Model::Twin, noise: 0.0, vaccination: 0.0 };
+
+fn difference(a: &[f64], b: &[f64]) -> f64 {
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
+}
+
+#[test]
+fn gradients_of_all_layers_are_those_of_differences() {
+    let data = Data::new(19, 5);
+    for (kind, width) in kinds() {
+        for mismatch in [0.0, 0.2] {
+            let net = stack::<f64>(&between(&kind, width), mismatch, 0.0);
+            let params = initial(&net);
+            let exact = gradient(EXACT, &net, &params, &data, 1);
+            let found = gradient(Rule::FiniteDifference { epsilon: 1e-5 }, &net, &params, &data, 1);
+            assert!(exact.iter().any(|g| *g != 0.0));
+            assert!(difference(&found, &exact) < 1e-7, "{kind:?} {mismatch}: {}", difference(&found, &exact));
+        }
+    }
+}
+
+#[test]
+fn physics_aware_training_is_backpropagation_where_the_twin_is_exact() {
+    let data = Data::new(19, 5);
+    for (kind, width) in kinds() {
+        let net = stack::<f64>(&between(&kind, width), 0.0, 0.0);
+        let params = initial(&net);
+        let exact = gradient(EXACT, &net, &params, &data, 1);
+        for rule in [Rule::PhysicsAware, TWIN] {
+            assert!(difference(&gradient(rule, &net, &params, &data, 1), &exact) < 1e-12);
+        }
+        // With a twin that is off, the twin's Jacobians at measured signals are nearer than those at its own.
+        let net = stack::<f64>(&between(&kind, width), 0.1, 0.0);
+        let exact = gradient(EXACT, &net, &params, &data, 1);
+        let aware = difference(&gradient(Rule::PhysicsAware, &net, &params, &data, 1), &exact);
+        assert!(aware > 1e-6 && aware < 1.0, "{kind:?}: {aware}");
+    }
+}
+
+#[test]
+fn feedback_that_is_the_transpose_is_backpropagation() {
+    let layers = [linear(5, 6), TANH, linear(6, 6), TANH, linear(6, 3)];
+    let net = stack::<f64>(&layers, 0.0, 0.0);
+    let (params, data) = (initial(&net), Data::new(19, 5));
+    let exact = gradient(EXACT, &net, &params, &data, 1);
+    let protocol = Rule::FeedbackAlignment { feedback: Feedback::Random }
+        .with(Loss::CrossEntropy, Settling::default())
+        .protocol::<f64>(&net)
+        .unwrap();
+    let mut turned: Vec<Vec<f64>> = [(2, 6, 6), (4, 6, 3)]
+        .iter()
+        .map(|&(k, rows, cols)| (0..rows * cols).map(|e| params[k][e % rows * cols + e / rows]).collect())
+        .collect();
+    let mut memory: Vec<&mut [f64]> = turned.iter_mut().map(Vec::as_mut_slice).collect();
+    let lab = Lab::new(Some(1), 1).unwrap();
+    let mut scratch = Scratch::new(&net);
+    let mut course = Course { step: 0, memory: &mut memory };
+    protocol.step(&lab, &net, &shared(&params), &data.batch(), &mut course, &mut scratch).unwrap();
+    let mut found = vec![Vec::new(); params.len()];
+    write_gradient(&lab, net.specs(), &mut scratch, &mut found);
+    assert!(difference(&found.concat(), &exact) < 1e-12);
+    // The last layer never depends on feedback.
+    for rule in [
+        Rule::FeedbackAlignment { feedback: Feedback::Random },
+        Rule::FeedbackAlignment { feedback: Feedback::SignSymmetric },
+        Rule::DirectFeedbackAlignment { slope: Slope::Twin },
+        Rule::DirectFeedbackAlignment { slope: Slope::Triangle },
+    ] {
+        let found = gradient(rule.clone(), &net, &params, &data, 1);
+        let last = found.len() - 21;
+        assert!(difference(&found[last..], &exact[last..]) < 1e-12, "{rule:?}");
+        assert!(difference(&found[..last], &exact[..last]) > 0.1, "{rule:?}");
+    }
+}
+
+/// cos = sqrt(q / (q + D - 1)), as a root mean square.
+#[test]
+fn zeroth_order_estimates_are_as_far_off_as_they_should_be() {
+    let net = stack::<f64>(&[linear(5, 6), TANH, linear(6, 3)], 0.0, 0.0);
+    let (params, data) = (initial(&net), Data::new(19, 5));
+    let exact = gradient(EXACT, &net, &params, &data, 1);
+    let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let lab = Lab::new(Some(1), 1).unwrap();
+    for q in [1u32, 10, 57] {
+        let rules = [
+            Rule::SPSA { epsilon: 1e-4, directions: q },
+            Rule::EvolutionStrategy { sigma: 1e-4, pairs: q, adaptation: 0.0 },
+        ];
+        for rule in rules {
+            let protocol = rule.clone().with(Loss::CrossEntropy, Settling::default()).protocol::<f64>(&net).unwrap();
+            let mut scratch = Scratch::new(&net);
+            let (mut squares, mut mean, repeats) = (0.0, vec![0.0; exact.len()], 600);
+            for step in 0..repeats {
+                let mut course = Course { step, memory: &mut [] };
+                protocol.step(&lab, &net, &shared(&params), &data.batch(), &mut course, &mut scratch).unwrap();
+                let mut found = vec![Vec::new(); params.len()];
+                write_gradient(&lab, net.specs(), &mut scratch, &mut found);
+                let found = found.concat();
+                let dot: f64 = found.iter().zip(&exact).map(|(a, b)| a * b).sum();
+                squares += (dot / norm(&found) / norm(&exact)).powi(2) / repeats as f64;
+                mean.iter_mut().zip(&found).for_each(|(m, g)| *m += g / repeats as f64);
+            }
+            let expected = (f64::from(q) / (f64::from(q) + exact.len() as f64 - 1.0)).sqrt();
+            // The mean square of a cosine has a spread of about sqrt(2 / repeats) of itself at q = 1.
+            let tolerance = if q == 1 { 0.1 } else { 0.05 };
+            assert!((squares.sqrt() / expected - 1.0).abs() < tolerance, "{rule:?} {} {expected}", squares.sqrt());
+            let spread = (exact.len() as f64 / f64::from(q) / repeats as f64).sqrt();
+            assert!(difference(&mean, &exact) < 2.0 * spread, "{rule:?}: the mean is the gradient");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for (kind, width) in kinds() {
+        let net = stack::<f32>(&between(&kind, width), 0.1, 0.05);
+        let (params, data) = (initial(&net), Data::new(83, 5));
+        let rules = [
+            EXACT,
+            Rule::PhysicsAware,
+            Rule::Backprop { model: Model::Twin, noise: 0.1, vaccination: 0.1 },
+            Rule::FeedbackAlignment { feedback: Feedback::Random },
+            Rule::DirectFeedbackAlignment { slope: Slope::Box },
+            Rule::SPSA { epsilon: 0.01, directions: 5 },
+            Rule::EvolutionStrategy { sigma: 0.1, pairs: 70, adaptation: 0.0 },
+        ];
+        for rule in rules {
+            let one = gradient(rule.clone(), &net, &params, &data, 1);
+            for threads in [2, 3, 8] {
+                assert_eq!(one, gradient(rule.clone(), &net, &params, &data, threads), "{kind:?} {rule:?}");
+            }
+        }
+    }
+}
+
+fn outputs(net: &Stack<f64>, params: &[Vec<f64>], x: &[f64], occasion: u64) -> Vec<f64> {
+    let lab = Lab::new(Some(1), 0).unwrap();
+    let batch = Batch { x: Rows::all(x, net.inputs()), y: Targets::None };
+    let plan = Plan::free(Loss::SquaredError, Settling::default());
+    let mut trial = Trial::new(System::<f64>::layout(net));
+    let mut workspace = net.workspace();
+    infer(&lab, net, &shared(params), &batch, &plan, occasion, &mut trial, &mut workspace).unwrap();
+    (0..batch.len()).flat_map(|r| trial.outputs(r).to_vec()).collect()
+}
+
+#[test]
+fn noise_has_its_deviation_and_differs_between_occasions() {
+    let net = stack::<f64>(&[linear(5, 200)], 0.0, 0.3);
+    let quiet = stack::<f64>(&[linear(5, 200)], 0.0, 0.0);
+    let (params, data) = (initial(&net), Data::<f64>::new(100, 5));
+    let clean = outputs(&quiet, &params, &data.x, 0);
+    let noise = |occasion: u64| -> Vec<f64> {
+        outputs(&net, &params, &data.x, occasion).iter().zip(&clean).map(|(a, b)| a - b).collect()
+    };
+    let (first, second) = (noise(1), noise(2));
+    assert_eq!(first, noise(1));
+    let n = first.len() as f64;
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() / n / 0.09;
+    assert!((product(&first, &first) - 1.0).abs() < 4.0 * (2.0 / n).sqrt());
+    assert!(product(&first, &second).abs() < 4.0 / n.sqrt());
+}
+
+/// Without couplings each pendulum keeps its energy, to the fourth order of the step, and small swings are cosines.
+#[test]
+fn pendula_swing() {
+    let swing = |x: f64, time: f64, steps: usize| {
+        let net = stack::<f64>(&[Kind::Pendula { inputs: 1, time, steps }], 0.0, 0.0);
+        outputs(&net, &[vec![0.4], vec![0.0]], &[x], 0)[0]
+    };
+    assert!((swing(1e-4, 5.0, 200) - 1e-4 * 5f64.cos()).abs() < 1e-9 * 1e-1);
+    // A period at amplitude 2 is 4 K(sin 1), by the arithmetic-geometric mean.
+    let (mut a, mut b) = (1.0f64, 1f64.cos());
+    for _ in 0..30 {
+        (a, b) = (0.5 * (a + b), (a * b).sqrt());
+    }
+    let period = std::f64::consts::TAU / a;
+    assert!((swing(2.0, period, 4000) - 2.0).abs() < 1e-9);
+    let error = |steps: usize| (swing(2.5, 5.0, steps) - swing(2.5, 5.0, 4000)).abs();
+    let order = (error(100) / error(200)).log2();
+    assert!((3.7..5.0).contains(&order), "order {order}");
+}
+
+/// A torque holds a pendulum where it is; two coupled pendula answer as the formula says, to second order in time.
+#[test]
+fn pendula_are_pulled_by_torques_and_couplings() {
+    let net = stack::<f64>(&[Kind::Pendula { inputs: 2, time: 0.01, steps: 4 }], 0.0, 0.0);
+    let (x, couplings, torques) = ([0.5f64, -1.2], [0.3, 0.7, -0.4, 0.1], [0.2, -0.1]);
+    let found = outputs(&net, &[couplings.to_vec(), torques.to_vec()], &x, 0);
+    for i in 0..2 {
+        let pull: f64 = (0..2).map(|j| couplings[2 * j + i] * (x[j].sin() - x[i].sin())).sum();
+        let force = -x[i].sin() + pull + torques[i];
+        assert!((found[i] - x[i] - 0.5 * 1e-4 * force).abs() < 1e-8, "pendulum {i}");
+    }
+}
+
+/// A linear plate is a sum of damped oscillators: superposition holds, and its answer decays as it should.
+#[test]
+fn a_plate_without_hardening_is_linear_and_with_it_is_not() {
+    let plate = |cubic: f64| {
+        stack::<f64>(&[Kind::Plate { inputs: 8, parameters: 40, modes: 6, damping: 0.3, cubic }], 0.0, 0.0)
+    };
+    let params = [vec![0.0; 40]];
+    let (a, b): (Vec<f64>, Vec<f64>) =
+        ((0..8).map(|k| f64::from(k).cos()).collect(), (0..8).map(|k| 0.1 * f64::from(k)).collect());
+    let both: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+    let off = |cubic: f64| {
+        let net = plate(cubic);
+        let sum: Vec<f64> =
+            outputs(&net, &params, &a, 0).iter().zip(outputs(&net, &params, &b, 0)).map(|(a, b)| a + b).collect();
+        difference(&outputs(&net, &params, &both, 0), &sum)
+    };
+    assert!(off(0.0) < 1e-12 && off(1.0) > 1e-3);
+    // The envelope falls as exp(-c t / 2).
+    let found = outputs(&plate(0.0), &params, &a, 0);
+    let power = |from: usize| found[from..from + 12].iter().map(|v| v * v).sum::<f64>();
+    let rate = (power(10) / power(34)).ln() / 24.0;
+    assert!((rate - 0.3).abs() < 0.1, "{rate}");
+}
+
+/// Under a constant drive the circuit comes to rest where Kirchhoff's laws hold.
+#[test]
+fn a_transistor_circuit_comes_to_its_operating_point() {
+    let net = stack::<f64>(&[Kind::Transistor { inputs: 60, parameters: 1 }], 0.0, 0.0);
+    let found = outputs(&net, &[vec![1.5]], &[1.5; 60], 0);
+    let current = |v: f64| ((v - 0.2) / 0.5).exp().ln_1p().powi(2);
+    // (u - v) / R = v / r + I(v), by bisection.
+    let (mut low, mut high) = (0.0, 1.5);
+    for _ in 0..100 {
+        let v = 0.5 * (low + high);
+        if (1.5 - v) / 1.5 > v / 0.2 + current(v) { low = v } else { high = v }
+    }
+    assert!((found[59] - current(low)).abs() < 1e-6, "{} {}", found[59], current(low));
+}
+
+/// The medium is complex normal of variance 1 / inputs: intensities are exponentially distributed with mean |x|^2.
+#[test]
+fn speckle_is_speckle() {
+    let n = 4000;
+    let net = stack::<f64>(&[Kind::Speckle { inputs: 9, outputs: n, reference: 0.0 }], 0.0, 0.0);
+    let x: Vec<f64> = (0..9).map(|k| f64::from(k).cos()).collect();
+    let power: f64 = x.iter().map(|x| x * x).sum::<f64>() / 9.0;
+    let found = outputs(&net, &[(0..9).map(f64::from).collect()], &x, 0);
+    let mean = found.iter().sum::<f64>() / n as f64;
+    let square = found.iter().map(|y| y * y).sum::<f64>() / n as f64;
+    assert!((mean / power - 1.0).abs() < 4.0 / (n as f64).sqrt());
+    // The second moment of an exponential distribution is twice the square of its mean; its spread is sqrt(20 / n).
+    assert!((square / (2.0 * mean * mean) - 1.0).abs() < 4.0 * (5.0 / n as f64).sqrt());
+    // A common phase of all inputs changes no intensity.
+    let turned = outputs(&net, &[(0..9).map(|k| f64::from(k) + 1.0).collect()], &x, 0);
+    assert!(difference(&turned, &found) < 1e-13);
+}
+
+/// The second harmonic is the spectrum convolved with itself: its amplitudes sum to the square of the sum.
+#[test]
+fn the_second_harmonic_is_a_convolution() {
+    let net = stack::<f64>(&[Kind::SecondHarmonic { inputs: 3, parameters: 2 }], 0.0, 0.0);
+    let found = outputs(&net, &[vec![0.5, 2.0]], &[1.0, 0.3, 0.7], 0);
+    let a = [1.0, 0.3, 0.7, 0.5, 2.0];
+    let mut b = [0.0; 9];
+    for (i, x) in a.iter().enumerate() {
+        for (j, y) in a.iter().enumerate() {
+            b[i + j] += x * y;
+        }
+    }
+    let expected: Vec<f64> = b.iter().map(|b| b * b).collect();
+    assert!(difference(&found, &expected) < 1e-14);
+    let total: f64 = found.iter().map(|y| y.sqrt()).sum();
+    assert!((total - a.iter().sum::<f64>().powi(2)).abs() < 1e-12);
+}
+
+/// Samples whose outputs are not finite are blank, and teach nothing.
+#[test]
+fn rows_that_diverge_teach_nothing() {
+    let net = stack::<f64>(&[linear(5, 6), Kind::SecondHarmonic { inputs: 6, parameters: 2 }, linear(15, 3)], 0.0, 0.0);
+    let (params, mut data) = (initial(&net), Data::new(8, 5));
+    data.x[7] = 1e200;
+    let found = gradient(EXACT, &net, &params, &data, 1);
+    assert!(found.iter().all(|g| g.is_finite()) && found.iter().any(|g| *g != 0.0));
+    let mut walk = Walk::default();
+    let mut trial = Trial::new(System::<f64>::layout(&net));
+    net.infer(&Lab::new(Some(1), 0).unwrap(), &shared(&params), &data.batch(), 0, &mut trial, &mut walk).unwrap();
+    let usable: Vec<bool> = trial.outcomes.iter().map(|outcome| outcome.status.usable()).collect();
+    assert_eq!(usable, [true, false, true, true, true, true, true, true]);
+}
