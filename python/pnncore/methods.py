@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import numpy as np
 
 from pnncore import _core
-from pnncore._convert import FloatArray, Seed, as_inputs, as_seed, as_threads, number, one_of, positive_int
+from pnncore._convert import FloatArray, Seed, as_inputs, as_seed, as_threads, number, one_of, whole_number
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.settling import Settling
 from pnncore.systems._base import score
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pnncore.systems import System
 
 __all__ = [
+    "CMAES",
     "SPSA",
     "AgnosticEquilibriumPropagation",
     "Backprop",
@@ -35,11 +36,14 @@ __all__ = [
     "FiniteDifference",
     "ForwardForward",
     "FrequencyPropagation",
+    "GeneticAlgorithm",
     "ImplicitDifferentiation",
     "Method",
+    "ParameterShift",
     "PhysicalLocalLearning",
     "PhysicsAware",
     "RecurrentBackprop",
+    "RidgeReadout",
     "SettlingMethod",
     "from_config",
 ]
@@ -62,7 +66,7 @@ class Method:
             if setting.type is float:
                 object.__setattr__(self, name, number(value, name))
             if setting.type is int:
-                object.__setattr__(self, name, positive_int(value, name))
+                object.__setattr__(self, name, whole_number(value, name))
             if setting.type is Settling and not isinstance(value, Settling):
                 raise ConfigError(f"settling must be a pnncore.Settling, got {value!r}")
         _core.check_method(self.to_json())
@@ -112,7 +116,8 @@ class Method:
         return dict(zip(system.names, gradient, strict=True))
 
     def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
-        """Return the outputs (samples, n_out) that the method teaches; those of the system, unless it says otherwise."""
+        """Return the outputs (samples, n_out) that the method teaches; those of the system, unless it says
+        otherwise."""
         return system.predict(x, threads=threads)
 
     def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
@@ -469,21 +474,100 @@ class EvolutionStrategy(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinateDescent(SettlingMethod):
-    """One parameter after the other moves to the better side, if one is better.
+    """One parameter after the other moves to the bottom of the parabola through three losses.
 
-    What a parameter is moved by grows by half where it helps, and shrinks by two fifths where it does not. The
-    optimizer's rates do not matter, except that a rate of zero leaves a parameter where it is.
+    Where the parabola has no bottom, it moves by epsilon to the better side; it never moves by more than twice that.
+    The optimizer's rates do not matter, except that a rate of zero leaves a parameter where it is.
 
     Parameters
     ----------
     epsilon
-        How far parameters are moved at first.
+        How far parameters are moved to either side to try.
     coordinates
         Parameters tried per step, two passes each.
     """
 
-    epsilon: float = 0.1
+    epsilon: float = 0.3
     coordinates: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class CMAES(SettlingMethod):
+    """Covariance matrix adaptation: candidates from a normal distribution that learns its mean, width and shape.
+
+    Keeps the covariances of all pairs of parameters: for up to 2000 of them. The optimizer's rates do not matter,
+    except that a rate of zero leaves a parameter where it is.
+
+    Parameters
+    ----------
+    sigma
+        The standard deviation of candidates at first.
+    population
+        Candidates per step; 0: 4 + 3 ln D.
+
+    References
+    ----------
+    Hansen, "The CMA evolution strategy: a tutorial", arXiv 1604.00772 (2016).
+    """
+
+    sigma: float = 0.3
+    population: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneticAlgorithm(SettlingMethod):
+    """A genetic algorithm: winners of tournaments of three are mixed parameter by parameter and mutated; the best two
+    survive.
+
+    The optimizer's rates do not matter, except that a rate of zero leaves a parameter where it is.
+
+    Parameters
+    ----------
+    population
+        Candidates per step.
+    mutation
+        The standard deviation of mutations.
+    """
+
+    population: int = 32
+    mutation: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeReadout(Method):
+    """Ridge regression of the last linear layer on what the layers before it put out: reservoir computing.
+
+    Recursive least squares, batch by batch: without forgetting, one epoch is ridge regression on all samples. The
+    regression is to the targets, or to one at the label and zero elsewhere. The optimizer's rates do not matter,
+    except that a rate of zero leaves a parameter where it is.
+
+    Parameters
+    ----------
+    regularization
+        What is added to the squares of features; the bias has no penalty.
+    forgetting
+        By what earlier batches are multiplied, in (0, 1].
+
+    References
+    ----------
+    Lukoševičius and Jaeger, Comput. Sci. Rev. 3, 127 (2009).
+    """
+
+    regularization: float = 1e-2
+    forgetting: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterShift(Method):
+    """Parameter shift: intensities at phases a quarter turn to either side give their exact derivatives.
+
+    For stacks whose only parameters are the phases of a last `layers.Speckle`: each measured intensity is a sinusoidal
+    function of each phase. Two passes per phase; the chain rule goes through the loss on the computer.
+
+    References
+    ----------
+    Mitarai et al., Phys. Rev. A 98, 032309 (2018); Schuld et al., Phys. Rev. A 99, 032331 (2019).
+    """
 
 
 _KINDS: tuple[type[Method], ...] = (
@@ -504,6 +588,10 @@ _KINDS: tuple[type[Method], ...] = (
     SPSA,
     EvolutionStrategy,
     CoordinateDescent,
+    CMAES,
+    GeneticAlgorithm,
+    RidgeReadout,
+    ParameterShift,
 )
 
 

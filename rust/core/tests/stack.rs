@@ -1,16 +1,21 @@
 //! Stacks: physics against closed forms, gradients against differences, the same bits for any number of threads.
 #![allow(clippy::unwrap_used)]
 
+use pnncore::Error;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::kernels::Real;
+use pnncore::kernels::philox::Philox;
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
 use pnncore::method::{Course, Feedback, Method, Model, Rule, Scratch};
+use pnncore::optim::Optimizer;
+use pnncore::params::ParamSpec;
 use pnncore::params::Params;
-use pnncore::system::stack::{Entry, Function, Kind, Slope, Spec, Stack, Walk};
+use pnncore::system::stack::{Entry, Function, Given, Kind, Layer, Passed, Slope, Spec, Stack, Stage, Walk};
 use pnncore::system::{System, infer};
-use pnncore::train::write_gradient;
+use pnncore::train::{Leg, Task, train, write_gradient};
 use pnncore::trial::{Plan, Settling, Trial};
+use std::time::Duration;
 
 const TANH: Kind = Kind::Pointwise { width: 6, function: Function::Tanh };
 
@@ -364,6 +369,140 @@ fn the_second_harmonic_is_a_convolution() {
     assert!(difference(&found, &expected) < 1e-14);
     let total: f64 = found.iter().map(|y| y.sqrt()).sum();
     assert!((total - a.iter().sum::<f64>().powi(2)).abs() < 1e-12);
+}
+
+/// Residuals whose squares are the function of Rosenbrock: a layer of a user's own.
+struct Rosenbrock(usize);
+
+impl Layer<f64> for Rosenbrock {
+    fn name(&self) -> &'static str {
+        "Rosenbrock"
+    }
+
+    fn inputs(&self) -> usize {
+        1
+    }
+
+    fn outputs(&self) -> usize {
+        2 * (self.0 - 1)
+    }
+
+    fn specs(&self) -> Vec<ParamSpec> {
+        vec![ParamSpec { name: "x".into(), shape: vec![self.0] }]
+    }
+
+    fn forward(&self, given: Given<'_, f64>, _: usize, _: &[f64], y: &mut [f64], _: &mut [f64]) -> Result<(), Error> {
+        let root = std::f64::consts::SQRT_2;
+        for (y, x) in y.chunks_exact_mut(2).zip(given.params[0].windows(2)) {
+            (y[0], y[1]) = (root * 10.0 * (x[1] - x[0] * x[0]), root * (1.0 - x[0]));
+        }
+        Ok(())
+    }
+
+    fn vjp(
+        &self,
+        _: Given<'_, f64>,
+        _: Passed<'_, f64>,
+        _: &[f64],
+        _: &mut [f64],
+        _: &mut [Vec<f64>],
+    ) -> Result<(), Error> {
+        Err(Error::Capability("has no derivatives".into()))
+    }
+
+    fn mismatched(&self, _: f64, _: Philox, _: u32) -> Box<dyn Layer<f64>> {
+        Box::new(Self(self.0))
+    }
+}
+
+/// Steps of training on all data at once; returns the loss before each.
+fn train_on(rule: Rule, stack: &Stack<f64>, params: &mut [Vec<f64>], batch: Batch<'_, f64>, steps: usize) -> Vec<f64> {
+    let protocol = rule.with(Loss::SquaredError, Settling::default()).protocol::<f64>(stack).unwrap();
+    let lab = Lab::new(Some(1), 1).unwrap();
+    let mut memory: Vec<Vec<f64>> = protocol.memory::<f64>(stack).iter().map(|spec| vec![0.0; spec.len()]).collect();
+    let mut memory: Vec<&mut [f64]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
+    protocol.initialise(&lab, stack, &mut memory);
+    let order: Vec<u64> = (0..batch.len() as u64).collect();
+    let optimizer = Optimizer::SGD { momentum: 0.0, weight_decay: 0.0 };
+    let rates = vec![0.01; params.len()];
+    let task = Task {
+        system: stack,
+        protocol: &protocol,
+        optimizer: &optimizer,
+        rates: &rates,
+        data: batch,
+        order: &order,
+        batch_size: order.len(),
+    };
+    let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
+    (0..steps)
+        .map(|step| {
+            let leg = Leg { first: 0, before: step as u64, steps: 1, time: Duration::MAX, loss: 0.0 };
+            train(&lab, task, leg, &mut values, &mut memory).unwrap().loss / order.len() as f64
+        })
+        .collect()
+}
+
+fn rosenbrock(x: &[f64]) -> f64 {
+    x.windows(2).map(|x| 100.0 * (x[1] - x[0] * x[0]).powi(2) + (1.0 - x[0]).powi(2)).sum()
+}
+
+#[test]
+fn cma_es_finds_the_valley_of_rosenbrock() {
+    let stage = Stage { twin: Box::new(Rosenbrock(10)), hardware: None, noise: 0.0, params: 0..0 };
+    let net = Stack::new(vec![stage], 0, false).unwrap();
+    let batch = Batch { x: Rows::all(&[0.0], 1), y: Targets::Values(Rows::all(&[0.0; 18], 18)) };
+    let mut params = vec![vec![0.0; 10]];
+    train_on(Rule::CMAES { sigma: 0.5, population: 0 }, &net, &mut params, batch, 700);
+    assert!(rosenbrock(&params[0]) < 1e-8, "{}", rosenbrock(&params[0]));
+    let mut params = vec![vec![0.5; 10]];
+    let before = rosenbrock(&params[0]);
+    train_on(Rule::GeneticAlgorithm { population: 40, mutation: 0.05 }, &net, &mut params, batch, 150);
+    assert!(rosenbrock(&params[0]) < 0.5 * before, "{} {before}", rosenbrock(&params[0]));
+    let mut params = vec![vec![0.5; 10]];
+    train_on(Rule::CoordinateDescent { epsilon: 0.01, coordinates: 10 }, &net, &mut params, batch, 300);
+    assert!(rosenbrock(&params[0]) < 0.5 * before, "{} {before}", rosenbrock(&params[0]));
+}
+
+#[test]
+fn phases_that_are_shifted_give_the_exact_gradient() {
+    let net =
+        stack::<f64>(&[pointwise(Function::Tanh), Kind::Speckle { inputs: 6, outputs: 3, reference: 0.3 }], 0.2, 0.0);
+    let (params, data) = (initial(&net), Data::new(19, 6));
+    let exact = gradient(EXACT, &net, &params, &data, 1);
+    let found = gradient(Rule::ParameterShift, &net, &params, &data, 1);
+    assert!(difference(&found, &exact) < 1e-10, "{}", difference(&found, &exact));
+    for layers in [vec![linear(5, 3)], between(&Kind::Speckle { inputs: 6, outputs: 6, reference: 0.0 }, 6)] {
+        let net = stack::<f64>(&layers, 0.0, 0.0);
+        let refused = Rule::ParameterShift.with(Loss::SquaredError, Settling::default()).protocol::<f64>(&net);
+        assert!(matches!(refused, Err(Error::Capability(_))));
+    }
+}
+
+/// One pass over the data in batches is ridge regression on all of them.
+#[test]
+fn a_readout_is_ridge_regression() {
+    let net = stack::<f64>(&[linear(5, 6), TANH, linear(6, 3)], 0.0, 0.0);
+    let (mut params, data) = (initial(&net), Data::<f64>::new(60, 5));
+    let batch = data.batch();
+    let hidden: Vec<f64> = {
+        let first = stack::<f64>(&[linear(5, 6), TANH], 0.0, 0.0);
+        outputs(&first, &params[..2], &data.x, 0)
+    };
+    train_on(Rule::RidgeReadout { regularization: 0.1, forgetting: 1.0 }, &net, &mut params, batch, 1);
+    // The gradient of the regression vanishes, without a penalty on the bias.
+    for j in 0..3 {
+        let residual = |i: usize| {
+            let row = &hidden[6 * i..6 * i + 6];
+            let wanted = if data.labels[i] == j as i64 { 1.0 } else { 0.0 };
+            row.iter().enumerate().map(|(k, h)| h * params[2][3 * k + j]).sum::<f64>() + params[3][j] - wanted
+        };
+        for k in 0..6 {
+            let slope: f64 = (0..60).map(|i| residual(i) * hidden[6 * i + k]).sum();
+            assert!((slope + 0.1 * params[2][3 * k + j]).abs() < 1e-10);
+        }
+        assert!((0..60).map(residual).sum::<f64>().abs() < 1e-10);
+    }
 }
 
 /// Samples whose outputs are not finite are blank, and teach nothing.

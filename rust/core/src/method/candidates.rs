@@ -41,7 +41,6 @@ struct Seat<T> {
     values: Vec<T>,
     trial: Trial<T>,
     workspace: Workspace,
-    target: Vec<T>,
 }
 
 /// Occasions are told apart by step and by candidate within a step.
@@ -56,7 +55,7 @@ pub(super) fn flatten<T: Real>(params: &Params<'_, T>) -> Vec<T> {
 
 impl<T: Real> Experiment<'_, T> {
     /// Keeps values within what each parameter is stored in.
-    fn keep_within(&self, values: &mut [T]) {
+    pub(super) fn keep_within(&self, values: &mut [T]) {
         let mut rest = values;
         for (i, spec) in self.system.specs().iter().enumerate() {
             let (values, after) = rest.split_at_mut(spec.len());
@@ -76,26 +75,30 @@ impl<T: Real> Experiment<'_, T> {
         }
     }
 
-    /// The loss of a candidate; NaN where a sample has no usable outputs.
-    fn loss(&self, lab: &Lab, candidate: u64, seat: &mut Seat<T>) -> Result<f64> {
-        let Seat { values, trial, workspace, target } = seat;
+    /// Runs a candidate.
+    fn run(&self, lab: &Lab, candidate: u64, seat: &mut Seat<T>) -> Result<()> {
+        let Seat { values, trial, workspace } = seat;
         let mut rest = values.as_slice();
         let params = Params::shared(self.system.specs().iter().map(|spec| {
             let (values, after) = rest.split_at(spec.len());
             rest = after;
             values
         }));
-        infer(lab, self.system, &params, self.batch, self.plan, self.occasion + candidate, trial, workspace)?;
-        target.resize(self.system.outputs(), T::ZERO);
+        infer(lab, self.system, &params, self.batch, self.plan, self.occasion + candidate, trial, workspace)
+    }
+
+    /// The mean loss of what was found; NaN where a sample has no usable outputs.
+    fn loss(&self, trial: &Trial<T>) -> f64 {
+        let mut target = vec![T::ZERO; self.system.outputs()];
         let mut sum = 0.0;
         for i in 0..self.batch.len() {
             if !trial.outcomes[i].status.usable() {
-                return Ok(f64::NAN);
+                return f64::NAN;
             }
-            self.batch.y.write(i, target);
-            sum += self.plan.loss.value(trial.outputs(i), target);
+            self.batch.y.write(i, &mut target);
+            sum += self.plan.loss.value(trial.outputs(i), &target);
         }
-        Ok(sum / self.batch.len() as f64)
+        sum / self.batch.len() as f64
     }
 }
 
@@ -111,6 +114,21 @@ impl<T: Real> Bench<T> {
         shown: Option<&mut Trial<T>>,
         make: impl Fn(usize, &mut [T]) + Sync,
     ) -> Result<Vec<f64>> {
+        self.measures(experiment, base, count, cost, shown, make, |trial| experiment.loss(trial))
+    }
+
+    /// As [`Bench::losses`], with a number that `measure` makes of a candidate's outputs.
+    #[allow(clippy::too_many_arguments, reason = "experiments, and where their results go")]
+    pub(super) fn measures(
+        &mut self,
+        experiment: Experiment<'_, T>,
+        base: &[T],
+        count: usize,
+        cost: &mut Cost,
+        shown: Option<&mut Trial<T>>,
+        make: impl Fn(usize, &mut [T]) + Sync,
+        measure: impl Fn(&Trial<T>) -> f64 + Sync,
+    ) -> Result<Vec<f64>> {
         let Experiment { lab, system, batch, .. } = experiment;
         let alone = lab.alone();
         // Few candidates share the threads, many have one each; the results are the same.
@@ -118,7 +136,7 @@ impl<T: Real> Bench<T> {
         let within = if seats == 1 { lab } else { &alone };
         while self.seats.len() < seats {
             let (trial, workspace) = (Trial::new(system.layout()), system.workspace());
-            self.seats.push(Seat { values: Vec::new(), trial, workspace, target: Vec::new() });
+            self.seats.push(Seat { values: Vec::new(), trial, workspace });
         }
         let mut losses = vec![Ok(0.0); count];
         let chunk = count.div_ceil(seats).max(1);
@@ -130,7 +148,7 @@ impl<T: Real> Bench<T> {
                 seat.values.extend_from_slice(base);
                 make(c, &mut seat.values);
                 experiment.keep_within(&mut seat.values);
-                *loss = experiment.loss(within, c as u64, seat);
+                *loss = experiment.run(within, c as u64, seat).map(|()| measure(&seat.trial));
                 if c == 0
                     && let Ok(mut first) = first.lock()
                     && let Some(shown) = first.as_mut()

@@ -9,6 +9,8 @@ mod candidates;
 mod contrast;
 mod implicit;
 mod local;
+mod population;
+mod readout;
 mod rule;
 mod zeroth;
 
@@ -49,6 +51,10 @@ pub enum Needs {
     Outputs,
     /// Layers with twins that answer errors.
     Layers,
+    /// A last layer that is linear.
+    Readout,
+    /// Parameters that are phases, each once in the intensities that the system puts out.
+    Phases,
     /// An energy whose dE/dtheta can be read.
     Energy,
     /// The same, with a steady state that is holomorphic in beta.
@@ -63,6 +69,11 @@ impl Needs {
         match self {
             Self::Outputs => "outputs",
             Self::Layers => "layers that signals pass through, with twins that answer errors (a Stack)",
+            Self::Readout => "a last layer that is linear (a Stack that ends in Linear)",
+            Self::Phases => {
+                "phases for parameters, and intensities for outputs (a Stack whose only layer with parameters is a last \
+                 Speckle)"
+            }
             Self::Energy => "a steady state that minimises an energy",
             Self::HolomorphicEnergy => {
                 "an energy that is holomorphic in its states (smooth units, such as activation=\"tanh\")"
@@ -75,6 +86,16 @@ impl Needs {
         match self {
             Self::Outputs => true,
             Self::Layers => system.as_stack().is_some(),
+            Self::Readout => {
+                let last = system.as_stack().and_then(|stack| stack.stages().last());
+                last.is_some_and(|last| last.twin.as_linear().is_some())
+            }
+            Self::Phases => {
+                let stages = system.as_stack().map_or(&[][..], |stack| stack.stages());
+                stages.split_last().is_some_and(|(last, others)| {
+                    last.twin.is_interference() && others.iter().all(|stage| stage.params.is_empty())
+                })
+            }
             Self::Energy => system.as_energetic().is_some(),
             Self::HolomorphicEnergy => system.as_energetic().is_some() && system.is_holomorphic(),
             Self::Exact => system.as_exact().is_some(),
@@ -83,7 +104,7 @@ impl Needs {
 }
 
 /// All methods, by the call that makes one, with what they need.
-pub const METHODS: [(&str, Needs); 18] = [
+pub const METHODS: [(&str, Needs); 22] = [
     ("EquilibriumPropagation", Needs::Energy),
     ("EquilibriumPropagation(variant=\"holomorphic\")", Needs::HolomorphicEnergy),
     ("FrequencyPropagation", Needs::Energy),
@@ -102,6 +123,10 @@ pub const METHODS: [(&str, Needs); 18] = [
     ("SPSA", Needs::Outputs),
     ("EvolutionStrategy", Needs::Outputs),
     ("CoordinateDescent", Needs::Outputs),
+    ("CMAES", Needs::Outputs),
+    ("GeneticAlgorithm", Needs::Outputs),
+    ("RidgeReadout", Needs::Readout),
+    ("ParameterShift", Needs::Phases),
 ];
 
 /// The methods that can train a system.
@@ -136,6 +161,10 @@ impl Rule {
             Self::SPSA { .. } => 15,
             Self::EvolutionStrategy { .. } => 16,
             Self::CoordinateDescent { .. } => 17,
+            Self::CMAES { .. } => 18,
+            Self::GeneticAlgorithm { .. } => 19,
+            Self::RidgeReadout { .. } => 20,
+            Self::ParameterShift => 21,
         }
     }
 }
@@ -186,6 +215,7 @@ impl Method {
                 }
             }
         }
+        population::check(&self.rule, system.specs())?;
         let mut settling = self.settling;
         if needs == Needs::Exact && settling.stop == Stop::Automatic {
             // The implicit function theorem holds at the steady state, not near it.
@@ -300,6 +330,7 @@ impl Protocol {
     pub fn memory<T: Real>(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
         match (&self.method.rule, system.as_stack()) {
             (rule, Some(stack)) if self.method.needs() == Needs::Layers => backward::memory(rule, stack),
+            (Rule::RidgeReadout { .. }, Some(stack)) => readout::memory(stack),
             (rule, _) => zeroth::memory(rule, system.specs()),
         }
     }
@@ -372,13 +403,19 @@ impl Protocol {
         let missing = || Error::Capability(format!("{} lacks what {} needs", system.name(), self.method.name()));
         let plan = &self.contrasts[0].plan;
         match (self.method.needs(), rule) {
-            (Needs::Outputs, _) => zeroth::step(lab, rule, plan, system, params, batch, course, scratch),
+            (Needs::Outputs | Needs::Phases, _) => {
+                zeroth::step(lab, rule, plan, system, params, batch, course, scratch)
+            }
             (Needs::Layers, _) => {
                 let stack = system.as_stack().ok_or_else(missing)?;
                 if matches!(rule, Rule::ForwardForward { .. } | Rule::PhysicalLocalLearning { .. }) {
                     return local::step(lab, rule, loss, stack, params, batch, course, scratch);
                 }
                 backward::step(lab, rule, loss, stack, params, batch, course, scratch)
+            }
+            (Needs::Readout, &Rule::RidgeReadout { regularization, forgetting }) => {
+                let stack = system.as_stack().ok_or_else(missing)?;
+                readout::step(lab, (regularization, forgetting), stack, params, batch, course, scratch)
             }
             (Needs::Exact, _) => {
                 let system = system.as_exact().ok_or_else(missing)?;
@@ -389,7 +426,7 @@ impl Protocol {
                 let springs = agnostic::Springs { beta, epsilon, relaxations };
                 springs.step(lab, plan, system, params, batch, scratch)
             }
-            (Needs::Energy | Needs::HolomorphicEnergy, _) => {
+            (Needs::Energy | Needs::HolomorphicEnergy | Needs::Readout, _) => {
                 let negative = rule.random_sign() && lab.random(Purpose::Method).words(course.step, 0)[0] & 1 == 1;
                 let Contrast { plan, weights } = &self.contrasts[usize::from(negative)];
                 let system = system.as_energetic().ok_or_else(missing)?;

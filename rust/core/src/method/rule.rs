@@ -177,13 +177,36 @@ pub enum Rule {
         /// How fast deviations adapt; 0: not at all.
         adaptation: f64,
     },
-    /// One parameter after the other moves to the better side, if one is better; what it moves by adapts.
+    /// One parameter after the other moves to the bottom of the parabola through three losses.
     CoordinateDescent {
-        /// How far parameters are moved at first.
+        /// How far parameters are moved to either side.
         epsilon: f64,
         /// Parameters tried per step.
         coordinates: u32,
     },
+    /// Covariance matrix adaptation (Hansen and Ostermeier 2001).
+    CMAES {
+        /// The standard deviation of candidates at first.
+        sigma: f64,
+        /// Candidates per step; 0: 4 + 3 ln D.
+        population: u32,
+    },
+    /// A genetic algorithm: tournaments, uniform crossover, Gaussian mutation; the best two survive.
+    GeneticAlgorithm {
+        /// Candidates per step.
+        population: u32,
+        /// The standard deviation of mutations.
+        mutation: f64,
+    },
+    /// Ridge regression of the last linear layer, batch by batch: reservoir computing, and recursive least squares.
+    RidgeReadout {
+        /// What is added to the squares of features.
+        regularization: f64,
+        /// By what earlier batches are multiplied.
+        forgetting: f64,
+    },
+    /// Parameter shift: differences of measured intensities at phases a quarter turn to either side are their derivatives.
+    ParameterShift,
 }
 
 impl Rule {
@@ -271,6 +294,25 @@ impl Rule {
             {
                 let name = if matches!(self, Self::ForwardForward { .. }) { "threshold" } else { "tau" };
                 Err(Error::Config(format!("{name} must be a positive number, got {value}")))
+            }
+            Self::CMAES { sigma: value, .. } | Self::GeneticAlgorithm { mutation: value, .. }
+                if !(*value > 0.0 && value.is_finite()) =>
+            {
+                let name = if matches!(self, Self::CMAES { .. }) { "sigma" } else { "mutation" };
+                Err(Error::Config(format!("{name} must be a positive number, got {value}")))
+            }
+            Self::CMAES { population: 1..4, .. } | Self::GeneticAlgorithm { population: 0..4, .. } => {
+                Err(Error::Config("population must be at least 4".into()))
+            }
+            Self::RidgeReadout { regularization, forgetting } => {
+                if !(*regularization >= 0.0 && regularization.is_finite()) {
+                    let text = format!("regularization must be at least 0 and finite, got {regularization}");
+                    return Err(Error::Config(text));
+                }
+                if !(*forgetting > 0.0 && *forgetting <= 1.0) {
+                    return Err(Error::Config(format!("forgetting must be in (0, 1], got {forgetting}")));
+                }
+                Ok(())
             }
             Self::SPSA { directions: 0, .. } => Err(Error::Config("directions must be at least 1, got 0".into())),
             Self::CoordinateDescent { coordinates: 0, .. } => {

@@ -8,41 +8,37 @@ use rayon::prelude::*;
 
 use super::candidates::{Experiment, flatten, occasion};
 use super::rule::Rule;
-use super::{Course, Found, Scratch};
+use super::{Course, Found, Scratch, population};
+use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::params::{ParamSpec, Params};
-use crate::system::System;
-use crate::trial::Plan;
+use crate::system::{System, infer};
+use crate::trial::{Plan, Trial};
 use crate::update::Term;
-use crate::{Error, Result};
 
 /// Directions that are held at once.
 const TOGETHER: usize = 64;
 
-/// By how much the step of a coordinate grows after a success and shrinks after a failure.
-const GROW: f64 = 1.5;
-const SHRINK: f64 = 0.6;
+/// How far beyond the points that were tried a parabola is believed, in units of their distance.
+const FARTHEST: f64 = 2.0;
 
 /// The most that a deviation changes by in a step, as a fraction.
 const MOST_ADAPTED: f64 = 0.2;
 
 pub(super) fn memory(rule: &Rule, specs: &[ParamSpec]) -> Vec<ParamSpec> {
-    let kind = match rule {
-        Rule::EvolutionStrategy { adaptation, .. } if *adaptation > 0.0 => "deviation",
-        Rule::CoordinateDescent { .. } => "step",
-        _ => return Vec::new(),
-    };
-    specs.iter().map(|spec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec.clone() }).collect()
+    let named = |spec: &ParamSpec| ParamSpec { name: format!("deviation/{}", spec.name), ..spec.clone() };
+    match rule {
+        Rule::EvolutionStrategy { adaptation, .. } if *adaptation > 0.0 => specs.iter().map(named).collect(),
+        _ => population::memory(rule, specs),
+    }
 }
 
 pub(super) fn initialise<T: Real>(rule: &Rule, memory: &mut [&mut [T]]) {
-    let start = match rule {
-        Rule::EvolutionStrategy { sigma, .. } => *sigma,
-        Rule::CoordinateDescent { epsilon, .. } => *epsilon,
-        _ => return,
-    };
-    memory.iter_mut().for_each(|array| array.fill(T::from_f64(start)));
+    match rule {
+        Rule::EvolutionStrategy { sigma, .. } => memory.iter_mut().for_each(|array| array.fill(T::from_f64(*sigma))),
+        _ => population::initialise(rule, memory),
+    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "a step, and where it is made")]
@@ -77,8 +73,14 @@ pub(super) fn step<T: Real>(
         Rule::EvolutionStrategy { sigma, pairs, adaptation } => {
             evolve(experiment, &base, (sigma, pairs as usize, adaptation), course, scratch)?;
         }
-        Rule::CoordinateDescent { coordinates, .. } => descend(experiment, base, coordinates, course, scratch)?,
-        _ => return Err(Error::Capability("the method needs more than the loss".into())),
+        Rule::CoordinateDescent { epsilon, coordinates } => {
+            descend(experiment, base, (epsilon, coordinates), course.step, scratch)?;
+        }
+        Rule::ParameterShift => {
+            let gradient = shift(experiment, &base, params, scratch)?;
+            leave(system, gradient, scratch);
+        }
+        _ => population::step(experiment, rule, params, course, scratch)?,
     }
     Ok(())
 }
@@ -113,6 +115,38 @@ fn differences<T: Real>(
     };
     let losses = candidates.losses(experiment, base, 2 * base.len(), cost, Some(trial), moved)?;
     Ok(losses.chunks_exact(2).map(|pair| slope(&[pair[0], pair[1]], epsilon)).collect())
+}
+
+/// dL/d(phase) = sum over outputs of dL/d(intensity) times half the difference of intensities a quarter turn to either side: exact,
+/// since an intensity is A + B cos(phase) + C sin(phase) in each (Mitarai et al. 2018, Schuld et al. 2019). The chain rule goes
+/// through the loss: shifting the loss itself would be wrong.
+fn shift<T: Real>(
+    experiment: Experiment<'_, T>,
+    base: &[T],
+    params: &Params<'_, T>,
+    scratch: &mut Scratch<T>,
+) -> Result<Vec<T>> {
+    let Experiment { lab, system, plan, batch, .. } = experiment;
+    let Scratch { candidates, cost, trial, workspace, .. } = scratch;
+    infer(lab, system, params, batch, plan, experiment.occasion, trial, workspace)?;
+    cost.add(1, batch.len());
+    let (mut target, mut error) = (vec![T::ZERO; system.outputs()], vec![T::ZERO; system.outputs()]);
+    let mut errors = Vec::with_capacity(batch.len() * target.len());
+    for i in 0..batch.len() {
+        batch.y.write(i, &mut target);
+        plan.loss.gradient(trial.outputs(i), &target, &mut error);
+        let usable = trial.outcomes[i].status.usable();
+        errors.extend(error.iter().map(|e| if usable { e.to_f64() / batch.len() as f64 } else { 0.0 }));
+    }
+    let quarter = T::from_f64(std::f64::consts::FRAC_PI_2);
+    let moved = |c: usize, values: &mut [T]| values[c / 2] += if c.is_multiple_of(2) { quarter } else { -quarter };
+    let experiment = Experiment { occasion: experiment.occasion + 1, ..experiment };
+    let weigh = |found: &Trial<T>| {
+        let rows = errors.chunks_exact(target.len()).enumerate();
+        rows.flat_map(|(i, errors)| errors.iter().zip(found.outputs(i))).map(|(e, y)| e * y.to_f64()).sum()
+    };
+    let sums = candidates.measures(experiment, base, 2 * base.len(), cost, None, moved, weigh)?;
+    Ok(sums.chunks_exact(2).map(|pair| T::from_f64(0.5 * (pair[0] - pair[1]))).collect())
 }
 
 /// Fills a direction with signs.
@@ -269,42 +303,32 @@ impl<T: Real> Spread<T> {
     }
 }
 
-/// Moves one parameter after the other to the better side.
+/// Moves one parameter after the other to the bottom of a parabola.
 fn descend<T: Real>(
     experiment: Experiment<'_, T>,
     mut values: Vec<T>,
-    coordinates: u32,
-    course: &mut Course<'_, '_, T>,
+    (epsilon, coordinates): (f64, u32),
+    step: u64,
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
-    let mut steps: Vec<T> = course.memory.iter().flat_map(|array| array.iter()).copied().collect();
     let n = values.len() as u64;
     let Scratch { candidates, cost, trial, .. } = scratch;
-    let mut best = candidates.losses(experiment, &values, 1, cost, Some(trial), |_, _| {})?[0];
+    let mut here = candidates.losses(experiment, &values, 1, cost, Some(trial), |_, _| {})?[0];
+    let reach = T::from_f64(epsilon);
     for k in 0..u64::from(coordinates) {
-        let j = ((course.step * u64::from(coordinates) + k) % n) as usize;
-        let reach = steps[j];
+        let j = ((step * u64::from(coordinates) + k) % n) as usize;
         let moved = |c: usize, values: &mut [T]| values[j] += if c == 0 { reach } else { -reach };
         let experiment = Experiment { occasion: experiment.occasion + 1 + 2 * k, ..experiment };
         let losses = candidates.losses(experiment, &values, 2, cost, None, moved)?;
-        let side = usize::from(losses[1] < losses[0] || losses[0].is_nan());
-        let better = losses[side] < best || (best.is_nan() && losses[side].is_finite());
-        if better {
-            best = losses[side];
-            moved(side, &mut values);
+        let (slope, curvature) = (0.5 * (losses[0] - losses[1]), losses[0] + losses[1] - 2.0 * here);
+        if !(slope.is_finite() && curvature.is_finite()) {
+            continue;
         }
-        steps[j] = reach * T::from_f64(if better { GROW } else { SHRINK });
+        let far = if curvature > 0.0 { (-slope / curvature).clamp(-FARTHEST, FARTHEST) } else { -slope.signum() };
+        values[j] += T::from_f64(far * epsilon);
+        here += far * slope + 0.5 * far * far * curvature;
     }
-    let (mut steps, mut rest) = (steps.as_slice(), values.as_slice());
-    scratch.wanted.clear();
-    for (array, spec) in course.memory.iter_mut().zip(experiment.system.specs()) {
-        let (own, after) = steps.split_at(array.len());
-        array.copy_from_slice(own);
-        steps = after;
-        let (own, after) = rest.split_at(spec.len());
-        scratch.wanted.push(own.to_vec());
-        rest = after;
-    }
-    scratch.found = Found::Change;
+    experiment.keep_within(&mut values);
+    scratch.want(experiment.system.specs(), &values);
     Ok(())
 }

@@ -102,6 +102,11 @@ pub trait Layer<T: Real>: Send + Sync {
         false
     }
 
+    /// Whether all parameters are phases, of which each output, an intensity, is a sinusoidal function.
+    fn is_interference(&self) -> bool {
+        false
+    }
+
     /// Whether the layer acts on each signal by itself: augmented direct feedback alignment replaces its slope.
     fn is_pointwise(&self) -> bool {
         false

@@ -156,6 +156,10 @@ impl<T: Real> Layer<T> for Speckle<T> {
         Ok(())
     }
 
+    fn is_interference(&self) -> bool {
+        true
+    }
+
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
         let (n, m) = (self.inputs, self.outputs);
         // Other elements of the same statistics are mixed in: another position of the medium, say.

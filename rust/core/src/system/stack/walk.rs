@@ -147,6 +147,11 @@ impl<T: Real> Walk<T> {
         }
     }
 
+    /// The inputs of all rows, one after the other.
+    pub fn inputs(&self) -> Vec<T> {
+        self.blocks.iter().flat_map(|block| &block.signals[0]).copied().collect()
+    }
+
     /// The outputs of layer `l` for all rows, one after the other.
     pub fn outputs(&self, l: usize) -> Vec<T> {
         self.blocks.iter().flat_map(|block| &block.signals[l + 1]).copied().collect()

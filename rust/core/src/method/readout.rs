@@ -1,0 +1,95 @@
+//! Ridge regression of the readout: reservoir computing.
+
+use faer::linalg::solvers::Solve;
+use faer::{Mat, Side};
+use pnncore_kernels::Real;
+use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::sparse::Dense;
+
+use super::{Course, Scratch, candidates};
+use crate::batch::Batch;
+use crate::lab::Lab;
+use crate::params::{ParamSpec, Params};
+use crate::system::stack::{Stack, Walk};
+use crate::{Error, Result};
+
+/// Numbers of features (one is the bias, where there is one) and outputs.
+fn shape<T: Real>(stack: &Stack<T>) -> (usize, usize) {
+    let Some(last) = stack.stages().last() else { return (0, 0) };
+    (last.twin.inputs() + last.params.len().saturating_sub(1), last.twin.outputs())
+}
+
+pub(super) fn memory<T: Real>(stack: &Stack<T>) -> Vec<ParamSpec> {
+    let (features, outputs) = shape(stack);
+    vec![
+        ParamSpec { name: "moments".into(), shape: vec![features, features] },
+        ParamSpec { name: "correlations".into(), shape: vec![features, outputs] },
+    ]
+}
+
+/// Adds the batch to the moments of the features that arrive at the readout, and solves for its weights: recursive least
+/// squares. Without forgetting, one epoch is ridge regression on all samples.
+#[allow(clippy::too_many_arguments, reason = "a step, and where it is made")]
+pub(super) fn step<T: Real>(
+    lab: &Lab,
+    (ridge, forgetting): (f64, f64),
+    stack: &Stack<T>,
+    params: &Params<'_, T>,
+    batch: &Batch<'_, T>,
+    course: &mut Course<'_, '_, T>,
+    scratch: &mut Scratch<T>,
+) -> Result<()> {
+    let walk = scratch.workspace.downcast_mut::<Walk<T>>();
+    let walk = walk.ok_or_else(|| Error::Capability("the memory of a step belongs to another system".into()))?;
+    walk.begin(stack, batch);
+    walk.forward(lab, stack, &stack.hardware(), params, false, candidates::occasion(course.step))?;
+    walk.report(&mut scratch.trial);
+    scratch.cost.add(1, batch.len());
+    let ((features, outputs), last) = (shape(stack), stack.stages().len() - 1);
+    let readout = &stack.stages()[last].params;
+    let inputs = stack.stages()[last].twin.inputs();
+    let signals = if last > 0 { walk.outputs(last - 1) } else { walk.inputs() };
+    let (mut rows, mut wanted) = (Vec::new(), Vec::new());
+    let mut target = vec![T::ZERO; outputs];
+    for (i, signals) in signals.chunks_exact(inputs).enumerate() {
+        if signals.iter().all(|s| s.is_finite()) && batch.y.write(i, &mut target) {
+            rows.extend_from_slice(signals);
+            rows.extend(std::iter::repeat_n(T::ONE, features - inputs));
+            wanted.extend_from_slice(&target);
+        }
+    }
+    let count = rows.len() / features;
+    scratch.cost.operations += (count * features * (features + outputs) + features.pow(3) / 3) as u64;
+    let [moments, correlations] = &mut *course.memory else {
+        return Err(Error::Shape("RidgeReadout keeps two arrays".into()));
+    };
+    let keep = T::from_f64(forgetting);
+    moments.iter_mut().chain(correlations.iter_mut()).for_each(|value| *value *= keep);
+    let turned = Strided { data: &rows, row: 1, column: features };
+    multiply(
+        lab.level(),
+        turned,
+        Dense { data: &rows, stride: features },
+        (features, count, features),
+        moments,
+        features,
+    );
+    let wanted = Dense { data: &wanted, stride: outputs };
+    multiply(lab.level(), turned, wanted, (features, count, outputs), correlations, outputs);
+    let matrix = Mat::from_fn(features, features, |i, j| {
+        moments[i * features + j].to_f64() + if i == j && i < inputs { ridge } else { 0.0 }
+    });
+    let right = Mat::from_fn(features, outputs, |i, j| correlations[i * outputs + j].to_f64());
+    let singular = |_| Error::Config("the moments of the features are singular: raise regularization".into());
+    let weights = matrix.llt(Side::Lower).map_err(singular)?.solve(&right);
+    scratch.wanted.clear();
+    scratch.wanted.extend((0..params.len()).map(|i| params.get(i).to_vec()));
+    for i in 0..features {
+        for j in 0..outputs {
+            let (k, place) = if i < inputs { (readout.start, i * outputs + j) } else { (readout.start + 1, j) };
+            scratch.wanted[k][place] = T::from_f64(weights[(i, j)]);
+        }
+    }
+    scratch.found = super::Found::Change;
+    Ok(())
+}
