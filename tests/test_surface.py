@@ -192,6 +192,7 @@ def test_info():
     names = {name for name, _ in info["methods"]}
     settling = set(pnn.systems.Hopfield([2, 2], activation="tanh").methods())
     layered = set(pnn.systems.Stack([pnn.layers.Linear(2, 2)]).methods())
-    assert names == settling | layered
+    optical = set(pnn.systems.Stack([pnn.layers.Speckle(2, 2)]).methods())
+    assert names == settling | layered | optical
     assert {name.split("(")[0] for name in names} == {kind.__name__ for kind in pnn.methods._KINDS}
     assert all(needs for _, needs in info["methods"])

@@ -56,13 +56,6 @@ def positive_int(value: Any, name: str) -> int:
     return int(value)
 
 
-def whole_number(value: Any, name: str) -> int:
-    """Return an integer of 32 bits that is not negative; `ConfigError` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
-        raise ConfigError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
-
-
 def one_of(value: Any, name: str, choices: Sequence[str]) -> None:
     """Refuse with `ConfigError` what is none of the choices."""
     if not isinstance(value, str) or value not in choices:

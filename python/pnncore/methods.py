@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import numpy as np
 
 from pnncore import _core
-from pnncore._convert import FloatArray, Seed, as_inputs, as_seed, as_threads, number, one_of, whole_number
+from pnncore._convert import FloatArray, Seed, as_inputs, as_seed, as_threads, number, one_of, positive_int
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.settling import Settling
 from pnncore.systems._base import score
@@ -65,8 +65,8 @@ class Method:
                 one_of(value, name, get_args(setting.type))
             if setting.type is float:
                 object.__setattr__(self, name, number(value, name))
-            if setting.type is int:
-                object.__setattr__(self, name, whole_number(value, name))
+            if setting.type is int or (setting.type == int | None and value is not None):
+                object.__setattr__(self, name, positive_int(value, name))
             if setting.type is Settling and not isinstance(value, Settling):
                 raise ConfigError(f"settling must be a pnncore.Settling, got {value!r}")
         _core.check_method(self.to_json())
@@ -116,8 +116,7 @@ class Method:
         return dict(zip(system.names, gradient, strict=True))
 
     def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
-        """Return the outputs (samples, n_out) that the method teaches; those of the system, unless it says
-        otherwise."""
+        """Return the outputs (samples, n_out) that the method teaches: those of the system, as a rule."""
         return system.predict(x, threads=threads)
 
     def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
@@ -503,7 +502,7 @@ class CMAES(SettlingMethod):
     sigma
         The standard deviation of candidates at first.
     population
-        Candidates per step; 0: 4 + 3 ln D.
+        Candidates per step; None: 4 + 3 ln D.
 
     References
     ----------
@@ -511,13 +510,12 @@ class CMAES(SettlingMethod):
     """
 
     sigma: float = 0.3
-    population: int = 0
+    population: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneticAlgorithm(SettlingMethod):
-    """A genetic algorithm: winners of tournaments of three are mixed parameter by parameter and mutated; the best two
-    survive.
+    """A genetic algorithm: the best two survive, the others are mixed and mutated winners of tournaments of three.
 
     The optimizer's rates do not matter, except that a rate of zero leaves a parameter where it is.
 

@@ -453,7 +453,7 @@ fn cma_es_finds_the_valley_of_rosenbrock() {
     let net = Stack::new(vec![stage], 0, false).unwrap();
     let batch = Batch { x: Rows::all(&[0.0], 1), y: Targets::Values(Rows::all(&[0.0; 18], 18)) };
     let mut params = vec![vec![0.0; 10]];
-    train_on(Rule::CMAES { sigma: 0.5, population: 0 }, &net, &mut params, batch, 700);
+    train_on(Rule::CMAES { sigma: 0.5, population: None }, &net, &mut params, batch, 700);
     assert!(rosenbrock(&params[0]) < 1e-8, "{}", rosenbrock(&params[0]));
     let mut params = vec![vec![0.5; 10]];
     let before = rosenbrock(&params[0]);

@@ -71,8 +71,7 @@ pub(super) fn step<T: Real>(
     let random = experiment.lab.random(Purpose::Direction).at(experiment.occasion);
     let wanted = match *rule {
         Rule::CMAES { population, .. } => {
-            let n = base.len();
-            let count = if population == 0 { default_population(n) } else { population as usize };
+            let count = population.map_or_else(|| default_population(base.len()), |count| count as usize);
             adapt(experiment, &base, count, random, course, scratch)?
         }
         Rule::GeneticAlgorithm { population, mutation, .. } => {

@@ -188,8 +188,8 @@ pub enum Rule {
     CMAES {
         /// The standard deviation of candidates at first.
         sigma: f64,
-        /// Candidates per step; 0: 4 + 3 ln D.
-        population: u32,
+        /// Candidates per step; `None`: 4 + 3 ln D.
+        population: Option<u32>,
     },
     /// A genetic algorithm: tournaments, uniform crossover, Gaussian mutation; the best two survive.
     GeneticAlgorithm {
@@ -301,7 +301,7 @@ impl Rule {
                 let name = if matches!(self, Self::CMAES { .. }) { "sigma" } else { "mutation" };
                 Err(Error::Config(format!("{name} must be a positive number, got {value}")))
             }
-            Self::CMAES { population: 1..4, .. } | Self::GeneticAlgorithm { population: 0..4, .. } => {
+            Self::CMAES { population: Some(0..4), .. } | Self::GeneticAlgorithm { population: 0..4, .. } => {
                 Err(Error::Config("population must be at least 4".into()))
             }
             Self::RidgeReadout { regularization, forgetting } => {
