@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pnncore as pnn
 import pytest
+from helpers import refuses
 from hypothesis import given
 from hypothesis import strategies as st
 from pnncore import layers, methods
 from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
-
-from tests.helpers import refuses
 
 CE = "cross-entropy"
 
@@ -334,4 +333,4 @@ def test_what_cannot_be_is_refused():
     hopfield = pnn.systems.Hopfield([3, 2], seed=0)
     refuses(CapabilityError, "layers that signals pass through", methods.PhysicsAware().gradient, hopfield, x, y)
     big = pnn.systems.Stack([layers.Linear(64, 64)], seed=0)
-    refuses(ConfigError, "at most 2000", pnn.Trainer, big, methods.CMAES(), pnn.optim.SGD(0.1))
+    refuses(ConfigError, "at most 500", pnn.Trainer, big, methods.CMAES(), pnn.optim.SGD(0.1))

@@ -11,6 +11,8 @@ the data.
 >>> history = trainer.fit(x, y, epochs=1)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from pnncore import data as data
 from pnncore import devices as devices
 from pnncore import elements as elements
@@ -26,6 +28,8 @@ from pnncore.auditing import audit as audit
 from pnncore.callbacks import Callback as Callback
 from pnncore.callbacks import Checkpoint as Checkpoint
 from pnncore.callbacks import EarlyStopping as EarlyStopping
+from pnncore.comparing import Comparison as Comparison
+from pnncore.comparing import compare as compare
 from pnncore.errors import PnnError as PnnError
 from pnncore.errors import SettlingWarning as SettlingWarning
 from pnncore.history import History as History
@@ -33,3 +37,16 @@ from pnncore.settling import Settled as Settled
 from pnncore.settling import Settling as Settling
 from pnncore.settling import Status as Status
 from pnncore.trainer import Trainer as Trainer
+
+if TYPE_CHECKING:
+    from pnncore.estimators import Classifier as Classifier
+    from pnncore.estimators import Regressor as Regressor
+
+
+def __getattr__(name: str) -> Any:
+    """Import the estimators only where they are asked for: they need scikit-learn."""
+    if name in ("Classifier", "Regressor"):
+        from pnncore import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module 'pnncore' has no attribute {name!r}")

@@ -494,7 +494,7 @@ class CoordinateDescent(SettlingMethod):
 class CMAES(SettlingMethod):
     """Covariance matrix adaptation: candidates from a normal distribution that learns its mean, width and shape.
 
-    Keeps the covariances of all pairs of parameters: for up to 2000 of them. The optimizer's rates do not matter,
+    Keeps the covariances of all pairs of parameters: for up to 500 of them. The optimizer's rates do not matter,
     except that a rate of zero leaves a parameter where it is.
 
     Parameters

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
+    from pnncore.comparing import Comparison
     from pnncore.history import History
 
-__all__ = ["Curves", "Demo", "Trajectory", "demo", "history", "require"]
+__all__ = ["Curves", "Demo", "Trajectory", "comparison", "demo", "history", "require"]
 
 FloatArray = npt.NDArray[Any]
 
@@ -124,16 +125,22 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
         scores.margins(y=0.1)
         scores.legend(frameon=False, loc="best")
 
-    sweeps.plot(epoch, history["free_sweeps"], color=_BLUE, marker=marker, label="free phase")
-    if (history["other_sweeps"] > 0).any():
-        sweeps.plot(epoch, history["other_sweeps"], color=_ORANGE, marker=marker, label="all other phases")
-    _label(sweeps, "settling", "sweeps per sample (mean)")
+    settles = bool((history["free_sweeps"] > 0).any())
+    if settles:
+        sweeps.plot(epoch, history["free_sweeps"], color=_BLUE, marker=marker, label="free phase")
+        if (history["other_sweeps"] > 0).any():
+            sweeps.plot(epoch, history["other_sweeps"], color=_ORANGE, marker=marker, label="all other phases")
+        sweeps.legend(frameon=False, loc="best")
+    else:
+        sweeps.plot(epoch, np.cumsum(history["passes"]), color=_BLUE, marker=marker)
+    _label(
+        sweeps, "settling" if settles else "cost", "sweeps per sample (mean)" if settles else "physical passes so far"
+    )
     sweeps.set_ylim(0, 1.15 * max(sweeps.get_ylim()[1], 1.0))
-    sweeps.legend(frameon=False, loc="best")
     troubles = {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")}
     if any(troubles.values()):
         text = ", ".join(f"{number:,} {key}" for key, number in troubles.items() if number)
-        sweeps.set_title(f"settling ({text})", loc="left", color=_INK, fontsize=12)
+        sweeps.set_title(f"{'settling' if settles else 'cost'} ({text})", loc="left", color=_INK, fontsize=12)
 
     for axes in (losses, scores, sweeps):
         axes.set_xlabel("epoch")
@@ -141,6 +148,45 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
         axes.locator_params(axis="x", integer=True)
         axes.grid(color=_FAINT, lw=0.6)
         axes.set_axisbelow(True)
+    return _write(figure, path)
+
+
+def comparison(found: "Comparison", path: str | Path | None = None) -> "Figure":
+    """Draw the test scores of all runs against the physical passes that they took.
+
+    Runs without any pass (in silico) are drawn as a level, where they ended.
+
+    Parameters
+    ----------
+    found
+        What `compare` returned.
+    path
+        Where to write the picture, in the format of its extension; None writes nothing.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The picture, for further changes.
+    """
+    figure = require()(figsize=(7.5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    colors = (_BLUE, _ORANGE, _GREEN, _PURPLE, "#E69F00", "#56B4E9", "#000000", _GREY)
+    styles = ("-", "--", ":")
+    for k, (name, run) in enumerate(found.runs.items()):
+        color, style = colors[k % len(colors)], styles[k // len(colors) % len(styles)]
+        label = f"{name}: {run.score[-1]:.3f}"
+        if run.passes[-1] > 0:
+            # The start, at zero passes, has no place on a logarithmic axis.
+            marker = "o" if len(run.passes) < 5 else ""
+            axes.plot(run.passes[1:], run.score[1:], style, color=color, marker=marker, ms=4, label=label)
+        else:
+            axes.axhline(run.score[-1], ls=(0, (1, 2)), color=color, label=f"{label} (no passes)")
+    axes.set_xscale("log")
+    _label(axes, "score on test data", "score")
+    axes.set_xlabel("physical passes")
+    axes.grid(color=_FAINT, lw=0.6)
+    axes.set_axisbelow(True)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside right upper")
     return _write(figure, path)
 
 

@@ -39,6 +39,10 @@ class System:
         self.shapes = {name: tuple(shape) for name, shape in specs}
         self.params = {name: np.zeros(shape, self.dtype) for name, shape in specs}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as configuration and parameters; `CapabilityError` for a system that has no configuration."""
+        return _restore, (self.to_config(), {name: array.copy() for name, array in self.params.items()})
+
     @property
     def n_out(self) -> int:
         """The number of outputs."""
@@ -160,6 +164,15 @@ class System:
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal system, as plain data; checkpoints keep it."""
         raise CapabilityError(f"{type(self).__name__} cannot be rebuilt from a file; pass system= when loading")
+
+
+def _restore(config: dict[str, Any], params: dict[str, FloatArray]) -> System:
+    from pnncore import systems
+
+    system = systems.from_config(config)
+    for name, array in params.items():
+        system.params[name][...] = array
+    return system
 
 
 def score(outputs: FloatArray, y: FloatArray) -> float:

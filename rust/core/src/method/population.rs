@@ -16,7 +16,7 @@ fn default_population(dimensions: usize) -> usize {
 }
 
 /// The most parameters that covariances of all pairs are kept for.
-const MOST_DIMENSIONS: usize = 2000;
+const MOST_DIMENSIONS: usize = 500;
 
 pub(super) fn memory(rule: &Rule, specs: &[ParamSpec]) -> Vec<ParamSpec> {
     let n: usize = specs.iter().map(ParamSpec::len).sum();

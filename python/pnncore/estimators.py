@@ -1,0 +1,185 @@
+"""Estimators for scikit-learn; needs it.
+
+>>> from pnncore.estimators import Classifier
+>>> Classifier(epochs=5, random_state=0)
+Classifier(epochs=5, random_state=0)
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from pnncore import layers, methods, optim, systems
+from pnncore._convert import FloatArray
+from pnncore.trainer import Trainer
+
+__all__ = ["Classifier", "Regressor"]
+
+Builder = Callable[[int, int, int], systems.System]
+
+
+def _default(n_in: int, n_out: int, seed: int) -> systems.System:
+    chain = [layers.Linear(n_in, 32), layers.Tanh(), layers.Linear(32, n_out)]
+    return systems.Stack(chain, seed=seed)
+
+
+class _Estimator(BaseEstimator):  # type: ignore[misc]
+    """What classifier and regressor share."""
+
+    _loss = "squared-error"
+
+    def __init__(
+        self,
+        system: Builder | None = None,
+        *,
+        method: methods.Method | None = None,
+        optimizer: optim.Optimizer | None = None,
+        epochs: int = 100,
+        batch_size: int = 32,
+        standardize: bool = True,
+        random_state: Any = None,
+    ) -> None:
+        self.system = system
+        self.method = method
+        self.optimizer = optimizer
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.standardize = standardize
+        self.random_state = random_state
+
+    def _inputs(self, x: Any) -> Any:
+        scaled = (np.asarray(x, dtype=np.float64) - self.mean_) / self.scale_
+        return scaled.astype(self.system_.dtype)
+
+    def _fit(self, x: Any, y: Any, n_out: int) -> None:
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        make = self.system if self.system is not None else _default
+        self.system_ = make(x.shape[1], n_out, seed)
+        self.mean_: FloatArray = x.mean(axis=0) if self.standardize else np.zeros(x.shape[1])
+        self.scale_: FloatArray = x.std(axis=0) if self.standardize else np.ones(x.shape[1])
+        # A feature that is constant up to rounding stays where it is.
+        self.scale_[self.scale_ <= 1e-9 * np.abs(self.mean_)] = 1.0
+        self.scale_[self.scale_ == 0] = 1.0
+        self.method_ = self.method if self.method is not None else self._default_method()
+        optimizer = self.optimizer if self.optimizer is not None else optim.Adam(1e-2)
+        trainer = Trainer(self.system_, self.method_, optimizer, batch_size=self.batch_size, seed=seed, progress=False)
+        target = y if y.ndim == 1 else y.astype(self.system_.dtype)
+        self.history_ = trainer.fit(self._inputs(x), target, epochs=self.epochs)
+        self.n_iter_ = trainer.epoch
+
+    def _outputs(self, x: Any) -> Any:
+        check_is_fitted(self)
+        x = validate_data(self, x, reset=False)
+        return self.method_.predict(self.system_, self._inputs(x))
+
+    def _default_method(self) -> methods.Method:
+        raise NotImplementedError
+
+
+class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
+    """A physical neural network as a classifier.
+
+    Parameters
+    ----------
+    system
+        What makes the system: a function of the numbers of inputs and outputs and a seed. None: a `systems.Stack` of
+        two linear maps with 32 hidden units.
+    method
+        How it is trained; None: physics-aware training with the cross-entropy.
+    optimizer
+        None: ``Adam(0.01)``.
+    epochs, batch_size
+        As for `Trainer`.
+    standardize
+        Whether inputs are shifted and scaled to mean zero and variance one, as measured on the training data.
+    random_state
+        Of the system and the training.
+
+    Attributes
+    ----------
+    classes_
+        The labels.
+    system_
+        The trained system.
+    history_
+        What was measured, epoch by epoch.
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train a new system on inputs (samples, features) and labels (samples,)."""
+        X, y = validate_data(self, X, y)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"Classifier needs samples of at least 2 classes, got one class: {self.classes_[0]!r}")
+        self._fit(X, labels.astype(np.int64), len(self.classes_))
+        return self
+
+    def decision_function(self, X: Any) -> Any:
+        """Return the outputs (samples, classes); for two classes their difference (samples,)."""
+        outputs = self._outputs(X)
+        return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
+
+    def predict(self, X: Any) -> Any:
+        """Return the label of the largest output."""
+        best = self._outputs(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def _default_method(self) -> methods.Method:
+        return methods.PhysicsAware(loss="cross-entropy")
+
+
+class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
+    """A physical neural network as a regressor of one or more targets, which are standardised, too.
+
+    Parameters
+    ----------
+    system
+        What makes the system: a function of the numbers of inputs and outputs and a seed. None: a `systems.Stack` of
+        two linear maps with 32 hidden units.
+    method
+        How it is trained; None: physics-aware training with the squared error.
+    optimizer
+        None: ``Adam(0.01)``.
+    epochs, batch_size
+        As for `Trainer`.
+    standardize
+        Whether inputs are shifted and scaled to mean zero and variance one, as measured on the training data.
+    random_state
+        Of the system and the training.
+
+    Attributes
+    ----------
+    system_
+        The trained system.
+    history_
+        What was measured, epoch by epoch.
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train a new system on inputs (samples, features) and targets (samples,) or (samples, targets)."""
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True)
+        self._single = y.ndim == 1
+        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
+        self.target_mean_, self.target_scale_ = targets.mean(axis=0), targets.std(axis=0)
+        self.target_scale_[self.target_scale_ == 0] = 1.0
+        self._fit(X, (targets - self.target_mean_) / self.target_scale_, targets.shape[1])
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """Return the targets."""
+        outputs = self._outputs(X).astype(np.float64) * self.target_scale_ + self.target_mean_
+        return outputs[:, 0] if self._single else outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _default_method(self) -> methods.Method:
+        return methods.PhysicsAware()
