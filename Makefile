@@ -46,6 +46,7 @@ bench: $(BUILT) ## Rates of the kernels, and pnncore beside its peers (quiet mac
 	cargo bench --package pnncore-kernels --quiet
 	$(BIN)/python benches/compare.py
 	$(BIN)/python benches/resistive.py
+	$(BIN)/python benches/stack.py
 
 lint: $(BUILT) ## Check formats, lints, types and stubs.
 	cargo fmt --all --check

@@ -1,9 +1,7 @@
 //! Devices: what the material does with a wanted change of a parameter.
 
-use std::f64::consts::TAU;
-
 use pnncore_kernels::philox::{Philox, Purpose};
-use pnncore_kernels::{Level, Real, round_to_levels, shift_within};
+use pnncore_kernels::{Level, Real, add_scaled, round_to_levels, shift_within};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +105,7 @@ impl Device {
         let keep_within = |values: &mut [T]| shift_within(level, &[], T::ZERO, T::ZERO, (lower, upper), values);
         keep_within(values);
         let random = Philox::new(self.seed, Purpose::Write);
-        let mut drawn = [T::ZERO; 2 * TOGETHER];
+        let mut drawn = [T::ZERO; TOGETHER];
         if let Some(levels) = self.levels {
             let drawn = &mut drawn[..values.len()];
             random.fill(level, draw, 2 * parameter, drawn);
@@ -115,16 +113,9 @@ impl Device {
             round_to_levels(level, drawn, step, (lower, upper), values);
         }
         if self.write_noise > 0.0 {
-            // Box and Muller: two uniform numbers for two normal ones.
-            let drawn = &mut drawn[..values.len().next_multiple_of(2)];
-            random.fill(level, draw, 2 * parameter + 1, drawn);
-            for (values, pair) in values.chunks_mut(2).zip(drawn.chunks_exact(2)) {
-                let (radius, angle) = ((-2.0 * pair[0].to_f64().ln()).sqrt(), TAU * pair[1].to_f64());
-                let (sin, cos) = angle.sin_cos();
-                for (value, turn) in values.iter_mut().zip([cos, sin]) {
-                    *value += T::from_f64(self.write_noise * radius * turn);
-                }
-            }
+            let drawn = &mut drawn[..values.len()];
+            random.fill_normal(level, draw, 2 * parameter + 1, drawn);
+            add_scaled(level, drawn, T::from_f64(self.write_noise), values);
             keep_within(values);
         }
         if self.open + self.shorted > 0.0 {

@@ -6,6 +6,7 @@
 
 use crate::level::{Level, dispatch};
 use crate::simd::{Real, Vector};
+use crate::trig::turn as turn_vector;
 
 /// What random numbers are drawn for. Different purposes are independent streams of one seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,16 @@ impl Philox {
         fill(level, first / 4, [group, self.purpose], self.key, out);
     }
 
+    /// Fills `out` with standard normal numbers (Box and Muller, from numbers of 32 bits in single precision: beyond 6.7 deviations
+    /// there are none): those of the group from `first` on. Each draw gives four.
+    ///
+    /// # Panics
+    /// If `first` is no multiple of 64.
+    pub fn fill_normal<T: Real>(&self, level: Level, first: u64, group: u32, out: &mut [T]) {
+        assert!(first.is_multiple_of(4 * LANES as u64), "numbers come in blocks");
+        fill_normal(level, first / 4, [group, self.purpose], self.key, out);
+    }
+
     /// An integer uniform in `0..bound` (bias below 2^-64 * bound).
     pub fn below(&self, bound: u64, index: u64, group: u32) -> u64 {
         let [a, b, c, d] = self.words(index, group);
@@ -114,20 +125,87 @@ dispatch! {
     fn fill<T>(level: Level, draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [T]) = fill_body
 }
 
+dispatch! {
+    /// [`Philox::fill_normal`], from a draw on.
+    fn fill_normal<T>(level: Level, draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [T]) = fill_normal_body
+}
+
 /// 2^-32.
 const UNIT: f64 = 1.0 / 4_294_967_296.0;
 
 /// Draws that are made side by side.
 const LANES: usize = 16;
 
+/// The words of draws `draw..draw + LANES`.
+#[inline(always)]
+fn block_of_words(draw: u64, counter: [u32; 2], key: [u32; 2]) -> [[u32; LANES]; 4] {
+    let index: [u64; LANES] = std::array::from_fn(|lane| draw + lane as u64);
+    philox_lanes(
+        [index.map(|i| i as u32), index.map(|i| (i >> 32) as u32), [counter[0]; LANES], [counter[1]; LANES]],
+        key,
+    )
+}
+
+#[inline(always)]
+fn fill_normal_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [V::Scalar]) {
+    for (block, out) in out.chunks_mut(4 * LANES).enumerate() {
+        let words = block_of_words(draw + (block * LANES) as u64, counter, key);
+        let mut normals = [[V::Scalar::ZERO; LANES]; 4];
+        for half in 0..2 {
+            let radii: [V::Scalar; LANES] = words[2 * half].map(|word| Real::from_f64(f64::from(radius(word))));
+            let turn = std::f64::consts::TAU * UNIT;
+            // Centred, where sines and cosines are most exact.
+            let angles: [V::Scalar; LANES] =
+                words[2 * half + 1].map(|word| Real::from_f64(turn * f64::from(word as i32)));
+            for j in (0..LANES).step_by(V::LANES) {
+                // SAFETY: LANES is a multiple of V::LANES; `dispatch!` vouches for the instruction set.
+                unsafe {
+                    let (sin, cos) = turn_vector(V::load(angles.as_ptr().add(j)));
+                    let radius = V::load(radii.as_ptr().add(j));
+                    radius.mul(cos).store(normals[2 * half].as_mut_ptr().add(j));
+                    radius.mul(sin).store(normals[2 * half + 1].as_mut_ptr().add(j));
+                }
+            }
+        }
+        for (out, normals) in out.chunks_mut(LANES).zip(&normals) {
+            out.copy_from_slice(&normals[..out.len()]);
+        }
+    }
+}
+
+/// sqrt(-2 ln u) for u = (word + 1/2) / 2^32, without branches: a form that compilers make vectors of. The logarithm is that of
+/// u = 2^e m with m between sqrt(1/2) and sqrt(2), and the polynomial for ln m of the Cephes library.
+#[inline(always)]
+fn radius(word: u32) -> f32 {
+    const LN: [f32; 9] = [
+        7.037_683_6e-2,
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_8e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        3.333_333e-1,
+    ];
+    let u = (word as f32 + 0.5) * UNIT as f32;
+    // Adding the difference of one and sqrt(1/2) to the bits carries to the exponent where m is above.
+    let bits = u.to_bits().wrapping_add(0x3F80_0000 - 0x3F35_04F3);
+    let exponent = (bits >> 23) as i32 - 127;
+    let m = f32::from_bits((bits & 0x007F_FFFF) + 0x3F35_04F3) - 1.0;
+    let mut sum = LN[0];
+    for c in &LN[1..] {
+        sum = sum * m + c;
+    }
+    let log = exponent as f32 * std::f32::consts::LN_2 + (m + (sum * m - 0.5) * m * m);
+    // u may round to one, and the logarithm to a little above zero.
+    (-2.0 * log).max(0.0).sqrt()
+}
+
 #[inline(always)]
 fn fill_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [V::Scalar]) {
     for (block, out) in out.chunks_mut(4 * LANES).enumerate() {
-        let index: [u64; LANES] = std::array::from_fn(|lane| draw + (block * LANES + lane) as u64);
-        let words = philox_lanes(
-            [index.map(|i| i as u32), index.map(|i| (i >> 32) as u32), [counter[0]; LANES], [counter[1]; LANES]],
-            key,
-        );
+        let words = block_of_words(draw + (block * LANES) as u64, counter, key);
         for (out, words) in out.chunks_mut(LANES).zip(&words) {
             out.iter_mut().zip(words).for_each(|(out, &word)| *out = Real::from_f64((f64::from(word) + 0.5) * UNIT));
         }
@@ -235,5 +313,42 @@ mod tests {
         assert!((flat / n - 0.5).abs() < 4.0 / (12.0 * n).sqrt());
         // P(|z| > 3) = .0026998.
         assert!((f64::from(tail) / n - 0.002_699_8).abs() < 4.0 * (0.0027 / n).sqrt());
+    }
+
+    #[test]
+    fn filled_normals_are_normal_and_do_not_depend_on_where_they_begin() {
+        let stream = Philox::new(11, Purpose::Noise);
+        let n = 1 << 20;
+        for level in Level::available() {
+            let mut found = vec![0.0f32; n];
+            stream.fill_normal(level, 64, 3, &mut found);
+            let moment = |p: i32| found.iter().map(|&v| f64::from(v).powi(p)).sum::<f64>() / n as f64;
+            let spread = (n as f64).sqrt();
+            // The variances of powers of a normal number: E[v^2p] - E[v^p]^2.
+            for (p, mean, variance) in
+                [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0), (6, 15.0, 10_170.0)]
+            {
+                let off = (moment(p) - mean) * spread / f64::sqrt(variance);
+                assert!(off.abs() < 4.5, "{} moment {p}: {} deviations", level.name(), off);
+            }
+            // Beyond 4 deviations: 6.334e-5 of all.
+            let tail = found.iter().filter(|v| v.abs() > 4.0).count() as f64;
+            let expected = 6.334e-5 * n as f64;
+            assert!((tail - expected).abs() < 4.5 * expected.sqrt(), "{}: {tail} of {expected}", level.name());
+            let mut exact = vec![0.0f64; 256];
+            stream.fill_normal(level, 0, 3, &mut exact);
+            for (j, value) in exact.iter().enumerate().take(64) {
+                let words = stream.words((j % 16) as u64, 3);
+                let half = j / 32;
+                let u = (f64::from(words[2 * half]) + 0.5) * UNIT;
+                let angle = std::f64::consts::TAU * UNIT * f64::from(words[2 * half + 1] as i32);
+                let turn = if (j / 16).is_multiple_of(2) { angle.cos() } else { angle.sin() };
+                let wanted = (-2.0 * u.ln()).sqrt() * turn;
+                assert!((value - wanted).abs() < 1e-6 * wanted.abs().max(1.0), "{j}: {value} {wanted}");
+            }
+            let mut part = vec![0.0f64; 70];
+            stream.fill_normal(level, 64, 3, &mut part);
+            assert_eq!(part[..], exact[64..134]);
+        }
     }
 }

@@ -32,7 +32,7 @@ fn sin_cos_body<V: Vector>(x: &[V::Scalar], sin: &mut [V::Scalar], cos: &mut [V:
 
 /// Sine and cosine: x = k pi + r with |r| <= pi / 2, and the sign that k is even or odd by. Pi is subtracted in three parts.
 #[inline(always)]
-unsafe fn turn<V: Vector>(x: V) -> (V, V) {
+pub(crate) unsafe fn turn<V: Vector>(x: V) -> (V, V) {
     let double = size_of::<V::Scalar>() == 8;
     // The first two parts have trailing zeros, so that their products with k are exact without fused operations, too.
     let (parts, terms) = if double {

@@ -2,7 +2,7 @@
 
 use pnncore_kernels::Real;
 use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::philox::{Philox, Purpose};
+use pnncore_kernels::philox::Purpose;
 use pnncore_kernels::sparse::Dense;
 use rayon::prelude::*;
 
@@ -160,11 +160,6 @@ fn signs<T: Real>(lab: &Lab, step: u64, k: usize, direction: &mut [T]) {
     }
 }
 
-/// Fills a direction with normal numbers.
-fn normals<T: Real>(random: Philox, direction: &mut [T]) {
-    direction.iter_mut().enumerate().for_each(|(j, value)| *value = T::from_f64(random.normal(j as u64, 0)));
-}
-
 /// gradient += the sum of weighted directions.
 fn add<T: Real>(lab: &Lab, weights: &[T], directions: &[T], gradient: &mut [T]) {
     let n = gradient.len();
@@ -232,7 +227,7 @@ fn evolve<T: Real>(
     };
     let first = occasion(course.step);
     let draw = |k: usize, direction: &mut [T]| {
-        normals(random.at(first + k as u64), direction);
+        random.at(first + k as u64).fill_normal(experiment.lab.level(), 0, 0, direction);
         direction.iter_mut().zip(&deviations).for_each(|(d, &deviation)| *d *= deviation);
     };
     let mut gradient = vec![T::ZERO; n];

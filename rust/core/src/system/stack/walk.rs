@@ -3,10 +3,10 @@
 //! Rows pass in blocks, each through all layers at once, so that a block's signals stay in the caches of one core; two
 //! barriers per batch, whatever the number of layers.
 
-use pnncore_kernels::Real;
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::sparse::Dense;
+use pnncore_kernels::{Real, add_scaled};
 use rayon::prelude::*;
 
 use super::layer::{Given, Layer, Passed};
@@ -224,10 +224,12 @@ impl<T: Real> Walk<T> {
                 block.tapes[l].resize(block.rows * layer.tape(), T::ZERO);
                 layer.forward(given, block.rows, &before[l], y, &mut block.tapes[l])?;
                 if noise[l] > 0.0 {
-                    let width = layer.outputs() as u64;
-                    for (k, y) in y.iter_mut().enumerate() {
-                        let draw = block.first as u64 * width + k as u64;
-                        *y += T::from_f64(noise[l] * random.normal(draw, l as u32));
+                    let width = layer.outputs();
+                    let mut drawn = vec![T::ZERO; width];
+                    for (r, y) in (block.first as u64..).zip(y.chunks_exact_mut(width)) {
+                        // Every row has draws of its own, in whole blocks.
+                        random.fill_normal(lab.level(), r * width.next_multiple_of(64) as u64, l as u32, &mut drawn);
+                        add_scaled(lab.level(), &drawn, T::from_f64(noise[l]), y);
                     }
                 }
             }
