@@ -77,6 +77,15 @@ def test_allostery_is_learned(tmp_path):
     assert (tmp_path / "allostery.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_layered_methods_learn_digits(tmp_path):
+    text = run("layered_digits.py", "--seeds", "0", folder=tmp_path)
+    rows = {line[:38].strip(): float(line[38:].split()[0]) for line in text.splitlines()[1:]}
+    assert rows["physics-aware"] > rows["64-128-128-10, half off: in silico"]
+    assert rows["64-20-20 speckle: local learning"] > rows["untrained maps"] + 0.1
+    assert rows["last layer only"] < 0.8 < min(rows["feedback alignment"], rows["direct feedback"])
+    assert min(rows["74-200-200: forward-forward"], rows["64-16-10: PEPG"]) > 0.93
+
+
 def test_a_resistive_network_learns_digits_on_real_devices(tmp_path):
     settings = ("--dataset", "digits", "--epochs", "3", "--levels", "128", "--upper", "0.5", "--open", "0.02")
     text = run("resistive_mnist.py", *settings, folder=tmp_path)
