@@ -25,7 +25,7 @@ pub type Workspace = Box<dyn std::any::Any + Send>;
 /// The physics: immutable and shareable. Parameters and states are passed in.
 ///
 /// What else a system can be asked to do is what the `as_` methods return; a method that needs more than that is
-/// refused with [`Error::Capability`](crate::Error::Capability).
+/// refused with [`Error::Capability`].
 pub trait System<T: Real>: Send + Sync {
     /// The name of the kind of system.
     fn name(&self) -> &str;
@@ -93,7 +93,7 @@ pub trait Settling<T: Real>: System<T> {
     /// the status [`Unbounded`](crate::trial::Status::Unbounded) tells afterwards.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) with the admitted range.
+    /// [`Error::Config`] with the admitted range.
     fn check_nudge(&self, loss: Loss, beta: Complex<f64>) -> Result<()> {
         let _ = (loss, beta);
         Ok(())
@@ -105,7 +105,7 @@ pub trait Settling<T: Real>: System<T> {
     /// diverged or are unbounded are blank (zero).
     ///
     /// # Errors
-    /// What the physics may fail with: [`Error::Hardware`](crate::Error::Hardware) for systems outside the core.
+    /// What the physics may fail with: [`Error::Hardware`] for systems outside the core.
     fn settle(
         &self,
         lab: &Lab,
