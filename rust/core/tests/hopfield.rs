@@ -9,11 +9,12 @@ use pnncore::kernels::Real;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Course, Estimator, METHODS, Method, Rule, Scratch, Side, Sign, methods_for};
+use pnncore::method::{Course, Estimator, Feedback, METHODS, Method, Model, Rule, Scratch, Side, Sign, methods_for};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
+use pnncore::system::stack::Slope;
 use pnncore::system::{Exact, Settling as _, System, residual};
 use pnncore::train::{Leg, Task, train, write_gradient};
 use pnncore::trial::{Boundary, Order, OutputUpdate, Plan, Settling, Status, Stop, Trial};
@@ -345,7 +346,24 @@ fn bad_rows_are_blank_and_contribute_nothing() {
 
 #[test]
 fn table_of_methods_is_true() {
-    let methods = all_methods(Settling::default());
+    let mut methods = all_methods(Settling::default());
+    let others = [
+        Rule::Backprop { model: Model::Twin, noise: 0.0, vaccination: 0.0 },
+        Rule::PhysicsAware,
+        Rule::FeedbackAlignment { feedback: Feedback::Random },
+        Rule::DirectFeedbackAlignment { slope: Slope::Twin },
+        Rule::ForwardForward { classes: 2, threshold: 1.0 },
+        Rule::PhysicalLocalLearning { tau: 1.0 },
+        Rule::FiniteDifference { epsilon: 0.1 },
+        Rule::SPSA { epsilon: 0.1, directions: 1 },
+        Rule::EvolutionStrategy { sigma: 0.1, pairs: 1, adaptation: 0.0 },
+        Rule::CoordinateDescent { epsilon: 0.1, coordinates: 1 },
+        Rule::CMAES { sigma: 0.1, population: None },
+        Rule::GeneticAlgorithm { population: 4, mutation: 0.1 },
+        Rule::RidgeReadout { regularization: 0.1, forgetting: 1.0 },
+        Rule::ParameterShift,
+    ];
+    methods.extend(others.map(|rule| rule.with(Loss::SquaredError, Settling::default())));
     for (name, needs) in METHODS {
         let method = methods.iter().find(|m| m.name() == name).expect(name);
         assert_eq!(method.needs(), needs);
