@@ -31,7 +31,7 @@ def _default(n_in: int, n_out: int, seed: int) -> systems.System:
 class _Estimator(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
-    _loss = "squared-error"
+    _loss: methods.Loss = "squared-error"
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         # A feature that is constant up to rounding stays where it is.
         self.scale_[self.scale_ <= 1e-9 * np.abs(self.mean_)] = 1.0
         self.scale_[self.scale_ == 0] = 1.0
-        self.method_ = self.method if self.method is not None else self._default_method()
+        self.method_ = self.method if self.method is not None else methods.PhysicsAware(loss=self._loss)
         optimizer = self.optimizer if self.optimizer is not None else optim.Adam(1e-2)
         trainer = Trainer(self.system_, self.method_, optimizer, batch_size=self.batch_size, seed=seed, progress=False)
         target = y if y.ndim == 1 else y.astype(self.system_.dtype)
@@ -76,9 +76,6 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         x = validate_data(self, x, reset=False)
         return self.method_.predict(self.system_, self._inputs(x))
-
-    def _default_method(self) -> methods.Method:
-        raise NotImplementedError
 
 
 class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
@@ -110,6 +107,8 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         What was measured, epoch by epoch.
     """
 
+    _loss = "cross-entropy"
+
     def fit(self, X: Any, y: Any) -> Self:
         """Train a new system on inputs (samples, features) and labels (samples,)."""
         X, y = validate_data(self, X, y)
@@ -129,9 +128,6 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         """Return the label of the largest output."""
         best = self._outputs(X).argmax(axis=1)
         return self.classes_[best]
-
-    def _default_method(self) -> methods.Method:
-        return methods.PhysicsAware(loss="cross-entropy")
 
 
 class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
@@ -180,6 +176,3 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-    def _default_method(self) -> methods.Method:
-        return methods.PhysicsAware()

@@ -6,6 +6,7 @@ whole stack, or layer by layer.
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class Layer(ABC):
     """Base of all layers.
 
     Parameters
@@ -54,9 +55,9 @@ class Layer:
             if setting.type is float or (setting.type == float | None and value is not None):
                 object.__setattr__(self, name, number(value, name))
 
+    @abstractmethod
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """Return what the core makes the layer of, given the number of its inputs, and the number of its outputs."""
-        raise NotImplementedError
 
     def to_config(self) -> dict[str, Any]:
         """Return the layer as plain data, as checkpoints keep it."""

@@ -34,6 +34,15 @@ impl ParamSpec {
     }
 }
 
+/// Cuts values of all parameters, one after the other, into those of each.
+pub(crate) fn cut<'a, T>(specs: &'a [ParamSpec], mut values: &'a [T]) -> impl Iterator<Item = &'a [T]> {
+    specs.iter().map(move |spec| {
+        let (own, rest) = values.split_at(spec.len());
+        values = rest;
+        own
+    })
+}
+
 #[derive(Debug)]
 enum Slot<'a, T> {
     Shared(&'a [T]),

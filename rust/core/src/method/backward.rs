@@ -7,13 +7,13 @@ use pnncore_kernels::{Real, transpose};
 
 use super::rule::{Feedback, Model, Rule};
 use super::{Course, Scratch, candidates};
+use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
 use crate::system::stack::{Answers, Hears, Layer, Slope, Stack, Walk, groups};
 use crate::update::{LocalUpdate, Term};
-use crate::{Error, Result};
 
 /// The linear layers through which errors go back to parameters: their places.
 fn passed<T: Real>(stack: &Stack<T>) -> Vec<usize> {
@@ -72,13 +72,12 @@ pub(super) fn step<T: Real>(
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
     let Scratch { workspace, trial, update, cost, .. } = scratch;
-    let walk = workspace.downcast_mut::<Walk<T>>();
-    let walk = walk.ok_or_else(|| Error::Capability("the memory of a step belongs to another system".into()))?;
+    let walk = Walk::of(workspace)?;
     let (hardware, twin) = (stack.hardware(), stack.twin());
     let occasion = candidates::occasion(course.step);
     let operations = stack.operations() * batch.len() as u64;
     walk.begin(stack, batch);
-    let exact = stack.stages().iter().all(|stage| stage.hardware.is_none());
+    let exact = stack.twins_are_exact();
     let mut answers = Answers { layers: &twin, same: exact, feedback: &[], hears: Hears::Chain, slope: Slope::Twin };
     let mut back = |walk: &mut Walk<T>, answers: &Answers<'_, T>, update| {
         walk.report(trial);

@@ -7,7 +7,7 @@ use super::Cost;
 use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
-use crate::params::Params;
+use crate::params::{Params, cut};
 use crate::system::{System, Workspace, infer};
 use crate::trial::{Plan, Trial};
 
@@ -78,12 +78,7 @@ impl<T: Real> Experiment<'_, T> {
     /// Runs a candidate.
     fn run(&self, lab: &Lab, candidate: u64, seat: &mut Seat<T>) -> Result<()> {
         let Seat { values, trial, workspace } = seat;
-        let mut rest = values.as_slice();
-        let params = Params::shared(self.system.specs().iter().map(|spec| {
-            let (values, after) = rest.split_at(spec.len());
-            rest = after;
-            values
-        }));
+        let params = Params::shared(cut(self.system.specs(), values));
         infer(lab, self.system, &params, self.batch, self.plan, self.occasion + candidate, trial, workspace)
     }
 

@@ -24,15 +24,14 @@ pub(super) fn step<T: Real>(
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
     let Scratch { workspace, trial, update, cost, local, .. } = scratch;
-    let walk = workspace.downcast_mut::<Walk<T>>();
-    let walk = walk.ok_or_else(|| Error::Capability("the memory of a step belongs to another system".into()))?;
+    let walk = Walk::of(workspace)?;
     if !matches!(batch.y, Targets::Labels(_)) {
         return Err(Error::Config(
             "local learning needs integer labels: it compares samples of different classes".into(),
         ));
     }
     let (hardware, twin) = (stack.hardware(), stack.twin());
-    let same = stack.stages().iter().all(|stage| stage.hardware.is_none());
+    let same = stack.twins_are_exact();
     let occasion = candidates::occasion(course.step);
     let samples = batch.len();
     let mut losses = vec![0.0; samples];
@@ -66,19 +65,14 @@ pub(super) fn step<T: Real>(
         walk.forward(lab, stack, &hardware, params, same, occasion)?;
         walk.report(trial);
         // The readout learns from the loss.
+        walk.clear_errors();
         walk.meet(loss, &batch.y);
         let last = stack.stages().len() - 1;
         let readout = (0..=last).rev().find(|&l| stack.stages()[l].twin.as_linear().is_some());
-        for l in 0..readout.unwrap_or(0) {
-            if stack.stages()[l].twin.as_linear().is_some() {
-                let errors = contrast_errors(&walk.outputs(l), samples, &partners, tau, &mut losses);
-                walk.set_errors(l, &errors);
-            } else {
-                walk.set_errors(l, &[]);
-            }
+        for l in (0..readout.unwrap_or(0)).filter(|&l| stack.stages()[l].twin.as_linear().is_some()) {
+            let errors = contrast_errors(&walk.outputs(l), samples, &partners, tau, &mut losses);
+            walk.set_errors(l, &errors);
         }
-        let (start, end) = (readout.map_or(0, |l| l + 1), last);
-        (start..end).for_each(|l| walk.set_errors(l, &[]));
     }
     let answers = Answers { layers: &twin, same, feedback: &[], hears: Hears::Local, slope: Slope::Twin };
     walk.backward(lab, stack, &answers, params, update)?;

@@ -7,7 +7,7 @@ use pnncore_kernels::philox::{Philox, Purpose};
 use super::candidates::{Experiment, flatten};
 use super::rule::Rule;
 use super::{Course, Found, Scratch};
-use crate::params::{ParamSpec, Params};
+use crate::params::{ParamSpec, Params, cut};
 use crate::{Error, Result};
 
 /// Candidates of a step of CMA-ES in D dimensions, where nobody says how many.
@@ -228,13 +228,8 @@ fn breed<T: Real>(
 impl<T: Real> Scratch<T> {
     /// Leaves new values of all parameters, given one after the other.
     pub(super) fn want(&mut self, specs: &[ParamSpec], values: &[T]) {
-        let mut rest = values;
         self.wanted.clear();
-        for spec in specs {
-            let (own, after) = rest.split_at(spec.len());
-            self.wanted.push(own.to_vec());
-            rest = after;
-        }
+        self.wanted.extend(cut(specs, values).map(<[T]>::to_vec));
         self.found = Found::Change;
     }
 }

@@ -39,8 +39,7 @@ pub(super) fn step<T: Real>(
     course: &mut Course<'_, '_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
-    let walk = scratch.workspace.downcast_mut::<Walk<T>>();
-    let walk = walk.ok_or_else(|| Error::Capability("the memory of a step belongs to another system".into()))?;
+    let walk = Walk::<T>::of(&mut scratch.workspace)?;
     walk.begin(stack, batch);
     walk.forward(lab, stack, &stack.hardware(), params, false, candidates::occasion(course.step))?;
     walk.report(&mut scratch.trial);

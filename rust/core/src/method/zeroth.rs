@@ -12,7 +12,7 @@ use super::{Course, Found, Scratch, population};
 use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
-use crate::params::{ParamSpec, Params};
+use crate::params::{ParamSpec, Params, cut};
 use crate::system::{System, infer};
 use crate::trial::{Plan, Trial};
 use crate::update::Term;
@@ -57,7 +57,7 @@ pub(super) fn step<T: Real>(
     match *rule {
         Rule::FiniteDifference { epsilon } => {
             let gradient = differences(experiment, &base, epsilon, scratch)?;
-            leave(system, gradient, scratch);
+            leave(system, &gradient, scratch);
         }
         Rule::SPSA { epsilon, directions } => {
             let signs = |k: usize, direction: &mut [T]| signs(lab, course.step, k, direction);
@@ -68,7 +68,7 @@ pub(super) fn step<T: Real>(
                     losses.iter().map(|pair| slope(pair, epsilon * f64::from(pairs.count as u32))).collect();
                 add(lab, &weights, directions, &mut gradient);
             })?;
-            leave(system, gradient, scratch);
+            leave(system, &gradient, scratch);
         }
         Rule::EvolutionStrategy { sigma, pairs, adaptation } => {
             evolve(experiment, &base, (sigma, pairs as usize, adaptation), course, scratch)?;
@@ -78,7 +78,7 @@ pub(super) fn step<T: Real>(
         }
         Rule::ParameterShift => {
             let gradient = shift(experiment, &base, params, scratch)?;
-            leave(system, gradient, scratch);
+            leave(system, &gradient, scratch);
         }
         _ => population::step(experiment, rule, params, course, scratch)?,
     }
@@ -86,14 +86,9 @@ pub(super) fn step<T: Real>(
 }
 
 /// Cuts a flat gradient into the terms of the update.
-fn leave<T: Real>(system: &dyn System<T>, gradient: Vec<T>, scratch: &mut Scratch<T>) {
-    let mut rest = gradient.as_slice();
+fn leave<T: Real>(system: &dyn System<T>, gradient: &[T], scratch: &mut Scratch<T>) {
     scratch.update.terms.clear();
-    for spec in system.specs() {
-        let (own, after) = rest.split_at(spec.len());
-        scratch.update.terms.push(Term::Dense(own.to_vec()));
-        rest = after;
-    }
+    scratch.update.terms.extend(cut(system.specs(), gradient).map(|own| Term::Dense(own.to_vec())));
     scratch.found = Found::Gradient;
 }
 
@@ -249,7 +244,7 @@ fn evolve<T: Real>(
             changes = rest;
         }
     }
-    leave(experiment.system, gradient, scratch);
+    leave(experiment.system, &gradient, scratch);
     Ok(())
 }
 

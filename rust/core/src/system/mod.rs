@@ -289,8 +289,7 @@ pub fn infer<T: Real>(
 ) -> Result<()> {
     let unable = || Error::Capability(format!("{} neither settles nor passes signals on", system.name()));
     if let Some(stack) = system.as_stack() {
-        let walk = workspace.downcast_mut().ok_or_else(unable)?;
-        return stack.infer(lab, params, batch, occasion, trial, walk);
+        return stack.infer(lab, params, batch, occasion, trial, stack::Walk::of(workspace)?);
     }
     trial.reset(batch.len(), 1, false);
     system.as_settling().ok_or_else(unable)?.settle(lab, params, batch, plan, trial, workspace)

@@ -138,6 +138,11 @@ impl<T: Real> Stack<T> {
         }
     }
 
+    /// Whether every twin is its hardware: what a pass through the hardware leaves then serves for derivatives.
+    pub fn twins_are_exact(&self) -> bool {
+        self.stages.iter().all(|stage| stage.hardware.is_none())
+    }
+
     /// Multiply-adds of the digital layers per sample.
     pub fn operations(&self) -> u64 {
         self.stages.iter().map(|stage| stage.twin.operations()).sum()

@@ -15,6 +15,7 @@ use crate::batch::{Batch, Targets};
 use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::Params;
+use crate::system::Workspace;
 use crate::trial::Trial;
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
@@ -127,6 +128,30 @@ pub fn groups<T: Real>(stack: &Stack<T>) -> Vec<std::ops::Range<usize>> {
 }
 
 impl<T: Real> Walk<T> {
+    /// The walk that a stack's workspace is.
+    ///
+    /// # Errors
+    /// [`Error::Capability`] for the workspace of another system.
+    pub fn of(workspace: &mut Workspace) -> Result<&mut Self> {
+        let other = || Error::Capability("the memory of a step belongs to another system".into());
+        workspace.downcast_mut().ok_or_else(other)
+    }
+
+    /// Prepares all layers.
+    fn prepare(
+        &mut self,
+        lab: &Lab,
+        stack: &Stack<T>,
+        layers: &[&dyn Layer<T>],
+        params: &Params<'_, T>,
+        derivatives: bool,
+    ) {
+        self.prepared.resize_with(layers.len(), Vec::new);
+        for ((layer, stage), prepared) in layers.iter().zip(stack.stages()).zip(&mut self.prepared) {
+            layer.prepare(lab.level(), &of_stage(params, stage.params.clone()), derivatives, prepared);
+        }
+    }
+
     /// Takes the inputs of a batch in.
     pub fn begin(&mut self, stack: &Stack<T>, batch: &Batch<'_, T>) {
         self.begin_with(stack, batch.len(), |i, inputs| inputs.extend_from_slice(batch.x.row(i)));
@@ -208,10 +233,7 @@ impl<T: Real> Walk<T> {
         noise: &[f64],
         random: Philox,
     ) -> Result<()> {
-        self.prepared.resize_with(layers.len(), Vec::new);
-        for ((layer, stage), prepared) in layers.iter().zip(stack.stages()).zip(&mut self.prepared) {
-            layer.prepare(lab.level(), &of_stage(params, stage.params.clone()), derivatives, prepared);
-        }
+        self.prepare(lab, stack, layers, params, derivatives);
         let prepared = &self.prepared;
         let run = |block: &mut Block<T>| -> Result<()> {
             block.tapes.resize_with(layers.len(), Vec::new);
@@ -289,9 +311,7 @@ impl<T: Real> Walk<T> {
     ) -> Result<()> {
         let stages = stack.stages();
         if !answers.same {
-            for ((layer, stage), prepared) in answers.layers.iter().zip(stages).zip(&mut self.prepared) {
-                layer.prepare(lab.level(), &of_stage(params, stage.params.clone()), true, prepared);
-            }
+            self.prepare(lab, stack, answers.layers, params, true);
         }
         let prepared = &self.prepared;
         let groups = groups(stack);
