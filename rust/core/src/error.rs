@@ -28,6 +28,9 @@ pub enum Error {
     /// A checkpoint is damaged, foreign, or does not fit.
     #[error("{0}")]
     Checkpoint(String),
+    /// A journal is damaged, foreign, in use, or does not fit.
+    #[error("{0}")]
+    Journal(String),
     /// The operating system refused a file operation.
     #[error("{op} {path}: {message}")]
     Io {

@@ -13,6 +13,7 @@ pub mod descent;
 pub mod device;
 mod differences;
 pub mod error;
+pub mod journal;
 mod krylov;
 pub mod lab;
 pub mod loss;

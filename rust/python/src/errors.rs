@@ -14,6 +14,7 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
         Error::Capability(_) => "CapabilityError",
         Error::Hardware(_) => "HardwareError",
         Error::Checkpoint(_) => "CheckpointError",
+        Error::Journal(_) => "JournalError",
         Error::Io { path, errno, message, .. } => {
             return match errno {
                 Some(errno) => PyOSError::new_err((*errno, message.clone(), path.clone())),

@@ -34,7 +34,7 @@ fn json() -> impl Strategy<Value = Value> {
 
 fn tensor() -> impl Strategy<Value = Tensor> {
     (vec(0..4_usize, 0..4), 0..7, any::<u64>()).prop_map(|(shape, dtype, seed)| {
-        let mut rng = super::support::Rng(seed);
+        let mut rng = super::common::Rng(seed);
         // All bit patterns: NaN, infinity and subnormal numbers too.
         let bits: Vec<u64> = (0..shape.iter().product()).map(|_| rng.next()).collect();
         let bits = bits.into_iter();

@@ -6,7 +6,8 @@ use pnncore::Error;
 use pnncore::checkpoint::{Checkpoint, MAX_FILE_BYTES, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::support::{Rng, assemble, count, documented_digest, identical, plain, sample, split, stock_read};
+use super::common::{Rng, count};
+use super::support::{assemble, documented_digest, identical, plain, sample, split, stock_read};
 
 /// Reads; anything but content or a refusal fails the test.
 fn read(bytes: &[u8]) -> Result<Checkpoint, String> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pnncore::checkpoint::{Checkpoint, Tensor, previous_path};
 
-use super::support::{Rng, count};
+use super::common::{Rng, count};
 
 const DIR: &str = "PNNCORE_TEST_WRITER_DIR";
 

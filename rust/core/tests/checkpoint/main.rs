@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod faults;
 mod format;
 mod hostile;

@@ -11,8 +11,9 @@ use pnncore::Error;
 use pnncore::checkpoint::storage::{NewFile, Storage};
 use pnncore::checkpoint::{Checkpoint, previous_path};
 
+use super::common::{Rng, count};
 use super::faults::Faulty;
-use super::support::{Rng, count, sample, step_of};
+use super::support::{sample, step_of};
 
 #[derive(Default, Clone)]
 struct Memory(Rc<RefCell<State>>);
