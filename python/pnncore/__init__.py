@@ -17,11 +17,14 @@ from pnncore import data as data
 from pnncore import devices as devices
 from pnncore import elements as elements
 from pnncore import errors as errors
+from pnncore import instruments as instruments
+from pnncore import journal as journal
 from pnncore import layers as layers
 from pnncore import methods as methods
 from pnncore import optim as optim
 from pnncore import systems as systems
 from pnncore import testing as testing
+from pnncore import twins as twins
 from pnncore._core import __version__ as __version__
 from pnncore.auditing import Audit as Audit
 from pnncore.auditing import audit as audit

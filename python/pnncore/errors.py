@@ -5,14 +5,18 @@ exception that a caller would expect, so that ``except ValueError`` keeps workin
 """
 
 __all__ = [
+    "BudgetError",
     "CapabilityError",
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DriftWarning",
     "HardwareError",
+    "JournalError",
     "PnnError",
     "SettlingWarning",
     "ShapeError",
+    "UnresolvedShot",
 ]
 
 
@@ -40,9 +44,25 @@ class HardwareError(PnnError, RuntimeError):
     """A device or a user's system failed."""
 
 
+class BudgetError(HardwareError):
+    """The budget of an instrument is spent."""
+
+
+class UnresolvedShot(HardwareError):
+    """A process ended between a shot and its answer, and the shot must not be repeated unasked."""
+
+
+class JournalError(PnnError, ValueError):
+    """A journal is damaged, foreign, in use, or holds another run."""
+
+
 class CheckpointError(PnnError, ValueError):
     """A checkpoint is damaged, foreign, or does not fit."""
 
 
 class SettlingWarning(UserWarning):
     """Some samples did not settle: they ran out of sweeps, diverged, or their energy has no minimum."""
+
+
+class DriftWarning(UserWarning):
+    """An instrument answers otherwise than it did."""

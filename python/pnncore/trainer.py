@@ -16,6 +16,7 @@ from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
 from pnncore.errors import CheckpointError, ConfigError, SettlingWarning, ShapeError
 from pnncore.history import History
+from pnncore.instruments._guard import guarded
 from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
@@ -167,7 +168,7 @@ class Trainer:
         self._stopping = False
         self._call(lambda callback: callback.on_start(self))
         try:
-            with Interrupt() as interrupt:
+            with Interrupt() as interrupt, guarded(self.system.instruments):
                 while self.epoch < last and not self._stopping:
                     self._epoch(x, y, steps, validation, interrupt, line, steps * (epochs - (last - self.epoch)))
         finally:
@@ -195,30 +196,18 @@ class Trainer:
         order = _core.permutation(len(x), self.seed, self.epoch)
         rates = self.optimizer.rates(self.system.names, self.epoch)
         method, optimizer = self.method.to_json(), json.dumps(self.optimizer.settings())
-        single = any(type(callback).on_step is not Callback.on_step for callback in self.callbacks)
+        instruments = self.system.instruments
+        # A step that an instrument fails in is made again from its beginning.
+        single = bool(instruments) or any(type(c).on_step is not Callback.on_step for c in self.callbacks)
         start = time.perf_counter()
         while self.step < steps:
-            # Other threads may look at the system between two legs.
-            with self.system.lock:
-                found = _core.train(
-                    self.system.core,
-                    self.system.arrays(),
-                    list(self.memory.values()),
-                    x,
-                    y,
-                    order,
-                    method=method,
-                    optimizer=optimizer,
-                    rates=rates,
-                    batch_size=self.batch_size,
-                    first=self.step,
-                    before=self._steps_before,
-                    steps=1 if single else steps - self.step,
-                    seconds=_LEG_SECONDS,
-                    loss=self._sums.get("loss", 0.0),
-                    seed=self.seed,
-                    threads=self.threads,
-                )
+            marks = [instrument.snapshot() for instrument in instruments]
+            try:
+                found = self._leg(x, y, order, method, optimizer, rates, 1 if single else steps - self.step)
+            except BaseException:
+                for instrument, mark in zip(instruments, marks, strict=True):
+                    instrument.rewind(mark)
+                raise
             self.step += found.pop("steps")
             self._sums["loss"] = found.pop("loss")
             for key, value in found.items():
@@ -232,6 +221,39 @@ class Trainer:
                 return
         self._finish_epoch(steps, time.perf_counter() - start, y.ndim == 1, validation, line)
         self._stopping = self._stopping or interrupt.requested
+
+    def _leg(
+        self,
+        x: FloatArray,
+        y: FloatArray,
+        order: FloatArray,
+        method: str,
+        optimizer: str,
+        rates: list[float],
+        steps: int,
+    ) -> dict[str, Any]:
+        """Make steps for a while, and return what they found."""
+        # Other threads may look at the system between two legs.
+        with self.system.lock:
+            return _core.train(
+                self.system.core,
+                self.system.arrays(),
+                list(self.memory.values()),
+                x,
+                y,
+                order,
+                method=method,
+                optimizer=optimizer,
+                rates=rates,
+                batch_size=self.batch_size,
+                first=self.step,
+                before=self._steps_before,
+                steps=steps,
+                seconds=_LEG_SECONDS,
+                loss=self._sums.get("loss", 0.0),
+                seed=self.seed,
+                threads=self.threads,
+            )
 
     def _mean(self, key: str, over: str = "usable") -> float:
         count = self._sums[over]
@@ -321,11 +343,16 @@ class Trainer:
                 "steps_before": self._steps_before,
                 "sums": self._sums,
             },
+            "journals": [instrument.mark() for instrument in self.system.instruments],
         }
         tensors = {f"params/{name}": array for name, array in zip(self.system.names, self.system.arrays(), strict=True)}
         tensors |= {f"memory/{name}": array for name, array in self.memory.items()}
         tensors |= {f"history/{name}": array for name, array in self.history.to_tensors().items()}
+        for k, instrument in enumerate(self.system.instruments):
+            tensors |= {f"instrument/{k}/{name}": array for name, array in instrument.twin_arrays().items()}
         _core.save(str(path), json.dumps(metadata), tensors)
+        for instrument in self.system.instruments:
+            instrument.checkpoint_made(str(path))
 
     @classmethod
     def load(
@@ -378,6 +405,9 @@ class Trainer:
             )
             targets = {f"params/{name}": array for name, array in system.params.items()}
             targets |= {f"memory/{name}": array for name, array in trainer.memory.items()}
+            for k, instrument in enumerate(system.instruments):
+                twin = instrument.twin_arrays().items()
+                targets |= {f"instrument/{k}/{name}": array for name, array in twin}
             for name, array in targets.items():
                 saved = tensors.get(name)
                 if saved is None or saved.shape != array.shape or saved.dtype != array.dtype:
@@ -385,6 +415,9 @@ class Trainer:
                     raise CheckpointError(
                         f"{path} holds {got} for {name}, but the system needs {array.dtype} {array.shape}"
                     )
+            for instrument, mark in zip(system.instruments, metadata.get("journals", ()), strict=True):
+                if mark is not None:
+                    instrument.rewind(mark)
             for name, array in targets.items():
                 array[...] = tensors[name]
             trainer.history = History.from_tensors(

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ from pnncore import _core
 from pnncore._convert import FloatArray, as_dtype, as_inputs, as_targets, as_threads, number, one_of
 from pnncore.errors import CapabilityError, ConfigError, SettlingWarning, ShapeError
 from pnncore.settling import Settled, Settling, Status
+
+if TYPE_CHECKING:
+    from pnncore.instruments._driver import Driver
 
 
 class System:
@@ -52,6 +55,11 @@ class System:
     def n_params(self) -> int:
         """The number of parameters, all arrays together."""
         return sum(array.size for array in self.params.values())
+
+    @property
+    def instruments(self) -> "list[Driver]":
+        """The drivers of what is no simulation."""
+        return []
 
     def methods(self) -> list[str]:
         """Return the methods that can train this system."""

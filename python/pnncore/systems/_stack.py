@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -11,6 +11,10 @@ from pnncore._convert import FloatArray, Seed, as_inputs, as_seed, as_threads, n
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System
 
+if TYPE_CHECKING:
+    from pnncore.instruments._driver import Driver
+    from pnncore.systems._instrument import Instrument
+
 
 class Stack(System):
     """A chain of layers that signals pass through: digital maps, and physics.
@@ -18,7 +22,8 @@ class Stack(System):
     Parameters
     ----------
     layers
-        `pnncore.layers` objects, the first one first; outputs of one are inputs of the next.
+        `pnncore.layers` objects, and `pnncore.systems.Instrument` objects, the first one first; outputs of one are
+        inputs of the next.
     mismatch
         By how much, relatively, the constants of the hardware are off from those of the twins, for layers that do not
         say so themselves.
@@ -28,6 +33,8 @@ class Stack(System):
         ``"float32"``, or ``"float64"`` for reference runs.
     seed
         Of initial parameters, disordered media, mismatches and noise; None draws one, which `seed` then tells.
+    numbered
+        Whether the names of parameters end with the number of their layer; False for a single layer.
 
     Attributes
     ----------
@@ -44,12 +51,13 @@ class Stack(System):
 
     def __init__(
         self,
-        layers: Sequence[layers.Layer],
+        layers: "Sequence[layers.Layer | Instrument]",
         *,
         mismatch: float = 0.0,
         noise: float = 0.0,
         dtype: npt.DTypeLike = "float32",
         seed: Seed = None,
+        numbered: bool = True,
     ) -> None:
         self.layers = _checked(layers)
         self.mismatch = number(mismatch, "mismatch")
@@ -57,6 +65,7 @@ class Stack(System):
         self.seed = as_seed(seed)
         width: int | None = None
         entries = []
+        foreign: list[Driver | None] = []
         first = None
         for layer in self.layers:
             spec, after = layer.spec(width)
@@ -69,15 +78,48 @@ class Stack(System):
                 }
             )
             width = after
-        core = _core.System.stack(json.dumps({"layers": entries, "seed": self.seed}))
+            foreign.append(getattr(layer, "driver", None))
+            first = first if first is not None else getattr(foreign[-1], "n_in", None)
+        if not numbered and len(self.layers) > 1:
+            raise ConfigError("numbered=False is for stacks of one layer: names of parameters would coincide")
+        core = _core.System.stack(json.dumps({"layers": entries, "seed": self.seed, "numbered": numbered}), foreign)
         super().__init__(core, int(first or 0), dtype)
         core.initialise(self.arrays(), self.seed, 1.0)
+        for place, layer in enumerate(self.layers, start=1):
+            for name, values in getattr(layer, "initial", {}).items():
+                self.params[f"{name}{place}" if numbered else name][...] = values
 
     def measure(self, x: Any, *, threads: int | None = None) -> list[FloatArray]:
         """Return what is measured after every layer: arrays (samples, outputs of the layer)."""
         x = as_inputs(x, self.n_in, self.dtype)
         with self.lock:
             return _core.measure(self.core, self.arrays(), x, as_threads(threads))
+
+    def vjp(
+        self, x: Any, dy: Any, *, threads: int | None = None
+    ) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """Return dy times the Jacobians of the twins: by inputs (samples, n_in), and by parameter, summed over samples.
+
+        Parameters
+        ----------
+        x
+            Inputs (samples, n_in).
+        dy
+            What multiplies the outputs (samples, n_out).
+        threads
+            Threads to use; the result does not depend on it.
+        """
+        x = as_inputs(x, self.n_in, self.dtype)
+        dy = as_inputs(dy, self.n_out, self.dtype, "dy")
+        with self.lock:
+            dx, found = _core.vjp(self.core, self.arrays(), x, dy, as_threads(threads))
+        return dx, dict(zip(self.names, found, strict=True))
+
+    @property
+    def instruments(self) -> "list[Driver]":
+        """The drivers of the layers that are instruments."""
+        drivers = (getattr(layer, "driver", None) for layer in self.layers)
+        return [driver for driver in drivers if driver is not None]
 
     def group_ends(self) -> list[int]:
         """Return where groups of layers end: before each next linear map, and the normalisation in front of it."""
@@ -115,10 +157,12 @@ class Stack(System):
 def _checked(given: Any) -> list[layers.Layer]:
     if not isinstance(given, Sequence) or not given:
         raise ConfigError(f"layers must be a list of pnncore.layers objects, got {given!r}")
-    for layer in given:
+    # An instrument is a stack of one layer, which is what counts here.
+    found = [getattr(layer, "layer", layer) for layer in given]
+    for layer in found:
         if not isinstance(layer, layers.Layer):
             raise ConfigError(f"layers must be pnncore.layers objects, got {layer!r}")
-    return list(given)
+    return found
 
 
 def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 use pnncore::Error;
 use pnncore::batch::{Batch, Rows, Targets};
+use pnncore::device::Device;
 use pnncore::kernels::Real;
 use pnncore::kernels::philox::Philox;
 use pnncore::lab::Lab;
@@ -47,7 +48,7 @@ fn kinds() -> Vec<(Kind, usize)> {
 
 fn stack<T: Real>(layers: &[Kind], mismatch: f64, noise: f64) -> Stack<T> {
     let layers = layers.iter().map(|layer| Entry { layer: layer.clone(), noise, mismatch }).collect();
-    Spec { layers, seed: 3 }.build().unwrap()
+    Spec { layers, seed: 3, numbered: true }.build().unwrap()
 }
 
 fn between(kind: &Kind, width: usize) -> Vec<Kind> {
@@ -449,8 +450,9 @@ fn rosenbrock(x: &[f64]) -> f64 {
 
 #[test]
 fn cma_es_finds_the_valley_of_rosenbrock() {
-    let stage = Stage { twin: Box::new(Rosenbrock(10)), hardware: None, noise: 0.0, params: 0..0 };
-    let net = Stack::new(vec![stage], 0, false).unwrap();
+    let stage =
+        Stage { twin: Box::new(Rosenbrock(10)), hardware: None, noise: 0.0, params: 0..0, device: Device::IDEAL };
+    let net = Stack::new(vec![stage], 0, false, true).unwrap();
     let batch = Batch { x: Rows::all(&[0.0], 1), y: Targets::Values(Rows::all(&[0.0; 18], 18)) };
     let mut params = vec![vec![0.0; 10]];
     train_on(Rule::CMAES { sigma: 0.5, population: None }, &net, &mut params, batch, 700);

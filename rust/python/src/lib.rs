@@ -3,6 +3,9 @@
 mod arrays;
 mod errors;
 mod files;
+mod foreign;
+mod journal;
+mod raised;
 mod run;
 mod system;
 mod user;
@@ -15,9 +18,11 @@ mod _core {
     #[pymodule_export]
     use super::files::{load, save};
     #[pymodule_export]
+    use super::journal::{Journal, salvage};
+    #[pymodule_export]
     use super::run::{
         check_device, check_method, check_optimizer, check_pair, gradient, info, initialise_memory, measure,
-        permutation, predict, settle, train,
+        permutation, predict, settle, train, vjp,
     };
     #[pymodule_export]
     use super::system::System;

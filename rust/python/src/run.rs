@@ -12,7 +12,7 @@ use pnncore::loss::Loss;
 use pnncore::method::{Course, Found, METHODS, Method, Protocol, Scratch};
 use pnncore::optim::Optimizer;
 use pnncore::params::{ParamSpec, Params};
-use pnncore::system::stack::Walk;
+use pnncore::system::stack::{Answers, Hears, Slope, Walk};
 use pnncore::system::{System as CoreSystem, infer};
 use pnncore::train::{Leg, Progress, Task, write_gradient};
 use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
@@ -246,7 +246,7 @@ pub(crate) fn predict<'py>(
     let settling: Settling = parse(py, "settling", settling)?;
     settling.check().or_raise(py)?;
     let plan = Plan::free(Loss::SquaredError, settling);
-    with_dtype!(py, params, T => {
+    with_dtype!(py, [&x], T => {
         let core = system.of::<T>();
         let lab = system.lab(threads, 0).or_raise(py)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
@@ -294,7 +294,7 @@ pub(crate) fn measure<'py>(
     x: Bound<'py, PyAny>,
     threads: Option<usize>,
 ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    with_dtype!(py, params, T => {
+    with_dtype!(py, [&x], T => {
         let core = system.of::<T>();
         let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
         let stack = stack.or_raise(py)?;
@@ -316,6 +316,61 @@ pub(crate) fn measure<'py>(
             PyArray1::from_vec(py, walk.outputs(l)).reshape(shape).map(Bound::into_any)
         });
         layers.collect()
+    })
+}
+
+/// What `dy`, errors of the outputs, says of the inputs and of the parameters, through the twins of a stack.
+#[pyfunction]
+#[pyo3(signature = (system, params, x, dy, threads))]
+#[allow(clippy::type_complexity, reason = "arrays of inputs, and of all parameters")]
+pub(crate) fn vjp<'py>(
+    py: Python<'py>,
+    system: &System,
+    params: Vec<Bound<'py, PyAny>>,
+    x: Bound<'py, PyAny>,
+    dy: Bound<'py, PyAny>,
+    threads: Option<usize>,
+) -> PyResult<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)> {
+    with_dtype!(py, [&x], T => {
+        let core = system.of::<T>();
+        let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
+        let stack = stack.or_raise(py)?;
+        let lab = system.lab(threads, 0).or_raise(py)?;
+        let arrays = Shared::<T>::new(&params, "every parameter")?;
+        let params = arrays.params(py)?;
+        params.check(core).or_raise(py)?;
+        let (data, errors) = (Data::<T>::new(&x, None)?, Data::<T>::new(&dy, None)?);
+        let batch = data.batch(py, core.inputs(), core.outputs())?;
+        let errors = errors.batch(py, core.outputs(), core.outputs())?;
+        if errors.len() != batch.len() {
+            return Err(Error::Shape(format!("dy must have {} rows, got {}", batch.len(), errors.len()))).or_raise(py);
+        }
+        let errors: Vec<T> = (0..errors.len()).flat_map(|i| errors.x.row(i)).copied().collect();
+        let mut walk = Walk::default();
+        let mut scratch = Scratch::new(core);
+        let mut gradient = vec![Vec::new(); core.specs().len()];
+        system.run(py, || {
+            lab.enter(|| -> Result<_, Error> {
+                let twin = stack.twin();
+                let answers = Answers {
+                    layers: &twin, same: true, feedback: &[], hears: Hears::Chain, slope: Slope::Twin, inputs: true,
+                };
+                walk.begin(stack, &batch);
+                let quiet = vec![0.0; stack.stages().len()];
+                walk.pass(&lab, stack, &twin, &params, true, &quiet, lab.random(Purpose::Noise))?;
+                walk.clear_errors();
+                walk.set_errors(stack.stages().len() - 1, &errors);
+                walk.backward(&lab, stack, &answers, &params, &mut scratch.update)?;
+                scratch.trial.reset(batch.len(), 1, false);
+                write_gradient(&lab, core.specs(), &mut scratch, &mut gradient);
+                Ok(())
+            })
+        })?;
+        let dx = PyArray1::from_vec(py, walk.input_errors()).reshape([batch.len(), core.inputs()])?.into_any();
+        let arrays = core.specs().iter().zip(gradient).map(|(spec, values)| {
+            PyArray1::from_vec(py, values).reshape(spec.shape.as_slice()).map(Bound::into_any)
+        });
+        Ok((dx, arrays.collect::<PyResult<_>>()?))
     })
 }
 

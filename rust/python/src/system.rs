@@ -17,6 +17,8 @@ use pyo3::prelude::*;
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
 use crate::errors::{OrRaise, exception};
+use crate::foreign::{Foreign, Side};
+use crate::raised::Raised;
 use crate::run::parse;
 use crate::user::UserSystem;
 
@@ -24,6 +26,7 @@ use crate::user::UserSystem;
 #[pyclass(frozen, module = "pnncore._core")]
 pub(crate) struct System {
     kind: Kind,
+    raised: Raised,
 }
 
 enum Kind {
@@ -35,6 +38,11 @@ enum Kind {
 }
 
 impl System {
+    /// A system without Python in it.
+    fn of_core(kind: Kind) -> Self {
+        Self { kind, raised: Raised::default() }
+    }
+
     /// The system for states of type `T`.
     pub(crate) fn of<T: Float>(&self) -> &dyn CoreSystem<T> {
         match &self.kind {
@@ -48,23 +56,42 @@ impl System {
 
     /// Runs `work` with the GIL released.
     pub(crate) fn run<R: Send>(&self, py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + Send) -> PyResult<R> {
-        py.detach(work).map_err(|error| {
-            let raised = match &self.kind {
-                Kind::User(system) => system.take_raised(),
-                Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) | Kind::Stack(_) => None,
-            };
-            raised.unwrap_or_else(|| exception(py, &error))
-        })
+        py.detach(work).map_err(|error| self.raised.take().unwrap_or_else(|| exception(py, &error)))
     }
 
     /// A lab that suits the system.
     pub(crate) fn lab(&self, threads: Option<usize>, seed: u64) -> Result<Lab, Error> {
-        match &self.kind {
-            Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) | Kind::Stack(_) => Lab::new(threads, seed),
-            // The user's code runs on the calling thread.
-            Kind::User(_) => Lab::new(Some(1), seed),
-        }
+        // The user's code runs on the calling thread.
+        let alone = match &self.kind {
+            Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) => false,
+            Kind::Stack(stacks) => stacks.0.is_foreign(),
+            Kind::User(_) => true,
+        };
+        Lab::new(if alone { Some(1) } else { threads }, seed)
     }
+}
+
+/// A stack whose foreign layers are these objects.
+fn build<T: Float>(
+    py: Python<'_>,
+    spec: &stack::Spec,
+    foreign: &[Option<Bound<'_, PyAny>>],
+    raised: &Raised,
+) -> PyResult<Stack<T>> {
+    let failure = std::cell::Cell::new(None);
+    let found = spec.build_with(|l| -> Result<_, Error> {
+        let object = foreign.get(l).and_then(Option::as_ref);
+        let object = object.ok_or_else(|| Error::Config(format!("layer {} has no object", l + 1)))?;
+        let side = |side| -> Result<Box<dyn stack::Layer<T>>, Error> {
+            Foreign::new(object, side, raised).map(|layer| Box::new(layer) as _).map_err(|error| {
+                let text = error.to_string();
+                failure.set(Some(error));
+                Error::Config(text)
+            })
+        };
+        Ok((side(Side::Twin)?, side(Side::Hardware)?))
+    });
+    found.map_err(|error| failure.take().unwrap_or_else(|| exception(py, &error)))
 }
 
 #[pymethods]
@@ -73,41 +100,44 @@ impl System {
     #[staticmethod]
     fn hopfield(py: Python<'_>, layers: Vec<usize>, activation: &str) -> PyResult<Self> {
         let activation = Activation::from_str(activation).or_raise(py)?;
-        Ok(Self { kind: Kind::Layered(Layered::hopfield(&layers, activation).or_raise(py)?) })
+        Ok(Self::of_core(Kind::Layered(Layered::hopfield(&layers, activation).or_raise(py)?)))
     }
 
     /// An electrical circuit.
     #[staticmethod]
     fn circuit(py: Python<'_>, spec: &str) -> PyResult<Self> {
         let spec: circuit::Spec = parse(py, "circuit", spec)?;
-        Ok(Self { kind: Kind::Circuit(Box::new(Circuit::new(&spec).or_raise(py)?)) })
+        Ok(Self::of_core(Kind::Circuit(Box::new(Circuit::new(&spec).or_raise(py)?))))
     }
 
     /// An elastic network.
     #[staticmethod]
     fn elastic(py: Python<'_>, spec: &str) -> PyResult<Self> {
         let spec: elastic::Spec = parse(py, "elastic network", spec)?;
-        Ok(Self { kind: Kind::Elastic(Elastic::new(&spec).or_raise(py)?) })
+        Ok(Self::of_core(Kind::Elastic(Elastic::new(&spec).or_raise(py)?)))
     }
 
     /// A deep resistive network.
     #[staticmethod]
     fn resistive(py: Python<'_>, layers: Vec<usize>, input_gain: f64, device: &str) -> PyResult<Self> {
         let device: Device = parse(py, "device", device)?;
-        Ok(Self { kind: Kind::Layered(Layered::resistive(&layers, input_gain, device).or_raise(py)?) })
+        Ok(Self::of_core(Kind::Layered(Layered::resistive(&layers, input_gain, device).or_raise(py)?)))
     }
 
-    /// A stack of layers.
+    /// A stack of layers; for each that is written in Python, its object.
     #[staticmethod]
-    fn stack(py: Python<'_>, spec: &str) -> PyResult<Self> {
+    fn stack(py: Python<'_>, spec: &str, foreign: Vec<Option<Bound<'_, PyAny>>>) -> PyResult<Self> {
         let spec: stack::Spec = parse(py, "stack", spec)?;
-        Ok(Self { kind: Kind::Stack(Box::new((spec.build().or_raise(py)?, spec.build().or_raise(py)?))) })
+        let raised = Raised::default();
+        let stacks = (build(py, &spec, &foreign, &raised)?, build(py, &spec, &foreign, &raised)?);
+        Ok(Self { kind: Kind::Stack(Box::new(stacks)), raised })
     }
 
     /// A system of the user's own: a `pnncore.systems.EnergySystem`.
     #[staticmethod]
     fn user(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self { kind: Kind::User(UserSystem::new(object)?) })
+        let raised = Raised::default();
+        Ok(Self { kind: Kind::User(UserSystem::new(object, &raised)?), raised })
     }
 
     /// Checks the system in float64: for each check its name, whether it passed, and a message.

@@ -3,8 +3,6 @@
 //! Calls happen on the calling thread alone (no thread of the pool ever attaches to Python), with the GIL taken for
 //! each experiment. An exception of the user's code travels as [`Error::Hardware`] and is raised again unchanged.
 
-use std::sync::{Mutex, PoisonError};
-
 use num_complex::Complex;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pnncore::batch::Batch;
@@ -19,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays::Float;
+use crate::raised::Raised;
 
 /// A `pnncore.systems.EnergySystem`.
 pub(crate) struct UserSystem {
@@ -32,12 +31,11 @@ pub(crate) struct UserSystem {
     bounded_outputs: bool,
     /// Whether its gradients take complex states.
     holomorphic: bool,
-    /// The last exception of the user's code.
-    raised: Mutex<Option<PyErr>>,
+    raised: Raised,
 }
 
 impl UserSystem {
-    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn new(object: &Bound<'_, PyAny>, raised: &Raised) -> PyResult<Self> {
         let shapes: Vec<(String, Vec<usize>)> = object.getattr("_specs")?.extract()?;
         let hidden: usize = object.getattr("n_hidden")?.extract()?;
         let outputs: usize = object.getattr("_n_out")?.extract()?;
@@ -52,19 +50,12 @@ impl UserSystem {
             holomorphic: object.getattr("holomorphic")?.extract()?,
             // A weak reference, since the Python object holds this one.
             object: object.py().import("weakref")?.getattr("ref")?.call1((object,))?.unbind(),
-            raised: Mutex::new(None),
+            raised: raised.clone(),
         })
     }
 
-    /// The exception that made an experiment fail, once.
-    pub(crate) fn take_raised(&self) -> Option<PyErr> {
-        self.raised.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
     fn fail(&self, error: PyErr) -> Error {
-        let text = format!("{}: {error}", self.name);
-        *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        Error::Hardware(text)
+        self.raised.keep(&self.name, error)
     }
 
     /// Runs `work` with the user's object, its parameters and the inputs of all rows as NumPy arrays.

@@ -15,7 +15,7 @@ pub trait Log: Send {
     ///
     /// # Errors
     /// What the operating system reports.
-    fn len(&self) -> io::Result<u64>;
+    fn length(&self) -> io::Result<u64>;
 
     /// Reads from `at` on, as many bytes as there are and as fit; gives how many.
     ///
@@ -96,7 +96,7 @@ impl DiskLog {
 }
 
 impl Log for DiskLog {
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 

@@ -60,7 +60,7 @@ pub fn salvage_on(log: &dyn Log, name: &str, copy: &mut Journal) -> Result<Salva
     // Parameters by the number of the record that held them: only the last ones are referred to.
     let mut params: Option<(u64, Vec<u8>)> = None;
     let mut waiting: Option<Waiting> = None;
-    let len = log.len().map_err(refused)?;
+    let len = log.length().map_err(refused)?;
     while at < len {
         let Some(head) = source.frame(at).map_err(refused)? else {
             let next = source.next_frame(at + 1).map_err(refused)?.unwrap_or(len);

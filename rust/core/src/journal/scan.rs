@@ -174,7 +174,7 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(log: &'a dyn Log) -> io::Result<Self> {
-        let len = log.len()?;
+        let len = log.length()?;
         Ok(Self { log, len, start: 0, window: Vec::new(), patience: 4 * len + 1 })
     }
 

@@ -78,7 +78,8 @@ pub(super) fn step<T: Real>(
     let operations = stack.operations() * batch.len() as u64;
     walk.begin(stack, batch);
     let exact = stack.twins_are_exact();
-    let mut answers = Answers { layers: &twin, same: exact, feedback: &[], hears: Hears::Chain, slope: Slope::Twin };
+    let mut answers =
+        Answers { layers: &twin, same: exact, feedback: &[], hears: Hears::Chain, slope: Slope::Twin, inputs: false };
     let mut back = |walk: &mut Walk<T>, answers: &Answers<'_, T>, update| {
         walk.report(trial);
         walk.meet(loss, &batch.y);

@@ -74,7 +74,8 @@ pub(super) fn step<T: Real>(
             walk.set_errors(l, &errors);
         }
     }
-    let answers = Answers { layers: &twin, same, feedback: &[], hears: Hears::Local, slope: Slope::Twin };
+    let answers =
+        Answers { layers: &twin, same, feedback: &[], hears: Hears::Local, slope: Slope::Twin, inputs: false };
     walk.backward(lab, stack, &answers, params, update)?;
     if matches!(rule, Rule::ForwardForward { .. }) {
         trial.reset(samples, 1, false);

@@ -24,6 +24,7 @@ use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params};
+use crate::system::stack::Stack;
 use crate::system::{System, Workspace};
 use crate::trial::{Boundary, Plan, Settling, Stop, Trial};
 use crate::update::LocalUpdate;
@@ -51,6 +52,8 @@ pub enum Needs {
     Outputs,
     /// Layers with twins that answer errors.
     Layers,
+    /// Layers that signals pass through.
+    Maps,
     /// A last layer that is linear.
     Readout,
     /// Parameters that are phases, each once in the intensities that the system puts out.
@@ -69,6 +72,7 @@ impl Needs {
         match self {
             Self::Outputs => "outputs",
             Self::Layers => "layers that signals pass through, with twins that answer errors (a Stack)",
+            Self::Maps => "layers that signals pass through (a Stack)",
             Self::Readout => "a last layer that is linear (a Stack that ends in Linear)",
             Self::Phases => {
                 "phases for parameters, and intensities for outputs (a Stack whose only layer with parameters is a last \
@@ -85,7 +89,8 @@ impl Needs {
     fn met_by<T: Real>(self, system: &dyn System<T>) -> bool {
         match self {
             Self::Outputs => true,
-            Self::Layers => system.as_stack().is_some(),
+            Self::Layers => system.as_stack().is_some_and(Stack::is_differentiable),
+            Self::Maps => system.as_stack().is_some(),
             Self::Readout => {
                 let last = system.as_stack().and_then(|stack| stack.stages().last());
                 last.is_some_and(|last| last.twin.as_linear().is_some())
@@ -118,7 +123,7 @@ pub const METHODS: [(&str, Needs); 22] = [
     ("FeedbackAlignment", Needs::Layers),
     ("DirectFeedbackAlignment", Needs::Layers),
     ("ForwardForward", Needs::Layers),
-    ("PhysicalLocalLearning", Needs::Layers),
+    ("PhysicalLocalLearning", Needs::Maps),
     ("FiniteDifference", Needs::Outputs),
     ("SPSA", Needs::Outputs),
     ("EvolutionStrategy", Needs::Outputs),
@@ -406,7 +411,7 @@ impl Protocol {
             (Needs::Outputs | Needs::Phases, _) => {
                 zeroth::step(lab, rule, plan, system, params, batch, course, scratch)
             }
-            (Needs::Layers, _) => {
+            (Needs::Layers | Needs::Maps, _) => {
                 let stack = system.as_stack().ok_or_else(missing)?;
                 if matches!(rule, Rule::ForwardForward { .. } | Rule::PhysicalLocalLearning { .. }) {
                     return local::step(lab, rule, loss, stack, params, batch, course, scratch);

@@ -77,7 +77,7 @@ impl File {
 }
 
 impl Log for Memory {
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         let mut file = self.0.lock().unwrap();
         file.check()?;
         Ok(file.bytes.len() as u64)

@@ -97,6 +97,11 @@ pub trait Layer<T: Real>: Send + Sync {
         None
     }
 
+    /// Whether [`Layer::vjp`] is known: an instrument without a twin is asked for signals alone.
+    fn has_derivatives(&self) -> bool {
+        true
+    }
+
     /// Whether the layer only scales a row: local losses are taken before it.
     fn is_normalisation(&self) -> bool {
         false

@@ -22,7 +22,7 @@ pub use layer::{Given, Layer, Passed};
 pub use linear::Linear;
 pub use pendula::Pendula;
 pub use pointwise::{Function, Pointwise};
-pub use spec::{Entry, Kind, Spec};
+pub use spec::{Entry, Kind, Sides, Spec};
 pub use speckle::Speckle;
 pub use walk::{Answers, Block, Hears, Slope, Walk, groups};
 
@@ -33,6 +33,7 @@ use pnncore_kernels::philox::{Philox, Purpose};
 
 use super::{System, Workspace};
 use crate::batch::Batch;
+use crate::device::Device;
 use crate::lab::Lab;
 use crate::params::{ParamSpec, Params};
 use crate::trial::{Layout, Outcome, Status, Trial};
@@ -51,6 +52,8 @@ pub struct Stage<T> {
     pub noise: f64,
     /// Its parameters, among those of the stack.
     pub params: Range<usize>,
+    /// What its parameters are stored in.
+    pub device: Device,
 }
 
 impl<T> Stage<T> {
@@ -74,11 +77,12 @@ pub struct Stack<T> {
 }
 
 impl<T: Real> Stack<T> {
-    /// A stack of stages; `seed` is that of noise. `foreign` layers are called with all rows at once, on one thread.
+    /// A stack of stages; `seed` is that of noise. `foreign` layers are called with all rows at once, on one thread. The names of
+    /// parameters end with the numbers of their layers where they are `numbered`.
     ///
     /// # Errors
     /// [`Error::Config`] without stages, [`Error::Shape`] where the outputs of a layer are not the inputs of the next.
-    pub fn new(mut stages: Vec<Stage<T>>, seed: u64, foreign: bool) -> Result<Self> {
+    pub fn new(mut stages: Vec<Stage<T>>, seed: u64, foreign: bool, numbered: bool) -> Result<Self> {
         let (Some(first), Some(last)) = (stages.first(), stages.last()) else {
             return Err(Error::Config("a stack needs at least one layer".into()));
         };
@@ -100,7 +104,10 @@ impl<T: Real> Stack<T> {
         let mut specs = Vec::new();
         for (l, stage) in stages.iter_mut().enumerate() {
             let first = specs.len();
-            let named = |spec: ParamSpec| ParamSpec { name: format!("{}{}", spec.name, l + 1), ..spec };
+            let named = |spec: ParamSpec| match numbered {
+                true => ParamSpec { name: format!("{}{}", spec.name, l + 1), ..spec },
+                false => spec,
+            };
             specs.extend(stage.twin.specs().into_iter().map(named));
             stage.params = first..specs.len();
         }
@@ -110,6 +117,16 @@ impl<T: Real> Stack<T> {
     /// The layers.
     pub fn stages(&self) -> &[Stage<T>] {
         &self.stages
+    }
+
+    /// Whether layers are called with all rows at once, on one thread.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
+    }
+
+    /// Whether errors can come back from the outputs to all parameters: every layer that they pass has derivatives.
+    pub fn is_differentiable(&self) -> bool {
+        self.stages.iter().all(|stage| stage.params.end == 0 || stage.twin.has_derivatives())
     }
 
     /// Rows that pass together; blocks of rows may pass at the same time.
@@ -193,6 +210,11 @@ impl<T: Real> System<T> for Stack<T> {
 
     fn specs(&self) -> &[ParamSpec] {
         &self.specs
+    }
+
+    fn device(&self, parameter: usize) -> &Device {
+        let stage = self.stages.iter().find(|stage| stage.params.contains(&parameter));
+        stage.map_or(&Device::IDEAL, |stage| &stage.device)
     }
 
     fn workspace(&self) -> Workspace {

@@ -14,6 +14,7 @@ use super::pointwise::{Function, Pointwise};
 use super::speckle::Speckle;
 use super::transistor::Transistor;
 use super::{GROUPS, Layer, Stack, Stage};
+use crate::device::Device;
 use crate::{Error, Result};
 
 /// What a layer is.
@@ -86,7 +87,15 @@ pub enum Kind {
         /// The number of parameters.
         parameters: usize,
     },
+    /// A layer outside the core: an instrument.
+    Foreign {
+        /// What its parameters are stored in.
+        device: Device,
+    },
 }
+
+/// The twin and the hardware of a layer outside the core.
+pub type Sides<T> = (Box<dyn Layer<T>>, Box<dyn Layer<T>>);
 
 /// A layer and how its hardware differs from its twin.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -108,6 +117,8 @@ pub struct Spec {
     pub layers: Vec<Entry>,
     /// What the constants of disordered layers, mismatches and noise are drawn from.
     pub seed: u64,
+    /// Whether the names of parameters end with the numbers of their layers.
+    pub numbered: bool,
 }
 
 impl Kind {
@@ -139,6 +150,7 @@ impl Kind {
                 positive(&[("inputs", inputs), ("parameters", parameters)])?;
                 Box::new(Multiplexed { device: Transistor::NOMINAL, inputs, parameters, substeps: 4 })
             }
+            Self::Foreign { .. } => return Err(Error::Config("a layer outside the core needs its object".into())),
         })
     }
 }
@@ -156,6 +168,14 @@ impl Spec {
     /// # Errors
     /// [`Error::Config`] for settings out of range, [`Error::Shape`] where layers do not fit each other.
     pub fn build<T: Real>(&self) -> Result<Stack<T>> {
+        self.build_with(|_| Err(Error::Config("a layer outside the core needs its object".into())))
+    }
+
+    /// Makes the stack, with layers outside the core made by `foreign`, given their number.
+    ///
+    /// # Errors
+    /// Those of [`Spec::build`], and of `foreign`.
+    pub fn build_with<T: Real>(&self, foreign: impl Fn(usize) -> Result<Sides<T>>) -> Result<Stack<T>> {
         let disorder = Philox::new(self.seed, Purpose::Disorder);
         let wrong = Philox::new(self.seed, Purpose::Mismatch);
         let stage = |(l, entry): (usize, &Entry)| {
@@ -164,11 +184,19 @@ impl Spec {
                     return Err(Error::Config(format!("{name} must be at least 0 and finite, got {value}")));
                 }
             }
+            let (noise, params) = (entry.noise, 0..0);
+            if let Kind::Foreign { device } = &entry.layer {
+                device.check()?;
+                let (twin, hardware) = foreign(l)?;
+                return Ok(Stage { twin, hardware: Some(hardware), noise, params, device: device.clone() });
+            }
             let group = GROUPS * l as u32;
             let twin = entry.layer.build(disorder, group)?;
             let hardware = (entry.mismatch > 0.0).then(|| twin.mismatched(entry.mismatch, wrong, group));
-            Ok(Stage { twin, hardware, noise: entry.noise, params: 0..0 })
+            Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL })
         };
-        Stack::new(self.layers.iter().enumerate().map(stage).collect::<Result<_>>()?, self.seed, false)
+        let stages = self.layers.iter().enumerate().map(stage).collect::<Result<_>>()?;
+        let foreign = self.layers.iter().any(|entry| matches!(entry.layer, Kind::Foreign { .. }));
+        Stack::new(stages, self.seed, foreign, self.numbered)
     }
 }

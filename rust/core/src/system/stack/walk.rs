@@ -105,6 +105,8 @@ pub struct Answers<'a, T> {
     pub hears: Hears<'a, T>,
     /// How pointwise layers answer.
     pub slope: Slope,
+    /// Whether the errors of the inputs are wanted, too.
+    pub inputs: bool,
 }
 
 /// The rows of a batch on their way.
@@ -180,6 +182,11 @@ impl<T: Real> Walk<T> {
     /// The outputs of layer `l` for all rows, one after the other.
     pub fn outputs(&self, l: usize) -> Vec<T> {
         self.blocks.iter().flat_map(|block| &block.signals[l + 1]).copied().collect()
+    }
+
+    /// The errors of the inputs for all rows, one after the other.
+    pub fn input_errors(&self) -> Vec<T> {
+        self.blocks.iter().flat_map(|block| &block.errors[0]).copied().collect()
     }
 
     /// Forgets all errors.
@@ -355,7 +362,7 @@ impl<T: Real> Walk<T> {
                     Hears::Local => layer.as_linear().is_none() && dx.is_empty(),
                 };
                 let matrix = (layer.as_linear().is_some()).then(|| answers.feedback.get(linear(l))).flatten();
-                let wanted = stage.params.start > 0 && heard;
+                let wanted = (stage.params.start > 0 || answers.inputs) && heard;
                 let dx: &mut Vec<T> = if heard { dx } else { &mut Vec::new() };
                 dx.resize(if wanted { rows * layer.inputs() } else { 0 }, T::ZERO);
                 let asked: &mut [T] = if matrix.is_some() { &mut [] } else { dx };
@@ -366,6 +373,9 @@ impl<T: Real> Walk<T> {
                     continue;
                 }
                 let gradient = &mut gradients[stage.params.clone()];
+                if asked.is_empty() && gradient.is_empty() && !(matrix.is_some() && wanted) {
+                    continue;
+                }
                 let (mut y, mut tape) = (Vec::new(), Vec::new());
                 let passed = if answers.same || layer.as_linear().is_some() {
                     Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] }

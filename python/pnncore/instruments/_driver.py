@@ -1,0 +1,562 @@
+"""The driver of an instrument: shots, what is done when they fail, and what is kept of them."""
+
+import json
+import math
+import os
+import threading
+import time
+import uuid
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pnncore import _core
+from pnncore._convert import FloatArray
+from pnncore._interrupt import Interrupt
+from pnncore.errors import (
+    BudgetError,
+    CapabilityError,
+    ConfigError,
+    DriftWarning,
+    HardwareError,
+    JournalError,
+    UnresolvedShot,
+)
+from pnncore.instruments._channel import BusyError, Channel, LateError
+from pnncore.instruments._settings import Policy, Reference
+from pnncore.instruments._state import TRANSITIONS, State
+from pnncore.twins._twin import Twin
+
+
+# The states of a shot.
+_SHOT = (State.ARMED, State.RUNNING)
+
+
+class BadAnswer(ValueError):
+    """An answer that is no measurement; `reason` names what is wrong."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Driver:
+    """Makes shots with a callable, one at a time, and keeps a journal of them.
+
+    The core calls `measure`, `model` and `vjp`. See `pnncore.systems.Instrument` for what the settings mean.
+    """
+
+    def __init__(
+        self,
+        channel: Callable[[Callable[[Any, str], None]], Channel],
+        specs: Sequence[tuple[str, tuple[int, ...]]],
+        n_in: int,
+        n_out: int,
+        policy: Policy,
+        twin: Twin | None,
+        journal: str | None,
+    ) -> None:
+        self.specs = [(name, list(shape)) for name, shape in specs]
+        self.n_in = n_in
+        self.n_out = n_out
+        self.policy = policy
+        self.twin = twin
+        self.lock = threading.RLock()
+        self.state = State.CLOSED
+        self.counts: Counter[str] = Counter()
+        self.drift: list[tuple[int, float]] = []
+        self.run = uuid.uuid4().hex
+        self.journal: _core.Journal | None = None
+        self._channel = channel(self._late)
+        self._process = os.getpid()
+        self._path = journal
+        self._spent = [0, 0]  # shots, nanoseconds
+        self._cursor: int | None = None  # the next shot of the journal that answers; None: the instrument does
+        self._again = False  # whether the next attempt is one of the last shot
+        self._owed: tuple[Any, ...] | None = None  # a result that could not be written
+        self._since = 0  # shots since the last reference
+        self._baseline: FloatArray | None = None
+        self._open(journal)
+
+    # What the core calls.
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether there are derivatives."""
+        return self.twin is not None
+
+    def measure(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
+        """Return what the instrument answers to inputs (rows, n_in): outputs (rows, n_out)."""
+        with self.lock, Interrupt():
+            if self.policy.batch:
+                return self._run_shot(x, params)
+            y = np.empty((len(x), self.n_out), x.dtype)
+            for r in range(len(x)):
+                y[r] = self._run_shot(x[r : r + 1], params)[0]
+            return y
+
+    def model(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
+        """Return what the twin says that the instrument answers."""
+        y = self._twin().forward(x, self._named(params))
+        return _checked("forward", y, (len(x), self.n_out), x.dtype)
+
+    def vjp(self, x: FloatArray, params: list[FloatArray], dy: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
+        """Return errors of the inputs, and of the parameters, through the twin."""
+        dx, found = self._twin().vjp(x, self._named(params), dy)
+        if set(found) != {name for name, _ in self.specs}:
+            raise ConfigError(f"vjp of the twin must return {[name for name, _ in self.specs]}, got {list(found)}")
+        own = [_checked(f"vjp[{name!r}]", found[name], tuple(shape), x.dtype) for name, shape in self.specs]
+        return _checked("vjp", dx, x.shape, x.dtype), own
+
+    def _twin(self) -> Twin:
+        if self.twin is None:
+            raise CapabilityError(
+                "the instrument has no twin to take derivatives from: give it one with twin=, for instance "
+                "pnncore.twins.fit(instrument), or use a method that only needs outputs"
+            )
+        return self.twin
+
+    def _named(self, params: list[FloatArray]) -> dict[str, FloatArray]:
+        return {name: array for (name, _), array in zip(self.specs, params, strict=True)}
+
+    # Shots.
+
+    def _run_shot(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
+        reference = self.policy.reference
+        if reference is not None and (self._baseline is None or self._since >= reference.every):
+            self._refer(reference, x.dtype)
+        y = self.shoot(x, params, "run")
+        self._since += 1
+        if Interrupt.pending():
+            self.rest()
+            raise KeyboardInterrupt
+        return y
+
+    def _refer(self, reference: Reference, dtype: np.dtype[Any]) -> None:
+        x = np.ascontiguousarray(reference.x, dtype=dtype).reshape(-1, self.n_in)
+        if not self.policy.batch:
+            x = x[:1]
+        params = [np.asarray(reference.params[name], dtype=dtype).reshape(shape) for name, shape in self.specs]
+        y = self.shoot(x, params, "reference")
+        self._since = 0
+        if self._baseline is None:
+            self._baseline = y
+            return
+        scale = float(np.sqrt(np.mean(np.square(self._baseline, dtype=np.float64)))) or 1.0
+        drift = float(np.sqrt(np.mean(np.square(y - self._baseline, dtype=np.float64)))) / scale
+        self.drift.append((self.position, drift))
+        if drift <= reference.tolerance:
+            return
+        self.counts["drifts"] += 1
+        if reference.recalibrate is None:
+            text = f"the reference shot is off by {drift:.3g} of its size (tolerance {reference.tolerance:g})"
+            warnings.warn(text, DriftWarning, stacklevel=2)
+            return
+        reference.recalibrate(drift)
+        # What it answers from now on is what drifts are measured against.
+        self._baseline = None
+        self._refer(reference, dtype)
+
+    def shoot(self, x: FloatArray, params: list[FloatArray], purpose: str) -> FloatArray:
+        """Return the answer to a shot: from the journal while it replays, otherwise from the instrument.
+
+        Raises
+        ------
+        HardwareError
+            If all attempts failed; the instrument is then in its safe state.
+        """
+        data, theta = x.tobytes(), b"".join([array.tobytes() for array in params])
+        double = x.dtype == np.float64
+        self._check_usable()
+        if self._cursor is not None and purpose != "check":
+            answer = self._replayed(len(x), double, data, theta, purpose)
+            if answer is not None:
+                return np.frombuffer(answer, x.dtype).reshape(len(x), self.n_out).copy()
+        args = self._arguments(x, params)
+        attempt = 0
+        while True:
+            again, self._again = attempt > 0 or self._again, False
+            ticket = self._intend(again, purpose, len(x), double, data, theta)
+            begin = time.perf_counter_ns()
+            try:
+                y = self._answer(self._channel.call(ticket, args), ticket, x)
+            except BaseException as error:
+                self._fail(ticket, time.perf_counter_ns() - begin, error)
+                if isinstance(error, Exception) and self.policy.idempotent and attempt < self.policy.retries:
+                    self._back_off(attempt)
+                    attempt += 1
+                    continue
+                self.rest()
+                if isinstance(error, Exception):
+                    raise HardwareError(self._exhausted(error, attempt)) from error
+                raise
+            self._record(ticket, time.perf_counter_ns() - begin, y, double)
+            return y
+
+    def _arguments(self, x: FloatArray, params: list[FloatArray]) -> tuple[Any, ...]:
+        inputs = x if self.policy.batch else x[0]
+        return (inputs, self._named(params)) if self.specs else (inputs,)
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._process:
+            raise HardwareError("the instrument belongs to the process that made it; make another one here")
+        if self.state is State.CLOSED:
+            raise HardwareError("the instrument is closed; open() opens it again")
+        if self.state is State.FAILED:
+            raise HardwareError("safe_state failed: look at the instrument, then call reset()")
+        if self._owed is not None and self.journal is not None:
+            # It was measured, and could not be written then.
+            self.journal.result(*self._owed)
+            self._owed = None
+
+    def _intend(self, again: bool, purpose: str, rows: int, double: bool, data: bytes, theta: bytes) -> tuple[int, int]:
+        budget = self.policy.budget
+        if budget is not None and budget.is_spent(*self._spent):
+            self.rest()
+            raise BudgetError(f"{budget} is spent: {self._spent[0]} shots, {self._spent[1] / 3.6e12:.3g} hours")
+        self._to(State.ARMED)
+        self._spent[0] += 1
+        if self.journal is None:
+            shot = self.counts["attempts"]
+            ticket = (shot, 0)
+        else:
+            try:
+                width = self.n_in
+                ticket = self.journal.intend(again, purpose, time.time_ns(), rows, width, double, data, theta)
+            except BaseException:
+                self._spent[0] -= 1
+                self._to(State.UNKNOWN)
+                self.rest()
+                raise
+        self.counts["attempts"] += 1
+        self._to(State.RUNNING)
+        return ticket
+
+    def _answer(self, value: Any, ticket: tuple[int, int], x: FloatArray) -> FloatArray:
+        """Return an answer as an array, or raise `BadAnswer`."""
+        if self.policy.echo is not None:
+            value = self._echoed(value, x)
+        try:
+            y = np.asarray(value)
+        except Exception as error:
+            raise BadAnswer("dtype", f"it is no array: {error}") from error
+        if y.dtype.kind not in "fiu":
+            raise BadAnswer("dtype", f"it is {y.dtype}, not real numbers")
+        wanted = (len(x), self.n_out) if self.policy.batch else (self.n_out,)
+        if y.shape != wanted:
+            raise BadAnswer("shape", f"it has shape {y.shape}, not {wanted}")
+        # A copy: it may be the callable's own buffer, which the next call fills again.
+        y = np.array(y, dtype=x.dtype, order="C").reshape(len(x), self.n_out)
+        # The sum is finite unless an element is not, or the sum overflows: only then look at every element.
+        if not math.isfinite(np.add.reduce(y, axis=None)) and not np.isfinite(y).all():
+            raise BadAnswer("nan" if np.isnan(y).any() else "infinite", "it holds NaN or infinity")
+        if self.policy.output_range is not None:
+            lower, upper = self.policy.output_range
+            if y.size and (y.min() < lower or y.max() > upper):
+                raise BadAnswer("range", f"it lies in {y.min():g}..{y.max():g}, outside of {lower:g}..{upper:g}")
+        return y
+
+    def _echoed(self, value: Any, x: FloatArray) -> Any:
+        echo = self.policy.echo
+        assert echo is not None
+        try:
+            value, returned = value
+        except (TypeError, ValueError):
+            raise BadAnswer("stale", "echo is set, but it is no pair (outputs, echo)") from None
+        if not np.array_equal(returned, echo(x if self.policy.batch else x[0])):
+            raise BadAnswer("stale", "it answers another shot: its echo is not that of the inputs")
+        return value
+
+    def _record(self, ticket: tuple[int, int], duration: int, y: FloatArray, double: bool) -> None:
+        self._spent[1] += duration
+        if self.journal is not None:
+            record = (*ticket, duration, len(y), self.n_out, double, y.tobytes())
+            try:
+                self.journal.result(*record)
+            except BaseException:
+                self._owed = record
+                self._to(State.UNKNOWN)
+                self.rest()
+                raise
+        self.counts["results"] += 1
+        self.counts["samples"] += len(y)
+        self._to(State.IDLE)
+
+    def _fail(self, ticket: tuple[int, int], duration: int, error: BaseException) -> None:
+        reason = _reason(error)
+        self.counts[reason] += 1
+        self._spent[1] += duration
+        self._to(State.UNKNOWN)
+        if self.journal is not None:
+            text = json.dumps({"reason": reason, "text": f"{type(error).__name__}: {error}"})
+            try:
+                self.journal.fail(*ticket, duration, text)
+            except BaseException:
+                self.rest()
+                raise
+
+    def _late(self, ticket: tuple[int, int], text: str) -> None:
+        """Write down that an answer came when nobody waited any more. It is thrown away."""
+        self.counts["late"] += 1
+        if self.journal is not None:
+            self.journal.fail(*ticket, 0, json.dumps({"reason": "late", "text": text}))
+
+    def _back_off(self, attempt: int) -> None:
+        self.counts["retries"] += 1
+        time.sleep(min(self.policy.backoff * 2**attempt, 60.0))
+        if self.policy.reconnect is not None:
+            try:
+                self.policy.reconnect()
+            except Exception as error:
+                self.rest()
+                raise HardwareError(f"reconnect failed: {error!r}") from error
+
+    def _exhausted(self, error: Exception, attempt: int) -> str:
+        tried = f"after {attempt + 1} attempts" if attempt else "at the first attempt"
+        why = ""
+        if self.policy.retries and not self.policy.idempotent:
+            why = "; retries need idempotent=True"
+        kept = f"; all that was measured is in {self._path}" if self._path else ""
+        return f"the instrument failed {tried}: {_reason(error)}: {error}{why}{kept}"
+
+    # States.
+
+    def _to(self, state: State, why: str | None = None) -> None:
+        before = self.state
+        if state not in TRANSITIONS[before]:
+            raise HardwareError(f"the instrument cannot go from {before.value} to {state.value}")
+        self.state = state
+        # Intents and results stand for the others.
+        if state in _SHOT or (before in _SHOT and state is State.IDLE) or state is before:
+            return
+        if self.journal is not None:
+            note = {"from": before.value, "to": state.value} | ({"why": why} if why else {})
+            try:
+                self.journal.note("state", json.dumps(note))
+            except (OSError, JournalError):
+                # The disk is full, or the file was lost: safety comes first.
+                self.counts["unwritten"] += 1
+
+    def rest(self) -> bool:
+        """Bring the instrument to its safe state; give whether that worked. It may be called at any time."""
+        with self.lock:
+            if self.state in (State.CLOSED, State.SAFE):
+                return True
+            if self.state in (State.ARMED, State.RUNNING):
+                self._to(State.UNKNOWN)
+            error = self._call_safe_state()
+            if error is not None:
+                self.counts["unsafe"] += 1
+                self._to(State.FAILED, error)
+                warnings.warn(f"safe_state failed: {error}", RuntimeWarning, stacklevel=2)
+                return False
+            self._to(State.SAFE)
+            return True
+
+    def _call_safe_state(self) -> str | None:
+        """Call `safe_state` on a thread of its own, with a deadline; return what went wrong."""
+        if self.policy.safe_state is None:
+            return None
+        done: list[BaseException | None] = []
+
+        def run() -> None:
+            try:
+                self.policy.safe_state()  # type: ignore[misc]
+                done.append(None)
+            except BaseException as error:
+                done.append(error)
+
+        thread = threading.Thread(target=run, daemon=True, name="pnncore-safe-state")
+        try:
+            thread.start()
+        except RuntimeError:
+            # No thread is started any more when the interpreter ends.
+            run()
+        else:
+            thread.join(self.policy.safe_seconds)
+        self.counts["safe_states"] += 1
+        if not done:
+            return f"it did not return within {self.policy.safe_seconds:g} s"
+        return None if done[0] is None else repr(done[0])
+
+    def reset(self) -> None:
+        """Say that somebody has looked at the instrument, and that it can be used again."""
+        with self.lock:
+            if self.state is State.FAILED:
+                self._to(State.IDLE, "reset")
+
+    # The journal.
+
+    def _open(self, path: str | None) -> None:
+        if path is not None:
+            durability = json.dumps(self.policy.durability)
+            self.journal, aside = _core.Journal.append_to(path, durability)
+            if aside is not None:
+                warnings.warn(f"{path} ended in the middle of a record; that end is in {aside}", stacklevel=4)
+            try:
+                self._begin_run(self.journal)
+            except BaseException:
+                self.journal.close(False)
+                raise
+        self._to(State.IDLE)
+
+    def _begin_run(self, journal: _core.Journal) -> None:
+        own = {"n_in": self.n_in, "n_out": self.n_out, "params": self.specs, "batch": self.policy.batch}
+        for _, kind, *_, text in journal.notes():
+            if kind == "run-start" and (held := json.loads(text).get("instrument")) != own:
+                raise JournalError(f"{self._path} holds shots of another instrument: {held}; this one is {own}")
+        self._spent = [sum(journal.shot(k)[1] for k in range(len(journal))), journal.busy()]
+        start = {"run": self.run, "pnncore": _core.__version__, "instrument": own, "policy": self.policy.to_config()}
+        journal.note("run-start", json.dumps(start))
+
+    def open(self) -> None:
+        """Open the instrument again after `close`."""
+        with self.lock:
+            if self.state is State.CLOSED:
+                self._open(self._path)
+
+    def close(self) -> None:
+        """Bring the instrument to its safe state, and close its journal. It may be called twice."""
+        with self.lock:
+            if self.state is State.CLOSED or os.getpid() != self._process:
+                return
+            self.rest()
+            self._channel.close()
+            self._to(State.CLOSED)
+            journal, self.journal = self.journal, None
+            if journal is not None:
+                try:
+                    journal.note("run-stop", json.dumps({"run": self.run, "counts": dict(self.counts)}))
+                finally:
+                    journal.close(True)
+
+    @property
+    def position(self) -> int:
+        """The number of the next shot of the run."""
+        if self._cursor is not None:
+            return self._cursor
+        return len(self.journal) if self.journal is not None else self.counts["attempts"]
+
+    def mark(self) -> dict[str, Any] | None:
+        """Flush the journal, and return what a checkpoint keeps of it."""
+        if self.journal is None:
+            return None
+        with self.lock:
+            record, digest = self.journal.mark()
+            return {"record": record, "hash": digest, **self.snapshot()}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return where the run is, as `rewind` takes it."""
+        baseline = None if self._baseline is None else self._baseline.tolist()
+        return {"shots": self.position, "since": self._since, "baseline": baseline}
+
+    def rewind(self, mark: dict[str, Any]) -> None:
+        """Go back to where `mark` or `snapshot` were called: what was measured since is not measured again.
+
+        Raises
+        ------
+        JournalError
+            If the journal is not the one of the mark.
+        """
+        if self.journal is None:
+            if "record" in mark:
+                raise JournalError("the run was made with a journal: give the instrument that file, journal=...")
+            return
+        with self.lock:
+            if "record" in mark:
+                self.journal.check_mark(mark["record"], mark["hash"])
+            self._cursor = int(mark["shots"])
+            self._since = int(mark["since"])
+            self._baseline = None if mark["baseline"] is None else np.array(mark["baseline"])
+
+    def _replayed(self, rows: int, double: bool, data: bytes, theta: bytes, purpose: str) -> bytes | None:
+        """Return the answer that the journal holds to the next shot; None where it holds no more."""
+        journal = self.journal
+        assert journal is not None and self._cursor is not None
+        while self._cursor < len(journal):
+            k = self._cursor
+            known, _, intent, held, result, failed = journal.shot(k)
+            if known == "check" or result is None and (failed or k + 1 < len(journal)):
+                # Shots made by hand, and those that had no answer: the run went on without them.
+                self._cursor += 1
+                continue
+            _, (_, _, was_double, inputs) = journal.intent(intent)
+            if (known, was_double, inputs, journal.params(held)) != (purpose, double, data, theta):
+                raise JournalError(
+                    f"shot {k} of {self._path} was made with other inputs or parameters: the run that it holds is not "
+                    "this one. Give the instrument another journal, or begin with the settings of that run"
+                )
+            if result is None:
+                # The process ended before there was an answer.
+                if not self.policy.idempotent:
+                    raise UnresolvedShot(
+                        f"shot {k} of {self._path} was begun, and the process ended before its answer. Whether the "
+                        "instrument made it is not known; call resolve(y) with what it measured, or resolve() to make "
+                        "it again"
+                    )
+                self._again, self._cursor = True, None
+                return None
+            self._cursor += 1
+            self.counts["replayed"] += 1
+            _, (_, _, _, answer) = journal.answer(result)
+            return answer
+        self._cursor = None
+        return None
+
+    def resolve(self, y: FloatArray | None) -> None:
+        """Answer the last shot of the journal, which has no answer, or let it be made again."""
+        with self.lock:
+            journal = self.journal
+            last = None if journal is None or len(journal) == 0 else journal.shot(len(journal) - 1)
+            if journal is None or last is None or last[4] is not None or last[5]:
+                raise ConfigError("there is no unresolved shot")
+            shot, attempt = len(journal) - 1, last[1] - 1
+            if y is None:
+                text = json.dumps({"reason": "unresolved", "text": "it is made again"})
+                journal.fail(shot, attempt, 0, text)
+                return
+            rows, double = (matrix := journal.intent(last[2])[1])[0], matrix[2]
+            y = np.ascontiguousarray(y, dtype=np.float64 if double else np.float32).reshape(rows, self.n_out)
+            journal.result(shot, attempt, 0, rows, self.n_out, double, y.tobytes())
+
+    def twin_arrays(self) -> dict[str, FloatArray]:
+        """Return what of the twin a checkpoint keeps."""
+        return {} if self.twin is None else self.twin.arrays()
+
+    def checkpoint_made(self, path: str) -> None:
+        """Write into the journal that a checkpoint refers to it."""
+        if self.journal is not None:
+            self.journal.note("checkpoint-ref", json.dumps({"path": path}))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, BadAnswer):
+        return error.reason
+    for kind, name in (
+        (LateError, "timeout"),
+        (BusyError, "busy"),
+        (ConnectionError, "disconnect"),
+        (KeyboardInterrupt, "interrupt"),
+    ):
+        if isinstance(error, kind):
+            return name
+    return "exception"
+
+
+def _checked(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
+    array = np.asarray(value)
+    if array.shape != shape:
+        raise ConfigError(f"{what} of the twin must return shape {shape}, got {array.shape}")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def rest_all(drivers: Iterable[Driver]) -> None:
+    """Bring all instruments to their safe states, each whatever the others do."""
+    for driver in drivers:
+        try:
+            driver.rest()
+        except Exception as error:
+            warnings.warn(f"an instrument could not be brought to its safe state: {error!r}", stacklevel=2)

@@ -1,0 +1,64 @@
+"""Every way out of a run leads through the safe state, except SIGKILL and a power cut."""
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from pnncore.instruments._driver import Driver, rest_all
+
+_open: "weakref.WeakSet[Driver]" = weakref.WeakSet()
+
+
+def close_at_exit(driver: Driver) -> None:
+    """Close the driver when the interpreter ends, if nobody has closed it before."""
+    if not _open:
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
+    _open.add(driver)
+
+
+def _close_all() -> None:
+    for driver in list(_open):
+        with contextlib.suppress(Exception):
+            driver.close()
+
+
+@contextlib.contextmanager
+def guarded(drivers: Sequence[Driver]) -> Iterator[None]:
+    """Bring the instruments to their safe states at the end, however it comes; SIGTERM then ends the process."""
+    if not drivers:
+        yield
+        return
+    with _terminable():
+        try:
+            yield
+        finally:
+            rest_all(drivers)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit; only in the main thread, and where no other handler is in place."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    pid = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> Any:
+        if os.getpid() == pid:
+            sys.exit(128 + number)
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,10 @@
+"""Twins: models with known derivatives, of instruments that have none.
+
+An instrument with a twin can be trained by every method of a `pnncore.systems.Stack`; physics-aware training takes
+signals from the instrument and derivatives from the twin.
+"""
+
+from pnncore.twins._layers import Learned as Learned
+from pnncore.twins._layers import OfLayer as OfLayer
+from pnncore.twins._twin import Analytic as Analytic
+from pnncore.twins._twin import Twin as Twin

@@ -1,0 +1,117 @@
+"""Twins that are layers or stacks of the core."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pnncore import _core, layers
+from pnncore._convert import FloatArray, Seed
+from pnncore.errors import ConfigError, ShapeError
+from pnncore.systems._stack import Stack
+from pnncore.twins._twin import Params, Twin
+
+
+class OfLayer(Twin):
+    """A twin that is a layer with the parameters of the instrument: `layers.SecondHarmonic`, say.
+
+    Parameters
+    ----------
+    layer
+        The layer.
+    seed
+        Of its disorder, if it has any.
+    """
+
+    def __init__(self, layer: layers.Layer, *, seed: Seed = 0) -> None:
+        self.layer = layer
+        self._stacks = {dtype: Stack([layer], dtype=dtype, seed=seed) for dtype in ("float32", "float64")}
+        self.shapes = {
+            name.removesuffix("1"): shape for name, shape in self._stacks["float64"].shapes.items()
+        }
+
+    def forward(self, x: FloatArray, params: Params) -> FloatArray:
+        """See `Twin.forward`."""
+        stack = self._of(x)
+        (found,) = _core.measure(stack.core, self._arrays(params), x, None)
+        return found
+
+    def vjp(self, x: FloatArray, params: Params, dy: FloatArray) -> tuple[FloatArray, Params]:
+        """See `Twin.vjp`."""
+        dx, found = _core.vjp(self._of(x).core, self._arrays(params), x, dy, None)
+        return dx, dict(zip(self.shapes, found, strict=True))
+
+    def _of(self, x: FloatArray) -> Stack:
+        return self._stacks[str(x.dtype)]
+
+    def _arrays(self, params: Params) -> list[FloatArray]:
+        if {name: array.shape for name, array in params.items()} != self.shapes:
+            got = {name: array.shape for name, array in params.items()}
+            raise ShapeError(f"the twin {self.layer!r} has parameters {self.shapes}, the instrument has {got}")
+        return [params[name] for name in self.shapes]
+
+    def __repr__(self) -> str:
+        return f"OfLayer({self.layer!r})"
+
+
+class Learned(Twin):
+    """A twin that is a stack from inputs and parameters, side by side, to outputs; `fit` makes one.
+
+    Parameters
+    ----------
+    stack
+        Has n_in + n_params inputs and n_out outputs, all in units of the deviations below.
+    centre, scale
+        The means and deviations of inputs and parameters, then of outputs, by ``"in"`` and ``"out"``.
+    quality
+        What `fit` measured on shots that it left out.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        *,
+        centre: Mapping[str, FloatArray],
+        scale: Mapping[str, FloatArray],
+        quality: Any = None,
+    ) -> None:
+        for name, width in (("in", stack.n_in), ("out", stack.n_out)):
+            for numbers, what in ((centre, "centre"), (scale, "scale")):
+                if np.shape(numbers[name]) != (width,):
+                    raise ConfigError(f"{what}[{name!r}] must have shape ({width},), got {np.shape(numbers[name])}")
+        self.stack = stack
+        self.centre = {name: np.array(values, np.float64) for name, values in centre.items()}
+        self.scale = {name: np.array(values, np.float64) for name, values in scale.items()}
+        self.quality = quality
+
+    def forward(self, x: FloatArray, params: Params) -> FloatArray:
+        """See `Twin.forward`."""
+        found = self.stack.measure(self.joined(x, params))[-1]
+        return np.asarray((found * self.scale["out"] + self.centre["out"]).astype(x.dtype))
+
+    def vjp(self, x: FloatArray, params: Params, dy: FloatArray) -> tuple[FloatArray, Params]:
+        """See `Twin.vjp`."""
+        errors = np.ascontiguousarray(dy * self.scale["out"], dtype=self.stack.dtype)
+        found, _ = self.stack.vjp(self.joined(x, params), errors)
+        found = (found / self.scale["in"]).astype(x.dtype)
+        grads, at = {}, x.shape[1]
+        for name, array in params.items():
+            grads[name] = found[:, at : at + array.size].sum(axis=0).reshape(array.shape)
+            at += array.size
+        return np.ascontiguousarray(found[:, : x.shape[1]]), grads
+
+    def joined(self, x: FloatArray, params: Params) -> FloatArray:
+        """Return what the stack takes for inputs (rows, n_in) and parameters by name."""
+        theta = [np.broadcast_to(array.ravel(), (len(x), array.size)) for array in params.values()]
+        both = (np.concatenate([x, *theta], axis=1) - self.centre["in"]) / self.scale["in"]
+        return np.ascontiguousarray(both, dtype=self.stack.dtype)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """See `Twin.arrays`."""
+        moments = {f"centre/{name}": values for name, values in self.centre.items()}
+        moments |= {f"scale/{name}": values for name, values in self.scale.items()}
+        return moments | dict(self.stack.params)
+
+    def __repr__(self) -> str:
+        quality = "" if self.quality is None else f"; {self.quality}"
+        return f"Learned({self.stack!r}{quality})"

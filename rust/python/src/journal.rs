@@ -1,0 +1,292 @@
+//! Journals as Python sees them: numbers are bytes here, and arrays in `pnncore.journal`.
+
+use std::sync::{Mutex, PoisonError};
+
+use pnncore::Error;
+use pnncore::journal::{self, Durability, End, Fate, Kind, Purpose, Record, Values};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::errors::OrRaise;
+use crate::run::parse;
+
+/// A journal, open for appending or reading.
+#[pyclass(frozen, module = "pnncore._core")]
+pub(crate) struct Journal {
+    inner: Mutex<Option<journal::Journal>>,
+    path: String,
+}
+
+/// Rows, columns, whether numbers have 8 bytes, and the numbers.
+type Matrix<'py> = (u32, u32, bool, Bound<'py, PyBytes>);
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (k, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * k..2 * k + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+fn matrix<'py>(py: Python<'py>, values: Values<'_>) -> Matrix<'py> {
+    (values.rows, values.columns, values.double, PyBytes::new(py, values.bytes))
+}
+
+fn purpose(py: Python<'_>, name: &str) -> PyResult<Purpose> {
+    match name {
+        "run" => Ok(Purpose::Run),
+        "reference" => Ok(Purpose::Reference),
+        "check" => Ok(Purpose::Check),
+        _ => Err(Error::Config(format!("unknown purpose {name:?}"))).or_raise(py),
+    }
+}
+
+fn purpose_name(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Run => "run",
+        Purpose::Reference => "reference",
+        Purpose::Check => "check",
+    }
+}
+
+fn kind(py: Python<'_>, name: &str) -> PyResult<Kind> {
+    match name {
+        "run-start" => Ok(Kind::RunStart),
+        "state" => Ok(Kind::State),
+        "checkpoint-ref" => Ok(Kind::CheckpointRef),
+        "run-stop" => Ok(Kind::RunStop),
+        _ => Err(Error::Config(format!("unknown kind of note {name:?}"))).or_raise(py),
+    }
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::RunStart => "run-start",
+        Kind::Intent => "intent",
+        Kind::Result => "result",
+        Kind::Fail => "fail",
+        Kind::State => "state",
+        Kind::Sync => "sync",
+        Kind::CheckpointRef => "checkpoint-ref",
+        Kind::RunStop => "run-stop",
+    }
+}
+
+impl Journal {
+    fn new(inner: journal::Journal, path: String) -> Self {
+        Self { inner: Mutex::new(Some(inner)), path }
+    }
+
+    /// Runs `work` on the open journal, without the GIL: a flush takes a while.
+    fn with<R: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut journal::Journal) -> pnncore::Result<R> + Send,
+    ) -> PyResult<R> {
+        py.detach(|| {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            match inner.as_mut() {
+                Some(journal) => work(journal),
+                None => Err(Error::Journal(format!("{}: it is closed", self.path))),
+            }
+        })
+        .or_raise(py)
+    }
+}
+
+#[pymethods]
+impl Journal {
+    /// Opens a journal for appending, or begins one; also where its torn end was set aside.
+    #[staticmethod]
+    fn append_to(py: Python<'_>, path: String, durability: &str) -> PyResult<(Self, Option<String>)> {
+        let durability: Durability = parse(py, "durability", durability)?;
+        let (inner, aside) = py.detach(|| journal::Journal::append_to(&path, durability)).or_raise(py)?;
+        Ok((Self::new(inner, path), aside))
+    }
+
+    /// Opens a journal for reading; also where its torn end begins.
+    #[staticmethod]
+    fn read(py: Python<'_>, path: String) -> PyResult<(Self, Option<u64>)> {
+        let (inner, end) = py.detach(|| journal::Journal::read(&path)).or_raise(py)?;
+        let torn = match end {
+            End::Torn { at } => Some(at),
+            End::Clean | End::Corrupt { .. } => None,
+        };
+        Ok((Self::new(inner, path), torn))
+    }
+
+    /// Writes the intent of an attempt; gives the numbers of shot and attempt.
+    #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
+    fn intend(
+        &self,
+        py: Python<'_>,
+        again: bool,
+        purpose: &str,
+        time: u64,
+        rows: u32,
+        columns: u32,
+        double: bool,
+        x: &[u8],
+        params: &[u8],
+    ) -> PyResult<(u64, u32)> {
+        let purpose = self::purpose(py, purpose)?;
+        let x = Values { double, rows, columns, bytes: x };
+        self.with(py, |journal| journal.intend(again, purpose, time, x, params))
+    }
+
+    /// Writes the result of an attempt.
+    #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
+    fn result(
+        &self,
+        py: Python<'_>,
+        shot: u64,
+        attempt: u32,
+        duration: u64,
+        rows: u32,
+        columns: u32,
+        double: bool,
+        y: &[u8],
+    ) -> PyResult<()> {
+        let y = Values { double, rows, columns, bytes: y };
+        self.with(py, |journal| journal.append(&Record::Result { shot, attempt, duration, y }).map(|_| ()))
+    }
+
+    /// Writes that an attempt failed.
+    fn fail(&self, py: Python<'_>, shot: u64, attempt: u32, duration: u64, text: &str) -> PyResult<()> {
+        self.with(py, |journal| journal.append(&Record::Fail { shot, attempt, duration, text }).map(|_| ()))
+    }
+
+    /// Writes a JSON object.
+    fn note(&self, py: Python<'_>, kind: &str, text: &str) -> PyResult<()> {
+        let kind = self::kind(py, kind)?;
+        self.with(py, |journal| journal.append(&Record::Note { kind, text }).map(|_| ()))
+    }
+
+    /// Flushes; gives the number of the record that says so, and the hash of all before.
+    fn mark(&self, py: Python<'_>) -> PyResult<(u64, String)> {
+        self.with(py, |journal| journal.mark().map(|(sequence, hash)| (sequence, hex(&hash))))
+    }
+
+    /// Refuses a mark that is not in the journal.
+    fn check_mark(&self, py: Python<'_>, sequence: u64, hash: &str) -> PyResult<()> {
+        let hash = unhex(hash).unwrap_or_default();
+        self.with(py, |journal| journal.check_mark(sequence, hash))
+    }
+
+    /// Flushes what was appended, and closes the file.
+    fn close(&self, py: Python<'_>, flush: bool) -> PyResult<()> {
+        py.detach(|| {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            match inner.take() {
+                Some(mut journal) if flush => journal.mark().map(|_| ()),
+                _ => Ok(()),
+            }
+        })
+        .or_raise(py)
+    }
+
+    /// How many shots there are.
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.with(py, |journal| Ok(journal.shots().len()))
+    }
+
+    /// How many records there are.
+    fn records(&self, py: Python<'_>) -> PyResult<usize> {
+        self.with(py, |journal| Ok(journal.entries().len()))
+    }
+
+    /// Nanoseconds spent in shots.
+    fn busy(&self, py: Python<'_>) -> PyResult<u64> {
+        self.with(py, |journal| Ok(journal.busy()))
+    }
+
+    /// Purpose, attempts, record of the intent, record of the parameters, record of the result, whether it failed.
+    fn shot(&self, py: Python<'_>, k: usize) -> PyResult<(&'static str, u32, u64, u64, Option<u64>, bool)> {
+        self.with(py, |journal| {
+            let missing = || Error::Journal(format!("{}: there is no shot {k}", self.path));
+            let shot = journal.shots().get(k).ok_or_else(missing)?;
+            let result = match shot.fate {
+                Fate::Answered(at) => Some(at),
+                Fate::Failed | Fate::Unresolved => None,
+            };
+            let failed = shot.fate == Fate::Failed;
+            Ok((purpose_name(shot.purpose), shot.attempts, shot.intent, shot.params, result, failed))
+        })
+    }
+
+    /// The time of an intent, and its inputs.
+    fn intent<'py>(&self, py: Python<'py>, sequence: u64) -> PyResult<(u64, Matrix<'py>)> {
+        self.record(py, sequence, |record| match record {
+            Record::Intent { time, x, .. } => Some((time, matrix(py, x))),
+            _ => None,
+        })
+    }
+
+    /// The parameters that an intent holds.
+    fn params<'py>(&self, py: Python<'py>, sequence: u64) -> PyResult<Bound<'py, PyBytes>> {
+        self.record(py, sequence, |record| match record {
+            Record::Intent { params, .. } => Some(PyBytes::new(py, params)),
+            _ => None,
+        })
+    }
+
+    /// The duration of a shot, and its outputs.
+    fn answer<'py>(&self, py: Python<'py>, sequence: u64) -> PyResult<(u64, Matrix<'py>)> {
+        self.record(py, sequence, |record| match record {
+            Record::Result { duration, y, .. } => Some((duration, matrix(py, y))),
+            _ => None,
+        })
+    }
+
+    /// Number, kind and text of all records that are JSON objects; failures with shot, attempt and duration.
+    #[allow(clippy::type_complexity, reason = "rows of a table")]
+    fn notes(&self, py: Python<'_>) -> PyResult<Vec<(u64, &'static str, u64, u32, u64, String)>> {
+        self.with(py, |journal| {
+            let mut notes = Vec::new();
+            for (k, entry) in (0..).zip(journal.entries()) {
+                if matches!(entry.kind, Kind::Intent | Kind::Result | Kind::Sync) {
+                    continue;
+                }
+                let name = kind_name(entry.kind);
+                notes.push(journal.with_record(k, |record| match record {
+                    Record::Fail { shot, attempt, duration, text } => {
+                        (k, name, shot, attempt, duration, text.to_owned())
+                    }
+                    Record::Note { text, .. } => (k, name, 0, 0, 0, text.to_owned()),
+                    _ => (k, name, 0, 0, 0, String::new()),
+                })?);
+            }
+            Ok(notes)
+        })
+    }
+}
+
+impl Journal {
+    fn record<R>(
+        &self,
+        py: Python<'_>,
+        sequence: u64,
+        read: impl for<'a> FnOnce(Record<'a>) -> Option<R>,
+    ) -> PyResult<R> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = || Error::Journal(format!("{}: it is closed", self.path));
+        let journal = inner.as_ref().ok_or_else(closed).or_raise(py)?;
+        let found = journal.with_record(sequence, read).or_raise(py)?;
+        let other = || Error::Journal(format!("{}: record {sequence} is of another kind", self.path));
+        found.ok_or_else(other).or_raise(py)
+    }
+}
+
+/// Copies what is whole: shots, records that say nothing any more, and gaps in bytes.
+#[pyfunction]
+pub(crate) fn salvage(py: Python<'_>, path: &str, to: &str) -> PyResult<(u64, u64, Vec<(u64, u64)>)> {
+    let found = py.detach(|| journal::salvage(path, to)).or_raise(py)?;
+    Ok((found.shots, found.dropped, found.gaps.into_iter().map(|gap| (gap.start, gap.end)).collect()))
+}
