@@ -16,7 +16,7 @@ from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
 from pnncore.errors import CheckpointError, ConfigError, SettlingWarning, ShapeError
 from pnncore.history import History
-from pnncore.instruments._guard import guarded
+from pnncore.instruments._guard import guarded, retraced
 from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
@@ -201,13 +201,8 @@ class Trainer:
         single = bool(instruments) or any(type(c).on_step is not Callback.on_step for c in self.callbacks)
         start = time.perf_counter()
         while self.step < steps:
-            marks = [instrument.snapshot() for instrument in instruments]
-            try:
+            with retraced(instruments):
                 found = self._leg(x, y, order, method, optimizer, rates, 1 if single else steps - self.step)
-            except BaseException:
-                for instrument, mark in zip(instruments, marks, strict=True):
-                    instrument.rewind(mark)
-                raise
             self.step += found.pop("steps")
             self._sums["loss"] = found.pop("loss")
             for key, value in found.items():
@@ -269,7 +264,8 @@ class Trainer:
     ) -> None:
         score = float("nan")
         if validation is not None:
-            score = self.method.score(self.system, *validation, threads=self.threads)
+            with retraced(self.system.instruments):
+                score = self.method.score(self.system, *validation, threads=self.threads)
         rates = zip(self.system.names, self.optimizer.rates(self.system.names, self.epoch), strict=True)
         written = sum(self.system.params[name].size for name, rate in rates if rate > 0)
         # Local losses leave no outputs to count hits by.

@@ -404,7 +404,8 @@ class Driver:
         self._to(State.IDLE)
 
     def _begin_run(self, journal: _core.Journal) -> None:
-        own = {"n_in": self.n_in, "n_out": self.n_out, "params": self.specs, "batch": self.policy.batch}
+        params = [[name, shape] for name, shape in self.specs]
+        own = {"n_in": self.n_in, "n_out": self.n_out, "params": params, "batch": self.policy.batch}
         for _, kind, *_, text in journal.notes():
             if kind == "run-start" and (held := json.loads(text).get("instrument")) != own:
                 raise JournalError(f"{self._path} holds shots of another instrument: {held}; this one is {own}")

@@ -44,6 +44,18 @@ def guarded(drivers: Sequence[Driver]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def retraced(drivers: Sequence[Driver]) -> Iterator[None]:
+    """Where what is done here fails, go back to where the journals were: tried again, it is answered from them."""
+    marks = [driver.snapshot() for driver in drivers]
+    try:
+        yield
+    except BaseException:
+        for driver, mark in zip(drivers, marks, strict=True):
+            driver.rewind(mark)
+        raise
+
+
+@contextlib.contextmanager
 def _terminable() -> Iterator[None]:
     """Turn SIGTERM into SystemExit; only in the main thread, and where no other handler is in place."""
     main = threading.current_thread() is threading.main_thread()

@@ -229,7 +229,7 @@ class Instrument(Stack):
         path
             The journal.
         settings
-            Those of `Instrument`, such as `twin`.
+            Those of `Instrument`, such as `twin`; `params` are by default those of the first shot.
         """
         held = journals.read(path)
         of = held.instrument

@@ -150,6 +150,10 @@ impl<T: Real> Bench<T> {
                 {
                     std::mem::swap(*shown, &mut seat.trial);
                 }
+                // An instrument that failed is not asked again.
+                if loss.is_err() {
+                    break;
+                }
             }
         });
         cost.add(count, batch.len());
