@@ -30,6 +30,10 @@ class Callback:
     def on_pause(self, trainer: "Trainer") -> None:
         """Run between two steps, every 50 ms or so: for what must happen in time but not at every step."""
 
+    def describe(self, trainer: "Trainer") -> str | None:
+        """Return what the line of an epoch shows beside loss and accuracy; run once after every epoch."""
+        return None
+
     def on_epoch(self, trainer: "Trainer") -> None:
         """Run after every epoch, when the history has its row."""
 

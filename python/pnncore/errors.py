@@ -48,7 +48,7 @@ class BudgetError(HardwareError):
     """The budget of an instrument is spent."""
 
 
-class UnresolvedShot(HardwareError):
+class UnresolvedShot(HardwareError):  # noqa: N818 - it is the shot that the error is about
     """A process ended between a shot and its answer, and the shot must not be repeated unasked."""
 
 

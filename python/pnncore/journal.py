@@ -71,7 +71,9 @@ class Journal(Sequence[Shot]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._core, self.torn = _core.Journal.read(self.path)
-        self._notes = [(kind, shot, attempt, json.loads(text)) for _, kind, shot, attempt, _, text in self._core.notes()]
+        self._notes = [
+            (kind, shot, attempt, json.loads(text)) for _, kind, shot, attempt, _, text in self._core.notes()
+        ]
         if not self.runs:
             raise JournalError(f"{self.path} holds no run")
 
@@ -134,8 +136,17 @@ class Journal(Sequence[Shot]):
                 yield self[k]
 
     def arrays(self, upto: int | None = None) -> dict[str, FloatArray]:
-        """Return all answered samples: ``x`` (samples, n_in), each parameter by name (samples, ...), ``y`` (samples, n_out)."""
-        found: dict[str, list[FloatArray]] = {"x": [], "y": []} | {name: [] for name, _ in self.instrument["params"]}
+        """Return all answered samples.
+
+        That is ``x`` (samples, n_in), each parameter by its name (samples, ...), and ``y`` (samples, n_out).
+
+        Parameters
+        ----------
+        upto
+            Leave out shots from this number on.
+        """
+        names = ["x", *(name for name, _ in self.instrument["params"]), "y"]
+        found: dict[str, list[FloatArray]] = {name: [] for name in names}
         for shot in self.answered(upto):
             assert shot.y is not None
             found["x"].append(shot.x)
@@ -148,7 +159,7 @@ class Journal(Sequence[Shot]):
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write `arrays` to an ``.npz`` file."""
-        np.savez(os.fspath(path), **self.arrays())
+        np.savez(os.fspath(path), allow_pickle=False, **self.arrays())
 
     def __repr__(self) -> str:
         fates = Counter("answered" if self._core.shot(k)[4] is not None else "unanswered" for k in range(len(self)))
@@ -197,7 +208,8 @@ def answer(path: str | os.PathLike[str]) -> Callable[..., FloatArray]:
     """Return a callable that answers as a journal says: its instrument, without the hardware.
 
     Give it to an `Instrument` in the place of the original callable. It answers to inputs and parameters that the
-    journal holds, whatever their order; of several answers to the same, each is given in turn, and then the first again.
+    journal holds, whatever their order; of several answers to the same, each is given in turn, and then the first
+    again.
 
     Raises
     ------

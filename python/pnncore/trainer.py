@@ -297,6 +297,7 @@ class Trainer:
             parts.append(f"accuracy {100 * self.history['accuracy'][-1]:.2f} %")
         if validation is not None:
             parts.append(f"validation {100 * score:.2f} %" if labels else f"validation {score:.4f}")
+        parts += [text for callback in self.callbacks if (text := callback.describe(self)) is not None]
         line.log("  ".join([*parts, f"{rate:,.0f} samples/s"]))
         self._call(lambda callback: callback.on_epoch(self))
         # Last, since a program may turn warnings into errors.

@@ -34,6 +34,7 @@ class Channel(ABC):
     def call(self, ticket: Any, args: tuple[Any, ...]) -> Any:
         """Return what the function returns, or raise what it raises; `LateError` at the deadline."""
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of threads and processes."""
 
@@ -47,6 +48,9 @@ class Direct(Channel):
     def call(self, ticket: Any, args: tuple[Any, ...]) -> Any:
         """See `Channel.call`."""
         return self._fn(*args)
+
+    def close(self) -> None:
+        """See `Channel.close`."""
 
 
 class Threaded(Channel):
@@ -120,8 +124,8 @@ class Isolated(Channel):
             pickle.dumps(fn)
         except Exception as error:
             raise ConfigError(
-                f'isolation="process" needs a callable that can be pickled, such as a function of a module; got {fn!r}: '
-                f"{error}"
+                f'isolation="process" needs a callable that can be pickled, such as a function of a module; got '
+                f"{fn!r}: {error}"
             ) from None
         self._fn = fn
         self._timeout = timeout

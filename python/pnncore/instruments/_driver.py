@@ -30,12 +30,11 @@ from pnncore.instruments._settings import Policy, Reference
 from pnncore.instruments._state import TRANSITIONS, State
 from pnncore.twins._twin import Twin
 
-
 # The states of a shot.
 _SHOT = (State.ARMED, State.RUNNING)
 
 
-class BadAnswer(ValueError):
+class BadAnswerError(ValueError):
     """An answer that is no measurement; `reason` names what is wrong."""
 
     def __init__(self, reason: str, text: str) -> None:
@@ -72,7 +71,7 @@ class Driver:
         self.journal: _core.Journal | None = None
         self._channel = channel(self._late)
         self._process = os.getpid()
-        self._path = journal
+        self.path = journal
         self._spent = [0, 0]  # shots, nanoseconds
         self._cursor: int | None = None  # the next shot of the journal that answers; None: the instrument does
         self._again = False  # whether the next attempt is one of the last shot
@@ -236,27 +235,27 @@ class Driver:
         return ticket
 
     def _answer(self, value: Any, ticket: tuple[int, int], x: FloatArray) -> FloatArray:
-        """Return an answer as an array, or raise `BadAnswer`."""
+        """Return an answer as an array, or raise `BadAnswerError`."""
         if self.policy.echo is not None:
             value = self._echoed(value, x)
         try:
             y = np.asarray(value)
         except Exception as error:
-            raise BadAnswer("dtype", f"it is no array: {error}") from error
+            raise BadAnswerError("dtype", f"it is no array: {error}") from error
         if y.dtype.kind not in "fiu":
-            raise BadAnswer("dtype", f"it is {y.dtype}, not real numbers")
+            raise BadAnswerError("dtype", f"it is {y.dtype}, not real numbers")
         wanted = (len(x), self.n_out) if self.policy.batch else (self.n_out,)
         if y.shape != wanted:
-            raise BadAnswer("shape", f"it has shape {y.shape}, not {wanted}")
+            raise BadAnswerError("shape", f"it has shape {y.shape}, not {wanted}")
         # A copy: it may be the callable's own buffer, which the next call fills again.
         y = np.array(y, dtype=x.dtype, order="C").reshape(len(x), self.n_out)
         # The sum is finite unless an element is not, or the sum overflows: only then look at every element.
         if not math.isfinite(np.add.reduce(y, axis=None)) and not np.isfinite(y).all():
-            raise BadAnswer("nan" if np.isnan(y).any() else "infinite", "it holds NaN or infinity")
+            raise BadAnswerError("nan" if np.isnan(y).any() else "infinite", "it holds NaN or infinity")
         if self.policy.output_range is not None:
             lower, upper = self.policy.output_range
             if y.size and (y.min() < lower or y.max() > upper):
-                raise BadAnswer("range", f"it lies in {y.min():g}..{y.max():g}, outside of {lower:g}..{upper:g}")
+                raise BadAnswerError("range", f"it lies in {y.min():g}..{y.max():g}, outside of {lower:g}..{upper:g}")
         return y
 
     def _echoed(self, value: Any, x: FloatArray) -> Any:
@@ -265,9 +264,9 @@ class Driver:
         try:
             value, returned = value
         except (TypeError, ValueError):
-            raise BadAnswer("stale", "echo is set, but it is no pair (outputs, echo)") from None
+            raise BadAnswerError("stale", "echo is set, but it is no pair (outputs, echo)") from None
         if not np.array_equal(returned, echo(x if self.policy.batch else x[0])):
-            raise BadAnswer("stale", "it answers another shot: its echo is not that of the inputs")
+            raise BadAnswerError("stale", "it answers another shot: its echo is not that of the inputs")
         return value
 
     def _record(self, ticket: tuple[int, int], duration: int, y: FloatArray, double: bool) -> None:
@@ -319,7 +318,7 @@ class Driver:
         why = ""
         if self.policy.retries and not self.policy.idempotent:
             why = "; retries need idempotent=True"
-        kept = f"; all that was measured is in {self._path}" if self._path else ""
+        kept = f"; all that was measured is in {self.path}" if self.path else ""
         return f"the instrument failed {tried}: {_reason(error)}: {error}{why}{kept}"
 
     # States.
@@ -408,7 +407,7 @@ class Driver:
         own = {"n_in": self.n_in, "n_out": self.n_out, "params": params, "batch": self.policy.batch}
         for _, kind, *_, text in journal.notes():
             if kind == "run-start" and (held := json.loads(text).get("instrument")) != own:
-                raise JournalError(f"{self._path} holds shots of another instrument: {held}; this one is {own}")
+                raise JournalError(f"{self.path} holds shots of another instrument: {held}; this one is {own}")
         self._spent = [sum(journal.shot(k)[1] for k in range(len(journal))), journal.busy()]
         start = {"run": self.run, "pnncore": _core.__version__, "instrument": own, "policy": self.policy.to_config()}
         journal.note("run-start", json.dumps(start))
@@ -417,7 +416,7 @@ class Driver:
         """Open the instrument again after `close`."""
         with self.lock:
             if self.state is State.CLOSED:
-                self._open(self._path)
+                self._open(self.path)
 
     def close(self) -> None:
         """Bring the instrument to its safe state, and close its journal. It may be called twice."""
@@ -476,25 +475,26 @@ class Driver:
     def _replayed(self, rows: int, double: bool, data: bytes, theta: bytes, purpose: str) -> bytes | None:
         """Return the answer that the journal holds to the next shot; None where it holds no more."""
         journal = self.journal
-        assert journal is not None and self._cursor is not None
+        assert journal is not None
+        assert self._cursor is not None
         while self._cursor < len(journal):
             k = self._cursor
             known, _, intent, held, result, failed = journal.shot(k)
-            if known == "check" or result is None and (failed or k + 1 < len(journal)):
+            if known == "check" or (result is None and (failed or k + 1 < len(journal))):
                 # Shots made by hand, and those that had no answer: the run went on without them.
                 self._cursor += 1
                 continue
             _, (_, _, was_double, inputs) = journal.intent(intent)
             if (known, was_double, inputs, journal.params(held)) != (purpose, double, data, theta):
                 raise JournalError(
-                    f"shot {k} of {self._path} was made with other inputs or parameters: the run that it holds is not "
+                    f"shot {k} of {self.path} was made with other inputs or parameters: the run that it holds is not "
                     "this one. Give the instrument another journal, or begin with the settings of that run"
                 )
             if result is None:
                 # The process ended before there was an answer.
                 if not self.policy.idempotent:
                     raise UnresolvedShot(
-                        f"shot {k} of {self._path} was begun, and the process ended before its answer. Whether the "
+                        f"shot {k} of {self.path} was begun, and the process ended before its answer. Whether the "
                         "instrument made it is not known; call resolve(y) with what it measured, or resolve() to make "
                         "it again"
                     )
@@ -534,7 +534,7 @@ class Driver:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, BadAnswer):
+    if isinstance(error, BadAnswerError):
         return error.reason
     for kind, name in (
         (LateError, "timeout"),

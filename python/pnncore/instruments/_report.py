@@ -172,7 +172,13 @@ def _hours(
     start = dict(zip(instrument.names, instrument.arrays(), strict=True))
     layer = instrument.layer
     other = Instrument(
-        stand_in, instrument.n_in, n_out, params=start, device=layer.device, twin=instrument.twin, dtype=instrument.dtype
+        stand_in,
+        instrument.n_in,
+        n_out,
+        params=start,
+        device=layer.device,
+        twin=instrument.twin,
+        dtype=instrument.dtype,
     )
     trainer = Trainer(other, method, SGD(0.01), batch_size=rows, seed=0, progress=False)
     x = np.zeros((rows, instrument.n_in), instrument.dtype)

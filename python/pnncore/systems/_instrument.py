@@ -45,9 +45,7 @@ class InstrumentLayer(Layer):
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """See `Layer.spec`."""
         if width not in (None, self.driver.n_in):
-            raise ShapeError(
-                f"{self!r} takes {self.driver.n_in} inputs, but the layer before has {width} outputs"
-            )
+            raise ShapeError(f"{self!r} takes {self.driver.n_in} inputs, but the layer before has {width} outputs")
         return {"kind": "foreign", "device": self.device.to_config()}, self.driver.n_out
 
     def to_config(self) -> dict[str, Any]:

@@ -95,9 +95,7 @@ class Stack(System):
         with self.lock:
             return _core.measure(self.core, self.arrays(), x, as_threads(threads))
 
-    def vjp(
-        self, x: Any, dy: Any, *, threads: int | None = None
-    ) -> tuple[FloatArray, dict[str, FloatArray]]:
+    def vjp(self, x: Any, dy: Any, *, threads: int | None = None) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Return dy times the Jacobians of the twins: by inputs (samples, n_in), and by parameter, summed over samples.
 
         Parameters
@@ -158,7 +156,7 @@ def _checked(given: Any) -> list[layers.Layer]:
     if not isinstance(given, Sequence) or not given:
         raise ConfigError(f"layers must be a list of pnncore.layers objects, got {given!r}")
     # An instrument is a stack of one layer, which is what counts here.
-    found = [getattr(layer, "layer", layer) for layer in given]
+    found: list[Any] = [getattr(layer, "layer", layer) for layer in given]
     for layer in found:
         if not isinstance(layer, layers.Layer):
             raise ConfigError(f"layers must be pnncore.layers objects, got {layer!r}")

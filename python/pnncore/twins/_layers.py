@@ -26,9 +26,7 @@ class OfLayer(Twin):
     def __init__(self, layer: layers.Layer, *, seed: Seed = 0) -> None:
         self.layer = layer
         self._stacks = {dtype: Stack([layer], dtype=dtype, seed=seed) for dtype in ("float32", "float64")}
-        self.shapes = {
-            name.removesuffix("1"): shape for name, shape in self._stacks["float64"].shapes.items()
-        }
+        self.shapes = {name.removesuffix("1"): shape for name, shape in self._stacks["float64"].shapes.items()}
 
     def forward(self, x: FloatArray, params: Params) -> FloatArray:
         """See `Twin.forward`."""
