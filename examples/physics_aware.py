@@ -78,7 +78,10 @@ def main() -> None:
             scores.append(100 * net.score(data[2], data[3]))
         spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         seconds = (time.perf_counter() - start) / len(scores)
-        print(f"{name:20} {statistics.mean(scores):6.2f}{spread} %   {len(scores)} seeds, {seconds:.1f} s each", flush=True)
+        print(
+            f"{name:20} {statistics.mean(scores):6.2f}{spread} %   {len(scores)} seeds, {seconds:.1f} s each",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

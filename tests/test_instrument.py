@@ -463,3 +463,85 @@ class TestJournal:
             pnn.journal.read(tmp_path / "text")
         with pytest.raises(FileNotFoundError):
             pnn.journal.read(tmp_path / "nowhere")
+
+
+class TestMethodsForInstruments:
+    @pytest.mark.parametrize(
+        "method",
+        [
+            pnn.methods.PhysicsAware(loss="cross-entropy"),
+            pnn.methods.ForwardGradient(loss="cross-entropy", directions=4),
+            pnn.methods.SPSA(loss="cross-entropy"),
+            pnn.methods.SurrogateOptimization(loss="cross-entropy", hidden=16, fits=5),
+            pnn.methods.EvolutionStrategy(loss="cross-entropy"),
+        ],
+        ids=lambda method: type(method).__name__,
+    )
+    def test_learn_and_go_on_from_files(self, method, tmp_path):
+        targets = (X @ W[:, 0] > 0).astype(int)
+
+        def make():
+            return bench(twin=TWIN, journal=tmp_path / "a.pnj")
+
+        def trainer_of(system):
+            return pnn.Trainer(system, method, pnn.optim.Adam(0.05), batch_size=6, seed=1, progress=False)
+
+        trainer = trainer_of(make())
+        trainer.fit(X, targets, epochs=2)
+        trainer.save(tmp_path / "run.pnn")
+        trainer.fit(X, targets, epochs=10)
+        assert trainer.history["loss"][-1] < trainer.history["loss"][0]
+        trainer.system.close()
+        again = pnn.Trainer.load(tmp_path / "run.pnn", system=make(), progress=False)
+        again.fit(X, targets, epochs=10)
+        np.testing.assert_array_equal(again.system.params["gain"], trainer.system.params["gain"])
+        assert again.system.counts["replayed"] > 0
+        assert "results" not in again.system.counts
+
+    def test_forward_gradients_come_from_the_twin(self):
+        system = bench(twin=TWIN)
+        exact = pnn.methods.PhysicsAware().gradient(system, X, Y)["gain"]
+        found = np.mean(
+            [pnn.methods.ForwardGradient(directions=50).gradient(system, X, Y, step=k)["gain"] for k in range(40)],
+            axis=0,
+        )
+        np.testing.assert_allclose(found, exact, atol=0.1 * np.linalg.norm(exact))
+        with raises(CapabilityError, "ForwardGradient needs layers"):
+            pnn.methods.ForwardGradient().gradient(bench(), X, Y)
+
+
+class TestExamination:
+    def test_finds_what_is_there(self):
+        noise = np.random.default_rng(0)
+
+        def fn(x, params):
+            z = x @ W * params["gain"][:2]
+            y = np.stack([np.clip(z[:, 0], -0.1, 0.1), z[:, 1], np.zeros(len(x))], axis=1)
+            return y + 0.001 * noise.normal(size=y.shape)
+
+        x = np.random.default_rng(3).normal(size=(100, 3))
+        system = Instrument(fn, 3, 3, params={"gain": np.ones(4)}, seed=0)
+        methods = [pnn.methods.SPSA(), pnn.methods.FiniteDifference()]
+        found = system.check(x, repeats=20, methods=methods, samples=320, epochs=10, batch_size=32)
+        assert found.dead == (("gain", 2), ("gain", 3))
+        assert found.examined == 4
+        assert found.dead_outputs == (2,)
+        np.testing.assert_allclose(found.noise, 0.001, rtol=0.1)
+        assert 0.99 < found.repeatability < 1
+        # 4 parameters take 8 passes by differences, and 2 by SPSA.
+        assert found.hours["FiniteDifference"] / found.hours["SPSA"] == pytest.approx(4)
+        assert found.hours["SPSA"] * 3600 == pytest.approx(200 * found.seconds)
+        assert "dead parameters: 2 of 4" in str(found)
+        np.testing.assert_array_equal(system.params["gain"], 1)
+
+    def test_bad_settings(self):
+        with raises(ShapeError, "at least two samples"):
+            bench().check(X[:1])
+        with raises(ConfigError, "give samples"):
+            bench().check(X, methods=[pnn.methods.SPSA()])
+
+    def test_saturation(self):
+        system = Instrument(lambda x: np.clip(x[:, :1], -0.5, 0.5), 3, 1)
+        x = np.random.default_rng(3).normal(size=(1000, 3))
+        wanted = (np.abs(x[:, 0]) >= 0.5).mean()
+        assert abs(system.check(x).saturated - wanted) < 0.01

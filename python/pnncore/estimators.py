@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pnncore import layers, methods, optim, systems
 from pnncore._convert import FloatArray
+from pnncore.methods._base import Loss
 from pnncore.trainer import Trainer
 
 __all__ = ["Classifier", "Regressor"]
@@ -31,7 +32,7 @@ def _default(n_in: int, n_out: int, seed: int) -> systems.System:
 class _Estimator(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
-    _loss: methods.Loss = "squared-error"
+    _loss: Loss = "squared-error"
 
     def __init__(
         self,

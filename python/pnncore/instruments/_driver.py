@@ -110,6 +110,11 @@ class Driver:
         own = [_checked(f"vjp[{name!r}]", found[name], tuple(shape), x.dtype) for name, shape in self.specs]
         return _checked("vjp", dx, x.shape, x.dtype), own
 
+    def jvp(self, x: FloatArray, params: list[FloatArray], dx: FloatArray, along: list[FloatArray]) -> FloatArray:
+        """Return how the twin's outputs change with inputs along `dx` and parameters along `along`."""
+        found = self._twin().jvp(x, self._named(params), dx, self._named(along))
+        return _checked("jvp", found, (len(x), self.n_out), x.dtype)
+
     def _twin(self) -> Twin:
         if self.twin is None:
             raise CapabilityError(

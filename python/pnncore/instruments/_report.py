@@ -30,7 +30,7 @@ class Examination:
     repeatability
         One minus the ratio of noise to signal, both as root mean squares; 1 is perfect.
     dead
-        The parameters, as (name, flat index), that change no output by more than three times its noise.
+        The parameters, as (name, flat index), that change no output by more than its noise does.
     examined
         How many parameters were moved.
     saturated
@@ -104,7 +104,9 @@ def examine(
         noise = np.sqrt(np.mean(noise**2, axis=0))
         mean = same.mean(axis=0)
         signal = mean.std(axis=0)
-        dead, examined = _dead(instrument, shoot, params, mean, noise, positive_int(parameters, "parameters"))
+        # What a shot without a change differs from the mean by, and five deviations of that more.
+        expected = noise * np.sqrt((1 + 1 / repeats) * (1 + 5 * np.sqrt(2 / len(x))))
+        dead, examined = _dead(instrument, shoot, params, mean, expected, positive_int(parameters, "parameters"))
     extremes = (mean == mean.min(axis=0)).sum(axis=0) + (mean == mean.max(axis=0)).sum(axis=0)
     tolerance = 1e-9 * np.abs(mean).max() + 3 * noise
     ratio = float(np.sqrt(np.mean(noise**2) / np.mean(signal**2))) if signal.any() else np.inf
@@ -130,7 +132,7 @@ def _dead(
     shoot: Any,
     params: list[FloatArray],
     mean: FloatArray,
-    noise: FloatArray,
+    expected: FloatArray,
     most: int,
 ) -> tuple[tuple[tuple[str, int], ...], int]:
     """Move parameters one by one, evenly picked, by a tenth of their range; without limits, of their size."""
@@ -149,7 +151,7 @@ def _dead(
         values[i] = before + step
         moved = np.sqrt(np.mean((shoot(params) - mean) ** 2, axis=0))
         values[i] = before
-        if (moved <= 3 * noise + 1e-9 * np.abs(mean).max()).all():
+        if (moved <= expected + 1e-9 * np.abs(mean).max()).all():
             dead.append((instrument.names[k], i))
     return tuple(dead), len(picked)
 

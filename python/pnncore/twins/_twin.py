@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from pnncore._convert import FloatArray
 from pnncore.errors import ConfigError
 
@@ -20,6 +22,21 @@ class Twin(ABC):
     @abstractmethod
     def vjp(self, x: FloatArray, params: Params, dy: FloatArray) -> tuple[FloatArray, Params]:
         """Return dy times the Jacobians: by the inputs (rows, n_in), and by each parameter, summed over rows."""
+
+    def jvp(self, x: FloatArray, params: Params, dx: FloatArray, along: Params) -> FloatArray:
+        """Return how outputs (rows, n_out) change with inputs along `dx` (rows, n_in) and parameters along `along`.
+
+        As it stands it asks `vjp` for every output of every row by itself.
+        """
+        outputs = np.zeros_like(self.forward(x, params))
+        rows, n_out = outputs.shape
+        for r in range(rows):
+            for k in range(n_out):
+                only = np.zeros((1, n_out), outputs.dtype)
+                only[0, k] = 1
+                back, grads = self.vjp(x[r : r + 1], params, only)
+                outputs[r, k] = np.vdot(back, dx[r]) + sum(np.vdot(grads[name], along[name]) for name in params)
+        return outputs
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return what of the model may change while an instrument is trained; checkpoints keep it."""

@@ -4,8 +4,8 @@
 use pnncore::Error;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::device::Device;
-use pnncore::kernels::Real;
-use pnncore::kernels::philox::Philox;
+use pnncore::kernels::philox::{Philox, Purpose};
+use pnncore::kernels::{Level, Real};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
 use pnncore::method::{Course, Feedback, Method, Model, Rule, Scratch};
@@ -119,6 +119,34 @@ fn gradients_of_all_layers_are_those_of_differences() {
             let found = gradient(Rule::FiniteDifference { epsilon: 1e-5 }, &net, &params, &data, 1);
             assert!(exact.iter().any(|g| *g != 0.0));
             assert!(difference(&found, &exact) < 1e-7, "{kind:?} {mismatch}: {}", difference(&found, &exact));
+        }
+    }
+}
+
+/// Slopes along directions are those that the exact gradient says: the forward gradient is made of nothing else.
+#[test]
+fn forward_gradients_are_slopes_times_directions() {
+    let data = Data::new(19, 5);
+    for (kind, width) in kinds() {
+        for mismatch in [0.0, 0.2] {
+            let net = stack::<f64>(&between(&kind, width), mismatch, 0.0);
+            let params = initial(&net);
+            // At measured signals, as physics-aware training.
+            let exact = gradient(Rule::PhysicsAware, &net, &params, &data, 1);
+            let found = gradient(Rule::ForwardGradient { directions: 1 }, &net, &params, &data, 1);
+            let direction = {
+                let mut drawn = vec![0.0; exact.len()];
+                let random = Lab::new(Some(1), 1).unwrap().random(Purpose::Direction);
+                random.at(4 << 24).fill_normal(Level::get(), 0, 0, &mut drawn);
+                drawn
+            };
+            let slope: f64 = exact.iter().zip(&direction).map(|(g, d)| g * d).sum();
+            let wanted: Vec<f64> = direction.iter().map(|d| slope * d).collect();
+            assert!(difference(&found, &wanted) < 1e-10, "{kind:?} {mismatch}: {}", difference(&found, &wanted));
+            for threads in [2, 3] {
+                let other = gradient(Rule::ForwardGradient { directions: 1 }, &net, &params, &data, threads);
+                assert_eq!(found, other);
+            }
         }
     }
 }
@@ -411,6 +439,10 @@ impl Layer<f64> for Rosenbrock {
         Err(Error::Capability("has no derivatives".into()))
     }
 
+    fn jvp(&self, _: Given<'_, f64>, _: Passed<'_, f64>, _: &[f64], _: &[&[f64]], _: &mut [f64]) -> Result<(), Error> {
+        Err(Error::Capability("has no derivatives".into()))
+    }
+
     fn mismatched(&self, _: f64, _: Philox, _: u32) -> Box<dyn Layer<f64>> {
         Box::new(Self(self.0))
     }
@@ -464,6 +496,36 @@ fn cma_es_finds_the_valley_of_rosenbrock() {
     let mut params = vec![vec![0.5; 10]];
     train_on(Rule::CoordinateDescent { epsilon: 0.01, coordinates: 10 }, &net, &mut params, batch, 300);
     assert!(rosenbrock(&params[0]) < 0.5 * before, "{} {before}", rosenbrock(&params[0]));
+}
+
+/// A model that was fitted long enough around the present parameters tells their gradient; its memory goes on from step to step.
+#[test]
+fn surrogates_find_the_gradient() {
+    let net = stack::<f64>(&[linear(5, 3)], 0.0, 0.0);
+    let (mut params, data) = (initial(&net), Data::<f64>::new(40, 5));
+    let exact = gradient(EXACT, &net, &params, &data, 1);
+    let rule = |fits| Rule::SurrogateOptimization {
+        hidden: 40,
+        samples: 4000,
+        fits,
+        rate: 3e-3,
+        exploration: 0.3,
+        explorers: 60,
+    };
+    let cosine = |fits| {
+        let found = gradient(rule(fits), &net, &params, &data, 1);
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        for threads in [2, 3] {
+            assert_eq!(found, gradient(rule(fits), &net, &params, &data, threads));
+        }
+        dot(&found, &exact) / (dot(&found, &found) * dot(&exact, &exact)).sqrt()
+    };
+    let (begun, fitted) = (cosine(1), cosine(1500));
+    assert!(fitted > 0.95 && begun < fitted, "{begun} {fitted}");
+    let before = train_on(TWIN, &net, &mut params.clone(), data.batch(), 1)[0];
+    train_on(rule(30), &net, &mut params, data.batch(), 60);
+    let after = train_on(TWIN, &net, &mut params, data.batch(), 1)[0];
+    assert!(after < 0.8 * before, "{after} {before}");
 }
 
 #[test]

@@ -55,15 +55,21 @@ impl Foreign {
     ) -> PyResult<Bound<'py, PyAny>> {
         let rows = x.len() / self.inputs;
         let matrix = |values: &[T], width| PyArray1::from_slice(py, values).reshape([rows, width]);
-        let arrays = PyList::empty(py);
-        for (values, spec) in params.iter().zip(&self.specs) {
-            arrays.append(PyArray1::from_slice(py, values).reshape(spec.shape.as_slice())?)?;
-        }
+        let arrays = self.arrays(py, params)?;
         let object = self.object.bind(py);
         match dy {
             Some(dy) => object.call_method1(name, (matrix(x, self.inputs)?, arrays, matrix(dy, self.outputs)?)),
             None => object.call_method1(name, (matrix(x, self.inputs)?, arrays)),
         }
+    }
+
+    /// Parameters, or changes of them, as NumPy arrays.
+    fn arrays<'py, T: Float>(&self, py: Python<'py>, params: &[&[T]]) -> PyResult<Bound<'py, PyList>> {
+        let arrays = PyList::empty(py);
+        for (values, spec) in params.iter().zip(&self.specs) {
+            arrays.append(PyArray1::from_slice(py, values).reshape(spec.shape.as_slice())?)?;
+        }
+        Ok(arrays)
     }
 
     fn attached<R>(&self, work: impl FnOnce(Python<'_>) -> PyResult<R>) -> Result<R> {
@@ -126,6 +132,19 @@ impl<T: Float> Layer<T> for Foreign {
                 gradient.iter_mut().zip(sum.as_slice()?).for_each(|(total, &part)| *total += part);
             }
             Ok(())
+        })
+    }
+
+    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+        if self.side == Side::Hardware {
+            return Err(Error::Capability("an instrument has no derivatives: only a simulation does".into()));
+        }
+        self.attached(|py| {
+            let changes = self.arrays(py, along)?;
+            let dx = PyArray1::from_slice(py, dx).reshape([passed.rows, self.inputs])?;
+            let x = PyArray1::from_slice(py, passed.x).reshape([passed.rows, self.inputs])?;
+            let params = self.arrays(py, given.params)?;
+            copy(&self.object.bind(py).call_method1("jvp", (x, params, dx, changes))?, dy)
         })
     }
 

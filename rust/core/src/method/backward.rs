@@ -3,7 +3,7 @@
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Purpose;
 use pnncore_kernels::sparse::Dense;
-use pnncore_kernels::{Real, transpose};
+use pnncore_kernels::{Real, add_scaled, transpose};
 
 use super::rule::{Feedback, Model, Rule};
 use super::{Course, Scratch, candidates};
@@ -11,7 +11,8 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::loss::Loss;
-use crate::params::{ParamSpec, Params};
+use crate::params::{ParamSpec, Params, cut};
+use crate::system::System;
 use crate::system::stack::{Answers, Hears, Layer, Slope, Stack, Walk, groups};
 use crate::update::{LocalUpdate, Term};
 
@@ -107,6 +108,15 @@ pub(super) fn step<T: Real>(
     cost.add(1, batch.len());
     cost.operations += 2 * operations;
     walk.forward(lab, stack, &hardware, params, exact, occasion)?;
+    if let Rule::ForwardGradient { directions } = *rule {
+        walk.report(trial);
+        walk.meet(loss, &batch.y);
+        if !exact {
+            walk.prepare_twins(lab, stack, &twin, params);
+        }
+        cost.operations += u64::from(directions) * 2 * operations;
+        return forward(lab, (directions, course.step), stack, &twin, exact, params, walk, update);
+    }
     let mut turned = Vec::new();
     let matrices: Vec<&[T]>;
     match *rule {
@@ -133,6 +143,33 @@ pub(super) fn step<T: Real>(
         _ => {}
     }
     back(walk, &answers, update)
+}
+
+/// The mean over random directions of each times the slope of the loss along it (Baydin et al. 2022): signals change along with
+/// the parameters, and nothing goes back.
+#[allow(clippy::too_many_arguments, reason = "a step, and where it is made")]
+fn forward<T: Real>(
+    lab: &Lab,
+    (directions, step): (u32, u64),
+    stack: &Stack<T>,
+    twin: &[&dyn Layer<T>],
+    same: bool,
+    params: &Params<'_, T>,
+    walk: &mut Walk<T>,
+    update: &mut LocalUpdate<T>,
+) -> Result<()> {
+    let n = stack.specs().iter().map(ParamSpec::len).sum();
+    let (mut direction, mut gradient) = (vec![T::ZERO; n], vec![T::ZERO; n]);
+    let random = lab.random(Purpose::Direction);
+    for k in 0..u64::from(directions) {
+        random.at(candidates::occasion(step) + k).fill_normal(lab.level(), 0, 0, &mut direction);
+        let along = Params::shared(cut(stack.specs(), &direction));
+        let slope = walk.slope(lab, stack, twin, same, params, &along)?;
+        add_scaled(lab.level(), &direction, T::from_f64(slope / f64::from(directions)), &mut gradient);
+    }
+    update.terms.clear();
+    update.terms.extend(cut(stack.specs(), &gradient).map(|own| Term::Dense(own.to_vec())));
+    Ok(())
 }
 
 /// The signs of the transposed weights of a layer, times their initial deviation.

@@ -12,6 +12,7 @@ mod local;
 mod population;
 mod readout;
 mod rule;
+mod surrogate;
 mod zeroth;
 
 use num_complex::Complex;
@@ -109,7 +110,7 @@ impl Needs {
 }
 
 /// All methods, by the call that makes one, with what they need.
-pub const METHODS: [(&str, Needs); 22] = [
+pub const METHODS: [(&str, Needs); 24] = [
     ("EquilibriumPropagation", Needs::Energy),
     ("EquilibriumPropagation(variant=\"holomorphic\")", Needs::HolomorphicEnergy),
     ("FrequencyPropagation", Needs::Energy),
@@ -132,6 +133,8 @@ pub const METHODS: [(&str, Needs); 22] = [
     ("GeneticAlgorithm", Needs::Outputs),
     ("RidgeReadout", Needs::Readout),
     ("ParameterShift", Needs::Phases),
+    ("ForwardGradient", Needs::Layers),
+    ("SurrogateOptimization", Needs::Outputs),
 ];
 
 /// The methods that can train a system.
@@ -170,6 +173,8 @@ impl Rule {
             Self::GeneticAlgorithm { .. } => 19,
             Self::RidgeReadout { .. } => 20,
             Self::ParameterShift => 21,
+            Self::ForwardGradient { .. } => 22,
+            Self::SurrogateOptimization { .. } => 23,
         }
     }
 }
@@ -336,7 +341,10 @@ impl Protocol {
         match (&self.method.rule, system.as_stack()) {
             (rule, Some(stack)) if self.method.needs() == Needs::Layers => backward::memory(rule, stack),
             (Rule::RidgeReadout { .. }, Some(stack)) => readout::memory(stack),
-            (rule, _) => zeroth::memory(rule, system.specs()),
+            (rule, _) => match rule.surrogate() {
+                Some(surrogate) => surrogate.memory(system),
+                None => zeroth::memory(rule, system.specs()),
+            },
         }
     }
 
@@ -346,7 +354,10 @@ impl Protocol {
             (rule, Some(_)) if self.method.needs() == Needs::Layers => {
                 backward::initialise(rule, &self.memory(system), lab, memory);
             }
-            (rule, _) => zeroth::initialise(rule, memory),
+            (rule, _) => match rule.surrogate() {
+                Some(surrogate) => surrogate.initialise(lab, system, memory),
+                None => zeroth::initialise(rule, memory),
+            },
         }
     }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::surrogate::Surrogate;
 use crate::system::stack::Slope;
 use crate::trial::{OutputUpdate, Settling};
 use crate::{Error, Result};
@@ -160,6 +161,26 @@ pub enum Rule {
         /// How far parameters are moved.
         epsilon: f64,
     },
+    /// The gradient through a model of the outputs, which is fitted to what was measured step by step.
+    SurrogateOptimization {
+        /// Units of each of the two hidden layers of the model.
+        hidden: u32,
+        /// Measured samples that are kept to fit it to.
+        samples: u32,
+        /// Steps of fitting per step.
+        fits: u32,
+        /// The rate of fitting.
+        rate: f64,
+        /// The standard deviation of what is added to parameters to see what they do.
+        exploration: f64,
+        /// Passes per step with such parameters, besides the one with the present ones.
+        explorers: u32,
+    },
+    /// The mean over random directions of each times the slope of the loss along it, which twins tell without a way back.
+    ForwardGradient {
+        /// Directions per step.
+        directions: u32,
+    },
     /// Simultaneous perturbation (Spall 1992): central differences along random directions of signs.
     SPSA {
         /// How far parameters are moved.
@@ -210,6 +231,21 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// The rule as one that fits a model online.
+    pub(super) fn surrogate(&self) -> Option<Surrogate> {
+        match *self {
+            Self::SurrogateOptimization { hidden, samples, fits, rate, exploration, explorers } => Some(Surrogate {
+                hidden: hidden as usize,
+                samples: samples as usize,
+                fits: fits as usize,
+                rate,
+                exploration,
+                explorers: explorers as usize,
+            }),
+            _ => None,
+        }
+    }
+
     /// Checks the ranges of all settings.
     ///
     /// # Errors
@@ -314,7 +350,22 @@ impl Rule {
                 }
                 Ok(())
             }
-            Self::SPSA { directions: 0, .. } => Err(Error::Config("directions must be at least 1, got 0".into())),
+            Self::SurrogateOptimization { hidden, samples, fits, explorers, rate, exploration } => {
+                for (name, n) in [("hidden", hidden), ("samples", samples), ("fits", fits), ("explorers", explorers)] {
+                    if *n == 0 {
+                        return Err(Error::Config(format!("{name} must be at least 1, got 0")));
+                    }
+                }
+                for (name, value) in [("rate", *rate), ("exploration", *exploration)] {
+                    if !(value > 0.0 && value.is_finite()) {
+                        return Err(Error::Config(format!("{name} must be a positive number, got {value}")));
+                    }
+                }
+                Ok(())
+            }
+            Self::SPSA { directions: 0, .. } | Self::ForwardGradient { directions: 0 } => {
+                Err(Error::Config("directions must be at least 1, got 0".into()))
+            }
             Self::CoordinateDescent { coordinates: 0, .. } => {
                 Err(Error::Config("coordinates must be at least 1, got 0".into()))
             }

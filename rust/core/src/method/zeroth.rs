@@ -80,6 +80,7 @@ pub(super) fn step<T: Real>(
             let gradient = shift(experiment, &base, params, scratch)?;
             leave(system, &gradient, scratch);
         }
+        _ if let Some(surrogate) = rule.surrogate() => surrogate.step(experiment, params, course, scratch)?,
         _ => population::step(experiment, rule, params, course, scratch)?,
     }
     Ok(())

@@ -117,6 +117,27 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         Ok(())
     }
 
+    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+        let (n, four) = (self.lines(), T::from_f64(4.0));
+        let (mut spectrum, mut change) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        let mut b_change = vec![T::ZERO; 2 * n - 1];
+        let rows = passed.x.chunks_exact(self.inputs).zip(dx.chunks_exact(self.inputs));
+        let outputs = dy.chunks_exact_mut(2 * n - 1).zip(passed.tape.chunks_exact(2 * n - 1));
+        for ((x, dx), (dy, b)) in rows.zip(outputs) {
+            self.spectrum(x, given.params[0], &mut spectrum);
+            self.spectrum(dx, along[0], &mut change);
+            // B changes by twice the convolution of A with its change, and B^2 by 2 B times that.
+            b_change.fill(T::ZERO);
+            for (k, &a) in change.iter().enumerate() {
+                add_scaled(given.level, &spectrum, a, &mut b_change[k..k + n]);
+            }
+            for (((dy, &b), &change), &e) in dy.iter_mut().zip(b).zip(&b_change).zip(&self.efficiencies) {
+                *dy = four * e * b * change;
+            }
+        }
+        Ok(())
+    }
+
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
         let amplitudes = factors(self.lines(), mismatch, random, group);
         let efficiencies = factors(2 * self.lines() - 1, mismatch, random, group + 1);

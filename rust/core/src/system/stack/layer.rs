@@ -89,6 +89,12 @@ pub trait Layer<T: Real>: Send + Sync {
         gradient: &mut [Vec<T>],
     ) -> Result<()>;
 
+    /// Writes the change of the outputs that goes with a change `dx` of inputs and `along` of parameters: both Jacobians times these.
+    ///
+    /// # Errors
+    /// As [`Layer::forward`].
+    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()>;
+
     /// The same layer with constants that are off by a relative `mismatch`, as drawn from groups `group..` of `random`.
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>>;
 

@@ -152,6 +152,29 @@ impl<T: Real> Layer<T> for Linear<T> {
         Ok(())
     }
 
+    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+        let (rows, n, m) = (passed.rows, self.inputs, self.outputs);
+        let mut clean = vec![T::ZERO; if self.crosstalk.is_empty() { 0 } else { dy.len() }];
+        let into: &mut [T] = if self.crosstalk.is_empty() { &mut *dy } else { &mut clean };
+        into.fill(T::ZERO);
+        if let Some(bias) = along.get(1) {
+            into.chunks_exact_mut(m).for_each(|into| into.copy_from_slice(bias));
+        }
+        let gained: Vec<T> = self.gains.iter().zip(along[0]).map(|(&gain, &w)| gain * w).collect();
+        let moved = if gained.is_empty() { along[0] } else { &gained };
+        for (left, right) in [(dx, self.weights(given)), (passed.x, moved)] {
+            let left = Strided { data: left, row: n, column: 1 };
+            multiply(given.level, left, Dense { data: right, stride: m }, (rows, n, m), into, m);
+        }
+        if !self.crosstalk.is_empty() {
+            dy.fill(T::ZERO);
+            let clean = Strided { data: &clean, row: m, column: 1 };
+            let crosstalk = Dense { data: &self.crosstalk, stride: m };
+            multiply(given.level, clean, crosstalk, (rows, m, m), dy, m);
+        }
+        Ok(())
+    }
+
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
         let n = self.outputs;
         let leak = 0.5 * mismatch / (n as f64).sqrt();

@@ -22,8 +22,14 @@ pub(super) trait Device<T>: Clone + Send + Sync + 'static {
     /// Writes the product of cotangents of the rates with their Jacobian by the states, and returns that by the drive.
     fn pull(&self, s: &[T], u: T, back: &[T], into: &mut [T]) -> T;
 
+    /// Writes how the rates of change move with changes of states and drive.
+    fn push(&self, s: &[T], ds: &[T], du: T, rate: &mut [T]);
+
     /// What is read.
     fn reading(&self, s: &[T]) -> T;
+
+    /// How the reading moves with a change of the states.
+    fn push_reading(&self, s: &[T], ds: &[T]) -> T;
 
     /// Adds a cotangent of the reading to those of the states.
     fn pull_reading(&self, s: &[T], back: T, into: &mut [T]);
@@ -46,6 +52,7 @@ pub(super) struct Multiplexed<D> {
 struct Driven<'a, T, D> {
     device: &'a D,
     drives: Vec<T>,
+    /// Cotangents of the drives, or their changes.
     drives_back: Vec<T>,
 }
 
@@ -66,6 +73,14 @@ impl<T: Real, D: Device<T>> Motion<T> for Driven<'_, T, D> {
         let rows = s.chunks_exact(n).zip(back.chunks_exact(n)).zip(into.chunks_exact_mut(n));
         for (((s, back), into), (&u, sum)) in rows.zip(self.drives.iter().zip(&mut self.drives_back)) {
             *sum += self.device.pull(s, u, back, into);
+        }
+    }
+
+    fn push(&mut self, s: &[T], ds: &[T], rate: &mut [T]) {
+        let n = self.device.states();
+        let rows = s.chunks_exact(n).zip(ds.chunks_exact(n)).zip(rate.chunks_exact_mut(n));
+        for (((s, ds), rate), &du) in rows.zip(&self.drives_back) {
+            self.device.push(s, ds, du, rate);
         }
     }
 }
@@ -166,6 +181,26 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
                 let column = dx[slot..].iter_mut().step_by(self.inputs);
                 column.zip(&motion.drives_back).for_each(|(dx, &u)| *dx = u);
             }
+        }
+        Ok(())
+    }
+
+    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+        let (n, slots, rows) = (self.device.states(), self.slots(), passed.rows);
+        let zeros = vec![T::ZERO; rows];
+        let mut motion = Driven { device: &self.device, drives: zeros.clone(), drives_back: zeros };
+        let (mut state, mut change) = (vec![T::ZERO; rows * n], vec![T::ZERO; rows * n]);
+        let mut work = Work::default();
+        for slot in 0..slots {
+            self.drive(slot, passed.x, given.params[0], &mut motion.drives);
+            self.drive(slot, dx, along[0], &mut motion.drives_back);
+            for k in 0..self.substeps {
+                recall(passed.tape, n, slot * self.substeps + k, &mut state);
+                work.carry(&mut motion, 1.0 / self.substeps as f64, &state, &mut change);
+            }
+            recall(passed.tape, n, (slot + 1) * self.substeps, &mut state);
+            let read = dy.chunks_exact_mut(slots).zip(state.chunks_exact(n)).zip(change.chunks_exact(n));
+            read.for_each(|((dy, s), ds)| dy[slot] = self.device.push_reading(s, ds));
         }
         Ok(())
     }

@@ -60,6 +60,11 @@ impl<T: Real> Layer<T> for Normalise {
         Ok(())
     }
 
+    /// The Jacobian is symmetric.
+    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], _along: &[&[T]], dy: &mut [T]) -> Result<()> {
+        self.vjp(given, passed, dx, dy, &mut [])
+    }
+
     fn mismatched(&self, _mismatch: f64, _random: Philox, _group: u32) -> Box<dyn Layer<T>> {
         // Digital: it is what it is.
         Box::new(self.clone())

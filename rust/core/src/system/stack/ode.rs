@@ -13,6 +13,9 @@ pub(super) trait Motion<T> {
     /// Writes the product of the cotangents `back` of f with its Jacobian by the states, and takes note of that by inputs and
     /// parameters.
     fn pull(&mut self, s: &[T], back: &[T], into: &mut [T]);
+
+    /// Writes how f changes as the states move along `ds`, and inputs and parameters along what the motion holds.
+    fn push(&mut self, s: &[T], ds: &[T], rate: &mut [T]);
 }
 
 /// Copies the states of all rows to place `k` of their tapes.
@@ -36,7 +39,9 @@ pub(super) fn recall<T: Real>(tape: &[T], n: usize, k: usize, states: &mut [T]) 
 pub(super) struct Work<T> {
     states: [Vec<T>; 4],
     rates: [Vec<T>; 4],
+    /// Cotangents of rates, or changes of states.
     back: Vec<T>,
+    /// What they make of states, or of rates.
     pulled: [Vec<T>; 4],
 }
 
@@ -69,6 +74,25 @@ impl<T: Real> Work<T> {
         for (rates, weight) in self.rates.iter().zip(WEIGHTS) {
             let weight = T::from_f64(weight * h);
             s.iter_mut().zip(rates).for_each(|(s, &rate)| *s += weight * rate);
+        }
+    }
+
+    /// Moves a change of states along with the step that began at `s`.
+    pub(super) fn carry(&mut self, motion: &mut impl Motion<T>, h: f64, s: &[T], ds: &mut [T]) {
+        self.stages(motion, h, s, false);
+        for stage in 0..4 {
+            let place = T::from_f64(PLACES[stage] * h);
+            self.back.clear();
+            self.back.extend_from_slice(ds);
+            if stage > 0 {
+                self.back.iter_mut().zip(&self.pulled[stage - 1]).for_each(|(b, &p)| *b += place * p);
+            }
+            self.pulled[stage].resize(s.len(), T::ZERO);
+            motion.push(&self.states[stage], &self.back, &mut self.pulled[stage]);
+        }
+        for (changes, weight) in self.pulled.iter().zip(WEIGHTS) {
+            let weight = T::from_f64(weight * h);
+            ds.iter_mut().zip(changes).for_each(|(s, &change)| *s += weight * change);
         }
     }
 

@@ -60,6 +60,7 @@ impl<T: Real> Pendula<T> {
             couplings_back: vec![T::ZERO; if turned.is_empty() { 0 } else { square }],
             arriving_back: vec![T::ZERO; n],
             torques_back: vec![T::ZERO; n],
+            along: Along { couplings: Vec::new(), restoring: Vec::new(), torques: Vec::new() },
         }
     }
 }
@@ -84,6 +85,15 @@ struct Swing<'a, T> {
     /// Of what stands before sin q_i.
     arriving_back: Vec<T>,
     torques_back: Vec<T>,
+    along: Along<T>,
+}
+
+/// The direction in which parameters move: couplings, what stands before sin q_i, torques.
+#[derive(Debug, Default)]
+struct Along<T> {
+    couplings: Vec<T>,
+    restoring: Vec<T>,
+    torques: Vec<T>,
 }
 
 impl<T: Real> Swing<'_, T> {
@@ -154,6 +164,31 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
         forces.for_each(|force| self.kept.1.extend_from_slice(force));
         if self.kept.0.len() >= KEPT * n {
             self.flush();
+        }
+    }
+
+    fn push(&mut self, s: &[T], ds: &[T], rate: &mut [T]) {
+        let n = self.n;
+        self.turn(s);
+        let Along { couplings, restoring, torques } = &self.along;
+        // The sines change by cosines times the change of angles.
+        for ((change, cos), ds) in
+            self.forces.chunks_exact_mut(n).zip(self.cosines.chunks_exact(n)).zip(ds.chunks_exact(2 * n))
+        {
+            change.iter_mut().zip(cos).zip(ds).for_each(|((change, &cos), &dq)| *change = cos * dq);
+        }
+        let rows = rate.chunks_exact_mut(2 * n).zip(ds.chunks_exact(2 * n));
+        let sines = self.sines.chunks_exact(n).zip(self.forces.chunks_exact(n));
+        for ((rate, ds), (sin, change)) in rows.zip(sines) {
+            let (to_angles, to_velocities) = rate.split_at_mut(n);
+            to_angles.copy_from_slice(&ds[n..]);
+            for (i, force) in to_velocities.iter_mut().enumerate() {
+                *force = self.restoring[i] * change[i] + restoring[i] * sin[i] + torques[i];
+            }
+        }
+        for (left, right) in [(&self.forces[..], self.couplings), (&self.sines, couplings)] {
+            let left = Strided { data: left, row: n, column: 1 };
+            multiply(self.level, left, Dense { data: right, stride: n }, (self.rows, n, n), &mut rate[n..], 2 * n);
         }
     }
 }
@@ -248,6 +283,27 @@ impl<T: Real> Layer<T> for Pendula<T> {
             gradient[0].iter_mut().zip(&self.gains).for_each(|(total, &gain)| *total *= gain);
         }
         gradient[1].iter_mut().zip(&motion.torques_back).for_each(|(total, &e)| *total += e);
+        Ok(())
+    }
+
+    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+        let n = self.n;
+        let mut motion = self.motion(given, passed.rows);
+        let mut couplings = along[0].to_vec();
+        couplings.iter_mut().zip(&self.gains).for_each(|(j, &gain)| *j *= gain);
+        let mut restoring = vec![T::ZERO; n];
+        sum_rows(given.level, &couplings, &mut restoring);
+        restoring.iter_mut().for_each(|sum| *sum = -*sum);
+        motion.along = Along { couplings, restoring, torques: along[1].to_vec() };
+        let mut change = vec![T::ZERO; passed.rows * 2 * n];
+        change.chunks_exact_mut(2 * n).zip(dx.chunks_exact(n)).for_each(|(s, dx)| s[..n].copy_from_slice(dx));
+        let mut state = vec![T::ZERO; change.len()];
+        let mut work = Work::default();
+        for k in 0..self.steps {
+            recall(passed.tape, 2 * n, k, &mut state);
+            work.carry(&mut motion, self.step, &state, &mut change);
+        }
+        dy.chunks_exact_mut(n).zip(change.chunks_exact(2 * n)).for_each(|(dy, s)| dy.copy_from_slice(&s[..n]));
         Ok(())
     }
 

@@ -69,8 +69,23 @@ impl<T: Real> Device<T> for Plate<T> {
         sum
     }
 
+    fn push(&self, s: &[T], ds: &[T], du: T, rate: &mut [T]) {
+        let modes = self.stiffness.len();
+        let three = T::from_f64(3.0);
+        for m in 0..modes {
+            let (q, dq, dp) = (s[m], ds[m], ds[modes + m]);
+            rate[m] = dp;
+            let spring = self.stiffness[m] + three * self.cubic * q * q;
+            rate[modes + m] = self.drive[m] * du - self.damping * dp - spring * dq;
+        }
+    }
+
     fn reading(&self, s: &[T]) -> T {
         self.pickup.iter().zip(s).map(|(&r, &q)| r * q).sum()
+    }
+
+    fn push_reading(&self, _s: &[T], ds: &[T]) -> T {
+        self.pickup.iter().zip(ds).map(|(&r, &q)| r * q).sum()
     }
 
     fn pull_reading(&self, _s: &[T], back: T, into: &mut [T]) {

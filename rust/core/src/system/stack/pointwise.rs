@@ -192,6 +192,11 @@ impl<T: Real> Layer<T> for Pointwise {
         Ok(())
     }
 
+    /// The Jacobian is symmetric.
+    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], _along: &[&[T]], dy: &mut [T]) -> Result<()> {
+        self.vjp(given, passed, dx, dy, &mut [])
+    }
+
     fn mismatched(&self, mismatch: f64, _random: Philox, _group: u32) -> Box<dyn Layer<T>> {
         Box::new(Self { mismatch, ..self.clone() })
     }

@@ -156,6 +156,28 @@ impl<T: Real> Layer<T> for Speckle<T> {
         Ok(())
     }
 
+    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+        let (n, m) = (self.inputs, self.outputs);
+        let (cos, sin) = self.turns(given);
+        let mut field = Vec::with_capacity(passed.rows * 2 * n);
+        for (x, dx) in passed.x.chunks_exact(n).zip(dx.chunks_exact(n)) {
+            field.extend((0..n).map(|i| dx[i] * cos[i] - x[i] * along[0][i] * sin[i]));
+            field.extend((0..n).map(|i| dx[i] * sin[i] + x[i] * along[0][i] * cos[i]));
+        }
+        let mut behind = vec![T::ZERO; passed.tape.len()];
+        let field = Strided { data: &field, row: 2 * n, column: 1 };
+        let medium = Dense { data: &self.medium, stride: 2 * m };
+        multiply(given.level, field, medium, (passed.rows, 2 * n, 2 * m), &mut behind, 2 * m);
+        let two = T::from_f64(2.0);
+        let rows = passed.tape.chunks_exact(2 * m).zip(behind.chunks_exact(2 * m));
+        for (dy, (there, change)) in dy.chunks_exact_mut(m).zip(rows) {
+            for (k, dy) in dy.iter_mut().enumerate() {
+                *dy = two * (there[k] * change[k] + there[m + k] * change[m + k]);
+            }
+        }
+        Ok(())
+    }
+
     fn is_interference(&self) -> bool {
         true
     }

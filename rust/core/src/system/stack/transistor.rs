@@ -56,8 +56,19 @@ impl<T: Real> Device<T> for Transistor {
         T::from_f64(v / self.source)
     }
 
+    fn push(&self, s: &[T], ds: &[T], du: T, rate: &mut [T]) {
+        let slope = self.current(s[0].to_f64()).1;
+        let (v, i) = (ds[0].to_f64(), ds[1].to_f64());
+        rate[0] = T::from_f64(((du.to_f64() - v) / self.source - i - slope * v) / self.capacitance);
+        rate[1] = T::from_f64((v - self.series * i) / self.inductance);
+    }
+
     fn reading(&self, s: &[T]) -> T {
         T::from_f64(self.current(s[0].to_f64()).0)
+    }
+
+    fn push_reading(&self, s: &[T], ds: &[T]) -> T {
+        T::from_f64(self.current(s[0].to_f64()).1) * ds[0]
     }
 
     fn pull_reading(&self, s: &[T], back: T, into: &mut [T]) {

@@ -34,6 +34,8 @@ pub struct Block<T> {
     tapes: Vec<Vec<T>>,
     /// Gradients of parameters that are no plain products, summed over the rows.
     gradients: Vec<Vec<T>>,
+    /// The change of the loss along a direction.
+    slope: f64,
     failure: Option<Error>,
 }
 
@@ -398,6 +400,57 @@ impl<T: Real> Walk<T> {
         each(lab, work(params), &mut self.blocks, run)?;
         self.collect(stack, answers.layers, update);
         Ok(())
+    }
+
+    /// The sum over rows of how the loss, by the errors that [`Walk::meet`] left, changes as the parameters move along `along`.
+    ///
+    /// # Errors
+    /// What a layer may fail with.
+    pub fn slope(
+        &mut self,
+        lab: &Lab,
+        stack: &Stack<T>,
+        layers: &[&dyn Layer<T>],
+        same: bool,
+        params: &Params<'_, T>,
+        along: &Params<'_, T>,
+    ) -> Result<f64> {
+        let prepared = &self.prepared;
+        let run = |block: &mut Block<T>| -> Result<()> {
+            let Block { rows, signals, errors, tapes, slope, .. } = block;
+            let rows = *rows;
+            let mut change = vec![T::ZERO; signals[0].len()];
+            for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
+                let mut after = vec![T::ZERO; rows * layer.outputs()];
+                // Before the first parameters nothing moves.
+                if stage.params.end > 0 {
+                    let (values, along) =
+                        (of_stage(params, stage.params.clone()), of_stage(along, stage.params.clone()));
+                    let given = Given { level: lab.level(), params: &values, prepared: &prepared[l] };
+                    let (mut y, mut tape) = (Vec::new(), Vec::new());
+                    let passed = if same {
+                        Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] }
+                    } else {
+                        y.resize(rows * layer.outputs(), T::ZERO);
+                        tape.resize(rows * layer.tape(), T::ZERO);
+                        layer.forward(given, rows, &signals[l], &mut y, &mut tape)?;
+                        Passed { rows, x: &signals[l], y: &y, tape: &tape }
+                    };
+                    layer.jvp(given, passed, &change, &along, &mut after)?;
+                }
+                change = after;
+            }
+            let errors = errors.last().map_or(&[][..], Vec::as_slice);
+            *slope = errors.iter().zip(&change).map(|(e, c)| e.to_f64() * c.to_f64()).sum();
+            Ok(())
+        };
+        each(lab, work(params), &mut self.blocks, run)?;
+        Ok(self.blocks.iter().map(|block| block.slope).sum())
+    }
+
+    /// Prepares the layers whose Jacobians [`Walk::slope`] takes, where they are not those that signals passed.
+    pub fn prepare_twins(&mut self, lab: &Lab, stack: &Stack<T>, layers: &[&dyn Layer<T>], params: &Params<'_, T>) {
+        self.prepare(lab, stack, layers, params, true);
     }
 
     /// Moves the gradients of the blocks into the terms of an update: products keep their rows.

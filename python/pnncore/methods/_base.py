@@ -1,0 +1,98 @@
+"""Methods in general."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import numpy as np
+
+from pnncore import _core
+from pnncore._convert import FloatArray, Seed, as_seed, as_threads, number, one_of, positive_int
+from pnncore.errors import ConfigError
+from pnncore.settling import Settling
+
+if TYPE_CHECKING:
+    from pnncore.systems import System
+
+Loss = Literal["squared-error", "cross-entropy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of all methods: a loss, "squared-error" or "cross-entropy"."""
+
+    loss: Loss = "squared-error"
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting."""
+        for setting in dataclasses.fields(self):
+            name, value = setting.name, getattr(self, setting.name)
+            if get_origin(setting.type) is Literal:
+                one_of(value, name, get_args(setting.type))
+            if setting.type is float:
+                object.__setattr__(self, name, number(value, name))
+            if setting.type is int or (setting.type == int | None and value is not None):
+                object.__setattr__(self, name, positive_int(value, name))
+            if setting.type is Settling and not isinstance(value, Settling):
+                raise ConfigError(f"settling must be a pnncore.Settling, got {value!r}")
+        _core.check_method(self.to_json())
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the configuration as plain data, as the core reads it and checkpoints keep it."""
+        config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if isinstance(settling := config.get("settling"), Settling):
+            config["settling"] = settling.to_config()
+        return {"name": type(self).__name__, **config}
+
+    def to_json(self) -> str:
+        """Return `to_config` as JSON text."""
+        return json.dumps(self.to_config())
+
+    def gradient(
+        self, system: "System", x: Any, y: Any, *, seed: Seed = 0, step: int = 0, threads: int | None = None
+    ) -> dict[str, FloatArray]:
+        """Return the gradient that a step of training on this batch would use, by parameter, in float64.
+
+        Parameters
+        ----------
+        system
+            The system, with its present parameters.
+        x
+            Inputs (samples, n_in).
+        y
+            Labels (samples,) or targets (samples, n_out).
+        seed, step
+            What random choices of the method depend on.
+        threads
+            Threads to use; the result does not depend on it.
+
+        Raises
+        ------
+        CapabilityError
+            If the system lacks what the method needs; the message lists the methods that train it.
+        """
+        if not hasattr(system, "as_batch"):
+            raise ConfigError(f"system must be a pnncore System, got {system!r}")
+        if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**64:
+            raise ConfigError(f"step must be an integer in 0..2**64, got {step!r}")
+        x, y = system.as_batch(x, y)
+        seed, threads = as_seed(seed), as_threads(threads)
+        with system.lock:
+            gradient, _ = _core.gradient(system.core, system.arrays(), x, y, self.to_json(), seed, step, threads)
+        return dict(zip(system.names, gradient, strict=True))
+
+    def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
+        """Return the outputs (samples, n_out) that the method teaches: those of the system, as a rule."""
+        return system.predict(x, threads=threads)
+
+    def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
+        """Return the accuracy for labels, or the coefficient of determination R² for targets, of `predict`."""
+        return system.score(x, y, threads=threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettlingMethod(Method):
+    """Base of the methods that may let a system settle: how phases are settled."""
+
+    settling: Settling = field(default_factory=Settling)

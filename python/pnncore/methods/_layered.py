@@ -1,0 +1,197 @@
+"""Methods for stacks of layers: errors that come back, or losses of their own."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pnncore._convert import FloatArray, as_inputs
+from pnncore.errors import CapabilityError
+from pnncore.methods._base import Method
+from pnncore.systems._base import score
+from pnncore.systems._stack import Stack
+
+if TYPE_CHECKING:
+    from pnncore.systems import System
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backprop(Method):
+    """Backpropagation through a model of the layers: training in silico.
+
+    Parameters
+    ----------
+    model
+        ``"twin"``: signals pass through the twins, and the hardware is never asked. ``"hardware"``: through the
+        hardware itself, without its noise: the exact gradient, which only a simulation has; for audits.
+    noise
+        The standard deviation of noise that is added to the outputs of every layer of the twin.
+    vaccination
+        By how much, relatively, the twin's constants are off, drawn anew for every batch, so that what is learned does
+        not depend on them.
+    """
+
+    model: Literal["twin", "hardware"] = "twin"
+    noise: float = 0.0
+    vaccination: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhysicsAware(Method):
+    """Physics-aware training: forward on the hardware, back through the twins' Jacobians at the measured signals.
+
+    The same as backpropagation where the twin is exact and nothing is noisy.
+
+    References
+    ----------
+    Wright et al., Nature 601, 549 (2022).
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackAlignment(Method):
+    """Feedback alignment: errors come back through matrices other than the transposed weights.
+
+    Parameters
+    ----------
+    feedback
+        ``"random"``: fixed matrices. ``"sign-symmetric"``: the signs of the weights, times their initial deviation.
+        ``"kolen-pollack"``: matrices that change as the weights do; both decay, and so meet. That needs `SGD` without
+        momentum and with ``weight_decay`` above zero.
+
+    References
+    ----------
+    Lillicrap et al., Nat. Commun. 7, 13276 (2016); Liao, Leibo, Poggio, AAAI (2016); Akrout et al., NeurIPS (2019).
+    """
+
+    feedback: Literal["random", "sign-symmetric", "kolen-pollack"] = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectFeedbackAlignment(Method):
+    """Direct feedback alignment: the output error goes to every layer through a fixed random matrix of its own.
+
+    Parameters
+    ----------
+    slope
+        How layers that act on each signal by itself answer: ``"twin"`` by the slope of the twin; ``"one"``, ``"box"``
+        (one where |z| < 1) or ``"triangle"`` (1 - |z| / 2): augmented direct feedback alignment, which need not know
+        the physics.
+
+    References
+    ----------
+    Nøkland, NeurIPS (2016); Nakajima et al., Nat. Commun. 13, 7847 (2022).
+    """
+
+    slope: Literal["twin", "one", "box", "triangle"] = "twin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardForward(Method):
+    """Forward-forward: every layer learns by itself to tell rows with true labels from rows with wrong ones.
+
+    The last `classes` inputs carry the label, one of them at one; what data hold there is overwritten. The goodness of
+    a group of layers (a linear map and what follows it) is the sum of squares of its outputs: it rises above the
+    threshold for true labels, and falls below it for wrong ones. Put a `layers.Normalize` before the next linear map,
+    or it would find the goodness ready-made. Labels are predicted by trying all: `predict` returns the goodness of
+    each, summed over groups.
+
+    Parameters
+    ----------
+    classes
+        How many of the last inputs carry the label.
+    threshold
+        The goodness per output that lies between true and wrong.
+
+    References
+    ----------
+    Hinton, "The forward-forward algorithm", arXiv 2212.13345 (2022).
+    """
+
+    classes: int = 10
+    threshold: float = 0.2
+
+    def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
+        """Return the goodness (samples, classes) of every label."""
+        if not isinstance(system, Stack):
+            raise CapabilityError(f"ForwardForward needs a Stack, got {system!r}")
+        x = as_inputs(x, system.n_in, system.dtype)
+        ends = system.group_ends()
+        goodness = np.zeros((len(x), self.classes), system.dtype)
+        for label in range(self.classes):
+            tried = x.copy()
+            tried[:, -self.classes :] = np.eye(self.classes, dtype=system.dtype)[label]
+            signals = system.measure(tried, threads=threads)
+            goodness[:, label] = sum((signals[end] ** 2).sum(axis=1) for end in ends)
+        return goodness
+
+    def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
+        """Return the accuracy of the labels of largest goodness."""
+        x, y = system.as_batch(x, y)
+        return score(self.predict(system, x, threads=threads), y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhysicalLocalLearning(Method):
+    """Physical local learning: every linear map has a loss of its own, and nothing goes back through the physics.
+
+    The pair-contrastive form: with i and `same` two samples of a class, `other` one of another, and a the outputs of a
+    linear map, its loss is softplus(tau [cos(a_i, a_other) - cos(a_i, a_same)]). The last linear map is a readout, and
+    learns from the loss of the outputs. Only linear maps learn; the transforms between them may be unknown.
+
+    Parameters
+    ----------
+    tau
+        How steep the comparison is.
+
+    References
+    ----------
+    Momeni, Rahmani, Malléjac, del Hougne, Fleury, Science 382, 1297 (2023).
+    """
+
+    tau: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardGradient(Method):
+    """Forward gradients: the mean over random directions of each times the slope of the loss along it.
+
+    Signals pass the hardware once per step; beside them, the twins tell how they change as the parameters move along a
+    direction, and nothing goes back. The mean is the gradient; the cosine between both is sqrt(q / (q + D - 1)) for q
+    directions in D dimensions, as a root mean square.
+
+    Parameters
+    ----------
+    directions
+        How many per step.
+
+    References
+    ----------
+    Baydin et al., "Gradients without backpropagation", arXiv 2202.08587 (2022).
+    """
+
+    directions: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeReadout(Method):
+    """Ridge regression of the last linear layer on what the layers before it put out: reservoir computing.
+
+    Recursive least squares, batch by batch: without forgetting, one epoch is ridge regression on all samples. The
+    regression is to the targets, or to one at the label and zero elsewhere. The optimizer's rates do not matter,
+    except that a rate of zero leaves a parameter where it is.
+
+    Parameters
+    ----------
+    regularization
+        What is added to the squares of features; the bias has no penalty.
+    forgetting
+        By what earlier batches are multiplied, in (0, 1].
+
+    References
+    ----------
+    Lukoševičius and Jaeger, Comput. Sci. Rev. 3, 127 (2009).
+    """
+
+    regularization: float = 1e-2
+    forgetting: float = 1.0

@@ -1,0 +1,232 @@
+//! Surrogate optimization: a model of the outputs is fitted while the system is trained, and asked for the gradient.
+
+use pnncore_kernels::philox::Purpose;
+use pnncore_kernels::{Real, add_scaled};
+
+use super::candidates::{Experiment, flatten};
+use super::{Course, Scratch};
+use crate::Result;
+use crate::batch::{Batch, Rows, Targets};
+use crate::lab::Lab;
+use crate::loss::Loss;
+use crate::optim::Optimizer;
+use crate::params::{ParamSpec, Params, cut};
+use crate::system::stack::{Answers, Entry, Function, Hears, Kind, Slope, Spec, Stack, Walk};
+use crate::system::{System, infer};
+use crate::trial::Trial;
+use crate::update::{LocalUpdate, Term};
+
+/// Samples of a step of fitting.
+const FITTED: usize = 64;
+
+/// What the model is fitted with.
+const ADAM: Optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.0 };
+
+/// Arrays that the optimizer keeps per parameter of the model.
+const MOMENTS: usize = 2;
+
+/// The settings of the rule.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Surrogate {
+    /// Units of each of the two hidden layers.
+    pub(super) hidden: usize,
+    /// Measured samples that are kept.
+    pub(super) samples: usize,
+    /// Steps of fitting per step.
+    pub(super) fits: usize,
+    /// The rate of fitting.
+    pub(super) rate: f64,
+    /// The standard deviation of what is added to parameters to see what they do.
+    pub(super) exploration: f64,
+    /// Passes per step with such parameters, besides the one with the present ones.
+    pub(super) explorers: usize,
+}
+
+impl Surrogate {
+    /// The model: from inputs and parameters, side by side, to outputs.
+    fn network<T: Real>(&self, inputs: usize, outputs: usize) -> Result<Stack<T>> {
+        let linear = |inputs, outputs| Kind::Linear { inputs, outputs, bias: true };
+        let tanh = Kind::Pointwise { width: self.hidden, function: Function::Tanh };
+        let kinds = [
+            linear(inputs, self.hidden),
+            tanh.clone(),
+            linear(self.hidden, self.hidden),
+            tanh,
+            linear(self.hidden, outputs),
+        ];
+        let layers = kinds.map(|layer| Entry { layer, noise: 0.0, mismatch: 0.0 }).into();
+        Spec { layers, seed: 0, numbered: true }.build()
+    }
+
+    fn of<T: Real>(&self, system: &dyn System<T>) -> Result<Stack<T>> {
+        let parameters: usize = system.specs().iter().map(ParamSpec::len).sum();
+        self.network(system.inputs() + parameters, system.outputs())
+    }
+
+    /// The parameters of the model, their moments, samples (inputs, then outputs), and how many there are.
+    pub(super) fn memory<T: Real>(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
+        let Ok(net) = self.of(system) else { return Vec::new() };
+        let named = |kind: &'static str| {
+            net.specs().iter().map(move |spec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec.clone() })
+        };
+        let mut specs: Vec<ParamSpec> = ["surrogate", "mean", "square"].into_iter().flat_map(named).collect();
+        for (name, width) in [("inputs", net.inputs()), ("outputs", net.outputs())] {
+            specs.push(ParamSpec { name: name.into(), shape: vec![self.samples, width] });
+        }
+        specs.push(ParamSpec { name: "count".into(), shape: vec![1] });
+        specs
+    }
+
+    pub(super) fn initialise<T: Real>(&self, lab: &Lab, system: &dyn System<T>, memory: &mut [&mut [T]]) {
+        let Ok(net) = self.of(system) else { return };
+        let seed = lab.random(Purpose::Initialise).words(0, u32::MAX)[0];
+        net.initialise(u64::from(seed), &mut memory[..net.specs().len()]);
+    }
+
+    /// Measures with the present parameters and with some around, fits, and leaves the gradient of the loss through the model's
+    /// Jacobian at the measured outputs.
+    pub(super) fn step<T: Real>(
+        &self,
+        experiment: Experiment<'_, T>,
+        params: &Params<'_, T>,
+        course: &mut Course<'_, '_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let Experiment { lab, system, batch, .. } = experiment;
+        let net = self.of(system)?;
+        let base = flatten(params);
+        self.measure(experiment, &base, course, scratch)?;
+        let count = net.specs().len();
+        let (model, samples) = course.memory.split_at_mut(count * (1 + MOMENTS));
+        let (model, moments) = model.split_at_mut(count);
+        let mut walk = Walk::default();
+        self.fit(lab, &net, course.step, model, moments, samples, &mut walk)?;
+        let model = Params::shared(model.iter().map(|array| &**array));
+        let rows: Vec<T> = (0..batch.len()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
+        walk.begin(&net, &Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None });
+        let quiet = vec![0.0; net.stages().len()];
+        walk.pass(lab, &net, &net.twin(), &model, true, &quiet, lab.random(Purpose::Noise))?;
+        walk.clear_errors();
+        walk.set_errors(net.stages().len() - 1, &errors(experiment, &scratch.trial));
+        let twin = net.twin();
+        let answers =
+            Answers { layers: &twin, same: true, feedback: &[], hears: Hears::Chain, slope: Slope::Twin, inputs: true };
+        walk.backward(lab, &net, &answers, &model, &mut LocalUpdate::default())?;
+        let mut gradient = vec![T::ZERO; base.len()];
+        for row in walk.input_errors().chunks_exact(net.inputs()) {
+            add_scaled(lab.level(), &row[system.inputs()..], T::ONE, &mut gradient);
+        }
+        scratch.update.terms.clear();
+        scratch.update.terms.extend(cut(system.specs(), &gradient).map(|own| Term::Dense(own.to_vec())));
+        scratch.cost.operations += net.operations() * 3 * (FITTED * self.fits + batch.len()) as u64;
+        Ok(())
+    }
+
+    /// Runs the batch, and keeps what was measured.
+    fn measure<T: Real>(
+        &self,
+        experiment: Experiment<'_, T>,
+        base: &[T],
+        course: &mut Course<'_, '_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let Experiment { lab, system, plan, batch, occasion } = experiment;
+        let Scratch { trial, workspace, cost, .. } = scratch;
+        let random = lab.random(Purpose::Direction);
+        let mut around = Trial::new(system.layout());
+        let mut drawn = vec![T::ZERO; base.len()];
+        let [.., inputs, outputs, count] = &mut *course.memory else { return Ok(()) };
+        for c in 0..=self.explorers as u64 {
+            let mut values = base.to_vec();
+            let trial = if c == 0 { &mut *trial } else { &mut around };
+            if c > 0 {
+                random.at(occasion + c).fill_normal(lab.level(), 0, 0, &mut drawn);
+                add_scaled(lab.level(), &drawn, T::from_f64(self.exploration), &mut values);
+                experiment.keep_within(&mut values);
+            }
+            let moved = Params::shared(cut(system.specs(), &values));
+            infer(lab, system, &moved, batch, plan, occasion + c, trial, workspace)?;
+            cost.add(1, batch.len());
+            for i in (0..batch.len()).filter(|&i| trial.outcomes[i].status.usable()) {
+                let place = count[0].to_f64() as usize % self.samples;
+                let width = system.inputs() + base.len();
+                let row = &mut inputs[place * width..(place + 1) * width];
+                row[..system.inputs()].copy_from_slice(batch.x.row(i));
+                row[system.inputs()..].copy_from_slice(&values);
+                let width = system.outputs();
+                outputs[place * width..(place + 1) * width].copy_from_slice(trial.outputs(i));
+                // Counted so that single precision tells all numbers apart.
+                let next = count[0].to_f64() + 1.0;
+                count[0] =
+                    T::from_f64(if next < 2.0 * self.samples as f64 { next } else { next - self.samples as f64 });
+            }
+        }
+        Ok(())
+    }
+
+    /// Fits the model to samples that are drawn from those that are kept.
+    #[allow(clippy::too_many_arguments, reason = "a step of training, and where it is made")]
+    fn fit<T: Real>(
+        &self,
+        lab: &Lab,
+        net: &Stack<T>,
+        step: u64,
+        model: &mut [&mut [T]],
+        moments: &mut [&mut [T]],
+        samples: &[&mut [T]],
+        walk: &mut Walk<T>,
+    ) -> Result<()> {
+        let [inputs, outputs, count] = samples else { return Ok(()) };
+        let filled = (count[0].to_f64() as usize).min(self.samples) as u64;
+        if filled == 0 {
+            return Ok(());
+        }
+        let twin = net.twin();
+        let answers = Answers {
+            layers: &twin,
+            same: true,
+            feedback: &[],
+            hears: Hears::Chain,
+            slope: Slope::Twin,
+            inputs: false,
+        };
+        let quiet = vec![0.0; net.stages().len()];
+        let random = lab.random(Purpose::Method);
+        let (mut update, mut gradient) = (LocalUpdate::default(), Vec::new());
+        let mut trial = Trial::new(net.layout());
+        let rates = vec![self.rate; net.specs().len()];
+        for k in 0..self.fits as u64 {
+            let at = step * self.fits as u64 + k;
+            let picked: Vec<u64> =
+                (0..FITTED as u64).map(|i| random.below(filled, at * FITTED as u64 + i, 1)).collect();
+            let batch = Batch {
+                x: Rows::all(inputs, net.inputs()).pick(&picked),
+                y: Targets::Values(Rows::all(outputs, net.outputs()).pick(&picked)),
+            };
+            let mut params = Params::exclusive(model.iter_mut().map(|array| &mut **array));
+            walk.begin(net, &batch);
+            walk.pass(lab, net, &twin, &params, true, &quiet, random)?;
+            walk.report(&mut trial);
+            walk.meet(Loss::SquaredError, &batch.y);
+            walk.backward(lab, net, &answers, &params, &mut update)?;
+            ADAM.step(lab, net, &trial, &mut update, &mut params, moments, &mut gradient, &rates, at)?;
+        }
+        Ok(())
+    }
+}
+
+/// dL/d(outputs) of a mean over the batch, row by row; zero where a row has no usable outputs.
+fn errors<T: Real>(experiment: Experiment<'_, T>, trial: &Trial<T>) -> Vec<T> {
+    let Experiment { system, plan, batch, .. } = experiment;
+    let n = system.outputs();
+    let scale = T::from_f64(1.0 / batch.len() as f64);
+    let (mut target, mut errors) = (vec![T::ZERO; n], vec![T::ZERO; batch.len() * n]);
+    for (i, error) in errors.chunks_exact_mut(n).enumerate() {
+        if trial.outcomes[i].status.usable() {
+            batch.y.write(i, &mut target);
+            plan.loss.gradient(trial.outputs(i), &target, error);
+            error.iter_mut().for_each(|e| *e *= scale);
+        }
+    }
+    errors
+}
