@@ -37,16 +37,17 @@ test-python: $(BUILT)
 slow: $(BUILT) ## Run the long tests too.
 	$(BIN)/python -m pytest -q
 
-torture: $(BUILT) ## Kill, damage and interrupt things at full counts (several minutes).
+torture: $(BUILT) ## Kill, damage and interrupt things at full counts (a quarter of an hour).
 	PNNCORE_TORTURE=1 cargo test --release --package pnncore --quiet
 	PNNCORE_TORTURE=1 $(BIN)/python -m pytest -q -m 'slow or not slow' tests/test_checkpoint.py tests/test_processes.py \
-		tests/test_reproducibility.py
+		tests/test_reproducibility.py tests/test_instrument.py tests/test_instrument_processes.py
 
 bench: $(BUILT) ## Rates of the kernels, and pnncore beside its peers (quiet machine, please).
 	cargo bench --package pnncore-kernels --quiet
 	$(BIN)/python benches/compare.py
 	$(BIN)/python benches/resistive.py
 	$(BIN)/python benches/stack.py
+	$(BIN)/python benches/instrument.py
 
 lint: $(BUILT) ## Check formats, lints, types and stubs.
 	cargo fmt --all --check

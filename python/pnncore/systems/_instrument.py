@@ -89,7 +89,7 @@ class Instrument(Stack):
     isolation
         ``"none"`` calls in the calling thread, ``"thread"`` on another (the default with a timeout): a call that hangs
         is left behind, and no other can be made before it returns. ``"process"`` calls in a process of its own, which
-        is killed at the deadline: `fn` must be picklable, is imported anew, and each call costs some 100 microseconds.
+        is killed at the deadline: `fn` must be picklable, is imported anew, and each call costs some 0.15 ms.
     idempotent
         Whether a shot may be made twice: only then a failed one is tried again.
     retries, backoff
