@@ -480,6 +480,21 @@ fn rosenbrock(x: &[f64]) -> f64 {
     x.windows(2).map(|x| 100.0 * (x[1] - x[0] * x[0]).powi(2) + (1.0 - x[0]).powi(2)).sum()
 }
 
+/// A row that overflows teaches nothing, and spoils nothing.
+#[test]
+fn forward_forward_leaves_out_what_is_lost() {
+    let net = stack::<f64>(&[linear(6, 6), TANH, linear(6, 4)], 0.0, 0.0);
+    let params = initial(&net);
+    let mut data = Data::<f64>::new(10, 6);
+    data.x[6] = f64::MAX;
+    let rule = Rule::ForwardForward { classes: 3, threshold: 0.5 };
+    let mut large = params.clone();
+    large[2].iter_mut().for_each(|w| *w *= 1e308);
+    assert!(gradient(rule.clone(), &net, &large, &data, 1).iter().all(|g| g.is_finite()));
+    let found = gradient(rule, &net, &params, &data, 1);
+    assert!(found.iter().all(|g| g.is_finite()) && found.iter().any(|g| *g != 0.0));
+}
+
 #[test]
 fn cma_es_finds_the_valley_of_rosenbrock() {
     let stage =

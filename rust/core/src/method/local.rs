@@ -10,6 +10,7 @@ use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::Params;
 use crate::system::stack::{Answers, Hears, Slope, Stack, Walk, groups};
+use crate::trial::Status;
 use crate::{Error, Result};
 
 #[allow(clippy::too_many_arguments, reason = "a step, and where it is made")]
@@ -55,6 +56,10 @@ pub(super) fn step<T: Real>(
         cost.add(2, samples);
         walk.forward(lab, stack, &hardware, params, same, occasion)?;
         walk.clear_errors();
+        trial.reset(samples, 1, false);
+        for r in walk.blank(stack) {
+            trial.outcomes[r % samples].status = Status::Diverged;
+        }
         for group in groups(stack) {
             goodness_errors(walk, group.end - 1, samples, threshold, &mut losses);
         }
@@ -78,7 +83,6 @@ pub(super) fn step<T: Real>(
         Answers { layers: &twin, same, feedback: &[], hears: Hears::Local, slope: Slope::Twin, inputs: false };
     walk.backward(lab, stack, &answers, params, update)?;
     if matches!(rule, Rule::ForwardForward { .. }) {
-        trial.reset(samples, 1, false);
         *local = Some(losses);
     }
     cost.operations += 2 * stack.operations() * samples as u64;

@@ -54,18 +54,19 @@ pub enum Slope {
 }
 
 impl<T: Real> Block<T> {
-    /// Clears the rows whose outputs, of this number, are not finite.
-    fn blank(&mut self, outputs: usize) {
-        let Some(last) = self.signals.last() else { return };
+    /// Clears the rows whose outputs, of this number, are not finite; gives which.
+    fn blank(&mut self, outputs: usize) -> Vec<usize> {
+        let Some(last) = self.signals.last() else { return Vec::new() };
         let lost = |row: &[T]| row.iter().any(|y| !y.is_finite());
         let lost: Vec<usize> =
             last.chunks_exact(outputs).enumerate().filter(|(_, row)| lost(row)).map(|(i, _)| i).collect();
-        for i in lost {
+        for &i in &lost {
             for values in self.signals.iter_mut().chain(&mut self.tapes).chain(self.errors.last_mut()) {
                 let width = values.len() / self.rows;
                 values[i * width..(i + 1) * width].fill(T::ZERO);
             }
         }
+        lost
     }
 }
 
@@ -283,6 +284,15 @@ impl<T: Real> Walk<T> {
                 }
             }
         }
+    }
+
+    /// Clears the rows whose outputs are not finite, and gives which: what is not finite times no error would be no zero.
+    pub fn blank(&mut self, stack: &Stack<T>) -> Vec<usize> {
+        let lost = |block: &mut Block<T>| {
+            let first = block.first;
+            block.blank(stack.outputs).into_iter().map(move |i| first + i)
+        };
+        self.blocks.iter_mut().flat_map(lost).collect()
     }
 
     /// Sets the errors of the outputs: the gradient of the loss, a mean over the batch. Rows that are not finite are blanked: what
