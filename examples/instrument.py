@@ -4,8 +4,8 @@
     python examples/instrument.py --journal shots.pnj  # stop it with Ctrl-C, and start it again: no shot is made twice
 
 The instrument is light through a scattering medium, behind a plain Python function that nobody can differentiate: 16
-amplitudes in, 16 intensities out, 16 phases to set, with noise. Its twin is learned from random shots. Linear maps stand
-before and after it; 450 test digits. Controls: the readout alone learns.
+amplitudes in, 16 intensities out, 16 phases to set, with noise. Its twin is learned from random shots. Linear maps
+stand before and after it; 450 test digits. Control: the readout alone learns.
 """
 
 import argparse
@@ -59,7 +59,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("instrument.png"))
     arguments = parser.parse_args()
     x, y, x_test, y_test = pnn.data.digits()
-    with tempfile.TemporaryDirectory() as folder, connect(arguments.journal or Path(folder) / "shots.pnj") as instrument:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        connect(arguments.journal or Path(folder) / "shots.pnj") as instrument,
+    ):
         if len(pnn.journal.read(instrument.driver.path)):
             instrument.rewind()
         random = np.random.default_rng(0)

@@ -31,8 +31,8 @@ def harmonics() -> list[Layer]:
 
 
 def pendula() -> list[Layer]:
-    """Return two networks of pendula, released from the pixels, and a readout of ten angles."""
-    return [Pendula(196, time=4.0, steps=16), Pendula(196, time=4.0, steps=16), Linear(196, 10)]
+    """Return three networks of pendula, the first released from the pixels, and a readout of their angles."""
+    return [*(Pendula(196, time=2.0, steps=8) for _ in range(3)), Linear(196, 10)]
 
 
 def small_mnist() -> tuple[np.ndarray, ...]:
@@ -57,8 +57,8 @@ def main() -> None:
     vowels = arguments.task == "vowels"
     data = pnn.data.vowels() if vowels else small_mnist()
     seeds = arguments.seeds or (range(10) if vowels else [0])
-    epochs = arguments.epochs or (400 if vowels else 10)
-    rate, batch_size = (0.01, 21) if vowels else (0.003, 64)
+    epochs = arguments.epochs or (400 if vowels else 15)
+    rate, batch_size = (0.01, 21) if vowels else (5e-4, 64)
     linear: list[Layer] = [Linear(data[0].shape[1], 7 if vowels else 10)]
     rows = [
         ("linear classifier", linear, Backprop(loss=CE)),

@@ -149,6 +149,15 @@ def test_plot_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         (["train", "--layers", "64,x"], "positive integer"),
         (["train", "--layers", "784,128,10"], "begin with 64 and end with 10"),
         (["train", "--layers", "64"], "begin with 64"),
+        (["train", "--mismatch", "0.1"], "go with --system stack"),
+        (["train", "--system", "stack", "--gain", "1"], "--gain is a setting of Hopfield networks"),
+        (["train", "--system", "stack", "--activation", "hard-sigmoid"], "is one of tanh, logistic, relu"),
+        (["train", "--activation", "relu"], "activation"),
+        (["train", "--system", "stack", "--tolerance", "1e-3"], "which physics-aware does not"),
+        (["train", "--method", "spsa", "--set", "beta=1"], "settings of spsa (directions, epsilon, loss)"),
+        (["train", "--method", "spsa", "--set", "directions"], "needs NAME=VALUE"),
+        (["train", "--method", "spsa", "--set", "directions=0"], "directions must be a positive integer"),
+        (["train", "--method", "physics-aware"], "PhysicsAware needs layers"),
         (["train", "--beta", "-1", "--epochs", "1"], "beta"),
         (["train", "--variant", "sideways"], "variant"),
         (
@@ -293,3 +302,18 @@ def test_ctrl_c_saves(tmp_path: Path) -> None:
     report = json.loads(out)
     assert report["interrupted"]
     assert report["epoch"] == pnn.Trainer.load(path).epoch > 0
+
+
+def test_stacks_are_trained(capsys, tmp_path):
+    path = tmp_path / "run.pnn"
+    settings = ["--system", "stack", "--mismatch", "0.2", "--noise", "0.01", "--loss", "cross-entropy"]
+    report = run_json(capsys, "train", *settings, "--epochs", "8", "--save", str(path))
+    assert report["test_accuracy"] > 0.9
+    assert report["system"]["mismatch"] == 0.2
+    assert report["method"]["name"] == "PhysicsAware"
+    assert sum(report["history"]["passes"]) == 8 * 43
+    again = run_json(capsys, "train", "--resume", str(path), "--epochs", "1")
+    assert again["epoch"] == 9
+    other = ["--system", "stack", "--layers", "64,16,10", "--method", "spsa", "--set", "directions=2"]
+    assert main(["train", *other, "--epochs", "1"]) == 0
+    assert "172 passes of a batch through the physics" in capsys.readouterr().out

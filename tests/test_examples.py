@@ -90,3 +90,14 @@ def test_a_resistive_network_learns_digits_on_real_devices(tmp_path):
     settings = ("--dataset", "digits", "--epochs", "3", "--levels", "128", "--upper", "0.5", "--open", "0.02")
     text = run("resistive_mnist.py", *settings, folder=tmp_path)
     assert float(re.search(r"test error (\S+) % \(", text)[1]) < 20, text
+
+
+def test_an_instrument_is_trained(tmp_path):
+    text = run("instrument.py", "--epochs", "12", folder=tmp_path)
+    rows = dict(re.findall(r"^(.{28})\s+(\S+) %", text, re.MULTILINE))
+    scores = {name.strip(): float(score) for name, score in rows.items()}
+    assert float(re.search(r"twin: R² (\S+) on", text)[1]) > 0.98
+    assert scores["readout alone"] + 15 < min(
+        scores["physics-aware, learned twin"], scores["local learning, no twin"]
+    ), text
+    assert (tmp_path / "instrument.png").read_bytes().startswith(b"\x89PNG")

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import data, methods
+from pnncore import data, layers, methods, systems
 from pnncore.errors import ConfigError, DataError
 from pnncore.settling import Settling
 
@@ -22,15 +23,32 @@ Split: TypeAlias = tuple[FloatArray, npt.NDArray[np.int64], FloatArray, npt.NDAr
 
 RawHelp = argparse.RawDescriptionHelpFormatter
 
-METHODS: dict[str, type[methods.SettlingMethod]] = {
+METHODS: dict[str, type[methods.Method]] = {
     "equilibrium-propagation": methods.EquilibriumPropagation,
     "contrastive-learning": methods.ContrastiveLearning,
     "coupled-learning": methods.CoupledLearning,
     "implicit-differentiation": methods.ImplicitDifferentiation,
     "recurrent-backprop": methods.RecurrentBackprop,
 }
+# Those that an audit does not know.
+MORE_METHODS: dict[str, type[methods.Method]] = {
+    "backprop": methods.Backprop,
+    "physics-aware": methods.PhysicsAware,
+    "feedback-alignment": methods.FeedbackAlignment,
+    "direct-feedback-alignment": methods.DirectFeedbackAlignment,
+    "forward-gradient": methods.ForwardGradient,
+    "finite-difference": methods.FiniteDifference,
+    "spsa": methods.SPSA,
+    "evolution-strategy": methods.EvolutionStrategy,
+    "coordinate-descent": methods.CoordinateDescent,
+    "cmaes": methods.CMAES,
+    "genetic-algorithm": methods.GeneticAlgorithm,
+    "surrogate-optimization": methods.SurrogateOptimization,
+    "ridge-readout": methods.RidgeReadout,
+}
+_FUNCTIONS = {"tanh": layers.Tanh, "logistic": layers.Logistic, "relu": layers.Relu}
 DATA = ("digits", "mnist", "fashion-mnist", "vowels")
-ACTIVATIONS = ("hard-sigmoid", "tanh", "logistic")
+ACTIVATIONS = ("hard-sigmoid", "tanh", "logistic", "relu")
 LOSSES = ("squared-error", "cross-entropy")
 _METHOD_SETTINGS = ("loss", "beta", "variant", "sign", "points", "eta", "steps")
 
@@ -71,24 +89,30 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--download", action="store_true", help="fetch mnist or fashion-mnist if it is not there")
 
 
-def add_system(parser: argparse.ArgumentParser) -> None:
+def add_system(parser: argparse.ArgumentParser, *, stacks: bool = False) -> None:
     """Add the choice of a system; defaults are None, so that a conflict with a file can be seen."""
     group = parser.add_argument_group("system")
-    group.add_argument("--system", choices=("hopfield",), help="the physics (default: hopfield)")
+    kinds = ("hopfield", "stack") if stacks else ("hopfield",)
+    group.add_argument("--system", choices=kinds, help="the physics (default: hopfield)")
     group.add_argument(
         "--layers",
         type=counts,
         metavar="N,N,...",
         help="sizes, inputs first (default: from the data, one hidden layer of 128)",
     )
-    group.add_argument("--activation", choices=ACTIVATIONS, help="of hidden units (default: hard-sigmoid)")
+    group.add_argument(
+        "--activation", choices=ACTIVATIONS, help="of hidden units (default: hard-sigmoid; of a stack: tanh)"
+    )
+    if stacks:
+        group.add_argument("--mismatch", type=float, help="stack: how far hardware is off its twin (default: 0)")
+        group.add_argument("--noise", type=float, help="stack: of every measurement (default: 0)")
     group.add_argument("--gain", type=float, help="initial couplings are uniform in +-gain/sqrt(fan-in) (default: 0.7)")
 
 
 def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Add the choice of a method (or, with `several`, of all) and its settings."""
     group = parser.add_argument_group("method")
-    names = (*METHODS, "all") if several else tuple(METHODS)
+    names = (*METHODS, "all") if several else (*METHODS, *MORE_METHODS)
     default = "all that fit" if several else "equilibrium-propagation"
     group.add_argument(
         "--method", choices=names, metavar="NAME", help=f"one of {', '.join(names)} (default: {default})"
@@ -113,6 +137,10 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         help="settle for fixed numbers of sweeps (default: each sample until settled)",
     )
     group.add_argument("--tolerance", type=float, help="settle until no unit moves by more than this in a sweep")
+    if not several:
+        group.add_argument(
+            "--set", action="append", metavar="NAME=VALUE", help="any other setting of the method, such as directions=8"
+        )
 
 
 def count(text: str) -> int:
@@ -182,14 +210,34 @@ def make_settling(arguments: argparse.Namespace) -> Settling:
 
 def make_method(arguments: argparse.Namespace, name: str) -> methods.Method:
     """Return the method of this name with the given settings; `ConfigError` for one that it lacks."""
-    kind = METHODS[name]
+    kind = (METHODS | MORE_METHODS)[name]
     fields = {field.name for field in dataclasses.fields(kind)}
     settings = {key: getattr(arguments, key) for key in _METHOD_SETTINGS if getattr(arguments, key) is not None}
     for key in settings:
         if key not in fields:
             known = ", ".join(f"--{field}" for field in _METHOD_SETTINGS if field in fields)
             raise ConfigError(f"--{key} is no setting of {name}, which has {known}")
-    return kind(**settings, settling=make_settling(arguments))
+    for text in getattr(arguments, "set", None) or []:
+        key, equals, value = text.partition("=")
+        if not equals or key not in fields - {"settling", *settings}:
+            others = ", ".join(sorted(fields - {"settling"}))
+            raise ConfigError(f"--set needs NAME=VALUE with one of the settings of {name} ({others}), got {text!r}")
+        settings[key] = _value(value)
+    if "settling" in fields:
+        settings["settling"] = make_settling(arguments)
+    elif arguments.sweeps is not None or arguments.tolerance is not None:
+        raise ConfigError(f"--sweeps and --tolerance are for methods that let a system settle, which {name} does not")
+    return kind(**settings)
+
+
+def _value(text: str) -> Any:
+    """Read a number, or leave the text as it is."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def make_layers(arguments: argparse.Namespace, x: FloatArray, y: npt.NDArray[np.int64]) -> list[int]:
@@ -197,11 +245,28 @@ def make_layers(arguments: argparse.Namespace, x: FloatArray, y: npt.NDArray[np.
     n_in, n_out = x.shape[1], int(y.max()) + 1
     if arguments.layers is None:
         return [n_in, 128, n_out]
-    layers: list[int] = arguments.layers
-    if len(layers) < 2 or layers[0] != n_in or layers[-1] != n_out:
-        shown = ",".join(map(str, layers))
+    sizes: list[int] = arguments.layers
+    if len(sizes) < 2 or sizes[0] != n_in or sizes[-1] != n_out:
+        shown = ",".join(map(str, sizes))
         raise ConfigError(f"--layers must begin with {n_in} and end with {n_out} for {arguments.data}, got {shown}")
-    return layers
+    return sizes
+
+
+def make_system(arguments: argparse.Namespace, sizes: list[int], seed: int) -> systems.System:
+    """Return the system that was chosen; `ConfigError` for settings that it lacks."""
+    if arguments.system == "stack":
+        if arguments.gain is not None:
+            raise ConfigError("--gain is a setting of Hopfield networks; a stack begins with variances of 1 / inputs")
+        name = arguments.activation or "tanh"
+        if name not in _FUNCTIONS:
+            raise ConfigError(f"--activation of a stack is one of {', '.join(_FUNCTIONS)}; got {name}")
+        chain: list[layers.Layer] = []
+        for n_in, n_out in itertools.pairwise(sizes):
+            chain += [layers.Linear(n_in, n_out), _FUNCTIONS[name]()]
+        return systems.Stack(chain[:-1], mismatch=arguments.mismatch or 0.0, noise=arguments.noise or 0.0, seed=seed)
+    if wrong := given(arguments, ("mismatch", "noise")):
+        raise ConfigError(f"{', '.join(wrong)} go with --system stack")
+    return systems.Hopfield(sizes, seed=seed, **system_settings(arguments))
 
 
 def system_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -211,7 +276,7 @@ def system_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def describe(method: methods.Method) -> str:
     """Return the method with its own settings, in words."""
-    name = next(name for name, kind in METHODS.items() if kind is type(method))
+    name = next(name for name, kind in (METHODS | MORE_METHODS).items() if kind is type(method))
     settings = {
         f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name not in ("loss", "settling")
     }

@@ -12,7 +12,6 @@ from pnncore.callbacks import Callback, Checkpoint
 from pnncore.cli import _common as common
 from pnncore.cli._common import Commands, FloatArray
 from pnncore.errors import ConfigError
-from pnncore.systems import Hopfield
 from pnncore.trainer import Trainer
 
 _DESCRIPTION = """\
@@ -29,6 +28,8 @@ examples:
   pnncore train --resume run.pnn --data mnist --epochs 5 --save run.pnn       five more epochs
   pnncore train --method coupled-learning --eta 0.5 --rate 0.02 --plot run.png
   pnncore train --activation tanh --variant holomorphic --rate 0.1
+  pnncore train --system stack --mismatch 0.3 --noise 0.02 --loss cross-entropy     physics-aware training
+  pnncore train --system stack --method spsa --set directions=8 --loss cross-entropy
 """
 # What a checkpoint fixes.
 _FIXED = (
@@ -37,6 +38,9 @@ _FIXED = (
         "layers",
         "activation",
         "gain",
+        "mismatch",
+        "noise",
+        "set",
         "method",
         "loss",
         "beta",
@@ -54,7 +58,7 @@ _RATES = {"sgd": 0.1, "adam": 1e-3}
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = common.add_command(commands, "train", "train a system on a data set", _DESCRIPTION, run)
-    common.add_system(parser)
+    common.add_system(parser, stacks=True)
     common.add_method(parser)
     common.add_data(parser)
     group = parser.add_argument_group("training")
@@ -68,7 +72,7 @@ def add(commands: Commands) -> None:
         metavar="R[,R...]",
         help="learning rate, or one per layer (default: sgd 0.1, adam 0.001)",
     )
-    group.add_argument("--optimizer", choices=tuple(_RATES), help="default: sgd")
+    group.add_argument("--optimizer", choices=tuple(_RATES), help="default: sgd; of a stack: adam")
     group.add_argument("--decay", type=float, help="factor on all rates after every epoch (default: 1)")
     group.add_argument("--seed", type=int, help="of couplings, order and random choices (default: 0)")
     common.add_threads(group)
@@ -125,8 +129,11 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, F
                 f"which does not fit {arguments.data}; give the --data that it was trained on"
             )
         return trainer, x.astype(system.dtype, copy=False), y, x_test.astype(system.dtype, copy=False), y_test
-    method = common.make_method(arguments, arguments.method or "equilibrium-propagation")
-    kind = arguments.optimizer or "sgd"
+    stack = arguments.system == "stack"
+    method = common.make_method(
+        arguments, arguments.method or ("physics-aware" if stack else "equilibrium-propagation")
+    )
+    kind = arguments.optimizer or ("adam" if stack else "sgd")
     rates = arguments.rate or [_RATES[kind]]
     rate = rates[0] if len(rates) == 1 else rates
     schedule = optim.ExponentialDecay(arguments.decay) if arguments.decay is not None else None
@@ -134,7 +141,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, F
     x, y, x_test, y_test = common.load_data(arguments)
     layers = common.make_layers(arguments, x, y)
     seed = 0 if arguments.seed is None else arguments.seed
-    net = Hopfield(layers, seed=seed, **common.system_settings(arguments))
+    net = common.make_system(arguments, layers, seed)
     trainer = Trainer(
         net,
         method,
@@ -171,6 +178,14 @@ def _report(trainer: Trainer, seconds: float, interrupted: bool) -> dict[str, An
     }
 
 
+def _effort(report: dict[str, Any], trainer: Trainer) -> str:
+    """Say what the last epoch took of the physics."""
+    if report["free_sweeps"]:
+        free, other = report["free_sweeps"], report["other_sweeps"]
+        return f"settling took {free:.1f} free and {other:.1f} other sweeps per sample in the last epoch"
+    return f"{int(trainer.history['passes'].sum()):,} passes of a batch through the physics"
+
+
 def _text(report: dict[str, Any], trainer: Trainer) -> str:
     under_way = f" and {report['step']} steps" if report["step"] else ""
     end = "interrupted after" if report["interrupted"] else "trained for"
@@ -182,8 +197,7 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
     ]
     if report["epoch"]:
         lines += [
-            f"  loss {report['loss']:.4g}; settling took {report['free_sweeps']:.1f} free and "
-            f"{report['other_sweeps']:.1f} other sweeps per sample in the last epoch",
+            f"  loss {report['loss']:.4g}; {_effort(report, trainer)}",
             f"  accuracy   training {100 * report['train_accuracy']:.2f} %, test {100 * report['test_accuracy']:.2f} %",
         ]
     lines.append(
