@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pnncore import layers, methods
 from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
+from pnncore.layers import Linear, Normalize, Speckle
+from pnncore.systems import Stack
 
 CE = "cross-entropy"
 
@@ -334,3 +336,27 @@ def test_what_cannot_be_is_refused():
     refuses(CapabilityError, "layers that signals pass through", methods.PhysicsAware().gradient, hopfield, x, y)
     big = pnn.systems.Stack([layers.Linear(64, 64)], seed=0)
     refuses(ConfigError, "at most 500", pnn.Trainer, big, methods.CMAES(), pnn.optim.SGD(0.1))
+
+
+def test_collapsed_features_are_found():
+    x, y, x_test, y_test = pnn.data.digits()
+    method = pnn.methods.PhysicalLocalLearning(tau=20.0, loss="cross-entropy")
+    medium = [Normalize(), Speckle(20, 20, 1.0), Normalize()]
+    net = Stack([Linear(64, 20), *medium, Linear(20, 20), Normalize(), Linear(20, 10)], seed=0)
+    before = method.collapse(net, x_test[:200], y_test[:200])
+    pnn.Trainer(net, method, pnn.optim.Adam(3e-3), seed=0).fit(x, y, epochs=10)
+    after = method.collapse(net, x_test[:200], y_test[:200])
+    assert [found.layer for found in after] == [1, 5]
+    for old, new in zip(before, after, strict=True):
+        assert (old.verdict, new.verdict) == ("none", "none")
+        assert new.same - new.other > old.same - old.other
+        assert new.rank > 2
+    # All samples alike, and nothing left but the label.
+    net.params["W1"][...] = 1.0
+    assert method.collapse(net, x_test[:200], y_test[:200])[0].verdict == "constant"
+    labelled = np.hstack([x_test[:200, :54], np.eye(10, dtype=np.float32)[y_test[:200]]])
+    net.params["W1"][:54] = 0
+    net.params["W1"][54:] = np.random.default_rng(0).normal(size=(10, 20))
+    assert method.collapse(net, labelled, y_test[:200])[0].verdict == "label"
+    with pytest.raises(DataError, match="at least two classes"):
+        method.collapse(net, x_test[:5], np.zeros(5, int))

@@ -10,6 +10,7 @@ from pnncore.errors import ConfigError
 from pnncore.methods._base import Method as Method
 from pnncore.methods._base import SettlingMethod as SettlingMethod
 from pnncore.methods._layered import Backprop as Backprop
+from pnncore.methods._layered import Collapse as Collapse
 from pnncore.methods._layered import DirectFeedbackAlignment as DirectFeedbackAlignment
 from pnncore.methods._layered import FeedbackAlignment as FeedbackAlignment
 from pnncore.methods._layered import ForwardForward as ForwardForward

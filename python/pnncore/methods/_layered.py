@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pnncore._convert import FloatArray, as_inputs
-from pnncore.errors import CapabilityError
+from pnncore.errors import CapabilityError, DataError
+from pnncore.layers import Linear
 from pnncore.methods._base import Method
 from pnncore.systems._base import score
 from pnncore.systems._stack import Stack
@@ -131,6 +132,37 @@ class ForwardForward(Method):
         return score(self.predict(system, x, threads=threads), y)
 
 
+@dataclass(frozen=True)
+class Collapse:
+    """What the features of a linear map tell: see `PhysicalLocalLearning.collapse`.
+
+    Attributes
+    ----------
+    layer
+        The number of the layer, from 1.
+    same, other
+        The mean cosines between samples of one class, and of different classes.
+    rank
+        Over how many dimensions the directions of features spread (the participation ratio of their covariance).
+    """
+
+    layer: int
+    same: float
+    other: float
+    rank: float
+
+    @property
+    def verdict(self) -> str:
+        """``"constant"``: all samples look alike. ``"label"``: all of a class do, to a part in 10,000. ``"none"``.
+
+        Features of which nothing but the label is left come from a loss that can read the label off the input: the form
+        with one-hot labels in the input ends there.
+        """
+        if self.other > 0.99 or not self.same - self.other > 0.001:
+            return "constant"
+        return "label" if self.same > 0.9999 else "none"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhysicalLocalLearning(Method):
     """Physical local learning: every linear map has a loss of its own, and nothing goes back through the physics.
@@ -150,6 +182,39 @@ class PhysicalLocalLearning(Method):
     """
 
     tau: float = 10.0
+
+    def collapse(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> list[Collapse]:
+        """Return what features tell beyond a constant or the label, for every linear map but the readout.
+
+        Parameters
+        ----------
+        system
+            A `Stack`.
+        x, y
+            Samples, and their labels: some of every class, best such as were not trained on.
+        threads
+            Threads to use.
+        """
+        if not isinstance(system, Stack):
+            raise CapabilityError(f"PhysicalLocalLearning needs a Stack, got {system!r}")
+        x, y = system.as_batch(x, y)
+        if y.ndim != 1 or len(np.unique(y)) < 2:
+            raise DataError("y must hold labels of at least two classes")
+        maps = [place for place, layer in enumerate(system.layers) if isinstance(layer, Linear)][:-1]
+        signals = system.measure(x, threads=threads)
+        same = y[:, None] == y[None, :]
+        found = []
+        for place in maps:
+            features = signals[place].astype(np.float64)
+            norms = np.linalg.norm(features, axis=1, keepdims=True)
+            directions = features / np.where(norms > 0, norms, 1)
+            cosines = directions @ directions.T
+            own = same & ~np.eye(len(y), dtype=bool)
+            spectrum = np.linalg.svd(directions - directions.mean(axis=0), compute_uv=False) ** 2
+            rank = spectrum.sum() ** 2 / (spectrum**2).sum() if spectrum.sum() > 1e-12 * len(y) else 0.0
+            within = float(cosines[own].mean()) if own.any() else float("nan")
+            found.append(Collapse(place + 1, within, float(cosines[~same].mean()), float(rank)))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
