@@ -4,6 +4,7 @@ import numpy as np
 import pnncore as pnn
 import pytest
 from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
+from pnncore.instruments._guard import retraced
 from pnncore.layers import Linear, Plate, SecondHarmonic, Speckle, Tanh
 from pnncore.systems import Instrument, Stack
 
@@ -163,12 +164,13 @@ def test_a_drifting_instrument_gets_a_new_twin(tmp_path):
         system.twin = pnn.twins.fit(system, epochs=40, latest=600, progress=False)
         refits.append(drift)
 
-    reference = pnn.instruments.Reference(x=X[0], params=params, every=3, tolerance=0.1, recalibrate=refit)
+    reference = pnn.instruments.Reference(x=X[0], params=params, every=3, tolerance=0.1, refit=refit)
     system = Instrument(drifting, 3, 2, params=params, journal=tmp_path / "a.pnj", seed=0, reference=reference)
-    system.predict(X)
-    state["sign"] = -1.0
-    for _ in range(4):
+    with retraced([system.driver]):
         system.predict(X)
+        state["sign"] = -1.0
+        for _ in range(4):
+            system.predict(X)
     assert len(refits) == 1
     found = system.twin.forward(X, params)
     assert np.corrcoef(found.ravel(), drifting(X, params).ravel())[0, 1] > 0.95

@@ -400,6 +400,11 @@ class Trainer:
                 callbacks=callbacks,
                 progress=progress,
             )
+            marks = metadata.get("journals", ())
+            if len(marks) != len(system.instruments):
+                raise CheckpointError(
+                    f"{path} was made with {len(marks)} instruments; the system has {len(system.instruments)}"
+                )
             targets = {f"params/{name}": array for name, array in system.params.items()}
             targets |= {f"memory/{name}": array for name, array in trainer.memory.items()}
             for k, instrument in enumerate(system.instruments):
@@ -412,7 +417,7 @@ class Trainer:
                     raise CheckpointError(
                         f"{path} holds {got} for {name}, but the system needs {array.dtype} {array.shape}"
                     )
-            for instrument, mark in zip(system.instruments, metadata.get("journals", ()), strict=True):
+            for instrument, mark in zip(system.instruments, marks, strict=True):
                 if mark is not None:
                     instrument.rewind(mark)
             for name, array in targets.items():

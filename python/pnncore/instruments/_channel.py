@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import pickle
 import queue
+import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -78,42 +79,45 @@ class Threaded(Channel):
             self._thread = threading.Thread(target=_serve, args=arguments, daemon=True, name="pnncore-instrument")
             self._thread.start()
         self._waiting = ticket
-        self._requests.put(args)
+        self._requests.put((ticket, args))
         try:
-            error, value = self._answers.get(timeout=self._timeout)
+            answered, error, value = self._answers.get(timeout=self._timeout)
         except queue.Empty:
             raise LateError(f"no answer within {self._timeout:g} s") from None
         self._waiting = None
+        if answered != ticket:
+            raise BusyError("an answer to another call came first")
         if error is not None:
             raise error
         return value
 
     def _drain(self) -> None:
         try:
-            error, _ = self._answers.get(timeout=self._timeout)
+            ticket, error, _ = self._answers.get(timeout=self._timeout)
         except queue.Empty:
             raise BusyError("the call before has not returned yet") from None
-        ticket, self._waiting = self._waiting, None
+        self._waiting = None
         self._late(ticket, "it returned" if error is None else repr(error))
 
     def close(self) -> None:
-        """See `Channel.close`; a thread whose call hangs is left behind: it ends with the process."""
+        """See `Channel.close`; a thread whose call hangs stays, and is waited for before the next call."""
         if self._waiting is not None:
             with contextlib.suppress(queue.Empty):
-                error, _ = self._answers.get_nowait()
-                self._late(self._waiting, "it returned" if error is None else repr(error))
-            self._waiting = None
-        if self._thread is not None:
+                ticket, error, _ = self._answers.get_nowait()
+                self._waiting = None
+                self._late(ticket, "it returned" if error is None else repr(error))
+        if self._thread is not None and self._waiting is None:
             self._requests.put(None)
             self._thread = None
 
 
 def _serve(fn: Function, requests: "queue.SimpleQueue[Any]", answers: "queue.SimpleQueue[Any]") -> None:
-    while (args := requests.get()) is not None:
+    while (request := requests.get()) is not None:
+        ticket, args = request
         try:
-            answers.put((None, fn(*args)))
+            answers.put((ticket, None, fn(*args)))
         except BaseException as error:
-            answers.put((error, None))
+            answers.put((ticket, error, None))
 
 
 class Isolated(Channel):
@@ -166,7 +170,12 @@ class Isolated(Channel):
         if not self._pipe.poll(60):
             self._kill()
             raise ConnectionError("its process did not start within 60 s")
-        self._pipe.recv()
+        try:
+            self._pipe.recv()
+        except EOFError:
+            self._kill()
+            guard = "if __name__ == '__main__':"
+            raise ConnectionError(f"its process ended while it started; a script needs the guard {guard}") from None
 
     def _kill(self) -> int | None:
         if self._process is None:
@@ -184,16 +193,16 @@ class Isolated(Channel):
 
 
 def _serve_process(fn: Function, pipe: Any) -> None:
+    # A terminal sends Ctrl-C to all processes: the parent decides what becomes of the shot.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe.send("ready")
     while True:
         try:
             args = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         try:
             answer = ("value", fn(*args))
-        except KeyboardInterrupt:
-            return
         except ConnectionError as error:
             answer = ("connection", f"{type(error).__name__}: {error}")
         except BaseException as error:

@@ -1,7 +1,6 @@
 """The driver of an instrument: shots, what is done when they fail, and what is kept of them."""
 
 import json
-import math
 import os
 import threading
 import time
@@ -25,21 +24,17 @@ from pnncore.errors import (
     JournalError,
     UnresolvedShot,
 )
-from pnncore.instruments._channel import BusyError, Channel, LateError
+from pnncore.instruments._answers import measured, reason_of
+from pnncore.instruments._channel import Channel
 from pnncore.instruments._settings import Policy, Reference
 from pnncore.instruments._state import TRANSITIONS, State
 from pnncore.twins._twin import Twin
 
+# The most bytes of inputs and parameters, or of outputs, that a record of a journal holds, with some left for its head.
+_LARGEST = (1 << 26) - 4096
+
 # The states of a shot.
 _SHOT = (State.ARMED, State.RUNNING)
-
-
-class BadAnswerError(ValueError):
-    """An answer that is no measurement; `reason` names what is wrong."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
 
 
 class Driver:
@@ -76,6 +71,9 @@ class Driver:
         self._cursor: int | None = None  # the next shot of the journal that answers; None: the instrument does
         self._again = False  # whether the next attempt is one of the last shot
         self._owed: tuple[Any, ...] | None = None  # a result that could not be written
+        self._unresolved: int | None = None  # a shot of an earlier process that has no answer
+        self._unsafe = False  # whether safe_state failed, and nobody has looked
+        self.running = 0  # whether shots are those of a run, which may be replayed
         self._since = 0  # shots since the last reference
         self._baseline: FloatArray | None = None
         self._open(journal)
@@ -129,18 +127,24 @@ class Driver:
     # Shots.
 
     def _run_shot(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
-        reference = self.policy.reference
-        if reference is not None and (self._baseline is None or self._since >= reference.every):
-            self._refer(reference, x.dtype)
-        y = self.shoot(x, params, "run")
-        self._since += 1
+        if self.running:
+            reference = self.policy.reference
+            if reference is not None and (self._baseline is None or self._since >= reference.every):
+                self._refer(reference, x.dtype)
+            y = self.shoot(x, params, "run")
+            self._since += 1
+        else:
+            y = self.shoot(x, params, "predict")
+        self._heed_interrupt()
+        return y
+
+    def _heed_interrupt(self) -> None:
         if Interrupt.pending():
             self.rest()
             raise KeyboardInterrupt
-        return y
 
     def _refer(self, reference: Reference, dtype: np.dtype[Any]) -> None:
-        x = np.ascontiguousarray(reference.x, dtype=dtype).reshape(-1, self.n_in)
+        x = np.array(reference.x, dtype=dtype, order="C").reshape(-1, self.n_in)
         if not self.policy.batch:
             x = x[:1]
         params = [np.asarray(reference.params[name], dtype=dtype).reshape(shape) for name, shape in self.specs]
@@ -155,11 +159,15 @@ class Driver:
         if drift <= reference.tolerance:
             return
         self.counts["drifts"] += 1
-        if reference.recalibrate is None:
+        if reference.recalibrate is None and reference.refit is None:
             text = f"the reference shot is off by {drift:.3g} of its size (tolerance {reference.tolerance:g})"
             warnings.warn(text, DriftWarning, stacklevel=2)
             return
-        reference.recalibrate(drift)
+        # Where the journal goes on, the instrument was recalibrated then; a twin must be fitted again.
+        if reference.recalibrate is not None and not self._replays():
+            reference.recalibrate(drift)
+        if reference.refit is not None:
+            reference.refit(drift)
         # What it answers from now on is what drifts are measured against.
         self._baseline = None
         self._refer(reference, dtype)
@@ -175,10 +183,14 @@ class Driver:
         data, theta = x.tobytes(), b"".join([array.tobytes() for array in params])
         double = x.dtype == np.float64
         self._check_usable()
+        if max(len(data) + len(theta), len(x) * self.n_out * x.itemsize) > _LARGEST and self.journal is not None:
+            raise ConfigError(f"a shot of {len(x)} rows is too large for a journal (64 MiB); use smaller batches")
         if self._cursor is not None and purpose != "check":
             answer = self._replayed(len(x), double, data, theta, purpose)
             if answer is not None:
                 return np.frombuffer(answer, x.dtype).reshape(len(x), self.n_out).copy()
+        if self._unresolved is not None and not self.policy.idempotent:
+            raise UnresolvedShot(self._unresolved_text(self._unresolved))
         args = self._arguments(x, params)
         attempt = 0
         while True:
@@ -186,11 +198,15 @@ class Driver:
             ticket = self._intend(again, purpose, len(x), double, data, theta)
             begin = time.perf_counter_ns()
             try:
-                y = self._answer(self._channel.call(ticket, args), ticket, x)
+                y = measured(self._channel.call(ticket, args), x, self.n_out, self.policy)
             except BaseException as error:
                 self._fail(ticket, time.perf_counter_ns() - begin, error)
                 if isinstance(error, Exception) and self.policy.idempotent and attempt < self.policy.retries:
-                    self._back_off(attempt)
+                    try:
+                        self._back_off(attempt)
+                    except BaseException:
+                        self.rest()
+                        raise
                     attempt += 1
                     continue
                 self.rest()
@@ -201,19 +217,27 @@ class Driver:
             return y
 
     def _arguments(self, x: FloatArray, params: list[FloatArray]) -> tuple[Any, ...]:
-        inputs = x if self.policy.batch else x[0]
-        return (inputs, self._named(params)) if self.specs else (inputs,)
+        # What the callable changes in place would reach retries and the following rows.
+        inputs = _read_only(x if self.policy.batch else x[0])
+        return (inputs, self._named([_read_only(array) for array in params])) if self.specs else (inputs,)
 
     def _check_usable(self) -> None:
         if os.getpid() != self._process:
             raise HardwareError("the instrument belongs to the process that made it; make another one here")
         if self.state is State.CLOSED:
             raise HardwareError("the instrument is closed; open() opens it again")
-        if self.state is State.FAILED:
+        if self._unsafe:
             raise HardwareError("safe_state failed: look at the instrument, then call reset()")
+        self._settle_owed()
+
+    def _settle_owed(self) -> None:
+        """Write what was measured, and could not be written then."""
         if self._owed is not None and self.journal is not None:
-            # It was measured, and could not be written then.
-            self.journal.result(*self._owed)
+            try:
+                self.journal.result(*self._owed)
+            except JournalError:
+                # It can never be written: another process has gone on.
+                self.counts["unwritten"] += 1
             self._owed = None
 
     def _intend(self, again: bool, purpose: str, rows: int, double: bool, data: bytes, theta: bytes) -> tuple[int, int]:
@@ -239,41 +263,6 @@ class Driver:
         self._to(State.RUNNING)
         return ticket
 
-    def _answer(self, value: Any, ticket: tuple[int, int], x: FloatArray) -> FloatArray:
-        """Return an answer as an array, or raise `BadAnswerError`."""
-        if self.policy.echo is not None:
-            value = self._echoed(value, x)
-        try:
-            y = np.asarray(value)
-        except Exception as error:
-            raise BadAnswerError("dtype", f"it is no array: {error}") from error
-        if y.dtype.kind not in "fiu":
-            raise BadAnswerError("dtype", f"it is {y.dtype}, not real numbers")
-        wanted = (len(x), self.n_out) if self.policy.batch else (self.n_out,)
-        if y.shape != wanted:
-            raise BadAnswerError("shape", f"it has shape {y.shape}, not {wanted}")
-        # A copy: it may be the callable's own buffer, which the next call fills again.
-        y = np.array(y, dtype=x.dtype, order="C").reshape(len(x), self.n_out)
-        # The sum is finite unless an element is not, or the sum overflows: only then look at every element.
-        if not math.isfinite(np.add.reduce(y, axis=None)) and not np.isfinite(y).all():
-            raise BadAnswerError("nan" if np.isnan(y).any() else "infinite", "it holds NaN or infinity")
-        if self.policy.output_range is not None:
-            lower, upper = self.policy.output_range
-            if y.size and (y.min() < lower or y.max() > upper):
-                raise BadAnswerError("range", f"it lies in {y.min():g}..{y.max():g}, outside of {lower:g}..{upper:g}")
-        return y
-
-    def _echoed(self, value: Any, x: FloatArray) -> Any:
-        echo = self.policy.echo
-        assert echo is not None
-        try:
-            value, returned = value
-        except (TypeError, ValueError):
-            raise BadAnswerError("stale", "echo is set, but it is no pair (outputs, echo)") from None
-        if not np.array_equal(returned, echo(x if self.policy.batch else x[0])):
-            raise BadAnswerError("stale", "it answers another shot: its echo is not that of the inputs")
-        return value
-
     def _record(self, ticket: tuple[int, int], duration: int, y: FloatArray, double: bool) -> None:
         self._spent[1] += duration
         if self.journal is not None:
@@ -287,13 +276,16 @@ class Driver:
                 raise
         self.counts["results"] += 1
         self.counts["samples"] += len(y)
-        self._to(State.IDLE)
+        # The callable itself may have asked for the safe state.
+        if self.state is State.RUNNING:
+            self._to(State.IDLE)
 
     def _fail(self, ticket: tuple[int, int], duration: int, error: BaseException) -> None:
-        reason = _reason(error)
+        reason = reason_of(error)
         self.counts[reason] += 1
         self._spent[1] += duration
-        self._to(State.UNKNOWN)
+        if self.state in _SHOT:
+            self._to(State.UNKNOWN)
         if self.journal is not None:
             text = json.dumps({"reason": reason, "text": f"{type(error).__name__}: {error}"})
             try:
@@ -310,12 +302,15 @@ class Driver:
 
     def _back_off(self, attempt: int) -> None:
         self.counts["retries"] += 1
-        time.sleep(min(self.policy.backoff * 2**attempt, 60.0))
+        until = time.monotonic() + min(self.policy.backoff * 2**attempt, 60.0)
+        self._heed_interrupt()
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+            self._heed_interrupt()
         if self.policy.reconnect is not None:
             try:
                 self.policy.reconnect()
             except Exception as error:
-                self.rest()
                 raise HardwareError(f"reconnect failed: {error!r}") from error
 
     def _exhausted(self, error: Exception, attempt: int) -> str:
@@ -324,7 +319,7 @@ class Driver:
         if self.policy.retries and not self.policy.idempotent:
             why = "; retries need idempotent=True"
         kept = f"; all that was measured is in {self.path}" if self.path else ""
-        return f"the instrument failed {tried}: {_reason(error)}: {error}{why}{kept}"
+        return f"the instrument failed {tried}: {reason_of(error)}: {error}{why}{kept}"
 
     # States.
 
@@ -346,19 +341,26 @@ class Driver:
 
     def rest(self) -> bool:
         """Bring the instrument to its safe state; give whether that worked. It may be called at any time."""
-        with self.lock:
+        if not self.lock.acquire(timeout=self.policy.safe_seconds):
+            # A shot hangs on another thread. The state stays what that thread says.
+            self.counts["overtaken"] += 1
+            return self._call_safe_state() is None
+        try:
             if self.state in (State.CLOSED, State.SAFE):
                 return True
-            if self.state in (State.ARMED, State.RUNNING):
+            if self.state in _SHOT:
                 self._to(State.UNKNOWN)
             error = self._call_safe_state()
             if error is not None:
                 self.counts["unsafe"] += 1
+                self._unsafe = True
                 self._to(State.FAILED, error)
                 warnings.warn(f"safe_state failed: {error}", RuntimeWarning, stacklevel=2)
                 return False
             self._to(State.SAFE)
             return True
+        finally:
+            self.lock.release()
 
     def _call_safe_state(self) -> str | None:
         """Call `safe_state` on a thread of its own, with a deadline; return what went wrong."""
@@ -389,6 +391,7 @@ class Driver:
     def reset(self) -> None:
         """Say that somebody has looked at the instrument, and that it can be used again."""
         with self.lock:
+            self._unsafe = False
             if self.state is State.FAILED:
                 self._to(State.IDLE, "reset")
 
@@ -414,6 +417,10 @@ class Driver:
             if kind == "run-start" and (held := json.loads(text).get("instrument")) != own:
                 raise JournalError(f"{self.path} holds shots of another instrument: {held}; this one is {own}")
         self._spent = [sum(journal.shot(k)[1] for k in range(len(journal))), journal.busy()]
+        self._owed = None
+        last = journal.shot(len(journal) - 1) if len(journal) else None
+        open_end = last is not None and last[0] != "check" and last[4] is None and not last[5]
+        self._unresolved = len(journal) - 1 if open_end else None
         start = {"run": self.run, "pnncore": _core.__version__, "instrument": own, "policy": self.policy.to_config()}
         journal.note("run-start", json.dumps(start))
 
@@ -425,18 +432,36 @@ class Driver:
 
     def close(self) -> None:
         """Bring the instrument to its safe state, and close its journal. It may be called twice."""
-        with self.lock:
-            if self.state is State.CLOSED or os.getpid() != self._process:
-                return
+        if os.getpid() != self._process:
+            return
+        if not self.lock.acquire(timeout=self.policy.safe_seconds):
+            # A shot hangs on another thread, which owns the journal.
             self.rest()
-            self._channel.close()
-            self._to(State.CLOSED)
-            journal, self.journal = self.journal, None
-            if journal is not None:
-                try:
-                    journal.note("run-stop", json.dumps({"run": self.run, "counts": dict(self.counts)}))
-                finally:
-                    journal.close(True)
+            return
+        try:
+            if self.state is State.CLOSED:
+                return
+            if self.state in _SHOT:
+                raise HardwareError("the instrument cannot be closed while it makes a shot")
+            try:
+                self.rest()
+            finally:
+                self._channel.close()
+                self._to(State.CLOSED)
+                journal, self.journal = self.journal, None
+                if journal is not None:
+                    self._close_journal(journal)
+        finally:
+            self.lock.release()
+
+    def _close_journal(self, journal: _core.Journal) -> None:
+        try:
+            if self._owed is not None:
+                journal.result(*self._owed)
+                self._owed = None
+            journal.note("run-stop", json.dumps({"run": self.run, "counts": dict(self.counts)}))
+        finally:
+            journal.close(True)
 
     @property
     def position(self) -> int:
@@ -448,6 +473,8 @@ class Driver:
     def mark(self) -> dict[str, Any] | None:
         """Flush the journal, and return what a checkpoint keeps of it."""
         if self.journal is None:
+            if self.path is not None:
+                raise HardwareError("the instrument is closed: save before, or open() it, so that its journal is known")
             return None
         with self.lock:
             record, digest = self.journal.mark()
@@ -455,8 +482,8 @@ class Driver:
 
     def snapshot(self) -> dict[str, Any]:
         """Return where the run is, as `rewind` takes it."""
-        baseline = None if self._baseline is None else self._baseline.tolist()
-        return {"shots": self.position, "since": self._since, "baseline": baseline}
+        baseline = None if self._baseline is None else [str(self._baseline.dtype), self._baseline.tolist()]
+        return {"shots": self.position, "since": self._since, "baseline": baseline, "drifts": len(self.drift)}
 
     def rewind(self, mark: dict[str, Any]) -> None:
         """Go back to where `mark` or `snapshot` were called: what was measured since is not measured again.
@@ -475,7 +502,11 @@ class Driver:
                 self.journal.check_mark(mark["record"], mark["hash"])
             self._cursor = int(mark["shots"])
             self._since = int(mark["since"])
-            self._baseline = None if mark["baseline"] is None else np.array(mark["baseline"])
+            self._baseline = None
+            if mark["baseline"] is not None:
+                dtype, values = mark["baseline"]
+                self._baseline = np.array(values, dtype)
+            del self.drift[mark["drifts"] :]
 
     def _replayed(self, rows: int, double: bool, data: bytes, theta: bytes, purpose: str) -> bytes | None:
         """Return the answer that the journal holds to the next shot; None where it holds no more."""
@@ -485,12 +516,16 @@ class Driver:
         while self._cursor < len(journal):
             k = self._cursor
             known, _, intent, held, result, failed = journal.shot(k)
-            if known == "check" or (result is None and (failed or k + 1 < len(journal))):
+            aside = known == "check" or (known == "predict" and purpose != "predict")
+            if aside or (result is None and (failed or k + 1 < len(journal))):
                 # Shots made by hand, and those that had no answer: the run went on without them.
                 self._cursor += 1
                 continue
             _, (_, _, was_double, inputs) = journal.intent(intent)
             if (known, was_double, inputs, journal.params(held)) != (purpose, double, data, theta):
+                if purpose == "predict":
+                    # Not part of the run: it is made now, and the run goes on where it was.
+                    return None
                 raise JournalError(
                     f"shot {k} of {self.path} was made with other inputs or parameters: the run that it holds is not "
                     "this one. Give the instrument another journal, or begin with the settings of that run"
@@ -498,11 +533,7 @@ class Driver:
             if result is None:
                 # The process ended before there was an answer.
                 if not self.policy.idempotent:
-                    raise UnresolvedShot(
-                        f"shot {k} of {self.path} was begun, and the process ended before its answer. Whether the "
-                        "instrument made it is not known; call resolve(y) with what it measured, or resolve() to make "
-                        "it again"
-                    )
+                    raise UnresolvedShot(self._unresolved_text(k))
                 self._again, self._cursor = True, None
                 return None
             self._cursor += 1
@@ -512,6 +543,16 @@ class Driver:
         self._cursor = None
         return None
 
+    def _replays(self) -> bool:
+        """Whether the journal holds more of the run."""
+        return self._cursor is not None and self.journal is not None and self._cursor < len(self.journal)
+
+    def _unresolved_text(self, k: int) -> str:
+        return (
+            f"shot {k} of {self.path} was begun, and the process ended before its answer. Whether the instrument made "
+            "it is not known; call resolve(y) with what it measured, or resolve() to make it again"
+        )
+
     def resolve(self, y: FloatArray | None) -> None:
         """Answer the last shot of the journal, which has no answer, or let it be made again."""
         with self.lock:
@@ -519,6 +560,7 @@ class Driver:
             last = None if journal is None or len(journal) == 0 else journal.shot(len(journal) - 1)
             if journal is None or last is None or last[4] is not None or last[5]:
                 raise ConfigError("there is no unresolved shot")
+            self._unresolved = None
             shot, attempt = len(journal) - 1, last[1] - 1
             if y is None:
                 text = json.dumps({"reason": "unresolved", "text": "it is made again"})
@@ -538,20 +580,6 @@ class Driver:
             self.journal.note("checkpoint-ref", json.dumps({"path": path}))
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, BadAnswerError):
-        return error.reason
-    for kind, name in (
-        (LateError, "timeout"),
-        (BusyError, "busy"),
-        (ConnectionError, "disconnect"),
-        (KeyboardInterrupt, "interrupt"),
-    ):
-        if isinstance(error, kind):
-            return name
-    return "exception"
-
-
 def _checked(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
     array = np.asarray(value)
     if array.shape != shape:
@@ -559,10 +587,19 @@ def _checked(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-def rest_all(drivers: Iterable[Driver]) -> None:
-    """Bring all instruments to their safe states, each whatever the others do."""
+def each_whatever_happens(run: Callable[[Driver], Any], drivers: Iterable[Driver]) -> None:
+    """Run something for all instruments, each whatever the others do, and raise the first failure at the end."""
+    first: BaseException | None = None
     for driver in drivers:
         try:
-            driver.rest()
-        except Exception as error:
-            warnings.warn(f"an instrument could not be brought to its safe state: {error!r}", stacklevel=2)
+            run(driver)
+        except BaseException as error:
+            first = first if first is not None else error
+    if first is not None:
+        raise first
+
+
+def _read_only(array: FloatArray) -> FloatArray:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -6,28 +6,31 @@ import os
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from pnncore.instruments._driver import Driver, rest_all
+from pnncore.instruments._driver import Driver, each_whatever_happens
+from pnncore.instruments._state import State
 
-_open: "weakref.WeakSet[Driver]" = weakref.WeakSet()
+# Until they are closed, also where nobody else refers to them any more.
+_open: set[Driver] = set()
 
 
 def close_at_exit(driver: Driver) -> None:
-    """Close the driver when the interpreter ends, if nobody has closed it before."""
+    """Close the driver when the interpreter ends, if there is anything to do and nobody has done it before."""
+    if driver.path is None and driver.policy.safe_state is None:
+        return
     if not _open:
         atexit.unregister(_close_all)
         atexit.register(_close_all)
+    for closed in [other for other in _open if other.state is State.CLOSED]:
+        _open.remove(closed)
     _open.add(driver)
 
 
 def _close_all() -> None:
-    for driver in list(_open):
-        with contextlib.suppress(Exception):
-            driver.close()
+    each_whatever_happens(Driver.close, list(_open))
 
 
 @contextlib.contextmanager
@@ -40,19 +43,24 @@ def guarded(drivers: Sequence[Driver]) -> Iterator[None]:
         try:
             yield
         finally:
-            rest_all(drivers)
+            each_whatever_happens(Driver.rest, drivers)
 
 
 @contextlib.contextmanager
 def retraced(drivers: Sequence[Driver]) -> Iterator[None]:
     """Where what is done here fails, go back to where the journals were: tried again, it is answered from them."""
     marks = [driver.snapshot() for driver in drivers]
+    for driver in drivers:
+        driver.running += 1
     try:
         yield
     except BaseException:
         for driver, mark in zip(drivers, marks, strict=True):
             driver.rewind(mark)
         raise
+    finally:
+        for driver in drivers:
+            driver.running -= 1
 
 
 @contextlib.contextmanager

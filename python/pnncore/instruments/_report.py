@@ -28,7 +28,7 @@ class Examination:
     signal
         The deviation of each output from input to input (n_out,).
     repeatability
-        One minus the ratio of noise to signal, both as root mean squares; 1 is perfect.
+        One minus the ratio of noise to signal, both as root mean squares; 1 is perfect, 0 without any signal.
     dead
         The parameters, as (name, flat index), that change no output by more than its noise does.
     examined
@@ -107,9 +107,9 @@ def examine(
         # What a shot without a change differs from the mean by, and five deviations of that more.
         expected = noise * np.sqrt((1 + 1 / repeats) * (1 + 5 * np.sqrt(2 / len(x))))
         dead, examined = _dead(instrument, shoot, params, mean, expected, positive_int(parameters, "parameters"))
-    extremes = (mean == mean.min(axis=0)).sum(axis=0) + (mean == mean.max(axis=0)).sum(axis=0)
+    extremes = ((mean == mean.min(axis=0)) | (mean == mean.max(axis=0))).sum(axis=0)
     tolerance = 1e-9 * np.abs(mean).max() + 3 * noise
-    ratio = float(np.sqrt(np.mean(noise**2) / np.mean(signal**2))) if signal.any() else np.inf
+    ratio = float(np.sqrt(np.mean(noise**2) / np.mean(signal**2))) if signal.any() else 1.0
     seconds = float(np.median(times))
     return Examination(
         seconds=seconds,

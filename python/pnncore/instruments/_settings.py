@@ -57,8 +57,11 @@ class Reference:
     tolerance
         The drift beyond which something is done.
     recalibrate
-        Called with the drift: it recalibrates the instrument, or fits its twin anew. The next reference shot is then
-        the first again. None: a `DriftWarning`.
+        Called with the drift: it sets the instrument right. Not while a run is answered from its journal: it was
+        called then.
+    refit
+        Called with the drift, and also while a run is answered from its journal: it fits the twin anew. After either
+        of both the next reference shot is the first again; without both, a `DriftWarning` is given.
     """
 
     x: Any
@@ -66,13 +69,15 @@ class Reference:
     every: int = 100
     tolerance: float = 0.05
     recalibrate: Callable[[float], Any] | None = None
+    refit: Callable[[float], Any] | None = None
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
         object.__setattr__(self, "every", positive_int(self.every, "every"))
         object.__setattr__(self, "tolerance", number(self.tolerance, "tolerance", positive=True))
-        if self.recalibrate is not None and not callable(self.recalibrate):
-            raise ConfigError(f"recalibrate must be callable, got {self.recalibrate!r}")
+        for name in ("recalibrate", "refit"):
+            if (hook := getattr(self, name)) is not None and not callable(hook):
+                raise ConfigError(f"{name} must be callable, got {hook!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,8 @@ class Instrument(Stack):
     ----------
     fn
         ``fn(x, params)`` returns the outputs (rows, n_out) for inputs (rows, n_in) and a dict of parameters; without
-        parameters it is called as ``fn(x)``. With ``batch=False`` it takes one sample: (n_in,) to (n_out,).
+        parameters it is called as ``fn(x)``. With ``batch=False`` it takes one sample: (n_in,) to (n_out,). What it is
+        given is read-only.
     n_in, n_out
         The numbers of inputs and outputs.
     params
@@ -97,7 +98,7 @@ class Instrument(Stack):
     reconnect
         Called before every retry.
     output_range
-        The smallest and the largest output that can be right.
+        The smallest and the largest output that can be right; infinite where there is no end.
     echo
         For an instrument that tells what it answers to: `fn` then returns ``(outputs, e)``, and ``e`` must equal
         ``echo(x)``, for instance a checksum. Answers to other shots are told by it.
@@ -184,6 +185,8 @@ class Instrument(Stack):
         initial = {name: np.array(value, as_dtype(dtype), order="C") for name, value in (params or {}).items()}
         if scalars := [name for name, value in initial.items() if value.ndim == 0]:
             raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
+        if {"x", "y"} & set(initial):
+            raise ConfigError("parameters cannot be named x or y: these are the inputs and outputs")
         shapes = [(name, value.shape) for name, value in initial.items()]
         if reference is not None:
             _check_reference(reference, n_in, shapes, bool(batch))
@@ -232,7 +235,9 @@ class Instrument(Stack):
         held = journals.read(path)
         of = held.instrument
         first = next(held.answered(), None)
-        settings = {"params": {} if first is None else first.params, "batch": of["batch"]} | settings
+        if first is None:
+            raise ConfigError(f"{os.fspath(path)} holds no answered shot")
+        settings = {"params": first.params, "batch": of["batch"], "dtype": first.x.dtype} | settings
         return cls(journals.answer(path), of["n_in"], of["n_out"], **settings)
 
     @property
@@ -266,8 +271,10 @@ class Instrument(Stack):
         the instrument from there on.
         """
         if self.driver.journal is None:
-            raise ConfigError("there is no journal to answer from: give journal=")
-        self.driver.rewind({"shots": 0, "since": 0, "baseline": None})
+            raise ConfigError(
+                "there is no journal to answer from: give journal=, and open() the instrument if it is closed"
+            )
+        self.driver.rewind({"shots": 0, "since": 0, "baseline": None, "drifts": 0})
 
     def resolve(self, y: npt.ArrayLike | None = None) -> None:
         """Say what the unresolved shot at the end of the journal measured; None: it is made again."""
@@ -358,7 +365,7 @@ def _check_reference(
 
 
 def _interval(value: Any) -> tuple[float, float]:
-    lower, upper = (number(end, "output_range") for end in value)
+    lower, upper = (float(end) for end in value)
     if not lower < upper:
         raise ConfigError(f"output_range must be (lower, upper) with lower < upper, got {value!r}")
     return lower, upper

@@ -44,6 +44,7 @@ fn purpose(py: Python<'_>, name: &str) -> PyResult<Purpose> {
         "run" => Ok(Purpose::Run),
         "reference" => Ok(Purpose::Reference),
         "check" => Ok(Purpose::Check),
+        "predict" => Ok(Purpose::Predict),
         _ => Err(Error::Config(format!("unknown purpose {name:?}"))).or_raise(py),
     }
 }
@@ -53,6 +54,7 @@ fn purpose_name(purpose: Purpose) -> &'static str {
         Purpose::Run => "run",
         Purpose::Reference => "reference",
         Purpose::Check => "check",
+        Purpose::Predict => "predict",
     }
 }
 

@@ -95,6 +95,13 @@ impl DiskLog {
     }
 }
 
+impl Drop for DiskLog {
+    /// A process that was forked meanwhile holds the file open, and the lock with it.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 impl Log for DiskLog {
     fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())

@@ -12,11 +12,13 @@ pub enum Purpose {
     Reference = 1,
     /// Examining the instrument.
     Check = 2,
+    /// Looking at what it does, beside a run.
+    Predict = 3,
 }
 
 impl Purpose {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Run, Self::Reference, Self::Check].into_iter().find(|&purpose| purpose as u8 == byte)
+        [Self::Run, Self::Reference, Self::Check, Self::Predict].into_iter().find(|&purpose| purpose as u8 == byte)
     }
 }
 

@@ -135,7 +135,9 @@ impl Surrogate {
         let random = lab.random(Purpose::Direction);
         let mut around = Trial::new(system.layout());
         let mut drawn = vec![T::ZERO; base.len()];
-        let [.., inputs, outputs, count] = &mut *course.memory else { return Ok(()) };
+        // Kept when all have been measured: a step that fails in between leaves no trace.
+        let (width_in, width_out) = (system.inputs() + base.len(), system.outputs());
+        let (mut seen, mut found) = (Vec::new(), Vec::new());
         for c in 0..=self.explorers as u64 {
             let mut values = base.to_vec();
             let trial = if c == 0 { &mut *trial } else { &mut around };
@@ -148,18 +150,19 @@ impl Surrogate {
             infer(lab, system, &moved, batch, plan, occasion + c, trial, workspace)?;
             cost.add(1, batch.len());
             for i in (0..batch.len()).filter(|&i| trial.outcomes[i].status.usable()) {
-                let place = count[0].to_f64() as usize % self.samples;
-                let width = system.inputs() + base.len();
-                let row = &mut inputs[place * width..(place + 1) * width];
-                row[..system.inputs()].copy_from_slice(batch.x.row(i));
-                row[system.inputs()..].copy_from_slice(&values);
-                let width = system.outputs();
-                outputs[place * width..(place + 1) * width].copy_from_slice(trial.outputs(i));
-                // Counted so that single precision tells all numbers apart.
-                let next = count[0].to_f64() + 1.0;
-                count[0] =
-                    T::from_f64(if next < 2.0 * self.samples as f64 { next } else { next - self.samples as f64 });
+                seen.extend_from_slice(batch.x.row(i));
+                seen.extend_from_slice(&values);
+                found.extend_from_slice(trial.outputs(i));
             }
+        }
+        let [.., inputs, outputs, count] = &mut *course.memory else { return Ok(()) };
+        for (seen, found) in seen.chunks_exact(width_in).zip(found.chunks_exact(width_out)) {
+            let place = count[0].to_f64() as usize % self.samples;
+            inputs[place * width_in..(place + 1) * width_in].copy_from_slice(seen);
+            outputs[place * width_out..(place + 1) * width_out].copy_from_slice(found);
+            // Counted so that single precision tells all numbers apart.
+            let next = count[0].to_f64() + 1.0;
+            count[0] = T::from_f64(if next < 2.0 * self.samples as f64 { next } else { next - self.samples as f64 });
         }
         Ok(())
     }
