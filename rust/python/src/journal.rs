@@ -20,6 +20,15 @@ pub(crate) struct Journal {
 /// Rows, columns, whether numbers have 8 bytes, and the numbers.
 type Matrix<'py> = (u32, u32, bool, Bound<'py, PyBytes>);
 
+/// Purpose, attempts, record of the intent, record of the parameters, record of the result, whether it failed.
+type ShotRow = (&'static str, u32, u64, u64, Option<u64>, bool);
+
+/// Number, kind, shot, attempt, duration and text of a record that is a JSON object.
+type NoteRow = (u64, &'static str, u64, u32, u64, String);
+
+/// Shots, records that say nothing any more, and gaps in bytes.
+type Saved = (u64, u64, Vec<(u64, u64)>);
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -209,8 +218,8 @@ impl Journal {
         self.with(py, |journal| Ok(journal.busy()))
     }
 
-    /// Purpose, attempts, record of the intent, record of the parameters, record of the result, whether it failed.
-    fn shot(&self, py: Python<'_>, k: usize) -> PyResult<(&'static str, u32, u64, u64, Option<u64>, bool)> {
+    /// What became of a shot.
+    fn shot(&self, py: Python<'_>, k: usize) -> PyResult<ShotRow> {
         self.with(py, |journal| {
             let missing = || Error::Journal(format!("{}: there is no shot {k}", self.path));
             let shot = journal.shots().get(k).ok_or_else(missing)?;
@@ -248,8 +257,7 @@ impl Journal {
     }
 
     /// Number, kind and text of all records that are JSON objects; failures with shot, attempt and duration.
-    #[allow(clippy::type_complexity, reason = "rows of a table")]
-    fn notes(&self, py: Python<'_>) -> PyResult<Vec<(u64, &'static str, u64, u32, u64, String)>> {
+    fn notes(&self, py: Python<'_>) -> PyResult<Vec<NoteRow>> {
         self.with(py, |journal| {
             let mut notes = Vec::new();
             for (k, entry) in (0..).zip(journal.entries()) {
@@ -288,7 +296,7 @@ impl Journal {
 
 /// Copies what is whole: shots, records that say nothing any more, and gaps in bytes.
 #[pyfunction]
-pub(crate) fn salvage(py: Python<'_>, path: &str, to: &str) -> PyResult<(u64, u64, Vec<(u64, u64)>)> {
+pub(crate) fn salvage(py: Python<'_>, path: &str, to: &str) -> PyResult<Saved> {
     let found = py.detach(|| journal::salvage(path, to)).or_raise(py)?;
     Ok((found.shots, found.dropped, found.gaps.into_iter().map(|gap| (gap.start, gap.end)).collect()))
 }

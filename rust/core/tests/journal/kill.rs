@@ -16,7 +16,7 @@ const DIR: &str = "PNNCORE_TEST_WRITER_DIR";
 /// What shot `k` measures: some are long, so that kills fall into a write.
 fn content(k: u64) -> (Vec<u8>, Vec<u8>) {
     let mut rng = Rng(k);
-    let n = if k % 4 == 0 { 5000 } else { 16 };
+    let n = if k.is_multiple_of(4) { 5000 } else { 16 };
     let mut numbers = || -> Vec<u8> { (0..n).flat_map(|_| rng.next().to_ne_bytes()).collect() };
     (numbers(), numbers())
 }

@@ -80,8 +80,8 @@ impl<T: Real> Work<T> {
     /// Moves a change of states along with the step that began at `s`.
     pub(super) fn carry(&mut self, motion: &mut impl Motion<T>, h: f64, s: &[T], ds: &mut [T]) {
         self.stages(motion, h, s, false);
-        for stage in 0..4 {
-            let place = T::from_f64(PLACES[stage] * h);
+        for (stage, place) in PLACES.iter().enumerate() {
+            let place = T::from_f64(place * h);
             self.back.clear();
             self.back.extend_from_slice(ds);
             if stage > 0 {
