@@ -7,7 +7,7 @@ import numpy as np
 
 from pnncore._convert import FloatArray, as_inputs
 from pnncore.errors import CapabilityError, DataError
-from pnncore.layers import Linear
+from pnncore.layers import Crossbar, Linear
 from pnncore.methods._base import Method
 from pnncore.systems._base import score
 from pnncore.systems._stack import Stack
@@ -46,6 +46,19 @@ class PhysicsAware(Method):
     References
     ----------
     Wright et al., Nature 601, 549 (2022).
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class InSituBackprop(Method):
+    """Backpropagation in the hardware: signals pass it forward, and errors back, where it can be run backwards.
+
+    Crossbars read their transpose, through converters and with noise. Layers that cannot be run backwards answer by
+    their twins, as in physics-aware training.
+
+    References
+    ----------
+    Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016).
     """
 
 
@@ -200,7 +213,7 @@ class PhysicalLocalLearning(Method):
         x, y = system.as_batch(x, y)
         if y.ndim != 1 or len(np.unique(y)) < 2:
             raise DataError("y must hold labels of at least two classes")
-        maps = [place for place, layer in enumerate(system.layers) if isinstance(layer, Linear)][:-1]
+        maps = [place for place, layer in enumerate(system.layers) if isinstance(layer, Linear | Crossbar)][:-1]
         signals = system.measure(x, threads=threads)
         same = y[:, None] == y[None, :]
         found = []

@@ -123,7 +123,7 @@ class Stack(System):
         """Return where groups of layers end: before each next linear map, and the normalisation in front of it."""
         ends = []
         for place in range(1, len(self.layers)):
-            if isinstance(self.layers[place], layers.Linear):
+            if isinstance(self.layers[place], layers.Linear | layers.Crossbar):
                 normalised = isinstance(self.layers[place - 1], layers.Normalize)
                 ends.append(place - 2 if normalised else place - 1)
         return [*(end for end in ends if end >= 0), len(self.layers) - 1]

@@ -362,6 +362,7 @@ fn table_of_methods_is_true() {
         Rule::GeneticAlgorithm { population: 4, mutation: 0.1 },
         Rule::RidgeReadout { regularization: 0.1, forgetting: 1.0 },
         Rule::ParameterShift,
+        Rule::InSituBackprop,
         Rule::ForwardGradient { directions: 1 },
         Rule::SurrogateOptimization { hidden: 4, samples: 16, fits: 1, rate: 0.01, exploration: 0.1, explorers: 1 },
     ];

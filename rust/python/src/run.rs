@@ -353,7 +353,7 @@ pub(crate) fn vjp<'py>(
             lab.enter(|| -> Result<_, Error> {
                 let twin = stack.twin();
                 let answers = Answers {
-                    layers: &twin, same: true, feedback: &[], hears: Hears::Chain, slope: Slope::Twin, inputs: true,
+                    layers: &twin, same: true, feedback: &[], hears: Hears::Chain, slope: Slope::Twin, inputs: true, reverse: false,
                 };
                 walk.begin(stack, &batch);
                 let quiet = vec![0.0; stack.stages().len()];

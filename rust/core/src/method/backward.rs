@@ -79,8 +79,15 @@ pub(super) fn step<T: Real>(
     let operations = stack.operations() * batch.len() as u64;
     walk.begin(stack, batch);
     let exact = stack.twins_are_exact();
-    let mut answers =
-        Answers { layers: &twin, same: exact, feedback: &[], hears: Hears::Chain, slope: Slope::Twin, inputs: false };
+    let mut answers = Answers {
+        layers: &twin,
+        same: exact,
+        feedback: &[],
+        hears: Hears::Chain,
+        slope: Slope::Twin,
+        inputs: false,
+        reverse: false,
+    };
     let mut back = |walk: &mut Walk<T>, answers: &Answers<'_, T>, update| {
         walk.report(trial);
         walk.meet(loss, &batch.y);
@@ -119,6 +126,7 @@ pub(super) fn step<T: Real>(
     }
     let mut turned = Vec::new();
     let matrices: Vec<&[T]>;
+    answers.reverse = *rule == Rule::InSituBackprop;
     match *rule {
         Rule::FeedbackAlignment { feedback } => {
             if feedback == Feedback::SignSymmetric {

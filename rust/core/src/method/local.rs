@@ -79,8 +79,15 @@ pub(super) fn step<T: Real>(
             walk.set_errors(l, &errors);
         }
     }
-    let answers =
-        Answers { layers: &twin, same, feedback: &[], hears: Hears::Local, slope: Slope::Twin, inputs: false };
+    let answers = Answers {
+        layers: &twin,
+        same,
+        feedback: &[],
+        hears: Hears::Local,
+        slope: Slope::Twin,
+        inputs: false,
+        reverse: false,
+    };
     walk.backward(lab, stack, &answers, params, update)?;
     if matches!(rule, Rule::ForwardForward { .. }) {
         *local = Some(losses);

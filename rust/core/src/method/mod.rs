@@ -110,7 +110,7 @@ impl Needs {
 }
 
 /// All methods, by the call that makes one, with what they need.
-pub const METHODS: [(&str, Needs); 24] = [
+pub const METHODS: [(&str, Needs); 25] = [
     ("EquilibriumPropagation", Needs::Energy),
     ("EquilibriumPropagation(variant=\"holomorphic\")", Needs::HolomorphicEnergy),
     ("FrequencyPropagation", Needs::Energy),
@@ -135,6 +135,7 @@ pub const METHODS: [(&str, Needs); 24] = [
     ("ParameterShift", Needs::Phases),
     ("ForwardGradient", Needs::Layers),
     ("SurrogateOptimization", Needs::Outputs),
+    ("InSituBackprop", Needs::Layers),
 ];
 
 /// The methods that can train a system.
@@ -175,6 +176,7 @@ impl Rule {
             Self::ParameterShift => 21,
             Self::ForwardGradient { .. } => 22,
             Self::SurrogateOptimization { .. } => 23,
+            Self::InSituBackprop => 24,
         }
     }
 }

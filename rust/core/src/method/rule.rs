@@ -176,6 +176,8 @@ pub enum Rule {
         /// Passes per step with such parameters, besides the one with the present ones.
         explorers: u32,
     },
+    /// Signals through the hardware, and errors back through it, where it can be run backwards; elsewhere through the twin.
+    InSituBackprop,
     /// The mean over random directions of each times the slope of the loss along it, which twins tell without a way back.
     ForwardGradient {
         /// Directions per step.

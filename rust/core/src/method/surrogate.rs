@@ -109,8 +109,15 @@ impl Surrogate {
         walk.clear_errors();
         walk.set_errors(net.stages().len() - 1, &errors(experiment, &scratch.trial));
         let twin = net.twin();
-        let answers =
-            Answers { layers: &twin, same: true, feedback: &[], hears: Hears::Chain, slope: Slope::Twin, inputs: true };
+        let answers = Answers {
+            layers: &twin,
+            same: true,
+            feedback: &[],
+            hears: Hears::Chain,
+            slope: Slope::Twin,
+            inputs: true,
+            reverse: false,
+        };
         walk.backward(lab, &net, &answers, &model, &mut LocalUpdate::default())?;
         let mut gradient = vec![T::ZERO; base.len()];
         for row in walk.input_errors().chunks_exact(net.inputs()) {
@@ -192,6 +199,7 @@ impl Surrogate {
             hears: Hears::Chain,
             slope: Slope::Twin,
             inputs: false,
+            reverse: false,
         };
         let quiet = vec![0.0; net.stages().len()];
         let random = lab.random(Purpose::Method);

@@ -4,8 +4,8 @@ use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Level, Real};
 
 use super::linear::Linear;
-use crate::Result;
 use crate::params::ParamSpec;
+use crate::{Error, Result};
 
 /// What a layer is given besides signals.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,12 @@ pub struct Given<'a, T> {
     pub params: &'a [&'a [T]],
     /// What [`Layer::prepare`] left.
     pub prepared: &'a [T],
+    /// The number of the layer.
+    pub layer: usize,
+    /// The number of the first row.
+    pub first: usize,
+    /// The random numbers of this pass; a layer's own groups begin at its number.
+    pub random: Philox,
 }
 
 /// A pass of some rows through a layer.
@@ -72,7 +78,7 @@ pub trait Layer<T: Real>: Send + Sync {
     /// Writes the outputs of `rows` rows, and the tape.
     ///
     /// # Errors
-    /// What the physics may fail with: [`Error::Hardware`](crate::Error::Hardware) for layers outside the core.
+    /// What the physics may fail with: [`Error::Hardware`] for layers outside the core.
     fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()>;
 
     /// Writes dy times the Jacobian by the inputs to `dx` (empty: not wanted), and adds dy times the Jacobians by the
@@ -94,6 +100,20 @@ pub trait Layer<T: Real>: Send + Sync {
     /// # Errors
     /// As [`Layer::forward`].
     fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()>;
+
+    /// Whether [`Layer::reverse`] works: whether signals can be sent back through the physics.
+    fn has_reverse(&self) -> bool {
+        false
+    }
+
+    /// Writes to `dx` what arrives at the inputs when `dy` is put on the outputs: the physics' own answer to an error.
+    ///
+    /// # Errors
+    /// [`Error::Capability`] where it cannot be run backwards.
+    fn reverse(&self, given: Given<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
+        let _ = (given, dy, dx);
+        Err(Error::Capability(format!("{} cannot be run backwards", self.name())))
+    }
 
     /// The same layer with constants that are off by a relative `mismatch`, as drawn from groups `group..` of `random`.
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>>;

@@ -3,6 +3,7 @@
 //! Every layer is there twice: the twin, whose derivatives are known, and the hardware, which may differ from it by a
 //! mismatch and adds noise to what it measures. In simulation both are models; methods respect which is which.
 
+mod crossbar;
 mod harmonic;
 mod layer;
 mod linear;
@@ -17,6 +18,7 @@ mod speckle;
 mod transistor;
 mod walk;
 
+pub use crossbar::{Io, Scale, WeightNoise};
 pub use harmonic::Harmonic;
 pub use layer::{Given, Layer, Passed};
 pub use linear::Linear;

@@ -4,6 +4,7 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
 use serde::Deserialize;
 
+use super::crossbar::{Crossbar, Io};
 use super::harmonic::Harmonic;
 use super::linear::Linear;
 use super::multiplexed::Multiplexed;
@@ -87,6 +88,19 @@ pub enum Kind {
         /// The number of parameters.
         parameters: usize,
     },
+    /// A linear map that is read from an analog array.
+    Crossbar {
+        /// The number of inputs.
+        inputs: usize,
+        /// The number of outputs.
+        outputs: usize,
+        /// Whether a bias is added.
+        bias: bool,
+        /// How the array is read.
+        io: Io,
+        /// How its transpose is read.
+        backward: Io,
+    },
     /// A layer outside the core: an instrument.
     Foreign {
         /// What its parameters are stored in.
@@ -124,7 +138,7 @@ pub struct Spec {
 impl Kind {
     fn build<T: Real>(&self, disorder: Philox, group: u32) -> Result<Box<dyn Layer<T>>> {
         Ok(match *self {
-            Self::Linear { inputs, outputs, bias } => {
+            Self::Linear { inputs, outputs, bias } | Self::Crossbar { inputs, outputs, bias, .. } => {
                 positive(&[("inputs", inputs), ("outputs", outputs)])?;
                 Box::new(Linear::new(inputs, outputs, bias))
             }
@@ -192,6 +206,10 @@ impl Spec {
             }
             let group = GROUPS * l as u32;
             let twin = entry.layer.build(disorder, group)?;
+            if let Kind::Crossbar { inputs, outputs, bias, io, backward } = entry.layer {
+                let hardware = Some(Box::new(Crossbar::new(inputs, outputs, bias, io, backward)?) as _);
+                return Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL });
+            }
             let hardware = (entry.mismatch > 0.0).then(|| twin.mismatched(entry.mismatch, wrong, group));
             Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL })
         };

@@ -4,7 +4,7 @@
 //! barriers per batch, whatever the number of layers.
 
 use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::philox::Philox;
+use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::{Real, add_scaled};
 use rayon::prelude::*;
@@ -110,6 +110,8 @@ pub struct Answers<'a, T> {
     pub slope: Slope,
     /// Whether the errors of the inputs are wanted, too.
     pub inputs: bool,
+    /// Whether hardware that can be run backwards passes errors back itself.
+    pub reverse: bool,
 }
 
 /// The rows of a batch on their way.
@@ -118,6 +120,8 @@ pub struct Walk<T> {
     /// The rows, in blocks.
     pub blocks: Vec<Block<T>>,
     prepared: Vec<Vec<T>>,
+    /// The random numbers of the last pass.
+    random: Option<Philox>,
 }
 
 /// The layers that a linear layer begins, with the normalisation before it: up to the next one. What comes before the first one
@@ -244,12 +248,15 @@ impl<T: Real> Walk<T> {
         random: Philox,
     ) -> Result<()> {
         self.prepare(lab, stack, layers, params, derivatives);
+        self.random = Some(random);
         let prepared = &self.prepared;
         let run = |block: &mut Block<T>| -> Result<()> {
+            let first = block.first;
             block.tapes.resize_with(layers.len(), Vec::new);
             for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
                 let values = of_stage(params, stage.params.clone());
-                let given = Given { level: lab.level(), params: &values, prepared: &prepared[l] };
+                let given =
+                    Given { level: lab.level(), params: &values, prepared: &prepared[l], layer: l, first, random };
                 let (before, after) = block.signals.split_at_mut(l + 1);
                 let y = &mut after[0];
                 y.resize(block.rows * layer.outputs(), T::ZERO);
@@ -333,8 +340,10 @@ impl<T: Real> Walk<T> {
             self.prepare(lab, stack, answers.layers, params, true);
         }
         let prepared = &self.prepared;
+        let random = self.random.unwrap_or_else(|| lab.random(Purpose::Noise));
         let groups = groups(stack);
         let run = |block: &mut Block<T>| -> Result<()> {
+            let first = block.first;
             let Block { rows, signals, errors, tapes, gradients, .. } = block;
             let rows = *rows;
             gradients.resize_with(stack.specs.len(), Vec::new);
@@ -342,7 +351,8 @@ impl<T: Real> Walk<T> {
             for l in (0..stages.len()).rev() {
                 let (layer, stage) = (answers.layers[l], &stages[l]);
                 let values = of_stage(params, stage.params.clone());
-                let given = Given { level: lab.level(), params: &values, prepared: &prepared[l] };
+                let given =
+                    Given { level: lab.level(), params: &values, prepared: &prepared[l], layer: l, first, random };
                 let group = groups.iter().position(|group| group.end == l + 1);
                 if let (Hears::Direct(direct), Some(g)) = (answers.hears, group)
                     && let Some(matrix) = direct.get(g)
@@ -377,7 +387,9 @@ impl<T: Real> Walk<T> {
                 let wanted = (stage.params.start > 0 || answers.inputs) && heard;
                 let dx: &mut Vec<T> = if heard { dx } else { &mut Vec::new() };
                 dx.resize(if wanted { rows * layer.inputs() } else { 0 }, T::ZERO);
-                let asked: &mut [T] = if matrix.is_some() { &mut [] } else { dx };
+                let hardware = stage.hardware();
+                let back = answers.reverse && wanted && matrix.is_none() && hardware.has_reverse();
+                let asked: &mut [T] = if matrix.is_some() || back { &mut [] } else { dx };
                 if answers.slope != Slope::Twin && layer.is_pointwise() {
                     for ((dx, &dy), &z) in asked.iter_mut().zip(dy).zip(&signals[l]) {
                         *dx = dy * answers.slope.at(z);
@@ -385,7 +397,7 @@ impl<T: Real> Walk<T> {
                     continue;
                 }
                 let gradient = &mut gradients[stage.params.clone()];
-                if asked.is_empty() && gradient.is_empty() && !(matrix.is_some() && wanted) {
+                if asked.is_empty() && gradient.is_empty() && !wanted {
                     continue;
                 }
                 let (mut y, mut tape) = (Vec::new(), Vec::new());
@@ -398,6 +410,9 @@ impl<T: Real> Walk<T> {
                     Passed { rows, x: &signals[l], y: &y, tape: &tape }
                 };
                 layer.vjp(given, passed, dy, asked, gradient)?;
+                if back {
+                    hardware.reverse(given, dy, dx)?;
+                }
                 if let (Some(matrix), true) = (matrix, wanted) {
                     let (n, m) = (layer.outputs(), layer.inputs());
                     dx.fill(T::ZERO);
@@ -426,7 +441,9 @@ impl<T: Real> Walk<T> {
         along: &Params<'_, T>,
     ) -> Result<f64> {
         let prepared = &self.prepared;
+        let random = self.random.unwrap_or_else(|| lab.random(Purpose::Noise));
         let run = |block: &mut Block<T>| -> Result<()> {
+            let first = block.first;
             let Block { rows, signals, errors, tapes, slope, .. } = block;
             let rows = *rows;
             let mut change = vec![T::ZERO; signals[0].len()];
@@ -436,7 +453,8 @@ impl<T: Real> Walk<T> {
                 if stage.params.end > 0 {
                     let (values, along) =
                         (of_stage(params, stage.params.clone()), of_stage(along, stage.params.clone()));
-                    let given = Given { level: lab.level(), params: &values, prepared: &prepared[l] };
+                    let given =
+                        Given { level: lab.level(), params: &values, prepared: &prepared[l], layer: l, first, random };
                     let (mut y, mut tape) = (Vec::new(), Vec::new());
                     let passed = if same {
                         Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] }

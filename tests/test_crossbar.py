@@ -1,0 +1,208 @@
+"""Analog crossbars: what is read, against an independent account of it, and the statistics of its noise."""
+
+import numpy as np
+import pnncore as pnn
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pnncore.errors import ConfigError, ShapeError
+from pnncore.layers import AnalogIO, Crossbar, Linear, Tanh
+from pnncore.systems import Stack
+from scipy import stats
+
+RANDOM = np.random.default_rng(0)
+QUIET = {"output_noise": 0.0}
+
+
+def array(n_in, n_out, io, dtype="float64", seed=0, **more):
+    return Stack([Crossbar(n_in, n_out, bias=False, io=io, **more)], dtype=dtype, seed=seed)
+
+
+def convert(values, bits, bound):
+    if bits is not None:
+        steps = 2**bits - 2
+        values = np.rint(values * (steps / (2 * bound))) * (2 * bound / steps)
+    return values if bound is None else np.clip(values, -bound, bound)
+
+
+def read(io, w, x):
+    """What a noiseless array gives for one sample, step by step."""
+    a = np.abs(x).max() if io.scale is None else io.scale
+    for _ in range(11):
+        if a == 0:
+            return np.zeros(w.shape[1])
+        y = convert(x / a, io.input_bits, io.input_bound) @ w
+        y = convert(y / (1 + np.abs(io.s_shape * y)), io.output_bits, io.output_bound)
+        if not io.bound_management or np.abs(y).max() < io.output_bound:
+            break
+        a, last = 2 * a, a
+    else:
+        a = last
+    return a * y
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.sampled_from([None, 3, 7]),
+    st.sampled_from([None, 5, 9]),
+    st.sampled_from([0.5, 1.0]),
+    st.sampled_from([0.3, 1.0, 12.0]),
+    st.sampled_from([0.0, 0.3]),
+    st.sampled_from([None, 0.7]),
+    st.booleans(),
+    st.integers(0, 1000),
+)
+def test_reads_are_those_of_the_account(n_in, n_out, bits_in, bits_out, bound_in, bound_out, s, scale, manage, seed):
+    io = AnalogIO(
+        input_bits=bits_in,
+        output_bits=bits_out,
+        input_bound=bound_in,
+        output_bound=bound_out,
+        s_shape=s,
+        scale=scale,
+        bound_management=manage,
+        **QUIET,
+    )
+    net = array(n_in, n_out, io, seed=seed)
+    x = np.random.default_rng(seed).normal(size=(3, n_in))
+    x[0] = 0
+    found = net.predict(x)
+    for row, y in zip(x, found, strict=True):
+        wanted = read(io, net.params["W1"], row)
+        np.testing.assert_allclose(y, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_ideal_read_is_the_linear_map(dtype):
+    net = array(70, 30, AnalogIO.ideal(), dtype=dtype)
+    x = RANDOM.normal(size=(50, 70)).astype(dtype)
+    wanted = x.astype(float) @ net.params["W1"].astype(float)
+    np.testing.assert_allclose(net.predict(x), wanted, atol=1e-6 if dtype == "float64" else 2e-5)
+
+
+def test_converters():
+    x = RANDOM.permutation(np.linspace(-1, 1, 4001))[:, None]
+    for bits in (2, 4, 8):
+        io = AnalogIO(input_bits=bits, output_bits=None, output_bound=None, bound_management=False, scale=1.0, **QUIET)
+        net = array(1, 1, io)
+        net.params["W1"][...] = 1
+        once = net.predict(x)
+        step = 2 / (2**bits - 2)
+        assert np.abs(once - x).max() <= step / 2 + 1e-12
+        np.testing.assert_allclose(net.predict(once), once, atol=1e-12)
+        assert len(np.unique(np.round(once / step))) == 2**bits - 1
+    # Rounding at random: right on average, and never farther than a step.
+    io = AnalogIO(
+        input_bits=3,
+        output_bits=None,
+        output_bound=None,
+        bound_management=False,
+        scale=1.0,
+        stochastic_rounding=True,
+        **QUIET,
+    )
+    net = array(1, 1, io)
+    net.params["W1"][...] = 1
+    for value in (0.07, -0.4, 0.81):
+        y = net.predict(np.full((40_000, 1), value))
+        step = 2 / 6
+        assert set(np.unique(np.round(y / step)).astype(int)) <= {
+            int(np.floor(value / step)),
+            int(np.ceil(value / step)),
+        }
+        assert abs(y.mean() - value) < 4 * step / 2 / np.sqrt(40_000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "deviation"),
+    [
+        ({"output_noise": 0.06}, lambda w, x: 0.06),
+        ({"input_noise": 0.02}, lambda w, x: 0.02 * np.linalg.norm(w)),
+        ({"weight_noise": 0.03}, lambda w, x: 0.03 * np.linalg.norm(x)),
+        ({"weight_noise": 0.03, "weight_noise_kind": "phase-change"}, lambda w, x: 0.03 * np.sqrt(np.abs(w) @ x**2)),
+    ],
+    ids=["output", "input", "weights", "phase-change"],
+)
+def test_noise_is_normal_with_its_deviation(settings, deviation):
+    quiet = {"input_bits": None, "output_bits": None, "output_bound": None, "bound_management": False, "scale": 1.0}
+    net = array(12, 1, AnalogIO(**(quiet | QUIET | settings)))
+    x = RANDOM.uniform(-1, 1, 12)
+    w = net.params["W1"][:, 0]
+    z = (net.predict(np.tile(x, (200_000, 1)))[:, 0] - x @ w) / deviation(w, x)
+    assert stats.kstest(z, "norm").pvalue > 1e-3
+    assert abs(z.std() - 1) < 4 / np.sqrt(2 * len(z))
+    assert len(np.unique(z)) > 0.99 * len(z)
+    again = net.predict(np.tile(x, (1000, 1)), threads=3)[:, 0]
+    np.testing.assert_array_equal(again, net.predict(np.tile(x, (1000, 1)), threads=1)[:, 0])
+
+
+def test_errors_go_back_through_the_array():
+    x, y = RANDOM.normal(size=(20, 6)), RANDOM.integers(0, 3, 20)
+
+    def stack(io, back):
+        layers = [Crossbar(6, 5, io=io, backward=back), Tanh(), Crossbar(5, 3, io=io, backward=back)]
+        return Stack(layers, dtype="float64", seed=2)
+
+    ideal = AnalogIO.ideal()
+    exact = pnn.methods.Backprop().gradient(stack(ideal, ideal), x, y)
+    for method in (pnn.methods.InSituBackprop(), pnn.methods.PhysicsAware(), pnn.methods.Backprop(model="hardware")):
+        found = method.gradient(stack(ideal, None), x, y)
+        for name, wanted in exact.items():
+            np.testing.assert_allclose(found[name], wanted, atol=1e-12)
+    # A coarse read of the transpose is what arrives below, and only there.
+    coarse = AnalogIO(input_bits=3, output_bits=4, output_bound=1.0, **QUIET)
+    found = pnn.methods.InSituBackprop().gradient(stack(ideal, coarse), x, y)
+    np.testing.assert_allclose(found["W3"], exact["W3"], atol=1e-12)
+    assert np.abs(found["W1"] - exact["W1"]).max() > 1e-4
+    net = stack(ideal, coarse)
+    signals = net.measure(x)
+    errors = (signals[2] - np.eye(3)[y]) / 20
+    back = np.stack([read(coarse, net.params["W3"].T, row) for row in errors])
+    dz = back * (1 - signals[1] ** 2)
+    np.testing.assert_allclose(found["W1"], x.T @ dz, atol=1e-9)
+    np.testing.assert_allclose(found["b1"], dz.sum(axis=0), atol=1e-9)
+
+
+def test_crossbars_learn_digits(tmp_path):
+    x, y, x_test, y_test = pnn.data.digits()
+    scores = {}
+    for name, io in (("typical", AnalogIO()), ("ideal", AnalogIO.ideal())):
+        net = Stack([Crossbar(64, 32, io=io), Tanh(), Crossbar(32, 10, io=io)], seed=0)
+        method = pnn.methods.InSituBackprop(loss="cross-entropy")
+        trainer = pnn.Trainer(net, method, pnn.optim.Adam(3e-3), batch_size=32, seed=0)
+        trainer.fit(x, y, epochs=15)
+        scores[name] = net.score(x_test, y_test)
+        trainer.save(tmp_path / "run.pnn")
+        again = pnn.Trainer.load(tmp_path / "run.pnn").system
+        assert again.layers == net.layers
+        np.testing.assert_array_equal(again.predict(x_test), net.predict(x_test))
+    assert scores["ideal"] > 0.93
+    assert scores["typical"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: AnalogIO(input_bits=1), "input_bits must be 2 to 24"),
+        (lambda: AnalogIO(output_bound=None), "output_bits need an output_bound"),
+        (lambda: AnalogIO(weight_noise_kind="pink"), "weight_noise_kind must be one of"),
+        (lambda: AnalogIO(output_noise="loud"), "output_noise must be a finite number"),
+        (lambda: Crossbar(2, 2, io=3), "io must be a pnncore.layers.AnalogIO"),
+        (lambda: array(2, 2, AnalogIO(output_noise=-1.0)), "output_noise must be at least 0"),
+        (lambda: array(2, 2, AnalogIO(scale=0.0)), "scale must be positive"),
+        (
+            lambda: array(2, 2, AnalogIO(output_bits=None, output_bound=None)),
+            "bound_management needs an output_bound",
+        ),
+    ],
+)
+def test_bad_settings(make, words):
+    with pytest.raises(ConfigError, match=words):
+        make()
+
+
+def test_layers_that_do_not_fit():
+    with pytest.raises(ShapeError, match="takes 3 inputs"):
+        Stack([Linear(2, 4), Crossbar(3, 2)])
