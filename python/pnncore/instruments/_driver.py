@@ -7,7 +7,7 @@ import time
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -585,18 +585,6 @@ def _checked(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
     if array.shape != shape:
         raise ConfigError(f"{what} of the twin must return shape {shape}, got {array.shape}")
     return np.ascontiguousarray(array, dtype=dtype)
-
-
-def each_whatever_happens(run: Callable[[Driver], Any], drivers: Iterable[Driver]) -> None:
-    """Run something for all instruments, each whatever the others do, and raise the first failure at the end."""
-    first: BaseException | None = None
-    for driver in drivers:
-        try:
-            run(driver)
-        except BaseException as error:
-            first = first if first is not None else error
-    if first is not None:
-        raise first
 
 
 def _read_only(array: FloatArray) -> FloatArray:

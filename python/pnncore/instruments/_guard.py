@@ -6,11 +6,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from pnncore.instruments._driver import Driver, each_whatever_happens
+from pnncore.instruments._driver import Driver
 from pnncore.instruments._state import State
 
 # Until they are closed, also where nobody else refers to them any more.
@@ -31,6 +31,18 @@ def close_at_exit(driver: Driver) -> None:
 
 def _close_all() -> None:
     each_whatever_happens(Driver.close, list(_open))
+
+
+def each_whatever_happens(run: Callable[[Driver], Any], drivers: Iterable[Driver]) -> None:
+    """Run something for all instruments, each whatever the others do, and raise the first failure at the end."""
+    first: BaseException | None = None
+    for driver in drivers:
+        try:
+            run(driver)
+        except BaseException as error:
+            first = first if first is not None else error
+    if first is not None:
+        raise first
 
 
 @contextlib.contextmanager
