@@ -250,13 +250,14 @@ impl<T: Real> Walk<T> {
         self.prepare(lab, stack, layers, params, derivatives);
         self.random = Some(random);
         let prepared = &self.prepared;
+        let values: Vec<Vec<&[T]>> =
+            stack.stages().iter().map(|stage| of_stage(params, stage.params.clone())).collect();
         let run = |block: &mut Block<T>| -> Result<()> {
             let first = block.first;
             block.tapes.resize_with(layers.len(), Vec::new);
-            for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
-                let values = of_stage(params, stage.params.clone());
+            for (l, layer) in layers.iter().enumerate() {
                 let given =
-                    Given { level: lab.level(), params: &values, prepared: &prepared[l], layer: l, first, random };
+                    Given { level: lab.level(), params: &values[l], prepared: &prepared[l], layer: l, first, random };
                 let (before, after) = block.signals.split_at_mut(l + 1);
                 let y = &mut after[0];
                 y.resize(block.rows * layer.outputs(), T::ZERO);
