@@ -1,4 +1,4 @@
-"""Instruments: methods on them, examinations, and what a reviewer broke once."""
+"""Instruments: methods on them, examinations, and hard cases."""
 
 import gc
 import os
@@ -113,7 +113,7 @@ class TestExamination:
 
 
 class TestHardCases:
-    """What a reviewer broke once."""
+    """Failures at awkward moments, and what must not come of them."""
 
     def test_late_answers_are_not_used_after_reopening(self, tmp_path):
         release = threading.Event()
