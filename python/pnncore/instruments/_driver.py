@@ -416,7 +416,7 @@ class Driver:
         for _, kind, *_, text in journal.notes():
             if kind == "run-start" and (held := json.loads(text).get("instrument")) != own:
                 raise JournalError(f"{self.path} holds shots of another instrument: {held}; this one is {own}")
-        self._spent = [sum(journal.shot(k)[1] for k in range(len(journal))), journal.busy()]
+        self._spent = list(journal.spent())
         self._owed = None
         last = journal.shot(len(journal) - 1) if len(journal) else None
         open_end = last is not None and last[0] != "check" and last[4] is None and not last[5]

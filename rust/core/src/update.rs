@@ -6,7 +6,7 @@ use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
 
 use crate::lab::Lab;
-use crate::params::ParamSpec;
+use crate::params::{ParamSpec, cut};
 use crate::trial::Trial;
 
 /// The dense side of an outer product.
@@ -47,6 +47,14 @@ pub enum Term<T> {
     Outer(Outer<T>),
     /// A matrix as a sum over rows r of outer products l_r d_r^T: blocks of rows (l, d), both dense.
     Product(Vec<(Vec<T>, Vec<T>)>),
+}
+
+impl<T: Real> LocalUpdate<T> {
+    /// Holds a gradient of all parameters, one after the other.
+    pub(crate) fn set(&mut self, specs: &[ParamSpec], gradient: &[T]) {
+        self.terms.clear();
+        self.terms.extend(cut(specs, gradient).map(|own| Term::Dense(own.to_vec())));
+    }
 }
 
 /// The sum of some [`OuterProducts`], or the transpose of it, which is cheaper where the columns are few; plus a number for

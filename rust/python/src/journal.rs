@@ -213,9 +213,9 @@ impl Journal {
         self.with(py, |journal| Ok(journal.entries().len()))
     }
 
-    /// Nanoseconds spent in shots.
-    fn busy(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |journal| Ok(journal.busy()))
+    /// Attempts, and nanoseconds spent in them.
+    fn spent(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
+        self.with(py, |journal| Ok(journal.spent()))
     }
 
     /// What became of a shot.

@@ -12,7 +12,7 @@ use pnncore::loss::Loss;
 use pnncore::method::{Course, Found, METHODS, Method, Protocol, Scratch};
 use pnncore::optim::Optimizer;
 use pnncore::params::{ParamSpec, Params};
-use pnncore::system::stack::{Answers, Hears, Slope, Walk};
+use pnncore::system::stack::Walk;
 use pnncore::system::{System as CoreSystem, infer};
 use pnncore::train::{Leg, Progress, Task, write_gradient};
 use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
@@ -351,16 +351,7 @@ pub(crate) fn vjp<'py>(
         let mut gradient = vec![Vec::new(); core.specs().len()];
         system.run(py, || {
             lab.enter(|| -> Result<_, Error> {
-                let twin = stack.twin();
-                let answers = Answers {
-                    layers: &twin, same: true, feedback: &[], hears: Hears::Chain, slope: Slope::Twin, inputs: true, reverse: false,
-                };
-                walk.begin(stack, &batch);
-                let quiet = vec![0.0; stack.stages().len()];
-                walk.pass(&lab, stack, &twin, &params, true, &quiet, lab.random(Purpose::Noise))?;
-                walk.clear_errors();
-                walk.set_errors(stack.stages().len() - 1, &errors);
-                walk.backward(&lab, stack, &answers, &params, &mut scratch.update)?;
+                walk.pull(&lab, stack, &params, &batch, &errors, &mut scratch.update)?;
                 scratch.trial.reset(batch.len(), 1, false);
                 write_gradient(&lab, core.specs(), &mut scratch, &mut gradient);
                 Ok(())

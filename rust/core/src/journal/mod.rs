@@ -179,9 +179,10 @@ impl Journal {
         &self.index.shots
     }
 
-    /// Nanoseconds spent in shots.
-    pub fn busy(&self) -> u64 {
-        self.index.busy
+    /// Attempts that were begun, and nanoseconds spent in them.
+    pub fn spent(&self) -> (u64, u64) {
+        let attempts = self.index.entries.iter().filter(|entry| entry.kind == Kind::Intent).count();
+        (attempts as u64, self.index.busy)
     }
 
     /// Writes a record, and flushes where that is due.

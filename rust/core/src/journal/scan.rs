@@ -67,7 +67,7 @@ pub enum End {
 }
 
 /// What has been read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Index {
     pub(super) entries: Vec<Entry>,
     pub(super) shots: Vec<Shot>,
@@ -82,10 +82,6 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn empty() -> Self {
-        Self { entries: Vec::new(), shots: Vec::new(), holder: None, busy: 0, good: 0, hash: Sha256::new() }
-    }
-
     /// The hash of all bytes so far.
     pub(super) fn digest(&self) -> [u8; 32] {
         self.hash.clone().finalize().into()
@@ -278,7 +274,7 @@ pub(super) fn start() -> [u8; START] {
 /// Reads all records up to the first damage, and tells how the file ends.
 pub(super) fn scan(log: &dyn Log) -> io::Result<Result<(Index, End), Foreign>> {
     let mut source = Source::new(log)?;
-    let mut index = Index::empty();
+    let mut index = Index::default();
     let begins = source.bytes(0, START)?.to_vec();
     if begins != start() {
         if begins.len() < START && start().starts_with(&begins) {

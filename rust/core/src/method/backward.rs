@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params, cut};
 use crate::system::System;
-use crate::system::stack::{Answers, Hears, Layer, Slope, Stack, Walk, groups};
+use crate::system::stack::{Answers, Hears, Layer, Stack, Walk, groups};
 use crate::update::{LocalUpdate, Term};
 
 /// The linear layers through which errors go back to parameters: their places.
@@ -79,15 +79,7 @@ pub(super) fn step<T: Real>(
     let operations = stack.operations() * batch.len() as u64;
     walk.begin(stack, batch);
     let exact = stack.twins_are_exact();
-    let mut answers = Answers {
-        layers: &twin,
-        same: exact,
-        feedback: &[],
-        hears: Hears::Chain,
-        slope: Slope::Twin,
-        inputs: false,
-        reverse: false,
-    };
+    let mut answers = Answers::of(&twin, exact);
     let mut back = |walk: &mut Walk<T>, answers: &Answers<'_, T>, update| {
         walk.report(trial);
         walk.meet(loss, &batch.y);
@@ -175,8 +167,7 @@ fn forward<T: Real>(
         let slope = walk.slope(lab, stack, twin, same, params, &along)?;
         add_scaled(lab.level(), &direction, T::from_f64(slope / f64::from(directions)), &mut gradient);
     }
-    update.terms.clear();
-    update.terms.extend(cut(stack.specs(), &gradient).map(|own| Term::Dense(own.to_vec())));
+    update.set(stack.specs(), &gradient);
     Ok(())
 }
 

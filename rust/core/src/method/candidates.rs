@@ -82,6 +82,20 @@ impl<T: Real> Experiment<'_, T> {
         infer(lab, self.system, &params, self.batch, self.plan, self.occasion + candidate, trial, workspace)
     }
 
+    /// dL/d(outputs) of a mean over the batch, row by row; zero where a row has no usable outputs.
+    pub(super) fn errors(&self, trial: &Trial<T>) -> Vec<f64> {
+        let n = self.system.outputs();
+        let (mut target, mut error) = (vec![T::ZERO; n], vec![T::ZERO; n]);
+        let mut errors = Vec::with_capacity(self.batch.len() * n);
+        for i in 0..self.batch.len() {
+            self.batch.y.write(i, &mut target);
+            self.plan.loss.gradient(trial.outputs(i), &target, &mut error);
+            let usable = trial.outcomes[i].status.usable();
+            errors.extend(error.iter().map(|e| if usable { e.to_f64() / self.batch.len() as f64 } else { 0.0 }));
+        }
+        errors
+    }
+
     /// The mean loss of what was found; NaN where a sample has no usable outputs.
     fn loss(&self, trial: &Trial<T>) -> f64 {
         let mut target = vec![T::ZERO; self.system.outputs()];

@@ -9,7 +9,7 @@ use crate::batch::{Batch, Targets};
 use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::Params;
-use crate::system::stack::{Answers, Hears, Slope, Stack, Walk, groups};
+use crate::system::stack::{Answers, Hears, Stack, Walk, groups};
 use crate::trial::Status;
 use crate::{Error, Result};
 
@@ -79,15 +79,7 @@ pub(super) fn step<T: Real>(
             walk.set_errors(l, &errors);
         }
     }
-    let answers = Answers {
-        layers: &twin,
-        same,
-        feedback: &[],
-        hears: Hears::Local,
-        slope: Slope::Twin,
-        inputs: false,
-        reverse: false,
-    };
+    let answers = Answers { hears: Hears::Local, ..Answers::of(&twin, same) };
     walk.backward(lab, stack, &answers, params, update)?;
     if matches!(rule, Rule::ForwardForward { .. }) {
         *local = Some(losses);

@@ -11,10 +11,10 @@ use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params, cut};
-use crate::system::stack::{Answers, Entry, Function, Hears, Kind, Slope, Spec, Stack, Walk};
+use crate::system::stack::{Answers, Entry, Function, Kind, Spec, Stack, Walk};
 use crate::system::{System, infer};
 use crate::trial::Trial;
-use crate::update::{LocalUpdate, Term};
+use crate::update::LocalUpdate;
 
 /// Samples of a step of fitting.
 const FITTED: usize = 64;
@@ -103,28 +103,14 @@ impl Surrogate {
         self.fit(lab, &net, course.step, model, moments, samples, &mut walk)?;
         let model = Params::shared(model.iter().map(|array| &**array));
         let rows: Vec<T> = (0..batch.len()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
-        walk.begin(&net, &Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None });
-        let quiet = vec![0.0; net.stages().len()];
-        walk.pass(lab, &net, &net.twin(), &model, true, &quiet, lab.random(Purpose::Noise))?;
-        walk.clear_errors();
-        walk.set_errors(net.stages().len() - 1, &errors(experiment, &scratch.trial));
-        let twin = net.twin();
-        let answers = Answers {
-            layers: &twin,
-            same: true,
-            feedback: &[],
-            hears: Hears::Chain,
-            slope: Slope::Twin,
-            inputs: true,
-            reverse: false,
-        };
-        walk.backward(lab, &net, &answers, &model, &mut LocalUpdate::default())?;
+        let inputs = Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None };
+        let errors: Vec<T> = experiment.errors(&scratch.trial).into_iter().map(T::from_f64).collect();
+        walk.pull(lab, &net, &model, &inputs, &errors, &mut LocalUpdate::default())?;
         let mut gradient = vec![T::ZERO; base.len()];
         for row in walk.input_errors().chunks_exact(net.inputs()) {
             add_scaled(lab.level(), &row[system.inputs()..], T::ONE, &mut gradient);
         }
-        scratch.update.terms.clear();
-        scratch.update.terms.extend(cut(system.specs(), &gradient).map(|own| Term::Dense(own.to_vec())));
+        scratch.update.set(system.specs(), &gradient);
         scratch.cost.operations += net.operations() * 3 * (FITTED * self.fits + batch.len()) as u64;
         Ok(())
     }
@@ -192,15 +178,7 @@ impl Surrogate {
             return Ok(());
         }
         let twin = net.twin();
-        let answers = Answers {
-            layers: &twin,
-            same: true,
-            feedback: &[],
-            hears: Hears::Chain,
-            slope: Slope::Twin,
-            inputs: false,
-            reverse: false,
-        };
+        let answers = Answers::of(&twin, true);
         let quiet = vec![0.0; net.stages().len()];
         let random = lab.random(Purpose::Method);
         let (mut update, mut gradient) = (LocalUpdate::default(), Vec::new());
@@ -224,20 +202,4 @@ impl Surrogate {
         }
         Ok(())
     }
-}
-
-/// dL/d(outputs) of a mean over the batch, row by row; zero where a row has no usable outputs.
-fn errors<T: Real>(experiment: Experiment<'_, T>, trial: &Trial<T>) -> Vec<T> {
-    let Experiment { system, plan, batch, .. } = experiment;
-    let n = system.outputs();
-    let scale = T::from_f64(1.0 / batch.len() as f64);
-    let (mut target, mut errors) = (vec![T::ZERO; n], vec![T::ZERO; batch.len() * n]);
-    for (i, error) in errors.chunks_exact_mut(n).enumerate() {
-        if trial.outcomes[i].status.usable() {
-            batch.y.write(i, &mut target);
-            plan.loss.gradient(trial.outputs(i), &target, error);
-            error.iter_mut().for_each(|e| *e *= scale);
-        }
-    }
-    errors
 }

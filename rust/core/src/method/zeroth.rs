@@ -8,14 +8,13 @@ use rayon::prelude::*;
 
 use super::candidates::{Experiment, flatten, occasion};
 use super::rule::Rule;
-use super::{Course, Found, Scratch, population};
+use super::{Course, Scratch, population};
 use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
-use crate::params::{ParamSpec, Params, cut};
+use crate::params::{ParamSpec, Params};
 use crate::system::{System, infer};
 use crate::trial::{Plan, Trial};
-use crate::update::Term;
 
 /// Directions that are held at once.
 const TOGETHER: usize = 64;
@@ -57,7 +56,7 @@ pub(super) fn step<T: Real>(
     match *rule {
         Rule::FiniteDifference { epsilon } => {
             let gradient = differences(experiment, &base, epsilon, scratch)?;
-            leave(system, &gradient, scratch);
+            scratch.update.set(system.specs(), &gradient);
         }
         Rule::SPSA { epsilon, directions } => {
             let signs = |k: usize, direction: &mut [T]| signs(lab, course.step, k, direction);
@@ -68,7 +67,7 @@ pub(super) fn step<T: Real>(
                     losses.iter().map(|pair| slope(pair, epsilon * f64::from(pairs.count as u32))).collect();
                 add(lab, &weights, directions, &mut gradient);
             })?;
-            leave(system, &gradient, scratch);
+            scratch.update.set(system.specs(), &gradient);
         }
         Rule::EvolutionStrategy { sigma, pairs, adaptation } => {
             evolve(experiment, &base, (sigma, pairs as usize, adaptation), course, scratch)?;
@@ -78,19 +77,12 @@ pub(super) fn step<T: Real>(
         }
         Rule::ParameterShift => {
             let gradient = shift(experiment, &base, params, scratch)?;
-            leave(system, &gradient, scratch);
+            scratch.update.set(system.specs(), &gradient);
         }
         _ if let Some(surrogate) = rule.surrogate() => surrogate.step(experiment, params, course, scratch)?,
         _ => population::step(experiment, rule, params, course, scratch)?,
     }
     Ok(())
-}
-
-/// Cuts a flat gradient into the terms of the update.
-fn leave<T: Real>(system: &dyn System<T>, gradient: &[T], scratch: &mut Scratch<T>) {
-    scratch.update.terms.clear();
-    scratch.update.terms.extend(cut(system.specs(), gradient).map(|own| Term::Dense(own.to_vec())));
-    scratch.found = Found::Gradient;
 }
 
 /// (L+ - L-) / 2 reach; 0 where a loss is not finite: such a pair teaches nothing.
@@ -126,19 +118,12 @@ fn shift<T: Real>(
     let Scratch { candidates, cost, trial, workspace, .. } = scratch;
     infer(lab, system, params, batch, plan, experiment.occasion, trial, workspace)?;
     cost.add(1, batch.len());
-    let (mut target, mut error) = (vec![T::ZERO; system.outputs()], vec![T::ZERO; system.outputs()]);
-    let mut errors = Vec::with_capacity(batch.len() * target.len());
-    for i in 0..batch.len() {
-        batch.y.write(i, &mut target);
-        plan.loss.gradient(trial.outputs(i), &target, &mut error);
-        let usable = trial.outcomes[i].status.usable();
-        errors.extend(error.iter().map(|e| if usable { e.to_f64() / batch.len() as f64 } else { 0.0 }));
-    }
+    let errors = experiment.errors(trial);
     let quarter = T::from_f64(std::f64::consts::FRAC_PI_2);
     let moved = |c: usize, values: &mut [T]| values[c / 2] += if c.is_multiple_of(2) { quarter } else { -quarter };
     let experiment = Experiment { occasion: experiment.occasion + 1, ..experiment };
     let weigh = |found: &Trial<T>| {
-        let rows = errors.chunks_exact(target.len()).enumerate();
+        let rows = errors.chunks_exact(system.outputs()).enumerate();
         rows.flat_map(|(i, errors)| errors.iter().zip(found.outputs(i))).map(|(e, y)| e * y.to_f64()).sum()
     };
     let sums = candidates.measures(experiment, base, 2 * base.len(), cost, None, moved, weigh)?;
@@ -245,7 +230,7 @@ fn evolve<T: Real>(
             changes = rest;
         }
     }
-    leave(experiment.system, &gradient, scratch);
+    scratch.update.set(experiment.system.specs(), &gradient);
     Ok(())
 }
 

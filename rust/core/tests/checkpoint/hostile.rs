@@ -6,7 +6,7 @@ use pnncore::Error;
 use pnncore::checkpoint::{Checkpoint, MAX_FILE_BYTES, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::common::{Rng, count};
+use super::common::{self, Rng, count};
 use super::support::{assemble, documented_digest, identical, plain, sample, split, stock_read};
 
 /// Reads; anything but content or a refusal fails the test.
@@ -219,32 +219,14 @@ fn mutations() {
     assert!(read_back + resigned < rounds / 2, "{read_back} {resigned}");
 }
 
-/// Cuts, repeats, moves and overwrites bytes.
+/// Changes bytes, or writes a length: that of the header.
 fn change_bytes(rng: &mut Rng, bytes: &mut Vec<u8>) {
-    if bytes.is_empty() {
-        return;
-    }
-    let at = rng.below(bytes.len());
-    let end = (at + 1 + rng.below(24)).min(bytes.len());
-    match rng.below(8) {
-        0 => bytes[at] ^= 1 << rng.below(8),
-        1 => bytes[at] = rng.next() as u8,
-        2 => bytes.truncate(at),
-        3 => drop(bytes.drain(at..end)),
-        4 => {
-            let part = bytes[at..end].to_vec();
-            let to = rng.below(bytes.len());
-            bytes.splice(to..to, part);
+    common::change_bytes(rng, bytes, &[0, 0xff, b' ', b'"', b'{', b'9'], 40, |rng, bytes, _| {
+        let len = *rng.choose(&[0, 1, 8, 1 << 20, 1 << 27, 1 << 40, u64::MAX, u64::MAX - 7]);
+        for (to, from) in bytes.iter_mut().zip(len.to_le_bytes()) {
+            *to = from;
         }
-        5 => bytes[at..end].fill(*rng.choose(&[0, 0xff, b' ', b'"', b'{', b'9'])),
-        6 => bytes.extend(std::iter::repeat_n(0, rng.below(40))),
-        _ => {
-            let len = *rng.choose(&[0, 1, 8, 1 << 20, 1 << 27, 1 << 40, u64::MAX, u64::MAX - 7]);
-            for (to, from) in bytes.iter_mut().zip(len.to_le_bytes()) {
-                *to = from;
-            }
-        }
-    }
+    });
 }
 
 /// Changes the header as JSON, and states its length rightly.

@@ -3,16 +3,12 @@
 #![cfg(unix)]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use pnncore::checkpoint::{Checkpoint, Tensor, previous_path};
 
-use super::common::{Rng, count};
-
-const DIR: &str = "PNNCORE_TEST_WRITER_DIR";
+use super::common::{DIR, Rng, count, kill_writer};
 
 /// Content of a few hundred kilobytes, so that many kills fall into a write.
 fn content(step: u64) -> Checkpoint {
@@ -57,30 +53,8 @@ fn kills() {
     let mut rng = Rng(times);
     let (mut acknowledged, mut with_leftovers) = (None, 0);
     for _ in 0..times {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill::writer_process", "--nocapture"])
-            .env(DIR, dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while line.trim() != "ready" {
-            line.clear();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "the writer ended");
-        }
-        let instant = Instant::now() + Duration::from_micros(rng.below(25_000) as u64);
-        while Instant::now() < instant {
-            std::thread::sleep(Duration::from_micros(50));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let mut rest = String::new();
-        lines.read_to_string(&mut rest).unwrap();
-        let whole = &rest[..rest.rfind('\n').map_or(0, |end| end + 1)];
-        if let Some(step) = whole.lines().filter_map(|line| line.strip_prefix("wrote ")).next_back() {
-            acknowledged = Some(step.parse().unwrap());
+        if let Some(step) = kill_writer(&mut rng, dir.path(), 25_000) {
+            acknowledged = Some(step);
         }
 
         if let Some(acknowledged) = acknowledged {

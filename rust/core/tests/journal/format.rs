@@ -14,7 +14,7 @@ fn shots_come_back() {
     let (journal, end) = read(&bytes).unwrap();
     assert_eq!(end, End::Clean);
     assert_eq!(check_prefix(&journal), 10);
-    assert_eq!(journal.busy(), 10 * 9 + 2 * 7);
+    assert_eq!(journal.spent(), (12, 10 * 9 + 2 * 7));
     assert_eq!(journal.shots()[4].attempts, 2);
     // Parameters are written where they change.
     assert_eq!(journal.shots()[0].params, journal.shots()[2].params);

@@ -3,7 +3,7 @@
 use pnncore::journal::End;
 use sha2::{Digest, Sha256};
 
-use super::common::{Rng, count};
+use super::common::{self, Rng, count};
 use super::support::{check_prefix, read, records, sample};
 
 #[test]
@@ -166,30 +166,12 @@ fn change_frames(rng: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Cuts, repeats, moves and overwrites bytes.
+/// Changes bytes, or writes a length: anywhere.
 fn change_bytes(rng: &mut Rng, bytes: &mut Vec<u8>) {
-    if bytes.is_empty() {
-        return;
-    }
-    let at = rng.below(bytes.len());
-    let end = (at + 1 + rng.below(24)).min(bytes.len());
-    match rng.below(8) {
-        0 => bytes[at] ^= 1 << rng.below(8),
-        1 => bytes[at] = rng.next() as u8,
-        2 => bytes.truncate(at),
-        3 => drop(bytes.drain(at..end)),
-        4 => {
-            let part = bytes[at..end].to_vec();
-            let to = rng.below(bytes.len());
-            bytes.splice(to..to, part);
+    common::change_bytes(rng, bytes, &[0, 0xff, b'P', b'F'], 5000, |rng, bytes, at| {
+        let len = *rng.choose(&[0, 1, 8, 1 << 20, 1 << 26, (1 << 26) + 1, u32::MAX]);
+        for (to, from) in bytes[at..].iter_mut().zip(len.to_ne_bytes()) {
+            *to = from;
         }
-        5 => bytes[at..end].fill(*rng.choose(&[0, 0xff, b'P', b'F'])),
-        6 => bytes.extend(std::iter::repeat_n(0, rng.below(5000))),
-        _ => {
-            let len = *rng.choose(&[0, 1, 8, 1 << 20, 1 << 26, (1 << 26) + 1, u32::MAX]);
-            for (to, from) in bytes[at..].iter_mut().zip(len.to_ne_bytes()) {
-                *to = from;
-            }
-        }
-    }
+    });
 }

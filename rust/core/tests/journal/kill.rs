@@ -2,16 +2,12 @@
 
 #![cfg(unix)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use pnncore::journal::{Durability, Journal, Purpose, Record, Values};
 
-use super::common::{Rng, count};
-
-const DIR: &str = "PNNCORE_TEST_WRITER_DIR";
+use super::common::{DIR, Rng, count, kill_writer};
 
 /// What shot `k` measures: some are long, so that kills fall into a write.
 fn content(k: u64) -> (Vec<u8>, Vec<u8>) {
@@ -55,30 +51,8 @@ fn kills() {
             (dir, acknowledged) = (tempfile::tempdir().unwrap(), 0);
         }
         let path = dir.path().join("shots.pnj");
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill::writer_process", "--nocapture"])
-            .env(DIR, dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while line.trim() != "ready" {
-            line.clear();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "the writer ended");
-        }
-        let instant = Instant::now() + Duration::from_micros(rng.below(3_000) as u64);
-        while Instant::now() < instant {
-            std::thread::sleep(Duration::from_micros(20));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let mut rest = String::new();
-        lines.read_to_string(&mut rest).unwrap();
-        let whole = &rest[..rest.rfind('\n').map_or(0, |end| end + 1)];
-        if let Some(shot) = whole.lines().filter_map(|line| line.strip_prefix("wrote ")).next_back() {
-            acknowledged = shot.parse::<u64>().unwrap() + 1;
+        if let Some(shot) = kill_writer(&mut rng, dir.path(), 3_000) {
+            acknowledged = shot + 1;
         }
 
         let (journal, end) = Journal::read(&path).unwrap();

@@ -114,6 +114,14 @@ pub struct Answers<'a, T> {
     pub reverse: bool,
 }
 
+impl<'a, T> Answers<'a, T> {
+    /// Errors come back through these layers, by their derivatives.
+    pub fn of(layers: &'a [&'a dyn Layer<T>], same: bool) -> Self {
+        let (feedback, hears, slope) = (&[][..], Hears::Chain, Slope::Twin);
+        Self { layers, same, feedback, hears, slope, inputs: false, reverse: false }
+    }
+}
+
 /// The rows of a batch on their way.
 #[derive(Debug, Default)]
 pub struct Walk<T> {
@@ -401,15 +409,9 @@ impl<T: Real> Walk<T> {
                 if asked.is_empty() && gradient.is_empty() && !wanted {
                     continue;
                 }
-                let (mut y, mut tape) = (Vec::new(), Vec::new());
-                let passed = if answers.same || layer.as_linear().is_some() {
-                    Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] }
-                } else {
-                    y.resize(rows * layer.outputs(), T::ZERO);
-                    tape.resize(rows * layer.tape(), T::ZERO);
-                    layer.forward(given, rows, &signals[l], &mut y, &mut tape)?;
-                    Passed { rows, x: &signals[l], y: &y, tape: &tape }
-                };
+                let left = Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] };
+                let mut memory = Default::default();
+                let passed = if answers.same { left } else { again(layer, given, left, &mut memory)? };
                 layer.vjp(given, passed, dy, asked, gradient)?;
                 if back {
                     hardware.reverse(given, dy, dx)?;
@@ -456,15 +458,9 @@ impl<T: Real> Walk<T> {
                         (of_stage(params, stage.params.clone()), of_stage(along, stage.params.clone()));
                     let given =
                         Given { level: lab.level(), params: &values, prepared: &prepared[l], layer: l, first, random };
-                    let (mut y, mut tape) = (Vec::new(), Vec::new());
-                    let passed = if same {
-                        Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] }
-                    } else {
-                        y.resize(rows * layer.outputs(), T::ZERO);
-                        tape.resize(rows * layer.tape(), T::ZERO);
-                        layer.forward(given, rows, &signals[l], &mut y, &mut tape)?;
-                        Passed { rows, x: &signals[l], y: &y, tape: &tape }
-                    };
+                    let left = Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] };
+                    let mut memory = Default::default();
+                    let passed = if same { left } else { again(*layer, given, left, &mut memory)? };
                     layer.jvp(given, passed, &change, &along, &mut after)?;
                 }
                 change = after;
@@ -480,6 +476,28 @@ impl<T: Real> Walk<T> {
     /// Prepares the layers whose Jacobians [`Walk::slope`] takes, where they are not those that signals passed.
     pub fn prepare_twins(&mut self, lab: &Lab, stack: &Stack<T>, layers: &[&dyn Layer<T>], params: &Params<'_, T>) {
         self.prepare(lab, stack, layers, params, true);
+    }
+
+    /// Passes a batch through the twins, without noise, and `errors` of the outputs, row by row, back to parameters, in `update`,
+    /// and to inputs: see [`Walk::input_errors`].
+    ///
+    /// # Errors
+    /// What a layer may fail with.
+    pub fn pull(
+        &mut self,
+        lab: &Lab,
+        stack: &Stack<T>,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        errors: &[T],
+        update: &mut LocalUpdate<T>,
+    ) -> Result<()> {
+        let twin = stack.twin();
+        self.begin(stack, batch);
+        self.pass(lab, stack, &twin, params, true, &vec![0.0; twin.len()], lab.random(Purpose::Noise))?;
+        self.clear_errors();
+        self.set_errors(twin.len() - 1, errors);
+        self.backward(lab, stack, &Answers { inputs: true, ..Answers::of(&twin, true) }, params, update)
     }
 
     /// Moves the gradients of the blocks into the terms of an update: products keep their rows.
@@ -513,6 +531,22 @@ impl<T: Real> Walk<T> {
             }
         }
     }
+}
+
+/// The pass of the same inputs through a layer that the signals did not come from; linear layers need none for derivatives.
+fn again<'a, T: Real>(
+    layer: &dyn Layer<T>,
+    given: Given<'_, T>,
+    left: Passed<'a, T>,
+    (y, tape): &'a mut (Vec<T>, Vec<T>),
+) -> Result<Passed<'a, T>> {
+    if layer.as_linear().is_some() {
+        return Ok(left);
+    }
+    y.resize(left.rows * layer.outputs(), T::ZERO);
+    tape.resize(left.rows * layer.tape(), T::ZERO);
+    layer.forward(given, left.rows, left.x, y, tape)?;
+    Ok(Passed { y, tape, ..left })
 }
 
 /// Runs every block, and returns the failure of the first that failed.
