@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout, missing_docs)]
 
 use pnncore_kernels::hidden::{hidden_sweep, padded_outputs};
+use pnncore_kernels::philox::{Philox, Purpose};
+use pnncore_kernels::pulses::{Constant, Counts, Linear, Row, Scatter, Source, pulse, trains};
 use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
 use pnncore_kernels::unit::{HardSigmoid, Nodes, Tanh, Unit, Walled};
 use pnncore_kernels::{AVec, Level, Real, avec};
@@ -85,7 +87,64 @@ fn product<T: Real>(rows: usize, cols: usize, n: usize, density: f64) {
     }
 }
 
+/// Pulses for a square array, uniform inputs and errors, with and without a slope of the steps.
+fn pulses(n: usize, samples: usize, slots: u32, at_once: bool, slope: f32) {
+    let stream = Philox::new(5, Purpose::Probe);
+    let uniform =
+        |group| (0..samples * n).map(|i| 2.0 * stream.uniform(i as u64, group) as f32 - 1.0).collect::<Vec<_>>();
+    let (x, d) = (uniform(2), uniform(3));
+    let (all, scales) = (vec![slots; samples], vec![1.0; samples]);
+    let (mut rows, mut columns) = (Vec::new(), Vec::new());
+    let (up, down, slopes) = (vec![0.001f32; n], vec![-0.001f32; n], vec![slope; if slope == 0.0 { 0 } else { n }]);
+    let (lower, upper) = (vec![-0.6f32; n], vec![0.6f32; n]);
+    let (mut weights, mut counts) = (vec![0.0f32; n * n], vec![0.0f32; n * n]);
+    let mut own = Vec::new();
+    for level in Level::available() {
+        let seconds = time(|| {
+            weights.fill(0.0);
+            trains(level, &x, (n, &all), &scales, (stream, 4), &mut rows);
+            trains(level, &d, (n, &all), &scales, (stream, 5), &mut columns);
+            for (j, (weights, counts)) in weights.chunks_mut(n).zip(counts.chunks_mut(n)).enumerate() {
+                own.clear();
+                own.extend(
+                    (0..samples)
+                        .map(|s| (s as u32, rows[(j / 16 * samples + s) * 16 + j % 16]))
+                        .filter(|(_, t)| t << 1 != 0),
+                );
+                let mut row = Row {
+                    weights,
+                    visible: &mut [],
+                    pulses: counts,
+                    up: &up,
+                    down: &down,
+                    up_slope: &slopes,
+                    down_slope: &slopes,
+                    lower: &lower,
+                    upper: &upper,
+                };
+                let source = Source { random: stream, group: 8, row: j as u64 };
+                let scatter = Scatter { cycle: 0.3, additive: false, write: 0.0 };
+                let counts = Counts::Trains(&own, &columns, samples);
+                if slope == 0.0 {
+                    pulse(level, Constant, scatter, counts, at_once, source, &mut row);
+                } else {
+                    pulse(level, Linear, scatter, counts, at_once, source, &mut row);
+                }
+            }
+        });
+        let how = if at_once { "at once" } else { "one by one" };
+        println!(
+            "pulses {n}x{n}, {samples} samples, {slots} slots, slope {slope}, {how}, {}: {:.2} ms",
+            level.name(),
+            seconds * 1e3
+        );
+    }
+}
+
 fn main() {
+    for (slots, at_once, slope) in [(1, false, 0.0), (31, true, 0.0), (31, false, 0.0), (31, true, -0.002)] {
+        pulses(512, 32, slots, at_once, slope);
+    }
     sweep::<f32, Walled>("walled", 512, 10);
     sweep::<f32, HardSigmoid>("hard-sigmoid", 512, 10);
     sweep::<f32, Tanh>("tanh", 512, 10);

@@ -12,6 +12,7 @@ pub mod hidden;
 pub mod level;
 pub mod narrow;
 pub mod philox;
+pub mod pulses;
 pub mod simd;
 pub mod sparse;
 pub mod trig;

@@ -34,6 +34,10 @@ pub enum Purpose {
     Feedback = 10,
     /// Directions in which parameters are perturbed. Counter: element, parameter; the key holds step and direction.
     Direction = 11,
+    /// How cells of an array differ from each other. Counter: cell, array (and which constant).
+    Cells = 12,
+    /// Pulse trains, and what pulses do. Counter: row and cells, array (and which of these); the key holds the step.
+    Pulses = 13,
 }
 
 /// One stream of random numbers.
@@ -57,6 +61,11 @@ impl Philox {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^= z >> 31;
         Self { key: [self.key[0] ^ z as u32, self.key[1] ^ (z >> 32) as u32], ..self }
+    }
+
+    /// What kernels draw from themselves: the last words of the counter of a group, and the key.
+    pub(crate) fn stream(&self, group: u32) -> ([u32; 2], [u32; 2]) {
+        ([group, self.purpose], self.key)
     }
 
     /// The four words of draw `index` in `group` (an epoch, a parameter, a step).
@@ -134,11 +143,16 @@ dispatch! {
 const UNIT: f64 = 1.0 / 4_294_967_296.0;
 
 /// Draws that are made side by side.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
+
+/// Numbers of a block of draws, where no vector crosses a line of the cache: what is written to two lines is slow to read back.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Block<T>(pub [[T; LANES]; 4]);
 
 /// The words of draws `draw..draw + LANES`.
 #[inline(always)]
-fn block_of_words(draw: u64, counter: [u32; 2], key: [u32; 2]) -> [[u32; LANES]; 4] {
+pub(crate) fn block_of_words(draw: u64, counter: [u32; 2], key: [u32; 2]) -> [[u32; LANES]; 4] {
     let index: [u64; LANES] = std::array::from_fn(|lane| draw + lane as u64);
     philox_lanes(
         [index.map(|i| i as u32), index.map(|i| (i >> 32) as u32), [counter[0]; LANES], [counter[1]; LANES]],
@@ -147,16 +161,21 @@ fn block_of_words(draw: u64, counter: [u32; 2], key: [u32; 2]) -> [[u32; LANES];
 }
 
 #[inline(always)]
-fn fill_normal_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [V::Scalar]) {
+pub(crate) fn fill_normal_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [V::Scalar]) {
     for (block, out) in out.chunks_mut(4 * LANES).enumerate() {
         let words = block_of_words(draw + (block * LANES) as u64, counter, key);
-        let mut normals = [[V::Scalar::ZERO; LANES]; 4];
+        let Block(mut normals) = Block([[V::Scalar::ZERO; LANES]; 4]);
         for half in 0..2 {
-            let radii: [V::Scalar; LANES] = words[2 * half].map(|word| Real::from_f64(f64::from(radius(word))));
-            let turn = std::f64::consts::TAU * UNIT;
+            let mut radii = [V::Scalar::ZERO; LANES];
+            for (drawn, &word) in radii.iter_mut().zip(&words[2 * half]) {
+                *drawn = Real::from_f64(f64::from(radius(word)));
+            }
+            let turn: V::Scalar = Real::from_f64(std::f64::consts::TAU * UNIT);
             // Centred, where sines and cosines are most exact.
-            let angles: [V::Scalar; LANES] =
-                words[2 * half + 1].map(|word| Real::from_f64(turn * f64::from(word as i32)));
+            let mut angles = [V::Scalar::ZERO; LANES];
+            for (angle, &word) in angles.iter_mut().zip(&words[2 * half + 1]) {
+                *angle = turn * Real::from_i32(word as i32);
+            }
             for j in (0..LANES).step_by(V::LANES) {
                 // SAFETY: LANES is a multiple of V::LANES; `dispatch!` vouches for the instruction set.
                 unsafe {
@@ -167,9 +186,7 @@ fn fill_normal_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u32; 2], out:
                 }
             }
         }
-        for (out, normals) in out.chunks_mut(LANES).zip(&normals) {
-            out.copy_from_slice(&normals[..out.len()]);
-        }
+        copy_block(&normals, out);
     }
 }
 
@@ -203,33 +220,64 @@ fn radius(word: u32) -> f32 {
 }
 
 #[inline(always)]
-fn fill_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [V::Scalar]) {
+pub(crate) fn fill_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [V::Scalar]) {
+    let (unit, half): (V::Scalar, V::Scalar) = (Real::from_f64(UNIT), Real::from_f64(0.5 * UNIT));
     for (block, out) in out.chunks_mut(4 * LANES).enumerate() {
         let words = block_of_words(draw + (block * LANES) as u64, counter, key);
-        for (out, words) in out.chunks_mut(LANES).zip(&words) {
-            out.iter_mut().zip(words).for_each(|(out, &word)| *out = Real::from_f64((f64::from(word) + 0.5) * UNIT));
+        let mut uniform = [[V::Scalar::ZERO; LANES]; 4];
+        for k in 0..4 {
+            for lane in 0..LANES {
+                uniform[k][lane] = <V::Scalar as Real>::from_u32(words[k][lane]) * unit + half;
+            }
         }
+        copy_block(&uniform, out);
     }
 }
 
-/// [`philox4x32_10`] of many counters, word by word: a form that compilers make vectors of.
+/// Copies as much of a block as `out` takes.
 #[inline(always)]
-fn philox_lanes(mut counter: [[u32; LANES]; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4] {
+fn copy_block<T: Copy>(block: &[[T; LANES]; 4], out: &mut [T]) {
+    let block = block.as_flattened();
+    if out.len() == block.len() {
+        out.copy_from_slice(block);
+    } else {
+        out.copy_from_slice(&block[..out.len()]);
+    }
+}
+
+/// [`philox4x32_10`] of many counters, word by word: a form that compilers make vectors of. Words are the lower halves of 64 bits, for
+/// that is what vectors multiply; what the upper halves hold does not matter.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "lanes of several arrays")]
+fn philox_lanes(counter: [[u32; LANES]; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4] {
+    const LOWER: u64 = 0xFFFF_FFFF;
+    let mut words = [[0u64; LANES]; 4];
+    for (words, counter) in words.iter_mut().zip(&counter) {
+        for lane in 0..LANES {
+            words[lane] = u64::from(counter[lane]);
+        }
+    }
     for round in 0..10 {
         if round > 0 {
             key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
         }
-        let p0 = counter[0].map(|word| u64::from(word) * 0xD251_1F53);
-        let p1 = counter[2].map(|word| u64::from(word) * 0xCD9E_8D57);
-        let [_, odd, _, last] = counter;
-        counter = [
-            std::array::from_fn(|lane| (p1[lane] >> 32) as u32 ^ odd[lane] ^ key[0]),
-            p1.map(|p| p as u32),
-            std::array::from_fn(|lane| (p0[lane] >> 32) as u32 ^ last[lane] ^ key[1]),
-            p0.map(|p| p as u32),
-        ];
+        let keys = key.map(u64::from);
+        for lane in 0..LANES {
+            let p0 = (words[0][lane] & LOWER) * 0xD251_1F53;
+            let p1 = (words[2][lane] & LOWER) * 0xCD9E_8D57;
+            words[0][lane] = (p1 >> 32) ^ words[1][lane] ^ keys[0];
+            words[1][lane] = p1;
+            words[2][lane] = (p0 >> 32) ^ words[3][lane] ^ keys[1];
+            words[3][lane] = p0;
+        }
     }
-    counter
+    let mut drawn = [[0u32; LANES]; 4];
+    for (drawn, words) in drawn.iter_mut().zip(&words) {
+        for lane in 0..LANES {
+            drawn[lane] = words[lane] as u32;
+        }
+    }
+    drawn
 }
 
 /// The bijection: ten rounds over a 128-bit counter with a 64-bit key.

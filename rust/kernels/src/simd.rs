@@ -46,6 +46,10 @@ pub trait Real:
 
     /// Rounds an f64.
     fn from_f64(x: f64) -> Self;
+    /// Rounds an integer.
+    fn from_u32(x: u32) -> Self;
+    /// Rounds an integer.
+    fn from_i32(x: i32) -> Self;
     /// Widens to f64.
     fn to_f64(self) -> f64;
     /// Absolute value.
@@ -72,6 +76,14 @@ macro_rules! real {
             const NAME: &'static str = $name;
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
+                x as $T
+            }
+            #[inline(always)]
+            fn from_u32(x: u32) -> Self {
+                x as $T
+            }
+            #[inline(always)]
+            fn from_i32(x: i32) -> Self {
                 x as $T
             }
             #[inline(always)]
@@ -182,10 +194,45 @@ pub trait Vector: Copy {
             }
         }
     }
+    /// Numbers from `p` on, in order, for the lanes at which `wanted` is one (others are zero, and `wanted` is zero there); and how many
+    /// these are. A whole vector may be read.
+    #[inline(always)]
+    unsafe fn expand(p: *const Self::Scalar, wanted: Self) -> (Self, usize) {
+        let mut lanes = [Self::Scalar::ZERO; SLACK];
+        // SAFETY: the array holds a vector, and n <= i.
+        unsafe {
+            wanted.store(lanes.as_mut_ptr());
+            let mut n = 0;
+            // Branch-free, for what is wanted is unpredictable.
+            for lane in &mut lanes[..Self::LANES] {
+                let wanted = *lane;
+                *lane = *p.add(n) * wanted;
+                n += usize::from(wanted != Real::ZERO);
+            }
+            (Self::load(lanes.as_ptr()), n)
+        }
+    }
     /// The lanes of both in turn, one of `self` first: the first half, and the second.
     unsafe fn interleave(self, b: Self) -> (Self, Self);
+    /// Counts the ones that a train has in common with each of LANES others, all but the highest bit; and which of these bits differ:
+    /// one where they do, otherwise zero.
+    #[inline(always)]
+    unsafe fn coincide(train: u32, others: *const u32) -> (Self, Self) {
+        let (mut number, mut differ) = ([Self::Scalar::ZERO; SLACK], [Self::Scalar::ZERO; SLACK]);
+        // SAFETY: the caller vouches for LANES elements; both arrays hold a vector.
+        unsafe {
+            for i in 0..Self::LANES {
+                let other = *others.add(i);
+                number[i] = Real::from_u32((train & other & (u32::MAX >> 1)).count_ones());
+                differ[i] = Real::from_u32((train ^ other) >> 31);
+            }
+            (Self::load(number.as_ptr()), Self::load(differ.as_ptr()))
+        }
+    }
     /// The nearest integer.
     unsafe fn round(self) -> Self;
+    /// Square roots.
+    unsafe fn sqrt(self) -> Self;
     /// `2^n` for integer lanes within the exponent range of normal numbers.
     unsafe fn exp2_integer(self) -> Self;
 }
@@ -291,6 +338,10 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn round(self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i].round_ties_even()))
+            }
+            #[inline(always)]
+            unsafe fn sqrt(self) -> Self {
+                Self(self.0.map($T::sqrt))
             }
             #[inline(always)]
             unsafe fn exp2_integer(self) -> Self {

@@ -15,10 +15,13 @@ macro_rules! vector {
         sum |$s:ident| $sum:expr;
         largest |$l:ident| $largest:expr;
         round |$r:ident| $round:expr;
+        sqrt $sqrt:ident;
         exp2_integer |$e:ident| $exp2:expr;
         step |$ta:ident, $tb:ident| $step:expr;
         interleave |$ia:ident, $ib:ident| $interleave:expr;
         $(select |$kv:ident, $kk:ident, $kp:ident| $select:expr;)?
+        $(expand |$ep:ident, $ew:ident| $expand:expr;)?
+        $(coincide |$dt:ident, $do:ident| $coincide:expr;)?
         $(compress |$cp:ident, $cf:ident, $ci:ident, $cv:ident| $compress:expr;)?
     ) => {
         $(#[$meta])*
@@ -102,6 +105,11 @@ macro_rules! vector {
                 unsafe { Self($round) }
             }
             #[inline(always)]
+            unsafe fn sqrt(self) -> Self {
+                // SAFETY: the caller vouches for the instruction set.
+                unsafe { Self($sqrt(self.0)) }
+            }
+            #[inline(always)]
             unsafe fn exp2_integer(self) -> Self {
                 let $e = self.0;
                 unsafe { Self($exp2) }
@@ -121,6 +129,17 @@ macro_rules! vector {
             unsafe fn select(self, keep: Self, $kp: *mut $T) {
                 let ($kv, $kk) = (self.0, keep.0);
                 unsafe { $select }
+            })?
+            $(#[inline(always)]
+            unsafe fn expand($ep: *const $T, wanted: Self) -> (Self, usize) {
+                let $ew = wanted.0;
+                let (lanes, n) = unsafe { $expand };
+                (Self(lanes), n)
+            })?
+            $(#[inline(always)]
+            unsafe fn coincide($dt: u32, $do: *const u32) -> (Self, Self) {
+                let (number, differ) = unsafe { $coincide };
+                (Self(number), Self(differ))
             })?
             $(#[inline(always)]
             unsafe fn compress($cp: *const $T, $cf: u32, $ci: *mut u32, $cv: *mut $T) -> usize {
@@ -199,6 +218,7 @@ vector! {
     sum |v| sum_8(v);
     largest |v| largest_8(_mm256_castps_si256(v));
     round |v| _mm256_round_ps::<NEAREST>(v);
+    sqrt _mm256_sqrt_ps;
     exp2_integer |v| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
         _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(127)),
     ));
@@ -229,6 +249,7 @@ vector! {
         lanes[0].max(lanes[1]).max(lanes[2].max(lanes[3]))
     };
     round |v| _mm256_round_pd::<NEAREST>(v);
+    sqrt _mm256_sqrt_pd;
     exp2_integer |v| _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_add_epi64(
         _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(v)),
         _mm256_set1_epi64x(1023),
@@ -258,6 +279,7 @@ vector! {
         largest_8(_mm256_max_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v)))
     };
     round |v| _mm512_roundscale_ps::<NEAREST>(v);
+    sqrt _mm512_sqrt_ps;
     exp2_integer |v| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
         _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(127)),
     ));
@@ -270,6 +292,23 @@ vector! {
     select |v, keep, p| {
         let keep = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(keep, _mm512_setzero_ps());
         _mm512_storeu_ps(p, _mm512_maskz_compress_ps(keep, v));
+    };
+    expand |p, wanted| {
+        let wanted = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(wanted, _mm512_setzero_ps());
+        (_mm512_maskz_expand_ps(wanted, _mm512_loadu_ps(p)), wanted.count_ones() as usize)
+    };
+    coincide |train, others| {
+        let (train, others) = (_mm512_set1_epi32(train as i32), _mm512_loadu_si512(others.cast()));
+        // The ones of half a byte from a table; the four bytes of a lane are added by products with one.
+        let table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+        let half = _mm512_set1_epi8(15);
+        let common = _mm512_and_si512(_mm512_and_si512(train, others), _mm512_set1_epi32(i32::MAX));
+        let low = _mm512_shuffle_epi8(table, _mm512_and_si512(common, half));
+        let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(common), half));
+        let pairs = _mm512_maddubs_epi16(_mm512_add_epi8(low, high), _mm512_set1_epi8(1));
+        let number = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+        let differ = _mm512_srli_epi32::<31>(_mm512_xor_si512(train, others));
+        (_mm512_cvtepi32_ps(number), _mm512_cvtepi32_ps(differ))
     };
     compress |p, first, index, value| {
         let v = _mm512_loadu_ps(p);
@@ -298,6 +337,7 @@ vector! {
     sum |v| sum_4d(_mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd::<1>(v)));
     largest |v| _mm512_reduce_max_epi64(_mm512_castpd_si512(v)) as u64;
     round |v| _mm512_roundscale_pd::<NEAREST>(v);
+    sqrt _mm512_sqrt_pd;
     exp2_integer |v| _mm512_castsi512_pd(_mm512_slli_epi64::<52>(
         _mm512_add_epi64(_mm512_cvtpd_epi64(v), _mm512_set1_epi64(1023)),
     ));
@@ -310,5 +350,9 @@ vector! {
     select |v, keep, p| {
         let keep = _mm512_cmp_pd_mask::<_CMP_NEQ_UQ>(keep, _mm512_setzero_pd());
         _mm512_storeu_pd(p, _mm512_maskz_compress_pd(keep, v));
+    };
+    expand |p, wanted| {
+        let wanted = _mm512_cmp_pd_mask::<_CMP_NEQ_UQ>(wanted, _mm512_setzero_pd());
+        (_mm512_maskz_expand_pd(wanted, _mm512_loadu_pd(p)), wanted.count_ones() as usize)
     };
 }

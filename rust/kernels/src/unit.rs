@@ -96,7 +96,7 @@ pub struct Walled;
 
 // SAFETY of the blocks below: the trait's contract passes on the instruction set.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract, for all of them")]
-mod apply {
+pub(crate) mod apply {
     use super::*;
 
     impl Unit for HardSigmoid {
@@ -146,7 +146,7 @@ mod apply {
     ///
     /// exp(x) = 2^n exp(r) with |r| <= ln(2) / 2; ln 2 is subtracted in two parts, the first with trailing zeros.
     #[inline(always)]
-    unsafe fn exp<V: Vector>(x: V) -> V {
+    pub(crate) unsafe fn exp<V: Vector>(x: V) -> V {
         let double = size_of::<V::Scalar>() == 8;
         let (limit, high, low, degree) = if double {
             (708.0, 6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10, 13)

@@ -1,0 +1,617 @@
+//! Cells that change by pulses: trains of pulses on rows and columns of an array, and what the coincidences do to its cells.
+//!
+//! A row of cells is worked on sixteen at a time, through all samples of a batch, so that what makes a cell what it is is
+//! loaded once per batch. Per sample and sixteen cells there are about twenty instructions that count coincidences; what
+//! takes the time are the normal numbers of pulses that come, sixteen to some sixty cycles.
+
+use crate::level::{Level, dispatch};
+use crate::philox::{LANES, Philox, block_of_words, fill_body, fill_normal_body};
+use crate::simd::{Real, Vector};
+use crate::unit::apply::exp;
+
+/// Cells that are worked on together.
+pub const GROUP: usize = LANES;
+
+/// The most slots of a train: a word holds them and a sign.
+pub const MOST_SLOTS: u32 = 31;
+
+/// The bit of a train that tells its sign.
+const SIGN: u32 = 1 << 31;
+
+/// Draws that a piece of a row may take in a batch, in whole blocks.
+const DRAWS_OF_PIECE: u64 = 1 << 24;
+
+/// How far from its bounds a cell must stay, in deviations of where its pulses take it, for them to be summed at once.
+const FAR: f64 = 6.0;
+
+/// How the step of a pulse depends on where a cell is. `up` and `down` are those of [`Row`], with their signs.
+pub trait Law<T: Real>: Copy + Send + Sync {
+    /// Whether steps are up + up_slope w, or the same of down: those of several pulses can then be summed at once.
+    const AFFINE: bool = false;
+    /// Whether these slopes are not zero.
+    const SLOPED: bool = false;
+
+    /// The mean step of a pulse from where cells are, given the constant of the direction in which it goes.
+    #[doc(hidden)]
+    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V;
+}
+
+/// up or down, wherever the cell is.
+#[derive(Debug, Clone, Copy)]
+pub struct Constant;
+
+/// up + up_slope w, or the same of down.
+#[derive(Debug, Clone, Copy)]
+pub struct Linear;
+
+/// up max(1 - A exp(gamma z), 0) and down max(1 - A exp(-gamma z), 0), with z = 2 a w / (upper - lower) + b.
+#[derive(Debug, Clone, Copy)]
+pub struct Exponential<T> {
+    /// A and gamma of pulses up.
+    pub up: (T, T),
+    /// A and gamma of pulses down.
+    pub down: (T, T),
+    /// a.
+    pub a: T,
+    /// b.
+    pub b: T,
+}
+
+/// up ((upper - w) / (upper - lower))^gamma and down ((w - lower) / (upper - lower))^gamma.
+#[derive(Debug, Clone, Copy)]
+pub struct Power<T> {
+    /// gamma of pulses up.
+    pub up: T,
+    /// gamma of pulses down.
+    pub down: T,
+}
+
+/// up and down times numbers between those at places that are evenly spaced from lower to upper: at least two each.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a, T> {
+    /// Factors of pulses up.
+    pub up: &'a [T],
+    /// Factors of pulses down.
+    pub down: &'a [T],
+}
+
+/// What is random about pulses.
+#[derive(Debug, Clone, Copy)]
+pub struct Scatter<T> {
+    /// The deviation of a step, as a fraction of it.
+    pub cycle: T,
+    /// Whether it is one of the step at no slope (the step of [`Row::up`] or [`Row::down`]) instead.
+    pub additive: bool,
+    /// The deviation of what a write adds to what is seen of a cell.
+    pub write: T,
+}
+
+/// A row of cells. All slices have the same length, or are empty where that is said.
+#[derive(Debug)]
+pub struct Row<'a, T> {
+    /// The state that pulses move.
+    pub weights: &'a mut [T],
+    /// What is seen of it, where writes are noisy; otherwise empty.
+    pub visible: &'a mut [T],
+    /// How many pulses each cell has had.
+    pub pulses: &'a mut [T],
+    /// The step of a pulse up: not negative.
+    pub up: &'a [T],
+    /// The step of a pulse down: not positive.
+    pub down: &'a [T],
+    /// What is added to a step up per unit of the state; empty: nothing.
+    pub up_slope: &'a [T],
+    /// The same for steps down.
+    pub down_slope: &'a [T],
+    /// The lowest state.
+    pub lower: &'a [T],
+    /// The highest state.
+    pub upper: &'a [T],
+}
+
+/// How many pulses come.
+#[derive(Debug, Clone, Copy)]
+pub enum Counts<'a, T> {
+    /// As trains coincide: those of the row that have pulses, each with its sample; of the columns as [`trains`] leaves them, for so
+    /// many samples. Up where both have the same sign.
+    Trains(&'a [(u32, u32)], &'a [u32], usize),
+    /// The product of a number of the row and of one of the columns (samples, columns) per sample, at most this much, rounded at
+    /// random to one of the next integers. Up where it is positive.
+    Means(&'a [T], &'a [T], T),
+}
+
+/// Where the random numbers of a row of cells come from: from two groups on.
+#[derive(Debug, Clone, Copy)]
+pub struct Source {
+    /// The stream.
+    pub random: Philox,
+    /// The first group.
+    pub group: u32,
+    /// The number of the row.
+    pub row: u64,
+}
+
+/// Writes trains of `slots` bits for values (samples, width): each bit is one with the probability |value| times `scale` of the
+/// sample, and the highest bit is the sign. They are ordered by blocks of [`GROUP`] values (the last filled with zeros), and within
+/// these by sample.
+///
+/// # Panics
+/// If the lengths do not fit, or there are more than [`MOST_SLOTS`] slots.
+pub fn trains<T: Real>(
+    level: Level,
+    values: &[T],
+    (width, slots): (usize, &[u32]),
+    scales: &[f64],
+    (random, group): (Philox, u32),
+    out: &mut Vec<u32>,
+) {
+    let samples = scales.len();
+    assert!(values.len() == samples * width && slots.len() == samples && slots.iter().all(|&n| n <= MOST_SLOTS));
+    out.clear();
+    out.resize(width.div_ceil(GROUP) * GROUP * samples, 0);
+    draw_trains(level, values, width, slots, scales, random, group, out);
+}
+
+dispatch! {
+    fn draw_trains<T>(
+        level: Level, values: &[T], width: usize, slots: &[u32], scales: &[f64], random: Philox, group: u32, out: &mut [u32],
+    ) = draw_trains_body
+}
+
+#[inline(always)]
+fn draw_trains_body<V: Vector>(
+    values: &[V::Scalar],
+    width: usize,
+    slots: &[u32],
+    scales: &[f64],
+    random: Philox,
+    group: u32,
+    out: &mut [u32],
+) {
+    let (samples, groups) = (scales.len(), width.div_ceil(GROUP));
+    let (counter, key) = random.stream(group);
+    for g in 0..groups {
+        for s in 0..samples {
+            let all = &values[s * width..(s + 1) * width];
+            let own = &all[g * GROUP..(g * GROUP + GROUP).min(width)];
+            let mut bounds = [0u64; GROUP];
+            let mut signs = [0u32; GROUP];
+            for (i, value) in own.iter().enumerate() {
+                let value = value.to_f64();
+                bounds[i] = (value.abs() * scales[s] * 4_294_967_296.0) as u64;
+                signs[i] = if value < 0.0 { SIGN } else { 0 };
+            }
+            let mut masks = [0u32; GROUP];
+            let first = ((s * groups + g) * 8) as u64 * LANES as u64;
+            for slot in 0..slots[s] {
+                if slot.is_multiple_of(4) {
+                    // Filled below, four slots at a time.
+                    let words = block_of_words(first + u64::from(slot / 4) * LANES as u64, counter, key);
+                    for (k, words) in (slot..slots[s].min(slot + 4)).zip(&words) {
+                        for i in 0..GROUP {
+                            masks[i] |= u32::from(u64::from(words[i]) < bounds[i]) << k;
+                        }
+                    }
+                }
+            }
+            let out = &mut out[(g * samples + s) * GROUP..][..GROUP];
+            for i in 0..GROUP {
+                out[i] = masks[i] | signs[i];
+            }
+        }
+    }
+}
+
+/// Sends the pulses of all samples, one after the other, to a row of cells. Those of one sample are summed at once where `at_once`, the
+/// law is affine and the cell is far from its bounds: the first two moments are those of pulses one by one.
+///
+/// # Panics
+/// If lengths differ.
+pub fn pulse<T: Real, L: Law<T>>(
+    level: Level,
+    law: L,
+    scatter: Scatter<T>,
+    counts: Counts<'_, T>,
+    at_once: bool,
+    source: Source,
+    row: &mut Row<'_, T>,
+) {
+    let n = row.weights.len();
+    match counts {
+        Counts::Trains(rows, columns, samples) => {
+            assert!(columns.len() == samples * n.div_ceil(GROUP) * GROUP);
+            assert!(rows.iter().all(|&(s, _)| (s as usize) < samples));
+        }
+        Counts::Means(rows, columns, _) => assert!(columns.len() == rows.len() * n),
+    }
+    let same = [row.pulses.len(), row.up.len(), row.down.len(), row.lower.len(), row.upper.len()];
+    let slopes = if L::SLOPED { n } else { 0 };
+    assert!(same.iter().all(|&len| len == n) && [0, n].contains(&row.visible.len()));
+    assert!(row.up_slope.len() == slopes && row.down_slope.len() == slopes);
+    pulse_row(level, law, scatter, counts, at_once, source, row);
+}
+
+dispatch! {
+    fn pulse_row<T, L: Law<T>>(
+        level: Level,
+        law: L,
+        scatter: Scatter<T>,
+        counts: Counts<'_, T>,
+        at_once: bool,
+        source: Source,
+        row: &mut Row<'_, T>,
+    ) = pulse_row_body
+}
+
+#[inline(always)]
+fn splat<V: Vector>(x: V::Scalar) -> V {
+    // SAFETY: `dispatch!` vouches for the instruction set, here and below.
+    unsafe { V::splat(x) }
+}
+
+/// A vector of `values` from `first` on; zeros beyond the last.
+#[inline(always)]
+fn load<V: Vector>(values: &[V::Scalar], first: usize) -> V {
+    let rest = values.get(first..).unwrap_or_default();
+    if rest.is_empty() {
+        // Reading nothing from nowhere is slow.
+        return splat(Real::ZERO);
+    }
+    // SAFETY: a whole vector is there, or as much as there is is read.
+    unsafe { if rest.len() >= V::LANES { V::load(rest.as_ptr()) } else { V::load_first(rest.as_ptr(), rest.len()) } }
+}
+
+/// Writes a vector to `values` from `first` on, as far as these go.
+#[inline(always)]
+fn store<V: Vector>(held: V, first: usize, values: &mut [V::Scalar]) {
+    let rest = values.get_mut(first..).unwrap_or_default();
+    // SAFETY: as above.
+    unsafe {
+        if rest.len() >= V::LANES {
+            held.store(rest.as_mut_ptr());
+        } else {
+            held.store_first(rest.as_mut_ptr(), rest.len());
+        }
+    }
+}
+
+/// Numbers of a stream, drawn in blocks and handed to the cells that need one.
+struct Numbers<T> {
+    /// What was left of a block before the last one ends where that begins.
+    held: Ahead<T>,
+    used: usize,
+    draw: u64,
+    counter: [u32; 2],
+    key: [u32; 2],
+}
+
+#[repr(align(64))]
+struct Ahead<T>([T; AHEAD + BLOCK]);
+
+/// Numbers of a block.
+const BLOCK: usize = 4 * LANES;
+
+/// The most numbers that are left of one: fewer than a vector.
+const AHEAD: usize = LANES;
+
+impl<T: Real> Numbers<T> {
+    /// The numbers of a piece of a row, of which there are `pieces`.
+    #[inline(always)]
+    fn new(source: Source, kind: u32, piece: usize, pieces: usize) -> Self {
+        let (counter, key) = source.random.stream(source.group + kind);
+        let draw = (source.row * pieces as u64 + piece as u64) * DRAWS_OF_PIECE;
+        Self { held: Ahead([T::ZERO; AHEAD + BLOCK]), used: AHEAD + BLOCK, draw, counter, key }
+    }
+
+    /// Uniform numbers, or normal ones, where `wanted` is one; zeros where it is zero.
+    #[inline(always)]
+    fn next<V: Vector<Scalar = T>>(&mut self, normal: bool, wanted: V) -> V {
+        const { assert!(AHEAD >= V::LANES) };
+        let held = &mut self.held.0;
+        if self.used + V::LANES > held.len() {
+            let left = held.len() - self.used;
+            held.copy_within(self.used.., AHEAD - left);
+            // Not by a closure: that would not have the instruction set.
+            if normal {
+                fill_normal_body::<V>(self.draw, self.counter, self.key, &mut held[AHEAD..]);
+            } else {
+                fill_body::<V>(self.draw, self.counter, self.key, &mut held[AHEAD..]);
+            }
+            self.draw += LANES as u64;
+            self.used = AHEAD - left;
+        }
+        // SAFETY: a whole vector is left; the rest as for `splat`.
+        let (numbers, n) = unsafe { V::expand(held[self.used..].as_ptr(), wanted) };
+        self.used += n;
+        numbers
+    }
+}
+
+/// One of two vectors, lane by lane: `of_one` where `which` is one, `of_zero` where it is zero.
+#[inline(always)]
+fn choose<V: Vector>(which: V, of_one: V, of_zero: V) -> V {
+    // SAFETY: as for `splat`.
+    unsafe { which.mul_add(of_one, V::splat(Real::ONE).sub(which).mul(of_zero)) }
+}
+
+/// A piece of a row: as many cells as a vector holds.
+#[derive(Debug, Clone, Copy)]
+#[doc(hidden)]
+pub struct Cells<V> {
+    weights: V,
+    lower: V,
+    upper: V,
+    up: V,
+    down: V,
+    up_slope: V,
+    down_slope: V,
+}
+
+/// The pulses of one sample on their way to a piece.
+struct Coming<V> {
+    /// How many come to each cell.
+    number: V,
+    /// One where they are down, otherwise zero.
+    falls: V,
+    /// How many come to the cell that most come to.
+    most: u32,
+}
+
+impl<V: Vector> Cells<V> {
+    #[inline(always)]
+    fn new(row: &Row<'_, V::Scalar>, first: usize) -> Self {
+        Self {
+            weights: load(row.weights, first),
+            lower: load(row.lower, first),
+            upper: load(row.upper, first),
+            up: load(row.up, first),
+            down: load(row.down, first),
+            up_slope: load(row.up_slope, first),
+            down_slope: load(row.down_slope, first),
+        }
+    }
+
+    /// Sends one pulse, down where `falls` is one, to the cells where `comes` is one.
+    #[inline(always)]
+    fn pulse(&mut self, law: impl Law<V::Scalar>, scatter: Scatter<V::Scalar>, falls: V, comes: V, xi: V) {
+        let step = choose(falls, self.down, self.up);
+        let mean = law.mean(self, falls, step);
+        let spread = if scatter.additive { step } else { mean };
+        // SAFETY: as for `splat`.
+        unsafe {
+            let change = spread.mul_add(xi.mul(V::splat(scatter.cycle)), mean);
+            self.weights = self.lower.max(self.upper.min(comes.mul_add(change, self.weights)));
+        }
+    }
+
+    /// Sends all pulses of a sample at once, unless one of the cells comes near a bound; tells whether it did.
+    ///
+    /// A step is u = a + b w, times 1 + cycle xi: u becomes q u with q = 1 + b (1 + cycle xi). So the n-th step has the mean
+    /// square (E q^2)^(n-1) times that of the first, and what it adds to the end is scaled by E q once per pulse that follows.
+    #[inline(always)]
+    fn pulse_at_once(&mut self, sloped: bool, scatter: Scatter<V::Scalar>, coming: &Coming<V>, xi: V) -> bool {
+        let (w, falls, number) = (self.weights, coming.falls, coming.number);
+        // SAFETY: as for `splat`.
+        unsafe {
+            let (zero, one, cycle) = (V::splat(Real::ZERO), V::splat(Real::ONE), V::splat(scatter.cycle));
+            let step = choose(falls, self.down, self.up);
+            let (mut sum, mut variance, mut first) = (number, number, step);
+            if sloped {
+                let slope = choose(falls, self.down_slope, self.up_slope);
+                first = slope.mul_add(w, step);
+                let keep = one.add(slope);
+                let kept = keep.mul(keep);
+                let off = slope.mul(cycle);
+                let grow = if scatter.additive { one } else { off.mul_add(off, kept) };
+                let mut square = one;
+                (sum, variance) = (zero, zero);
+                for k in 1..=coming.most {
+                    let comes = number.step(V::splat(<V::Scalar as Real>::from_u32(k)));
+                    sum = choose(comes, sum.mul_add(keep, one), sum);
+                    variance = choose(comes, variance.mul_add(kept, square), variance);
+                    square = square.mul(grow);
+                }
+            }
+            let mean = first.mul(sum);
+            let spread = if scatter.additive { step } else { first };
+            let deviation = spread.mul(cycle).mul(variance.sqrt());
+            let size = |x: V| zero.max_magnitude(x);
+            let reach = V::splat(Real::from_f64(FAR)).mul_add(size(deviation), size(mean));
+            // What is left to the nearer bound; cells that stay where they are may be at one.
+            let left = w.sub(self.lower).min(self.upper.sub(w));
+            let short = one.sub(left.step(reach)).mul(number.step(one));
+            if short.largest() > Real::ZERO {
+                return false;
+            }
+            self.weights = w.add(deviation.mul_add(xi, mean));
+        }
+        true
+    }
+}
+
+impl<T: Real> Law<T> for Constant {
+    const AFFINE: bool = true;
+
+    #[inline(always)]
+    fn mean<V: Vector<Scalar = T>>(self, _cells: &Cells<V>, _falls: V, step: V) -> V {
+        step
+    }
+}
+
+impl<T: Real> Law<T> for Linear {
+    const AFFINE: bool = true;
+    const SLOPED: bool = true;
+
+    #[inline(always)]
+    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V {
+        // SAFETY: as for `splat`.
+        unsafe { choose(falls, cells.down_slope, cells.up_slope).mul_add(cells.weights, step) }
+    }
+}
+
+impl<T: Real> Law<T> for Exponential<T> {
+    #[inline(always)]
+    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V {
+        // SAFETY: as for `splat`.
+        unsafe {
+            // Cells without a range do not move, wherever z is.
+            let range = cells.upper.sub(cells.lower).max(V::splat(T::EPSILON));
+            let z = V::splat(self.a + self.a).mul(cells.weights).div(range).add(V::splat(self.b));
+            let factor = choose(falls, V::splat(self.down.0), V::splat(self.up.0));
+            let gamma = choose(falls, V::splat(-self.down.1), V::splat(self.up.1));
+            let left = V::splat(T::ONE).sub(factor.mul(exp(gamma.mul(z))));
+            step.mul(V::splat(T::ZERO).max(left))
+        }
+    }
+}
+
+impl<T: Real> Law<T> for Power<T> {
+    #[inline(always)]
+    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V {
+        let factor = |place: f64, falls: bool| match falls {
+            true => place.powf(self.down.to_f64()),
+            false => (1.0 - place).powf(self.up.to_f64()),
+        };
+        by_place(cells, falls, step, factor)
+    }
+}
+
+impl<T: Real> Law<T> for Table<'_, T> {
+    #[inline(always)]
+    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V {
+        let factor = |place: f64, falls: bool| {
+            let table = if falls { self.down } else { self.up };
+            let place = place * (table.len() - 1) as f64;
+            let k = (place as usize).min(table.len() - 2);
+            let (here, next) = (table[k].to_f64(), table[k + 1].to_f64());
+            here + (next - here) * (place - k as f64)
+        };
+        by_place(cells, falls, step, factor)
+    }
+}
+
+/// Steps times a factor for each cell, by its place from zero at the lower bound to one at the upper, and by whether it falls.
+fn by_place<V: Vector>(cells: &Cells<V>, falls: V, step: V, factor: impl Fn(f64, bool) -> f64) -> V {
+    let [mut w, mut lower, mut upper, mut fall] = [[<V::Scalar as Real>::ZERO; GROUP]; 4];
+    // SAFETY: the arrays hold at least a vector; the rest as for `splat`.
+    unsafe {
+        cells.weights.store(w.as_mut_ptr());
+        cells.lower.store(lower.as_mut_ptr());
+        cells.upper.store(upper.as_mut_ptr());
+        falls.store(fall.as_mut_ptr());
+    }
+    for i in 0..V::LANES {
+        let (low, range) = (lower[i].to_f64(), (upper[i] - lower[i]).to_f64());
+        let place = if range > 0.0 { ((w[i].to_f64() - low) / range).clamp(0.0, 1.0) } else { 0.0 };
+        w[i] = Real::from_f64(factor(place, fall[i] != Real::ZERO));
+    }
+    // SAFETY: as above.
+    unsafe { step.mul(V::load(w.as_ptr())) }
+}
+
+/// Counts the pulses that come to the cells from `first` on with entry `e` of the row.
+#[inline(always)]
+fn count<V: Vector>(
+    counts: Counts<'_, V::Scalar>,
+    e: usize,
+    (first, n): (usize, usize),
+    uniform: &mut Numbers<V::Scalar>,
+) -> Coming<V> {
+    let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
+    let (number, falls) = match counts {
+        Counts::Trains(rows, columns, samples) => {
+            let (s, own) = rows[e];
+            let columns = &columns[(first / GROUP * samples + s as usize) * GROUP..][first % GROUP..][..V::LANES];
+            // SAFETY: there is a vector of columns; the rest as for `splat`.
+            unsafe { V::coincide(own, columns.as_ptr()) }
+        }
+        Counts::Means(rows, columns, limit) => {
+            let columns = load::<V>(&columns[e * n..(e + 1) * n], first);
+            let uniform = uniform.next(false, one);
+            // SAFETY: as for `splat`.
+            unsafe {
+                let wanted = columns.mul(V::splat(rows[e]));
+                let size = zero.max_magnitude(wanted).min(V::splat(limit)).add(uniform);
+                // The next lower integer: sizes are not negative.
+                let near = size.round();
+                (near.sub(one.sub(size.step(near))), one.sub(wanted.step(zero)))
+            }
+        }
+    };
+    // SAFETY: as for `splat`.
+    let most = unsafe { number.largest() }.to_f64() as u32;
+    Coming { number, falls, most }
+}
+
+#[inline(always)]
+fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
+    law: L,
+    scatter: Scatter<V::Scalar>,
+    counts: Counts<'_, V::Scalar>,
+    at_once: bool,
+    source: Source,
+    row: &mut Row<'_, V::Scalar>,
+) {
+    const { assert!(GROUP.is_multiple_of(V::LANES)) };
+    let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
+    let n = row.weights.len();
+    let pieces = n.div_ceil(V::LANES);
+    let noisy = scatter.cycle > Real::ZERO;
+    let entries = match counts {
+        Counts::Trains(rows, ..) => rows.len(),
+        Counts::Means(rows, ..) => rows.len(),
+    };
+    for piece in 0..pieces {
+        let first = piece * V::LANES;
+        let mut cells = Cells::<V>::new(row, first);
+        let mut normals = Numbers::new(source, 0, piece, pieces);
+        let mut uniform = Numbers::new(source, 1, piece, pieces);
+        let mut total = zero;
+        let mut any = false;
+        for e in 0..entries {
+            let coming = count::<V>(counts, e, (first, n), &mut uniform);
+            if coming.most == 0 {
+                continue;
+            }
+            any = true;
+            // SAFETY: as for `splat`.
+            total = unsafe { total.add(coming.number) };
+            let mut xi = zero;
+            if L::AFFINE && at_once && coming.most > 1 {
+                if noisy {
+                    // SAFETY: as for `splat`.
+                    xi = normals.next(true, unsafe { coming.number.step(one) });
+                }
+                if cells.pulse_at_once(L::SLOPED, scatter, &coming, xi) {
+                    continue;
+                }
+            }
+            for k in 0..coming.most {
+                // SAFETY: as for `splat`.
+                let comes = unsafe { coming.number.step(V::splat(<V::Scalar as Real>::from_u32(k + 1))) };
+                if noisy {
+                    xi = normals.next(true, comes);
+                }
+                cells.pulse(law, scatter, coming.falls, comes, xi);
+            }
+        }
+        if !any {
+            continue;
+        }
+        store(cells.weights, first, row.weights);
+        let mut pulses = load::<V>(row.pulses, first);
+        // SAFETY: as for `splat`.
+        pulses = unsafe { pulses.add(total) };
+        store(pulses, first, row.pulses);
+        if !row.visible.is_empty() {
+            let xi = normals.next(true, one);
+            let mut seen = load::<V>(row.visible, first);
+            // SAFETY: as for `splat`.
+            unsafe {
+                let written = xi.mul_add(V::splat(scatter.write), cells.weights);
+                seen = choose(total.step(V::splat(Real::ONE)), written, seen);
+            }
+            store(seen, first, row.visible);
+        }
+    }
+}
