@@ -19,6 +19,7 @@ HISTORY: dict[str, Any] = {
     "passes": 3,
     "measured": 30,
     "operations": 0,
+    "pulses": 0,
     "writes": 100,
     "seconds": 0.1,
 }

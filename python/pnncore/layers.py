@@ -6,11 +6,15 @@ whole stack, or layer by layer.
 """
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pnncore._convert import number, one_of, positive_int
+from pnncore import _core, devices
+from pnncore._convert import number, positive_int
+from pnncore.analog import AnalogIO
+from pnncore.devices import Algorithm, Cells, Trains
 from pnncore.errors import ConfigError, ShapeError
 
 __all__ = [
@@ -96,89 +100,6 @@ class Linear(Layer):
         return {"kind": "linear", "inputs": self.n_in, "outputs": self.n_out, "bias": bool(self.bias)}, self.n_out
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnalogIO:
-    """How an analog array is read: converters and noise.
-
-    Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
-    stage y / (1 + |s y|), get output noise, are rounded and clipped, and are multiplied by a. Deviations and bounds
-    are in units of the largest input and of the weights.
-
-    Parameters
-    ----------
-    input_bits, output_bits
-        Of the converters, which have 2^bits - 1 levels between their bounds; None: no rounding.
-    input_bound, output_bound
-        What they clip at; None: nothing is clipped (and rounded: give both or none).
-    input_noise, output_noise
-        Standard deviations.
-    weight_noise
-        The standard deviation of every weight in every read, times sqrt(|w|) for phase-change memory.
-    weight_noise_kind
-        ``"additive"`` or ``"phase-change"``.
-    s_shape
-        s of the output stage.
-    stochastic_rounding
-        Whether converters round at random, so that the mean is the value.
-    scale
-        a; None: the largest magnitude of each sample's inputs.
-    bound_management
-        Whether a sample some of whose outputs are clipped is read again at half the input scale, up to ten times.
-
-    References
-    ----------
-    Gokmen, Onen, Haensch, Front. Neurosci. 11, 538 (2017); Rasch et al., AICAS (2021), arXiv 2104.02184.
-    """
-
-    input_bits: int | None = 7
-    input_bound: float | None = 1.0
-    input_noise: float = 0.0
-    output_bits: int | None = 9
-    output_bound: float | None = 12.0
-    output_noise: float = 0.06
-    weight_noise: float = 0.0
-    weight_noise_kind: Literal["additive", "phase-change"] = "additive"
-    s_shape: float = 0.0
-    stochastic_rounding: bool = False
-    scale: float | None = None
-    bound_management: bool = True
-
-    def __post_init__(self) -> None:
-        """Validate at once: `ConfigError` names the setting; ranges are checked by the core when a stack is made."""
-        for setting in dataclasses.fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            if setting.type is float or (setting.type == float | None and value is not None):
-                object.__setattr__(self, name, number(value, name))
-        one_of(self.weight_noise_kind, "weight_noise_kind", ("additive", "phase-change"))
-        for side in ("input", "output"):
-            bits, bound = getattr(self, f"{side}_bits"), getattr(self, f"{side}_bound")
-            if bits is not None and not 2 <= positive_int(bits, f"{side}_bits") <= 24:
-                raise ConfigError(f"{side}_bits must be 2 to 24, got {bits!r}")
-            if bits is not None and bound is None:
-                raise ConfigError(f"{side}_bits need an {side}_bound that their levels lie between")
-
-    @classmethod
-    def ideal(cls) -> "AnalogIO":
-        """Return a read without converters and noise."""
-        return cls(
-            input_bits=None,
-            input_bound=None,
-            output_bits=None,
-            output_bound=None,
-            output_noise=0.0,
-            bound_management=False,
-        )
-
-    def spec(self) -> dict[str, Any]:
-        """Return the settings as the core reads them."""
-        own = dataclasses.asdict(self)
-        own["scale"] = "absmax" if self.scale is None else {"constant": self.scale}
-        for side in ("input", "output"):
-            bits = own.pop(f"{side}_bits")
-            own[f"{side}_steps"] = 0 if bits is None else 2**bits - 2
-        return own
-
-
 @dataclass(frozen=True, repr=False)
 class Crossbar(Layer):
     """A linear map that is read from an analog array of conductances; its bias is digital.
@@ -196,6 +117,14 @@ class Crossbar(Layer):
         How the array is read.
     backward
         How its transpose is read; None: as `io` says.
+    device
+        The cells that weights are stored in, such as `devices.ConstantStep()` or `devices.ReRamSB()`: training then
+        sends pulses to them. None: any weight can be had.
+    trains
+        How outer products become pulses.
+    algorithm
+        How wanted changes become pulses: None (as they come), `devices.MixedPrecision`, `devices.TikiTaka` or
+        `devices.Pair`.
     """
 
     n_in: int
@@ -203,23 +132,53 @@ class Crossbar(Layer):
     bias: bool = True
     io: AnalogIO = dataclasses.field(default_factory=AnalogIO)
     backward: AnalogIO | None = None
+    device: Cells | None = None
+    trains: Trains = dataclasses.field(default_factory=Trains)
+    algorithm: Algorithm | None = None
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
         super().__post_init__()
-        for name in ("io", "backward"):
+        kinds = {"io": AnalogIO, "backward": AnalogIO, "device": Cells, "trains": Trains, "algorithm": Algorithm}
+        for name, kind in kinds.items():
             value = getattr(self, name)
-            if isinstance(value, dict):
-                object.__setattr__(self, name, AnalogIO(**value))
-            elif not isinstance(value, AnalogIO) and (value is not None or name == "io"):
-                raise ConfigError(f"{name} must be a pnncore.layers.AnalogIO, got {value!r}")
+            if not isinstance(value, kind) and (value is not None or name in ("io", "trains")):
+                raise ConfigError(f"{name} must be a {kind.__module__.partition('._')[0]}.{kind.__name__}, got {value!r}")
+        if self.device is not None:
+            _core.check_tile(json.dumps(self._tile()))
+        elif self.algorithm is not None:
+            raise ConfigError(f"{self.algorithm!r} needs a device whose cells get the pulses")
+
+    def _tile(self) -> dict[str, Any] | None:
+        if self.device is None:
+            return None
+        algorithm = {"algorithm": "direct"} if self.algorithm is None else self.algorithm.spec()
+        return {"device": self.device.spec(), "trains": self.trains.spec(), "algorithm": algorithm}
 
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """See `Layer.spec`."""
         _fits(self, self.n_in, width)
         io, back = self.io.spec(), (self.backward if self.backward is not None else self.io).spec()
         own = {"inputs": self.n_in, "outputs": self.n_out, "bias": bool(self.bias), "io": io, "backward": back}
-        return {"kind": "crossbar", **own}, self.n_out
+        return {"kind": "crossbar", **own, "tile": self._tile()}, self.n_out
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the layer as plain data, as checkpoints keep it."""
+        config = super().to_config()
+        for name in ("device", "algorithm"):
+            part = getattr(self, name)
+            config[name] = None if part is None else part.to_config()
+        return config
+
+    @classmethod
+    def _restore(cls, settings: dict[str, Any]) -> "Crossbar":
+        for name, make in {"io": AnalogIO, "backward": AnalogIO, "trains": Trains}.items():
+            if settings.get(name) is not None:
+                settings[name] = make(**settings[name])
+        for name in ("device", "algorithm"):
+            if settings.get(name) is not None:
+                settings[name] = devices.from_config(settings[name])
+        return cls(**settings)
 
 
 class _Pointwise(Layer):
@@ -462,4 +421,4 @@ def from_config(config: dict[str, Any]) -> Layer:
     name = settings.pop("name", None)
     if name not in kinds:
         raise ConfigError(f"unknown layer {name!r}; known: {', '.join(kinds)}")
-    return kinds[name](**settings)
+    return Crossbar._restore(settings) if name == "Crossbar" else kinds[name](**settings)

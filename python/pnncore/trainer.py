@@ -21,7 +21,7 @@ from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
 _LEG_SECONDS = 0.05
-_SCHEMA = 2
+_SCHEMA = 3
 
 
 class Trainer:
@@ -108,9 +108,10 @@ class Trainer:
             for name in system.names
         }
         if kept:
-            own = {f"method/{name}": np.zeros(shape, system.dtype) for name, shape in kept}
-            _core.initialise_memory(system.core, method.to_json(), list(own.values()), self.seed)
-            self.memory |= own
+            self.memory |= {name: np.zeros(shape, system.dtype) for name, shape in kept}
+            own = [self.memory[name] for name, _ in kept if name.startswith("method/")]
+            if own:
+                _core.initialise_memory(system.core, method.to_json(), own, self.seed)
         self._sums: dict[str, float] = {}
         self._steps_before = 0
         self._stopping = False
@@ -287,6 +288,7 @@ class Trainer:
             measured=self._sums["measured"],
             writes=steps * written,
             operations=self._sums["operations"],
+            pulses=self._sums["pulses"],
             seconds=seconds,
         )
         blank = int(self._sums["diverged"] + self._sums["unbounded"])

@@ -90,6 +90,11 @@ class System:
                 )
         return [self.params[name] for name in self.names]
 
+    def clip(self) -> None:
+        """Bring parameters into the ranges of the cells that they are stored in, after they were set from outside."""
+        with self.lock:
+            _core.clip(self.core, self.arrays())
+
     def as_batch(self, x: Any, y: Any) -> tuple[FloatArray, FloatArray]:
         """Return inputs and targets as the core borrows them; the errors of the conversion say what to do."""
         x = as_inputs(x, self.n_in, self.dtype)

@@ -122,6 +122,15 @@ impl<'a, T: Real> Params<'a, T> {
                     spec.name
                 )));
             }
+            if let Some((at, (lower, upper))) = system.tile(i).and_then(|tile| tile.outside(values)) {
+                return Err(Error::Data(format!(
+                    "parameter {} holds {} at {:?}, but the cell there only has values in [{lower}, {upper}]: \
+                     system.clip() brings all into their ranges",
+                    spec.name,
+                    values[at],
+                    (at / spec.rows_cols().1, at % spec.rows_cols().1),
+                )));
+            }
             let (lower, upper) = system.device(i).range::<T>();
             let is_outside = |value: &T| *value < lower || *value > upper;
             // A whole chunk at a time vectorises; the first value alone would not.

@@ -6,7 +6,7 @@ use pnncore_kernels::Real;
 
 use crate::Result;
 use crate::batch::Batch;
-use crate::device::Device;
+use crate::device::{Change, Device, Place, Tile};
 use crate::lab::Lab;
 use crate::method::{Cost, Course, Found, Protocol, Scratch};
 use crate::optim::Optimizer;
@@ -162,14 +162,15 @@ pub fn train<T: Real>(
     let (mut gradient, mut target) = (Vec::new(), Vec::new());
     task.protocol.check_optimizer(task.optimizer)?;
     let (memory, kept) = memory.split_at_mut(task.optimizer.memory().len() * task.system.specs().len());
+    let (cells, kept) = kept.split_at_mut(cells(task.system).len());
     for k in (leg.first..task.steps()).take(leg.steps) {
         let step = leg.before + k as u64;
         let batch = task.data.pick(task.batch(k));
         let mut course = Course { step, memory: &mut *kept };
         task.protocol.step(lab, task.system, params, &batch, &mut course, &mut scratch)?;
         progress.count(task.protocol, &batch, &scratch, &mut target);
-        if scratch.found == Found::Change {
-            write(lab, &task, &scratch.wanted, params, step)?;
+        scratch.cost.pulses += if scratch.found == Found::Change {
+            write(lab, &task, &scratch.wanted, params, cells, step)?
         } else {
             task.protocol.follow(lab, task.system, task.optimizer, task.rates, &scratch.update, kept);
             task.optimizer.step(
@@ -179,11 +180,12 @@ pub fn train<T: Real>(
                 &mut scratch.update,
                 params,
                 memory,
+                cells,
                 &mut gradient,
                 task.rates,
                 step,
-            )?;
-        }
+            )?
+        } as u64;
         if start.elapsed() >= leg.time {
             break;
         }
@@ -192,22 +194,42 @@ pub fn train<T: Real>(
     Ok(progress)
 }
 
-/// Brings parameters to wanted values, as near as their devices can. Those with a rate of zero stay.
+/// Names and shapes of the arrays that the tiles of a system keep, parameter by parameter; they are zero at first.
+pub fn cells<T: Real>(system: &dyn System<T>) -> Vec<ParamSpec> {
+    let of_parameter = |(i, spec): (usize, &ParamSpec)| {
+        let own = system.tile(i).map_or_else(Vec::new, Tile::memory);
+        let named = |array: ParamSpec| ParamSpec { name: format!("{}/{}", spec.name, array.name), ..array };
+        own.into_iter().map(named).collect::<Vec<_>>()
+    };
+    system.specs().iter().enumerate().flat_map(of_parameter).collect()
+}
+
+/// Brings parameters to wanted values, as near as their devices can. Those with a rate of zero stay. Returns how many pulses that took.
 fn write<T: Real>(
     lab: &Lab,
     task: &Task<'_, T>,
     wanted: &[Vec<T>],
     params: &mut Params<'_, T>,
+    cells: &mut [&mut [T]],
     step: u64,
-) -> Result<()> {
+) -> Result<f64> {
+    let (mut rest, mut pulses) = (cells, 0.0);
     for (i, (wanted, &rate)) in wanted.iter().zip(task.rates).enumerate() {
-        if rate > 0.0 {
-            let values = params.get_mut(i)?;
+        let own;
+        (own, rest) = rest.split_at_mut(task.system.tile(i).map_or(0, |tile| tile.memory().len()));
+        if rate == 0.0 {
+            continue;
+        }
+        let values = params.get_mut(i)?;
+        if let Some(tile) = task.system.tile(i) {
+            let change: Vec<T> = wanted.iter().zip(&*values).map(|(&wanted, &value)| wanted - value).collect();
+            pulses += tile.update(lab, Place { parameter: i, step, rate }, Change::Dense(&change), values, own);
+        } else {
             values.copy_from_slice(wanted);
             task.system.device(i).write(lab, i, step + 1, values);
         }
     }
-    Ok(())
+    Ok(pulses)
 }
 
 /// Writes the gradient that a step found, parameter by parameter. Uses the update in `scratch` up.

@@ -205,6 +205,8 @@ fn draw_trains_body<V: Vector>(
 /// Sends the pulses of all samples, one after the other, to a row of cells. Those of one sample are summed at once where `at_once`, the
 /// law is affine and the cell is far from its bounds: the first two moments are those of pulses one by one.
 ///
+/// Returns how many pulses came to cells.
+///
 /// # Panics
 /// If lengths differ.
 pub fn pulse<T: Real, L: Law<T>>(
@@ -215,7 +217,7 @@ pub fn pulse<T: Real, L: Law<T>>(
     at_once: bool,
     source: Source,
     row: &mut Row<'_, T>,
-) {
+) -> f64 {
     let n = row.weights.len();
     match counts {
         Counts::Trains(rows, columns, samples) => {
@@ -228,7 +230,7 @@ pub fn pulse<T: Real, L: Law<T>>(
     let slopes = if L::SLOPED { n } else { 0 };
     assert!(same.iter().all(|&len| len == n) && [0, n].contains(&row.visible.len()));
     assert!(row.up_slope.len() == slopes && row.down_slope.len() == slopes);
-    pulse_row(level, law, scatter, counts, at_once, source, row);
+    pulse_row(level, law, scatter, counts, at_once, source, row)
 }
 
 dispatch! {
@@ -240,7 +242,7 @@ dispatch! {
         at_once: bool,
         source: Source,
         row: &mut Row<'_, T>,
-    ) = pulse_row_body
+    ) -> f64 = pulse_row_body
 }
 
 #[inline(always)]
@@ -531,10 +533,12 @@ fn count<V: Vector>(
             // SAFETY: as for `splat`.
             unsafe {
                 let wanted = columns.mul(V::splat(rows[e]));
-                let size = zero.max_magnitude(wanted).min(V::splat(limit)).add(uniform);
-                // The next lower integer: sizes are not negative.
+                let size = zero.max_magnitude(wanted).min(V::splat(limit));
+                // The next lower integer, and one more as often as what is left is large: an integer stays what it is.
                 let near = size.round();
-                (near.sub(one.sub(size.step(near))), one.sub(wanted.step(zero)))
+                let whole = near.sub(one.sub(size.step(near)));
+                let more = one.sub(uniform.step(size.sub(whole)));
+                (whole.add(more), one.sub(wanted.step(zero)))
             }
         }
     };
@@ -551,7 +555,7 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
     at_once: bool,
     source: Source,
     row: &mut Row<'_, V::Scalar>,
-) {
+) -> f64 {
     const { assert!(GROUP.is_multiple_of(V::LANES)) };
     let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
     let n = row.weights.len();
@@ -561,6 +565,7 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         Counts::Trains(rows, ..) => rows.len(),
         Counts::Means(rows, ..) => rows.len(),
     };
+    let mut sent = 0.0;
     for piece in 0..pieces {
         let first = piece * V::LANES;
         let mut cells = Cells::<V>::new(row, first);
@@ -598,6 +603,8 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         if !any {
             continue;
         }
+        // SAFETY: as for `splat`.
+        sent += unsafe { total.sum() }.to_f64();
         store(cells.weights, first, row.weights);
         let mut pulses = load::<V>(row.pulses, first);
         // SAFETY: as for `splat`.
@@ -614,4 +621,5 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
             store(seen, first, row.visible);
         }
     }
+    sent
 }

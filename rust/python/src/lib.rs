@@ -21,7 +21,7 @@ mod _core {
     use super::journal::{Journal, salvage};
     #[pymodule_export]
     use super::run::{
-        check_device, check_method, check_optimizer, check_pair, gradient, info, initialise_memory, measure,
+        check_device, check_method, check_optimizer, check_pair, check_tile, clip, gradient, info, initialise_memory, measure,
         permutation, predict, settle, train, vjp,
     };
     #[pymodule_export]

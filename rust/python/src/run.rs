@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pnncore::Error;
-use pnncore::device::Device;
+use pnncore::device::{Device, TileSpec};
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
 use pnncore::lab::Lab;
@@ -34,7 +34,7 @@ pub(crate) fn check_method(py: Python<'_>, method: &str) -> PyResult<()> {
 }
 
 /// Checks that a method can train a system whose states have this dtype, with an optimizer; returns names and shapes of the
-/// arrays that the method keeps.
+/// arrays that cells and method keep.
 #[pyfunction]
 pub(crate) fn check_pair(
     py: Python<'_>,
@@ -45,20 +45,18 @@ pub(crate) fn check_pair(
 ) -> PyResult<Vec<(String, Vec<usize>)>> {
     let method = parse::<Method>(py, "method", method)?;
     let optimizer = parse(py, "optimizer", optimizer)?;
-    let (protocol, specs) = match dtype {
-        "float64" => {
-            let protocol = method.protocol(system.of::<f64>()).or_raise(py)?;
-            let specs = protocol.memory(system.of::<f64>());
-            (protocol, specs)
-        }
-        _ => {
-            let protocol = method.protocol(system.of::<f32>()).or_raise(py)?;
-            let specs = protocol.memory(system.of::<f32>());
-            (protocol, specs)
-        }
+    fn kept<T: Real>(core: &dyn CoreSystem<T>, method: &Method, optimizer: &Optimizer) -> Result<Vec<ParamSpec>, Error> {
+        let protocol = method.protocol(core)?;
+        protocol.check_optimizer(optimizer)?;
+        let named = |kind: &'static str| move |spec: ParamSpec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec };
+        let cells = pnncore::train::cells(core).into_iter().map(named("cells"));
+        Ok(cells.chain(protocol.memory(core).into_iter().map(named("method"))).collect())
+    }
+    let specs = match dtype {
+        "float64" => kept(system.of::<f64>(), &method, &optimizer),
+        _ => kept(system.of::<f32>(), &method, &optimizer),
     };
-    protocol.check_optimizer(&optimizer).or_raise(py)?;
-    Ok(specs.into_iter().map(|spec| (spec.name, spec.shape)).collect())
+    Ok(specs.or_raise(py)?.into_iter().map(|spec| (spec.name, spec.shape)).collect())
 }
 
 /// Fills the arrays that a method keeps with what they hold before the first step.
@@ -86,6 +84,27 @@ fn fresh_memory<T: Float>(protocol: &Protocol, lab: &Lab, core: &dyn CoreSystem<
     let mut memory: Vec<Vec<T>> = protocol.memory(core).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
     protocol.initialise(lab, core, &mut memory.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
     memory
+}
+
+/// Brings parameters into the ranges of the cells that they are stored in.
+#[pyfunction]
+pub(crate) fn clip(py: Python<'_>, system: &System, params: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+    with_dtype!(py, params, T => {
+        let core = system.of::<T>();
+        let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
+        for (i, values) in arrays.slices(py, "every parameter")?.into_iter().enumerate() {
+            if let Some(tile) = core.tile(i) {
+                tile.keep_within(values);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Checks the configuration of an array of cells.
+#[pyfunction]
+pub(crate) fn check_tile(py: Python<'_>, tile: &str) -> PyResult<()> {
+    parse::<TileSpec>(py, "tile", tile)?.check().or_raise(py)
 }
 
 /// Checks the configuration of a device.
@@ -135,6 +154,7 @@ fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'p
     dict.set_item("passes", progress.cost.passes)?;
     dict.set_item("measured", progress.cost.measured)?;
     dict.set_item("operations", progress.cost.operations)?;
+    dict.set_item("pulses", progress.cost.pulses)?;
     for status in Status::ALL {
         dict.set_item(status.name(), progress.rows_with(status))?;
     }
@@ -459,7 +479,8 @@ pub(crate) fn train<'py>(
         params.check(core).or_raise(py)?;
         let mut memory = kept.slices(py, "every array of optimizer and method")?;
         let own = protocol.memory(core);
-        let needed = optimizer.memory().iter().flat_map(|_| core.specs()).chain(&own).map(ParamSpec::len);
+        let cells = pnncore::train::cells(core);
+        let needed = optimizer.memory().iter().flat_map(|_| core.specs()).chain(&cells).chain(&own).map(ParamSpec::len);
         if !memory.iter().map(|m| m.len()).eq(needed) {
             return Err(Error::Shape("the arrays of optimizer and method do not fit the parameters".into())).or_raise(py);
         }

@@ -268,6 +268,8 @@ pub struct Cost {
     pub measured: u64,
     /// Multiply-adds of the digital computer beside it.
     pub operations: u64,
+    /// Pulses that came to cells.
+    pub pulses: u64,
 }
 
 impl Cost {

@@ -198,7 +198,7 @@ impl Surrogate {
             walk.report(&mut trial);
             walk.meet(Loss::SquaredError, &batch.y);
             walk.backward(lab, net, &answers, &params, &mut update)?;
-            ADAM.step(lab, net, &trial, &mut update, &mut params, moments, &mut gradient, &rates, at)?;
+            ADAM.step(lab, net, &trial, &mut update, &mut params, moments, &mut [], &mut gradient, &rates, at)?;
         }
         Ok(())
     }

@@ -3,12 +3,12 @@
 use pnncore_kernels::Real;
 use serde::{Deserialize, Serialize};
 
-use crate::device::Device;
+use crate::device::{Change, Device, Place};
 use crate::lab::Lab;
 use crate::params::Params;
 use crate::system::System;
 use crate::trial::Trial;
-use crate::update::LocalUpdate;
+use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
 
 /// The configuration of an optimizer. Rates are passed per step, one per parameter.
@@ -76,8 +76,8 @@ impl Optimizer {
     }
 
     /// Changes all parameters by the gradient in `update`, which is used up. `memory` holds the arrays of
-    /// [`Optimizer::memory`], all parameters of the first kind before those of the second. `steps` steps were made
-    /// before this one.
+    /// [`Optimizer::memory`], all parameters of the first kind before those of the second; `cells` those of the tiles. `steps` steps
+    /// were made before this one. Returns how many pulses came to cells.
     ///
     /// # Errors
     /// [`Error::Config`] if parameters were lent to read only.
@@ -90,64 +90,104 @@ impl Optimizer {
         update: &mut LocalUpdate<T>,
         params: &mut Params<'_, T>,
         memory: &mut [&mut [T]],
+        cells: &mut [&mut [T]],
         gradient: &mut Vec<T>,
         rates: &[f64],
         steps: u64,
-    ) -> Result<()> {
-        let anything = Device::IDEAL.range();
-        let count = system.specs().len();
-        for (i, (spec, &rate)) in system.specs().iter().zip(rates).enumerate() {
+    ) -> Result<f64> {
+        let (mut rest, mut pulses) = (cells, 0.0);
+        for (i, &rate) in rates.iter().enumerate() {
+            let own;
+            (own, rest) = rest.split_at_mut(system.tile(i).map_or(0, |tile| tile.memory().len()));
             if rate == 0.0 {
                 continue;
             }
-            let device = system.device(i);
             let values = params.get_mut(i)?;
-            match *self {
-                Self::SGD { momentum, weight_decay } => {
-                    if momentum == 0.0 {
-                        if weight_decay > 0.0 {
-                            let keep = T::from_f64(1.0 - rate * weight_decay);
-                            values.iter_mut().for_each(|v| *v *= keep);
-                        }
-                        // A device that only has a range is done with here.
-                        update.apply(lab, trial, i, spec, values, -rate, device.range());
-                        if !device.is_exact() {
-                            device.write(lab, i, steps + 1, values);
-                        }
-                        continue;
-                    }
-                    let velocity = &mut *memory[i];
-                    let keep = T::from_f64(momentum);
-                    velocity.iter_mut().for_each(|v| *v *= keep);
-                    update.apply(lab, trial, i, spec, velocity, 1.0, anything);
-                    let (decay, rate) = (T::from_f64(weight_decay), T::from_f64(rate));
-                    for (value, v) in values.iter_mut().zip(velocity.iter_mut()) {
-                        *v += decay * *value;
-                        *value -= rate * *v;
-                    }
+            let mut turn = Turn { lab, system, trial, i, rate, steps, memory: &mut *memory, gradient: &mut *gradient };
+            let Some(tile) = system.tile(i) else {
+                let device = system.device(i);
+                let kept = self.change(&mut turn, update, device.range(), values);
+                // A device that only has a range is done with where that is kept.
+                if !device.is_exact() || (!kept && *device != Device::IDEAL) {
+                    device.write(lab, i, steps + 1, values);
                 }
-                Self::Adam { beta1, beta2, epsilon, weight_decay } => {
-                    gradient.clear();
-                    gradient.resize(values.len(), T::ZERO);
-                    update.apply(lab, trial, i, spec, gradient, 1.0, anything);
-                    let t = (steps + 1) as f64;
-                    let step = T::from_f64(rate / (1.0 - beta1.powf(t)));
-                    let unbias = T::from_f64(1.0 / (1.0 - beta2.powf(t)).sqrt());
+                continue;
+            };
+            let place = Place { parameter: i, step: steps, rate };
+            let plain = *self == Self::SGD { momentum: 0.0, weight_decay: 0.0 };
+            pulses += match &update.terms[i] {
+                Term::Product(blocks) if plain => tile.update(lab, place, Change::Product(blocks, rate), values, own),
+                _ => {
+                    let mut wanted = values.to_vec();
+                    self.change(&mut turn, update, Device::IDEAL.range(), &mut wanted);
+                    wanted.iter_mut().zip(&*values).for_each(|(wanted, &value)| *wanted -= value);
+                    tile.update(lab, place, Change::Dense(&wanted), values, own)
+                }
+            };
+        }
+        Ok(pulses)
+    }
+
+    /// Changes the values of one parameter as if any value could be stored. Returns whether they were kept within `range`.
+    fn change<T: Real>(
+        &self,
+        turn: &mut Turn<'_, '_, T>,
+        update: &mut LocalUpdate<T>,
+        range: (T, T),
+        values: &mut [T],
+    ) -> bool {
+        let Turn { lab, system, trial, i, rate, steps, ref mut memory, ref mut gradient } = *turn;
+        let (spec, anything) = (&system.specs()[i], Device::IDEAL.range());
+        match *self {
+            Self::SGD { momentum: 0.0, weight_decay } => {
+                if weight_decay > 0.0 {
                     let keep = T::from_f64(1.0 - rate * weight_decay);
-                    let (b1, b2, epsilon) = (T::from_f64(beta1), T::from_f64(beta2), T::from_f64(epsilon));
-                    let (means, squares) = memory.split_at_mut(count);
-                    let moments = means[i].iter_mut().zip(squares[i].iter_mut());
-                    for ((value, &g), (mean, square)) in values.iter_mut().zip(gradient.iter()).zip(moments) {
-                        *mean = b1 * *mean + (T::ONE - b1) * g;
-                        *square = b2 * *square + (T::ONE - b2) * g * g;
-                        *value = *value * keep - step * *mean / (square.sqrt() * unbias + epsilon);
-                    }
+                    values.iter_mut().for_each(|v| *v *= keep);
+                }
+                update.apply(lab, trial, i, spec, values, -rate, range);
+                return true;
+            }
+            Self::SGD { momentum, weight_decay } => {
+                let velocity = &mut *memory[i];
+                let keep = T::from_f64(momentum);
+                velocity.iter_mut().for_each(|v| *v *= keep);
+                update.apply(lab, trial, i, spec, velocity, 1.0, anything);
+                let (decay, rate) = (T::from_f64(weight_decay), T::from_f64(rate));
+                for (value, v) in values.iter_mut().zip(velocity.iter_mut()) {
+                    *v += decay * *value;
+                    *value -= rate * *v;
                 }
             }
-            if *device != Device::IDEAL {
-                device.write(lab, i, steps + 1, values);
+            Self::Adam { beta1, beta2, epsilon, weight_decay } => {
+                gradient.clear();
+                gradient.resize(values.len(), T::ZERO);
+                update.apply(lab, trial, i, spec, gradient, 1.0, anything);
+                let t = (steps + 1) as f64;
+                let step = T::from_f64(rate / (1.0 - beta1.powf(t)));
+                let unbias = T::from_f64(1.0 / (1.0 - beta2.powf(t)).sqrt());
+                let keep = T::from_f64(1.0 - rate * weight_decay);
+                let (b1, b2, epsilon) = (T::from_f64(beta1), T::from_f64(beta2), T::from_f64(epsilon));
+                let (means, squares) = memory.split_at_mut(system.specs().len());
+                let moments = means[i].iter_mut().zip(squares[i].iter_mut());
+                for ((value, &g), (mean, square)) in values.iter_mut().zip(gradient.iter()).zip(moments) {
+                    *mean = b1 * *mean + (T::ONE - b1) * g;
+                    *square = b2 * *square + (T::ONE - b2) * g * g;
+                    *value = *value * keep - step * *mean / (square.sqrt() * unbias + epsilon);
+                }
             }
         }
-        Ok(())
+        false
     }
+}
+
+/// The turn of one parameter in a step.
+struct Turn<'a, 'b, T: Real> {
+    lab: &'a Lab,
+    system: &'a dyn System<T>,
+    trial: &'a Trial<T>,
+    i: usize,
+    rate: f64,
+    steps: u64,
+    memory: &'a mut [&'b mut [T]],
+    gradient: &'a mut Vec<T>,
 }

@@ -11,7 +11,7 @@ use num_complex::Complex;
 use pnncore_kernels::Real;
 
 use crate::batch::Batch;
-use crate::device::Device;
+use crate::device::{Device, Tile};
 use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
@@ -43,6 +43,12 @@ pub trait System<T: Real>: Send + Sync {
     fn device(&self, parameter: usize) -> &Device {
         let _ = parameter;
         &Device::IDEAL
+    }
+
+    /// The array of cells that parameter number `parameter` is stored in, where there is one: it then has no other device.
+    fn tile(&self, parameter: usize) -> Option<&Tile<T>> {
+        let _ = parameter;
+        None
     }
 
     /// Memory for the experiments of one call.

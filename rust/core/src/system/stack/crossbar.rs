@@ -4,7 +4,7 @@ use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::{Level, Real, add_scaled, dot, transpose};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::layer::{Given, Layer, Passed};
 use super::linear::Linear;
@@ -12,7 +12,7 @@ use crate::params::ParamSpec;
 use crate::{Error, Result};
 
 /// How inputs are scaled to the range of their converters, row by row.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scale {
     /// By their largest magnitude.
@@ -22,7 +22,7 @@ pub enum Scale {
 }
 
 /// What the noise of weights grows with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightNoise {
     /// With the length of the inputs: every weight is off by the same deviation.
@@ -33,7 +33,7 @@ pub enum WeightNoise {
 
 /// Converters and noise of a read: x / a, rounded and clipped, plus input noise; the product, plus weight noise; the output stage
 /// y / (1 + |s y|), plus output noise, rounded and clipped; times a. In units of the largest input.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Io {
     /// Into how many steps the range of the input converters is cut; 0: none. An even number: zero is a level.
@@ -170,6 +170,36 @@ impl Draws {
     }
 }
 
+impl Io {
+    /// What the output stage and its converters make of the products of a row.
+    fn finish<T: Real>(&self, draws: Draws, row: usize, y: &mut [T], drawn: &mut Vec<T>) {
+        if self.s_shape > 0.0 {
+            let s = T::from_f64(self.s_shape);
+            y.iter_mut().for_each(|y| *y = *y / (T::ONE + (s * *y).abs()));
+        }
+        if self.output_noise > 0.0 {
+            draws.add(3, row, T::from_f64(self.output_noise), y, drawn);
+        }
+        let uniform = self.stochastic_rounding.then(|| draws.uniform(4, row, y.len(), drawn));
+        convert(self.output_steps, self.output_bound, uniform, y);
+    }
+
+    /// Reads one line of an array: an input of one on it, and nothing on the others, which are disconnected.
+    pub(crate) fn read_line<T: Real>(&self, level: Level, line: &[T], (random, group, first): (Philox, u32, usize)) -> Vec<T> {
+        let draws = Draws { level, random, group, first };
+        let (mut drawn, mut x) = (Vec::new(), [T::ONE]);
+        let uniform = self.stochastic_rounding.then(|| draws.uniform(0, 0, 1, &mut drawn));
+        convert(self.input_steps, self.input_bound, uniform, &mut x);
+        if self.input_noise > 0.0 {
+            draws.add(1, 0, T::from_f64(self.input_noise), &mut x, &mut drawn);
+        }
+        let mut y: Vec<T> = line.iter().map(|&w| x[0] * w).collect();
+        Array { io: self, weights: line, inputs: 1, outputs: line.len() }.add_weight_noise(draws, &[0], &x, &mut y);
+        self.finish(draws, 0, &mut y, &mut drawn);
+        y
+    }
+}
+
 /// A matrix that is read.
 struct Array<'a, T> {
     io: &'a Io,
@@ -228,31 +258,21 @@ impl<T: Real> Array<'_, T> {
         }
         let left = Strided { data: &*x, row: n, column: 1 };
         multiply(draws.level, left, Dense { data: self.weights, stride: m }, (rows.len(), n, m), y, m);
-        if io.weight_noise > 0.0 {
-            self.add_weight_noise(draws, rows, x, y);
-        }
+        self.add_weight_noise(draws, rows, x, y);
         let mut clipped = Vec::new();
         for (y, &r) in y.chunks_exact_mut(m).zip(rows) {
-            if io.s_shape > 0.0 {
-                let s = T::from_f64(io.s_shape);
-                y.iter_mut().for_each(|y| *y = *y / (T::ONE + (s * *y).abs()));
-            }
-            if io.output_noise > 0.0 {
-                draws.add(3, r, T::from_f64(io.output_noise), y, &mut drawn);
-            }
-            let uniform = io.stochastic_rounding.then(|| draws.uniform(4, r, m, &mut drawn));
-            convert(io.output_steps, io.output_bound, uniform, y);
-            if let Some(bound) = io.output_bound {
-                let bound = T::from_f64(bound);
-                if y.iter().any(|y| y.abs() >= bound) {
-                    clipped.push(r);
-                }
+            io.finish(draws, r, y, &mut drawn);
+            if io.output_bound.is_some_and(|bound| y.iter().any(|y| y.abs() >= T::from_f64(bound))) {
+                clipped.push(r);
             }
         }
         clipped
     }
 
     fn add_weight_noise(&self, draws: Draws, rows: &[usize], x: &[T], y: &mut [T]) {
+        if self.io.weight_noise == 0.0 {
+            return;
+        }
         let (n, m) = (self.inputs, self.outputs);
         let deviation = T::from_f64(self.io.weight_noise);
         let mut drawn = Vec::new();

@@ -35,7 +35,7 @@ use pnncore_kernels::philox::{Philox, Purpose};
 
 use super::{System, Workspace};
 use crate::batch::Batch;
-use crate::device::Device;
+use crate::device::{Device, Tile};
 use crate::lab::Lab;
 use crate::params::{ParamSpec, Params};
 use crate::trial::{Layout, Outcome, Status, Trial};
@@ -56,6 +56,8 @@ pub struct Stage<T> {
     pub params: Range<usize>,
     /// What its parameters are stored in.
     pub device: Device,
+    /// The cells of the first one, where it is stored in an array of these.
+    pub tile: Option<Tile<T>>,
 }
 
 impl<T> Stage<T> {
@@ -153,7 +155,11 @@ impl<T: Real> Stack<T> {
     pub fn initialise(&self, seed: u64, params: &mut [&mut [T]]) {
         let random = Philox::new(seed, Purpose::Initialise);
         for (l, stage) in self.stages.iter().enumerate() {
-            stage.twin.initialise(random, GROUPS * l as u32, &mut params[stage.params.clone()]);
+            let own = &mut params[stage.params.clone()];
+            stage.twin.initialise(random, GROUPS * l as u32, own);
+            if let (Some(tile), [weights, ..]) = (&stage.tile, own) {
+                tile.keep_within(weights);
+            }
         }
     }
 
@@ -217,6 +223,10 @@ impl<T: Real> System<T> for Stack<T> {
     fn device(&self, parameter: usize) -> &Device {
         let stage = self.stages.iter().find(|stage| stage.params.contains(&parameter));
         stage.map_or(&Device::IDEAL, |stage| &stage.device)
+    }
+
+    fn tile(&self, parameter: usize) -> Option<&Tile<T>> {
+        self.stages.iter().find(|stage| stage.params.start == parameter && !stage.params.is_empty())?.tile.as_ref()
     }
 
     fn workspace(&self) -> Workspace {

@@ -15,11 +15,12 @@ use super::pointwise::{Function, Pointwise};
 use super::speckle::Speckle;
 use super::transistor::Transistor;
 use super::{GROUPS, Layer, Stack, Stage};
-use crate::device::Device;
+use crate::device::{Device, Tile, TileSpec};
 use crate::{Error, Result};
 
 /// What a layer is.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "a few of them per stack")]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Kind {
     /// A linear map.
@@ -100,6 +101,8 @@ pub enum Kind {
         io: Io,
         /// How its transpose is read.
         backward: Io,
+        /// What it is made of, and how that is changed; `None`: any weight can be had.
+        tile: Option<TileSpec>,
     },
     /// A layer outside the core: an instrument.
     Foreign {
@@ -202,16 +205,18 @@ impl Spec {
             if let Kind::Foreign { device } = &entry.layer {
                 device.check()?;
                 let (twin, hardware) = foreign(l)?;
-                return Ok(Stage { twin, hardware: Some(hardware), noise, params, device: device.clone() });
+                return Ok(Stage { twin, hardware: Some(hardware), noise, params, device: device.clone(), tile: None });
             }
             let group = GROUPS * l as u32;
             let twin = entry.layer.build(disorder, group)?;
-            if let Kind::Crossbar { inputs, outputs, bias, io, backward } = entry.layer {
+            if let &Kind::Crossbar { inputs, outputs, bias, io, backward, ref tile } = &entry.layer {
                 let hardware = Some(Box::new(Crossbar::new(inputs, outputs, bias, io, backward)?) as _);
-                return Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL });
+                let made = |tile: &TileSpec| Tile::new(tile, (inputs, outputs), self.seed, l);
+                let tile = tile.as_ref().map(made).transpose()?;
+                return Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL, tile });
             }
             let hardware = (entry.mismatch > 0.0).then(|| twin.mismatched(entry.mismatch, wrong, group));
-            Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL })
+            Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL, tile: None })
         };
         let stages = self.layers.iter().enumerate().map(stage).collect::<Result<_>>()?;
         let foreign = self.layers.iter().any(|entry| matches!(entry.layer, Kind::Foreign { .. }));

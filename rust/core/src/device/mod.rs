@@ -1,0 +1,16 @@
+//! Devices: what the material does with a wanted change of a parameter.
+//!
+//! A [`Device`] is written: every element is brought to the wanted value, as near as it can. A [`Tile`] is an array of cells that
+//! move by pulses, each in its own way.
+
+mod cells;
+mod pulses;
+mod tile;
+mod transfer;
+mod written;
+
+pub use cells::{Law, Pulsed, Spread};
+pub use pulses::{Kind, Trains};
+pub use tile::{Algorithm, Change, Place, Tile, TileSpec};
+pub use transfer::{Transfer, Version};
+pub use written::Device;
