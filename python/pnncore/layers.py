@@ -14,7 +14,7 @@ from typing import Any
 from pnncore import _core, devices
 from pnncore._convert import number, positive_int
 from pnncore.analog import AnalogIO
-from pnncore.devices import Algorithm, Cells, Trains
+from pnncore.devices import Algorithm, Cells, Pair, Trains
 from pnncore.errors import ConfigError, ShapeError
 
 __all__ = [
@@ -118,13 +118,12 @@ class Crossbar(Layer):
     backward
         How its transpose is read; None: as `io` says.
     device
-        The cells that weights are stored in, such as `devices.ConstantStep()` or `devices.ReRamSB()`: training then
-        sends pulses to them. None: any weight can be had.
+        The cells that weights are stored in, such as `devices.ReRamSB()`, or `devices.Pair` of them: training then sends
+        pulses to these. None: any weight can be had.
     trains
         How outer products become pulses.
     algorithm
-        How wanted changes become pulses: None (as they come), `devices.MixedPrecision`, `devices.TikiTaka` or
-        `devices.Pair`.
+        How wanted changes become pulses: None (as they come), `devices.MixedPrecision` or `devices.TikiTaka`.
     """
 
     n_in: int
@@ -132,18 +131,25 @@ class Crossbar(Layer):
     bias: bool = True
     io: AnalogIO = dataclasses.field(default_factory=AnalogIO)
     backward: AnalogIO | None = None
-    device: Cells | None = None
+    device: Cells | Pair | None = None
     trains: Trains = dataclasses.field(default_factory=Trains)
     algorithm: Algorithm | None = None
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
         super().__post_init__()
-        kinds = {"io": AnalogIO, "backward": AnalogIO, "device": Cells, "trains": Trains, "algorithm": Algorithm}
-        for name, kind in kinds.items():
+        kinds = {
+            "io": (AnalogIO,),
+            "backward": (AnalogIO,),
+            "device": (Cells, Pair),
+            "trains": (Trains,),
+            "algorithm": (Algorithm,),
+        }
+        for name, choices in kinds.items():
             value = getattr(self, name)
-            if not isinstance(value, kind) and (value is not None or name in ("io", "trains")):
-                raise ConfigError(f"{name} must be a {kind.__module__.partition('._')[0]}.{kind.__name__}, got {value!r}")
+            if not isinstance(value, choices) and (value is not None or name in ("io", "trains")):
+                known = " or ".join(f"{kind.__module__.partition('._')[0]}.{kind.__name__}" for kind in choices)
+                raise ConfigError(f"{name} must be {known}, got {value!r}")
         if self.device is not None:
             _core.check_tile(json.dumps(self._tile()))
         elif self.algorithm is not None:
@@ -153,7 +159,10 @@ class Crossbar(Layer):
         if self.device is None:
             return None
         algorithm = {"algorithm": "direct"} if self.algorithm is None else self.algorithm.spec()
-        return {"device": self.device.spec(), "trains": self.trains.spec(), "algorithm": algorithm}
+        pair = self.device if isinstance(self.device, Pair) else None
+        cells = self.device if pair is None else pair.cells
+        refresh = None if pair is None else pair.refresh
+        return {"device": cells.spec(), "pair": refresh, "trains": self.trains.spec(), "algorithm": algorithm}
 
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """See `Layer.spec`."""

@@ -6,8 +6,8 @@ in its own way; an `Algorithm` says which pulses come.
 
 from typing import Any
 
-from pnncore.devices._algorithms import Algorithm, MixedPrecision, Pair, TikiTaka
-from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, PowerStep, SoftBounds, TableStep
+from pnncore.devices._algorithms import Algorithm, MixedPrecision, TikiTaka
+from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, Pair, PowerStep, SoftBounds, TableStep
 from pnncore.devices._presets import PRESETS, PCM, Capacitor, EcRam, EcRamMO, GokmenVlasov, Idealized, ReRamES, ReRamSB
 from pnncore.devices._trains import Trains
 from pnncore.devices._written import Device

@@ -42,26 +42,6 @@ class MixedPrecision(Algorithm):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Pair(Algorithm):
-    """Every weight is the difference of two cells that only move up, such as phase-change memory.
-
-    Pulses down go to the second cell. Where one of them is beyond a part of its range, both lose what they have in
-    common.
-
-    Parameters
-    ----------
-    refresh
-        That part.
-    """
-
-    refresh: float = 0.8
-
-    def spec(self) -> dict[str, Any]:
-        """See `Algorithm.spec`."""
-        return {"algorithm": "pair", "refresh": self.refresh}
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
 class TikiTaka(Algorithm):
     """Changes go to a fast array, which is read line by line and transferred to the one that computes.
 
@@ -104,7 +84,7 @@ class TikiTaka(Algorithm):
     every: float = 1.0
     threshold: float = 1.0
     momentum: float = 0.0
-    period: int = 10
+    period: int = 50
     io: AnalogIO = dataclasses.field(default_factory=AnalogIO.ideal)
 
     def __post_init__(self) -> None:

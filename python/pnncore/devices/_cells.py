@@ -260,7 +260,9 @@ class TableStep(Cells):
         """
         at, rises, falls = (np.asarray(values, dtype=np.float64) for values in (states, up, down))
         if at.ndim != 1 or len(at) < 2 or at.shape != rises.shape or at.shape != falls.shape:
-            raise ConfigError(f"states, up and down must be arrays of one length, got {at.shape}, {rises.shape}, {falls.shape}")
+            raise ConfigError(
+                f"states, up and down must be arrays of one length, got {at.shape}, {rises.shape}, {falls.shape}"
+            )
         if not (np.isfinite(np.stack([at, rises, falls])).all() and (np.diff(at) > 0).all()):
             raise ConfigError("states must increase, and everything must be finite")
         settings = {"lower": float(at[0]), "upper": float(at[-1]), **settings}
@@ -270,3 +272,33 @@ class TableStep(Cells):
             raise ConfigError(f"the mean of the steps at zero must be positive, got {step}")
         tables = {name: np.interp(grid, at, values) / step for name, values in (("up", rises), ("down", falls))}
         return cls(**settings, **tables)
+
+
+@dataclass(frozen=True, repr=False)
+class Pair(Config):
+    """Weights that are the difference of two cells which only move up, such as those of phase-change memory.
+
+    Pulses down go to the second cell. Where one of the two is beyond a part of its range, both lose what they have in
+    common.
+
+    Parameters
+    ----------
+    cells
+        The cells, with `lower` = 0.
+    refresh
+        That part.
+    """
+
+    cells: Cells
+    refresh: float = 0.8
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the settings as plain data, as checkpoints keep them."""
+        return {**super().to_config(), "cells": self.cells.to_config()}
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any]) -> Self:
+        """Return what `to_config` told, less the name."""
+        from pnncore.devices import from_config
+
+        return cls(**{**settings, "cells": from_config(settings["cells"])})

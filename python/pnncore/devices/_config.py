@@ -7,7 +7,7 @@ from typing import Any, Self
 from pnncore._convert import number
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Config:
     """Base of devices and algorithms: plain settings."""
 

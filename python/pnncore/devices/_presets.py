@@ -6,7 +6,7 @@ they were fitted to. All weights are in units in which the range is about -1 to 
 
 from collections.abc import Callable
 
-from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, SoftBounds
+from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, Pair, SoftBounds
 
 
 def Idealized() -> ConstantStep:
@@ -88,26 +88,28 @@ def _ecram(**own: float) -> LinearStep:
     return LinearStep(**spreads, **own, mean_bound=True)  # type: ignore[arg-type]
 
 
-def PCM() -> ExpStep:
-    """Return phase-change memory, which only moves up: use it with `Pair`. Nandakumar et al., Front. Neurosci. 14, 406 (2020)."""
-    return ExpStep(
-        step=0.01,
-        lower=0.0,
-        upper=2.0,
-        amplitude_up=-27.235,
-        amplitude_down=-2.235,
-        gamma_up=2.5,
-        gamma_down=2.5,
-        a=-1.0,
-        b=0.0,
-        step_spread=0.2,
-        up_down_spread=0.05,
-        lower_spread=0.0,
-        upper_spread=0.1,
-        cycle_noise=0.6,
+def PCM() -> Pair:
+    """Return pairs of phase-change memory cells: Nandakumar et al., Front. Neurosci. 14, 406 (2020)."""
+    return Pair(
+        ExpStep(
+            step=0.01,
+            lower=0.0,
+            upper=2.0,
+            amplitude_up=-27.235,
+            amplitude_down=-2.235,
+            gamma_up=2.5,
+            gamma_down=2.5,
+            a=-1.0,
+            b=0.0,
+            step_spread=0.2,
+            up_down_spread=0.05,
+            lower_spread=0.0,
+            upper_spread=0.1,
+            cycle_noise=0.6,
+        )
     )
 
 
-PRESETS: dict[str, Callable[[], Cells]] = {
+PRESETS: dict[str, Callable[[], Cells | Pair]] = {
     make.__name__: make for make in (Idealized, GokmenVlasov, ReRamES, ReRamSB, Capacitor, EcRam, EcRamMO, PCM)
 }

@@ -497,8 +497,14 @@ fn forward_forward_leaves_out_what_is_lost() {
 
 #[test]
 fn cma_es_finds_the_valley_of_rosenbrock() {
-    let stage =
-        Stage { twin: Box::new(Rosenbrock(10)), hardware: None, noise: 0.0, params: 0..0, device: Device::IDEAL, tile: None };
+    let stage = Stage {
+        twin: Box::new(Rosenbrock(10)),
+        hardware: None,
+        noise: 0.0,
+        params: 0..0,
+        device: Device::IDEAL,
+        tile: None,
+    };
     let net = Stack::new(vec![stage], 0, false, true).unwrap();
     let batch = Batch { x: Rows::all(&[0.0], 1), y: Targets::Values(Rows::all(&[0.0; 18], 18)) };
     let mut params = vec![vec![0.0; 10]];

@@ -45,10 +45,15 @@ pub(crate) fn check_pair(
 ) -> PyResult<Vec<(String, Vec<usize>)>> {
     let method = parse::<Method>(py, "method", method)?;
     let optimizer = parse(py, "optimizer", optimizer)?;
-    fn kept<T: Real>(core: &dyn CoreSystem<T>, method: &Method, optimizer: &Optimizer) -> Result<Vec<ParamSpec>, Error> {
+    fn kept<T: Real>(
+        core: &dyn CoreSystem<T>,
+        method: &Method,
+        optimizer: &Optimizer,
+    ) -> Result<Vec<ParamSpec>, Error> {
         let protocol = method.protocol(core)?;
         protocol.check_optimizer(optimizer)?;
-        let named = |kind: &'static str| move |spec: ParamSpec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec };
+        let named =
+            |kind: &'static str| move |spec: ParamSpec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec };
         let cells = pnncore::train::cells(core).into_iter().map(named("cells"));
         Ok(cells.chain(protocol.memory(core).into_iter().map(named("method"))).collect())
     }

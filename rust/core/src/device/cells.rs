@@ -124,7 +124,11 @@ impl Pulsed {
         if self.up_down.abs() >= 1.0 || self.up_down.is_nan() {
             return refuse(format!("up_down must be between -1 and 1, got {}", self.up_down));
         }
-        if !(self.lower <= 0.0 && self.upper >= 0.0 && self.lower < self.upper && self.upper - self.lower < f64::INFINITY) {
+        if !(self.lower <= 0.0
+            && self.upper >= 0.0
+            && self.lower < self.upper
+            && self.upper - self.lower < f64::INFINITY)
+        {
             return refuse(format!(
                 "zero must lie within lower and upper, and these must be finite and differ, got {} and {}",
                 self.lower, self.upper
@@ -209,16 +213,16 @@ impl Pulsed {
 /// What makes each cell of an array what it is.
 #[derive(Debug, Clone)]
 pub(super) struct Cells<T> {
-    pub device: Pulsed,
-    pub up: Vec<T>,
-    pub down: Vec<T>,
+    pub(super) device: Pulsed,
+    pub(super) up: Vec<T>,
+    pub(super) down: Vec<T>,
     /// Empty unless the law has slopes.
-    pub up_slope: Vec<T>,
-    pub down_slope: Vec<T>,
-    pub lower: Vec<T>,
-    pub upper: Vec<T>,
+    pub(super) up_slope: Vec<T>,
+    pub(super) down_slope: Vec<T>,
+    pub(super) lower: Vec<T>,
+    pub(super) upper: Vec<T>,
     /// What is left of a state after an update; empty: all.
-    pub keep: Vec<T>,
+    pub(super) keep: Vec<T>,
     tables: [Vec<T>; 2],
 }
 
@@ -227,7 +231,7 @@ pub(super) const GROUPS_OF_CELLS: u32 = 16;
 
 impl<T: Real> Cells<T> {
     /// `n` cells, with constants drawn from groups `group..` of `random`.
-    pub fn draw(device: &Pulsed, n: usize, random: Philox, group: u32) -> Self {
+    pub(super) fn draw(device: &Pulsed, n: usize, random: Philox, group: u32) -> Self {
         let level = Level::get();
         let normal = |kind: u32, deviation: f64| -> Vec<f64> {
             let mut drawn = vec![0.0; n];
@@ -295,7 +299,7 @@ impl<T: Real> Cells<T> {
 
     /// Sends pulses to row `j` of `cols` cells each, whose states are `weights`. Returns how many came.
     #[allow(clippy::too_many_arguments, reason = "cells, and what comes to them")]
-    pub fn pulse(
+    pub(super) fn pulse(
         &self,
         level: Level,
         (j, cols): (usize, usize),

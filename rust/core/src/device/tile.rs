@@ -1,7 +1,7 @@
 //! Tiles: arrays of cells that are changed by pulses, and the algorithms that decide which pulses come.
 
-use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::pulses::Source;
 use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::{Real, add_scaled};
@@ -28,11 +28,6 @@ pub enum Algorithm {
     },
     /// Changes go to a second array, which is read line by line and transferred (Tiki-Taka).
     Transfer(Transfer),
-    /// Every weight is the difference of two cells that only move up; both begin again where both are large.
-    Pair {
-        /// The part of their range above which the larger of the two is brought back.
-        refresh: f64,
-    },
 }
 
 /// What a parameter is stored in, where that is an array of cells.
@@ -41,6 +36,9 @@ pub enum Algorithm {
 pub struct TileSpec {
     /// The cells.
     pub device: Pulsed,
+    /// Whether every weight is the difference of two cells that only move up: the part of their range above which one of them makes both
+    /// lose what they have in common.
+    pub pair: Option<f64>,
     /// How outer products are sent.
     pub trains: Trains,
     /// How changes become pulses.
@@ -117,17 +115,22 @@ impl TileSpec {
                 Err(Error::Config(format!("threshold must be positive and finite, got {threshold}")))
             }
             Algorithm::Transfer(transfer) => transfer.check(),
-            Algorithm::Pair { refresh } if !(*refresh > 0.0 && *refresh <= 1.0) => {
-                Err(Error::Config(format!("refresh must be above 0 and at most 1, got {refresh}")))
-            }
-            Algorithm::Pair { .. } if self.device.lower < 0.0 => {
-                Err(Error::Config(format!("cells of a pair begin at 0: lower must be 0, got {}", self.device.lower)))
-            }
-            Algorithm::Pair { .. } if self.device.write_noise > 0.0 => {
-                Err(Error::Config("pairs of cells with write_noise are not modelled".into()))
-            }
-            Algorithm::Pair { .. } => Ok(()),
+        }?;
+        let Some(refresh) = self.pair else { return Ok(()) };
+        let refuse = |text: String| Err(Error::Config(text));
+        if !(refresh > 0.0 && refresh <= 1.0) {
+            return refuse(format!("refresh must be above 0 and at most 1, got {refresh}"));
         }
+        if self.device.lower < 0.0 {
+            return refuse(format!("cells of a pair begin at 0: lower must be 0, got {}", self.device.lower));
+        }
+        if self.device.write_noise > 0.0 {
+            return refuse("pairs of cells with write_noise are not modelled".into());
+        }
+        if matches!(self.algorithm, Algorithm::Transfer(_)) {
+            return refuse("transfers to pairs of cells are not modelled: use MixedPrecision".into());
+        }
+        Ok(())
     }
 }
 
@@ -140,14 +143,16 @@ impl<T: Real> Tile<T> {
         spec.check()?;
         let random = Philox::new(seed, Purpose::Cells);
         let group = GROUPS_OF_CELLS * ARRAYS * parameter as u32;
-        let draw = |device: &Pulsed, array: u32| Cells::draw(device, rows * cols, random, group + GROUPS_OF_CELLS * array);
-        let second = match &spec.algorithm {
-            Algorithm::Transfer(transfer) => Some(draw(transfer.fast.as_ref().unwrap_or(&spec.device), 1)),
-            Algorithm::Pair { .. } => Some(draw(&spec.device, 1).upward()),
-            Algorithm::Direct | Algorithm::MixedPrecision { .. } => None,
-        };
-        let cells = draw(&spec.device, 0);
-        let cells = if matches!(spec.algorithm, Algorithm::Pair { .. }) { cells.upward() } else { cells };
+        let draw =
+            |device: &Pulsed, array: u32| Cells::draw(device, rows * cols, random, group + GROUPS_OF_CELLS * array);
+        let (mut cells, mut second) = (draw(&spec.device, 0), None);
+        if spec.pair.is_some() {
+            cells = cells.upward();
+            second = Some(draw(&spec.device, 1).upward());
+        }
+        if let Algorithm::Transfer(transfer) = &spec.algorithm {
+            second = Some(draw(transfer.fast.as_ref().unwrap_or(&spec.device), 1));
+        }
         Ok(Self { spec: spec.clone(), rows, cols, cells, second })
     }
 
@@ -163,16 +168,15 @@ impl<T: Real> Tile<T> {
             own
         };
         let mut all = array("", &self.cells);
+        if self.spec.pair.is_some() {
+            all.extend([full("minus"), full("minus_pulses")]);
+        }
         match (&self.spec.algorithm, &self.second) {
             (Algorithm::MixedPrecision { .. }, _) => all.push(full("sum")),
             (Algorithm::Transfer(transfer), Some(fast)) => {
                 all.push(full("fast"));
                 all.extend(array("fast_", fast));
                 all.extend(transfer.memory(self.rows, self.cols));
-            }
-            (Algorithm::Pair { .. }, _) => {
-                all.push(full("minus"));
-                all.push(full("minus_pulses"));
             }
             _ => {}
         }
@@ -204,16 +208,21 @@ impl<T: Real> Tile<T> {
     }
 
     fn range(&self, i: usize) -> (T, T) {
-        let lower = match (&self.spec.algorithm, &self.second) {
-            (Algorithm::Pair { .. }, Some(minus)) => -minus.upper[i],
-            _ => self.cells.lower[i],
-        };
+        let minus = self.second.as_ref().filter(|_| self.spec.pair.is_some());
+        let lower = minus.map_or(self.cells.lower[i], |minus| -minus.upper[i]);
         (lower, self.cells.upper[i])
     }
 
     /// Changes `values` as near to what is wanted as pulses can. `memory` holds the arrays of [`Tile::memory`]. Returns how many pulses
     /// came to cells.
-    pub fn update(&self, lab: &Lab, place: Place, change: Change<'_, T>, values: &mut [T], memory: &mut [&mut [T]]) -> f64 {
+    pub fn update(
+        &self,
+        lab: &Lab,
+        place: Place,
+        change: Change<'_, T>,
+        values: &mut [T],
+        memory: &mut [&mut [T]],
+    ) -> f64 {
         let random = lab.random(Purpose::Pulses).at(place.step);
         let group = GROUPS_OF_UPDATE * ARRAYS * place.parameter as u32;
         let (own, other) = (Draws { random, group }, Draws { random, group: group + GROUPS_OF_UPDATE });
@@ -221,25 +230,33 @@ impl<T: Real> Tile<T> {
         let mut next = |is_there: bool| is_there.then(|| memory.next()).flatten().unwrap_or_default();
         let noisy = |cells: &Cells<T>| cells.device.write_noise > 0.0;
         let mut store = Store { values, pulses: next(true), offset: next(noisy(&self.cells)) };
-        let sent = match (&self.spec.algorithm, &self.second) {
-            (Algorithm::Transfer(transfer), Some(fast)) => {
-                let mut hidden = Store { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
-                let (slow, fast) = ((&self.cells, &mut store, own), (fast, &mut hidden, other));
-                transfer.update(lab, self, place.rate, change, slow, fast, &mut memory.collect::<Vec<_>>())
+        let mut below = Store { values: &mut [], pulses: &mut [], offset: &mut [] };
+        if self.spec.pair.is_some() {
+            (below.values, below.pulses) = (next(true), next(true));
+        }
+        if let (Algorithm::Transfer(transfer), Some(fast)) = (&self.spec.algorithm, &self.second) {
+            let mut hidden = Store { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
+            let (slow, fast) = ((&self.cells, &mut store, own), (fast, &mut hidden, other));
+            let sent = transfer.update(lab, self, place.rate, change, slow, fast, &mut memory.collect::<Vec<_>>());
+            self.cells.age(lab, self.cols, &mut store, own);
+            return sent;
+        }
+        let sent = match self.spec.algorithm {
+            Algorithm::MixedPrecision { threshold } => {
+                self.summed(lab, change, threshold * self.spec.device.granularity(), next(true))
             }
-            (Algorithm::MixedPrecision { threshold }, _) => {
-                let sent = self.summed(lab, change, threshold * self.spec.device.granularity(), next(true));
-                self.send(lab, &self.cells, &sent, &mut store, own)
-            }
-            (Algorithm::Pair { refresh }, Some(minus)) => {
-                let mut below = Store { values: next(true), pulses: next(true), offset: &mut [] };
-                let sent = self.sent(lab, &self.cells, change, own);
-                self.update_pair(lab, sent, *refresh, (&mut store, own), (minus, &mut below, other))
-            }
-            _ => self.send(lab, &self.cells, &self.sent(lab, &self.cells, change, own), &mut store, own),
+            Algorithm::Direct | Algorithm::Transfer(_) => self.sent(lab, &self.cells, change, own),
         };
-        self.cells.age(lab, self.cols, &mut store, own);
-        sent
+        match (self.spec.pair, &self.second) {
+            (Some(refresh), Some(minus)) => {
+                self.update_pair(lab, sent, refresh, (&mut store, own), (minus, &mut below, other))
+            }
+            _ => {
+                let total = self.send(lab, &self.cells, &sent, &mut store, own);
+                self.cells.age(lab, self.cols, &mut store, own);
+                total
+            }
+        }
     }
 
     /// The pulses that a change asks of an array of cells.
@@ -257,7 +274,14 @@ impl<T: Real> Tile<T> {
     }
 
     /// Sends pulses to all rows of an array of cells.
-    pub(super) fn send(&self, lab: &Lab, cells: &Cells<T>, sent: &Sent<T>, store: &mut Store<'_, T>, draws: Draws) -> f64 {
+    pub(super) fn send(
+        &self,
+        lab: &Lab,
+        cells: &Cells<T>,
+        sent: &Sent<T>,
+        store: &mut Store<'_, T>,
+        draws: Draws,
+    ) -> f64 {
         cells.send(lab, 0..self.rows, self.cols, sent, self.spec.trains.at_once, store, draws)
     }
 
@@ -298,6 +322,7 @@ impl<T: Real> Tile<T> {
         }
         let mut upper = Store { values: &mut above, pulses: &mut *store.pulses, offset: &mut [] };
         let mut total = self.send(lab, &self.cells, &sent, &mut upper, own);
+        self.cells.age(lab, self.cols, &mut upper, own);
         total += self.send(lab, minus, &sent.opposite(), below, other);
         minus.age(lab, self.cols, below, other);
         let refresh = T::from_f64(refresh);

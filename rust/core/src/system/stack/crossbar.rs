@@ -185,7 +185,12 @@ impl Io {
     }
 
     /// Reads one line of an array: an input of one on it, and nothing on the others, which are disconnected.
-    pub(crate) fn read_line<T: Real>(&self, level: Level, line: &[T], (random, group, first): (Philox, u32, usize)) -> Vec<T> {
+    pub(crate) fn read_line<T: Real>(
+        &self,
+        level: Level,
+        line: &[T],
+        (random, group, first): (Philox, u32, usize),
+    ) -> Vec<T> {
         let draws = Draws { level, random, group, first };
         let (mut drawn, mut x) = (Vec::new(), [T::ONE]);
         let uniform = self.stochastic_rounding.then(|| draws.uniform(0, 0, 1, &mut drawn));

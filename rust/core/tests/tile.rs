@@ -1,0 +1,379 @@
+//! Arrays of cells: what pulses do to them on average, how that scatters, and what does not depend on threads.
+
+use pnncore::device::{Algorithm, Change, Kind, Law, Place, Pulsed, Spread, Tile, TileSpec, Trains};
+use pnncore::lab::Lab;
+
+const EQUAL: Spread = Spread { step: 0.0, up_down: 0.0, lower: 0.0, upper: 0.0, lifetime: 0.0 };
+
+fn constant(step: f64, bound: f64, cycle: f64) -> Pulsed {
+    Pulsed {
+        step,
+        up_down: 0.0,
+        lower: -bound,
+        upper: bound,
+        law: Law::Constant,
+        spread: EQUAL,
+        cycle,
+        additive: false,
+        write_noise: 0.0,
+        lifetime: None,
+        diffusion: 0.0,
+        stuck: 0.0,
+    }
+}
+
+fn soft_bounds(step: f64, lower: f64, upper: f64, cycle: f64) -> Pulsed {
+    let law = Law::Linear { up: 1.0, down: 1.0, spread: 0.0, mean_bound: false };
+    Pulsed { lower, upper, law, ..constant(step, 1.0, cycle) }
+}
+
+const TRAINS: Trains = Trains { kind: Kind::Stochastic, slots: 31, manage_length: true, balance: true, at_once: true };
+
+fn direct(device: Pulsed, trains: Trains) -> TileSpec {
+    TileSpec { device, pair: None, trains, algorithm: Algorithm::Direct }
+}
+
+fn lab() -> Lab {
+    Lab::new(Some(1), 5).expect("a lab")
+}
+
+/// Arrays of zeros that a tile keeps.
+fn memory(tile: &Tile<f64>) -> Vec<Vec<f64>> {
+    tile.memory().iter().map(|spec| vec![0.0; spec.len()]).collect()
+}
+
+fn update(tile: &Tile<f64>, lab: &Lab, step: u64, change: Change<'_, f64>, values: &mut [f64], kept: &mut [Vec<f64>]) {
+    let mut kept: Vec<&mut [f64]> = kept.iter_mut().map(Vec::as_mut_slice).collect();
+    tile.update(lab, Place { parameter: 0, step, rate: 0.1 }, change, values, &mut kept);
+}
+
+/// Inputs and errors between -1 and 1 that differ from line to line, none of them zero.
+fn lines(n: usize, turn: f64) -> Vec<f64> {
+    (0..n).map(|i| ((i as f64 + 1.0) * turn).sin()).collect()
+}
+
+/// Repeats of one update of a fresh array: the changes.
+fn repeats(spec: &TileSpec, (x, d): (&[f64], &[f64]), rate: f64, start: f64, count: u64) -> Vec<Vec<f64>> {
+    let tile = Tile::new(spec, (x.len(), d.len()), 1, 0).expect("a tile");
+    let blocks = [(x.to_vec(), d.to_vec())];
+    (0..count)
+        .map(|step| {
+            let mut values = vec![start; x.len() * d.len()];
+            update(&tile, &lab(), step, Change::Product(&blocks, rate), &mut values, &mut memory(&tile));
+            values.iter().map(|value| value - start).collect()
+        })
+        .collect()
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, n) = values.fold((0.0, 0.0), |(sum, n), v| (sum + v, n + 1.0));
+    sum / n
+}
+
+/// The mean change is -rate d x: slope 1 and z scores as of standard normal numbers; variances and covariances are as derived from
+/// shared trains.
+#[test]
+fn changes_have_their_mean_variance_and_covariance() {
+    let (n, step, cycle, count) = (64, 0.01, 0.3, 4000);
+    let (x, d, rate) = (lines(n, 0.7), lines(n, 1.3), 0.1);
+    let largest = |v: &[f64]| v.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    let most = rate / step * largest(&x) * largest(&d);
+    let slots = most.ceil();
+    for at_once in [false, true] {
+        let found =
+            repeats(&direct(constant(step, 9.0, cycle), Trains { at_once, ..TRAINS }), (&x, &d), rate, 0.0, count);
+        let (mut slope, mut size, mut z_scores) = (0.0, 0.0, Vec::new());
+        let tilt = (largest(&x) / largest(&d)).sqrt();
+        let each = (rate / (step * slots)).sqrt();
+        let (px, pd) = (|j: usize| each / tilt * x[j].abs(), |i: usize| each * tilt * d[i].abs());
+        for j in 0..n {
+            for i in 0..n {
+                let cell = j * n + i;
+                let own = || found.iter().map(|change| change[cell]);
+                let (wanted, average) = (-rate * d[i] * x[j], mean(own()));
+                let p = px(j) * pd(i);
+                let variance = step * step * slots * p * (1.0 - p + cycle * cycle);
+                z_scores.push((average - wanted) / (variance / count as f64).sqrt());
+                slope += average * wanted;
+                size += wanted * wanted;
+                let spread = mean(own().map(|change| (change - wanted).powi(2)));
+                // The fourth moment of a count of few pulses is above that of a normal number.
+                let trust = 5.0 * ((2.0 + 1.5 / (slots * p)) / count as f64).sqrt();
+                assert!((spread / variance - 1.0).abs() < trust, "{at_once} {cell}: {spread} {variance}");
+            }
+        }
+        assert!((slope / size - 1.0).abs() < 0.005, "{}", slope / size);
+        let deviation = mean(z_scores.iter().map(|z| z * z)).sqrt();
+        assert!((0.97..1.03).contains(&deviation), "{deviation}");
+        // Two cells that hear the same errors, and inputs of two rows: p_x p_x' p_d (1 - p_d), with the sign of both changes.
+        for (j, k, i) in [(0, 1, 2), (3, 9, 4), (5, 6, 11)] {
+            let (a, b) = (j * n + i, k * n + i);
+            let wanted = slots * px(j) * px(k) * pd(i) * (1.0 - pd(i)) * step * step * (x[j] * x[k]).signum();
+            let (mean_a, mean_b) = (-rate * d[i] * x[j], -rate * d[i] * x[k]);
+            let products: Vec<f64> = found.iter().map(|c| (c[a] - mean_a) * (c[b] - mean_b)).collect();
+            let average = mean(products.iter().copied());
+            let error = (mean(products.iter().map(|p| (p - average).powi(2))) / count as f64).sqrt();
+            assert!((average - wanted).abs() < 5.0 * error, "{at_once} {j} {k}: {average} {wanted} +- {error}");
+        }
+    }
+}
+
+/// The largest distance between two empirical distributions, in units that do not depend on their sizes.
+fn smirnov(mut a: Vec<f64>, mut b: Vec<f64>) -> f64 {
+    a.sort_by(f64::total_cmp);
+    b.sort_by(f64::total_cmp);
+    let (mut i, mut j, mut most) = (0, 0, 0.0f64);
+    while i < a.len() && j < b.len() {
+        let at = a[i].min(b[j]);
+        while i < a.len() && a[i] <= at {
+            i += 1;
+        }
+        while j < b.len() && b[j] <= at {
+            j += 1;
+        }
+        most = most.max((i as f64 / a.len() as f64 - j as f64 / b.len() as f64).abs());
+    }
+    let (n, m) = (a.len() as f64, b.len() as f64);
+    most * (n * m / (n + m)).sqrt()
+}
+
+/// Pulses at once and one by one have the same law: of one cell, and of sums and differences along a row, near bounds and far.
+#[test]
+fn the_law_does_not_depend_on_whether_pulses_are_summed() {
+    let (x, d, rate) = (vec![0.9, -0.5], vec![0.8, -0.6, 0.3], 0.3);
+    let devices = [
+        constant(0.02, 9.0, 0.3),
+        constant(0.02, 0.3, 0.9),
+        soft_bounds(0.02, -0.5, 0.6, 0.5),
+        Pulsed { additive: true, ..soft_bounds(0.02, -0.4, 0.5, 2.0) },
+    ];
+    for (k, device) in devices.into_iter().enumerate() {
+        for start in [0.0, 0.2] {
+            let sample = |at_once, first: u64| {
+                let spec = direct(device.clone(), Trains { at_once, ..TRAINS });
+                repeats(&spec, (&x, &d), rate, start, first)
+            };
+            // Other numbers, not the same: one more repeat shifts them all.
+            let (a, b) = (sample(false, 6000), sample(true, 12_000).split_off(6000));
+            let of =
+                |all: &[Vec<f64>], f: &dyn Fn(&[f64]) -> f64| all.iter().map(|change| f(change)).collect::<Vec<f64>>();
+            let looks: [(&str, &dyn Fn(&[f64]) -> f64); 5] = [
+                ("a cell", &|c| c[0]),
+                ("another", &|c| c[5]),
+                ("the sum of a row", &|c| c[0] + c[1] + c[2]),
+                ("a difference along a row", &|c| c[0] - 1.3 * c[2]),
+                ("a difference along a column", &|c| c[0] - 1.7 * c[3]),
+            ];
+            for (name, look) in looks {
+                let distance = smirnov(of(&a, look), of(&b, look));
+                // Beyond 2.1 lies one of 3,000.
+                assert!(distance < 2.1, "device {k} from {start}, {name}: {distance}");
+            }
+        }
+    }
+}
+
+/// Pulses in one direction, cell by cell: as many as `count`, then what is there.
+fn after(device: &Pulsed, start: f64, counts: &[f64]) -> f64 {
+    let tile = Tile::new(&direct(device.clone(), TRAINS), (1, 1), 1, 0).expect("a tile");
+    let (mut values, mut kept) = (vec![start], memory(&tile));
+    for (k, count) in counts.iter().enumerate() {
+        let change = [count * device.granularity()];
+        update(&tile, &lab(), k as u64, Change::Dense(&change), &mut values, &mut kept);
+    }
+    assert!(kept[0][0] == counts.iter().map(|c| c.abs()).sum::<f64>());
+    values[0]
+}
+
+#[test]
+fn a_thousand_pulses_up_and_down_follow_the_closed_forms() {
+    let soft = soft_bounds(0.002, -0.75, 1.25, 0.0);
+    let up = |w: f64, n: i32| 1.25 - (1.25 - w) * (1.0 - 0.002 / 1.25f64).powi(n);
+    let down = |w: f64, n: i32| -0.75 + (w + 0.75) * (1.0 - 0.002 / 0.75f64).powi(n);
+    assert!((after(&soft, 0.1, &[1000.0]) - up(0.1, 1000)).abs() < 1e-12);
+    assert!((after(&soft, 0.1, &[1000.0, -1000.0]) - down(up(0.1, 1000), 1000)).abs() < 1e-12);
+    let plain = constant(0.001, 0.6, 0.0);
+    assert!((after(&plain, 0.0, &[400.0, -150.0]) - 0.25).abs() < 1e-12);
+    assert!((after(&plain, 0.0, &[1000.0]) - 0.6).abs() < 1e-15);
+    // Up and down in turn end where both steps are equal: (a+ - a-) / (a+ / b_max - a- / b_min).
+    let tilted = Pulsed { up_down: 0.3, ..soft };
+    let (a_up, a_down) = (0.002, 0.002 * 0.7);
+    let symmetric = (a_up - a_down) / (a_up / 1.25 + a_down / 0.75);
+    let turns: Vec<f64> = (0..8000).map(|k| if k % 2 == 0 { 1.0 } else { -1.0 }).collect();
+    let end = after(&tilted, -0.6, &turns);
+    assert!((end - symmetric).abs() < 0.002, "{end} {symmetric}");
+}
+
+#[test]
+fn laws_have_their_steps() {
+    let exponential = Pulsed {
+        law: Law::Exponential { up: (-1.18445, 5.0), down: (-0.081404, 5.0), a: -0.5, b: -0.5 },
+        ..constant(0.00135, 1.0, 0.0)
+    };
+    let z = -0.5 * 0.3 - 0.5;
+    let step = after(&exponential, 0.3, &[1.0]) - 0.3;
+    assert!((step - 0.00135 * (1.0 + 1.18445 * f64::exp(5.0 * z))).abs() < 1e-9 * step);
+    let step = after(&exponential, 0.3, &[-1.0]) - 0.3;
+    assert!((step + 0.00135 * (1.0 + 0.081404 * f64::exp(-5.0 * z))).abs() < 1e-9 * step.abs());
+    let power = Pulsed { law: Law::Power { up: 2.0, down: 0.5 }, ..constant(0.01, 0.5, 0.0) };
+    assert!((after(&power, 0.1, &[1.0]) - 0.1 - 0.01 * 0.4f64.powi(2)).abs() < 1e-15);
+    assert!((after(&power, 0.1, &[-1.0]) - 0.1 + 0.01 * 0.6f64.sqrt()).abs() < 1e-15);
+    let table =
+        Pulsed { law: Law::Table { up: vec![2.0, 1.0, 0.0], down: vec![1.0, 3.0] }, ..constant(0.01, 0.5, 0.0) };
+    // The mean of the steps at zero is 1.5 times the step: changes are in units of it.
+    assert!((table.granularity() - 0.015).abs() < 1e-15);
+    assert!((after(&table, 0.25, &[1.0]) - 0.25 - 0.005).abs() < 1e-15);
+    assert!((after(&table, 0.25, &[-1.0]) - 0.25 + 0.025).abs() < 1e-15);
+}
+
+/// Trains without chance coincide as often as the product of their counts says, rounded.
+#[test]
+fn deterministic_trains_round_products() {
+    let (x, d, rate, step) = (lines(20, 0.9), lines(33, 1.1), 0.2, 0.01);
+    let trains = Trains { kind: Kind::Deterministic, balance: false, manage_length: false, ..TRAINS };
+    let found = &repeats(&direct(constant(step, 9.0, 0.0), trains), (&x, &d), rate, 0.0, 1)[0];
+    let scale = (rate / (step * 31.0)).sqrt();
+    let pulses = |v: f64| ((v.abs() * scale).min(1.0) * 31.0).round();
+    for (j, x) in x.iter().enumerate() {
+        for (i, d) in d.iter().enumerate() {
+            let count = (pulses(*x) * pulses(*d) / 31.0 + 0.5).floor();
+            let wanted = -step * count * (x * d).signum();
+            assert!((found[j * 33 + i] - wanted).abs() < 1e-12, "{j} {i}");
+        }
+    }
+    let counted = Trains { kind: Kind::MeanCount, ..TRAINS };
+    for found in repeats(&direct(constant(step, 9.0, 0.0), counted), (&x, &d), rate, 0.0, 50) {
+        for (cell, found) in found.iter().enumerate() {
+            let wanted = -rate * x[cell / 33] * d[cell % 33];
+            assert!((found - wanted).abs() < step + 1e-12, "never more than a step off");
+        }
+    }
+}
+
+#[test]
+fn cells_differ_lose_wander_and_stick() {
+    let n = 40_000;
+    let spread = Spread { step: 0.2, up_down: 0.05, lower: 0.1, upper: 0.3, lifetime: 0.2 };
+    let device = Pulsed { spread, stuck: 0.05, ..constant(0.01, 0.5, 0.0) };
+    let tile = Tile::<f64>::new(&direct(device.clone(), TRAINS), (200, 200), 3, 0).expect("a tile");
+    let (mut values, mut kept) = (vec![0.0; n], memory(&tile));
+    tile.keep_within(&mut values);
+    let before = values.clone();
+    update(&tile, &lab(), 0, Change::Dense(&vec![0.01; n]), &mut values, &mut kept);
+    let steps: Vec<f64> = values.iter().zip(&before).map(|(after, before)| after - before).collect();
+    let still = steps.iter().filter(|&&s| s == 0.0).count() as f64 / n as f64;
+    assert!((still - 0.05).abs() < 4.5 * (0.05 * 0.95 / n as f64).sqrt(), "{still}");
+    let moving: Vec<f64> = steps.iter().copied().filter(|&s| s != 0.0).collect();
+    let average = mean(moving.iter().copied());
+    let deviation = mean(moving.iter().map(|s| (s - average).powi(2))).sqrt();
+    let wanted = 0.01 * f64::hypot(0.2, 0.05);
+    assert!((average - 0.01).abs() < 5.0 * wanted / (n as f64).sqrt() && (deviation / wanted - 1.0).abs() < 0.02);
+    update(&tile, &lab(), 1, Change::Dense(&vec![9.0; n]), &mut values, &mut kept);
+    let free: Vec<f64> = values.iter().zip(&steps).filter(|(_, s)| **s != 0.0).map(|(v, _)| *v).collect();
+    assert!((mean(free.iter().copied()) / 0.5 - 1.0).abs() < 0.01 && tile.outside(&values).is_none());
+    values[7] = 99.0;
+    assert_eq!(tile.outside(&values).map(|(i, _)| i), Some(7));
+    // Leaking and wandering, without any pulse.
+    let leaky = Pulsed { lifetime: Some(50.0), diffusion: 0.5, spread: EQUAL, stuck: 0.0, ..device };
+    let tile = Tile::<f64>::new(&direct(leaky, TRAINS), (200, 200), 3, 0).expect("a tile");
+    let (mut values, mut kept) = (vec![0.4; n], memory(&tile));
+    for step in 0..30 {
+        update(&tile, &lab(), step, Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
+    }
+    let keep = 1.0 - 1.0 / 50.0f64;
+    let variance = 0.005f64.powi(2) * (1.0 - keep.powi(60)) / (1.0 - keep * keep);
+    let average = mean(values.iter().copied());
+    assert!((average - 0.4 * keep.powi(30)).abs() < 5.0 * (variance / n as f64).sqrt());
+    let found = mean(values.iter().map(|v| (v - average).powi(2)));
+    assert!((found / variance - 1.0).abs() < 5.0 * (2.0 / n as f64).sqrt(), "{found} {variance}");
+}
+
+/// Noise of writes is seen, and does not add up.
+#[test]
+fn noise_of_writes_stays_what_it_is() {
+    let n = 10_000;
+    let device = Pulsed { write_noise: 5.0, ..constant(0.01, 0.5, 0.0) };
+    let tile = Tile::<f64>::new(&direct(device, TRAINS), (100, 100), 3, 0).expect("a tile");
+    let (mut values, mut kept) = (vec![0.0; n], memory(&tile));
+    for step in 0..10 {
+        update(&tile, &lab(), step, Change::Dense(&vec![0.02; n]), &mut values, &mut kept);
+        let state = 0.02 * (step + 1) as f64;
+        let deviation = mean(values.iter().map(|v| (v - state).powi(2))).sqrt();
+        assert!((deviation / 0.05 - 1.0).abs() < 5.0 * (0.5 / n as f64).sqrt(), "{step}: {deviation}");
+        assert!(values.iter().zip(&kept[1]).all(|(value, offset)| (value - offset - state).abs() < 1e-12));
+    }
+    let before = values.clone();
+    update(&tile, &lab(), 11, Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
+    assert_eq!(values, before, "cells without pulses are not written");
+}
+
+#[test]
+fn mixed_precision_keeps_what_makes_no_step() {
+    let spec = TileSpec {
+        algorithm: Algorithm::MixedPrecision { threshold: 1.0 },
+        ..direct(constant(0.01, 0.5, 0.0), TRAINS)
+    };
+    let tile = Tile::<f64>::new(&spec, (3, 2), 3, 0).expect("a tile");
+    let (mut values, mut kept) = (vec![0.0; 6], memory(&tile));
+    let blocks = [(vec![0.5, -1.0, 0.25, 0.1, 0.2, 0.3], vec![0.3, -0.7, 0.9, 0.2])];
+    let mut wanted = [0.0; 6];
+    for step in 0..40 {
+        update(&tile, &lab(), step, Change::Product(&blocks, 0.007), &mut values, &mut kept);
+        for s in 0..2 {
+            for j in 0..3 {
+                for i in 0..2 {
+                    wanted[j * 2 + i] -= 0.007 * blocks[0].0[s * 3 + j] * blocks[0].1[s * 2 + i];
+                }
+            }
+        }
+        for ((value, sum), wanted) in values.iter().zip(&kept[1]).zip(&wanted) {
+            assert!((value + sum - wanted).abs() < 1e-12 && sum.abs() <= 0.01 + 1e-12, "{step}");
+            assert!((value / 0.01 - (value / 0.01).round()).abs() < 1e-9);
+        }
+    }
+}
+
+/// A pair moves up on one side and on the other, and begins again where both are large.
+#[test]
+fn pairs_are_differences() {
+    let device = Pulsed { lower: 0.0, ..constant(0.01, 0.5, 0.0) };
+    let spec = TileSpec { pair: Some(0.9), ..direct(device, TRAINS) };
+    let tile = Tile::<f64>::new(&spec, (1, 2), 3, 0).expect("a tile");
+    let (mut values, mut kept) = (vec![0.1, -0.2], memory(&tile));
+    let (mut weights, mut most) = ([0.1, -0.2], 0.0f64);
+    for step in 0..300 {
+        let change = if step % 3 == 0 { [-0.02, 0.02] } else { [0.01, -0.01] };
+        update(&tile, &lab(), step, Change::Dense(&change), &mut values, &mut kept);
+        for i in 0..2 {
+            weights[i] += change[i];
+            assert!((values[i] - weights[i]).abs() < 1e-9, "{step}: {} {}", values[i], weights[i]);
+            most = most.max(kept[1][i]);
+        }
+    }
+    assert!(most > 0.2 && most < 0.46, "the second cells were used, and refreshed: {most}");
+}
+
+/// The bytes do not depend on threads, whatever the algorithm.
+#[test]
+fn threads_do_not_matter() {
+    let device = Pulsed { write_noise: 3.0, ..soft_bounds(0.01, -0.6, 0.7, 1.0) };
+    let (x, d) = (lines(256 * 16, 0.37), lines(200 * 16, 0.91));
+    let blocks = [(x, d)];
+    let algorithms = [Algorithm::Direct, Algorithm::MixedPrecision { threshold: 1.0 }];
+    for algorithm in algorithms {
+        let spec = TileSpec { algorithm, ..direct(device.clone(), TRAINS) };
+        let tile = Tile::<f64>::new(&spec, (256, 200), 3, 0).expect("a tile");
+        let run = |threads| {
+            let lab = Lab::new(Some(threads), 5).expect("a lab");
+            let (mut values, mut kept) = (vec![0.01; 256 * 200], memory(&tile));
+            lab.enter(|| {
+                for step in 0..3 {
+                    update(&tile, &lab, step, Change::Product(&blocks, 0.1), &mut values, &mut kept);
+                }
+            });
+            (values, kept)
+        };
+        let one = run(1);
+        assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
+    }
+}
