@@ -17,6 +17,7 @@ __all__ = [
     "check_optimizer",
     "check_pair",
     "check_tile",
+    "check_wires",
     "clip",
     "gradient",
     "info",
@@ -28,6 +29,7 @@ __all__ = [
     "salvage",
     "save",
     "settle",
+    "solve_wires",
     "train",
     "vjp",
 ]
@@ -99,6 +101,7 @@ def check_device(device: str) -> None: ...
 def check_method(method: str) -> None: ...
 def check_optimizer(optimizer: str) -> list[str]: ...
 def check_tile(tile: str) -> None: ...
+def check_wires(wires: str) -> None: ...
 def clip(system: System, params: Sequence[_Array]) -> None: ...
 def check_pair(system: System, dtype: str, method: str, optimizer: str) -> list[tuple[str, list[int]]]: ...
 def gradient(
@@ -154,3 +157,11 @@ def train(
 def vjp(
     system: System, params: Sequence[_Array], x: _Array, dy: _Array, threads: int | None
 ) -> tuple[_Array, list[_Array]]: ...
+def solve_wires(
+    conductances: npt.NDArray[np.float64],
+    voltages: npt.NDArray[np.float64],
+    resistance: float,
+    turned: bool,
+    tolerance: float,
+    threads: int | None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64], int]: ...

@@ -1,13 +1,18 @@
-"""How analog arrays are read."""
+"""How analog arrays are read: converters, noise, and what wires do."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pnncore._convert import number, one_of, positive_int
-from pnncore.errors import ConfigError
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["AnalogIO"]
+from pnncore import _core
+from pnncore._convert import as_threads, number, one_of, positive_int
+from pnncore.errors import ConfigError, DataError, ShapeError
+
+__all__ = ["AnalogIO", "NodalVoltages", "Wires", "solve"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +96,124 @@ class AnalogIO:
             bits = own.pop(f"{side}_bits")
             own[f"{side}_steps"] = 0 if bits is None else 2**bits - 2
         return own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wires:
+    """Weights as pairs of conductances between wires that have a resistance.
+
+    A weight w is the difference of two arrays: off + (on - off) |w| / weight in the one of its sign, off in the other.
+    Rows are driven at their left ends, columns are grounded at their bottoms, and a piece of wire lies before every
+    cell of a row and after every cell of a column. The nodal equations are solved by conjugate gradients with exact
+    solves along the lines.
+
+    Parameters
+    ----------
+    resistance
+        Of a piece of wire, in ohms.
+    on, off
+        The largest and the smallest conductance, in siemens.
+    weight
+        The weight that is the largest conductance: larger ones are cut; None: the largest weight that there is.
+    exact
+        False: what is right to first order in the resistance, in one pass.
+    tolerance
+        Of the residual, relative.
+
+    Examples
+    --------
+    >>> Wires(resistance=2.0, on=1e-4)
+    Wires(resistance=2.0, on=0.0001, off=1e-06, weight=None, exact=True, tolerance=1e-06)
+    """
+
+    resistance: float = 1.0
+    on: float = 1e-4
+    off: float = 1e-6
+    weight: float | None = None
+    exact: bool = True
+    tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting."""
+        for name in ("resistance", "on", "off", "weight", "tolerance"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, number(value, name))
+        _core.check_wires(json.dumps(self.spec()))
+
+    def spec(self) -> dict[str, Any]:
+        """Return the settings as the core reads them."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class NodalVoltages:
+    """What `solve` returns.
+
+    Attributes
+    ----------
+    currents
+        Out of the grounded ends (samples, lines), in amperes.
+    rows, columns
+        Voltages of the nodes of rows and columns (samples, rows, columns), in volts.
+    iterations
+        Those that the slowest sample took.
+    """
+
+    currents: npt.NDArray[np.float64]
+    rows: npt.NDArray[np.float64]
+    columns: npt.NDArray[np.float64]
+    iterations: int
+
+    def __repr__(self) -> str:
+        samples, n, m = self.rows.shape
+        return f"NodalVoltages({samples} samples of {n} rows and {m} columns; {self.iterations} iterations)"
+
+
+def solve(
+    conductances: npt.ArrayLike,
+    voltages: npt.ArrayLike,
+    *,
+    resistance: float = 1.0,
+    side: Literal["rows", "columns"] = "rows",
+    tolerance: float = 1e-12,
+    threads: int | None = None,
+) -> NodalVoltages:
+    """Return the currents of a crossbar with resistive wires, and the voltages of all its nodes.
+
+    Parameters
+    ----------
+    conductances
+        Of the cells (rows, columns), in siemens, none negative.
+    voltages
+        At the driven ends (samples, lines), in volts: those of rows at the left, or of columns at the bottom. The
+        other lines are grounded there.
+    resistance
+        Of a piece of wire, in ohms.
+    side
+        Which lines are driven.
+    tolerance
+        Of the residual, relative.
+    threads
+        Threads to use; the result does not depend on it.
+
+    Raises
+    ------
+    ShapeError, DataError, ConfigError
+        For arrays that do not fit each other, conductances that are negative, numbers that are not finite.
+    """
+    one_of(side, "side", ("rows", "columns"))
+    cells, drive = (np.ascontiguousarray(values, dtype=np.float64) for values in (conductances, voltages))
+    lines = 0 if side == "rows" else 1
+    if cells.ndim != 2 or 0 in cells.shape or drive.ndim != 2 or drive.shape[1] != cells.shape[lines]:
+        raise ShapeError(
+            f"conductances must be (rows, columns) and voltages (samples, {side}), got {cells.shape} and {drive.shape}"
+        )
+    if not (np.isfinite(cells).all() and np.isfinite(drive).all()) or cells.min() < 0:
+        raise DataError("conductances must be at least 0, and all numbers finite")
+    resistance, tolerance = (
+        number(resistance, "resistance", positive=True),
+        number(tolerance, "tolerance", positive=True),
+    )
+    threads = as_threads(threads)
+    currents, rows, columns, iterations = _core.solve_wires(cells, drive, resistance, lines == 1, tolerance, threads)
+    return NodalVoltages(currents, rows, columns, iterations)

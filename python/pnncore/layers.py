@@ -13,7 +13,7 @@ from typing import Any
 
 from pnncore import _core, devices
 from pnncore._convert import number, positive_int
-from pnncore.analog import AnalogIO
+from pnncore.analog import AnalogIO, Wires
 from pnncore.devices import Algorithm, Cells, Pair, Trains
 from pnncore.errors import ConfigError, ShapeError
 
@@ -33,6 +33,7 @@ __all__ = [
     "Speckle",
     "Tanh",
     "TransistorCircuit",
+    "Wires",
     "from_config",
 ]
 
@@ -117,9 +118,11 @@ class Crossbar(Layer):
         How the array is read.
     backward
         How its transpose is read; None: as `io` says.
+    wires
+        What is between the cells; None: nothing. Derivatives of the hardware are then exact, by a second solve.
     device
-        The cells that weights are stored in, such as `devices.ReRamSB()`, or `devices.Pair` of them: training then sends
-        pulses to these. None: any weight can be had.
+        The cells that weights are stored in, such as `devices.ReRamSB()`, or `devices.Pair` of them: training then
+        sends pulses to these. None: any weight can be had.
     trains
         How outer products become pulses.
     algorithm
@@ -131,6 +134,7 @@ class Crossbar(Layer):
     bias: bool = True
     io: AnalogIO = dataclasses.field(default_factory=AnalogIO)
     backward: AnalogIO | None = None
+    wires: Wires | None = None
     device: Cells | Pair | None = None
     trains: Trains = dataclasses.field(default_factory=Trains)
     algorithm: Algorithm | None = None
@@ -141,6 +145,7 @@ class Crossbar(Layer):
         kinds = {
             "io": (AnalogIO,),
             "backward": (AnalogIO,),
+            "wires": (Wires,),
             "device": (Cells, Pair),
             "trains": (Trains,),
             "algorithm": (Algorithm,),
@@ -169,7 +174,8 @@ class Crossbar(Layer):
         _fits(self, self.n_in, width)
         io, back = self.io.spec(), (self.backward if self.backward is not None else self.io).spec()
         own = {"inputs": self.n_in, "outputs": self.n_out, "bias": bool(self.bias), "io": io, "backward": back}
-        return {"kind": "crossbar", **own, "tile": self._tile()}, self.n_out
+        wires = None if self.wires is None else self.wires.spec()
+        return {"kind": "crossbar", **own, "wires": wires, "tile": self._tile()}, self.n_out
 
     def to_config(self) -> dict[str, Any]:
         """Return the layer as plain data, as checkpoints keep it."""
@@ -181,7 +187,7 @@ class Crossbar(Layer):
 
     @classmethod
     def _restore(cls, settings: dict[str, Any]) -> "Crossbar":
-        for name, make in {"io": AnalogIO, "backward": AnalogIO, "trains": Trains}.items():
+        for name, make in {"io": AnalogIO, "backward": AnalogIO, "wires": Wires, "trains": Trains}.items():
             if settings.get(name) is not None:
                 settings[name] = make(**settings[name])
         for name in ("device", "algorithm"):

@@ -1,14 +1,14 @@
 """Devices: what the material does with a wanted change of a parameter.
 
-A `Device` is written: every element is brought to the wanted value, as near as it can. `Cells` are moved by pulses, each
-in its own way; an `Algorithm` says which pulses come.
+A `Device` is written: every element is brought to the wanted value, as near as it can. `Cells` are moved by pulses,
+each in its own way; an `Algorithm` says which pulses come.
 """
 
 from typing import Any
 
 from pnncore.devices._algorithms import Algorithm, MixedPrecision, TikiTaka
 from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, Pair, PowerStep, SoftBounds, TableStep
-from pnncore.devices._presets import PRESETS, PCM, Capacitor, EcRam, EcRamMO, GokmenVlasov, Idealized, ReRamES, ReRamSB
+from pnncore.devices._presets import PCM, PRESETS, Capacitor, EcRam, EcRamMO, GokmenVlasov, Idealized, ReRamES, ReRamSB
 from pnncore.devices._trains import Trains
 from pnncore.devices._written import Device
 from pnncore.errors import ConfigError

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 -- these are names of the literature
 """Cells with the constants of published devices, by the names of the literature.
 
 Constants are those of the analog hardware acceleration kit of Rasch et al., AICAS (2021), and of the measurements that
@@ -40,7 +41,7 @@ def ReRamES() -> ExpStep:
 
 
 def ReRamSB() -> SoftBounds:
-    """Return resistive memory with soft bounds and its symmetric point at zero: Gong et al., Nat. Commun. 9, 2102 (2018)."""
+    """Return resistive memory with soft bounds, symmetric at zero: Gong et al., Nat. Commun. 9, 2102 (2018)."""
     return SoftBounds(
         step=0.002,
         lower=-0.75,

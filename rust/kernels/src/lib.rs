@@ -17,6 +17,7 @@ pub mod simd;
 pub mod sparse;
 pub mod trig;
 pub mod unit;
+pub mod wires;
 
 pub use aligned_vec::{AVec, avec};
 pub use level::Level;

@@ -9,6 +9,7 @@ mod raised;
 mod run;
 mod system;
 mod user;
+mod wires;
 
 use pyo3::prelude::*;
 
@@ -26,6 +27,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::system::System;
+    #[pymodule_export]
+    use super::wires::{check_wires, solve_wires};
 
     use pyo3::prelude::*;
 

@@ -3,11 +3,12 @@
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::sparse::Dense;
-use pnncore_kernels::{Level, Real, add_scaled, dot, transpose};
+use pnncore_kernels::{Level, Real, add_scaled, dot, sum_rows, transpose};
 use serde::{Deserialize, Serialize};
 
 use super::layer::{Given, Layer, Passed};
 use super::linear::Linear;
+use super::wires::{Grid, Wires};
 use crate::params::ParamSpec;
 use crate::{Error, Result};
 
@@ -199,7 +200,12 @@ impl Io {
             draws.add(1, 0, T::from_f64(self.input_noise), &mut x, &mut drawn);
         }
         let mut y: Vec<T> = line.iter().map(|&w| x[0] * w).collect();
-        Array { io: self, weights: line, inputs: 1, outputs: line.len() }.add_weight_noise(draws, &[0], &x, &mut y);
+        Array { io: self, weights: line, grid: None, inputs: 1, outputs: line.len() }.add_weight_noise(
+            draws,
+            &[0],
+            &x,
+            &mut y,
+        );
         self.finish(draws, 0, &mut y, &mut drawn);
         y
     }
@@ -209,6 +215,7 @@ impl Io {
 struct Array<'a, T> {
     io: &'a Io,
     weights: &'a [T],
+    grid: Option<Grid<'a, T>>,
     inputs: usize,
     outputs: usize,
 }
@@ -261,8 +268,12 @@ impl<T: Real> Array<'_, T> {
                 draws.add(1, r, T::from_f64(io.input_noise), x, &mut drawn);
             }
         }
-        let left = Strided { data: &*x, row: n, column: 1 };
-        multiply(draws.level, left, Dense { data: self.weights, stride: m }, (rows.len(), n, m), y, m);
+        if let Some(grid) = self.grid {
+            grid.read(draws.level, x, y);
+        } else {
+            let left = Strided { data: &*x, row: n, column: 1 };
+            multiply(draws.level, left, Dense { data: self.weights, stride: m }, (rows.len(), n, m), y, m);
+        }
         self.add_weight_noise(draws, rows, x, y);
         let mut clipped = Vec::new();
         for (y, &r) in y.chunks_exact_mut(m).zip(rows) {
@@ -309,17 +320,30 @@ pub(super) struct Crossbar<T> {
     outputs: usize,
     io: Io,
     backward: Io,
+    wires: Option<Wires>,
 }
 
 impl<T: Real> Crossbar<T> {
-    /// The array of a linear map, with one set of converters for reads, and one for reads of the transpose.
+    /// The array of a linear map, with one set of converters for reads, and one for reads of the transpose, and wires; without these
+    /// products are exact.
     ///
     /// # Errors
     /// [`Error::Config`] for settings out of range.
-    pub(super) fn new(inputs: usize, outputs: usize, bias: bool, io: Io, backward: Io) -> Result<Self> {
+    pub(super) fn new(
+        (inputs, outputs): (usize, usize),
+        bias: bool,
+        io: Io,
+        backward: Io,
+        wires: Option<Wires>,
+    ) -> Result<Self> {
         io.check()?;
         backward.check()?;
-        Ok(Self { map: Linear::new(inputs, outputs, bias), inputs, outputs, io, backward })
+        wires.as_ref().map_or(Ok(()), Wires::check)?;
+        Ok(Self { map: Linear::new(inputs, outputs, bias), inputs, outputs, io, backward, wires })
+    }
+
+    fn grid<'a>(&'a self, given: &Given<'a, T>, turned: bool) -> Option<Grid<'a, T>> {
+        self.wires.as_ref().map(|wires| Grid::of(wires, (self.inputs, self.outputs), given.prepared, turned))
     }
 
     fn draws(given: &Given<'_, T>, back: bool) -> Draws {
@@ -346,11 +370,15 @@ impl<T: Real> Layer<T> for Crossbar<T> {
     }
 
     fn prepare(&self, level: Level, params: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
-        self.map.prepare(level, params, derivatives, prepared);
+        match &self.wires {
+            Some(wires) => wires.prepare((self.inputs, self.outputs), params[0], prepared),
+            None => self.map.prepare(level, params, derivatives, prepared),
+        }
     }
 
     fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
-        let array = Array { io: &self.io, weights: given.params[0], inputs: self.inputs, outputs: self.outputs };
+        let (inputs, outputs, grid) = (self.inputs, self.outputs, self.grid(&given, false));
+        let array = Array { io: &self.io, weights: given.params[0], grid, inputs, outputs };
         array.read(Self::draws(&given, false), x, y);
         if let Some(bias) = given.params.get(1) {
             y.chunks_exact_mut(self.outputs).for_each(|y| add_scaled(given.level, bias, T::ONE, y));
@@ -358,7 +386,7 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         Ok(())
     }
 
-    /// That of the ideal map: noise and converters have no derivatives.
+    /// That of the map without noise and converters, which have no derivatives.
     fn vjp(
         &self,
         given: Given<'_, T>,
@@ -367,6 +395,13 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
+        if let Some(grid) = self.grid(&given, false) {
+            let (weights, bias) =
+                gradient.split_first_mut().map_or((None, &mut [][..]), |(first, rest)| (Some(first), rest));
+            grid.pull(given.level, given.params[0], passed.x, dy, dx, weights.map_or(&mut [][..], |weights| weights));
+            bias.iter_mut().for_each(|bias| sum_rows(given.level, dy, bias));
+            return Ok(());
+        }
         if let Some(weights) = gradient.first_mut().filter(|weights| !weights.is_empty()) {
             let x = Strided { data: passed.x, row: self.inputs, column: 1 }.transposed();
             let shape = (self.inputs, passed.rows, self.outputs);
@@ -387,7 +422,14 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         let (n, m) = (self.inputs, self.outputs);
         let mut turned = vec![T::ZERO; n * m];
         transpose(given.level, given.params[0], n, m, 0..m, &mut turned, n);
-        Array { io: &self.backward, weights: &turned, inputs: m, outputs: n }.read(Self::draws(&given, true), dy, dx);
+        let mut prepared = Vec::new();
+        if let Some(wires) = &self.wires {
+            // What was prepared may be that of the twin.
+            wires.prepare((n, m), given.params[0], &mut prepared);
+        }
+        let grid = self.grid(&Given { prepared: &prepared, ..given }, true);
+        let array = Array { io: &self.backward, weights: &turned, grid, inputs: m, outputs: n };
+        array.read(Self::draws(&given, true), dy, dx);
         Ok(())
     }
 

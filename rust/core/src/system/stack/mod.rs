@@ -17,6 +17,7 @@ mod spec;
 mod speckle;
 mod transistor;
 mod walk;
+mod wires;
 
 pub use crossbar::{Io, Scale, WeightNoise};
 pub use harmonic::Harmonic;
@@ -27,6 +28,7 @@ pub use pointwise::{Function, Pointwise};
 pub use spec::{Entry, Kind, Sides, Spec};
 pub use speckle::Speckle;
 pub use walk::{Answers, Block, Hears, Slope, Walk, groups};
+pub use wires::{Nodal, Wires};
 
 use std::ops::Range;
 

@@ -14,6 +14,7 @@ use super::plate::Plate;
 use super::pointwise::{Function, Pointwise};
 use super::speckle::Speckle;
 use super::transistor::Transistor;
+use super::wires::Wires;
 use super::{GROUPS, Layer, Stack, Stage};
 use crate::device::{Device, Tile, TileSpec};
 use crate::{Error, Result};
@@ -101,6 +102,8 @@ pub enum Kind {
         io: Io,
         /// How its transpose is read.
         backward: Io,
+        /// What is between its cells; `None`: nothing.
+        wires: Option<Wires>,
         /// What it is made of, and how that is changed; `None`: any weight can be had.
         tile: Option<TileSpec>,
     },
@@ -209,8 +212,8 @@ impl Spec {
             }
             let group = GROUPS * l as u32;
             let twin = entry.layer.build(disorder, group)?;
-            if let &Kind::Crossbar { inputs, outputs, bias, io, backward, ref tile } = &entry.layer {
-                let hardware = Some(Box::new(Crossbar::new(inputs, outputs, bias, io, backward)?) as _);
+            if let &Kind::Crossbar { inputs, outputs, bias, io, backward, wires, ref tile } = &entry.layer {
+                let hardware = Some(Box::new(Crossbar::new((inputs, outputs), bias, io, backward, wires)?) as _);
                 let made = |tile: &TileSpec| Tile::new(tile, (inputs, outputs), self.seed, l);
                 let tile = tile.as_ref().map(made).transpose()?;
                 return Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL, tile });

@@ -1,0 +1,249 @@
+//! Wires of crossbars: weights as pairs of conductances, between rows and columns that have a resistance.
+
+use pnncore_kernels::wires::{Ends, Fields, Network, factor, lanes, solve};
+use pnncore_kernels::{Level, Real};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::lab::Lab;
+use crate::{Error, Result};
+
+/// What weights are in conductances, and what is between them. A weight w is the difference of two arrays: off + (on - off) |w| / weight
+/// in the one of its sign, off in the other.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wires {
+    /// The resistance of a piece of wire between two cells, in ohms.
+    pub resistance: f64,
+    /// The largest conductance, in siemens.
+    pub on: f64,
+    /// The smallest one.
+    pub off: f64,
+    /// The weight that is the largest conductance: larger ones are cut; `None`: the largest weight that there is.
+    pub weight: Option<f64>,
+    /// Whether the nodal equations are solved to the tolerance, or to first order in the resistance.
+    pub exact: bool,
+    /// Of the residual, relative.
+    pub tolerance: f64,
+}
+
+/// The most iterations: several times what wires take that let nothing through.
+const MOST: u32 = 500;
+
+impl Wires {
+    /// Checks the ranges of all settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the setting.
+    pub fn check(&self) -> Result<()> {
+        let Self { resistance, on, off, weight, tolerance, .. } = *self;
+        let positive =
+            [("resistance", Some(resistance)), ("on", Some(on)), ("tolerance", Some(tolerance)), ("weight", weight)];
+        for (name, value) in positive {
+            if value.is_some_and(|x| !(x > 0.0 && x.is_finite())) {
+                return Err(Error::Config(format!("{name} must be positive and finite, got {value:?}")));
+            }
+        }
+        if !(off >= 0.0 && off < on) {
+            return Err(Error::Config(format!("off must be at least 0 and below on, got {off} and {on}")));
+        }
+        Ok(())
+    }
+
+    /// Writes what [`Grid::of`] reads: the largest weight, then conductances and pivots of both arrays.
+    pub(super) fn prepare<T: Real>(&self, (n, m): (usize, usize), weights: &[T], prepared: &mut Vec<T>) {
+        let largest = weights.iter().fold(T::ZERO, |most, &w| most.max_magnitude(w)).to_f64();
+        // Without weights any scale does.
+        let weight = self.weight.unwrap_or(if largest > 0.0 { largest } else { 1.0 });
+        prepared.clear();
+        prepared.resize(1 + 6 * n * m, T::ZERO);
+        prepared[0] = T::from_f64(weight);
+        let off = T::from_f64(self.resistance * self.off);
+        let slope = T::from_f64(self.resistance * (self.on - self.off) / weight);
+        for (side, fields) in prepared[1..].chunks_exact_mut(3 * n * m).enumerate() {
+            let (cells, pivots) = fields.split_at_mut(n * m);
+            for (cell, &w) in cells.iter_mut().zip(weights) {
+                let size = if side == 0 { w } else { -w };
+                let size = if size > T::from_f64(weight) { T::from_f64(weight) } else { size };
+                *cell = off + if size > T::ZERO { slope * size } else { T::ZERO };
+            }
+            let (rows, columns) = pivots.split_at_mut(n * m);
+            factor((n, m), cells, rows, columns);
+        }
+    }
+}
+
+/// The nodes of one array, solved.
+#[derive(Debug, Clone)]
+pub struct Nodal<T> {
+    /// Currents out of the grounded ends (samples, lines).
+    pub currents: Vec<T>,
+    /// Voltages of row nodes (samples, rows, columns).
+    pub rows: Vec<T>,
+    /// Voltages of column nodes (samples, rows, columns).
+    pub columns: Vec<T>,
+    /// Iterations of the slowest sample.
+    pub iterations: u32,
+}
+
+impl<T: Real> Nodal<T> {
+    /// Solves an array of conductances (rows, columns) for voltages (samples, lines) at the left ends of rows, or, `turned`, at the
+    /// bottoms of columns.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for lengths that do not fit, [`Error::Config`] for a resistance or tolerance that is not positive.
+    pub fn solve(
+        lab: &Lab,
+        ((n, m), conductances): ((usize, usize), &[T]),
+        (voltages, turned): (&[T], bool),
+        resistance: f64,
+        tolerance: f64,
+    ) -> Result<Self> {
+        let (inputs, outputs) = if turned { (m, n) } else { (n, m) };
+        if n * m == 0 || conductances.len() != n * m || !voltages.len().is_multiple_of(inputs) {
+            return Err(Error::Shape(format!(
+                "an array of {n} rows and {m} columns needs {inputs} voltages per sample"
+            )));
+        }
+        if !(resistance > 0.0 && tolerance > 0.0) {
+            return Err(Error::Config("resistance and tolerance must be positive".into()));
+        }
+        let cells: Vec<T> = conductances.iter().map(|&g| g * T::from_f64(resistance)).collect();
+        let (mut rows, mut columns) = (vec![T::ZERO; n * m], vec![T::ZERO; n * m]);
+        factor((n, m), &cells, &mut rows, &mut columns);
+        let network = Network { shape: (n, m), cells: &cells, rows: &rows, columns: &columns };
+        let (samples, lanes) = (voltages.len() / inputs, lanes::<T>(lab.level()));
+        let (mut currents, mut iterations) = (vec![T::ZERO; samples * outputs], vec![0; samples.div_ceil(lanes)]);
+        let (mut u, mut v) = (vec![T::ZERO; samples * n * m], vec![T::ZERO; samples * n * m]);
+        let pieces = voltages
+            .par_chunks(inputs * lanes)
+            .zip(currents.par_chunks_mut(outputs * lanes))
+            .zip(u.par_chunks_mut(n * m * lanes))
+            .zip(v.par_chunks_mut(n * m * lanes))
+            .zip(iterations.par_iter_mut());
+        lab.for_each(pieces, |((((x, y), u), v), iterations)| {
+            let mut fields = Fields::default();
+            *iterations = drive(lab.level(), network, turned, x, (tolerance, 20 * MOST), &mut fields);
+            gather(lab.level(), network, turned, &fields, T::from_f64(1.0 / resistance), y);
+            for (field, out) in [(&fields.u, u), (&fields.v, v)] {
+                for (lane, out) in out.chunks_exact_mut(n * m).enumerate() {
+                    out.iter_mut().zip(field.iter().skip(lane).step_by(lanes)).for_each(|(out, &value)| *out = value);
+                }
+            }
+        });
+        let iterations = iterations.into_iter().max().unwrap_or(0);
+        Ok(Self { currents, rows: u, columns: v, iterations })
+    }
+}
+
+/// Solves for up to a vector of inputs at the rows, or, `turned`, at the columns: the lanes of those that are missing are zero.
+fn drive<T: Real>(
+    level: Level,
+    network: Network<'_, T>,
+    turned: bool,
+    x: &[T],
+    (tolerance, most): (f64, u32),
+    fields: &mut Fields<T>,
+) -> u32 {
+    let lanes = lanes::<T>(level);
+    let width = if turned { network.shape.1 } else { network.shape.0 };
+    let mut ends = vec![T::ZERO; width * lanes];
+    for (lane, x) in x.chunks_exact(width).enumerate() {
+        ends.iter_mut().skip(lane).step_by(lanes).zip(x).for_each(|(end, &x)| *end = x);
+    }
+    let ends = if turned { Ends { rows: &[], columns: &ends } } else { Ends { rows: &ends, columns: &[] } };
+    solve(level, network, ends, tolerance, most, fields)
+}
+
+/// Adds to `y` the voltages of the last nodes before the grounded ends, times `factor`.
+fn gather<T: Real>(level: Level, network: Network<'_, T>, turned: bool, fields: &Fields<T>, factor: T, y: &mut [T]) {
+    let ((n, m), lanes) = (network.shape, lanes::<T>(level));
+    let width = if turned { n } else { m };
+    for (lane, y) in y.chunks_exact_mut(width).enumerate() {
+        for (k, y) in y.iter_mut().enumerate() {
+            let last = if turned { fields.u[k * m * lanes + lane] } else { fields.v[((n - 1) * m + k) * lanes + lane] };
+            *y += factor * last;
+        }
+    }
+}
+
+/// Both arrays of a matrix, ready to be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grid<'a, T> {
+    wires: &'a Wires,
+    sides: [Network<'a, T>; 2],
+    weight: T,
+    /// Whether signals go from columns to rows.
+    turned: bool,
+}
+
+impl<'a, T: Real> Grid<'a, T> {
+    pub(super) fn of(wires: &'a Wires, shape: (usize, usize), prepared: &'a [T], turned: bool) -> Self {
+        let nodes = shape.0 * shape.1;
+        let side = |k: usize| {
+            let part = |p: usize| &prepared[1 + (3 * k + p) * nodes..][..nodes];
+            Network { shape, cells: part(0), rows: part(1), columns: part(2) }
+        };
+        Self { wires, sides: [side(0), side(1)], weight: prepared[0], turned }
+    }
+
+    /// Outputs, in weights times inputs, per voltage at the last node of a line.
+    fn scale(&self) -> T {
+        self.weight / T::from_f64(self.wires.resistance * (self.wires.on - self.wires.off))
+    }
+
+    fn drive(&self, level: Level, side: usize, turned: bool, x: &[T], fields: &mut Fields<T>) {
+        let most = if self.wires.exact { MOST } else { 0 };
+        drive(level, self.sides[side], turned, x, (self.wires.tolerance, most), fields);
+    }
+
+    /// Writes what is read for rows of inputs.
+    pub(super) fn read(&self, level: Level, x: &[T], y: &mut [T]) {
+        let (n, m) = self.sides[0].shape;
+        let (inputs, outputs) = if self.turned { (m, n) } else { (n, m) };
+        let (lanes, mut fields) = (lanes::<T>(level), Fields::default());
+        y.fill(T::ZERO);
+        for (x, y) in x.chunks(inputs * lanes).zip(y.chunks_mut(outputs * lanes)) {
+            for (side, factor) in [(0, self.scale()), (1, -self.scale())] {
+                self.drive(level, side, self.turned, x, &mut fields);
+                gather(level, self.sides[side], self.turned, &fields, factor, y);
+            }
+        }
+    }
+
+    /// Adds dy times the Jacobian by the weights to `gradient` (empty: not wanted), and writes that by the inputs to `dx` (empty: not
+    /// wanted). The adjoint of a read is a read from the other side (reciprocity): the derivative by a conductance is minus the product of
+    /// the voltages across it in both (Tellegen's theorem).
+    pub(super) fn pull(&self, level: Level, weights: &[T], x: &[T], dy: &[T], dx: &mut [T], gradient: &mut [T]) {
+        let (n, m) = self.sides[0].shape;
+        let lanes = lanes::<T>(level);
+        let (mut fields, mut adjoint) = (Fields::default(), Fields::default());
+        dx.fill(T::ZERO);
+        for (c, (x, dy)) in x.chunks(n * lanes).zip(dy.chunks(m * lanes)).enumerate() {
+            for (side, factor) in [(0, self.scale()), (1, -self.scale())] {
+                self.drive(level, side, true, dy, &mut adjoint);
+                if !dx.is_empty() {
+                    let first = c * n * lanes;
+                    let dx = &mut dx[first..first + x.len()];
+                    gather(level, self.sides[side], true, &adjoint, factor, dx);
+                }
+                if gradient.is_empty() {
+                    continue;
+                }
+                self.drive(level, side, false, x, &mut fields);
+                for (k, (gradient, &w)) in gradient.iter_mut().zip(weights).enumerate() {
+                    let size = if side == 0 { w } else { -w };
+                    // At zero either side grows; beyond the largest weight none does.
+                    if size < T::ZERO || (size == T::ZERO && side == 1) || size > self.weight {
+                        continue;
+                    }
+                    let own = k * lanes..(k + 1) * lanes;
+                    let across = fields.u[own.clone()].iter().zip(&fields.v[own.clone()]);
+                    let back = adjoint.u[own.clone()].iter().zip(&adjoint.v[own]);
+                    let sum: T = across.zip(back).map(|((&u, &v), (&p, &q))| (u - v) * (q - p)).sum();
+                    *gradient += sum;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Crossbars with resistive wires, by themselves.
+
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
+use pnncore::Error;
+use pnncore::lab::Lab;
+use pnncore::system::stack::{Nodal, Wires};
+use pyo3::prelude::*;
+
+use crate::errors::OrRaise;
+use crate::run::parse;
+
+/// Checks the configuration of wires.
+#[pyfunction]
+pub(crate) fn check_wires(py: Python<'_>, wires: &str) -> PyResult<()> {
+    parse::<Wires>(py, "wires", wires)?.check().or_raise(py)
+}
+
+/// Solves for all nodes: currents (samples, lines), voltages of row and column nodes (samples, rows, columns), iterations.
+#[pyfunction]
+#[pyo3(signature = (conductances, voltages, resistance, turned, tolerance, threads))]
+#[allow(clippy::type_complexity, reason = "what Python unpacks")]
+pub(crate) fn solve_wires<'py>(
+    py: Python<'py>,
+    conductances: PyReadonlyArray2<'py, f64>,
+    voltages: PyReadonlyArray2<'py, f64>,
+    resistance: f64,
+    turned: bool,
+    tolerance: f64,
+    threads: Option<usize>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, u32)> {
+    let lab = Lab::new(threads, 0).or_raise(py)?;
+    let shape = (conductances.shape()[0], conductances.shape()[1]);
+    let (cells, drive) = (conductances.as_slice()?, voltages.as_slice()?);
+    let found: Result<_, Error> =
+        py.detach(|| lab.enter(|| Nodal::solve(&lab, (shape, cells), (drive, turned), resistance, tolerance)));
+    let Nodal { currents, rows, columns, iterations } = found.or_raise(py)?;
+    let nodes = [voltages.shape()[0], shape.0, shape.1];
+    let ends = [nodes[0], if turned { shape.0 } else { shape.1 }];
+    let currents = PyArray1::from_vec(py, currents).reshape(ends)?.into_any();
+    let shaped = |values: Vec<f64>| PyArray1::from_vec(py, values).reshape(nodes).map(Bound::into_any);
+    Ok((currents, shaped(rows)?, shaped(columns)?, iterations))
+}

@@ -1,0 +1,233 @@
+"""Crossbars with resistive wires: against a dense solve of all nodes, and what must hold of any network."""
+
+import numpy as np
+import pnncore as pnn
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pnncore.analog import AnalogIO, Wires, solve
+from pnncore.errors import ConfigError, DataError, ShapeError
+from pnncore.layers import Crossbar, Tanh
+from pnncore.methods import Backprop, InSituBackprop, PhysicsAware
+from pnncore.optim import SGD
+from pnncore.systems import Stack
+
+RANDOM = np.random.default_rng(0)
+
+
+def dense(g, x, r, side="rows"):
+    """All nodes by one dense solve, element by element: the currents, and both voltages."""
+    n, m = g.shape
+    node = lambda kind, i, j: kind * n * m + i * m + j  # noqa: E731
+    matrix, right = np.zeros((2 * n * m, 2 * n * m)), np.zeros((2 * n * m, len(x)))
+
+    def resistor(a, b, conductance, drive=None):
+        matrix[a, a] += conductance
+        if b is None:
+            right[a] += 0 if drive is None else conductance * drive
+        else:
+            matrix[b, b] += conductance
+            matrix[a, b] -= conductance
+            matrix[b, a] -= conductance
+
+    for i in range(n):
+        for j in range(m):
+            resistor(node(0, i, j), node(1, i, j), g[i, j])
+            if j + 1 < m:
+                resistor(node(0, i, j), node(0, i, j + 1), 1 / r)
+            if i + 1 < n:
+                resistor(node(1, i, j), node(1, i + 1, j), 1 / r)
+    for i in range(n):
+        resistor(node(0, i, 0), None, 1 / r, x[:, i] if side == "rows" else None)
+    for j in range(m):
+        resistor(node(1, n - 1, j), None, 1 / r, x[:, j] if side == "columns" else None)
+    u, v = np.linalg.solve(matrix, right).T.reshape(len(x), 2, n, m).swapaxes(0, 1)
+    return (v[:, -1] if side == "rows" else u[:, :, 0]) / r, u, v
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 16),
+    st.integers(1, 16),
+    st.integers(1, 20),
+    st.floats(-4, 0.5),
+    st.sampled_from(["rows", "columns"]),
+    st.integers(0, 999),
+)
+def test_all_nodes_are_those_of_a_dense_solve(n, m, samples, exponent, side, seed):
+    random = np.random.default_rng(seed)
+    g = random.uniform(0, 1, size=(n, m)) * (random.random((n, m)) < 0.8)
+    x, r = random.normal(size=(samples, n if side == "rows" else m)), 10**exponent
+    found = solve(g, x, resistance=r, side=side)
+    currents, u, v = dense(g, x, r, side)
+    scale = np.abs(x).max()
+    np.testing.assert_allclose(found.rows, u, atol=1e-10 * scale)
+    np.testing.assert_allclose(found.columns, v, atol=1e-10 * scale)
+    np.testing.assert_allclose(found.currents, currents, atol=1e-10 * max(1, np.abs(currents).max()))
+
+
+def array(n, m, drop=0.3):
+    """Conductances whose wires take about this part of the voltage."""
+    return RANDOM.uniform(0.1, 1.0, size=(n, m)) * drop / (n * m) ** 0.5 / max(n, m)
+
+
+def test_currents_obey_kirchhoff_and_reciprocity():
+    g, r = array(70, 90, 3.0), 1.0
+    x, y = RANDOM.normal(size=(5, 70)), RANDOM.normal(size=(5, 90))
+    there, back = solve(g, x, resistance=r), solve(g, y, resistance=r, side="columns")
+    # What flows in flows out: at every node, and in all.
+    through = g * (there.rows - there.columns)
+    drop = np.diff(there.rows, axis=2, prepend=x[:, :, None])
+    leaving = np.diff(np.pad(-drop / r, ((0, 0), (0, 0), (0, 1))), axis=2)
+    np.testing.assert_allclose(-leaving - through, 0, atol=1e-12)
+    np.testing.assert_allclose(-drop[:, :, 0].sum(1) / r, there.currents.sum(1), rtol=1e-10)
+    # Sources and meters may change places.
+    np.testing.assert_allclose((there.currents * y).sum(1), (back.currents * x).sum(1), rtol=1e-10)
+
+
+def test_limits_and_closed_forms():
+    g, x = RANDOM.uniform(0, 1, size=(30, 20)), RANDOM.normal(size=(4, 30))
+    errors = [np.abs(solve(g, x, resistance=r).currents - x @ g).max() for r in (1e-6, 1e-7)]
+    assert errors[0] / errors[1] == pytest.approx(10, rel=1e-2)
+    # A row of n cells to grounded columns is a ladder: cosh and sinh of a length per cell.
+    n, cell, r = 50, 0.02, 1.3
+    found = solve(np.full((1, n), cell), np.ones((1, 1)), resistance=r)
+    shunt = 1 / (1 / cell + r)
+    k = np.arccosh(1 + r * shunt / 2)
+    nodes = np.cosh(k * (n + 0.5 - np.arange(1, n + 1))) / np.cosh(k * (n + 0.5))
+    np.testing.assert_allclose(found.rows[0, 0], nodes, rtol=1e-10)
+    np.testing.assert_allclose(found.currents[0], shunt * nodes, rtol=1e-10)
+    # Nothing in, nothing out; and other samples do not matter.
+    some = solve(g, np.vstack([x[:1], np.zeros((1, 30))]))
+    assert not some.currents[1].any()
+    np.testing.assert_allclose(some.currents[0], solve(g, x).currents[0], rtol=1e-10)
+
+
+def test_few_iterations_even_where_most_of_the_voltage_is_lost():
+    g, x = np.full((128, 128), 1.0), RANDOM.uniform(0, 1, size=(3, 128))
+    r = 2e-4
+    found = solve(g, x, resistance=r, tolerance=1e-8)
+    lost = 1 - found.currents.sum() / (x @ g).sum()
+    assert 0.5 < lost < 0.9
+    assert found.iterations <= 10
+
+
+def test_threads_do_not_matter():
+    g, x = array(64, 48), RANDOM.normal(size=(40, 64))
+    one = solve(g, x, threads=1)
+    for threads in (2, 3, 8):
+        assert solve(g, x, threads=threads).columns.tobytes() == one.columns.tobytes()
+
+
+def test_badcrossbar_agrees():
+    badcrossbar = pytest.importorskip("badcrossbar")
+    g, x = RANDOM.uniform(1e-5, 1e-4, size=(64, 64)), RANDOM.uniform(0, 1, size=(3, 64))
+    wanted = badcrossbar.compute(x.T, 1 / g, 2.0).currents.output
+    np.testing.assert_allclose(solve(g, x, resistance=2.0).currents, wanted, rtol=1e-8)
+
+
+STRONG = Wires(resistance=40.0, on=1e-4, off=2e-6, weight=1.0, tolerance=1e-13)
+
+
+def network(wires, dtype="float64", seed=0):
+    io = AnalogIO.ideal()
+    first, last = (Crossbar(n, m, io=io, wires=wires) for n, m in ((12, 9), (9, 5)))
+    return Stack([first, Tanh(), last], dtype=dtype, seed=seed)
+
+
+def test_a_layer_reads_the_difference_of_two_arrays():
+    net = Stack([Crossbar(12, 9, bias=False, io=AnalogIO.ideal(), wires=STRONG)], dtype="float64", seed=0)
+    w, x = net.params["W1"], RANDOM.normal(size=(20, 12))
+    plus, minus = (2e-6 + 9.8e-5 * np.maximum(sign * w, 0) for sign in (1, -1))
+    wanted = sum(sign * dense(g, x, 40.0)[0] for g, sign in ((plus, 1), (minus, -1))) / 9.8e-5
+    np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-8, atol=1e-10)
+    assert np.abs(wanted - x @ w).max() > 0.03 * np.abs(wanted).max()
+    # To first order in the resistance: an error of the second.
+    errors = []
+    for r in (4.0, 0.4):
+        both = [
+            Stack(
+                [
+                    Crossbar(
+                        12,
+                        9,
+                        bias=False,
+                        io=AnalogIO.ideal(),
+                        wires=Wires(resistance=r, weight=1.0, exact=exact, tolerance=1e-13),
+                    )
+                ],
+                dtype="float64",
+                seed=0,
+            )
+            for exact in (True, False)
+        ]
+        errors.append(np.abs(both[0].predict(x) - both[1].predict(x)).max())
+    assert 80 < errors[0] / errors[1] < 120
+
+
+def test_derivatives_of_the_hardware_are_exact():
+    net, x, y = network(STRONG), RANDOM.normal(size=(18, 12)), RANDOM.normal(size=(18, 5))
+    found = Backprop(model="hardware").gradient(net, x, y)
+    loss = lambda: ((net.predict(x) - y) ** 2).sum() / 2 / len(x)  # noqa: E731
+    for name, values in net.params.items():
+        for index in RANDOM.integers(values.size, size=12):
+            at = values.reshape(-1)
+            kept, h = at[index], 1e-5
+            sides = []
+            for sign in (1, -1):
+                at[index] = kept + sign * h
+                sides.append(loss())
+            at[index] = kept
+            slope = (sides[0] - sides[1]) / (2 * h)
+            assert found[name].reshape(-1)[index] == pytest.approx(slope, rel=1e-5, abs=1e-9), (name, index)
+
+
+def test_errors_go_back_through_the_wires():
+    net, x = network(STRONG), RANDOM.normal(size=(18, 12))
+    y = RANDOM.normal(size=(18, 5))
+    exact = Backprop(model="hardware").gradient(net, x, y)
+    reverse, twin = InSituBackprop().gradient(net, x, y), PhysicsAware().gradient(net, x, y)
+    cosine = lambda a, b: (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)  # noqa: E731
+    # The first layer hears errors that passed the second: by its wires, or by the twin that has none.
+    assert cosine(reverse["W1"], exact["W1"]) > 0.95
+    off = {name: np.linalg.norm(found["b1"] - exact["b1"]) for name, found in (("reverse", reverse), ("twin", twin))}
+    assert off["reverse"] < 1e-9
+    assert off["twin"] > 0.02 * np.linalg.norm(exact["b1"])
+
+
+def test_training_through_wires_makes_up_for_them():
+    x, y, x_test, y_test = pnn.data.digits()
+    wires = Wires(resistance=60.0, on=1e-4, off=1e-6, weight=0.6)
+    scores = {}
+    for name, method in {
+        "twin": Backprop(loss="cross-entropy"),
+        "hardware": Backprop(model="hardware", loss="cross-entropy"),
+    }.items():
+        net = Stack(
+            [
+                Crossbar(64, 32, io=AnalogIO.ideal(), wires=wires),
+                Tanh(),
+                Crossbar(32, 10, io=AnalogIO.ideal(), wires=wires),
+            ],
+            seed=0,
+        )
+        pnn.Trainer(net, method, SGD(0.2), batch_size=32, seed=0, progress=False).fit(x, y, epochs=20)
+        scores[name] = net.score(x_test, y_test)
+    assert scores["hardware"] > scores["twin"] + 0.04
+
+
+def test_bad_input_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="resistance must be positive"):
+        Wires(resistance=0.0)
+    with pytest.raises(ConfigError, match="off must be at least 0 and below on"):
+        Wires(off=1.0)
+    with pytest.raises(ShapeError, match="samples, rows"):
+        solve(np.ones((3, 2)), np.ones((1, 2)))
+    with pytest.raises(DataError, match="at least 0"):
+        solve(-np.ones((3, 2)), np.ones((1, 3)))
+    with pytest.raises(ConfigError, match=r"wires must be pnncore.analog.Wires"):
+        Crossbar(3, 2, wires=1.0)
+    net = network(STRONG)
+    trainer = pnn.Trainer(net, Backprop(), SGD(0.1), seed=0, progress=False)
+    trainer.save(tmp_path / "a.pnn")
+    assert pnn.Trainer.load(tmp_path / "a.pnn").system.layers == net.layers
