@@ -6,7 +6,8 @@
     python examples/crossbar_training.py --dataset mnist --device PCM --algorithm mixed-precision
 
 Weights are read through 7-bit and 9-bit converters with noise, errors go back through the arrays, and updates are
-trains of pulses. The row of devices ends with a picture, crossbar_training.png: accuracy by epoch, and what the cells endured.
+trains of pulses. The row of devices ends with a picture, crossbar_training.png: accuracy by epoch, and how many pulses
+cells had.
 """
 
 import argparse

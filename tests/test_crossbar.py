@@ -189,7 +189,7 @@ def test_crossbars_learn_digits(tmp_path):
         (lambda: AnalogIO(output_bound=None), "output_bits need an output_bound"),
         (lambda: AnalogIO(weight_noise_kind="pink"), "weight_noise_kind must be one of"),
         (lambda: AnalogIO(output_noise="loud"), "output_noise must be a finite number"),
-        (lambda: Crossbar(2, 2, io=3), "io must be a pnncore.layers.AnalogIO"),
+        (lambda: Crossbar(2, 2, io=3), "io must be pnncore.analog.AnalogIO"),
         (lambda: array(2, 2, AnalogIO(output_noise=-1.0)), "output_noise must be at least 0"),
         (lambda: array(2, 2, AnalogIO(scale=0.0)), "scale must be positive"),
         (

@@ -21,6 +21,7 @@ from pnncore import errors as errors
 from pnncore import instruments as instruments
 from pnncore import journal as journal
 from pnncore import layers as layers
+from pnncore import memories as memories
 from pnncore import methods as methods
 from pnncore import optim as optim
 from pnncore import systems as systems

@@ -164,9 +164,9 @@ class Crossbar(Layer):
         if self.device is None:
             return None
         algorithm = {"algorithm": "direct"} if self.algorithm is None else self.algorithm.spec()
-        pair = self.device if isinstance(self.device, Pair) else None
-        cells = self.device if pair is None else pair.cells
-        refresh = None if pair is None else pair.refresh
+        cells, refresh = (
+            (self.device.cells, self.device.refresh) if isinstance(self.device, Pair) else (self.device, None)
+        )
         return {"device": cells.spec(), "pair": refresh, "trains": self.trains.spec(), "algorithm": algorithm}
 
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:

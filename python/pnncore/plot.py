@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pnncore.comparing import Comparison
     from pnncore.history import History
 
-__all__ = ["Curves", "Demo", "Trajectory", "comparison", "demo", "history", "require"]
+__all__ = ["Curves", "Demo", "Trajectory", "comparison", "demo", "history", "over_time", "require"]
 
 FloatArray = npt.NDArray[Any]
 
@@ -74,6 +74,27 @@ def require() -> "type[Figure]":
     except ImportError:
         raise ConfigError("plots need matplotlib: pip install pnncore[plot]") from None
     return Figure
+
+
+def over_time(times: FloatArray, scores: dict[str, FloatArray], path: str | Path | None = None) -> "Figure":
+    """Draw scores (times, repeats) by name against the time since programming: means, and deviations of reads."""
+    figure = require()(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    colours = dict(zip(scores, (_GREY, _BLUE, _GREEN, _ORANGE, _PURPLE), strict=False))
+    for name, found in scores.items():
+        mean, spread = 100 * found.mean(1), 100 * found.std(1)
+        axes.plot(times, mean, "o-", color=colours.get(name, _INK), label=name, markersize=4)
+        axes.fill_between(times, mean - spread, mean + spread, color=colours.get(name, _INK), alpha=0.15, linewidth=0)
+    marks = [(1, "1 s"), (60, "1 min"), (3600, "1 h"), (86400, "1 day"), (2.6e6, "1 month"), (3.15e7, "1 year")]
+    shown = [(t, text) for t, text in marks if times.min() <= t * 1.01 and t <= times.max() * 1.01]
+    axes.set(xscale="log", xlabel="time since programming", ylabel="score, %", title="Inference over time")
+    axes.set_xticks([t for t, _ in shown], [text for _, text in shown])
+    axes.minorticks_off()
+    axes.grid(color=_FAINT)
+    axes.legend(title="compensation of drift", frameon=False)
+    if path is not None:
+        figure.savefig(path, dpi=_DPI)
+    return figure
 
 
 def history(history: "History", path: str | Path | None = None) -> "Figure":

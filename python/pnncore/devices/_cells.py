@@ -1,5 +1,6 @@
 """Cells that pulses move."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -92,10 +93,8 @@ class Cells(Config):
 
     def without_spread(self) -> Self:
         """Return the same device with equal cells and without noise."""
-        import dataclasses
-
         names = [f.name for f in dataclasses.fields(self) if f.name.endswith(("_spread", "_noise"))]
-        zeros = {name: 0.0 for name in names if name != "additive_noise"}
+        zeros: dict[str, Any] = {name: 0.0 for name in names if name != "additive_noise"}
         return dataclasses.replace(self, **zeros)
 
 
