@@ -216,7 +216,7 @@ fn write<T: Real>(
     let (mut rest, mut pulses) = (cells, 0.0);
     for (i, (wanted, &rate)) in wanted.iter().zip(task.rates).enumerate() {
         let own;
-        (own, rest) = rest.split_at_mut(task.system.tile(i).map_or(0, |tile| tile.memory().len()));
+        (own, rest) = rest.split_at_mut(task.system.tile(i).map_or(0, Tile::kept));
         if rate == 0.0 {
             continue;
         }

@@ -18,8 +18,8 @@ pub const MOST_SLOTS: u32 = 31;
 /// The bit of a train that tells its sign.
 const SIGN: u32 = 1 << 31;
 
-/// Draws that a piece of a row may take in a batch, in whole blocks.
-const DRAWS_OF_PIECE: u64 = 1 << 24;
+/// Draws that a row may take in a batch, in whole blocks.
+const DRAWS_OF_ROW: u64 = 1 << 32;
 
 /// How far from its bounds a cell must stay, in deviations of where its pulses take it, for them to be summed at once.
 const FAR: f64 = 6.0;
@@ -181,6 +181,9 @@ fn draw_trains_body<V: Vector>(
                 bounds[i] = (value.abs() * scales[s] * 4_294_967_296.0) as u64;
                 signs[i] = if value < 0.0 { SIGN } else { 0 };
             }
+            if bounds == [0; GROUP] {
+                continue;
+            }
             let mut masks = [0u32; GROUP];
             let first = ((s * groups + g) * 8) as u64 * LANES as u64;
             for slot in 0..slots[s] {
@@ -297,11 +300,11 @@ const BLOCK: usize = 4 * LANES;
 const AHEAD: usize = LANES;
 
 impl<T: Real> Numbers<T> {
-    /// The numbers of a piece of a row, of which there are `pieces`.
+    /// The numbers of a row.
     #[inline(always)]
-    fn new(source: Source, kind: u32, piece: usize, pieces: usize) -> Self {
+    fn new(source: Source, kind: u32) -> Self {
         let (counter, key) = source.random.stream(source.group + kind);
-        let draw = (source.row * pieces as u64 + piece as u64) * DRAWS_OF_PIECE;
+        let draw = source.row * DRAWS_OF_ROW;
         Self { held: Ahead([T::ZERO; AHEAD + BLOCK]), used: AHEAD + BLOCK, draw, counter, key }
     }
 
@@ -511,21 +514,26 @@ fn by_place<V: Vector>(cells: &Cells<V>, falls: V, step: V, factor: impl Fn(f64,
     unsafe { step.mul(V::load(w.as_ptr())) }
 }
 
-/// Counts the pulses that come to the cells from `first` on with entry `e` of the row.
+/// Counts the pulses that come to the cells from `first` on with entry `e` of the row, where there are any.
 #[inline(always)]
 fn count<V: Vector>(
     counts: Counts<'_, V::Scalar>,
     e: usize,
     (first, n): (usize, usize),
     uniform: &mut Numbers<V::Scalar>,
-) -> Coming<V> {
+) -> Option<Coming<V>> {
     let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
     let (number, falls) = match counts {
         Counts::Trains(rows, columns, samples) => {
             let (s, own) = rows[e];
             let columns = &columns[(first / GROUP * samples + s as usize) * GROUP..][first % GROUP..][..V::LANES];
             // SAFETY: there is a vector of columns; the rest as for `splat`.
-            unsafe { V::coincide(own, columns.as_ptr()) }
+            unsafe {
+                if !V::meets(own, columns.as_ptr()) {
+                    return None;
+                }
+                V::coincide(own, columns.as_ptr())
+            }
         }
         Counts::Means(rows, columns, limit) => {
             let columns = load::<V>(&columns[e * n..(e + 1) * n], first);
@@ -544,7 +552,25 @@ fn count<V: Vector>(
     };
     // SAFETY: as for `splat`.
     let most = unsafe { number.largest() }.to_f64() as u32;
-    Coming { number, falls, most }
+    (most > 0).then_some(Coming { number, falls, most })
+}
+
+/// The pulses of the next of the entries that are left with which some come to the cells from `first` on.
+#[inline(always)]
+fn any<V: Vector>(
+    counts: Counts<'_, V::Scalar>,
+    left: &mut std::ops::Range<usize>,
+    place: (usize, usize),
+    uniform: &mut Numbers<V::Scalar>,
+) -> Option<Coming<V>> {
+    while left.start < left.end {
+        left.start += 1;
+        let coming = count::<V>(counts, left.start - 1, place, uniform);
+        if coming.is_some() {
+            return coming;
+        }
+    }
+    None
 }
 
 #[inline(always)]
@@ -559,39 +585,33 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
     const { assert!(GROUP.is_multiple_of(V::LANES)) };
     let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
     let n = row.weights.len();
-    let pieces = n.div_ceil(V::LANES);
     let noisy = scatter.cycle > Real::ZERO;
     let entries = match counts {
         Counts::Trains(rows, ..) => rows.len(),
         Counts::Means(rows, ..) => rows.len(),
     };
     let mut sent = 0.0;
-    for piece in 0..pieces {
-        let first = piece * V::LANES;
+    let (mut normals, mut uniform) = (Numbers::new(source, 0), Numbers::new(source, 1));
+    for first in (0..n).step_by(V::LANES) {
+        let mut left = 0..entries;
+        let mut next = any::<V>(counts, &mut left, (first, n), &mut uniform);
+        if next.is_none() {
+            continue;
+        }
         let mut cells = Cells::<V>::new(row, first);
-        let mut normals = Numbers::new(source, 0, piece, pieces);
-        let mut uniform = Numbers::new(source, 1, piece, pieces);
         let mut total = zero;
-        let mut any = false;
-        for e in 0..entries {
-            let coming = count::<V>(counts, e, (first, n), &mut uniform);
-            if coming.most == 0 {
-                continue;
-            }
-            any = true;
+        while let Some(coming) = next {
             // SAFETY: as for `splat`.
             total = unsafe { total.add(coming.number) };
-            let mut xi = zero;
+            let (mut xi, mut done) = (zero, false);
             if L::AFFINE && at_once && coming.most > 1 {
                 if noisy {
                     // SAFETY: as for `splat`.
                     xi = normals.next(true, unsafe { coming.number.step(one) });
                 }
-                if cells.pulse_at_once(L::SLOPED, scatter, &coming, xi) {
-                    continue;
-                }
+                done = cells.pulse_at_once(L::SLOPED, scatter, &coming, xi);
             }
-            for k in 0..coming.most {
+            for k in 0..if done { 0 } else { coming.most } {
                 // SAFETY: as for `splat`.
                 let comes = unsafe { coming.number.step(V::splat(<V::Scalar as Real>::from_u32(k + 1))) };
                 if noisy {
@@ -599,9 +619,7 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
                 }
                 cells.pulse(law, scatter, coming.falls, comes, xi);
             }
-        }
-        if !any {
-            continue;
+            next = any(counts, &mut left, (first, n), &mut uniform);
         }
         // SAFETY: as for `splat`.
         sent += unsafe { total.sum() }.to_f64();

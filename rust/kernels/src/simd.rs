@@ -214,6 +214,16 @@ pub trait Vector: Copy {
     }
     /// The lanes of both in turn, one of `self` first: the first half, and the second.
     unsafe fn interleave(self, b: Self) -> (Self, Self);
+    /// Whether a train has a one in common with any of LANES others, the highest bit left out.
+    #[inline(always)]
+    unsafe fn meets(train: u32, others: *const u32) -> bool {
+        let mut common = 0;
+        for i in 0..Self::LANES {
+            // SAFETY: the caller vouches for LANES elements.
+            common |= train & unsafe { *others.add(i) };
+        }
+        common << 1 != 0
+    }
     /// Counts the ones that a train has in common with each of LANES others, all but the highest bit; and which of these bits differ:
     /// one where they do, otherwise zero.
     #[inline(always)]

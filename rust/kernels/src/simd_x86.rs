@@ -21,6 +21,7 @@ macro_rules! vector {
         interleave |$ia:ident, $ib:ident| $interleave:expr;
         $(select |$kv:ident, $kk:ident, $kp:ident| $select:expr;)?
         $(expand |$ep:ident, $ew:ident| $expand:expr;)?
+        $(meets |$mt:ident, $mo:ident| $meets:expr;)?
         $(coincide |$dt:ident, $do:ident| $coincide:expr;)?
         $(compress |$cp:ident, $cf:ident, $ci:ident, $cv:ident| $compress:expr;)?
     ) => {
@@ -135,6 +136,10 @@ macro_rules! vector {
                 let $ew = wanted.0;
                 let (lanes, n) = unsafe { $expand };
                 (Self(lanes), n)
+            })?
+            $(#[inline(always)]
+            unsafe fn meets($mt: u32, $mo: *const u32) -> bool {
+                unsafe { $meets }
             })?
             $(#[inline(always)]
             unsafe fn coincide($dt: u32, $do: *const u32) -> (Self, Self) {
@@ -296,6 +301,10 @@ vector! {
     expand |p, wanted| {
         let wanted = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(wanted, _mm512_setzero_ps());
         (_mm512_maskz_expand_ps(wanted, _mm512_loadu_ps(p)), wanted.count_ones() as usize)
+    };
+    meets |train, others| {
+        let train = _mm512_set1_epi32((train & (u32::MAX >> 1)) as i32);
+        _mm512_test_epi32_mask(train, _mm512_loadu_si512(others.cast())) != 0
     };
     coincide |train, others| {
         let (train, others) = (_mm512_set1_epi32(train as i32), _mm512_loadu_si512(others.cast()));

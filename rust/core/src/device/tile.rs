@@ -74,6 +74,8 @@ pub struct Tile<T> {
     cells: Cells<T>,
     /// The second array of an algorithm that has one.
     second: Option<Cells<T>>,
+    /// How many arrays updates keep.
+    kept: usize,
 }
 
 /// The state of an array of cells.
@@ -153,7 +155,9 @@ impl<T: Real> Tile<T> {
         if let Algorithm::Transfer(transfer) = &spec.algorithm {
             second = Some(draw(transfer.fast.as_ref().unwrap_or(&spec.device), 1));
         }
-        Ok(Self { spec: spec.clone(), rows, cols, cells, second })
+        let mut tile = Self { spec: spec.clone(), rows, cols, cells, second, kept: 0 };
+        tile.kept = tile.memory().len();
+        Ok(tile)
     }
 
     /// Names and shapes of the arrays that updates keep, all of them zero before the first.
@@ -181,6 +185,11 @@ impl<T: Real> Tile<T> {
             _ => {}
         }
         all
+    }
+
+    /// How many arrays updates keep.
+    pub fn kept(&self) -> usize {
+        self.kept
     }
 
     /// Rows and columns.
@@ -298,9 +307,14 @@ impl<T: Real> Tile<T> {
                 }
             }
         }
-        let due: Vec<T> = sum.iter().map(|&sum| T::from_f64((sum.to_f64() / step).trunc())).collect();
-        add_scaled(lab.level(), &due, T::from_f64(-step), sum);
-        Sent::Cells(due)
+        // Converting to an integer cuts, and is a form that compilers make vectors of.
+        let (number, each) = (T::from_f64(1.0 / step), T::from_f64(step));
+        let due = sum.iter_mut().map(|sum| {
+            let pulses = T::from_i32((*sum * number).to_f64() as i32);
+            *sum -= pulses * each;
+            pulses
+        });
+        Sent::Cells(due.collect())
     }
 
     /// Sends pulses up to one array and pulses down, as pulses up, to the other, of which `store` sees the difference.

@@ -3,7 +3,7 @@
 use pnncore_kernels::Real;
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Change, Device, Place};
+use crate::device::{Change, Device, Place, Tile};
 use crate::lab::Lab;
 use crate::params::Params;
 use crate::system::System;
@@ -98,7 +98,7 @@ impl Optimizer {
         let (mut rest, mut pulses) = (cells, 0.0);
         for (i, &rate) in rates.iter().enumerate() {
             let own;
-            (own, rest) = rest.split_at_mut(system.tile(i).map_or(0, |tile| tile.memory().len()));
+            (own, rest) = rest.split_at_mut(system.tile(i).map_or(0, Tile::kept));
             if rate == 0.0 {
                 continue;
             }
