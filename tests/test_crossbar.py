@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pnncore.errors import ConfigError, ShapeError
-from pnncore.layers import AnalogIO, Crossbar, Linear, Tanh
+from pnncore.layers import AnalogIO, Crossbar, Linear, Tanh, Wires
+from pnncore.methods import Backprop, InSituBackprop
 from pnncore.systems import Stack
 from scipy import stats
 
@@ -206,3 +207,36 @@ def test_bad_settings(make, words):
 def test_layers_that_do_not_fit():
     with pytest.raises(ShapeError, match="takes 3 inputs"):
         Stack([Linear(2, 4), Crossbar(3, 2)])
+
+
+def test_large_matrices_are_cut_into_arrays():
+    x = RANDOM.normal(size=(20, 70))
+    whole = array(70, 30, AnalogIO.ideal())
+    for tile in ((70, 30), (32, 30), (70, 7), (11, 13), (1, 1)):
+        cut = array(70, 30, AnalogIO.ideal(), tile=tile)
+        np.testing.assert_allclose(cut.predict(x), whole.predict(x), rtol=1e-12, atol=1e-13)
+    # Every array has converters of its own: what they give is summed.
+    io = AnalogIO(output_noise=0.0)
+    cut, w = array(70, 30, io, tile=(35, 30)), whole.params["W1"]
+    wanted = [read(io, w[:35], row[:35]) + read(io, w[35:], row[35:]) for row in x]
+    np.testing.assert_allclose(cut.predict(x), wanted, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ConfigError, match="tile must be a pair"):
+        Crossbar(3, 2, tile=4)
+
+
+@pytest.mark.parametrize("wires", [None, Wires(resistance=20.0, weight=1.0, tolerance=1e-13)])
+def test_errors_go_back_through_all_arrays(wires):
+    x, y = RANDOM.normal(size=(20, 12)), RANDOM.normal(size=(20, 5))
+    own = {"io": AnalogIO.ideal(), "wires": wires, "tile": (5, 4)}
+    net = Stack([Crossbar(12, 9, **own), Tanh(), Crossbar(9, 5, **own)], dtype="float64", seed=0)
+    exact, back = Backprop(model="hardware").gradient(net, x, y), InSituBackprop().gradient(net, x, y)
+    np.testing.assert_allclose(back["b1"], exact["b1"], rtol=1e-8, atol=1e-12)
+    if wires is None:
+        np.testing.assert_allclose(back["W1"], exact["W1"], rtol=1e-8, atol=1e-12)
+    at, h = net.params["W1"], 1e-5
+    kept = at[7, 6]
+    sides = []
+    for sign in (1, -1):
+        at[7, 6] = kept + sign * h
+        sides.append(((net.predict(x) - y) ** 2).sum() / 2 / len(x))
+    assert exact["W1"][7, 6] == pytest.approx((sides[0] - sides[1]) / (2 * h), rel=1e-5)

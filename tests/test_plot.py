@@ -20,6 +20,7 @@ HISTORY: dict[str, Any] = {
     "measured": 30,
     "operations": 0,
     "pulses": 0,
+    "reversed": 0,
     "writes": 100,
     "seconds": 0.1,
 }

@@ -14,6 +14,7 @@ the data.
 from typing import TYPE_CHECKING, Any
 
 from pnncore import analog as analog
+from pnncore import costs as costs
 from pnncore import data as data
 from pnncore import devices as devices
 from pnncore import elements as elements

@@ -22,8 +22,9 @@ class History:
     sums over all phases but the free one), ``unconverged``, ``diverged`` and ``unbounded`` (numbers of rows),
     ``passes`` (how often the physics was run on a batch: once per phase, or candidate), ``measured`` (samples that it
     was run on, all passes together), ``writes`` (elements of parameters that were written) and ``operations``
-    (multiply-adds of the digital computer beside it), ``pulses`` (that came to cells): what the epoch would cost on
-    hardware, ``seconds`` (wall time of the epoch's training; NaN for epochs read from a file).
+    (multiply-adds of the digital computer beside it), ``pulses`` (that came to cells) and ``reversed`` (samples whose
+    errors were sent back through the physics): what the epoch would cost on hardware, ``seconds`` (wall time of the
+    epoch's training; NaN for epochs read from a file).
     """
 
     KEYS = (
@@ -41,6 +42,7 @@ class History:
         "writes",
         "operations",
         "pulses",
+        "reversed",
         "seconds",
     )
 

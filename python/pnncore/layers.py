@@ -114,8 +114,11 @@ class Crossbar(Layer):
         The numbers of inputs and outputs.
     bias
         Whether a bias is added.
+    tile
+        The most rows and columns of an array: larger matrices are cut into several, each with converters of its own,
+        whose outputs are summed digitally. None: one array.
     io
-        How the array is read.
+        How the arrays are read.
     backward
         How its transpose is read; None: as `io` says.
     wires
@@ -132,6 +135,7 @@ class Crossbar(Layer):
     n_in: int
     n_out: int
     bias: bool = True
+    tile: tuple[int, int] | None = None
     io: AnalogIO = dataclasses.field(default_factory=AnalogIO)
     backward: AnalogIO | None = None
     wires: Wires | None = None
@@ -155,6 +159,11 @@ class Crossbar(Layer):
             if not isinstance(value, choices) and (value is not None or name in ("io", "trains")):
                 known = " or ".join(f"{kind.__module__.partition('._')[0]}.{kind.__name__}" for kind in choices)
                 raise ConfigError(f"{name} must be {known}, got {value!r}")
+        if self.tile is not None:
+            sizes = self.tile if isinstance(self.tile, tuple | list) and len(self.tile) == 2 else None
+            if sizes is None:
+                raise ConfigError(f"tile must be a pair of numbers of rows and columns, got {self.tile!r}")
+            object.__setattr__(self, "tile", tuple(positive_int(size, "every size of tile") for size in sizes))
         if self.device is not None:
             _core.check_tile(json.dumps(self._tile()))
         elif self.algorithm is not None:
@@ -174,6 +183,7 @@ class Crossbar(Layer):
         _fits(self, self.n_in, width)
         io, back = self.io.spec(), (self.backward if self.backward is not None else self.io).spec()
         own = {"inputs": self.n_in, "outputs": self.n_out, "bias": bool(self.bias), "io": io, "backward": back}
+        own["most"] = self.tile if self.tile is not None else (self.n_in, self.n_out)
         wires = None if self.wires is None else self.wires.spec()
         return {"kind": "crossbar", **own, "wires": wires, "tile": self._tile()}, self.n_out
 

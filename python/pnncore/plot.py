@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pnncore.comparing import Comparison
     from pnncore.history import History
 
-__all__ = ["Curves", "Demo", "Trajectory", "comparison", "demo", "history", "over_time", "require"]
+__all__ = ["Curves", "Demo", "Trajectory", "comparison", "demo", "endurance", "history", "over_time", "require"]
 
 FloatArray = npt.NDArray[Any]
 
@@ -74,6 +74,33 @@ def require() -> "type[Figure]":
     except ImportError:
         raise ConfigError("plots need matplotlib: pip install pnncore[plot]") from None
     return Figure
+
+
+def endurance(memory: dict[str, FloatArray], path: str | Path | None = None) -> "Figure":
+    """Draw how many cells had how many pulses, from `Trainer.memory`; needs matplotlib.
+
+    Raises
+    ------
+    ConfigError
+        If nothing there counts pulses.
+    """
+    counted = {name: array for name, array in memory.items() if name.startswith("cells/") and name.endswith("pulses")}
+    if not counted:
+        raise ConfigError("no array of cells was trained: memory has no pulses")
+    figure = require()(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    most = max(float(array.max()) for array in counted.values())
+    edges = np.unique(np.round(np.logspace(0, np.log10(max(most, 10.0)) + 0.05, 50)))
+    for colour, (name, array) in zip((_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY, _INK) * 9, counted.items(), strict=False):
+        share, _ = np.histogram(array, edges)
+        label = name.removeprefix("cells/").replace("/", ", ").replace("_", " ")
+        axes.stairs(100 * share / array.size, edges, color=colour, label=label, linewidth=1.5)
+    axes.set(xscale="log", xlabel="pulses that a cell had", ylabel="cells, %", title="Endurance")
+    axes.grid(color=_FAINT)
+    axes.legend(frameon=False)
+    if path is not None:
+        figure.savefig(path, dpi=_DPI)
+    return figure
 
 
 def over_time(times: FloatArray, scores: dict[str, FloatArray], path: str | Path | None = None) -> "Figure":

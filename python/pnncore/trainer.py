@@ -289,6 +289,7 @@ class Trainer:
             writes=steps * written,
             operations=self._sums["operations"],
             pulses=self._sums["pulses"],
+            reversed=self._sums["reversed"],
             seconds=seconds,
         )
         blank = int(self._sums["diverged"] + self._sums["unbounded"])

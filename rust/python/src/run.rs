@@ -160,6 +160,7 @@ fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'p
     dict.set_item("measured", progress.cost.measured)?;
     dict.set_item("operations", progress.cost.operations)?;
     dict.set_item("pulses", progress.cost.pulses)?;
+    dict.set_item("reversed", progress.cost.reversed)?;
     for status in Status::ALL {
         dict.set_item(status.name(), progress.rows_with(status))?;
     }

@@ -119,6 +119,7 @@ pub(super) fn step<T: Real>(
     let mut turned = Vec::new();
     let matrices: Vec<&[T]>;
     answers.reverse = *rule == Rule::InSituBackprop;
+    cost.reversed += if answers.reverse { batch.len() as u64 } else { 0 };
     match *rule {
         Rule::FeedbackAlignment { feedback } => {
             if feedback == Feedback::SignSymmetric {

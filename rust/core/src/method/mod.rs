@@ -270,6 +270,8 @@ pub struct Cost {
     pub operations: u64,
     /// Pulses that came to cells.
     pub pulses: u64,
+    /// Samples whose errors were sent back through the physics.
+    pub reversed: u64,
 }
 
 impl Cost {

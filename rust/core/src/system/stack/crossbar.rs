@@ -1,5 +1,8 @@
 //! Analog crossbars: products that are read through converters, with noise.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::sparse::Dense;
@@ -312,7 +315,7 @@ impl<T: Real> Array<'_, T> {
     }
 }
 
-/// The hardware of a linear map: an array of conductances, read through converters. The bias is digital.
+/// The hardware of a linear map: arrays of conductances, read through converters. The bias is digital.
 #[derive(Debug, Clone)]
 pub(super) struct Crossbar<T> {
     map: Linear<T>,
@@ -321,17 +324,32 @@ pub(super) struct Crossbar<T> {
     io: Io,
     backward: Io,
     wires: Option<Wires>,
+    /// The rows and columns of the arrays that the matrix is cut into.
+    tiles: Vec<(Range<usize>, Range<usize>)>,
+}
+
+/// Columns of a matrix with rows of this width.
+fn pick<T: Real>(values: &[T], width: usize, columns: &Range<usize>) -> Vec<T> {
+    values.chunks_exact(width).flat_map(|row| &row[columns.clone()]).copied().collect()
+}
+
+/// Adds to columns of a matrix with rows of this width.
+fn add_to<T: Real>(part: &[T], width: usize, columns: &Range<usize>, values: &mut [T]) {
+    for (row, part) in values.chunks_exact_mut(width).zip(part.chunks_exact(columns.len())) {
+        row[columns.clone()].iter_mut().zip(part).for_each(|(value, &part)| *value += part);
+    }
 }
 
 impl<T: Real> Crossbar<T> {
-    /// The array of a linear map, with one set of converters for reads, and one for reads of the transpose, and wires; without these
-    /// products are exact.
+    /// The arrays of a linear map, of at most `most` rows and columns each, with one set of converters for reads, and one for reads of
+    /// the transpose, and wires; without these products are exact.
     ///
     /// # Errors
     /// [`Error::Config`] for settings out of range.
     pub(super) fn new(
         (inputs, outputs): (usize, usize),
         bias: bool,
+        most: (usize, usize),
         io: Io,
         backward: Io,
         wires: Option<Wires>,
@@ -339,16 +357,49 @@ impl<T: Real> Crossbar<T> {
         io.check()?;
         backward.check()?;
         wires.as_ref().map_or(Ok(()), Wires::check)?;
-        Ok(Self { map: Linear::new(inputs, outputs, bias), inputs, outputs, io, backward, wires })
+        if most.0 == 0 || most.1 == 0 {
+            return Err(Error::Config(format!("arrays must have at least one row and one column, got {most:?}")));
+        }
+        // As even as can be, as one would lay them out.
+        let cut = |n: usize, most: usize| {
+            let count = n.div_ceil(most);
+            (0..count).map(move |k| k * n / count..(k + 1) * n / count)
+        };
+        let tiles = cut(inputs, most.0).flat_map(|rows| cut(outputs, most.1).map(move |cols| (rows.clone(), cols)));
+        let (map, tiles) = (Linear::new(inputs, outputs, bias), tiles.collect());
+        Ok(Self { map, inputs, outputs, io, backward, wires, tiles })
     }
 
-    fn grid<'a>(&'a self, given: &Given<'a, T>, turned: bool) -> Option<Grid<'a, T>> {
-        self.wires.as_ref().map(|wires| Grid::of(wires, (self.inputs, self.outputs), given.prepared, turned))
+    /// The wires of tile `k`, as [`Layer::prepare`] left them.
+    fn grid<'a>(&'a self, k: usize, prepared: &'a [T], turned: bool) -> Option<Grid<'a, T>> {
+        let wires = self.wires.as_ref()?;
+        let size = |(rows, columns): &(Range<usize>, Range<usize>)| Wires::prepared(rows.len() * columns.len());
+        let first: usize = self.tiles[..k].iter().map(size).sum();
+        let (rows, columns) = &self.tiles[k];
+        Some(Grid::of(wires, (rows.len(), columns.len()), &prepared[first..first + size(&self.tiles[k])], turned))
     }
 
-    fn draws(given: &Given<'_, T>, back: bool) -> Draws {
+    fn prepare_wires(&self, weights: &[T], prepared: &mut Vec<T>) {
+        prepared.clear();
+        for k in 0..self.tiles.len() {
+            let (rows, columns) = &self.tiles[k];
+            if let Some(wires) = &self.wires {
+                wires.prepare((rows.len(), columns.len()), &self.weights(k, weights), prepared);
+            }
+        }
+    }
+
+    /// The weights of tile `k`.
+    fn weights<'a>(&self, k: usize, weights: &'a [T]) -> Cow<'a, [T]> {
+        let (rows, columns) = &self.tiles[k];
+        let own = &weights[rows.start * self.outputs..rows.end * self.outputs];
+        if columns.len() == self.outputs { own.into() } else { pick(own, self.outputs, columns).into() }
+    }
+
+    fn draws(given: &Given<'_, T>, k: usize, back: bool) -> Draws {
         let group = GROUPS_OF_READS + GROUPS_OF_LAYER * given.layer as u32 + if back { GROUPS_OF_LAYER / 2 } else { 0 };
-        Draws { level: given.level, random: given.random, group, first: given.first }
+        let random = if k > 0 { given.random.at(k as u64) } else { given.random };
+        Draws { level: given.level, random, group, first: given.first }
     }
 }
 
@@ -371,15 +422,29 @@ impl<T: Real> Layer<T> for Crossbar<T> {
 
     fn prepare(&self, level: Level, params: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
         match &self.wires {
-            Some(wires) => wires.prepare((self.inputs, self.outputs), params[0], prepared),
+            Some(_) => self.prepare_wires(params[0], prepared),
             None => self.map.prepare(level, params, derivatives, prepared),
         }
     }
 
     fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
-        let (inputs, outputs, grid) = (self.inputs, self.outputs, self.grid(&given, false));
-        let array = Array { io: &self.io, weights: given.params[0], grid, inputs, outputs };
-        array.read(Self::draws(&given, false), x, y);
+        let whole = self.tiles.len() == 1;
+        if !whole {
+            y.fill(T::ZERO);
+        }
+        for (k, (rows, columns)) in self.tiles.iter().enumerate() {
+            let (weights, grid) = (self.weights(k, given.params[0]), self.grid(k, given.prepared, false));
+            let array = Array { io: &self.io, weights: &weights, grid, inputs: rows.len(), outputs: columns.len() };
+            let draws = Self::draws(&given, k, false);
+            if whole {
+                array.read(draws, x, y);
+                continue;
+            }
+            let own = pick(x, self.inputs, rows);
+            let mut part = vec![T::ZERO; own.len() / rows.len() * columns.len()];
+            array.read(draws, &own, &mut part);
+            add_to(&part, self.outputs, columns, y);
+        }
         if let Some(bias) = given.params.get(1) {
             y.chunks_exact_mut(self.outputs).for_each(|y| add_scaled(given.level, bias, T::ONE, y));
         }
@@ -395,19 +460,29 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        if let Some(grid) = self.grid(&given, false) {
-            let (weights, bias) =
-                gradient.split_first_mut().map_or((None, &mut [][..]), |(first, rest)| (Some(first), rest));
-            grid.pull(given.level, given.params[0], passed.x, dy, dx, weights.map_or(&mut [][..], |weights| weights));
-            bias.iter_mut().for_each(|bias| sum_rows(given.level, dy, bias));
-            return Ok(());
+        if self.wires.is_none() {
+            if let Some(weights) = gradient.first_mut().filter(|weights| !weights.is_empty()) {
+                let x = Strided { data: passed.x, row: self.inputs, column: 1 }.transposed();
+                let shape = (self.inputs, passed.rows, self.outputs);
+                multiply(given.level, x, Dense { data: dy, stride: self.outputs }, shape, weights, self.outputs);
+            }
+            return self.map.vjp(given, passed, dy, dx, gradient);
         }
-        if let Some(weights) = gradient.first_mut().filter(|weights| !weights.is_empty()) {
-            let x = Strided { data: passed.x, row: self.inputs, column: 1 }.transposed();
-            let shape = (self.inputs, passed.rows, self.outputs);
-            multiply(given.level, x, Dense { data: dy, stride: self.outputs }, shape, weights, self.outputs);
+        dx.fill(T::ZERO);
+        for (k, (rows, columns)) in self.tiles.iter().enumerate() {
+            let Some(grid) = self.grid(k, given.prepared, false) else { continue };
+            let (x, d) = (pick(passed.x, self.inputs, rows), pick(dy, self.outputs, columns));
+            let mut back = vec![T::ZERO; if dx.is_empty() { 0 } else { x.len() }];
+            let wanted = gradient.first_mut().filter(|weights| !weights.is_empty());
+            let mut own = vec![T::ZERO; if wanted.is_some() { rows.len() * columns.len() } else { 0 }];
+            grid.pull(given.level, &self.weights(k, given.params[0]), &x, &d, &mut back, &mut own);
+            add_to(&back, self.inputs, rows, dx);
+            if let Some(weights) = wanted {
+                add_to(&own, self.outputs, columns, &mut weights[rows.start * self.outputs..rows.end * self.outputs]);
+            }
         }
-        self.map.vjp(given, passed, dy, dx, gradient)
+        gradient.iter_mut().skip(1).for_each(|bias| sum_rows(given.level, dy, bias));
+        Ok(())
     }
 
     fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
@@ -419,17 +494,21 @@ impl<T: Real> Layer<T> for Crossbar<T> {
     }
 
     fn reverse(&self, given: Given<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
-        let (n, m) = (self.inputs, self.outputs);
-        let mut turned = vec![T::ZERO; n * m];
-        transpose(given.level, given.params[0], n, m, 0..m, &mut turned, n);
+        // What was prepared may be that of the twin.
         let mut prepared = Vec::new();
-        if let Some(wires) = &self.wires {
-            // What was prepared may be that of the twin.
-            wires.prepare((n, m), given.params[0], &mut prepared);
+        self.prepare_wires(given.params[0], &mut prepared);
+        dx.fill(T::ZERO);
+        for (k, (rows, columns)) in self.tiles.iter().enumerate() {
+            let (n, m) = (rows.len(), columns.len());
+            let mut turned = vec![T::ZERO; n * m];
+            transpose(given.level, &self.weights(k, given.params[0]), n, m, 0..m, &mut turned, n);
+            let grid = self.grid(k, &prepared, true);
+            let array = Array { io: &self.backward, weights: &turned, grid, inputs: m, outputs: n };
+            let own = pick(dy, self.outputs, columns);
+            let mut part = vec![T::ZERO; own.len() / m * n];
+            array.read(Self::draws(&given, k, true), &own, &mut part);
+            add_to(&part, self.inputs, rows, dx);
         }
-        let grid = self.grid(&Given { prepared: &prepared, ..given }, true);
-        let array = Array { io: &self.backward, weights: &turned, grid, inputs: m, outputs: n };
-        array.read(Self::draws(&given, true), dy, dx);
         Ok(())
     }
 

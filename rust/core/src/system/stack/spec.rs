@@ -98,7 +98,9 @@ pub enum Kind {
         outputs: usize,
         /// Whether a bias is added.
         bias: bool,
-        /// How the array is read.
+        /// The most rows and columns of an array.
+        most: (usize, usize),
+        /// How the arrays are read.
         io: Io,
         /// How its transpose is read.
         backward: Io,
@@ -212,8 +214,8 @@ impl Spec {
             }
             let group = GROUPS * l as u32;
             let twin = entry.layer.build(disorder, group)?;
-            if let &Kind::Crossbar { inputs, outputs, bias, io, backward, wires, ref tile } = &entry.layer {
-                let hardware = Some(Box::new(Crossbar::new((inputs, outputs), bias, io, backward, wires)?) as _);
+            if let &Kind::Crossbar { inputs, outputs, bias, most, io, backward, wires, ref tile } = &entry.layer {
+                let hardware = Some(Box::new(Crossbar::new((inputs, outputs), bias, most, io, backward, wires)?) as _);
                 let made = |tile: &TileSpec| Tile::new(tile, (inputs, outputs), self.seed, l);
                 let tile = tile.as_ref().map(made).transpose()?;
                 return Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL, tile });

@@ -50,13 +50,19 @@ impl Wires {
         Ok(())
     }
 
-    /// Writes what [`Grid::of`] reads: the largest weight, then conductances and pivots of both arrays.
+    /// How many numbers [`Wires::prepare`] appends for so many cells.
+    pub(super) fn prepared(cells: usize) -> usize {
+        1 + 6 * cells
+    }
+
+    /// Appends what [`Grid::of`] reads: the largest weight, then conductances and pivots of both arrays.
     pub(super) fn prepare<T: Real>(&self, (n, m): (usize, usize), weights: &[T], prepared: &mut Vec<T>) {
         let largest = weights.iter().fold(T::ZERO, |most, &w| most.max_magnitude(w)).to_f64();
         // Without weights any scale does.
         let weight = self.weight.unwrap_or(if largest > 0.0 { largest } else { 1.0 });
-        prepared.clear();
-        prepared.resize(1 + 6 * n * m, T::ZERO);
+        let first = prepared.len();
+        prepared.resize(first + Self::prepared(n * m), T::ZERO);
+        let prepared = &mut prepared[first..];
         prepared[0] = T::from_f64(weight);
         let off = T::from_f64(self.resistance * self.off);
         let slope = T::from_f64(self.resistance * (self.on - self.off) / weight);

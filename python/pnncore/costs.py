@@ -1,0 +1,148 @@
+"""What training on crossbars would cost: reads, conversions and pulses, as energy and time.
+
+>>> import pnncore as pnn
+>>> net = pnn.systems.Stack([pnn.layers.Crossbar(64, 10, device=pnn.devices.ConstantStep())], seed=0)
+>>> x, y, *_ = pnn.data.digits()
+>>> trainer = pnn.Trainer(net, pnn.methods.InSituBackprop(), pnn.optim.SGD(0.1), seed=0, progress=False)
+>>> history = trainer.fit(x, y, epochs=1)
+>>> ledger = of(net, history)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore._convert import number
+from pnncore.devices import TikiTaka
+from pnncore.errors import CapabilityError
+from pnncore.history import History
+from pnncore.layers import Crossbar
+from pnncore.systems import Stack
+
+__all__ = ["Ledger", "Prices", "of"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What single events cost. The defaults are round numbers of today's circuits, to be replaced by one's own.
+
+    Parameters
+    ----------
+    input_level, output_level
+        The energy of a conversion per level of the converter, in joules: 1 fJ and 10 fJ. Output converters of good
+        design take some 10 fJ per conversion step: Murmann, ADC Performance Survey 1997-2024.
+    voltage, read_time, conductance
+        Of a read, in volts and seconds, and the mean of the conductances in siemens: a cell takes G V² t, here 40 fJ
+        (Le Gallo et al., Nat. Electron. 6, 680 (2023), reads in 133 ns).
+    pulse, slot
+        The energy of a programming pulse at a cell, in joules, and the time of a slot of a train, in seconds: 1 pJ and
+        10 ns (Yu, Proc. IEEE 106, 260 (2018), table of devices).
+    operation
+        The energy of a digital multiply-add, in joules: 1 pJ; 4.6 pJ at 45 nm (Horowitz, ISSCC (2014)).
+    """
+
+    input_level: float = 1e-15
+    output_level: float = 1e-14
+    voltage: float = 0.2
+    read_time: float = 1e-7
+    conductance: float = 1e-5
+    pulse: float = 1e-12
+    slot: float = 1e-8
+    operation: float = 1e-12
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the price."""
+        for name in self.__dataclass_fields__:
+            number(getattr(self, name), name, positive=True)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What `of` returns: arrays over epochs.
+
+    Attributes
+    ----------
+    counts
+        ``reads`` (of whole arrays), ``cells`` (that were read), ``inputs`` and ``outputs`` (conversions), ``pulses``
+        and ``operations`` (digital multiply-adds).
+    energy
+        In joules: ``cells``, ``inputs``, ``outputs``, ``pulses``, ``operations``.
+    seconds
+        The time of reads and trains, one after the other.
+    """
+
+    counts: dict[str, Array]
+    energy: dict[str, Array]
+    seconds: Array
+
+    @property
+    def total(self) -> float:
+        """The energy of all epochs, in joules."""
+        return float(sum(values.sum() for values in self.energy.values()))
+
+    def __repr__(self) -> str:
+        lines = [f"{'':12s} {'count':>10s} {'energy, J':>10s}"]
+        for name, count in self.counts.items():
+            energy = f"{self.energy[name].sum():10.3g}" if name in self.energy else ""
+            lines.append(f"{name:12s} {count.sum():10.3g} {energy}".rstrip())
+        return "\n".join([*lines, f"{'together':12s} {'':10s} {self.total:10.3g}, in {self.seconds.sum():.3g} s"])
+
+
+def of(net: Stack, history: History, prices: Prices | None = None) -> Ledger:
+    """Return what training took: every read and conversion, and every pulse, at these prices.
+
+    Reads that bound management repeats are counted once.
+
+    Parameters
+    ----------
+    net
+        A `Stack` with crossbars.
+    history
+        Of its training.
+    prices
+        None: those of `Prices`.
+    """
+    prices = prices if prices is not None else Prices()
+    layers = [layer for layer in getattr(net, "layers", ()) if isinstance(layer, Crossbar)]
+    if not layers:
+        raise CapabilityError(f"{net!r} has no crossbars to count reads of")
+    names = ("reads", "cells", "inputs", "outputs")
+    counts: dict[str, Array] = {name: np.zeros(len(history)) for name in names}
+    energy: dict[str, Array] = {name: np.zeros(len(history)) for name in ("cells", "inputs", "outputs")}
+    seconds = np.zeros(len(history))
+
+    def level(bits: int | None) -> float:
+        return float(2 ** (bits if bits is not None else 8))
+
+    def read(times: Array, cells: int, inputs: float, outputs: float) -> None:
+        for name, count in zip(names, (1, cells, inputs, outputs), strict=True):
+            counts[name] += times * count
+
+    for k, layer in enumerate(layers):
+        rows, columns = layer.tile if layer.tile is not None else (layer.n_in, layer.n_out)
+        high, wide = -(-layer.n_in // rows), -(-layer.n_out // columns)
+        cells = layer.n_in * layer.n_out
+        passes = [(history["measured"], layer.n_in * wide, layer.n_out * high, layer.io)]
+        if k > 0:
+            # Errors go back to all layers but the first.
+            back = layer.backward if layer.backward is not None else layer.io
+            passes.append((history["reversed"], layer.n_out * high, layer.n_in * wide, back))
+        if isinstance(layer.algorithm, TikiTaka):
+            lines = history["measured"] / layer.algorithm.every
+            passes.append((lines / layer.n_in, layer.n_in, cells, layer.algorithm.io))
+            counts["reads"] += lines * (1 - 1 / layer.n_in)
+        for times, inputs, outputs, io in passes:
+            read(times, cells, inputs, outputs)
+            energy["inputs"] += times * inputs * level(io.input_bits) * prices.input_level
+            energy["outputs"] += times * outputs * level(io.output_bits) * prices.output_level
+            seconds += times * prices.read_time
+        if layer.device is not None:
+            seconds += history["measured"] * layer.trains.slots * prices.slot
+    energy["cells"] = counts["cells"] * prices.conductance * prices.voltage**2 * prices.read_time
+    for name, price in (("pulses", prices.pulse), ("operations", prices.operation)):
+        counts[name] = history[name]
+        energy[name] = history[name] * price
+    return Ledger(counts, energy, seconds)

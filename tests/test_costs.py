@@ -1,0 +1,64 @@
+"""What training on crossbars costs: counted by hand."""
+
+import numpy as np
+import pnncore as pnn
+import pytest
+from pnncore import costs, devices, plot
+from pnncore.errors import CapabilityError, ConfigError
+from pnncore.layers import AnalogIO, Crossbar, Tanh
+
+
+def trained(method, algorithm=None):
+    x, y, *_ = pnn.data.digits()
+    first = Crossbar(64, 12, tile=(32, 6), device=devices.ConstantStep(), algorithm=algorithm)
+    last = Crossbar(12, 10, device=devices.ConstantStep(), io=AnalogIO(output_bits=6), algorithm=algorithm)
+    net = pnn.systems.Stack([first, Tanh(), last], seed=0)
+    trainer = pnn.Trainer(net, method, pnn.optim.SGD(0.1), batch_size=10, seed=0, progress=False)
+    trainer.fit(x[:100], y[:100], epochs=2)
+    return net, trainer
+
+
+def test_reads_conversions_and_pulses_are_counted():
+    net, trainer = trained(pnn.methods.InSituBackprop())
+    history = trainer.history
+    assert history["reversed"].tolist() == history["measured"].tolist() == [100, 100]
+    ledger = costs.of(net, history)
+    forward, back = 64 * 12 + 12 * 10, 12 * 10
+    assert ledger.counts["cells"].tolist() == [100 * (forward + back)] * 2
+    assert ledger.counts["reads"].tolist() == [300.0] * 2
+    # The first matrix is cut in four: inputs are converted twice, and outputs, too.
+    assert ledger.counts["inputs"].tolist() == [100 * (2 * 64 + 12 + 10)] * 2
+    assert ledger.counts["outputs"].tolist() == [100 * (2 * 12 + 10 + 12)] * 2
+    assert ledger.counts["pulses"].sum() == sum(a.sum() for n, a in trainer.memory.items() if n.endswith("pulses"))
+    prices = costs.Prices()
+    levels = 100 * (2 * 12 * 2**9 + (10 + 12) * 2**6)
+    assert ledger.energy["outputs"][0] == pytest.approx(levels * prices.output_level)
+    dear = costs.of(net, history, costs.Prices(pulse=2e-12))
+    assert dear.total - ledger.total == pytest.approx(ledger.energy["pulses"].sum())
+    assert ledger.seconds[0] == pytest.approx(300 * prices.read_time + 200 * 31 * prices.slot)
+    assert "pulses" in repr(ledger)
+
+
+def test_methods_that_send_nothing_back_pay_nothing_for_it():
+    net, trainer = trained(pnn.methods.PhysicsAware())
+    assert not trainer.history["reversed"].any()
+    assert costs.of(net, trainer.history).counts["reads"].tolist() == [200.0] * 2
+    net, trainer = trained(pnn.methods.PhysicsAware(), devices.TikiTaka(every=2.0))
+    # A line of each array is read for every other sample.
+    assert costs.of(net, trainer.history).counts["reads"] == pytest.approx([300.0] * 2)
+
+
+def test_endurance_is_drawn(tmp_path):
+    _, trainer = trained(pnn.methods.PhysicsAware(), devices.TikiTaka())
+    plot.endurance(trainer.memory, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    with pytest.raises(ConfigError, match="no pulses"):
+        plot.endurance({"velocity/W1": np.zeros(3)})
+
+
+def test_what_has_no_crossbars_is_refused():
+    net = pnn.systems.Stack([pnn.layers.Linear(3, 2)], seed=0)
+    with pytest.raises(CapabilityError, match="no crossbars"):
+        costs.of(net, pnn.History())
+    with pytest.raises(ConfigError, match="pulse"):
+        costs.Prices(pulse=-1.0)
