@@ -240,3 +240,17 @@ def test_errors_go_back_through_all_arrays(wires):
         at[7, 6] = kept + sign * h
         sides.append(((net.predict(x) - y) ** 2).sum() / 2 / len(x))
     assert exact["W1"][7, 6] == pytest.approx((sides[0] - sides[1]) / (2 * h), rel=1e-5)
+
+
+def test_ten_million_draws_of_noise_are_normal():
+    io = AnalogIO(
+        input_bits=None, output_bits=None, output_bound=None, output_noise=1.0, scale=1.0, bound_management=False
+    )
+    net = array(1, 10_000, io, dtype="float32")
+    net.params["W1"][...] = 0.0
+    drawn = net.predict(np.ones((1000, 1), np.float32)).ravel()
+    assert stats.kstest(drawn, "norm").pvalue > 0.001
+    # 67.95 of 10^7 are beyond 4.5 deviations, on either side.
+    beyond = np.array([(drawn > 4.5).sum(), (drawn < -4.5).sum()])
+    assert (np.abs(beyond - 33.98) < 4 * 33.98**0.5).all()
+    assert len(np.unique(drawn)) > 5_000_000

@@ -253,3 +253,25 @@ def test_checkpoints_of_other_cells_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cells/W1"):
         pnn.Trainer.load(tmp_path / "a.pnn", system=network(devices.ReRamSB(), devices.MixedPrecision(), hidden=8))
     assert dataclasses.replace(devices.ReRamSB(), step=0.1).step == 0.1
+
+
+@pytest.mark.parametrize(
+    ("device", "algorithm", "floor"),
+    [
+        (devices.Idealized(), None, 0.93),
+        (devices.PCM(), devices.MixedPrecision(), 0.7),
+    ],
+    ids=["ideal", "PCM"],
+)
+def test_an_equilibrium_network_learns_with_couplings_in_cells(device, algorithm, floor, tmp_path):
+    x, y, x_test, y_test = pnn.data.digits()
+    net = pnn.systems.Hopfield([64, 32, 10], device=device, algorithm=algorithm, seed=0)
+    method = pnn.methods.EquilibriumPropagation(beta=0.2)
+    trainer = pnn.Trainer(net, method, SGD(0.2), batch_size=20, seed=0, progress=False)
+    trainer.fit(x, y, epochs=8)
+    assert net.score(x_test, y_test) > floor
+    assert trainer.history["pulses"].sum() > 0
+    trainer.save(tmp_path / "a.pnn")
+    loaded = pnn.Trainer.load(tmp_path / "a.pnn")
+    assert repr(loaded.system) == repr(net)
+    assert loaded.memory.keys() == trainer.memory.keys()

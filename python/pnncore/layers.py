@@ -6,12 +6,11 @@ whole stack, or layer by layer.
 """
 
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from pnncore import _core, devices
+from pnncore import devices
 from pnncore._convert import number, positive_int
 from pnncore.analog import AnalogIO, Wires
 from pnncore.devices import Algorithm, Cells, Pair, Trains
@@ -146,17 +145,10 @@ class Crossbar(Layer):
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
         super().__post_init__()
-        kinds = {
-            "io": (AnalogIO,),
-            "backward": (AnalogIO,),
-            "wires": (Wires,),
-            "device": (Cells, Pair),
-            "trains": (Trains,),
-            "algorithm": (Algorithm,),
-        }
+        kinds = {"io": (AnalogIO,), "backward": (AnalogIO,), "wires": (Wires,)}
         for name, choices in kinds.items():
             value = getattr(self, name)
-            if not isinstance(value, choices) and (value is not None or name in ("io", "trains")):
+            if not isinstance(value, choices) and (value is not None or name == "io"):
                 known = " or ".join(f"{kind.__module__.partition('._')[0]}.{kind.__name__}" for kind in choices)
                 raise ConfigError(f"{name} must be {known}, got {value!r}")
         if self.tile is not None:
@@ -164,19 +156,10 @@ class Crossbar(Layer):
             if sizes is None:
                 raise ConfigError(f"tile must be a pair of numbers of rows and columns, got {self.tile!r}")
             object.__setattr__(self, "tile", tuple(positive_int(size, "every size of tile") for size in sizes))
-        if self.device is not None:
-            _core.check_tile(json.dumps(self._tile()))
-        elif self.algorithm is not None:
-            raise ConfigError(f"{self.algorithm!r} needs a device whose cells get the pulses")
+        self._tile()
 
     def _tile(self) -> dict[str, Any] | None:
-        if self.device is None:
-            return None
-        algorithm = {"algorithm": "direct"} if self.algorithm is None else self.algorithm.spec()
-        cells, refresh = (
-            (self.device.cells, self.device.refresh) if isinstance(self.device, Pair) else (self.device, None)
-        )
-        return {"device": cells.spec(), "pair": refresh, "trains": self.trains.spec(), "algorithm": algorithm}
+        return devices.storage(self.device, self.trains, self.algorithm)
 
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """See `Layer.spec`."""

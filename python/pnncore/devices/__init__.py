@@ -4,8 +4,10 @@ A `Device` is written: every element is brought to the wanted value, as near as 
 each in its own way; an `Algorithm` says which pulses come.
 """
 
+import json
 from typing import Any
 
+from pnncore import _core
 from pnncore.devices._algorithms import Algorithm, MixedPrecision, TikiTaka
 from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, Pair, PowerStep, SoftBounds, TableStep
 from pnncore.devices._presets import PCM, PRESETS, Capacitor, EcRam, EcRamMO, GokmenVlasov, Idealized, ReRamES, ReRamSB
@@ -37,6 +39,7 @@ __all__ = [
     "TikiTaka",
     "Trains",
     "from_config",
+    "storage",
 ]
 
 
@@ -49,3 +52,24 @@ def from_config(config: dict[str, Any]) -> Any:
     if name not in by_name:
         raise ConfigError(f"unknown device {name!r}; known: {', '.join(by_name)}")
     return by_name[name].restore(settings)
+
+
+def storage(device: Cells | Pair | None, trains: Trains, algorithm: Algorithm | None) -> dict[str, Any] | None:
+    """Return what a matrix of weights is stored in, as the core reads it; `ConfigError` for what cannot be."""
+    for name, value, choices in (
+        ("device", device, (Cells, Pair)),
+        ("trains", trains, (Trains,)),
+        ("algorithm", algorithm, (Algorithm,)),
+    ):
+        if not isinstance(value, choices) and (value is not None or name == "trains"):
+            known = " or ".join(f"pnncore.devices.{kind.__name__}" for kind in choices)
+            raise ConfigError(f"{name} must be {known}, got {value!r}")
+    if device is None:
+        if algorithm is not None:
+            raise ConfigError(f"{algorithm!r} needs a device whose cells get the pulses")
+        return None
+    cells, refresh = (device.cells, device.refresh) if isinstance(device, Pair) else (device, None)
+    pulses = {"algorithm": "direct"} if algorithm is None else algorithm.spec()
+    spec = {"device": cells.spec(), "pair": refresh, "trains": trains.spec(), "algorithm": pulses}
+    _core.check_tile(json.dumps(spec))
+    return spec

@@ -1,5 +1,6 @@
 """Layered Hopfield networks."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -7,6 +8,8 @@ import numpy.typing as npt
 
 from pnncore import _core
 from pnncore._convert import Seed, as_seed
+from pnncore.devices import Algorithm, Cells, Pair, Trains, storage
+from pnncore.devices import from_config as restore
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System
 from pnncore.systems._layers import as_gain, as_layers
@@ -30,6 +33,9 @@ class Hopfield(System):
         equilibrium propagation needs.
     gain
         Couplings start uniform in ±gain/sqrt(fan-in), biases at zero.
+    device, trains, algorithm
+        What couplings are stored in, and how changes become pulses: see `pnncore.layers.Crossbar`. Settling sees the
+        couplings as they are stored; converters are not modelled. None: any coupling can be had.
     dtype
         ``"float32"``, or ``"float64"`` for reference runs.
     seed
@@ -57,6 +63,9 @@ class Hopfield(System):
         *,
         activation: Activation = "hard-sigmoid",
         gain: float = 0.7,
+        device: Cells | Pair | None = None,
+        trains: Trains | None = None,
+        algorithm: Algorithm | None = None,
         dtype: npt.DTypeLike = "float32",
         seed: Seed = None,
     ) -> None:
@@ -64,10 +73,13 @@ class Hopfield(System):
         if not isinstance(activation, str):
             raise ConfigError(f'activation must be "hard-sigmoid", "tanh" or "logistic", got {activation!r}')
         self.gain = as_gain(gain)
-        core = _core.System.hopfield(self.layers, activation)
+        self.seed = as_seed(seed)
+        self.device, self.trains, self.algorithm = device, trains if trains is not None else Trains(), algorithm
+        tile = storage(self.device, self.trains, self.algorithm)
+        text = None if tile is None else json.dumps(tile)
+        core = _core.System.hopfield(self.layers, activation, text, self.seed)
         super().__init__(core, self.layers[0], dtype)
         self.activation = activation
-        self.seed = as_seed(seed)
         core.initialise(self.arrays(), self.seed, self.gain)
 
     def to_config(self) -> dict[str, Any]:
@@ -77,6 +89,9 @@ class Hopfield(System):
             "layers": self.layers,
             "activation": self.activation,
             "gain": self.gain,
+            "device": None if self.device is None else self.device.to_config(),
+            "trains": self.trains.spec(),
+            "algorithm": None if self.algorithm is None else self.algorithm.to_config(),
             "dtype": str(self.dtype),
             "seed": self.seed,
         }
@@ -84,7 +99,10 @@ class Hopfield(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Hopfield":
         """Return the network of a `to_config` dictionary, its name left out."""
-        return cls(**settings)
+        made = {name: None if settings[name] is None else restore(settings[name]) for name in ("device", "algorithm")}
+        return cls(**{**settings, **made, "trains": Trains(**settings["trains"])})
 
     def __repr__(self) -> str:
-        return f"Hopfield({self.layers}, activation={self.activation!r}, dtype={str(self.dtype)!r}, seed={self.seed})"
+        stored = "" if self.device is None else f", device={self.device!r}, algorithm={self.algorithm!r}"
+        own = f"activation={self.activation!r}{stored}, dtype={str(self.dtype)!r}, seed={self.seed}"
+        return f"Hopfield({self.layers}, {own})"

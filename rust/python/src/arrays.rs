@@ -5,7 +5,9 @@ use pnncore::Error;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::kernels::Real;
 use pnncore::params::Params;
+use pnncore::system::layered::Layered;
 use pnncore::system::stack::Stack;
+use pnncore::system::tiled::Tiled;
 use pyo3::prelude::*;
 
 use crate::errors::{OrRaise, exception};
@@ -14,15 +16,26 @@ use crate::errors::{OrRaise, exception};
 pub(crate) trait Float: Real + Element {
     /// The stack whose signals are of the type.
     fn of(stacks: &(Stack<f32>, Stack<f64>)) -> &Stack<Self>;
+
+    /// The network whose cells are of the type.
+    fn tiled(nets: &(Tiled<f32, Layered>, Tiled<f64, Layered>)) -> &Tiled<Self, Layered>;
 }
 impl Float for f32 {
     fn of(stacks: &(Stack<f32>, Stack<f64>)) -> &Stack<Self> {
         &stacks.0
     }
+
+    fn tiled(nets: &(Tiled<f32, Layered>, Tiled<f64, Layered>)) -> &Tiled<Self, Layered> {
+        &nets.0
+    }
 }
 impl Float for f64 {
     fn of(stacks: &(Stack<f32>, Stack<f64>)) -> &Stack<Self> {
         &stacks.1
+    }
+
+    fn tiled(nets: &(Tiled<f32, Layered>, Tiled<f64, Layered>)) -> &Tiled<Self, Layered> {
+        &nets.1
     }
 }
 

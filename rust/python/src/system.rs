@@ -5,7 +5,7 @@ use std::str::FromStr;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn};
 use pnncore::Error;
 use pnncore::check::check_system;
-use pnncore::device::Device;
+use pnncore::device::{Device, TileSpec};
 use pnncore::lab::Lab;
 use pnncore::system::System as CoreSystem;
 use pnncore::system::circuit::{self, Circuit};
@@ -13,6 +13,7 @@ use pnncore::system::elastic::{self, Elastic};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pnncore::system::stack::{self, Stack};
+use pnncore::system::tiled::Tiled;
 use pyo3::prelude::*;
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
@@ -31,6 +32,7 @@ pub(crate) struct System {
 
 enum Kind {
     Layered(Layered),
+    Tiled(Box<(Tiled<f32, Layered>, Tiled<f64, Layered>)>),
     Circuit(Box<Circuit>),
     Elastic(Elastic),
     Stack(Box<(Stack<f32>, Stack<f64>)>),
@@ -47,6 +49,7 @@ impl System {
     pub(crate) fn of<T: Float>(&self) -> &dyn CoreSystem<T> {
         match &self.kind {
             Kind::Layered(net) => net,
+            Kind::Tiled(nets) => T::tiled(nets),
             Kind::Circuit(circuit) => &**circuit,
             Kind::Elastic(network) => network,
             Kind::Stack(stacks) => T::of(stacks),
@@ -63,7 +66,7 @@ impl System {
     pub(crate) fn lab(&self, threads: Option<usize>, seed: u64) -> Result<Lab, Error> {
         // The user's code runs on the calling thread.
         let alone = match &self.kind {
-            Kind::Layered(_) | Kind::Circuit(_) | Kind::Elastic(_) => false,
+            Kind::Layered(_) | Kind::Tiled(_) | Kind::Circuit(_) | Kind::Elastic(_) => false,
             Kind::Stack(stacks) => stacks.0.is_foreign(),
             Kind::User(_) => true,
         };
@@ -96,11 +99,16 @@ fn build<T: Float>(
 
 #[pymethods]
 impl System {
-    /// A layered Hopfield network.
+    /// A layered Hopfield network, its couplings in arrays of cells that are drawn from the seed where there is a tile.
     #[staticmethod]
-    fn hopfield(py: Python<'_>, layers: Vec<usize>, activation: &str) -> PyResult<Self> {
+    fn hopfield(py: Python<'_>, layers: Vec<usize>, activation: &str, tile: Option<&str>, seed: u64) -> PyResult<Self> {
         let activation = Activation::from_str(activation).or_raise(py)?;
-        Ok(Self::of_core(Kind::Layered(Layered::hopfield(&layers, activation).or_raise(py)?)))
+        let net = Layered::hopfield(&layers, activation).or_raise(py)?;
+        let Some(tile) = tile else { return Ok(Self::of_core(Kind::Layered(net))) };
+        let spec: TileSpec = parse(py, "tile", tile)?;
+        let single = Tiled::new(net.clone(), &spec, seed).or_raise(py)?;
+        let double = Tiled::new(net, &spec, seed).or_raise(py)?;
+        Ok(Self::of_core(Kind::Tiled(Box::new((single, double)))))
     }
 
     /// An electrical circuit.
@@ -200,6 +208,11 @@ impl System {
             let mut slices = arrays.slices(py, "every parameter")?;
             match &self.kind {
                 Kind::Layered(net) => net.initialise(&lab, seed, gain, &mut slices),
+                Kind::Tiled(nets) => {
+                    let net = <T as Float>::tiled(nets);
+                    net.system().initialise(&lab, seed, gain, &mut slices);
+                    net.keep_within(&mut slices);
+                }
                 Kind::Stack(stacks) => <T as Float>::of(stacks).initialise(seed, &mut slices),
                 // These come with their parameters.
                 Kind::Circuit(_) | Kind::Elastic(_) | Kind::User(_) => {}

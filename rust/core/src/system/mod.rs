@@ -6,6 +6,7 @@ pub mod hopfield;
 pub mod layered;
 pub mod resistive;
 pub mod stack;
+pub mod tiled;
 
 use num_complex::Complex;
 use pnncore_kernels::Real;

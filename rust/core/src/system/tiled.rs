@@ -1,0 +1,97 @@
+//! Systems whose couplings are stored in arrays of cells: the physics is that of the system, the changes are what pulses make of them.
+
+use pnncore_kernels::Real;
+
+use super::{Energetic, Exact, Settling, System, Workspace, stack};
+use crate::Result;
+use crate::device::{Device, Tile, TileSpec};
+use crate::params::ParamSpec;
+use crate::trial::Layout;
+
+/// A system, and the cells that its matrices are stored in.
+#[derive(Debug, Clone)]
+pub struct Tiled<T, S> {
+    system: S,
+    tiles: Vec<Option<Tile<T>>>,
+}
+
+impl<T: Real, S: System<T>> Tiled<T, S> {
+    /// Stores all parameters that are matrices in arrays of cells, drawn from `seed`.
+    ///
+    /// # Errors
+    /// As [`TileSpec::check`].
+    pub fn new(system: S, spec: &TileSpec, seed: u64) -> Result<Self> {
+        let tile = |(i, own): (usize, &ParamSpec)| {
+            let is_matrix = own.shape.len() == 2;
+            is_matrix.then(|| Tile::new(spec, own.rows_cols(), seed, i)).transpose()
+        };
+        let tiles = system.specs().iter().enumerate().map(tile).collect::<Result<_>>()?;
+        Ok(Self { system, tiles })
+    }
+
+    /// The system itself.
+    pub fn system(&self) -> &S {
+        &self.system
+    }
+
+    /// Brings parameters into the ranges of their cells.
+    pub fn keep_within(&self, params: &mut [&mut [T]]) {
+        for (tile, values) in self.tiles.iter().zip(params) {
+            tile.iter().for_each(|tile| tile.keep_within(values));
+        }
+    }
+}
+
+impl<T: Real, S: System<T>> System<T> for Tiled<T, S> {
+    fn name(&self) -> &str {
+        self.system.name()
+    }
+
+    fn inputs(&self) -> usize {
+        self.system.inputs()
+    }
+
+    fn layout(&self) -> Layout {
+        self.system.layout()
+    }
+
+    fn specs(&self) -> &[ParamSpec] {
+        self.system.specs()
+    }
+
+    fn device(&self, parameter: usize) -> &Device {
+        self.system.device(parameter)
+    }
+
+    fn tile(&self, parameter: usize) -> Option<&Tile<T>> {
+        self.tiles[parameter].as_ref()
+    }
+
+    fn workspace(&self) -> Workspace {
+        self.system.workspace()
+    }
+
+    fn as_settling(&self) -> Option<&dyn Settling<T>> {
+        self.system.as_settling()
+    }
+
+    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
+        self.system.as_energetic()
+    }
+
+    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+        self.system.as_exact()
+    }
+
+    fn as_stack(&self) -> Option<&stack::Stack<T>> {
+        self.system.as_stack()
+    }
+
+    fn is_holomorphic(&self) -> bool {
+        self.system.is_holomorphic()
+    }
+
+    fn is_reciprocal(&self) -> bool {
+        self.system.is_reciprocal()
+    }
+}
