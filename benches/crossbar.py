@@ -51,9 +51,8 @@ def updates() -> None:
     bare = step(None)
     for slots, peer in ((1, 17.9), (31, 1151.0)):
         took = step(slots) - bare
-        print(
-            f"update 512 x 512, 32 samples, {slots:2} slots, one thread: {took:6.1f} ms; aihwkit {peer}: {peer / took:.1f}x"
-        )
+        case = f"update 512 x 512, 32 samples, {slots:2} slots, one thread"
+        print(f"{case}: {took:6.1f} ms; aihwkit {peer}: {peer / took:.1f}x")
     print(f"   the same, 31 slots, pulse by pulse: {step(31, at_once=False) - bare:6.1f} ms")
 
 

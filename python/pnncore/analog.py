@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
+from pnncore._config import Config
 from pnncore._convert import as_threads, number, one_of, positive_int
 from pnncore.errors import ConfigError, DataError, ShapeError
 
 __all__ = ["AnalogIO", "NodalVoltages", "Wires", "solve"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnalogIO:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AnalogIO(Config):
     """How an analog array is read: converters and noise.
 
     Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
@@ -64,10 +65,7 @@ class AnalogIO:
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting; ranges are checked by the core when a stack is made."""
-        for setting in dataclasses.fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            if setting.type is float or (setting.type == float | None and value is not None):
-                object.__setattr__(self, name, number(value, name))
+        super().__post_init__()
         one_of(self.weight_noise_kind, "weight_noise_kind", ("additive", "phase-change"))
         for side in ("input", "output"):
             bits, bound = getattr(self, f"{side}_bits"), getattr(self, f"{side}_bound")
@@ -98,8 +96,8 @@ class AnalogIO:
         return own
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wires:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Wires(Config):
     """Weights as pairs of conductances between wires that have a resistance.
 
     A weight w is the difference of two arrays: off + (on - off) |w| / weight in the one of its sign, off in the other.
@@ -123,7 +121,7 @@ class Wires:
     Examples
     --------
     >>> Wires(resistance=2.0, on=1e-4)
-    Wires(resistance=2.0, on=0.0001, off=1e-06, weight=None, exact=True, tolerance=1e-06)
+    Wires(resistance=2.0)
     """
 
     resistance: float = 1.0
@@ -135,9 +133,7 @@ class Wires:
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
-        for name in ("resistance", "on", "off", "weight", "tolerance"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, number(value, name))
+        super().__post_init__()
         _core.check_wires(json.dumps(self.spec()))
 
     def spec(self) -> dict[str, Any]:

@@ -4,10 +4,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from pnncore._config import Config
 from pnncore._convert import one_of, positive_int
 from pnncore.analog import AnalogIO
 from pnncore.devices import _cells
-from pnncore.devices._config import Config
 from pnncore.errors import ConfigError
 
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from pnncore._config import Config
 from pnncore._convert import number
-from pnncore.devices._config import Config
 from pnncore.errors import ConfigError
 
 

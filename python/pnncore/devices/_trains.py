@@ -4,12 +4,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pnncore._config import Config
 from pnncore._convert import one_of, positive_int
 from pnncore.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trains:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Trains(Config):
     """How an outer product of inputs x and errors d becomes pulses.
 
     Every row and column of the array sends a train of pulses with the probabilities A |x| and B |d| per slot; a cell

@@ -1,4 +1,5 @@
 //! Arrays of cells: what pulses do to them on average, how that scatters, and what does not depend on threads.
+#![allow(clippy::needless_range_loop, reason = "cells have two indices")]
 
 use pnncore::device::{Algorithm, Change, Kind, Law, Place, Pulsed, Spread, Tile, TileSpec, Trains};
 use pnncore::lab::Lab;
@@ -137,6 +138,9 @@ fn smirnov(mut a: Vec<f64>, mut b: Vec<f64>) -> f64 {
     most * (n * m / (n + m)).sqrt()
 }
 
+/// A number that is made of the changes of all cells.
+type Look<'a> = &'a dyn Fn(&[f64]) -> f64;
+
 /// Pulses at once and one by one have the same law: of one cell, and of sums and differences along a row, near bounds and far.
 #[test]
 fn the_law_does_not_depend_on_whether_pulses_are_summed() {
@@ -157,7 +161,7 @@ fn the_law_does_not_depend_on_whether_pulses_are_summed() {
             let (a, b) = (sample(false, 6000), sample(true, 12_000).split_off(6000));
             let of =
                 |all: &[Vec<f64>], f: &dyn Fn(&[f64]) -> f64| all.iter().map(|change| f(change)).collect::<Vec<f64>>();
-            let looks: [(&str, &dyn Fn(&[f64]) -> f64); 5] = [
+            let looks: [(&str, Look<'_>); 5] = [
                 ("a cell", &|c| c[0]),
                 ("another", &|c| c[5]),
                 ("the sum of a row", &|c| c[0] + c[1] + c[2]),

@@ -154,7 +154,7 @@ impl Pulsed {
                 if (*up != 0.0 && self.upper == 0.0) || (*down != 0.0 && self.lower == 0.0) {
                     return Err(Error::Config("steps that shrink towards a bound need one that is not zero".into()));
                 }
-                if !(*spread >= 0.0) {
+                if *spread < 0.0 {
                     return Err(Error::Config(format!("gamma_spread must be at least 0, got {spread}")));
                 }
                 finite("gamma", &[*up, *down, *spread])

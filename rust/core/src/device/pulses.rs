@@ -81,7 +81,7 @@ impl Trains {
         for s in 0..samples {
             let (most_x, most_d) = (largest(&x[s * height..][..height]), largest(&d[s * width..][..width]));
             let most = rate / step * most_x * most_d;
-            if !(most > 0.0) {
+            if most <= 0.0 || most.is_nan() {
                 continue;
             }
             slots[s] = if self.manage_length { (most.ceil() as u32).clamp(1, self.slots) } else { self.slots };

@@ -27,7 +27,7 @@ pub enum Algorithm {
         threshold: f64,
     },
     /// Changes go to a second array, which is read line by line and transferred (Tiki-Taka).
-    Transfer(Transfer),
+    Transfer(Box<Transfer>),
 }
 
 /// What a parameter is stored in, where that is an array of cells.

@@ -121,7 +121,7 @@ impl Transfer {
         // Lines before the next one have been transferred once more than those after it.
         let transfers = |j: usize| rounds + usize::from(j < next);
         let signs: Vec<T> =
-            (0..rows).map(|j| if self.period_of(transfers(j)) % 2 == 0 { T::ONE } else { -T::ONE }).collect();
+            (0..rows).map(|j| if self.period_of(transfers(j)).is_multiple_of(2) { T::ONE } else { -T::ONE }).collect();
         let chopped: Vec<(Vec<T>, Vec<T>)>;
         let dense: Vec<T>;
         let (samples, change) = match change {
@@ -175,7 +175,7 @@ impl Transfer {
             return read.into_iter().map(|v| gain * v).collect();
         };
         let period = self.period_of(before);
-        let gain = if period % 2 == 0 { gain } else { -gain };
+        let gain = if period.is_multiple_of(2) { gain } else { -gain };
         let begins = self.chops() && before.is_multiple_of(self.period as usize) && period > 0;
         let follow = T::from_f64((TAIL / f64::from(self.period)).min(1.0));
         let keep = T::from_f64(self.momentum);

@@ -9,7 +9,7 @@ from pnncore._convert import number
 
 @dataclass(frozen=True)
 class Config:
-    """Base of devices and algorithms: plain settings."""
+    """Base of plain settings, whose `repr` tells those that are not the default."""
 
     def __post_init__(self) -> None:
         """Make numbers of numbers; ranges are checked by the core."""
