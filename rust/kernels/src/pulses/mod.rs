@@ -4,10 +4,15 @@
 //! loaded once per batch. Per sample and sixteen cells there are about twenty instructions that count coincidences; what
 //! takes the time are the normal numbers of pulses that come, sixteen to some sixty cycles.
 
+mod law;
+mod trains;
+
+pub use law::{Constant, Exponential, Law, Linear, Power, Table};
+pub use trains::trains;
+
 use crate::level::{Level, dispatch};
-use crate::philox::{LANES, Philox, block_of_words, fill_body, fill_normal_body};
+use crate::philox::{LANES, Philox, fill_body, fill_normal_body};
 use crate::simd::{Real, Vector};
-use crate::unit::apply::exp;
 
 /// Cells that are worked on together.
 pub const GROUP: usize = LANES;
@@ -23,57 +28,6 @@ const DRAWS_OF_ROW: u64 = 1 << 32;
 
 /// How far from its bounds a cell must stay, in deviations of where its pulses take it, for them to be summed at once.
 const FAR: f64 = 6.0;
-
-/// How the step of a pulse depends on where a cell is. `up` and `down` are those of [`Row`], with their signs.
-pub trait Law<T: Real>: Copy + Send + Sync {
-    /// Whether steps are up + up_slope w, or the same of down: those of several pulses can then be summed at once.
-    const AFFINE: bool = false;
-    /// Whether these slopes are not zero.
-    const SLOPED: bool = false;
-
-    /// The mean step of a pulse from where cells are, given the constant of the direction in which it goes.
-    #[doc(hidden)]
-    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V;
-}
-
-/// up or down, wherever the cell is.
-#[derive(Debug, Clone, Copy)]
-pub struct Constant;
-
-/// up + up_slope w, or the same of down.
-#[derive(Debug, Clone, Copy)]
-pub struct Linear;
-
-/// up max(1 - A exp(gamma z), 0) and down max(1 - A exp(-gamma z), 0), with z = 2 a w / (upper - lower) + b.
-#[derive(Debug, Clone, Copy)]
-pub struct Exponential<T> {
-    /// A and gamma of pulses up.
-    pub up: (T, T),
-    /// A and gamma of pulses down.
-    pub down: (T, T),
-    /// a.
-    pub a: T,
-    /// b.
-    pub b: T,
-}
-
-/// up ((upper - w) / (upper - lower))^gamma and down ((w - lower) / (upper - lower))^gamma.
-#[derive(Debug, Clone, Copy)]
-pub struct Power<T> {
-    /// gamma of pulses up.
-    pub up: T,
-    /// gamma of pulses down.
-    pub down: T,
-}
-
-/// up and down times numbers between those at places that are evenly spaced from lower to upper: at least two each.
-#[derive(Debug, Clone, Copy)]
-pub struct Table<'a, T> {
-    /// Factors of pulses up.
-    pub up: &'a [T],
-    /// Factors of pulses down.
-    pub down: &'a [T],
-}
 
 /// What is random about pulses.
 #[derive(Debug, Clone, Copy)]
@@ -129,80 +83,6 @@ pub struct Source {
     pub group: u32,
     /// The number of the row.
     pub row: u64,
-}
-
-/// Writes trains of `slots` bits for values (samples, width): each bit is one with the probability |value| times `scale` of the
-/// sample, and the highest bit is the sign. They are ordered by blocks of [`GROUP`] values (the last filled with zeros), and within
-/// these by sample.
-///
-/// # Panics
-/// If the lengths do not fit, or there are more than [`MOST_SLOTS`] slots.
-pub fn trains<T: Real>(
-    level: Level,
-    values: &[T],
-    (width, slots): (usize, &[u32]),
-    scales: &[f64],
-    (random, group): (Philox, u32),
-    out: &mut Vec<u32>,
-) {
-    let samples = scales.len();
-    assert!(values.len() == samples * width && slots.len() == samples && slots.iter().all(|&n| n <= MOST_SLOTS));
-    out.clear();
-    out.resize(width.div_ceil(GROUP) * GROUP * samples, 0);
-    draw_trains(level, values, width, slots, scales, random, group, out);
-}
-
-dispatch! {
-    fn draw_trains<T>(
-        level: Level, values: &[T], width: usize, slots: &[u32], scales: &[f64], random: Philox, group: u32, out: &mut [u32],
-    ) = draw_trains_body
-}
-
-#[inline(always)]
-fn draw_trains_body<V: Vector>(
-    values: &[V::Scalar],
-    width: usize,
-    slots: &[u32],
-    scales: &[f64],
-    random: Philox,
-    group: u32,
-    out: &mut [u32],
-) {
-    let (samples, groups) = (scales.len(), width.div_ceil(GROUP));
-    let (counter, key) = random.stream(group);
-    for g in 0..groups {
-        for s in 0..samples {
-            let all = &values[s * width..(s + 1) * width];
-            let own = &all[g * GROUP..(g * GROUP + GROUP).min(width)];
-            let mut bounds = [0u64; GROUP];
-            let mut signs = [0u32; GROUP];
-            for (i, value) in own.iter().enumerate() {
-                let value = value.to_f64();
-                bounds[i] = (value.abs() * scales[s] * 4_294_967_296.0) as u64;
-                signs[i] = if value < 0.0 { SIGN } else { 0 };
-            }
-            if bounds == [0; GROUP] {
-                continue;
-            }
-            let mut masks = [0u32; GROUP];
-            let first = ((s * groups + g) * 8) as u64 * LANES as u64;
-            for slot in 0..slots[s] {
-                if slot.is_multiple_of(4) {
-                    // Filled below, four slots at a time.
-                    let words = block_of_words(first + u64::from(slot / 4) * LANES as u64, counter, key);
-                    for (k, words) in (slot..slots[s].min(slot + 4)).zip(&words) {
-                        for i in 0..GROUP {
-                            masks[i] |= u32::from(u64::from(words[i]) < bounds[i]) << k;
-                        }
-                    }
-                }
-            }
-            let out = &mut out[(g * samples + s) * GROUP..][..GROUP];
-            for i in 0..GROUP {
-                out[i] = masks[i] | signs[i];
-            }
-        }
-    }
 }
 
 /// Sends the pulses of all samples, one after the other, to a row of cells. Those of one sample are summed at once where `at_once`, the
@@ -432,86 +312,6 @@ impl<V: Vector> Cells<V> {
         }
         true
     }
-}
-
-impl<T: Real> Law<T> for Constant {
-    const AFFINE: bool = true;
-
-    #[inline(always)]
-    fn mean<V: Vector<Scalar = T>>(self, _cells: &Cells<V>, _falls: V, step: V) -> V {
-        step
-    }
-}
-
-impl<T: Real> Law<T> for Linear {
-    const AFFINE: bool = true;
-    const SLOPED: bool = true;
-
-    #[inline(always)]
-    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V {
-        // SAFETY: as for `splat`.
-        unsafe { choose(falls, cells.down_slope, cells.up_slope).mul_add(cells.weights, step) }
-    }
-}
-
-impl<T: Real> Law<T> for Exponential<T> {
-    #[inline(always)]
-    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V {
-        // SAFETY: as for `splat`.
-        unsafe {
-            // Cells without a range do not move, wherever z is.
-            let range = cells.upper.sub(cells.lower).max(V::splat(T::EPSILON));
-            let z = V::splat(self.a + self.a).mul(cells.weights).div(range).add(V::splat(self.b));
-            let factor = choose(falls, V::splat(self.down.0), V::splat(self.up.0));
-            let gamma = choose(falls, V::splat(-self.down.1), V::splat(self.up.1));
-            let left = V::splat(T::ONE).sub(factor.mul(exp(gamma.mul(z))));
-            step.mul(V::splat(T::ZERO).max(left))
-        }
-    }
-}
-
-impl<T: Real> Law<T> for Power<T> {
-    #[inline(always)]
-    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V {
-        let factor = |place: f64, falls: bool| match falls {
-            true => place.powf(self.down.to_f64()),
-            false => (1.0 - place).powf(self.up.to_f64()),
-        };
-        by_place(cells, falls, step, factor)
-    }
-}
-
-impl<T: Real> Law<T> for Table<'_, T> {
-    #[inline(always)]
-    fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V {
-        let factor = |place: f64, falls: bool| {
-            let table = if falls { self.down } else { self.up };
-            let place = place * (table.len() - 1) as f64;
-            let k = (place as usize).min(table.len() - 2);
-            let (here, next) = (table[k].to_f64(), table[k + 1].to_f64());
-            here + (next - here) * (place - k as f64)
-        };
-        by_place(cells, falls, step, factor)
-    }
-}
-
-/// Steps times a factor for each cell, by its place from zero at the lower bound to one at the upper, and by whether it falls.
-fn by_place<V: Vector>(cells: &Cells<V>, falls: V, step: V, factor: impl Fn(f64, bool) -> f64) -> V {
-    let [mut w, mut lower, mut upper, mut fall] = [[<V::Scalar as Real>::ZERO; GROUP]; 4];
-    // SAFETY: the arrays hold at least a vector; the rest as for `splat`.
-    unsafe {
-        cells.weights.store(w.as_mut_ptr());
-        cells.lower.store(lower.as_mut_ptr());
-        cells.upper.store(upper.as_mut_ptr());
-        falls.store(fall.as_mut_ptr());
-    }
-    for i in 0..V::LANES {
-        let (low, range) = (lower[i].to_f64(), (upper[i] - lower[i]).to_f64());
-        let place = if range > 0.0 { ((w[i].to_f64() - low) / range).clamp(0.0, 1.0) } else { 0.0 };
-        w[i] = Real::from_f64(factor(place, fall[i] != Real::ZERO));
-    }
-    // SAFETY: as above.
-    unsafe { step.mul(V::load(w.as_ptr())) }
 }
 
 /// Counts the pulses that come to the cells from `first` on with entry `e` of the row, where there are any.
