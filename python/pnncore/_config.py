@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pnncore._convert import number
+from pnncore._convert import number, positive_int
 
 
 @dataclass(frozen=True)
@@ -12,9 +12,11 @@ class Config:
     """Base of plain settings, whose `repr` tells those that are not the default."""
 
     def __post_init__(self) -> None:
-        """Make numbers of numbers; ranges are checked by the core."""
+        """Validate at once: `ConfigError` names the setting. Ranges are checked by the core."""
         for setting in dataclasses.fields(self):
             name, value = setting.name, getattr(self, setting.name)
+            if setting.type is int:
+                object.__setattr__(self, name, positive_int(value, name))
             if setting.type is float or (setting.type == float | None and value is not None):
                 object.__setattr__(self, name, number(value, name))
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pnncore import devices
-from pnncore._convert import number, positive_int
+from pnncore._config import Config
+from pnncore._convert import positive_int
 from pnncore.analog import AnalogIO, Wires
 from pnncore.devices import Algorithm, Cells, Pair, Trains
 from pnncore.errors import ConfigError, ShapeError
@@ -37,8 +38,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layer(ABC):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Layer(Config, ABC):
     """Base of all layers.
 
     Parameters
@@ -52,27 +53,9 @@ class Layer(ABC):
     noise: float | None = None
     mismatch: float | None = None
 
-    def __post_init__(self) -> None:
-        """Validate at once: `ConfigError` names the setting."""
-        for setting in dataclasses.fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            if setting.type is int:
-                object.__setattr__(self, name, positive_int(value, name))
-            if setting.type is float or (setting.type == float | None and value is not None):
-                object.__setattr__(self, name, number(value, name))
-
     @abstractmethod
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """Return what the core makes the layer of, given the number of its inputs, and the number of its outputs."""
-
-    def to_config(self) -> dict[str, Any]:
-        """Return the layer as plain data, as checkpoints keep it."""
-        return {"name": type(self).__name__, **dataclasses.asdict(self)}
-
-    def __repr__(self) -> str:
-        fields = dataclasses.fields(self)
-        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields if getattr(self, f.name) != f.default]
-        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 @dataclass(frozen=True, repr=False)

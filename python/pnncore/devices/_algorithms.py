@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pnncore._config import Config
-from pnncore._convert import one_of, positive_int
+from pnncore._convert import one_of
 from pnncore.analog import AnalogIO
 from pnncore.devices import _cells
 from pnncore.errors import ConfigError
@@ -91,7 +91,6 @@ class TikiTaka(Algorithm):
         """Validate at once: `ConfigError` names the setting; ranges are checked by the core."""
         super().__post_init__()
         one_of(self.version, "version", ("v1", "v2", "chopped", "agad"))
-        positive_int(self.period, "period")
         for name, kind, empty in (("fast", _cells.Cells, True), ("io", AnalogIO, False)):
             value = getattr(self, name)
             if not isinstance(value, kind) and (value is not None or not empty):

@@ -43,9 +43,16 @@ fn memory(tile: &Tile<f64>) -> Vec<Vec<f64>> {
     tile.memory().iter().map(|spec| vec![0.0; spec.len()]).collect()
 }
 
-fn update(tile: &Tile<f64>, lab: &Lab, step: u64, change: Change<'_, f64>, values: &mut [f64], kept: &mut [Vec<f64>]) {
+fn update(
+    tile: &Tile<f64>,
+    lab: &Lab,
+    (step, rate): (u64, f64),
+    change: Change<'_, f64>,
+    values: &mut [f64],
+    kept: &mut [Vec<f64>],
+) {
     let mut kept: Vec<&mut [f64]> = kept.iter_mut().map(Vec::as_mut_slice).collect();
-    tile.update(lab, Place { parameter: 0, step, rate: 0.1 }, change, values, &mut kept);
+    tile.update(lab, Place { parameter: 0, step, rate }, change, values, &mut kept);
 }
 
 /// Inputs and errors between -1 and 1 that differ from line to line, none of them zero.
@@ -60,7 +67,7 @@ fn repeats(spec: &TileSpec, (x, d): (&[f64], &[f64]), rate: f64, start: f64, cou
     (0..count)
         .map(|step| {
             let mut values = vec![start; x.len() * d.len()];
-            update(&tile, &lab(), step, Change::Product(&blocks, rate), &mut values, &mut memory(&tile));
+            update(&tile, &lab(), (step, rate), Change::Product(&blocks), &mut values, &mut memory(&tile));
             values.iter().map(|value| value - start).collect()
         })
         .collect()
@@ -183,7 +190,7 @@ fn after(device: &Pulsed, start: f64, counts: &[f64]) -> f64 {
     let (mut values, mut kept) = (vec![start], memory(&tile));
     for (k, count) in counts.iter().enumerate() {
         let change = [count * device.granularity()];
-        update(&tile, &lab(), k as u64, Change::Dense(&change), &mut values, &mut kept);
+        update(&tile, &lab(), (k as u64, 0.1), Change::Dense(&change), &mut values, &mut kept);
     }
     assert!(kept[0][0] == counts.iter().map(|c| c.abs()).sum::<f64>());
     values[0]
@@ -263,7 +270,7 @@ fn cells_differ_lose_wander_and_stick() {
     let (mut values, mut kept) = (vec![0.0; n], memory(&tile));
     tile.keep_within(&mut values);
     let before = values.clone();
-    update(&tile, &lab(), 0, Change::Dense(&vec![0.01; n]), &mut values, &mut kept);
+    update(&tile, &lab(), (0, 0.1), Change::Dense(&vec![0.01; n]), &mut values, &mut kept);
     let steps: Vec<f64> = values.iter().zip(&before).map(|(after, before)| after - before).collect();
     let still = steps.iter().filter(|&&s| s == 0.0).count() as f64 / n as f64;
     assert!((still - 0.05).abs() < 4.5 * (0.05 * 0.95 / n as f64).sqrt(), "{still}");
@@ -272,7 +279,7 @@ fn cells_differ_lose_wander_and_stick() {
     let deviation = mean(moving.iter().map(|s| (s - average).powi(2))).sqrt();
     let wanted = 0.01 * f64::hypot(0.2, 0.05);
     assert!((average - 0.01).abs() < 5.0 * wanted / (n as f64).sqrt() && (deviation / wanted - 1.0).abs() < 0.02);
-    update(&tile, &lab(), 1, Change::Dense(&vec![9.0; n]), &mut values, &mut kept);
+    update(&tile, &lab(), (1, 0.1), Change::Dense(&vec![9.0; n]), &mut values, &mut kept);
     let free: Vec<f64> = values.iter().zip(&steps).filter(|(_, s)| **s != 0.0).map(|(v, _)| *v).collect();
     assert!((mean(free.iter().copied()) / 0.5 - 1.0).abs() < 0.01 && tile.outside(&values).is_none());
     values[7] = 99.0;
@@ -282,7 +289,7 @@ fn cells_differ_lose_wander_and_stick() {
     let tile = Tile::<f64>::new(&direct(leaky, TRAINS), (200, 200), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.4; n], memory(&tile));
     for step in 0..30 {
-        update(&tile, &lab(), step, Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
+        update(&tile, &lab(), (step, 0.1), Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
     }
     let keep = 1.0 - 1.0 / 50.0f64;
     let variance = 0.005f64.powi(2) * (1.0 - keep.powi(60)) / (1.0 - keep * keep);
@@ -300,14 +307,14 @@ fn noise_of_writes_stays_what_it_is() {
     let tile = Tile::<f64>::new(&direct(device, TRAINS), (100, 100), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.0; n], memory(&tile));
     for step in 0..10 {
-        update(&tile, &lab(), step, Change::Dense(&vec![0.02; n]), &mut values, &mut kept);
+        update(&tile, &lab(), (step, 0.1), Change::Dense(&vec![0.02; n]), &mut values, &mut kept);
         let state = 0.02 * (step + 1) as f64;
         let deviation = mean(values.iter().map(|v| (v - state).powi(2))).sqrt();
         assert!((deviation / 0.05 - 1.0).abs() < 5.0 * (0.5 / n as f64).sqrt(), "{step}: {deviation}");
         assert!(values.iter().zip(&kept[1]).all(|(value, offset)| (value - offset - state).abs() < 1e-12));
     }
     let before = values.clone();
-    update(&tile, &lab(), 11, Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
+    update(&tile, &lab(), (11, 0.1), Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
     assert_eq!(values, before, "cells without pulses are not written");
 }
 
@@ -322,7 +329,7 @@ fn mixed_precision_keeps_what_makes_no_step() {
     let blocks = [(vec![0.5, -1.0, 0.25, 0.1, 0.2, 0.3], vec![0.3, -0.7, 0.9, 0.2])];
     let mut wanted = [0.0; 6];
     for step in 0..40 {
-        update(&tile, &lab(), step, Change::Product(&blocks, 0.007), &mut values, &mut kept);
+        update(&tile, &lab(), (step, 0.007), Change::Product(&blocks), &mut values, &mut kept);
         for s in 0..2 {
             for j in 0..3 {
                 for i in 0..2 {
@@ -347,7 +354,7 @@ fn pairs_are_differences() {
     let (mut weights, mut most) = ([0.1, -0.2], 0.0f64);
     for step in 0..300 {
         let change = if step % 3 == 0 { [-0.02, 0.02] } else { [0.01, -0.01] };
-        update(&tile, &lab(), step, Change::Dense(&change), &mut values, &mut kept);
+        update(&tile, &lab(), (step, 0.1), Change::Dense(&change), &mut values, &mut kept);
         for i in 0..2 {
             weights[i] += change[i];
             assert!((values[i] - weights[i]).abs() < 1e-9, "{step}: {} {}", values[i], weights[i]);
@@ -372,7 +379,7 @@ fn threads_do_not_matter() {
             let (mut values, mut kept) = (vec![0.01; 256 * 200], memory(&tile));
             lab.enter(|| {
                 for step in 0..3 {
-                    update(&tile, &lab, step, Change::Product(&blocks, 0.1), &mut values, &mut kept);
+                    update(&tile, &lab, (step, 0.1), Change::Product(&blocks), &mut values, &mut kept);
                 }
             });
             (values, kept)

@@ -245,10 +245,10 @@ impl<T: Real> Cells<T> {
         let (gain, tilt) = (normal(0, spread.step), normal(1, spread.up_down));
         let (low, high) = (normal(2, spread.lower), normal(3, spread.upper));
         let number = T::from_f64;
-        let (bias_up, bias_down) = (device.up_down.min(0.0), -device.up_down.max(0.0));
-        let step = |tilt: f64, bias: f64, gain: f64| device.step * (1.0 + gain + bias + tilt).abs();
-        let mut up: Vec<f64> = gain.iter().zip(&tilt).map(|(g, t)| step(*t, bias_up, *g)).collect();
-        let mut down: Vec<f64> = gain.iter().zip(&tilt).map(|(g, t)| -step(-*t, bias_down, *g)).collect();
+        let (mean_up, mean_down) = device.steps();
+        let mut up: Vec<f64> = gain.iter().zip(&tilt).map(|(g, t)| (mean_up + device.step * (g + t)).abs()).collect();
+        let mut down: Vec<f64> =
+            gain.iter().zip(&tilt).map(|(g, t)| -(mean_down + device.step * (g - t)).abs()).collect();
         let mut lower: Vec<f64> = low.iter().map(|x| device.lower * (1.0 + x).abs()).collect();
         let mut upper: Vec<f64> = high.iter().map(|x| device.upper * (1.0 + x).abs()).collect();
         if device.stuck > 0.0 {
@@ -311,15 +311,14 @@ impl<T: Real> Cells<T> {
         counted: &mut [T],
     ) -> f64 {
         let own = j * cols..(j + 1) * cols;
-        let slope = |values| if self.up_slope.is_empty() { &[][..] } else { values };
         let mut row = pulses::Row {
             weights,
             visible,
             pulses: counted,
             up: &self.up[own.clone()],
             down: &self.down[own.clone()],
-            up_slope: slope(self.up_slope.get(own.clone()).unwrap_or_default()),
-            down_slope: slope(self.down_slope.get(own.clone()).unwrap_or_default()),
+            up_slope: self.up_slope.get(own.clone()).unwrap_or_default(),
+            down_slope: self.down_slope.get(own.clone()).unwrap_or_default(),
             lower: &self.lower[own.clone()],
             upper: &self.upper[own],
         };

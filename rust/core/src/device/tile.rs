@@ -48,8 +48,8 @@ pub struct TileSpec {
 /// A change that is wanted of the weights.
 #[derive(Debug, Clone, Copy)]
 pub enum Change<'a, T> {
-    /// Minus a rate times the sum of outer products of rows: blocks (left, right).
-    Product(&'a [(Vec<T>, Vec<T>)], f64),
+    /// Minus the rate of the optimizer times the sum of outer products of rows: blocks (left, right).
+    Product(&'a [(Vec<T>, Vec<T>)]),
     /// Element by element.
     Dense(&'a [T]),
 }
@@ -94,6 +94,8 @@ pub(super) struct Store<'a, T> {
 pub(super) struct Draws {
     pub random: Philox,
     pub group: u32,
+    /// What is added to the numbers of rows: those of several sends in an update differ by it.
+    pub row: u64,
 }
 
 /// Groups of random numbers that the updates of an array take.
@@ -234,7 +236,8 @@ impl<T: Real> Tile<T> {
     ) -> f64 {
         let random = lab.random(Purpose::Pulses).at(place.step);
         let group = GROUPS_OF_UPDATE * ARRAYS * place.parameter as u32;
-        let (own, other) = (Draws { random, group }, Draws { random, group: group + GROUPS_OF_UPDATE });
+        let own = Draws { random, group, row: 0 };
+        let other = Draws { group: group + GROUPS_OF_UPDATE, ..own };
         let mut memory = memory.iter_mut().map(|array| &mut **array);
         let mut next = |is_there: bool| is_there.then(|| memory.next()).flatten().unwrap_or_default();
         let noisy = |cells: &Cells<T>| cells.device.write_noise > 0.0;
@@ -243,18 +246,18 @@ impl<T: Real> Tile<T> {
         if self.spec.pair.is_some() {
             (below.values, below.pulses) = (next(true), next(true));
         }
-        if let (Algorithm::Transfer(transfer), Some(fast)) = (&self.spec.algorithm, &self.second) {
-            let mut hidden = Store { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
-            let (slow, fast) = ((&self.cells, &mut store, own), (fast, &mut hidden, other));
-            let sent = transfer.update(lab, self, place.rate, change, slow, fast, &mut memory.collect::<Vec<_>>());
-            self.cells.age(lab, self.cols, &mut store, own);
-            return sent;
-        }
-        let sent = match self.spec.algorithm {
-            Algorithm::MixedPrecision { threshold } => {
-                self.summed(lab, change, threshold * self.spec.device.granularity(), next(true))
+        let sent = match (&self.spec.algorithm, &self.second) {
+            (Algorithm::Transfer(transfer), Some(fast)) => {
+                let mut hidden = Store { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
+                let (slow, fast) = ((&self.cells, &mut store, own), (fast, &mut hidden, other));
+                let sent = transfer.update(lab, self, place.rate, change, slow, fast, &mut memory.collect::<Vec<_>>());
+                self.cells.age(lab, self.cols, &mut store, own);
+                return sent;
             }
-            Algorithm::Direct | Algorithm::Transfer(_) => self.sent(lab, &self.cells, change, own),
+            (Algorithm::MixedPrecision { threshold }, _) => {
+                self.summed(lab, change, place.rate, threshold * self.spec.device.granularity(), next(true))
+            }
+            _ => self.sent(lab, &self.cells, change, (place.rate, 1.0, &[]), own),
         };
         match (self.spec.pair, &self.second) {
             (Some(refresh), Some(minus)) => {
@@ -268,17 +271,30 @@ impl<T: Real> Tile<T> {
         }
     }
 
-    /// The pulses that a change asks of an array of cells.
-    pub(super) fn sent(&self, lab: &Lab, cells: &Cells<T>, change: Change<'_, T>, draws: Draws) -> Sent<T> {
+    /// The pulses that a change, made at a rate, asks of an array of cells: times a factor, and with these signs of its rows (empty:
+    /// plus).
+    pub(super) fn sent(
+        &self,
+        lab: &Lab,
+        cells: &Cells<T>,
+        change: Change<'_, T>,
+        (rate, factor, signs): (f64, f64, &[T]),
+        draws: Draws,
+    ) -> Sent<T> {
         let step = cells.device.granularity();
+        let sign = |row: usize| signs.get(row).copied().unwrap_or(T::ONE);
         match change {
-            Change::Product(blocks, rate) => {
-                let x: Vec<T> = blocks.iter().flat_map(|(x, _)| x).copied().collect();
+            Change::Product(blocks) => {
+                let x = blocks.iter().flat_map(|(x, _)| x).enumerate().map(|(k, &x)| x * sign(k % self.rows));
+                let x: Vec<T> = x.collect();
                 let d: Vec<T> = blocks.iter().flat_map(|(_, d)| d).map(|&d| -d).collect();
                 let random = (draws.random, draws.group);
-                self.spec.trains.send(lab.level(), (&x, self.rows), (&d, self.cols), rate, step, random)
+                self.spec.trains.send(lab.level(), (&x, self.rows), (&d, self.cols), rate * factor, step, random)
             }
-            Change::Dense(change) => Sent::Cells(change.iter().map(|&c| c * T::from_f64(1.0 / step)).collect()),
+            Change::Dense(change) => {
+                let pulses = T::from_f64(factor / step);
+                Sent::Cells(change.iter().enumerate().map(|(k, &c)| c * pulses * sign(k / self.cols)).collect())
+            }
         }
     }
 
@@ -295,10 +311,10 @@ impl<T: Real> Tile<T> {
     }
 
     /// Adds a change to a sum, and takes all whole steps out of it: the pulses that are due.
-    fn summed(&self, lab: &Lab, change: Change<'_, T>, step: f64, sum: &mut [T]) -> Sent<T> {
+    fn summed(&self, lab: &Lab, change: Change<'_, T>, rate: f64, step: f64, sum: &mut [T]) -> Sent<T> {
         match change {
             Change::Dense(change) => add_scaled(lab.level(), change, T::ONE, sum),
-            Change::Product(blocks, rate) => {
+            Change::Product(blocks) => {
                 for (x, d) in blocks {
                     let x: Vec<T> = x.iter().map(|&x| x * T::from_f64(-rate)).collect();
                     let x = Strided { data: &x, row: 1, column: self.rows };
@@ -385,7 +401,7 @@ impl<T: Real> Cells<T> {
             let (mut heard, mut state) = (Heard::default(), Vec::new());
             for (k, (values, pulses)) in values.chunks_exact_mut(cols).zip(pulses.chunks_exact_mut(cols)).enumerate() {
                 let j = rows.start + c * chunk + k;
-                let source = Source { random: draws.random, group: draws.group + 2, row: j as u64 };
+                let source = Source { random: draws.random, group: draws.group + 2, row: draws.row + j as u64 };
                 let counts = sent.row((j, c * chunk + k), cols, &mut heard);
                 if noisy {
                     let offset = &mut offset[k * cols..(k + 1) * cols];

@@ -122,26 +122,11 @@ impl Transfer {
         let transfers = |j: usize| rounds + usize::from(j < next);
         let signs: Vec<T> =
             (0..rows).map(|j| if self.period_of(transfers(j)).is_multiple_of(2) { T::ONE } else { -T::ONE }).collect();
-        let chopped: Vec<(Vec<T>, Vec<T>)>;
-        let dense: Vec<T>;
-        let (samples, change) = match change {
-            Change::Product(blocks, own) => {
-                let turn = |x: &Vec<T>| x.iter().enumerate().map(|(k, &x)| x * signs[k % rows]).collect();
-                chopped = blocks.iter().map(|(x, d)| (turn(x), d.clone())).collect();
-                let samples: usize = blocks.iter().map(|(x, _)| x.len() / rows).sum();
-                (samples, Change::Product(&chopped, self.fast_rate.unwrap_or(own)))
-            }
-            Change::Dense(change) => {
-                // The change holds the rate of the optimizer.
-                let factor = T::from_f64(self.fast_rate.filter(|_| rate > 0.0).map_or(1.0, |fast| fast / rate));
-                dense = change.iter().enumerate().map(|(k, &c)| c * factor * signs[k / cols]).collect();
-                (1, Change::Dense(&dense))
-            }
-        };
-        let sent = tile.sent(lab, fast, change, fast_draws);
+        let factor = self.fast_rate.map_or(1.0, |fast| fast / rate);
+        let sent = tile.sent(lab, fast, change, (rate, factor, &signs), fast_draws);
         let mut total = tile.send(lab, fast, &sent, from, fast_draws);
         fast.age(lab, cols, from, fast_draws);
-        due += samples as f64 / self.every;
+        due += sent.samples() as f64 / self.every;
         let lines = due as usize;
         for n in 0..lines {
             let line = next + n;
@@ -150,7 +135,7 @@ impl Transfer {
             let random = (fast_draws.random, fast_draws.group + 5, n);
             let read = self.io.read_line(lab.level(), &from.values[own.clone()], random);
             let wanted = self.wanted(slow, read, before, own, kept);
-            let draws = Draws { random: slow_draws.random.at(n as u64), ..slow_draws };
+            let draws = Draws { row: (line - j) as u64, ..slow_draws };
             total += slow.send(lab, j..j + 1, cols, &Sent::Cells(wanted), false, to, draws);
         }
         let line = next + lines;
@@ -176,7 +161,7 @@ impl Transfer {
         };
         let period = self.period_of(before);
         let gain = if period.is_multiple_of(2) { gain } else { -gain };
-        let begins = self.chops() && before.is_multiple_of(self.period as usize) && period > 0;
+        let begins = period > 0 && before.is_multiple_of(self.period as usize);
         let follow = T::from_f64((TAIL / f64::from(self.period)).min(1.0));
         let keep = T::from_f64(self.momentum);
         let mut wanted = Vec::with_capacity(read.len());

@@ -116,7 +116,7 @@ impl Optimizer {
             let place = Place { parameter: i, step: steps, rate };
             let plain = *self == Self::SGD { momentum: 0.0, weight_decay: 0.0 };
             pulses += match &update.terms[i] {
-                Term::Product(blocks) if plain => tile.update(lab, place, Change::Product(blocks, rate), values, own),
+                Term::Product(blocks) if plain => tile.update(lab, place, Change::Product(blocks), values, own),
                 _ => {
                     let mut wanted = values.to_vec();
                     self.change(&mut turn, update, Device::IDEAL.range(), &mut wanted);

@@ -363,9 +363,9 @@ fn any<V: Vector>(
     place: (usize, usize),
     uniform: &mut Numbers<V::Scalar>,
 ) -> Option<Coming<V>> {
-    while left.start < left.end {
-        left.start += 1;
-        let coming = count::<V>(counts, left.start - 1, place, uniform);
+    // Not by a closure: that would not have the instruction set.
+    for e in left {
+        let coming = count::<V>(counts, e, place, uniform);
         if coming.is_some() {
             return coming;
         }

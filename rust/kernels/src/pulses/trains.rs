@@ -60,14 +60,12 @@ fn draw_trains_body<V: Vector>(
             }
             let mut masks = [0u32; GROUP];
             let first = ((s * groups + g) * 8) as u64 * LANES as u64;
-            for slot in 0..slots[s] {
-                if slot.is_multiple_of(4) {
-                    // Filled below, four slots at a time.
-                    let words = block_of_words(first + u64::from(slot / 4) * LANES as u64, counter, key);
-                    for (k, words) in (slot..slots[s].min(slot + 4)).zip(&words) {
-                        for i in 0..GROUP {
-                            masks[i] |= u32::from(u64::from(words[i]) < bounds[i]) << k;
-                        }
+            // A draw has words for four slots.
+            for slot in (0..slots[s]).step_by(4) {
+                let words = block_of_words(first + u64::from(slot / 4) * LANES as u64, counter, key);
+                for (k, words) in (slot..slots[s]).zip(&words) {
+                    for i in 0..GROUP {
+                        masks[i] |= u32::from(u64::from(words[i]) < bounds[i]) << k;
                     }
                 }
             }

@@ -398,8 +398,8 @@ impl<T: Real> Crossbar<T> {
 
     fn draws(given: &Given<'_, T>, k: usize, back: bool) -> Draws {
         let group = GROUPS_OF_READS + GROUPS_OF_LAYER * given.layer as u32 + if back { GROUPS_OF_LAYER / 2 } else { 0 };
-        let random = if k > 0 { given.random.at(k as u64) } else { given.random };
-        Draws { level: given.level, random, group, first: given.first }
+        // No batch has as many rows as tiles are apart.
+        Draws { level: given.level, random: given.random, group, first: given.first + (k << 32) }
     }
 }
 
