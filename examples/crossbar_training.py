@@ -119,10 +119,10 @@ def draw(curves: dict[str, list[pnn.Trainer]], path: Path) -> None:
             share, _ = np.histogram(np.concatenate(endured), edges)
             right.stairs(100 * share / share.sum(), edges, color=line.get_color(), linewidth=1.5)
     left.set(xlabel="epoch", ylabel="accuracy on test samples, %", title="Learning on crossbars")
-    left.legend(fontsize=8, loc="lower right")
     left.grid(alpha=0.3)
     right.set(xscale="log", xlabel="pulses that a cell had", ylabel="cells, %", title="Endurance")
     right.grid(alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
