@@ -258,7 +258,7 @@ def test_checkpoints_of_other_cells_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("device", "algorithm", "floor"),
     [
-        (devices.Idealized(), None, 0.93),
+        (devices.Idealized(), None, 0.92),
         (devices.PCM(), devices.MixedPrecision(), 0.7),
     ],
     ids=["ideal", "PCM"],

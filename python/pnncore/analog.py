@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,12 @@ import numpy.typing as npt
 from pnncore import _core
 from pnncore._config import Config
 from pnncore._convert import as_threads, number, one_of, positive_int
-from pnncore.errors import ConfigError, DataError, ShapeError
+from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
 
-__all__ = ["AnalogIO", "NodalVoltages", "Wires", "solve"]
+if TYPE_CHECKING:
+    from pnncore.systems import Stack
+
+__all__ = ["AnalogIO", "NodalVoltages", "Wires", "calibrate", "solve"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -21,7 +24,7 @@ class AnalogIO(Config):
     """How an analog array is read: converters and noise.
 
     Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
-    stage y / (1 + |s y|), get output noise, are rounded and clipped, and are multiplied by a. Deviations and bounds
+    stage y / (1 + |s y|), get offsets and output noise, are rounded and clipped, and are multiplied by a. Deviations and bounds
     are in units of the largest input and of the weights.
 
     Parameters
@@ -32,6 +35,12 @@ class AnalogIO(Config):
         What they clip at; None: nothing is clipped (and rounded: give both or none).
     input_noise, output_noise
         Standard deviations.
+    output_offset
+        The standard deviation of what outputs are off by, each for good: converters differ.
+    passes
+        How inputs are put on lines: ``"one"``, as they are; ``"signs"``, positive ones first, then negative ones; or
+        ``"bits"``, bit by bit, each as nothing or plus or minus the largest input. Every pass is converted; results are
+        added digitally.
     weight_noise
         The standard deviation of every weight in every read, times sqrt(|w|) for phase-change memory.
     weight_noise_kind
@@ -41,13 +50,15 @@ class AnalogIO(Config):
     stochastic_rounding
         Whether converters round at random, so that the mean is the value.
     scale
-        a; None: the largest magnitude of each sample's inputs.
+        a; None: the largest magnitude of each sample's inputs; ``"learned"``: a parameter of the layer (``A1``, ...),
+        beyond which inputs are cut. Methods with gradients train it; `calibrate` sets it to what inputs are like.
     bound_management
         Whether a sample some of whose outputs are clipped is read again at half the input scale, up to ten times.
 
     References
     ----------
-    Gokmen, Onen, Haensch, Front. Neurosci. 11, 538 (2017); Rasch et al., AICAS (2021), arXiv 2104.02184.
+    Gokmen, Onen, Haensch, Front. Neurosci. 11, 538 (2017); Rasch et al., AICAS (2021), arXiv 2104.02184; learned ranges:
+    Choi et al. (2018), arXiv 1805.06085; bit by bit: Shafiee et al., ISCA (2016).
     """
 
     input_bits: int | None = 7
@@ -56,23 +67,34 @@ class AnalogIO(Config):
     output_bits: int | None = 9
     output_bound: float | None = 12.0
     output_noise: float = 0.06
+    output_offset: float = 0.0
+    passes: Literal["one", "signs", "bits"] = "one"
     weight_noise: float = 0.0
     weight_noise_kind: Literal["additive", "phase-change"] = "additive"
     s_shape: float = 0.0
     stochastic_rounding: bool = False
-    scale: float | None = None
+    scale: float | Literal["learned"] | None = None
     bound_management: bool = True
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting; ranges are checked by the core when a stack is made."""
         super().__post_init__()
         one_of(self.weight_noise_kind, "weight_noise_kind", ("additive", "phase-change"))
+        one_of(self.passes, "passes", ("one", "signs", "bits"))
+        if self.scale is not None and self.scale != "learned":
+            object.__setattr__(self, "scale", number(self.scale, "scale"))
         for side in ("input", "output"):
             bits, bound = getattr(self, f"{side}_bits"), getattr(self, f"{side}_bound")
             if bits is not None and not 2 <= positive_int(bits, f"{side}_bits") <= 24:
                 raise ConfigError(f"{side}_bits must be 2 to 24, got {bits!r}")
             if bits is not None and bound is None:
                 raise ConfigError(f"{side}_bits need an {side}_bound that their levels lie between")
+
+    @property
+    def reads(self) -> int:
+        """How often an array is read for one product: the number of passes."""
+        bits = self.input_bits if self.input_bits is not None else 2
+        return {"one": 1, "signs": 2, "bits": bits - 1}[self.passes]
 
     @classmethod
     def ideal(cls) -> "AnalogIO":
@@ -89,7 +111,8 @@ class AnalogIO(Config):
     def spec(self) -> dict[str, Any]:
         """Return the settings as the core reads them."""
         own = dataclasses.asdict(self)
-        own["scale"] = "absmax" if self.scale is None else {"constant": self.scale}
+        named = {None: "absmax", "learned": "learned"}
+        own["scale"] = named[self.scale] if self.scale in named else {"constant": self.scale}
         for side in ("input", "output"):
             bits = own.pop(f"{side}_bits")
             own[f"{side}_steps"] = 0 if bits is None else 2**bits - 2
@@ -213,3 +236,43 @@ def solve(
     threads = as_threads(threads)
     currents, rows, columns, iterations = _core.solve_wires(cells, drive, resistance, lines == 1, tolerance, threads)
     return NodalVoltages(currents, rows, columns, iterations)
+
+
+def calibrate(net: "Stack", x: npt.ArrayLike, *, quantile: float | None = None) -> dict[str, float]:
+    """Set the learned input ranges of a network's crossbars to what their inputs are like, the first layer first.
+
+    Parameters
+    ----------
+    net
+        A `Stack` with crossbars whose `AnalogIO.scale` is ``"learned"``; its parameters ``A1``, ... are changed.
+    x
+        Samples (samples, inputs).
+    quantile
+        Of all magnitudes, such as .999; None: the average over samples of the largest magnitude of each.
+
+    Returns
+    -------
+    dict
+        The ranges, by the names of their parameters.
+
+    Raises
+    ------
+    CapabilityError
+        If no input range of the network is learned.
+    """
+    if quantile is not None and not 0 < number(quantile, "quantile") <= 1:
+        raise ConfigError(f"quantile must be above 0 and at most 1, got {quantile}")
+    found: dict[str, float] = {}
+    for place, layer in enumerate(getattr(net, "layers", ()), start=1):
+        name = f"A{place}"
+        if name not in net.params or getattr(getattr(layer, "io", None), "scale", None) != "learned":
+            continue
+        arrived = np.asarray(x) if place == 1 else net.measure(x)[place - 2]
+        sizes = np.abs(arrived)
+        own_range = float(sizes.max(axis=1).mean() if quantile is None else np.quantile(sizes, quantile))
+        if own_range > 0:
+            net.params[name][...] = own_range
+        found[name] = float(net.params[name][0])
+    if not found:
+        raise CapabilityError(f'{net!r} has no crossbars with AnalogIO(scale="learned")')
+    return found

@@ -126,17 +126,19 @@ def of(net: Stack, history: History, prices: Prices | None = None) -> Ledger:
         high, wide = -(-layer.n_in // rows), -(-layer.n_out // columns)
         cells = layer.n_in * layer.n_out
         passes = [(history["measured"], layer.n_in * wide, layer.n_out * high, layer.io)]
-        if k > 0:
-            # Errors go back to all layers but the first.
-            back = layer.backward if layer.backward is not None else layer.io
+        if k > 0 or layer.io.scale == "learned":
+            # Errors go back to all layers but the first, and to that where the range of its inputs is learned.
+            back = layer.backwards()
             passes.append((history["reversed"], layer.n_out * high, layer.n_in * wide, back))
         if isinstance(layer.algorithm, TikiTaka):
             lines = history["measured"] / layer.algorithm.every
             passes.append((lines / layer.n_in, layer.n_in, cells, layer.algorithm.io))
             counts["reads"] += lines * (1 - 1 / layer.n_in)
-        for times, inputs, outputs, io in passes:
+        for once, inputs, outputs, io in passes:
+            times = once * io.reads
             read(times, cells, inputs, outputs)
-            energy["inputs"] += times * inputs * level(io.input_bits) * prices.input_level
+            bits = 1 if io.passes == "bits" else io.input_bits
+            energy["inputs"] += times * inputs * level(bits) * prices.input_level
             energy["outputs"] += times * outputs * level(io.output_bits) * prices.output_level
             seconds += times * prices.read_time
         if layer.device is not None:

@@ -8,13 +8,13 @@ whole stack, or layer by layer.
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pnncore import devices
 from pnncore._config import Config
-from pnncore._convert import positive_int
+from pnncore._convert import one_of, positive_int
 from pnncore.analog import AnalogIO, Wires
-from pnncore.devices import Algorithm, Cells, Pair, Trains
+from pnncore.devices import Algorithm, Stored, Trains
 from pnncore.errors import ConfigError, ShapeError
 
 __all__ = [
@@ -102,16 +102,28 @@ class Crossbar(Layer):
     io
         How the arrays are read.
     backward
-        How its transpose is read; None: as `io` says.
+        How its transpose is read; None: as `io` says, each sample scaled by its largest error where inputs have a
+        learned range.
     wires
         What is between the cells; None: nothing. Derivatives of the hardware are then exact, by a second solve.
     device
-        The cells that weights are stored in, such as `devices.ReRamSB()`, or `devices.Pair` of them: training then
-        sends pulses to these. None: any weight can be had.
+        The cells that weights are stored in, such as `devices.ReRamSB()`, or `devices.Pair` or `devices.MultiCell`
+        of them: training then sends pulses to these. None: any weight can be had.
     trains
         How outer products become pulses.
     algorithm
         How wanted changes become pulses: None (as they come), `devices.MixedPrecision` or `devices.TikiTaka`.
+    remap
+        What shares a digital scale by which weights are brought to -1 to 1 before an array holds them: ``"array"``,
+        ``"columns"``, or None: they are held as they are. Noise and bounds are then in units of the largest weight.
+    clip
+        Within how many of their standard deviations weights are kept by every update; None: they are not. Few large
+        weights then do not set the scale of all.
+
+    References
+    ----------
+    Training for noise with `AnalogIO.weight_noise`, `remap`, `clip` and learned ranges: Rasch et al., Nat. Commun. 14, 5282
+    (2023).
     """
 
     n_in: int
@@ -121,9 +133,11 @@ class Crossbar(Layer):
     io: AnalogIO = dataclasses.field(default_factory=AnalogIO)
     backward: AnalogIO | None = None
     wires: Wires | None = None
-    device: Cells | Pair | None = None
+    device: Stored | None = None
     trains: Trains = dataclasses.field(default_factory=Trains)
     algorithm: Algorithm | None = None
+    remap: Literal["array", "columns"] | None = None
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
@@ -139,6 +153,11 @@ class Crossbar(Layer):
             if sizes is None:
                 raise ConfigError(f"tile must be a pair of numbers of rows and columns, got {self.tile!r}")
             object.__setattr__(self, "tile", tuple(positive_int(size, "every size of tile") for size in sizes))
+        if self.remap is not None:
+            one_of(self.remap, "remap", ("array", "columns"))
+        for name in ("remap", "clip"):
+            if self.device is not None and getattr(self, name) is not None:
+                raise ConfigError(f"cells hold weights as they are: leave {name} out, or device")
         self._tile()
 
     def _tile(self) -> dict[str, Any] | None:
@@ -147,11 +166,21 @@ class Crossbar(Layer):
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """See `Layer.spec`."""
         _fits(self, self.n_in, width)
-        io, back = self.io.spec(), (self.backward if self.backward is not None else self.io).spec()
-        own = {"inputs": self.n_in, "outputs": self.n_out, "bias": bool(self.bias), "io": io, "backward": back}
-        own["most"] = self.tile if self.tile is not None else (self.n_in, self.n_out)
-        wires = None if self.wires is None else self.wires.spec()
-        return {"kind": "crossbar", **own, "wires": wires, "tile": self._tile()}, self.n_out
+        hardware = {
+            "most": self.tile if self.tile is not None else (self.n_in, self.n_out),
+            "io": self.io.spec(),
+            "backward": self.backwards().spec(),
+            "wires": None if self.wires is None else self.wires.spec(),
+            "remap": self.remap,
+        }
+        own = {"inputs": self.n_in, "outputs": self.n_out, "bias": bool(self.bias), "clip": self.clip}
+        return {"kind": "crossbar", **own, "hardware": hardware, "tile": self._tile()}, self.n_out
+
+    def backwards(self) -> AnalogIO:
+        """Return how the transpose is read."""
+        if self.backward is not None:
+            return self.backward
+        return dataclasses.replace(self.io, scale=None) if self.io.scale == "learned" else self.io
 
     def to_config(self) -> dict[str, Any]:
         """Return the layer as plain data, as checkpoints keep it."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pnncore import _core
 from pnncore.devices._algorithms import Algorithm, MixedPrecision, TikiTaka
-from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, Pair, PowerStep, SoftBounds, TableStep
+from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, MultiCell, Pair, PowerStep, SoftBounds, TableStep
 from pnncore.devices._presets import PCM, PRESETS, Capacitor, EcRam, EcRamMO, GokmenVlasov, Idealized, ReRamES, ReRamSB
 from pnncore.devices._trains import Trains
 from pnncore.devices._written import Device
@@ -30,11 +30,13 @@ __all__ = [
     "Idealized",
     "LinearStep",
     "MixedPrecision",
+    "MultiCell",
     "Pair",
     "PowerStep",
     "ReRamES",
     "ReRamSB",
     "SoftBounds",
+    "Stored",
     "TableStep",
     "TikiTaka",
     "Trains",
@@ -43,9 +45,14 @@ __all__ = [
 ]
 
 
+#: What a matrix of weights can be stored in.
+Stored = Cells | Pair | MultiCell
+
+
 def from_config(config: dict[str, Any]) -> Any:
     """Return the cells or the algorithm of a `to_config` dictionary."""
-    kinds = (ConstantStep, LinearStep, SoftBounds, ExpStep, PowerStep, TableStep, MixedPrecision, TikiTaka, Pair)
+    kinds: tuple[Any, ...] = (ConstantStep, LinearStep, SoftBounds, ExpStep, PowerStep, TableStep, MixedPrecision, TikiTaka)
+    kinds += (MultiCell, Pair)
     by_name = {kind.__name__: kind for kind in kinds}
     settings = dict(config)
     name = settings.pop("name", None)
@@ -54,10 +61,10 @@ def from_config(config: dict[str, Any]) -> Any:
     return by_name[name].restore(settings)
 
 
-def storage(device: Cells | Pair | None, trains: Trains, algorithm: Algorithm | None) -> dict[str, Any] | None:
+def storage(device: Stored | None, trains: Trains, algorithm: Algorithm | None) -> dict[str, Any] | None:
     """Return what a matrix of weights is stored in, as the core reads it; `ConfigError` for what cannot be."""
     for name, value, choices in (
-        ("device", device, (Cells, Pair)),
+        ("device", device, (Cells, Pair, MultiCell)),
         ("trains", trains, (Trains,)),
         ("algorithm", algorithm, (Algorithm,)),
     ):
@@ -68,8 +75,8 @@ def storage(device: Cells | Pair | None, trains: Trains, algorithm: Algorithm | 
         if algorithm is not None:
             raise ConfigError(f"{algorithm!r} needs a device whose cells get the pulses")
         return None
-    cells, refresh = (device.cells, device.refresh) if isinstance(device, Pair) else (device, None)
+    cells, unit = (device, {"unit": "single"}) if isinstance(device, Cells) else (device.cells, device.unit())
     pulses = {"algorithm": "direct"} if algorithm is None else algorithm.spec()
-    spec = {"device": cells.spec(), "pair": refresh, "trains": trains.spec(), "algorithm": pulses}
+    spec = {"device": cells.spec(), "unit": unit, "trains": trains.spec(), "algorithm": pulses}
     _core.check_tile(json.dumps(spec))
     return spec

@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pnncore._config import Config
-from pnncore._convert import number
+from pnncore._convert import number, one_of
 from pnncore.errors import ConfigError
 
 
@@ -301,3 +301,62 @@ class Pair(Config):
         from pnncore.devices import from_config
 
         return cls(**{**settings, "cells": from_config(settings["cells"])})
+
+    def unit(self) -> dict[str, Any]:
+        """Return which cells a weight is made of, as the core reads it."""
+        return {"unit": "pair", "refresh": self.refresh}
+
+
+@dataclass(frozen=True, repr=False)
+class MultiCell(Config):
+    """Weights that are sums of several cells, each times what it counts by.
+
+    Parameters
+    ----------
+    cells
+        The cells, all of the same kind; each has constants of its own.
+    significance
+        What each cell counts by, such as (1, 1, 1), or (1, 1/8) for two slices of a number.
+    choice
+        Which cells an update goes to: ``"cyclic"`` (one after the other), ``"random"`` (one drawn anew for every
+        update), or ``"all"`` (every one, with the same pulses).
+
+    References
+    ----------
+    Boybat et al., Nat. Commun. 9, 2514 (2018).
+
+    Examples
+    --------
+    >>> MultiCell(ConstantStep(), (1.0, 1.0, 1.0))
+    MultiCell(cells=ConstantStep(), significance=(1.0, 1.0, 1.0))
+    """
+
+    cells: Cells
+    significance: tuple[float, ...] = (1.0, 1.0)
+    choice: Literal["cyclic", "random", "all"] = "cyclic"
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting; ranges are checked by the core."""
+        super().__post_init__()
+        if not isinstance(self.cells, Cells):
+            raise ConfigError(f"cells must be Cells, got {self.cells!r}")
+        if not isinstance(self.significance, tuple | list):
+            raise ConfigError(f"significance must be a number for each cell, got {self.significance!r}")
+        own = tuple(number(value, "every significance") for value in self.significance)
+        object.__setattr__(self, "significance", own)
+        one_of(self.choice, "choice", ("cyclic", "random", "all"))
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the settings as plain data, as checkpoints keep them."""
+        return {**super().to_config(), "cells": self.cells.to_config()}
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any]) -> Self:
+        """Return what `to_config` told, less the name."""
+        from pnncore.devices import from_config
+
+        return cls(**{**settings, "cells": from_config(settings["cells"])})
+
+    def unit(self) -> dict[str, Any]:
+        """Return which cells a weight is made of, as the core reads it."""
+        return {"unit": "multi", "significance": self.significance, "choice": self.choice}

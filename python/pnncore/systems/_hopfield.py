@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from pnncore import _core
 from pnncore._convert import Seed, as_seed
-from pnncore.devices import Algorithm, Cells, Pair, Trains, storage
+from pnncore.devices import Algorithm, Stored, Trains, storage
 from pnncore.devices import from_config as restore
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System
@@ -63,7 +63,7 @@ class Hopfield(System):
         *,
         activation: Activation = "hard-sigmoid",
         gain: float = 0.7,
-        device: Cells | Pair | None = None,
+        device: Stored | None = None,
         trains: Trains | None = None,
         algorithm: Algorithm | None = None,
         dtype: npt.DTypeLike = "float32",

@@ -117,7 +117,7 @@ impl<T: Real> LocalUpdate<T> {
         let Self { terms, parts, turned } = self;
         match &mut terms[i] {
             Term::Dense(values) => shift_within(lab.level(), values, scale, T::ZERO, range, target),
-            Term::Product(blocks) => add_products(lab, blocks, target, spec.rows_cols(), scale, range),
+            Term::Product(blocks) => add_products(lab, parts, blocks, target, spec.rows_cols(), scale, range),
             Term::Outer(Outer { products, transposed, rows, columns }) => {
                 let cols = spec.rows_cols().1;
                 rows.iter_mut().chain(columns.iter_mut()).for_each(|sum| *sum *= scale);
@@ -153,6 +153,7 @@ impl<T: Real> LocalUpdate<T> {
 /// all blocks are added to it.
 fn add_products<T: Real>(
     lab: &Lab,
+    parts: &mut Vec<Part<T>>,
     blocks: &mut [(Vec<T>, Vec<T>)],
     target: &mut [T],
     (rows, cols): (usize, usize),
@@ -161,10 +162,23 @@ fn add_products<T: Real>(
 ) {
     /// Rows of the target that stay in cache.
     const GROUP: usize = 16;
+    /// Lists of what is not zero pay where no more than one in so many elements is.
+    const DENSE: usize = 3;
     for (_, right) in &mut *blocks {
         right.iter_mut().for_each(|value| *value *= scale);
     }
     let samples: usize = blocks.iter().map(|(left, _)| left.len() / rows).sum();
+    let there: usize = blocks.iter().flat_map(|(left, _)| left).map(|&x| usize::from(x != T::ZERO)).sum();
+    if there * DENSE < samples * rows {
+        let (mut lists, mut dense) = (SparseRows::new(rows), Vec::with_capacity(samples * cols));
+        for (left, right) in &*blocks {
+            left.chunks_exact(rows).for_each(|row| lists.push(lab.level(), row));
+            dense.extend_from_slice(right);
+        }
+        let shift = Shift { rows: &[], columns: &[], range };
+        let shift = shift.is_needed().then_some(&shift);
+        return add_lists(lab, parts, &lists, Dense { data: &dense, stride: cols }, target, cols, shift);
+    }
     let groups = lab.grouped(samples * target.len(), rows.div_ceil(GROUP));
     let bounded = range.0.is_finite() || range.1.is_finite();
     let blocks = &*blocks;

@@ -58,10 +58,11 @@ fn detect() -> Isa {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
-        if has!("avx512f") && has!("avx512dq") && has!("avx512vl") && has!("avx512bw") && has!("fma") {
+        let narrow = has!("avx2") && has!("fma") && has!("popcnt") && has!("bmi1") && has!("bmi2");
+        if narrow && has!("avx512f") && has!("avx512dq") && has!("avx512vl") && has!("avx512bw") {
             return Isa::Avx512;
         }
-        if has!("avx2") && has!("fma") {
+        if narrow {
             return Isa::Avx2;
         }
     }
@@ -83,13 +84,13 @@ macro_rules! dispatch {
             $level: $crate::level::Level, $($arg: $ty),*
         ) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,popcnt,bmi1,bmi2")]
             #[allow(clippy::too_many_arguments)]
             fn avx512<$T: $crate::simd::Real $(, $U: $Bound)?>($($arg: $ty),*) $(-> $ret)? {
                 $body::<<$T as $crate::simd::Real>::Avx512 $(, $U)?>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,popcnt,bmi1,bmi2")]
             #[allow(clippy::too_many_arguments)]
             fn avx2<$T: $crate::simd::Real $(, $U: $Bound)?>($($arg: $ty),*) $(-> $ret)? {
                 $body::<<$T as $crate::simd::Real>::Avx2 $(, $U)?>($($arg),*)

@@ -52,6 +52,8 @@ pub trait Real:
     fn from_i32(x: i32) -> Self;
     /// Widens to f64.
     fn to_f64(self) -> f64;
+    /// Cuts to an integer: the nearest one where there is none, and zero for NaN.
+    fn to_u32(self) -> u32;
     /// Absolute value.
     fn abs(self) -> Self;
     /// Square root.
@@ -89,6 +91,10 @@ macro_rules! real {
             #[inline(always)]
             fn to_f64(self) -> f64 {
                 f64::from(self)
+            }
+            #[inline(always)]
+            fn to_u32(self) -> u32 {
+                self as u32
             }
             #[inline(always)]
             fn abs(self) -> Self {
@@ -237,6 +243,18 @@ pub trait Vector: Copy {
                 differ[i] = Real::from_u32((train ^ other) >> 31);
             }
             (Self::load(number.as_ptr()), Self::load(differ.as_ptr()))
+        }
+    }
+    /// Cuts the lanes, none of which is negative or NaN, to integers, and writes these: the largest one for what is beyond.
+    #[inline(always)]
+    unsafe fn cut(self, p: *mut u32) {
+        let mut lanes = [Self::Scalar::ZERO; SLACK];
+        // SAFETY: the array holds a vector; the caller vouches for LANES elements.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            for (i, lane) in lanes[..Self::LANES].iter().enumerate() {
+                p.add(i).write(lane.to_u32());
+            }
         }
     }
     /// The nearest integer.

@@ -21,6 +21,7 @@ macro_rules! vector {
         interleave |$ia:ident, $ib:ident| $interleave:expr;
         $(select |$kv:ident, $kk:ident, $kp:ident| $select:expr;)?
         $(expand |$ep:ident, $ew:ident| $expand:expr;)?
+        $(cut |$uv:ident, $up:ident| $cut:expr;)?
         $(meets |$mt:ident, $mo:ident| $meets:expr;)?
         $(coincide |$dt:ident, $do:ident| $coincide:expr;)?
         $(compress |$cp:ident, $cf:ident, $ci:ident, $cv:ident| $compress:expr;)?
@@ -136,6 +137,11 @@ macro_rules! vector {
                 let $ew = wanted.0;
                 let (lanes, n) = unsafe { $expand };
                 (Self(lanes), n)
+            })?
+            $(#[inline(always)]
+            unsafe fn cut(self, $up: *mut u32) {
+                let $uv = self.0;
+                unsafe { $cut }
             })?
             $(#[inline(always)]
             unsafe fn meets($mt: u32, $mo: *const u32) -> bool {
@@ -302,6 +308,7 @@ vector! {
         let wanted = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(wanted, _mm512_setzero_ps());
         (_mm512_maskz_expand_ps(wanted, _mm512_loadu_ps(p)), wanted.count_ones() as usize)
     };
+    cut |v, p| _mm512_storeu_si512(p.cast(), _mm512_cvttps_epu32(v));
     meets |train, others| {
         let train = _mm512_set1_epi32((train & (u32::MAX >> 1)) as i32);
         _mm512_test_epi32_mask(train, _mm512_loadu_si512(others.cast())) != 0
@@ -364,4 +371,5 @@ vector! {
         let wanted = _mm512_cmp_pd_mask::<_CMP_NEQ_UQ>(wanted, _mm512_setzero_pd());
         (_mm512_maskz_expand_pd(wanted, _mm512_loadu_pd(p)), wanted.count_ones() as usize)
     };
+    cut |v, p| _mm256_storeu_si256(p.cast(), _mm512_cvttpd_epu32(v));
 }

@@ -7,6 +7,7 @@
 //! independent sums cover the latency of a multiply-add; where each panel row is used often enough, panels are copied
 //! to a buffer that stays in L1 (a matrix with rows a power of two apart would otherwise evict itself).
 
+use crate::gemm::{Strided, multiply};
 use crate::level::{Level, dispatch};
 use crate::simd::{Real, SLACK, Vector};
 use aligned_vec::{AVec, avec};
@@ -217,6 +218,25 @@ dispatch! {
         stride: usize,
         panel: &mut Panel<T>,
     ) = accumulate_body
+}
+
+/// y += x m for a dense x (`shape.0` x `shape.1`), m (`shape.1` x `shape.2`) and y, row-major without gaps: the zeros of x are skipped where
+/// most of it is zero. The result is that of [`multiply`], to the bit, as long as m is finite.
+///
+/// # Panics
+/// If a slice is too short for its shape.
+pub fn product<T: Real>(level: Level, x: &[T], m: &[T], shape: (usize, usize, usize), y: &mut [T]) {
+    /// Lists pay where no more than one in so many elements is not zero: they need an index each, and a row of m serves one row of x.
+    const DENSE: usize = 3;
+    let (rows, inner, cols) = shape;
+    let there: usize = x.iter().map(|&x| usize::from(x != T::ZERO)).sum();
+    let m = Dense { data: m, stride: cols };
+    if there * DENSE > x.len() || there == 0 {
+        return multiply(level, Strided { data: x, row: inner, column: 1 }, m, shape, y, cols);
+    }
+    let mut lists = SparseRows::new(inner);
+    x.chunks_exact(inner).for_each(|row| lists.push(level, row));
+    accumulate(level, &lists, 0, rows, m, cols, y, cols, &mut Panel::default());
 }
 
 #[inline(always)]
@@ -488,6 +508,22 @@ mod tests {
         fn product_agrees_with_a_plain_sum(rows in 1usize..40, cols in 1usize..150, n in 1usize..300, zeros in 0.0..1.0) {
             check::<f32>(rows, cols, n, zeros, 1e-6);
             check::<f64>(rows, cols, n, zeros, 1e-15);
+        }
+    }
+
+    #[test]
+    fn zeros_are_skipped_to_the_bit() {
+        let (rows, inner, n) = (13, 70, 37);
+        for zeros in [0.0, 0.5, 0.9, 1.0] {
+            let cast = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<_>>();
+            let (x, m) = (cast(matrix(rows, inner, zeros, 1)), cast(matrix(inner, n, 0.0, 2)));
+            for level in Level::available() {
+                let (mut dense, mut skipped) = (vec![0.0; rows * n], vec![0.0; rows * n]);
+                let left = Strided { data: &x, row: inner, column: 1 };
+                multiply(level, left, Dense { data: &m, stride: n }, (rows, inner, n), &mut dense, n);
+                product(level, &x, &m, (rows, inner, n), &mut skipped);
+                assert_eq!(dense, skipped, "{} with {zeros} zeros", level.name());
+            }
         }
     }
 

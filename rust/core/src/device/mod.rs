@@ -7,10 +7,12 @@ mod cells;
 mod pulses;
 mod tile;
 mod transfer;
+mod unit;
 mod written;
 
 pub use cells::{Law, Pulsed, Spread};
 pub use pulses::{Kind, Trains};
 pub use tile::{Algorithm, Change, Place, Tile, TileSpec};
 pub use transfer::{Transfer, Version};
+pub use unit::{Choice, Unit};
 pub use written::Device;

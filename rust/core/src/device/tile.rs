@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::cells::{Cells, GROUPS_OF_CELLS, Pulsed};
 use super::pulses::{Heard, Sent, Trains};
 use super::transfer::Transfer;
+use super::unit::Unit;
 use crate::lab::Lab;
 use crate::params::ParamSpec;
 use crate::{Error, Result};
@@ -36,9 +37,8 @@ pub enum Algorithm {
 pub struct TileSpec {
     /// The cells.
     pub device: Pulsed,
-    /// Whether every weight is the difference of two cells that only move up: the part of their range above which one of them makes both
-    /// lose what they have in common.
-    pub pair: Option<f64>,
+    /// Which cells a weight is made of.
+    pub unit: Unit,
     /// How outer products are sent.
     pub trains: Trains,
     /// How changes become pulses.
@@ -72,8 +72,10 @@ pub struct Tile<T> {
     rows: usize,
     cols: usize,
     cells: Cells<T>,
-    /// The second array of an algorithm that has one.
-    second: Option<Cells<T>>,
+    /// The other arrays of a unit, or the second one of an algorithm that has one.
+    others: Vec<Cells<T>>,
+    /// What is read of the lines of the second one is off by; empty: nothing.
+    offsets: Vec<T>,
     /// How many arrays updates keep.
     kept: usize,
 }
@@ -99,10 +101,10 @@ pub(super) struct Draws {
 }
 
 /// Groups of random numbers that the updates of an array take.
-const GROUPS_OF_UPDATE: u32 = 16;
+pub(super) const GROUPS_OF_UPDATE: u32 = 16;
 
 /// Arrays of cells that a parameter may have.
-const ARRAYS: u32 = 2;
+const ARRAYS: u32 = 16;
 
 impl TileSpec {
     /// Checks the ranges of all settings.
@@ -120,19 +122,22 @@ impl TileSpec {
             }
             Algorithm::Transfer(transfer) => transfer.check(),
         }?;
-        let Some(refresh) = self.pair else { return Ok(()) };
-        let refuse = |text: String| Err(Error::Config(text));
-        if !(refresh > 0.0 && refresh <= 1.0) {
-            return refuse(format!("refresh must be above 0 and at most 1, got {refresh}"));
+        self.unit.check()?;
+        let refuse = |text: &str| Err(Error::Config(text.to_owned()));
+        if self.unit != Unit::Single && matches!(self.algorithm, Algorithm::Transfer(_)) {
+            return refuse("transfers to weights of several cells are not modelled: use MixedPrecision");
+        }
+        if !matches!(self.unit, Unit::Pair { .. }) {
+            return Ok(());
         }
         if self.device.lower < 0.0 {
-            return refuse(format!("cells of a pair begin at 0: lower must be 0, got {}", self.device.lower));
+            return Err(Error::Config(format!(
+                "cells of a pair begin at 0: lower must be 0, got {}",
+                self.device.lower
+            )));
         }
         if self.device.write_noise > 0.0 {
-            return refuse("pairs of cells with write_noise are not modelled".into());
-        }
-        if matches!(self.algorithm, Algorithm::Transfer(_)) {
-            return refuse("transfers to pairs of cells are not modelled: use MixedPrecision".into());
+            return refuse("pairs of cells with write_noise are not modelled");
         }
         Ok(())
     }
@@ -149,17 +154,35 @@ impl<T: Real> Tile<T> {
         let group = GROUPS_OF_CELLS * ARRAYS * parameter as u32;
         let draw =
             |device: &Pulsed, array: u32| Cells::draw(device, rows * cols, random, group + GROUPS_OF_CELLS * array);
-        let (mut cells, mut second) = (draw(&spec.device, 0), None);
-        if spec.pair.is_some() {
-            cells = cells.upward();
-            second = Some(draw(&spec.device, 1).upward());
+        let mut cells: Vec<Cells<T>> = (0..spec.unit.cells()).map(|k| draw(&spec.device, k as u32)).collect();
+        if matches!(spec.unit, Unit::Pair { .. }) {
+            cells = cells.into_iter().map(Cells::upward).collect();
         }
+        let mut offsets = Vec::new();
         if let Algorithm::Transfer(transfer) = &spec.algorithm {
-            second = Some(draw(transfer.fast.as_ref().unwrap_or(&spec.device), 1));
+            cells.push(draw(transfer.fast.as_ref().unwrap_or(&spec.device), 1));
+            offsets = transfer.io.offsets(cols, random, group + GROUPS_OF_CELLS * (ARRAYS - 1));
         }
-        let mut tile = Self { spec: spec.clone(), rows, cols, cells, second, kept: 0 };
+        let others = cells.split_off(1);
+        let cells = cells.swap_remove(0);
+        let mut tile = Self { spec: spec.clone(), rows, cols, cells, others, offsets, kept: 0 };
         tile.kept = tile.memory().len();
         Ok(tile)
+    }
+
+    /// The cells that compute; the first of them.
+    pub(super) fn cells(&self) -> &Cells<T> {
+        &self.cells
+    }
+
+    /// The cells of all arrays.
+    pub(super) fn all_cells(&self) -> impl Iterator<Item = &Cells<T>> {
+        std::iter::once(&self.cells).chain(&self.others)
+    }
+
+    /// What is read of lines is off by; empty: nothing.
+    pub(super) fn offsets(&self) -> &[T] {
+        &self.offsets
     }
 
     /// Names and shapes of the arrays that updates keep, all of them zero before the first.
@@ -174,10 +197,17 @@ impl<T: Real> Tile<T> {
             own
         };
         let mut all = array("", &self.cells);
-        if self.spec.pair.is_some() {
-            all.extend([full("minus"), full("minus_pulses")]);
+        match self.spec.unit {
+            Unit::Single => {}
+            Unit::Pair { .. } => all.extend([full("minus"), full("minus_pulses")]),
+            Unit::Multi { .. } => {
+                for (k, cells) in self.others.iter().enumerate() {
+                    all.push(full(&format!("cell{}", k + 2)));
+                    all.extend(array(&format!("cell{}_", k + 2), cells));
+                }
+            }
         }
-        match (&self.spec.algorithm, &self.second) {
+        match (&self.spec.algorithm, self.others.first()) {
             (Algorithm::MixedPrecision { .. }, _) => all.push(full("sum")),
             (Algorithm::Transfer(transfer), Some(fast)) => {
                 all.push(full("fast"));
@@ -219,9 +249,17 @@ impl<T: Real> Tile<T> {
     }
 
     fn range(&self, i: usize) -> (T, T) {
-        let minus = self.second.as_ref().filter(|_| self.spec.pair.is_some());
-        let lower = minus.map_or(self.cells.lower[i], |minus| -minus.upper[i]);
-        (lower, self.cells.upper[i])
+        let (lower, upper) = (self.cells.lower[i], self.cells.upper[i]);
+        match (&self.spec.unit, self.others.first()) {
+            (Unit::Pair { .. }, Some(minus)) => (-minus.upper[i], upper),
+            (Unit::Multi { significance, .. }, _) => {
+                let sum = |end: fn(&Cells<T>) -> &[T]| -> T {
+                    self.all_cells().zip(significance).map(|(cells, &g)| T::from_f64(g) * end(cells)[i]).sum()
+                };
+                (sum(|cells| &cells.lower), sum(|cells| &cells.upper))
+            }
+            _ => (lower, upper),
+        }
     }
 
     /// Changes `values` as near to what is wanted as pulses can. `memory` holds the arrays of [`Tile::memory`]. Returns how many pulses
@@ -242,11 +280,14 @@ impl<T: Real> Tile<T> {
         let mut next = |is_there: bool| is_there.then(|| memory.next()).flatten().unwrap_or_default();
         let noisy = |cells: &Cells<T>| cells.device.write_noise > 0.0;
         let mut store = Store { values, pulses: next(true), offset: next(noisy(&self.cells)) };
-        let mut below = Store { values: &mut [], pulses: &mut [], offset: &mut [] };
-        if self.spec.pair.is_some() {
-            (below.values, below.pulses) = (next(true), next(true));
+        let mut others = Vec::new();
+        if self.spec.unit != Unit::Single {
+            for cells in &self.others {
+                others.push(Store { values: next(true), pulses: next(true), offset: next(noisy(cells)) });
+            }
         }
-        let sent = match (&self.spec.algorithm, &self.second) {
+        let (chosen, gain) = self.spec.unit.chosen(own, place.step);
+        let sent = match (&self.spec.algorithm, self.others.first()) {
             (Algorithm::Transfer(transfer), Some(fast)) => {
                 let mut hidden = Store { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
                 let (slow, fast) = ((&self.cells, &mut store, own), (fast, &mut hidden, other));
@@ -255,13 +296,17 @@ impl<T: Real> Tile<T> {
                 return sent;
             }
             (Algorithm::MixedPrecision { threshold }, _) => {
-                self.summed(lab, change, place.rate, threshold * self.spec.device.granularity(), next(true))
+                let step = threshold * gain * self.spec.device.granularity();
+                self.summed(lab, change, place.rate, step, next(true))
             }
-            _ => self.sent(lab, &self.cells, change, (place.rate, 1.0, &[]), own),
+            _ => self.sent(lab, &self.cells, change, (place.rate, 1.0 / gain, &[]), own),
         };
-        match (self.spec.pair, &self.second) {
-            (Some(refresh), Some(minus)) => {
-                self.update_pair(lab, sent, refresh, (&mut store, own), (minus, &mut below, other))
+        match (&self.spec.unit, self.others.first(), others.first_mut()) {
+            (&Unit::Pair { refresh }, Some(minus), Some(below)) => {
+                self.update_pair(lab, sent, refresh, (&mut store, own), (minus, below, other))
+            }
+            (Unit::Multi { significance, .. }, ..) => {
+                self.update_multi(lab, &sent, (significance, chosen), (&mut store, own), &mut others)
             }
             _ => {
                 let total = self.send(lab, &self.cells, &sent, &mut store, own);
@@ -282,17 +327,20 @@ impl<T: Real> Tile<T> {
         draws: Draws,
     ) -> Sent<T> {
         let step = cells.device.granularity();
-        let sign = |row: usize| signs.get(row).copied().unwrap_or(T::ONE);
         match change {
             Change::Product(blocks) => {
-                let x = blocks.iter().flat_map(|(x, _)| x).enumerate().map(|(k, &x)| x * sign(k % self.rows));
-                let x: Vec<T> = x.collect();
+                let mut x = Vec::with_capacity(blocks.iter().map(|(x, _)| x.len()).sum());
+                blocks.iter().for_each(|(own, _)| x.extend_from_slice(own));
+                if !signs.is_empty() {
+                    x.chunks_exact_mut(self.rows).for_each(|x| x.iter_mut().zip(signs).for_each(|(x, &s)| *x *= s));
+                }
                 let d: Vec<T> = blocks.iter().flat_map(|(_, d)| d).map(|&d| -d).collect();
                 let random = (draws.random, draws.group);
                 self.spec.trains.send(lab.level(), (&x, self.rows), (&d, self.cols), rate * factor, step, random)
             }
             Change::Dense(change) => {
                 let pulses = T::from_f64(factor / step);
+                let sign = |row: usize| signs.get(row).copied().unwrap_or(T::ONE);
                 Sent::Cells(change.iter().enumerate().map(|(k, &c)| c * pulses * sign(k / self.cols)).collect())
             }
         }
@@ -331,41 +379,6 @@ impl<T: Real> Tile<T> {
             pulses
         });
         Sent::Cells(due.collect())
-    }
-
-    /// Sends pulses up to one array and pulses down, as pulses up, to the other, of which `store` sees the difference.
-    fn update_pair(
-        &self,
-        lab: &Lab,
-        sent: Sent<T>,
-        refresh: f64,
-        (store, own): (&mut Store<'_, T>, Draws),
-        (minus, below, other): (&Cells<T>, &mut Store<'_, T>, Draws),
-    ) -> f64 {
-        let mut above = Vec::with_capacity(store.values.len());
-        for (value, below) in store.values.iter().zip(below.values.iter_mut()) {
-            // A weight that was set from outside: the pair begins with one cell at zero.
-            if *value + *below < T::ZERO {
-                *below = -*value;
-            }
-            above.push(*value + *below);
-        }
-        let mut upper = Store { values: &mut above, pulses: &mut *store.pulses, offset: &mut [] };
-        let mut total = self.send(lab, &self.cells, &sent, &mut upper, own);
-        self.cells.age(lab, self.cols, &mut upper, own);
-        total += self.send(lab, minus, &sent.opposite(), below, other);
-        minus.age(lab, self.cols, below, other);
-        let refresh = T::from_f64(refresh);
-        for (i, (above, below)) in above.iter_mut().zip(below.values.iter_mut()).enumerate() {
-            if *above > refresh * self.cells.upper[i] || *below > refresh * minus.upper[i] {
-                let common = if *above < *below { *above } else { *below };
-                *above -= common;
-                *below -= common;
-            }
-        }
-        let pairs = above.iter().zip(below.values.iter());
-        store.values.iter_mut().zip(pairs).for_each(|(value, (&above, &below))| *value = above - below);
-        total
     }
 }
 
@@ -435,6 +448,19 @@ impl<T: Real> Cells<T> {
                 let state = (*value - offset) * self.keep.get(k).copied().unwrap_or(T::ONE) + deviation * drawn[i];
                 let state = if state < self.lower[k] { self.lower[k] } else { state };
                 *value = offset + if state > self.upper[k] { self.upper[k] } else { state };
+            }
+        }
+    }
+
+    /// Brings states into their ranges.
+    pub(super) fn keep_within(&self, store: &mut Store<'_, T>) {
+        for (k, value) in store.values.iter_mut().enumerate() {
+            let offset = store.offset.get(k).copied().unwrap_or(T::ZERO);
+            let state = *value - offset;
+            if state < self.lower[k] {
+                *value = offset + self.lower[k];
+            } else if state > self.upper[k] {
+                *value = offset + self.upper[k];
             }
         }
     }

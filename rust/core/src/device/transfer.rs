@@ -133,7 +133,7 @@ impl Transfer {
             let (j, before) = (line % rows, rounds + line / rows);
             let own = j * cols..(j + 1) * cols;
             let random = (fast_draws.random, fast_draws.group + 5, n);
-            let read = self.io.read_line(lab.level(), &from.values[own.clone()], random);
+            let read = self.io.read_line(lab.level(), &from.values[own.clone()], tile.offsets(), random);
             let wanted = self.wanted(slow, read, before, own, kept);
             let draws = Draws { row: (line - j) as u64, ..slow_draws };
             total += slow.send(lab, j..j + 1, cols, &Sent::Cells(wanted), false, to, draws);

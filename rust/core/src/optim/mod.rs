@@ -111,6 +111,9 @@ impl Optimizer {
                 if !device.is_exact() || (!kept && *device != Device::IDEAL) {
                     device.write(lab, i, steps + 1, values);
                 }
+                if let Some(deviations) = system.clip(i) {
+                    clip(deviations, values);
+                }
                 continue;
             };
             let place = Place { parameter: i, step: steps, rate };
@@ -190,4 +193,16 @@ struct Turn<'a, 'b, T: Real> {
     steps: u64,
     memory: &'a mut [&'b mut [T]],
     gradient: &'a mut Vec<T>,
+}
+
+/// Keeps values within so many of their standard deviations.
+fn clip<T: Real>(deviations: f64, values: &mut [T]) {
+    let n = values.len() as f64;
+    let mean = values.iter().map(|v| v.to_f64()).sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v.to_f64() - mean).powi(2)).sum::<f64>() / n;
+    let bound = T::from_f64(deviations * variance.sqrt());
+    for value in values {
+        *value = if *value > bound { bound } else { *value };
+        *value = if *value < -bound { -bound } else { *value };
+    }
 }

@@ -52,6 +52,12 @@ pub trait System<T: Real>: Send + Sync {
         None
     }
 
+    /// Within how many of their standard deviations the values of parameter number `parameter` are kept by every update.
+    fn clip(&self, parameter: usize) -> Option<f64> {
+        let _ = parameter;
+        None
+    }
+
     /// Memory for the experiments of one call.
     fn workspace(&self) -> Workspace {
         Box::new(())

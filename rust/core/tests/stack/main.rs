@@ -381,6 +381,7 @@ fn cma_es_finds_the_valley_of_rosenbrock() {
         params: 0..0,
         device: Device::IDEAL,
         tile: None,
+        clip: None,
     };
     let net = Stack::new(vec![stage], 0, false, true).unwrap();
     let batch = Batch { x: Rows::all(&[0.0], 1), y: Targets::Values(Rows::all(&[0.0; 18], 18)) };

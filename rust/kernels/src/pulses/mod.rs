@@ -314,26 +314,48 @@ impl<V: Vector> Cells<V> {
     }
 }
 
-/// Counts the pulses that come to the cells from `first` on with entry `e` of the row, where there are any.
+/// Entries that are looked at together.
+const CHUNK: usize = 64;
+
+/// The entries from `start` on, a bit for each, with which pulses may come to the cells from `first` on.
+#[inline(always)]
+fn meeting<V: Vector>(counts: Counts<'_, V::Scalar>, start: usize, first: usize) -> u64 {
+    match counts {
+        Counts::Trains(rows, columns, samples) => {
+            let columns = &columns[first / GROUP * samples * GROUP..][..samples * GROUP];
+            let mut found = 0;
+            // Whether trains meet is unpredictable: there is no branch.
+            for (k, &(s, own)) in rows[start..].iter().take(CHUNK).enumerate() {
+                // SAFETY: every sample has a vector of columns from here on, as `pulse` vouches.
+                let meets = unsafe { V::meets(own, columns.as_ptr().add(s as usize * GROUP + first % GROUP)) };
+                found |= u64::from(meets) << k;
+            }
+            found
+        }
+        Counts::Means(rows, ..) => u64::MAX >> (CHUNK - CHUNK.min(rows.len() - start)),
+    }
+}
+
+/// Counts the pulses that come to the cells from `first` on with entry `e` of the row.
 #[inline(always)]
 fn count<V: Vector>(
     counts: Counts<'_, V::Scalar>,
     e: usize,
     (first, n): (usize, usize),
     uniform: &mut Numbers<V::Scalar>,
-) -> Option<Coming<V>> {
+) -> Coming<V> {
     let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
     let (number, falls) = match counts {
         Counts::Trains(rows, columns, samples) => {
             let (s, own) = rows[e];
             let columns = &columns[(first / GROUP * samples + s as usize) * GROUP..][first % GROUP..][..V::LANES];
             // SAFETY: there is a vector of columns; the rest as for `splat`.
-            unsafe {
-                if !V::meets(own, columns.as_ptr()) {
-                    return None;
-                }
-                V::coincide(own, columns.as_ptr())
+            let (number, falls) = unsafe { V::coincide(own, columns.as_ptr()) };
+            // A row that sends one pulse needs no look at all lanes.
+            if (own & !SIGN).is_power_of_two() {
+                return Coming { number, falls, most: 1 };
             }
+            (number, falls)
         }
         Counts::Means(rows, columns, limit) => {
             let columns = load::<V>(&columns[e * n..(e + 1) * n], first);
@@ -352,25 +374,7 @@ fn count<V: Vector>(
     };
     // SAFETY: as for `splat`.
     let most = unsafe { number.largest() }.to_f64() as u32;
-    (most > 0).then_some(Coming { number, falls, most })
-}
-
-/// The pulses of the next of the entries that are left with which some come to the cells from `first` on.
-#[inline(always)]
-fn any<V: Vector>(
-    counts: Counts<'_, V::Scalar>,
-    left: &mut std::ops::Range<usize>,
-    place: (usize, usize),
-    uniform: &mut Numbers<V::Scalar>,
-) -> Option<Coming<V>> {
-    // Not by a closure: that would not have the instruction set.
-    for e in left {
-        let coming = count::<V>(counts, e, place, uniform);
-        if coming.is_some() {
-            return coming;
-        }
-    }
-    None
+    Coming { number, falls, most }
 }
 
 #[inline(always)]
@@ -393,34 +397,43 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
     let mut sent = 0.0;
     let (mut normals, mut uniform) = (Numbers::new(source, 0), Numbers::new(source, 1));
     for first in (0..n).step_by(V::LANES) {
-        let mut left = 0..entries;
-        let mut next = any::<V>(counts, &mut left, (first, n), &mut uniform);
-        if next.is_none() {
-            continue;
-        }
-        let mut cells = Cells::<V>::new(row, first);
+        let mut held: Option<Cells<V>> = None;
         let mut total = zero;
-        while let Some(coming) = next {
-            // SAFETY: as for `splat`.
-            total = unsafe { total.add(coming.number) };
-            let (mut xi, mut done) = (zero, false);
-            if L::AFFINE && at_once && coming.most > 1 {
-                if noisy {
-                    // SAFETY: as for `splat`.
-                    xi = normals.next(true, unsafe { coming.number.step(one) });
+        for start in (0..entries).step_by(CHUNK) {
+            let mut left = meeting::<V>(counts, start, first);
+            while left != 0 {
+                let coming = count::<V>(counts, start + left.trailing_zeros() as usize, (first, n), &mut uniform);
+                left &= left - 1;
+                if coming.most == 0 {
+                    continue;
                 }
-                done = cells.pulse_at_once(L::SLOPED, scatter, &coming, xi);
-            }
-            for k in 0..if done { 0 } else { coming.most } {
+                // Not by a closure: that would not have the instruction set.
+                let mut cells = match held {
+                    Some(cells) => cells,
+                    None => Cells::new(row, first),
+                };
                 // SAFETY: as for `splat`.
-                let comes = unsafe { coming.number.step(V::splat(<V::Scalar as Real>::from_u32(k + 1))) };
-                if noisy {
-                    xi = normals.next(true, comes);
+                total = unsafe { total.add(coming.number) };
+                let (mut xi, mut done) = (zero, false);
+                if L::AFFINE && at_once && coming.most > 1 {
+                    if noisy {
+                        // SAFETY: as for `splat`.
+                        xi = normals.next(true, unsafe { coming.number.step(one) });
+                    }
+                    done = cells.pulse_at_once(L::SLOPED, scatter, &coming, xi);
                 }
-                cells.pulse(law, scatter, coming.falls, comes, xi);
+                for k in 0..if done { 0 } else { coming.most } {
+                    // SAFETY: as for `splat`.
+                    let comes = unsafe { coming.number.step(V::splat(<V::Scalar as Real>::from_u32(k + 1))) };
+                    if noisy {
+                        xi = normals.next(true, comes);
+                    }
+                    cells.pulse(law, scatter, coming.falls, comes, xi);
+                }
+                held = Some(cells);
             }
-            next = any(counts, &mut left, (first, n), &mut uniform);
         }
+        let Some(cells) = held else { continue };
         // SAFETY: as for `splat`.
         sent += unsafe { total.sum() }.to_f64();
         store(cells.weights, first, row.weights);

@@ -1,20 +1,26 @@
 //! The linear map: digital, or an ideal crossbar.
 
+use std::borrow::Cow;
+
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
-use pnncore_kernels::sparse::Dense;
+use pnncore_kernels::sparse::{Dense, product};
 use pnncore_kernels::{Level, Real, sum_rows, transpose};
 
 use super::layer::{Given, Layer, Passed, factors};
 use crate::Result;
 use crate::params::ParamSpec;
 
-/// y = x W + b. With a mismatch, y = (x (W * gains) + b) crosstalk.
+/// The smallest range of inputs: that of a converter is not zero.
+const LEAST: f64 = 1e-6;
+
+/// y = x W + b. With a mismatch, y = (x (W * gains) + b) crosstalk. With a learned range, x is cut at plus and minus a parameter.
 #[derive(Debug, Clone)]
 pub struct Linear<T> {
     inputs: usize,
     outputs: usize,
     bias: bool,
+    ranged: bool,
     /// Factors of the elements of W; empty: one.
     gains: Vec<T>,
     /// What outputs leak into each other; empty: nothing.
@@ -24,7 +30,82 @@ pub struct Linear<T> {
 impl<T: Real> Linear<T> {
     /// A linear map of these numbers of inputs and outputs.
     pub fn new(inputs: usize, outputs: usize, bias: bool) -> Self {
-        Self { inputs, outputs, bias, gains: Vec::new(), crosstalk: Vec::new() }
+        Self { inputs, outputs, bias, ranged: false, gains: Vec::new(), crosstalk: Vec::new() }
+    }
+
+    /// The same map of inputs that are cut at the ends of a range, which is its last parameter (Choi et al. 2018, arXiv 1805.06085).
+    pub fn with_range(self) -> Self {
+        Self { ranged: true, ..self }
+    }
+
+    /// Whether it has such a range.
+    pub fn is_ranged(&self) -> bool {
+        self.ranged
+    }
+
+    /// The largest input that is not cut.
+    pub(super) fn range(&self, params: &[&[T]]) -> Option<T> {
+        let size = params.last().filter(|_| self.ranged)?[0].abs();
+        let least = T::from_f64(LEAST);
+        Some(if size < least { least } else { size })
+    }
+
+    /// The bias, among parameters.
+    pub(super) fn bias<'a>(&self, params: &[&'a [T]]) -> Option<&'a [T]> {
+        params.get(1).copied().filter(|_| self.bias)
+    }
+
+    /// The gradient of the bias, among those of parameters.
+    pub(super) fn bias_of<'a>(&self, gradient: &'a mut [Vec<T>]) -> Option<&'a mut Vec<T>> {
+        gradient.get_mut(1).filter(|_| self.bias)
+    }
+
+    /// Cuts inputs at the ends of the range, where there is one.
+    pub fn clip_inputs(&self, params: &[&[T]], x: &mut [T]) {
+        let Some(range) = self.range(params) else { return };
+        for x in x {
+            *x = if *x > range { range } else { *x };
+            *x = if *x < -range { -range } else { *x };
+        }
+    }
+
+    fn clipped<'a>(&self, given: Given<'_, T>, x: &'a [T]) -> Cow<'a, [T]> {
+        if !self.ranged {
+            return x.into();
+        }
+        let mut clipped = x.to_vec();
+        self.clip_inputs(given.params, &mut clipped);
+        clipped.into()
+    }
+
+    /// The changes of inputs after they were cut, as these and the range change.
+    fn push_range<'a>(&self, params: &[&[T]], along: &[&[T]], x: &[T], dx: &'a [T]) -> Cow<'a, [T]> {
+        let (Some(range), Some(moved)) = (self.range(params), along.last()) else { return dx.into() };
+        let moved = if params.last().is_some_and(|own| own[0] < T::ZERO) { -moved[0] } else { moved[0] };
+        let change = |(&dx, &x): (&T, &T)| {
+            if x > range {
+                moved
+            } else if x < -range {
+                -moved
+            } else {
+                dx
+            }
+        };
+        dx.iter().zip(x).map(change).collect::<Vec<_>>().into()
+    }
+
+    /// Takes the errors of inputs that were cut away from these, and gives them to the gradient of the range.
+    pub fn pull_range(&self, params: &[&[T]], x: &[T], dx: &mut [T], gradient: &mut [Vec<T>]) {
+        let Some(range) = self.range(params) else { return };
+        let sign = if params.last().is_some_and(|own| own[0] < T::ZERO) { -T::ONE } else { T::ONE };
+        let mut total = T::ZERO;
+        for (dx, &x) in dx.iter_mut().zip(x).filter(|(_, x)| x.abs() > range) {
+            total += if x < T::ZERO { -*dx } else { *dx };
+            *dx = T::ZERO;
+        }
+        if let Some(own) = gradient.last_mut() {
+            own[0] += sign * total;
+        }
     }
 
     /// Whether the gradient of W is the plain product of inputs and output errors.
@@ -58,8 +139,9 @@ impl<T: Real> Layer<T> for Linear<T> {
 
     fn specs(&self) -> Vec<ParamSpec> {
         let weights = ParamSpec { name: "W".into(), shape: vec![self.inputs, self.outputs] };
-        let bias = ParamSpec { name: "b".into(), shape: vec![self.outputs] };
-        if self.bias { vec![weights, bias] } else { vec![weights] }
+        let bias = self.bias.then(|| ParamSpec { name: "b".into(), shape: vec![self.outputs] });
+        let range = self.ranged.then(|| ParamSpec { name: "A".into(), shape: vec![1] });
+        [weights].into_iter().chain(bias).chain(range).collect()
     }
 
     /// Weights uniform with variance 1 / inputs, biases zero.
@@ -69,6 +151,9 @@ impl<T: Real> Layer<T> for Linear<T> {
             *weight = T::from_f64(scale * (2.0 * random.uniform(k as u64, group) - 1.0));
         }
         params[1..].iter_mut().for_each(|bias| bias.fill(T::ZERO));
+        if let Some(range) = params.last_mut().filter(|_| self.ranged) {
+            range.fill(T::ONE);
+        }
     }
 
     fn operations(&self) -> u64 {
@@ -88,21 +173,21 @@ impl<T: Real> Layer<T> for Linear<T> {
     }
 
     fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
-        let start = |y: &mut [T]| match given.params.get(1) {
+        let clipped = self.clipped(given, x);
+        let x = &*clipped;
+        let start = |y: &mut [T]| match self.bias(given.params) {
             Some(bias) => y.chunks_exact_mut(self.outputs).for_each(|y| y.copy_from_slice(bias)),
             None => y.fill(T::ZERO),
         };
         let (weights, shape) = (self.weights(given), (rows, self.inputs, self.outputs));
-        let weights = Dense { data: weights, stride: self.outputs };
-        let x = Strided { data: x, row: self.inputs, column: 1 };
         if self.crosstalk.is_empty() {
             start(y);
-            multiply(given.level, x, weights, shape, y, self.outputs);
+            product(given.level, x, weights, shape, y);
             return Ok(());
         }
         let mut clean = vec![T::ZERO; y.len()];
         start(&mut clean);
-        multiply(given.level, x, weights, shape, &mut clean, self.outputs);
+        product(given.level, x, weights, shape, &mut clean);
         y.fill(T::ZERO);
         let clean = Strided { data: &clean, row: self.outputs, column: 1 };
         let crosstalk = Dense { data: &self.crosstalk, stride: self.outputs };
@@ -130,24 +215,28 @@ impl<T: Real> Layer<T> for Linear<T> {
             multiply(given.level, dy, Dense { data: &turned, stride: n }, (rows, n, n), &mut through, n);
             &through
         };
-        if let Some(bias) = gradient.get_mut(1) {
+        if let Some(bias) = self.bias_of(gradient) {
             let mut sums = vec![T::ZERO; n];
             sum_rows(given.level, dy, &mut sums);
             bias.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
         }
         if !self.is_plain() {
             let mut product = vec![T::ZERO; self.inputs * n];
-            let x = Strided { data: passed.x, row: self.inputs, column: 1 }.transposed();
+            let x = self.clipped(given, passed.x);
+            let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();
             multiply(given.level, x, Dense { data: dy, stride: n }, (self.inputs, rows, n), &mut product, n);
             for ((total, sum), &gain) in gradient[0].iter_mut().zip(product).zip(&self.gains) {
                 *total += sum * gain;
             }
         }
+        let mut own = vec![T::ZERO; if dx.is_empty() && self.ranged { passed.x.len() } else { 0 }];
+        let dx = if own.is_empty() { dx } else { &mut own };
         if !dx.is_empty() {
             dx.fill(T::ZERO);
             let turned = Dense { data: self.turned(given), stride: self.inputs };
             let dy = Strided { data: dy, row: n, column: 1 };
             multiply(given.level, dy, turned, (rows, n, self.inputs), dx, self.inputs);
+            self.pull_range(given.params, passed.x, dx, gradient);
         }
         Ok(())
     }
@@ -157,12 +246,13 @@ impl<T: Real> Layer<T> for Linear<T> {
         let mut clean = vec![T::ZERO; if self.crosstalk.is_empty() { 0 } else { dy.len() }];
         let into: &mut [T] = if self.crosstalk.is_empty() { &mut *dy } else { &mut clean };
         into.fill(T::ZERO);
-        if let Some(bias) = along.get(1) {
+        if let Some(bias) = self.bias(along) {
             into.chunks_exact_mut(m).for_each(|into| into.copy_from_slice(bias));
         }
         let gained: Vec<T> = self.gains.iter().zip(along[0]).map(|(&gain, &w)| gain * w).collect();
         let moved = if gained.is_empty() { along[0] } else { &gained };
-        for (left, right) in [(dx, self.weights(given)), (passed.x, moved)] {
+        let (x, dx) = (self.clipped(given, passed.x), self.push_range(given.params, along, passed.x, dx));
+        for (left, right) in [(&*dx, self.weights(given)), (&*x, moved)] {
             let left = Strided { data: left, row: n, column: 1 };
             multiply(given.level, left, Dense { data: right, stride: m }, (rows, n, m), into, m);
         }

@@ -5,6 +5,7 @@
 
 mod crossbar;
 mod harmonic;
+mod io;
 mod layer;
 mod linear;
 mod multiplexed;
@@ -19,8 +20,9 @@ mod transistor;
 mod walk;
 mod wires;
 
-pub use crossbar::{Io, Scale, WeightNoise};
+pub use crossbar::{Hardware, Remap};
 pub use harmonic::Harmonic;
+pub use io::{Io, Passes, Scale, WeightNoise};
 pub use layer::{Given, Layer, Passed};
 pub use linear::Linear;
 pub use pendula::Pendula;
@@ -60,6 +62,8 @@ pub struct Stage<T> {
     pub device: Device,
     /// The cells of the first one, where it is stored in an array of these.
     pub tile: Option<Tile<T>>,
+    /// Within how many of their standard deviations the values of the first one are kept.
+    pub clip: Option<f64>,
 }
 
 impl<T> Stage<T> {
@@ -229,6 +233,10 @@ impl<T: Real> System<T> for Stack<T> {
 
     fn tile(&self, parameter: usize) -> Option<&Tile<T>> {
         self.stages.iter().find(|stage| stage.params.start == parameter && !stage.params.is_empty())?.tile.as_ref()
+    }
+
+    fn clip(&self, parameter: usize) -> Option<f64> {
+        self.stages.iter().find(|stage| stage.params.start == parameter && !stage.params.is_empty())?.clip
     }
 
     fn workspace(&self) -> Workspace {

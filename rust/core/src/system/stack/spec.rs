@@ -4,8 +4,9 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
 use serde::Deserialize;
 
-use super::crossbar::{Crossbar, Io};
+use super::crossbar::{Crossbar, Hardware};
 use super::harmonic::Harmonic;
+use super::io::Scale;
 use super::linear::Linear;
 use super::multiplexed::Multiplexed;
 use super::normalise::Normalise;
@@ -14,7 +15,6 @@ use super::plate::Plate;
 use super::pointwise::{Function, Pointwise};
 use super::speckle::Speckle;
 use super::transistor::Transistor;
-use super::wires::Wires;
 use super::{GROUPS, Layer, Stack, Stage};
 use crate::device::{Device, Tile, TileSpec};
 use crate::{Error, Result};
@@ -98,14 +98,10 @@ pub enum Kind {
         outputs: usize,
         /// Whether a bias is added.
         bias: bool,
-        /// The most rows and columns of an array.
-        most: (usize, usize),
-        /// How the arrays are read.
-        io: Io,
-        /// How its transpose is read.
-        backward: Io,
-        /// What is between its cells; `None`: nothing.
-        wires: Option<Wires>,
+        /// The arrays, and how they are read.
+        hardware: Hardware,
+        /// Within how many of their standard deviations weights are kept; `None`: they are not.
+        clip: Option<f64>,
         /// What it is made of, and how that is changed; `None`: any weight can be had.
         tile: Option<TileSpec>,
     },
@@ -146,10 +142,8 @@ pub struct Spec {
 impl Kind {
     fn build<T: Real>(&self, disorder: Philox, group: u32) -> Result<Box<dyn Layer<T>>> {
         Ok(match *self {
-            Self::Linear { inputs, outputs, bias } | Self::Crossbar { inputs, outputs, bias, .. } => {
-                positive(&[("inputs", inputs), ("outputs", outputs)])?;
-                Box::new(Linear::new(inputs, outputs, bias))
-            }
+            Self::Linear { inputs, outputs, bias } => Box::new(linear(inputs, outputs, bias)?),
+            Self::Crossbar { .. } => return Err(Error::Config("a crossbar needs its hardware".into())),
             Self::Pointwise { width, function } => Box::new(Pointwise::new(function, width)?),
             Self::Normalise { width } => Box::new(Normalise { width }),
             Self::Speckle { inputs, outputs, reference } => {
@@ -175,6 +169,11 @@ impl Kind {
             Self::Foreign { .. } => return Err(Error::Config("a layer outside the core needs its object".into())),
         })
     }
+}
+
+fn linear<T: Real>(inputs: usize, outputs: usize, bias: bool) -> Result<Linear<T>> {
+    positive(&[("inputs", inputs), ("outputs", outputs)])?;
+    Ok(Linear::new(inputs, outputs, bias))
 }
 
 fn positive(sizes: &[(&str, usize)]) -> Result<()> {
@@ -210,18 +209,33 @@ impl Spec {
             if let Kind::Foreign { device } = &entry.layer {
                 device.check()?;
                 let (twin, hardware) = foreign(l)?;
-                return Ok(Stage { twin, hardware: Some(hardware), noise, params, device: device.clone(), tile: None });
+                return Ok(Stage {
+                    twin,
+                    hardware: Some(hardware),
+                    noise,
+                    params,
+                    device: device.clone(),
+                    tile: None,
+                    clip: None,
+                });
             }
             let group = GROUPS * l as u32;
-            let twin = entry.layer.build(disorder, group)?;
-            if let &Kind::Crossbar { inputs, outputs, bias, most, io, backward, wires, ref tile } = &entry.layer {
-                let hardware = Some(Box::new(Crossbar::new((inputs, outputs), bias, most, io, backward, wires)?) as _);
-                let made = |tile: &TileSpec| Tile::new(tile, (inputs, outputs), self.seed, l);
+            let device = Device::IDEAL;
+            if let Kind::Crossbar { inputs, outputs, bias, hardware, tile, clip } = &entry.layer {
+                if let Some(k) = clip.filter(|k| !(*k > 0.0 && k.is_finite())) {
+                    return Err(Error::Config(format!("clip must be positive and finite, got {k}")));
+                }
+                let map = linear(*inputs, *outputs, *bias)?;
+                let map = if hardware.io.scale == Scale::Learned { map.with_range() } else { map };
+                let twin = Box::new(map.clone());
+                let hardware: Option<Box<dyn Layer<T>>> = Some(Box::new(Crossbar::new(map, hardware, wrong, group)?));
+                let made = |tile: &TileSpec| Tile::new(tile, (*inputs, *outputs), self.seed, l);
                 let tile = tile.as_ref().map(made).transpose()?;
-                return Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL, tile });
+                return Ok(Stage { twin, hardware, noise, params, device, tile, clip: *clip });
             }
+            let twin = entry.layer.build(disorder, group)?;
             let hardware = (entry.mismatch > 0.0).then(|| twin.mismatched(entry.mismatch, wrong, group));
-            Ok(Stage { twin, hardware, noise, params, device: Device::IDEAL, tile: None })
+            Ok(Stage { twin, hardware, noise, params, device, tile: None, clip: None })
         };
         let stages = self.layers.iter().enumerate().map(stage).collect::<Result<_>>()?;
         let foreign = self.layers.iter().any(|entry| matches!(entry.layer, Kind::Foreign { .. }));

@@ -422,11 +422,17 @@ impl<T: Real> Walk<T> {
                     let dy = Strided { data: dy, row: n, column: 1 };
                     multiply(lab.level(), dy, Dense { data: matrix, stride: m }, (rows, n, m), dx, m);
                 }
+                let other = wanted && (back || matrix.is_some());
+                if let Some(linear) = layer.as_linear().filter(|linear| other && linear.is_ranged()) {
+                    // The range of inputs hears what came back, and not what derivatives would have given.
+                    gradient.iter_mut().last().into_iter().for_each(|range| range.fill(T::ZERO));
+                    linear.pull_range(&values, &signals[l], dx, gradient);
+                }
             }
             Ok(())
         };
         each(lab, work(params), &mut self.blocks, run)?;
-        self.collect(stack, answers.layers, update);
+        self.collect(stack, answers.layers, params, update);
         Ok(())
     }
 
@@ -501,13 +507,20 @@ impl<T: Real> Walk<T> {
     }
 
     /// Moves the gradients of the blocks into the terms of an update: products keep their rows.
-    fn collect(&mut self, stack: &Stack<T>, layers: &[&dyn Layer<T>], update: &mut LocalUpdate<T>) {
+    fn collect(
+        &mut self,
+        stack: &Stack<T>,
+        layers: &[&dyn Layer<T>],
+        params: &Params<'_, T>,
+        update: &mut LocalUpdate<T>,
+    ) {
         update.terms.resize_with(stack.specs.len(), || Term::Dense(Vec::new()));
         for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
-            let plain = layer.as_linear().is_some_and(|linear| linear.is_plain());
+            let plain = layer.as_linear().filter(|linear| linear.is_plain());
             for k in stage.params.clone() {
                 let term = &mut update.terms[k];
-                if plain && k == stage.params.start {
+                if let Some(linear) = plain.filter(|_| k == stage.params.start) {
+                    let values = of_stage(params, stage.params.clone());
                     if !matches!(term, Term::Product(_)) {
                         *term = Term::Product(Vec::new());
                     }
@@ -515,6 +528,7 @@ impl<T: Real> Walk<T> {
                     products.resize_with(self.blocks.len(), Default::default);
                     for ((left, right), block) in products.iter_mut().zip(&mut self.blocks) {
                         std::mem::swap(left, &mut block.signals[l]);
+                        linear.clip_inputs(&values, left);
                         std::mem::swap(right, &mut block.errors[l + 1]);
                     }
                     continue;
