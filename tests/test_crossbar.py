@@ -254,3 +254,56 @@ def test_ten_million_draws_of_noise_are_normal():
     beyond = np.array([(drawn > 4.5).sum(), (drawn < -4.5).sum()])
     assert (np.abs(beyond - 33.98) < 4 * 33.98**0.5).all()
     assert len(np.unique(drawn)) > 5_000_000
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(["signs", "bits"]), st.sampled_from([2, 3, 7]), st.sampled_from([4, 8]), st.integers(0, 1000))
+def test_passes_are_those_of_the_account(passes, bits, bits_out, seed):
+    """Each pass is converted for itself; with the product of codes and weights they are what one pass reads."""
+    own = {"input_bits": bits, "bound_management": False, "input_bound": 0.7, "passes": passes, **QUIET}
+    io = AnalogIO(output_bits=bits_out, output_bound=3.0, s_shape=0.1, **own)
+    net = array(9, 5, io, seed=seed)
+    w, x = net.params["W1"], np.random.default_rng(seed).normal(size=(4, 9))
+    code = convert(x / np.abs(x).max(1, keepdims=True), bits, 0.7)
+    if passes == "signs":
+        parts = [(1.0, np.maximum(code, 0)), (-1.0, np.maximum(-code, 0))]
+    else:
+        most = 2 ** (bits - 1) - 1
+        digits = np.rint(np.abs(code) / 0.7 * most).astype(int)
+        parts = [(2**k / most, 0.7 * np.sign(code) * (digits >> k & 1)) for k in range(bits - 1)]
+    np.testing.assert_allclose(sum(factor * part for factor, part in parts), code, atol=1e-12)
+
+    def out(part):
+        y = part @ w
+        return convert(y / (1 + 0.1 * np.abs(y)), bits_out, 3.0)
+
+    wanted = np.abs(x).max(1, keepdims=True) * sum(factor * out(part) for factor, part in parts)
+    np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-9, atol=1e-12)
+    once = array(9, 5, AnalogIO(output_bits=None, output_bound=None, **(own | {"passes": "one"})), seed=seed)
+    many = array(9, 5, AnalogIO(output_bits=None, output_bound=None, **own), seed=seed)
+    np.testing.assert_allclose(many.predict(x), once.predict(x), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("passes", "factor"), [("one", 1.0), ("signs", 2**0.5), ("bits", (1 + 4 + 16) ** 0.5 / 7)])
+def test_every_pass_has_noise_of_its_own(passes, factor):
+    io = AnalogIO(input_bits=4, output_bits=None, output_noise=0.1, passes=passes, bound_management=False)
+    net = array(6, 40, io)
+    x = np.tile(RANDOM.uniform(-1, 1, size=6), (5000, 1))
+    found = net.predict(x) / np.abs(x[0]).max()
+    np.testing.assert_allclose(found.std(0).mean(), 0.1 * factor, rtol=0.01)
+    assert abs(np.corrcoef(found[:, 0], found[:, 1])[0, 1]) < 0.06
+
+
+def test_offsets_are_for_good():
+    io = AnalogIO(
+        input_bits=None, output_bits=None, output_noise=0.0, output_offset=0.2, bound_management=False, scale=2.0
+    )
+    net = array(10, 4000, io, tile=(5, 4000))
+    x = RANDOM.uniform(-1, 1, size=(3, 10))
+    off = net.predict(x) - x @ net.params["W1"]
+    np.testing.assert_allclose(off, np.tile(off[0], (3, 1)), atol=1e-12)
+    # Two arrays, each with converters of its own; in units of the largest input.
+    assert off[0].std() == pytest.approx(2.0 * 0.2 * 2**0.5, rel=0.05)
+    assert np.array_equal(net.predict(x), net.predict(x))
+    other = array(10, 4000, io, tile=(5, 4000), seed=1)
+    assert abs(np.corrcoef(off[0], other.predict(x)[0] - x[0] @ other.params["W1"])[0, 1]) < 0.05

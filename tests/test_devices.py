@@ -275,3 +275,47 @@ def test_an_equilibrium_network_learns_with_couplings_in_cells(device, algorithm
     loaded = pnn.Trainer.load(tmp_path / "a.pnn")
     assert repr(loaded.system) == repr(net)
     assert loaded.memory.keys() == trainer.memory.keys()
+
+
+def test_chopping_cancels_what_converters_are_off_by():
+    """Where nothing is to be learned, offsets of reads are transferred all the same, unless signs change."""
+    drift = {}
+    for version in ("v2", "chopped"):
+        io = AnalogIO(input_bits=None, output_bits=None, output_noise=0.0, output_offset=0.05, bound_management=False)
+        algorithm = devices.TikiTaka(version=version, io=io, rate=0.2, period=5)
+        layer = Crossbar(6, 50, bias=False, io=AnalogIO.ideal(), device=PLAIN, algorithm=algorithm)
+        net = Stack([layer], dtype="float64", seed=0)
+        before = net.params["W1"].copy()
+        x = np.full((8, 6), 1e-12)
+        trainer = pnn.Trainer(net, Backprop(), SGD(0.1), batch_size=8, seed=0, progress=False)
+        trainer.fit(x, x @ before, epochs=45)
+        drift[version] = np.abs(net.params["W1"] - before).max()
+    assert drift["chopped"] < 0.1 < 0.3 < drift["v2"], drift
+
+
+def test_a_weight_of_several_cells_learns_and_resumes(tmp_path):
+    x, y, x_test, y_test = pnn.data.digits()
+    coarse = devices.ConstantStep(step=0.01, lower=-0.4, upper=0.4)
+    device = devices.MultiCell(coarse, (1.0, 0.5, 0.25), choice="random")
+    net = Stack([Crossbar(64, 32, device=device), Logistic(), Crossbar(32, 10, device=device)], seed=0)
+    method = Backprop(loss="cross-entropy")
+    trainer = pnn.Trainer(net, method, SGD(0.3), batch_size=10, seed=0, progress=False)
+    trainer.fit(x, y, epochs=4)
+    trainer.save(tmp_path / "run.pnn")
+    again = pnn.Trainer.load(tmp_path / "run.pnn", progress=False)
+    for own in (trainer, again):
+        own.fit(x, y, epochs=2)
+    assert all(np.array_equal(again.memory[name], array) for name, array in trainer.memory.items())
+    assert {"cells/W1/cell2", "cells/W1/cell3_pulses"} <= set(trainer.memory)
+    assert net.score(x_test, y_test) > 0.85
+    assert devices.from_config(device.to_config()) == device
+    for make, text in (
+        (lambda: devices.MultiCell(coarse, (1.0,)), "2 to 16 cells"),
+        (lambda: devices.MultiCell(coarse, (1.0, -1.0)), "positive and finite"),
+    ):
+        with pytest.raises(pnn.errors.ConfigError, match=text):
+            Crossbar(2, 2, device=make())
+    with pytest.raises(pnn.errors.ConfigError, match="not modelled"):
+        Crossbar(2, 2, device=device, algorithm=devices.TikiTaka())
+    with pytest.raises(pnn.errors.ConfigError, match="choice must be one of"):
+        devices.MultiCell(coarse, choice="best")

@@ -245,6 +245,12 @@ pub trait Vector: Copy {
             (Self::load(number.as_ptr()), Self::load(differ.as_ptr()))
         }
     }
+    /// The same for a train with a single one.
+    #[inline(always)]
+    unsafe fn coincide_once(train: u32, others: *const u32) -> (Self, Self) {
+        // SAFETY: as above.
+        unsafe { Self::coincide(train, others) }
+    }
     /// Cuts the lanes, none of which is negative or NaN, to integers, and writes these: the largest one for what is beyond.
     #[inline(always)]
     unsafe fn cut(self, p: *mut u32) {

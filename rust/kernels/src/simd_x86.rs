@@ -24,6 +24,7 @@ macro_rules! vector {
         $(cut |$uv:ident, $up:ident| $cut:expr;)?
         $(meets |$mt:ident, $mo:ident| $meets:expr;)?
         $(coincide |$dt:ident, $do:ident| $coincide:expr;)?
+        $(coincide_once |$ot:ident, $oo:ident| $coincide_once:expr;)?
         $(compress |$cp:ident, $cf:ident, $ci:ident, $cv:ident| $compress:expr;)?
     ) => {
         $(#[$meta])*
@@ -150,6 +151,11 @@ macro_rules! vector {
             $(#[inline(always)]
             unsafe fn coincide($dt: u32, $do: *const u32) -> (Self, Self) {
                 let (number, differ) = unsafe { $coincide };
+                (Self(number), Self(differ))
+            })?
+            $(#[inline(always)]
+            unsafe fn coincide_once($ot: u32, $oo: *const u32) -> (Self, Self) {
+                let (number, differ) = unsafe { $coincide_once };
                 (Self(number), Self(differ))
             })?
             $(#[inline(always)]
@@ -325,6 +331,13 @@ vector! {
         let number = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
         let differ = _mm512_srli_epi32::<31>(_mm512_xor_si512(train, others));
         (_mm512_cvtepi32_ps(number), _mm512_cvtepi32_ps(differ))
+    };
+    coincide_once |train, others| {
+        let (train, others) = (_mm512_set1_epi32(train as i32), _mm512_loadu_si512(others.cast()));
+        let (ones, one) = (_mm512_set1_epi32(i32::MAX), _mm512_set1_ps(1.0));
+        let common = _mm512_test_epi32_mask(_mm512_and_si512(train, ones), others);
+        let differ = _mm512_movepi32_mask(_mm512_xor_si512(train, others));
+        (_mm512_maskz_mov_ps(common, one), _mm512_maskz_mov_ps(differ, one))
     };
     compress |p, first, index, value| {
         let v = _mm512_loadu_ps(p);

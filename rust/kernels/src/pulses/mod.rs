@@ -350,12 +350,14 @@ fn count<V: Vector>(
             let (s, own) = rows[e];
             let columns = &columns[(first / GROUP * samples + s as usize) * GROUP..][first % GROUP..][..V::LANES];
             // SAFETY: there is a vector of columns; the rest as for `splat`.
-            let (number, falls) = unsafe { V::coincide(own, columns.as_ptr()) };
-            // A row that sends one pulse needs no look at all lanes.
-            if (own & !SIGN).is_power_of_two() {
-                return Coming { number, falls, most: 1 };
+            unsafe {
+                // A row that sends one pulse needs no look at all lanes.
+                if (own & !SIGN).is_power_of_two() {
+                    let (number, falls) = V::coincide_once(own, columns.as_ptr());
+                    return Coming { number, falls, most: 1 };
+                }
+                V::coincide(own, columns.as_ptr())
             }
-            (number, falls)
         }
         Counts::Means(rows, columns, limit) => {
             let columns = load::<V>(&columns[e * n..(e + 1) * n], first);
@@ -422,9 +424,12 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
                     }
                     done = cells.pulse_at_once(L::SLOPED, scatter, &coming, xi);
                 }
-                for k in 0..if done { 0 } else { coming.most } {
-                    // SAFETY: as for `splat`.
-                    let comes = unsafe { coming.number.step(V::splat(<V::Scalar as Real>::from_u32(k + 1))) };
+                for k in 1..=if done { 0 } else { coming.most } {
+                    let mut comes = coming.number;
+                    if coming.most > 1 {
+                        // SAFETY: as for `splat`.
+                        comes = unsafe { comes.step(V::splat(<V::Scalar as Real>::from_u32(k))) };
+                    }
                     if noisy {
                         xi = normals.next(true, comes);
                     }

@@ -321,20 +321,30 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         true
     }
 
+    fn prepare_reverse(&self, level: Level, params: &[&[T]], prepared: &mut Vec<T>) {
+        self.prepare(level, params, false, prepared);
+        let mut turned = vec![T::ZERO; self.inputs * self.outputs];
+        let mut rest = &mut turned[..];
+        for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
+            let (n, m) = (rows.len(), columns.len());
+            let own;
+            (own, rest) = rest.split_at_mut(n * m);
+            transpose(level, &self.weights(k, self.held(params[0], prepared)), n, m, 0..m, own, n);
+        }
+        prepared.append(&mut turned);
+    }
+
     fn reverse(&self, given: Given<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
-        // What was prepared may be that of the twin.
-        let mut prepared = Vec::new();
-        self.prepare(given.level, given.params, false, &mut prepared);
-        let held = self.held(given.params[0], &prepared);
+        let (prepared, mut turned) = given.prepared.split_at(given.prepared.len() - self.inputs * self.outputs);
         dx.fill(T::ZERO);
         for (k, Tile { rows, columns, offsets }) in self.tiles.iter().enumerate() {
             let (n, m) = (rows.len(), columns.len());
-            let mut turned = vec![T::ZERO; n * m];
-            transpose(given.level, &self.weights(k, held), n, m, 0..m, &mut turned, n);
-            let (io, grid) = (&self.hardware.backward, self.grid(k, &prepared, true));
-            let array = Array { io, weights: &turned, grid, inputs: m, outputs: n, offsets: &offsets.1 };
+            let weights;
+            (weights, turned) = turned.split_at(n * m);
+            let (io, grid) = (&self.hardware.backward, self.grid(k, prepared, true));
+            let array = Array { io, weights, grid, inputs: m, outputs: n, offsets: &offsets.1 };
             let mut own = pick(dy, self.outputs, columns);
-            scale_columns(self.scales(k, &prepared), &mut own);
+            scale_columns(self.scales(k, prepared), &mut own);
             let mut part = vec![T::ZERO; own.len() / m * n];
             array.read(Self::draws(&given, k, true), None, &own, &mut part);
             add_to(&part, self.inputs, rows, dx);

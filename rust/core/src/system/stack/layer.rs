@@ -106,7 +106,14 @@ pub trait Layer<T: Real>: Send + Sync {
         false
     }
 
-    /// Writes to `dx` what arrives at the inputs when `dy` is put on the outputs: the physics' own answer to an error.
+    /// Writes what [`Layer::reverse`] needs that does not change from row to row.
+    fn prepare_reverse(&self, level: Level, params: &[&[T]], prepared: &mut Vec<T>) {
+        let _ = (level, params);
+        prepared.clear();
+    }
+
+    /// Writes to `dx` what arrives at the inputs when `dy` is put on the outputs: the physics' own answer to an error. `given` has what
+    /// [`Layer::prepare_reverse`] left.
     ///
     /// # Errors
     /// [`Error::Capability`] where it cannot be run backwards.

@@ -10,7 +10,7 @@ use pnncore_kernels::{Real, add_scaled};
 use rayon::prelude::*;
 
 use super::layer::{Given, Layer, Passed};
-use super::{Stack, outcome};
+use super::{Stack, Stage, outcome};
 use crate::batch::{Batch, Targets};
 use crate::lab::Lab;
 use crate::loss::Loss;
@@ -128,6 +128,8 @@ pub struct Walk<T> {
     /// The rows, in blocks.
     pub blocks: Vec<Block<T>>,
     prepared: Vec<Vec<T>>,
+    /// The same for signals that are sent back through the physics.
+    reversed: Vec<Vec<T>>,
     /// The random numbers of the last pass.
     random: Option<Philox>,
 }
@@ -161,11 +163,11 @@ impl<T: Real> Walk<T> {
         stack: &Stack<T>,
         layers: &[&dyn Layer<T>],
         params: &Params<'_, T>,
-        derivatives: bool,
+        derivatives: impl Fn(usize) -> bool,
     ) {
         self.prepared.resize_with(layers.len(), Vec::new);
-        for ((layer, stage), prepared) in layers.iter().zip(stack.stages()).zip(&mut self.prepared) {
-            layer.prepare(lab.level(), &of_stage(params, stage.params.clone()), derivatives, prepared);
+        for (l, ((layer, stage), prepared)) in layers.iter().zip(stack.stages()).zip(&mut self.prepared).enumerate() {
+            layer.prepare(lab.level(), &of_stage(params, stage.params.clone()), derivatives(l), prepared);
         }
     }
 
@@ -255,7 +257,7 @@ impl<T: Real> Walk<T> {
         noise: &[f64],
         random: Philox,
     ) -> Result<()> {
-        self.prepare(lab, stack, layers, params, derivatives);
+        self.prepare(lab, stack, layers, params, |_| derivatives);
         self.random = Some(random);
         let prepared = &self.prepared;
         let values: Vec<Vec<&[T]>> =
@@ -345,10 +347,20 @@ impl<T: Real> Walk<T> {
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let stages = stack.stages();
+        // What comes back before the first parameters nobody asks for.
+        let asked = |stage: &Stage<T>| stage.params.start > 0 || answers.inputs;
+        let back = |stage: &Stage<T>| answers.reverse && asked(stage) && stage.hardware().has_reverse();
         if !answers.same {
-            self.prepare(lab, stack, answers.layers, params, true);
+            // Linear maps need nothing for the derivatives of their parameters.
+            let bare = |stage: &Stage<T>| stage.twin.as_linear().is_some_and(|map| !map.is_ranged());
+            let unneeded = |stage: &Stage<T>| bare(stage) && (back(stage) || !asked(stage));
+            self.prepare(lab, stack, answers.layers, params, |l| !unneeded(&stages[l]));
         }
-        let prepared = &self.prepared;
+        self.reversed.resize_with(stages.len(), Vec::new);
+        for (stage, reversed) in stages.iter().zip(&mut self.reversed).filter(|(stage, _)| back(stage)) {
+            stage.hardware().prepare_reverse(lab.level(), &of_stage(params, stage.params.clone()), reversed);
+        }
+        let (prepared, reversed) = (&self.prepared, &self.reversed);
         let random = self.random.unwrap_or_else(|| lab.random(Purpose::Noise));
         let groups = groups(stack);
         let run = |block: &mut Block<T>| -> Result<()> {
@@ -384,7 +396,7 @@ impl<T: Real> Walk<T> {
                 if dy.is_empty() {
                     continue;
                 }
-                // What comes back before the first parameters, or to where something else is heard, nobody asks for.
+                // Nor what comes back to where something else is heard.
                 let heard = match answers.hears {
                     Hears::Chain => true,
                     Hears::Direct(direct) => {
@@ -393,11 +405,11 @@ impl<T: Real> Walk<T> {
                     Hears::Local => layer.as_linear().is_none() && dx.is_empty(),
                 };
                 let matrix = (layer.as_linear().is_some()).then(|| answers.feedback.get(linear(l))).flatten();
-                let wanted = (stage.params.start > 0 || answers.inputs) && heard;
+                let wanted = asked(stage) && heard;
                 let dx: &mut Vec<T> = if heard { dx } else { &mut Vec::new() };
                 dx.resize(if wanted { rows * layer.inputs() } else { 0 }, T::ZERO);
                 let hardware = stage.hardware();
-                let back = answers.reverse && wanted && matrix.is_none() && hardware.has_reverse();
+                let back = back(stage) && wanted && matrix.is_none();
                 let asked: &mut [T] = if matrix.is_some() || back { &mut [] } else { dx };
                 if answers.slope != Slope::Twin && layer.is_pointwise() {
                     for ((dx, &dy), &z) in asked.iter_mut().zip(dy).zip(&signals[l]) {
@@ -414,7 +426,7 @@ impl<T: Real> Walk<T> {
                 let passed = if answers.same { left } else { again(layer, given, left, &mut memory)? };
                 layer.vjp(given, passed, dy, asked, gradient)?;
                 if back {
-                    hardware.reverse(given, dy, dx)?;
+                    hardware.reverse(Given { prepared: &reversed[l], ..given }, dy, dx)?;
                 }
                 if let (Some(matrix), true) = (matrix, wanted) {
                     let (n, m) = (layer.outputs(), layer.inputs());
@@ -481,7 +493,7 @@ impl<T: Real> Walk<T> {
 
     /// Prepares the layers whose Jacobians [`Walk::slope`] takes, where they are not those that signals passed.
     pub fn prepare_twins(&mut self, lab: &Lab, stack: &Stack<T>, layers: &[&dyn Layer<T>], params: &Params<'_, T>) {
-        self.prepare(lab, stack, layers, params, true);
+        self.prepare(lab, stack, layers, params, |_| true);
     }
 
     /// Passes a batch through the twins, without noise, and `errors` of the outputs, row by row, back to parameters, in `update`,
