@@ -139,11 +139,17 @@ impl<T: Real> Stack<T> {
         self.stages.iter().all(|stage| stage.params.end == 0 || stage.twin.has_derivatives())
     }
 
-    /// Rows that pass together; blocks of rows may pass at the same time.
-    pub fn block_rows(&self) -> usize {
+    /// Rows of this many that pass together; blocks of rows may pass at the same time.
+    pub fn block_rows(&self, rows: usize) -> usize {
         /// A few tiles of a product; a batch of 64 is enough for four threads.
         const ROWS: usize = 16;
-        if self.foreign { usize::MAX } else { ROWS }
+        /// From here on there are blocks for all threads where they are twice as large, and weights are read half as often.
+        const MANY: usize = 256;
+        match rows {
+            _ if self.foreign => usize::MAX,
+            MANY.. => 2 * ROWS,
+            _ => ROWS,
+        }
     }
 
     /// The noise of an occasion.

@@ -179,7 +179,7 @@ impl<T: Real> Walk<T> {
     /// Takes `samples` rows in, each appended by `row`.
     pub fn begin_with(&mut self, stack: &Stack<T>, samples: usize, row: impl Fn(usize, &mut Vec<T>)) {
         let stages = stack.stages().len();
-        let rows = stack.block_rows().min(samples.max(1));
+        let rows = stack.block_rows(samples).min(samples.max(1));
         self.blocks.resize_with(samples.div_ceil(rows), Block::default);
         for (b, block) in self.blocks.iter_mut().enumerate() {
             block.first = b * rows;
