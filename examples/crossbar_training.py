@@ -28,7 +28,7 @@ ALGORITHMS: dict[str, Any] = {
     "mixed-precision": devices.MixedPrecision,
     "tiki-taka-v1": lambda: devices.TikiTaka(version="v1", rate=0.1),
     "tiki-taka-v2": lambda: devices.TikiTaka(version="v2", fast_rate=1.0, rate=0.03),
-    "chopped": lambda: devices.TikiTaka(version="chopped", fast_rate=3.0, rate=0.1),
+    "chopped": lambda: devices.TikiTaka(version="chopped", fast_rate=3.0, rate=0.05, period=100),
     "agad": lambda: devices.TikiTaka(version="agad", fast_rate=3.0, rate=0.03),
 }
 ROW = [

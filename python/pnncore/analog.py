@@ -24,8 +24,8 @@ class AnalogIO(Config):
     """How an analog array is read: converters and noise.
 
     Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
-    stage y / (1 + |s y|), get offsets and output noise, are rounded and clipped, and are multiplied by a. Deviations and bounds
-    are in units of the largest input and of the weights.
+    stage y / (1 + |s y|), get offsets and output noise, are rounded and clipped, and are multiplied by a. Deviations and
+    bounds are in units of the largest input and of the weights.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ class AnalogIO(Config):
 
     References
     ----------
-    Gokmen, Onen, Haensch, Front. Neurosci. 11, 538 (2017); Rasch et al., AICAS (2021), arXiv 2104.02184; learned ranges:
-    Choi et al. (2018), arXiv 1805.06085; bit by bit: Shafiee et al., ISCA (2016).
+    Gokmen, Onen, Haensch, Front. Neurosci. 11, 538 (2017); Rasch et al., AICAS (2021), arXiv 2104.02184; learned
+    ranges: Choi et al. (2018), arXiv 1805.06085; bit by bit: Shafiee et al., ISCA (2016).
     """
 
     input_bits: int | None = 7
@@ -111,8 +111,7 @@ class AnalogIO(Config):
     def spec(self) -> dict[str, Any]:
         """Return the settings as the core reads them."""
         own = dataclasses.asdict(self)
-        named = {None: "absmax", "learned": "learned"}
-        own["scale"] = named[self.scale] if self.scale in named else {"constant": self.scale}
+        own["scale"] = {None: "absmax", "learned": "learned"}.get(self.scale, {"constant": self.scale})
         for side in ("input", "output"):
             bits = own.pop(f"{side}_bits")
             own[f"{side}_steps"] = 0 if bits is None else 2**bits - 2

@@ -122,8 +122,8 @@ class Crossbar(Layer):
 
     References
     ----------
-    Training for noise with `AnalogIO.weight_noise`, `remap`, `clip` and learned ranges: Rasch et al., Nat. Commun. 14, 5282
-    (2023).
+    Training for noise with `AnalogIO.weight_noise`, `remap`, `clip` and learned ranges: Rasch et al., Nat. Commun.
+    14, 5282 (2023).
     """
 
     n_in: int

@@ -9,7 +9,17 @@ from typing import Any
 
 from pnncore import _core
 from pnncore.devices._algorithms import Algorithm, MixedPrecision, TikiTaka
-from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, MultiCell, Pair, PowerStep, SoftBounds, TableStep
+from pnncore.devices._cells import (
+    Cells,
+    ConstantStep,
+    ExpStep,
+    LinearStep,
+    MultiCell,
+    Pair,
+    PowerStep,
+    SoftBounds,
+    TableStep,
+)
 from pnncore.devices._presets import PCM, PRESETS, Capacitor, EcRam, EcRamMO, GokmenVlasov, Idealized, ReRamES, ReRamSB
 from pnncore.devices._trains import Trains
 from pnncore.devices._written import Device
@@ -51,7 +61,16 @@ Stored = Cells | Pair | MultiCell
 
 def from_config(config: dict[str, Any]) -> Any:
     """Return the cells or the algorithm of a `to_config` dictionary."""
-    kinds: tuple[Any, ...] = (ConstantStep, LinearStep, SoftBounds, ExpStep, PowerStep, TableStep, MixedPrecision, TikiTaka)
+    kinds: tuple[Any, ...] = (
+        ConstantStep,
+        LinearStep,
+        SoftBounds,
+        ExpStep,
+        PowerStep,
+        TableStep,
+        MixedPrecision,
+        TikiTaka,
+    )
     kinds += (MultiCell, Pair)
     by_name = {kind.__name__: kind for kind in kinds}
     settings = dict(config)

@@ -167,7 +167,7 @@ impl<T: Real> Crossbar<T> {
             most.iter_mut().filter(|most| **most == T::ZERO).for_each(|most| *most = T::ONE);
             for j in rows.clone() {
                 let own = &mut prepared[j * self.outputs..][columns.clone()];
-                own.iter_mut().zip(&most).for_each(|(w, &most)| *w = *w / most);
+                own.iter_mut().zip(&most).for_each(|(w, &most)| *w /= most);
             }
             prepared.extend(most);
         }
