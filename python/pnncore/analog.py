@@ -24,8 +24,8 @@ class AnalogIO(Config):
     """How an analog array is read: converters and noise.
 
     Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
-    stage y / (1 + |s y|), get offsets and output noise, are rounded and clipped, and are multiplied by a. Deviations and
-    bounds are in units of the largest input and of the weights.
+    stage y / (1 + |s y|), get offsets and output noise, are rounded and clipped, and are multiplied by a. Deviations
+    and bounds are in units of the largest input and of the weights.
 
     Parameters
     ----------
@@ -111,7 +111,8 @@ class AnalogIO(Config):
     def spec(self) -> dict[str, Any]:
         """Return the settings as the core reads them."""
         own = dataclasses.asdict(self)
-        own["scale"] = {None: "absmax", "learned": "learned"}.get(self.scale, {"constant": self.scale})
+        named = self.scale is None or self.scale == "learned"
+        own["scale"] = (self.scale or "absmax") if named else {"constant": self.scale}
         for side in ("input", "output"):
             bits = own.pop(f"{side}_bits")
             own[f"{side}_steps"] = 0 if bits is None else 2**bits - 2
