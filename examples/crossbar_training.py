@@ -26,9 +26,9 @@ DEVICES: dict[str, Any] = {"none": lambda: None, "ConstantStep": devices.Constan
 ALGORITHMS: dict[str, Any] = {
     "none": lambda: None,
     "mixed-precision": devices.MixedPrecision,
-    "tiki-taka-v1": lambda: devices.TikiTaka(version="v1", rate=0.1),
+    "tiki-taka-v1": lambda: devices.TikiTaka(version="v1", rate=0.05),
     "tiki-taka-v2": lambda: devices.TikiTaka(version="v2", fast_rate=1.0, rate=0.03),
-    "chopped": lambda: devices.TikiTaka(version="chopped", fast_rate=3.0, rate=0.05, period=100),
+    "chopped": lambda: devices.TikiTaka(version="chopped", fast_rate=2.0, rate=0.05, period=100),
     "agad": lambda: devices.TikiTaka(version="agad", fast_rate=3.0, rate=0.03),
 }
 ROW = [

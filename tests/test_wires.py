@@ -119,9 +119,10 @@ def test_threads_do_not_matter():
         assert solve(g, x, threads=threads).columns.tobytes() == one.columns.tobytes()
 
 
-def test_badcrossbar_agrees():
+@pytest.mark.parametrize("n", [64, 128, 256])
+def test_badcrossbar_agrees(n):
     badcrossbar = pytest.importorskip("badcrossbar")
-    g, x = RANDOM.uniform(1e-5, 1e-4, size=(64, 64)), RANDOM.uniform(0, 1, size=(3, 64))
+    g, x = RANDOM.uniform(1e-5, 1e-4, size=(n, n)), RANDOM.uniform(0, 1, size=(3, n))
     wanted = badcrossbar.compute(x.T, 1 / g, 2.0).currents.output
     np.testing.assert_allclose(solve(g, x, resistance=2.0).currents, wanted, rtol=1e-8)
 
