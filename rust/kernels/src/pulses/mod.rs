@@ -1,8 +1,9 @@
 //! Cells that change by pulses: trains of pulses on rows and columns of an array, and what the coincidences do to its cells.
 //!
 //! A row of cells is worked on sixteen at a time, through all samples of a batch, so that what makes a cell what it is is
-//! loaded once per batch. Per sample and sixteen cells there are about twenty instructions that count coincidences; what
-//! takes the time are the normal numbers of pulses that come, sixteen to some sixty cycles.
+//! loaded once per batch. Per sample and sixteen cells there are about twenty instructions that count coincidences, ten where
+//! a row sends one pulse. Where steps depend on the state, what takes the time are the normal numbers of pulses that come,
+//! sixteen to some sixty cycles.
 
 mod law;
 mod trains;
@@ -85,8 +86,9 @@ pub struct Source {
     pub row: u64,
 }
 
-/// Sends the pulses of all samples, one after the other, to a row of cells. Those of one sample are summed at once where `at_once`, the
-/// law is affine and the cell is far from its bounds: the first two moments are those of pulses one by one.
+/// Sends the pulses of all samples, one after the other, to a row of cells. Where `at_once`, the law is affine and the cell is far from
+/// its bounds, those of one sample are summed at once: the first two moments are those of pulses one by one. Where steps do not depend on
+/// the state at all, those of all samples are: the law is the same.
 ///
 /// Returns how many pulses came to cells.
 ///
@@ -269,6 +271,28 @@ impl<V: Vector> Cells<V> {
         }
     }
 
+    /// Sends all pulses of a batch at once, where steps do not depend on the state, unless one of the cells may come near a bound on
+    /// its way; tells whether it did. `xi` is normal where there are pulses.
+    #[inline(always)]
+    fn batch_at_once(&mut self, scatter: Scatter<V::Scalar>, ups: V, downs: V, xi: V) -> bool {
+        // SAFETY: as for `splat`.
+        unsafe {
+            let (w, one) = (self.weights, V::splat(Real::ONE));
+            let (rise, fall) = (ups.mul(self.up), downs.mul(self.down));
+            let variance = rise.mul_add(self.up, fall.mul(self.down));
+            let deviation = variance.sqrt().mul(V::splat(scatter.cycle));
+            let margin = deviation.mul(V::splat(Real::from_f64(FAR)));
+            let over = w.add(rise).add(margin).step(self.upper);
+            let under = self.lower.step(w.add(fall).sub(margin));
+            let moved = ups.add(downs).step(one);
+            if over.add(under).mul(moved).largest() > Real::ZERO {
+                return false;
+            }
+            self.weights = w.add(deviation.mul_add(xi, rise.add(fall)));
+        }
+        true
+    }
+
     /// Sends all pulses of a sample at once, unless one of the cells comes near a bound; tells whether it did.
     ///
     /// A step is u = a + b w, times 1 + cycle xi: u becomes q u with q = 1 + b (1 + cycle xi). So the n-th step has the mean
@@ -379,6 +403,25 @@ fn count<V: Vector>(
     Coming { number, falls, most }
 }
 
+/// How many pulses up and down come to the cells from `first` on with all trains.
+#[inline(always)]
+fn tally<V: Vector>(rows: &[(u32, u32)], columns: &[u32], samples: usize, first: usize) -> (V, V) {
+    let columns = &columns[first / GROUP * samples * GROUP..][..samples * GROUP];
+    let (mut all, mut downs) = (splat::<V>(Real::ZERO), splat::<V>(Real::ZERO));
+    for &(s, own) in rows {
+        // SAFETY: every sample has a vector of columns from here on, as `pulse` vouches; the rest as for `splat`.
+        unsafe {
+            let columns = columns.as_ptr().add(s as usize * GROUP + first % GROUP);
+            let once = (own & !SIGN).is_power_of_two();
+            let (number, falls) = if once { V::coincide_once(own, columns) } else { V::coincide(own, columns) };
+            all = all.add(number);
+            downs = falls.mul_add(number, downs);
+        }
+    }
+    // SAFETY: as for `splat`.
+    (unsafe { all.sub(downs) }, downs)
+}
+
 #[inline(always)]
 fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
     law: L,
@@ -401,7 +444,24 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
     for first in (0..n).step_by(V::LANES) {
         let mut held: Option<Cells<V>> = None;
         let mut total = zero;
-        for start in (0..entries).step_by(CHUNK) {
+        let mut done = false;
+        if let (Counts::Trains(rows, columns, samples), true) = (counts, L::AFFINE && !L::SLOPED && at_once) {
+            let (ups, downs) = tally::<V>(rows, columns, samples, first);
+            // SAFETY: as for `splat`.
+            let all = unsafe { ups.add(downs) };
+            // SAFETY: as for `splat`.
+            if unsafe { all.largest() } == Real::ZERO {
+                continue;
+            }
+            let mut cells = Cells::new(row, first);
+            // SAFETY: as for `splat`.
+            let xi = if noisy { normals.next(true, unsafe { all.step(one) }) } else { zero };
+            done = cells.batch_at_once(scatter, ups, downs, xi);
+            if done {
+                (held, total) = (Some(cells), all);
+            }
+        }
+        for start in (0..if done { 0 } else { entries }).step_by(CHUNK) {
             let mut left = meeting::<V>(counts, start, first);
             while left != 0 {
                 let coming = count::<V>(counts, start + left.trailing_zeros() as usize, (first, n), &mut uniform);
