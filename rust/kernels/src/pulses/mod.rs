@@ -403,16 +403,15 @@ fn count<V: Vector>(
     Coming { number, falls, most }
 }
 
-/// How many pulses up and down come to the cells from `first` on with all trains.
+/// How many pulses up and down come to the cells from `first` on with all trains, each of a single one where `once`.
 #[inline(always)]
-fn tally<V: Vector>(rows: &[(u32, u32)], columns: &[u32], samples: usize, first: usize) -> (V, V) {
+fn tally<V: Vector>(rows: &[(u32, u32)], once: bool, columns: &[u32], samples: usize, first: usize) -> (V, V) {
     let columns = &columns[first / GROUP * samples * GROUP..][..samples * GROUP];
     let (mut all, mut downs) = (splat::<V>(Real::ZERO), splat::<V>(Real::ZERO));
     for &(s, own) in rows {
         // SAFETY: every sample has a vector of columns from here on, as `pulse` vouches; the rest as for `splat`.
         unsafe {
             let columns = columns.as_ptr().add(s as usize * GROUP + first % GROUP);
-            let once = (own & !SIGN).is_power_of_two();
             let (number, falls) = if once { V::coincide_once(own, columns) } else { V::coincide(own, columns) };
             all = all.add(number);
             downs = falls.mul_add(number, downs);
@@ -439,6 +438,11 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         Counts::Trains(rows, ..) => rows.len(),
         Counts::Means(rows, ..) => rows.len(),
     };
+    // Whether every train of the row has a single pulse.
+    let once = match counts {
+        Counts::Trains(rows, ..) => rows.iter().all(|(_, own)| (own & !SIGN).is_power_of_two()),
+        Counts::Means(..) => false,
+    };
     let mut sent = 0.0;
     let (mut normals, mut uniform) = (Numbers::new(source, 0), Numbers::new(source, 1));
     for first in (0..n).step_by(V::LANES) {
@@ -446,7 +450,7 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         let mut total = zero;
         let mut done = false;
         if let (Counts::Trains(rows, columns, samples), true) = (counts, L::AFFINE && !L::SLOPED && at_once) {
-            let (ups, downs) = tally::<V>(rows, columns, samples, first);
+            let (ups, downs) = tally::<V>(rows, once, columns, samples, first);
             // SAFETY: as for `splat`.
             let all = unsafe { ups.add(downs) };
             // SAFETY: as for `splat`.
