@@ -1,4 +1,4 @@
-"""Stacks beside their peers, in one run: NumPy (BLAS) and, where it is installed, JAX compiled over whole epochs.
+"""Stacks beside their peers, in one run: NumPy (BLAS), and where they are installed torch and JAX (whole epochs compiled).
 
     python benches/stack.py            # a table (quiet machine, please)
     python benches/stack.py --json
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pnncore as pnn
+import stack_torch
 from pnncore import layers, methods
 
 try:
@@ -136,13 +137,13 @@ def training(name: str, sizes: list[int], tanh: bool, direct: bool, batch: int, 
     told = sum(sizes[-1] * n for n in sizes[1:-1])
     per_sample = 2 * sum(weights) + (told if direct else sum(weights[1:]))
     numpy_rate = numpy_training(sizes, tanh, direct, batch, x, y)
-    return row(name, rate, numpy_rate, jax_training(sizes, tanh, direct, batch, x, y), 2 * per_sample)
+    torch_rate = None if direct else stack_torch.training(sizes, tanh, batch, x, y, best)
+    peers = {"numpy": numpy_rate, "torch": torch_rate, "jax": jax_training(sizes, tanh, direct, batch, x, y)}
+    return row(name, rate, peers, 2 * per_sample)
 
 
-def row(name: str, own: float, numpy_rate: float | None, jax_rate: float | None, flops: float = 0.0) -> dict[str, Any]:
-    peers = {"numpy": numpy_rate, "jax": jax_rate}
-    fastest = max(rate for rate in peers.values() if rate is not None)
-    return {"case": name, "ours": own, **peers, "ratio": own / fastest, "gflops": own * flops / 1e9}
+def row(name: str, own: float, peers: dict[str, float | None], flops: float) -> dict[str, Any]:
+    return {"case": name, "ours": own, **peers, "gflops": own * flops / 1e9}
 
 
 def pendula(n: int = 196, batch: int = 32, steps: int = 50) -> dict[str, Any]:
@@ -215,7 +216,8 @@ def pendula(n: int = 196, batch: int = 32, steps: int = 50) -> dict[str, Any]:
         j, xs = jnp.asarray(couplings), jnp.asarray(x)
         jax_rate = batch / best(lambda: jax.block_until_ready(compiled(j, xs)), 3.0)
     # Four products forward; backward seven with the stages made again, and the couplings' four.
-    return row(f"pendula {n}, batch {batch}, {steps} steps", own, numpy_rate, jax_rate, 2 * steps * 15 * n * n)
+    peers = {"numpy": numpy_rate, "torch": stack_torch.pendula(couplings, x, float(h), steps, best), "jax": jax_rate}
+    return row(f"pendula {n}, batch {batch}, {steps} steps", own, peers, 2 * steps * 15 * n * n)
 
 
 def evolution(sizes: list[int], pairs: int = 32, batch: int = 64) -> dict[str, Any]:
@@ -268,7 +270,8 @@ def evolution(sizes: list[int], pairs: int = 32, batch: int = 64) -> dict[str, A
         jv = [jnp.asarray(v) for v in values]
         jax_rate = 2 * pairs / best(lambda: jax.block_until_ready(compiled(jv, key)))
     name = f"evolution, {net.n_params:,} parameters, batch {batch}"
-    return row(name, own, numpy_rate, jax_rate, 2 * batch * sum((a - 1) * b for a, b in shapes))
+    peers = {"numpy": numpy_rate, "torch": None, "jax": jax_rate}
+    return row(name, own, peers, 2 * batch * sum((a - 1) * b for a, b in shapes))
 
 
 def main() -> None:
@@ -290,12 +293,14 @@ def main() -> None:
         print(json.dumps({"sgemm_gflops": peak, "cases": found}))
         return
     print(f"sgemm: {peak:.0f} GFLOP/s; rates per second (samples; candidates for evolution)")
-    print(f"{'':42s} {'ours':>12s} {'NumPy':>12s} {'JAX':>12s} {'ratio':>7s} {'of sgemm':>9s}")
+    names = ("numpy", "torch", "jax")
+    heads = "".join(f" {name:>10s} {'ratio':>6s}" for name in names)
+    print(f"{'':42s} {'ours':>10s}{heads} {'of sgemm':>9s}")
     for case in found:
-        jax_text = f"{case['jax']:12,.0f}" if case["jax"] is not None else f"{'-':>12s}"
-        share = 100 * case["gflops"] / peak
-        rates = f"{case['ours']:12,.0f} {case['numpy']:12,.0f} {jax_text}"
-        print(f"{case['case']:42s} {rates} {case['ratio']:6.1f}x {share:8.0f}%")
+        told = ""
+        for rate in (case[name] for name in names):
+            told += f" {'-':>10s} {'':>6s}" if rate is None else f" {rate:10,.0f} {case['ours'] / rate:5.1f}x"
+        print(f"{case['case']:42s} {case['ours']:10,.0f}{told} {100 * case['gflops'] / peak:8.0f}%")
 
 
 if __name__ == "__main__":
