@@ -1,4 +1,4 @@
-"""Stacks beside their peers, in one run: NumPy (BLAS), and where they are installed torch and JAX (whole epochs compiled).
+"""Stacks beside their peers, in one run: NumPy (BLAS), and where they are installed torch and JAX (compiled epochs).
 
     python benches/stack.py            # a table (quiet machine, please)
     python benches/stack.py --json
