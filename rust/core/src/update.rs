@@ -1,7 +1,7 @@
 //! Local updates: what a gradient of couplings is made of, kept factored until it meets the parameters.
 
 use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
+use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate, non_zeros};
 use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
 
@@ -168,7 +168,7 @@ fn add_products<T: Real>(
         right.iter_mut().for_each(|value| *value *= scale);
     }
     let samples: usize = blocks.iter().map(|(left, _)| left.len() / rows).sum();
-    let there: usize = blocks.iter().flat_map(|(left, _)| left).map(|&x| usize::from(x != T::ZERO)).sum();
+    let there: usize = blocks.iter().map(|(left, _)| non_zeros(lab.level(), left)).sum();
     if there * DENSE < samples * rows {
         let (mut lists, mut dense) = (SparseRows::new(rows), Vec::with_capacity(samples * cols));
         for (left, right) in &*blocks {

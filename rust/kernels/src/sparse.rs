@@ -220,6 +220,25 @@ dispatch! {
     ) = accumulate_body
 }
 
+dispatch! {
+    /// How many elements are not zero; NaN counts as such.
+    pub fn non_zeros<T>(level: Level, values: &[T]) -> usize = non_zeros_body
+}
+
+#[inline(always)]
+fn non_zeros_body<V: Vector>(values: &[V::Scalar]) -> usize {
+    let mut total = 0;
+    // Counts of this many fit in lanes as wide as the values.
+    for values in values.chunks(1 << 16) {
+        let mut count = 0u32;
+        for v in values {
+            count += u32::from(*v != Real::ZERO);
+        }
+        total += count as usize;
+    }
+    total
+}
+
 /// y += x m for a dense x (`shape.0` x `shape.1`), m (`shape.1` x `shape.2`) and y, row-major without gaps: the zeros of x are skipped where
 /// most of it is zero. The result is that of [`multiply`], to the bit, as long as m is finite.
 ///
@@ -229,7 +248,7 @@ pub fn product<T: Real>(level: Level, x: &[T], m: &[T], shape: (usize, usize, us
     /// Lists pay where no more than one in so many elements is not zero: they need an index each, and a row of m serves one row of x.
     const DENSE: usize = 3;
     let (rows, inner, cols) = shape;
-    let there: usize = x.iter().map(|&x| usize::from(x != T::ZERO)).sum();
+    let there = non_zeros(level, x);
     let m = Dense { data: m, stride: cols };
     if there * DENSE > x.len() || there == 0 {
         return multiply(level, Strided { data: x, row: inner, column: 1 }, m, shape, y, cols);
