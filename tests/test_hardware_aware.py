@@ -209,6 +209,12 @@ def test_training_for_noise_helps_on_noisy_hardware():
         (lambda: Stack([Crossbar(2, 2, remap="array", wires=Wires())]), "wires map weights"),
         (lambda: Stack([Crossbar(2, 2, backward=AnalogIO(scale="learned"))]), "give backward a scale of its own"),
         (lambda: AnalogIO(scale="taught"), "scale must be a finite number"),
+        (
+            lambda: Crossbar(
+                2, 2, device=pnn.devices.Idealized(), algorithm=pnn.devices.TikiTaka(io=AnalogIO(scale="learned"))
+            ),
+            "leave scale out of the io of transfers",
+        ),
         (lambda: AnalogIO(passes="two"), 'passes must be one of "one", "signs", "bits"'),
         (lambda: Stack([Crossbar(2, 2, io=AnalogIO(passes="bits"))]), "leave it out where passes are bits"),
         (

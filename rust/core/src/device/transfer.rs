@@ -11,7 +11,7 @@ use super::pulses::Sent;
 use super::tile::{Change, Draws, Store, Tile};
 use crate::lab::Lab;
 use crate::params::ParamSpec;
-use crate::system::stack::Io;
+use crate::system::stack::{Io, Scale};
 use crate::{Error, Result};
 
 /// What happens to a line that was read.
@@ -64,6 +64,11 @@ impl Transfer {
             fast.check()?;
         }
         self.io.check()?;
+        if self.io.scale != Scale::Absmax {
+            return Err(Error::Config(
+                "lines are read with an input of one: leave scale out of the io of transfers".into(),
+            ));
+        }
         let positive = [("rate", Some(self.rate)), ("every", Some(self.every)), ("threshold", Some(self.threshold))];
         for (name, value) in positive.into_iter().chain([("fast_rate", self.fast_rate)]) {
             if value.is_some_and(|x| !(x > 0.0 && x.is_finite())) {
