@@ -13,11 +13,11 @@ per core), each at its best settings, with aihwkit 1.2.
 """
 
 import itertools
-import time
 
 import crossbar_peers
 import numpy as np
 import pnncore as pnn
+from crossbar_peers import milliseconds
 from pnncore import devices
 from pnncore.analog import solve
 from pnncore.layers import AnalogIO, Crossbar, Logistic
@@ -28,16 +28,6 @@ RNG = np.random.default_rng(0)
 def peer(measured: float | None, known: float) -> tuple[float, str]:
     """Return what a peer takes: as measured in this run, or else as known."""
     return (known, "known") if measured is None else (measured, "in this run")
-
-
-def milliseconds(call: object, times: int = 30) -> float:
-    """Return the time of the fastest call."""
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        call()  # type: ignore[operator]
-        taken.append(time.perf_counter() - start)
-    return 1e3 * min(taken)
 
 
 def updates() -> None:

@@ -7,14 +7,16 @@ Functions return None where the package is not there.
 
 import importlib.util
 import itertools
+import logging
+import os
 import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 
-def _best(call: Callable[[], Any], times: int) -> float:
-    """Return the milliseconds of the fastest call."""
+def milliseconds(call: Callable[[], Any], times: int = 30) -> float:
+    """Return the time of the fastest call."""
     taken = []
     for _ in range(times):
         start = time.perf_counter()
@@ -24,22 +26,13 @@ def _best(call: Callable[[], Any], times: int) -> float:
 
 
 def _aihwkit(threads: int | None) -> Any:
-    """Return torch with so many threads (None: as it likes), or None where a package is missing."""
+    """Return torch with so many threads (None: one per processor), or None where a package is missing."""
     if importlib.util.find_spec("aihwkit") is None or importlib.util.find_spec("torch") is None:
         return None
     import torch
 
-    torch.set_num_threads(threads if threads is not None else _all_threads(torch.get_num_threads()))
+    torch.set_num_threads(threads if threads is not None else len(os.sched_getaffinity(0)))
     return torch
-
-
-_THREADS: list[int] = []
-
-
-def _all_threads(now: int) -> int:
-    """Return the number of threads that torch began with."""
-    _THREADS.append(now)
-    return max(_THREADS)
 
 
 def nodes(g: Any, x: Any) -> float | None:
@@ -50,10 +43,8 @@ def nodes(g: Any, x: Any) -> float | None:
         # Its plots are not needed.
         warnings.simplefilter("ignore")
         import badcrossbar
-    import logging
-
     logging.disable(logging.INFO)
-    return _best(lambda: badcrossbar.compute(x[:1].T, 1 / g, 1.0), 2)
+    return milliseconds(lambda: badcrossbar.compute(x[:1].T, 1 / g, 1.0), 2)
 
 
 def update(x: Any, d: Any, slots: int) -> float | None:
@@ -69,7 +60,7 @@ def update(x: Any, d: Any, slots: int) -> float | None:
     tile = AnalogLinear(x.shape[1], d.shape[1], bias=False, rpu_config=config).analog_module
     tile.set_learning_rate(0.001 * slots)
     rows, errors = torch.from_numpy(x), torch.from_numpy(d)
-    return _best(lambda: tile.update(rows, errors), 8 if slots == 1 else 2)
+    return milliseconds(lambda: tile.update(rows, errors), 8 if slots == 1 else 2)
 
 
 def read(x: Any, n_out: int, threads: int | None) -> float | None:
@@ -85,7 +76,7 @@ def read(x: Any, n_out: int, threads: int | None) -> float | None:
     layer = AnalogLinear(x.shape[1], n_out, bias=False, rpu_config=config)
     rows = torch.from_numpy(x)
     with torch.no_grad():
-        return _best(lambda: layer(rows), 8)
+        return milliseconds(lambda: layer(rows), 8)
 
 
 def epoch(name: str, x: Any, y: Any, sizes: list[int]) -> float | None:
@@ -126,4 +117,4 @@ def epoch(name: str, x: Any, y: Any, sizes: list[int]) -> float | None:
             loss(net(rows[first : first + 64]), labels[first : first + 64]).backward()
             optimizer.step()
 
-    return _best(run, 2) / 1e3
+    return milliseconds(run, 2) / 1e3

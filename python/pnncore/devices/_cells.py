@@ -1,6 +1,7 @@
 """Cells that pulses move."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -274,7 +275,29 @@ class TableStep(Cells):
 
 
 @dataclass(frozen=True, repr=False)
-class Pair(Config):
+class Unit(Config, ABC):
+    """Base of what makes a weight of several cells."""
+
+    cells: Cells
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the settings as plain data, as checkpoints keep them."""
+        return {**super().to_config(), "cells": self.cells.to_config()}
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any]) -> Self:
+        """Return what `to_config` told, less the name."""
+        from pnncore.devices import from_config
+
+        return cls(**{**settings, "cells": from_config(settings["cells"])})
+
+    @abstractmethod
+    def unit(self) -> dict[str, Any]:
+        """Return which cells a weight is made of, as the core reads it."""
+
+
+@dataclass(frozen=True, repr=False)
+class Pair(Unit):
     """Weights that are the difference of two cells which only move up, such as those of phase-change memory.
 
     Pulses down go to the second cell. Where one of the two is beyond a part of its range, both lose what they have in
@@ -288,27 +311,15 @@ class Pair(Config):
         That part.
     """
 
-    cells: Cells
     refresh: float = 0.8
 
-    def to_config(self) -> dict[str, Any]:
-        """Return the settings as plain data, as checkpoints keep them."""
-        return {**super().to_config(), "cells": self.cells.to_config()}
-
-    @classmethod
-    def restore(cls, settings: dict[str, Any]) -> Self:
-        """Return what `to_config` told, less the name."""
-        from pnncore.devices import from_config
-
-        return cls(**{**settings, "cells": from_config(settings["cells"])})
-
     def unit(self) -> dict[str, Any]:
-        """Return which cells a weight is made of, as the core reads it."""
+        """See `Unit.unit`."""
         return {"unit": "pair", "refresh": self.refresh}
 
 
 @dataclass(frozen=True, repr=False)
-class MultiCell(Config):
+class MultiCell(Unit):
     """Weights that are sums of several cells, each times what it counts by.
 
     Parameters
@@ -331,7 +342,6 @@ class MultiCell(Config):
     MultiCell(cells=ConstantStep(), significance=(1.0, 1.0, 1.0))
     """
 
-    cells: Cells
     significance: tuple[float, ...] = (1.0, 1.0)
     choice: Literal["cyclic", "random", "all"] = "cyclic"
 
@@ -346,17 +356,6 @@ class MultiCell(Config):
         object.__setattr__(self, "significance", own)
         one_of(self.choice, "choice", ("cyclic", "random", "all"))
 
-    def to_config(self) -> dict[str, Any]:
-        """Return the settings as plain data, as checkpoints keep them."""
-        return {**super().to_config(), "cells": self.cells.to_config()}
-
-    @classmethod
-    def restore(cls, settings: dict[str, Any]) -> Self:
-        """Return what `to_config` told, less the name."""
-        from pnncore.devices import from_config
-
-        return cls(**{**settings, "cells": from_config(settings["cells"])})
-
     def unit(self) -> dict[str, Any]:
-        """Return which cells a weight is made of, as the core reads it."""
+        """See `Unit.unit`."""
         return {"unit": "multi", "significance": self.significance, "choice": self.choice}

@@ -1,7 +1,7 @@
 //! Local updates: what a gradient of couplings is made of, kept factored until it meets the parameters.
 
 use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate, non_zeros};
+use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate, lists_pay, non_zeros};
 use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
 
@@ -162,14 +162,12 @@ fn add_products<T: Real>(
 ) {
     /// Rows of the target that stay in cache.
     const GROUP: usize = 16;
-    /// Lists of what is not zero pay where no more than one in so many elements is.
-    const DENSE: usize = 3;
     for (_, right) in &mut *blocks {
         right.iter_mut().for_each(|value| *value *= scale);
     }
     let samples: usize = blocks.iter().map(|(left, _)| left.len() / rows).sum();
     let there: usize = blocks.iter().map(|(left, _)| non_zeros(lab.level(), left)).sum();
-    if there * DENSE < samples * rows {
+    if lists_pay(there, samples * rows) {
         let (mut lists, mut dense) = (SparseRows::new(rows), Vec::with_capacity(samples * cols));
         for (left, right) in &*blocks {
             left.chunks_exact(rows).for_each(|row| lists.push(lab.level(), row));

@@ -239,18 +239,21 @@ fn non_zeros_body<V: Vector>(values: &[V::Scalar]) -> usize {
     total
 }
 
+/// Whether lists pay for a product with so many elements that are not zero, of so many: they need an index each, and a row of the dense
+/// matrix serves one row of lists.
+pub fn lists_pay(there: usize, of: usize) -> bool {
+    3 * there <= of
+}
+
 /// y += x m for a dense x (`shape.0` x `shape.1`), m (`shape.1` x `shape.2`) and y, row-major without gaps: the zeros of x are skipped where
 /// most of it is zero. The result is that of [`multiply`], to the bit, as long as m is finite.
 ///
 /// # Panics
 /// If a slice is too short for its shape.
 pub fn product<T: Real>(level: Level, x: &[T], m: &[T], shape: (usize, usize, usize), y: &mut [T]) {
-    /// Lists pay where no more than one in so many elements is not zero: they need an index each, and a row of m serves one row of x.
-    const DENSE: usize = 3;
     let (rows, inner, cols) = shape;
-    let there = non_zeros(level, x);
     let m = Dense { data: m, stride: cols };
-    if there * DENSE > x.len() || there == 0 {
+    if !lists_pay(non_zeros(level, x), x.len()) {
         return multiply(level, Strided { data: x, row: inner, column: 1 }, m, shape, y, cols);
     }
     let mut lists = SparseRows::new(inner);

@@ -1,6 +1,6 @@
 //! Optimizers: how a gradient becomes a change of parameters.
 
-use pnncore_kernels::Real;
+use pnncore_kernels::{Real, shift_within};
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Change, Device, Place, Tile};
@@ -112,7 +112,7 @@ impl Optimizer {
                     device.write(lab, i, steps + 1, values);
                 }
                 if let Some(deviations) = system.clip(i) {
-                    clip(deviations, values);
+                    clip(lab, deviations, values);
                 }
                 continue;
             };
@@ -196,13 +196,10 @@ struct Turn<'a, 'b, T: Real> {
 }
 
 /// Keeps values within so many of their standard deviations.
-fn clip<T: Real>(deviations: f64, values: &mut [T]) {
+fn clip<T: Real>(lab: &Lab, deviations: f64, values: &mut [T]) {
     let n = values.len() as f64;
     let mean = values.iter().map(|v| v.to_f64()).sum::<f64>() / n;
     let variance = values.iter().map(|v| (v.to_f64() - mean).powi(2)).sum::<f64>() / n;
     let bound = T::from_f64(deviations * variance.sqrt());
-    for value in values {
-        *value = if *value > bound { bound } else { *value };
-        *value = if *value < -bound { -bound } else { *value };
-    }
+    shift_within(lab.level(), &[], T::ZERO, T::ZERO, (-bound, bound), values);
 }

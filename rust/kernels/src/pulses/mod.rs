@@ -448,7 +448,7 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
     for first in (0..n).step_by(V::LANES) {
         let mut held: Option<Cells<V>> = None;
         let mut total = zero;
-        let mut done = false;
+        let mut summed = false;
         if let (Counts::Trains(rows, columns, samples), true) = (counts, L::AFFINE && !L::SLOPED && at_once) {
             let (ups, downs) = tally::<V>(rows, once, columns, samples, first);
             // SAFETY: as for `splat`.
@@ -460,12 +460,12 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
             let mut cells = Cells::new(row, first);
             // SAFETY: as for `splat`.
             let xi = if noisy { normals.next(true, unsafe { all.step(one) }) } else { zero };
-            done = cells.batch_at_once(scatter, ups, downs, xi);
-            if done {
+            summed = cells.batch_at_once(scatter, ups, downs, xi);
+            if summed {
                 (held, total) = (Some(cells), all);
             }
         }
-        for start in (0..if done { 0 } else { entries }).step_by(CHUNK) {
+        for start in (0..if summed { 0 } else { entries }).step_by(CHUNK) {
             let mut left = meeting::<V>(counts, start, first);
             while left != 0 {
                 let coming = count::<V>(counts, start + left.trailing_zeros() as usize, (first, n), &mut uniform);

@@ -279,8 +279,7 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let mut x = passed.x.to_vec();
-        self.map.clip_inputs(given.params, &mut x);
+        let x = self.map.clipped(given, passed.x);
         if self.hardware.wires.is_none() {
             if let Some(weights) = gradient.first_mut().filter(|weights| !weights.is_empty()) {
                 let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();

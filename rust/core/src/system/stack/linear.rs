@@ -69,7 +69,8 @@ impl<T: Real> Linear<T> {
         }
     }
 
-    fn clipped<'a>(&self, given: Given<'_, T>, x: &'a [T]) -> Cow<'a, [T]> {
+    /// Inputs, cut at the ends of the range, where there is one.
+    pub(super) fn clipped<'a>(&self, given: Given<'_, T>, x: &'a [T]) -> Cow<'a, [T]> {
         if !self.ranged {
             return x.into();
         }
