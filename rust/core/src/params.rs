@@ -1,6 +1,7 @@
 //! Parameters: borrowed from their owner for one call.
 
-use pnncore_kernels::Real;
+use pnncore_kernels::converter::largest;
+use pnncore_kernels::{Level, Real};
 
 use crate::system::System;
 use crate::{Error, Result};
@@ -133,8 +134,9 @@ impl<'a, T: Real> Params<'a, T> {
             }
             let (lower, upper) = system.device(i).range::<T>();
             let is_outside = |value: &T| *value < lower || *value > upper;
+            let bounded = if lower.is_finite() || upper.is_finite() { values } else { &[] };
             // A whole chunk at a time vectorises; the first value alone would not.
-            let outside = values.chunks(256).find(|chunk| chunk.iter().fold(false, |any, v| any | is_outside(v)));
+            let outside = bounded.chunks(256).find(|chunk| chunk.iter().fold(false, |any, v| any | is_outside(v)));
             if let Some(value) = outside.and_then(|chunk| chunk.iter().find(|value| is_outside(value))) {
                 return Err(Error::Data(format!(
                     "parameter {} holds {value}, but its device only has values in [{lower}, {upper}]",
@@ -148,16 +150,7 @@ impl<'a, T: Real> Params<'a, T> {
 
 /// Whether no element is NaN or infinite.
 pub fn all_finite<T: Real>(values: &[T]) -> bool {
-    // x * 0 is 0 for finite x and NaN otherwise. Sixteen sums vectorise; one would not.
-    let mut poison = [T::ZERO; 16];
-    let chunks = values.chunks_exact(16);
-    let rest_finite = chunks.remainder().iter().all(|x| x.is_finite());
-    for chunk in chunks {
-        for (p, &x) in poison.iter_mut().zip(chunk) {
-            *p += x * T::ZERO;
-        }
-    }
-    rest_finite && poison.iter().all(|p| p.is_finite())
+    largest(Level::get(), values).is_finite()
 }
 
 #[cfg(test)]

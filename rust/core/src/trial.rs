@@ -396,8 +396,12 @@ impl<T: Real> Trial<T> {
         self.complex = complex;
         let rows = samples * phases;
         let stride = self.stride();
+        let kept = self.states.len().min(rows * stride);
         self.states.resize(rows * stride, T::ZERO);
-        self.states.chunks_exact_mut((phases * stride).max(1)).for_each(|sample| sample[..stride].fill(T::ZERO));
+        for sample in self.states[..kept].chunks_mut((phases * stride).max(1)) {
+            let free = stride.min(sample.len());
+            sample[..free].fill(T::ZERO);
+        }
         self.outcomes.clear();
         self.outcomes.resize(rows, Outcome::default());
     }

@@ -165,6 +165,8 @@ pub trait Vector: Copy {
     unsafe fn sum(self) -> Self::Scalar;
     /// The largest lane; NaN if any is NaN. No lane may be negative.
     unsafe fn largest(self) -> Self::Scalar;
+    /// Whether a lane is not zero; NaN counts as such.
+    unsafe fn any(self) -> bool;
     /// Writes the non-zero lanes at `p` to `value` and `first` plus their positions to `index`; returns how many there
     /// are. NaN counts as non-zero. A whole vector of each may be overwritten.
     #[inline(always)]
@@ -359,6 +361,10 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn largest(self) -> $T {
                 self.0.iter().fold(0.0, |a, &b| Real::max_magnitude(a, b))
+            }
+            #[inline(always)]
+            unsafe fn any(self) -> bool {
+                self.0.iter().fold(false, |any, &lane| any | (lane != 0.0))
             }
             #[inline(always)]
             unsafe fn step(self, b: Self) -> Self {

@@ -14,6 +14,7 @@ macro_rules! vector {
         max_magnitude |$ma:ident, $mb:ident| $max_magnitude:expr;
         sum |$s:ident| $sum:expr;
         largest |$l:ident| $largest:expr;
+        any |$nv:ident| $any:expr;
         round |$r:ident| $round:expr;
         sqrt $sqrt:ident;
         exp2_integer |$e:ident| $exp2:expr;
@@ -116,6 +117,11 @@ macro_rules! vector {
             unsafe fn exp2_integer(self) -> Self {
                 let $e = self.0;
                 unsafe { Self($exp2) }
+            }
+            #[inline(always)]
+            unsafe fn any(self) -> bool {
+                let $nv = self.0;
+                unsafe { $any != 0 }
             }
             #[inline(always)]
             unsafe fn step(self, b: Self) -> Self {
@@ -234,6 +240,7 @@ vector! {
     ));
     sum |v| sum_8(v);
     largest |v| largest_8(_mm256_castps_si256(v));
+    any |v| _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(v, _mm256_setzero_ps()));
     round |v| _mm256_round_ps::<NEAREST>(v);
     sqrt _mm256_sqrt_ps;
     exp2_integer |v| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
@@ -265,6 +272,7 @@ vector! {
         _mm256_storeu_pd(lanes.as_mut_ptr().cast(), v);
         lanes[0].max(lanes[1]).max(lanes[2].max(lanes[3]))
     };
+    any |v| _mm256_movemask_pd(_mm256_cmp_pd::<_CMP_NEQ_UQ>(v, _mm256_setzero_pd()));
     round |v| _mm256_round_pd::<NEAREST>(v);
     sqrt _mm256_sqrt_pd;
     exp2_integer |v| _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_add_epi64(
@@ -295,6 +303,7 @@ vector! {
         let v = _mm512_castps_si512(v);
         largest_8(_mm256_max_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v)))
     };
+    any |v| _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(v, _mm512_setzero_ps());
     round |v| _mm512_roundscale_ps::<NEAREST>(v);
     sqrt _mm512_sqrt_ps;
     exp2_integer |v| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
@@ -365,6 +374,7 @@ vector! {
     ));
     sum |v| sum_4d(_mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd::<1>(v)));
     largest |v| _mm512_reduce_max_epi64(_mm512_castpd_si512(v)) as u64;
+    any |v| _mm512_cmp_pd_mask::<_CMP_NEQ_UQ>(v, _mm512_setzero_pd());
     round |v| _mm512_roundscale_pd::<NEAREST>(v);
     sqrt _mm512_sqrt_pd;
     exp2_integer |v| _mm512_castsi512_pd(_mm512_slli_epi64::<52>(

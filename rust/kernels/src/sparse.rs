@@ -187,7 +187,7 @@ impl<T: Real> Default for Panel<T> {
 const PANEL_BYTES: usize = 32 * 1024;
 
 /// Mean number of uses of a panel row from which packing pays.
-const PACK_FROM: usize = 2;
+const PACK_FROM: usize = 4;
 
 /// A dense row-major matrix: its elements, and the distance between its rows.
 #[derive(Debug, Clone, Copy)]

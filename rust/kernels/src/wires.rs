@@ -259,7 +259,7 @@ fn run_body<V: Vector>(
                 rz = rz.add(along_row::<V>(net, i, r, z));
             }
             // NaN is never at its goal.
-            if one.sub(goal.step(rz)).largest() == Real::ZERO {
+            if !one.sub(goal.step(rz)).any() {
                 break;
             }
             let idle = zero.step(before);

@@ -280,17 +280,12 @@ pub(crate) fn predict<'py>(
         params.check(core).or_raise(py)?;
         let data = Data::<T>::new(&x, None)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
-        let mut outputs = vec![T::NAN; batch.len() * core.outputs()];
-        let mut status = vec![0u8; batch.len()];
+        let mut outputs = Vec::with_capacity(batch.len() * core.outputs());
+        let mut status = Vec::with_capacity(batch.len());
         let mut trial = Trial::new(core.layout());
         let mut workspace = core.workspace();
         let order: Vec<u64> = (0..batch.len() as u64).collect();
-        for (k, ((index, outputs), status)) in order
-            .chunks(INFERENCE_BATCH)
-            .zip(outputs.chunks_mut(INFERENCE_BATCH * core.outputs()))
-            .zip(status.chunks_mut(INFERENCE_BATCH))
-            .enumerate()
-        {
+        for (k, index) in order.chunks(INFERENCE_BATCH).enumerate() {
             py.check_signals()?;
             system.run(py, || {
                 lab.enter(|| -> Result<_, Error> {
@@ -298,10 +293,12 @@ pub(crate) fn predict<'py>(
                     infer(&lab, core, &params, &batch.pick(index), &plan, occasion, &mut trial, &mut workspace)
                 })
             })?;
-            for (i, (out, status)) in outputs.chunks_mut(core.outputs()).zip(status).enumerate() {
-                *status = trial.outcomes[i].status as u8;
-                if trial.outcomes[i].status.usable() {
-                    out.copy_from_slice(trial.outputs(i));
+            for (i, outcome) in trial.outcomes.iter().enumerate() {
+                status.push(outcome.status as u8);
+                if outcome.status.usable() {
+                    outputs.extend_from_slice(trial.outputs(i));
+                } else {
+                    outputs.resize(outputs.len() + core.outputs(), T::NAN);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Pulses for outer products: what goes out on rows and columns of an array for a batch of inputs and errors.
 
+use pnncore_kernels::converter::largest;
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::pulses::{Counts, GROUP, MOST_SLOTS, trains};
 use pnncore_kernels::{Level, Real};
@@ -75,7 +76,7 @@ impl Trains {
             let columns = d.iter().map(|&d| d * scale).collect();
             return Sent::Means { rows: x.to_vec(), height, columns, most: T::from_f64(f64::from(self.slots)) };
         }
-        let largest = |row: &[T]| row.iter().fold(T::ZERO, |most, &v| most.max_magnitude(v)).to_f64();
+        let largest = |row: &[T]| largest(level, row).to_f64();
         let mut slots = vec![0; samples];
         let (mut of_x, mut of_d) = (vec![0.0; samples], vec![0.0; samples]);
         for s in 0..samples {
@@ -163,9 +164,14 @@ impl<T: Real> Sent<T> {
     pub(super) fn row<'a>(&'a self, (j, k): (usize, usize), cols: usize, heard: &'a mut Heard<T>) -> Counts<'a, T> {
         match self {
             Self::Trains(rows, columns, samples) => {
-                heard.trains.clear();
-                let own = |s: usize| rows[(j / GROUP * samples + s) * GROUP + j % GROUP];
-                heard.trains.extend((0..*samples).map(|s| (s as u32, own(s))).filter(|(_, train)| train << 1 != 0));
+                heard.trains.resize(*samples, (0, 0));
+                let mut n = 0;
+                // Branch-free, for which samples have pulses is unpredictable.
+                for (s, trains) in rows[j / GROUP * GROUP * samples..].chunks_exact(GROUP).take(*samples).enumerate() {
+                    heard.trains[n] = (s as u32, trains[j % GROUP]);
+                    n += usize::from(trains[j % GROUP] << 1 != 0);
+                }
+                heard.trains.truncate(n);
                 Counts::Trains(&heard.trains, columns, *samples)
             }
             Self::Means { rows, height, columns, most } => {

@@ -1,5 +1,7 @@
 //! Tiles: arrays of cells that are changed by pulses, and the algorithms that decide which pulses come.
 
+use std::borrow::Cow;
+
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::pulses::Source;
@@ -231,8 +233,8 @@ impl<T: Real> Tile<T> {
 
     /// Brings values into the range of their cells.
     pub fn keep_within(&self, values: &mut [T]) {
-        for (i, value) in values.iter_mut().enumerate() {
-            let (lower, upper) = self.range(i);
+        let (lower, upper) = self.ranges();
+        for ((value, &lower), &upper) in values.iter_mut().zip(&*lower).zip(&*upper) {
             *value = if *value < lower { lower } else { *value };
             *value = if *value > upper { upper } else { *value };
         }
@@ -243,22 +245,32 @@ impl<T: Real> Tile<T> {
         if self.spec.device.write_noise > 0.0 {
             return None;
         }
-        let range = |i: usize| self.range(i);
-        let found = values.iter().enumerate().position(|(i, &v)| v < range(i).0 || v > range(i).1);
-        found.map(|i| (i, range(i)))
+        let (lower, upper) = self.ranges();
+        let mut within = values.iter().zip(&*lower).zip(&*upper);
+        // All of them, for that vectorises; the first one is looked for where there is one.
+        if !within.clone().fold(false, |any, ((v, lower), upper)| any | (v < lower) | (v > upper)) {
+            return None;
+        }
+        let first = within.position(|((v, lower), upper)| v < lower || v > upper)?;
+        Some((first, (lower[first], upper[first])))
     }
 
-    fn range(&self, i: usize) -> (T, T) {
-        let (lower, upper) = (self.cells.lower[i], self.cells.upper[i]);
+    /// The lowest and the highest value that each weight can have.
+    fn ranges(&self) -> (Cow<'_, [T]>, Cow<'_, [T]>) {
+        let (lower, upper) = (&self.cells.lower, &self.cells.upper);
         match (&self.spec.unit, self.others.first()) {
-            (Unit::Pair { .. }, Some(minus)) => (-minus.upper[i], upper),
+            (Unit::Pair { .. }, Some(minus)) => (minus.upper.iter().map(|&most| -most).collect(), upper.into()),
             (Unit::Multi { significance, .. }, _) => {
-                let sum = |end: fn(&Cells<T>) -> &[T]| -> T {
-                    self.all_cells().zip(significance).map(|(cells, &g)| T::from_f64(g) * end(cells)[i]).sum()
+                let sum = |end: fn(&Cells<T>) -> &[T]| {
+                    let mut total = vec![T::ZERO; upper.len()];
+                    for (cells, &g) in self.all_cells().zip(significance) {
+                        total.iter_mut().zip(end(cells)).for_each(|(total, &end)| *total += T::from_f64(g) * end);
+                    }
+                    total.into()
                 };
                 (sum(|cells| &cells.lower), sum(|cells| &cells.upper))
             }
-            _ => (lower, upper),
+            _ => (lower.into(), upper.into()),
         }
     }
 

@@ -285,7 +285,7 @@ impl<V: Vector> Cells<V> {
             let over = w.add(rise).add(margin).step(self.upper);
             let under = self.lower.step(w.add(fall).sub(margin));
             let moved = ups.add(downs).step(one);
-            if over.add(under).mul(moved).largest() > Real::ZERO {
+            if over.add(under).mul(moved).any() {
                 return false;
             }
             self.weights = w.add(deviation.mul_add(xi, rise.add(fall)));
@@ -329,7 +329,7 @@ impl<V: Vector> Cells<V> {
             // What is left to the nearer bound; cells that stay where they are may be at one.
             let left = w.sub(self.lower).min(self.upper.sub(w));
             let short = one.sub(left.step(reach)).mul(number.step(one));
-            if short.largest() > Real::ZERO {
+            if short.any() {
                 return false;
             }
             self.weights = w.add(deviation.mul_add(xi, mean));
@@ -438,12 +438,15 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         Counts::Trains(rows, ..) => rows.len(),
         Counts::Means(rows, ..) => rows.len(),
     };
+    if entries == 0 {
+        return 0.0;
+    }
     // Whether every train of the row has a single pulse.
     let once = match counts {
         Counts::Trains(rows, ..) => rows.iter().all(|(_, own)| (own & !SIGN).is_power_of_two()),
         Counts::Means(..) => false,
     };
-    let mut sent = 0.0;
+    let mut sent = zero;
     let (mut normals, mut uniform) = (Numbers::new(source, 0), Numbers::new(source, 1));
     for first in (0..n).step_by(V::LANES) {
         let mut held: Option<Cells<V>> = None;
@@ -454,7 +457,7 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
             // SAFETY: as for `splat`.
             let all = unsafe { ups.add(downs) };
             // SAFETY: as for `splat`.
-            if unsafe { all.largest() } == Real::ZERO {
+            if !unsafe { all.any() } {
                 continue;
             }
             let mut cells = Cells::new(row, first);
@@ -503,12 +506,13 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
             }
         }
         let Some(cells) = held else { continue };
-        // SAFETY: as for `splat`.
-        sent += unsafe { total.sum() }.to_f64();
         store(cells.weights, first, row.weights);
         let mut pulses = load::<V>(row.pulses, first);
         // SAFETY: as for `splat`.
-        pulses = unsafe { pulses.add(total) };
+        unsafe {
+            pulses = pulses.add(total);
+            sent = sent.add(total);
+        }
         store(pulses, first, row.pulses);
         if !row.visible.is_empty() {
             let xi = normals.next(true, one);
@@ -521,5 +525,6 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
             store(seen, first, row.visible);
         }
     }
-    sent
+    // SAFETY: as for `splat`.
+    unsafe { sent.sum() }.to_f64()
 }
