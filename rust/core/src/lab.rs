@@ -17,9 +17,12 @@ const SEQUENTIAL_BELOW: usize = 1 << 20;
 /// crowded: another process has taken the core of a thread that holds a part.
 const PATIENCE: Duration = Duration::from_micros(200);
 
-/// How long regions are not shared on a crowded machine. Each new try may cost a time slice of the other process, some
-/// milliseconds.
-const BACK_OFF: Duration = Duration::from_millis(200);
+/// How long regions are not shared on a crowded machine: at first, for it may have been a moment's interruption; and at most, twice
+/// as long as the last time wherever a new try soon fails. Each may cost a time slice of the other process, some milliseconds.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(256));
+
+/// A try fails soon within this many times the last pause.
+const SOON: u64 = 4;
 
 /// The place where experiments run.
 ///
@@ -39,11 +42,23 @@ struct Pool {
     born: Instant,
     /// Until when regions are not shared, in microseconds after `born`.
     crowded: AtomicU64,
+    /// How long that was the last time, in microseconds.
+    pause: AtomicU64,
 }
 
 impl Pool {
     fn micros(&self, time: Instant) -> u64 {
         time.duration_since(self.born).as_micros() as u64
+    }
+
+    /// Regions are not shared for a while.
+    fn back_off(&self) {
+        let now = self.micros(Instant::now());
+        let (until, last) = (self.crowded.load(Ordering::Relaxed), self.pause.load(Ordering::Relaxed));
+        let (first, most) = (BACK_OFF.0.as_micros() as u64, BACK_OFF.1.as_micros() as u64);
+        let pause = if now < until + SOON * last { (2 * last).min(most) } else { first };
+        self.pause.store(pause, Ordering::Relaxed);
+        self.crowded.store(now + pause, Ordering::Relaxed);
     }
 }
 
@@ -122,7 +137,7 @@ impl Lab {
         });
         let own = Duration::from_micros(own.into_inner());
         if start.elapsed() > 3 * own + PATIENCE {
-            pool.crowded.store(pool.micros(Instant::now() + BACK_OFF), Ordering::Relaxed);
+            pool.back_off();
         }
     }
 }
@@ -167,7 +182,8 @@ fn pool(threads: usize) -> Result<Arc<Pool>> {
         .thread_name(|i| format!("pnncore-{i}"))
         .build()
         .map_err(|e| Error::Config(format!("cannot start {threads} threads: {e}")))?;
-    let pool = Arc::new(Pool { threads: pool, born: Instant::now(), crowded: AtomicU64::new(0) });
+    let quiet = || AtomicU64::new(0);
+    let pool = Arc::new(Pool { threads: pool, born: Instant::now(), crowded: quiet(), pause: quiet() });
     Ok(pools.entry(key).or_insert(pool).clone())
 }
 
@@ -196,7 +212,7 @@ mod tests {
             // The other thread may take a while to wake up.
             while shared(Duration::from_millis(20)) == 0 {}
             assert_eq!(shared(Duration::ZERO), 0);
-            std::thread::sleep(BACK_OFF);
+            std::thread::sleep(BACK_OFF.0);
             while shared(Duration::ZERO) == 0 {}
         });
     }

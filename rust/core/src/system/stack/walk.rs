@@ -156,18 +156,19 @@ impl<T: Real> Walk<T> {
         workspace.downcast_mut().ok_or_else(other)
     }
 
-    /// Prepares all layers.
+    /// Prepares all layers; plain linear ones for signals alone.
     fn prepare(
         &mut self,
         lab: &Lab,
         stack: &Stack<T>,
         layers: &[&dyn Layer<T>],
         params: &Params<'_, T>,
-        derivatives: impl Fn(usize) -> bool,
+        derivatives: bool,
     ) {
         self.prepared.resize_with(layers.len(), Vec::new);
-        for (l, ((layer, stage), prepared)) in layers.iter().zip(stack.stages()).zip(&mut self.prepared).enumerate() {
-            layer.prepare(lab.level(), &of_stage(params, stage.params.clone()), derivatives(l), prepared);
+        for ((layer, stage), prepared) in layers.iter().zip(stack.stages()).zip(&mut self.prepared) {
+            let values = of_stage(params, stage.params.clone());
+            layer.prepare(lab.level(), &values, derivatives && !is_plain(*layer), prepared);
         }
     }
 
@@ -257,7 +258,7 @@ impl<T: Real> Walk<T> {
         noise: &[f64],
         random: Philox,
     ) -> Result<()> {
-        self.prepare(lab, stack, layers, params, |_| derivatives);
+        self.prepare(lab, stack, layers, params, derivatives);
         self.random = Some(random);
         let prepared = &self.prepared;
         let values: Vec<Vec<&[T]>> =
@@ -350,11 +351,22 @@ impl<T: Real> Walk<T> {
         // What comes back before the first parameters nobody asks for.
         let asked = |stage: &Stage<T>| stage.params.start > 0 || answers.inputs;
         let back = |stage: &Stage<T>| answers.reverse && asked(stage) && stage.hardware().has_reverse();
-        if !answers.same {
-            // Linear maps need nothing for the derivatives of their parameters.
-            let bare = |stage: &Stage<T>| stage.twin.as_linear().is_some_and(|map| !map.is_ranged());
-            let unneeded = |stage: &Stage<T>| bare(stage) && (back(stage) || !asked(stage));
-            self.prepare(lab, stack, answers.layers, params, |l| !unneeded(&stages[l]));
+        let groups = groups(stack);
+        // Nor what comes back to where something else is heard.
+        let heard = |l: usize| match answers.hears {
+            Hears::Chain => true,
+            Hears::Direct(direct) => groups.iter().position(|group| group.end == l).is_none_or(|g| g >= direct.len()),
+            Hears::Local => answers.layers[l].as_linear().is_none(),
+        };
+        let linear = |l: usize| stages[..l].iter().filter(|stage| stage.twin.as_linear().is_some()).count();
+        let matrix = |l: usize| answers.layers[l].as_linear().and_then(|_| answers.feedback.get(linear(l)));
+        for (l, (layer, stage)) in answers.layers.iter().zip(stages).enumerate() {
+            let plain = is_plain(*layer);
+            if plain || !answers.same {
+                let own = asked(stage) && heard(l) && !back(stage) && matrix(l).is_none();
+                let values = of_stage(params, stage.params.clone());
+                layer.prepare(lab.level(), &values, own || !plain, &mut self.prepared[l]);
+            }
         }
         self.reversed.resize_with(stages.len(), Vec::new);
         for (stage, reversed) in stages.iter().zip(&mut self.reversed).filter(|(stage, _)| back(stage)) {
@@ -362,13 +374,11 @@ impl<T: Real> Walk<T> {
         }
         let (prepared, reversed) = (&self.prepared, &self.reversed);
         let random = self.random.unwrap_or_else(|| lab.random(Purpose::Noise));
-        let groups = groups(stack);
         let run = |block: &mut Block<T>| -> Result<()> {
             let first = block.first;
             let Block { rows, signals, errors, tapes, gradients, .. } = block;
             let rows = *rows;
             gradients.resize_with(stack.specs.len(), Vec::new);
-            let linear = |l: usize| stages[..l].iter().filter(|stage| stage.twin.as_linear().is_some()).count();
             for l in (0..stages.len()).rev() {
                 let (layer, stage) = (answers.layers[l], &stages[l]);
                 let values = of_stage(params, stage.params.clone());
@@ -396,15 +406,8 @@ impl<T: Real> Walk<T> {
                 if dy.is_empty() {
                     continue;
                 }
-                // Nor what comes back to where something else is heard.
-                let heard = match answers.hears {
-                    Hears::Chain => true,
-                    Hears::Direct(direct) => {
-                        groups.iter().position(|group| group.end == l).is_none_or(|g| g >= direct.len())
-                    }
-                    Hears::Local => layer.as_linear().is_none() && dx.is_empty(),
-                };
-                let matrix = (layer.as_linear().is_some()).then(|| answers.feedback.get(linear(l))).flatten();
+                let heard = heard(l) && (dx.is_empty() || !matches!(answers.hears, Hears::Local));
+                let matrix = matrix(l);
                 let wanted = asked(stage) && heard;
                 let dx: &mut Vec<T> = if heard { dx } else { &mut Vec::new() };
                 dx.resize(if wanted { rows * layer.inputs() } else { 0 }, T::ZERO);
@@ -493,7 +496,7 @@ impl<T: Real> Walk<T> {
 
     /// Prepares the layers whose Jacobians [`Walk::slope`] takes, where they are not those that signals passed.
     pub fn prepare_twins(&mut self, lab: &Lab, stack: &Stack<T>, layers: &[&dyn Layer<T>], params: &Params<'_, T>) {
-        self.prepare(lab, stack, layers, params, |_| true);
+        self.prepare(lab, stack, layers, params, true);
     }
 
     /// Passes a batch through the twins, without noise, and `errors` of the outputs, row by row, back to parameters, in `update`,
@@ -588,6 +591,11 @@ fn each<T: Real>(
         blocks.iter_mut().for_each(|block| block.failure = run(block).err());
     });
     blocks.iter_mut().find_map(|block| block.failure.take()).map_or(Ok(()), Err)
+}
+
+/// Whether a layer is a linear one whose transpose is all that its derivatives need, and only where errors pass through it.
+fn is_plain<T: Real>(layer: &dyn Layer<T>) -> bool {
+    layer.as_linear().is_some_and(|map| !map.is_ranged())
 }
 
 /// About what a row takes, in multiply-adds.
