@@ -3,7 +3,7 @@
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Real, add_scaled, dot};
 
-use super::layer::{Given, Layer, Passed, factors};
+use super::layer::{Given, Layer, Passed, factors, tape_or};
 use crate::params::ParamSpec;
 use crate::{Error, Result};
 
@@ -75,6 +75,8 @@ impl<T: Real> Layer<T> for Harmonic<T> {
     fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
         let n = self.lines();
         let mut spectrum = Vec::with_capacity(n);
+        let mut own = Vec::new();
+        let tape = tape_or(&mut own, y.len(), tape);
         let rows = x.chunks_exact(self.inputs).zip(y.chunks_exact_mut(2 * n - 1)).zip(tape.chunks_exact_mut(2 * n - 1));
         for ((x, y), b) in rows {
             self.spectrum(x, given.params[0], &mut spectrum);

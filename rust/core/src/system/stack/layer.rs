@@ -75,7 +75,7 @@ pub trait Layer<T: Real>: Send + Sync {
         prepared.clear();
     }
 
-    /// Writes the outputs of `rows` rows, and the tape.
+    /// Writes the outputs of `rows` rows, and the tape: there is none (it is empty) where no derivatives follow.
     ///
     /// # Errors
     /// What the physics may fail with: [`Error::Hardware`] for layers outside the core.
@@ -154,4 +154,13 @@ pub trait Layer<T: Real>: Send + Sync {
 /// Numbers 1 + mismatch * normal.
 pub(super) fn factors<T: Real>(n: usize, mismatch: f64, random: Philox, group: u32) -> Vec<T> {
     (0..n as u64).map(|i| T::from_f64(1.0 + mismatch * random.normal(i, group))).collect()
+}
+
+/// The tape, or memory for `len` numbers where there is none.
+pub(super) fn tape_or<'a, T: Real>(memory: &'a mut Vec<T>, len: usize, tape: &'a mut [T]) -> &'a mut [T] {
+    if tape.is_empty() {
+        memory.resize(len, T::ZERO);
+        return memory;
+    }
+    tape
 }

@@ -4,7 +4,7 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::Philox;
 
 use super::layer::{Given, Layer, Passed};
-use super::ode::{Motion, Work, recall, record};
+use super::ode::{Motion, STAGES, Work, recall, record};
 use crate::Result;
 use crate::params::ParamSpec;
 
@@ -90,6 +90,15 @@ impl<D> Multiplexed<D> {
         self.inputs + self.parameters
     }
 
+    /// The states that are read in a slot: those with which the next one begins.
+    fn read_state<T: Real>(&self, tape: &[T], slot: usize, states: &mut [T])
+    where
+        D: Device<T>,
+    {
+        let n = self.device.states();
+        recall(tape, (STAGES * (slot + 1) * self.substeps, n), n, states);
+    }
+
     /// The drives of all rows in a slot.
     fn drive<T: Real>(&self, slot: usize, x: &[T], theta: &[T], drives: &mut [T]) {
         if slot < self.inputs {
@@ -125,7 +134,7 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
     }
 
     fn tape(&self) -> usize {
-        (self.slots() * self.substeps + 1) * self.device.states()
+        (self.slots() * self.substeps * STAGES + 1) * self.device.states()
     }
 
     fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
@@ -137,14 +146,13 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         for slot in 0..slots {
             self.drive(slot, x, given.params[0], &mut motion.drives);
             for k in 0..self.substeps {
-                record(&state, n, slot * self.substeps + k, tape);
-                work.advance(&mut motion, h, &mut state);
+                work.advance(&mut motion, h, &mut state, slot * self.substeps + k, tape);
             }
             for (y, s) in y.chunks_exact_mut(slots).zip(state.chunks_exact(n)) {
                 y[slot] = self.device.reading(s);
             }
         }
-        record(&state, n, slots * self.substeps, tape);
+        record(&state, n, (STAGES * slots * self.substeps, n), tape);
         Ok(())
     }
 
@@ -162,18 +170,16 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         let mut back = vec![T::ZERO; rows * n];
         let mut work = Work::default();
         let h = 1.0 / self.substeps as f64;
-        // A slot is read where the next one begins.
         let mut state = vec![T::ZERO; back.len()];
-        recall(passed.tape, n, slots * self.substeps, &mut state);
         for slot in (0..slots).rev() {
+            self.read_state(passed.tape, slot, &mut state);
             self.drive(slot, passed.x, given.params[0], &mut motion.drives);
             motion.drives_back.fill(T::ZERO);
             for ((s, back), dy) in state.chunks_exact(n).zip(back.chunks_exact_mut(n)).zip(dy.chunks_exact(slots)) {
                 self.device.pull_reading(s, dy[slot], back);
             }
             for k in (0..self.substeps).rev() {
-                recall(passed.tape, n, slot * self.substeps + k, &mut state);
-                work.retreat(&mut motion, h, &state, &mut back);
+                work.retreat(&mut motion, h, (slot * self.substeps + k, passed.tape), &mut back);
             }
             if slot >= self.inputs {
                 gradient[0][slot - self.inputs] += motion.drives_back.iter().copied().sum();
@@ -195,10 +201,10 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
             self.drive(slot, passed.x, given.params[0], &mut motion.drives);
             self.drive(slot, dx, along[0], &mut motion.drives_back);
             for k in 0..self.substeps {
-                recall(passed.tape, n, slot * self.substeps + k, &mut state);
-                work.carry(&mut motion, 1.0 / self.substeps as f64, &state, &mut change);
+                let step = (slot * self.substeps + k, passed.tape);
+                work.carry(&mut motion, 1.0 / self.substeps as f64, step, &mut change);
             }
-            recall(passed.tape, n, (slot + 1) * self.substeps, &mut state);
+            self.read_state(passed.tape, slot, &mut state);
             let read = dy.chunks_exact_mut(slots).zip(state.chunks_exact(n)).zip(change.chunks_exact(n));
             read.for_each(|((dy, s), ds)| dy[slot] = self.device.push_reading(s, ds));
         }

@@ -1,4 +1,5 @@
-//! Layers that are driven motions: Runge-Kutta steps of fourth order, and their exact transposes.
+//! Layers that are driven motions: Runge-Kutta steps of fourth order, and their exact transposes. Tapes keep the stages of every step,
+//! so that derivatives need no rate again.
 
 use pnncore_kernels::Real;
 
@@ -6,6 +7,11 @@ use pnncore_kernels::Real;
 pub(super) trait Motion<T> {
     /// States per row.
     fn states(&self) -> usize;
+
+    /// On how many of the states, the first ones, the Jacobian of f depends.
+    fn kept(&self) -> usize {
+        self.states()
+    }
 
     /// Writes f of every row.
     fn rate(&mut self, s: &[T], rate: &mut [T]);
@@ -18,41 +24,48 @@ pub(super) trait Motion<T> {
     fn push(&mut self, s: &[T], ds: &[T], rate: &mut [T]);
 }
 
-/// Copies the states of all rows to place `k` of their tapes.
-pub(super) fn record<T: Real>(states: &[T], n: usize, k: usize, tape: &mut [T]) {
+/// Writes the first states of all rows of `n` to place `k` of their tapes, of `kept` numbers; none where there are no tapes.
+pub(super) fn record<T: Real>(states: &[T], n: usize, (k, kept): (usize, usize), tape: &mut [T]) {
+    if tape.is_empty() {
+        return;
+    }
     let each = tape.len() / (states.len() / n);
     for (tape, s) in tape.chunks_exact_mut(each).zip(states.chunks_exact(n)) {
-        tape[k * n..(k + 1) * n].copy_from_slice(s);
+        tape[k * kept..(k + 1) * kept].copy_from_slice(&s[..kept]);
     }
 }
 
-/// Reads the states of all rows from place `k` of their tapes.
-pub(super) fn recall<T: Real>(tape: &[T], n: usize, k: usize, states: &mut [T]) {
+/// Reads the first states of all rows of `n` from place `k` of their tapes, of `kept` numbers.
+pub(super) fn recall<T: Real>(tape: &[T], (k, kept): (usize, usize), n: usize, states: &mut [T]) {
     let each = tape.len() / (states.len() / n);
     for (tape, s) in tape.chunks_exact(each).zip(states.chunks_exact_mut(n)) {
-        s.copy_from_slice(&tape[k * n..(k + 1) * n]);
+        s[..kept].copy_from_slice(&tape[k * kept..(k + 1) * kept]);
     }
 }
 
 /// Memory of a step: intermediate states, their rates and cotangents.
 #[derive(Debug, Default)]
 pub(super) struct Work<T> {
-    states: [Vec<T>; 4],
-    rates: [Vec<T>; 4],
+    states: [Vec<T>; STAGES],
+    rates: [Vec<T>; STAGES],
     /// Cotangents of rates, or changes of states.
     back: Vec<T>,
     /// What they make of states, or of rates.
-    pulled: [Vec<T>; 4],
+    pulled: [Vec<T>; STAGES],
 }
 
+/// Stages of a step: so many places of the tape.
+pub(super) const STAGES: usize = 4;
+
 /// Where the stages of a step are, in steps.
-const PLACES: [f64; 4] = [0.0, 0.5, 0.5, 1.0];
+const PLACES: [f64; STAGES] = [0.0, 0.5, 0.5, 1.0];
 
 /// With which weights their rates make the step.
-const WEIGHTS: [f64; 4] = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
+const WEIGHTS: [f64; STAGES] = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
 
 impl<T: Real> Work<T> {
-    fn stages(&mut self, motion: &mut impl Motion<T>, h: f64, s: &[T], last_rate: bool) {
+    /// Moves states by step number `k`, of length h, and records its stages.
+    pub(super) fn advance(&mut self, motion: &mut impl Motion<T>, h: f64, s: &mut [T], k: usize, tape: &mut [T]) {
         for (stage, place) in PLACES.iter().enumerate() {
             let place = T::from_f64(place * h);
             let state = &mut self.states[stage];
@@ -61,25 +74,27 @@ impl<T: Real> Work<T> {
             if stage > 0 {
                 state.iter_mut().zip(&self.rates[stage - 1]).for_each(|(s, &rate)| *s += place * rate);
             }
-            if stage < 3 || last_rate {
-                self.rates[stage].resize(s.len(), T::ZERO);
-                motion.rate(&self.states[stage], &mut self.rates[stage]);
-            }
+            record(state, motion.states(), (STAGES * k + stage, motion.kept()), tape);
+            self.rates[stage].resize(s.len(), T::ZERO);
+            motion.rate(state, &mut self.rates[stage]);
         }
-    }
-
-    /// Moves states by a step of length h.
-    pub(super) fn advance(&mut self, motion: &mut impl Motion<T>, h: f64, s: &mut [T]) {
-        self.stages(motion, h, s, true);
         for (rates, weight) in self.rates.iter().zip(WEIGHTS) {
             let weight = T::from_f64(weight * h);
             s.iter_mut().zip(rates).for_each(|(s, &rate)| *s += weight * rate);
         }
     }
 
-    /// Moves a change of states along with the step that began at `s`.
-    pub(super) fn carry(&mut self, motion: &mut impl Motion<T>, h: f64, s: &[T], ds: &mut [T]) {
-        self.stages(motion, h, s, false);
+    /// Reads the stages of step number `k`, as far as Jacobians depend on them.
+    fn recall(&mut self, motion: &impl Motion<T>, len: usize, k: usize, tape: &[T]) {
+        for (stage, states) in self.states.iter_mut().enumerate() {
+            states.resize(len, T::ZERO);
+            recall(tape, (STAGES * k + stage, motion.kept()), motion.states(), states);
+        }
+    }
+
+    /// Moves a change of states along with step number `k`.
+    pub(super) fn carry(&mut self, motion: &mut impl Motion<T>, h: f64, (k, tape): (usize, &[T]), ds: &mut [T]) {
+        self.recall(motion, ds.len(), k, tape);
         for (stage, place) in PLACES.iter().enumerate() {
             let place = T::from_f64(place * h);
             self.back.clear();
@@ -87,7 +102,7 @@ impl<T: Real> Work<T> {
             if stage > 0 {
                 self.back.iter_mut().zip(&self.pulled[stage - 1]).for_each(|(b, &p)| *b += place * p);
             }
-            self.pulled[stage].resize(s.len(), T::ZERO);
+            self.pulled[stage].resize(ds.len(), T::ZERO);
             motion.push(&self.states[stage], &self.back, &mut self.pulled[stage]);
         }
         for (changes, weight) in self.pulled.iter().zip(WEIGHTS) {
@@ -96,18 +111,18 @@ impl<T: Real> Work<T> {
         }
     }
 
-    /// Turns dL/d(states after a step that began at `s`) into dL/ds.
-    pub(super) fn retreat(&mut self, motion: &mut impl Motion<T>, h: f64, s: &[T], back: &mut [T]) {
-        self.stages(motion, h, s, false);
-        for stage in (0..4).rev() {
+    /// Turns dL/d(states after step number `k`) into dL/d(states before it).
+    pub(super) fn retreat(&mut self, motion: &mut impl Motion<T>, h: f64, (k, tape): (usize, &[T]), back: &mut [T]) {
+        self.recall(motion, back.len(), k, tape);
+        for stage in (0..STAGES).rev() {
             let weight = T::from_f64(WEIGHTS[stage] * h);
             self.back.clear();
             self.back.extend(back.iter().map(|&b| weight * b));
-            if stage < 3 {
+            if stage + 1 < STAGES {
                 let place = T::from_f64(PLACES[stage + 1] * h);
                 self.back.iter_mut().zip(&self.pulled[stage + 1]).for_each(|(b, &p)| *b += place * p);
             }
-            self.pulled[stage].resize(s.len(), T::ZERO);
+            self.pulled[stage].resize(back.len(), T::ZERO);
             motion.pull(&self.states[stage], &self.back, &mut self.pulled[stage]);
         }
         for pulled in &self.pulled {

@@ -7,7 +7,7 @@ use pnncore_kernels::trig::sin_cos;
 use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
 
 use super::layer::{Given, Layer, Passed, factors};
-use super::ode::{Motion, Work, recall, record};
+use super::ode::{Motion, STAGES, Work};
 use crate::params::ParamSpec;
 use crate::{Error, Result};
 
@@ -126,6 +126,10 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
         2 * self.n
     }
 
+    fn kept(&self) -> usize {
+        self.n
+    }
+
     fn rate(&mut self, s: &[T], rate: &mut [T]) {
         let n = self.n;
         self.turn(s);
@@ -221,7 +225,7 @@ impl<T: Real> Layer<T> for Pendula<T> {
     }
 
     fn tape(&self) -> usize {
-        self.steps * 2 * self.n
+        self.steps * STAGES * self.n
     }
 
     fn prepare(&self, level: Level, params: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
@@ -246,8 +250,7 @@ impl<T: Real> Layer<T> for Pendula<T> {
         state.chunks_exact_mut(2 * n).zip(x.chunks_exact(n)).for_each(|(s, x)| s[..n].copy_from_slice(x));
         let mut work = Work::default();
         for k in 0..self.steps {
-            record(&state, 2 * n, k, tape);
-            work.advance(&mut motion, self.step, &mut state);
+            work.advance(&mut motion, self.step, &mut state, k, tape);
         }
         y.chunks_exact_mut(n).zip(state.chunks_exact(2 * n)).for_each(|(y, s)| y.copy_from_slice(&s[..n]));
         Ok(())
@@ -266,10 +269,8 @@ impl<T: Real> Layer<T> for Pendula<T> {
         let mut back = vec![T::ZERO; passed.rows * 2 * n];
         back.chunks_exact_mut(2 * n).zip(dy.chunks_exact(n)).for_each(|(b, dy)| b[..n].copy_from_slice(dy));
         let mut work = Work::default();
-        let mut state = vec![T::ZERO; back.len()];
         for k in (0..self.steps).rev() {
-            recall(passed.tape, 2 * n, k, &mut state);
-            work.retreat(&mut motion, self.step, &state, &mut back);
+            work.retreat(&mut motion, self.step, (k, passed.tape), &mut back);
         }
         motion.flush();
         if !dx.is_empty() {
@@ -297,11 +298,9 @@ impl<T: Real> Layer<T> for Pendula<T> {
         motion.along = Along { couplings, restoring, torques: along[1].to_vec() };
         let mut change = vec![T::ZERO; passed.rows * 2 * n];
         change.chunks_exact_mut(2 * n).zip(dx.chunks_exact(n)).for_each(|(s, dx)| s[..n].copy_from_slice(dx));
-        let mut state = vec![T::ZERO; change.len()];
         let mut work = Work::default();
         for k in 0..self.steps {
-            recall(passed.tape, 2 * n, k, &mut state);
-            work.carry(&mut motion, self.step, &state, &mut change);
+            work.carry(&mut motion, self.step, (k, passed.tape), &mut change);
         }
         dy.chunks_exact_mut(n).zip(change.chunks_exact(2 * n)).for_each(|(dy, s)| dy.copy_from_slice(&s[..n]));
         Ok(())

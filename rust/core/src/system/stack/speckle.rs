@@ -6,7 +6,7 @@ use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::trig::sin_cos;
 use pnncore_kernels::{Level, Real, transpose};
 
-use super::layer::{Given, Layer, Passed};
+use super::layer::{Given, Layer, Passed, tape_or};
 use crate::params::ParamSpec;
 use crate::{Error, Result};
 
@@ -105,6 +105,8 @@ impl<T: Real> Layer<T> for Speckle<T> {
             field.extend(x.iter().zip(&cos).map(|(&x, &c)| x * c));
             field.extend(x.iter().zip(&sin).map(|(&x, &s)| x * s));
         }
+        let mut own = Vec::new();
+        let tape = tape_or(&mut own, rows * 2 * m, tape);
         tape.chunks_exact_mut(2 * m).for_each(|behind| behind.copy_from_slice(&self.reference));
         let field = Strided { data: &field, row: 2 * n, column: 1 };
         let medium = Dense { data: &self.medium, stride: 2 * m };
