@@ -8,6 +8,7 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::params::{Params, cut};
+use crate::system::stack::Walk;
 use crate::system::{System, Workspace, infer};
 use crate::trial::{Plan, Trial};
 
@@ -75,10 +76,13 @@ impl<T: Real> Experiment<'_, T> {
         }
     }
 
-    /// Runs a candidate.
-    fn run(&self, lab: &Lab, candidate: u64, seat: &mut Seat<T>) -> Result<()> {
+    /// Runs a candidate; `again` where the last one in this seat was one of the same experiment.
+    fn run(&self, lab: &Lab, candidate: u64, seat: &mut Seat<T>, again: bool) -> Result<()> {
         let Seat { values, trial, workspace } = seat;
         let params = Params::shared(cut(self.system.specs(), values));
+        if let Some(stack) = self.system.as_stack().filter(|_| again) {
+            return stack.infer_again(lab, &params, self.occasion + candidate, trial, Walk::of(workspace)?);
+        }
         infer(lab, self.system, &params, self.batch, self.plan, self.occasion + candidate, trial, workspace)
     }
 
@@ -96,16 +100,14 @@ impl<T: Real> Experiment<'_, T> {
         errors
     }
 
-    /// The mean loss of what was found; NaN where a sample has no usable outputs.
-    fn loss(&self, trial: &Trial<T>) -> f64 {
-        let mut target = vec![T::ZERO; self.system.outputs()];
+    /// The mean loss of what was found, for targets row by row; NaN where a sample has no usable outputs.
+    fn loss(&self, trial: &Trial<T>, targets: &[T]) -> f64 {
         let mut sum = 0.0;
-        for i in 0..self.batch.len() {
+        for (i, target) in targets.chunks_exact(self.system.outputs()).enumerate() {
             if !trial.outcomes[i].status.usable() {
                 return f64::NAN;
             }
-            self.batch.y.write(i, &mut target);
-            sum += self.plan.loss.value(trial.outputs(i), &target);
+            sum += self.plan.loss.value(trial.outputs(i), target);
         }
         sum / self.batch.len() as f64
     }
@@ -123,7 +125,12 @@ impl<T: Real> Bench<T> {
         shown: Option<&mut Trial<T>>,
         make: impl Fn(usize, &mut [T]) + Sync,
     ) -> Result<Vec<f64>> {
-        self.measures(experiment, base, count, cost, shown, make, |trial| experiment.loss(trial))
+        let n = experiment.system.outputs();
+        let mut targets = vec![T::ZERO; experiment.batch.len() * n];
+        for (i, target) in targets.chunks_exact_mut(n).enumerate() {
+            experiment.batch.y.write(i, target);
+        }
+        self.measures(experiment, base, count, cost, shown, make, |trial| experiment.loss(trial, &targets))
     }
 
     /// As [`Bench::losses`], with a number that `measure` makes of a candidate's outputs.
@@ -157,7 +164,7 @@ impl<T: Real> Bench<T> {
                 seat.values.extend_from_slice(base);
                 make(c, &mut seat.values);
                 experiment.keep_within(&mut seat.values);
-                *loss = experiment.run(within, c as u64, seat).map(|()| measure(&seat.trial));
+                *loss = experiment.run(within, c as u64, seat, j > 0).map(|()| measure(&seat.trial));
                 if c == 0
                     && let Ok(mut first) = first.lock()
                     && let Some(shown) = first.as_mut()

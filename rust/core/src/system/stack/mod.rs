@@ -199,6 +199,21 @@ impl<T: Real> Stack<T> {
         walk: &mut Walk<T>,
     ) -> Result<()> {
         walk.begin(self, batch);
+        self.infer_again(lab, params, occasion, trial, walk)
+    }
+
+    /// The same for the samples of the last time, with other parameters or on another occasion.
+    ///
+    /// # Errors
+    /// What a layer may fail with.
+    pub fn infer_again(
+        &self,
+        lab: &Lab,
+        params: &Params<'_, T>,
+        occasion: u64,
+        trial: &mut Trial<T>,
+        walk: &mut Walk<T>,
+    ) -> Result<()> {
         walk.forward(lab, self, &self.hardware(), params, false, occasion)?;
         walk.report(trial);
         Ok(())
