@@ -129,8 +129,7 @@ def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> Float
     if array.ndim != 2 or array.shape[1] != width:
         raise ShapeError(f"{name} must have shape (samples, {width}), got {array.shape}")
     array = np.require(array, requirements=["C", "ALIGNED"])
-    # The sum is finite unless an element is not, or the sum overflows: only then look at every element.
-    if not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
+    if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
         raise DataError(f"{name} holds {array[row, column]} at row {row}, column {column}; inputs must be finite")
     return array
