@@ -44,8 +44,7 @@ fn convert_body<V: Vector>(levels: Levels<V::Scalar>, uniform: &[V::Scalar], val
         }
     }
     for v in values {
-        let cut = if *v > bound { bound } else { *v };
-        *v = if cut < -bound { -bound } else { cut };
+        *v = v.within(-bound, bound);
     }
 }
 

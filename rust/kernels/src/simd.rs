@@ -62,6 +62,12 @@ pub trait Real:
     fn is_finite(self) -> bool;
     /// The larger of the magnitudes of `self` and `other`; NaN if either is NaN.
     fn max_magnitude(self, other: Self) -> Self;
+    /// The number, or the end of the interval that it is beyond; NaN stays NaN.
+    #[inline(always)]
+    fn within(self, lower: Self, upper: Self) -> Self {
+        let raised = if self < lower { lower } else { self };
+        if raised > upper { upper } else { raised }
+    }
 }
 
 macro_rules! real {

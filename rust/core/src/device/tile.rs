@@ -235,8 +235,7 @@ impl<T: Real> Tile<T> {
     pub fn keep_within(&self, values: &mut [T]) {
         let (lower, upper) = self.ranges();
         for ((value, &lower), &upper) in values.iter_mut().zip(&*lower).zip(&*upper) {
-            *value = if *value < lower { lower } else { *value };
-            *value = if *value > upper { upper } else { *value };
+            *value = value.within(lower, upper);
         }
     }
 
@@ -458,8 +457,7 @@ impl<T: Real> Cells<T> {
                 let k = j * cols + i;
                 let offset = store.offset.get(k).copied().unwrap_or(T::ZERO);
                 let state = (*value - offset) * self.keep.get(k).copied().unwrap_or(T::ONE) + deviation * drawn[i];
-                let state = if state < self.lower[k] { self.lower[k] } else { state };
-                *value = offset + if state > self.upper[k] { self.upper[k] } else { state };
+                *value = offset + state.within(self.lower[k], self.upper[k]);
             }
         }
     }
@@ -469,10 +467,9 @@ impl<T: Real> Cells<T> {
         for (k, value) in store.values.iter_mut().enumerate() {
             let offset = store.offset.get(k).copied().unwrap_or(T::ZERO);
             let state = *value - offset;
-            if state < self.lower[k] {
-                *value = offset + self.lower[k];
-            } else if state > self.upper[k] {
-                *value = offset + self.upper[k];
+            let kept = state.within(self.lower[k], self.upper[k]);
+            if kept != state {
+                *value = offset + kept;
             }
         }
     }

@@ -62,15 +62,7 @@ impl<T: Real> Experiment<'_, T> {
             let (values, after) = rest.split_at_mut(spec.len());
             let (lower, upper) = self.system.device(i).range::<T>();
             if lower.is_finite() || upper.is_finite() {
-                for value in values {
-                    *value = if *value < lower {
-                        lower
-                    } else if *value > upper {
-                        upper
-                    } else {
-                        *value
-                    };
-                }
+                values.iter_mut().for_each(|value| *value = value.within(lower, upper));
             }
             rest = after;
         }
