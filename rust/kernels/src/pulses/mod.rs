@@ -338,6 +338,9 @@ impl<V: Vector> Cells<V> {
     }
 }
 
+/// Cells whose numbers of pulses are summed as such.
+const SUMMED: usize = 32 * GROUP;
+
 /// Entries that are looked at together.
 const CHUNK: usize = 64;
 
@@ -446,9 +449,15 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         Counts::Trains(rows, ..) => rows.iter().all(|(_, own)| (own & !SIGN).is_power_of_two()),
         Counts::Means(..) => false,
     };
-    let mut sent = zero;
+    // Whole numbers, exact as long as they are summed as doubles now and then.
+    let (mut sent, mut recent) = (0.0, zero);
     let (mut normals, mut uniform) = (Numbers::new(source, 0), Numbers::new(source, 1));
     for first in (0..n).step_by(V::LANES) {
+        if first % SUMMED == 0 {
+            // SAFETY: as for `splat`.
+            sent += unsafe { recent.sum() }.to_f64();
+            recent = zero;
+        }
         let mut held: Option<Cells<V>> = None;
         let mut total = zero;
         let mut summed = false;
@@ -511,7 +520,7 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         // SAFETY: as for `splat`.
         unsafe {
             pulses = pulses.add(total);
-            sent = sent.add(total);
+            recent = recent.add(total);
         }
         store(pulses, first, row.pulses);
         if !row.visible.is_empty() {
@@ -526,5 +535,5 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         }
     }
     // SAFETY: as for `splat`.
-    unsafe { sent.sum() }.to_f64()
+    sent + unsafe { recent.sum() }.to_f64()
 }
