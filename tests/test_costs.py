@@ -62,3 +62,24 @@ def test_what_has_no_crossbars_is_refused():
         costs.of(net, pnn.History())
     with pytest.raises(ConfigError, match="pulse"):
         costs.Prices(pulse=-1.0)
+
+
+def test_lines_take_a_read_each_and_sums_no_trains():
+    def ledger(algorithm):
+        net, trainer = trained(pnn.methods.PhysicsAware(), algorithm)
+        return costs.of(net, trainer.history)
+
+    plain, lines, summed = ledger(None), ledger(devices.TikiTaka(every=2.0)), ledger(devices.MixedPrecision())
+    time = costs.Prices().read_time
+    np.testing.assert_allclose(lines.seconds - plain.seconds, (lines.counts["reads"] - plain.counts["reads"]) * time)
+    np.testing.assert_allclose(summed.seconds, summed.counts["reads"] * time)
+    assert (lines.counts["cells"] - plain.counts["cells"]).tolist() == [50 * (12 + 10)] * 2
+
+
+def test_cells_of_a_weight_are_read_together():
+    for device, cells in ((devices.Pair(devices.PCM().cells), 2), (devices.MultiCell(devices.ConstantStep()), 2)):
+        net = pnn.systems.Stack([Crossbar(4, 3, device=device)], seed=0)
+        history = pnn.Trainer(net, pnn.methods.PhysicsAware(), pnn.optim.SGD(0.1), seed=0, progress=False).fit(
+            np.ones((8, 4), np.float32), np.zeros(8, np.int64), epochs=1
+        )
+        assert costs.of(net, history).counts["cells"] == [8 * 12 * cells]

@@ -1,5 +1,7 @@
 """Analog crossbars: what is read, against an independent account of it, and the statistics of its noise."""
 
+import copy
+
 import numpy as np
 import pnncore as pnn
 import pytest
@@ -307,3 +309,34 @@ def test_offsets_are_for_good():
     assert np.array_equal(net.predict(x), net.predict(x))
     other = array(10, 4000, io, tile=(5, 4000), seed=1)
     assert abs(np.corrcoef(off[0], other.predict(x)[0] - x[0] @ other.params["W1"])[0, 1]) < 0.05
+
+
+def test_noise_is_that_of_the_number_of_a_measurement():
+    x = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
+    io = AnalogIO(input_bits=None, output_bits=None, output_bound=None, bound_management=False, output_noise=0.1)
+    net = Stack([Crossbar(12, 8, bias=False, io=io)], seed=0)
+    clean = Stack([Crossbar(12, 8, bias=False, io=AnalogIO.ideal())], seed=0).predict(x)
+    found = np.stack([net.predict(x, repeat=k) for k in range(40)])
+    assert np.array_equal(found[3], net.predict(x, repeat=3))
+    assert np.array_equal(found[0], net.predict(x))
+    assert np.array_equal(net.measure(x, repeat=7)[0], found[7])
+    noise = (found - clean) / np.abs(x).max(axis=1)[:, None]
+    # Independent from one measurement to the next: means shrink as the root of their number.
+    assert noise.std() == pytest.approx(0.1, rel=0.02)
+    assert noise.mean(axis=0).std() == pytest.approx(0.1 / 40**0.5, rel=0.1)
+    for wrong in (-1, 0.5, True, 2**31):
+        with pytest.raises(ConfigError, match="repeat must be an integer from 0 on"):
+            net.predict(x, repeat=wrong)
+
+
+def test_a_stack_without_numbers_is_saved_copied_and_calibrated(tmp_path):
+    x, y, *_ = pnn.data.digits()
+    net = Stack([Crossbar(64, 10, io=AnalogIO(scale="learned"))], numbered=False, seed=0)
+    assert "numbered=False" in repr(net)
+    assert pnn.analog.calibrate(net, x) == {"A": net.params["A"][0]}
+    trainer = pnn.Trainer(net, InSituBackprop(), pnn.optim.SGD(0.1), seed=0, progress=False)
+    trainer.fit(x[:50], y[:50], epochs=1)
+    trainer.save(tmp_path / "run.pnn")
+    for other in (pnn.Trainer.load(tmp_path / "run.pnn").system, copy.deepcopy(net)):
+        assert np.array_equal(other.predict(x), net.predict(x))
+    assert pnn.memories.program(net, seed=0).at(1.0).params["W"].shape == (64, 10)

@@ -319,3 +319,44 @@ def test_a_weight_of_several_cells_learns_and_resumes(tmp_path):
         Crossbar(2, 2, device=device, algorithm=devices.TikiTaka())
     with pytest.raises(pnn.errors.ConfigError, match="choice must be one of"):
         devices.MultiCell(coarse, choice="best")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        devices.Pair(devices.ConstantStep(lower=0.0, stuck=0.25)),
+        devices.MultiCell(devices.ConstantStep(stuck=0.25)),
+        devices.MultiCell(devices.ConstantStep(lower=-0.1, upper=0.1), (1.0, 0.5, 0.25)),
+    ],
+)
+def test_the_first_update_moves_no_weight_further_than_its_pulses(device):
+    # Stuck cells, and cells that cannot hold an even share of a weight, stay what they are.
+    net = Stack([Crossbar(64, 32, bias=False, io=AnalogIO.ideal(), device=device)], seed=0)
+    before = net.params["W1"].copy()
+    net.clip()
+    assert np.array_equal(net.params["W1"], before)
+    x, _, *_ = pnn.data.digits()
+    trainer = pnn.Trainer(net, InSituBackprop(), SGD(1e-12), batch_size=1, seed=0, progress=False)
+    trainer.fit(x[:3], np.full((3, 32), 0.3, np.float32), epochs=1)
+    assert np.abs(net.params["W1"] - before).max() < 1e-6
+
+
+def test_pulses_of_pairs_count_where_they_go():
+    cells = devices.ConstantStep(step=0.001, lower=0.0, upper=1.0).without_spread()
+    device = devices.Pair(cells)
+    trains = devices.Trains(kind="deterministic")
+    net = Stack([Crossbar(3, 2, bias=False, io=AnalogIO.ideal(), device=device, trains=trains)], seed=0)
+    net.params["W1"][...] = 0.0
+    trainer = pnn.Trainer(net, InSituBackprop(), SGD(0.01), batch_size=1, seed=0, progress=False)
+    # Outputs of zero, targets of one: ten steps up for every cell.
+    history = trainer.fit(np.ones((1, 3), np.float32), np.ones((1, 2), np.float32), epochs=1)
+    assert history["pulses"] == [60.0]
+    assert trainer.memory["cells/W1/pulses"].sum() == 60.0
+    assert trainer.memory["cells/W1/minus_pulses"].sum() == 0.0
+    np.testing.assert_allclose(net.params["W1"], 0.01, rtol=1e-5)
+
+
+def test_pairs_hold_cells():
+    for wrong in (3, devices.Pair(devices.ConstantStep(lower=0.0))):
+        with pytest.raises(ConfigError, match="cells must be Cells"):
+            devices.Pair(wrong)

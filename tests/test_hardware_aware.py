@@ -4,9 +4,17 @@ import numpy as np
 import pnncore as pnn
 import pytest
 from pnncore.analog import AnalogIO, Wires, calibrate
-from pnncore.errors import CapabilityError, ConfigError
+from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
 from pnncore.layers import Crossbar, Linear, Tanh
-from pnncore.methods import SPSA, Backprop, DirectFeedbackAlignment, ForwardGradient, InSituBackprop, PhysicsAware
+from pnncore.methods import (
+    SPSA,
+    Backprop,
+    DirectFeedbackAlignment,
+    ForwardGradient,
+    InSituBackprop,
+    PhysicsAware,
+    RidgeReadout,
+)
 from pnncore.optim import SGD
 from pnncore.systems import Stack
 
@@ -195,7 +203,7 @@ def test_training_for_noise_helps_on_noisy_hardware():
         noisy = build(0.3, hardware, 7)
         for key, array in net.params.items():
             noisy.params[key][...] = array
-        scores[name] = np.mean([noisy.score(x_test, y_test) for _ in range(5)])
+        scores[name] = np.mean([noisy.score(x_test, y_test, repeat=k) for k in range(5)])
     assert scores["for noise"] > scores["plain"] + 0.02, scores
 
 
@@ -227,3 +235,22 @@ def test_training_for_noise_helps_on_noisy_hardware():
 def test_what_cannot_be_is_refused(make, text):
     with pytest.raises(ConfigError, match=text):
         make()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_readout_by_ridge_regression_leaves_the_range_alone(bias):
+    x, y, x_test, y_test = pnn.data.digits()
+    net = Stack([Crossbar(64, 10, bias=bias, io=AnalogIO(scale="learned"))], seed=0)
+    pnn.Trainer(net, RidgeReadout(), SGD(0.1), batch_size=30, seed=0, progress=False).fit(x, y, epochs=1)
+    assert net.params["A1"] == [1.0]
+    assert net.score(x_test, y_test) > 0.88
+
+
+def test_samples_to_calibrate_with_are_inputs_of_the_network():
+    net = Stack([Crossbar(4, 3, io=AnalogIO(scale="learned"))], seed=0)
+    x = np.ones((5, 4), np.float32)
+    x[1, 2] = np.nan
+    for wrong, error in ((x, DataError), (x[:, :3], ShapeError), (x.astype(float), ConfigError), (x[:0], DataError)):
+        with pytest.raises(error):
+            calibrate(net, wrong)
+    assert net.params["A1"] == [1.0]

@@ -232,3 +232,27 @@ def test_bad_input_is_refused(tmp_path):
     trainer = pnn.Trainer(net, Backprop(), SGD(0.1), seed=0, progress=False)
     trainer.save(tmp_path / "a.pnn")
     assert pnn.Trainer.load(tmp_path / "a.pnn").system.layers == net.layers
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_largest_weight_scales_all_conductances(sign):
+    # Where no weight is given for the largest conductance, the largest one is: its derivative goes through all cells.
+    rng = np.random.default_rng(0)
+    layer = Crossbar(6, 5, bias=False, io=AnalogIO.ideal(), wires=Wires(resistance=20.0, tolerance=1e-13))
+    net = Stack([layer], seed=0, dtype="float64")
+    weights = net.params["W1"]
+    weights[...] = sign * rng.normal(size=(6, 5))
+    x, target = rng.normal(size=(7, 6)), rng.normal(size=(7, 5))
+    gradient = Backprop(model="hardware").gradient(net, x, target)["W1"]
+
+    def loss():
+        return 0.5 * ((net.predict(x) - target) ** 2).sum() / len(x)
+
+    for place in np.ndindex(6, 5):
+        was = weights[place]
+        found = []
+        for step in (1e-5, -1e-5):
+            weights[place] = was + step
+            found.append(loss())
+        weights[place] = was
+        assert gradient[place] == pytest.approx((found[0] - found[1]) / 2e-5, rel=1e-6, abs=1e-7)

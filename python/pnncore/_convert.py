@@ -49,6 +49,13 @@ def as_threads(threads: int | None) -> int | None:
     return int(threads)
 
 
+def as_repeat(repeat: int) -> int:
+    """Return the number of a measurement, below 2^31; `ConfigError` otherwise."""
+    if isinstance(repeat, bool) or not isinstance(repeat, int | np.integer) or not 0 <= repeat < 2**31:
+        raise ConfigError(f"repeat must be an integer from 0 on, got {repeat!r}")
+    return int(repeat)
+
+
 def positive_int(value: Any, name: str) -> int:
     """Return a positive integer of 32 bits; `ConfigError` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value < 2**32:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pnncore import _core
 from pnncore._config import Config
-from pnncore._convert import as_threads, number, one_of, positive_int
+from pnncore._convert import as_inputs, as_threads, number, one_of, positive_int
 from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -259,15 +259,19 @@ def calibrate(net: "Stack", x: npt.ArrayLike, *, quantile: float | None = None) 
     ------
     CapabilityError
         If no input range of the network is learned.
+    DataError, ShapeError, ConfigError
+        If the samples are not inputs of the network, or there are none.
     """
     if quantile is not None and not 0 < number(quantile, "quantile") <= 1:
         raise ConfigError(f"quantile must be above 0 and at most 1, got {quantile}")
     found: dict[str, float] = {}
     for place, layer in enumerate(getattr(net, "layers", ()), start=1):
-        name = f"A{place}"
-        if name not in net.params or getattr(getattr(layer, "io", None), "scale", None) != "learned":
+        if getattr(getattr(layer, "io", None), "scale", None) != "learned":
             continue
-        arrived = np.asarray(x) if place == 1 else net.measure(x)[place - 2]
+        name = net.parameter("A", place)
+        arrived = as_inputs(x, net.n_in, net.dtype) if place == 1 else net.measure(x)[place - 2]
+        if not len(arrived):
+            raise DataError("x must hold at least one sample, got none")
         sizes = np.abs(arrived)
         own_range = float(sizes.max(axis=1).mean() if quantile is None else np.quantile(sizes, quantile))
         if own_range > 0:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class Audit:
     """How a method's gradient compares with the exact one.
 
+    That is the derivative of the hardware's model without noise. Converters and output stages of crossbars have none:
+    it passes them as if they were not there.
+
     Attributes
     ----------
     cosine

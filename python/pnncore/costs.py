@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import number
-from pnncore.devices import TikiTaka
+from pnncore.devices import MixedPrecision, MultiCell, Pair, TikiTaka
 from pnncore.errors import CapabilityError
 from pnncore.history import History
 from pnncore.layers import Crossbar
@@ -66,12 +66,12 @@ class Ledger:
     Attributes
     ----------
     counts
-        ``reads`` (of whole arrays), ``cells`` (that were read), ``inputs`` and ``outputs`` (conversions), ``pulses``
-        and ``operations`` (digital multiply-adds).
+        ``reads`` (of arrays, or of a line that is transferred), ``cells`` (that were read), ``inputs`` and ``outputs``
+        (conversions), ``pulses`` and ``operations`` (digital multiply-adds).
     energy
         In joules: ``cells``, ``inputs``, ``outputs``, ``pulses``, ``operations``.
     seconds
-        The time of reads and trains, one after the other.
+        The time of reads and of trains of full length, one after the other.
     """
 
     counts: dict[str, Array]
@@ -124,27 +124,33 @@ def of(net: Stack, history: History, prices: Prices | None = None) -> Ledger:
     for k, layer in enumerate(layers):
         rows, columns = layer.tile if layer.tile is not None else (layer.n_in, layer.n_out)
         high, wide = -(-layer.n_in // rows), -(-layer.n_out // columns)
-        cells = layer.n_in * layer.n_out
-        passes = [(history["measured"], layer.n_in * wide, layer.n_out * high, layer.io)]
+        cells = layer.n_in * layer.n_out * _per_weight(layer)
+        passes = [(history["measured"], cells, layer.n_in * wide, layer.n_out * high, layer.io)]
         if k > 0 or layer.io.scale == "learned":
             # Errors go back to all layers but the first, and to that where the range of its inputs is learned.
             back = layer.backwards()
-            passes.append((history["reversed"], layer.n_out * high, layer.n_in * wide, back))
+            passes.append((history["reversed"], cells, layer.n_out * high, layer.n_in * wide, back))
         if isinstance(layer.algorithm, TikiTaka):
+            # Of the fast array, which has one cell per weight.
             lines = history["measured"] / layer.algorithm.every
-            passes.append((lines / layer.n_in, layer.n_in, cells, layer.algorithm.io))
-            counts["reads"] += lines * (1 - 1 / layer.n_in)
-        for once, inputs, outputs, io in passes:
+            passes.append((lines, layer.n_out, wide, layer.n_out, layer.algorithm.io))
+        for once, read_cells, inputs, outputs, io in passes:
             times = once * io.reads
-            read(times, cells, inputs, outputs)
+            read(times, read_cells, inputs, outputs)
             bits = 1 if io.passes == "bits" else io.input_bits
             energy["inputs"] += times * inputs * level(bits) * prices.input_level
             energy["outputs"] += times * outputs * level(io.output_bits) * prices.output_level
             seconds += times * prices.read_time
-        if layer.device is not None:
+        if layer.device is not None and not isinstance(layer.algorithm, MixedPrecision):
             seconds += history["measured"] * layer.trains.slots * prices.slot
     energy["cells"] = counts["cells"] * prices.conductance * prices.voltage**2 * prices.read_time
     for name, price in (("pulses", prices.pulse), ("operations", prices.operation)):
         counts[name] = history[name]
         energy[name] = history[name] * price
     return Ledger(counts, energy, seconds)
+
+
+def _per_weight(layer: Crossbar) -> int:
+    if isinstance(layer.device, MultiCell):
+        return len(layer.device.significance)
+    return 2 if isinstance(layer.device, Pair) else 1

@@ -237,7 +237,7 @@ class Programmed:
         self._cells: dict[str, list[_Cells]] = {}
         for place, layer in enumerate(net.layers, start=1):
             if isinstance(layer, Crossbar | Linear):
-                name = f"W{place}"
+                name = net.parameter("W", place)
                 self._cells[name] = self._write(net.params[name].astype(np.float64), random)
         if not self._cells:
             raise CapabilityError(f"{net!r} has no crossbars or linear maps whose weights could be written")
@@ -332,7 +332,7 @@ class Programmed:
         positive_int(repeats, "repeats")
         found: dict[str, Array] = {
             name: np.array(
-                [[self.at(t, compensation=name, repeat=k).score(x, y) for k in range(repeats)] for t in times]
+                [[self.at(t, compensation=name, repeat=k).score(x, y, repeat=k) for k in range(repeats)] for t in times]
             )
             for name in compensations
         }

@@ -27,7 +27,7 @@ class MixedPrecision(Algorithm):
     Parameters
     ----------
     threshold
-        How many steps of the device make one of the sum.
+        How many steps of the device make one of the sum: above 1 weights change by so much less than the rate says.
 
     References
     ----------
@@ -69,7 +69,7 @@ class TikiTaka(Algorithm):
     period
         Transfers of a line between two changes of its sign.
     io
-        How lines of the fast array are read.
+        How lines of the fast array are read, each once: bound management does not repeat what is clipped.
 
     References
     ----------

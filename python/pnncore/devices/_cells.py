@@ -313,6 +313,12 @@ class Pair(Unit):
 
     refresh: float = 0.8
 
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting; ranges are checked by the core."""
+        super().__post_init__()
+        if not isinstance(self.cells, Cells):
+            raise ConfigError(f"cells must be Cells, got {self.cells!r}")
+
     def unit(self) -> dict[str, Any]:
         """See `Unit.unit`."""
         return {"unit": "pair", "refresh": self.refresh}

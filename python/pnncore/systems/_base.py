@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import FloatArray, as_dtype, as_inputs, as_targets, as_threads, number, one_of
+from pnncore._convert import FloatArray, as_dtype, as_inputs, as_repeat, as_targets, as_threads, number, one_of
 from pnncore.errors import CapabilityError, ConfigError, SettlingWarning, ShapeError
 from pnncore.settling import Settled, Settling, Status
 
@@ -145,34 +145,50 @@ class System:
             found = _core.settle(self.core, self.arrays(), x, y, beta, name, how, threads)
         return Settled(**found)
 
-    def predict(self, x: Any, *, settling: Settling | None = None, threads: int | None = None) -> FloatArray:
-        """Return the outputs (samples, n_out) of the free steady state.
+    def predict(
+        self, x: Any, *, settling: Settling | None = None, repeat: int = 0, threads: int | None = None
+    ) -> FloatArray:
+        """Return the outputs (samples, n_out) of the free steady state, or of one pass through a stack.
 
         Samples that do not settle are reported by a `SettlingWarning`; the outputs of those that diverge are NaN.
+
+        Parameters
+        ----------
+        x
+            Inputs (samples, n_in).
+        settling
+            How to settle; by default each sample to a change of 1e-4 per sweep.
+        repeat
+            The number of the measurement: simulated noise is that of the same row at the same number, always, and
+            another at each number. 0, 1, 2, ... measure again and again.
+        threads
+            Threads to use; the result does not depend on it.
         """
         x = as_inputs(x, self.n_in, self.dtype)
-        how, threads = _json(settling), as_threads(threads)
+        how, repeat, threads = _json(settling), as_repeat(repeat), as_threads(threads)
         with self.lock:
-            outputs, status = _core.predict(self.core, self.arrays(), x, how, threads)
+            outputs, status = _core.predict(self.core, self.arrays(), x, how, repeat, threads)
         if status.any():
             ends = {s.name.lower(): int((status == s).sum()) for s in Status if s and (status == s).any()}
             warnings.warn(f"of {len(x)} samples some did not settle: {ends}", SettlingWarning, stacklevel=2)
         return outputs
 
     def classify(
-        self, x: Any, *, settling: Settling | None = None, threads: int | None = None
+        self, x: Any, *, settling: Settling | None = None, repeat: int = 0, threads: int | None = None
     ) -> npt.NDArray[np.int64]:
-        """Return for each sample the label of its largest output."""
-        outputs = self.predict(x, settling=settling, threads=threads)
+        """Return for each sample the label of its largest output, as `predict` finds it."""
+        outputs = self.predict(x, settling=settling, repeat=repeat, threads=threads)
         return np.asarray(outputs.argmax(axis=1), dtype=np.int64)
 
-    def score(self, x: Any, y: Any, *, settling: Settling | None = None, threads: int | None = None) -> float:
-        """Return the accuracy for labels, or the coefficient of determination R² for targets.
+    def score(
+        self, x: Any, y: Any, *, settling: Settling | None = None, repeat: int = 0, threads: int | None = None
+    ) -> float:
+        """Return the accuracy for labels, or the coefficient of determination R² for targets, of what `predict` finds.
 
         R² is one minus the squared error over that of the best constant; 1 is perfect.
         """
         x, y = self.as_batch(x, y)
-        return score(self.predict(x, settling=settling, threads=threads), y)
+        return score(self.predict(x, settling=settling, repeat=repeat, threads=threads), y)
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal system, as plain data; checkpoints keep it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from pnncore import _core, layers
-from pnncore._convert import FloatArray, Seed, as_inputs, as_seed, as_threads, number
+from pnncore._convert import FloatArray, Seed, as_inputs, as_repeat, as_seed, as_threads, number
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System
 
@@ -63,6 +63,7 @@ class Stack(System):
         self.mismatch = number(mismatch, "mismatch")
         self.noise = number(noise, "noise")
         self.seed = as_seed(seed)
+        self.numbered = numbered
         width: int | None = None
         entries = []
         foreign: list[Driver | None] = []
@@ -87,13 +88,17 @@ class Stack(System):
         core.initialise(self.arrays(), self.seed, 1.0)
         for place, layer in enumerate(self.layers, start=1):
             for name, values in getattr(layer, "initial", {}).items():
-                self.params[f"{name}{place}" if numbered else name][...] = values
+                self.params[self.parameter(name, place)][...] = values
 
-    def measure(self, x: Any, *, threads: int | None = None) -> list[FloatArray]:
-        """Return what is measured after every layer: arrays (samples, outputs of the layer)."""
+    def parameter(self, name: str, place: int) -> str:
+        """Return the name in `params` of a layer's parameter, such as ``"W"`` of the layer at place 1."""
+        return f"{name}{place}" if self.numbered else name
+
+    def measure(self, x: Any, *, repeat: int = 0, threads: int | None = None) -> list[FloatArray]:
+        """Return what is measured after every layer: arrays (samples, outputs of the layer), as `predict` measures."""
         x = as_inputs(x, self.n_in, self.dtype)
         with self.lock:
-            return _core.measure(self.core, self.arrays(), x, as_threads(threads))
+            return _core.measure(self.core, self.arrays(), x, as_repeat(repeat), as_threads(threads))
 
     def vjp(self, x: Any, dy: Any, *, threads: int | None = None) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Return dy times the Jacobians of the twins: by inputs (samples, n_in), and by parameter, summed over samples.
@@ -137,6 +142,7 @@ class Stack(System):
             "noise": self.noise,
             "dtype": str(self.dtype),
             "seed": self.seed,
+            **({} if self.numbered else {"numbered": False}),
         }
 
     @classmethod
@@ -146,7 +152,8 @@ class Stack(System):
 
     def __repr__(self) -> str:
         extra = "".join(f", {name}={value}" for name, value in self._differences() if value)
-        return f"Stack({self.layers}{extra}, dtype={str(self.dtype)!r}, seed={self.seed})"
+        own = "" if self.numbered else ", numbered=False"
+        return f"Stack({self.layers}{extra}, dtype={str(self.dtype)!r}, seed={self.seed}{own})"
 
     def _differences(self) -> list[tuple[str, float]]:
         return [("mismatch", self.mismatch), ("noise", self.noise)]

@@ -31,7 +31,7 @@ class OfLayer(Twin):
     def forward(self, x: FloatArray, params: Params) -> FloatArray:
         """See `Twin.forward`."""
         stack = self._of(x)
-        (found,) = _core.measure(stack.core, self._arrays(params), x, None)
+        (found,) = _core.measure(stack.core, self._arrays(params), x, 0, None)
         return found
 
     def vjp(self, x: FloatArray, params: Params, dy: FloatArray) -> tuple[FloatArray, Params]:

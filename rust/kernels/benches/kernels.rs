@@ -121,6 +121,7 @@ fn pulses(n: usize, samples: usize, slots: u32, at_once: bool, slope: f32) {
                     down_slope: &slopes,
                     lower: &lower,
                     upper: &upper,
+                    one_way: false,
                 };
                 let source = Source { random: stream, group: 8, row: j as u64 };
                 let scatter = Scatter { cycle: 0.3, additive: false, write: 0.0 };

@@ -60,6 +60,7 @@ impl<T: Real> Array<T> {
             down_slope: &self.slopes[1],
             lower: &self.lower,
             upper: &self.upper,
+            one_way: false,
         };
         pulse(level, law, scatter, counts, at_once, source, &mut row);
     }

@@ -255,18 +255,21 @@ fn settle_as<'py, T: Float>(
 /// Samples that inference runs together: bounds its memory.
 const INFERENCE_BATCH: usize = 1024;
 
-/// The first occasion of inference: training never gets there.
-const INFERENCE: u64 = 1 << 63;
+/// The first occasion of inference number `repeat`: training never gets there.
+fn inference(repeat: u64) -> u64 {
+    1 << 63 | repeat << 32
+}
 
 /// The outputs of every sample (of systems that settle, in the free steady state), NaN where it diverged, and status numbers.
 #[pyfunction]
-#[pyo3(signature = (system, params, x, settling, threads))]
+#[pyo3(signature = (system, params, x, settling, repeat, threads))]
 pub(crate) fn predict<'py>(
     py: Python<'py>,
     system: &System,
     params: Vec<Bound<'py, PyAny>>,
     x: Bound<'py, PyAny>,
     settling: &str,
+    repeat: u64,
     threads: Option<usize>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
     let settling: Settling = parse(py, "settling", settling)?;
@@ -289,7 +292,7 @@ pub(crate) fn predict<'py>(
             py.check_signals()?;
             system.run(py, || {
                 lab.enter(|| -> Result<_, Error> {
-                    let occasion = INFERENCE + k as u64;
+                    let occasion = inference(repeat) + k as u64;
                     infer(&lab, core, &params, &batch.pick(index), &plan, occasion, &mut trial, &mut workspace)
                 })
             })?;
@@ -309,12 +312,13 @@ pub(crate) fn predict<'py>(
 
 /// What is measured after every layer of a stack: arrays (samples, outputs of the layer).
 #[pyfunction]
-#[pyo3(signature = (system, params, x, threads))]
+#[pyo3(signature = (system, params, x, repeat, threads))]
 pub(crate) fn measure<'py>(
     py: Python<'py>,
     system: &System,
     params: Vec<Bound<'py, PyAny>>,
     x: Bound<'py, PyAny>,
+    repeat: u64,
     threads: Option<usize>,
 ) -> PyResult<Vec<Bound<'py, PyAny>>> {
     with_dtype!(py, [&x], T => {
@@ -331,7 +335,7 @@ pub(crate) fn measure<'py>(
         system.run(py, || {
             lab.enter(|| {
                 walk.begin(stack, &batch);
-                walk.forward(&lab, stack, &stack.hardware(), &params, false, INFERENCE)
+                walk.forward(&lab, stack, &stack.hardware(), &params, false, inference(repeat))
             })
         })?;
         let layers = stack.stages().iter().enumerate().map(|(l, stage)| {

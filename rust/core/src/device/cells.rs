@@ -224,6 +224,8 @@ pub(super) struct Cells<T> {
     /// What is left of a state after an update; empty: all.
     pub(super) keep: Vec<T>,
     tables: [Vec<T>; 2],
+    /// Whether pulses down go to other cells.
+    one_way: bool,
 }
 
 /// Groups of random numbers that the constants of an array take.
@@ -294,7 +296,13 @@ impl<T: Real> Cells<T> {
             upper: rounded(upper),
             keep,
             tables,
+            one_way: false,
         }
+    }
+
+    /// The same cells, which get no pulses down.
+    pub(super) fn upward(self) -> Self {
+        Self { one_way: true, ..self }
     }
 
     /// Sends pulses to row `j` of `cols` cells each, whose states are `weights`. Returns how many came.
@@ -321,6 +329,7 @@ impl<T: Real> Cells<T> {
             down_slope: self.down_slope.get(own.clone()).unwrap_or_default(),
             lower: &self.lower[own.clone()],
             upper: &self.upper[own],
+            one_way: self.one_way,
         };
         let device = &self.device;
         let number = T::from_f64;

@@ -93,6 +93,13 @@ pub(super) struct Store<'a, T> {
     pub offset: &'a mut [T],
 }
 
+impl<T: Real> Store<'_, T> {
+    /// The state of a cell.
+    pub(super) fn state(&self, i: usize) -> T {
+        self.values[i] - self.offset.get(i).copied().unwrap_or(T::ZERO)
+    }
+}
+
 /// Where an array of cells gets its random numbers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Draws {
@@ -258,7 +265,10 @@ impl<T: Real> Tile<T> {
     fn ranges(&self) -> (Cow<'_, [T]>, Cow<'_, [T]>) {
         let (lower, upper) = (&self.cells.lower, &self.cells.upper);
         match (&self.spec.unit, self.others.first()) {
-            (Unit::Pair { .. }, Some(minus)) => (minus.upper.iter().map(|&most| -most).collect(), upper.into()),
+            (Unit::Pair { .. }, Some(minus)) => {
+                let less = |from: &[T], by: &[T]| from.iter().zip(by).map(|(&from, &by)| from - by).collect();
+                (less(lower, &minus.upper), less(upper, &minus.lower))
+            }
             (Unit::Multi { significance, .. }, _) => {
                 let sum = |end: fn(&Cells<T>) -> &[T]| {
                     let mut total = vec![T::ZERO; upper.len()];
@@ -464,20 +474,12 @@ impl<T: Real> Cells<T> {
 
     /// Brings states into their ranges.
     pub(super) fn keep_within(&self, store: &mut Store<'_, T>) {
-        for (k, value) in store.values.iter_mut().enumerate() {
-            let offset = store.offset.get(k).copied().unwrap_or(T::ZERO);
-            let state = *value - offset;
+        for k in 0..store.values.len() {
+            let state = store.state(k);
             let kept = state.within(self.lower[k], self.upper[k]);
             if kept != state {
-                *value = offset + kept;
+                store.values[k] += kept - state;
             }
         }
-    }
-
-    /// The same cells, which do not answer pulses down.
-    fn upward(mut self) -> Self {
-        self.down.fill(T::ZERO);
-        self.down_slope.fill(T::ZERO);
-        self
     }
 }

@@ -94,15 +94,13 @@ impl<T: Real> Tile<T> {
         (store, own): (&mut Store<'_, T>, Draws),
         (minus, below, other): (&Cells<T>, &mut Store<'_, T>, Draws),
     ) -> f64 {
-        let mut above = Vec::with_capacity(store.values.len());
-        for (value, below) in store.values.iter().zip(below.values.iter_mut()) {
-            // A weight that was set from outside: the pair begins with one cell at zero.
-            if *value + *below < T::ZERO {
-                *below = -*value;
-            }
-            above.push(*value + *below);
+        let (plus, mut above) = (self.cells(), Vec::with_capacity(store.values.len()));
+        for (i, (&value, below)) in store.values.iter().zip(below.values.iter_mut()).enumerate() {
+            // A weight that was set from outside, or that is new: as near to what the lower cell is as the range of the upper one lets
+            // it, which is zero where both are free.
+            *below = below.within(plus.lower[i] - value, plus.upper[i] - value).within(minus.lower[i], minus.upper[i]);
+            above.push((value + *below).within(plus.lower[i], plus.upper[i]));
         }
-        let plus = self.cells();
         let mut upper = Store { values: &mut above, pulses: &mut *store.pulses, offset: &mut [] };
         let mut total = self.send(lab, plus, &sent, &mut upper, own);
         plus.age(lab, self.shape().1, &mut upper, own);
@@ -111,7 +109,9 @@ impl<T: Real> Tile<T> {
         let refresh = T::from_f64(refresh);
         for (i, (above, below)) in above.iter_mut().zip(below.values.iter_mut()).enumerate() {
             if *above > refresh * plus.upper[i] || *below > refresh * minus.upper[i] {
-                let common = if *above < *below { *above } else { *below };
+                // Cells that are stuck lose nothing.
+                let (most, other) = (*above - plus.lower[i], *below - minus.lower[i]);
+                let common = if most < other { most } else { other };
                 *above -= common;
                 *below -= common;
             }
@@ -146,10 +146,10 @@ impl<T: Real> Tile<T> {
             parts.push(Store { values: &mut *other.values, pulses: &mut *other.pulses, offset: &mut *other.offset });
         }
         let (sums, mut total) = (&mut *store.values, 0.0);
+        self.share_out(&factors, sums, &mut parts);
         sums.fill(T::ZERO);
         for (k, (cells, part)) in self.all_cells().zip(&mut parts).enumerate() {
             let draws = Draws { group: own.group + k as u32 * GROUPS_OF_UPDATE, ..own };
-            cells.keep_within(part);
             if chosen.contains(&k) {
                 total += self.send(lab, cells, sent, part, draws);
             }
@@ -160,5 +160,27 @@ impl<T: Real> Tile<T> {
             other.values.iter_mut().zip(&*sums).for_each(|(value, &sum)| *value -= share * sum);
         }
         total
+    }
+
+    /// Brings cells of weights into their ranges. What one of them cannot hold of its weight, others do, as far as they can.
+    fn share_out(&self, factors: &[T], weights: &[T], parts: &mut [Store<'_, T>]) {
+        let mut moved = vec![false; weights.len()];
+        for (cells, part) in self.all_cells().zip(&mut *parts) {
+            for (moved, i) in moved.iter_mut().zip(0..) {
+                let state = part.state(i);
+                *moved |= state.within(cells.lower[i], cells.upper[i]) != state;
+            }
+            cells.keep_within(part);
+        }
+        for i in moved.iter().enumerate().filter(|(_, moved)| **moved).map(|(i, _)| i) {
+            let held: T = parts.iter().zip(factors).map(|(part, &factor)| factor * part.values[i]).sum();
+            let mut left = weights[i] - held;
+            for ((cells, part), &factor) in self.all_cells().zip(&mut *parts).zip(factors) {
+                let state = part.state(i);
+                let taken = (state + left / factor).within(cells.lower[i], cells.upper[i]) - state;
+                part.values[i] += taken;
+                left -= factor * taken;
+            }
+        }
     }
 }

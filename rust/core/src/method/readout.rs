@@ -16,7 +16,13 @@ use crate::{Error, Result};
 /// Numbers of features (one is the bias, where there is one) and outputs.
 fn shape<T: Real>(stack: &Stack<T>) -> (usize, usize) {
     let Some(last) = stack.stages().last() else { return (0, 0) };
-    (last.twin.inputs() + last.params.len().saturating_sub(1), last.twin.outputs())
+    (last.twin.inputs() + usize::from(bias(stack).is_some()), last.twin.outputs())
+}
+
+/// Which parameter the bias of the readout is. It may have others, which stay as they are.
+fn bias<T: Real>(stack: &Stack<T>) -> Option<usize> {
+    let last = stack.stages().last()?;
+    last.twin.specs().iter().position(|spec| spec.name == "b").map(|k| last.params.start + k)
 }
 
 pub(super) fn memory<T: Real>(stack: &Stack<T>) -> Vec<ParamSpec> {
@@ -45,7 +51,7 @@ pub(super) fn step<T: Real>(
     walk.report(&mut scratch.trial);
     scratch.cost.add(1, batch.len());
     let ((features, outputs), last) = (shape(stack), stack.stages().len() - 1);
-    let readout = &stack.stages()[last].params;
+    let weights_of = stack.stages()[last].params.start;
     let inputs = stack.stages()[last].twin.inputs();
     let signals = if last > 0 { walk.outputs(last - 1) } else { walk.inputs() };
     let (mut rows, mut wanted) = (Vec::new(), Vec::new());
@@ -85,7 +91,11 @@ pub(super) fn step<T: Real>(
     scratch.wanted.extend((0..params.len()).map(|i| params.get(i).to_vec()));
     for i in 0..features {
         for j in 0..outputs {
-            let (k, place) = if i < inputs { (readout.start, i * outputs + j) } else { (readout.start + 1, j) };
+            // The feature after the inputs is the constant one.
+            let (k, place) = match bias(stack).filter(|_| i == inputs) {
+                Some(bias) => (bias, j),
+                None => (weights_of, i * outputs + j),
+            };
             scratch.wanted[k][place] = T::from_f64(weights[(i, j)]);
         }
     }

@@ -62,6 +62,8 @@ pub struct Row<'a, T> {
     pub lower: &'a [T],
     /// The highest state.
     pub upper: &'a [T],
+    /// Whether pulses down do not come.
+    pub one_way: bool,
 }
 
 /// How many pulses come.
@@ -369,17 +371,18 @@ fn count<V: Vector>(
     counts: Counts<'_, V::Scalar>,
     e: usize,
     (first, n): (usize, usize),
+    one_way: bool,
     uniform: &mut Numbers<V::Scalar>,
 ) -> Coming<V> {
     let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
-    let (number, falls) = match counts {
+    let (mut number, mut falls) = match counts {
         Counts::Trains(rows, columns, samples) => {
             let (s, own) = rows[e];
             let columns = &columns[(first / GROUP * samples + s as usize) * GROUP..][first % GROUP..][..V::LANES];
             // SAFETY: there is a vector of columns; the rest as for `splat`.
             unsafe {
                 // A row that sends one pulse needs no look at all lanes.
-                if (own & !SIGN).is_power_of_two() {
+                if (own & !SIGN).is_power_of_two() && !one_way {
                     let (number, falls) = V::coincide_once(own, columns.as_ptr());
                     return Coming { number, falls, most: 1 };
                 }
@@ -401,6 +404,11 @@ fn count<V: Vector>(
             }
         }
     };
+    if one_way {
+        // SAFETY: as for `splat`.
+        number = unsafe { number.mul(one.sub(falls)) };
+        falls = zero;
+    }
     // SAFETY: as for `splat`.
     let most = unsafe { number.largest() }.to_f64() as u32;
     Coming { number, falls, most }
@@ -462,7 +470,10 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         let mut total = zero;
         let mut summed = false;
         if let (Counts::Trains(rows, columns, samples), true) = (counts, L::AFFINE && !L::SLOPED && at_once) {
-            let (ups, downs) = tally::<V>(rows, once, columns, samples, first);
+            let (ups, mut downs) = tally::<V>(rows, once, columns, samples, first);
+            if row.one_way {
+                downs = zero;
+            }
             // SAFETY: as for `splat`.
             let all = unsafe { ups.add(downs) };
             // SAFETY: as for `splat`.
@@ -480,7 +491,8 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         for start in (0..if summed { 0 } else { entries }).step_by(CHUNK) {
             let mut left = meeting::<V>(counts, start, first);
             while left != 0 {
-                let coming = count::<V>(counts, start + left.trailing_zeros() as usize, (first, n), &mut uniform);
+                let coming =
+                    count::<V>(counts, start + left.trailing_zeros() as usize, (first, n), row.one_way, &mut uniform);
                 left &= left - 1;
                 if coming.most == 0 {
                     continue;
