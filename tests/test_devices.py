@@ -360,3 +360,23 @@ def test_pairs_hold_cells():
     for wrong in (3, devices.Pair(devices.ConstantStep(lower=0.0))):
         with pytest.raises(ConfigError, match="cells must be Cells"):
             devices.Pair(wrong)
+
+
+def test_numbers_of_numpy_are_numbers_and_flags_are_flags():
+    io = AnalogIO(input_bits=np.int64(7), stochastic_rounding=np.True_)
+    assert Stack([Crossbar(3, 2, io=io)], seed=0).predict(np.ones((1, 3), np.float32)).shape == (1, 2)
+    for wrong in (
+        lambda: AnalogIO(stochastic_rounding=1),
+        lambda: Crossbar(4, 3, bias="no"),
+        lambda: devices.LinearStep(mean_bound="no"),
+        lambda: pnn.memories.Mapping(per_column="x"),
+    ):
+        with pytest.raises(ConfigError, match="must be True or False"):
+            wrong()
+    with pytest.raises(ConfigError, match=r"got -1$"):
+        Stack([Crossbar(3, 2, io=AnalogIO(input_bound=-1.0))], seed=0)
+    with pytest.raises(ConfigError, match="no symmetric point"):
+        devices.LinearStep(upper=0.0, gamma_up=0.0, gamma_down=0.0).symmetric_point()
+    for settings in ({"places": -3}, {"up": ["a", "b"]}):
+        with pytest.raises(ConfigError):
+            devices.TableStep.measured(**{"states": [-1.0, 1.0], "up": [1.0, 1.0], "down": [1.0, 1.0], **settings})

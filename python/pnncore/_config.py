@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pnncore._convert import number, positive_int
+from pnncore._convert import flag, number, positive_int
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class Config:
         """Validate at once: `ConfigError` names the setting. Ranges are checked by the core."""
         for setting in dataclasses.fields(self):
             name, value = setting.name, getattr(self, setting.name)
-            if setting.type is int:
+            if setting.type is bool:
+                object.__setattr__(self, name, flag(value, name))
+            if setting.type is int or (setting.type == int | None and value is not None):
                 object.__setattr__(self, name, positive_int(value, name))
             if setting.type is float or (setting.type == float | None and value is not None):
                 object.__setattr__(self, name, number(value, name))

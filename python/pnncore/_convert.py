@@ -49,6 +49,13 @@ def as_threads(threads: int | None) -> int | None:
     return int(threads)
 
 
+def flag(value: Any, name: str) -> bool:
+    """Return True or False; `ConfigError` for anything else."""
+    if not isinstance(value, bool | np.bool_):
+        raise ConfigError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def as_repeat(repeat: int) -> int:
     """Return the number of a measurement, below 2^31; `ConfigError` otherwise."""
     if isinstance(repeat, bool) or not isinstance(repeat, int | np.integer) or not 0 <= repeat < 2**31:

@@ -221,7 +221,12 @@ def solve(
         For arrays that do not fit each other, conductances that are negative, numbers that are not finite.
     """
     one_of(side, "side", ("rows", "columns"))
-    cells, drive = (np.ascontiguousarray(values, dtype=np.float64) for values in (conductances, voltages))
+    if np.iscomplexobj(conductances) or np.iscomplexobj(voltages):
+        raise DataError("conductances and voltages must be real: wires have a resistance, and nothing else")
+    try:
+        cells, drive = (np.ascontiguousarray(values, dtype=np.float64) for values in (conductances, voltages))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"conductances and voltages must be arrays of numbers: {error}") from None
     lines = 0 if side == "rows" else 1
     if cells.ndim != 2 or 0 in cells.shape or drive.ndim != 2 or drive.shape[1] != cells.shape[lines]:
         raise ShapeError(

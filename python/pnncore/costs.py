@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pnncore._convert import number
 from pnncore.devices import MixedPrecision, MultiCell, Pair, TikiTaka
-from pnncore.errors import CapabilityError
+from pnncore.errors import CapabilityError, ConfigError
 from pnncore.history import History
 from pnncore.layers import Crossbar
 from pnncore.systems import Stack
@@ -106,6 +106,9 @@ def of(net: Stack, history: History, prices: Prices | None = None) -> Ledger:
         None: those of `Prices`.
     """
     prices = prices if prices is not None else Prices()
+    for value, kind in ((history, History), (prices, Prices)):
+        if not isinstance(value, kind):
+            raise ConfigError(f"expected a {kind.__name__}, got {value!r}")
     layers = [layer for layer in getattr(net, "layers", ()) if isinstance(layer, Crossbar)]
     if not layers:
         raise CapabilityError(f"{net!r} has no crossbars to count reads of")

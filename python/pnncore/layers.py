@@ -80,7 +80,7 @@ class Linear(Layer):
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """See `Layer.spec`."""
         _fits(self, self.n_in, width)
-        return {"kind": "linear", "inputs": self.n_in, "outputs": self.n_out, "bias": bool(self.bias)}, self.n_out
+        return {"kind": "linear", "inputs": self.n_in, "outputs": self.n_out, "bias": self.bias}, self.n_out
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,7 +173,7 @@ class Crossbar(Layer):
             "wires": None if self.wires is None else self.wires.spec(),
             "remap": self.remap,
         }
-        own = {"inputs": self.n_in, "outputs": self.n_out, "bias": bool(self.bias), "clip": self.clip}
+        own = {"inputs": self.n_in, "outputs": self.n_out, "bias": self.bias, "clip": self.clip}
         return {"kind": "crossbar", **own, "hardware": hardware, "tile": self._tile()}, self.n_out
 
     def backwards(self) -> AnalogIO:

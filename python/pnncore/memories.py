@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import systems
-from pnncore._convert import Seed, as_seed, number, one_of, positive_int
+from pnncore._convert import Seed, as_repeat, as_seed, flag, number, one_of, positive_int
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.layers import Crossbar, Linear
 from pnncore.systems import Stack
@@ -159,6 +159,7 @@ class Mapping:
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
+        flag(self.per_column, "per_column")
         positive_int(self.slices, "slices")
         if positive_int(self.bits, "bits") * self.slices > 24:
             raise ConfigError(f"slices times bits must be at most 24, got {self.slices} and {self.bits}")
@@ -294,6 +295,7 @@ class Programmed:
         one_of(compensation, "compensation", ("none", "global", "column"))
         if number(seconds, "seconds") < 0:
             raise ConfigError(f"seconds must be at least 0, got {seconds}")
+        repeat = as_repeat(repeat)
         random = np.random.default_rng([self.seed, 1, repeat, *np.frombuffer(np.float64(seconds).tobytes(), np.uint32)])
         net = systems.from_config(self.net.to_config())
         for name, array in self.net.params.items():
@@ -330,6 +332,9 @@ class Programmed:
             Reads at each time.
         """
         positive_int(repeats, "repeats")
+        for name, values in (("times", times), ("compensations", compensations)):
+            if isinstance(values, str) or not np.iterable(values) or not len(values):
+                raise ConfigError(f"{name} must be a list of at least one, got {values!r}")
         found: dict[str, Array] = {
             name: np.array(
                 [[self.at(t, compensation=name, repeat=k).score(x, y, repeat=k) for k in range(repeats)] for t in times]

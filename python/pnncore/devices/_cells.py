@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._config import Config
-from pnncore._convert import number, one_of
+from pnncore._convert import number, one_of, positive_int
 from pnncore.errors import ConfigError
 
 
@@ -135,7 +135,9 @@ class LinearStep(Cells):
     def symmetric_point(self) -> float:
         """Return the state where steps up and down of a device without spread are equal."""
         up, down = self.step * (1 + min(self.up_down, 0.0)), self.step * (1 - max(self.up_down, 0.0))
-        slopes = up * self.gamma_up / self.upper - down * self.gamma_down / self.lower
+        # A slope of zero has no bound to shrink towards, which may then be zero.
+        parts = ((up * self.gamma_up, self.upper), (-down * self.gamma_down, self.lower))
+        slopes = sum(slope / bound for slope, bound in parts if slope != 0)
         if slopes == 0:
             raise ConfigError(f"{self!r} has no symmetric point: its steps are the same everywhere")
         return (up - down) / slopes
@@ -258,7 +260,11 @@ class TableStep(Cells):
         settings
             Those of `Cells`; `step` is the mean of the steps at zero.
         """
-        at, rises, falls = (np.asarray(values, dtype=np.float64) for values in (states, up, down))
+        positive_int(places, "places")
+        try:
+            at, rises, falls = (np.asarray(values, dtype=np.float64) for values in (states, up, down))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"states, up and down must be arrays of numbers: {error}") from None
         if at.ndim != 1 or len(at) < 2 or at.shape != rises.shape or at.shape != falls.shape:
             raise ConfigError(
                 f"states, up and down must be arrays of one length, got {at.shape}, {rises.shape}, {falls.shape}"

@@ -134,8 +134,8 @@ impl Pulsed {
                 self.lower, self.upper
             ));
         }
-        if self.lifetime.is_some_and(|t| !(t >= 1.0 && t.is_finite())) {
-            return refuse(format!("lifetime must be at least 1 update, and finite, got {:?}", self.lifetime));
+        if let Some(lifetime) = self.lifetime.filter(|t| !(*t >= 1.0 && t.is_finite())) {
+            return refuse(format!("lifetime must be at least 1 update, and finite, got {lifetime}"));
         }
         if !(0.0..=1.0).contains(&self.stuck) {
             return refuse(format!("stuck must be a fraction in [0, 1], got {}", self.stuck));

@@ -71,8 +71,8 @@ impl Transfer {
         }
         let positive = [("rate", Some(self.rate)), ("every", Some(self.every)), ("threshold", Some(self.threshold))];
         for (name, value) in positive.into_iter().chain([("fast_rate", self.fast_rate)]) {
-            if value.is_some_and(|x| !(x > 0.0 && x.is_finite())) {
-                return Err(Error::Config(format!("{name} must be positive and finite, got {value:?}")));
+            if let Some(value) = value.filter(|x| !(*x > 0.0 && x.is_finite())) {
+                return Err(Error::Config(format!("{name} must be positive and finite, got {value}")));
             }
         }
         if !(0.0..1.0).contains(&self.momentum) {

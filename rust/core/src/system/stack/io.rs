@@ -116,8 +116,8 @@ impl Io {
         for (name, value) in
             [("input_bound", self.input_bound), ("output_bound", self.output_bound), ("scale", constant)]
         {
-            if value.is_some_and(|x| !(x > 0.0 && x.is_finite())) {
-                return Err(Error::Config(format!("{name} must be positive and finite, got {value:?}")));
+            if let Some(value) = value.filter(|x| !(*x > 0.0 && x.is_finite())) {
+                return Err(Error::Config(format!("{name} must be positive and finite, got {value}")));
             }
         }
         for (name, steps, bound) in

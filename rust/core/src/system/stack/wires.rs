@@ -40,8 +40,8 @@ impl Wires {
         let positive =
             [("resistance", Some(resistance)), ("on", Some(on)), ("tolerance", Some(tolerance)), ("weight", weight)];
         for (name, value) in positive {
-            if value.is_some_and(|x| !(x > 0.0 && x.is_finite())) {
-                return Err(Error::Config(format!("{name} must be positive and finite, got {value:?}")));
+            if let Some(value) = value.filter(|x| !(*x > 0.0 && x.is_finite())) {
+                return Err(Error::Config(format!("{name} must be positive and finite, got {value}")));
             }
         }
         if !(off >= 0.0 && off < on) {
