@@ -471,15 +471,4 @@ impl<T: Real> Cells<T> {
             }
         }
     }
-
-    /// Brings states into their ranges.
-    pub(super) fn keep_within(&self, store: &mut Store<'_, T>) {
-        for k in 0..store.values.len() {
-            let state = store.state(k);
-            let kept = state.within(self.lower[k], self.upper[k]);
-            if kept != state {
-                store.values[k] += kept - state;
-            }
-        }
-    }
 }

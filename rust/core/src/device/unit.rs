@@ -166,11 +166,14 @@ impl<T: Real> Tile<T> {
     fn share_out(&self, factors: &[T], weights: &[T], parts: &mut [Store<'_, T>]) {
         let mut moved = vec![false; weights.len()];
         for (cells, part) in self.all_cells().zip(&mut *parts) {
-            for (moved, i) in moved.iter_mut().zip(0..) {
+            for (i, moved) in moved.iter_mut().enumerate() {
                 let state = part.state(i);
-                *moved |= state.within(cells.lower[i], cells.upper[i]) != state;
+                let kept = state.within(cells.lower[i], cells.upper[i]);
+                if kept != state {
+                    part.values[i] += kept - state;
+                    *moved = true;
+                }
             }
-            cells.keep_within(part);
         }
         for i in moved.iter().enumerate().filter(|(_, moved)| **moved).map(|(i, _)| i) {
             let held: T = parts.iter().zip(factors).map(|(part, &factor)| factor * part.values[i]).sum();

@@ -51,7 +51,7 @@ pub(super) fn step<T: Real>(
     walk.report(&mut scratch.trial);
     scratch.cost.add(1, batch.len());
     let ((features, outputs), last) = (shape(stack), stack.stages().len() - 1);
-    let weights_of = stack.stages()[last].params.start;
+    let (weights_of, bias) = (stack.stages()[last].params.start, bias(stack));
     let inputs = stack.stages()[last].twin.inputs();
     let signals = if last > 0 { walk.outputs(last - 1) } else { walk.inputs() };
     let (mut rows, mut wanted) = (Vec::new(), Vec::new());
@@ -92,7 +92,7 @@ pub(super) fn step<T: Real>(
     for i in 0..features {
         for j in 0..outputs {
             // The feature after the inputs is the constant one.
-            let (k, place) = match bias(stack).filter(|_| i == inputs) {
+            let (k, place) = match bias.filter(|_| i == inputs) {
                 Some(bias) => (bias, j),
                 None => (weights_of, i * outputs + j),
             };

@@ -217,8 +217,8 @@ impl<'a, T: Real> Grid<'a, T> {
         }
     }
 
-    /// Adds dy times the Jacobian by the weights to `gradient` (empty: not wanted), and writes that by the inputs to `dx` (empty: not
-    /// wanted). The adjoint of a read is a read from the other side (reciprocity): the derivative by a conductance is minus the product of
+    /// Writes dy times the Jacobian by the weights to `gradient` (zeros before; empty: not wanted), and that by the inputs to `dx`
+    /// (empty: not wanted). The adjoint of a read is a read from the other side (reciprocity): the derivative by a conductance is minus the product of
     /// the voltages across it in both (Tellegen's theorem). Where the largest weight is the largest conductance, it scales all others.
     pub(super) fn pull(&self, level: Level, weights: &[T], x: &[T], dy: &[T], dx: &mut [T], gradient: &mut [T]) {
         let (n, m) = self.sides[0].shape;
@@ -228,7 +228,6 @@ impl<'a, T: Real> Grid<'a, T> {
         let mut own = vec![T::ZERO; if scaled && dx.is_empty() { x.len() } else { 0 }];
         let dx = if own.is_empty() { dx } else { &mut own };
         dx.fill(T::ZERO);
-        let before: T = if scaled { dot(level, gradient, weights) } else { T::ZERO };
         for (c, (x, dy)) in x.chunks(n * lanes).zip(dy.chunks(m * lanes)).enumerate() {
             for (side, factor) in [(0, self.scale()), (1, -self.scale())] {
                 self.drive(level, side, true, dy, &mut adjoint);
@@ -259,8 +258,7 @@ impl<'a, T: Real> Grid<'a, T> {
         if let Some(k) = largest {
             // Outputs y are W times what conductances make of inputs, and these are those of w / W: dy / dW = (y - sum_k w_k dy / dw_k) / W.
             // And dL / dy times y is dL / dx times x.
-            let change = dot(level, dx, x) - (dot(level, gradient, weights) - before);
-            gradient[k] += change / weights[k];
+            gradient[k] += (dot(level, dx, x) - dot(level, gradient, weights)) / weights[k];
         }
     }
 }
