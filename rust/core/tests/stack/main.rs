@@ -18,6 +18,7 @@ use pnncore::train::{Leg, Task, train, write_gradient};
 use pnncore::trial::{Plan, Settling, Trial};
 use std::time::Duration;
 
+mod noise;
 mod physics;
 
 const TANH: Kind = Kind::Pointwise { width: 6, function: Function::Tanh };

@@ -5,7 +5,7 @@ use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Purpose;
 use pnncore_kernels::sparse::Dense;
 
-use super::{Block, Walk, each, groups, needs_transpose, of_stage, work};
+use super::{Block, Walk, each, groups, needs_transpose, of_stage, outputs_without_noise, work};
 use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
@@ -122,7 +122,7 @@ impl<T: Real> Walk<T> {
         let random = self.random.unwrap_or_else(|| lab.random(Purpose::Noise));
         let run = |block: &mut Block<T>| -> Result<()> {
             let first = block.first;
-            let Block { rows, signals, errors, tapes, gradients, .. } = block;
+            let Block { rows, signals, errors, noiseless, tapes, gradients, .. } = block;
             let rows = *rows;
             gradients.resize_with(stack.specs.len(), Vec::new);
             for l in (0..stages.len()).rev() {
@@ -170,7 +170,8 @@ impl<T: Real> Walk<T> {
                 if asked.is_empty() && gradient.is_empty() && !wanted {
                     continue;
                 }
-                let left = Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] };
+                let y = outputs_without_noise(signals, noiseless, l);
+                let left = Passed { rows, x: &signals[l], y, tape: &tapes[l] };
                 let mut memory = Default::default();
                 let passed = if answers.same { left } else { again(layer, given, left, &mut memory)? };
                 layer.vjp(given, passed, dy, asked, gradient)?;

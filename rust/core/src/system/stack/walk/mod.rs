@@ -33,6 +33,9 @@ pub struct Block<T> {
     pub signals: Vec<Vec<T>>,
     /// dL/d(signals).
     pub errors: Vec<Vec<T>>,
+    /// The outputs of layers whose measurement adds noise, as they were before: derivatives are taken there. Empty where
+    /// nothing is added.
+    noiseless: Vec<Vec<T>>,
     tapes: Vec<Vec<T>>,
     /// Gradients of parameters that are no plain products, summed over the rows.
     gradients: Vec<Vec<T>>,
@@ -49,13 +52,19 @@ impl<T: Real> Block<T> {
         let lost: Vec<usize> =
             last.chunks_exact(outputs).enumerate().filter(|(_, row)| lost(row)).map(|(i, _)| i).collect();
         for &i in &lost {
-            for values in self.signals.iter_mut().chain(&mut self.tapes).chain(self.errors.last_mut()) {
+            let kept = self.signals.iter_mut().chain(&mut self.noiseless).chain(&mut self.tapes);
+            for values in kept.chain(self.errors.last_mut()) {
                 let width = values.len() / self.rows;
                 values[i * width..(i + 1) * width].fill(T::ZERO);
             }
         }
         lost
     }
+}
+
+/// The outputs of layer `l` before a measurement added noise, which says nothing of the layer's slope.
+fn outputs_without_noise<'a, T>(signals: &'a [Vec<T>], noiseless: &'a [Vec<T>], l: usize) -> &'a [T] {
+    if noiseless[l].is_empty() { &signals[l + 1] } else { &noiseless[l] }
 }
 
 /// The rows of a batch on their way.
@@ -202,6 +211,7 @@ impl<T: Real> Walk<T> {
         let run = |block: &mut Block<T>| -> Result<()> {
             let first = block.first;
             block.tapes.resize_with(layers.len(), Vec::new);
+            block.noiseless.resize_with(layers.len(), Vec::new);
             for (l, layer) in layers.iter().enumerate() {
                 let given =
                     Given { level: lab.level(), params: &values[l], prepared: &prepared[l], layer: l, first, random };
@@ -210,7 +220,11 @@ impl<T: Real> Walk<T> {
                 y.resize(block.rows * layer.outputs(), T::ZERO);
                 block.tapes[l].resize(if derivatives { block.rows * layer.tape() } else { 0 }, T::ZERO);
                 layer.forward(given, block.rows, &before[l], y, &mut block.tapes[l])?;
+                block.noiseless[l].clear();
                 if noise[l] > 0.0 {
+                    if derivatives {
+                        block.noiseless[l].extend_from_slice(y);
+                    }
                     let width = layer.outputs();
                     let mut drawn = vec![T::ZERO; width];
                     for (r, y) in (block.first as u64..).zip(y.chunks_exact_mut(width)) {
@@ -288,7 +302,7 @@ impl<T: Real> Walk<T> {
         let random = self.random.unwrap_or_else(|| lab.random(Purpose::Noise));
         let run = |block: &mut Block<T>| -> Result<()> {
             let first = block.first;
-            let Block { rows, signals, errors, tapes, slope, .. } = block;
+            let Block { rows, signals, errors, noiseless, tapes, slope, .. } = block;
             let rows = *rows;
             let mut change = vec![T::ZERO; signals[0].len()];
             for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
@@ -299,7 +313,8 @@ impl<T: Real> Walk<T> {
                         (of_stage(params, stage.params.clone()), of_stage(along, stage.params.clone()));
                     let given =
                         Given { level: lab.level(), params: &values, prepared: &prepared[l], layer: l, first, random };
-                    let left = Passed { rows, x: &signals[l], y: &signals[l + 1], tape: &tapes[l] };
+                    let y = outputs_without_noise(signals, noiseless, l);
+                    let left = Passed { rows, x: &signals[l], y, tape: &tapes[l] };
                     let mut memory = Default::default();
                     let passed = if same { left } else { again(*layer, given, left, &mut memory)? };
                     layer.jvp(given, passed, &change, &along, &mut after)?;
