@@ -55,16 +55,27 @@ pub(super) fn flatten<T: Real>(params: &Params<'_, T>) -> Vec<T> {
 }
 
 impl<T: Real> Experiment<'_, T> {
+    /// The parameters, of all one after the other, that are stored in something with a range, and that range.
+    pub(super) fn bounded(&self) -> impl Iterator<Item = (std::ops::Range<usize>, (T, T))> {
+        let mut start = 0;
+        self.system.specs().iter().enumerate().filter_map(move |(i, spec)| {
+            let span = start..start + spec.len();
+            start = span.end;
+            let (lower, upper) = self.system.device(i).range::<T>();
+            (lower.is_finite() || upper.is_finite()).then_some((span, (lower, upper)))
+        })
+    }
+
+    /// The range of one of the parameters, of all one after the other.
+    pub(super) fn range(&self, j: usize) -> (T, T) {
+        let unbounded = (T::from_f64(f64::NEG_INFINITY), T::from_f64(f64::INFINITY));
+        self.bounded().find(|(span, _)| span.contains(&j)).map_or(unbounded, |(_, range)| range)
+    }
+
     /// Keeps values within what each parameter is stored in.
     pub(super) fn keep_within(&self, values: &mut [T]) {
-        let mut rest = values;
-        for (i, spec) in self.system.specs().iter().enumerate() {
-            let (values, after) = rest.split_at_mut(spec.len());
-            let (lower, upper) = self.system.device(i).range::<T>();
-            if lower.is_finite() || upper.is_finite() {
-                values.iter_mut().for_each(|value| *value = value.within(lower, upper));
-            }
-            rest = after;
+        for (span, (lower, upper)) in self.bounded() {
+            values[span].iter_mut().for_each(|value| *value = value.within(lower, upper));
         }
     }
 

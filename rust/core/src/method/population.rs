@@ -126,7 +126,17 @@ fn adapt<T: Real>(
     let sigma = width[0].to_f64();
     // y_c = B D z_c.
     let normals = Mat::from_fn(n, count, |k, c| lengths[k] * random.normal((c * n + k) as u64, 0));
-    let moves: Mat<f64> = axes * &normals;
+    let mut moves: Mat<f64> = axes * &normals;
+    // What is learned of a candidate is learned where its range let it be.
+    for (span, (lower, upper)) in experiment.bounded() {
+        for (c, k) in (0..count).flat_map(|c| span.clone().map(move |k| (c, k))) {
+            let wanted = base[k] + T::from_f64(sigma * moves[(k, c)]);
+            let kept = wanted.within(lower, upper);
+            if kept != wanted {
+                moves[(k, c)] = (kept.to_f64() - base[k].to_f64()) / sigma;
+            }
+        }
+    }
     let place = |c: usize, values: &mut [T]| {
         values.iter_mut().enumerate().for_each(|(k, value)| *value += T::from_f64(sigma * moves[(k, c)]));
     };

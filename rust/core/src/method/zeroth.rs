@@ -9,12 +9,12 @@ use rayon::prelude::*;
 use super::candidates::{Experiment, flatten, occasion};
 use super::rule::Rule;
 use super::{Course, Scratch, population};
-use crate::Result;
 use crate::batch::Batch;
 use crate::lab::Lab;
 use crate::params::{ParamSpec, Params};
 use crate::system::{System, infer};
 use crate::trial::{Plan, Trial};
+use crate::{Error, Result};
 
 /// Directions that are held at once.
 const TOGETHER: usize = 64;
@@ -65,6 +65,7 @@ pub(super) fn step<T: Real>(
             pairs.each(experiment, &base, scratch, |losses, directions| {
                 let weights: Vec<T> =
                     losses.iter().map(|pair| slope(pair, epsilon * f64::from(pairs.count as u32))).collect();
+                invert(experiment, &base, T::from_f64(epsilon), directions);
                 add(lab, &weights, directions, &mut gradient);
             })?;
             scratch.update.set(system.specs(), &gradient);
@@ -85,7 +86,7 @@ pub(super) fn step<T: Real>(
     Ok(())
 }
 
-/// (L+ - L-) / 2 reach; 0 where a loss is not finite: such a pair teaches nothing.
+/// (L+ - L-) / 2 reach; 0 where that is not finite: such a pair teaches nothing.
 fn slope<T: Real>(&[plus, minus]: &[f64; 2], reach: f64) -> T {
     let slope = (plus - minus) / (2.0 * reach);
     if slope.is_finite() { T::from_f64(slope) } else { T::ZERO }
@@ -102,12 +103,49 @@ fn differences<T: Real>(
         values[c / 2] += T::from_f64(if c.is_multiple_of(2) { epsilon } else { -epsilon });
     };
     let losses = candidates.losses(experiment, base, 2 * base.len(), cost, Some(trial), moved)?;
-    Ok(losses.chunks_exact(2).map(|pair| slope(&[pair[0], pair[1]], epsilon)).collect())
+    let mut places = [base.to_vec(), base.to_vec()];
+    for (places, sign) in places.iter_mut().zip([1.0, -1.0]) {
+        places.iter_mut().for_each(|value| *value += T::from_f64(sign * epsilon));
+        experiment.keep_within(places);
+    }
+    // Where the range, or rounding, let the two candidates come to be.
+    let apart = places[0].iter().zip(&places[1]).map(|(up, down)| up.to_f64() - down.to_f64());
+    Ok(losses.chunks_exact(2).zip(apart).map(|(pair, apart)| slope(&[pair[0], pair[1]], 0.5 * apart)).collect())
+}
+
+/// Brings directions of signs to what a difference of losses is to be multiplied with: one over the distance of the two
+/// candidates, in units of `2 reach`, which is less where a range cuts them off. Zero where they do not differ.
+fn invert<T: Real>(experiment: Experiment<'_, T>, base: &[T], reach: T, directions: &mut [T]) {
+    for (span, (lower, upper)) in experiment.bounded() {
+        for direction in directions.chunks_exact_mut(base.len()) {
+            for (d, &value) in direction[span.clone()].iter_mut().zip(&base[span.clone()]) {
+                let [up, down] = [value + reach * *d, value - reach * *d].map(|v| v.within(lower, upper));
+                *d = if up == down { T::ZERO } else { (reach + reach) / (up - down) };
+            }
+        }
+    }
+}
+
+/// Makes up for what a range cuts off of Gaussian perturbations: the gradient of a linear loss is divided by the mean product
+/// of a perturbation and the half distance of its two candidates, which is that of the perturbation's square where
+/// nothing is cut off. With u the distance to an end in standard deviations, each end leaves erf(u / sqrt 2) of its half.
+fn make_up<T: Real>(experiment: Experiment<'_, T>, base: &[T], deviations: &[T], gradient: &mut [T]) {
+    for (span, (lower, upper)) in experiment.bounded() {
+        for j in span {
+            let left = |end: T| {
+                let distance = (end.to_f64() - base[j].to_f64()).abs();
+                libm::erf(distance / deviations[j].to_f64() / std::f64::consts::SQRT_2)
+            };
+            let share = 0.5 * (left(lower) + left(upper));
+            gradient[j] = if share > 0.0 { gradient[j] / T::from_f64(share) } else { T::ZERO };
+        }
+    }
 }
 
 /// dL/d(phase) = sum over outputs of dL/d(intensity) times half the difference of intensities a quarter turn to either side: exact,
 /// since an intensity is A + B cos(phase) + C sin(phase) in each (Mitarai et al. 2018, Schuld et al. 2019). The chain rule goes
-/// through the loss: shifting the loss itself would be wrong.
+/// through the loss: shifting the loss itself would be wrong. Where the range of a phase cuts a shift short, the three
+/// intensities at hand tell C all the same.
 fn shift<T: Real>(
     experiment: Experiment<'_, T>,
     base: &[T],
@@ -120,14 +158,40 @@ fn shift<T: Real>(
     cost.add(1, batch.len());
     let errors = experiment.errors(trial);
     let quarter = T::from_f64(std::f64::consts::FRAC_PI_2);
-    let moved = |c: usize, values: &mut [T]| values[c / 2] += if c.is_multiple_of(2) { quarter } else { -quarter };
+    let places = |j: usize| {
+        let (lower, upper) = experiment.range(j);
+        [base[j] + quarter, base[j] - quarter].map(|place| place.within(lower, upper))
+    };
+    let moved = |c: usize, values: &mut [T]| values[c / 2] = places(c / 2)[c % 2];
     let experiment = Experiment { occasion: experiment.occasion + 1, ..experiment };
     let weigh = |found: &Trial<T>| {
         let rows = errors.chunks_exact(system.outputs()).enumerate();
         rows.flat_map(|(i, errors)| errors.iter().zip(found.outputs(i))).map(|(e, y)| e * y.to_f64()).sum()
     };
+    let here: f64 = weigh(trial);
     let sums = candidates.measures(experiment, base, 2 * base.len(), cost, None, moved, weigh)?;
-    Ok(sums.chunks_exact(2).map(|pair| T::from_f64(0.5 * (pair[0] - pair[1]))).collect())
+    let slope = |(j, pair): (usize, &[f64])| {
+        if places(j) == [base[j] + quarter, base[j] - quarter] {
+            return Ok(T::from_f64(0.5 * (pair[0] - pair[1])));
+        }
+        let turns = places(j).map(|place| place.to_f64() - base[j].to_f64());
+        sine_of_three(here, turns, [pair[0], pair[1]]).map(T::from_f64).ok_or_else(|| {
+            Error::Config(format!(
+                "the range of the phases is too narrow for ParameterShift: phase {j} at {} cannot be shifted",
+                base[j]
+            ))
+        })
+    };
+    sums.chunks_exact(2).enumerate().map(slope).collect()
+}
+
+/// C of A + B cos(turn) + C sin(turn), given its values at zero and at two turns; `None` where these do not tell.
+fn sine_of_three(here: f64, turns: [f64; 2], values: [f64; 2]) -> Option<f64> {
+    /// Turns of which differences would be mostly rounding errors.
+    const LEAST: f64 = 1e-6;
+    let [(s, c), (t, d)] = turns.map(|turn| (turn.sin(), 1.0 - turn.cos()));
+    let determinant = s * d - t * c;
+    (determinant.abs() > LEAST).then(|| ((values[0] - here) * d - (values[1] - here) * c) / determinant)
 }
 
 /// Fills a direction with signs.
@@ -164,7 +228,7 @@ impl<T: Real> Pairs<'_, T> {
         experiment: Experiment<'_, T>,
         base: &[T],
         scratch: &mut Scratch<T>,
-        mut take: impl FnMut(&[[f64; 2]], &[T]),
+        mut take: impl FnMut(&[[f64; 2]], &mut [T]),
     ) -> Result<()> {
         let n = base.len();
         let mut directions = vec![T::ZERO; n * self.count.min(TOGETHER)];
@@ -222,6 +286,7 @@ fn evolve<T: Real>(
     for (g, &deviation) in gradient.iter_mut().zip(&deviations) {
         *g /= deviation * deviation;
     }
+    make_up(experiment, base, &deviations, &mut gradient);
     if adaptation > 0.0 {
         let mut changes = spread.changes(&deviations, adaptation);
         for array in course.memory.iter_mut() {
@@ -279,6 +344,28 @@ impl<T: Real> Spread<T> {
     }
 }
 
+/// A loss along a line: its derivatives where the line begins.
+struct Parabola {
+    slope: f64,
+    curvature: f64,
+}
+
+impl Parabola {
+    /// Through the loss at the beginning and at two places; where a range keeps one of them at the beginning, a straight line.
+    fn through(here: f64, (up, above): (f64, f64), (down, below): (f64, f64)) -> Self {
+        let (rise, fall) = ((above - here) / up, (below - here) / down);
+        match (up != 0.0, down != 0.0) {
+            (true, true) => {
+                let curvature = 2.0 * (rise - fall) / (up - down);
+                Self { slope: rise - 0.5 * curvature * up, curvature }
+            }
+            (true, false) => Self { slope: rise, curvature: 0.0 },
+            (false, true) => Self { slope: fall, curvature: 0.0 },
+            (false, false) => Self { slope: 0.0, curvature: 0.0 },
+        }
+    }
+}
+
 /// Moves one parameter after the other to the bottom of a parabola.
 fn descend<T: Real>(
     experiment: Experiment<'_, T>,
@@ -293,16 +380,21 @@ fn descend<T: Real>(
     let reach = T::from_f64(epsilon);
     for k in 0..u64::from(coordinates) {
         let j = ((step * u64::from(coordinates) + k) % n) as usize;
-        let moved = |c: usize, values: &mut [T]| values[j] += if c == 0 { reach } else { -reach };
+        let (here_is, (lower, upper)) = (values[j], experiment.range(j));
+        let places = [here_is + reach, here_is - reach].map(|place| place.within(lower, upper));
+        let moved = |c: usize, values: &mut [T]| values[j] = places[c];
         let experiment = Experiment { occasion: experiment.occasion + 1 + 2 * k, ..experiment };
         let losses = candidates.losses(experiment, &values, 2, cost, None, moved)?;
-        let (slope, curvature) = (0.5 * (losses[0] - losses[1]), losses[0] + losses[1] - 2.0 * here);
+        let [up, down] = places.map(|place| place.to_f64() - here_is.to_f64());
+        let Parabola { slope, curvature } = Parabola::through(here, (up, losses[0]), (down, losses[1]));
         if !(slope.is_finite() && curvature.is_finite()) {
             continue;
         }
-        let far = if curvature > 0.0 { (-slope / curvature).clamp(-FARTHEST, FARTHEST) } else { -slope.signum() };
-        values[j] += T::from_f64(far * epsilon);
-        here += far * slope + 0.5 * far * far * curvature;
+        let far = if curvature > 0.0 { -slope / curvature } else { -slope.signum() * epsilon };
+        let wanted = here_is + T::from_f64(far.clamp(-FARTHEST * epsilon, FARTHEST * epsilon));
+        values[j] = wanted.within(lower, upper);
+        let moved = values[j].to_f64() - here_is.to_f64();
+        here += moved * slope + 0.5 * moved * moved * curvature;
     }
     experiment.keep_within(&mut values);
     scratch.want(experiment.system.specs(), &values);
