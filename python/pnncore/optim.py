@@ -113,7 +113,7 @@ class Optimizer:
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ConfigError(f"schedule needs a method factor(epoch), got {schedule!r}")
         self.schedule = schedule
-        self.memory_names: list[str] = _core.check_optimizer(json.dumps(self.settings()))
+        _core.check_optimizer(json.dumps(self.settings()))
 
     def settings(self) -> dict[str, Any]:
         """Return what the core reads: the name and the settings that do not depend on the epoch."""

@@ -21,7 +21,7 @@ from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
 _LEG_SECONDS = 0.05
-_SCHEMA = 3
+_SCHEMA = 4
 
 
 class Trainer:
@@ -102,16 +102,10 @@ class Trainer:
         self.epoch = 0
         self.step = 0
         self.history = History()
-        self.memory = {
-            f"{kind}/{name}": np.zeros(system.shapes[name], system.dtype)
-            for kind in optimizer.memory_names
-            for name in system.names
-        }
-        if kept:
-            self.memory |= {name: np.zeros(shape, system.dtype) for name, shape in kept}
-            own = [self.memory[name] for name, _ in kept if name.startswith("method/")]
-            if own:
-                _core.initialise_memory(system.core, method.to_json(), own, self.seed)
+        self.memory = {name: np.zeros(shape, system.dtype) for name, shape in kept}
+        own = [array for name, array in self.memory.items() if name.startswith("method/")]
+        if own:
+            _core.initialise_memory(system.core, method.to_json(), own, self.seed)
         self._sums: dict[str, float] = {}
         self._steps_before = 0
         self._stopping = False

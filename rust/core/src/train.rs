@@ -161,7 +161,7 @@ pub fn train<T: Real>(
     let mut scratch = Scratch::new(task.system);
     let (mut gradient, mut target) = (Vec::new(), Vec::new());
     task.protocol.check_optimizer(task.optimizer)?;
-    let (memory, kept) = memory.split_at_mut(task.optimizer.memory().len() * task.system.specs().len());
+    let (memory, kept) = memory.split_at_mut(task.optimizer.memory(task.system.specs()).len());
     let (cells, kept) = kept.split_at_mut(cells(task.system).len());
     for k in (leg.first..task.steps()).take(leg.steps) {
         let step = leg.before + k as u64;

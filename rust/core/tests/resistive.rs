@@ -134,7 +134,7 @@ fn gradient<T: Real>(method: &Method, net: &Layered, params: &[Vec<T>], batch: &
 
 fn propagation(variant: Estimator, beta: f64, settling: Settling) -> Method {
     let (sign, loss) = (Sign::Positive, Loss::SquaredError);
-    Rule::EquilibriumPropagation { variant, beta, sign, points: 2 }.with(loss, settling)
+    Rule::EquilibriumPropagation { variant, beta: Some(beta), sign, points: 2 }.with(loss, settling)
 }
 
 fn relative_error(a: &[f64], b: &[f64]) -> f64 {
@@ -212,11 +212,8 @@ fn trained<T: Real>(net: &Layered, params: &mut [Vec<T>], optimizer: &Optimizer,
     let order: Vec<u64> = (0..n as u64).collect();
     let protocol = propagation(Estimator::Centered, 0.5, Settling::default()).protocol::<T>(net).unwrap();
     let rates = vec![0.02; params.len()];
-    let mut memory: Vec<Vec<T>> = optimizer
-        .memory()
-        .iter()
-        .flat_map(|_| System::<T>::specs(net).iter().map(|s| vec![T::ZERO; s.len()]))
-        .collect();
+    let kept = optimizer.memory(System::<T>::specs(net));
+    let mut memory: Vec<Vec<T>> = kept.iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
     let task = Task { system: net, protocol: &protocol, optimizer, rates: &rates, data, order: &order, batch_size: 8 };
     let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX, loss: 0.0 };
     let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();

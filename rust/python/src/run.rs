@@ -34,7 +34,7 @@ pub(crate) fn check_method(py: Python<'_>, method: &str) -> PyResult<()> {
 }
 
 /// Checks that a method can train a system whose states have this dtype, with an optimizer; returns names and shapes of the
-/// arrays that cells and method keep.
+/// arrays that optimizer, cells and method keep.
 #[pyfunction]
 pub(crate) fn check_pair(
     py: Python<'_>,
@@ -55,7 +55,8 @@ pub(crate) fn check_pair(
         let named =
             |kind: &'static str| move |spec: ParamSpec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec };
         let cells = pnncore::train::cells(core).into_iter().map(named("cells"));
-        Ok(cells.chain(protocol.memory(core).into_iter().map(named("method"))).collect())
+        let moments = optimizer.memory(core.specs()).into_iter();
+        Ok(moments.chain(cells).chain(protocol.memory(core).into_iter().map(named("method"))).collect())
     }
     let specs = match dtype {
         "float64" => kept(system.of::<f64>(), &method, &optimizer),
@@ -118,12 +119,11 @@ pub(crate) fn check_device(py: Python<'_>, device: &str) -> PyResult<()> {
     parse::<Device>(py, "device", device)?.check().or_raise(py)
 }
 
-/// Checks the configuration of an optimizer; returns the names of the arrays it keeps per parameter.
+/// Checks the configuration of an optimizer.
 #[pyfunction]
-pub(crate) fn check_optimizer(py: Python<'_>, optimizer: &str) -> PyResult<Vec<&'static str>> {
+pub(crate) fn check_optimizer(py: Python<'_>, optimizer: &str) -> PyResult<()> {
     let optimizer: Optimizer = parse(py, "optimizer", optimizer)?;
-    optimizer.check().or_raise(py)?;
-    Ok(optimizer.memory().to_vec())
+    optimizer.check().or_raise(py)
 }
 
 /// The order of `n` samples in an epoch.
@@ -487,7 +487,8 @@ pub(crate) fn train<'py>(
         let mut memory = kept.slices(py, "every array of optimizer and method")?;
         let own = protocol.memory(core);
         let cells = pnncore::train::cells(core);
-        let needed = optimizer.memory().iter().flat_map(|_| core.specs()).chain(&cells).chain(&own).map(ParamSpec::len);
+        let needed = optimizer.memory(core.specs());
+        let needed = needed.iter().chain(&cells).chain(&own).map(ParamSpec::len);
         if !memory.iter().map(|m| m.len()).eq(needed) {
             return Err(Error::Shape("the arrays of optimizer and method do not fit the parameters".into())).or_raise(py);
         }

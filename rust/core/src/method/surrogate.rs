@@ -23,7 +23,7 @@ const FITTED: usize = 64;
 const ADAM: Optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.0 };
 
 /// Arrays that the optimizer keeps per parameter of the model.
-const MOMENTS: usize = 2;
+const MOMENTS: usize = 3;
 
 /// The settings of the rule.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +69,7 @@ impl Surrogate {
         let named = |kind: &'static str| {
             net.specs().iter().map(move |spec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec.clone() })
         };
-        let mut specs: Vec<ParamSpec> = ["surrogate", "mean", "square"].into_iter().flat_map(named).collect();
+        let mut specs: Vec<ParamSpec> = named("surrogate").chain(ADAM.memory(net.specs())).collect();
         for (name, width) in [("inputs", net.inputs()), ("outputs", net.outputs())] {
             specs.push(ParamSpec { name: name.into(), shape: vec![self.samples, width] });
         }

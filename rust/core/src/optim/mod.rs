@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::{Change, Device, Place, Tile};
 use crate::lab::Lab;
-use crate::params::Params;
+use crate::params::{ParamSpec, Params};
 use crate::system::System;
 use crate::trial::Trial;
 use crate::update::{LocalUpdate, Term};
@@ -66,17 +66,24 @@ impl Optimizer {
         }
     }
 
-    /// The names of the arrays that the optimizer keeps per parameter, each of the parameter's shape and zero at first.
-    pub fn memory(&self) -> &'static [&'static str] {
-        match self {
+    /// Names and shapes of the arrays that the optimizer keeps, zero at first: all of the first kind, one per parameter, before
+    /// those of the second. Adam counts the steps in which the moments of a parameter moved: a rate of zero stops them, too.
+    pub fn memory(&self, specs: &[ParamSpec]) -> Vec<ParamSpec> {
+        let kinds: &[&str] = match self {
             Self::SGD { momentum: 0.0, .. } => &[],
             Self::SGD { .. } => &["velocity"],
-            Self::Adam { .. } => &["mean", "square"],
-        }
+            Self::Adam { .. } => &["mean", "square", "steps"],
+        };
+        let shape = |kind: &str, spec: &ParamSpec| if kind == "steps" { vec![1] } else { spec.shape.clone() };
+        let of_kind = |kind: &&'static str| {
+            let kind = *kind;
+            specs.iter().map(move |spec| ParamSpec { name: format!("{kind}/{}", spec.name), shape: shape(kind, spec) })
+        };
+        kinds.iter().flat_map(of_kind).collect()
     }
 
     /// Changes all parameters by the gradient in `update`, which is used up. `memory` holds the arrays of
-    /// [`Optimizer::memory`], all parameters of the first kind before those of the second; `cells` those of the tiles. `steps` steps
+    /// [`Optimizer::memory`]; `cells` those of the tiles. `steps` steps
     /// were made before this one. Returns how many pulses came to cells.
     ///
     /// # Errors
@@ -103,7 +110,7 @@ impl Optimizer {
                 continue;
             }
             let values = params.get_mut(i)?;
-            let mut turn = Turn { lab, system, trial, i, rate, steps, memory: &mut *memory, gradient: &mut *gradient };
+            let mut turn = Turn { lab, system, trial, i, rate, memory: &mut *memory, gradient: &mut *gradient };
             let Some(tile) = system.tile(i) else {
                 let device = system.device(i);
                 let kept = self.change(&mut turn, update, device.range(), values);
@@ -139,7 +146,7 @@ impl Optimizer {
         range: (T, T),
         values: &mut [T],
     ) -> bool {
-        let Turn { lab, system, trial, i, rate, steps, ref mut memory, ref mut gradient } = *turn;
+        let Turn { lab, system, trial, i, rate, ref mut memory, ref mut gradient } = *turn;
         let (spec, anything) = (&system.specs()[i], Device::IDEAL.range());
         match *self {
             Self::SGD { momentum: 0.0, weight_decay } => {
@@ -165,12 +172,15 @@ impl Optimizer {
                 gradient.clear();
                 gradient.resize(values.len(), T::ZERO);
                 update.apply(lab, trial, i, spec, gradient, 1.0, anything);
-                let t = (steps + 1) as f64;
+                let n = system.specs().len();
+                let (means, rest) = memory.split_at_mut(n);
+                let (squares, counts) = rest.split_at_mut(n);
+                let t = counts[i][0].to_f64() + 1.0;
+                counts[i][0] = T::from_f64(t);
                 let step = T::from_f64(rate / (1.0 - beta1.powf(t)));
                 let unbias = T::from_f64(1.0 / (1.0 - beta2.powf(t)).sqrt());
                 let keep = T::from_f64(1.0 - rate * weight_decay);
                 let (b1, b2, epsilon) = (T::from_f64(beta1), T::from_f64(beta2), T::from_f64(epsilon));
-                let (means, squares) = memory.split_at_mut(system.specs().len());
                 let moments = means[i].iter_mut().zip(squares[i].iter_mut());
                 for ((value, &g), (mean, square)) in values.iter_mut().zip(gradient.iter()).zip(moments) {
                     *mean = b1 * *mean + (T::ONE - b1) * g;
@@ -190,7 +200,6 @@ struct Turn<'a, 'b, T: Real> {
     trial: &'a Trial<T>,
     i: usize,
     rate: f64,
-    steps: u64,
     memory: &'a mut [&'b mut [T]],
     gradient: &'a mut Vec<T>,
 }
