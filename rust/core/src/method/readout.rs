@@ -27,10 +27,34 @@ fn bias<T: Real>(stack: &Stack<T>) -> Option<usize> {
 
 pub(super) fn memory<T: Real>(stack: &Stack<T>) -> Vec<ParamSpec> {
     let (features, outputs) = shape(stack);
+    let array = |name: &str, width: usize| ParamSpec { name: name.into(), shape: vec![features, width] };
     vec![
-        ParamSpec { name: "moments".into(), shape: vec![features, features] },
-        ParamSpec { name: "correlations".into(), shape: vec![features, outputs] },
+        array("moments", features),
+        array("moments_low", features),
+        array("correlations", outputs),
+        array("correlations_low", outputs),
     ]
+}
+
+/// Sums in double precision, whatever their elements are kept in: each is a number and what that is short of.
+struct Sums<'a, T> {
+    high: &'a mut [T],
+    low: &'a mut [T],
+}
+
+impl<T: Real> Sums<'_, T> {
+    fn get(&self, k: usize) -> f64 {
+        self.high[k].to_f64() + self.low[k].to_f64()
+    }
+
+    /// sum = keep sum + added.
+    fn add(&mut self, keep: f64, added: &[f64]) {
+        for (k, added) in added.iter().enumerate() {
+            let sum = keep * self.get(k) + added;
+            self.high[k] = T::from_f64(sum);
+            self.low[k] = T::from_f64(sum - self.high[k].to_f64());
+        }
+    }
 }
 
 /// Adds the batch to the moments of the features that arrive at the readout, and solves for its weights: recursive least
@@ -58,33 +82,31 @@ pub(super) fn step<T: Real>(
     let mut target = vec![T::ZERO; outputs];
     for (i, signals) in signals.chunks_exact(inputs).enumerate() {
         if signals.iter().all(|s| s.is_finite()) && batch.y.write(i, &mut target) {
-            rows.extend_from_slice(signals);
-            rows.extend(std::iter::repeat_n(T::ONE, features - inputs));
-            wanted.extend_from_slice(&target);
+            rows.extend(signals.iter().map(|s| s.to_f64()));
+            rows.extend(std::iter::repeat_n(1.0, features - inputs));
+            wanted.extend(target.iter().map(|y| y.to_f64()));
         }
     }
     let count = rows.len() / features;
     scratch.cost.operations += (count * features * (features + outputs) + features.pow(3) / 3) as u64;
-    let [moments, correlations] = &mut *course.memory else {
-        return Err(Error::Shape("RidgeReadout keeps two arrays".into()));
+    let [moments, moments_low, correlations, correlations_low] = &mut *course.memory else {
+        return Err(Error::Shape("RidgeReadout keeps four arrays".into()));
     };
-    let keep = T::from_f64(forgetting);
-    moments.iter_mut().chain(correlations.iter_mut()).for_each(|value| *value *= keep);
+    let mut moments = Sums { high: moments, low: moments_low };
+    let mut correlations = Sums { high: correlations, low: correlations_low };
     let turned = Strided { data: &rows, row: 1, column: features };
-    multiply(
-        lab.level(),
-        turned,
-        Dense { data: &rows, stride: features },
-        (features, count, features),
-        moments,
-        features,
-    );
-    let wanted = Dense { data: &wanted, stride: outputs };
-    multiply(lab.level(), turned, wanted, (features, count, outputs), correlations, outputs);
+    let products = |right: &[f64], width: usize| {
+        let mut found = vec![0.0; features * width];
+        let shape = (features, count, width);
+        multiply(lab.level(), turned, Dense { data: right, stride: width }, shape, &mut found, width);
+        found
+    };
+    moments.add(forgetting, &products(&rows, features));
+    correlations.add(forgetting, &products(&wanted, outputs));
     let matrix = Mat::from_fn(features, features, |i, j| {
-        moments[i * features + j].to_f64() + if i == j && i < inputs { ridge } else { 0.0 }
+        moments.get(i * features + j) + if i == j && i < inputs { ridge } else { 0.0 }
     });
-    let right = Mat::from_fn(features, outputs, |i, j| correlations[i * outputs + j].to_f64());
+    let right = Mat::from_fn(features, outputs, |i, j| correlations.get(i * outputs + j));
     let singular = |_| Error::Config("the moments of the features are singular: raise regularization".into());
     let weights = matrix.llt(Side::Lower).map_err(singular)?.solve(&right);
     scratch.wanted.clear();
