@@ -175,7 +175,8 @@ fn bias_of_equilibrium_propagation_has_the_right_order() {
         for (variant, order) in [(Estimator::OneSided, 1.0), (Estimator::Centered, 2.0)] {
             let errors = [0.02, 0.01].map(|beta| {
                 let sign = Sign::Positive;
-                let method = Rule::EquilibriumPropagation { variant, beta, sign, points: 2 }.with(LOSS, settling);
+                let method =
+                    Rule::EquilibriumPropagation { variant, beta: Some(beta), sign, points: 2 }.with(LOSS, settling);
                 relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
             });
             let slope = (errors[0] / errors[1]).log2();
@@ -192,8 +193,8 @@ fn forces_and_springs_tend_to_the_gradient() {
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 3)) };
         let settling = Settling::default();
         let exact = gradient(&Rule::ImplicitDifferentiation.with(LOSS, settling), &circuit, &params, &batch);
-        let tone = |amplitude, points| {
-            let method = Rule::FrequencyPropagation { amplitude, points }.with(LOSS, settling);
+        let tone = |amplitude: f64, points| {
+            let method = Rule::FrequencyPropagation { amplitude: Some(amplitude), points }.with(LOSS, settling);
             relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
         };
         assert!(tone(1e-4, 8) < 1e-6, "{}", tone(1e-4, 8));
@@ -205,7 +206,8 @@ fn forces_and_springs_tend_to_the_gradient() {
             assert!((slope - 2.0).abs() < 0.1, "{slope}");
         }
         let springs = |beta, epsilon, relaxations| {
-            let method = Rule::AgnosticEquilibriumPropagation { beta, epsilon, relaxations }.with(LOSS, settling);
+            let method = Rule::AgnosticEquilibriumPropagation { beta: Some(beta), epsilon: Some(epsilon), relaxations }
+                .with(LOSS, settling);
             relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
         };
         let errors = [springs(1e-4, 1e-4, 3), springs(1e-5, 1e-5, 3), springs(1e-6, 1e-6, 3)];
@@ -362,8 +364,13 @@ fn tied_nodes_and_transistors() {
         let found = [
             Rule::ImplicitDifferentiation.with(LOSS, settling),
             Rule::RecurrentBackprop { steps: 4000 }.with(LOSS, settling),
-            Rule::EquilibriumPropagation { variant: Estimator::Centered, beta: 1e-5, sign: Sign::Positive, points: 2 }
-                .with(LOSS, settling),
+            Rule::EquilibriumPropagation {
+                variant: Estimator::Centered,
+                beta: Some(1e-5),
+                sign: Sign::Positive,
+                points: 2,
+            }
+            .with(LOSS, settling),
         ]
         .map(|method| gradient(&method, &circuit, &params, &batch));
         let [relaxed, error] = [1, 2].map(|k| relative_error(&found[k], &found[0]));

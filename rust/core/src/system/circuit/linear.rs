@@ -1,4 +1,7 @@
 //! Linear circuits: one factorisation for each boundary, shared by all samples.
+//!
+//! Where conductances differ so much that factors lose the small ones beside the large, solutions are refined: what is left of
+//! the currents, summed from differences of voltages, is solved for again until nothing moves.
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -15,6 +18,13 @@ use crate::trial::{Boundary, Plan, Status, Trial};
 
 /// Samples that are solved for together: their right-hand sides share every element of the factor that is read.
 const TOGETHER: usize = 32;
+
+/// Factors that give a known solution to this need no refinement.
+const PRECISE: f64 = 1e-13;
+/// Rounds of refinement, at the most.
+const MAX_ROUNDS: u32 = 20;
+/// How little the last round may move any voltage, relative to the largest: otherwise the sample counts as diverged.
+const REFINED: f64 = 1e-11;
 
 /// Whether [`settle`] does it.
 pub(super) fn is_linear(circuit: &Circuit, plan: &Plan) -> bool {
@@ -43,11 +53,12 @@ pub(super) fn settle<T: Real>(
             *factor = factorise(circuit, values, boundary);
         }
     });
+    let refines = factors[0].as_ref().is_some_and(|factor| error_of(values, factor) > PRECISE);
     let rows =
         trial.states.par_chunks_mut(TOGETHER * phases * stride).zip(trial.outcomes.par_chunks_mut(TOGETHER * phases));
     lab.for_each(rows.enumerate(), |(c, (states, outcomes))| {
         let first = c * TOGETHER;
-        let group = Group { circuit, values, batch, samples: first..first + outcomes.len() / phases };
+        let group = Group { circuit, values, batch, samples: first..first + outcomes.len() / phases, refines };
         let free = group.free(&factors[0]);
         let (n, mut unit) = (circuit.pattern.size(), None);
         let mut v = Vec::with_capacity(n);
@@ -86,16 +97,20 @@ pub(super) fn settle<T: Real>(
                 if let Some(moves) = moves.get(i * n..(i + 1) * n) {
                     v.iter_mut().zip(moves).for_each(|(v, u)| *v += strength * u);
                 }
-                if v.iter().all(|v| v.is_finite()) {
-                    outcome.status = Status::Converged;
-                    circuit.pack(&v, row);
-                } else {
-                    outcome.status = Status::Diverged;
-                    row.fill(T::ZERO);
-                }
+                // Overflow, or conductances that differ by more than refinement makes up for.
+                let finite = v.iter().all(|v| v.is_finite());
+                outcome.status = if finite { Status::Converged } else { Status::Diverged };
+                if finite { circuit.pack(&v, row) } else { row.fill(T::ZERO) }
             }
         }
     });
+}
+
+/// How far the voltages of a circuit all of whose known voltages are one are from one.
+fn error_of(values: &Values, factor: &Factor) -> f64 {
+    let mut ones = values.leak.clone();
+    factor.solve(&mut ones, 1);
+    ones.iter().fold(0.0f64, |m, v| m.max((v - 1.0).abs()))
 }
 
 /// The factor of the circuit under a boundary.
@@ -123,6 +138,8 @@ struct Group<'a, T> {
     values: &'a Values,
     batch: &'a Batch<'a, T>,
     samples: std::ops::Range<usize>,
+    /// Whether solutions are refined.
+    refines: bool,
 }
 
 impl<T: Real> Group<'_, T> {
@@ -130,8 +147,44 @@ impl<T: Real> Group<'_, T> {
     fn free(&self, factor: &Option<Factor>) -> Option<Vec<f64>> {
         let factor = factor.as_ref()?;
         let mut right: Vec<f64> = self.samples.clone().flat_map(|i| self.sample(i).sources).collect();
+        let sources = if self.refines { right.clone() } else { Vec::new() };
         factor.solve(&mut right, self.samples.len());
+        self.refine(Boundary::Free, &sources, factor, &mut right);
         Some(right)
+    }
+
+    /// Solves again for what is left of the currents `sources` at voltages `v`, until nothing moves; samples that go on moving
+    /// lose their voltages: they count as diverged.
+    fn refine(&self, boundary: Boundary, sources: &[f64], factor: &Factor, v: &mut [f64]) {
+        if !self.refines {
+            return;
+        }
+        let n = self.circuit.pattern.size();
+        let moving = n - if matches!(boundary, Boundary::Clamped(_)) { self.circuit.outputs } else { 0 };
+        let mut left = vec![0.0; n];
+        for (v, sources) in v.chunks_exact_mut(n).zip(sources.chunks_exact(n)) {
+            let mut change = f64::INFINITY;
+            for _ in 0..MAX_ROUNDS {
+                self.values.flow(self.circuit, v, &mut left);
+                if let Boundary::Nudged(beta) = boundary {
+                    let first = n - self.circuit.outputs;
+                    left[first..].iter_mut().zip(&v[first..]).for_each(|(left, v)| *left += beta.re * v);
+                }
+                left.iter_mut().zip(sources).for_each(|(left, source)| *left = source - *left);
+                left[moving..].fill(0.0);
+                factor.solve(&mut left, 1);
+                let moved = left.iter().fold(0.0f64, |m, d| m.max_magnitude(*d));
+                if !(moved < change) {
+                    break;
+                }
+                v.iter_mut().zip(&left).for_each(|(v, d)| *v += d);
+                change = moved;
+            }
+            let highest = v.iter().fold(0.0f64, |m, v| m.max_magnitude(*v));
+            if !(change <= REFINED * highest) {
+                v.fill(f64::NAN);
+            }
+        }
     }
 
     fn sample(&self, i: usize) -> Sample<'_> {
@@ -167,7 +220,14 @@ impl<T: Real> Group<'_, T> {
                 }
             }
         }
+        let given = if self.refines { moves.clone() } else { Vec::new() };
         factor.solve(&mut moves, self.samples.len());
+        if let Boundary::Clamped(_) = boundary {
+            // Nothing flows into nodes that are not clamped.
+            self.refine(boundary, &vec![0.0; given.len()], factor, &mut moves);
+        } else {
+            self.refine(boundary, &given, factor, &mut moves);
+        }
         moves
     }
 }

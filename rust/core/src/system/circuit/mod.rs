@@ -40,7 +40,7 @@ use crate::device::Device;
 use crate::lab::Lab;
 use crate::params::{ParamSpec, Params};
 use crate::system::{Energetic, Exact, Settling, System, Workspace};
-use crate::trial::{Boundary, Layout, Outcome, Plan, Trial};
+use crate::trial::{Boundary, Layout, Outcome, Plan, Trial, clamp_towards};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
@@ -234,7 +234,7 @@ impl Circuit {
                 Boundary::Nudged(beta) if wanted => Pull::Loss(plan.loss, beta.re, &target),
                 Boundary::Clamped(eta) if wanted => {
                     let first = v.len() - self.outputs;
-                    v[first..].iter_mut().zip(&target).for_each(|(v, y)| *v += eta * (y - *v));
+                    clamp_towards(eta, &target, &mut v[first..]);
                     Pull::Clamp
                 }
                 Boundary::Forced(strength) if wanted => Pull::Force(strength, &gradient),

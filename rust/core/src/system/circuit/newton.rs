@@ -82,6 +82,13 @@ const ENOUGH: f64 = 1e-10;
 const FINE: f64 = 1e-12;
 /// Steps without progress after which enough is enough.
 const PATIENCE: u32 = 4;
+/// How little the last step may move any voltage, relative to the largest: currents that are small against those of large
+/// conductances beside them would still be wrong.
+const SETTLED: f64 = 1e-11;
+/// The same, where more steps bring no more.
+const LOOSE: f64 = 1e-8;
+/// Steps after the first that meets the tolerance, in which that is to happen.
+const REFINEMENTS: u32 = 12;
 /// Rounds of multipliers of an adjoint, at the most.
 const MAX_ROUNDS: u32 = 100;
 /// The factor by which the conductance at which tangents begin grows.
@@ -100,6 +107,7 @@ impl Sample<'_> {
         let mut merit = self.merit(pull, v, live, left).0;
         let (mut steps, mut change, mut last, mut stuck) = (0, f64::INFINITY, false, false);
         let (mut moved_before, mut least, mut idle) = (f64::INFINITY, f64::INFINITY, 0);
+        let (mut refined, mut change_before) = (0, f64::INFINITY);
         loop {
             let largest = self.currents(pull, v, live, force);
             held.iter_mut().enumerate().for_each(|(k, held)| *held = self.is_held(pull, k, v[k], force[k]));
@@ -108,10 +116,14 @@ impl Sample<'_> {
             if !(merit.is_finite() && force.iter().all(|f| f.is_finite())) {
                 return Solved { status: Status::Diverged, steps, change };
             }
-            let enough = if left_over <= ENOUGH * largest { Status::Converged } else { Status::Unconverged };
+            let highest = v.iter().chain(&self.x).fold(0.0f64, |m, v| m.max(v.abs()));
+            let precise = left_over == 0.0 || change <= SETTLED * highest;
+            let enough = precise || (change <= LOOSE * highest && refined > 0);
+            let enough = if enough && left_over <= ENOUGH * largest { Status::Converged } else { Status::Unconverged };
             // One more step after the tolerance is met costs little and squares the error. The first tells whether anything
             // determines the voltages at all.
-            if (left_over == 0.0 && steps > 0) || last {
+            let refines = last && !precise && refined < REFINEMENTS && change < 0.5 * change_before;
+            if ((left_over == 0.0 && steps > 0) || last) && !refines {
                 let beyond = cap.is_finite() && self.is_beyond(v, live);
                 if beyond {
                     cap *= RAISE;
@@ -124,6 +136,7 @@ impl Sample<'_> {
                 if !settled || beyond {
                     merit = self.merit(pull, v, live, left).0;
                     (last, stuck, least) = (false, false, f64::INFINITY);
+                    (refined, change_before) = (0, f64::INFINITY);
                     continue;
                 }
                 return Solved { status: enough, steps, change: if left_over == 0.0 { 0.0 } else { change } };
@@ -133,7 +146,10 @@ impl Sample<'_> {
             }
             // At a kink steps may go to and fro within rounding errors.
             (least, idle) = if left_over < 0.5 * least { (left_over, 0) } else { (least, idle + 1) };
-            last = left_over <= TOLERANCE * largest || stuck || (left_over <= ENOUGH * largest && idle >= PATIENCE);
+            if last {
+                (refined, change_before) = (refined + 1, change);
+            }
+            last |= left_over <= TOLERANCE * largest || stuck || (left_over <= ENOUGH * largest && idle >= PATIENCE);
             self.jacobian(pull, v, live, held, matrix);
             let Some(factor) = circuit.pattern.factorise(matrix) else {
                 return Solved { status: Status::Unbounded, steps, change };
@@ -353,8 +369,10 @@ impl Sample<'_> {
             magnitude += term.abs();
         };
         circuit.pattern.for_each(|row, column, place| {
-            let factor = if row == column { 0.5 } else { 1.0 };
-            add(factor * values.linear[place] * v[row] * v[column]);
+            add(match row == column {
+                true => 0.5 * values.leak[row] * v[row] * v[row],
+                false => -0.5 * values.linear[place] * (v[row] - v[column]) * (v[row] - v[column]),
+            });
         });
         self.sources.iter().zip(v).for_each(|(s, v)| add(-s * v));
         self.nonlinear(v, live).for_each(|(_, response)| add(response.content));
@@ -371,7 +389,7 @@ impl Sample<'_> {
     /// flows anywhere.
     pub(super) fn currents(&self, pull: Pull<'_>, v: &[f64], live: &[Live], force: &mut [f64]) -> f64 {
         let (circuit, values) = (self.circuit, self.values);
-        circuit.pattern.multiply(&values.linear, v, force);
+        values.flow(circuit, v, force);
         let mut largest = self.sources.iter().fold(f64::MIN_POSITIVE, |m, s| m.max(s.abs()));
         circuit.pattern.for_each(|row, column, place| {
             if row == column {

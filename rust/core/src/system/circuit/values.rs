@@ -12,6 +12,9 @@ pub(super) struct Values {
     pub(super) theta: Vec<f64>,
     /// The conductance matrix of the linear elements.
     pub(super) linear: Vec<f64>,
+    /// What joins every node to places whose voltage is known. The sum of a row of the matrix, but for rounding: beside
+    /// large conductances between nodes small ones to ground are lost in its diagonal.
+    pub(super) leak: Vec<f64>,
     /// What known voltages and current sources feed into every node.
     constant: Vec<f64>,
     /// The largest conductance that diodes are followed to at first.
@@ -37,6 +40,8 @@ pub(super) struct Assembly {
     /// Place in the matrix and element: what is added, and what is subtracted.
     added: Vec<(u32, u32)>,
     subtracted: Vec<(u32, u32)>,
+    /// Node and element: resistors between a node and a place whose voltage is known.
+    leaks: Vec<(u32, u32)>,
     /// Node and element, and what its value is to be multiplied with to have what it feeds into the node.
     feeds: Vec<(u32, u32, f64)>,
     /// Resistors between nodes and inputs.
@@ -89,6 +94,9 @@ impl Assembly {
         let [here, there, between, mirrored] = element.places;
         self.added.extend([here, there].into_iter().flatten().map(|place| (number(place), number(e))));
         self.subtracted.extend([between, mirrored].into_iter().flatten().map(|place| (number(place), number(e))));
+        if let (Some(node), None) | (None, Some(node)) = (element.from.free(), element.to.free()) {
+            self.leaks.push((number(node), number(e)));
+        }
         if let (Place::Node(node), Place::Input(input)) | (Place::Input(input), Place::Node(node)) =
             (element.from.place, element.to.place)
         {
@@ -108,12 +116,74 @@ impl Values {
         let mut linear = vec![0.0; circuit.pattern.len()];
         add_each(assembly.added.iter().map(|&(place, e)| (place, theta[e as usize])), &mut linear);
         add_each(assembly.subtracted.iter().map(|&(place, e)| (place, -theta[e as usize])), &mut linear);
+        let mut leak = vec![0.0; circuit.pattern.size()];
+        add_each(assembly.leaks.iter().map(|&(node, e)| (node, theta[e as usize])), &mut leak);
         let mut constant = vec![0.0; circuit.pattern.size()];
         add_each(assembly.feeds.iter().map(|&(node, e, factor)| (node, factor * theta[e as usize])), &mut constant);
         let largest = linear.iter().fold(0.0f64, |m, g| m.max(g.abs()));
         let cap = if largest > 0.0 { CAP * largest } else { f64::INFINITY };
         let stiffness = STIFFNESS * if largest > 0.0 { largest } else { 1.0 };
-        Self { theta, linear, constant, cap, stiffness }
+        let mut values = Self { theta, linear, leak, constant, cap, stiffness };
+        values.ground_floating(circuit, largest);
+        values
+    }
+
+    /// Joins to ground, by the largest conductance of the circuit, every node that zero conductances have cut off from all
+    /// that is held: nothing else says what its voltage is, and nothing flows there that it could change. Outputs, and nodes
+    /// that a current source feeds, stay as they are: they have no operating point, and samples say so.
+    fn ground_floating(&mut self, circuit: &Circuit, largest: f64) {
+        let conducts = |e: &Element, theta: f64| e.law.conducts() && !(e.law.is_conductance() && theta == 0.0);
+        let pairs = || circuit.elements.iter().zip(&self.theta);
+        if pairs().all(|(e, &theta)| conducts(e, theta) || !e.law.conducts()) {
+            return;
+        }
+        let n = circuit.pattern.size();
+        // Groups of nodes that conduct to each other, as trees; node n stands for all that is held.
+        let mut above: Vec<usize> = (0..=n).collect();
+        fn root(above: &mut [usize], mut node: usize) -> usize {
+            while above[node] != node {
+                above[node] = above[above[node]];
+                node = above[node];
+            }
+            node
+        }
+        for (e, _) in pairs().filter(|&(e, &theta)| conducts(e, theta) || e.law == Law::IdealDiode) {
+            let [a, b] = [e.from, e.to].map(|t| root(&mut above, t.free().unwrap_or(n)));
+            above[a.min(b)] = a.max(b);
+        }
+        let group: Vec<usize> = (0..=n).map(|node| root(&mut above, node)).collect();
+        let mut fed = vec![(0.0, 0.0); n + 1];
+        for (feed, &g) in self.constant.iter().zip(&group) {
+            fed[g] = (fed[g].0 + feed, fed[g].1 + feed.abs());
+        }
+        for output in n - circuit.outputs..n {
+            fed[group[output]] = (f64::INFINITY, f64::INFINITY);
+        }
+        let scale = if largest > 0.0 { largest } else { 1.0 };
+        for node in (0..n).filter(|&node| group[node] != group[n]) {
+            let (sum, magnitude) = fed[group[node]];
+            if sum.is_finite() && sum.abs() <= 1e-12 * magnitude {
+                self.leak[node] += scale;
+                self.linear[circuit.pattern.place(node, node)] += scale;
+            }
+        }
+    }
+
+    /// The currents that flow out of the nodes at voltages `v` through linear elements, without what
+    /// [sources](Self::sources) feed in. Each is a sum of differences of voltages: the matrix times `v` would be one of large
+    /// numbers.
+    pub(super) fn flow(&self, circuit: &Circuit, v: &[f64], out: &mut [f64]) {
+        out.iter_mut().zip(&self.leak).zip(v).for_each(|((out, leak), v)| *out = leak * v);
+        let symmetric = circuit.reciprocal;
+        circuit.pattern.for_each(|row, column, place| {
+            if row != column {
+                let current = self.linear[place] * (v[column] - v[row]);
+                out[row] += current;
+                if symmetric {
+                    out[column] -= current;
+                }
+            }
+        });
     }
 
     /// What inputs, known voltages and current sources feed into every node through linear elements.
