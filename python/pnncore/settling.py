@@ -30,11 +30,13 @@ class Settling:
     """When a phase ends, and in which order units move.
 
     By default each sample stops by itself, when its states are as near to steady as 0.4 % of the displacement that the
-    phase is to measure: |beta| times the output error of the sample. (A fixed tolerance is wrong for small errors: at
-    tolerance 1e-3 and beta 0.2, a sample with an output error of .01 gets a gradient 27 % off.) The distance is
-    estimated from the last two sweeps: if they moved units by c' and then by c = q c', what is left is c q / (1 - q).
-    Networks with several hidden layers extrapolate their sweeps, unless their number is given. A
-    free phase that is only where nudged phases start may be 25 times as far off. Inference stops at changes of 1e-4.
+    phase is to measure: |beta| times the output error of the sample, over the stiffness of the outputs. (A fixed
+    tolerance is wrong for small errors: at tolerance 1e-3 and beta 0.2, a sample with an output error of .01 gets a
+    gradient 27 % off.) The distance is estimated from the last two sweeps: if they moved units by c' and then by
+    c = q c', what is left is c q / (1 - q). Networks with several hidden layers extrapolate their sweeps near rest,
+    unless their number is given; an extrapolation that raises the energy is taken back. A free phase that is only where
+    nudged phases start may be 25 times as far off. Inference stops at 1e-4 of the largest state (of 1 in Hopfield
+    networks), whatever the units of the states.
 
     A nudged phase that moves more in each of five sweeps than in the one before is leaving the basin of the free state,
     and is stopped: its end would say nothing about a derivative. It counts as unconverged.
@@ -44,9 +46,9 @@ class Settling:
     sweeps
         A fixed number of sweeps instead, for parity with published protocols: (free, nudged), or one number for both.
     tolerance
-        A fixed tolerance instead: the largest change of a unit in a sweep.
+        A fixed tolerance instead: the largest change of a unit in a sweep, in the units of the states.
     relative_tolerance
-        The fraction of the displacement, if not 0.004.
+        The fraction of the displacement, if not 0.004; inference: of the largest state, if not 1e-4.
     max_sweeps
         The most sweeps of a phase that stops by tolerance: (free, any other), or one number for both.
     order

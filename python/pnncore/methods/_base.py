@@ -30,7 +30,7 @@ class Method:
             name, value = setting.name, getattr(self, setting.name)
             if get_origin(setting.type) is Literal:
                 one_of(value, name, get_args(setting.type))
-            if setting.type is float:
+            if setting.type is float or (setting.type == float | None and value is not None):
                 object.__setattr__(self, name, number(value, name))
             if setting.type is int or (setting.type == int | None and value is not None):
                 object.__setattr__(self, name, positive_int(value, name))

@@ -16,7 +16,9 @@ class EquilibriumPropagation(SettlingMethod):
     Parameters
     ----------
     beta
-        The strength of nudging; the radius of the circle for ``"holomorphic"``.
+        The strength of nudging, in units of the stiffness of the outputs; the radius of the circle for
+        ``"holomorphic"``. None: 0.2 for Hopfield networks, whose units have stiffness one; elsewhere the strength that
+        displaces outputs by a tenth of their error, measured at the first step and kept.
     variant
         ``"centered"``: [D(beta) - D(-beta)] / 2 beta, bias O(beta^2). ``"one-sided"``: [D(beta) - D(0)] / beta, bias
         O(beta). ``"holomorphic"``: the first Fourier coefficient of D over `points` points of a circle of radius beta
@@ -32,7 +34,7 @@ class EquilibriumPropagation(SettlingMethod):
     Laborieux and Zenke, NeurIPS (2022).
     """
 
-    beta: float = 0.2
+    beta: float | None = None
     variant: Literal["centered", "one-sided", "holomorphic"] = "centered"
     sign: Literal["positive", "negative", "random"] = "positive"
     points: int = 8
@@ -50,7 +52,8 @@ class FrequencyPropagation(SettlingMethod):
     Parameters
     ----------
     amplitude
-        The largest strength of the force.
+        The largest strength of the force, in units of the stiffness of the outputs. None: 0.1 for Hopfield networks,
+        elsewhere found as the beta of `EquilibriumPropagation` is.
     points
         Points of a period at which dE/dtheta is read; a multiple of 4.
 
@@ -59,7 +62,7 @@ class FrequencyPropagation(SettlingMethod):
     Anisetti, Kandala, Scellier, Schwarz, Neural Comput. 36, 596 (2024), arXiv 2208.08862.
     """
 
-    amplitude: float = 0.1
+    amplitude: float | None = None
     points: int = 8
 
 
@@ -75,9 +78,10 @@ class AgnosticEquilibriumPropagation(SettlingMethod):
     Parameters
     ----------
     beta
-        The strength of nudging.
+        The strength of nudging, in units of the stiffness of the outputs. None: 0.1 for Hopfield networks, elsewhere
+        found as the beta of `EquilibriumPropagation` is.
     epsilon
-        The softness of the springs.
+        The softness of the springs. None: such that they give way by a thousandth of the largest parameter of a kind.
     relaxations
         How often the simulation relaxes parameters and states in turn. One is exact as epsilon goes to zero.
 
@@ -86,8 +90,8 @@ class AgnosticEquilibriumPropagation(SettlingMethod):
     Scellier, Mishra, Bengio, Ollivier, "Agnostic physics-driven deep learning", arXiv 2205.15021 (2022).
     """
 
-    beta: float = 0.1
-    epsilon: float = 1e-3
+    beta: float | None = None
+    epsilon: float | None = None
     relaxations: int = 2
 
 

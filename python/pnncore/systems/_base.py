@@ -124,7 +124,7 @@ class System:
         loss
             ``"squared-error"`` or ``"cross-entropy"``.
         settling
-            How to settle; by default each sample to a change of 1e-4 per sweep; nudged, to 0.4 % of its displacement.
+            How to settle; by default each sample to 1e-4 of its largest state; nudged, to 0.4 % of its displacement.
         threads
             Threads to use; the result does not depend on it.
 
@@ -132,7 +132,7 @@ class System:
         -------
         Settled
             States, energy, residual, sweeps and status of every sample. Samples that diverge, or whose nudged energy
-            has no minimum (beta <= -1 for the squared error), are reported by their status, not by an exception.
+            has no minimum (beta <= -1 for the squared error on a Hopfield network), are reported by their status, not by an exception.
         """
         if (y is None) != (beta is None):
             raise ConfigError("y and beta go together: both for a nudged phase, none for the free one")
@@ -157,7 +157,7 @@ class System:
         x
             Inputs (samples, n_in).
         settling
-            How to settle; by default each sample to a change of 1e-4 per sweep.
+            How to settle; by default each sample to 1e-4 of its largest state.
         repeat
             The number of the measurement: simulated noise is that of the same row at the same number, always, and
             another at each number. 0, 1, 2, ... measure again and again.

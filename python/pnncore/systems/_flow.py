@@ -10,7 +10,8 @@ from pnncore.elements import Resistor
 from pnncore.errors import ConfigError
 from pnncore.systems._circuit import Circuit
 
-_CONDUCTANCES = Device(lower=1e-6)
+# Of the smallest initial conductance: pipes that are narrower are as good as closed.
+_NARROWEST = 1e-6
 
 
 class Flow(Circuit):
@@ -28,7 +29,8 @@ class Flow(Circuit):
     conductance
         The initial conductance of all pipes, or one per pipe.
     device
-        What conductances are stored in. By default they stay above 1e-6, so that no node is cut off.
+        What conductances are stored in. By default they stay above a millionth of the smallest initial one, so that no
+        node is cut off.
     dtype
         ``"float64"``, or ``"float32"`` for parameters and states.
 
@@ -51,7 +53,7 @@ class Flow(Circuit):
         outputs: Sequence[str],
         ground: str | None = None,
         conductance: float | Sequence[float] = 1.0,
-        device: Device = _CONDUCTANCES,
+        device: Device | None = None,
         dtype: npt.DTypeLike = "float64",
     ) -> None:
         pairs = [tuple(edge) for edge in edges]
@@ -61,6 +63,8 @@ class Flow(Circuit):
         if len(each) != len(pairs):
             raise ConfigError(f"conductance must be one number, or one per edge: {len(pairs)}, got {len(each)}")
         resistors = [Resistor(u, v, g) for (u, v), g in zip(pairs, each, strict=True)]
+        if device is None:
+            device = Device(lower=_NARROWEST * min((r.conductance for r in resistors), default=1.0))
         unused = "no ground" if ground is None else ground
         super().__init__(resistors, inputs=inputs, outputs=outputs, ground=unused, device=device, dtype=dtype)
 

@@ -179,7 +179,7 @@ fn main() -> Result<()> {
     let wanted: Vec<f64> = before.iter().map(|s| 0.5 * s).collect();
     let batch = Batch { x: Rows::all(&forces, 1), y: Targets::Values(Rows::all(&wanted, 1)) };
     let method =
-        Rule::EquilibriumPropagation { variant: Estimator::Centered, beta: 0.5, sign: Sign::Positive, points: 2 }
+        Rule::EquilibriumPropagation { variant: Estimator::Centered, beta: Some(0.5), sign: Sign::Positive, points: 2 }
             .with(Loss::SquaredError, trial::Settling::default());
     let protocol = method.protocol(&chain)?;
     let mut scratch = Scratch::new(&chain);

@@ -223,7 +223,7 @@ impl Checker<'_> {
         self.system.hessian_product(&params, &self.batch, &trial, &v, &mut hv)?;
         let gradient =
             |trial: &Trial<f64>, found: &mut [f64]| self.system.state_gradient(&params, &self.batch, trial, found);
-        crate::differences::hessian_product(gradient, &trial, &v, &mut reference)?;
+        crate::differences::hessian_product(gradient, &trial, 1.0, &v, &mut reference)?;
         let mut worst = Worst::default();
         for r in 0..SAMPLES {
             let span = r * trial.stride()..(r + 1) * trial.stride();
@@ -302,7 +302,8 @@ impl Checker<'_> {
         let loss = Loss::SquaredError;
         let (check, method) = if self.system.is_reciprocal() {
             let (variant, sign) = (Estimator::Centered, Sign::Positive);
-            let method = Rule::EquilibriumPropagation { variant, beta: 1e-2, sign, points: 2 }.with(loss, settling);
+            let method =
+                Rule::EquilibriumPropagation { variant, beta: Some(1e-2), sign, points: 2 }.with(loss, settling);
             ("equilibrium propagation is the gradient of the loss", method)
         } else {
             ("implicit differentiation is the gradient of the loss", Rule::ImplicitDifferentiation.with(loss, settling))

@@ -14,7 +14,7 @@ use crate::differences::{largest, within};
 use crate::loss::Loss;
 use crate::params::Params;
 use crate::system::Exact;
-use crate::trial::{Boundary, Outcome, Plan, Status, Trial};
+use crate::trial::{Boundary, Outcome, Plan, Status, Trial, clamp_towards};
 use crate::{Error, Result};
 
 /// Energies and their gradients over the rows of a trial.
@@ -43,6 +43,11 @@ pub trait Landscape<T: Real> {
 
     /// The interval that state `j` of layer `l` may take; infinite where there are no walls.
     fn interval(&self, l: usize, j: usize) -> (f64, f64);
+
+    /// As [`Exact::scales`].
+    fn scales(&self) -> (f64, f64) {
+        (0.0, 0.0)
+    }
 }
 
 /// A system with its parameters and a batch.
@@ -67,6 +72,10 @@ impl<T: Real> Landscape<T> for Landed<'_, T> {
     fn interval(&self, l: usize, j: usize) -> (f64, f64) {
         self.system.interval(l, j)
     }
+
+    fn scales(&self) -> (f64, f64) {
+        self.system.scales(self.params)
+    }
 }
 
 /// Accepted energies that the line search looks back on.
@@ -78,11 +87,16 @@ const MAX_REFUSALS: u32 = 60;
 /// Steps of descent say little of how far soft modes have to go: inference, which has no displacement to stop by, wants
 /// them smaller by this.
 const CAUTION: f64 = 1e3;
-/// States this large mean that the energy has no minimum.
+/// The same for phases, whose tolerance follows their displacement.
+const CAUTION_OF_PHASES: f64 = 5.0;
+/// States that have grown by this factor since a row was on its way say that the energy has no minimum.
 const UNBOUNDED: f64 = 1e8;
-/// The first step, and the range of steps.
+/// The first step: in no unit the right one, but the change of the force along any step that registers tells.
 const FIRST_STEP: f64 = 0.1;
-const STEPS: (f64, f64) = (1e-10, 1e10);
+/// By how much a step grows that was too short to move any state.
+const LENGTHEN: f64 = 1e4;
+/// The most that the change of the force along a refused step may shorten the next one.
+const SHORTEST: f64 = 1e-8;
 
 /// Settles the free phase, then every other phase of the plan from the free state, as
 /// [`Settling::settle`](crate::system::Settling::settle) asks.
@@ -117,9 +131,7 @@ pub fn settle<T: Real>(
                     trial.states.copy_within(start..start + stride, start + p * stride);
                     let row = trial.row_mut(free + p);
                     if let Boundary::Clamped(eta) = plan.boundary(p) {
-                        for (o, &y) in row[outputs.clone()].iter_mut().zip(&target) {
-                            *o += T::from_f64(eta) * (y - *o);
-                        }
+                        clamp_towards(eta, &target, &mut row[outputs.clone()]);
                     }
                 }
             }
@@ -127,7 +139,7 @@ pub fn settle<T: Real>(
         let rows: Vec<usize> =
             (0..trial.rows()).filter(|r| group.contains(&(r % phases)) && trial.outcomes[*r].status.usable()).collect();
         if trial.is_complex() && group.start == 1 {
-            chord::settle(landscape, batch, plan, trial, &errors, rows)?;
+            chord::settle(landscape, batch, plan, trial, rows)?;
         } else {
             Descent::new(landscape, batch, plan, trial, (&errors, &pulls))?.run(rows)?;
         }
@@ -140,10 +152,71 @@ pub fn settle<T: Real>(
 struct Walk {
     step: f64,
     energies: Vec<f64>,
+    /// The largest magnitude of an energy so far.
+    highest: f64,
     /// The last long steps: one over a curvature of the energy each, sooner or later one over the smallest.
     lengths: Vec<f64>,
+    /// The shortest of the short steps: about one over the largest curvature.
+    shortest: f64,
     refusals: u32,
     accepted: u32,
+    /// The largest state when the row was well on its way.
+    size: f64,
+}
+
+impl Walk {
+    fn new() -> Self {
+        Self { step: FIRST_STEP, shortest: f64::INFINITY, ..Self::default() }
+    }
+
+    /// Keeps the last values.
+    fn remember(window: &mut Vec<f64>, value: f64) {
+        if window.len() == WINDOW {
+            window.remove(0);
+        }
+        window.push(value);
+    }
+
+    /// Takes note of a step that was made, by products of the changes of states and forces, and chooses the next one.
+    fn accept(&mut self, Products { ss, sf, ff }: Products) {
+        self.refusals = 0;
+        self.accepted += 1;
+        let taken = self.step;
+        if ss == 0.0 {
+            // Too short to register, or nothing is left to move.
+            if self.lengths.is_empty() {
+                self.step = taken * LENGTHEN;
+            }
+            return;
+        }
+        // Long and short Barzilai-Borwein steps take turns; along negative curvature the step grows.
+        let (long, short) = if sf > 0.0 { (ss / sf, sf / ff) } else { (4.0 * taken, 4.0 * taken) };
+        let next = if self.accepted.is_multiple_of(2) { long } else { short };
+        self.step = if next.is_finite() && next > 0.0 { next } else { taken };
+        if sf > 0.0 {
+            self.shortest = self.shortest.min(short);
+        }
+        Self::remember(&mut self.lengths, long);
+    }
+
+    /// Shortens a step that raised the energy, to where the force along it would vanish if it changed evenly.
+    fn refuse(&mut self, Products { ss, sf, .. }: Products) {
+        self.refusals += 1;
+        let level = if sf > 0.0 && sf.is_finite() { ss / sf / self.step } else { SHORTEN };
+        self.step *= level.clamp(SHORTEST, SHORTEN);
+    }
+
+    fn longest(&self) -> f64 {
+        self.lengths.iter().fold(0.0, |m, &length| f64::max(m, length))
+    }
+}
+
+/// Products of the changes of states s and forces f along a step.
+#[derive(Debug, Clone, Copy)]
+struct Products {
+    ss: f64,
+    sf: f64,
+    ff: f64,
 }
 
 struct Descent<'a, 't, T: Real> {
@@ -182,7 +255,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             energy: vec![0.0; rows],
             next_force: vec![T::ZERO; len],
             next_energy: vec![0.0; rows],
-            walks: vec![Walk { step: FIRST_STEP, ..Walk::default() }; rows],
+            walks: vec![Walk::new(); rows],
             trial,
         })
     }
@@ -267,63 +340,67 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         Ok(())
     }
 
+    /// The products of the changes along the step of a row that was tried.
+    fn products(&self, r: usize) -> Products {
+        let mut products = Products { ss: 0.0, sf: 0.0, ff: 0.0 };
+        for k in self.span(r) {
+            let ds = (self.trial.states[k] - self.states[k]).to_f64();
+            let df = (self.next_force[k] - self.force[k]).to_f64();
+            products.ss += ds * ds;
+            products.sf += ds * df;
+            products.ff += df * df;
+        }
+        products
+    }
+
     /// Takes or refuses the step of a row; the status if the row is done.
     fn judge(&mut self, r: usize) -> Option<Status> {
         let span = self.span(r);
+        let products = self.products(r);
+        let offset = self.landscape.scales().1;
         let walk = &mut self.walks[r];
         if walk.energies.is_empty() {
             walk.energies.push(self.energy[r]);
+            walk.highest = self.energy[r].abs();
             if !self.energy[r].is_finite() || !largest(&self.force[span.clone()]).is_finite() {
                 return Some(Status::Diverged);
             }
         }
-        let highest = walk.energies.iter().fold(f64::NEG_INFINITY, |m, &e| m.max(e));
-        let rounding = 16.0 * T::EPSILON.to_f64() * (1.0 + highest.abs());
+        let bound = walk.energies.iter().fold(f64::NEG_INFINITY, |m, &e| m.max(e));
+        let rounding = 16.0 * (T::EPSILON.to_f64() * walk.highest + f64::EPSILON * offset);
         let next = self.next_energy[r];
         let finite = next.is_finite() && largest(&self.next_force[span.clone()]).is_finite();
-        if !(finite && next <= highest + rounding) {
+        if !(finite && next <= bound + rounding) {
             self.trial.states[span.clone()].copy_from_slice(&self.states[span]);
-            walk.step *= SHORTEN;
-            walk.refusals += 1;
+            walk.refuse(products);
             if walk.refusals < MAX_REFUSALS {
                 return None;
             }
-            return Some(if finite { Status::Unconverged } else { Status::Diverged });
+            // The energy says no more; what is left to go is what it was.
+            let done = self.verdict(r).filter(|_| self.walks[r].accepted > 0);
+            return Some(if finite { done.unwrap_or(Status::Unconverged) } else { Status::Diverged });
         }
-        walk.refusals = 0;
-        walk.accepted += 1;
-        if walk.energies.len() == WINDOW {
-            walk.energies.remove(0);
-        }
-        walk.energies.push(next);
-        let (mut ss, mut sf, mut ff) = (0.0, 0.0, 0.0);
-        for k in span.clone() {
-            let ds = (self.trial.states[k] - self.states[k]).to_f64();
-            let df = (self.next_force[k] - self.force[k]).to_f64();
-            ss += ds * ds;
-            sf += ds * df;
-            ff += df * df;
-        }
-        let taken = walk.step;
-        // Long and short Barzilai-Borwein steps take turns; along negative curvature the step grows.
-        let long = if sf > 0.0 { ss / sf } else { 4.0 * taken };
-        let short = if sf > 0.0 { sf / ff } else { 4.0 * taken };
-        walk.step = (if walk.accepted.is_multiple_of(2) { long } else { short }).clamp(STEPS.0, STEPS.1);
-        if ss == 0.0 {
-            walk.step = taken;
-        }
-        if walk.lengths.len() == WINDOW {
-            walk.lengths.remove(0);
-        }
-        walk.lengths.push(if ss > 0.0 { long } else { taken });
-        let longest = walk.lengths.iter().fold(0.0, |m, &length| f64::max(m, length));
+        walk.accept(products);
+        walk.highest = walk.highest.max(next.abs());
+        Walk::remember(&mut walk.energies, next);
+        let registers = !walk.lengths.is_empty() || !walk.step.is_finite();
         self.force[span.clone()].copy_from_slice(&self.next_force[span.clone()]);
         self.energy[r] = next;
-        let distance = self.distance(r, longest);
-        if largest(self.trial.row(r)) > UNBOUNDED {
+        let size = largest(self.trial.row(r));
+        let walk = &mut self.walks[r];
+        if walk.lengths.len() < WINDOW {
+            walk.size = walk.size.max(size);
+        } else if size > UNBOUNDED * walk.size {
             return Some(Status::Unbounded);
         }
-        self.trial.outcomes[r].sweep(distance);
+        if !registers && self.distance(r, f64::MAX.sqrt()) > 0.0 {
+            return None;
+        }
+        let distance = self.distance(r, self.walks[r].longest());
+        let outcome = &mut self.trial.outcomes[r];
+        outcome.sweep(distance);
+        outcome.magnitude = outcome.magnitude.max(size);
+        outcome.rounding = f64::EPSILON * self.landscape.scales().0;
         self.verdict(r)
     }
 
@@ -334,10 +411,10 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let mut distance = 0.0f64;
         for l in 0..layout.sizes().len() {
             for (j, k) in layout.layer(l).enumerate() {
-                let s = self.trial.row(r)[k];
+                let s = self.trial.row(r)[k].to_f64();
                 let (lo, hi) = self.landscape.interval(l, j);
-                let moved = within(s - T::from_f64(step) * self.force[span.start + k], lo, hi);
-                distance = distance.max_magnitude((moved - s).to_f64());
+                let moved = within(s - step * self.force[span.start + k].to_f64(), lo, hi);
+                distance = distance.max_magnitude(moved - s);
             }
         }
         distance
@@ -347,17 +424,25 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let (i, p) = (r / self.trial.phases(), r % self.trial.phases());
         let boundary = self.plan.boundary(p);
         // The distance is an estimate already, and steps of descent need not shrink evenly.
-        let mut outcome = Outcome { ratio: 0.0, growing: 0, ..self.trial.outcomes[r] };
-        if self.plan.phases.is_empty() {
-            outcome.change *= CAUTION;
-        }
+        let caution = if self.plan.phases.is_empty() { CAUTION } else { CAUTION_OF_PHASES };
+        let outcome = Outcome { ratio: caution / (1.0 + caution), growing: 0, ..self.trial.outcomes[r] };
         self.plan.verdict::<T>(boundary, &outcome, || match boundary {
             Boundary::Free => {
+                // A nudge moves the outputs by at least this.
+                let walk = &self.walks[r];
+                let softness = if walk.shortest.is_finite() { walk.shortest } else { walk.longest() };
+                let reach = self.plan.reach(boundary, softness)?;
                 let outputs = self.trial.outputs(r);
                 let (mut target, mut spare) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
-                self.batch.y.write(i, &mut target).then(|| self.plan.loss.error(outputs, &target, &mut spare))
+                let known = self.batch.y.write(i, &mut target);
+                known.then(|| reach * self.plan.loss.error(outputs, &target, &mut spare))
             }
-            _ => Some(self.errors[i]),
+            Boundary::Clamped(eta) => Some(eta.abs() * self.errors[i]),
+            Boundary::Nudged(_) | Boundary::Forced(_) => {
+                let free = self.trial.row(r - p);
+                let moved = self.trial.row(r).iter().zip(free);
+                Some(moved.fold(T::ZERO, |m, (&s, &free)| m.max_magnitude(s - free)).to_f64())
+            }
         })
     }
 }

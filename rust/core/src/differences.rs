@@ -14,22 +14,30 @@ pub(crate) fn largest<T: Real>(values: &[T]) -> f64 {
     values.iter().fold(T::ZERO, |m, &v| m.max_magnitude(v)).to_f64()
 }
 
+/// The size of states that differences are taken in proportion to: the largest state, or what the system says of their
+/// scale; one where nothing is known. Results must not depend on units.
+pub(crate) fn size_of_states<T: Real>(states: &[T], scale: f64) -> f64 {
+    /// States that are smaller are what rounding errors left of zero.
+    const LEAST: f64 = 1e-15;
+    let size = largest(states).max(scale);
+    if size > LEAST { size } else { 1.0 }
+}
+
 /// d2E/ds2 v by central differences of dE/ds, each row with a step that moves states by the cube root of the rounding
-/// error.
+/// error, in proportion to `size`.
 pub(crate) fn hessian_product<T: Real>(
     gradient: impl Fn(&Trial<T>, &mut [T]) -> Result<()>,
     trial: &Trial<T>,
+    size: f64,
     v: &[T],
     product: &mut [T],
 ) -> Result<()> {
     let stride = trial.stride();
-    let steps: Vec<f64> = (v.chunks_exact(stride).enumerate())
-        .map(|(r, v)| {
-            let scale = largest(trial.row(r)).max(1.0);
-            let size = largest(v);
-            if size > 0.0 { T::EPSILON.to_f64().cbrt() * scale / size } else { 0.0 }
-        })
-        .collect();
+    let step = |v: &[T]| {
+        let length = largest(v);
+        if length > 0.0 { T::EPSILON.to_f64().cbrt() * size / length } else { 0.0 }
+    };
+    let steps: Vec<f64> = v.chunks_exact(stride).map(step).collect();
     let mut moved = trial.clone();
     let mut other = vec![T::ZERO; v.len()];
     for (sign, found) in [(1.0, &mut *product), (-1.0, &mut other[..])] {

@@ -8,7 +8,8 @@
 //! sweeps hundreds of steps, are gone in a few.
 //!
 //! A step along which the energy curves downward is not extrapolated: there a sweep, which never raises the energy, goes
-//! on alone, and so does it after an extrapolation that made the residual larger.
+//! on alone, and so does it after an extrapolation that made the residual larger. Whoever knows the energy takes an
+//! extrapolation that raised it [back](Secants::retract).
 
 use pnncore_kernels::{AVec, Level, Real, add_scaled, avec, dot};
 
@@ -24,6 +25,10 @@ const VECTORS: usize = 2 + 2 * DEPTH;
 /// would be far longer than what it was learned from.
 const LEAST_CURVATURE: f64 = 1e-3;
 
+/// A sweep that moves a unit by more than this is not extrapolated: far from rest the energy is not quadratic, and an
+/// extrapolation may end in the basin of another minimum than the sweeps do.
+const FARTHEST: f64 = 0.1;
+
 /// An extrapolation that made |residual|^2 larger by this factor was not worth it: the history is dropped.
 const WORSE: f64 = 4.0;
 
@@ -35,6 +40,16 @@ pub(crate) struct Secants<T> {
     /// differences of residuals.
     vectors: AVec<T>,
     rows: Vec<Row>,
+}
+
+/// Where a sweep led.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Advance {
+    /// The largest change of a unit from the start of this sweep to that of the next, over the one before it; `None` after the
+    /// first sweep.
+    pub(crate) ratio: Option<f64>,
+    /// Whether the next sweep starts elsewhere than where this one ended.
+    pub(crate) extrapolated: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,9 +107,22 @@ impl<T: Real> Secants<T> {
         self.rows[r].sweeps = 0;
     }
 
+    /// Writes the end point of the last sweep of row `r`, from which [`Self::advance`] has extrapolated, and forgets what led
+    /// there: the next sweep starts from that point.
+    pub(crate) fn retract(&mut self, r: usize, swept: &mut [T]) {
+        let (width, row) = (self.width, &mut self.rows[r]);
+        let vectors = &self.vectors[r * width * VECTORS..][..width * VECTORS];
+        let step = &vectors[(2 + row.next) * width..][..width];
+        let residual = &vectors[width..2 * width];
+        for (((to, &point), &step), &residual) in swept.iter_mut().zip(&vectors[..width]).zip(step).zip(residual) {
+            *to = point - step + residual;
+        }
+        (row.pairs, row.next) = (0, 0);
+        self.start(r, swept);
+    }
+
     /// Takes in the end point `swept` of a sweep of row `r` and moves it to where the next sweep should start; the first
-    /// `bounded` units stay within `walls`. Returns the largest change of a unit from the start of this sweep to that
-    /// of the next, over the one before it; `None` after the first sweep.
+    /// `bounded` units stay within `walls`.
     pub(crate) fn advance(
         &mut self,
         level: Level,
@@ -102,7 +130,7 @@ impl<T: Real> Secants<T> {
         swept: &mut [T],
         bounded: usize,
         walls: (f64, f64),
-    ) -> Option<f64> {
+    ) -> Advance {
         let (width, row) = (self.width, &mut self.rows[r]);
         let vectors = &mut self.vectors[r * width * VECTORS..][..width * VECTORS];
         let (point, rest) = vectors.split_at_mut(width);
@@ -113,10 +141,12 @@ impl<T: Real> Secants<T> {
         // The new pair's step was written when the last extrapolation was made.
         let newest = row.next;
         let difference = &mut differences[slot(newest)];
+        let mut moved = T::ZERO;
         for (((d, old), &end), &begin) in difference.iter_mut().zip(residual.iter_mut()).zip(&*swept).zip(&*point) {
             let new = end - begin;
             *d = *old - new;
             *old = new;
+            moved = moved.max_magnitude(new);
         }
         let square = dot(level, residual, residual).to_f64();
         let first = row.sweeps == 0;
@@ -145,7 +175,8 @@ impl<T: Real> Secants<T> {
             slope[k] = dot(level, &steps[slot(*pair)], residual).to_f64();
         }
         let squares = |i: usize| dot(level, &steps[slot(i)], &steps[slot(i)]).to_f64();
-        let (weights, used) = solve(&row.curvature, &pairs[..row.pairs], &slope, squares);
+        let near = moved <= T::from_f64(FARTHEST);
+        let (weights, used) = solve(&row.curvature, &pairs[..if near { row.pairs } else { 0 }], &slope, squares);
         for (&pair, &weight) in pairs.iter().zip(&weights).take(used) {
             add_scaled(level, &steps[slot(pair)], T::from_f64(weight), swept);
             add_scaled(level, &differences[slot(pair)], T::from_f64(-weight), swept);
@@ -161,7 +192,7 @@ impl<T: Real> Secants<T> {
             largest = largest.max_magnitude(*step);
         }
         let before = std::mem::replace(&mut row.step, largest.to_f64());
-        (row.sweeps > 1).then(|| row.step / before)
+        Advance { ratio: (row.sweeps > 1).then(|| row.step / before), extrapolated: used > 0 }
     }
 }
 
@@ -207,11 +238,11 @@ fn solve(
 mod tests {
     use super::*;
 
-    /// The sweeps that z -> z - H z takes from (1, 2, 3, ...) to |z| < 1e-9, H having these eigenvalues in a turned frame.
+    /// The sweeps that z -> z - H z takes from (1, 2, 3, ...) / 100 n to |z| < 1e-11, H having these eigenvalues in a turned frame.
     fn sweeps(eigenvalues: &[f64], accelerate: bool) -> usize {
         let n = eigenvalues.len();
         // A Householder reflection turns the frame.
-        let axis: Vec<f64> = (0..n).map(|i| 1.0 + i as f64).collect();
+        let axis: Vec<f64> = (0..n).map(|i| (1.0 + i as f64) / (100 * n) as f64).collect();
         let square: f64 = axis.iter().map(|a| a * a).sum();
         let turn = |v: &[f64]| -> Vec<f64> {
             let along: f64 = v.iter().zip(&axis).map(|(v, a)| v * a).sum();
@@ -222,7 +253,7 @@ mod tests {
         let mut z = axis.clone();
         secants.start(0, &z);
         for k in 0..100_000 {
-            if z.iter().all(|z| z.abs() < 1e-9) {
+            if z.iter().all(|z| z.abs() < 1e-11) {
                 return k;
             }
             let turned: Vec<f64> = turn(&z).iter().zip(eigenvalues).map(|(z, h)| z * (1.0 - h)).collect();
@@ -257,6 +288,33 @@ mod tests {
             secants.advance(Level::get(), 0, &mut z, 0, (0.0, 0.0));
             assert_eq!(z[0], swept);
         }
+    }
+
+    #[test]
+    fn extrapolations_can_be_taken_back() {
+        let mut secants = Secants::<f64>::default();
+        secants.reset(1, 2);
+        let mut z = [0.1, 0.2];
+        secants.start(0, &z);
+        for _ in 0..3 {
+            let swept = [0.5 * z[0], 0.9 * z[1]];
+            z = swept;
+            if secants.advance(Level::get(), 0, &mut z, 0, (0.0, 0.0)).extrapolated {
+                let mut back = [0.0; 2];
+                secants.retract(0, &mut back);
+                assert!(back.iter().zip(swept).all(|(a, b)| (a - b).abs() < 1e-15), "{back:?} {swept:?}");
+                z = back;
+                let after = [0.5 * z[0], 0.9 * z[1]];
+                z = after;
+                assert_eq!(
+                    secants.advance(Level::get(), 0, &mut z, 0, (0.0, 0.0)),
+                    Advance { ratio: None, extrapolated: false }
+                );
+                assert_eq!(z, after);
+                return;
+            }
+        }
+        panic!("nothing was extrapolated");
     }
 
     #[test]

@@ -20,6 +20,15 @@ pub enum Boundary {
     Forced(f64),
 }
 
+/// Moves outputs a fraction eta of the way to their targets: all of it where eta is one, to the last bit.
+pub(crate) fn clamp_towards<T: Real>(eta: f64, targets: &[T], outputs: &mut [T]) {
+    let (near, far) = (T::from_f64(eta), T::from_f64(1.0 - eta));
+    for (o, &y) in outputs.iter_mut().zip(targets) {
+        // From the end that is nearer: rounding errors are those of the shorter way.
+        *o = if eta > 0.5 { y + far * (*o - y) } else { *o + near * (y - *o) };
+    }
+}
+
 /// In which order the units of a layered system are brought to their minimum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,19 +56,27 @@ pub enum OutputUpdate {
 #[serde(rename_all = "kebab-case")]
 pub enum Stop {
     /// When the states are as near to steady as this fraction of the displacement that the phase is to measure: |beta|
-    /// (or eta, where outputs are clamped) times the sample's output error. The distance is estimated from the last
-    /// two sweeps: if they moved units by c' and then by c = q c', what is left is c q / (1 - q).
+    /// times the sample's output error over the stiffness of the outputs (or eta times it, where outputs are clamped). The
+    /// distance is estimated from the last two sweeps: if they moved units by c' and then by c = q c', what is left is
+    /// c q / (1 - q).
     ///
     /// A free phase that is only where the others start may be [`FREE_SLACK`] times as far off. Inference, which has
-    /// no displacement, stops at [`INFERENCE_TOLERANCE`].
+    /// no displacement, takes it as a fraction of the largest state.
     Relative(f64),
     /// When no unit moved by more than this in a sweep.
     Absolute(f64),
     /// After a number of sweeps, whatever has been reached: (free, nudged).
     Sweeps(u32, u32),
-    /// [`Stop::Relative`] at [`DEFAULT_RELATIVE`].
+    /// [`Stop::Relative`] at [`DEFAULT_RELATIVE`]; inference: at [`INFERENCE_TOLERANCE`].
     #[default]
     Automatic,
+}
+
+impl Stop {
+    /// Whether phases end by themselves, and not after a given number of sweeps.
+    pub fn is_free(self) -> bool {
+        !matches!(self, Self::Sweeps(..))
+    }
 }
 
 /// The fraction of [`Stop::Relative`] by default: the gradient is then less than 1 % off (a test measures it).
@@ -76,7 +93,7 @@ pub const MAX_GROWING: u32 = 5;
 /// The most sweeps of a nudged or clamped phase by default.
 pub const MAX_NUDGED: u32 = 200;
 
-/// The largest change in a sweep at which inference stops.
+/// How near to steady inference stops, in units of the largest state.
 pub const INFERENCE_TOLERANCE: f64 = 1e-4;
 
 /// How a system is settled.
@@ -139,22 +156,16 @@ impl Settling {
         if boundary == Boundary::Free { free } else { other }
     }
 
-    /// The distance from steady at which a phase ends, for a displacement to be resolved (|beta| or |eta| times the
-    /// output error; `None`: inference), however fine. Negative: only the number of sweeps counts.
-    fn tolerance(&self, displacement: Option<f64>, slack: f64) -> f64 {
-        let relative = match self.stop {
-            Stop::Sweeps(..) => return -1.0,
-            Stop::Absolute(tolerance) => return tolerance,
-            Stop::Relative(fraction) => fraction,
-            Stop::Automatic => DEFAULT_RELATIVE,
-        };
-        displacement.map_or(INFERENCE_TOLERANCE, |d| slack * relative * d)
+    /// The distance from steady at which a phase ends, however fine, for a displacement to be resolved (`None`: inference,
+    /// which is relative to the size of the states). Negative: only the number of sweeps counts.
+    fn tolerance(&self, displacement: Option<f64>, slack: f64, size: f64) -> f64 {
+        match self.stop {
+            Stop::Sweeps(..) => -1.0,
+            Stop::Absolute(tolerance) => tolerance,
+            Stop::Relative(fraction) => fraction * displacement.map_or(size, |d| slack * d),
+            Stop::Automatic => displacement.map_or(INFERENCE_TOLERANCE * size, |d| slack * DEFAULT_RELATIVE * d),
+        }
     }
-}
-
-/// Below a few units in the last place of the largest state sweeps only shuffle rounding errors.
-fn floor<T: Real>(magnitude: f64) -> f64 {
-    16.0 * T::EPSILON.to_f64() * magnitude.max(1.0)
 }
 
 /// What a method asks of a system that settles: the free phase, then every other phase from the free state.
@@ -191,30 +202,31 @@ impl Plan {
         if p == 0 { Boundary::Free } else { self.phases[p - 1] }
     }
 
-    /// Whether a row under `boundary` is done, and how, given the output error that its displacement is measured by.
+    /// Whether a row under `boundary` is done, and how, given the displacement that it is to resolve.
     pub fn verdict<T: Real>(
         &self,
         boundary: Boundary,
         outcome: &Outcome,
-        error: impl FnOnce() -> Option<f64>,
+        displacement: impl FnOnce() -> Option<f64>,
     ) -> Option<Status> {
         if !outcome.change.is_finite() {
             return Some(Status::Diverged);
         }
         let limit = outcome.sweeps >= self.settling.limit(boundary);
-        let fixed = matches!(self.settling.stop, Stop::Sweeps(..));
+        let fixed = !self.settling.stop.is_free();
         if fixed && !limit {
             return None;
         }
         // A fixed number of sweeps says nothing about convergence: judge it by the default rule.
         let stop = if fixed { Stop::Automatic } else { self.settling.stop };
-        let displacement = self.strength(boundary).and_then(|strength| error().map(|error| strength * error));
         let slack = if boundary == Boundary::Free && !self.measures_free { FREE_SLACK } else { 1.0 };
-        let floor = floor::<T>(outcome.magnitude);
+        // Below a few units in the last place sweeps only shuffle rounding errors.
+        let size = if outcome.magnitude > 0.0 { outcome.magnitude } else { 1.0 };
+        let floor = 16.0 * outcome.rounding.max(T::EPSILON.to_f64() * size);
         let relative = matches!(stop, Stop::Relative(_) | Stop::Automatic);
-        let tolerance = Settling { stop, ..self.settling }.tolerance(displacement, slack);
+        let tolerance = Settling { stop, ..self.settling }.tolerance(displacement(), slack, size);
         let tolerance = if relative { tolerance.max(floor) } else { tolerance };
-        let distance = if relative && displacement.is_some() { outcome.distance() } else { outcome.change };
+        let distance = if relative { outcome.distance() } else { outcome.change };
         if distance <= tolerance || outcome.change <= floor.min(tolerance) {
             return Some(Status::Converged);
         }
@@ -222,17 +234,19 @@ impl Plan {
         (limit || leaving).then_some(Status::Unconverged)
     }
 
-    /// The displacement of outputs, per unit of output error, that the phases are to resolve: the smallest of the
-    /// plan's for the free phase.
-    pub fn strength(&self, boundary: Boundary) -> Option<f64> {
+    /// By how much, at least, a phase displaces outputs of this softness (one over their stiffness) per unit of output
+    /// error: what it is to resolve. No nudge moves them farther than to their targets. Of the free phase: the least of the
+    /// others.
+    pub fn reach(&self, boundary: Boundary, softness: f64) -> Option<f64> {
         match boundary {
-            Boundary::Nudged(beta) => Some(beta.norm()),
-            Boundary::Clamped(strength) | Boundary::Forced(strength) => Some(strength.abs()),
+            Boundary::Nudged(beta) => Some((beta.norm() * softness).min(1.0)),
+            Boundary::Forced(strength) => Some((strength.abs() * softness).min(1.0)),
+            Boundary::Clamped(eta) => Some(eta.abs()),
             Boundary::Free => self
                 .phases
                 .iter()
                 .filter(|&&phase| phase != Boundary::Free)
-                .filter_map(|&phase| self.strength(phase))
+                .filter_map(|&phase| self.reach(phase, softness))
                 .reduce(f64::min),
         }
     }
@@ -287,8 +301,10 @@ pub struct Outcome {
     pub ratio: f64,
     /// Sweeps in a row up to the last that each changed more than the one before.
     pub growing: u32,
-    /// The largest state, where it is larger than one: what rounding errors are measured by.
+    /// The largest state, which inference and rounding errors are measured by; 0 where states are of order one.
     pub magnitude: f64,
+    /// By how much rounding errors move states, where that is more than their size says.
+    pub rounding: f64,
 }
 
 impl Outcome {
@@ -300,9 +316,10 @@ impl Outcome {
         self.sweeps += 1;
     }
 
-    /// Notes how large the states are.
+    /// Notes how large the states are, where they are larger than before.
     pub fn see_magnitude<T: Real>(&mut self, states: &[T]) {
-        self.magnitude = states.iter().fold(T::ZERO, |m, &s| m.max_magnitude(s)).to_f64();
+        let largest = states.iter().fold(T::ZERO, |m, &s| m.max_magnitude(s)).to_f64();
+        self.magnitude = self.magnitude.max_magnitude(largest);
     }
 
     /// An estimate of how far the states are from steady: the changes to come, were they to go on shrinking like this.

@@ -46,14 +46,16 @@ fn shared<T: Real>(params: &[Vec<T>]) -> Params<'_, T> {
 
 fn all_methods(settling: Settling) -> Vec<Method> {
     let loss = Loss::CrossEntropy;
-    let propagation =
-        |variant, sign, points| Rule::EquilibriumPropagation { variant, beta: 0.3, sign, points }.with(loss, settling);
+    let propagation = |variant, sign, points| {
+        Rule::EquilibriumPropagation { variant, beta: Some(0.3), sign, points }.with(loss, settling)
+    };
     vec![
         propagation(Estimator::Centered, Sign::Positive, 8),
         propagation(Estimator::OneSided, Sign::Random, 8),
         propagation(Estimator::Holomorphic, Sign::Positive, 5),
-        Rule::FrequencyPropagation { amplitude: 0.1, points: 8 }.with(loss, settling),
-        Rule::AgnosticEquilibriumPropagation { beta: 0.1, epsilon: 0.01, relaxations: 2 }.with(loss, settling),
+        Rule::FrequencyPropagation { amplitude: Some(0.1), points: 8 }.with(loss, settling),
+        Rule::AgnosticEquilibriumPropagation { beta: Some(0.1), epsilon: Some(0.01), relaxations: 2 }
+            .with(loss, settling),
         Rule::ContrastiveLearning.with(loss, settling),
         Rule::CoupledLearning { eta: 0.2, variant: Side::Negative }.with(loss, settling),
         Rule::CoupledLearning { eta: 0.2, variant: Side::Centered }.with(loss, settling),

@@ -13,6 +13,7 @@ pub mod hidden;
 pub mod level;
 pub mod narrow;
 pub mod philox;
+pub mod potential;
 pub mod pulses;
 pub mod simd;
 pub mod sparse;

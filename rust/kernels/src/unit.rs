@@ -1,6 +1,7 @@
 //! Activation functions of units, over vectors.
 
 use crate::level::dispatch;
+use crate::potential::u_ln_u;
 use crate::simd::{Real, Vector};
 
 /// An activation function s = rho(a) of a unit.
@@ -19,6 +20,12 @@ pub trait Unit: Copy + Send + Sync + 'static {
     /// # Safety
     /// Needs the instruction set of `V`.
     unsafe fn apply<V: Vector>(a: V, node: Node<V>) -> V;
+
+    /// Phi at a state of a unit of stiffness one, whose derivative is the inverse of the function: s^2 / 2 within walls.
+    #[inline(always)]
+    fn potential(s: f64) -> f64 {
+        0.5 * s * s
+    }
 }
 
 /// The constants of units that differ from each other: one element per unit, none where they do not.
@@ -119,6 +126,11 @@ pub(crate) mod apply {
                 one.sub(two.div(one.add(exp(a.add(a)))))
             }
         }
+
+        #[inline(always)]
+        fn potential(s: f64) -> f64 {
+            0.5 * (u_ln_u(1.0 + s) + u_ln_u(1.0 - s))
+        }
     }
 
     impl Unit for Logistic {
@@ -130,6 +142,11 @@ pub(crate) mod apply {
                 let one = V::splat(Real::ONE);
                 one.div(one.add(exp(V::splat(Real::ZERO).sub(a))))
             }
+        }
+
+        #[inline(always)]
+        fn potential(s: f64) -> f64 {
+            u_ln_u(s) + u_ln_u(1.0 - s)
         }
     }
 

@@ -11,7 +11,7 @@ use pnncore_kernels::Real;
 use super::Landscape;
 use crate::Result;
 use crate::batch::Batch;
-use crate::differences::hessian_product;
+use crate::differences::{hessian_product, size_of_states};
 use crate::krylov::conjugate_gradients;
 use crate::trial::{Boundary, Outcome, Plan, Status, Trial};
 
@@ -24,13 +24,13 @@ pub(super) fn settle<T: Real>(
     batch: &Batch<'_, T>,
     plan: &Plan,
     trial: &mut Trial<T>,
-    errors: &[f64],
     mut rows: Vec<usize>,
 ) -> Result<()> {
     let (phases, half, stride) = (trial.phases(), trial.layout().stride(), trial.stride());
     let free = real_parts(trial);
+    let size = size_of_states(&free.states, landscape.scales().0);
     let multiply = |v: &[T], product: &mut [T]| {
-        hessian_product(|trial, found| landscape.state_gradient(trial, found), &free, v, product)
+        hessian_product(|trial, found| landscape.state_gradient(trial, found), &free, size, v, product)
     };
     let limit = 2 * trial.layout().sizes().iter().sum::<usize>();
     let mut force = vec![T::ZERO; trial.states.len()];
@@ -60,7 +60,11 @@ pub(super) fn settle<T: Real>(
             }
             let outcome = &mut trial.outcomes[r];
             outcome.sweep(change.to_f64());
-            let status = plan.verdict::<T>(plan.boundary(r % phases), outcome, || Some(errors[r / phases]));
+            outcome.magnitude = size;
+            let (real, imaginary) = states.split_at(half);
+            let moved = real.iter().zip(free.row(r)).fold(T::ZERO, |m, (&s, &f)| m.max_magnitude(s - f));
+            let displacement = imaginary.iter().fold(moved, |m, &s| m.max_magnitude(s)).to_f64();
+            let status = plan.verdict::<T>(plan.boundary(r % phases), outcome, || Some(displacement));
             let Some(status) = status else { return true };
             outcome.status = status;
             if status == Status::Diverged {

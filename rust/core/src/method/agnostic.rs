@@ -12,15 +12,27 @@ use super::Scratch;
 use crate::Result;
 use crate::batch::Batch;
 use crate::device::Device;
+use crate::differences::largest;
 use crate::lab::Lab;
 use crate::params::Params;
 use crate::system::Energetic;
 use crate::trial::Plan;
 use crate::update::Term;
 
+/// How far springs of the default softness give way, in units of the largest parameter of a kind.
+const GIVING_WAY: f64 = 1e-3;
+
+/// The softness of springs that give way by [`GIVING_WAY`] where their parameters are pulled at most: parameters of different
+/// kinds have different units.
+fn yielding<T: Real>(start: &[T], free: &[T], nudged: &[T]) -> f64 {
+    let pull = free.iter().zip(nudged).fold(T::ZERO, |m, (&f, &n)| m.max_magnitude(f - n)).to_f64();
+    let size = largest(start);
+    if pull > 0.0 && size > 0.0 { GIVING_WAY * size / pull } else { GIVING_WAY }
+}
+
 pub(super) struct Springs {
     pub(super) beta: f64,
-    pub(super) epsilon: f64,
+    pub(super) epsilon: Option<f64>,
     pub(super) relaxations: u32,
 }
 
@@ -39,15 +51,17 @@ impl Springs {
         self.settle(lab, plan, system, params, batch, scratch)?;
         let free = self.read(lab, system, params, batch, scratch, [Complex::ONE, Complex::ZERO])?;
         let mut nudged = self.read(lab, system, params, batch, scratch, [Complex::ZERO, Complex::ONE])?;
+        let softness = |i: usize| self.epsilon.unwrap_or_else(|| yielding(&start[i], &free[i], &nudged[i]));
+        let epsilons: Vec<f64> = (0..count).map(softness).collect();
         let (mut moved, mut changes) = (start.clone(), start.clone());
         for relaxation in 1..=self.relaxations {
             for i in 0..count {
-                let (lower, upper) = system.device(i).range::<f64>();
+                let (epsilon, (lower, upper)) = (epsilons[i], system.device(i).range::<f64>());
                 for (k, start) in start[i].iter().map(|start| start.to_f64()).enumerate() {
                     // The springs pull, but the material has its range. (Not moved - start, which would be mostly rounding.)
-                    let pulled = self.epsilon * (free[i][k] - nudged[i][k]).to_f64();
+                    let pulled = epsilon * (free[i][k] - nudged[i][k]).to_f64();
                     let change = pulled.clamp(lower - start, upper - start);
-                    changes[i][k] = T::from_f64(-change / (self.epsilon * self.beta));
+                    changes[i][k] = T::from_f64(-change / (epsilon * self.beta));
                     moved[i][k] = T::from_f64(start + change);
                 }
             }

@@ -13,7 +13,7 @@ impl Rule {
     pub(super) fn contrast(&self, sign: f64) -> (Vec<Boundary>, Vec<Complex<f64>>) {
         let real = |x: f64| Complex::new(x, 0.0);
         match *self {
-            Self::EquilibriumPropagation { variant, beta, points, .. } => match variant {
+            Self::EquilibriumPropagation { variant, beta: Some(beta), points, .. } => match variant {
                 Estimator::OneSided => {
                     let beta = real(sign * beta);
                     (vec![Boundary::Nudged(beta)], vec![-beta.inv(), beta.inv()])
@@ -40,7 +40,7 @@ impl Rule {
                     (phases, weights)
                 }
             },
-            Self::FrequencyPropagation { amplitude, points, .. } => {
+            Self::FrequencyPropagation { amplitude: Some(amplitude), points, .. } => {
                 // Points of equal force are one phase: those at phi and pi - phi, so that a quarter of the period and its
                 // mirror image are all there is. Where sin(phi) is 0 nothing is read.
                 let n = f64::from(points);
@@ -55,7 +55,7 @@ impl Rule {
                 }
                 (phases, weights)
             }
-            Self::AgnosticEquilibriumPropagation { beta, .. } => {
+            Self::AgnosticEquilibriumPropagation { beta: Some(beta), .. } => {
                 (vec![Boundary::Nudged(real(beta))], vec![real(-1.0), real(1.0)])
             }
             Self::ContrastiveLearning => (vec![Boundary::Clamped(1.0)], vec![real(-1.0), real(1.0)]),

@@ -12,6 +12,7 @@ mod local;
 mod population;
 mod readout;
 mod rule;
+mod strength;
 mod surrogate;
 mod zeroth;
 
@@ -26,7 +27,7 @@ use crate::loss::Loss;
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params};
 use crate::system::stack::Stack;
-use crate::system::{System, Workspace};
+use crate::system::{Settling as SettlingSystem, System, Workspace};
 use crate::trial::{Boundary, Plan, Settling, Stop, Trial};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
@@ -218,29 +219,38 @@ impl Method {
                 system.name(),
             )));
         }
-        if let Some(settling) = system.as_settling() {
-            for sign in self.rule.signs() {
-                for phase in self.rule.contrast(*sign).0 {
+        // Networks of units of stiffness one need not be measured.
+        let rule = match self.rule.usual_strength() {
+            Some(strength) if system.has_unit_stiffness() => self.rule.with_strength(strength),
+            _ => self.rule.clone(),
+        };
+        if let (Some(settling), None) = (system.as_settling(), rule.usual_strength()) {
+            for sign in rule.signs() {
+                for phase in rule.contrast(*sign).0 {
                     if let Boundary::Nudged(beta) = phase {
                         settling.check_nudge(self.loss, beta)?;
                     }
                 }
             }
         }
-        population::check(&self.rule, system.specs())?;
+        population::check(&rule, system.specs())?;
         let mut settling = self.settling;
         if needs == Needs::Exact && settling.stop == Stop::Automatic {
             // The implicit function theorem holds at the steady state, not near it.
-            settling.stop = Stop::Absolute(256.0 * T::EPSILON.to_f64());
+            settling.stop = Stop::Relative(256.0 * T::EPSILON.to_f64());
         }
-        let contrasts = (self.rule.signs().iter())
-            .map(|&sign| {
-                let (phases, weights) = self.rule.contrast(sign);
-                let measures_free = phases.is_empty() || weights[0] != Complex::ZERO;
-                Contrast { plan: Plan { loss: self.loss, phases, settling, measures_free }, weights }
-            })
-            .collect();
-        Ok(Protocol { method: self.clone(), contrasts })
+        let method = Self { rule, settling, ..self.clone() };
+        Ok(Protocol { contrasts: method.contrasts(), method })
+    }
+
+    /// The phases and weights for each sign of beta.
+    fn contrasts(&self) -> Vec<Contrast> {
+        let contrast = |&sign: &f64| {
+            let (phases, weights) = self.rule.contrast(sign);
+            let measures_free = phases.is_empty() || weights[0] != Complex::ZERO;
+            Contrast { plan: Plan { loss: self.loss, phases, settling: self.settling, measures_free }, weights }
+        };
+        self.rule.signs().iter().map(contrast).collect()
     }
 }
 
@@ -349,9 +359,34 @@ impl Protocol {
             (Rule::RidgeReadout { .. }, Some(stack)) => readout::memory(stack),
             (rule, _) => match rule.surrogate() {
                 Some(surrogate) => surrogate.memory(system),
+                None if rule.usual_strength().is_some() => vec![ParamSpec { name: "strength".into(), shape: vec![1] }],
                 None => zeroth::memory(rule, system.specs()),
             },
         }
+    }
+
+    /// The protocol with the strength of nudging that its memory holds, which the first step measures where none was given.
+    fn settled_strength<T: Real>(
+        &self,
+        lab: &Lab,
+        system: &dyn SettlingSystem<T>,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        course: &mut Course<'_, '_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<Self> {
+        let Method { loss, settling, ref rule } = self.method;
+        let [kept] = &mut *course.memory else {
+            return Err(Error::Shape("a method that measures its strength keeps one array".into()));
+        };
+        if kept[0] == T::ZERO {
+            let probe = strength::Probe { lab, system, params, batch, loss, settling };
+            kept[0] = T::from_f64(probe.strength(scratch)?.unwrap_or(0.0));
+        }
+        // Where no sample has an error every strength teaches the same: nothing.
+        let strength = if kept[0] == T::ZERO { 1.0 } else { kept[0].to_f64() };
+        let method = Method { rule: rule.with_strength(strength), ..self.method.clone() };
+        Ok(Self { contrasts: method.contrasts(), method })
     }
 
     /// Writes what those arrays hold before the first step.
@@ -421,6 +456,10 @@ impl Protocol {
             return Err(Error::Config("training needs targets".into()));
         }
         scratch.found = Found::Gradient;
+        if let (Some(_), Some(settling)) = (self.method.rule.usual_strength(), system.as_settling()) {
+            let whole = self.settled_strength(lab, settling, params, batch, course, scratch)?;
+            return whole.step(lab, system, params, batch, course, scratch);
+        }
         let Method { loss, ref rule, .. } = self.method;
         let missing = || Error::Capability(format!("{} lacks what {} needs", system.name(), self.method.name()));
         let plan = &self.contrasts[0].plan;
@@ -443,7 +482,7 @@ impl Protocol {
                 let system = system.as_exact().ok_or_else(missing)?;
                 implicit::step(lab, rule, plan, system, params, batch, scratch)
             }
-            (_, &Rule::AgnosticEquilibriumPropagation { beta, epsilon, relaxations }) => {
+            (_, &Rule::AgnosticEquilibriumPropagation { beta: Some(beta), epsilon, relaxations }) => {
                 let system = system.as_energetic().ok_or_else(missing)?;
                 let springs = agnostic::Springs { beta, epsilon, relaxations };
                 springs.step(lab, plan, system, params, batch, scratch)

@@ -74,8 +74,8 @@ pub enum Rule {
     EquilibriumPropagation {
         /// Which estimator.
         variant: Estimator,
-        /// The strength of nudging; the radius for the holomorphic estimator.
-        beta: f64,
+        /// The strength of nudging; the radius for the holomorphic estimator. `None`: the strength that displaces outputs by a fraction of their error.
+        beta: Option<f64>,
         /// The sign of beta of the one-sided estimator.
         sign: Sign,
         /// The number of points on the circle of the holomorphic estimator.
@@ -85,8 +85,8 @@ pub enum Rule {
     /// strength swings as amplitude sin(phi), slowly enough that the states follow; the update is what of dE/dtheta swings
     /// with it.
     FrequencyPropagation {
-        /// The largest strength of the force.
-        amplitude: f64,
+        /// The largest strength of the force. `None`: the strength that displaces outputs by a fraction of their error.
+        amplitude: Option<f64>,
         /// The points of a period at which dE/dtheta is read.
         points: u32,
     },
@@ -94,10 +94,10 @@ pub enum Rule {
     /// 1/epsilon to a control u, which is set so that they stay where they are in the free phase; nudged, they relax by
     /// themselves.
     AgnosticEquilibriumPropagation {
-        /// The strength of nudging.
-        beta: f64,
-        /// The softness of the springs.
-        epsilon: f64,
+        /// The strength of nudging. `None`: the strength that displaces outputs by a fraction of their error.
+        beta: Option<f64>,
+        /// The softness of the springs. `None`: such that they give way by a thousandth of the largest parameter of a kind.
+        epsilon: Option<f64>,
         /// How often parameters and states relax in turn.
         relaxations: u32,
     },
@@ -262,8 +262,9 @@ impl Rule {
         };
         match self {
             Self::EquilibriumPropagation { variant, beta, sign, points } => {
-                finite("beta", *beta)?;
-                if *beta < 0.0 {
+                let beta = beta.unwrap_or(1.0);
+                finite("beta", beta)?;
+                if beta < 0.0 {
                     return Err(Error::Config(format!(
                         "beta must be positive, got {beta}; to nudge away from the target use sign=\"negative\""
                     )));
@@ -287,7 +288,8 @@ impl Rule {
                 Err(Error::Config(format!("eta must be in (0, 1], got {eta}")))
             }
             Self::FrequencyPropagation { amplitude, points } => {
-                if !(*amplitude > 0.0 && amplitude.is_finite()) {
+                let amplitude = amplitude.unwrap_or(1.0);
+                if !(amplitude > 0.0 && amplitude.is_finite()) {
                     return Err(Error::Config(format!("amplitude must be a positive number, got {amplitude}")));
                 }
                 if *points < 4 || points % 4 != 0 {
@@ -296,8 +298,9 @@ impl Rule {
                 Ok(())
             }
             Self::AgnosticEquilibriumPropagation { beta, epsilon, relaxations } => {
-                finite("beta", *beta)?;
-                if !(*epsilon > 0.0 && epsilon.is_finite()) {
+                finite("beta", beta.unwrap_or(1.0))?;
+                let epsilon = epsilon.unwrap_or(1.0);
+                if !(epsilon > 0.0 && epsilon.is_finite()) {
                     return Err(Error::Config(format!("epsilon must be a positive number, got {epsilon}")));
                 }
                 if *relaxations == 0 {

@@ -163,6 +163,11 @@ impl Elastic {
         Stretched { length, direction: direction.map(|d| d * scale) }
     }
 
+    /// The length of the longest spring, where the nodes were placed.
+    fn longest(&self) -> f64 {
+        self.springs.iter().map(|&spring| self.stretch(&self.positions, spring).length).fold(0.0, f64::max)
+    }
+
     /// Adds a vector to the states that move a node.
     fn add<T: Real>(&self, node: usize, vector: &[f64; 3], factor: f64, row: &mut [T]) {
         for (axis, v) in vector[..self.dimensions].iter().enumerate() {
@@ -313,9 +318,16 @@ impl<T: Real> Exact<T> for Elastic {
         Ok(())
     }
 
+    fn scales(&self, params: &Params<'_, T>) -> (f64, f64) {
+        let length = self.positions.iter().fold(self.longest(), |m, p| m.max(p.abs()));
+        let stiffness: f64 = params.get(0).iter().map(|k| k.to_f64()).sum();
+        (length, stiffness * self.longest() * length)
+    }
+
     fn domain(&self, _l: usize, _j: usize) -> (f64, f64) {
         // Near where the nodes were placed, so that no spring is turned round.
-        (-0.1, 0.1)
+        let near = 0.1 * self.longest();
+        (-near, near)
     }
 }
 

@@ -88,6 +88,11 @@ pub trait System<T: Real>: Send + Sync {
         false
     }
 
+    /// Whether the stiffness of outputs is one, by construction: strengths of nudging are then numbers. Elsewhere they have units.
+    fn has_unit_stiffness(&self) -> bool {
+        false
+    }
+
     /// Whether forces derive from an energy. Where they do not (circuits with transistors), energies are not asked for, the
     /// contrast of a local rule is an approximation to the gradient, and implicit differentiation is exact all the same.
     fn is_reciprocal(&self) -> bool {
@@ -218,7 +223,15 @@ pub trait Exact<T: Real>: Energetic<T> {
         product: &mut [T],
     ) -> Result<()> {
         let gradient = |trial: &Trial<T>, found: &mut [T]| self.state_gradient(params, batch, trial, found);
-        crate::differences::hessian_product(gradient, trial, v, product)
+        let size = crate::differences::size_of_states(&trial.states, self.scales(params).0);
+        crate::differences::hessian_product(gradient, trial, size, v, product)
+    }
+
+    /// The magnitudes of what states and energies are sums with: rounding errors of displacements are relative to the places
+    /// that they start from. Zero: to themselves.
+    fn scales(&self, params: &Params<'_, T>) -> (f64, f64) {
+        let _ = params;
+        (0.0, 0.0)
     }
 
     /// Writes a positive diagonal M per row such that s - M^-1 dE/ds is a step of relaxation that converges.
@@ -272,13 +285,14 @@ pub trait Exact<T: Real>: Energetic<T> {
         workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        let (probe, weights) = crate::adjoint::displaced(trial, adjoint, self.local_step());
+        let size = crate::differences::size_of_states(&trial.states, self.scales(params).0);
+        let (probe, weights) = crate::adjoint::displaced(trial, adjoint, size * self.local_step());
         *trial = probe;
         self.local_update(lab, params, batch, trial, &weights, workspace, update)
     }
 
-    /// How far along a direction of largest component one to step for a central difference of dE/dtheta. One is exact
-    /// where dE/dtheta is quadratic in the states.
+    /// How far along a direction of largest component one to step for a central difference of dE/dtheta, in units of the size
+    /// of the states. One is exact where dE/dtheta is quadratic in the states.
     fn local_step(&self) -> f64 {
         T::EPSILON.to_f64().cbrt()
     }

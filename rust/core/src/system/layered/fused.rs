@@ -6,7 +6,7 @@ use pnncore_kernels::unit::{Nodes, Unit};
 use pnncore_kernels::{Real, avec};
 
 use super::settle::{Context, Tile};
-use crate::trial::{Boundary, Outcome, Status, Stop};
+use crate::trial::{Boundary, Outcome, Status};
 
 /// Sweeps of a free phase over all units: outputs go far at first.
 const WHOLE_SWEEPS: u32 = 3;
@@ -72,7 +72,7 @@ impl<T: Real> Context<'_, T> {
             narrow.radius = T::from_f64(play());
             narrow.centre[..outputs.len()].copy_from_slice(outputs);
             let Narrow { units, radius, .. } = narrow;
-            find_movable(self.lab.level(), drive, &self.back[1], self.reach, outputs, *radius, units);
+            find_movable(self.lab.level(), drive, &self.back[1], self.reach, outputs, *radius, hidden, units);
         }
         if !narrow.holding {
             narrow.units.gather(hidden);
@@ -89,8 +89,8 @@ impl<T: Real> Context<'_, T> {
         let sums = &mut sums[..layout.outputs().len()];
         let drive = std::mem::replace(&mut tile.drive, avec![]);
         let mut outcome = Outcome::default();
-        let (sample, boundary) = (r / self.phases, self.plan.boundary(r % self.phases));
-        let own_drive = &drive[sample * stride..][..stride];
+        let boundary = self.plan.boundary(r % self.phases);
+        let own_drive = &drive[r / self.phases * stride..][..stride];
         let wanted = self.write_pull(first, r, tile);
         let (hidden, outputs) = row.split_at_mut(stride);
         let outputs = &mut outputs[..sums.len()];
@@ -98,14 +98,14 @@ impl<T: Real> Context<'_, T> {
         let mut moved = T::ZERO;
         loop {
             if boundary == Boundary::Free {
-                let fixed = matches!(self.plan.settling.stop, Stop::Sweeps(..));
+                let fixed = !self.plan.settling.stop.is_free();
                 tile.narrow.worth |= outcome.sweeps >= WHOLE_SWEEPS && (fixed || outcome.ratio > SLOW);
             }
             if U::BOXED && tile.narrow.worth {
                 let play = || {
                     let pull =
                         if wanted { self.plan.loss.error(outputs, &tile.target, &mut tile.scratch) } else { 0.0 };
-                    PLAY * (moved.to_f64() + self.plan.strength(boundary).unwrap_or(0.0) * pull)
+                    PLAY * (moved.to_f64() + self.plan.reach(boundary, self.softness).unwrap_or(0.0) * pull)
                 };
                 self.hold(&mut tile.narrow, own_drive, outputs, hidden, play);
             }
@@ -121,15 +121,13 @@ impl<T: Real> Context<'_, T> {
             for (sum, &b) in sums.iter_mut().zip(bias) {
                 *sum += b;
             }
-            moved = self.move_outputs(r, sums, outputs, &tile.target, &mut tile.scratch);
+            moved = self.move_outputs(r, sums, outputs, &tile.target, (&mut tile.scratch, &mut tile.nudge));
             outcome.sweep(change.max_magnitude(moved).to_f64());
-            if U::NODES && outcome.sweeps == 1 {
+            if U::NODES && outcome.sweeps.is_power_of_two() {
                 outcome.see_magnitude(hidden);
+                outcome.see_magnitude(outputs);
             }
-            let status = self.plan.verdict::<T>(boundary, &outcome, || match boundary {
-                Boundary::Free => wanted.then(|| self.plan.loss.error(outputs, &tile.target, &mut tile.scratch)),
-                _ => tile.errors.get(sample).copied(),
-            });
+            let status = self.verdict(first, r, &outcome, outputs, tile);
             if let Some(status) = status {
                 outcome.status = status;
                 break;

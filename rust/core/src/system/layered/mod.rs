@@ -6,6 +6,7 @@
 //! sum of its conductances).
 
 mod exact;
+mod extrapolated;
 mod fused;
 mod inputs;
 mod local;
@@ -190,6 +191,10 @@ impl<T: Real> System<T> for Layered {
 
     fn as_exact(&self) -> Option<&dyn Exact<T>> {
         Some(self)
+    }
+
+    fn has_unit_stiffness(&self) -> bool {
+        !self.is_resistive()
     }
 
     fn is_holomorphic(&self) -> bool {

@@ -12,6 +12,7 @@ use pnncore_kernels::unit::{HardSigmoid, Logistic, Tanh, Unit, Walled};
 use pnncore_kernels::{AVec, Real, avec, transpose};
 use rayon::prelude::*;
 
+use super::extrapolated::Energy;
 use super::fused::Narrow;
 use super::inputs::Inputs;
 use super::units::Units;
@@ -20,7 +21,7 @@ use crate::batch::{Batch, Targets};
 use crate::lab::Lab;
 use crate::params::Params;
 use crate::secant::Secants;
-use crate::trial::{Boundary, Order, Outcome, OutputUpdate, Plan, Status, Stop, Trial};
+use crate::trial::{Boundary, Order, Outcome, OutputUpdate, Plan, Status, Trial, clamp_towards};
 
 /// Memory for the batches of one call.
 #[derive(Debug)]
@@ -60,13 +61,20 @@ pub(super) struct Tile<T> {
     pub(super) panel: Panel<T>,
     pub(super) target: Vec<T>,
     pub(super) scratch: Vec<T>,
+    /// What the nudged step of the outputs needs.
+    pub(super) nudge: Vec<f64>,
     /// The output error of each sample at its free state.
     pub(super) errors: Vec<f64>,
     /// The gradient of the loss at the free outputs of each sample, one after the other.
     pulls: Vec<T>,
     pub(super) active: Vec<usize>,
-    /// The largest change of each active row in the sweep under way.
+    /// The rows that an extrapolation is taken back of.
+    pub(super) raised: Vec<usize>,
+    /// Of every row: the largest change in the sweep under way; the sum of drive times state over the layers that moved last;
+    /// and, where the sweep began with an extrapolation, the energy that the one before had reached.
     pub(super) changes: Vec<f64>,
+    pub(super) fields: Vec<f64>,
+    pub(super) reached: Vec<Option<Energy>>,
     pub(super) secants: Secants<T>,
     /// The layers that sweeps end with, of one row, side by side.
     pub(super) last: AVec<T>,
@@ -82,10 +90,14 @@ impl<T: Real> Default for Tile<T> {
             panel: Panel::default(),
             target: Vec::new(),
             scratch: Vec::new(),
+            nudge: Vec::new(),
             errors: Vec::new(),
             pulls: Vec::new(),
             active: Vec::new(),
+            raised: Vec::new(),
             changes: Vec::new(),
+            fields: Vec::new(),
+            reached: Vec::new(),
             secants: Secants::default(),
             last: avec![],
             narrow: Narrow::default(),
@@ -103,6 +115,8 @@ pub(super) struct Context<'a, T> {
     pub(super) back: &'a [AVec<T>],
     pub(super) reach: &'a [T],
     pub(super) units: &'a Units<T>,
+    /// That of the stiffest output.
+    pub(super) softness: f64,
     inputs: &'a Inputs<T>,
     pub(super) phases: usize,
     pub(super) stride: usize,
@@ -138,7 +152,9 @@ pub(super) fn settle<T: Real>(
     }
     let (phases, stride, complex) = (trial.phases(), trial.stride(), trial.is_complex());
     let (back, reach, units, inputs) = (&buffers.back[..], &buffers.reach[..], &buffers.units, &buffers.inputs);
-    let context = Context { net, lab, params, batch, plan, back, reach, units, inputs, phases, stride, complex };
+    let softness = units.output_softness(net);
+    let context =
+        Context { net, lab, params, batch, plan, back, reach, units, softness, inputs, phases, stride, complex };
     let states = trial.states.par_chunks_mut(chunk * phases * stride);
     let outcomes = trial.outcomes.par_chunks_mut(chunk * phases);
     let tiles = states.zip(outcomes).zip(buffers.tiles[..parts].par_iter_mut()).enumerate();
@@ -217,12 +233,15 @@ impl<T: Real> Context<'_, T> {
                     continue;
                 }
                 let row = &mut states[(free + p) * self.stride..(free + p + 1) * self.stride];
-                self.apply_boundary(first + i, self.plan.boundary(p), row, &mut outcomes[free + p], tile);
+                self.apply_boundary(first, free + p, row, &mut outcomes[free + p], tile);
             }
         }
         if self.accelerated() {
             for r in (0..outcomes.len()).filter(|r| r % self.phases > 0) {
-                tile.secants.inherit(r - r % self.phases, r);
+                // Clamped outputs do not follow: what the free phase learned is of another energy.
+                if !matches!(self.plan.boundary(r % self.phases), Boundary::Clamped(_)) {
+                    tile.secants.inherit(r - r % self.phases, r);
+                }
             }
         }
         self.settle_phases(first, samples, 1..self.phases, states, outcomes, tile);
@@ -239,39 +258,38 @@ impl<T: Real> Context<'_, T> {
             && !self.complex
             && !self.net.is_resistive()
             && self.plan.settling.order == Order::Asynchronous
-            && !matches!(self.plan.settling.stop, Stop::Sweeps(..))
+            && self.plan.settling.stop.is_free()
     }
 
-    /// Brings a row from its free state under the boundary of its phase.
-    pub(super) fn apply_boundary(
-        &self,
-        sample: usize,
-        boundary: Boundary,
-        row: &mut [T],
-        outcome: &mut Outcome,
-        tile: &mut Tile<T>,
-    ) {
-        match boundary {
-            Boundary::Nudged(beta) if !self.units.bound_outputs(self.net, self.plan.loss, beta) => {
-                outcome.status = Status::Unbounded;
-                row.fill(T::ZERO);
-            }
-            Boundary::Clamped(eta) => {
-                self.batch.y.write(sample, &mut tile.target);
-                for (o, &y) in row[self.net.layout.outputs()].iter_mut().zip(&tile.target) {
-                    *o += T::from_f64(eta) * (y - *o);
+    /// Brings row `r` from its free state under the boundary of its phase: what acts on the outputs moves them at once, as
+    /// their drive is what they are when free.
+    fn apply_boundary(&self, first: usize, r: usize, row: &mut [T], outcome: &mut Outcome, tile: &mut Tile<T>) {
+        let known = self.write_pull(first, r, tile);
+        let Tile { scratch, target, nudge, .. } = tile;
+        let outputs = &mut row[self.net.layout.outputs()];
+        let stiffness = self.units.output_stiffness(self.net);
+        // A number of sweeps that was asked for begins where the free phase ended.
+        let leads = self.plan.settling.stop.is_free() && !self.complex;
+        match self.plan.boundary(r % self.phases) {
+            Boundary::Nudged(beta) => {
+                let mass = if known { target.iter().map(|y| y.to_f64()).sum() } else { 1.0 };
+                if !self.units.bound_outputs(self.net, self.plan.loss, beta, mass) {
+                    outcome.status = Status::Unbounded;
+                    row.fill(T::ZERO);
+                } else if leads {
+                    scratch.copy_from_slice(outputs);
+                    scratch.iter_mut().zip(stiffness).for_each(|(drive, &s)| *drive *= s);
+                    self.plan.loss.nudge(scratch, stiffness, target, beta.re, outputs, nudge);
                 }
             }
-            // The force acts on the outputs first; the drive of free outputs is what they are.
-            Boundary::Nudged(beta) if !self.complex && !matches!(self.plan.settling.stop, Stop::Sweeps(..)) => {
-                self.batch.y.write(sample, &mut tile.target);
-                let outputs = &mut row[self.net.layout.outputs()];
-                tile.scratch.copy_from_slice(outputs);
-                let stiffness = self.units.output_stiffness(self.net);
-                tile.scratch.iter_mut().zip(stiffness).for_each(|(drive, &s)| *drive *= s);
-                self.plan.loss.nudge(&tile.scratch, stiffness, &tile.target, beta.re, outputs);
+            Boundary::Clamped(eta) => clamp_towards(eta, target, outputs),
+            Boundary::Forced(strength) if leads => {
+                let softness = self.units.nodes(self.net.layers() - 1, stiffness.len()).softness;
+                for (k, (o, &g)) in outputs.iter_mut().zip(&*target).enumerate() {
+                    *o -= T::from_f64(strength) * g * softness.get(k).copied().unwrap_or(T::ONE);
+                }
             }
-            Boundary::Nudged(_) | Boundary::Forced(_) | Boundary::Free => {}
+            Boundary::Forced(_) | Boundary::Free => {}
         }
     }
 
@@ -364,9 +382,18 @@ impl<T: Real> Context<'_, T> {
         tile.active = active;
     }
 
-    /// Moves the outputs of row `r` from their drive `a`, given what pulls at them; returns the largest change.
-    pub(super) fn move_outputs(&self, r: usize, a: &[T], outputs: &mut [T], pull: &[T], old: &mut [T]) -> T {
+    /// Moves the outputs of row `r` from their drive `a`, given what pulls at them; returns the largest change, or what a nudge
+    /// left to be done where that is larger.
+    pub(super) fn move_outputs(
+        &self,
+        r: usize,
+        a: &[T],
+        outputs: &mut [T],
+        pull: &[T],
+        (old, nudge): (&mut [T], &mut Vec<f64>),
+    ) -> T {
         old.copy_from_slice(outputs);
+        let mut left = T::ZERO;
         let stiffness = self.units.output_stiffness(self.net);
         let softness = self.units.nodes(self.net.layers() - 1, stiffness.len()).softness;
         match self.plan.boundary(r % self.phases) {
@@ -382,7 +409,9 @@ impl<T: Real> Context<'_, T> {
                 outputs.iter_mut().zip(softness).for_each(|(o, &softness)| *o *= softness);
             }
             Boundary::Nudged(beta) => match self.plan.settling.output_update {
-                OutputUpdate::Exact => self.plan.loss.nudge(a, stiffness, pull, beta.re, outputs),
+                OutputUpdate::Exact => {
+                    left = self.plan.loss.nudge(a, stiffness, pull, beta.re, outputs, nudge);
+                }
                 OutputUpdate::Explicit => {
                     self.plan.loss.gradient(old, pull, outputs);
                     for (o, &a) in outputs.iter_mut().zip(a) {
@@ -392,7 +421,7 @@ impl<T: Real> Context<'_, T> {
                 }
             },
         }
-        outputs.iter().zip(old).fold(T::ZERO, |m, (&new, &mut old)| m.max_magnitude(new - old))
+        outputs.iter().zip(old).fold(left, |m, (&new, &mut old)| m.max_magnitude(new - old))
     }
 
     /// Whether row `r` is done, and how.
@@ -405,10 +434,14 @@ impl<T: Real> Context<'_, T> {
         tile: &mut Tile<T>,
     ) -> Option<Status> {
         let (i, boundary) = (r / self.phases, self.plan.boundary(r % self.phases));
-        self.plan.verdict::<T>(boundary, outcome, || match boundary {
-            // The output error that matters is the one at the free state, of which this is the best guess.
-            Boundary::Free => self.output_error(first + i, outputs, &mut tile.target, &mut tile.scratch),
-            _ => tile.errors.get(i).copied(),
+        self.plan.verdict::<T>(boundary, outcome, || {
+            let reach = self.plan.reach(boundary, self.softness)?;
+            let error = match boundary {
+                // The output error that matters is the one at the free state, of which this is the best guess.
+                Boundary::Free => self.output_error(first + i, outputs, &mut tile.target, &mut tile.scratch),
+                _ => tile.errors.get(i).copied(),
+            }?;
+            Some(reach * error)
         })
     }
 }

@@ -1,9 +1,9 @@
 //! Settling networks of any number of layers: the rows of a tile sweep together.
 
 use num_complex::Complex;
-use pnncore_kernels::Real;
 use pnncore_kernels::sparse::{Dense, accumulate};
 use pnncore_kernels::unit::{self, Unit};
+use pnncore_kernels::{Real, dot};
 
 use super::settle::{Context, Tile};
 use super::{Activation, Physics};
@@ -26,6 +26,11 @@ impl<T: Real> Context<'_, T> {
             Order::Synchronous => 1,
         };
         let accelerated = self.accelerated();
+        for buffer in [&mut tile.changes, &mut tile.fields] {
+            buffer.resize(outcomes.len(), 0.0);
+        }
+        tile.reached.clear();
+        tile.reached.resize(outcomes.len(), None);
         for &r in active.iter() {
             outcomes[r] = Outcome::default();
             if accelerated {
@@ -33,29 +38,27 @@ impl<T: Real> Context<'_, T> {
                 tile.secants.start(r, &tile.last);
             }
         }
-        // Where a nudge has moved the outputs, and they move first in a sweep, the layers that move with them have seen
-        // nothing of it yet.
-        let mut skip = accelerated && layers % 2 == 1 && active.iter().all(|r| r % self.phases > 0);
+        // Where outputs have been moved to where their boundary wants them, and they move first in a sweep, the layers that
+        // move with them have seen nothing of it yet.
+        let led = |&r: &usize| self.plan.boundary(r % self.phases) != Boundary::Free;
+        let mut skip = accelerated && layers % 2 == 1 && layers > 1 && active.iter().all(led);
         while !active.is_empty() {
-            (groups - 1..layers).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
-            tile.changes.clear();
-            tile.changes.resize(active.len(), 0.0);
+            self.list_group(groups - 1, groups, active, states, tile);
+            active.iter().for_each(|&r| tile.changes[r] = 0.0);
             for group in 0..groups {
-                if group == 0 && std::mem::take(&mut skip) {
-                    (0..layers).step_by(2).for_each(|l| self.list_layer(l, active, states, tile));
-                    continue;
-                }
-                for l in (group..layers).step_by(groups) {
-                    self.drive_layer(l, active, tile);
-                    self.move_layer::<U>(first, l, active, states, tile);
+                if group > 0 || !std::mem::take(&mut skip) {
+                    self.move_group::<U>(first, group, groups, active, states, tile);
                 }
                 if group + 1 < groups {
-                    (group..layers).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
+                    if accelerated {
+                        self.take_back_raised::<U>(first, active, states, tile);
+                    }
+                    self.list_group(group, groups, active, states, tile);
                 }
             }
-            for (&r, &change) in active.iter().zip(&tile.changes) {
-                outcomes[r].sweep(change);
-                if U::NODES && outcomes[r].sweeps == 1 {
+            for &r in active.iter() {
+                outcomes[r].sweep(tile.changes[r]);
+                if U::NODES && outcomes[r].sweeps.is_power_of_two() {
                     outcomes[r].see_magnitude(&states[r * self.stride..(r + 1) * self.stride]);
                 }
             }
@@ -63,10 +66,7 @@ impl<T: Real> Context<'_, T> {
                 let row = &mut states[r * self.stride..(r + 1) * self.stride];
                 let outputs = self.net.layout.outputs();
                 if accelerated {
-                    self.gather_last(row, &mut tile.last);
-                    let (level, bounded) = (self.lab.level(), self.bounded_last());
-                    let ratio = tile.secants.advance(level, r, &mut tile.last, bounded, self.net.range());
-                    outcomes[r].ratio = ratio.unwrap_or(0.0);
+                    outcomes[r].ratio = self.extrapolate::<U>(first, r, row, tile).unwrap_or(0.0);
                 }
                 let Some(status) = self.verdict(first, r, &outcomes[r], &row[outputs], tile) else {
                     if accelerated {
@@ -83,29 +83,37 @@ impl<T: Real> Context<'_, T> {
         }
     }
 
-    /// How many units of the layers that sweeps end with are hidden, padding included.
-    fn bounded_last(&self) -> usize {
-        (1..self.net.layers() - 1).step_by(2).map(|l| self.net.layout.padded(l)).sum()
+    /// Lists the non-zeros of layers `group`, `group + groups`, ... of the active rows.
+    fn list_group(&self, group: usize, groups: usize, active: &[usize], states: &[T], tile: &mut Tile<T>) {
+        (group..self.net.layers()).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
     }
 
-    /// Copies the layers that sweeps end with out of a row.
-    fn gather_last(&self, row: &[T], last: &mut [T]) {
-        let mut rest = last;
-        for l in (1..self.net.layers()).step_by(2) {
-            let (part, next) = rest.split_at_mut(self.net.layout.padded(l));
-            part.copy_from_slice(&row[self.net.layout.padded_layer(l)]);
-            rest = next;
+    /// Moves layers `group`, `group + groups`, ... of the active rows, whose neighbours are listed.
+    fn move_group<U: Unit>(
+        &self,
+        first: usize,
+        group: usize,
+        groups: usize,
+        active: &[usize],
+        states: &mut [T],
+        tile: &mut Tile<T>,
+    ) {
+        active.iter().for_each(|&r| tile.fields[r] = 0.0);
+        for l in (group..self.net.layers()).step_by(groups) {
+            self.drive_layer(l, active, tile);
+            self.move_layer::<U>(first, l, active, states, tile);
         }
     }
 
-    /// Copies the layers that sweeps end with into a row.
-    fn scatter_last(&self, last: &[T], row: &mut [T]) {
-        let mut rest = last;
-        for l in (1..self.net.layers()).step_by(2) {
-            let (part, next) = rest.split_at(self.net.layout.padded(l));
-            row[self.net.layout.padded_layer(l)].copy_from_slice(part);
-            rest = next;
+    /// After the first half of a sweep: makes it again from where the sweep before ended, where an extrapolation raised the energy.
+    fn take_back_raised<U: Unit>(&self, first: usize, active: &[usize], states: &mut [T], tile: &mut Tile<T>) {
+        let mut raised = std::mem::take(&mut tile.raised);
+        self.take_back::<U>(first, active, states, tile, &mut raised);
+        if !raised.is_empty() {
+            self.list_group(1, 2, &raised, states, tile);
+            self.move_group::<U>(first, 0, 2, &raised, states, tile);
         }
+        tile.raised = raised;
     }
 
     /// Lists the non-zeros of layer `l` of the active rows.
@@ -155,6 +163,7 @@ impl<T: Real> Context<'_, T> {
         let layer = self.net.layout.layer(l);
         let stride = self.net.layout.padded(l);
         let is_output = l + 1 == self.net.layers();
+        let accelerated = self.accelerated();
         for (j, &r) in active.iter().enumerate() {
             if is_output {
                 self.write_pull(first, r, tile);
@@ -168,11 +177,15 @@ impl<T: Real> Context<'_, T> {
                 let parts = (&mut re[layer.clone()], &mut im[layer.clone()]);
                 self.move_complex(r, is_output, drive, parts, &tile.target)
             } else if is_output {
-                self.move_outputs(r, drive, &mut row[layer.clone()], &tile.target, &mut tile.scratch)
+                let memory = (&mut tile.scratch[..], &mut tile.nudge);
+                self.move_outputs(r, drive, &mut row[layer.clone()], &tile.target, memory)
             } else {
                 unit::relax::<T, U>(self.lab.level(), drive, self.units.nodes(l, drive.len()), &mut row[layer.clone()])
             };
-            tile.changes[j] = tile.changes[j].max_magnitude(change.to_f64());
+            tile.changes[r] = tile.changes[r].max_magnitude(change.to_f64());
+            if accelerated {
+                tile.fields[r] += dot(self.lab.level(), drive, &row[layer.clone()]).to_f64();
+            }
         }
     }
 
@@ -187,6 +200,7 @@ impl<T: Real> Context<'_, T> {
     ) -> T {
         let (re, im) = state;
         let (old_re, old_im) = (re.to_vec(), im.to_vec());
+        let mut left = T::ZERO;
         if is_output {
             let beta = match self.plan.boundary(r % self.phases) {
                 Boundary::Nudged(beta) => beta,
@@ -194,7 +208,7 @@ impl<T: Real> Context<'_, T> {
                 Boundary::Free | Boundary::Forced(_) => Complex::ZERO,
                 Boundary::Clamped(_) => return T::ZERO,
             };
-            self.plan.loss.nudge_complex(drive, target, beta, (re, im));
+            left = self.plan.loss.nudge_complex(drive, target, beta, (re, im));
         } else {
             for (k, (re, im)) in re.iter_mut().zip(im.iter_mut()).enumerate() {
                 let a = Complex::new(drive.0[k].to_f64(), drive.1[k].to_f64());
@@ -209,6 +223,6 @@ impl<T: Real> Context<'_, T> {
         }
         let change =
             |new: &[T], old: &[T]| new.iter().zip(old).fold(T::ZERO, |m, (&new, &old)| m.max_magnitude(new - old));
-        change(re, &old_re).max_magnitude(change(im, &old_im))
+        left.max_magnitude(change(re, &old_re)).max_magnitude(change(im, &old_im))
     }
 }

@@ -92,9 +92,16 @@ impl<T: Real> Units<T> {
         self.layers.last().map_or(&[], |layer| &layer.stiffness[..net.layout.outputs().len()])
     }
 
-    /// Whether outputs nudged with strength `beta` have a steady state that the nudged step finds.
-    pub(super) fn bound_outputs(&self, net: &Layered, loss: Loss, beta: num_complex::Complex<f64>) -> bool {
+    /// One over the stiffness of the stiffest output.
+    pub(super) fn output_softness(&self, net: &Layered) -> f64 {
+        let softness = self.nodes(net.layers() - 1, self.output_stiffness(net).len()).softness;
+        softness.iter().map(|s| s.to_f64()).filter(|&s| s > 0.0).reduce(f64::min).unwrap_or(1.0)
+    }
+
+    /// Whether outputs nudged with strength `beta` towards targets that sum to `mass` have a steady state that the nudged
+    /// step finds.
+    pub(super) fn bound_outputs(&self, net: &Layered, loss: Loss, beta: num_complex::Complex<f64>, mass: f64) -> bool {
         let stiffness = self.output_stiffness(net).iter().fold(f64::INFINITY, |m, s| m.min(s.to_f64()));
-        loss.bounds_output(beta, if stiffness.is_finite() { stiffness } else { 1.0 })
+        loss.bounds_output(beta, if stiffness.is_finite() { stiffness } else { 1.0 }, mass)
     }
 }

@@ -1,0 +1,129 @@
+//! Extrapolated sweeps of deep networks: which layers secants move, and the energy that says whether they may.
+//!
+//! Sweeps end with every other layer, `last`; the layers between follow them. After the first half of a sweep these are at
+//! their minimum given the last, and the energy is a function of the last alone: an extrapolation that has raised it over
+//! that of the sweep before is taken back, so that it never rises from one sweep to the next.
+
+use pnncore_kernels::potential::potential;
+use pnncore_kernels::unit::{Unit, Walled};
+use pnncore_kernels::{Real, dot};
+
+use super::settle::{Context, Tile};
+use crate::trial::Boundary;
+
+/// The terms of an energy, and their magnitudes: of these its rounding error is some units in the last place.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Energy {
+    value: f64,
+    magnitude: f64,
+}
+
+impl Energy {
+    fn add(&mut self, term: f64) {
+        self.value += term;
+        self.magnitude += term.abs();
+    }
+
+    /// Whether this energy is above another by more than rounding errors of `T`. Not a number is.
+    fn is_above<T: Real>(&self, other: &Self) -> bool {
+        let rounding = 64.0 * T::EPSILON.to_f64() * (self.magnitude + other.magnitude);
+        !(self.value <= other.value + rounding)
+    }
+}
+
+impl<T: Real> Context<'_, T> {
+    /// How many units of the last layers are hidden, padding included.
+    fn bounded_last(&self) -> usize {
+        (1..self.net.layers() - 1).step_by(2).map(|l| self.net.layout.padded(l)).sum()
+    }
+
+    /// Copies the last layers out of a row.
+    pub(super) fn gather_last(&self, row: &[T], last: &mut [T]) {
+        let mut rest = last;
+        for l in (1..self.net.layers()).step_by(2) {
+            let (part, next) = rest.split_at_mut(self.net.layout.padded(l));
+            part.copy_from_slice(&row[self.net.layout.padded_layer(l)]);
+            rest = next;
+        }
+    }
+
+    /// Copies the last layers into a row.
+    pub(super) fn scatter_last(&self, last: &[T], row: &mut [T]) {
+        let mut rest = last;
+        for l in (1..self.net.layers()).step_by(2) {
+            let (part, next) = rest.split_at(self.net.layout.padded(l));
+            row[self.net.layout.padded_layer(l)].copy_from_slice(part);
+            rest = next;
+        }
+    }
+
+    /// Extrapolates the sweep that row `r` has made, to `tile.last`. Returns the ratio of steps, see
+    /// [`Advance`](crate::secant::Advance).
+    pub(super) fn extrapolate<U: Unit>(&self, first: usize, r: usize, row: &[T], tile: &mut Tile<T>) -> Option<f64> {
+        self.gather_last(row, &mut tile.last);
+        let (level, bounded) = (self.lab.level(), self.bounded_last());
+        let advance = tile.secants.advance(level, r, &mut tile.last, bounded, self.net.range());
+        tile.reached[r] = advance.extrapolated.then(|| self.energy::<U>(first, r, 1, row, tile));
+        advance.ratio
+    }
+
+    /// The energy of a row, with what acts on its outputs; layers `group`, `group + 2`, ... have moved last.
+    fn energy<U: Unit>(&self, first: usize, r: usize, group: usize, row: &[T], tile: &mut Tile<T>) -> Energy {
+        let (net, level, layout) = (self.net, self.lab.level(), &self.net.layout);
+        let mut energy = Energy::default();
+        for l in 0..net.layers() {
+            let states = &row[layout.layer(l)];
+            // Outputs are linear: their potential is that of units without activation.
+            let is_output = l + 1 == net.layers();
+            energy.add(if is_output {
+                potential::<T, Walled>(level, states)
+            } else {
+                potential::<T, U>(level, states)
+            });
+            // Couplings are part of what drove the layers that moved last, once each.
+            if l % 2 != group {
+                let bias = match l {
+                    0 => &tile.drive[r / self.phases * layout.padded(0)..][..states.len()],
+                    _ => net.bias(self.params, l),
+                };
+                energy.add(-dot(level, bias, states).to_f64());
+            }
+        }
+        energy.add(-tile.fields[r]);
+        let outputs = &row[layout.outputs()];
+        match self.plan.boundary(r % self.phases) {
+            Boundary::Nudged(beta) => {
+                self.write_pull(first, r, tile);
+                energy.add(beta.re * self.plan.loss.value(outputs, &tile.target));
+            }
+            Boundary::Forced(strength) => {
+                self.write_pull(first, r, tile);
+                energy.add(strength * dot(level, &tile.target, outputs).to_f64());
+            }
+            Boundary::Free | Boundary::Clamped(_) => {}
+        }
+        energy
+    }
+
+    /// After the first half of a sweep: brings the rows whose extrapolation has raised the energy back to where the sweep
+    /// before ended, and gives which.
+    pub(super) fn take_back<U: Unit>(
+        &self,
+        first: usize,
+        active: &[usize],
+        states: &mut [T],
+        tile: &mut Tile<T>,
+        raised: &mut Vec<usize>,
+    ) {
+        raised.clear();
+        for &r in active {
+            let Some(reached) = tile.reached[r].take() else { continue };
+            let row = &mut states[r * self.stride..(r + 1) * self.stride];
+            if self.energy::<U>(first, r, 0, row, tile).is_above::<T>(&reached) {
+                tile.secants.retract(r, &mut tile.last);
+                self.scatter_last(&tile.last, row);
+                raised.push(r);
+            }
+        }
+    }
+}
