@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pnncore._convert import number
+from pnncore._convert import chosen, made, number
 from pnncore.errors import ConfigError
 
 __all__ = [
@@ -219,11 +219,6 @@ class VoltageSource(Element):
 
 def from_config(config: dict[str, Any]) -> Element:
     """Return the element of an `Element.to_config` dictionary."""
-    kinds = {
-        kind.__name__: kind for kind in (Resistor, Cubic, Diode, IdealDiode, Transistor, CurrentSource, VoltageSource)
-    }
-    settings = dict(config)
-    name = settings.pop("name", None)
-    if name not in kinds:
-        raise ConfigError(f"unknown element {name!r}; known: {', '.join(kinds)}")
-    return kinds[name](**settings)
+    kinds = (Resistor, Cubic, Diode, IdealDiode, Transistor, CurrentSource, VoltageSource)
+    kind, settings = chosen(config, kinds, "element")
+    return made(kind, settings, kind.__name__)

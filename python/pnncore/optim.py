@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from pnncore import _core
-from pnncore._convert import number, positive_int
+from pnncore._convert import as_settings, chosen, made, number, positive_int, shown
 from pnncore.errors import ConfigError
 
 __all__ = ["SGD", "Adam", "CosineDecay", "ExponentialDecay", "Optimizer", "Schedule", "StepDecay", "from_config"]
@@ -231,18 +231,18 @@ class Adam(Optimizer):
 
 def from_config(config: dict[str, Any]) -> Optimizer:
     """Return the optimizer of an `Optimizer.to_config` dictionary; a schedule of the user's own cannot be restored."""
-    settings = dict(config)
-    name, rate, schedule_config = settings.pop("name"), settings.pop("rate"), settings.pop("schedule")
-    schedule: Schedule | None = None
-    if schedule_config is not None:
-        arguments = dict(schedule_config)
-        kind = arguments.pop("name")
-        if kind not in _SCHEDULES:
-            raise ConfigError(f"schedule {kind!r} is not part of pnncore; pass the optimizer when loading")
-        schedule = _SCHEDULES[kind](**arguments)
-    if name == "SGD":
-        return SGD(rate, schedule=schedule, **settings)
-    if name == "Adam":
-        betas = (settings.pop("beta1"), settings.pop("beta2"))
-        return Adam(rate, betas=betas, schedule=schedule, **settings)
-    raise ConfigError(f"unknown optimizer {name!r}; known: SGD, Adam")
+    kind, settings = chosen(config, (SGD, Adam), "optimizer")
+    if settings.get("schedule") is not None:
+        settings["schedule"] = _schedule(settings["schedule"])
+    if kind is Adam and {"beta1", "beta2"} <= set(settings):
+        settings["betas"] = (settings.pop("beta1"), settings.pop("beta2"))
+    return made(kind, settings, kind.__name__)
+
+
+def _schedule(config: Any) -> Schedule:
+    arguments = as_settings(config, "a schedule")
+    name = arguments.pop("name", None)
+    if not isinstance(name, str) or name not in _SCHEDULES:
+        raise ConfigError(f"schedule {shown(name)} is not part of pnncore; pass the optimizer when loading")
+    schedule: Schedule = made(_SCHEDULES[name], arguments, name)
+    return schedule

@@ -295,7 +295,7 @@ class Unit(Config, ABC):
         """Return what `to_config` told, less the name."""
         from pnncore.devices import from_config
 
-        return cls(**{**settings, "cells": from_config(settings["cells"])})
+        return super().restore({**settings, "cells": from_config(settings.get("cells", {}))})
 
     @abstractmethod
     def unit(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, _network_plot, _spice, elements
-from pnncore._convert import FloatArray, as_dtype, as_inputs
+from pnncore._convert import FloatArray, as_dtype, as_inputs, as_list, made
 from pnncore.devices import Device
 from pnncore.elements import Cubic, CurrentSource, Element, Resistor, Transistor, VoltageSource
 from pnncore.errors import ConfigError
@@ -270,8 +270,9 @@ class Circuit(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Circuit":
         """Return the circuit of a `to_config` dictionary, its name left out."""
-        found = [elements.from_config(element) for element in settings["elements"]]
-        return cls(**{**settings, "elements": found, "device": Device(**settings["device"])})
+        found = [elements.from_config(one) for one in as_list(settings["elements"], "elements", "a list of elements")]
+        settings = {**settings, "elements": found, "device": Device.from_config(settings["device"])}
+        return made(cls, settings, "Circuit")
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, _network_plot
-from pnncore._convert import FloatArray, as_dtype, as_inputs
+from pnncore._convert import FloatArray, as_dtype, as_inputs, made
 from pnncore.devices import Device
 from pnncore.errors import ConfigError, ShapeError
 from pnncore.systems._base import System
@@ -155,7 +155,7 @@ class Elastic(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Elastic":
         """Return the network of a `to_config` dictionary, its name left out."""
-        return cls(**{**settings, "device": Device(**settings["device"])})
+        return made(cls, {**settings, "device": Device.from_config(settings["device"])}, "Elastic")
 
     def __repr__(self) -> str:
         nodes, dimensions = self.positions.shape

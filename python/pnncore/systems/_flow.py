@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from pnncore._convert import made
 from pnncore.devices import Device
 from pnncore.elements import Resistor
 from pnncore.errors import ConfigError
@@ -80,4 +81,4 @@ class Flow(Circuit):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Flow":
         """Return the network of a `to_config` dictionary, its name left out."""
-        return cls(**{**settings, "device": Device(**settings["device"])})
+        return made(cls, {**settings, "device": Device.from_config(settings["device"])}, "Flow")
