@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import json
-import math
 import os
 import warnings
 
@@ -12,7 +11,7 @@ import pnncore as pnn
 import pytest
 from helpers import run_python
 from pnncore import _core, devices, elements, layers, methods, optim, systems
-from pnncore.errors import CheckpointError, ConfigError, DataError, PnnError
+from pnncore.errors import CheckpointError, PnnError
 
 TORTURE = os.environ.get("PNNCORE_TORTURE") == "1"
 EP = methods.EquilibriumPropagation
@@ -49,7 +48,9 @@ CASES = {
         optim.SGD(0.1, schedule=optim.CosineDecay(9, 0.1)),
     ),
     "Circuit": lambda: (
-        systems.Circuit(DIVIDER, inputs=["in"], outputs=["out"], device=devices.Device(lower=0.0, upper=9.0, levels=64)),
+        systems.Circuit(
+            DIVIDER, inputs=["in"], outputs=["out"], device=devices.Device(lower=0.0, upper=9.0, levels=64)
+        ),
         methods.FrequencyPropagation(),
         optim.Adam(0.01),
     ),

@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 _DTYPES = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
+# Each has a stack of its own; no machine has more cores.
+_MOST_THREADS = 4096
+
 # More of a value than this makes a message no clearer.
 _MOST_SHOWN = 200
 
@@ -86,7 +89,12 @@ def as_seed(seed: Seed) -> int:
 
 def as_threads(threads: int | None) -> int | None:
     """Return the number of threads; `ConfigError` unless it is a positive integer or None."""
-    return None if threads is None else integer(threads, "threads", 1, 2**32, "a positive integer or None")
+    if threads is None:
+        return None
+    found = integer(threads, "threads", 1, 2**32, "a positive integer or None")
+    if found > _MOST_THREADS:
+        raise ConfigError(f"threads must be at most {_MOST_THREADS}, got {found}")
+    return found
 
 
 def flag(value: Any, name: str) -> bool:
@@ -146,6 +154,14 @@ def instance(value: Any, kind: type[T] | tuple[type[T], ...], name: str, wanted:
     if not isinstance(value, kind):
         raise ConfigError(f"{name} must be {wanted}, got {shown(value)}")
     return value
+
+
+def as_system(system: Any) -> Any:
+    """Return a system; `ConfigError` for anything else."""
+    # Systems themselves need this module.
+    if not hasattr(type(system), "as_batch"):
+        raise ConfigError(f"system must be a pnncore System, got {shown(system)}")
+    return system
 
 
 def as_list(value: Any, name: str, wanted: str) -> list[Any]:
@@ -234,8 +250,8 @@ def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str
     return targets
 
 
-def as_numbers(value: Any, name: str, dtype: np.dtype[Any] | type = np.float64) -> FloatArray:
-    """Return a C-contiguous copy of an array of real, finite numbers of any shape, in floating point.
+def as_numbers(value: Any, name: str, dtype: np.dtype[Any] | type | None = np.float64) -> FloatArray:
+    """Return a C-contiguous copy of an array of real, finite numbers of any shape, of a dtype or, for None, of its own.
 
     `DataError` for anything else: text, complex numbers, objects, ragged lists, masked elements.
     """

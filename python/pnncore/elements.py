@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pnncore._convert import chosen, made, number
+from pnncore._convert import chosen, made, number, shown
 from pnncore.errors import ConfigError
 
 __all__ = [
@@ -49,12 +49,12 @@ class Element:
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
             if setting.type is str and not (isinstance(value, str) and value):
-                raise ConfigError(f"{what}: {setting.name} must be the name of a node, got {value!r}")
+                raise ConfigError(f"{what}: {setting.name} must be the name of a node, got {shown(value)}")
             if setting.type is float:
                 value = number(value, f"{what}: {setting.name}", positive=setting.name in _POSITIVE)
                 object.__setattr__(self, setting.name, value)
             if setting.type is bool and not isinstance(value, bool):
-                raise ConfigError(f"{what}: {setting.name} must be True or False, got {value!r}")
+                raise ConfigError(f"{what}: {setting.name} must be True or False, got {shown(value)}")
         if self.plus == self.minus:
             raise ConfigError(f"{what}: both terminals are at node {self.plus!r}")
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from pnncore import devices
 from pnncore._config import Config
-from pnncore._convert import as_settings, chosen, made, one_of, positive_int
+from pnncore._convert import as_settings, chosen, made, one_of, positive_int, shown
 from pnncore.analog import AnalogIO, Wires
 from pnncore.devices import Algorithm, Stored, Trains
 from pnncore.errors import ConfigError, ShapeError
@@ -147,11 +147,11 @@ class Crossbar(Layer):
             value = getattr(self, name)
             if not isinstance(value, choices) and (value is not None or name == "io"):
                 known = " or ".join(f"{kind.__module__.partition('._')[0]}.{kind.__name__}" for kind in choices)
-                raise ConfigError(f"{name} must be {known}, got {value!r}")
+                raise ConfigError(f"{name} must be {known}, got {shown(value)}")
         if self.tile is not None:
             sizes = self.tile if isinstance(self.tile, tuple | list) and len(self.tile) == 2 else None
             if sizes is None:
-                raise ConfigError(f"tile must be a pair of numbers of rows and columns, got {self.tile!r}")
+                raise ConfigError(f"tile must be a pair of numbers of rows and columns, got {shown(self.tile)}")
             object.__setattr__(self, "tile", tuple(positive_int(size, "every size of tile") for size in sizes))
         if self.remap is not None:
             one_of(self.remap, "remap", ("array", "columns"))

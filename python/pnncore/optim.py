@@ -27,7 +27,7 @@ class Schedule(Protocol):
 
 def _check_factor(value: float, name: str) -> None:
     if number(value, name) < 0:
-        raise ConfigError(f"{name} must be at least 0, got {value!r}")
+        raise ConfigError(f"{name} must be at least 0, got {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,13 @@ class Optimizer:
             self.rate = number(rate, "rate")
             values = [self.rate]
         else:
-            raise ConfigError(f"rate must be a number, a sequence per layer or a mapping by parameter, got {rate!r}")
+            raise ConfigError(
+                f"rate must be a number, a sequence per layer or a mapping by parameter, got {shown(rate)}"
+            )
         if not values or min(values) < 0:
-            raise ConfigError(f"rates must be finite and at least 0, got {rate!r}")
+            raise ConfigError(f"rates must be finite and at least 0, got {shown(rate)}")
         if schedule is not None and not isinstance(schedule, Schedule):
-            raise ConfigError(f"schedule needs a method factor(epoch), got {schedule!r}")
+            raise ConfigError(f"schedule needs a method factor(epoch), got {shown(schedule)}")
         self.schedule = schedule
         self.memory_names: list[str] = _core.check_optimizer(json.dumps(self.settings()))
 
@@ -211,7 +213,7 @@ class Adam(Optimizer):
         schedule: Schedule | None = None,
     ) -> None:
         if not isinstance(betas, list | tuple) or len(betas) != 2:
-            raise ConfigError(f"betas must be a pair of numbers, got {betas!r}")
+            raise ConfigError(f"betas must be a pair of numbers, got {shown(betas)}")
         self.betas = (number(betas[0], "beta1"), number(betas[1], "beta2"))
         self.epsilon = number(epsilon, "epsilon")
         self.weight_decay = number(weight_decay, "weight_decay")

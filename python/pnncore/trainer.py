@@ -86,12 +86,6 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
     ) -> None:
-        for value, kind, name in (
-            (system, System, "system"),
-            (method, methods.Method, "method"),
-            (optimizer, optim.Optimizer, "optimizer"),
-        ):
-            instance(value, kind, name, f"a pnncore {kind.__name__}")
         callbacks = _as_callbacks(callbacks)
         memory = self.memory_shapes(system, method, optimizer)
         optimizer.rates(system.names, 0)
@@ -122,7 +116,15 @@ class Trainer:
         ------
         CapabilityError
             If the method cannot train the system.
+        ConfigError
+            If one of them is something else.
         """
+        for value, kind, name in (
+            (system, System, "system"),
+            (method, methods.Method, "method"),
+            (optimizer, optim.Optimizer, "optimizer"),
+        ):
+            instance(value, kind, name, f"a pnncore {kind.__name__}")
         settings = json.dumps(optimizer.settings())
         kept = _core.check_pair(system.core, str(system.dtype), method.to_json(), settings)
         shapes = {f"{kind}/{name}": system.shapes[name] for kind in optimizer.memory_names for name in system.names}

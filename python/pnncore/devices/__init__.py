@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from pnncore import _core
-from pnncore._convert import chosen
+from pnncore._convert import chosen, shown
 from pnncore.devices._algorithms import Algorithm, MixedPrecision, TikiTaka
 from pnncore.devices._cells import (
     Cells,
@@ -86,7 +86,7 @@ def storage(device: Stored | None, trains: Trains, algorithm: Algorithm | None) 
     ):
         if not isinstance(value, choices) and (value is not None or name == "trains"):
             known = " or ".join(f"pnncore.devices.{kind.__name__}" for kind in choices)
-            raise ConfigError(f"{name} must be {known}, got {value!r}")
+            raise ConfigError(f"{name} must be {known}, got {shown(value)}")
     if device is None:
         if algorithm is not None:
             raise ConfigError(f"{algorithm!r} needs a device whose cells get the pulses")

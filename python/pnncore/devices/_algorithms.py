@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pnncore._config import Config
-from pnncore._convert import as_settings, made, one_of
+from pnncore._convert import as_settings, made, one_of, shown
 from pnncore.analog import AnalogIO
 from pnncore.devices import _cells
 from pnncore.errors import ConfigError
@@ -94,7 +94,7 @@ class TikiTaka(Algorithm):
         for name, kind, empty in (("fast", _cells.Cells, True), ("io", AnalogIO, False)):
             value = getattr(self, name)
             if not isinstance(value, kind) and (value is not None or not empty):
-                raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}")
+                raise ConfigError(f"{name} must be {kind.__name__}, got {shown(value)}")
 
     def spec(self) -> dict[str, Any]:
         """See `Algorithm.spec`."""

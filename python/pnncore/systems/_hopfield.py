@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import Seed, as_dtype, as_seed, as_settings, instance, made
+from pnncore._convert import Seed, as_dtype, as_seed, as_settings, made, shown
 from pnncore.devices import Algorithm, Stored, Trains, storage
 from pnncore.devices import from_config as restore
 from pnncore.errors import ConfigError
@@ -70,8 +70,8 @@ class Hopfield(System):
         seed: Seed = None,
     ) -> None:
         self.layers = as_layers(layers)
-        if not isinstance(activation, str):
-            raise ConfigError(f'activation must be "hard-sigmoid", "tanh" or "logistic", got {activation!r}')
+        if not isinstance(activation, str) or activation not in get_args(Activation):
+            raise ConfigError(f'activation must be "hard-sigmoid", "tanh" or "logistic", got {shown(activation)}')
         self.gain = as_gain(gain)
         self.seed = as_seed(seed)
         self.device, self.trains, self.algorithm = device, trains if trains is not None else Trains(), algorithm
@@ -106,8 +106,7 @@ class Hopfield(System):
     @classmethod
     def outline(cls, settings: dict[str, Any]) -> Outline:
         """See `System.outline`; there are as many cells per coupling as the configuration names."""
-        activation = instance(settings["activation"], str, "activation", "the name of a function")
-        core = _core.System.hopfield(as_layers(settings["layers"]), activation, None, 0)
+        core = _core.System.hopfield(as_layers(settings["layers"]), "tanh", None, 0)
         return Outline(dict(core.specs()), as_dtype(settings["dtype"]))
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import Seed, as_dtype, as_seed, made, number
+from pnncore._convert import Seed, as_dtype, as_seed, made, number, shown
 from pnncore.devices import Device
 from pnncore.errors import ConfigError
 from pnncore.systems._base import Outline, System
@@ -77,7 +77,7 @@ class DeepResistive(System):
         self.input_gain = number(input_gain, "input_gain")
         self.gain = as_gain(gain)
         if not isinstance(device, Device):
-            raise ConfigError(f"device must be a pnncore.devices.Device, got {device!r}")
+            raise ConfigError(f"device must be a pnncore.devices.Device, got {shown(device)}")
         self.device = device
         resolved = as_dtype(dtype)
         core = _core.System.resistive(self.layers, self.input_gain, device.to_json())
