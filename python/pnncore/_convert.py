@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pnncore.errors import ConfigError, DataError, ShapeError
+from pnncore.errors import ConfigError, DataError, PnnError, ShapeError
 
 FloatArray: TypeAlias = npt.NDArray[Any]
 Seed: TypeAlias = int | None
@@ -250,18 +250,23 @@ def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str
     return targets
 
 
-def as_numbers(value: Any, name: str, dtype: np.dtype[Any] | type | None = np.float64) -> FloatArray:
+def as_numbers(
+    value: Any, name: str, dtype: np.dtype[Any] | type | None = np.float64, refusal: type[PnnError] = DataError
+) -> FloatArray:
     """Return a C-contiguous copy of an array of real, finite numbers of any shape, of a dtype or, for None, of its own.
 
-    `DataError` for anything else: text, complex numbers, objects, ragged lists, masked elements.
+    The `refusal` for anything else: text, complex numbers, objects, ragged lists, masked elements.
     """
-    array = _as_array(value, name)
+    try:
+        array = _as_array(value, name)
+    except DataError as error:
+        raise refusal(str(error)) from None
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} must be an array of numbers, got {shown(value)}")
+        raise refusal(f"{name} must be an array of numbers, got {shown(value)}")
     with np.errstate(over="ignore"):
         array = np.array(array, dtype=dtype, order="C")
     if not np.isfinite(array).all():
-        raise DataError(f"{name} must be finite, got {shown(value)}")
+        raise refusal(f"{name} must be finite, got {shown(value)}")
     return array
 
 

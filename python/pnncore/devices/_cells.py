@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pnncore._config import Config
 from pnncore._convert import as_list, as_numbers, made, number, one_of, positive_int, shown
-from pnncore.errors import ConfigError, DataError
+from pnncore.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -267,10 +267,8 @@ class TableStep(Cells):
             Those of `Cells`; `step` is the mean of the steps at zero.
         """
         positive_int(places, "places")
-        try:
-            at, rises, falls = (as_numbers(values, "states, up and down") for values in (states, up, down))
-        except DataError as error:
-            raise ConfigError(str(error)) from None
+        given = (states, up, down)
+        at, rises, falls = (as_numbers(values, "states, up and down", refusal=ConfigError) for values in given)
         if at.ndim != 1 or len(at) < 2 or at.shape != rises.shape or at.shape != falls.shape:
             raise ConfigError(
                 f"states, up and down must be arrays of one length, got {at.shape}, {rises.shape}, {falls.shape}"

@@ -83,8 +83,8 @@ class Elastic(System):
         device: Device = _STIFFNESS,
         dtype: npt.DTypeLike = "float64",
     ) -> None:
-        self.positions = as_numbers(positions, "positions")
-        self.springs = as_numbers(springs, "springs", None)
+        self.positions = as_numbers(positions, "positions", refusal=ConfigError)
+        self.springs = as_numbers(springs, "springs", None, ConfigError)
         if self.positions.ndim != 2:
             raise ShapeError(f"positions must have shape (nodes, 2) or (nodes, 3), got {self.positions.shape}")
         if self.springs.ndim != 2 or self.springs.shape[1] != 2 or self.springs.dtype.kind not in "iu":
@@ -110,7 +110,7 @@ class Elastic(System):
         self._fill("l0", self.lengths(self.positions) if rest_length is None else rest_length, "rest_length")
 
     def _fill(self, name: str, values: Any, setting: str) -> None:
-        array, values = self.params[name], as_numbers(values, setting)
+        array, values = self.params[name], as_numbers(values, setting, refusal=ConfigError)
         if values.ndim and values.shape != array.shape:
             raise ShapeError(f"{setting} must be a number, or one for each of {len(array)} springs, got {values.shape}")
         array[...] = values

@@ -88,7 +88,7 @@ class EnergySystem(System, ABC):
         self.bounded_outputs = flag(bounded_outputs, "bounded_outputs")
         resolved = as_dtype(dtype)
         values = {
-            name: as_numbers(value, f"parameter {name}", resolved)
+            name: as_numbers(value, f"parameter {name}", resolved, ConfigError)
             for name, value in as_settings(params, "params").items()
         }
         if not values:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import journal as journals
-from pnncore._convert import FloatArray, as_dtype, as_numbers, as_settings, number, one_of, positive_int
+from pnncore._convert import FloatArray, as_dtype, as_numbers, as_settings, number, one_of, positive_int, shown
 from pnncore.devices import Device
 from pnncore.errors import CapabilityError, ConfigError, ShapeError
 from pnncore.instruments._channel import Channel, Direct, Isolated, Threaded
@@ -183,7 +183,9 @@ class Instrument(Stack):
                 raise ConfigError(f"{name} must be a pnncore {kind.__name__}, got {value!r}")
         n_in, n_out = positive_int(n_in, "n_in"), positive_int(n_out, "n_out")
         given = {} if params is None else as_settings(params, "params")
-        initial = {name: as_numbers(value, f"parameter {name}", as_dtype(dtype)) for name, value in given.items()}
+        initial = {
+            name: as_numbers(value, f"parameter {name}", as_dtype(dtype), ConfigError) for name, value in given.items()
+        }
         if scalars := [name for name, value in initial.items() if value.ndim == 0]:
             raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
         if {"x", "y"} & set(initial):
