@@ -174,6 +174,29 @@ MADE = ("net", "system", "history", "method")
 X = lambda net: batch(net)["x"]  # noqa: E731 - both are arguments of most calls
 Y = lambda net: batch(net)["y"]  # noqa: E731
 
+
+def compare_with(part):
+    """A call of `compare` one part of whose data, or of whose methods, is the argument."""
+    x, y = batch(stack()).values()
+
+    def run(value):
+        given = {"x": x, "y": y, "x_test": x, "y_test": y} | ({part: value} if part[0] in "xy" else {})
+        method = {"entry": value, "method": (value, optim.SGD(0.1)), "rule": (methods.Backprop(), value)}
+        named = {"a": method.get(part, methods.Backprop(model="hardware"))}
+        return pnn.compare(stack(), named, tuple(given.values()), passes=4, batch_size=2, progress=False)
+
+    good = {"entry": methods.Backprop(), "method": methods.Backprop(), "rule": optim.SGD(0.1)}
+    return of(run, value={"x": x, "y": y, "x_test": x, "y_test": y, **good}[part])
+
+
+def fit_with(validation):
+    return trainer().fit(**batch(hopfield()), epochs=1, validation=validation)
+
+
+def springs_with(**settings):
+    return Springs(n_in=2, n_states=1, n_out=1, params={"k": np.array([1.0, 3.0])}, **settings)
+
+
 CALLS = {
     "Hopfield": of(
         systems.Hopfield,
@@ -413,6 +436,34 @@ CALLS = {
         seed=1,
         threads=1,
         progress=False,
+    ),
+    **{f"compare: {name}": compare_with(name) for name in ("x", "y", "x_test", "y_test", "entry", "method", "rule")},
+    "one of validation": of(lambda part: fit_with((part, batch(hopfield())["y"])), part=batch(hopfield())["x"]),
+    "other of validation": of(lambda part: fit_with((batch(hopfield())["x"], part)), part=batch(hopfield())["y"]),
+    "one of betas": of(lambda beta: optim.Adam(betas=(beta, 0.9)), beta=0.5),
+    "one of rates": of(lambda rate: optim.SGD([rate]), rate=0.5),
+    "one of layers": of(lambda size: systems.Hopfield([3, size]), size=2),
+    "layer of a stack": of(lambda layer: stack(layer), layer=layers.Linear(2, 3)),
+    "one of tile": of(lambda size: layers.Crossbar(2, 3, tile=(size, 2)), size=2),
+    "one of significance": of(lambda part: devices.MultiCell(devices.ReRamSB(), (part, 1.0)), part=0.5),
+    "one of sweeps": of(lambda sweeps: pnn.Settling(sweeps=(sweeps, 2)), sweeps=3),
+    "one of up": of(lambda part: devices.TableStep(up=(part, 1.0)), part=0.5),
+    "one of bounds": of(lambda part: springs_with(bounds=(part, 1.0)), part=0.5),
+    "element": of(lambda part: systems.Circuit([*DIVIDER, part], inputs=["in"], outputs=["out"]), part=DIVIDER[0]),
+    "node": of(lambda node: systems.Circuit(DIVIDER, inputs=[node], outputs=["out"]), node="in"),
+    "edge": of(lambda edge: systems.Flow([edge, ("b", "c")], inputs=["a", "c"], outputs=["b"]), edge=("a", "b")),
+    "coordinate": of(
+        lambda pair: systems.Elastic([[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 2]], inputs=[pair], outputs=[(1, 0)]),
+        pair=(2, 0),
+    ),
+    "callback": of(lambda one: trainer(callbacks=[one]), one=pnn.Callback()),
+    "compensation": of(
+        lambda one: memories.program(stack(), seed=1).scores(**batch(stack()), times=[1.0], compensations=[one]),
+        one="none",
+    ),
+    "array of a source": of(
+        lambda part: twins.fit({"x": np.zeros((20, 2)), "y": part}, hidden=[2], epochs=1, progress=False),
+        part=np.ones((20, 1)),
     ),
     "analog.solve": of(
         analog.solve,

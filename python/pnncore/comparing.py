@@ -124,10 +124,15 @@ def compare(
     progress = as_progress(progress)
     if not isinstance(data, list | tuple) or len(data) != 4:
         raise ConfigError("data must be (x, y, x_test, y_test), as pnncore.data returns them")
-    x, y, x_test, y_test = data
+    (x, y), (x_test, y_test) = system.as_batch(*data[:2]), system.as_batch(*data[2:])
     trainers = {}
     for name, given in methods.items():
-        method, optimizer = given if isinstance(given, tuple) else (given, Adam(1e-3))
+        pair = given if isinstance(given, tuple) else (given, Adam(1e-3))
+        if not isinstance(name, str) or len(pair) != 2:
+            raise ConfigError(
+                f"methods must be named by text, each a method or (method, optimizer); got {shown(methods)}"
+            )
+        method, optimizer = pair
         copy = systems.from_config(system.to_config())
         for parameter, values in system.params.items():
             copy.params[parameter][...] = values
