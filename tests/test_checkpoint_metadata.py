@@ -291,7 +291,7 @@ def attack(name, files, folder, count, seed):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 refused += is_refused_or_works(folder / "run.pnn", folder / "other.pnn")
-        except Exception as error:
+        except BaseException as error:
             raise AssertionError(f"{name}: {what}") from error
     return refused
 
@@ -364,3 +364,13 @@ def test_small_files_that_claim_large_systems_cost_nothing(tmp_path):
     tried, refused, grown = map(int, run_python(code, tmp_path, PNNCORE_NUM_THREADS="1").split())
     assert refused > 0.5 * tried
     assert grown < 100, f"{grown} MiB were allocated"
+
+
+@pytest.mark.parametrize("value", [1e30, 2.0**63, -1.0, 0.5])
+@pytest.mark.parametrize("name", ["Hopfield with cells", "transfer"])
+def test_clocks_of_transfers_that_no_clock_shows_end(name, value, files, tmp_path):
+    metadata, tensors = files[name]
+    clocks = {key: np.full_like(array, value) for key, array in tensors.items() if key.endswith("/clock")}
+    assert clocks
+    put(tmp_path / "run.pnn", metadata, tensors | clocks)
+    is_refused_or_works(tmp_path / "run.pnn", tmp_path / "other.pnn")
