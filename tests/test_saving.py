@@ -206,3 +206,13 @@ def test_load_checks_what_it_is_given(trainer, tmp_path):
     refuses(ConfigError, "progress must be", pnn.Trainer.load, path, progress="x")
     with pytest.raises(CheckpointError, match="Methods that train this system"):
         pnn.Trainer.load(path, system=pnn.systems.Stack([pnn.layers.Linear(3, 2)]))
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_device, make_socket, os.mkdir], ids=lambda make: make.__name__)
+def test_the_command_line_refuses_what_is_no_file_before_the_work(make, tmp_path, monkeypatch):
+    from pnncore.cli import _common
+
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "run.pnn")
+    refuses(ConfigError, "--save needs a file, got", _common.writable, tmp_path / "run.pnn", "--save")
+    _common.writable(tmp_path / "new.pnn", "--save")

@@ -24,6 +24,7 @@ __all__ = [
     "initialise_memory",
     "load",
     "measure",
+    "no_progress",
     "permutation",
     "predict",
     "salvage",
