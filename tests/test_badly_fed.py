@@ -104,6 +104,16 @@ SUPERVISED = [name for name in ENTRIES if name not in ("settle", "predict", "cla
         (lambda x: x.astype(object), ConfigError, "x must be float32, got object"),
         (lambda x: x.astype(">f4"), ConfigError, "x must be float32, got >f4"),
         (lambda x: "text", DataError, "x must be an array of numbers"),
+        (lambda x: np.ma.array(x, mask=x > x.min()), DataError, "x has masked elements; leave those samples out"),
+        (lambda x: list(np.ma.array(x, mask=x > x.min())), DataError, "x has masked elements"),
+        (lambda x: [[1, np.ma.masked, 3]], DataError, "x has masked elements"),
+        (lambda x: [["1", "2", "3"]], DataError, "x must be an array of numbers"),
+        (lambda x: [[1j, 2, 3]], DataError, "x must be an array of numbers"),
+        (lambda x: [[10**400, 2, 3]], DataError, "x must be an array of numbers"),
+        (lambda x: x.view([("a", "f4")]), ConfigError, "x must be float32, got .*'a'"),
+        (lambda x: x.astype("datetime64[s]"), ConfigError, "x must be float32, got datetime64"),
+        (lambda x: (row for row in x), DataError, "x must be an array of numbers"),
+        (lambda x: {1.0, 2.0}, DataError, "x must be an array of numbers"),
         (lambda x: [[1, 2, 3], [1, 2]], DataError, "x must be an array of numbers"),
         (lambda x: [["a", 2, 3]], DataError, "x must be an array of numbers"),
         (lambda x: [[None, {}, 3]], DataError, "x must be an array of numbers"),
@@ -130,6 +140,8 @@ def with_value(x, value):
 @pytest.mark.parametrize(
     ("make", "kind", "match"),
     [
+        (lambda y: np.ma.array(y, mask=y == y[0]), DataError, "y has masked elements"),
+        (lambda y: np.ma.array(np.eye(2, dtype=np.float32)[y], mask=True), DataError, "y has masked elements"),
         (lambda y: y[:4], ShapeError, "y must hold 5 labels, one per sample, got 4"),
         (
             lambda y: y + 1,
@@ -196,6 +208,9 @@ def test_inputs_of_any_layout_work(net, x, y):
         x.tolist(),
         tuple(map(tuple, x.tolist())),
         x.view(type("Mine", (np.ndarray,), {})),
+        x.view(np.matrix),
+        np.ma.array(x),
+        np.ma.array(x, mask=np.zeros(x.shape, bool)),
     ]
     for layout in layouts:
         np.testing.assert_array_equal(net.predict(layout), expected)
@@ -215,6 +230,7 @@ def test_inputs_of_any_layout_work(net, x, y):
         (lambda W: W.astype(np.float64), ConfigError, "parameter W1 must be a float32 array, got float64"),
         (lambda W: W.astype(">f4"), ConfigError, "parameter W1 must be a float32 array, got >f4"),
         (lambda W: W.T.copy(), ShapeError, r"parameter W1 must have shape \(3, 4\), got \(4, 3\)"),
+        (lambda W: np.ma.array(W, mask=W > 0), ConfigError, "parameter W1 must be a float32 array, got a masked one"),
         (lambda W: W.ravel(), ShapeError, r"parameter W1 must have shape \(3, 4\), got \(12,\)"),
         (
             np.asfortranarray,

@@ -378,6 +378,9 @@ def test_download(tiny, cache, monkeypatch):
     tiny.check(tiny.load(download=True))
     assert tiny.asked == [f"https://example.org/tiny/{name}.gz" for name in tiny.plain]
     assert {file.name for file in cache.iterdir()} == {f"{name}.gz" for name in tiny.plain}
+    plain = cache.parent / "plain"
+    plain.touch()
+    assert {file.stat().st_mode for file in cache.iterdir()} == {plain.stat().st_mode}, "others may read what is shared"
     tiny.check(tiny.load(download=True))
     tiny.check(tiny.load())
     assert len(tiny.asked) == 4

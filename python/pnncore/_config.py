@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pnncore._convert import flag, number, positive_int
+from pnncore._convert import flag, made, number, positive_int
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Config:
     @classmethod
     def restore(cls, settings: dict[str, Any]) -> Self:
         """Return what `to_config` told, less the name."""
-        return cls(**settings)
+        return made(cls, settings, cls.__name__)
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)

@@ -1,20 +1,39 @@
 """What users pass, as the arrays that the core borrows."""
 
+import inspect
 import math
 import numbers
 import os
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pnncore.errors import ConfigError, DataError, ShapeError
+from pnncore.errors import ConfigError, DataError, PnnError, ShapeError
 
 FloatArray: TypeAlias = npt.NDArray[Any]
 Seed: TypeAlias = int | None
 
+T = TypeVar("T")
+
 _DTYPES = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+
+# Each has a stack of its own; no machine has more cores.
+_MOST_THREADS = 4096
+
+# More of a value than this makes a message no clearer.
+_MOST_SHOWN = 200
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: its `repr`, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception as error:
+        # A foreign `repr`, or an integer of more digits than Python prints.
+        text = f"<{type(value).__name__} that cannot be printed: {type(error).__name__}>"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -22,69 +41,180 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     try:
         # NumPy reads None as float64.
         resolved = np.dtype(object if dtype is None else dtype)
-    except (TypeError, ValueError, SyntaxError):
+    except Exception:
+        # NumPy asks foreign objects for their dtype, and raises whatever they raise.
         resolved = np.dtype(object)
     if resolved not in _DTYPES.values():
-        raise ConfigError(f'dtype must be "float32" or "float64", got {dtype!r}')
+        raise ConfigError(f'dtype must be "float32" or "float64", got {shown(dtype)}')
     return resolved
+
+
+def as_path(path: Any, name: str = "path") -> str:
+    """Return the name of a file as text; `ConfigError` unless it is a `str` or a path object, and can name one."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise ConfigError(f"{name} must be the path of a file, as a str or pathlib.Path; got {shown(path)}")
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        encoded = b""
+    if not encoded or b"\0" in encoded:
+        raise ConfigError(f"{name} must be the path of a file, got {shown(path)}")
+    return text
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy; truth values are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def integer(value: Any, name: str, low: int, high: int, wanted: str) -> int:
+    """Return an integer from `low` to below `high`; `ConfigError`, which says what is `wanted`, otherwise."""
+    if not is_integer(value) or not low <= value < high:
+        raise ConfigError(f"{name} must be {wanted}, got {shown(value)}")
+    return int(value)
 
 
 def as_seed(seed: Seed) -> int:
     """Return the seed, or a fresh one for None, as an integer of 64 bits."""
     if seed is None:
         return int.from_bytes(os.urandom(6), "little")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise ConfigError(f"seed must be an integer or None, got {seed!r}")
-    if not 0 <= seed < 2**64:
-        raise ConfigError(f"seed must be in 0..2**64, got {seed}")
-    return int(seed)
+    if not is_integer(seed):
+        raise ConfigError(f"seed must be an integer or None, got {shown(seed)}")
+    return integer(seed, "seed", 0, 2**64, "in 0..2**64")
 
 
 def as_threads(threads: int | None) -> int | None:
     """Return the number of threads; `ConfigError` unless it is a positive integer or None."""
     if threads is None:
         return None
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
-        raise ConfigError(f"threads must be a positive integer or None, got {threads!r}")
-    return int(threads)
+    found = integer(threads, "threads", 1, 2**32, "a positive integer or None")
+    if found > _MOST_THREADS:
+        raise ConfigError(f"threads must be at most {_MOST_THREADS}, got {found}")
+    return found
 
 
 def flag(value: Any, name: str) -> bool:
     """Return True or False; `ConfigError` for anything else."""
     if not isinstance(value, bool | np.bool_):
-        raise ConfigError(f"{name} must be True or False, got {value!r}")
+        raise ConfigError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
+
+
+def as_progress(progress: Any) -> bool | None:
+    """Return whether to draw a progress line; `ConfigError` unless that is True, False or None."""
+    return None if progress is None else flag(progress, "progress")
 
 
 def as_repeat(repeat: int) -> int:
     """Return the number of a measurement, below 2^31; `ConfigError` otherwise."""
-    if isinstance(repeat, bool) or not isinstance(repeat, int | np.integer) or not 0 <= repeat < 2**31:
-        raise ConfigError(f"repeat must be an integer from 0 on, got {repeat!r}")
-    return int(repeat)
+    return integer(repeat, "repeat", 0, 2**31, "an integer from 0 on")
 
 
 def positive_int(value: Any, name: str) -> int:
     """Return a positive integer of 32 bits; `ConfigError` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value < 2**32:
-        raise ConfigError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
+    return integer(value, name, 1, 2**32, "a positive integer")
 
 
 def one_of(value: Any, name: str, choices: Sequence[str]) -> None:
     """Refuse with `ConfigError` what is none of the choices."""
     if not isinstance(value, str) or value not in choices:
         names = ", ".join(f'"{choice}"' for choice in choices)
-        raise ConfigError(f"{name} must be one of {names}; got {value!r}")
+        raise ConfigError(f"{name} must be one of {names}; got {shown(value)}")
 
 
 def number(value: Any, name: str, *, positive: bool = False) -> float:
     """Return a finite number; `ConfigError` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ConfigError(f"{name} must be a finite number, got {value!r}")
-    result = float(value)
+    result = math.nan
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            result = float(value)
+        except OverflowError:
+            result = math.inf
+    if not math.isfinite(result):
+        raise ConfigError(f"{name} must be a finite number, got {shown(value)}")
     if positive and result <= 0:
-        raise ConfigError(f"{name} must be a positive number, got {value!r}")
+        raise ConfigError(f"{name} must be a positive number, got {shown(value)}")
     return result
+
+
+def non_negative(value: Any, name: str) -> float:
+    """Return a finite number of at least zero; `ConfigError` otherwise."""
+    result = number(value, name)
+    if result < 0:
+        raise ConfigError(f"{name} must be at least 0, got {shown(value)}")
+    return result
+
+
+def instance(value: Any, kind: type[T] | tuple[type[T], ...], name: str, wanted: str) -> T:
+    """Return a value of a kind; `ConfigError`, which says what is `wanted`, otherwise."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} must be {wanted}, got {shown(value)}")
+    return value
+
+
+def as_system(system: Any) -> Any:
+    """Return a system; `ConfigError` for anything else."""
+    # Systems themselves need this module.
+    if not hasattr(type(system), "as_batch"):
+        raise ConfigError(f"system must be a pnncore System, got {shown(system)}")
+    return system
+
+
+def as_list(value: Any, name: str, wanted: str) -> list[Any]:
+    """Return what can be gone through as a list; `ConfigError` for anything else, text and bytes among it."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name} must be {wanted}, got {shown(value)}")
+    try:
+        return list(value)
+    except TypeError:
+        raise ConfigError(f"{name} must be {wanted}, got {shown(value)}") from None
+
+
+def as_interval(value: Any, name: str, *, infinite: bool = False) -> tuple[float, float]:
+    """Return the ends (lower, upper) of an interval; `ConfigError` unless these are numbers, the first the smaller one.
+
+    Ends may be infinite where `infinite`.
+    """
+    ends = as_list(value, name, "(lower, upper)")
+    if len(ends) != 2:
+        raise ConfigError(f"{name} must be (lower, upper), got {shown(value)}")
+    lower, upper = (
+        float(end) if infinite and isinstance(end, float) and math.isinf(end) else number(end, f"every end of {name}")
+        for end in ends
+    )
+    if not lower < upper:
+        raise ConfigError(f"{name} must be (lower, upper) with lower < upper, got {shown(value)}")
+    return lower, upper
+
+
+def made(kind: Callable[..., T], settings: Mapping[str, Any], what: str) -> T:
+    """Return `kind` made with settings by name; `ConfigError` where some are missing or unknown."""
+    try:
+        inspect.signature(kind).bind(**settings)
+    except TypeError as error:
+        raise ConfigError(f"{what}: {error}") from None
+    return kind(**settings)
+
+
+def as_settings(config: Any, what: str) -> dict[str, Any]:
+    """Return a copy of settings by name; `ConfigError` unless they are a dictionary with text for keys."""
+    if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
+        raise ConfigError(f"the configuration of {what} must be a dictionary of settings, got {shown(config)}")
+    return dict(config)
+
+
+def chosen(config: Any, kinds: Iterable[type[T]], what: str) -> tuple[type[T], dict[str, Any]]:
+    """Return which of the kinds a `to_config` dictionary names, and its other settings; `ConfigError` for none."""
+    settings = as_settings(config, f"a {what}")
+    by_name = {kind.__name__: kind for kind in kinds}
+    name = settings.pop("name", None)
+    if not isinstance(name, str) or name not in by_name:
+        raise ConfigError(f"unknown {what} {shown(name)}; known: {', '.join(by_name)}")
+    return by_name[name], settings
 
 
 def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> FloatArray:
@@ -97,10 +227,7 @@ def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> Float
 
 def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str = "y") -> FloatArray:
     """Return labels as int64 (samples,), or targets as a (samples, n_out) array of the system's dtype."""
-    try:
-        array = np.asarray(y)
-    except ValueError:
-        array = np.asarray(None)
+    array = _as_array(y, name)
     if array.dtype == object:
         raise DataError(f"{name} must be integer labels or an array of targets, got ragged or mixed values")
     if array.ndim == 1 and array.dtype.kind in "iu":
@@ -123,23 +250,58 @@ def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str
     return targets
 
 
+def as_numbers(
+    value: Any, name: str, dtype: np.dtype[Any] | type | None = np.float64, refusal: type[PnnError] = DataError
+) -> FloatArray:
+    """Return a C-contiguous copy of an array of real, finite numbers of any shape, of a dtype or, for None, of its own.
+
+    The `refusal` for anything else: text, complex numbers, objects, ragged lists, masked elements.
+    """
+    try:
+        array = _as_array(value, name)
+    except DataError as error:
+        raise refusal(str(error)) from None
+    if array.dtype.kind not in "biuf":
+        raise refusal(f"{name} must be an array of numbers, got {shown(value)}")
+    with np.errstate(over="ignore"):
+        array = np.array(array, dtype=dtype, order="C")
+    if not np.isfinite(array).all():
+        raise refusal(f"{name} must be finite, got {shown(value)}")
+    return array
+
+
+def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
+    """Return what NumPy makes of a value, of dtype object where it makes nothing of it."""
+    if _has_masked(value):
+        raise DataError(f"{name} has masked elements; leave those samples out, or fill them in with filled()")
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return np.asarray(None)
+
+
+def _has_masked(value: Any) -> bool:
+    if isinstance(value, np.ma.MaskedArray):
+        return bool(np.ma.getmaskarray(value).any())
+    return isinstance(value, list | tuple) and any(_has_masked(part) for part in value)
+
+
 def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> FloatArray:
+    array = _as_array(value, name)
     if isinstance(value, np.ndarray):
-        if value.dtype != dtype:
+        if array.dtype != dtype:
             raise ConfigError(
                 f"{name} is {value.dtype}, but the system computes in {dtype}; convert it once with "
                 f"{name}.astype(numpy.{dtype}), or make the system with dtype={str(value.dtype)!r}"
                 if value.dtype in _DTYPES.values()
                 else f"{name} must be {dtype}, got {value.dtype}; convert and scale it once, before training"
             )
-        array = value
+    elif array.dtype.kind not in "biuf":
+        raise DataError(f"{name} must be an array of numbers, got {shown(value)}")
     else:
-        try:
-            # A number that is too large becomes infinite, and is refused as that.
-            with np.errstate(over="ignore"):
-                array = np.asarray(value, dtype=dtype)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{name} must be an array of numbers: {error}") from None
+        # A number that is too large becomes infinite, and is refused as that.
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
     if array.ndim != 2 or array.shape[1] != width:
         raise ShapeError(f"{name} must have shape (samples, {width}), got {array.shape}")
     array = np.require(array, requirements=["C", "ALIGNED"])

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pnncore._convert import instance
 from pnncore.elements import Cubic, CurrentSource, Diode, Element, IdealDiode, Resistor, Transistor, VoltageSource
 from pnncore.errors import ConfigError
 
@@ -147,7 +148,7 @@ def read(text: str, inputs: Sequence[str]) -> list[Element]:
 def _cards(text: str) -> Iterator[tuple[int, str, bool]]:
     """Give the number, the text and the mark of every line that is no comment, continuations joined."""
     joined: list[tuple[int, str, bool]] = []
-    lines = text.splitlines()
+    lines = instance(text, str, "text", "the text of a netlist").splitlines()
     inside = False
     for number, line in enumerate(lines, 1):
         body, mark, comment = line.partition("$")

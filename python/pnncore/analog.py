@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pnncore import _core
 from pnncore._config import Config
-from pnncore._convert import as_inputs, as_threads, number, one_of, positive_int
+from pnncore._convert import as_inputs, as_numbers, as_system, as_threads, number, one_of, positive_int, shown
 from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ class AnalogIO(Config):
         super().__post_init__()
         one_of(self.weight_noise_kind, "weight_noise_kind", ("additive", "phase-change"))
         one_of(self.passes, "passes", ("one", "signs", "bits"))
-        if self.scale is not None and self.scale != "learned":
+        if self.scale is not None and not (isinstance(self.scale, str) and self.scale == "learned"):
             object.__setattr__(self, "scale", number(self.scale, "scale"))
         for side in ("input", "output"):
             bits, bound = getattr(self, f"{side}_bits"), getattr(self, f"{side}_bound")
             if bits is not None and not 2 <= positive_int(bits, f"{side}_bits") <= 24:
-                raise ConfigError(f"{side}_bits must be 2 to 24, got {bits!r}")
+                raise ConfigError(f"{side}_bits must be 2 to 24, got {shown(bits)}")
             if bits is not None and bound is None:
                 raise ConfigError(f"{side}_bits need an {side}_bound that their levels lie between")
 
@@ -221,19 +221,15 @@ def solve(
         For arrays that do not fit each other, conductances that are negative, numbers that are not finite.
     """
     one_of(side, "side", ("rows", "columns"))
-    if np.iscomplexobj(conductances) or np.iscomplexobj(voltages):
-        raise DataError("conductances and voltages must be real: wires have a resistance, and nothing else")
-    try:
-        cells, drive = (np.ascontiguousarray(values, dtype=np.float64) for values in (conductances, voltages))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"conductances and voltages must be arrays of numbers: {error}") from None
+    # Complex ones are no numbers here: wires have a resistance, and nothing else.
+    cells, drive = as_numbers(conductances, "conductances"), as_numbers(voltages, "voltages")
     lines = 0 if side == "rows" else 1
     if cells.ndim != 2 or 0 in cells.shape or drive.ndim != 2 or drive.shape[1] != cells.shape[lines]:
         raise ShapeError(
             f"conductances must be (rows, columns) and voltages (samples, {side}), got {cells.shape} and {drive.shape}"
         )
-    if not (np.isfinite(cells).all() and np.isfinite(drive).all()) or cells.min() < 0:
-        raise DataError("conductances must be at least 0, and all numbers finite")
+    if cells.min() < 0:
+        raise DataError("conductances must be at least 0")
     resistance, tolerance = (
         number(resistance, "resistance", positive=True),
         number(tolerance, "tolerance", positive=True),
@@ -270,7 +266,7 @@ def calibrate(net: "Stack", x: npt.ArrayLike, *, quantile: float | None = None) 
     if quantile is not None and not 0 < number(quantile, "quantile") <= 1:
         raise ConfigError(f"quantile must be above 0 and at most 1, got {quantile}")
     found: dict[str, float] = {}
-    for place, layer in enumerate(getattr(net, "layers", ()), start=1):
+    for place, layer in enumerate(as_system(net).layers if hasattr(net, "layers") else (), start=1):
         if getattr(getattr(layer, "io", None), "scale", None) != "learned":
             continue
         name = net.parameter("A", place)
@@ -283,5 +279,5 @@ def calibrate(net: "Stack", x: npt.ArrayLike, *, quantile: float | None = None) 
             net.params[name][...] = own_range
         found[name] = float(net.params[name][0])
     if not found:
-        raise CapabilityError(f'{net!r} has no crossbars with AnalogIO(scale="learned")')
+        raise CapabilityError(f'{shown(net)} has no crossbars with AnalogIO(scale="learned")')
     return found

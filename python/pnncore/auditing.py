@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pnncore._convert import instance
 from pnncore.methods import Backprop, ImplicitDifferentiation, Method
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | No
     CapabilityError
         If the method cannot train the system, or the system has no exact derivatives.
     """
+    instance(method, Method, "method", "a pnncore Method")
     found = method.gradient(system, x, y, threads=threads)
     # The hardware itself, where signals pass through layers; the free steady state, where a system settles.
     layered = "Backprop" in system.methods()

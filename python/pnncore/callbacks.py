@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pnncore._convert import FloatArray, number, positive_int
+from pnncore._convert import FloatArray, as_path, flag, number, positive_int, shown
 from pnncore.errors import ConfigError
 from pnncore.history import History
 
@@ -68,12 +68,12 @@ class EarlyStopping(Callback):
         restore: bool = True,
     ) -> None:
         self.patience = positive_int(patience, "patience")
-        if quantity not in History.KEYS:
-            raise ConfigError(f"quantity must be one of {', '.join(History.KEYS)}; got {quantity!r}")
+        if not isinstance(quantity, str) or quantity not in History.KEYS:
+            raise ConfigError(f"quantity must be one of {', '.join(History.KEYS)}; got {shown(quantity)}")
         self.quantity = quantity
-        self.minimise = minimise
+        self.minimise = flag(minimise, "minimise")
         self.margin = number(margin, "margin")
-        self.restore = restore
+        self.restore = flag(restore, "restore")
         self.best = np.inf
         self.waited = 0
         self._kept: dict[str, FloatArray] | None = None
@@ -120,7 +120,7 @@ class Checkpoint(Callback):
     def __init__(self, path: str | Path, *, epochs: int | None = 1, minutes: float | None = None) -> None:
         if epochs is None and minutes is None:
             raise ConfigError("give epochs, minutes, or both")
-        self.path = Path(path)
+        self.path = Path(as_path(path))
         self.epochs = positive_int(epochs, "epochs") if epochs is not None else None
         self.minutes = number(minutes, "minutes", positive=True) if minutes is not None else None
         self._saved = time.monotonic()

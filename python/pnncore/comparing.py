@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import systems
-from pnncore._convert import Seed, as_seed, as_threads, positive_int
+from pnncore._convert import Seed, as_progress, as_seed, as_threads, instance, positive_int, shown
 from pnncore._progress import ProgressLine
 from pnncore.errors import ConfigError
 from pnncore.methods import Method
@@ -119,13 +119,20 @@ def compare(
     budget = positive_int(passes, "passes")
     seed, threads = as_seed(seed), as_threads(threads)
     if not isinstance(methods, Mapping) or not methods:
-        raise ConfigError(f"methods must be a dictionary of named methods, got {methods!r}")
-    if len(data) != 4:
+        raise ConfigError(f"methods must be a dictionary of named methods, got {shown(methods)}")
+    instance(system, System, "system", "a pnncore System")
+    progress = as_progress(progress)
+    if not isinstance(data, list | tuple) or len(data) != 4:
         raise ConfigError("data must be (x, y, x_test, y_test), as pnncore.data returns them")
-    x, y, x_test, y_test = data
+    (x, y), (x_test, y_test) = system.as_batch(*data[:2]), system.as_batch(*data[2:])
     trainers = {}
     for name, given in methods.items():
-        method, optimizer = given if isinstance(given, tuple) else (given, Adam(1e-3))
+        pair = given if isinstance(given, tuple) else (given, Adam(1e-3))
+        if not isinstance(name, str) or len(pair) != 2:
+            raise ConfigError(
+                f"methods must be named by text, each a method or (method, optimizer); got {shown(methods)}"
+            )
+        method, optimizer = pair
         copy = systems.from_config(system.to_config())
         for parameter, values in system.params.items():
             copy.params[parameter][...] = values

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import number
+from pnncore._convert import number, shown
 from pnncore.devices import MixedPrecision, MultiCell, Pair, TikiTaka
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.history import History
@@ -108,10 +108,10 @@ def of(net: Stack, history: History, prices: Prices | None = None) -> Ledger:
     prices = prices if prices is not None else Prices()
     for value, kind in ((history, History), (prices, Prices)):
         if not isinstance(value, kind):
-            raise ConfigError(f"expected a {kind.__name__}, got {value!r}")
+            raise ConfigError(f"expected a {kind.__name__}, got {shown(value)}")
     layers = [layer for layer in getattr(net, "layers", ()) if isinstance(layer, Crossbar)]
     if not layers:
-        raise CapabilityError(f"{net!r} has no crossbars to count reads of")
+        raise CapabilityError(f"{shown(net)} has no crossbars to count reads of")
     names = ("reads", "cells", "inputs", "outputs")
     counts: dict[str, Array] = {name: np.zeros(len(history)) for name in names}
     energy: dict[str, Array] = {name: np.zeros(len(history)) for name in ("cells", "inputs", "outputs")}

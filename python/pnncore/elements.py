@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pnncore._convert import number
+from pnncore._convert import chosen, made, number, shown
 from pnncore.errors import ConfigError
 
 __all__ = [
@@ -49,12 +49,12 @@ class Element:
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
             if setting.type is str and not (isinstance(value, str) and value):
-                raise ConfigError(f"{what}: {setting.name} must be the name of a node, got {value!r}")
+                raise ConfigError(f"{what}: {setting.name} must be the name of a node, got {shown(value)}")
             if setting.type is float:
                 value = number(value, f"{what}: {setting.name}", positive=setting.name in _POSITIVE)
                 object.__setattr__(self, setting.name, value)
             if setting.type is bool and not isinstance(value, bool):
-                raise ConfigError(f"{what}: {setting.name} must be True or False, got {value!r}")
+                raise ConfigError(f"{what}: {setting.name} must be True or False, got {shown(value)}")
         if self.plus == self.minus:
             raise ConfigError(f"{what}: both terminals are at node {self.plus!r}")
 
@@ -219,11 +219,6 @@ class VoltageSource(Element):
 
 def from_config(config: dict[str, Any]) -> Element:
     """Return the element of an `Element.to_config` dictionary."""
-    kinds = {
-        kind.__name__: kind for kind in (Resistor, Cubic, Diode, IdealDiode, Transistor, CurrentSource, VoltageSource)
-    }
-    settings = dict(config)
-    name = settings.pop("name", None)
-    if name not in kinds:
-        raise ConfigError(f"unknown element {name!r}; known: {', '.join(kinds)}")
-    return kinds[name](**settings)
+    kinds = (Resistor, Cubic, Diode, IdealDiode, Transistor, CurrentSource, VoltageSource)
+    kind, settings = chosen(config, kinds, "element")
+    return made(kind, settings, kind.__name__)

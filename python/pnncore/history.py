@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pnncore._convert import number
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -74,7 +76,8 @@ class History:
         write_energy
             The energy in joules to write one element of a parameter.
         """
-        return self["measured"] * power * settling_time + self["writes"] * write_energy
+        joules = number(power, "power") * number(settling_time, "settling_time")
+        return self["measured"] * joules + self["writes"] * number(write_energy, "write_energy")
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return all quantities as lists."""

@@ -8,11 +8,11 @@ whole stack, or layer by layer.
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pnncore import devices
 from pnncore._config import Config
-from pnncore._convert import one_of, positive_int
+from pnncore._convert import as_settings, chosen, made, one_of, positive_int, shown
 from pnncore.analog import AnalogIO, Wires
 from pnncore.devices import Algorithm, Stored, Trains
 from pnncore.errors import ConfigError, ShapeError
@@ -147,11 +147,11 @@ class Crossbar(Layer):
             value = getattr(self, name)
             if not isinstance(value, choices) and (value is not None or name == "io"):
                 known = " or ".join(f"{kind.__module__.partition('._')[0]}.{kind.__name__}" for kind in choices)
-                raise ConfigError(f"{name} must be {known}, got {value!r}")
+                raise ConfigError(f"{name} must be {known}, got {shown(value)}")
         if self.tile is not None:
             sizes = self.tile if isinstance(self.tile, tuple | list) and len(self.tile) == 2 else None
             if sizes is None:
-                raise ConfigError(f"tile must be a pair of numbers of rows and columns, got {self.tile!r}")
+                raise ConfigError(f"tile must be a pair of numbers of rows and columns, got {shown(self.tile)}")
             object.__setattr__(self, "tile", tuple(positive_int(size, "every size of tile") for size in sizes))
         if self.remap is not None:
             one_of(self.remap, "remap", ("array", "columns"))
@@ -191,14 +191,16 @@ class Crossbar(Layer):
         return config
 
     @classmethod
-    def _restore(cls, settings: dict[str, Any]) -> "Crossbar":
+    def restore(cls, settings: dict[str, Any]) -> Self:
+        """Return what `to_config` told, less the name."""
+        settings = dict(settings)
         for name, make in {"io": AnalogIO, "backward": AnalogIO, "wires": Wires, "trains": Trains}.items():
             if settings.get(name) is not None:
-                settings[name] = make(**settings[name])
+                settings[name] = made(make, as_settings(settings[name], name), name)
         for name in ("device", "algorithm"):
             if settings.get(name) is not None:
                 settings[name] = devices.from_config(settings[name])
-        return cls(**settings)
+        return super().restore(settings)
 
 
 class _Pointwise(Layer):
@@ -436,9 +438,5 @@ _KINDS: tuple[type[Layer], ...] = (
 
 def from_config(config: dict[str, Any]) -> Layer:
     """Return the layer of a `Layer.to_config` dictionary."""
-    kinds = {kind.__name__: kind for kind in _KINDS}
-    settings = dict(config)
-    name = settings.pop("name", None)
-    if name not in kinds:
-        raise ConfigError(f"unknown layer {name!r}; known: {', '.join(kinds)}")
-    return Crossbar._restore(settings) if name == "Crossbar" else kinds[name](**settings)
+    kind, settings = chosen(config, _KINDS, "layer")
+    return kind.restore(settings)

@@ -20,7 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import systems
-from pnncore._convert import Seed, as_repeat, as_seed, flag, number, one_of, positive_int
+from pnncore._convert import (
+    Seed,
+    as_list,
+    as_repeat,
+    as_seed,
+    flag,
+    instance,
+    integer,
+    number,
+    one_of,
+    positive_int,
+    shown,
+)
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.layers import Crossbar, Linear
 from pnncore.systems import Stack
@@ -163,8 +175,7 @@ class Mapping:
         positive_int(self.slices, "slices")
         if positive_int(self.bits, "bits") * self.slices > 24:
             raise ConfigError(f"slices times bits must be at most 24, got {self.slices} and {self.bits}")
-        if isinstance(self.verify, bool) or not isinstance(self.verify, int) or self.verify < 0:
-            raise ConfigError(f"verify must be an integer of at least 0, got {self.verify!r}")
+        integer(self.verify, "verify", 0, 2**32, "an integer of at least 0")
         number(self.tolerance, "tolerance", positive=True)
 
     def digits(self, g: Array) -> list[tuple[float, Array]]:
@@ -232,7 +243,11 @@ class Programmed:
     """
 
     def __init__(self, net: Stack, memory: Memory, mapping: Mapping, seed: Seed) -> None:
-        self.net, self.memory, self.mapping, self.seed = net, memory, mapping, as_seed(seed)
+        if not isinstance(net, Stack):
+            raise CapabilityError(f"only the weights of a Stack can be written to a memory, got {shown(net)}")
+        self.net, self.seed = net, as_seed(seed)
+        self.memory = instance(memory, Memory, "memory", "a pnncore.memories.Memory")
+        self.mapping = instance(mapping, Mapping, "mapping", "a pnncore.memories.Mapping")
         self.attempts = 0
         random = np.random.default_rng([self.seed, 0])
         self._cells: dict[str, list[_Cells]] = {}
@@ -332,9 +347,12 @@ class Programmed:
             Reads at each time.
         """
         positive_int(repeats, "repeats")
-        for name, values in (("times", times), ("compensations", compensations)):
-            if isinstance(values, str) or not np.iterable(values) or not len(values):
-                raise ConfigError(f"{name} must be a list of at least one, got {values!r}")
+        times = [number(time, "every one of times") for time in as_list(times, "times", "a list of seconds")]
+        compensations = as_list(compensations, "compensations", "a list of those of `at`")
+        if not times or not compensations:
+            raise ConfigError("times and compensations must be lists of at least one")
+        for name in compensations:
+            one_of(name, "every one of compensations", ("none", "global", "column"))
         found: dict[str, Array] = {
             name: np.array(
                 [[self.at(t, compensation=name, repeat=k).score(x, y, repeat=k) for k in range(repeats)] for t in times]
@@ -364,11 +382,6 @@ def program(
     seed
         Of everything that is random; None draws one.
     """
-    if not isinstance(net, Stack):
-        raise CapabilityError(f"only the weights of a Stack can be written to a memory, got {net!r}")
     memory = memory if memory is not None else PhaseChange()
     mapping = mapping if mapping is not None else Mapping()
-    for value, kind in ((memory, Memory), (mapping, Mapping)):
-        if not isinstance(value, kind):
-            raise ConfigError(f"expected a pnncore.memories.{kind.__name__}, got {value!r}")
     return Programmed(net, memory, mapping, seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from pnncore import _core
-from pnncore._convert import number, positive_int
+from pnncore._convert import as_settings, chosen, made, number, positive_int, shown
 from pnncore.errors import ConfigError
 
 __all__ = ["SGD", "Adam", "CosineDecay", "ExponentialDecay", "Optimizer", "Schedule", "StepDecay", "from_config"]
@@ -27,7 +27,7 @@ class Schedule(Protocol):
 
 def _check_factor(value: float, name: str) -> None:
     if number(value, name) < 0:
-        raise ConfigError(f"{name} must be at least 0, got {value!r}")
+        raise ConfigError(f"{name} must be at least 0, got {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,13 @@ class Optimizer:
             self.rate = number(rate, "rate")
             values = [self.rate]
         else:
-            raise ConfigError(f"rate must be a number, a sequence per layer or a mapping by parameter, got {rate!r}")
+            raise ConfigError(
+                f"rate must be a number, a sequence per layer or a mapping by parameter, got {shown(rate)}"
+            )
         if not values or min(values) < 0:
-            raise ConfigError(f"rates must be finite and at least 0, got {rate!r}")
+            raise ConfigError(f"rates must be finite and at least 0, got {shown(rate)}")
         if schedule is not None and not isinstance(schedule, Schedule):
-            raise ConfigError(f"schedule needs a method factor(epoch), got {schedule!r}")
+            raise ConfigError(f"schedule needs a method factor(epoch), got {shown(schedule)}")
         self.schedule = schedule
         _core.check_optimizer(json.dumps(self.settings()))
 
@@ -211,7 +213,7 @@ class Adam(Optimizer):
         schedule: Schedule | None = None,
     ) -> None:
         if not isinstance(betas, list | tuple) or len(betas) != 2:
-            raise ConfigError(f"betas must be a pair of numbers, got {betas!r}")
+            raise ConfigError(f"betas must be a pair of numbers, got {shown(betas)}")
         self.betas = (number(betas[0], "beta1"), number(betas[1], "beta2"))
         self.epsilon = number(epsilon, "epsilon")
         self.weight_decay = number(weight_decay, "weight_decay")
@@ -231,18 +233,18 @@ class Adam(Optimizer):
 
 def from_config(config: dict[str, Any]) -> Optimizer:
     """Return the optimizer of an `Optimizer.to_config` dictionary; a schedule of the user's own cannot be restored."""
-    settings = dict(config)
-    name, rate, schedule_config = settings.pop("name"), settings.pop("rate"), settings.pop("schedule")
-    schedule: Schedule | None = None
-    if schedule_config is not None:
-        arguments = dict(schedule_config)
-        kind = arguments.pop("name")
-        if kind not in _SCHEDULES:
-            raise ConfigError(f"schedule {kind!r} is not part of pnncore; pass the optimizer when loading")
-        schedule = _SCHEDULES[kind](**arguments)
-    if name == "SGD":
-        return SGD(rate, schedule=schedule, **settings)
-    if name == "Adam":
-        betas = (settings.pop("beta1"), settings.pop("beta2"))
-        return Adam(rate, betas=betas, schedule=schedule, **settings)
-    raise ConfigError(f"unknown optimizer {name!r}; known: SGD, Adam")
+    kind, settings = chosen(config, (SGD, Adam), "optimizer")
+    if settings.get("schedule") is not None:
+        settings["schedule"] = _schedule(settings["schedule"])
+    if kind is Adam and {"beta1", "beta2"} <= set(settings):
+        settings["betas"] = (settings.pop("beta1"), settings.pop("beta2"))
+    return made(kind, settings, kind.__name__)
+
+
+def _schedule(config: Any) -> Schedule:
+    arguments = as_settings(config, "a schedule")
+    name = arguments.pop("name", None)
+    if not isinstance(name, str) or name not in _SCHEDULES:
+        raise ConfigError(f"schedule {shown(name)} is not part of pnncore; pass the optimizer when loading")
+    schedule: Schedule = made(_SCHEDULES[name], arguments, name)
+    return schedule

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import FloatArray, number, one_of
+from pnncore._convert import FloatArray, as_settings, made, number, one_of, shown
 from pnncore.errors import ConfigError
 
 
@@ -79,7 +79,7 @@ class Settling:
                 continue
             pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
             if len(pair) != 2 or not all(type(n) is int and 1 <= n < 2**32 for n in pair):
-                raise ConfigError(f"{name} must be a positive integer or a pair (free, nudged), got {value!r}")
+                raise ConfigError(f"{name} must be a positive integer or a pair (free, nudged), got {shown(value)}")
             object.__setattr__(self, name, pair)
         for name in ("tolerance", "relative_tolerance"):
             value = getattr(self, name)
@@ -105,20 +105,15 @@ class Settling:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Settling":
         """Return the settling of a `to_config` dictionary."""
-        stop = config["stop"]
-        rule: dict[str, Any] = {}
-        if isinstance(stop, dict):
-            (kind, value), *_ = stop.items()
-            if kind == "sweeps":
-                rule = {"sweeps": tuple(value)}
-            else:
-                rule = {"tolerance" if kind == "absolute" else "relative_tolerance": value}
-        return cls(
-            max_sweeps=tuple(config["max-sweeps"]),
-            order=config["order"],
-            output_update=config["output-update"],
-            **rule,
-        )
+        settings = {name.replace("-", "_"): value for name, value in as_settings(config, "settling").items()}
+        stop = settings.pop("stop", "automatic")
+        if stop != "automatic":
+            rules = {"sweeps": "sweeps", "absolute": "tolerance", "relative": "relative_tolerance"}
+            kind, *others = as_settings(stop, "the stopping rule")
+            if others or kind not in rules:
+                raise ConfigError(f"the stopping rule must be one of {', '.join(rules)}, got {shown(stop)}")
+            settings[rules[kind]] = stop[kind]
+        return made(cls, settings, "Settling")
 
     def to_json(self) -> str:
         """Return `to_config` as JSON text."""

@@ -9,19 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from pnncore import _core, methods, optim, systems
-from pnncore._convert import FloatArray, Seed, as_seed, as_threads, positive_int
+from pnncore import _checkpoint, _core, methods, optim
+from pnncore._convert import (
+    FloatArray,
+    Seed,
+    as_path,
+    as_progress,
+    as_seed,
+    as_threads,
+    instance,
+    positive_int,
+    shown,
+)
 from pnncore._interrupt import Interrupt
 from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
-from pnncore.errors import CheckpointError, ConfigError, SettlingWarning, ShapeError
+from pnncore.errors import ConfigError, SettlingWarning, ShapeError
 from pnncore.history import History
 from pnncore.instruments._guard import guarded, retraced
 from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
 _LEG_SECONDS = 0.05
-_SCHEMA = 4
 
 
 class Trainer:
@@ -77,19 +86,8 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
     ) -> None:
-        for value, kind, name in (
-            (system, System, "system"),
-            (method, methods.Method, "method"),
-            (optimizer, optim.Optimizer, "optimizer"),
-        ):
-            if not isinstance(value, kind):
-                raise ConfigError(f"{name} must be a pnncore {kind.__name__}, got {value!r}")
-        if not isinstance(callbacks, Sequence):
-            raise ConfigError(f"callbacks must be a list of pnncore.Callback objects, got {callbacks!r}")
-        callbacks = list(callbacks)
-        if any(not isinstance(callback, Callback) for callback in callbacks):
-            raise ConfigError(f"callbacks must be pnncore.Callback objects, got {callbacks!r}")
-        kept = _core.check_pair(system.core, str(system.dtype), method.to_json(), json.dumps(optimizer.settings()))
+        callbacks = _as_callbacks(callbacks)
+        memory = self.memory_shapes(system, method, optimizer)
         optimizer.rates(system.names, 0)
         self.system = system
         self.method = method
@@ -98,17 +96,38 @@ class Trainer:
         self.seed = as_seed(seed)
         self.threads = as_threads(threads)
         self.callbacks = callbacks
-        self.progress = progress
+        self.progress = as_progress(progress)
         self.epoch = 0
         self.step = 0
         self.history = History()
-        self.memory = {name: np.zeros(shape, system.dtype) for name, shape in kept}
+        self.memory = {name: np.zeros(shape, system.dtype) for name, shape in memory.items()}
         own = [array for name, array in self.memory.items() if name.startswith("method/")]
         if own:
             _core.initialise_memory(system.core, method.to_json(), own, self.seed)
         self._sums: dict[str, float] = {}
         self._steps_before = 0
         self._stopping = False
+
+    @staticmethod
+    def memory_shapes(system: System, method: methods.Method, optimizer: optim.Optimizer) -> dict[str, tuple[int, ...]]:
+        """Return names and shapes of the arrays that optimizer, cells and method keep; they are in `memory`.
+
+        Raises
+        ------
+        CapabilityError
+            If the method cannot train the system.
+        ConfigError
+            If one of them is something else.
+        """
+        for value, kind, name in (
+            (system, System, "system"),
+            (method, methods.Method, "method"),
+            (optimizer, optim.Optimizer, "optimizer"),
+        ):
+            instance(value, kind, name, f"a pnncore {kind.__name__}")
+        settings = json.dumps(optimizer.settings())
+        kept = _core.check_pair(system.core, str(system.dtype), method.to_json(), settings)
+        return {name: tuple(shape) for name, shape in kept}
 
     def stop(self) -> None:
         """End the fit under way after the current step; for callbacks."""
@@ -313,40 +332,21 @@ class Trainer:
         new file. The old one is kept with ``.prev`` added to its name. Wall times are left out, so that equal runs give
         equal files.
 
+        Where there is a file, the new one has its permissions and, as far as allowed, its owner. A symbolic link is
+        followed: the file that it points to is written, and the old one kept beside that.
+
         Raises
         ------
         OSError
-            If the file cannot be written (a full disk, say); the old file is untouched.
+            If the file cannot be written (a full disk, say), or something else than a file is there, such as a
+            directory, a pipe or a device; what is there is untouched.
+        DataError
+            If a parameter, or an array of optimizer or method, holds NaN or infinity; what is there is untouched.
         """
-        try:
-            system: dict[str, Any] | None = self.system.to_config()
-        except TypeError:
-            system = None
-        metadata = {
-            "schema": _SCHEMA,
-            "pnncore": _core.__version__,
-            "system": system,
-            "system_class": type(self.system).__name__,
-            "method": self.method.to_config(),
-            "optimizer": self.optimizer.to_config(),
-            "trainer": {
-                "batch_size": self.batch_size,
-                "seed": self.seed,
-                "epoch": self.epoch,
-                "step": self.step,
-                "steps_before": self._steps_before,
-                "sums": self._sums,
-            },
-            "journals": [instrument.mark() for instrument in self.system.instruments],
-        }
-        tensors = {f"params/{name}": array for name, array in zip(self.system.names, self.system.arrays(), strict=True)}
-        tensors |= {f"memory/{name}": array for name, array in self.memory.items()}
-        tensors |= {f"history/{name}": array for name, array in self.history.to_tensors().items()}
-        for k, instrument in enumerate(self.system.instruments):
-            tensors |= {f"instrument/{k}/{name}": array for name, array in instrument.twin_arrays().items()}
-        _core.save(str(path), json.dumps(metadata), tensors)
+        path = as_path(path)
+        _checkpoint.write(self, path)
         for instrument in self.system.instruments:
-            instrument.checkpoint_made(str(path))
+            instrument.checkpoint_made(path)
 
     @classmethod
     def load(
@@ -375,58 +375,25 @@ class Trainer:
         Raises
         ------
         CheckpointError
-            If the file is damaged, truncated, no checkpoint, or does not fit the system; it says which.
+            If the file is damaged, truncated, no checkpoint, does not fit the system, holds NaN or infinity in a
+            parameter, or says anything that a trainer would not say of itself; it says which.
         FileNotFoundError
             If there is no file.
         """
-        text, tensors = _core.load(str(path))
-        metadata = json.loads(text)
-        if metadata.get("schema") != _SCHEMA:
-            raise CheckpointError(f"{path} has schema {metadata.get('schema')!r}; this pnncore reads {_SCHEMA}")
-        try:
-            state = metadata["trainer"]
-            if system is None:
-                system = _rebuild(metadata, path)
-            trainer = cls(
-                system,
-                methods.from_config(metadata["method"]),
-                optimizer if optimizer is not None else optim.from_config(metadata["optimizer"]),
-                batch_size=state["batch_size"],
-                seed=state["seed"],
-                threads=threads,
-                callbacks=callbacks,
-                progress=progress,
-            )
-            marks = metadata.get("journals", ())
-            if len(marks) != len(system.instruments):
-                raise CheckpointError(
-                    f"{path} was made with {len(marks)} instruments; the system has {len(system.instruments)}"
-                )
-            targets = {f"params/{name}": array for name, array in system.params.items()}
-            targets |= {f"memory/{name}": array for name, array in trainer.memory.items()}
-            for k, instrument in enumerate(system.instruments):
-                twin = instrument.twin_arrays().items()
-                targets |= {f"instrument/{k}/{name}": array for name, array in twin}
-            for name, array in targets.items():
-                saved = tensors.get(name)
-                if saved is None or saved.shape != array.shape or saved.dtype != array.dtype:
-                    got = "nothing" if saved is None else f"{saved.dtype} {saved.shape}"
-                    raise CheckpointError(
-                        f"{path} holds {got} for {name}, but the system needs {array.dtype} {array.shape}"
-                    )
-            for instrument, mark in zip(system.instruments, marks, strict=True):
-                if mark is not None:
-                    instrument.rewind(mark)
-            for name, array in targets.items():
-                array[...] = tensors[name]
-            trainer.history = History.from_tensors(
-                {name.removeprefix("history/"): array for name, array in tensors.items() if name.startswith("history/")}
-            )
-            trainer.epoch, trainer.step = state["epoch"], state["step"]
-            trainer._steps_before, trainer._sums = state["steps_before"], state["sums"]
-        except (KeyError, TypeError, ConfigError) as error:
-            raise CheckpointError(f"{path} is no checkpoint that this trainer can go on from: {error!r}") from error
-        return trainer
+        path = as_path(path)
+        if system is not None:
+            instance(system, System, "system", "a pnncore System or None")
+        if optimizer is not None:
+            instance(optimizer, optim.Optimizer, "optimizer", "a pnncore Optimizer or None")
+        return _checkpoint.read(
+            cls,
+            path,
+            system=system,
+            optimizer=optimizer,
+            threads=as_threads(threads),
+            callbacks=_as_callbacks(callbacks),
+            progress=as_progress(progress),
+        )
 
     def __repr__(self) -> str:
         under_way = f" + {self.step} steps" if self.step else ""
@@ -436,14 +403,9 @@ class Trainer:
         )
 
 
-def _rebuild(metadata: dict[str, Any], path: str | Path) -> System:
-    config = metadata["system"]
-    if config is None:
-        raise CheckpointError(
-            f"{path} was made with a system of the user's own, {metadata['system_class']}; "
-            "make an equal one and pass it: Trainer.load(path, system=...)"
-        )
-    try:
-        return systems.from_config(config)
-    except ConfigError as error:
-        raise CheckpointError(f"{path} holds a system that this pnncore cannot make: {error}") from None
+def _as_callbacks(callbacks: Any) -> list[Callback]:
+    if not isinstance(callbacks, list | tuple):
+        raise ConfigError(f"callbacks must be a list of pnncore.Callback objects, got {shown(callbacks)}")
+    if any(not isinstance(callback, Callback) for callback in callbacks):
+        raise ConfigError(f"callbacks must be pnncore.Callback objects, got {shown(callbacks)}")
+    return list(callbacks)

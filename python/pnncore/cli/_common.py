@@ -295,6 +295,8 @@ def writable(path: Path | None, option: str) -> None:
     folder = path.absolute().parent
     if path.is_dir():
         raise ConfigError(f"{option} needs a file, got the folder {path}")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{option} needs a file, got {path}, which is a pipe, a socket or a device")
     if not folder.is_dir():
         raise ConfigError(f"{option} {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK):

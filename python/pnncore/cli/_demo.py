@@ -109,7 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
     if output.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise ConfigError(f"--output must end with .png, .pdf or .svg, got {output}")
     output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.parent / "report.json"
     common.writable(output, "--output")
+    common.writable(path, "the report beside --output")
     split = data.digits()
     plans = _plans(arguments.epochs)
     line = ProgressLine(arguments.seeds * sum(plan.epochs for plan in plans), enabled=False if arguments.json else None)
@@ -137,7 +139,6 @@ def run(arguments: argparse.Namespace) -> int:
         plot.demo(_picture(report, runs, exact, split), output)
         report["picture"] = str(output)
     report["seconds"] = time.perf_counter() - start
-    path = output.parent / "report.json"
     path.write_text(json.dumps(common.plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     common.emit(arguments, report, _text(report, path))
     return 0

@@ -8,7 +8,7 @@ import io
 import math
 import operator
 import os
-import tempfile
+import secrets
 import urllib.request
 import zipfile
 import zlib
@@ -486,13 +486,17 @@ def _fetch(url: str, target: Path, size: int, md5: str) -> None:
     """Download one file of known length and checksum; `target` appears whole and verified, or not at all."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent)
+        if target.exists():
+            raise DataError(f"{target}: is no file; move it away")
+        temporary = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
+        # Whoever shares the cache may read it, as the user's file mask says.
+        out = temporary.open("xb")
     except OSError as err:
         raise DataError(f"{target}: cannot be written: {err.strerror or err}") from err
     try:
         digest = hashlib.md5(usedforsecurity=False)
         got = 0
-        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+        with out, urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
             while got <= size and (chunk := response.read(1 << 16)):
                 got += len(chunk)
                 digest.update(chunk)

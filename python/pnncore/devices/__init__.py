@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from pnncore import _core
+from pnncore._convert import chosen, shown
 from pnncore.devices._algorithms import Algorithm, MixedPrecision, TikiTaka
 from pnncore.devices._cells import (
     Cells,
@@ -72,12 +73,8 @@ def from_config(config: dict[str, Any]) -> Any:
         TikiTaka,
     )
     kinds += (MultiCell, Pair)
-    by_name = {kind.__name__: kind for kind in kinds}
-    settings = dict(config)
-    name = settings.pop("name", None)
-    if name not in by_name:
-        raise ConfigError(f"unknown device {name!r}; known: {', '.join(by_name)}")
-    return by_name[name].restore(settings)
+    kind, settings = chosen(config, kinds, "device")
+    return kind.restore(settings)
 
 
 def storage(device: Stored | None, trains: Trains, algorithm: Algorithm | None) -> dict[str, Any] | None:
@@ -89,7 +86,7 @@ def storage(device: Stored | None, trains: Trains, algorithm: Algorithm | None) 
     ):
         if not isinstance(value, choices) and (value is not None or name == "trains"):
             known = " or ".join(f"pnncore.devices.{kind.__name__}" for kind in choices)
-            raise ConfigError(f"{name} must be {known}, got {value!r}")
+            raise ConfigError(f"{name} must be {known}, got {shown(value)}")
     if device is None:
         if algorithm is not None:
             raise ConfigError(f"{algorithm!r} needs a device whose cells get the pulses")

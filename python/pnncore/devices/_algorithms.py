@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pnncore._config import Config
-from pnncore._convert import one_of
+from pnncore._convert import as_settings, made, one_of, shown
 from pnncore.analog import AnalogIO
 from pnncore.devices import _cells
 from pnncore.errors import ConfigError
@@ -94,7 +94,7 @@ class TikiTaka(Algorithm):
         for name, kind, empty in (("fast", _cells.Cells, True), ("io", AnalogIO, False)):
             value = getattr(self, name)
             if not isinstance(value, kind) and (value is not None or not empty):
-                raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}")
+                raise ConfigError(f"{name} must be {kind.__name__}, got {shown(value)}")
 
     def spec(self) -> dict[str, Any]:
         """See `Algorithm.spec`."""
@@ -112,6 +112,9 @@ class TikiTaka(Algorithm):
         """Return what `to_config` told, less the name."""
         from pnncore.devices import from_config
 
-        fast = settings["fast"]
-        made = {"fast": None if fast is None else from_config(fast), "io": AnalogIO(**settings["io"])}
-        return cls(**{**settings, **made})
+        settings = dict(settings)
+        if settings.get("fast") is not None:
+            settings["fast"] = from_config(settings["fast"])
+        if "io" in settings:
+            settings["io"] = made(AnalogIO, as_settings(settings["io"], "io"), "io")
+        return super().restore(settings)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._config import Config
-from pnncore._convert import number, one_of, positive_int
+from pnncore._convert import as_list, as_numbers, made, number, one_of, positive_int, shown
 from pnncore.errors import ConfigError
 
 
@@ -217,9 +217,8 @@ class TableStep(Cells):
         super().__post_init__()
         for name in ("up", "down"):
             value = getattr(self, name)
-            if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
-                raise ConfigError(f"{name} must be a sequence of factors, got {value!r}")
-            object.__setattr__(self, name, tuple(number(factor, f"every factor of {name}") for factor in value))
+            factors = as_list(value, name, "a sequence of factors")
+            object.__setattr__(self, name, tuple(number(factor, f"every factor of {name}") for factor in factors))
 
     def law(self) -> dict[str, Any]:
         """See `Cells.law`."""
@@ -238,9 +237,16 @@ class TableStep(Cells):
         settings
             Those of `Cells`; `step` is the mean of the steps at zero.
         """
-        plain = cls(**{"lower": cls.lower, "upper": cls.upper, **settings})
-        states = np.linspace(plain.lower, plain.upper, places)
-        return cls.measured(states, up(states), down(states), places=places, **settings)
+        for name, function in (("up", up), ("down", down)):
+            if not callable(function):
+                raise ConfigError(f"{name} must be a function of an array of states, got {shown(function)}")
+        plain = made(cls, {"lower": cls.lower, "upper": cls.upper, **settings}, cls.__name__)
+        states = np.linspace(plain.lower, plain.upper, positive_int(places, "places"))
+        try:
+            steps = up(states), down(states)
+        except TypeError as error:
+            raise ConfigError(f"up and down must be functions of an array of states: {error}") from None
+        return cls.measured(states, *steps, places=places, **settings)
 
     @classmethod
     def measured(
@@ -261,16 +267,14 @@ class TableStep(Cells):
             Those of `Cells`; `step` is the mean of the steps at zero.
         """
         positive_int(places, "places")
-        try:
-            at, rises, falls = (np.asarray(values, dtype=np.float64) for values in (states, up, down))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"states, up and down must be arrays of numbers: {error}") from None
+        given = (states, up, down)
+        at, rises, falls = (as_numbers(values, "states, up and down", refusal=ConfigError) for values in given)
         if at.ndim != 1 or len(at) < 2 or at.shape != rises.shape or at.shape != falls.shape:
             raise ConfigError(
                 f"states, up and down must be arrays of one length, got {at.shape}, {rises.shape}, {falls.shape}"
             )
-        if not (np.isfinite(np.stack([at, rises, falls])).all() and (np.diff(at) > 0).all()):
-            raise ConfigError("states must increase, and everything must be finite")
+        if not (np.diff(at) > 0).all():
+            raise ConfigError("states must increase")
         settings = {"lower": float(at[0]), "upper": float(at[-1]), **settings}
         grid = np.linspace(settings["lower"], settings["upper"], places)
         step = settings.setdefault("step", float(np.interp(0.0, at, (rises + falls) / 2)))
@@ -295,7 +299,7 @@ class Unit(Config, ABC):
         """Return what `to_config` told, less the name."""
         from pnncore.devices import from_config
 
-        return cls(**{**settings, "cells": from_config(settings["cells"])})
+        return super().restore({**settings, "cells": from_config(settings.get("cells", {}))})
 
     @abstractmethod
     def unit(self) -> dict[str, Any]:
@@ -323,7 +327,7 @@ class Pair(Unit):
         """Validate at once: `ConfigError` names the setting; ranges are checked by the core."""
         super().__post_init__()
         if not isinstance(self.cells, Cells):
-            raise ConfigError(f"cells must be Cells, got {self.cells!r}")
+            raise ConfigError(f"cells must be Cells, got {shown(self.cells)}")
 
     def unit(self) -> dict[str, Any]:
         """See `Unit.unit`."""
@@ -361,9 +365,9 @@ class MultiCell(Unit):
         """Validate at once: `ConfigError` names the setting; ranges are checked by the core."""
         super().__post_init__()
         if not isinstance(self.cells, Cells):
-            raise ConfigError(f"cells must be Cells, got {self.cells!r}")
+            raise ConfigError(f"cells must be Cells, got {shown(self.cells)}")
         if not isinstance(self.significance, tuple | list):
-            raise ConfigError(f"significance must be a number for each cell, got {self.significance!r}")
+            raise ConfigError(f"significance must be a number for each cell, got {shown(self.significance)}")
         own = tuple(number(value, "every significance") for value in self.significance)
         object.__setattr__(self, "significance", own)
         one_of(self.choice, "choice", ("cyclic", "random", "all"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pnncore._config import Config
-from pnncore._convert import one_of, positive_int
+from pnncore._convert import one_of, positive_int, shown
 from pnncore.errors import ConfigError
 
 
@@ -50,7 +50,7 @@ class Trains(Config):
             raise ConfigError(f"slots must be 1 to 31, got {self.slots}")
         for name in ("manage_length", "balance", "at_once"):
             if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}")
+                raise ConfigError(f"{name} must be True or False, got {shown(getattr(self, name))}")
 
     def spec(self) -> dict[str, Any]:
         """Return the settings as the core reads them."""

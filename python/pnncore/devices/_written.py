@@ -3,11 +3,10 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pnncore import _core
-from pnncore._convert import number, positive_int
-from pnncore.errors import ConfigError
+from pnncore._convert import as_settings, integer, made, number, positive_int
 
 __all__ = ["Device"]
 
@@ -55,13 +54,17 @@ class Device:
                 object.__setattr__(self, name, number(value, name))
         if self.levels is not None:
             object.__setattr__(self, "levels", positive_int(self.levels, "levels"))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
-            raise ConfigError(f"seed must be an integer in 0..2**64, got {self.seed!r}")
+        object.__setattr__(self, "seed", integer(self.seed, "seed", 0, 2**64, "an integer in 0..2**64"))
         _core.check_device(self.to_json())
 
     def to_config(self) -> dict[str, Any]:
         """Return the settings as plain data, as the core reads them and checkpoints keep them."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Return the device of a `to_config` dictionary; `ConfigError` for anything else."""
+        return made(cls, as_settings(config, "a device"), "device")
 
     def to_json(self) -> str:
         """Return `to_config` as JSON text."""

@@ -6,7 +6,7 @@ training would use.
 
 from typing import Any
 
-from pnncore.errors import ConfigError
+from pnncore._convert import chosen, made
 from pnncore.methods._base import Method as Method
 from pnncore.methods._base import SettlingMethod as SettlingMethod
 from pnncore.methods._layered import Backprop as Backprop
@@ -65,12 +65,8 @@ _KINDS: tuple[type[Method], ...] = (
 
 
 def from_config(config: dict[str, Any]) -> Method:
-    """Return the method of a `Method.to_config` dictionary."""
-    kinds = {kind.__name__: kind for kind in _KINDS}
-    settings = dict(config)
-    name = settings.pop("name", None)
-    if name not in kinds:
-        raise ConfigError(f"unknown method {name!r}; known: {', '.join(kinds)}")
+    """Return the method of a `Method.to_config` dictionary; `ConfigError` for anything else."""
+    kind, settings = chosen(config, _KINDS, "method")
     if "settling" in settings:
         settings["settling"] = Settling.from_config(settings["settling"])
-    return kinds[name](**settings)
+    return made(kind, settings, kind.__name__)

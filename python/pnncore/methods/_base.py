@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import numpy as np
 
 from pnncore import _core
-from pnncore._convert import FloatArray, Seed, as_seed, as_threads, number, one_of, positive_int
+from pnncore._convert import FloatArray, Seed, as_seed, as_system, as_threads, number, one_of, positive_int, shown
 from pnncore.errors import ConfigError
 from pnncore.settling import Settling
 
@@ -35,7 +35,7 @@ class Method:
             if setting.type is int or (setting.type == int | None and value is not None):
                 object.__setattr__(self, name, positive_int(value, name))
             if setting.type is Settling and not isinstance(value, Settling):
-                raise ConfigError(f"settling must be a pnncore.Settling, got {value!r}")
+                raise ConfigError(f"settling must be a pnncore.Settling, got {shown(value)}")
         _core.check_method(self.to_json())
 
     def to_config(self) -> dict[str, Any]:
@@ -72,10 +72,9 @@ class Method:
         CapabilityError
             If the system lacks what the method needs; the message lists the methods that train it.
         """
-        if not hasattr(system, "as_batch"):
-            raise ConfigError(f"system must be a pnncore System, got {system!r}")
+        as_system(system)
         if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**64:
-            raise ConfigError(f"step must be an integer in 0..2**64, got {step!r}")
+            raise ConfigError(f"step must be an integer in 0..2**64, got {shown(step)}")
         x, y = system.as_batch(x, y)
         seed, threads = as_seed(seed), as_threads(threads)
         with system.lock:
@@ -84,11 +83,12 @@ class Method:
 
     def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
         """Return the outputs (samples, n_out) that the method teaches: those of the system, as a rule."""
-        return system.predict(x, threads=threads)
+        predicted: FloatArray = as_system(system).predict(x, threads=threads)
+        return predicted
 
     def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
         """Return the accuracy for labels, or the coefficient of determination R² for targets, of `predict`."""
-        return system.score(x, y, threads=threads)
+        return float(as_system(system).score(x, y, threads=threads))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pnncore._convert import FloatArray, as_inputs
+from pnncore._convert import FloatArray, as_inputs, as_system, shown
 from pnncore.errors import CapabilityError, DataError
 from pnncore.layers import Crossbar, Linear
 from pnncore.methods._base import Method
@@ -128,7 +128,7 @@ class ForwardForward(Method):
     def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
         """Return the goodness (samples, classes) of every label."""
         if not isinstance(system, Stack):
-            raise CapabilityError(f"ForwardForward needs a Stack, got {system!r}")
+            raise CapabilityError(f"ForwardForward needs a Stack, got {shown(system)}")
         x = as_inputs(x, system.n_in, system.dtype)
         ends = system.group_ends()
         goodness = np.zeros((len(x), self.classes), system.dtype)
@@ -141,7 +141,7 @@ class ForwardForward(Method):
 
     def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
         """Return the accuracy of the labels of largest goodness."""
-        x, y = system.as_batch(x, y)
+        x, y = as_system(system).as_batch(x, y)
         return score(self.predict(system, x, threads=threads), y)
 
 
@@ -209,7 +209,7 @@ class PhysicalLocalLearning(Method):
             Threads to use.
         """
         if not isinstance(system, Stack):
-            raise CapabilityError(f"PhysicalLocalLearning needs a Stack, got {system!r}")
+            raise CapabilityError(f"PhysicalLocalLearning needs a Stack, got {shown(system)}")
         x, y = system.as_batch(x, y)
         if y.ndim != 1 or len(np.unique(y)) < 2:
             raise DataError("y must hold labels of at least two classes")

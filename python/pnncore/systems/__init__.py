@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from pnncore._convert import chosen
 from pnncore.errors import ConfigError
+from pnncore.systems._base import Outline as Outline
 from pnncore.systems._base import System as System
 from pnncore.systems._circuit import Circuit as Circuit
 from pnncore.systems._elastic import Elastic as Elastic
@@ -13,13 +15,22 @@ from pnncore.systems._instrument import Instrument as Instrument
 from pnncore.systems._resistive import DeepResistive as DeepResistive
 from pnncore.systems._stack import Stack as Stack
 
+_KINDS: tuple[type[System], ...] = (Hopfield, DeepResistive, Circuit, Flow, Elastic, Stack)
+
 
 def from_config(config: dict[str, Any]) -> System:
-    """Return the system of a `System.to_config` dictionary."""
-    kinds = (Hopfield, DeepResistive, Circuit, Flow, Elastic, Stack)
-    settings = dict(config)
-    name = settings.pop("name", None)
-    for kind in kinds:
-        if kind.__name__ == name:
-            return kind.from_config(settings)
-    raise ConfigError(f"unknown system {name!r}; known: {', '.join(kind.__name__ for kind in kinds)}")
+    """Return the system of a `System.to_config` dictionary; `ConfigError` for anything else."""
+    kind, settings = chosen(config, _KINDS, "system")
+    try:
+        return kind.from_config(settings)
+    except KeyError as missing:
+        raise ConfigError(f"the configuration of a {kind.__name__} misses {missing}") from None
+
+
+def outline(config: dict[str, Any]) -> Outline:
+    """Return how large the system of a `System.to_config` dictionary would be, without making what is large."""
+    kind, settings = chosen(config, _KINDS, "system")
+    try:
+        return kind.outline(settings)
+    except KeyError as missing:
+        raise ConfigError(f"the configuration of a {kind.__name__} misses {missing}") from None

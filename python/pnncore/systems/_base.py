@@ -2,18 +2,48 @@
 
 import threading
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import FloatArray, as_dtype, as_inputs, as_repeat, as_targets, as_threads, number, one_of
+from pnncore._convert import (
+    FloatArray,
+    as_dtype,
+    as_inputs,
+    as_repeat,
+    as_targets,
+    as_threads,
+    instance,
+    number,
+    one_of,
+)
 from pnncore.errors import CapabilityError, ConfigError, SettlingWarning, ShapeError
 from pnncore.settling import Settled, Settling, Status
 
 if TYPE_CHECKING:
     from pnncore.instruments._driver import Driver
+
+
+@dataclass(frozen=True)
+class Outline:
+    """How large a system would be.
+
+    Attributes
+    ----------
+    shapes
+        Those of its parameters, by name.
+    dtype
+        Theirs.
+    constants
+        How many numbers are drawn from its seed beside them, such as the elements of a scattering medium.
+    """
+
+    shapes: dict[str, list[int]]
+    dtype: np.dtype[Any]
+    constants: int = 0
 
 
 class System:
@@ -79,6 +109,8 @@ class System:
             raise ConfigError(f"parameters must be {self.names}; missing {missing}, unknown {unknown}")
         for name, shape in self.shapes.items():
             array = self.params[name]
+            if isinstance(array, np.ma.MaskedArray):
+                raise ConfigError(f"parameter {name} must be a {self.dtype} array, got a masked one")
             if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
                 got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
                 raise ConfigError(f"parameter {name} must be a {self.dtype} array, got {got}")
@@ -194,6 +226,20 @@ class System:
         """Return what makes an equal system, as plain data; checkpoints keep it."""
         raise CapabilityError(f"{type(self).__name__} cannot be rebuilt from a file; pass system= when loading")
 
+    @classmethod
+    def from_config(cls, settings: dict[str, Any]) -> "System":
+        """Return the system of a `to_config` dictionary, its name left out."""
+        raise CapabilityError(f"{cls.__name__} cannot be rebuilt from a file; pass system= when loading")
+
+    @classmethod
+    def outline(cls, settings: dict[str, Any]) -> Outline:
+        """Return how large the system of a `to_config` dictionary would be, its name left out.
+
+        As it stands, it makes the system: its configuration lists every parameter, and is as large as the system.
+        """
+        made = cls.from_config(settings)
+        return Outline({name: list(shape) for name, shape in made.shapes.items()}, made.dtype)
+
 
 def _restore(config: dict[str, Any], params: dict[str, FloatArray]) -> System:
     from pnncore import systems
@@ -221,6 +267,4 @@ def _name(loss: str) -> str:
 def _json(settling: Settling | None) -> str:
     if settling is None:
         return Settling().to_json()
-    if not isinstance(settling, Settling):
-        raise ConfigError(f"settling must be a pnncore.Settling, got {settling!r}")
-    return settling.to_json()
+    return instance(settling, Settling, "settling", "a pnncore.Settling").to_json()

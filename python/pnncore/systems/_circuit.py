@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, _network_plot, _spice, elements
-from pnncore._convert import FloatArray, as_dtype, as_inputs
+from pnncore._convert import FloatArray, as_dtype, as_inputs, as_list, as_threads, instance, made, shown
 from pnncore.devices import Device
 from pnncore.elements import Cubic, CurrentSource, Element, Resistor, Transistor, VoltageSource
 from pnncore.errors import ConfigError
@@ -93,14 +93,15 @@ class Circuit(System):
         device: Device = _CONDUCTANCES,
         dtype: npt.DTypeLike = "float64",
     ) -> None:
-        self.elements = list(elements)
+        self.elements = as_list(elements, "elements", "a list of pnncore.elements")
         self.inputs, self.outputs, self.ground = _names(inputs, "inputs"), _names(outputs, "outputs"), ground
+        instance(ground, str, "ground", "the name of a node")
         if not isinstance(device, Device):
-            raise ConfigError(f"device must be a pnncore.devices.Device, got {device!r}")
+            raise ConfigError(f"device must be a pnncore.devices.Device, got {shown(device)}")
         self.device = device
         resolved = as_dtype(dtype)
         if stray := [element for element in self.elements if not isinstance(element, Element)]:
-            raise ConfigError(f"elements must come from pnncore.elements, got {stray[0]!r}")
+            raise ConfigError(f"elements must come from pnncore.elements, got {shown(stray[0])}")
         self._sources = _Sources(self.elements, self.inputs, self.outputs, ground)
         mentioned = self._sources.mentioned
         for what, names in (("input", self.inputs), ("output", self.outputs)):
@@ -146,8 +147,10 @@ class Circuit(System):
         settings
             What `Circuit` takes besides.
         """
-        edges = graph.edges(data="conductance", default=1.0)
-        resistors = [Resistor(str(u), str(v), g) for u, v, g in edges]
+        edges = getattr(graph, "edges", None)
+        if not callable(edges):
+            raise ConfigError(f"graph must be a networkx graph, got {shown(graph)}")
+        resistors = [Resistor(str(u), str(v), g) for u, v, g in edges(data="conductance", default=1.0)]
         return cls(resistors, inputs=inputs, outputs=outputs, **settings)
 
     def plot(
@@ -225,7 +228,7 @@ class Circuit(System):
         """Return the voltage (samples,) of every node, held ones included, at the free operating point."""
         settled = self.settle(x, threads=threads)
         at = dict(zip(self.nodes, np.hstack(settled.states).T, strict=True))
-        at |= dict(zip(self.inputs, np.asarray(x, dtype=self.dtype).T, strict=True))
+        at |= dict(zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True))
         at[self.ground] = np.zeros(len(settled.status), self.dtype)
         found = {}
         for node in self._sources.mentioned | {self.ground: None}:
@@ -239,7 +242,8 @@ class Circuit(System):
         That of an ideal diode is what Kirchhoff's law leaves to it, shared evenly where several hold one node. NaN for
         samples without an operating point.
         """
-        return self.core.currents(self.arrays(), as_inputs(x, self.n_in, self.dtype), threads)
+        x = as_inputs(x, self.n_in, self.dtype)
+        return self.core.currents(self.arrays(), x, as_threads(threads))
 
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the power (samples,) that all resistive elements and diodes dissipate at the free operating point.
@@ -270,8 +274,9 @@ class Circuit(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Circuit":
         """Return the circuit of a `to_config` dictionary, its name left out."""
-        found = [elements.from_config(element) for element in settings["elements"]]
-        return cls(**{**settings, "elements": found, "device": Device(**settings["device"])})
+        found = [elements.from_config(one) for one in as_list(settings["elements"], "elements", "a list of elements")]
+        settings = {**settings, "elements": found, "device": Device.from_config(settings["device"])}
+        return made(cls, settings, "Circuit")
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
@@ -332,8 +337,8 @@ class _Sources:
 
 
 def _names(names: Any, what: str) -> list[str]:
-    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
-        raise ConfigError(f"{what} must be a list of names of nodes, got {names!r}")
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+        raise ConfigError(f"{what} must be a list of names of nodes, got {shown(names)}")
     if not names:
         raise ConfigError(f"{what} is empty")
     if repeated := {name for name in names if list(names).count(name) > 1}:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, _network_plot
-from pnncore._convert import FloatArray, as_dtype, as_inputs
+from pnncore._convert import FloatArray, as_dtype, as_inputs, as_list, as_numbers, integer, made, shown
 from pnncore.devices import Device
 from pnncore.errors import ConfigError, ShapeError
 from pnncore.systems._base import System
@@ -83,21 +83,19 @@ class Elastic(System):
         device: Device = _STIFFNESS,
         dtype: npt.DTypeLike = "float64",
     ) -> None:
-        self.positions = np.array(positions, dtype=np.float64)
-        self.springs = np.array(springs)
+        self.positions = as_numbers(positions, "positions", refusal=ConfigError)
+        self.springs = as_numbers(springs, "springs", None, ConfigError)
         if self.positions.ndim != 2:
             raise ShapeError(f"positions must have shape (nodes, 2) or (nodes, 3), got {self.positions.shape}")
-        if not np.isfinite(self.positions).all():
-            raise ConfigError("positions must be finite")
         if self.springs.ndim != 2 or self.springs.shape[1] != 2 or self.springs.dtype.kind not in "iu":
             raise ShapeError(f"springs must be integers of shape (springs, 2), got {self.springs.shape}")
         if len(self.springs) and self.springs.min() < 0:
             raise ConfigError("springs must name nodes from 0 on")
         if not isinstance(device, Device):
-            raise ConfigError(f"device must be a pnncore.devices.Device, got {device!r}")
+            raise ConfigError(f"device must be a pnncore.devices.Device, got {shown(device)}")
         self.device = device
         self.inputs, self.outputs = _coordinates(inputs, "inputs"), _coordinates(outputs, "outputs")
-        self.fixed = [int(node) for node in fixed]
+        self.fixed = [_node(node, "fixed") for node in as_list(fixed, "fixed", "a list of nodes")]
         resolved = as_dtype(dtype)
         spec = {
             "positions": self.positions.tolist(),
@@ -108,12 +106,20 @@ class Elastic(System):
             "device": device.to_config(),
         }
         super().__init__(_core.System.elastic(json.dumps(spec)), len(self.inputs), resolved)
-        self.params["k"][...] = np.asarray(stiffness)
-        placed = self.lengths(self.positions)
-        self.params["l0"][...] = placed if rest_length is None else np.asarray(rest_length)
+        self._fill("k", stiffness, "stiffness")
+        self._fill("l0", self.lengths(self.positions) if rest_length is None else rest_length, "rest_length")
+
+    def _fill(self, name: str, values: Any, setting: str) -> None:
+        array, values = self.params[name], as_numbers(values, setting, refusal=ConfigError)
+        if values.ndim and values.shape != array.shape:
+            raise ShapeError(f"{setting} must be a number, or one for each of {len(array)} springs, got {values.shape}")
+        array[...] = values
 
     def lengths(self, positions: FloatArray) -> FloatArray:
         """Return the lengths (..., springs) of the springs with the nodes at `positions` (..., nodes, dimensions)."""
+        positions = as_numbers(positions, "positions")
+        if positions.shape[-2:] != self.positions.shape:
+            raise ShapeError(f"positions must have shape (..., {self.positions.shape}), got {positions.shape}")
         apart = positions[..., self.springs[:, 1], :] - positions[..., self.springs[:, 0], :]
         return np.asarray(np.linalg.norm(apart, axis=-1))
 
@@ -132,7 +138,7 @@ class Elastic(System):
         for column, (node, axis) in enumerate([*hidden, *self.outputs]):
             moved[:, node, axis] += states[:, column]
         for column, (node, axis) in enumerate(self.inputs):
-            moved[:, node, axis] += np.asarray(x, dtype=np.float64)[:, column]
+            moved[:, node, axis] += as_inputs(x, self.n_in, self.dtype)[:, column]
         return moved
 
     def plot(self, x: Any, axes: "Axes | None" = None) -> "Axes":
@@ -155,7 +161,7 @@ class Elastic(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Elastic":
         """Return the network of a `to_config` dictionary, its name left out."""
-        return cls(**{**settings, "device": Device(**settings["device"])})
+        return made(cls, {**settings, "device": Device.from_config(settings["device"])}, "Elastic")
 
     def __repr__(self) -> str:
         nodes, dimensions = self.positions.shape
@@ -166,7 +172,12 @@ class Elastic(System):
 
 
 def _coordinates(values: Any, what: str) -> list[tuple[int, int]]:
-    try:
-        return [(int(node), int(axis)) for node, axis in values]
-    except (TypeError, ValueError):
-        raise ConfigError(f"{what} must be a list of pairs (node, axis), got {values!r}") from None
+    wanted = "a list of pairs (node, axis)"
+    pairs = [as_list(pair, what, wanted) for pair in as_list(values, what, wanted)]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ConfigError(f"{what} must be {wanted}, got {shown(values)}")
+    return [(_node(node, what), _node(axis, what)) for node, axis in pairs]
+
+
+def _node(value: Any, what: str) -> int:
+    return integer(value, f"every number of {what}", 0, 2**32, "an integer from 0 on")

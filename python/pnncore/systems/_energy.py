@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import FloatArray, as_dtype, positive_int
+from pnncore._convert import FloatArray, as_dtype, as_interval, as_numbers, as_settings, flag, positive_int
 from pnncore.errors import ConfigError, ShapeError
 from pnncore.systems._base import System
 
@@ -81,18 +81,18 @@ class EnergySystem(System, ABC):
         if self.n_hidden < 0:
             raise ConfigError(f"n_out = {n_out} outputs are more than the n_states = {n_states} states")
         if bounds is not None:
-            lower, upper = (float(bound) for bound in bounds)
-            if not lower < upper:
-                raise ConfigError(f"bounds must be (lower, upper) with lower < upper, got {bounds}")
-            bounds = (lower, upper)
+            bounds = as_interval(bounds, "bounds", infinite=True)
         if bounds is not None and self.holomorphic:
             raise ConfigError("a system with bounds is not holomorphic: its steady state has kinks")
         self.bounds = bounds
-        self.bounded_outputs = bool(bounded_outputs)
+        self.bounded_outputs = flag(bounded_outputs, "bounded_outputs")
         resolved = as_dtype(dtype)
-        if not params:
+        values = {
+            name: as_numbers(value, f"parameter {name}", resolved, ConfigError)
+            for name, value in as_settings(params, "params").items()
+        }
+        if not values:
             raise ConfigError("params is empty: a system without parameters cannot be trained")
-        values = {name: np.array(value, dtype=resolved, order="C") for name, value in params.items()}
         if scalars := [name for name, value in values.items() if value.ndim == 0]:
             raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
         self._specs = [(name, list(value.shape)) for name, value in values.items()]

@@ -1,10 +1,12 @@
 """Flow networks: linear resistor networks as the literature of coupled learning has them."""
 
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
+from pnncore._convert import as_list, instance, made, shown
 from pnncore.devices import Device
 from pnncore.elements import Resistor
 from pnncore.errors import ConfigError
@@ -56,16 +58,18 @@ class Flow(Circuit):
         device: Device | None = None,
         dtype: npt.DTypeLike = "float64",
     ) -> None:
-        pairs = [tuple(edge) for edge in edges]
+        wanted = "pairs of names of nodes"
+        pairs = [tuple(as_list(edge, "edges", wanted)) for edge in as_list(edges, "edges", wanted)]
         if bad := [pair for pair in pairs if len(pair) != 2]:
-            raise ConfigError(f"edges must be pairs of names of nodes, got {bad[0]!r}")
-        each = [conductance] * len(pairs) if isinstance(conductance, int | float) else list(conductance)
+            raise ConfigError(f"edges must be {wanted}, got {shown(bad[0])}")
+        one = isinstance(conductance, numbers.Real)
+        each = [conductance] * len(pairs) if one else as_list(conductance, "conductance", "a number, or one per edge")
         if len(each) != len(pairs):
             raise ConfigError(f"conductance must be one number, or one per edge: {len(pairs)}, got {len(each)}")
         resistors = [Resistor(u, v, g) for (u, v), g in zip(pairs, each, strict=True)]
         if device is None:
             device = Device(lower=_NARROWEST * min((r.conductance for r in resistors), default=1.0))
-        unused = "no ground" if ground is None else ground
+        unused = "no ground" if ground is None else instance(ground, str, "ground", "the name of a node, or None")
         super().__init__(resistors, inputs=inputs, outputs=outputs, ground=unused, device=device, dtype=dtype)
 
     def to_config(self) -> dict[str, Any]:
@@ -84,4 +88,4 @@ class Flow(Circuit):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Flow":
         """Return the network of a `to_config` dictionary, its name left out."""
-        return cls(**{**settings, "device": Device(**settings["device"])})
+        return made(cls, {**settings, "device": Device.from_config(settings["device"])}, "Flow")

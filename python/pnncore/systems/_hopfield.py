@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import Seed, as_seed
+from pnncore._convert import Seed, as_dtype, as_seed, as_settings, made, shown
 from pnncore.devices import Algorithm, Stored, Trains, storage
 from pnncore.devices import from_config as restore
 from pnncore.errors import ConfigError
-from pnncore.systems._base import System
+from pnncore.systems._base import Outline, System
 from pnncore.systems._layers import as_gain, as_layers
 
 Activation = Literal["hard-sigmoid", "tanh", "logistic"]
@@ -70,8 +70,8 @@ class Hopfield(System):
         seed: Seed = None,
     ) -> None:
         self.layers = as_layers(layers)
-        if not isinstance(activation, str):
-            raise ConfigError(f'activation must be "hard-sigmoid", "tanh" or "logistic", got {activation!r}')
+        if not isinstance(activation, str) or activation not in get_args(Activation):
+            raise ConfigError(f'activation must be "hard-sigmoid", "tanh" or "logistic", got {shown(activation)}')
         self.gain = as_gain(gain)
         self.seed = as_seed(seed)
         self.device, self.trains, self.algorithm = device, trains if trains is not None else Trains(), algorithm
@@ -99,8 +99,15 @@ class Hopfield(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Hopfield":
         """Return the network of a `to_config` dictionary, its name left out."""
-        made = {name: None if settings[name] is None else restore(settings[name]) for name in ("device", "algorithm")}
-        return cls(**{**settings, **made, "trains": Trains(**settings["trains"])})
+        parts = {name: None if settings[name] is None else restore(settings[name]) for name in ("device", "algorithm")}
+        parts["trains"] = made(Trains, as_settings(settings["trains"], "trains"), "trains")
+        return made(cls, {**settings, **parts}, "Hopfield")
+
+    @classmethod
+    def outline(cls, settings: dict[str, Any]) -> Outline:
+        """See `System.outline`; there are as many cells per coupling as the configuration names."""
+        core = _core.System.hopfield(as_layers(settings["layers"]), "tanh", None, 0)
+        return Outline(dict(core.specs()), as_dtype(settings["dtype"]))
 
     def __repr__(self) -> str:
         stored = "" if self.device is None else f", device={self.device!r}, algorithm={self.algorithm!r}"

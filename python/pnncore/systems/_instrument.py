@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import journal as journals
-from pnncore._convert import FloatArray, as_dtype, number, one_of, positive_int
+from pnncore._convert import FloatArray, as_dtype, as_numbers, as_settings, number, one_of, positive_int, shown
 from pnncore.devices import Device
 from pnncore.errors import CapabilityError, ConfigError, ShapeError
 from pnncore.instruments._channel import Channel, Direct, Isolated, Threaded
@@ -182,7 +182,10 @@ class Instrument(Stack):
             if value is not None and not isinstance(value, kind):
                 raise ConfigError(f"{name} must be a pnncore {kind.__name__}, got {value!r}")
         n_in, n_out = positive_int(n_in, "n_in"), positive_int(n_out, "n_out")
-        initial = {name: np.array(value, as_dtype(dtype), order="C") for name, value in (params or {}).items()}
+        given = {} if params is None else as_settings(params, "params")
+        initial = {
+            name: as_numbers(value, f"parameter {name}", as_dtype(dtype), ConfigError) for name, value in given.items()
+        }
         if scalars := [name for name, value in initial.items() if value.ndim == 0]:
             raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
         if {"x", "y"} & set(initial):
@@ -349,7 +352,7 @@ def _as_twin(twin: Any, shapes: Mapping[str, tuple[int, ...]]) -> Twin | None:
         if twin.shapes != dict(shapes):
             raise ShapeError(f"the twin {twin.layer!r} has parameters {twin.shapes}, the instrument {dict(shapes)}")
     if twin is not None and not isinstance(twin, Twin):
-        raise ConfigError(f"twin must be a pnncore.twins object or a layer, got {twin!r}")
+        raise ConfigError(f"twin must be a pnncore.twins object or a layer, got {shown(twin)}")
     return twin
 
 

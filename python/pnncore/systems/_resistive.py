@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import Seed, as_dtype, as_seed, number
+from pnncore._convert import Seed, as_dtype, as_seed, made, number, shown
 from pnncore.devices import Device
 from pnncore.errors import ConfigError
-from pnncore.systems._base import System
+from pnncore.systems._base import Outline, System
 from pnncore.systems._layers import as_gain, as_layers
 
 _CONDUCTANCES = Device(lower=0.0)
@@ -77,7 +77,7 @@ class DeepResistive(System):
         self.input_gain = number(input_gain, "input_gain")
         self.gain = as_gain(gain)
         if not isinstance(device, Device):
-            raise ConfigError(f"device must be a pnncore.devices.Device, got {device!r}")
+            raise ConfigError(f"device must be a pnncore.devices.Device, got {shown(device)}")
         self.device = device
         resolved = as_dtype(dtype)
         core = _core.System.resistive(self.layers, self.input_gain, device.to_json())
@@ -114,7 +114,14 @@ class DeepResistive(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "DeepResistive":
         """Return the network of a `to_config` dictionary, its name left out."""
-        return cls(**{**settings, "device": Device(**settings["device"])})
+        return made(cls, {**settings, "device": Device.from_config(settings["device"])}, "DeepResistive")
+
+    @classmethod
+    def outline(cls, settings: dict[str, Any]) -> Outline:
+        """See `System.outline`."""
+        layers, gain = as_layers(settings["layers"]), number(settings["input_gain"], "input_gain")
+        core = _core.System.resistive(layers, gain, Device.from_config(settings["device"]).to_json())
+        return Outline(dict(core.specs()), as_dtype(settings["dtype"]))
 
     def __repr__(self) -> str:
         device = "" if self.device == _CONDUCTANCES else f", device={self.device!r}"

@@ -7,9 +7,22 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from pnncore import _core, layers
-from pnncore._convert import FloatArray, Seed, as_inputs, as_repeat, as_seed, as_threads, number
+from pnncore._convert import (
+    FloatArray,
+    Seed,
+    as_dtype,
+    as_inputs,
+    as_list,
+    as_repeat,
+    as_seed,
+    as_threads,
+    flag,
+    made,
+    number,
+    shown,
+)
 from pnncore.errors import ConfigError
-from pnncore.systems._base import System
+from pnncore.systems._base import Outline, System
 
 if TYPE_CHECKING:
     from pnncore.instruments._driver import Driver
@@ -63,28 +76,15 @@ class Stack(System):
         self.mismatch = number(mismatch, "mismatch")
         self.noise = number(noise, "noise")
         self.seed = as_seed(seed)
-        self.numbered = numbered
-        width: int | None = None
-        entries = []
-        foreign: list[Driver | None] = []
-        first = None
-        for layer in self.layers:
-            spec, after = layer.spec(width)
-            first = first if first is not None else spec.get("inputs", width)
-            entries.append(
-                {
-                    "layer": spec,
-                    "noise": self.noise if layer.noise is None else layer.noise,
-                    "mismatch": self.mismatch if layer.mismatch is None else layer.mismatch,
-                }
-            )
-            width = after
-            foreign.append(getattr(layer, "driver", None))
-            first = first if first is not None else getattr(foreign[-1], "n_in", None)
+        self.numbered = flag(numbered, "numbered")
+        foreign: list[Driver | None] = [getattr(layer, "driver", None) for layer in self.layers]
         if not numbered and len(self.layers) > 1:
             raise ConfigError("numbered=False is for stacks of one layer: names of parameters would coincide")
-        core = _core.System.stack(json.dumps({"layers": entries, "seed": self.seed, "numbered": numbered}), foreign)
-        super().__init__(core, int(first or 0), dtype)
+        resolved = as_dtype(dtype)
+        spec = _spec(self.layers, self.mismatch, self.noise, self.seed, self.numbered)
+        core = _core.System.stack(json.dumps(spec), foreign)
+        first = spec["layers"][0]["layer"].get("inputs", getattr(foreign[0], "n_in", 0))
+        super().__init__(core, int(first), resolved)
         core.initialise(self.arrays(), self.seed, 1.0)
         for place, layer in enumerate(self.layers, start=1):
             for name, values in getattr(layer, "initial", {}).items():
@@ -148,7 +148,17 @@ class Stack(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Stack":
         """Return the stack of a `to_config` dictionary, its name left out."""
-        return cls([layers.from_config(layer) for layer in settings["layers"]], **_without(settings, "layers"))
+        return made(cls, {**settings, "layers": _restored(settings)}, "Stack")
+
+    @classmethod
+    def outline(cls, settings: dict[str, Any]) -> Outline:
+        """See `System.outline`."""
+        mismatch, noise = number(settings["mismatch"], "mismatch"), number(settings["noise"], "noise")
+        spec = _spec(
+            _checked(_restored(settings)), mismatch, noise, 0, flag(settings.get("numbered", True), "numbered")
+        )
+        shapes, constants = _core.System.outline_stack(json.dumps(spec))
+        return Outline(dict(shapes), as_dtype(settings["dtype"]), constants)
 
     def __repr__(self) -> str:
         extra = "".join(f", {name}={value}" for name, value in self._differences() if value)
@@ -160,15 +170,32 @@ class Stack(System):
 
 
 def _checked(given: Any) -> list[layers.Layer]:
-    if not isinstance(given, Sequence) or not given:
-        raise ConfigError(f"layers must be a list of pnncore.layers objects, got {given!r}")
+    if not isinstance(given, list | tuple) or not given:
+        raise ConfigError(f"layers must be a list of pnncore.layers objects, got {shown(given)}")
     # An instrument is a stack of one layer, which is what counts here.
     found: list[Any] = [getattr(layer, "layer", layer) for layer in given]
     for layer in found:
         if not isinstance(layer, layers.Layer):
-            raise ConfigError(f"layers must be pnncore.layers objects, got {layer!r}")
+            raise ConfigError(f"layers must be pnncore.layers objects, got {shown(layer)}")
     return found
 
 
-def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != name}
+def _restored(settings: dict[str, Any]) -> list[layers.Layer]:
+    given = as_list(settings["layers"], "layers", "a list of layers")
+    return [layers.from_config(layer) for layer in given]
+
+
+def _spec(given: list[layers.Layer], mismatch: float, noise: float, seed: int, numbered: bool) -> dict[str, Any]:
+    """Return what the core makes the stack of; `ShapeError` where layers do not fit each other."""
+    entries = []
+    width: int | None = None
+    for layer in given:
+        own, width = layer.spec(width)
+        entries.append(
+            {
+                "layer": own,
+                "noise": noise if layer.noise is None else layer.noise,
+                "mismatch": mismatch if layer.mismatch is None else layer.mismatch,
+            }
+        )
+    return {"layers": entries, "seed": seed, "numbered": numbered}

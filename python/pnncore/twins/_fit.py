@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import FloatArray, Seed, as_seed, number, positive_int
+from pnncore._convert import FloatArray, Seed, as_list, as_numbers, as_path, as_seed, number, positive_int, shown
 from pnncore.errors import ConfigError, DataError
 from pnncore.journal import Journal, read
 from pnncore.layers import Layer, Linear, Tanh
@@ -83,7 +83,7 @@ def fit(
     arrays = _arrays(source)
     share = number(holdout, "holdout")
     if not 0 < share < 1:
-        raise ConfigError(f"holdout must be between 0 and 1, got {holdout!r}")
+        raise ConfigError(f"holdout must be between 0 and 1, got {shown(holdout)}")
     if latest is not None:
         arrays = {name: values[-positive_int(latest, "latest") :] for name, values in arrays.items()}
     inputs = [values.reshape(len(values), -1) for name, values in arrays.items() if name not in ("x", "y")]
@@ -95,7 +95,8 @@ def fit(
     centre = {"in": both.mean(axis=0), "out": y.mean(axis=0)}
     scale = {"in": _deviation(both), "out": _deviation(y)}
     seed = as_seed(seed)
-    widths = [both.shape[1], *(positive_int(n, "hidden") for n in hidden), y.shape[1]]
+    inside = [positive_int(n, "hidden") for n in as_list(hidden, "hidden", "a list of numbers of units")]
+    widths = [both.shape[1], *inside, y.shape[1]]
     layers: list[Layer] = []
     for before, after in itertools.pairwise(widths):
         layers += [Linear(before, after), Tanh()]
@@ -120,16 +121,16 @@ def _arrays(source: Any) -> dict[str, FloatArray]:
         # While a run is answered from the journal, what comes later is not known yet.
         return Journal(driver.path).arrays(driver.position)
     if isinstance(source, str | os.PathLike):
-        source = read(source)
+        source = read(as_path(source, "source"))
     if isinstance(source, Journal):
         return source.arrays()
     if isinstance(source, Mapping) and {"x", "y"} <= set(source):
-        found = {name: np.asarray(values) for name, values in source.items()}
-        if len({len(values) for values in found.values()}) == 1 and found["x"].ndim == found["y"].ndim == 2:
+        found = {name: as_numbers(values, shown(name), None) for name, values in source.items()}
+        if len({values.shape[:1] for values in found.values()}) == 1 and found["x"].ndim == found["y"].ndim == 2:
             # Parameters keep their order; inputs come first.
             return found
         raise DataError(f"all arrays must have as many rows; got { ({k: v.shape for k, v in found.items()}) }")
-    raise ConfigError(f"source must be an instrument, a journal or its path, or a dict of arrays, got {source!r}")
+    raise ConfigError(f"source must be an instrument, a journal or its path, or a dict of arrays, got {shown(source)}")
 
 
 def _deviation(values: FloatArray) -> FloatArray:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pnncore._convert import FloatArray, Seed, as_seed, number, positive_int
+from pnncore._convert import FloatArray, Seed, as_seed, as_system, number, positive_int, shown
 from pnncore.callbacks import Callback
+from pnncore.errors import ConfigError
 
 if TYPE_CHECKING:
     from pnncore.methods import Method
@@ -67,7 +68,9 @@ def quality(
         Threads to use.
     """
     count, size = positive_int(directions, "directions"), number(step, "step", positive=True)
-    x, y = system.as_batch(x, y)
+    x, y = as_system(system).as_batch(x, y)
+    if not hasattr(type(method), "gradient"):
+        raise ConfigError(f"method must be a pnncore Method, got {shown(method)}")
     random = np.random.default_rng(as_seed(seed))
     gradient = method.gradient(system, x, y, threads=threads)
     before = {name: array.copy() for name, array in system.params.items()}

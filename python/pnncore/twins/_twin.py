@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pnncore._convert import FloatArray
+from pnncore._convert import FloatArray, shown
 from pnncore.errors import ConfigError
 
 Params = dict[str, FloatArray]
@@ -69,7 +69,7 @@ class Analytic(Twin):
     ) -> None:
         for name, function in (("forward", forward), ("vjp", vjp)):
             if not callable(function):
-                raise ConfigError(f"{name} must be callable, got {function!r}")
+                raise ConfigError(f"{name} must be callable, got {shown(function)}")
         self._forward = forward
         self._vjp = vjp
 

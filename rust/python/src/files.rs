@@ -1,5 +1,7 @@
 //! Checkpoint files.
 
+use std::path::PathBuf;
+
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pnncore::Error;
 use pnncore::checkpoint::{Checkpoint, Tensor, TensorData};
@@ -10,7 +12,7 @@ use crate::errors::OrRaise;
 
 /// Writes a checkpoint: JSON text of an object, and arrays by name.
 #[pyfunction]
-pub(crate) fn save(py: Python<'_>, path: &str, metadata: &str, tensors: &Bound<'_, PyDict>) -> PyResult<()> {
+pub(crate) fn save(py: Python<'_>, path: PathBuf, metadata: &str, tensors: &Bound<'_, PyDict>) -> PyResult<()> {
     let metadata = serde_json::from_str(metadata).map_err(|e| Error::Config(format!("metadata: {e}"))).or_raise(py)?;
     let mut checkpoint = Checkpoint { metadata, ..Checkpoint::default() };
     for (name, array) in tensors {
@@ -45,7 +47,7 @@ fn tensor(array: &Bound<'_, PyAny>, name: &str) -> PyResult<Tensor> {
 
 /// Reads a checkpoint: JSON text, and arrays by name.
 #[pyfunction]
-pub(crate) fn load<'py>(py: Python<'py>, path: &str) -> PyResult<(String, Bound<'py, PyDict>)> {
+pub(crate) fn load<'py>(py: Python<'py>, path: PathBuf) -> PyResult<(String, Bound<'py, PyDict>)> {
     let checkpoint = py.detach(|| Checkpoint::read(path)).or_raise(py)?;
     let tensors = PyDict::new(py);
     for (name, tensor) in checkpoint.tensors {

@@ -23,7 +23,7 @@ mod _core {
     #[pymodule_export]
     use super::run::{
         check_device, check_method, check_optimizer, check_pair, check_tile, clip, gradient, info, initialise_memory,
-        measure, permutation, predict, settle, train, vjp,
+        measure, no_progress, permutation, predict, settle, train, vjp,
     };
     #[pymodule_export]
     use super::system::System;

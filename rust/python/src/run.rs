@@ -167,6 +167,12 @@ fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'p
     Ok(dict)
 }
 
+/// What a leg without a step finds: the names and the types of what others find.
+#[pyfunction]
+pub(crate) fn no_progress(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    progress_dict(py, &Progress::default())
+}
+
 /// Settles all samples in the free phase and, with targets and `beta`, in one nudged phase. Returns states by layer,
 /// energies, residuals, sweeps and status numbers of the last phase.
 #[pyfunction]

@@ -141,6 +141,15 @@ impl System {
         Ok(Self { kind: Kind::Stack(Box::new(stacks)), raised })
     }
 
+    /// What a stack would hold, told without making it: names and shapes of its parameters, and how many numbers
+    /// are drawn beside them.
+    #[staticmethod]
+    #[allow(clippy::type_complexity, reason = "names with shapes, and a number")]
+    fn outline_stack(py: Python<'_>, spec: &str) -> PyResult<(Vec<(String, Vec<usize>)>, u64)> {
+        let found = parse::<stack::Spec>(py, "stack", spec)?.outline();
+        Ok((found.parameters.into_iter().map(|own| (own.name, own.shape)).collect(), found.constants))
+    }
+
     /// A system of the user's own: a `pnncore.systems.EnergySystem`.
     #[staticmethod]
     fn user(object: &Bound<'_, PyAny>) -> PyResult<Self> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -70,9 +70,12 @@ pub(super) fn decode(from: &mut dyn Read, len: u64) -> Result<Checkpoint, Failur
     if digest(summaries, json) != *expected {
         return Err(damaged("the digest does not match the contents"));
     }
-    let metadata: Map<String, Value> =
+    let Strict(metadata) =
         serde_json::from_str(json).map_err(|e| damaged(format!("its metadata is no JSON object ({e})")))?;
-    Ok(Checkpoint { metadata, tensors })
+    match metadata {
+        Value::Object(metadata) => Ok(Checkpoint { metadata, tensors }),
+        _ => Err(damaged("its metadata is no JSON object")),
+    }
 }
 
 /// Reads the prefix and checks the length that it declares.
@@ -238,5 +241,66 @@ impl<'de> Deserialize<'de> for Fields {
             }
         }
         deserializer.deserialize_map(Entries)
+    }
+}
+
+/// A JSON value none of whose objects repeats a key.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue).map(Self)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Strict(value)) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Map::new();
+        while let Some((key, Strict(value))) = map.next_entry::<String, _>()? {
+            if entries.insert(key, value).is_some() {
+                return Err(A::Error::custom("a key is repeated"));
+            }
+        }
+        Ok(Value::Object(entries))
     }
 }

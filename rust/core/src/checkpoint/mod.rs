@@ -105,8 +105,10 @@ impl Checkpoint {
     /// Writes the checkpoint to `path`, replacing what is there only when the new one is complete
     /// and on the disk.
     ///
-    /// What was at `path` is kept at [`previous_path`]. A symbolic link is followed. Temporary
-    /// files that killed writers of the same `path` left behind are removed.
+    /// What was at `path` is kept at [`previous_path`]. The new file has its permissions and, as far as
+    /// allowed, its owner; without an old one, those of any new file. A symbolic link is followed, to a file
+    /// that need not exist yet; what is no file (a directory, a pipe, a device) is refused and left alone.
+    /// Temporary files that killed writers of the same `path` left behind are removed.
     ///
     /// # Errors
     ///

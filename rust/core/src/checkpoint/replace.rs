@@ -58,13 +58,17 @@ impl<'a> Target<'a> {
             Some(dir) if dir != Path::new("") => dir.to_owned(),
             _ => PathBuf::from("."),
         };
+        // What is no file is nobody's previous checkpoint.
+        let previous = previous_path(&path);
+        storage.resolve(&previous).map_err(|e| io_error("open", &previous, &e))?;
         Ok(Self { storage, asked, path, dir, name })
     }
 
-    /// Writes and flushes a temporary file.
+    /// Writes and flushes a temporary file, with the permissions of what is at the target.
     fn fill(&self, emit: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<Temporary<'a>> {
         let failed = |op: &'static str| move |e: io::Error| io_error(op, self.asked, &e);
-        let (path, file) = self.first_free(|path| self.storage.create_new(path)).map_err(failed("create"))?;
+        let (path, file) =
+            self.first_free(|path| self.storage.create_like(path, &self.path)).map_err(failed("create"))?;
         let mut temporary = Temporary { storage: self.storage, path, file: Some(file) };
         if let Some(file) = &mut temporary.file {
             emit(file).map_err(failed("write"))?;

@@ -6,6 +6,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// Symbolic links that are followed, one to the next.
+const MAX_LINKS: usize = 40;
+
 /// Where checkpoints are kept. [`Disk`] is the real one.
 ///
 /// Errors are those of the operating system; a missing file is [`io::ErrorKind::NotFound`], a name
@@ -17,6 +20,17 @@ pub trait Storage {
     ///
     /// `AlreadyExists` if the name is taken; what the operating system reports.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
+
+    /// Creates a file as [`create_new`](Self::create_new) does, with the permissions of the file `like` and,
+    /// as far as it is allowed, its owner. Where there is no such file, or no such thing, it is as any new one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create_new`](Self::create_new); that the permissions cannot be had.
+    fn create_like(&self, path: &Path, like: &Path) -> io::Result<Box<dyn NewFile>> {
+        let _ = like;
+        self.create_new(path)
+    }
 
     /// Opens a file for reading, and gives its length.
     ///
@@ -67,11 +81,11 @@ pub trait Storage {
     /// What the operating system reports.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// The path of the file itself where `path` is a symbolic link.
+    /// The path of the file itself where `path` is a symbolic link, whether there is one yet or not.
     ///
     /// # Errors
     ///
-    /// What the operating system reports.
+    /// That something else than a file is there; what the operating system reports.
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         Ok(path.to_owned())
     }
@@ -97,15 +111,15 @@ pub struct Disk;
 
 impl Storage for Disk {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        let taken = match file.try_lock() {
-            // Between its creation and its lock another writer may have taken it for abandoned.
-            Ok(()) => !path.try_exists()?,
-            Err(TryLockError::WouldBlock) => true,
-            // Without locks, nothing is ever taken for abandoned.
-            Err(TryLockError::Error(_)) => false,
-        };
-        if taken { Err(io::ErrorKind::AlreadyExists.into()) } else { Ok(Box::new(file)) }
+        create(path, None)
+    }
+
+    fn create_like(&self, path: &Path, like: &Path) -> io::Result<Box<dyn NewFile>> {
+        match fs::metadata(like) {
+            Ok(model) => create(path, Some(&model)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => create(path, None),
+            Err(e) => Err(e),
+        }
     }
 
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
@@ -156,12 +170,85 @@ impl Storage for Disk {
     }
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        match fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.is_symlink() => fs::canonicalize(path),
-            Ok(_) => Ok(path.to_owned()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
-            Err(e) => Err(e),
+        let mut at = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            match fs::symlink_metadata(&at) {
+                Ok(metadata) if metadata.is_symlink() => {
+                    let to = fs::read_link(&at)?;
+                    at.pop();
+                    at.push(to);
+                }
+                Ok(metadata) => return require_regular(&metadata).map(|()| at),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(at),
+                Err(e) => return Err(e),
+            }
         }
+        // The operating system says that there are too many.
+        fs::canonicalize(path)
+    }
+}
+
+/// Creates a file that is in use, like `model` where there is one.
+fn create(path: &Path, model: Option<&fs::Metadata>) -> io::Result<Box<dyn NewFile>> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    if model.is_some() {
+        attributes::restrict(&mut options);
+    }
+    let file = options.open(path)?;
+    let taken = match file.try_lock() {
+        // Between its creation and its lock another writer may have taken it for abandoned.
+        Ok(()) => !path.try_exists()?,
+        Err(TryLockError::WouldBlock) => true,
+        // Without locks, nothing is ever taken for abandoned.
+        Err(TryLockError::Error(_)) => false,
+    };
+    if taken {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    if let Some(model) = model {
+        attributes::adopt(&file, model).inspect_err(|_| drop(fs::remove_file(path)))?;
+    }
+    Ok(Box::new(file))
+}
+
+/// Permissions and owners of files, where the operating system has them.
+#[cfg(unix)]
+mod attributes {
+    use std::fs::{File, Metadata, OpenOptions, Permissions};
+    use std::io;
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+
+    /// Lets nobody else open the file, until [`adopt`] says who may.
+    pub(super) fn restrict(options: &mut OpenOptions) {
+        options.mode(0o600);
+    }
+
+    /// Gives the file the owner and the permissions of another. Where the group cannot be had, the group that
+    /// the file has is allowed no more than all others are.
+    pub(super) fn adopt(file: &File, model: &Metadata) -> io::Result<()> {
+        let own = file.metadata()?;
+        if own.uid() != model.uid() {
+            // Root may, others may not: then it is the writer's.
+            let _ = fchown(file, Some(model.uid()), None);
+        }
+        let has_group = own.gid() == model.gid() || fchown(file, None, Some(model.gid())).is_ok();
+        let wanted = model.mode() & 0o777;
+        let mode = if has_group { wanted } else { wanted & (0o707 | (wanted & 0o007) << 3) };
+        if own.mode() & 0o777 == mode {
+            return Ok(());
+        }
+        file.set_permissions(Permissions::from_mode(mode))
+    }
+}
+
+/// There are none.
+#[cfg(not(unix))]
+mod attributes {
+    pub(super) fn restrict(_: &mut std::fs::OpenOptions) {}
+
+    pub(super) fn adopt(_: &std::fs::File, _: &std::fs::Metadata) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

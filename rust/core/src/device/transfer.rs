@@ -52,6 +52,9 @@ pub struct Transfer {
     pub io: Io,
 }
 
+/// Beyond this a double cannot count.
+const MOST_ROUNDS: usize = 1 << 52;
+
 /// Transfers whose mean is the reference, as a part of a period: the last fifth.
 const TAIL: f64 = 5.0;
 
@@ -122,7 +125,10 @@ impl Transfer {
     ) -> f64 {
         let (rows, cols) = tile.shape();
         let Some((clock, kept)) = memory.split_first_mut() else { return 0.0 };
-        let (mut due, next, rounds) = (clock[0].to_f64(), clock[1].to_f64() as usize, clock[2].to_f64() as usize);
+        // A clock comes from a file, too: what no clock shows must not overflow, or transfer lines for ever.
+        let whole = |value: T, most: usize| (value.to_f64() as usize).min(most);
+        let mut due = clock[0].to_f64().clamp(0.0, 1.0);
+        let (next, rounds) = (whole(clock[1], rows.saturating_sub(1)), whole(clock[2], MOST_ROUNDS));
         // Lines before the next one have been transferred once more than those after it.
         let transfers = |j: usize| rounds + usize::from(j < next);
         let signs: Vec<T> =

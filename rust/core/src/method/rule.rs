@@ -7,6 +7,9 @@ use crate::system::stack::Slope;
 use crate::trial::{OutputUpdate, Settling};
 use crate::{Error, Result};
 
+/// The most points at which a method reads dE/dtheta; each is a phase of its own.
+const MAX_POINTS: u32 = 1 << 16;
+
 /// Which estimator of equilibrium propagation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -261,6 +264,11 @@ impl Rule {
             }
         };
         match self {
+            Self::EquilibriumPropagation { points, .. } | Self::FrequencyPropagation { points, .. }
+                if *points > MAX_POINTS =>
+            {
+                Err(Error::Config(format!("points must be at most {MAX_POINTS}, got {points}")))
+            }
             Self::EquilibriumPropagation { variant, beta, sign, points } => {
                 let beta = beta.unwrap_or(1.0);
                 finite("beta", beta)?;

@@ -210,6 +210,61 @@ fn links_are_followed() {
     assert!(identical(&Checkpoint::read(previous_path(&real)).unwrap(), &sample(1)));
 }
 
+#[cfg(unix)]
+#[test]
+fn links_to_files_that_do_not_exist_yet_are_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (real, near, far) = (dir.path().join("real.pnn"), dir.path().join("near.pnn"), dir.path().join("far.pnn"));
+    std::os::unix::fs::symlink("real.pnn", &near).unwrap();
+    std::os::unix::fs::symlink(&near, &far).unwrap();
+    sample(1).write(&far).unwrap();
+    assert!(far.is_symlink() && near.is_symlink() && !real.is_symlink());
+    assert!(identical(&Checkpoint::read(&real).unwrap(), &sample(1)));
+    let ring = dir.path().join("ring.pnn");
+    std::os::unix::fs::symlink("ring.pnn", &ring).unwrap();
+    let Err(Error::Io { op: "open", errno: Some(_), .. }) = sample(1).write(&ring) else { panic!() };
+    assert!(ring.is_symlink());
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_are_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.pnn");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    fs::write(dir.path().join("plain"), "").unwrap();
+    sample(0).write(&path).unwrap();
+    assert_eq!(mode(&path), mode(&dir.path().join("plain")));
+    for wanted in [0o600, 0o640, 0o644, 0o666, 0o400, 0o777] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(wanted)).unwrap();
+        sample(1).write(&path).unwrap();
+        assert_eq!((mode(&path), mode(&previous_path(&path))), (wanted, wanted), "{wanted:o}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_left_alone() {
+    use std::os::unix::fs::FileTypeExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, link, folder) = (dir.path().join("socket"), dir.path().join("link"), dir.path().join("folder"));
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::os::unix::fs::symlink(&socket, &link).unwrap();
+    fs::create_dir(&folder).unwrap();
+    for path in [&socket, &link, &folder] {
+        let Err(Error::Io { op: "open", message, .. }) = sample(0).write(path) else { panic!("{}", path.display()) };
+        assert_eq!(message, "is not a regular file");
+    }
+    // Nor is it replaced where the file before would be kept.
+    let beside = dir.path().join("run.pnn");
+    fs::create_dir(previous_path(&beside)).unwrap();
+    let Err(Error::Io { op: "open", .. }) = sample(0).write(&beside) else { panic!() };
+    assert!(fs::symlink_metadata(&socket).unwrap().file_type().is_socket() && folder.is_dir() && !beside.exists());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+    drop(listener);
+}
+
 #[test]
 fn io_errors_say_what_where_and_why() {
     let dir = tempfile::tempdir().unwrap();

@@ -153,6 +153,16 @@ fn a_right_digest_does_not_help_a_wrong_file() {
 }
 
 #[test]
+fn a_key_that_is_repeated_anywhere_in_the_metadata_is_refused() {
+    let of = |json: &str| read(&signed("F32", &json!([2]), &json!([0, 8]), &[0; 8], json));
+    let plain = r#"{"a":{"b":[{"c":1,"d":-2}],"e":null},"f":[0.1,true,"x"]}"#;
+    assert_eq!(Value::Object(of(plain).unwrap().metadata), serde_json::from_str::<Value>(plain).unwrap());
+    for twice in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"c":0,"b":1}]}"#] {
+        assert!(of(twice).unwrap_err().contains("a key is repeated"), "{twice}");
+    }
+}
+
+#[test]
 fn what_readers_could_understand_differently_is_refused() {
     let header = |fields: &str, entries: &str| {
         let json = "{}";

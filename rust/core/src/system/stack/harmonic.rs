@@ -57,7 +57,7 @@ impl<T: Real> Layer<T> for Harmonic<T> {
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
-        vec![ParamSpec { name: "theta".into(), shape: vec![self.parameters] }]
+        super::outline::vector("theta", self.parameters)
     }
 
     /// Uniform in [-1, 1).

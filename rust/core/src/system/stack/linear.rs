@@ -38,6 +38,14 @@ impl<T: Real> Linear<T> {
         Self { ranged: true, ..self }
     }
 
+    /// Names and shapes of the parameters.
+    pub(super) fn parameters(&self) -> Vec<ParamSpec> {
+        let weights = ParamSpec { name: "W".into(), shape: vec![self.inputs, self.outputs] };
+        let bias = self.bias.then(|| ParamSpec { name: "b".into(), shape: vec![self.outputs] });
+        let range = self.ranged.then(|| ParamSpec { name: "A".into(), shape: vec![1] });
+        [weights].into_iter().chain(bias).chain(range).collect()
+    }
+
     /// Whether it has such a range.
     pub fn is_ranged(&self) -> bool {
         self.ranged
@@ -139,10 +147,7 @@ impl<T: Real> Layer<T> for Linear<T> {
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
-        let weights = ParamSpec { name: "W".into(), shape: vec![self.inputs, self.outputs] };
-        let bias = self.bias.then(|| ParamSpec { name: "b".into(), shape: vec![self.outputs] });
-        let range = self.ranged.then(|| ParamSpec { name: "A".into(), shape: vec![1] });
-        [weights].into_iter().chain(bias).chain(range).collect()
+        self.parameters()
     }
 
     /// Weights uniform with variance 1 / inputs, biases zero.

@@ -123,7 +123,7 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
-        vec![ParamSpec { name: "theta".into(), shape: vec![self.parameters] }]
+        super::outline::vector("theta", self.parameters)
     }
 
     /// Uniform in [-1, 1).

@@ -197,6 +197,12 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
     }
 }
 
+/// Names and shapes of the parameters of `n` pendula.
+pub(super) fn parameters(n: usize) -> Vec<ParamSpec> {
+    let couplings = ParamSpec { name: "J".into(), shape: vec![n, n] };
+    vec![couplings, ParamSpec { name: "e".into(), shape: vec![n] }]
+}
+
 impl<T: Real> Layer<T> for Pendula<T> {
     fn name(&self) -> &'static str {
         "Pendula"
@@ -211,8 +217,7 @@ impl<T: Real> Layer<T> for Pendula<T> {
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
-        let couplings = ParamSpec { name: "J".into(), shape: vec![self.n, self.n] };
-        vec![couplings, ParamSpec { name: "e".into(), shape: vec![self.n] }]
+        parameters(self.n)
     }
 
     /// Couplings normal with deviation 1 / n^(1/2) / 2, torques zero.

@@ -82,7 +82,7 @@ impl<T: Real> Layer<T> for Speckle<T> {
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
-        vec![ParamSpec { name: "phase".into(), shape: vec![self.inputs] }]
+        super::outline::vector("phase", self.inputs)
     }
 
     /// Uniform on the circle.

@@ -1,0 +1,218 @@
+"""Where a checkpoint goes: to files, as their owner left them, and to nothing else."""
+
+import os
+import pathlib
+import socket
+import stat
+import time
+
+import numpy as np
+import pnncore as pnn
+import pytest
+from helpers import make_batch, make_net, refuses
+from pnncore import methods, optim
+from pnncore.errors import CheckpointError, ConfigError, DataError
+from pnncore.methods import EquilibriumPropagation
+
+NAMES_OF_NO_FILE = [None, 123, 1.5, b"run.pnn", "", "a\0b", "\ud800", [], {}, object(), True, ("run.pnn",)]
+
+
+@pytest.fixture
+def trainer():
+    return pnn.Trainer(make_net([3, 4, 2], dtype="float32"), EquilibriumPropagation(), optim.Adam(0.01), seed=0)
+
+
+@pytest.mark.parametrize("path", NAMES_OF_NO_FILE, ids=ascii)
+def test_names_of_no_file(path, trainer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (trainer.save, pnn.Trainer.load, pnn.Checkpoint):
+        refuses(ConfigError, "path must be the path of a file", call, path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_paths_of_all_kinds(trainer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("plain.pnn", pathlib.Path("object.pnn"), "é ü.pnn", os.fsdecode(b"\xff.pnn"), "./././dots.pnn"):
+        trainer.save(path)
+        assert pnn.Trainer.load(path).epoch == 0
+        assert os.path.isfile(path)
+
+
+def make_pipe(path):
+    os.mkfifo(path)
+
+
+def make_device(path):
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+
+
+def make_socket(path):
+    os.chdir(path.parent)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path.name)
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_device, make_socket, os.mkdir], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("way", ["itself", "link", "prev"])
+def test_what_is_no_file_is_refused_and_left_alone(make, way, trainer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, other = tmp_path / "run.pnn", tmp_path / ("run.pnn.prev" if way == "prev" else "other")
+    if way == "itself":
+        make(path)
+    else:
+        make(other)
+        if way == "link":
+            path.symlink_to(other)
+    before = {name: (tmp_path / name).lstat() for name in os.listdir(tmp_path)}
+    start = time.monotonic()
+    with pytest.raises(OSError, match="is not a regular file"):
+        trainer.save(path)
+    if way != "prev":
+        with pytest.raises(OSError, match="is not a regular file"):
+            pnn.Trainer.load(path)
+    assert time.monotonic() - start < 5, "no waiting for the other end of a pipe"
+    after = {name: (tmp_path / name).lstat() for name in os.listdir(tmp_path)}
+    assert {name: (s.st_ino, s.st_mode, s.st_mtime_ns) for name, s in after.items()} == {
+        name: (s.st_ino, s.st_mode, s.st_mtime_ns) for name, s in before.items()
+    }
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("wanted", [0o600, 0o640, 0o644, 0o664, 0o666, 0o400])
+def test_permissions_are_kept(wanted, trainer, tmp_path):
+    path = tmp_path / "run.pnn"
+    trainer.save(path)
+    path.chmod(wanted)
+    for save in (trainer.save, lambda path: pnn.Checkpoint(path).on_epoch(trainer)):
+        save(path)
+        assert mode(path) == wanted
+        assert mode(tmp_path / "run.pnn.prev") == wanted
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077])
+def test_new_files_follow_the_mask(mask, trainer, tmp_path):
+    before = os.umask(mask)
+    try:
+        trainer.save(tmp_path / "run.pnn")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "run.pnn") == 0o666 & ~mask
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_owners_are_kept(trainer, tmp_path):
+    path = tmp_path / "run.pnn"
+    trainer.save(path)
+    os.chown(path, 1234, 2345)
+    path.chmod(0o640)
+    trainer.save(path)
+    assert (path.stat().st_uid, path.stat().st_gid, mode(path)) == (1234, 2345, 0o640)
+
+
+def test_links_are_written_through(trainer, tmp_path):
+    (tmp_path / "far").mkdir()
+    real, link = tmp_path / "far" / "real.pnn", tmp_path / "run.pnn"
+    link.symlink_to("far/real.pnn")
+    for _ in range(2):
+        trainer.save(link)
+        assert link.is_symlink()
+        assert pnn.Trainer.load(real).epoch == pnn.Trainer.load(link).epoch == 0
+    assert sorted(os.listdir(tmp_path / "far")) == ["real.pnn", "real.pnn.prev"]
+    assert sorted(os.listdir(tmp_path)) == ["far", "run.pnn"]
+
+
+def diverging(method, optimizer):
+    """A trainer after an epoch, with a system that any method trains."""
+    net = pnn.systems.Stack([pnn.layers.Linear(3, 2)], seed=1)
+    trainer = pnn.Trainer(net, method, optimizer, batch_size=4, seed=0, progress=False)
+    trainer.fit(*make_batch(net, 8), epochs=1)
+    return trainer
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [
+        (methods.Backprop(), optim.Adam(0.01)),
+        (methods.Backprop(), optim.SGD(0.01, momentum=0.9)),
+        (methods.CMAES(), optim.SGD(0.01)),
+        (methods.RidgeReadout(), optim.SGD(0.01)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_not_finite_is_not_written(method, optimizer, bad, tmp_path):
+    trainer = diverging(method, optimizer)
+    path = tmp_path / "run.pnn"
+    trainer.save(path)
+    before = path.read_bytes()
+    arrays = {f"params/{name}": array for name, array in trainer.system.params.items()}
+    arrays |= {f"memory/{name}": array for name, array in trainer.memory.items()}
+    for name, array in arrays.items():
+        kept = array.flat[-1]
+        array.flat[-1] = bad
+        refuses(DataError, f"{name} holds NaN or infinity", trainer.save, path)
+        array.flat[-1] = kept
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.pnn"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 5e-324, -0.0, 1.7976931348623157e308, 0.1])
+def test_sums_of_an_epoch_under_way_come_back_exactly(value, tmp_path):
+    class Save(pnn.Callback):
+        def on_step(self, trainer):
+            if trainer.step == 1:
+                trainer._sums["loss"] = value
+                trainer.save(tmp_path / "run.pnn")
+                trainer.stop()
+
+    net = make_net([3, 4, 2], dtype="float32")
+    x, y = make_batch(net, 8)
+    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, callbacks=[Save()])
+    trainer.fit(x, y, epochs=1)
+    loaded = pnn.Trainer.load(tmp_path / "run.pnn")
+    np.testing.assert_equal(loaded._sums, trainer._sums)
+    assert np.signbit(loaded._sums["loss"]) == np.signbit(value) or np.isnan(value)
+    loaded.fit(x, y, epochs=1)
+    assert np.isfinite(loaded.history["loss"][-1]) == np.isfinite(value)
+
+
+def test_a_trainer_that_could_not_be_loaded_is_not_written(trainer, tmp_path):
+    x, y = make_batch(trainer.system, 8)
+    trainer.fit(x, y, epochs=1)
+    trainer.save(tmp_path / "run.pnn")
+    before = (tmp_path / "run.pnn").read_bytes()
+    for name, bad in [("epoch", 7), ("epoch", -1), ("step", 3), ("batch_size", 0), ("seed", "x"), ("_steps_before", 0)]:
+        kept = getattr(trainer, name)
+        setattr(trainer, name, bad)
+        with pytest.raises(ConfigError):
+            trainer.save(tmp_path / "run.pnn")
+        setattr(trainer, name, kept)
+    assert (tmp_path / "run.pnn").read_bytes() == before
+
+
+def test_load_checks_what_it_is_given(trainer, tmp_path):
+    path = tmp_path / "run.pnn"
+    trainer.save(path)
+    for name in ("system", "optimizer"):
+        refuses(ConfigError, f"{name} must be a pnncore", pnn.Trainer.load, path, **{name: "x"})
+    refuses(ConfigError, "threads must be", pnn.Trainer.load, path, threads="x")
+    refuses(ConfigError, "callbacks must be", pnn.Trainer.load, path, callbacks=[1])
+    refuses(ConfigError, "progress must be", pnn.Trainer.load, path, progress="x")
+    with pytest.raises(CheckpointError, match="Methods that train this system"):
+        pnn.Trainer.load(path, system=pnn.systems.Stack([pnn.layers.Linear(3, 2)]))
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_device, make_socket, os.mkdir], ids=lambda make: make.__name__)
+def test_the_command_line_refuses_what_is_no_file_before_the_work(make, tmp_path, monkeypatch):
+    from pnncore.cli import _common
+
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "run.pnn")
+    refuses(ConfigError, "--save needs a file, got", _common.writable, tmp_path / "run.pnn", "--save")
+    _common.writable(tmp_path / "new.pnn", "--save")
