@@ -175,13 +175,16 @@ def test_gradients_scale(name, v, g):
 @pytest.mark.parametrize(("v", "g"), [(1.0, 1.0), *SCALES])
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "transistors"])
 def test_default_strengths_give_the_gradient(name, v, g):
-    """Up to the bias of the order of the square of a tenth; circuits with transistors have no energy."""
+    """Up to the bias, of the order of a hundredth, and of a tenth where ideal diodes switch on the way.
+
+    Circuits with transistors have no energy.
+    """
     own = SYSTEMS[name](v, g)
     for method in (methods.EquilibriumPropagation(), methods.FrequencyPropagation()):
         found = pnn.audit(own.net, method, own.x, own.y)
         for cosine, error in found.by_parameter.values():
-            assert cosine > 0.99, str(found)
-            assert error < 0.15, str(found)
+            assert cosine > (0.97 if name == "shallow" else 0.99), str(found)
+            assert error < (0.3 if name == "shallow" else 0.1), str(found)
 
 
 def test_strengths_are_measured_once_and_kept(tmp_path):

@@ -81,7 +81,8 @@ class AgnosticEquilibriumPropagation(SettlingMethod):
         The strength of nudging, in units of the stiffness of the outputs. None: 0.1 for Hopfield networks, elsewhere
         found as the beta of `EquilibriumPropagation` is.
     epsilon
-        The softness of the springs. None: such that they give way by a thousandth of the largest parameter of a kind.
+        The softness of the springs. None: such that none gives way by more than a thousandth of the largest parameter
+        of its kind.
     relaxations
         How often the simulation relaxes parameters and states in turn. One is exact as epsilon goes to zero.
 

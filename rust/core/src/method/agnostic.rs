@@ -19,15 +19,19 @@ use crate::system::Energetic;
 use crate::trial::Plan;
 use crate::update::Term;
 
-/// How far springs of the default softness give way, in units of the largest parameter of a kind.
+/// How far springs of the default softness give way at most, in units of the largest parameter of a kind.
 const GIVING_WAY: f64 = 1e-3;
 
-/// The softness of springs that give way by [`GIVING_WAY`] where their parameters are pulled at most: parameters of different
-/// kinds have different units.
-fn yielding<T: Real>(start: &[T], free: &[T], nudged: &[T]) -> f64 {
-    let pull = free.iter().zip(nudged).fold(T::ZERO, |m, (&f, &n)| m.max_magnitude(f - n)).to_f64();
-    let size = largest(start);
-    if pull > 0.0 && size > 0.0 { GIVING_WAY * size / pull } else { GIVING_WAY }
+/// The softness of the springs of each kind of parameters by default. Kinds have different units: what is the same for all is
+/// the energy that the spring that is pulled most takes up, as large as lets none give way by more than [`GIVING_WAY`].
+fn yielding<T: Real>(start: &[Vec<T>], free: &[Vec<T>], nudged: &[Vec<T>]) -> Vec<f64> {
+    let pull = |(free, nudged): (&Vec<T>, &Vec<T>)| {
+        free.iter().zip(nudged).fold(T::ZERO, |m, (&f, &n)| m.max_magnitude(f - n)).to_f64()
+    };
+    let pulls: Vec<f64> = free.iter().zip(nudged).map(pull).collect();
+    let work = start.iter().zip(&pulls).map(|(start, pull)| GIVING_WAY * largest(start) * pull);
+    let least = work.filter(|&work| work > 0.0).reduce(f64::min);
+    pulls.iter().map(|pull| least.filter(|_| *pull > 0.0).map_or(GIVING_WAY, |work| work / (pull * pull))).collect()
 }
 
 pub(super) struct Springs {
@@ -51,8 +55,10 @@ impl Springs {
         self.settle(lab, plan, system, params, batch, scratch)?;
         let free = self.read(lab, system, params, batch, scratch, [Complex::ONE, Complex::ZERO])?;
         let mut nudged = self.read(lab, system, params, batch, scratch, [Complex::ZERO, Complex::ONE])?;
-        let softness = |i: usize| self.epsilon.unwrap_or_else(|| yielding(&start[i], &free[i], &nudged[i]));
-        let epsilons: Vec<f64> = (0..count).map(softness).collect();
+        let epsilons = match self.epsilon {
+            Some(epsilon) => vec![epsilon; count],
+            None => yielding(&start, &free, &nudged),
+        };
         let (mut moved, mut changes) = (start.clone(), start.clone());
         for relaxation in 1..=self.relaxations {
             for i in 0..count {
