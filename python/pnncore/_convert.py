@@ -56,6 +56,29 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
+# What timers of operating systems take in any case: eleven days.
+_MOST_SECONDS = 1e6
+
+
+def seconds(value: Any, name: str, *, positive: bool = True) -> float:
+    """Return a time in seconds that timers can wait for, above 0 or from 0 on; `ConfigError` otherwise."""
+    try:
+        result = number(value, name)
+    except OverflowError:
+        # An integer beyond all floats.
+        result = math.inf
+    if result <= 0 if positive else result < 0:
+        raise ConfigError(f"{name} must be {'a positive number' if positive else 'at least 0'}, got {value!r}")
+    if result > _MOST_SECONDS:
+        raise ConfigError(f"{name} must be at most {_MOST_SECONDS:g} seconds, got {result:g}")
+    return result
+
+
+def as_progress(progress: bool | None) -> bool | None:
+    """Return whether progress is shown, or None; `ConfigError` for anything else."""
+    return None if progress is None else flag(progress, "progress")
+
+
 def as_repeat(repeat: int) -> int:
     """Return the number of a measurement, below 2^31; `ConfigError` otherwise."""
     if isinstance(repeat, bool) or not isinstance(repeat, int | np.integer) or not 0 <= repeat < 2**31:

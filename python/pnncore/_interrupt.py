@@ -32,14 +32,25 @@ class Interrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._active:
-            Interrupt.current = None
+            self._release()
+
+    def _release(self) -> None:
+        self._active = False
+        Interrupt.current = None
+        # A handler that the program has set meanwhile stays.
+        if signal.getsignal(signal.SIGINT) == self._handle:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._active = False
 
     @classmethod
     def pending(cls) -> bool:
         """Whether Ctrl-C was pressed in what the main thread is in, and has not been answered yet."""
         return cls.current is not None and cls.current.requested
+
+    @classmethod
+    def forget(cls) -> None:
+        """Give Ctrl-C back to Python, in a process that was forked: the steps are those of its parent."""
+        if cls.current is not None:
+            cls.current._release()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

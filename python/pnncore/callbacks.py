@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pnncore._convert import FloatArray, number, positive_int
+from pnncore._convert import FloatArray, flag, number, positive_int
 from pnncore.errors import ConfigError
 from pnncore.history import History
 
@@ -71,9 +71,9 @@ class EarlyStopping(Callback):
         if quantity not in History.KEYS:
             raise ConfigError(f"quantity must be one of {', '.join(History.KEYS)}; got {quantity!r}")
         self.quantity = quantity
-        self.minimise = minimise
+        self.minimise = flag(minimise, "minimise")
         self.margin = number(margin, "margin")
-        self.restore = restore
+        self.restore = flag(restore, "restore")
         self.best = np.inf
         self.waited = 0
         self._kept: dict[str, FloatArray] | None = None

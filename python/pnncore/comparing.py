@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import systems
-from pnncore._convert import Seed, as_seed, as_threads, positive_int
+from pnncore._convert import Seed, as_progress, as_seed, as_threads, positive_int
 from pnncore._progress import ProgressLine
 from pnncore.errors import ConfigError
 from pnncore.methods import Method
@@ -116,7 +116,7 @@ def compare(
     ConfigError
         If the budget is less than a method's first epoch, or the system cannot be copied.
     """
-    budget = positive_int(passes, "passes")
+    budget, progress = positive_int(passes, "passes"), as_progress(progress)
     seed, threads = as_seed(seed), as_threads(threads)
     if not isinstance(methods, Mapping) or not methods:
         raise ConfigError(f"methods must be a dictionary of named methods, got {methods!r}")

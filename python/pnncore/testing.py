@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pnncore._convert import FloatArray, Seed, as_seed
+from pnncore._convert import FloatArray, Seed, as_seed, flag
 from pnncore.errors import PnnError
 from pnncore.systems import EnergySystem, System
 
@@ -52,6 +52,7 @@ def check_system(system: System, *, seed: Seed = 0, raises: bool = True) -> list
     SystemCheckError
         If a check fails (and `raises`); the message says in words what is wrong.
     """
+    raises = flag(raises, "raises")
     arrays = [np.asarray(array, dtype=np.float64) for array in system.arrays()]
     findings = [Finding(*found) for found in system.core.check(arrays, as_seed(seed))]
     if isinstance(system, EnergySystem) and system.holomorphic:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pnncore import _core, methods, optim, systems
-from pnncore._convert import FloatArray, Seed, as_seed, as_threads, positive_int
+from pnncore._convert import FloatArray, Seed, as_progress, as_seed, as_threads, positive_int
 from pnncore._interrupt import Interrupt
 from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
@@ -98,7 +98,7 @@ class Trainer:
         self.seed = as_seed(seed)
         self.threads = as_threads(threads)
         self.callbacks = callbacks
-        self.progress = progress
+        self.progress = as_progress(progress)
         self.epoch = 0
         self.step = 0
         self.history = History()

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import FloatArray, as_dtype, positive_int
+from pnncore._convert import FloatArray, as_dtype, flag, positive_int
 from pnncore.errors import ConfigError, ShapeError
 from pnncore.systems._base import System
 
@@ -88,7 +88,8 @@ class EnergySystem(System, ABC):
         if bounds is not None and self.holomorphic:
             raise ConfigError("a system with bounds is not holomorphic: its steady state has kinks")
         self.bounds = bounds
-        self.bounded_outputs = bool(bounded_outputs)
+        self.bounded_outputs = flag(bounded_outputs, "bounded_outputs")
+        flag(self.holomorphic, "holomorphic")
         resolved = as_dtype(dtype)
         if not params:
             raise ConfigError("params is empty: a system without parameters cannot be trained")

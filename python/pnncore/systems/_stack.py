@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from pnncore import _core, layers
-from pnncore._convert import FloatArray, Seed, as_inputs, as_repeat, as_seed, as_threads, number
+from pnncore._convert import FloatArray, Seed, as_inputs, as_repeat, as_seed, as_threads, flag, number
 from pnncore.errors import ConfigError
 from pnncore.systems._base import System
 
@@ -63,7 +63,7 @@ class Stack(System):
         self.mismatch = number(mismatch, "mismatch")
         self.noise = number(noise, "noise")
         self.seed = as_seed(seed)
-        self.numbered = numbered
+        self.numbered = flag(numbered, "numbered")
         width: int | None = None
         entries = []
         foreign: list[Driver | None] = []
