@@ -20,6 +20,7 @@ from pnncore.errors import (
     DriftWarning,
     HardwareError,
     JournalError,
+    ShapeError,
     UnresolvedShot,
 )
 from pnncore.instruments._answers import measured, reason_of
@@ -466,7 +467,7 @@ class Driver(Modelled, Safe):
             "it is not known; call resolve(y) with what it measured, or resolve() to make it again"
         )
 
-    def resolve(self, y: FloatArray | None) -> None:
+    def resolve(self, y: Any) -> None:
         """Answer the last shot of the journal, which has no answer, or let it be made again."""
         self.check_process()
         with self.lock:
@@ -474,15 +475,26 @@ class Driver(Modelled, Safe):
             last = None if journal is None or len(journal) == 0 else journal.shot(len(journal) - 1)
             if journal is None or last is None or last[4] is not None or last[5]:
                 raise ConfigError("there is no unresolved shot")
-            self._unresolved = None
             shot, attempt = len(journal) - 1, last[1] - 1
             if y is None:
                 text = dump({"reason": "unresolved", "text": "it is made again"})
                 journal.fail(shot, attempt, 0, text)
-                return
-            rows, double = (matrix := journal.intent(last[2])[1])[0], matrix[2]
-            y = np.ascontiguousarray(y, dtype=np.float64 if double else np.float32).reshape(rows, self.n_out)
-            journal.result(shot, attempt, 0, rows, self.n_out, double, y.tobytes())
+            else:
+                rows, double = (matrix := journal.intent(last[2])[1])[0], matrix[2]
+                y = self._resolved(y, (rows, self.n_out), np.dtype(np.float64 if double else np.float32))
+                journal.result(shot, attempt, 0, rows, self.n_out, double, y.tobytes())
+            self._unresolved = None
+
+    def _resolved(self, y: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> FloatArray:
+        if np.shape(y) != shape and (self.policy.batch or np.shape(y) != shape[1:]):
+            raise ShapeError(f"y must have shape {shape}, as the shot's answer, got {np.shape(y)}")
+        try:
+            found: FloatArray = np.array(y, dtype, order="C").reshape(shape)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"y must be the numbers that were measured: {message(error)}") from None
+        if not np.isfinite(found).all():
+            raise ConfigError("y must be the numbers that were measured, all finite")
+        return found
 
     def twin_arrays(self) -> dict[str, FloatArray]:
         """Return what of the twin a checkpoint keeps."""

@@ -29,14 +29,19 @@ def close_at_exit(driver: Driver) -> None:
     _follow_forks()
     if driver.path is None and driver.policy.safe_state is None:
         return
-    if not _open:
-        atexit.unregister(_close_all)
-        atexit.register(_close_all)
+    _end_well()
     for closed in [other for other in _open if other.state is State.CLOSED]:
         _open.remove(closed)
     _open.add(driver)
     driver.on_change = update_handlers
     update_handlers()
+
+
+def _end_well() -> None:
+    """Have all closed when the interpreter ends, before what was registered until now."""
+    if not _open and not _runs:
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
 
 
 def _close_all() -> None:
@@ -71,6 +76,7 @@ def guarded(drivers: Sequence[Driver]) -> Iterator[None]:
         driver.check_process()
         driver.go_on()
     _follow_forks()
+    _end_well()
     run = [(threading.get_ident(), driver) for driver in drivers]
     _runs.extend(run)
     try:

@@ -281,7 +281,7 @@ class Instrument(Stack):
 
     def resolve(self, y: npt.ArrayLike | None = None) -> None:
         """Say what the unresolved shot at the end of the journal measured; None: it is made again."""
-        self.driver.resolve(None if y is None else np.asarray(y))
+        self.driver.resolve(y)
 
     def reset(self) -> None:
         """Use the instrument again after `safe_state` failed, and somebody has looked at it."""

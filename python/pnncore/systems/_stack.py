@@ -81,9 +81,11 @@ class Stack(System):
             width = after
             foreign.append(getattr(layer, "driver", None))
             first = first if first is not None else getattr(foreign[-1], "n_in", None)
-        if not numbered and len(self.layers) > 1:
+        if not self.numbered and len(self.layers) > 1:
             raise ConfigError("numbered=False is for stacks of one layer: names of parameters would coincide")
-        core = _core.System.stack(json.dumps({"layers": entries, "seed": self.seed, "numbered": numbered}), foreign)
+        core = _core.System.stack(
+            json.dumps({"layers": entries, "seed": self.seed, "numbered": self.numbered}), foreign
+        )
         super().__init__(core, int(first or 0), dtype)
         core.initialise(self.arrays(), self.seed, 1.0)
         for place, layer in enumerate(self.layers, start=1):
