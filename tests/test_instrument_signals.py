@@ -263,9 +263,12 @@ def test_handlers_that_raise_anywhere(seed):
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    begin = time.perf_counter()
-    shoot(0)
-    whole = time.perf_counter() - begin
+    spent = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        shoot(0)
+        spent.append(time.perf_counter() - begin)
+    whole = min(spent)
     before = signal.signal(signal.SIGALRM, ring)
     try:
         for k in range(40):
@@ -276,7 +279,7 @@ def test_handlers_that_raise_anywhere(seed):
             if len(made) > shots:
                 assert len(safe) > called, f"round {k}: no safe state"
                 assert system.state is State.SAFE
-        assert len(made) > 10
+        assert len(made) > 8
     finally:
         signal.signal(signal.SIGALRM, before)
         close_all()
@@ -321,3 +324,29 @@ def test_a_run_in_another_thread_that_was_stopped_can_go_on():
     other.join(20)
     assert trainer.epoch == 2
     close_all()
+
+
+def test_handlers_that_raise_do_not_end_the_wait():
+    """The safe state is waited for once, as long as it may take, whatever is raised meanwhile; then that is raised."""
+    calls = []
+
+    def make_safe():
+        calls.append(1)
+        time.sleep(0.2)
+
+    def ring(number, frame):
+        raise AlarmError
+
+    system = bench(safe_state=make_safe, safe_seconds=5)
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.03, 0.03)
+        with pytest.raises(AlarmError):
+            system.safe()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert system.state is State.SAFE
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        close_all()
+    assert calls == [1]

@@ -3,6 +3,7 @@
 import _thread
 import os
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class Safe:
         self.on_change: Callable[[], None] = lambda: None  # called where the instrument may be exposed, or no more
         self._process = os.getpid()
         self._unsafe = False  # whether safe_state failed, and nobody has looked
+        self._raised: BaseException | None = None  # by the handler of a signal on the way to the safe state
         self._halt: int | None = None  # the status that the run of another thread is to end with
         self._shooter: int | None = None  # the thread that makes a shot
 
@@ -96,21 +98,20 @@ class Safe:
         """
         if not self.is_here:
             return False
-        raised: BaseException | None = None
-        for _ in range(_TRIES):
+        for left in reversed(range(_TRIES)):
             called = self.counts["safe_states"]
             try:
                 found = self._rest()
+                break
             except BaseException as error:
-                raised = raised if raised is not None else error
-                if self.counts["safe_states"] == called:
-                    continue
-            else:
-                if raised is None:
-                    return found
-            break
-        assert raised is not None
-        raise raised
+                self._raised = self._raised if self._raised is not None else error
+                if self.counts["safe_states"] > called or not left:
+                    found = False
+                    break
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
+        return found
 
     def _rest(self) -> bool:
         if not self.lock.acquire(timeout=self.policy.safe_seconds):
@@ -139,8 +140,9 @@ class Safe:
         """Call `safe_state`, and return what went wrong."""
         if self.policy.safe_state is None:
             return None
-        found = call_within(self.policy.safe_state, self.policy.safe_seconds)
+        found, raised = call_within(self.policy.safe_state, self.policy.safe_seconds)
         self.counts["safe_states"] += 1
+        self._raised = self._raised if self._raised is not None else raised
         return found
 
     @property
@@ -158,8 +160,16 @@ class Safe:
                 self._to(State.IDLE, "reset")
 
 
-def call_within(fn: Callable[[], Any], seconds: float) -> str | None:
-    """Call a function on a thread of its own and wait for so long; return what went wrong."""
+def call_within(fn: Callable[[], Any], seconds: float) -> tuple[str | None, BaseException | None]:
+    """Call a function on a thread of its own and wait for so long.
+
+    Returns
+    -------
+    str or None
+        What went wrong with it.
+    BaseException or None
+        What the handler of a signal raised meanwhile: it does not end the wait.
+    """
     done: list[BaseException | None] = []
     ended = threading.Event()
 
@@ -172,12 +182,19 @@ def call_within(fn: Callable[[], Any], seconds: float) -> str | None:
         finally:
             ended.set()
 
+    until, raised = time.monotonic() + seconds, None
     try:
         # Not `threading.Thread`, whose start the handler of a signal can break off half-way.
         _thread.start_new_thread(run, ())
     except RuntimeError:
         # No thread is started any more when the interpreter ends.
         run()
-    if not ended.wait(seconds):
-        return f"it did not return within {seconds:g} s"
-    return None if done[0] is None else describe(done[0])
+    while True:
+        try:
+            ended.wait(max(0.0, until - time.monotonic()))
+            break
+        except BaseException as error:
+            raised = raised if raised is not None else error
+    if not done:
+        return f"it did not return within {seconds:g} s", raised
+    return None if done[0] is None else describe(done[0]), raised

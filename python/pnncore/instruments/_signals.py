@@ -1,6 +1,7 @@
 """Handlers of the signals that would end the process without a word."""
 
 import ctypes
+import functools
 import signal
 import threading
 from collections.abc import Callable
@@ -25,7 +26,8 @@ _NAMES = [
 ]
 
 
-def ending() -> list[int]:
+@functools.cache
+def ending() -> tuple[int, ...]:
     """Return the signals that end a process that has no handler, and that it can handle and go on.
 
     Not those of faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS): a handler in Python never comes to
@@ -39,7 +41,8 @@ def ending() -> list[int]:
         found.append(signal.SIGBREAK)
     if hasattr(signal, "SIGRTMIN"):
         found.extend(range(signal.SIGRTMIN, signal.SIGRTMAX + 1))
-    return [int(number) for number in found if number in signal.valid_signals()]
+    valid = signal.valid_signals()
+    return tuple(int(number) for number in found if number in valid)
 
 
 class Handlers:
