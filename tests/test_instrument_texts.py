@@ -404,7 +404,7 @@ def test_seconds_that_timers_take(value):
             2,
             isolation=kind,
             timeout=max(value, 20),
-            safe_seconds=value,
+            safe_seconds=max(value, 1),
             backoff=value,
             safe_state=lambda: None,
         )

@@ -20,6 +20,9 @@ from pnncore.instruments._state import State
 # Until they are closed, also where nobody else refers to them any more.
 _open: set[Driver] = set()
 
+# How often the way to the safe state is tried again where handlers of signals raise.
+_TRIES = 10
+
 # The runs under way: the thread, and what it uses.
 _runs: list[tuple[int, Driver]] = []
 
@@ -83,14 +86,29 @@ def guarded(drivers: Sequence[Driver]) -> Iterator[None]:
         update_handlers()
         yield
     finally:
+        raised, left = None, _TRIES
+        # No call comes before the first `try`: the handler of a signal could raise in it, and nothing would be safe.
+        while True:
+            try:
+                each_whatever_happens(Driver.rest, drivers)
+                break
+            except BaseException as error:
+                raised, left = raised if raised is not None else error, left - 1
+                if left == 0 or not any(driver.is_unrested for driver in drivers):
+                    break
         try:
-            each_whatever_happens(Driver.rest, drivers)
+            if raised is not None:
+                raise raised
         finally:
-            for entry in run:
-                # A process that was forked meanwhile has forgotten them.
-                with contextlib.suppress(ValueError):
-                    _runs.remove(entry)
-            update_handlers()
+            _forget_run(run)
+
+
+def _forget_run(run: list[tuple[int, Driver]]) -> None:
+    for entry in run:
+        # A process that was forked meanwhile has forgotten them.
+        with contextlib.suppress(ValueError):
+            _runs.remove(entry)
+    update_handlers()
 
 
 @contextlib.contextmanager

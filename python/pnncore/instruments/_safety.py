@@ -151,6 +151,11 @@ class Safe:
         used = self._shooter is not None or self.state not in (State.SAFE, State.CLOSED)
         return used and self.policy.safe_state is not None
 
+    @property
+    def is_unrested(self) -> bool:
+        """Whether nobody has tried to bring the instrument to its safe state since its last shot."""
+        return self.is_here and self.state not in (State.SAFE, State.CLOSED, State.FAILED)
+
     def reset(self) -> None:
         """Say that somebody has looked at the instrument, and that it can be used again."""
         self.check_process()
