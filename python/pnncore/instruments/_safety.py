@@ -176,7 +176,9 @@ def call_within(fn: Callable[[], Any], seconds: float) -> tuple[str | None, Base
         What the handler of a signal raised meanwhile: it does not end the wait.
     """
     done: list[BaseException | None] = []
-    ended = threading.Event()
+    # A bare lock: an Event whose wait is broken off may keep a lock of its own for ever.
+    ended = _thread.allocate_lock()
+    ended.acquire()
 
     def run() -> None:
         try:
@@ -185,7 +187,7 @@ def call_within(fn: Callable[[], Any], seconds: float) -> tuple[str | None, Base
         except BaseException as error:
             done.append(error)
         finally:
-            ended.set()
+            ended.release()
 
     until, raised = time.monotonic() + seconds, None
     try:
@@ -196,8 +198,8 @@ def call_within(fn: Callable[[], Any], seconds: float) -> tuple[str | None, Base
         run()
     while True:
         try:
-            ended.wait(max(0.0, until - time.monotonic()))
-            break
+            if done or (left := until - time.monotonic()) <= 0 or ended.acquire(timeout=left):
+                break
         except BaseException as error:
             raised = raised if raised is not None else error
     if not done:

@@ -15,6 +15,9 @@
 //! | sync | SHA-256 of all bytes before |
 //! | others | a JSON object |
 //!
+//! In JSON objects, an infinite number or NaN is an object such as `{"float": "-inf"}`. A record is read with the reader's own code
+//! before it is written, so that none is written that would be refused.
+//!
 //! An intent is written before the shot is made, and its result before anybody sees it. An intent that nothing follows is an
 //! unresolved shot: the process ended before there was an answer.
 //!
@@ -26,7 +29,7 @@
 //! # Damage
 //!
 //! Reading stops at the first frame that is damaged or cannot follow what was before. Where nothing whole comes after it, the end
-//! was torn: it is set aside when the file is next opened for appending. Where whole frames follow, the file is corrupt:
+//! was torn: it is set aside, in a new file `NAME.torn-PLACE`, when the file is next opened for appending. Where whole frames follow, the file is corrupt:
 //! [`Journal::append_to`] and [`Journal::read`] refuse it, and [`salvage()`] copies what is whole.
 
 mod frame;
