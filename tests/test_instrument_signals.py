@@ -127,7 +127,7 @@ def test_every_signal_leads_to_the_safe_state():
     extra = [["hung", signal.SIGTERM], ["slow", signal.SIGTERM], ["slow", signal.SIGHUP], ["thread", signal.SIGTERM]]
     found, errors = outcomes([*(all_ways if TORTURE else few), *extra])
     wrong = [case for case in found if case[3] < 1]
-    assert not wrong, errors
+    assert not wrong, (wrong, errors)
     for way, number, code, safe in found:
         assert safe >= 1, f"{way}: no safe state after signal {number} (code {code}): {errors}"
         if way == "raises":
