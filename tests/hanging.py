@@ -21,3 +21,14 @@ def moody(x):
     if np.any(x == 4):
         return lambda: None
     return 2 * x
+
+
+class OddError(Exception):
+    """An exception without a text."""
+
+    def __str__(self):
+        raise RuntimeError("even the text fails")
+
+
+def odd(x):
+    raise OddError

@@ -97,8 +97,7 @@ def test_zero_conductances(dtype):
 
 def test_adam_counts_the_steps_in_which_it_moved():
     def net():
-        stack = pnn.systems.Stack([layers.Linear(2, 1), layers.Linear(1, 1, bias=False)], seed=0, dtype="float64")
-        return stack
+        return pnn.systems.Stack([layers.Linear(2, 1), layers.Linear(1, 1, bias=False)], seed=0, dtype="float64")
 
     x, y = np.ones((4, 2)), np.zeros((4, 1))
     rate = {"W1": 0.01, "b1": 0.01, "W2": 0.01}

@@ -1,4 +1,4 @@
-"""Circuits whose conductances differ by many orders: refined to rounding, grounded where cut off, or said to be neither."""
+"""Circuits whose conductances differ by many orders: refined to rounding, grounded where cut off, or said not to be."""
 
 from fractions import Fraction
 

@@ -153,6 +153,11 @@ class TestHardCases:
             for shoot in (lambda s=system: s.predict(X), lambda s=system: s.check(X)):
                 with raises(UnresolvedShot, "shot 1 of .* was begun"):
                     shoot()
+            for wrong in (np.ones((12, 3)), 1.0, np.full((12, 2), np.nan), [["a", "b"]] * 12, [[1.0]], object()):
+                with raises((ConfigError, ShapeError), "y must"):
+                    system.resolve(wrong)
+                with raises(UnresolvedShot, "was begun"):
+                    system.predict(X)
             system.resolve(answer)
             with raises(ConfigError, "no unresolved shot"):
                 system.resolve()

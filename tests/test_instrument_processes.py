@@ -333,3 +333,47 @@ class TestIsolation:
                 system.predict([[value, 0.0]])
             assert system.counts[reason] == 1
             np.testing.assert_array_equal(system.predict([[0.0, 5.0]]), [[0.0, 10.0]])
+
+
+RESCUE = """
+    import os, resource, sys
+    import numpy as np, pnncore as pnn
+    path, full = sys.argv[1] + "/a.pnj", int(sys.argv[2])
+    make = lambda: pnn.systems.Instrument(lambda x: 2 * x, 2, 2, journal=path)
+    system = make()
+    for k in range(5):
+        system.predict(np.full((1, 2), float(k)))
+    system.close()
+    whole = os.path.getsize(path)
+    with open(path, "ab") as file:
+        file.write(b"PnnF" + bytes(5000))
+    before = open(path, "rb").read()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+    for _ in range(2):
+        try:
+            make()
+            sys.exit("the end was set aside on a full disk")
+        except OSError as error:
+            assert error.filename == path and error.errno, repr(error)
+        assert open(path, "rb").read() == before
+        assert os.listdir(sys.argv[1]) == ["a.pnj"], os.listdir(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    import warnings
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        system = make()
+    system.predict(np.ones((1, 2)))
+    system.close()
+    assert len(pnn.journal.read(path)) == 6
+    assert os.path.getsize(f"{path}.torn-{whole}") == 5004
+"""
+
+
+def test_a_torn_end_on_a_full_disk_stays_where_it_is(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(RESCUE))
+    for full in (0, 1, 2500, 5003):
+        place = tmp_path / str(full)
+        place.mkdir()
+        found = subprocess.run([sys.executable, script, place, str(full)], capture_output=True, text=True, timeout=60)
+        assert found.returncode == 0, found.stderr

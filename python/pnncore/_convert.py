@@ -104,6 +104,20 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
+# What timers of operating systems take in any case: eleven days.
+_MOST_SECONDS = 1e6
+
+
+def seconds(value: Any, name: str, *, positive: bool = True) -> float:
+    """Return a time in seconds that timers can wait for, above 0 or from 0 on; `ConfigError` otherwise."""
+    result = number(value, name)
+    if result <= 0 if positive else result < 0:
+        raise ConfigError(f"{name} must be {'a positive number' if positive else 'at least 0'}, got {value!r}")
+    if result > _MOST_SECONDS:
+        raise ConfigError(f"{name} must be at most {_MOST_SECONDS:g} seconds, got {result:g}")
+    return result
+
+
 def as_progress(progress: Any) -> bool | None:
     """Return whether to draw a progress line; `ConfigError` unless that is True, False or None."""
     return None if progress is None else flag(progress, "progress")

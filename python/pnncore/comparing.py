@@ -116,12 +116,11 @@ def compare(
     ConfigError
         If the budget is less than a method's first epoch, or the system cannot be copied.
     """
-    budget = positive_int(passes, "passes")
+    budget, progress = positive_int(passes, "passes"), as_progress(progress)
     seed, threads = as_seed(seed), as_threads(threads)
     if not isinstance(methods, Mapping) or not methods:
         raise ConfigError(f"methods must be a dictionary of named methods, got {shown(methods)}")
     instance(system, System, "system", "a pnncore System")
-    progress = as_progress(progress)
     if not isinstance(data, list | tuple) or len(data) != 4:
         raise ConfigError("data must be (x, y, x_test, y_test), as pnncore.data returns them")
     (x, y), (x_test, y_test) = system.as_batch(*data[:2]), system.as_batch(*data[2:])

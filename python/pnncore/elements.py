@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pnncore._convert import chosen, made, number, shown
+from pnncore._convert import chosen, flag, made, number, shown
 from pnncore.errors import ConfigError
 
 __all__ = [
@@ -53,8 +53,8 @@ class Element:
             if setting.type is float:
                 value = number(value, f"{what}: {setting.name}", positive=setting.name in _POSITIVE)
                 object.__setattr__(self, setting.name, value)
-            if setting.type is bool and not isinstance(value, bool):
-                raise ConfigError(f"{what}: {setting.name} must be True or False, got {shown(value)}")
+            if setting.type is bool:
+                object.__setattr__(self, setting.name, flag(value, f"{what}: {setting.name}"))
         if self.plus == self.minus:
             raise ConfigError(f"{what}: both terminals are at node {self.plus!r}")
 

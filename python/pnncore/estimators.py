@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pnncore import layers, methods, optim, systems
-from pnncore._convert import FloatArray
+from pnncore._convert import FloatArray, flag
 from pnncore.methods._base import Loss
 from pnncore.trainer import Trainer
 
@@ -61,8 +61,9 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         seed = int(check_random_state(self.random_state).randint(2**31))
         make = self.system if self.system is not None else _default
         self.system_ = make(x.shape[1], n_out, seed)
-        self.mean_: FloatArray = x.mean(axis=0) if self.standardize else np.zeros(x.shape[1])
-        self.scale_: FloatArray = x.std(axis=0) if self.standardize else np.ones(x.shape[1])
+        standardize = flag(self.standardize, "standardize")
+        self.mean_: FloatArray = x.mean(axis=0) if standardize else np.zeros(x.shape[1])
+        self.scale_: FloatArray = x.std(axis=0) if standardize else np.ones(x.shape[1])
         # A feature that is constant up to rounding stays where it is.
         self.scale_[self.scale_ <= 1e-9 * np.abs(self.mean_)] = 1.0
         self.scale_[self.scale_ == 0] = 1.0

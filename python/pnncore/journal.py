@@ -4,7 +4,7 @@ An `Instrument` with ``journal=`` writes one; `read` opens it, also while the in
 documentation of the Rust crate, module ``journal``.
 """
 
-import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,7 @@ import numpy as np
 
 from pnncore import _core
 from pnncore._convert import FloatArray
+from pnncore._records import load
 from pnncore.errors import ConfigError, JournalError
 
 __all__ = ["Journal", "Salvage", "Shot", "answer", "read", "salvage"]
@@ -71,11 +72,11 @@ class Journal(Sequence[Shot]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._core, self.torn = _core.Journal.read(self.path)
-        self._notes = [
-            (kind, shot, attempt, json.loads(text)) for _, kind, shot, attempt, _, text in self._core.notes()
-        ]
+        self._notes = [(kind, shot, attempt, load(text)) for _, kind, shot, attempt, _, text in self._core.notes()]
         if not self.runs:
             raise JournalError(f"{self.path} holds no run")
+        for kind, _, _, note in self._notes:
+            _check_note(self.path, kind, note)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
@@ -116,12 +117,13 @@ class Journal(Sequence[Shot]):
         time, (rows, columns, double, data) = self._core.intent(intent)
         dtype = np.float64 if double else np.float32
         x = np.frombuffer(data, dtype).reshape(rows, columns)
-        flat = np.frombuffer(self._core.params(held), dtype)
-        params, at = {}, 0
+        params, at, theta = {}, 0, self._core.params(held)
         for name, shape in self.instrument["params"]:
-            size = int(np.prod(shape))
-            params[name] = flat[at : at + size].reshape(shape)
-            at += size
+            end = at + math.prod(shape) * x.itemsize
+            if end > len(theta):
+                raise JournalError(f"{self.path}: shot {k} holds fewer parameters than the instrument has")
+            params[name] = np.frombuffer(theta[at:end], dtype).reshape(shape)
+            at = end
         y, seconds = None, float("nan")
         if result is not None:
             nanoseconds, (rows, columns, double, data) = self._core.answer(result)
@@ -169,6 +171,31 @@ class Journal(Sequence[Shot]):
         if self.torn is not None:
             parts.append("torn end")
         return f"Journal({self.path!r}: {', '.join(parts)})"
+
+
+# What notes of a kind say, and of which type that is.
+_SAID: dict[str, dict[str, type]] = {
+    "run-start": {"instrument": dict},
+    "fail": {"reason": str, "text": str},
+    "state": {"from": str, "to": str},
+}
+
+
+def _check_note(path: str, kind: str, note: dict[str, Any]) -> None:
+    """Refuse a note that pnncore has not written."""
+    wrong = [name for name, of in _SAID.get(kind, {}).items() if not isinstance(note.get(name), of)]
+    if not wrong and kind == "run-start":
+        own = note["instrument"]
+        sizes = [own.get("n_in"), own.get("n_out")]
+        params = own.get("params")
+        if isinstance(params, list) and all(isinstance(p, list) and len(p) == 2 for p in params):
+            sizes += [size for _, shape in params for size in (shape if isinstance(shape, list) else [shape])]
+        else:
+            wrong.append("params")
+        # A size of 0 belongs to a parameter without elements.
+        wrong += [f"a size of {n!r}" for n in sizes if isinstance(n, bool) or not isinstance(n, int) or n < 0]
+    if wrong:
+        raise JournalError(f"{path}: a record {kind!r} is not what pnncore writes: {', '.join(wrong)}")
 
 
 def read(path: str | os.PathLike[str]) -> Journal:

@@ -171,7 +171,7 @@ class Mapping:
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
-        flag(self.per_column, "per_column")
+        object.__setattr__(self, "per_column", flag(self.per_column, "per_column"))
         positive_int(self.slices, "slices")
         if positive_int(self.bits, "bits") * self.slices > 24:
             raise ConfigError(f"slices times bits must be at most 24, got {self.slices} and {self.bits}")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pnncore._convert import flag
 from pnncore.data import _idx
 from pnncore.errors import ConfigError, DataError
 
@@ -439,6 +440,7 @@ def _load_idx_set(spec: _IdxSet, path: _Path | None, *, download: bool) -> Split
         others = [other.title for other in _IDX_SETS if other.fingerprint == checksum != spec.fingerprint]
         return f"holds {others[0]}" if others else ""
 
+    download = flag(download, "download")
     names = tuple(file.name for file in spec.files)
     files, looked = _search(path, spec.folder, names, ("", ".gz"), refuse)
     if files is None and download:

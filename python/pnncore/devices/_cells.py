@@ -89,7 +89,7 @@ class Cells(Config):
             "law": self.law(),
             "spread": spread,
             "cycle": self.cycle_noise,
-            "additive": bool(self.additive_noise),
+            "additive": self.additive_noise,
         }
 
     def without_spread(self) -> Self:
@@ -130,7 +130,7 @@ class LinearStep(Cells):
     def law(self) -> dict[str, Any]:
         """See `Cells.law`."""
         gamma = {"up": self.gamma_up, "down": self.gamma_down, "spread": self.gamma_spread}
-        return {"law": "linear", **gamma, "mean_bound": bool(self.mean_bound)}
+        return {"law": "linear", **gamma, "mean_bound": self.mean_bound}
 
     def symmetric_point(self) -> float:
         """Return the state where steps up and down of a device without spread are equal."""

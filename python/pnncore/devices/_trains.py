@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pnncore._config import Config
-from pnncore._convert import one_of, positive_int, shown
+from pnncore._convert import flag, one_of, positive_int
 from pnncore.errors import ConfigError
 
 
@@ -49,8 +49,7 @@ class Trains(Config):
         if not positive_int(self.slots, "slots") <= 31:
             raise ConfigError(f"slots must be 1 to 31, got {self.slots}")
         for name in ("manage_length", "balance", "at_once"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be True or False, got {shown(getattr(self, name))}")
+            object.__setattr__(self, name, flag(getattr(self, name), name))
 
     def spec(self) -> dict[str, Any]:
         """Return the settings as the core reads them."""

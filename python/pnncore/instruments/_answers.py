@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pnncore._convert import FloatArray
+from pnncore._records import message
 from pnncore.instruments._channel import BusyError, LateError
 from pnncore.instruments._settings import Policy
 
@@ -27,7 +28,7 @@ def measured(value: Any, x: FloatArray, n_out: int, policy: Policy) -> FloatArra
     try:
         y = np.asarray(value)
     except Exception as error:
-        raise BadAnswerError("dtype", f"it is no array: {error}") from error
+        raise BadAnswerError("dtype", f"it is no array: {message(error)}") from error
     if y.dtype.kind not in "fiu":
         raise BadAnswerError("dtype", f"it is {y.dtype}, not real numbers")
     wanted = (len(x), n_out) if policy.batch else (n_out,)

@@ -2,18 +2,26 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.process
 import pickle
 import queue
 import signal
 import threading
+import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from pnncore._records import describe
 from pnncore.errors import ConfigError
 
 Function = Callable[..., Any]
 Late = Callable[[Any, str], None]
+
+
+# Seconds that a process may take to start.
+_STARTING = 60.0
 
 
 class LateError(TimeoutError):
@@ -76,8 +84,10 @@ class Threaded(Channel):
             self._drain()
         if self._thread is None:
             arguments = (self._fn, self._requests, self._answers)
-            self._thread = threading.Thread(target=_serve, args=arguments, daemon=True, name="pnncore-instrument")
-            self._thread.start()
+            thread = threading.Thread(target=_serve, args=arguments, daemon=True, name="pnncore-instrument")
+            thread.start()
+            # Only one that has started: another is made for the next call.
+            self._thread = thread
         self._waiting = ticket
         self._requests.put((ticket, args))
         try:
@@ -97,7 +107,7 @@ class Threaded(Channel):
         except queue.Empty:
             raise BusyError("the call before has not returned yet") from None
         self._waiting = None
-        self._late(ticket, "it returned" if error is None else repr(error))
+        self._late(ticket, "it returned" if error is None else describe(error))
 
     def close(self) -> None:
         """See `Channel.close`; a thread whose call hangs stays, and is waited for before the next call."""
@@ -105,7 +115,7 @@ class Threaded(Channel):
             with contextlib.suppress(queue.Empty):
                 ticket, error, _ = self._answers.get_nowait()
                 self._waiting = None
-                self._late(ticket, "it returned" if error is None else repr(error))
+                self._late(ticket, "it returned" if error is None else describe(error))
         if self._thread is not None and self._waiting is None:
             self._requests.put(None)
             self._thread = None
@@ -136,6 +146,7 @@ class Isolated(Channel):
         self._context = multiprocessing.get_context("spawn")
         self._process: Any = None
         self._pipe: Any = None
+        _isolated.add(self)
 
     def call(self, ticket: Any, args: tuple[Any, ...]) -> Any:
         """See `Channel.call`; the deadline begins when the process is ready."""
@@ -143,7 +154,7 @@ class Isolated(Channel):
             self._start()
         try:
             self._pipe.send(args)
-            if not self._pipe.poll(self._timeout):
+            if not self._answers(self._process, self._pipe, self._timeout):
                 self._kill()
                 raise LateError(f"no answer within {self._timeout:g} s; its process was killed")
             kind, value = self._pipe.recv()
@@ -160,36 +171,79 @@ class Isolated(Channel):
             raise RemoteError(value)
         return value
 
+    @staticmethod
+    def _answers(process: Any, pipe: Any, timeout: float | None) -> bool:
+        """Whether there is an answer in time; EOFError where the process has ended without one.
+
+        Its end closes the pipe, unless a process that was forked meanwhile holds it open: so it is looked at, too.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = 1.0 if until is None else min(1.0, max(0.0, until - time.monotonic()))
+            if pipe.poll(left):
+                return True
+            if not process.is_alive():
+                if pipe.poll(0):
+                    return True
+                raise EOFError
+            if until is not None and time.monotonic() >= until:
+                return False
+
     def _start(self) -> None:
+        """Start a process; where that fails, nothing of it is left, and the next call starts another one."""
         self._kill()
-        self._pipe, theirs = self._context.Pipe()
-        self._process = self._context.Process(target=_serve_process, args=(self._fn, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
-        # Importing takes a while, which is no fault of the instrument.
-        if not self._pipe.poll(60):
-            self._kill()
-            raise ConnectionError("its process did not start within 60 s")
+        pipe, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve_process, args=(self._fn, theirs), daemon=True)
         try:
-            self._pipe.recv()
-        except EOFError:
+            try:
+                process.start()
+            finally:
+                theirs.close()
+            self._process, self._pipe = process, pipe
+            # Importing takes a while, which is no fault of the instrument.
+            if not self._answers(process, pipe, _STARTING):
+                raise ConnectionError(f"its process did not start within {_STARTING:g} s")
+            pipe.recv()
+        except BaseException as error:
             self._kill()
-            guard = "if __name__ == '__main__':"
-            raise ConnectionError(f"its process ended while it started; a script needs the guard {guard}") from None
+            pipe.close()
+            if isinstance(error, EOFError | ConnectionResetError):
+                guard = "if __name__ == '__main__':"
+                text = f"its process ended while it started; a script needs the guard {guard}"
+                raise ConnectionError(text) from None
+            raise
+
+    def forget(self) -> None:
+        """Let go of the process in one that was forked from its parent, which would end it when it exits."""
+        process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
+        if process is not None:
+            # Nothing public: the exit of a forked process ends all daemons that it believes to be its own.
+            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+            pipe.close()
 
     def _kill(self) -> int | None:
-        if self._process is None:
+        process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
+        if process is None:
             return None
-        self._process.kill()
-        self._process.join(10)
-        code: int | None = self._process.exitcode
-        self._pipe.close()
-        self._process = self._pipe = None
+        process.kill()
+        process.join(10)
+        pipe.close()
+        code: int | None = process.exitcode
         return code
 
     def close(self) -> None:
         """See `Channel.close`."""
         self._kill()
+
+
+# Those whose processes a forked process must let go of.
+_isolated: "weakref.WeakSet[Isolated]" = weakref.WeakSet()
+
+
+def forget() -> None:
+    """Let go of all processes, in one that was forked."""
+    for channel in list(_isolated):
+        channel.forget()
 
 
 def _serve_process(fn: Function, pipe: Any) -> None:
@@ -204,12 +258,12 @@ def _serve_process(fn: Function, pipe: Any) -> None:
         try:
             answer = ("value", fn(*args))
         except ConnectionError as error:
-            answer = ("connection", f"{type(error).__name__}: {error}")
+            answer = ("connection", describe(error))
         except BaseException as error:
-            answer = ("error", f"{type(error).__name__}: {error}")
+            answer = ("error", describe(error))
         try:
             pipe.send(answer)
         except (BrokenPipeError, OSError):
             return
         except Exception as error:
-            pipe.send(("error", f"its answer cannot be pickled: {error}"))
+            pipe.send(("error", f"its answer cannot be pickled: {describe(error)}"))

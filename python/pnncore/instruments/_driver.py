@@ -1,12 +1,10 @@
 """The driver of an instrument: shots, what is done when they fail, and what is kept of them."""
 
-import json
 import os
 import threading
 import time
 import uuid
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,29 +13,29 @@ import numpy as np
 from pnncore import _core
 from pnncore._convert import FloatArray
 from pnncore._interrupt import Interrupt
+from pnncore._records import describe, dump, load, message
 from pnncore.errors import (
     BudgetError,
-    CapabilityError,
     ConfigError,
     DriftWarning,
     HardwareError,
     JournalError,
+    ShapeError,
     UnresolvedShot,
 )
 from pnncore.instruments._answers import measured, reason_of
 from pnncore.instruments._channel import Channel
+from pnncore.instruments._modelled import Modelled
+from pnncore.instruments._safety import SHOT, Safe
 from pnncore.instruments._settings import Policy, Reference
-from pnncore.instruments._state import TRANSITIONS, State
+from pnncore.instruments._state import State
 from pnncore.twins._twin import Twin
 
 # The most bytes of inputs and parameters, or of outputs, that a record of a journal holds, with some left for its head.
 _LARGEST = (1 << 26) - 4096
 
-# The states of a shot.
-_SHOT = (State.ARMED, State.RUNNING)
 
-
-class Driver:
+class Driver(Modelled, Safe):
     """Makes shots with a callable, one at a time, and keeps a journal of them.
 
     The core calls `measure`, `model` and `vjp`. See `pnncore.systems.Instrument` for what the settings mean.
@@ -53,26 +51,20 @@ class Driver:
         twin: Twin | None,
         journal: str | None,
     ) -> None:
+        super().__init__(policy)
         self.specs = [(name, list(shape)) for name, shape in specs]
         self.n_in = n_in
         self.n_out = n_out
-        self.policy = policy
         self.twin = twin
-        self.lock = threading.RLock()
-        self.state = State.CLOSED
-        self.counts: Counter[str] = Counter()
         self.drift: list[tuple[int, float]] = []
         self.run = uuid.uuid4().hex
-        self.journal: _core.Journal | None = None
         self._channel = channel(self._late)
-        self._process = os.getpid()
         self.path = journal
         self._spent = [0, 0]  # shots, nanoseconds
         self._cursor: int | None = None  # the next shot of the journal that answers; None: the instrument does
         self._again = False  # whether the next attempt is one of the last shot
         self._owed: tuple[Any, ...] | None = None  # a result that could not be written
         self._unresolved: int | None = None  # a shot of an earlier process that has no answer
-        self._unsafe = False  # whether safe_state failed, and nobody has looked
         self.running = 0  # whether shots are those of a run, which may be replayed
         self._since = 0  # shots since the last reference
         self._baseline: FloatArray | None = None
@@ -80,49 +72,33 @@ class Driver:
 
     # What the core calls.
 
-    @property
-    def has_twin(self) -> bool:
-        """Whether there are derivatives."""
-        return self.twin is not None
-
     def measure(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
         """Return what the instrument answers to inputs (rows, n_in): outputs (rows, n_out)."""
+        self.check_process()
         with self.lock, Interrupt():
-            if self.policy.batch:
-                return self._run_shot(x, params)
-            y = np.empty((len(x), self.n_out), x.dtype)
-            for r in range(len(x)):
-                y[r] = self._run_shot(x[r : r + 1], params)[0]
-            return y
+            try:
+                self._heed_halt()
+                self._shooter = threading.get_ident()
+                if self.state is State.SAFE:
+                    self.on_change()
+                return self._run_shots(x, params)
+            except BaseException:
+                # Wherever it came from: handlers of signals raise anywhere.
+                if self.state is not State.FAILED:
+                    self.rest()
+                raise
+            finally:
+                self._shooter = None
+                if self.state is State.SAFE:
+                    self.on_change()
 
-    def model(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
-        """Return what the twin says that the instrument answers."""
-        y = self._twin().forward(x, self._named(params))
-        return _checked("forward", y, (len(x), self.n_out), x.dtype)
-
-    def vjp(self, x: FloatArray, params: list[FloatArray], dy: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
-        """Return errors of the inputs, and of the parameters, through the twin."""
-        dx, found = self._twin().vjp(x, self._named(params), dy)
-        if set(found) != {name for name, _ in self.specs}:
-            raise ConfigError(f"vjp of the twin must return {[name for name, _ in self.specs]}, got {list(found)}")
-        own = [_checked(f"vjp[{name!r}]", found[name], tuple(shape), x.dtype) for name, shape in self.specs]
-        return _checked("vjp", dx, x.shape, x.dtype), own
-
-    def jvp(self, x: FloatArray, params: list[FloatArray], dx: FloatArray, along: list[FloatArray]) -> FloatArray:
-        """Return how the twin's outputs change with inputs along `dx` and parameters along `along`."""
-        found = self._twin().jvp(x, self._named(params), dx, self._named(along))
-        return _checked("jvp", found, (len(x), self.n_out), x.dtype)
-
-    def _twin(self) -> Twin:
-        if self.twin is None:
-            raise CapabilityError(
-                "the instrument has no twin to take derivatives from: give it one with twin=, for instance "
-                "pnncore.twins.fit(instrument), or use a method that only needs outputs"
-            )
-        return self.twin
-
-    def _named(self, params: list[FloatArray]) -> dict[str, FloatArray]:
-        return {name: array for (name, _), array in zip(self.specs, params, strict=True)}
+    def _run_shots(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
+        if self.policy.batch:
+            return self._run_shot(x, params)
+        y = np.empty((len(x), self.n_out), x.dtype)
+        for r in range(len(x)):
+            y[r] = self._run_shot(x[r : r + 1], params)[0]
+        return y
 
     # Shots.
 
@@ -180,8 +156,9 @@ class Driver:
         HardwareError
             If all attempts failed; the instrument is then in its safe state.
         """
-        data, theta = x.tobytes(), b"".join([array.tobytes() for array in params])
-        double = x.dtype == np.float64
+        self.check_process()
+        data, parts = x.tobytes(), [array.tobytes() for array in params]
+        theta, double = b"".join(parts), x.dtype == np.float64
         self._check_usable()
         if max(len(data) + len(theta), len(x) * self.n_out * x.itemsize) > _LARGEST and self.journal is not None:
             raise ConfigError(f"a shot of {len(x)} rows is too large for a journal (64 MiB); use smaller batches")
@@ -191,11 +168,11 @@ class Driver:
                 return np.frombuffer(answer, x.dtype).reshape(len(x), self.n_out).copy()
         if self._unresolved is not None and not self.policy.idempotent:
             raise UnresolvedShot(self._unresolved_text(self._unresolved))
-        args = self._arguments(x, params)
         attempt = 0
         while True:
             again, self._again = attempt > 0 or self._again, False
             ticket = self._intend(again, purpose, len(x), double, data, theta)
+            args = self._arguments(x, data, parts)
             begin = time.perf_counter_ns()
             try:
                 y = measured(self._channel.call(ticket, args), x, self.n_out, self.policy)
@@ -216,14 +193,15 @@ class Driver:
             self._record(ticket, time.perf_counter_ns() - begin, y, double)
             return y
 
-    def _arguments(self, x: FloatArray, params: list[FloatArray]) -> tuple[Any, ...]:
-        # What the callable changes in place would reach retries and the following rows.
-        inputs = _read_only(x if self.policy.batch else x[0])
-        return (inputs, self._named([_read_only(array) for array in params])) if self.specs else (inputs,)
+    def _arguments(self, x: FloatArray, data: bytes, parts: list[bytes]) -> tuple[Any, ...]:
+        # Just what the journal holds, whoever changes the arrays meanwhile.
+        inputs = _read_only(x.shape if self.policy.batch else x.shape[1:], x.dtype, data)
+        if not self.specs:
+            return (inputs,)
+        held = [_read_only(shape, x.dtype, part) for (_, shape), part in zip(self.specs, parts, strict=True)]
+        return inputs, self._named(held)
 
     def _check_usable(self) -> None:
-        if os.getpid() != self._process:
-            raise HardwareError("the instrument belongs to the process that made it; make another one here")
         if self.state is State.CLOSED:
             raise HardwareError("the instrument is closed; open() opens it again")
         if self._unsafe:
@@ -253,7 +231,8 @@ class Driver:
         else:
             try:
                 width = self.n_in
-                ticket = self.journal.intend(again, purpose, time.time_ns(), rows, width, double, data, theta)
+                now = max(time.time_ns(), 0)
+                ticket = self.journal.intend(again, purpose, now, rows, width, double, data, theta)
             except BaseException:
                 self._spent[0] -= 1
                 self._to(State.UNKNOWN)
@@ -284,12 +263,11 @@ class Driver:
         reason = reason_of(error)
         self.counts[reason] += 1
         self._spent[1] += duration
-        if self.state in _SHOT:
+        if self.state in SHOT:
             self._to(State.UNKNOWN)
         if self.journal is not None:
-            text = json.dumps({"reason": reason, "text": f"{type(error).__name__}: {error}"})
             try:
-                self.journal.fail(*ticket, duration, text)
+                self.journal.fail(*ticket, duration, dump({"reason": reason, "text": describe(error)}))
             except BaseException:
                 self.rest()
                 raise
@@ -298,11 +276,15 @@ class Driver:
         """Write down that an answer came when nobody waited any more. It is thrown away."""
         self.counts["late"] += 1
         if self.journal is not None:
-            self.journal.fail(*ticket, 0, json.dumps({"reason": "late", "text": text}))
+            try:
+                self.journal.fail(*ticket, 0, dump({"reason": "late", "text": text}))
+            except JournalError:
+                # The file was made anew since: it holds no such shot. The shot to come has nothing to do with it.
+                self.counts["unwritten"] += 1
 
     def _back_off(self, attempt: int) -> None:
         self.counts["retries"] += 1
-        until = time.monotonic() + min(self.policy.backoff * 2**attempt, 60.0)
+        until = time.monotonic() + min(self.policy.backoff * 2.0 ** min(attempt, 1000), 60.0)
         self._heed_interrupt()
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
@@ -311,7 +293,7 @@ class Driver:
             try:
                 self.policy.reconnect()
             except Exception as error:
-                raise HardwareError(f"reconnect failed: {error!r}") from error
+                raise HardwareError(f"reconnect failed: {describe(error)}") from error
 
     def _exhausted(self, error: Exception, attempt: int) -> str:
         tried = f"after {attempt + 1} attempts" if attempt else "at the first attempt"
@@ -319,87 +301,13 @@ class Driver:
         if self.policy.retries and not self.policy.idempotent:
             why = "; retries need idempotent=True"
         kept = f"; all that was measured is in {self.path}" if self.path else ""
-        return f"the instrument failed {tried}: {reason_of(error)}: {error}{why}{kept}"
-
-    # States.
-
-    def _to(self, state: State, why: str | None = None) -> None:
-        before = self.state
-        if state not in TRANSITIONS[before]:
-            raise HardwareError(f"the instrument cannot go from {before.value} to {state.value}")
-        self.state = state
-        # Intents and results stand for the others.
-        if state in _SHOT or (before in _SHOT and state is State.IDLE) or state is before:
-            return
-        if self.journal is not None:
-            note = {"from": before.value, "to": state.value} | ({"why": why} if why else {})
-            try:
-                self.journal.note("state", json.dumps(note))
-            except (OSError, JournalError):
-                # The disk is full, or the file was lost: safety comes first.
-                self.counts["unwritten"] += 1
-
-    def rest(self) -> bool:
-        """Bring the instrument to its safe state; give whether that worked. It may be called at any time."""
-        if not self.lock.acquire(timeout=self.policy.safe_seconds):
-            # A shot hangs on another thread. The state stays what that thread says.
-            self.counts["overtaken"] += 1
-            return self._call_safe_state() is None
-        try:
-            if self.state in (State.CLOSED, State.SAFE):
-                return True
-            if self.state in _SHOT:
-                self._to(State.UNKNOWN)
-            error = self._call_safe_state()
-            if error is not None:
-                self.counts["unsafe"] += 1
-                self._unsafe = True
-                self._to(State.FAILED, error)
-                warnings.warn(f"safe_state failed: {error}", RuntimeWarning, stacklevel=2)
-                return False
-            self._to(State.SAFE)
-            return True
-        finally:
-            self.lock.release()
-
-    def _call_safe_state(self) -> str | None:
-        """Call `safe_state` on a thread of its own, with a deadline; return what went wrong."""
-        if self.policy.safe_state is None:
-            return None
-        done: list[BaseException | None] = []
-
-        def run() -> None:
-            try:
-                self.policy.safe_state()  # type: ignore[misc]
-                done.append(None)
-            except BaseException as error:
-                done.append(error)
-
-        thread = threading.Thread(target=run, daemon=True, name="pnncore-safe-state")
-        try:
-            thread.start()
-        except RuntimeError:
-            # No thread is started any more when the interpreter ends.
-            run()
-        else:
-            thread.join(self.policy.safe_seconds)
-        self.counts["safe_states"] += 1
-        if not done:
-            return f"it did not return within {self.policy.safe_seconds:g} s"
-        return None if done[0] is None else repr(done[0])
-
-    def reset(self) -> None:
-        """Say that somebody has looked at the instrument, and that it can be used again."""
-        with self.lock:
-            self._unsafe = False
-            if self.state is State.FAILED:
-                self._to(State.IDLE, "reset")
+        return f"the instrument failed {tried}: {reason_of(error)}: {message(error)}{why}{kept}"
 
     # The journal.
 
     def _open(self, path: str | None) -> None:
         if path is not None:
-            durability = json.dumps(self.policy.durability)
+            durability = f'"{self.policy.durability}"'
             self.journal, aside = _core.Journal.append_to(path, durability)
             if aside is not None:
                 warnings.warn(f"{path} ended in the middle of a record; that end is in {aside}", stacklevel=4)
@@ -407,14 +315,16 @@ class Driver:
                 self._begin_run(self.journal)
             except BaseException:
                 self.journal.close(False)
+                self.journal = None
                 raise
+        self._halt = None
         self._to(State.IDLE)
 
     def _begin_run(self, journal: _core.Journal) -> None:
         params = [[name, shape] for name, shape in self.specs]
         own = {"n_in": self.n_in, "n_out": self.n_out, "params": params, "batch": self.policy.batch}
         for _, kind, *_, text in journal.notes():
-            if kind == "run-start" and (held := json.loads(text).get("instrument")) != own:
+            if kind == "run-start" and (held := load(text).get("instrument")) != own:
                 raise JournalError(f"{self.path} holds shots of another instrument: {held}; this one is {own}")
         self._spent = list(journal.spent())
         self._owed = None
@@ -422,13 +332,15 @@ class Driver:
         open_end = last is not None and last[0] != "check" and last[4] is None and not last[5]
         self._unresolved = len(journal) - 1 if open_end else None
         start = {"run": self.run, "pnncore": _core.__version__, "instrument": own, "policy": self.policy.to_config()}
-        journal.note("run-start", json.dumps(start))
+        journal.note("run-start", dump(start))
 
     def open(self) -> None:
         """Open the instrument again after `close`."""
+        self.check_process()
         with self.lock:
             if self.state is State.CLOSED:
                 self._open(self.path)
+                self.on_change()
 
     def close(self) -> None:
         """Bring the instrument to its safe state, and close its journal. It may be called twice."""
@@ -441,7 +353,7 @@ class Driver:
         try:
             if self.state is State.CLOSED:
                 return
-            if self.state in _SHOT:
+            if self.state in SHOT:
                 raise HardwareError("the instrument cannot be closed while it makes a shot")
             try:
                 self.rest()
@@ -459,7 +371,7 @@ class Driver:
             if self._owed is not None:
                 journal.result(*self._owed)
                 self._owed = None
-            journal.note("run-stop", json.dumps({"run": self.run, "counts": dict(self.counts)}))
+            journal.note("run-stop", dump({"run": self.run, "counts": dict(self.counts)}))
         finally:
             journal.close(True)
 
@@ -472,6 +384,7 @@ class Driver:
 
     def mark(self) -> dict[str, Any] | None:
         """Flush the journal, and return what a checkpoint keeps of it."""
+        self.check_process()
         if self.journal is None:
             if self.path is not None:
                 raise HardwareError("the instrument is closed: save before, or open() it, so that its journal is known")
@@ -493,6 +406,7 @@ class Driver:
         JournalError
             If the journal is not the one of the mark.
         """
+        self.check_process()
         if self.journal is None:
             if "record" in mark:
                 raise JournalError("the run was made with a journal: give the instrument that file, journal=...")
@@ -553,22 +467,34 @@ class Driver:
             "it is not known; call resolve(y) with what it measured, or resolve() to make it again"
         )
 
-    def resolve(self, y: FloatArray | None) -> None:
+    def resolve(self, y: Any) -> None:
         """Answer the last shot of the journal, which has no answer, or let it be made again."""
+        self.check_process()
         with self.lock:
             journal = self.journal
             last = None if journal is None or len(journal) == 0 else journal.shot(len(journal) - 1)
             if journal is None or last is None or last[4] is not None or last[5]:
                 raise ConfigError("there is no unresolved shot")
-            self._unresolved = None
             shot, attempt = len(journal) - 1, last[1] - 1
             if y is None:
-                text = json.dumps({"reason": "unresolved", "text": "it is made again"})
+                text = dump({"reason": "unresolved", "text": "it is made again"})
                 journal.fail(shot, attempt, 0, text)
-                return
-            rows, double = (matrix := journal.intent(last[2])[1])[0], matrix[2]
-            y = np.ascontiguousarray(y, dtype=np.float64 if double else np.float32).reshape(rows, self.n_out)
-            journal.result(shot, attempt, 0, rows, self.n_out, double, y.tobytes())
+            else:
+                rows, double = (matrix := journal.intent(last[2])[1])[0], matrix[2]
+                y = self._resolved(y, (rows, self.n_out), np.dtype(np.float64 if double else np.float32))
+                journal.result(shot, attempt, 0, rows, self.n_out, double, y.tobytes())
+            self._unresolved = None
+
+    def _resolved(self, y: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> FloatArray:
+        if np.shape(y) != shape and (self.policy.batch or np.shape(y) != shape[1:]):
+            raise ShapeError(f"y must have shape {shape}, as the shot's answer, got {np.shape(y)}")
+        try:
+            found: FloatArray = np.array(y, dtype, order="C").reshape(shape)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"y must be the numbers that were measured: {message(error)}") from None
+        if not np.isfinite(found).all():
+            raise ConfigError("y must be the numbers that were measured, all finite")
+        return found
 
     def twin_arrays(self) -> dict[str, FloatArray]:
         """Return what of the twin a checkpoint keeps."""
@@ -577,17 +503,11 @@ class Driver:
     def checkpoint_made(self, path: str) -> None:
         """Write into the journal that a checkpoint refers to it."""
         if self.journal is not None:
-            self.journal.note("checkpoint-ref", json.dumps({"path": path}))
+            self.journal.note("checkpoint-ref", dump({"path": path}))
 
 
-def _checked(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
-    array = np.asarray(value)
-    if array.shape != shape:
-        raise ConfigError(f"{what} of the twin must return shape {shape}, got {array.shape}")
-    return np.ascontiguousarray(array, dtype=dtype)
-
-
-def _read_only(array: FloatArray) -> FloatArray:
-    view = array.view()
+def _read_only(shape: Sequence[int], dtype: np.dtype[Any], data: bytes) -> FloatArray:
+    # A copy: NumPy's results may depend on how arrays are aligned.
+    view = np.ndarray(shape, dtype, data).copy().view()
     view.flags.writeable = False
     return view

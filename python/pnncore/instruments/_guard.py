@@ -1,35 +1,59 @@
-"""Every way out of a run leads through the safe state, except SIGKILL and a power cut."""
+"""Every way out of a run leads through the safe state, except SIGKILL, a fault and a power cut."""
 
 import atexit
 import contextlib
+import functools
 import os
-import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+from pnncore._interrupt import Interrupt
+from pnncore.instruments import _channel
 from pnncore.instruments._driver import Driver
+from pnncore.instruments._signals import Handlers
 from pnncore.instruments._state import State
 
 # Until they are closed, also where nobody else refers to them any more.
 _open: set[Driver] = set()
 
+# How often the way to the safe state is tried again where handlers of signals raise.
+_TRIES = 10
+
+# The runs under way: the thread, and what it uses.
+_runs: list[tuple[int, Driver]] = []
+
 
 def close_at_exit(driver: Driver) -> None:
     """Close the driver when the interpreter ends, if there is anything to do and nobody has done it before."""
+    _follow_forks()
     if driver.path is None and driver.policy.safe_state is None:
         return
-    if not _open:
-        atexit.unregister(_close_all)
-        atexit.register(_close_all)
+    _end_well()
     for closed in [other for other in _open if other.state is State.CLOSED]:
         _open.remove(closed)
     _open.add(driver)
+    driver.on_change = update_handlers
+    update_handlers()
+
+
+def _end_well() -> None:
+    """Have all closed when the interpreter ends, before what was registered until now."""
+    if not _open and not _runs:
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
 
 
 def _close_all() -> None:
+    others = _of_other_threads()
+    # Threads that go on while the interpreter ends would be stopped in the middle of a shot.
+    each_whatever_happens(lambda driver: driver.halt(1), others)
+    until = time.monotonic() + max((driver.policy.safe_seconds for driver in others), default=0.0)
+    while _of_other_threads() and time.monotonic() < until:
+        time.sleep(0.005)
     each_whatever_happens(Driver.close, list(_open))
 
 
@@ -47,15 +71,44 @@ def each_whatever_happens(run: Callable[[Driver], Any], drivers: Iterable[Driver
 
 @contextlib.contextmanager
 def guarded(drivers: Sequence[Driver]) -> Iterator[None]:
-    """Bring the instruments to their safe states at the end, however it comes; SIGTERM then ends the process."""
+    """Bring the instruments to their safe states at the end, however it comes; signals then end the process."""
     if not drivers:
         yield
         return
-    with _terminable():
+    for driver in drivers:
+        driver.check_process()
+        driver.go_on()
+    _follow_forks()
+    _end_well()
+    run = [(threading.get_ident(), driver) for driver in drivers]
+    _runs.extend(run)
+    try:
+        update_handlers()
+        yield
+    finally:
+        raised, left = None, _TRIES
+        # No call comes before the first `try`: the handler of a signal could raise in it, and nothing would be safe.
+        while True:
+            try:
+                each_whatever_happens(Driver.rest, drivers)
+                break
+            except BaseException as error:
+                raised, left = raised if raised is not None else error, left - 1
+                if left == 0 or not any(driver.is_unrested for driver in drivers):
+                    break
         try:
-            yield
+            if raised is not None:
+                raise raised
         finally:
-            each_whatever_happens(Driver.rest, drivers)
+            _forget_run(run)
+
+
+def _forget_run(run: list[tuple[int, Driver]]) -> None:
+    for entry in run:
+        # A process that was forked meanwhile has forgotten them.
+        with contextlib.suppress(ValueError):
+            _runs.remove(entry)
+    update_handlers()
 
 
 @contextlib.contextmanager
@@ -68,29 +121,63 @@ def retraced(drivers: Sequence[Driver]) -> Iterator[None]:
         yield
     except BaseException:
         for driver, mark in zip(drivers, marks, strict=True):
-            driver.rewind(mark)
+            if driver.is_here:
+                driver.rewind(mark)
         raise
     finally:
         for driver in drivers:
             driver.running -= 1
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit; only in the main thread, and where no other handler is in place."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    pid = os.getpid()
+# Signals.
 
-    def end(number: int, frame: FrameType | None) -> Any:
-        if os.getpid() == pid:
-            sys.exit(128 + number)
-        os._exit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+def update_handlers() -> None:
+    """Handle the signals that would end the process as long as an instrument is in use; only the main thread can.
+
+    That is, from when it is opened or used in the main thread, to its safe state; and as long as the main thread is in
+    a run.
+    """
+    main = threading.main_thread().ident
+    if any(thread == main for thread, _ in _runs) or any(driver.is_exposed for driver in list(_open)):
+        _handlers.install()
+    else:
+        _handlers.restore()
+
+
+def _of_other_threads() -> list[Driver]:
+    """Return what the runs of other threads use."""
+    own = threading.get_ident()
+    return list(dict.fromkeys(driver for thread, driver in list(_runs) if thread != own))
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End the process by SystemExit, which the main thread's own run ends with; runs of other threads are stopped."""
+    status = 128 + number
     try:
-        yield
+        each_whatever_happens(lambda driver: driver.halt(status), _of_other_threads())
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # What is in the middle of a shot in this thread comes to it on the way out.
+        each_whatever_happens(Driver.rest, [d for d in list(_open) if d.is_exposed and not d.shoots_here])
+    sys.exit(status)
+
+
+_handlers = Handlers(_end)
+
+
+# Processes.
+
+
+@functools.cache
+def _follow_forks() -> None:
+    """Let processes that are forked from now on forget the instruments, which are not theirs."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget)
+
+
+def _forget() -> None:
+    _open.clear()
+    _runs.clear()
+    _handlers.restore()
+    Interrupt.forget()
+    _channel.forget()

@@ -86,6 +86,7 @@ def examine(
     if repeats < 2:
         raise ConfigError(f"repeats must be at least 2, got {repeats}")
     driver = instrument.driver
+    driver.check_process()
     params = [array.copy() for array in instrument.arrays()]
     times: list[float] = []
 

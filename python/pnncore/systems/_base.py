@@ -164,7 +164,8 @@ class System:
         -------
         Settled
             States, energy, residual, sweeps and status of every sample. Samples that diverge, or whose nudged energy
-            has no minimum (beta <= -1 for the squared error on a Hopfield network), are reported by their status, not by an exception.
+            has no minimum (beta <= -1 for the squared error on a Hopfield network), are reported by their status, not
+            by an exception.
         """
         if (y is None) != (beta is None):
             raise ConfigError("y and beta go together: both for a nudged phase, none for the free one")

@@ -86,6 +86,7 @@ class EnergySystem(System, ABC):
             raise ConfigError("a system with bounds is not holomorphic: its steady state has kinks")
         self.bounds = bounds
         self.bounded_outputs = flag(bounded_outputs, "bounded_outputs")
+        flag(self.holomorphic, "holomorphic")
         resolved = as_dtype(dtype)
         values = {
             name: as_numbers(value, f"parameter {name}", resolved, ConfigError)

@@ -1,5 +1,6 @@
 """Instruments: callables as layers, or as whole networks."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import journal as journals
-from pnncore._convert import FloatArray, as_dtype, as_numbers, as_settings, number, one_of, positive_int, shown
+from pnncore._convert import (
+    FloatArray,
+    as_dtype,
+    as_numbers,
+    as_settings,
+    flag,
+    one_of,
+    positive_int,
+    seconds,
+    shown,
+)
 from pnncore.devices import Device
 from pnncore.errors import CapabilityError, ConfigError, ShapeError
 from pnncore.instruments._channel import Channel, Direct, Isolated, Threaded
@@ -86,7 +97,7 @@ class Instrument(Stack):
     seed
         Of what methods draw.
     timeout
-        Seconds that a call may take. None: as long as it takes.
+        Seconds that a call may take, at most a million. None: as long as it takes.
     isolation
         ``"none"`` calls in the calling thread, ``"thread"`` on another (the default with a timeout): a call that hangs
         is left behind, and no other can be made before it returns. ``"process"`` calls in a process of its own, which
@@ -104,8 +115,9 @@ class Instrument(Stack):
         ``echo(x)``, for instance a checksum. Answers to other shots are told by it.
     safe_state
         Brings the instrument to a state that it can be left in. Called at the end of every `Trainer.fit` and ``with``
-        block, at a `HardwareError`, at `close` and at exit, after SIGTERM and Ctrl-C. It must be harmless at any time,
-        also while a call hangs. It is not an interlock: nothing calls it after SIGKILL or a power cut.
+        block, at a `HardwareError`, at `close` and at exit, after Ctrl-C, and after SIGTERM and all other signals that
+        would end the process. It must be harmless at any time, also while a call hangs. It is not an interlock: nothing
+        calls it after SIGKILL, a fault such as SIGSEGV, or a power cut.
     safe_seconds
         How long it may take.
     budget
@@ -182,34 +194,34 @@ class Instrument(Stack):
             if value is not None and not isinstance(value, kind):
                 raise ConfigError(f"{name} must be a pnncore {kind.__name__}, got {value!r}")
         n_in, n_out = positive_int(n_in, "n_in"), positive_int(n_out, "n_out")
+        batch = flag(batch, "batch")
         given = {} if params is None else as_settings(params, "params")
         initial = {
             name: as_numbers(value, f"parameter {name}", as_dtype(dtype), ConfigError) for name, value in given.items()
         }
         if scalars := [name for name, value in initial.items() if value.ndim == 0]:
             raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
-        if {"x", "y"} & set(initial):
-            raise ConfigError("parameters cannot be named x or y: these are the inputs and outputs")
+        _check_names(list(initial))
         shapes = [(name, value.shape) for name, value in initial.items()]
         if reference is not None:
-            _check_reference(reference, n_in, shapes, bool(batch))
+            _check_reference(reference, n_in, shapes, batch)
         if isinstance(retries, bool) or not isinstance(retries, int | np.integer) or retries < 0:
             raise ConfigError(f"retries must be an integer, at least 0, got {retries!r}")
         policy = Policy(
-            batch=bool(batch),
+            batch=batch,
             retries=int(retries),
-            backoff=_at_least_zero(backoff, "backoff"),
-            idempotent=bool(idempotent),
+            backoff=seconds(backoff, "backoff", positive=False),
+            idempotent=flag(idempotent, "idempotent"),
             output_range=None if output_range is None else _interval(output_range),
             echo=echo,
             safe_state=safe_state,
-            safe_seconds=number(safe_seconds, "safe_seconds", positive=True),
+            safe_seconds=seconds(safe_seconds, "safe_seconds"),
             reconnect=reconnect,
             budget=budget,
             durability=durability,
             reference=reference,
         )
-        limit = None if timeout is None else number(timeout, "timeout", positive=True)
+        limit = None if timeout is None else seconds(timeout, "timeout")
         driver = Driver(
             _channel(fn, limit, isolation),
             shapes,
@@ -217,10 +229,11 @@ class Instrument(Stack):
             n_out,
             policy,
             _as_twin(twin, dict(shapes)),
-            None if journal is None else os.fspath(journal),
+            None if journal is None else _path(journal),
         )
         close_at_exit(driver)
         self.driver = driver
+        self._blocks: list[contextlib.ExitStack] = []
         self.layer = InstrumentLayer(driver, device if device is not None else Device(), initial)
         super().__init__([self.layer], dtype=dtype, seed=seed, numbered=False)
 
@@ -281,7 +294,7 @@ class Instrument(Stack):
 
     def resolve(self, y: npt.ArrayLike | None = None) -> None:
         """Say what the unresolved shot at the end of the journal measured; None: it is made again."""
-        self.driver.resolve(None if y is None else np.asarray(y))
+        self.driver.resolve(y)
 
     def reset(self) -> None:
         """Use the instrument again after `safe_state` failed, and somebody has looked at it."""
@@ -289,6 +302,7 @@ class Instrument(Stack):
 
     def safe(self) -> bool:
         """Bring the instrument to its safe state now; give whether that worked."""
+        self.driver.check_process()
         return self.driver.rest()
 
     def open(self) -> "Instrument":
@@ -314,13 +328,15 @@ class Instrument(Stack):
         return examine(self, x, **settings)
 
     def __enter__(self) -> "Instrument":
-        self._guard = guarded([self.driver])
-        self._guard.__enter__()
-        return self.open()
+        with contextlib.ExitStack() as block:
+            block.callback(self.close)
+            block.enter_context(guarded([self.driver]))
+            self.open()
+            self._blocks.append(block.pop_all())
+        return self
 
     def __exit__(self, *error: Any) -> None:
-        self._guard.__exit__(*error)
-        self.close()
+        self._blocks.pop().__exit__(*error)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
@@ -367,15 +383,27 @@ def _check_reference(
         raise ShapeError(f"params of the reference must be {dict(shapes)}, got {own}")
 
 
+def _check_names(names: list[Any]) -> None:
+    """Refuse names of parameters that a journal, or a file of its arrays, cannot hold."""
+    for name in names:
+        if not isinstance(name, str) or not name or name.encode("utf-8", "replace").decode() != name:
+            raise ConfigError(f"parameters must be named by text, not empty and of Unicode alone, got {name!r}")
+    if {"x", "y"} & set(names):
+        raise ConfigError("parameters cannot be named x or y: these are the inputs and outputs")
+
+
+def _path(journal: Any) -> str:
+    try:
+        return os.fsdecode(journal)
+    except TypeError:
+        raise ConfigError(f"journal must be the path of a file, got {journal!r}") from None
+
+
 def _interval(value: Any) -> tuple[float, float]:
-    lower, upper = (float(end) for end in value)
+    try:
+        lower, upper = (float(end) for end in value)
+    except (TypeError, ValueError, OverflowError):
+        lower, upper = 0.0, 0.0
     if not lower < upper:
         raise ConfigError(f"output_range must be (lower, upper) with lower < upper, got {value!r}")
     return lower, upper
-
-
-def _at_least_zero(value: Any, name: str) -> float:
-    result = number(value, name)
-    if result < 0:
-        raise ConfigError(f"{name} must be at least 0, got {value!r}")
-    return result

@@ -78,7 +78,7 @@ class Stack(System):
         self.seed = as_seed(seed)
         self.numbered = flag(numbered, "numbered")
         foreign: list[Driver | None] = [getattr(layer, "driver", None) for layer in self.layers]
-        if not numbered and len(self.layers) > 1:
+        if not self.numbered and len(self.layers) > 1:
             raise ConfigError("numbered=False is for stacks of one layer: names of parameters would coincide")
         resolved = as_dtype(dtype)
         spec = _spec(self.layers, self.mismatch, self.noise, self.seed, self.numbered)

@@ -1,13 +1,17 @@
 //! Journals as Python sees them: numbers are bytes here, and arrays in `pnncore.journal`.
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use pnncore::Error;
+use pnncore::journal::log::{DiskLog, Log};
 use pnncore::journal::{self, Durability, End, Fate, Kind, Purpose, Record, Values};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::OrRaise;
+use crate::raised::Raised;
 use crate::run::parse;
 
 /// A journal, open for appending or reading.
@@ -15,6 +19,72 @@ use crate::run::parse;
 pub(crate) struct Journal {
     inner: Mutex<Option<journal::Journal>>,
     path: String,
+    raised: Raised,
+    /// The process that opened it. Asked before the lock, which a thread may have held when another process was forked.
+    process: u32,
+}
+
+/// A file whose reading ends where a handler of a signal raises, such as that of Ctrl-C. Handlers run in the main thread of
+/// Python alone.
+struct Heeding {
+    file: DiskLog,
+    raised: Raised,
+}
+
+impl Log for Heeding {
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        Python::attach(|py| py.check_signals())
+            .map_err(|error| io::Error::other(self.raised.keep("a signal", error).to_string()))?;
+        self.file.read_at(at, into)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.append(bytes)
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn set_aside(&mut self, from: u64) -> io::Result<String> {
+        self.file.set_aside(from)
+    }
+}
+
+/// Works on a file without the GIL; an exception that a handler of a signal raised meanwhile is raised in the place of the error that
+/// it made.
+fn heeding<R: Send>(py: Python<'_>, raised: &Raised, work: impl FnOnce() -> pnncore::Result<R> + Send) -> PyResult<R> {
+    let found = py.detach(work);
+    match raised.take() {
+        Some(error) if found.is_err() => Err(error),
+        _ => found.or_raise(py),
+    }
+}
+
+/// A matrix that was read.
+struct Held {
+    rows: u32,
+    columns: u32,
+    double: bool,
+    bytes: Vec<u8>,
+}
+
+impl Held {
+    fn of(values: Values<'_>) -> Self {
+        Self { rows: values.rows, columns: values.columns, double: values.double, bytes: values.bytes.to_vec() }
+    }
+
+    fn matrix(self, py: Python<'_>) -> Matrix<'_> {
+        (self.rows, self.columns, self.double, PyBytes::new(py, &self.bytes))
+    }
 }
 
 /// Rows, columns, whether numbers have 8 bytes, and the numbers.
@@ -42,10 +112,6 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(&text[2 * k..2 * k + 2], 16).ok()?;
     }
     Some(bytes)
-}
-
-fn matrix<'py>(py: Python<'py>, values: Values<'_>) -> Matrix<'py> {
-    (values.rows, values.columns, values.double, PyBytes::new(py, values.bytes))
 }
 
 fn purpose(py: Python<'_>, name: &str) -> PyResult<Purpose> {
@@ -91,8 +157,13 @@ fn kind_name(kind: Kind) -> &'static str {
 }
 
 impl Journal {
-    fn new(inner: journal::Journal, path: String) -> Self {
-        Self { inner: Mutex::new(Some(inner)), path }
+    fn new(inner: journal::Journal, path: &Path, raised: Raised) -> Self {
+        let path = path.display().to_string();
+        Self { inner: Mutex::new(Some(inner)), path, raised, process: std::process::id() }
+    }
+
+    fn is_here(&self) -> bool {
+        self.process == std::process::id()
     }
 
     /// Runs `work` on the open journal, without the GIL: a flush takes a while.
@@ -101,14 +172,16 @@ impl Journal {
         py: Python<'_>,
         work: impl FnOnce(&mut journal::Journal) -> pnncore::Result<R> + Send,
     ) -> PyResult<R> {
-        py.detach(|| {
+        if !self.is_here() {
+            return Err(journal::forked(&self.path)).or_raise(py);
+        }
+        heeding(py, &self.raised, || {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             match inner.as_mut() {
                 Some(journal) => work(journal),
                 None => Err(Error::Journal(format!("{}: it is closed", self.path))),
             }
         })
-        .or_raise(py)
     }
 }
 
@@ -116,21 +189,29 @@ impl Journal {
 impl Journal {
     /// Opens a journal for appending, or begins one; also where its torn end was set aside.
     #[staticmethod]
-    fn append_to(py: Python<'_>, path: String, durability: &str) -> PyResult<(Self, Option<String>)> {
+    fn append_to(py: Python<'_>, path: PathBuf, durability: &str) -> PyResult<(Self, Option<String>)> {
         let durability: Durability = parse(py, "durability", durability)?;
-        let (inner, aside) = py.detach(|| journal::Journal::append_to(&path, durability)).or_raise(py)?;
-        Ok((Self::new(inner, path), aside))
+        let raised = Raised::default();
+        let (inner, aside) = heeding(py, &raised, || {
+            let file = Heeding { file: journal::log_to_append(&path)?, raised: raised.clone() };
+            journal::Journal::append_on(Box::new(file), path.display().to_string(), durability)
+        })?;
+        Ok((Self::new(inner, &path, raised), aside))
     }
 
     /// Opens a journal for reading; also where its torn end begins.
     #[staticmethod]
-    fn read(py: Python<'_>, path: String) -> PyResult<(Self, Option<u64>)> {
-        let (inner, end) = py.detach(|| journal::Journal::read(&path)).or_raise(py)?;
+    fn read(py: Python<'_>, path: PathBuf) -> PyResult<(Self, Option<u64>)> {
+        let raised = Raised::default();
+        let (inner, end) = heeding(py, &raised, || {
+            let file = Heeding { file: journal::log_to_read(&path)?, raised: raised.clone() };
+            journal::Journal::read_on(Box::new(file), path.display().to_string())
+        })?;
         let torn = match end {
             End::Torn { at } => Some(at),
             End::Clean | End::Corrupt { .. } => None,
         };
-        Ok((Self::new(inner, path), torn))
+        Ok((Self::new(inner, &path, raised), torn))
     }
 
     /// Writes the intent of an attempt; gives the numbers of shot and attempt.
@@ -191,8 +272,11 @@ impl Journal {
         self.with(py, |journal| journal.check_mark(sequence, hash))
     }
 
-    /// Flushes what was appended, and closes the file.
+    /// Flushes what was appended, and closes the file; does nothing in a process that was forked from the one that opened it.
     fn close(&self, py: Python<'_>, flush: bool) -> PyResult<()> {
+        if !self.is_here() {
+            return Ok(());
+        }
         py.detach(|| {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             match inner.take() {
@@ -234,26 +318,29 @@ impl Journal {
 
     /// The time of an intent, and its inputs.
     fn intent<'py>(&self, py: Python<'py>, sequence: u64) -> PyResult<(u64, Matrix<'py>)> {
-        self.record(py, sequence, |record| match record {
-            Record::Intent { time, x, .. } => Some((time, matrix(py, x))),
+        let (time, x) = self.record(py, sequence, |record| match record {
+            Record::Intent { time, x, .. } => Some((time, Held::of(x))),
             _ => None,
-        })
+        })?;
+        Ok((time, x.matrix(py)))
     }
 
     /// The parameters that an intent holds.
     fn params<'py>(&self, py: Python<'py>, sequence: u64) -> PyResult<Bound<'py, PyBytes>> {
-        self.record(py, sequence, |record| match record {
-            Record::Intent { params, .. } => Some(PyBytes::new(py, params)),
+        let params = self.record(py, sequence, |record| match record {
+            Record::Intent { params, .. } => Some(params.to_vec()),
             _ => None,
-        })
+        })?;
+        Ok(PyBytes::new(py, &params))
     }
 
     /// The duration of a shot, and its outputs.
     fn answer<'py>(&self, py: Python<'py>, sequence: u64) -> PyResult<(u64, Matrix<'py>)> {
-        self.record(py, sequence, |record| match record {
-            Record::Result { duration, y, .. } => Some((duration, matrix(py, y))),
+        let (duration, y) = self.record(py, sequence, |record| match record {
+            Record::Result { duration, y, .. } => Some((duration, Held::of(y))),
             _ => None,
-        })
+        })?;
+        Ok((duration, y.matrix(py)))
     }
 
     /// Number, kind and text of all records that are JSON objects; failures with shot, attempt and duration.
@@ -279,24 +366,26 @@ impl Journal {
 }
 
 impl Journal {
-    fn record<R>(
+    fn record<R: Send>(
         &self,
         py: Python<'_>,
         sequence: u64,
-        read: impl for<'a> FnOnce(Record<'a>) -> Option<R>,
+        read: impl for<'a> FnOnce(Record<'a>) -> Option<R> + Send,
     ) -> PyResult<R> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let closed = || Error::Journal(format!("{}: it is closed", self.path));
-        let journal = inner.as_ref().ok_or_else(closed).or_raise(py)?;
-        let found = journal.with_record(sequence, read).or_raise(py)?;
-        let other = || Error::Journal(format!("{}: record {sequence} is of another kind", self.path));
-        found.ok_or_else(other).or_raise(py)
+        self.with(py, |journal| {
+            let other = || Error::Journal(format!("{}: record {sequence} is of another kind", self.path));
+            journal.with_record(sequence, read)?.ok_or_else(other)
+        })
     }
 }
 
 /// Copies what is whole: shots, records that say nothing any more, and gaps in bytes.
 #[pyfunction]
-pub(crate) fn salvage(py: Python<'_>, path: &str, to: &str) -> PyResult<Saved> {
-    let found = py.detach(|| journal::salvage(path, to)).or_raise(py)?;
+pub(crate) fn salvage(py: Python<'_>, path: PathBuf, to: PathBuf) -> PyResult<Saved> {
+    let raised = Raised::default();
+    let found = heeding(py, &raised, || {
+        let file = Heeding { file: journal::log_to_read(&path)?, raised: raised.clone() };
+        journal::salvage_from(&file, &path.display().to_string(), &to)
+    })?;
     Ok((found.shots, found.dropped, found.gaps.into_iter().map(|gap| (gap.start, gap.end)).collect()))
 }

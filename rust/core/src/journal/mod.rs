@@ -15,6 +15,9 @@
 //! | sync | SHA-256 of all bytes before |
 //! | others | a JSON object |
 //!
+//! In JSON objects, an infinite number or NaN is an object such as `{"float": "-inf"}`. A record is read with the reader's own code
+//! before it is written, so that none is written that would be refused.
+//!
 //! An intent is written before the shot is made, and its result before anybody sees it. An intent that nothing follows is an
 //! unresolved shot: the process ended before there was an answer.
 //!
@@ -26,7 +29,7 @@
 //! # Damage
 //!
 //! Reading stops at the first frame that is damaged or cannot follow what was before. Where nothing whole comes after it, the end
-//! was torn: it is set aside when the file is next opened for appending. Where whole frames follow, the file is corrupt:
+//! was torn: it is set aside, in a new file `NAME.torn-PLACE`, when the file is next opened for appending. Where whole frames follow, the file is corrupt:
 //! [`Journal::append_to`] and [`Journal::read`] refuse it, and [`salvage()`] copies what is whole.
 
 mod frame;
@@ -41,7 +44,7 @@ use std::time::{Duration, Instant};
 
 pub use frame::Kind;
 pub use record::{Purpose, Record, Values};
-pub use salvage::{Salvage, salvage, salvage_on};
+pub use salvage::{Salvage, salvage, salvage_from, salvage_on};
 pub use scan::{End, Entry, Fate, Shot};
 
 use crate::{Error, Result};
@@ -86,6 +89,8 @@ pub struct Journal {
     index: Index,
     durability: Durability,
     writable: bool,
+    /// The process that opened it.
+    process: u32,
     /// Results since the last flush.
     unflushed: u32,
     flushed: Instant,
@@ -113,13 +118,7 @@ impl Journal {
     /// system refuses.
     pub fn append_to(path: impl AsRef<Path>, durability: Durability) -> Result<(Self, Option<String>)> {
         let path = path.as_ref();
-        let log = DiskLog::append_to(path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => {
-                Error::Journal(format!("{}: another process or object appends to it; give each a file", path.display()))
-            }
-            _ => io_error("open", &path.display().to_string(), &error),
-        })?;
-        Self::append_on(Box::new(log), path.display().to_string(), durability)
+        Self::append_on(Box::new(log_to_append(path)?), path.display().to_string(), durability)
     }
 
     /// [`append_to`](Self::append_to) on any [`Log`].
@@ -150,9 +149,8 @@ impl Journal {
     /// # Errors
     /// [`Error::Journal`] for a file that is corrupt or no journal; [`Error::Io`] where the operating system refuses.
     pub fn read(path: impl AsRef<Path>) -> Result<(Self, End)> {
-        let name = path.as_ref().display().to_string();
-        let log = DiskLog::read(path.as_ref()).map_err(|error| io_error("open", &name, &error))?;
-        Self::read_on(Box::new(log), name)
+        let path = path.as_ref();
+        Self::read_on(Box::new(log_to_read(path)?), path.display().to_string())
     }
 
     /// [`read`](Self::read) from any [`Log`].
@@ -165,8 +163,24 @@ impl Journal {
     }
 
     fn of(log: Box<dyn Log>, path: String, index: Index, durability: Durability, writable: bool) -> Self {
-        let (unflushed, flushed, frame) = (0, Instant::now(), Vec::new());
-        Self { log, path, index, durability, writable, unflushed, flushed, poison: None, params: None, frame }
+        Self {
+            log,
+            path,
+            index,
+            durability,
+            writable,
+            process: std::process::id(),
+            unflushed: 0,
+            flushed: Instant::now(),
+            poison: None,
+            params: None,
+            frame: Vec::new(),
+        }
+    }
+
+    /// Refuses a process that was forked from the one that opened the journal: the two would write into one file.
+    fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() { Ok(()) } else { Err(forked(&self.path)) }
     }
 
     /// Where the records are.
@@ -188,7 +202,8 @@ impl Journal {
     /// Writes a record, and flushes where that is due.
     ///
     /// # Errors
-    /// [`Error::Journal`] for a record that cannot follow the ones before. [`Error::Io`] where the operating system refuses a write:
+    /// [`Error::Journal`] for a record that a reader would refuse, or that cannot follow the ones before: nothing is then written; and
+    /// in a process that was forked from the one that opened the journal. [`Error::Io`] where the operating system refuses a write:
     /// what was written of the record is taken back, and the next may be tried; or a flush: then nothing more is written.
     pub fn append(&mut self, record: &Record<'_>) -> Result<u64> {
         let sequence = self.write(record)?;
@@ -277,6 +292,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Journal`] where there is none, or it has changed since; [`Error::Io`] where the operating system refuses.
     pub fn payload(&self, sequence: u64) -> Result<(Kind, Vec<u8>)> {
+        self.check_process()?;
         let missing = || Error::Journal(format!("{}: there is no record {sequence}", self.path));
         let entry = usize::try_from(sequence).ok().and_then(|k| self.index.entries.get(k)).ok_or_else(missing)?;
         let mut bytes = vec![0; HEADER + entry.length as usize + frame::TRAILER];
@@ -304,27 +320,35 @@ impl Journal {
         Ok(read(record))
     }
 
+    /// Encodes a record, and gives the length of its payload. What comes out is read with the reader's own code, so that nothing is
+    /// written that would not be read.
+    fn encode(&mut self, record: &Record<'_>, sequence: u64) -> Result<usize> {
+        let refused = |why: String| Err(Error::Journal(format!("{}: {why}; nothing was written", self.path)));
+        let length = record.payload(|parts| parts.iter().map(|part| part.len()).sum::<usize>());
+        if length > MAX_PAYLOAD {
+            return refused(format!("a shot of {length} bytes is more than {MAX_PAYLOAD}; use smaller batches"));
+        }
+        self.frame.clear();
+        record.payload(|parts| encode(record.kind(), sequence, parts, &mut self.frame));
+        if Record::parse(record.kind(), &self.frame[HEADER..HEADER + length]).as_ref() != Some(record) {
+            return refused(format!("a record ({:?}) would not be read as it is", record.kind()));
+        }
+        if !self.index.admits(record) {
+            return refused(format!("a record ({:?}) cannot follow the ones before", record.kind()));
+        }
+        Ok(length)
+    }
+
     fn write(&mut self, record: &Record<'_>) -> Result<u64> {
         if !self.writable {
             return Err(Error::Journal(format!("{}: it is open for reading", self.path)));
         }
+        self.check_process()?;
         if let Some(error) = &self.poison {
             return Err(error.clone());
         }
         let sequence = self.index.entries.len() as u64;
-        self.frame.clear();
-        let length = record.payload(|parts| {
-            encode(record.kind(), sequence, parts, &mut self.frame);
-            parts.iter().map(|part| part.len()).sum::<usize>()
-        });
-        if length > MAX_PAYLOAD {
-            let text =
-                format!("{}: a shot of {length} bytes is more than {MAX_PAYLOAD}; use smaller batches", self.path);
-            return Err(Error::Journal(text));
-        }
-        if !self.index.admits(record) {
-            return Err(Error::Journal(format!("{}: a record cannot follow the ones before: {record:?}", self.path)));
-        }
+        let length = self.encode(record, sequence)?;
         let offset = self.index.good;
         if let Err(error) = self.log.append(&self.frame) {
             let error = io_error("write", &self.path, &error);
@@ -337,6 +361,32 @@ impl Journal {
         self.index.add(record, entry, &self.frame);
         Ok(sequence)
     }
+}
+
+/// Opens the file of a journal for appending, and makes it where there is none.
+///
+/// # Errors
+/// [`Error::Journal`] where another writer has it; [`Error::Io`] where the operating system refuses.
+pub fn log_to_append(path: &Path) -> Result<DiskLog> {
+    DiskLog::append_to(path).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            Error::Journal(format!("{}: another process or object appends to it; give each a file", path.display()))
+        }
+        _ => io_error("open", &path.display().to_string(), &error),
+    })
+}
+
+/// Opens the file of a journal for reading.
+///
+/// # Errors
+/// [`Error::Io`] where the operating system refuses, or it is no regular file.
+pub fn log_to_read(path: &Path) -> Result<DiskLog> {
+    DiskLog::read(path).map_err(|error| io_error("open", &path.display().to_string(), &error))
+}
+
+/// The error of a process that uses the journal of the process it was forked from.
+pub fn forked(path: &str) -> Error {
+    Error::Journal(format!("{path}: it belongs to the process that opened it, not to one forked from it; open it here"))
 }
 
 fn read(log: &dyn Log, path: &str) -> Result<(Index, End)> {

@@ -7,7 +7,7 @@ use super::frame::HEADER;
 use super::log::{DiskLog, Log};
 use super::record::Record;
 use super::scan::{Source, start};
-use super::{Durability, Journal, START, io_error};
+use super::{Durability, Journal, START, io_error, log_to_read};
 use crate::{Error, Result};
 
 /// What was saved.
@@ -27,14 +27,24 @@ pub struct Salvage {
 /// # Errors
 /// [`Error::Journal`] where there is something at `to` already; [`Error::Io`] where the operating system refuses.
 pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvage> {
-    let (from, to) = (from.as_ref(), to.as_ref());
-    let name = from.display().to_string();
-    if to.exists() {
-        return Err(Error::Journal(format!("{}: it exists; salvage() writes a new file", to.display())));
-    }
-    let log = DiskLog::read(from).map_err(|error| io_error("open", &name, &error))?;
-    let mut copy = Journal::append_to(to, Durability::None)?.0;
-    let found = salvage_on(&log, &name, &mut copy)?;
+    let from = from.as_ref();
+    salvage_from(&log_to_read(from)?, &from.display().to_string(), to)
+}
+
+/// [`salvage`] from any [`Log`] to a new file.
+///
+/// # Errors
+/// Those of [`salvage`].
+pub fn salvage_from(log: &dyn Log, name: &str, to: impl AsRef<Path>) -> Result<Salvage> {
+    let to = to.as_ref();
+    let new = DiskLog::create(to).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Error::Journal(format!("{}: it exists; salvage() writes a new file", to.display()))
+        }
+        _ => io_error("open", &to.display().to_string(), &error),
+    })?;
+    let mut copy = Journal::append_on(Box::new(new), to.display().to_string(), Durability::None)?.0;
+    let found = salvage_on(log, name, &mut copy)?;
     copy.mark()?;
     Ok(found)
 }

@@ -198,10 +198,13 @@ impl<'a> Source<'a> {
 
     /// The first place from `at` on where the header of a frame is.
     fn next_head(&mut self, mut at: u64) -> io::Result<Option<(u64, Head)>> {
-        while at < self.len {
-            let bytes = self.bytes(at, WINDOW)?;
+        loop {
+            let bytes = self.ahead(at)?;
+            if bytes.len() < HEADER {
+                return Ok(None);
+            }
             let Some(found) = bytes.windows(MAGIC.len()).position(|four| four == MAGIC) else {
-                at += (bytes.len().saturating_sub(MAGIC.len() - 1)).max(1) as u64;
+                at += (bytes.len() - (MAGIC.len() - 1)) as u64;
                 continue;
             };
             at += found as u64;
@@ -210,7 +213,13 @@ impl<'a> Source<'a> {
             }
             at += 1;
         }
-        Ok(None)
+    }
+
+    /// What the window holds from `at` on: a whole header at least, where the log has one there.
+    fn ahead(&mut self, at: u64) -> io::Result<&[u8]> {
+        let n = self.bytes(at, HEADER)?.len();
+        let skip = (at - self.start) as usize;
+        Ok(if n < HEADER { &self.window[skip..skip + n] } else { &self.window[skip..] })
     }
 
     /// The first place from `at` on where a whole frame is, or `None` where there is none, or it [tires](Self::is_tired).

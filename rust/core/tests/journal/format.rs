@@ -163,6 +163,51 @@ fn torn_ends_are_set_aside() {
     assert_eq!(std::fs::read(&path).unwrap(), bytes[..whole as usize]);
 }
 
+/// Several torn ends that begin at one place: none takes the place of another, or of what a link leads to.
+#[cfg(unix)]
+#[test]
+fn no_torn_end_takes_the_place_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, precious) = (dir.path().join("shots.pnj"), dir.path().join("precious"));
+    let bytes = sample(4);
+    let whole = read(&bytes).unwrap().0.entries()[11].offset as usize;
+    std::fs::write(&precious, "precious").unwrap();
+    let name = |suffix: &str| format!("{}.torn-{whole}{suffix}", path.display());
+    std::os::unix::fs::symlink(&precious, name("-2")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("nowhere"), name("-3")).unwrap();
+    for (suffix, n) in [("", 30), ("-1", 20), ("-4", 25)] {
+        std::fs::write(&path, &bytes[..whole + n]).unwrap();
+        let aside = Journal::append_to(&path, Durability::None).unwrap().1.unwrap();
+        assert_eq!(aside, name(suffix));
+        assert_eq!(std::fs::read(&path).unwrap(), bytes[..whole]);
+    }
+    for (suffix, n) in [("", 30), ("-1", 20), ("-4", 25)] {
+        assert_eq!(std::fs::read(name(suffix)).unwrap(), bytes[whole..whole + n]);
+    }
+    assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+    assert!(!dir.path().join("nowhere").exists());
+    // A copy that is salvaged follows no link, either.
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(dir.path().join("elsewhere"), &link).unwrap();
+    assert!(matches!(salvage(&path, &link), Err(Error::Journal(message)) if message.contains("it exists")));
+    assert!(!dir.path().join("elsewhere").exists());
+}
+
+/// Nothing is opened that would wait, and nothing is written into a device.
+#[cfg(unix)]
+#[test]
+fn only_files_are_journals() {
+    let dir = tempfile::tempdir().unwrap();
+    let [fifo, loop_a, loop_b] = ["fifo", "a", "b"].map(|name| dir.path().join(name));
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    std::os::unix::fs::symlink(&loop_a, &loop_b).unwrap();
+    std::os::unix::fs::symlink(&loop_b, &loop_a).unwrap();
+    for path in [&fifo, &loop_a, std::path::Path::new("/dev/null"), std::path::Path::new("/dev/zero"), dir.path()] {
+        assert!(matches!(Journal::append_to(path, Durability::None), Err(Error::Io { op: "open", .. })), "{path:?}");
+        assert!(matches!(Journal::read(path), Err(Error::Io { op: "open", .. })), "{path:?}");
+    }
+}
+
 #[test]
 fn what_is_whole_is_salvaged() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,10 +1,10 @@
 //! Files that were cut, changed or made up.
 
-use pnncore::journal::End;
+use pnncore::journal::{End, Journal};
 use sha2::{Digest, Sha256};
 
 use super::common::{self, Rng, count};
-use super::support::{check_prefix, read, records, sample};
+use super::support::{Memory, check_prefix, read, records, sample};
 
 #[test]
 fn every_truncation() {
@@ -112,6 +112,42 @@ fn hostile_lengths_take_no_time_or_memory() {
     }
     let message = read(&bytes).err().unwrap();
     assert!(message.contains("damaged at byte 16"), "{message}");
+}
+
+/// Beginnings of frames, of headers and of whole frames, everywhere: the work is in proportion to the length of the file.
+#[test]
+fn scanning_is_linear() {
+    let head = |length: u32| {
+        let mut bytes = b"PnnF".to_vec();
+        bytes.extend(length.to_ne_bytes());
+        bytes.extend(0_u64.to_ne_bytes());
+        bytes.extend([2, 0, 0, 0]);
+        bytes.extend(crc32c::crc32c(&bytes).to_ne_bytes());
+        bytes
+    };
+    let mut patterns = vec![b"PnnF".to_vec(), b"P".to_vec(), b"PnnFPnn".to_vec(), vec![0], b"Pnn".to_vec()];
+    patterns.extend([0, 1, 28, 1000, 1 << 16, 900_000, (1 << 20) - 30, 1 << 20, 1 << 21, 1 << 26].map(head));
+    for pattern in patterns {
+        for whole in [0, 3] {
+            let mut bytes = sample(whole);
+            bytes.extend(b"torn");
+            let begin = bytes.len();
+            bytes.extend(pattern.iter().copied().cycle().take(count(4 << 20, 64 << 20) as usize));
+            let log = Memory::holding(&bytes);
+            let _ = Journal::read_on(Box::new(log.clone()), "memory".into());
+            let mut copy = super::support::begin(&Memory::default(), pnncore::journal::Durability::None).unwrap();
+            let scanned = log.0.lock().unwrap().reads;
+            pnncore::journal::salvage_on(&log, "memory", &mut copy).unwrap();
+            let salvaged = log.0.lock().unwrap().reads;
+            assert_eq!(copy.shots().len() as u64, whole);
+            for (reads, looked) in [scanned, (salvaged.0 - scanned.0, salvaged.1 - scanned.1)] {
+                let most = 16 * bytes.len() as u64;
+                let name = String::from_utf8_lossy(&pattern[..pattern.len().min(8)]).into_owned();
+                assert!(looked < most, "{name:?} from {begin}: {looked} bytes read of {}", bytes.len());
+                assert!(reads < 200, "{name:?} from {begin}: {reads} reads");
+            }
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod faithful;
 mod faults;
 mod format;
 mod hostile;

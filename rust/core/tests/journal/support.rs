@@ -22,6 +22,8 @@ pub(crate) struct File {
     /// Whether all that come after fail, too.
     pub(crate) stays: bool,
     pub(crate) fired: bool,
+    /// How often it was read, and how many bytes.
+    pub(crate) reads: (u64, u64),
 }
 
 impl Memory {
@@ -88,6 +90,7 @@ impl Log for Memory {
         let from = &file.bytes[(at as usize).min(file.bytes.len())..];
         let n = from.len().min(into.len());
         into[..n].copy_from_slice(&from[..n]);
+        file.reads = (file.reads.0 + 1, file.reads.1 + n as u64);
         Ok(n)
     }
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
