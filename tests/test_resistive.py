@@ -269,7 +269,9 @@ def test_a_checkpoint_keeps_network_and_device(tmp_path):
 def test_history_counts_what_hardware_would_be_asked():
     net = network([4, 5, 2])
     x, y = batch(net, 21)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), pnn.optim.SGD({"g1": 0.01, "b2": 0.01}), batch_size=5, seed=0)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(beta=0.2), pnn.optim.SGD({"g1": 0.01, "b2": 0.01}), batch_size=5, seed=0
+    )
     history = trainer.fit(x, y, epochs=2)
     # A free and two nudged phases per sample; five steps that each write what has a rate.
     assert history["measured"].tolist() == [63, 63]

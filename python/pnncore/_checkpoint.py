@@ -107,6 +107,11 @@ def read(
         made = _system(metadata, tensors, len(text), path) if system is None else system
         method = methods.from_config(metadata["method"])
         chosen = optim.from_config(metadata["optimizer"]) if optimizer is None else optimizer
+        marks = [_mark(mark) for mark in _list(metadata["journals"], "journals")]
+        if len(marks) != len(made.instruments):
+            raise CheckpointError(
+                f"{path} was made with {len(marks)} instruments; the system has {len(made.instruments)}"
+            )
         shapes = {f"params/{name}": shape for name, shape in made.shapes.items()}
         memory = kind.memory_shapes(made, method, chosen)
         shapes |= {f"memory/{name}": shape for name, shape in memory.items()}
@@ -119,11 +124,6 @@ def read(
         given = [name for name, value in (("system", system), ("optimizer", optimizer)) if value is not None]
         _check_same(describe(trainer), metadata, [*given, "system_class"] if system is not None else given)
         targets = _targets(trainer, tensors, path)
-        marks = [_mark(mark) for mark in _list(metadata["journals"], "journals")]
-        if len(marks) != len(made.instruments):
-            raise CheckpointError(
-                f"{path} was made with {len(marks)} instruments; the system has {len(made.instruments)}"
-            )
     for instrument, mark in zip(made.instruments, marks, strict=True):
         if mark is not None:
             instrument.rewind(mark)

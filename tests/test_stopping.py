@@ -1,0 +1,71 @@
+"""What the default stopping rule promises: gradients within 1 % of those of states at rest."""
+
+import numpy as np
+import pnncore as pnn
+import pytest
+from helpers import make_net
+from pnncore import methods
+from pnncore.systems import DeepResistive, Elastic
+
+TIGHT = pnn.Settling(relative_tolerance=1e-10, max_sweeps=100_000)
+SEEDS = 6
+
+
+def hopfield(sizes, activation):
+    return lambda seed: make_net(sizes, activation, seed=seed)
+
+
+def resistive(sizes):
+    def make(seed):
+        net = DeepResistive(sizes, input_gain=2.0, seed=seed, dtype="float64")
+        rng = np.random.default_rng(seed)
+        for name in (name for name in net.names if name.startswith("b")):
+            net.params[name][...] = 0.2 * rng.normal(size=net.shapes[name])
+        return net
+
+    return make
+
+
+def elastic(seed):
+    rng = np.random.default_rng(seed)
+    places = np.array([[i, j] for i in range(4) for j in range(4)]) + rng.uniform(-0.15, 0.15, (16, 2))
+    springs = [(a, b) for a in range(16) for b in range(a) if np.hypot(*(places[a] - places[b])) < 1.7]
+    stiffness = rng.uniform(0.3, 3, len(springs))
+    net = Elastic(places, springs, inputs=[(15, 0)], outputs=[(5, 1), (9, 0)], fixed=[0, 1], stiffness=stiffness)
+    net.params["l0"] *= rng.uniform(0.97, 1.03, len(springs))
+    return net
+
+
+SIZES = ([8, 16, 4], [8, 16, 12, 4], [8, 16, 12, 10, 4], [8, 16, 12, 10, 8, 4])
+SYSTEMS = {
+    **{
+        f"{activation} {len(sizes) - 2}": hopfield(sizes, activation)
+        for activation in ("hard-sigmoid", "tanh", "logistic")
+        for sizes in SIZES
+    },
+    **{f"resistive {len(sizes) - 2}": resistive(sizes) for sizes in SIZES},
+    "elastic": elastic,
+}
+
+METHODS = {
+    "centered": methods.EquilibriumPropagation,
+    "one-sided": lambda settling: methods.EquilibriumPropagation(variant="one-sided", settling=settling),
+    "frequency": methods.FrequencyPropagation,
+    "coupled": methods.CoupledLearning,
+    "contrastive": methods.ContrastiveLearning,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_gradients_are_within_one_per_cent(system, method):
+    for seed in range(SEEDS):
+        net = SYSTEMS[system](seed)
+        rng = np.random.default_rng(seed + 50)
+        scale = 0.2 if system == "elastic" else 1.0
+        x, y = scale * rng.uniform(0, 1, (4, net.n_in)), 0.5 * scale * rng.uniform(0, 1, (4, net.n_out))
+        make = METHODS[method]
+        found = make(settling=pnn.Settling()).gradient(net, x, y)
+        rest = make(settling=TIGHT).gradient(net, x, y)
+        found, rest = (np.concatenate([part.ravel() for part in g.values()]) for g in (found, rest))
+        assert np.linalg.norm(found - rest) < 0.01 * np.linalg.norm(rest)
