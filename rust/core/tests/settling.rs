@@ -260,7 +260,9 @@ fn check<T: Real>(case: &Case, loss: Loss, phases: &[Boundary], steady: &[Vec<Ve
                         // that minimise exactly, block by block, always arrive.
                         let minimises = (order, output_update) == (Order::Asynchronous, OutputUpdate::Exact);
                         if *status == Status::Converged || (!stop.is_free() && minimises) {
-                            assert!(off <= promised.max(rounding), "{what}");
+                            // Distances are estimates, from how fast sweeps shrink: those of all layers at once, evenly or not.
+                            let slack = if stop == Stop::Automatic && !minimises { 5.0 } else { 1.0 };
+                            assert!(off <= (slack * promised).max(rounding), "{what}");
                         }
                         let attainable = minimises && (T::NAME == "float64" || stop == Stop::Automatic);
                         assert!(*status == Status::Converged || !attainable, "{what}");
