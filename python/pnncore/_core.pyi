@@ -104,6 +104,9 @@ def check_tile(tile: str) -> None: ...
 def check_wires(wires: str) -> None: ...
 def clip(system: System, params: Sequence[_Array]) -> None: ...
 def check_pair(system: System, dtype: str, method: str, optimizer: str) -> list[tuple[str, list[int]]]: ...
+def finish_epoch(
+    record: dict[str, Any], changes: dict[str, Any], rows: list[dict[str, float]], row: dict[str, float]
+) -> None: ...
 def gradient(
     system: System,
     params: Sequence[_Array],
@@ -146,14 +149,14 @@ def train(
     optimizer: str,
     rates: Sequence[float],
     batch_size: int,
-    first: int,
+    record: dict[str, Any],
     before: int,
     steps: int,
     seconds: float,
-    loss: float,
+    first_epoch: float,
     seed: int,
     threads: int | None,
-) -> dict[str, Any]: ...
+) -> str | None: ...
 def vjp(
     system: System, params: Sequence[_Array], x: _Array, dy: _Array, threads: int | None
 ) -> tuple[_Array, list[_Array]]: ...

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod descent;
 pub mod device;
 mod differences;
+pub mod divergence;
 pub mod error;
 pub mod journal;
 mod krylov;

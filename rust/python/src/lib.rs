@@ -22,8 +22,8 @@ mod _core {
     use super::journal::{Journal, salvage};
     #[pymodule_export]
     use super::run::{
-        check_device, check_method, check_optimizer, check_pair, check_tile, clip, gradient, info, initialise_memory,
-        measure, permutation, predict, settle, train, vjp,
+        check_device, check_method, check_optimizer, check_pair, check_tile, clip, finish_epoch, gradient, info,
+        initialise_memory, measure, permutation, predict, settle, train, vjp,
     };
     #[pymodule_export]
     use super::system::System;

@@ -16,8 +16,9 @@ use pnncore::system::stack::Walk;
 use pnncore::system::{System as CoreSystem, infer};
 use pnncore::train::{Leg, Progress, Task, write_gradient};
 use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
+use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
 use crate::errors::OrRaise;
@@ -148,7 +149,6 @@ pub(crate) fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    dict.set_item("steps", progress.steps)?;
     dict.set_item("samples", progress.samples)?;
     dict.set_item("usable", progress.usable)?;
     dict.set_item("loss", progress.loss)?;
@@ -440,14 +440,18 @@ pub(crate) fn gradient<'py>(
             let wide: Vec<f64> = values.iter().map(|&v| v.to_f64()).collect();
             PyArray1::from_vec(py, wide).reshape(spec.shape.as_slice()).map(Bound::into_any)
         });
-        Ok((arrays.collect::<PyResult<_>>()?, progress_dict(py, &progress)?))
+        let found = progress_dict(py, &progress)?;
+        found.set_item("whole", progress.whole)?;
+        Ok((arrays.collect::<PyResult<_>>()?, found))
     })
 }
 
-/// Trains for a leg: `steps` steps or `seconds`, whichever ends first, from step `first` of the epoch.
+/// Trains for a leg: `steps` steps or `seconds`, whichever ends first. Counts what was done in the attributes `step` and `_sums` of
+/// `record`, and in no other moment can Python code run than before the steps or after they are counted. Returns why the next step
+/// is not made, where it diverges.
 #[pyfunction]
 #[pyo3(signature = (
-    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, first, before, steps, seconds, loss,
+    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, record, before, steps, seconds, first_epoch,
     seed, threads
 ))]
 #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
@@ -463,19 +467,21 @@ pub(crate) fn train<'py>(
     optimizer: &str,
     rates: Vec<f64>,
     batch_size: usize,
-    first: usize,
+    record: Bound<'py, PyDict>,
     before: u64,
     steps: usize,
     seconds: f64,
-    loss: f64,
+    first_epoch: f64,
     seed: u64,
     threads: Option<usize>,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<Option<String>> {
     let method: Method = parse(py, "method", method)?;
     let optimizer: Optimizer = parse(py, "optimizer", optimizer)?;
     optimizer.check().or_raise(py)?;
     let time = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    let leg = Leg { first, before, steps, time, loss };
+    let (first, sums) = recorded(&record)?;
+    let loss = sums.get_item("loss")?.map_or(Ok(0.0), |loss| loss.extract())?;
+    let leg = Leg { first, before, steps, time, first_epoch };
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
@@ -501,13 +507,47 @@ pub(crate) fn train<'py>(
         let task = Task {
             system: core, protocol: &protocol, optimizer: &optimizer, rates: &rates, data: batch, order, batch_size,
         };
-        let mut result = Progress::default();
-        system.run(py, || {
-            lab.enter(|| -> Result<_, Error> {
-                result = pnncore::train::train(&lab, task, leg, &mut params, &mut memory)?;
-                Ok(())
-            })
-        })?;
-        progress_dict(py, &result)
+        let mut progress = Progress { loss, ..Progress::default() };
+        let result = system.run(py, || {
+            lab.enter(|| pnncore::train::train(&lab, task, leg, &mut params, &mut memory, &mut progress))
+        });
+        // Also what was done before a step failed.
+        if progress.steps > 0 {
+            count(&record, first, &sums, &progress)?;
+        }
+        result.map(|()| progress.divergence.map(|divergence| divergence.to_string()))
     })
+}
+
+/// The step and the sums of a trainer.
+fn recorded<'py>(record: &Bound<'py, PyDict>) -> PyResult<(usize, Bound<'py, PyDict>)> {
+    let item = |name: &str| record.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()));
+    Ok((item("step")?.extract()?, item("_sums")?.cast_into::<PyDict>()?))
+}
+
+/// Adds what a leg found to what a trainer knows.
+fn count(record: &Bound<'_, PyDict>, first: usize, sums: &Bound<'_, PyDict>, progress: &Progress) -> PyResult<()> {
+    let found = progress_dict(record.py(), progress)?;
+    for (key, value) in sums {
+        match found.get_item(&key)? {
+            // The core goes on from the sum of losses.
+            Some(own) if key.ne("loss")? => found.set_item(key, value.add(own)?)?,
+            Some(_) => {}
+            None => found.set_item(key, value)?,
+        }
+    }
+    record.set_item("_sums", found)?;
+    record.set_item("step", first + progress.steps as usize)
+}
+
+/// Ends an epoch of a trainer, at once: the row goes to the history, and the attributes change.
+#[pyfunction]
+pub(crate) fn finish_epoch(
+    record: &Bound<'_, PyDict>,
+    changes: &Bound<'_, PyDict>,
+    rows: &Bound<'_, PyList>,
+    row: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    rows.append(row)?;
+    record.update(changes.as_mapping())
 }

@@ -354,6 +354,15 @@ impl Protocol {
         }
     }
 
+    /// Whether [`Protocol::step`] changes those arrays; in the other methods that have some, [`Protocol::follow`] alone does.
+    pub fn learns(&self) -> bool {
+        match self.method.rule {
+            Rule::EvolutionStrategy { adaptation, .. } => adaptation > 0.0,
+            Rule::CMAES { .. } | Rule::GeneticAlgorithm { .. } | Rule::RidgeReadout { .. } => true,
+            _ => self.method.rule.surrogate().is_some(),
+        }
+    }
+
     /// Writes what those arrays hold before the first step.
     pub fn initialise<T: Real>(&self, lab: &Lab, system: &dyn System<T>, memory: &mut [&mut [T]]) {
         match (&self.method.rule, system.as_stack()) {

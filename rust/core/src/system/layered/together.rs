@@ -4,6 +4,7 @@ use num_complex::Complex;
 use pnncore_kernels::Real;
 use pnncore_kernels::sparse::{Dense, accumulate};
 use pnncore_kernels::unit::{self, Unit};
+use pnncore_kernels::watch::poll;
 
 use super::settle::{Context, Tile};
 use super::{Activation, Physics};
@@ -37,6 +38,7 @@ impl<T: Real> Context<'_, T> {
         // nothing of it yet.
         let mut skip = accelerated && layers % 2 == 1 && active.iter().all(|r| r % self.phases > 0);
         while !active.is_empty() {
+            poll(active.len() * self.net.sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>());
             (groups - 1..layers).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
             tile.changes.clear();
             tile.changes.resize(active.len(), 0.0);

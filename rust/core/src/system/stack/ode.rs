@@ -2,6 +2,7 @@
 //! so that derivatives need no rate again.
 
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 
 /// A motion s' = f(s) of rows of states.
 pub(super) trait Motion<T> {
@@ -66,6 +67,7 @@ const WEIGHTS: [f64; STAGES] = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
 impl<T: Real> Work<T> {
     /// Moves states by step number `k`, of length h, and records its stages.
     pub(super) fn advance(&mut self, motion: &mut impl Motion<T>, h: f64, s: &mut [T], k: usize, tape: &mut [T]) {
+        poll(64 * s.len());
         for (stage, place) in PLACES.iter().enumerate() {
             let place = T::from_f64(place * h);
             let state = &mut self.states[stage];
