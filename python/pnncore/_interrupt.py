@@ -1,7 +1,9 @@
 """Ctrl-C that stops between two steps instead of anywhere."""
 
+import contextlib
 import signal
 import threading
+import weakref
 from types import FrameType, TracebackType
 from typing import ClassVar
 
@@ -9,31 +11,43 @@ from typing import ClassVar
 class Interrupt:
     """While active, the first Ctrl-C only sets `requested`; a second one raises KeyboardInterrupt at once.
 
-    Only in the main thread and where Python's own handler is in place: a program with a handler of its own keeps it.
-    Call `end` whatever happened in `begin`: a signal may raise anywhere in it.
+    Only in the main thread and where Python's own handler is in place: a program with a handler of its own keeps it. The
+    handler is given back by `end`, or, where an exception came before that, when the object dies.
     """
 
-    current: ClassVar["Interrupt | None"] = None
+    _current: ClassVar["weakref.ref[Interrupt] | None"] = None
 
     def __init__(self) -> None:
         self.requested = False
         self._active = False
 
+    @classmethod
+    def current(cls) -> "Interrupt | None":
+        """Return the one that is active, if any."""
+        found = cls._current() if cls._current is not None else None
+        return found if found is not None and found._active else None
+
+    @classmethod
+    def pending(cls) -> bool:
+        """Whether Ctrl-C was pressed in what the main thread is in, and has not been answered yet."""
+        current = cls.current()
+        return current is not None and current.requested
+
     def begin(self) -> None:
         """Take the handler over, unless another one that is active has it."""
-        if Interrupt.current is not None and Interrupt.current._active:
+        if Interrupt.current() is not None:
             return
         main = threading.current_thread() is threading.main_thread()
         if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            Interrupt.current, self._active = self, True
-            signal.signal(signal.SIGINT, self._handle)
+            own = weakref.ref(self)
+            Interrupt._current, self._active = own, True
+            signal.signal(signal.SIGINT, lambda number, frame: _answer(own, number, frame))
 
     def end(self) -> None:
         """Give the handler back."""
         if self._active:
-            self._active = False
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            Interrupt.current = None
+            self._active = False
 
     def __enter__(self) -> "Interrupt":
         self.begin()
@@ -44,16 +58,14 @@ class Interrupt:
     ) -> None:
         self.end()
 
-    @classmethod
-    def pending(cls) -> bool:
-        """Whether Ctrl-C was pressed in what the main thread is in, and has not been answered yet."""
-        return cls.current is not None and cls.current._active and cls.current.requested
+    def __del__(self) -> None:
+        # Of another thread, or after the end of the interpreter, there is nothing to give back.
+        with contextlib.suppress(ValueError, TypeError):
+            self.end()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self._active:
-            # Left over: an exception came in the middle of `end`.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+
+def _answer(own: "weakref.ref[Interrupt]", number: int, frame: FrameType | None) -> None:
+    interrupt = own()
+    if interrupt is None or not interrupt._active or interrupt.requested:
+        raise KeyboardInterrupt
+    interrupt.requested = True

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import json
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from pnncore import _core, methods, optim, systems
 from pnncore._convert import FloatArray, Seed, as_seed, as_threads, positive_int
 from pnncore._interrupt import Interrupt
+from pnncore._processes import renew_in_children
 from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
 from pnncore.errors import CheckpointError, ConfigError, SettlingWarning, ShapeError
@@ -139,8 +141,16 @@ class Trainer:
         self._sums: dict[str, float] = {}
         self._steps_before = 0
         self._stopping = False
+        self._fitting: int | None = None
+        renew_in_children(self)
         self._divergence = ""
         self.finished = False
+
+    def _renew(self) -> None:
+        if self._fitting is not None and self._fitting != threading.get_ident():
+            # They count as lent to the thread that is gone.
+            self.memory = {name: array.copy() for name, array in self.memory.items()}
+            self._fitting = None
 
     def stop(self) -> None:
         """End the fit under way after the current step; for callbacks."""
@@ -202,6 +212,7 @@ class Trainer:
         self._call(lambda callback: callback.on_start(self))
         interrupt = Interrupt()
         try:
+            self._fitting = threading.get_ident()
             interrupt.begin()
             with guarded(self.system.instruments):
                 while self.epoch < last and not self._stopping:
@@ -210,6 +221,7 @@ class Trainer:
             self.finished = not interrupt.requested
         finally:
             interrupt.end()
+            self._fitting = None
             line.close()
             self._call(lambda callback: callback.on_end(self))
         if self.history.diverged is not None:
@@ -353,7 +365,7 @@ class Trainer:
     def _warn_of_divergence(self) -> None:
         warnings.warn(
             f"training diverged in step {self.step + 1} of epoch {self.epoch + 1}: {self._divergence}. The parameters "
-            f"are those before that step. Lower the rate of {self.optimizer!r}, or begin anew with smaller weights",
+            f"are those before that step. Lower the rate of {self.optimizer!r}, and begin anew or from a checkpoint",
             SettlingWarning,
             stacklevel=3,
         )

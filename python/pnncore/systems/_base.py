@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pnncore import _core
 from pnncore._convert import FloatArray, as_dtype, as_inputs, as_repeat, as_targets, as_threads, number, one_of
+from pnncore._processes import renew_in_children
 from pnncore._scores import labels_of, score
 from pnncore.errors import CapabilityError, ConfigError, SettlingWarning, ShapeError
 from pnncore.settling import Settled, Settling, Status
@@ -42,6 +43,16 @@ class System:
         self.names = [name for name, _ in specs]
         self.shapes = {name: tuple(shape) for name, shape in specs}
         self.params = {name: np.zeros(shape, self.dtype) for name, shape in specs}
+        renew_in_children(self)
+
+    def _renew(self) -> None:
+        # Free, or held by the thread that forked, for it can be acquired again.
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
+            return
+        self.lock = threading.RLock()
+        # The old ones count as lent to the thread that is gone.
+        self.params = {name: np.array(array) for name, array in self.params.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as configuration and parameters; `CapabilityError` for a system that has no configuration."""

@@ -4,10 +4,11 @@ use pnncore_kernels::Level;
 use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::watch::{self, Watch};
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
@@ -195,11 +196,28 @@ fn default_threads() -> Result<usize> {
     }
 }
 
+/// By process and number of threads.
+type Pools = HashMap<(u32, usize), Arc<Pool>>;
+
+static POOLS: Mutex<Option<Pools>> = Mutex::new(None);
+
+thread_local! {
+    static HELD: RefCell<Option<MutexGuard<'static, Option<Pools>>>> = const { RefCell::new(None) };
+}
+
+/// Keeps other threads from the list of pools until [`release_pools`]: a child that is forked meanwhile finds it whole, and free.
+pub fn hold_pools() {
+    HELD.set(Some(POOLS.lock().unwrap_or_else(PoisonError::into_inner)));
+}
+
+/// Lets go of the list of pools, on the thread that holds it, or in a child that this thread has forked.
+pub fn release_pools() {
+    HELD.set(None);
+}
+
 /// The pool of this process with this many threads. Keyed by process id: threads do not survive a fork, so a forked
 /// child builds its own and the parent's is leaked there.
 fn pool(threads: usize) -> Result<Arc<Pool>> {
-    type Pools = HashMap<(u32, usize), Arc<Pool>>;
-    static POOLS: Mutex<Option<Pools>> = Mutex::new(None);
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let key = (std::process::id(), threads);
     let pools = pools.get_or_insert_default();

@@ -18,6 +18,7 @@ pub mod journal;
 mod krylov;
 pub mod lab;
 pub mod loss;
+pub mod memory;
 pub mod method;
 pub mod optim;
 pub mod params;

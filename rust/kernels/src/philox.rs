@@ -131,6 +131,7 @@ impl Philox {
             *slot = i as u64;
         }
         for i in (1..order.len()).rev() {
+            poll(64);
             order.swap(i, self.below(i as u64 + 1, i as u64, group) as usize);
         }
     }

@@ -1,6 +1,7 @@
 //! The Python module `pnncore._core`: conversion, errors, release of the GIL. No physics.
 
 mod arrays;
+mod calls;
 mod errors;
 mod files;
 mod foreign;
@@ -16,6 +17,8 @@ use pyo3::prelude::*;
 /// The compiled core of pnncore. Not a public interface: see the package `pnncore`.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::calls::{after_fork, after_fork_in_child, before_fork, close, note_main};
     #[pymodule_export]
     use super::files::{load, save};
     #[pymodule_export]

@@ -9,6 +9,7 @@ use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
+use pnncore::memory;
 use pnncore::method::{Course, Found, METHODS, Method, Protocol, Scratch};
 use pnncore::optim::Optimizer;
 use pnncore::params::{ParamSpec, Params};
@@ -21,6 +22,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
+use crate::calls::detached;
 use crate::errors::OrRaise;
 use crate::system::System;
 
@@ -80,7 +82,8 @@ pub(crate) fn initialise_memory(
         let protocol = method.protocol(core).or_raise(py)?;
         let mut arrays = Exclusive::<T>::new(&memory, "every array of the method")?;
         let lab = system.lab(Some(1), seed).or_raise(py)?;
-        protocol.initialise(&lab, core, &mut arrays.slices(py, "every array of the method")?);
+        let mut slices = arrays.slices(py, "every array of the method")?;
+        detached(py, || protocol.initialise(&lab, core, &mut slices))?;
     });
     Ok(())
 }
@@ -129,10 +132,13 @@ pub(crate) fn check_optimizer(py: Python<'_>, optimizer: &str) -> PyResult<Vec<&
 
 /// The order of `n` samples in an epoch.
 #[pyfunction]
-pub(crate) fn permutation(py: Python<'_>, n: usize, seed: u64, epoch: u32) -> Bound<'_, PyArray1<u64>> {
-    let mut order = vec![0; n];
-    Philox::new(seed, Purpose::Shuffle).shuffle(&mut order, epoch);
-    PyArray1::from_vec(py, order)
+pub(crate) fn permutation(py: Python<'_>, n: usize, seed: u64, epoch: u32) -> PyResult<Bound<'_, PyArray1<u64>>> {
+    let shuffled = || {
+        let mut order = vec![0; n];
+        Philox::new(seed, Purpose::Shuffle).shuffle(&mut order, epoch);
+        order
+    };
+    Ok(PyArray1::from_vec(py, detached(py, shuffled)?))
 }
 
 /// Version, instruction set, threads, methods.
@@ -209,6 +215,7 @@ fn settle_as<'py, T: Float>(
     params.check(core).or_raise(py)?;
     let data = Data::<T>::new(x, y)?;
     let batch = data.batch(py, core.inputs(), core.outputs())?;
+    memory::check_rows(core, batch.len(), plan.rows_per_sample()).or_raise(py)?;
     let mut trial = Trial::new(core.layout());
     let (energy, residual) = system.run(py, || {
         lab.enter(|| -> Result<_, Error> {
@@ -283,6 +290,7 @@ pub(crate) fn predict<'py>(
         params.check(core).or_raise(py)?;
         let data = Data::<T>::new(&x, None)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
+        memory::check_rows(core, batch.len().min(INFERENCE_BATCH), 1).or_raise(py)?;
         let mut outputs = Vec::with_capacity(batch.len() * core.outputs());
         let mut status = Vec::with_capacity(batch.len());
         let mut trial = Trial::new(core.layout());
@@ -417,6 +425,7 @@ pub(crate) fn gradient<'py>(
         params.check(core).or_raise(py)?;
         let data = Data::<T>::new(&x, Some(&y))?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
+        protocol.check_batch(core, batch.len()).or_raise(py)?;
         let mut gradient = vec![Vec::new(); core.specs().len()];
         let mut progress = Progress::default();
         system.run(py, || {
@@ -504,6 +513,7 @@ pub(crate) fn train<'py>(
             return Err(Error::Config("rates, batch size and order must fit the parameters and the data".into()))
                 .or_raise(py);
         }
+        protocol.check_batch(core, batch.len().min(batch_size)).or_raise(py)?;
         let task = Task {
             system: core, protocol: &protocol, optimizer: &optimizer, rates: &rates, data: batch, order, batch_size,
         };

@@ -6,6 +6,7 @@ use pnncore::lab::Lab;
 use pnncore::system::stack::{Nodal, Wires};
 use pyo3::prelude::*;
 
+use crate::calls::detached;
 use crate::errors::OrRaise;
 use crate::run::parse;
 
@@ -32,7 +33,7 @@ pub(crate) fn solve_wires<'py>(
     let shape = (conductances.shape()[0], conductances.shape()[1]);
     let (cells, drive) = (conductances.as_slice()?, voltages.as_slice()?);
     let found: Result<_, Error> =
-        py.detach(|| lab.enter(|| Nodal::solve(&lab, (shape, cells), (drive, turned), resistance, tolerance)));
+        detached(py, || lab.enter(|| Nodal::solve(&lab, (shape, cells), (drive, turned), resistance, tolerance)))?;
     let Nodal { currents, rows, columns, iterations } = found.or_raise(py)?;
     let nodes = [voltages.shape()[0], shape.0, shape.1];
     let ends = [nodes[0], if turned { shape.0 } else { shape.1 }];

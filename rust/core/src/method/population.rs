@@ -3,6 +3,7 @@
 use faer::{Mat, Side};
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
+use pnncore_kernels::watch::poll;
 
 use super::candidates::{Experiment, flatten};
 use super::rule::Rule;
@@ -187,7 +188,10 @@ fn breed<T: Real>(
     let [population] = &mut *course.memory else {
         return Err(Error::Shape("GeneticAlgorithm keeps one array".into()));
     };
-    let mutate = |value: T, c: usize, k: usize| value + T::from_f64(mutation * random.normal((c * n + k) as u64, 0));
+    let mutate = |value: T, c: usize, k: usize| {
+        poll(64);
+        value + T::from_f64(mutation * random.normal((c * n + k) as u64, 0))
+    };
     if population.iter().any(|value| !value.is_finite()) {
         for (c, own) in population.chunks_exact_mut(n).enumerate() {
             for (k, (value, &start)) in own.iter_mut().zip(base).enumerate() {

@@ -7,6 +7,9 @@ use crate::system::stack::Slope;
 use crate::trial::{OutputUpdate, Settling};
 use crate::{Error, Result};
 
+/// The most points of a circle or a period: each is a phase of every sample.
+const MOST_POINTS: u32 = 1 << 16;
+
 /// Which estimator of equilibrium propagation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -271,8 +274,8 @@ impl Rule {
                 if *variant != Estimator::OneSided && *sign != Sign::Positive {
                     return Err(Error::Config("sign applies to variant=\"one-sided\" only".into()));
                 }
-                if *variant == Estimator::Holomorphic && *points < 2 {
-                    return Err(Error::Config(format!("points must be at least 2, got {points}")));
+                if *variant == Estimator::Holomorphic && !(2..=MOST_POINTS).contains(points) {
+                    return Err(Error::Config(format!("points must be in 2..={MOST_POINTS}, got {points}")));
                 }
                 if *variant == Estimator::Holomorphic && settling.output_update == OutputUpdate::Explicit {
                     return Err(Error::Config("output_update=\"explicit\" is for real beta only".into()));
@@ -290,8 +293,10 @@ impl Rule {
                 if !(*amplitude > 0.0 && amplitude.is_finite()) {
                     return Err(Error::Config(format!("amplitude must be a positive number, got {amplitude}")));
                 }
-                if *points < 4 || points % 4 != 0 {
-                    return Err(Error::Config(format!("points must be a multiple of 4, got {points}")));
+                if points % 4 != 0 || !(4..=MOST_POINTS).contains(points) {
+                    return Err(Error::Config(format!(
+                        "points must be a multiple of 4 in 4..={MOST_POINTS}, got {points}"
+                    )));
                 }
                 Ok(())
             }

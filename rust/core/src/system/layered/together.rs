@@ -38,7 +38,7 @@ impl<T: Real> Context<'_, T> {
         // nothing of it yet.
         let mut skip = accelerated && layers % 2 == 1 && active.iter().all(|r| r % self.phases > 0);
         while !active.is_empty() {
-            poll(active.len() * self.net.sizes.windows(2).map(|pair| pair[0] * pair[1]).sum::<usize>());
+            poll(active.len() * self.net.weight_count());
             (groups - 1..layers).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
             tile.changes.clear();
             tile.changes.resize(active.len(), 0.0);

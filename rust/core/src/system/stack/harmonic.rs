@@ -1,6 +1,7 @@
 //! Second-harmonic generation of a shaped pulse (Wright et al. 2022).
 
 use pnncore_kernels::philox::Philox;
+use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, add_scaled, dot};
 
 use super::layer::{Given, Layer, Passed, factors, tape_or};
@@ -81,6 +82,7 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         for ((x, y), b) in rows {
             self.spectrum(x, given.params[0], &mut spectrum);
             b.fill(T::ZERO);
+            poll(n * n);
             for (k, &a) in spectrum.iter().enumerate() {
                 add_scaled(given.level, &spectrum, a, &mut b[k..k + n]);
             }

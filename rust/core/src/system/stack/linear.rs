@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::sparse::{Dense, product};
+use pnncore_kernels::watch::{poll, polled};
 use pnncore_kernels::{Level, Real, sum_rows, transpose};
 
 use super::layer::{Given, Layer, Passed, factors};
-use crate::Result;
 use crate::params::ParamSpec;
+use crate::{Result, memory};
 
 /// The smallest range of inputs: that of a converter is not zero.
 const LEAST: f64 = 1e-6;
@@ -36,6 +37,11 @@ const NEIGHBOURS: usize = 256;
 /// How many outputs of `n` leak into each other.
 fn group(n: usize) -> usize {
     if n <= CLOSE { n } else { NEIGHBOURS }
+}
+
+/// How many numbers the crosstalk of `n` outputs is.
+pub(super) fn crosstalk_numbers(n: usize) -> u128 {
+    memory::product(&[n, group(n)])
 }
 
 impl<T: Real> Linear<T> {
@@ -181,6 +187,7 @@ impl<T: Real> Layer<T> for Linear<T> {
     fn initialise(&self, random: Philox, group: u32, params: &mut [&mut [T]]) {
         let scale = (3.0 / self.inputs as f64).sqrt();
         for (k, weight) in params[0].iter_mut().enumerate() {
+            poll(16);
             *weight = T::from_f64(scale * (2.0 * random.uniform(k as u64, group) - 1.0));
         }
         params[1..].iter_mut().for_each(|bias| bias.fill(T::ZERO));
@@ -296,7 +303,7 @@ impl<T: Real> Layer<T> for Linear<T> {
             let width = self::group(n).min(n - first);
             let leak = 0.5 * mismatch / (width as f64).sqrt();
             let drawn = crosstalk.len();
-            crosstalk.extend((0..width * width).map(|k| {
+            crosstalk.extend(polled(width * width, 64).map(|k| {
                 let own = if k % (width + 1) == 0 { 1.0 } else { 0.0 };
                 T::from_f64(own + leak * random.normal((drawn + k) as u64, group + 1))
             }));
