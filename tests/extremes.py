@@ -40,8 +40,12 @@ def stack(*chain):
 
 
 def use_layer(layer):
+    if not hasattr(layer, "n_in"):
+        return step(stack(layers.Linear(WIDTH, 3), layer, layers.Linear(3, 2)), methods.Backprop())
+    if not hasattr(layer, "n_out"):
+        return step(stack(layer), methods.Backprop())
     chain = [] if layer.n_in == WIDTH else [layers.Linear(WIDTH, layer.n_in)]
-    step(stack(*chain, layer, layers.Linear(layer.n_out, 2)), methods.Backprop())
+    return step(stack(*chain, layer, layers.Linear(layer.n_out, 2)), methods.Backprop())
 
 
 def use_method(method):

@@ -160,7 +160,10 @@ impl Lab {
         let own = AtomicU64::new(0);
         let watch = watch::current();
         items.with_max_len(1).for_each(|item| {
-            watch::join(&watch, || work(item));
+            watch::join(&watch, || {
+                watch::check();
+                work(item);
+            });
             if rayon::current_thread_index() == caller {
                 own.store(start.elapsed().as_micros() as u64, Ordering::Relaxed);
             }

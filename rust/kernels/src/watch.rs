@@ -91,6 +91,14 @@ pub fn join<R>(watch: &Option<Arc<Watch>>, work: impl FnOnce() -> R) -> R {
     if same { work() } else { within(watch.clone().map(|watch| (watch, false)), work) }
 }
 
+/// Unwinds where it is known that the work is no longer wanted, before a part of it begins.
+pub fn check() {
+    let known = |(watch, _): &(Arc<Watch>, bool)| watch.unwanted.load(Ordering::Relaxed);
+    if CURRENT.with_borrow(|current| current.as_ref().is_some_and(known)) {
+        resume_unwind(Box::new(Interrupted));
+    }
+}
+
 /// Counts some work, in multiply-adds, and looks now and then whether all of it is still wanted; unwinds where it is not.
 #[inline]
 pub fn poll(work: usize) {

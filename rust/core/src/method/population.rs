@@ -126,7 +126,10 @@ fn adapt<T: Real>(
     let lengths: Vec<f64> = (0..n).map(|k| eigen.S()[k].max(0.0).sqrt()).collect();
     let sigma = width[0].to_f64();
     // y_c = B D z_c.
-    let normals = Mat::from_fn(n, count, |k, c| lengths[k] * random.normal((c * n + k) as u64, 0));
+    let normals = Mat::from_fn(n, count, |k, c| {
+        poll(64);
+        lengths[k] * random.normal((c * n + k) as u64, 0)
+    });
     let moves: Mat<f64> = axes * &normals;
     let place = |c: usize, values: &mut [T]| {
         values.iter_mut().enumerate().for_each(|(k, value)| *value += T::from_f64(sigma * moves[(k, c)]));
