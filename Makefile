@@ -40,7 +40,8 @@ slow: $(BUILT) ## Run the long tests too.
 torture: $(BUILT) ## Kill, damage and interrupt things at full counts (a quarter of an hour).
 	PNNCORE_TORTURE=1 cargo test --release --package pnncore --quiet
 	PNNCORE_TORTURE=1 $(BIN)/python -m pytest -q -m 'slow or not slow' tests/test_checkpoint.py tests/test_processes.py \
-		tests/test_reproducibility.py tests/test_instrument.py tests/test_instrument_cases.py tests/test_instrument_processes.py
+		tests/test_reproducibility.py tests/test_instrument.py tests/test_instrument_cases.py tests/test_instrument_processes.py \
+		tests/test_runs.py
 
 bench: $(BUILT) ## Rates of the kernels, and pnncore beside its peers (quiet machine, please).
 	cargo bench --package pnncore-kernels --quiet

@@ -1,4 +1,4 @@
-"""Every number that a setting can be, one at a time: constructed and used for a step. Run by `test_extremes`, in a process of its own.
+"""Every number that a setting can be, one at a time: constructed and used for a step. Run by `test_runs`.
 
 Prints a line for each case that ends in anything but success or an error of pnncore.
 """
@@ -18,11 +18,11 @@ from pnncore.errors import PnnError
 FLOATS = [0.0, -1.0, 1e-300, 1e-30, 1e-12, 1e12, 1e30, 1e300, float("inf"), float("nan"), 2**63]
 INTS = [0, -1, 1, 3, 31, 32, 64, 2**16, 2**31 - 1, 2**32 - 1, 2**32, 2**64]
 WIDTH = 4
-# Bytes beyond those of the process at the start, and seconds: float settings must be done with; counts must be interruptible.
+# Bytes beyond those of the process at the start, and seconds: floats must be done with, counts interruptible.
 ROOM, SECONDS, COUNTED, ANSWER = 3 << 30, 10.0, 0.4, 0.5
 
 
-class Late(Exception):
+class Late(Exception):  # noqa: N818 - it is the case that is late
     """The time for a case is over."""
 
 
@@ -106,7 +106,12 @@ def of_module(module, base, use, given=dict):
     """Every dataclass of a module, with its settings."""
     for name in dir(module):
         kind = getattr(module, name)
-        if not isinstance(kind, type) or not issubclass(kind, base) or not dataclasses.is_dataclass(kind):
+        if (
+            name.startswith("_")
+            or not isinstance(kind, type)
+            or not issubclass(kind, base)
+            or not dataclasses.is_dataclass(kind)
+        ):
             continue
         if kind is not base:
             fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
@@ -133,10 +138,11 @@ def constructors():
     yield devices.Device, use_device, {}, [field.name for field in dataclasses.fields(devices.Device)]
     yield pnn.Settling, use_settling, {}, [field.name for field in dataclasses.fields(pnn.Settling)]
     yield optim.SGD, use_optimizer, {"rate": 0.1}, ["rate", "momentum", "weight_decay"]
-    yield optim.Adam, use_optimizer, {"rate": 0.1}, ["rate", "beta1", "beta2", "epsilon", "weight_decay"]
-    yield optim.ExponentialDecay, use_schedule, {"factor": 0.5}, ["factor"]
-    yield optim.StepDecay, use_schedule, {"every": 1, "factor": 0.5}, ["every", "factor"]
-    yield optim.CosineDecay, use_schedule, {"epochs": 2}, ["epochs"]
+    yield optim.Adam, use_optimizer, {"rate": 0.1}, ["rate", "epsilon", "weight_decay"]
+    for kind in (optim.ExponentialDecay, optim.StepDecay, optim.CosineDecay):
+        fields = dataclasses.fields(kind)
+        defaults = {field.name: 1 if field.type is int else 0.5 for field in fields}
+        yield kind, use_schedule, defaults, list(defaults)
     sizes = {"a": WIDTH, "b": 3}
     for kind in (systems.Hopfield, systems.DeepResistive):
 

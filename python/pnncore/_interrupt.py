@@ -11,8 +11,8 @@ from typing import ClassVar
 class Interrupt:
     """While active, the first Ctrl-C only sets `requested`; a second one raises KeyboardInterrupt at once.
 
-    Only in the main thread and where Python's own handler is in place: a program with a handler of its own keeps it. The
-    handler is given back by `end`, or, where an exception came before that, when the object dies.
+    Only in the main thread and where Python's own handler is in place: a program with a handler of its own keeps it.
+    The handler is given back by `end`, or, where an exception came before that, when the object dies.
     """
 
     _current: ClassVar["weakref.ref[Interrupt] | None"] = None

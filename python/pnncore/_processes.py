@@ -1,7 +1,7 @@
 """Forked processes, and the end of the interpreter.
 
-A child that is forked while another thread uses a system finds its lock held and its arrays lent, for ever: it gets fresh
-ones. What the other thread was about stays where it was.
+A child that is forked while another thread uses a system finds its lock held and its arrays lent, for ever: it gets
+fresh ones. What the other thread was about stays where it was.
 """
 
 import atexit

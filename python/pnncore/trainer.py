@@ -44,7 +44,7 @@ class _Epoch:
     batch_size: int
     seed: int
     threads: int | None
-    # Whether the core is left after every step: an instrument may fail in one, which is then made again from its beginning.
+    # Whether the core is left after every step: an instrument may fail in one, which is then made again.
     single: bool
     # Epochs of the fit that are done.
     done: int

@@ -47,7 +47,7 @@ class Measured:
         if not ends and self.usable == self.samples:
             return
         name = type(method).__name__
-        text = f"the gradient of {name} comes from {self.usable} of {self.samples} samples; phases that did not settle: {ends}"
+        text = f"the gradient of {name} comes from {self.usable} of {self.samples} samples; phases not settled: {ends}"
         if self.usable == 0:
             text = (
                 f"{name} measured nothing: none of {self.samples} samples is usable; phases that did not settle: {ends}"

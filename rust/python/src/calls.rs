@@ -5,20 +5,19 @@
 //! Python code below frames of Rust; at exit, [`close`] waits until none does, and those that come later are stopped before the gate.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pnncore::Error;
 use pnncore::kernels::watch::{self, Interrupted};
-use pnncore::lab;
+use pnncore::lab::{self, Lab};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
-use crate::errors::exception;
+use crate::errors::{OrRaise, exception};
 
 /// Whether the interpreter is about to end.
 static CLOSING: AtomicBool = AtomicBool::new(false);
@@ -26,19 +25,14 @@ static CLOSING: AtomicBool = AtomicBool::new(false);
 /// Threads that wait for the interpreter lock, or run Python code, below frames of Rust.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
-/// The thread that Python delivers signals to, and that ends the interpreter.
-static MAIN: Mutex<Option<ThreadId>> = Mutex::new(None);
-
 /// How long the end waits for the Python code of daemon threads.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 thread_local! {
+    /// Whether this is the thread that Python delivers signals to, and that ends the interpreter.
+    static IS_MAIN: Cell<bool> = const { Cell::new(false) };
     /// What a handler raised while a call was watched.
     static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
-}
-
-fn is_main() -> bool {
-    *MAIN.lock().unwrap_or_else(PoisonError::into_inner) == Some(thread::current().id())
 }
 
 /// The way of a thread back to the interpreter.
@@ -49,7 +43,7 @@ impl Gate {
     fn enter() -> Self {
         INSIDE.fetch_add(1, Ordering::SeqCst);
         let gate = Self(());
-        if CLOSING.load(Ordering::SeqCst) && !is_main() {
+        if CLOSING.load(Ordering::SeqCst) && !IS_MAIN.get() {
             drop(gate);
             loop {
                 thread::park();
@@ -81,7 +75,7 @@ fn interrupted() -> bool {
 /// Does some work that signals end, and in which nothing panics.
 fn watched<R>(work: impl FnOnce() -> R) -> Result<Result<R, Interrupted>, Box<dyn Any + Send>> {
     // What is left in the middle is thrown away by the caller.
-    let work = AssertUnwindSafe(|| if is_main() { watch::over(interrupted, work) } else { Ok(work()) });
+    let work = AssertUnwindSafe(|| if IS_MAIN.get() { watch::over(interrupted, work) } else { Ok(work()) });
     catch_unwind(work)
 }
 
@@ -121,10 +115,15 @@ pub(crate) fn attached<R>(work: impl FnOnce(Python<'_>) -> R) -> R {
     result
 }
 
+/// A lab, made with the interpreter lock released: one who forks holds the list of pools, and runs Python code meanwhile.
+pub(crate) fn lab(py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Lab> {
+    py.detach(|| Lab::new(threads, seed)).or_raise(py)
+}
+
 /// Tells that this is the main thread.
 #[pyfunction]
 pub(crate) fn note_main() {
-    *MAIN.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
+    IS_MAIN.set(true);
 }
 
 /// Waits, at the end of the interpreter, until no other thread is where Python would kill it.

@@ -22,7 +22,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
-use crate::calls::detached;
+use crate::calls::{self, detached};
 use crate::errors::OrRaise;
 use crate::system::System;
 
@@ -81,7 +81,7 @@ pub(crate) fn initialise_memory(
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
         let mut arrays = Exclusive::<T>::new(&memory, "every array of the method")?;
-        let lab = system.lab(Some(1), seed).or_raise(py)?;
+        let lab = system.lab(py, Some(1), seed)?;
         let mut slices = arrays.slices(py, "every array of the method")?;
         detached(py, || protocol.initialise(&lab, core, &mut slices))?;
     });
@@ -148,7 +148,7 @@ pub(crate) fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("version", env!("CARGO_PKG_VERSION"))?;
     dict.set_item("simd", Level::get().name())?;
     dict.set_item("simd_available", Level::available().map(Level::name).collect::<Vec<_>>())?;
-    dict.set_item("threads", Lab::new(None, 0).or_raise(py)?.threads())?;
+    dict.set_item("threads", calls::lab(py, None, 0)?.threads())?;
     dict.set_item("methods", METHODS.map(|(name, needs)| (name, needs.describe())).to_vec())?;
     Ok(dict)
 }
@@ -209,7 +209,7 @@ fn settle_as<'py, T: Float>(
     let core = system.of::<T>();
     let settling = core.as_settling().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
     let settling = settling.or_raise(py)?;
-    let lab = system.lab(threads, 0).or_raise(py)?;
+    let lab = system.lab(py, threads, 0)?;
     let arrays = Shared::<T>::new(params, "every parameter")?;
     let params = arrays.params(py)?;
     params.check(core).or_raise(py)?;
@@ -284,7 +284,7 @@ pub(crate) fn predict<'py>(
     let plan = Plan::free(Loss::SquaredError, settling);
     with_dtype!(py, [&x], T => {
         let core = system.of::<T>();
-        let lab = system.lab(threads, 0).or_raise(py)?;
+        let lab = system.lab(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
@@ -333,7 +333,7 @@ pub(crate) fn measure<'py>(
         let core = system.of::<T>();
         let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
         let stack = stack.or_raise(py)?;
-        let lab = system.lab(threads, 0).or_raise(py)?;
+        let lab = system.lab(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
@@ -370,7 +370,7 @@ pub(crate) fn vjp<'py>(
         let core = system.of::<T>();
         let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
         let stack = stack.or_raise(py)?;
-        let lab = system.lab(threads, 0).or_raise(py)?;
+        let lab = system.lab(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
@@ -419,7 +419,7 @@ pub(crate) fn gradient<'py>(
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
-        let lab = system.lab(threads, seed).or_raise(py)?;
+        let lab = system.lab(py, threads, seed)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
@@ -494,7 +494,7 @@ pub(crate) fn train<'py>(
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
-        let lab = system.lab(threads, seed).or_raise(py)?;
+        let lab = system.lab(py, threads, seed)?;
         let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
         let mut kept = Exclusive::<T>::new(&memory, "every array of optimizer and method")?;
         let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);

@@ -17,7 +17,7 @@ use pnncore::system::tiled::Tiled;
 use pyo3::prelude::*;
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
-use crate::calls::{detached, held};
+use crate::calls::{self, detached, held};
 use crate::errors::{OrRaise, exception};
 use crate::foreign::{Foreign, Side};
 use crate::raised::Raised;
@@ -64,14 +64,14 @@ impl System {
     }
 
     /// A lab that suits the system.
-    pub(crate) fn lab(&self, threads: Option<usize>, seed: u64) -> Result<Lab, Error> {
+    pub(crate) fn lab(&self, py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Lab> {
         // The user's code runs on the calling thread.
         let alone = match &self.kind {
             Kind::Layered(_) | Kind::Tiled(_) | Kind::Circuit(_) | Kind::Elastic(_) => false,
             Kind::Stack(stacks) => stacks.0.is_foreign(),
             Kind::User(_) => true,
         };
-        Lab::new(if alone { Some(1) } else { threads }, seed)
+        calls::lab(py, if alone { Some(1) } else { threads }, seed)
     }
 }
 
@@ -176,7 +176,7 @@ impl System {
         };
         with_dtype!(py, params, T => {
             let core = self.of::<T>();
-            let lab = self.lab(threads, 0).or_raise(py)?;
+            let lab = self.lab(py, threads, 0)?;
             let arrays = Shared::<T>::new(&params, "every parameter")?;
             let params = arrays.params(py)?;
             params.check(core).or_raise(py)?;

@@ -88,6 +88,7 @@ impl<T: Real> Work<T> {
 
     /// Reads the stages of step number `k`, as far as Jacobians depend on them.
     fn recall(&mut self, motion: &impl Motion<T>, len: usize, k: usize, tape: &[T]) {
+        poll(64 * len);
         for (stage, states) in self.states.iter_mut().enumerate() {
             states.resize(len, T::ZERO);
             recall(tape, (STAGES * k + stage, motion.kept()), motion.states(), states);
