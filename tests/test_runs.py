@@ -475,3 +475,58 @@ def test_extreme_settings():
     assert lines[-1].endswith("cases done")
     wrong = [line for line in lines[:-1] if not line.endswith(" ok")]
     assert not wrong, "\n".join(wrong)
+
+
+LARGE = 2**31
+SIZES = {
+    "linear": lambda: stack("float32", layers.Linear(LARGE, LARGE)),
+    "mismatch": lambda: stack("float32", layers.Linear(2, LARGE, mismatch=0.1)),
+    "crossbar": lambda: stack("float32", layers.Crossbar(LARGE, LARGE)),
+    "cells": lambda: stack("float32", layers.Crossbar(2**18, 2**18, device=pnn.devices.SoftBounds())),
+    "speckle": lambda: stack("float32", layers.Speckle(LARGE, LARGE)),
+    "pendula": lambda: stack("float32", layers.Pendula(LARGE)),
+    "pendula steps": lambda: stack("float32", layers.Pendula(100, steps=LARGE)),
+    "plate": lambda: stack("float32", layers.Plate(LARGE, 5)),
+    "harmonic": lambda: stack("float32", layers.SecondHarmonic(LARGE, 5)),
+    "hopfield": lambda: systems.Hopfield([LARGE, LARGE, 2]),
+    "resistive": lambda: systems.DeepResistive([LARGE, LARGE, 2]),
+    "energy": lambda: Counted(n_in=1, n_states=LARGE, n_out=1, params={"W": [1.0]}).predict(np.ones((50, 1))),
+    "surrogate": lambda: pnn.Trainer(stack("float32"), methods.SurrogateOptimization(hidden=LARGE), optim.SGD(0.1)),
+    "kept": lambda: pnn.Trainer(stack("float32"), methods.SurrogateOptimization(samples=LARGE), optim.SGD(0.1)),
+    "genetic": lambda: pnn.Trainer(stack("float32"), methods.GeneticAlgorithm(population=LARGE), optim.SGD(0.1)),
+    "cmaes": lambda: pnn.Trainer(stack("float32"), methods.CMAES(population=LARGE), optim.SGD(0.1)),
+}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where the free memory is known")
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_beyond_memory_are_refused_in_bytes(size):
+    with pytest.raises(ConfigError, match=r"needs \d+ bytes of memory, but only \d+ are available"):
+        SIZES[size]()
+
+
+@pytest.mark.parametrize("outputs", [5, 1024, 1025, 1300])
+def test_crosstalk_of_wide_maps_has_its_transpose(outputs):
+    net = systems.Stack([layers.Linear(3, outputs, mismatch=0.3)], dtype="float64", seed=0)
+    twin = systems.Stack([layers.Linear(3, outputs)], dtype="float64", seed=0)
+    net.params["b1"][...] = twin.params["b1"][...] = 0
+    twin.params["W1"][...] = net.params["W1"]
+    jacobian = net.predict(np.eye(3))
+    method = methods.Backprop(model="hardware")
+    x, y = np.ones((1, 3)), np.zeros((1, outputs))
+    found = method.gradient(net, x, y)["b1"]
+    # The error of the outputs, back through the crosstalk C: the gradient of the bias is C (b C + x W C).
+    unit = np.zeros(outputs)
+    unit[-1] = 1
+    net.params["b1"][...] = unit
+    row = net.predict(np.zeros((1, 3)))[0]
+    error = jacobian.sum(axis=0)
+    assert found[-1] == pytest.approx(row @ error, rel=1e-9)
+    assert 0.03 < np.linalg.norm(row - unit) < 0.5
+
+
+def test_a_map_of_very_many_outputs_has_no_square_matrix():
+    start = time.monotonic()
+    net = systems.Stack([layers.Linear(3, 70_000, mismatch=0.1)], seed=0)
+    assert np.isfinite(net.predict(np.ones((2, 3), np.float32))).all()
+    assert time.monotonic() - start < 30
