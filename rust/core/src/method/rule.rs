@@ -275,7 +275,9 @@ impl Rule {
                     return Err(Error::Config("sign applies to variant=\"one-sided\" only".into()));
                 }
                 if *variant == Estimator::Holomorphic && !(2..=MOST_POINTS).contains(points) {
-                    return Err(Error::Config(format!("points must be in 2..={MOST_POINTS}, got {points}")));
+                    return Err(Error::Config(format!(
+                        "points must be at least 2, got {points}, and at most {MOST_POINTS}"
+                    )));
                 }
                 if *variant == Estimator::Holomorphic && settling.output_update == OutputUpdate::Explicit {
                     return Err(Error::Config("output_update=\"explicit\" is for real beta only".into()));
@@ -295,7 +297,7 @@ impl Rule {
                 }
                 if points % 4 != 0 || !(4..=MOST_POINTS).contains(points) {
                     return Err(Error::Config(format!(
-                        "points must be a multiple of 4 in 4..={MOST_POINTS}, got {points}"
+                        "points must be a multiple of 4, got {points}, and at most {MOST_POINTS}"
                     )));
                 }
                 Ok(())
