@@ -42,7 +42,8 @@ torture: $(BUILT) ## Kill, damage and interrupt things at full counts (a quarter
 	PNNCORE_TORTURE=1 $(BIN)/python -m pytest -q -m 'slow or not slow' tests/test_checkpoint.py tests/test_processes.py \
 		tests/test_checkpoint_metadata.py tests/test_hostile_arguments.py tests/test_reproducibility.py \
 		tests/test_instrument.py tests/test_instrument_cases.py tests/test_instrument_processes.py \
-		tests/test_instrument_forks.py tests/test_instrument_signals.py tests/test_instrument_texts.py
+		tests/test_instrument_forks.py tests/test_instrument_signals.py tests/test_instrument_texts.py \
+		tests/test_runs.py
 
 bench: $(BUILT) ## Rates of the kernels, and pnncore beside its peers (quiet machine, please).
 	cargo bench --package pnncore-kernels --quiet

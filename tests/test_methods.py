@@ -374,6 +374,7 @@ def test_samples_without_error_give_no_gradient(activation):
         assert np.abs(flat(method.gradient(net, x, y))).max() < 1e-10
 
 
+@pytest.mark.filterwarnings("ignore::pnncore.errors.SettlingWarning")
 def test_samples_that_diverge_contribute_nothing():
     # A gradient is the mean over all samples, with zero from those that have no steady state.
     net = make_net([2, 3], dtype="float32")

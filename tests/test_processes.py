@@ -370,5 +370,195 @@ def test_interrupts_at_random_instants(tmp_path):
         pnn.Trainer.load(tmp_path / "run.pnn")
 
 
+# Calls that take seconds. Each prints "ready" and is interrupted in its middle.
+CALLS = {
+    "predict": "big().predict(np.ones((20_000, 500), np.float32))",
+    "predict alone": "big().predict(np.ones((20_000, 500), np.float32), threads=1)",
+    "settle": "deep().settle(np.ones((4000, 200), np.float32), settling=pnn.Settling(sweeps=3000))",
+    "settle alone": "deep().settle(np.ones((4000, 200), np.float32), settling=pnn.Settling(sweeps=3000), threads=1)",
+    "audit": "pnn.audit(deep(), methods.EquilibriumPropagation(), np.ones((4000, 200), np.float32), labels(4000))",
+    "gradient": "methods.FiniteDifference().gradient(deep(), np.ones((50, 200), np.float32), labels(50))",
+    "spsa": "methods.SPSA(directions=10**6).gradient(deep(), np.ones((50, 200), np.float32), labels(50))",
+    "implicit": "methods.RecurrentBackprop(steps=10**8).gradient(deep(), np.ones((5, 200), np.float32), labels(5))",
+    "surrogate": "fit(small(), methods.SurrogateOptimization(fits=10**6))",
+    "cmaes": "fit(small(), methods.CMAES(population=10**6))",
+    "genetic": "fit(small(), methods.GeneticAlgorithm(population=10**6))",
+    "measure": "[big().measure(np.ones((20_000, 500), np.float32)) for _ in range(100)]",
+    "vjp": "[big().vjp(np.ones((9000, 500), np.float32), np.ones((9000, 10), np.float32)) for _ in range(100)]",
+    "wires": "pnn.analog.solve(np.full((900, 900), 1e-3), np.ones((200, 900)), tolerance=1e-15)",
+    "circuit": "circuit().predict(np.random.default_rng(0).uniform(1, 2, (10**6, 1)))",
+    "pendula": "stack(layers.Pendula(50, steps=10**5)).predict(np.ones((1000, 50), np.float32))",
+    "map": "stack(layers.Linear(10_000, 20_000))",
+    "mismatch": "stack(layers.Linear(10_000, 10_000, mismatch=0.1))",
+    "speckle": "stack(layers.Speckle(6000, 6000))",
+    "cells": "stack(layers.Crossbar(7000, 7000, device=pnn.devices.ReRamES()))",
+    "hopfield": "pnn.systems.Hopfield([10_000, 20_000, 10])",
+    "program": "pnn.memories.program(stack(layers.Linear(4000, 4000)), seed=0)",
+    "energy": "springs().predict(np.ones((20_000, 3)))",
+}
+INTERRUPTED = """
+    import sys, time
+    import numpy as np
+    import pnncore as pnn
+    from pnncore import layers, methods, optim
+
+    def stack(*chain):
+        return pnn.systems.Stack([*chain], seed=0)
+
+    def big():
+        return stack(layers.Linear(500, 4000), layers.Tanh(), layers.Linear(4000, 10))
+
+    def deep():
+        return pnn.systems.Hopfield([200, 400, 400, 10], seed=0)
+
+    def small():
+        return stack(layers.Linear(4, 5), layers.Tanh(), layers.Linear(5, 3))
+
+    def labels(n):
+        return np.zeros(n, int)
+
+    def fit(net, method):
+        x = np.ones((64, net.n_in), np.float32)
+        pnn.Trainer(net, method, optim.SGD(0.1), progress=False).fit(x, labels(64), epochs=10**6)
+
+    def circuit():
+        names = [f"n{k}" for k in range(30)]
+        parts = [pnn.elements.Resistor(a, b, 1.0) for a, b in zip(["in", *names], [*names, "0"])]
+        parts += [pnn.elements.Diode(a, "0") for a in names]
+        return pnn.systems.Circuit(parts, inputs=["in"], outputs=[names[-1]])
+
+    def springs():
+        import test_runs
+        class Slow(test_runs.Counted):
+            def state_gradient(self, params, x, s):
+                return super().state_gradient(params, x, s) + 1e-3 * np.sin(1e3 * s)
+        return Slow(n_in=3, n_states=2, n_out=2, params={"W": np.ones((3, 2))})
+
+    # (A KeyboardInterrupt in eval itself would end the process by a signal, though it is caught.)
+    call = eval("lambda: " + sys.argv[1])
+    print("ready", flush=True)
+    try:
+        while True:
+            call()
+    except KeyboardInterrupt:
+        print(time.time(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("call", CALLS)
+def test_ctrl_c_ends_any_call(call, rounds):
+    # Once, or twice while something trains: the first one waits for the step.
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        process = subprocess.Popen(
+            [*command(INTERRUPTED), CALLS[call]],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout.readline().strip() == "ready", process.stderr.read()
+            time.sleep(rng.uniform(0.1, 0.6))
+            if CALLS[call].startswith("fit"):
+                process.send_signal(signal.SIGINT)
+                # Two that come before the first is seen are one.
+                time.sleep(0.3)
+            sent = time.time()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+        assert process.returncode == 0, err
+        assert float(out) - sent < 0.2 * SLACK, (call, float(out) - sent)
+
+
+# Other tests run beside these on busy machines.
+SLACK = 2.5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["hopfield", "stack", "energy"])
+@pytest.mark.parametrize("busy", ["fit", "predict", "gradient"])
+def test_a_forked_child_uses_what_another_thread_uses(kind, busy, rounds):
+    from test_runs import SYSTEMS
+
+    net = SYSTEMS[kind]("float64")
+    x, y = make_batch(net, 3000)
+    method = EquilibriumPropagation() if kind != "stack" else pnn.methods.Backprop()
+    trainer = pnn.Trainer(net, method, optim.Adam(1e-4), batch_size=16, seed=0, progress=False)
+    uses = {
+        "fit": lambda: trainer.fit(x, y, epochs=1),
+        "predict": lambda: net.predict(x),
+        "gradient": lambda: method.gradient(net, x, y),
+    }
+    done = threading.Event()
+
+    def work():
+        while not done.is_set():
+            uses[busy]()
+
+    def child():
+        for use in uses.values():
+            use()
+        net.clip()
+        return b"done"
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for k in range(rounds):
+            time.sleep(0.003 * (1 + k % 7))
+            assert in_fork(child, timeout=20) == b"done"
+    finally:
+        done.set()
+        thread.join()
+    uses["fit"]()
+
+
+EXIT = """
+    import sys, threading, time
+    import numpy as np
+    import pnncore as pnn
+    from helpers import make_batch
+    from test_runs import SYSTEMS
+    from pnncore import layers, methods, optim
+
+    def bench(dtype):
+        shot = lambda x, params: np.tanh(x @ params["W"])
+        return pnn.systems.Instrument(shot, 3, 2, params={"W": np.ones((3, 2))}, isolation="none", seed=0)
+
+    kind, use, seconds = sys.argv[1:]
+    net = {**SYSTEMS, "instrument": bench}[kind]("float64")
+    x, y = make_batch(net, 2000)
+    method = methods.EquilibriumPropagation() if "Stack" not in str(type(net).__mro__) else methods.SPSA()
+
+    def work():
+        while True:
+            if use == "fit":
+                pnn.Trainer(net, method, optim.SGD(1e-4), seed=0, progress=False).fit(x, y, epochs=1)
+            else:
+                net.predict(x)
+
+    for _ in range(3):
+        threading.Thread(target=work, daemon=True).start()
+    time.sleep(float(seconds))
+    print("leaving", flush=True)
+"""
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["hopfield", "stack", "energy", "instrument"])
+@pytest.mark.parametrize("use", ["fit", "predict"])
+def test_daemon_threads_do_not_abort_the_exit(kind, use, rounds):
+    for k in range(rounds):
+        start = time.monotonic()
+        assert run_python(EXIT, kind, use, 0.05 + 0.013 * k, timeout=30).strip() == "leaving"
+        assert time.monotonic() - start < 10
+
+
 if sys.platform == "win32":
     pytestmark = pytest.mark.skip(reason="signals of POSIX")

@@ -299,8 +299,8 @@ def test_early_stopping_on_the_loss(margin, epochs):
     stopping = pnn.EarlyStopping(patience=2, quantity="loss", minimise=True, margin=margin, restore=False)
     trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), seed=0)
     losses = iter([1.0, 0.8, 0.7, 0.69, 0.75, 0.72, 0.1])
-    append = trainer.history.append
-    trainer.history.append = lambda **row: append(**{**row, "loss": next(losses)})
+    row_of = trainer.history.row
+    trainer.history.row = lambda **values: row_of(**{**values, "loss": next(losses)})
     trainer.callbacks = [stopping]
     trainer.fit(x, y, epochs=50)
     assert trainer.epoch == epochs

@@ -12,6 +12,9 @@ __all__ = [
     "Journal",
     "System",
     "__version__",
+    "after_fork",
+    "after_fork_in_child",
+    "before_fork",
     "check_device",
     "check_method",
     "check_optimizer",
@@ -19,12 +22,15 @@ __all__ = [
     "check_tile",
     "check_wires",
     "clip",
+    "close",
+    "finish_epoch",
     "gradient",
     "info",
     "initialise_memory",
     "load",
     "measure",
     "no_progress",
+    "note_main",
     "permutation",
     "predict",
     "salvage",
@@ -107,6 +113,14 @@ def check_tile(tile: str) -> None: ...
 def check_wires(wires: str) -> None: ...
 def clip(system: System, params: Sequence[_Array]) -> None: ...
 def check_pair(system: System, dtype: str, method: str, optimizer: str) -> list[tuple[str, list[int]]]: ...
+def finish_epoch(
+    record: dict[str, Any], changes: dict[str, Any], rows: list[dict[str, float]], row: dict[str, float]
+) -> None: ...
+def after_fork() -> None: ...
+def after_fork_in_child() -> None: ...
+def before_fork() -> None: ...
+def close() -> None: ...
+def note_main() -> None: ...
 def gradient(
     system: System,
     params: Sequence[_Array],
@@ -150,14 +164,14 @@ def train(
     optimizer: str,
     rates: Sequence[float],
     batch_size: int,
-    first: int,
+    record: dict[str, Any],
     before: int,
     steps: int,
     seconds: float,
-    loss: float,
+    first_epoch: float,
     seed: int,
     threads: int | None,
-) -> dict[str, Any]: ...
+) -> str | None: ...
 def vjp(
     system: System, params: Sequence[_Array], x: _Array, dy: _Array, threads: int | None
 ) -> tuple[_Array, list[_Array]]: ...

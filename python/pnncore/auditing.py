@@ -22,7 +22,8 @@ class Audit:
     Attributes
     ----------
     cosine
-        Of the angle between the two, all parameters together.
+        Of the angle between the two, all parameters together. NaN, as are the other figures, where one of the two comes
+        from no sample at all.
     relative_error
         |method - exact| / |exact|, all parameters together.
     norm_ratio
@@ -33,6 +34,10 @@ class Audit:
         The method.
     samples
         The number of samples of the batch.
+    usable
+        Those that the method's gradient comes from: all of whose phases are usable.
+    unconverged, diverged, unbounded
+        How many phases of samples of the method ended so.
     """
 
     cosine: float
@@ -41,6 +46,10 @@ class Audit:
     by_parameter: dict[str, tuple[float, float]]
     method: Method
     samples: int
+    usable: int
+    unconverged: int
+    diverged: int
+    unbounded: int
 
     def __str__(self) -> str:
         lines = [
@@ -49,6 +58,10 @@ class Audit:
             f"  {'all':10s} {self.cosine:12.8f} {self.relative_error:12.3e}",
         ]
         lines += [f"  {name:10s} {c:12.8f} {e:12.3e}" for name, (c, e) in self.by_parameter.items()]
+        troubles = {name: getattr(self, name) for name in ("unconverged", "diverged", "unbounded")}
+        if self.usable < self.samples or any(troubles.values()):
+            ends = ", ".join(f"{count} {name}" for name, count in troubles.items() if count)
+            lines.append(f"  {self.usable} of {self.samples} samples are usable; phases: {ends}")
         return "\n".join(lines)
 
 
@@ -69,6 +82,8 @@ def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | No
     threads
         Threads to use.
 
+    A `SettlingWarning` counts phases that did not settle, of the method or of the reference.
+
     Returns
     -------
     Audit
@@ -80,14 +95,19 @@ def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | No
         If the method cannot train the system, or the system has no exact derivatives.
     """
     instance(method, Method, "method", "a pnncore Method")
-    found = method.gradient(system, x, y, threads=threads)
+    found, measured = method._measure(system, x, y, threads=threads)
+    measured.warn(method, stacklevel=2)
     # The hardware itself, where signals pass through layers; the free steady state, where a system settles.
     layered = "Backprop" in system.methods()
     reference = Backprop(loss=method.loss, model="hardware") if layered else ImplicitDifferentiation(loss=method.loss)
-    exact = reference.gradient(system, x, y, threads=threads)
+    exact, behind = reference._measure(system, x, y, threads=threads)
+    behind.warn(reference, stacklevel=2)
+    measurable = measured.usable > 0 and behind.usable > 0
 
     def compare(a: list[np.ndarray[Any, Any]], b: list[np.ndarray[Any, Any]]) -> tuple[float, float, float]:
         u, v = (np.concatenate([part.ravel() for part in parts]) for parts in (a, b))
+        if not measurable:
+            return float("nan"), float("nan"), float("nan")
         lengths = float(np.linalg.norm(u)), float(np.linalg.norm(v))
         if lengths[1] == 0:
             return (1.0 if lengths[0] == 0 else 0.0), (0.0 if lengths[0] == 0 else float("inf")), 1.0
@@ -96,4 +116,4 @@ def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | No
 
     cosine, error, ratio = compare(list(found.values()), list(exact.values()))
     by_parameter = {name: compare([found[name]], [exact[name]])[:2] for name in system.names}
-    return Audit(cosine, error, ratio, by_parameter, method, len(x))
+    return Audit(cosine, error, ratio, by_parameter, method, len(x), usable=measured.usable, **measured.phases)

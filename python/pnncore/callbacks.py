@@ -55,7 +55,8 @@ class EarlyStopping(Callback):
     margin
         Improvements up to this do not count.
     restore
-        Whether to go back to the parameters of the best epoch at the end.
+        Whether to go back to the parameters of the best epoch at the end of the fit. One that was interrupted keeps its
+        last parameters, and can be gone on with.
     """
 
     def __init__(
@@ -85,10 +86,11 @@ class EarlyStopping(Callback):
     def on_epoch(self, trainer: "Trainer") -> None:
         """Compare the last epoch with the best one."""
         value = float(trainer.history[self.quantity][-1])
-        if not np.isfinite(value):
+        if np.isnan(value) and self.quantity in ("validation", "accuracy"):
             raise ConfigError(f"early stopping watches {self.quantity!r}, which is {value}; pass validation= to fit")
         cost = value if self.minimise else -value
-        if cost < self.best - self.margin:
+        # An epoch in which nothing finite was measured is never the best.
+        if np.isfinite(cost) and cost < self.best - self.margin:
             self.best, self.waited = cost, 0
             if self.restore:
                 self._kept = {name: array.copy() for name, array in trainer.system.params.items()}
@@ -98,8 +100,8 @@ class EarlyStopping(Callback):
             trainer.stop()
 
     def on_end(self, trainer: "Trainer") -> None:
-        """Go back to the best parameters."""
-        if self._kept is not None:
+        """Go back to the best parameters, unless the fit was interrupted: it may go on where it was."""
+        if self._kept is not None and trainer.finished:
             for name, array in self._kept.items():
                 trainer.system.params[name][...] = array
 

@@ -34,7 +34,8 @@ class Run:
     operations
         Multiply-adds of the digital computer, after every epoch.
     score
-        Accuracy (or R²) on the test data, before the first epoch and after every one.
+        Accuracy (or R²) on the test data, before the first epoch and after every one. A run that diverges ends with the
+        epoch before (``trainer.history.diverged`` tells where), and so do its other figures.
     trainer
         The trainer, with the system as it was left.
     """
@@ -156,6 +157,8 @@ def _run(name: str, trainer: Trainer, data: Any, test: Any, budget: int, line: P
     # The first epoch shows what one takes.
     while spent + each <= budget:
         trainer.fit(*data, epochs=1)
+        if trainer.history.diverged is not None:
+            break
         each = trainer.history["passes"][-1] or float(steps)
         spent += each
         if spent > budget:

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pnncore import layers, methods, optim, systems
 from pnncore._convert import FloatArray, flag
+from pnncore._scores import NO_LABEL, labels_of
 from pnncore.methods._base import Loss
 from pnncore.trainer import Trainer
 
@@ -27,6 +28,17 @@ Builder = Callable[[int, int, int], systems.System]
 def _default(n_in: int, n_out: int, seed: int) -> systems.System:
     chain = [layers.Linear(n_in, 32), layers.Tanh(), layers.Linear(32, n_out)]
     return systems.Stack(chain, seed=seed)
+
+
+def _no_class(classes: Any) -> Any:
+    """Return what is none of the classes."""
+    if classes.dtype.kind in "biuf":
+        least = classes.min().item()
+        return least - 1 if classes.dtype.kind != "f" else least - max(1.0, abs(least))
+    name = "no label"
+    while name in classes:
+        name += "'"
+    return name
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
@@ -127,9 +139,14 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
 
     def predict(self, X: Any) -> Any:
-        """Return the label of the largest output."""
-        best = self._outputs(X).argmax(axis=1)
-        return self.classes_[best]
+        """Return the label of the largest output.
+
+        A sample whose outputs are not finite gets what is no class: the least one minus one, or ``"no label"``.
+        """
+        best = labels_of(self._outputs(X))
+        if (best != NO_LABEL).all():
+            return self.classes_[best]
+        return np.where(best == NO_LABEL, _no_class(self.classes_), self.classes_[best])
 
 
 class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]

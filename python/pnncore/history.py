@@ -27,6 +27,14 @@ class History:
     (multiply-adds of the digital computer beside it), ``pulses`` (that came to cells) and ``reversed`` (samples whose
     errors were sent back through the physics): what the epoch would cost on hardware, ``seconds`` (wall time of the
     epoch's training; NaN for epochs read from a file).
+
+    Attributes
+    ----------
+    rows
+        The quantities, epoch by epoch.
+    diverged
+        Where the last fit stopped because its next step diverged: the epochs and the steps of the epoch under way that
+        were done before; None if it did not.
     """
 
     KEYS = (
@@ -49,20 +57,26 @@ class History:
     )
 
     def __init__(self) -> None:
-        self._rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float]] = []
+        self.diverged: tuple[int, int] | None = None
+
+    @classmethod
+    def row(cls, **values: float) -> dict[str, float]:
+        """Return the row of an epoch."""
+        return {key: float(values[key]) for key in cls.KEYS}
 
     def append(self, **values: float) -> None:
         """Add the row of a finished epoch."""
-        self._rows.append({key: float(values[key]) for key in self.KEYS})
+        self.rows.append(self.row(**values))
 
     def __getitem__(self, key: str) -> npt.NDArray[np.float64]:
         """Return a quantity as an array over epochs; `KeyError` lists the quantities."""
         if key not in self.KEYS:
             raise KeyError(f"{key!r}; a history has {', '.join(self.KEYS)}")
-        return np.array([row[key] for row in self._rows], dtype=np.float64)
+        return np.array([row[key] for row in self.rows], dtype=np.float64)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def energy(self, *, power: float, settling_time: float, write_energy: float = 0.0) -> npt.NDArray[np.float64]:
         """Return the energy (epochs,) that training would have taken on hardware, in joules.
@@ -93,7 +107,7 @@ class History:
         history = cls()
         for i in range(len(tensors["epoch"])):
             row = {key: float(tensors[key][i]) for key in cls.KEYS if key not in _NOT_SAVED}
-            history.append(**row, **dict.fromkeys(_NOT_SAVED, float("nan")))
+            history.rows.append(cls.row(**row, **dict.fromkeys(_NOT_SAVED, float("nan"))))
         return history
 
     def plot(self, path: str | Path | None = None) -> "Figure":
@@ -103,9 +117,9 @@ class History:
         return plot.history(self, path)
 
     def __repr__(self) -> str:
-        if not self._rows:
+        if not self.rows:
             return "History(no epochs)"
-        last = self._rows[-1]
+        last = self.rows[-1]
         shown = {key: last[key] for key in ("loss", "accuracy", "validation") if np.isfinite(last[key])}
         text = ", ".join(f"{key} {value:.4g}" for key, value in shown.items())
         return f"History({len(self)} epochs; last: {text})"

@@ -48,6 +48,19 @@ Array = npt.NDArray[np.float64]
 YEAR = (20.0, 60.0, 3600.0, 86400.0, 2.6e6, 3.15e7)
 
 
+# Numbers that are drawn between two looks at signals.
+_PIECE = 1 << 20
+
+
+def _normals(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Return standard normal numbers, those of one draw, made piece by piece."""
+    drawn = np.empty(shape)
+    flat = drawn.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        random.standard_normal(out=flat[start : start + _PIECE])
+    return drawn
+
+
 @dataclass(frozen=True, kw_only=True)
 class Memory(ABC):
     """Base of memories. Conductances are in units of the largest that is written.
@@ -71,7 +84,7 @@ class Memory(ABC):
 
     def write(self, g: Array, random: np.random.Generator) -> Array:
         """Return what one pulse of programming leaves of wanted conductances g; none is negative."""
-        return np.maximum(g + self.scale * self.programming_deviation(g) * random.standard_normal(g.shape), 0.0)
+        return np.maximum(g + self.scale * self.programming_deviation(g) * _normals(random, g.shape), 0.0)
 
     def drift(self, g: Array, random: np.random.Generator) -> Array:
         """Return the drift exponents of cells that were programmed to g; zero where they do not drift."""
@@ -113,7 +126,7 @@ class PhaseChange(Memory):
         log = np.log(np.maximum(g, self._LEAST))
         mean = np.clip(-0.0155 * log + 0.0244, 0.049, 0.1)
         spread = np.clip(-0.0125 * log - 0.0059, 0.008, 0.045)
-        return self.scale * np.abs(mean + spread * random.standard_normal(g.shape))
+        return self.scale * np.abs(mean + spread * _normals(random, g.shape))
 
     def at(self, g: Array, exponents: Array, seconds: float) -> Array:
         """See `Memory.at`; before the reference time nothing drifts."""
@@ -124,7 +137,7 @@ class PhaseChange(Memory):
         q = np.minimum(0.0088 / np.maximum(g, self._LEAST) ** 0.65, 0.2)
         width = 250e-9
         deviation = drifted * q * np.sqrt(np.log((max(seconds, self.REFERENCE) + width) / (2 * width)))
-        return np.asarray(drifted + self.scale * deviation * random.standard_normal(g.shape))
+        return np.asarray(drifted + self.scale * deviation * _normals(random, g.shape))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,11 @@
 """The training loop."""
 
 import json
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from pnncore._convert import (
     shown,
 )
 from pnncore._interrupt import Interrupt
+from pnncore._processes import renew_in_children
 from pnncore._progress import ProgressLine
 from pnncore.callbacks import Callback
 from pnncore.errors import ConfigError, SettlingWarning, ShapeError
@@ -31,6 +34,33 @@ from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
 _LEG_SECONDS = 0.05
+# Quantities of the history that are sums over the steps of an epoch.
+_SUMMED = ("unconverged", "diverged", "unbounded", "passes", "measured", "operations", "pulses", "reversed")
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """What an epoch is made with: what a callback sets meanwhile holds from the next one on."""
+
+    x: FloatArray
+    y: FloatArray
+    validation: tuple[FloatArray, FloatArray] | None
+    system: System
+    method: methods.Method
+    order: FloatArray
+    rates: list[float]
+    optimizer: str
+    batch_size: int
+    seed: int
+    threads: int | None
+    # Whether the core is left after every step: an instrument may fail in one, which is then made again.
+    single: bool
+    # Epochs of the fit that are done.
+    done: int
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.x) // self.batch_size)
 
 
 class Trainer:
@@ -67,6 +97,8 @@ class Trainer:
         Steps done of the epoch under way.
     history
         What was measured, epoch by epoch.
+    finished
+        Whether the last fit came to its end: not by an exception or Ctrl-C.
 
     Raises
     ------
@@ -107,6 +139,16 @@ class Trainer:
         self._sums: dict[str, float] = {}
         self._steps_before = 0
         self._stopping = False
+        self._fitting: int | None = None
+        renew_in_children(self)
+        self._divergence = ""
+        self.finished = False
+
+    def _renew(self) -> None:
+        if self._fitting is not None and self._fitting != threading.get_ident():
+            # They count as lent to the thread that is gone.
+            self.memory = {name: array.copy() for name, array in self.memory.items()}
+            self._fitting = None
 
     @staticmethod
     def memory_shapes(system: System, method: methods.Method, optimizer: optim.Optimizer) -> dict[str, tuple[int, ...]]:
@@ -119,12 +161,7 @@ class Trainer:
         ConfigError
             If one of them is something else.
         """
-        for value, kind, name in (
-            (system, System, "system"),
-            (method, methods.Method, "method"),
-            (optimizer, optim.Optimizer, "optimizer"),
-        ):
-            instance(value, kind, name, f"a pnncore {kind.__name__}")
+        _check_kinds(system, method, optimizer)
         settings = json.dumps(optimizer.settings())
         kept = _core.check_pair(system.core, str(system.dtype), method.to_json(), settings)
         return {name: tuple(shape) for name, shape in kept}
@@ -144,7 +181,15 @@ class Trainer:
         """Train for so many more epochs.
 
         Ctrl-C ends the training after the step under way and raises KeyboardInterrupt; everything learned is kept, and
-        calling `fit` again goes on from there, in the middle of the epoch.
+        calling `fit` again goes on from there, in the middle of the epoch. So it is after any exception: `step` always
+        counts what is in the parameters.
+
+        A step that diverges is not made, and ends the fit with a `SettlingWarning`; `History.diverged` tells where. The
+        parameters are those before it. A step diverges if no sample has finite outputs, if its mean loss is beyond
+        10⁹ times that of outputs of zero and that of the first epoch, or if it would leave parameters or moments that
+        are not finite.
+
+        What callbacks set (`batch_size`, `seed`, `method`, `optimizer`) holds from the next epoch on.
 
         Parameters
         ----------
@@ -173,157 +218,171 @@ class Trainer:
                 raise ConfigError(f"parameter {name} is read-only; training changes it in place: make it writable")
             if np.may_share_memory(x, array) or np.may_share_memory(y, array):
                 raise ConfigError(f"the data share memory with parameter {name}, which training changes; pass a copy")
-        steps = -(-len(x) // self.batch_size)
-        # A checkpoint made after the last step of an epoch has all its steps: only its end is missing.
-        if self.step > steps:
-            raise ShapeError(f"the epoch under way is at step {self.step}, but these data make {steps} steps")
+        steps = -(-len(x) // positive_int(self.batch_size, "batch_size"))
+        self._check_epoch_under_way(len(x), steps)
         line = ProgressLine(epochs * steps, enabled=self.progress)
-        last = self.epoch + epochs
-        self._stopping = False
+        first, last = self.epoch, self.epoch + epochs
+        self._stopping, self.finished, self.history.diverged = False, False, None
         self._call(lambda callback: callback.on_start(self))
+        interrupt = Interrupt()
         try:
-            with Interrupt() as interrupt, guarded(self.system.instruments):
+            self._fitting = threading.get_ident()
+            interrupt.begin()
+            with guarded(self.system.instruments):
                 while self.epoch < last and not self._stopping:
-                    self._epoch(x, y, steps, validation, interrupt, line, steps * (epochs - (last - self.epoch)))
+                    epoch = self._begin_epoch(x, y, validation, self.epoch - first)
+                    self._epoch(epoch, interrupt, line)
+            self.finished = not interrupt.requested
         finally:
+            interrupt.end()
+            self._fitting = None
             line.close()
             self._call(lambda callback: callback.on_end(self))
+        if self.history.diverged is not None:
+            self._warn_of_divergence()
         if interrupt.requested:
             raise KeyboardInterrupt
         return self.history
+
+    def _check_epoch_under_way(self, samples: int, steps: int) -> None:
+        """Refuse data or a batch size that the epoch under way was not begun with."""
+        # A checkpoint made after the last step of an epoch has all its steps: only its end is missing.
+        if self.step > steps:
+            raise ShapeError(f"the epoch under way is at step {self.step}, but these data make {steps} steps")
+        seen = self._sums.get("samples", 0)
+        if self.step and seen != self.step * samples // steps:
+            raise ShapeError(
+                f"the epoch under way has seen {seen:.0f} samples in {self.step} steps, but these data and batch_size "
+                f"would have made it {self.step * samples // steps}: go on with those that it was begun with"
+            )
 
     def _call(self, run: Callable[[Callback], None]) -> None:
         for callback in self.callbacks:
             run(callback)
 
-    def _epoch(
-        self,
-        x: FloatArray,
-        y: FloatArray,
-        steps: int,
-        validation: tuple[FloatArray, FloatArray] | None,
-        interrupt: Interrupt,
-        line: ProgressLine,
-        done: int,
-    ) -> None:
+    def _begin_epoch(
+        self, x: FloatArray, y: FloatArray, validation: tuple[FloatArray, FloatArray] | None, done: int
+    ) -> _Epoch:
+        _check_kinds(self.system, self.method, self.optimizer)
+        return _Epoch(
+            x=x,
+            y=y,
+            validation=validation,
+            system=self.system,
+            method=self.method,
+            order=_core.permutation(len(x), as_seed(self.seed), self.epoch),
+            rates=self.optimizer.rates(self.system.names, self.epoch),
+            optimizer=json.dumps(self.optimizer.settings()),
+            batch_size=positive_int(self.batch_size, "batch_size"),
+            seed=self.seed,
+            threads=as_threads(self.threads),
+            single=bool(self.system.instruments)
+            or any(type(c).on_step is not Callback.on_step for c in self.callbacks),
+            done=done,
+        )
+
+    def _epoch(self, epoch: _Epoch, interrupt: Interrupt, line: ProgressLine) -> None:
         """Finish the epoch under way, or stop between two of its steps."""
-        order = _core.permutation(len(x), self.seed, self.epoch)
-        rates = self.optimizer.rates(self.system.names, self.epoch)
-        method, optimizer = self.method.to_json(), json.dumps(self.optimizer.settings())
-        instruments = self.system.instruments
-        # A step that an instrument fails in is made again from its beginning.
-        single = bool(instruments) or any(type(c).on_step is not Callback.on_step for c in self.callbacks)
+        steps, instruments = epoch.steps, epoch.system.instruments
         start = time.perf_counter()
         while self.step < steps:
             with retraced(instruments):
-                found = self._leg(x, y, order, method, optimizer, rates, 1 if single else steps - self.step)
-            self.step += found.pop("steps")
-            self._sums["loss"] = found.pop("loss")
-            for key, value in found.items():
-                self._sums[key] = self._sums.get(key, 0) + value
-            if single:
+                divergence = self._leg(epoch)
+            if divergence is not None:
+                self.history.diverged = self.epoch, self.step
+                self._divergence, self._stopping = divergence, True
+                return
+            if epoch.single:
                 self._call(lambda callback: callback.on_step(self))
             self._call(lambda callback: callback.on_pause(self))
-            line.update(done + self.step, f"epoch {self.epoch + 1}  loss {self._mean('loss'):.4f}")
+            line.update(epoch.done * steps + self.step, f"epoch {self.epoch + 1}  loss {self._mean('loss'):.4f}")
             if (interrupt.requested or self._stopping) and self.step < steps:
                 self._stopping = True
                 return
-        self._finish_epoch(steps, time.perf_counter() - start, y.ndim == 1, validation, line)
+        self._finish_epoch(epoch, time.perf_counter() - start, line)
         self._stopping = self._stopping or interrupt.requested
 
-    def _leg(
-        self,
-        x: FloatArray,
-        y: FloatArray,
-        order: FloatArray,
-        method: str,
-        optimizer: str,
-        rates: list[float],
-        steps: int,
-    ) -> dict[str, Any]:
-        """Make steps for a while, and return what they found."""
+    def _leg(self, epoch: _Epoch) -> str | None:
+        """Make steps for a while, which the core counts in `step` and `_sums`; return why the next diverges, if so."""
         # Other threads may look at the system between two legs.
-        with self.system.lock:
+        with epoch.system.lock:
             return _core.train(
-                self.system.core,
-                self.system.arrays(),
+                epoch.system.core,
+                epoch.system.arrays(),
                 list(self.memory.values()),
-                x,
-                y,
-                order,
-                method=method,
-                optimizer=optimizer,
-                rates=rates,
-                batch_size=self.batch_size,
-                first=self.step,
+                epoch.x,
+                epoch.y,
+                epoch.order,
+                method=epoch.method.to_json(),
+                optimizer=epoch.optimizer,
+                rates=epoch.rates,
+                batch_size=epoch.batch_size,
+                record=vars(self),
                 before=self._steps_before,
-                steps=steps,
+                steps=1 if epoch.single else epoch.steps - self.step,
                 seconds=_LEG_SECONDS,
-                loss=self._sums.get("loss", 0.0),
-                seed=self.seed,
-                threads=self.threads,
+                first_epoch=self._first_loss(),
+                seed=epoch.seed,
+                threads=epoch.threads,
             )
+
+    def _first_loss(self) -> float:
+        """Return the mean loss of the first epoch; 0 where there was none."""
+        loss = abs(self.history.rows[0]["loss"]) if self.history.rows else 0.0
+        return loss if np.isfinite(loss) else 0.0
 
     def _mean(self, key: str, over: str = "usable") -> float:
         count = self._sums[over]
         return self._sums[key] / count if count else float("nan")
 
-    def _finish_epoch(
-        self,
-        steps: int,
-        seconds: float,
-        labels: bool,
-        validation: tuple[FloatArray, FloatArray] | None,
-        line: ProgressLine,
-    ) -> None:
-        score = float("nan")
-        if validation is not None:
-            with retraced(self.system.instruments):
-                score = self.method.score(self.system, *validation, threads=self.threads)
-        rates = zip(self.system.names, self.optimizer.rates(self.system.names, self.epoch), strict=True)
-        written = sum(self.system.params[name].size for name, rate in rates if rate > 0)
+    def _finish_epoch(self, epoch: _Epoch, seconds: float, line: ProgressLine) -> None:
+        score, labels = float("nan"), epoch.y.ndim == 1
+        if epoch.validation is not None:
+            with retraced(epoch.system.instruments):
+                score = epoch.method.score(epoch.system, *epoch.validation, threads=epoch.threads)
+        sums, names = self._sums, epoch.system.names
+        written = sum(epoch.system.params[name].size for name, rate in zip(names, epoch.rates, strict=True) if rate > 0)
         # Local losses leave no outputs to count hits by.
-        has_accuracy = labels and (self._sums["scored"] > 0 or self._sums["usable"] == 0)
-        self.epoch += 1
-        self.step = 0
-        self._steps_before += steps
-        self.history.append(
-            epoch=self.epoch,
+        has_accuracy = labels and (sums["scored"] > 0 or sums["usable"] == 0)
+        row = self.history.row(
+            epoch=self.epoch + 1,
             loss=self._mean("loss"),
             accuracy=self._mean("correct", "samples") if has_accuracy else float("nan"),
             validation=score,
             free_sweeps=self._mean("free_sweeps", "samples"),
             other_sweeps=self._mean("other_sweeps", "samples"),
-            unconverged=self._sums["unconverged"],
-            diverged=self._sums["diverged"],
-            unbounded=self._sums["unbounded"],
-            passes=self._sums["passes"],
-            measured=self._sums["measured"],
-            writes=steps * written,
-            operations=self._sums["operations"],
-            pulses=self._sums["pulses"],
-            reversed=self._sums["reversed"],
+            writes=epoch.steps * written,
             seconds=seconds,
+            **{key: sums[key] for key in _SUMMED},
         )
-        blank = int(self._sums["diverged"] + self._sums["unbounded"])
-        rate = self._sums["samples"] / seconds if seconds > 0 else float("nan")
-        self._sums = {}
-        parts = [f"epoch {self.epoch:3d}", f"loss {self.history['loss'][-1]:.4f}"]
+        changes = {"epoch": self.epoch + 1, "step": 0, "_steps_before": self._steps_before + epoch.steps, "_sums": {}}
+        # At once: an exception finds the epoch either under way or finished.
+        _core.finish_epoch(vars(self), changes, self.history.rows, row)
+        rate = sums["samples"] / seconds if seconds > 0 else float("nan")
+        parts = [f"epoch {self.epoch:3d}", f"loss {row['loss']:.4f}"]
         if has_accuracy:
-            parts.append(f"accuracy {100 * self.history['accuracy'][-1]:.2f} %")
-        if validation is not None:
+            parts.append(f"accuracy {100 * row['accuracy']:.2f} %")
+        if epoch.validation is not None:
             parts.append(f"validation {100 * score:.2f} %" if labels else f"validation {score:.4f}")
         parts += [text for callback in self.callbacks if (text := callback.describe(self)) is not None]
         line.log("  ".join([*parts, f"{rate:,.0f} samples/s"]))
         self._call(lambda callback: callback.on_epoch(self))
         # Last, since a program may turn warnings into errors.
-        if blank:
+        if blank := int(row["diverged"] + row["unbounded"]):
             warnings.warn(
                 f"in epoch {self.epoch} {blank} phases diverged or had no minimum; their samples taught nothing. "
                 "Smaller rates or beta may help",
                 SettlingWarning,
                 stacklevel=4,
             )
+
+    def _warn_of_divergence(self) -> None:
+        warnings.warn(
+            f"training diverged in step {self.step + 1} of epoch {self.epoch + 1}: {self._divergence}. The parameters "
+            f"are those before that step. Lower the rate of {self.optimizer!r}, and begin anew or from a checkpoint",
+            SettlingWarning,
+            stacklevel=3,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write everything that training goes on from to one file.
@@ -401,6 +460,15 @@ class Trainer:
             f"Trainer({self.system!r}, {self.method!r}, {self.optimizer!r}, batch_size={self.batch_size}, "
             f"seed={self.seed}; {self.epoch} epochs{under_way} done)"
         )
+
+
+def _check_kinds(system: Any, method: Any, optimizer: Any) -> None:
+    for value, kind, name in (
+        (system, System, "system"),
+        (method, methods.Method, "method"),
+        (optimizer, optim.Optimizer, "optimizer"),
+    ):
+        instance(value, kind, name, f"a pnncore {kind.__name__}")
 
 
 def _as_callbacks(callbacks: Any) -> list[Callback]:

@@ -75,6 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
                 "cosine": found.cosine,
                 "relative_error": found.relative_error,
                 "norm_ratio": found.norm_ratio,
+                "usable": found.usable,
+                "unconverged": found.unconverged,
+                "diverged": found.diverged,
+                "unbounded": found.unbounded,
                 "by_parameter": {
                     name: {"cosine": cosine, "relative_error": error}
                     for name, (cosine, error) in found.by_parameter.items()

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import data, layers, methods, systems
+from pnncore._scores import score
 from pnncore.errors import ConfigError, DataError
 from pnncore.settling import Settling
 
@@ -317,7 +318,7 @@ def linear_control(x: FloatArray, y: npt.NDArray[np.int64], x_test: FloatArray, 
     gram[np.diag_indices(width)] += 1e-3 * len(x)
     weights = np.linalg.solve(gram, cross - len(x) * np.outer(mean, base))
     outputs = x_test @ weights + (base - mean @ weights)
-    return float((outputs.argmax(axis=1) == y_test).mean())
+    return score(outputs, y_test)
 
 
 def plain(value: Any) -> Any:

@@ -316,7 +316,8 @@ def _picture(report: dict[str, Any], runs: list[_Runs], exact: Hopfield, split: 
 def _trajectory(net: Hopfield, x: FloatArray, y: FloatArray) -> plot.Trajectory:
     """Follow the settling of the test digit with the largest error, where nudging shows best."""
     targets = np.eye(net.n_out)[y]
-    sample = int(((net.predict(x) - targets) ** 2).sum(axis=1).argmax())
+    errors = ((net.predict(x) - targets) ** 2).sum(axis=1)
+    sample = int(np.where(np.isfinite(errors), errors, -1).argmax())
     x, y, target = x[sample : sample + 1], y[sample : sample + 1], targets[sample]
 
     def free(sweeps: int) -> tuple[FloatArray, float, float]:

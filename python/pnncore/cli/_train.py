@@ -160,6 +160,7 @@ def _report(trainer: Trainer, seconds: float, interrupted: bool) -> dict[str, An
     last = {key: float(history[key][-1]) if len(history) else float("nan") for key in history.KEYS}
     return {
         "interrupted": interrupted,
+        "diverged": history.diverged is not None,
         "epoch": trainer.epoch,
         "step": trainer.step,
         "loss": last["loss"],
@@ -189,6 +190,7 @@ def _effort(report: dict[str, Any], trainer: Trainer) -> str:
 def _text(report: dict[str, Any], trainer: Trainer) -> str:
     under_way = f" and {report['step']} steps" if report["step"] else ""
     end = "interrupted after" if report["interrupted"] else "trained for"
+    end = "diverged after" if report["diverged"] else end
     lines = [
         f"{end} {report['epoch']} epochs{under_way} on {report['data']} ({report['seconds']:.1f} s)",
         f"  system     {trainer.system!r}",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -9,13 +10,49 @@ import numpy as np
 
 from pnncore import _core
 from pnncore._convert import FloatArray, Seed, as_seed, as_system, as_threads, number, one_of, positive_int, shown
-from pnncore.errors import ConfigError
+from pnncore.errors import ConfigError, SettlingWarning
 from pnncore.settling import Settling
 
 if TYPE_CHECKING:
     from pnncore.systems import System
 
 Loss = Literal["squared-error", "cross-entropy"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a gradient comes from.
+
+    Attributes
+    ----------
+    samples
+        Samples of the batch.
+    usable
+        Those all of whose phases are usable: the gradient comes from these.
+    phases
+        How many phases of samples ended as unconverged, diverged and unbounded.
+    """
+
+    samples: int
+    usable: int
+    phases: dict[str, int]
+
+    def warn(self, method: "Method", stacklevel: int) -> None:
+        """Say what is missing, if anything is; `stacklevel` 1 is the caller."""
+        ends = {name: count for name, count in self.phases.items() if count}
+        settling = getattr(method, "settling", None)
+        if settling is not None and settling.sweeps is not None:
+            # Whoever says how many sweeps there are knows that they may be too few.
+            ends.pop("unconverged", None)
+        if not ends and self.usable == self.samples:
+            return
+        name = type(method).__name__
+        text = f"the gradient of {name} comes from {self.usable} of {self.samples} samples; phases not settled: {ends}"
+        if self.usable == 0:
+            text = (
+                f"{name} measured nothing: none of {self.samples} samples is usable; phases that did not settle: {ends}"
+            )
+        warnings.warn(text, SettlingWarning, stacklevel=stacklevel + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +91,9 @@ class Method:
     ) -> dict[str, FloatArray]:
         """Return the gradient that a step of training on this batch would use, by parameter, in float64.
 
+        Samples of which a phase diverged, or whose energy has no minimum under it, contribute nothing to it; a
+        `SettlingWarning` counts them, and phases that ran out of sweeps.
+
         Parameters
         ----------
         system
@@ -72,14 +112,23 @@ class Method:
         CapabilityError
             If the system lacks what the method needs; the message lists the methods that train it.
         """
+        gradient, found = self._measure(system, x, y, seed=seed, step=step, threads=threads)
+        found.warn(self, stacklevel=3)
+        return gradient
+
+    def _measure(
+        self, system: "System", x: Any, y: Any, *, seed: Seed = 0, step: int = 0, threads: int | None = None
+    ) -> tuple[dict[str, FloatArray], "Measured"]:
+        """Return the gradient of `gradient`, and what it comes from."""
         as_system(system)
         if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**64:
             raise ConfigError(f"step must be an integer in 0..2**64, got {shown(step)}")
         x, y = system.as_batch(x, y)
         seed, threads = as_seed(seed), as_threads(threads)
         with system.lock:
-            gradient, _ = _core.gradient(system.core, system.arrays(), x, y, self.to_json(), seed, step, threads)
-        return dict(zip(system.names, gradient, strict=True))
+            gradient, found = _core.gradient(system.core, system.arrays(), x, y, self.to_json(), seed, step, threads)
+        phases = {name: int(found[name]) for name in ("unconverged", "diverged", "unbounded")}
+        return dict(zip(system.names, gradient, strict=True)), Measured(len(x), int(found["whole"]), phases)
 
     def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
         """Return the outputs (samples, n_out) that the method teaches: those of the system, as a rule."""

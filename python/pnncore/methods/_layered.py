@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pnncore._convert import FloatArray, as_inputs, as_system, shown
+from pnncore._scores import score, warn_of_lost
 from pnncore.errors import CapabilityError, DataError
 from pnncore.layers import Crossbar, Linear
 from pnncore.methods._base import Method
-from pnncore.systems._base import score
 from pnncore.systems._stack import Stack
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ class ForwardForward(Method):
             tried = x.copy()
             tried[:, -self.classes :] = np.eye(self.classes, dtype=system.dtype)[label]
             signals = system.measure(tried, threads=threads)
-            goodness[:, label] = sum((signals[end] ** 2).sum(axis=1) for end in ends)
+            with np.errstate(over="ignore"):
+                goodness[:, label] = sum((signals[end] ** 2).sum(axis=1) for end in ends)
+        warn_of_lost(goodness, "goodnesses", stacklevel=2)
         return goodness
 
     def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:

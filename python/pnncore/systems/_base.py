@@ -20,6 +20,8 @@ from pnncore._convert import (
     number,
     one_of,
 )
+from pnncore._processes import renew_in_children
+from pnncore._scores import labels_of, score
 from pnncore.errors import CapabilityError, ConfigError, SettlingWarning, ShapeError
 from pnncore.settling import Settled, Settling, Status
 
@@ -71,6 +73,16 @@ class System:
         self.names = [name for name, _ in specs]
         self.shapes = {name: tuple(shape) for name, shape in specs}
         self.params = {name: np.zeros(shape, self.dtype) for name, shape in specs}
+        renew_in_children(self)
+
+    def _renew(self) -> None:
+        # Free, or held by the thread that forked, for it can be acquired again.
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
+            return
+        self.lock = threading.RLock()
+        # The old ones count as lent to the thread that is gone.
+        self.params = {name: np.array(array) for name, array in self.params.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as configuration and parameters; `CapabilityError` for a system that has no configuration."""
@@ -209,16 +221,19 @@ class System:
     def classify(
         self, x: Any, *, settling: Settling | None = None, repeat: int = 0, threads: int | None = None
     ) -> npt.NDArray[np.int64]:
-        """Return for each sample the label of its largest output, as `predict` finds it."""
-        outputs = self.predict(x, settling=settling, repeat=repeat, threads=threads)
-        return np.asarray(outputs.argmax(axis=1), dtype=np.int64)
+        """Return for each sample the label of its largest output, as `predict` finds it.
+
+        A sample whose outputs are not finite has no label: -1 stands for it, and a `SettlingWarning` counts them.
+        """
+        return labels_of(self.predict(x, settling=settling, repeat=repeat, threads=threads))
 
     def score(
         self, x: Any, y: Any, *, settling: Settling | None = None, repeat: int = 0, threads: int | None = None
     ) -> float:
         """Return the accuracy for labels, or the coefficient of determination R² for targets, of what `predict` finds.
 
-        R² is one minus the squared error over that of the best constant; 1 is perfect.
+        R² is one minus the squared error over that of the best constant; 1 is perfect. A sample whose outputs are not
+        finite is a miss, and R² with one is minus infinity; a `SettlingWarning` counts them.
         """
         x, y = self.as_batch(x, y)
         return score(self.predict(x, settling=settling, repeat=repeat, threads=threads), y)
@@ -249,15 +264,6 @@ def _restore(config: dict[str, Any], params: dict[str, FloatArray]) -> System:
     for name, array in params.items():
         system.params[name][...] = array
     return system
-
-
-def score(outputs: FloatArray, y: FloatArray) -> float:
-    """Return the accuracy of outputs for labels y, or their coefficient of determination for targets y."""
-    if y.ndim == 1:
-        return float((outputs.argmax(axis=1) == y).mean())
-    error = float(((outputs.astype(np.float64) - y) ** 2).sum())
-    spread = float(((y - y.mean(axis=0, dtype=np.float64)) ** 2).sum())
-    return 1.0 - error / spread if spread > 0 else (1.0 if error == 0 else float("-inf"))
 
 
 def _name(loss: str) -> str:

@@ -8,6 +8,7 @@
 mod chord;
 
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 
 use crate::batch::Batch;
 use crate::differences::{largest, within};
@@ -268,6 +269,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         std::mem::swap(&mut self.energy, &mut self.next_energy);
         std::mem::swap(&mut self.force, &mut self.next_force);
         while !rows.is_empty() {
+            poll(64 * rows.len() * self.trial.stride());
             self.states.copy_from_slice(&self.trial.states);
             for &r in &rows {
                 let step = T::from_f64(self.walks[r].step);

@@ -31,6 +31,9 @@ pub enum Error {
     /// A journal is damaged, foreign, in use, or does not fit.
     #[error("{0}")]
     Journal(String),
+    /// A mistake in this library: a panic that was caught.
+    #[error("internal error, please report it: {0}")]
+    Internal(String),
     /// The operating system refused a file operation.
     #[error("{op} {path}: {message}")]
     Io {

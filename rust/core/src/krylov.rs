@@ -1,6 +1,7 @@
 //! Linear systems from products alone.
 
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 
 use crate::Result;
 
@@ -21,6 +22,7 @@ pub(crate) fn conjugate_gradients<T: Real>(
     let mut squares: Vec<f64> = residual.chunks_exact(stride).map(|r| dot(r, r)).collect();
     let goal: Vec<f64> = squares.iter().map(|s| s * tolerance.powi(2)).collect();
     for _ in 0..limit {
+        poll(8 * b.len());
         if squares.iter().zip(&goal).all(|(s, g)| s <= g) {
             break;
         }

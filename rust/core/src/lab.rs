@@ -2,16 +2,22 @@
 
 use pnncore_kernels::Level;
 use pnncore_kernels::philox::{Philox, Purpose};
+use pnncore_kernels::watch::{self, Watch};
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
 /// Work (in multiply-adds) below which a region is not worth a second thread: about 20 microseconds of one core.
 const SEQUENTIAL_BELOW: usize = 1 << 20;
+
+/// What a region counts for, in multiply-adds, between two looks for interrupts; its items count for themselves.
+const REGION: usize = 1 << 14;
 
 /// How long a region may keep its caller waiting, beyond twice the caller's own work in it, before the machine counts as
 /// crowded: another process has taken the core of a thread that holds a part.
@@ -47,6 +53,27 @@ struct Pool {
 }
 
 impl Pool {
+    /// Runs `work` on the pool, and asks meanwhile whether it is still wanted.
+    fn attend<R: Send>(&self, watch: Arc<Watch>, work: impl FnOnce() -> R + Send) -> R {
+        let (send, receive) = mpsc::sync_channel(1);
+        let part = Some(watch.clone());
+        let found = self.threads.in_place_scope(|scope| {
+            scope.spawn(move |_| {
+                // Nobody receives it where the work unwinds, and then there is nothing to send.
+                let _ = send.send(watch::join(&part, work));
+            });
+            loop {
+                match receive.recv_timeout(watch::PATIENCE) {
+                    Ok(found) => return Some(found),
+                    Err(RecvTimeoutError::Timeout) => watch.ask(),
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                };
+            }
+        });
+        // The scope has unwound where there is none.
+        found.unwrap_or_else(|| std::panic::resume_unwind(Box::new(watch::Interrupted)))
+    }
+
     fn micros(&self, time: Instant) -> u64 {
         time.duration_since(self.born).as_micros() as u64
     }
@@ -112,15 +139,17 @@ impl Lab {
 
     /// Runs `work` on the pool, so that the regions inside cost no hand-over.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            Some(pool) => pool.threads.install(work),
-            None => work(),
+        match (&self.pool, watch::current()) {
+            (None, _) => work(),
+            (Some(pool), None) => pool.threads.install(work),
+            (Some(pool), Some(watch)) => pool.attend(watch, work),
         }
     }
 
     /// Calls `work` for every item, in parallel where there is more than one item and thread, unless other processes
     /// have just been seen to hold one of the threads up: a caller that gets on alone is faster than one that waits.
     pub fn for_each<I: Send>(&self, items: impl IndexedParallelIterator<Item = I>, work: impl Fn(I) + Sync + Send) {
+        watch::poll(REGION);
         let start = Instant::now();
         let shared = |pool: &&Arc<Pool>| items.len() > 1 && pool.micros(start) >= pool.crowded.load(Ordering::Relaxed);
         let Some(pool) = self.pool.as_ref().filter(shared) else {
@@ -129,8 +158,12 @@ impl Lab {
         };
         let caller = rayon::current_thread_index();
         let own = AtomicU64::new(0);
+        let watch = watch::current();
         items.with_max_len(1).for_each(|item| {
-            work(item);
+            watch::join(&watch, || {
+                watch::check();
+                work(item);
+            });
             if rayon::current_thread_index() == caller {
                 own.store(start.elapsed().as_micros() as u64, Ordering::Relaxed);
             }
@@ -166,11 +199,28 @@ fn default_threads() -> Result<usize> {
     }
 }
 
+/// By process and number of threads.
+type Pools = HashMap<(u32, usize), Arc<Pool>>;
+
+static POOLS: Mutex<Option<Pools>> = Mutex::new(None);
+
+thread_local! {
+    static HELD: RefCell<Option<MutexGuard<'static, Option<Pools>>>> = const { RefCell::new(None) };
+}
+
+/// Keeps other threads from the list of pools until [`release_pools`]: a child that is forked meanwhile finds it whole, and free.
+pub fn hold_pools() {
+    HELD.set(Some(POOLS.lock().unwrap_or_else(PoisonError::into_inner)));
+}
+
+/// Lets go of the list of pools, on the thread that holds it, or in a child that this thread has forked.
+pub fn release_pools() {
+    HELD.set(None);
+}
+
 /// The pool of this process with this many threads. Keyed by process id: threads do not survive a fork, so a forked
 /// child builds its own and the parent's is leaked there.
 fn pool(threads: usize) -> Result<Arc<Pool>> {
-    type Pools = HashMap<(u32, usize), Arc<Pool>>;
-    static POOLS: Mutex<Option<Pools>> = Mutex::new(None);
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let key = (std::process::id(), threads);
     let pools = pools.get_or_insert_default();

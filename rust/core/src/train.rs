@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use pnncore_kernels::Real;
+use pnncore_kernels::{Real, watch};
 
 use crate::Result;
 use crate::batch::Batch;
 use crate::device::{Change, Device, Place, Tile};
+use crate::divergence::{Divergence, Kept, Scale, are_finite};
 use crate::lab::Lab;
 use crate::method::{Cost, Course, Found, Protocol, Scratch};
 use crate::optim::Optimizer;
-use crate::params::{ParamSpec, Params};
+use crate::params::{ParamSpec, Params, all_finite};
 use crate::system::System;
 use crate::trial::Status;
 
@@ -58,8 +59,8 @@ pub struct Leg {
     pub steps: usize,
     /// Stop after the step that ends later than this.
     pub time: Duration,
-    /// The sum of losses to go on from: floating-point sums depend on where they begin.
-    pub loss: f64,
+    /// The mean loss of the first epoch, by which it is told whether training diverges; 0 where there was none.
+    pub first_epoch: f64,
 }
 
 /// Sums over steps.
@@ -71,7 +72,9 @@ pub struct Progress {
     pub samples: u64,
     /// Samples whose free state is usable: those that the loss and the hits are summed over.
     pub usable: u64,
-    /// Sum of the losses of samples with usable states, at the free state; [`Leg::loss`] included.
+    /// Samples all of whose phases are usable: those that a gradient comes from.
+    pub whole: u64,
+    /// Sum of the losses of samples with usable states, at the free state.
     pub loss: f64,
     /// Samples with outputs of which some mean a label: those that hits may be among.
     pub scored: u64,
@@ -85,6 +88,8 @@ pub struct Progress {
     pub other_sweeps: u64,
     /// What the experiments cost.
     pub cost: Cost,
+    /// Why the next step is not made.
+    pub divergence: Option<Divergence>,
 }
 
 impl Progress {
@@ -108,6 +113,7 @@ impl Progress {
                 }
                 *(if p == 0 { &mut self.free_sweeps } else { &mut self.other_sweeps }) += u64::from(outcome.sweeps);
             }
+            self.whole += u64::from(trial.usable(i));
             if !trial.outcomes[free].status.usable() {
                 continue;
             }
@@ -120,7 +126,7 @@ impl Progress {
             let outputs = trial.outputs(free);
             batch.y.write(i, target);
             self.loss += protocol.loss().value(outputs, target);
-            if batch.y.label(i).is_some_and(|label| argmax(outputs) == label) {
+            if argmax(outputs).is_some_and(|found| batch.y.label(i) == Some(found)) {
                 self.correct += 1;
             }
         }
@@ -132,66 +138,208 @@ impl Progress {
     }
 }
 
-/// The place of the largest element; the first of equals.
-pub fn argmax<T: Real>(values: &[T]) -> usize {
-    let mut best = 0;
-    for (k, v) in values.iter().enumerate() {
-        if *v > values[best] {
-            best = k;
+/// The place of the largest element, the first of equals; `None` where one is infinite or not a number: such outputs have no label.
+pub fn argmax<T: Real>(values: &[T]) -> Option<usize> {
+    let mut best = None;
+    let mut top = T::ZERO;
+    for (k, &v) in values.iter().enumerate() {
+        if !v.is_finite() {
+            return None;
+        }
+        if best.is_none() || v > top {
+            (best, top) = (Some(k), v);
         }
     }
     best
 }
 
-/// Makes steps until the leg or the epoch ends.
+/// Makes steps until the leg or the epoch ends, or until a step [diverges](crate::divergence), and adds what they found to `progress`:
+/// its sum of losses is gone on from, since floating-point sums depend on where they begin.
 ///
-/// Where legs end does not change any bit of the result.
+/// Where legs end does not change any bit of the result. A step that diverges leaves parameters and memory as they were before it.
 ///
 /// # Errors
-/// Whatever a step may fail with. The steps before it are in the parameters; the failed one changed nothing.
+/// Whatever a step may fail with. The steps before it are in the parameters and in `progress`; the failed one changed nothing.
 pub fn train<T: Real>(
     lab: &Lab,
     task: Task<'_, T>,
     leg: Leg,
     params: &mut Params<'_, T>,
     memory: &mut [&mut [T]],
-) -> Result<Progress> {
-    let start = Instant::now();
-    let mut progress = Progress { loss: leg.loss, ..Progress::default() };
-    let mut scratch = Scratch::new(task.system);
-    let (mut gradient, mut target) = (Vec::new(), Vec::new());
+    progress: &mut Progress,
+) -> Result<()> {
     task.protocol.check_optimizer(task.optimizer)?;
-    let (memory, kept) = memory.split_at_mut(task.optimizer.memory(task.system.specs()).len());
-    let (cells, kept) = kept.split_at_mut(cells(task.system).len());
+    let (mut kept, before) = (Kept::of(params, memory), *progress);
+    let result = make_steps(lab, &task, leg, params, memory, progress, None);
+    let made = (progress.steps - before.steps) as usize;
+    // What is not finite stays so: it is enough to look once per leg, and to look for the step only then.
+    if made == 0 || are_finite(params, memory) {
+        return result;
+    }
+    kept.restore(params, memory)?;
+    *progress = before;
+    if made == 1 {
+        progress.divergence = Some(Divergence::Parameters);
+        return Ok(());
+    }
+    let again = Leg { steps: made, time: Duration::MAX, ..leg };
+    make_steps(lab, &task, again, params, memory, progress, Some(&mut kept))
+}
+
+/// Makes the steps of a leg. With `kept`, each is taken back that leaves what is not finite; otherwise that is the caller's to see.
+fn make_steps<T: Real>(
+    lab: &Lab,
+    task: &Task<'_, T>,
+    leg: Leg,
+    params: &mut Params<'_, T>,
+    memory: &mut [&mut [T]],
+    progress: &mut Progress,
+    mut kept: Option<&mut Kept<T>>,
+) -> Result<()> {
+    let start = Instant::now();
+    let mut run = Run {
+        lab,
+        task,
+        scratch: Scratch::new(task.system),
+        scale: Scale::new(task.protocol.loss(), task.system.outputs(), leg.first_epoch),
+        gradient: Vec::new(),
+        target: Vec::new(),
+        copies: Vec::new(),
+    };
     for k in (leg.first..task.steps()).take(leg.steps) {
-        let step = leg.before + k as u64;
-        let batch = task.data.pick(task.batch(k));
-        let mut course = Course { step, memory: &mut *kept };
-        task.protocol.step(lab, task.system, params, &batch, &mut course, &mut scratch)?;
-        progress.count(task.protocol, &batch, &scratch, &mut target);
-        scratch.cost.pulses += if scratch.found == Found::Change {
-            write(lab, &task, &scratch.wanted, params, cells, step)?
-        } else {
-            task.protocol.follow(lab, task.system, task.optimizer, task.rates, &scratch.update, kept);
-            task.optimizer.step(
-                lab,
-                task.system,
-                &scratch.trial,
-                &mut scratch.update,
-                params,
-                memory,
-                cells,
-                &mut gradient,
-                task.rates,
-                step,
-            )?
-        } as u64;
+        if let Some(kept) = &mut kept {
+            kept.renew(params, memory);
+        }
+        let counted = match run.step(k, leg.before + k as u64, params, memory, *progress)? {
+            Ok(counted) => counted,
+            Err(divergence) => {
+                progress.divergence = Some(divergence);
+                break;
+            }
+        };
+        if let Some(kept) = &kept
+            && !are_finite(params, memory)
+        {
+            kept.restore(params, memory)?;
+            progress.divergence = Some(Divergence::Parameters);
+            break;
+        }
+        *progress = counted;
         if start.elapsed() >= leg.time {
             break;
         }
     }
-    progress.cost = scratch.cost;
-    Ok(progress)
+    Ok(())
+}
+
+/// The steps of a leg, and their memory.
+struct Run<'a, 'b, T: Real> {
+    lab: &'a Lab,
+    task: &'a Task<'b, T>,
+    scratch: Scratch<T>,
+    scale: Scale<T>,
+    gradient: Vec<T>,
+    target: Vec<T>,
+    /// What the method kept before the step.
+    copies: Vec<Vec<T>>,
+}
+
+impl<T: Real> Run<'_, '_, T> {
+    /// Makes step `k` of the epoch, `step` of all, and gives the progress after it. One that diverges leaves the parameters as they are.
+    fn step(
+        &mut self,
+        k: usize,
+        step: u64,
+        params: &mut Params<'_, T>,
+        memory: &mut [&mut [T]],
+        before: Progress,
+    ) -> Result<Result<Progress, Divergence>> {
+        let Self { lab, task, scratch, scale, gradient, target, copies } = self;
+        let Task { system, protocol, optimizer, rates, .. } = **task;
+        let (memory, kept) = memory.split_at_mut(optimizer.memory(system.specs()).len());
+        let (cells, kept) = kept.split_at_mut(kept_by_cells(system));
+        let batch = task.data.pick(task.batch(k));
+        scratch.cost = before.cost;
+        let mut undo = Undo::of(kept, copies, protocol.learns());
+        protocol.step(lab, system, params, &batch, &mut Course { step, memory: &mut *undo.memory }, scratch)?;
+        let mut counted = before;
+        counted.count(protocol, &batch, scratch, target);
+        if let Some(divergence) = diverges(&before, &counted, scale, &batch, scratch) {
+            return Ok(Err(divergence));
+        }
+        undo.armed = false;
+        drop(undo);
+        // From here on the step is made or not, but not left in the middle.
+        let pulses = watch::to_the_end(|| {
+            if scratch.found == Found::Change {
+                return write(lab, task, &scratch.wanted, params, cells, step);
+            }
+            protocol.follow(lab, system, optimizer, rates, &scratch.update, kept);
+            let Scratch { trial, update, .. } = &mut *scratch;
+            optimizer.step(lab, system, trial, update, params, memory, cells, gradient, rates, step)
+        })?;
+        scratch.cost.pulses += pulses as u64;
+        counted.cost = scratch.cost;
+        Ok(Ok(counted))
+    }
+}
+
+/// Takes back what the method changed in its memory, unless the step comes to its end: by an error or a divergence, or by an interrupt
+/// that unwinds.
+struct Undo<'a, 'b, T: Real> {
+    memory: &'a mut [&'b mut [T]],
+    copies: &'a [Vec<T>],
+    armed: bool,
+}
+
+impl<'a, 'b, T: Real> Undo<'a, 'b, T> {
+    fn of(memory: &'a mut [&'b mut [T]], copies: &'a mut Vec<Vec<T>>, armed: bool) -> Self {
+        if armed {
+            copies.resize_with(memory.len(), Vec::new);
+            for (copy, array) in copies.iter_mut().zip(&*memory) {
+                copy.clear();
+                copy.extend_from_slice(array);
+            }
+        }
+        Self { memory, copies, armed }
+    }
+}
+
+impl<T: Real> Drop for Undo<'_, '_, T> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.memory.iter_mut().zip(self.copies).for_each(|(array, copy)| array.copy_from_slice(copy));
+        }
+    }
+}
+
+/// Whether the experiments of a step say that training has diverged.
+fn diverges<T: Real>(
+    before: &Progress,
+    after: &Progress,
+    scale: &Scale<T>,
+    batch: &Batch<'_, T>,
+    scratch: &Scratch<T>,
+) -> Option<Divergence> {
+    let usable = after.usable - before.usable;
+    let lost = after.rows_with(Status::Diverged) > before.rows_with(Status::Diverged);
+    if usable == 0 && lost {
+        return Some(Divergence::Outputs);
+    }
+    let mean = (after.loss - before.loss) / usable as f64;
+    if usable > 0 && scale.is_exceeded(mean, batch, scratch.local.is_some()) {
+        return Some(Divergence::Loss(mean));
+    }
+    let finite = match scratch.found {
+        Found::Change => scratch.wanted.iter().all(|values| all_finite(values)),
+        Found::Gradient => scratch.update.is_finite(),
+    };
+    (!finite).then_some(Divergence::Change)
+}
+
+/// How many arrays the tiles of a system keep.
+fn kept_by_cells<T: Real>(system: &dyn System<T>) -> usize {
+    (0..system.specs().len()).filter_map(|i| system.tile(i)).map(Tile::kept).sum()
 }
 
 /// Names and shapes of the arrays that the tiles of a system keep, parameter by parameter; they are zero at first.

@@ -6,7 +6,7 @@ use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
 
 use crate::lab::Lab;
-use crate::params::{ParamSpec, cut};
+use crate::params::{ParamSpec, all_finite, cut};
 use crate::trial::Trial;
 
 /// The dense side of an outer product.
@@ -100,7 +100,29 @@ impl<T: Real> Default for LocalUpdate<T> {
     }
 }
 
+impl<T: Real> Term<T> {
+    /// Whether all numbers that the term is made of are finite, but for states, which are.
+    fn is_finite(&self) -> bool {
+        match self {
+            Self::Dense(values) => all_finite(values),
+            Self::Product(blocks) => blocks.iter().all(|(left, right)| all_finite(left) && all_finite(right)),
+            Self::Outer(Outer { products, rows, columns, .. }) => {
+                let own = |product: &OuterProducts<T>| match &product.dense {
+                    Side::Own(values, _) => all_finite(values),
+                    Side::States(_) | Side::Imaginary(_) => true,
+                };
+                all_finite(rows) && all_finite(columns) && products.iter().all(own)
+            }
+        }
+    }
+}
+
 impl<T: Real> LocalUpdate<T> {
+    /// Whether all numbers that the changes are made of are finite, but for states, which are.
+    pub fn is_finite(&self) -> bool {
+        self.terms.iter().all(Term::is_finite)
+    }
+
     /// Adds `scale` times the term of parameter `i` to `target`, and keeps the result within `range`. Uses the term up.
     #[allow(clippy::too_many_arguments, reason = "an update, and where it goes")]
     pub fn apply(

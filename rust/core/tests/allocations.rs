@@ -15,7 +15,7 @@ use pnncore::params::Params;
 use pnncore::system::System;
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
-use pnncore::train::{Leg, Task, train};
+use pnncore::train::{Leg, Progress, Task, train};
 use pnncore::trial::Settling;
 
 struct Counting;
@@ -71,11 +71,11 @@ fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
         order: &order,
         batch_size,
     };
-    let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX, loss: 0.0 };
+    let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX, first_epoch: 0.0 };
     let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
     lab.enter(|| {
         let before = ALLOCATIONS.load(Ordering::Relaxed);
-        train(&lab, task, leg, &mut values, &mut []).unwrap();
+        train(&lab, task, leg, &mut values, &mut [], &mut Progress::default()).unwrap();
         ALLOCATIONS.load(Ordering::Relaxed) - before
     })
 }

@@ -16,7 +16,7 @@ use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pnncore::system::stack::Slope;
 use pnncore::system::{Exact, Settling as _, System, residual};
-use pnncore::train::{Leg, Task, train, write_gradient};
+use pnncore::train::{Leg, Progress, Task, train, write_gradient};
 use pnncore::trial::{Boundary, Order, OutputUpdate, Plan, Settling, Status, Stop, Trial};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -282,10 +282,13 @@ fn threads_do_not_change_bits_of_training() {
                     order: &order,
                     batch_size: 50,
                 };
-                let leg = Leg { first: done, before: 0, steps: 3usize.div_ceil(legs), time: Duration::MAX, loss: 0.0 };
+                let leg =
+                    Leg { first: done, before: 0, steps: 3usize.div_ceil(legs), time: Duration::MAX, first_epoch: 0.0 };
                 let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
                 let mut memory: Vec<&mut [f32]> = velocity.iter_mut().map(Vec::as_mut_slice).collect();
-                done += train(&lab, task, leg, &mut values, &mut memory).unwrap().steps as usize;
+                let mut progress = Progress::default();
+                train(&lab, task, leg, &mut values, &mut memory, &mut progress).unwrap();
+                done += progress.steps as usize;
             }
         });
         (params, velocity)

@@ -14,7 +14,7 @@ use pnncore::optim::Optimizer;
 use pnncore::params::Params;
 use pnncore::system::layered::Layered;
 use pnncore::system::{Exact, Settling as _, System, residual};
-use pnncore::train::{Leg, Task, train, write_gradient};
+use pnncore::train::{Leg, Progress, Task, train, write_gradient};
 use pnncore::trial::{Boundary, Plan, Settling, Status, Stop, Trial};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -215,11 +215,11 @@ fn trained<T: Real>(net: &Layered, params: &mut [Vec<T>], optimizer: &Optimizer,
     let kept = optimizer.memory(System::<T>::specs(net));
     let mut memory: Vec<Vec<T>> = kept.iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
     let task = Task { system: net, protocol: &protocol, optimizer, rates: &rates, data, order: &order, batch_size: 8 };
-    let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX, loss: 0.0 };
+    let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX, first_epoch: 0.0 };
     let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
     let mut params = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
     let lab = lab(threads);
-    lab.enter(|| train(&lab, task, leg, &mut params, &mut memory)).unwrap();
+    lab.enter(|| train(&lab, task, leg, &mut params, &mut memory, &mut Progress::default())).unwrap();
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 use crate::level::dispatch;
 use crate::simd::{Real, Vector};
 use crate::sparse::Dense;
+use crate::watch::poll;
 
 /// A matrix as a product reads it: element (i, k) is `data[i * row + k * column]`, so that a transpose costs nothing.
 #[derive(Debug, Clone, Copy)]
@@ -68,10 +69,17 @@ fn multiply_body<V: Vector>(
         "slices are too short for the product"
     );
     let product = Product { a, b, inner, stride };
+    /// Work from which on it is not only before a product that an interrupt comes.
+    const LARGE: usize = 1 << 16;
+    let each = rows * inner * 3 * V::LANES;
+    poll(if each < LARGE { rows * inner * cols } else { 0 });
     // SAFETY: the assertion above; `dispatch!` vouches for the instruction set.
     unsafe {
         let mut col = 0;
         while cols - col >= 3 * V::LANES {
+            if each >= LARGE {
+                poll(each);
+            }
             product.columns::<V, 3>(rows, col, 0, target);
             col += 3 * V::LANES;
         }

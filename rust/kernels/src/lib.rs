@@ -19,6 +19,7 @@ pub mod simd;
 pub mod sparse;
 pub mod trig;
 pub mod unit;
+pub mod watch;
 pub mod wires;
 
 pub use aligned_vec::{AVec, avec};
@@ -239,6 +240,7 @@ fn transpose_body<V: simd::Vector>(
 ) {
     assert!(span.end <= cols && source.len() >= rows * cols && stride >= rows && target.len() >= span.len() * stride);
     for r in (0..rows).step_by(V::LANES) {
+        watch::poll(V::LANES * span.len());
         for c in span.clone().step_by(V::LANES) {
             let (from, to) = (r * cols + c, (c - span.start) * stride + r);
             if r + V::LANES <= rows && c + V::LANES <= span.end {

@@ -7,6 +7,7 @@
 use crate::level::{Level, dispatch};
 use crate::simd::{Real, Vector};
 use crate::trig::turn as turn_vector;
+use crate::watch::poll;
 
 /// What random numbers are drawn for. Different purposes are independent streams of one seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +88,10 @@ impl Philox {
     /// If `first` is no multiple of 64.
     pub fn fill<T: Real>(&self, level: Level, first: u64, group: u32, out: &mut [T]) {
         assert!(first.is_multiple_of(4 * LANES as u64), "numbers come in blocks");
-        fill(level, first / 4, [group, self.purpose], self.key, out);
+        for (piece, out) in out.chunks_mut(PIECE).enumerate() {
+            poll(4 * out.len());
+            fill(level, (first + (piece * PIECE) as u64) / 4, [group, self.purpose], self.key, out);
+        }
     }
 
     /// Fills `out` with standard normal numbers (Box and Muller, from numbers of 32 bits in single precision: beyond 6.7 deviations
@@ -97,7 +101,10 @@ impl Philox {
     /// If `first` is no multiple of 64.
     pub fn fill_normal<T: Real>(&self, level: Level, first: u64, group: u32, out: &mut [T]) {
         assert!(first.is_multiple_of(4 * LANES as u64), "numbers come in blocks");
-        fill_normal(level, first / 4, [group, self.purpose], self.key, out);
+        for (piece, out) in out.chunks_mut(PIECE).enumerate() {
+            poll(16 * out.len());
+            fill_normal(level, (first + (piece * PIECE) as u64) / 4, [group, self.purpose], self.key, out);
+        }
     }
 
     /// An integer uniform in `0..bound` (bias below 2^-64 * bound).
@@ -124,6 +131,7 @@ impl Philox {
             *slot = i as u64;
         }
         for i in (1..order.len()).rev() {
+            poll(64);
             order.swap(i, self.below(i as u64 + 1, i as u64, group) as usize);
         }
     }
@@ -138,6 +146,9 @@ dispatch! {
     /// [`Philox::fill_normal`], from a draw on.
     fn fill_normal<T>(level: Level, draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [T]) = fill_normal_body
 }
+
+/// Numbers that are made between two looks for interrupts.
+const PIECE: usize = 1 << 16;
 
 /// 2^-32.
 const UNIT: f64 = 1.0 / 4_294_967_296.0;

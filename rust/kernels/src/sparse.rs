@@ -256,6 +256,7 @@ pub fn product<T: Real>(level: Level, x: &[T], m: &[T], shape: (usize, usize, us
     if !lists_pay(non_zeros(level, x), x.len()) {
         return multiply(level, Strided { data: x, row: inner, column: 1 }, m, shape, y, cols);
     }
+    crate::watch::poll(x.len() * cols / 4);
     let mut lists = SparseRows::new(inner);
     x.chunks_exact(inner).for_each(|row| lists.push(level, row));
     accumulate(level, &lists, 0, rows, m, cols, y, cols, &mut Panel::default());

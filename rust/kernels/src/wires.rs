@@ -226,6 +226,7 @@ fn run_body<V: Vector>(
         }
         let mut keep = zero;
         while made < most {
+            crate::watch::poll(32 * V::LANES * n * m);
             made += 1;
             for k in 0..n * m {
                 put(keep.mul_add(get(p, k), get(z, k)), p, k);

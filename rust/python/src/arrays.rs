@@ -112,7 +112,8 @@ pub(crate) struct Data<'py, T: Float> {
 
 enum Wanted<'py, T: Float> {
     None,
-    Labels(PyReadonlyArrayDyn<'py, i64>),
+    /// A copy: what others write to the array meanwhile must not become an index.
+    Labels(Vec<i64>, Vec<usize>),
     Values(PyReadonlyArrayDyn<'py, T>),
 }
 
@@ -122,7 +123,11 @@ impl<'py, T: Float> Data<'py, T> {
         let y = match y {
             None => Wanted::None,
             Some(y) => match y.cast::<PyArrayDyn<i64>>() {
-                Ok(labels) => Wanted::Labels(labels.try_readonly()?),
+                Ok(labels) => {
+                    let labels = labels.try_readonly()?;
+                    let values = contiguous(x.py(), labels.as_slice().ok(), "y")?;
+                    Wanted::Labels(values.to_vec(), labels.shape().to_vec())
+                }
                 Err(_) => Wanted::Values(array::<T>(y, "y")?.try_readonly()?),
             },
         };
@@ -139,13 +144,16 @@ impl<'py, T: Float> Data<'py, T> {
         let x = Rows::all(contiguous(py, self.x.as_slice().ok(), "x")?, inputs);
         let y = match &self.y {
             Wanted::None => Targets::None,
-            Wanted::Labels(labels) => {
-                if labels.shape() != [samples] {
-                    let text = format!("labels must have shape ({samples},), got {:?}", labels.shape());
+            Wanted::Labels(labels, shape) => {
+                if *shape != [samples] {
+                    let text = format!("labels must have shape ({samples},), got {shape:?}");
                     return Err(Error::Shape(text)).or_raise(py);
                 }
-                let labels = contiguous(py, labels.as_slice().ok(), "y")?;
-                if let Some(bad) = labels.iter().find(|&&l| l < 0 || l >= outputs as i64) {
+                let is_wrong = |label: &i64| *label < 0 || *label >= outputs as i64;
+                // All of them, for that vectorises; the first one is looked for where there is one.
+                if labels.iter().fold(false, |any, label| any | is_wrong(label))
+                    && let Some(bad) = labels.iter().find(|label| is_wrong(label))
+                {
                     let text = format!("labels must be in 0..{outputs}, the number of outputs; got {bad}");
                     return Err(Error::Data(text)).or_raise(py);
                 }

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::arrays::Float;
+use crate::calls::attached;
 use crate::raised::Raised;
 
 /// Which side of a layer this is.
@@ -73,7 +74,7 @@ impl Foreign {
     }
 
     fn attached<R>(&self, work: impl FnOnce(Python<'_>) -> PyResult<R>) -> Result<R> {
-        Python::attach(|py| work(py).map_err(|error| self.raised.keep("instrument", error)))
+        attached(|py| work(py).map_err(|error| self.raised.keep("instrument", error)))
     }
 }
 

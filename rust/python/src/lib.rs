@@ -1,6 +1,7 @@
 //! The Python module `pnncore._core`: conversion, errors, release of the GIL. No physics.
 
 mod arrays;
+mod calls;
 mod errors;
 mod files;
 mod foreign;
@@ -17,13 +18,15 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use super::calls::{after_fork, after_fork_in_child, before_fork, close, note_main};
+    #[pymodule_export]
     use super::files::{load, save};
     #[pymodule_export]
     use super::journal::{Journal, salvage};
     #[pymodule_export]
     use super::run::{
-        check_device, check_method, check_optimizer, check_pair, check_tile, clip, gradient, info, initialise_memory,
-        measure, no_progress, permutation, predict, settle, train, vjp,
+        check_device, check_method, check_optimizer, check_pair, check_tile, clip, finish_epoch, gradient, info,
+        initialise_memory, measure, no_progress, permutation, predict, settle, train, vjp,
     };
     #[pymodule_export]
     use super::system::System;

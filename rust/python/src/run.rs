@@ -9,6 +9,7 @@ use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
 use pnncore::lab::Lab;
 use pnncore::loss::Loss;
+use pnncore::memory;
 use pnncore::method::{Course, Found, METHODS, Method, Protocol, Scratch};
 use pnncore::optim::Optimizer;
 use pnncore::params::{ParamSpec, Params};
@@ -16,10 +17,12 @@ use pnncore::system::stack::Walk;
 use pnncore::system::{System as CoreSystem, infer};
 use pnncore::train::{Leg, Progress, Task, write_gradient};
 use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
+use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
+use crate::calls::{self, detached};
 use crate::errors::OrRaise;
 use crate::system::System;
 
@@ -79,8 +82,9 @@ pub(crate) fn initialise_memory(
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
         let mut arrays = Exclusive::<T>::new(&memory, "every array of the method")?;
-        let lab = system.lab(Some(1), seed).or_raise(py)?;
-        protocol.initialise(&lab, core, &mut arrays.slices(py, "every array of the method")?);
+        let lab = system.lab(py, Some(1), seed)?;
+        let mut slices = arrays.slices(py, "every array of the method")?;
+        detached(py, || protocol.initialise(&lab, core, &mut slices))?;
     });
     Ok(())
 }
@@ -128,10 +132,13 @@ pub(crate) fn check_optimizer(py: Python<'_>, optimizer: &str) -> PyResult<()> {
 
 /// The order of `n` samples in an epoch.
 #[pyfunction]
-pub(crate) fn permutation(py: Python<'_>, n: usize, seed: u64, epoch: u32) -> Bound<'_, PyArray1<u64>> {
-    let mut order = vec![0; n];
-    Philox::new(seed, Purpose::Shuffle).shuffle(&mut order, epoch);
-    PyArray1::from_vec(py, order)
+pub(crate) fn permutation(py: Python<'_>, n: usize, seed: u64, epoch: u32) -> PyResult<Bound<'_, PyArray1<u64>>> {
+    let shuffled = || {
+        let mut order = vec![0; n];
+        Philox::new(seed, Purpose::Shuffle).shuffle(&mut order, epoch);
+        order
+    };
+    Ok(PyArray1::from_vec(py, detached(py, shuffled)?))
 }
 
 /// Version, instruction set, threads, methods.
@@ -141,14 +148,13 @@ pub(crate) fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("version", env!("CARGO_PKG_VERSION"))?;
     dict.set_item("simd", Level::get().name())?;
     dict.set_item("simd_available", Level::available().map(Level::name).collect::<Vec<_>>())?;
-    dict.set_item("threads", Lab::new(None, 0).or_raise(py)?.threads())?;
+    dict.set_item("threads", calls::lab(py, None, 0)?.threads())?;
     dict.set_item("methods", METHODS.map(|(name, needs)| (name, needs.describe())).to_vec())?;
     Ok(dict)
 }
 
 fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    dict.set_item("steps", progress.steps)?;
     dict.set_item("samples", progress.samples)?;
     dict.set_item("usable", progress.usable)?;
     dict.set_item("loss", progress.loss)?;
@@ -209,12 +215,13 @@ fn settle_as<'py, T: Float>(
     let core = system.of::<T>();
     let settling = core.as_settling().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
     let settling = settling.or_raise(py)?;
-    let lab = system.lab(threads, 0).or_raise(py)?;
+    let lab = system.lab(py, threads, 0)?;
     let arrays = Shared::<T>::new(params, "every parameter")?;
     let params = arrays.params(py)?;
     params.check(core).or_raise(py)?;
     let data = Data::<T>::new(x, y)?;
     let batch = data.batch(py, core.inputs(), core.outputs())?;
+    memory::check_rows(core, batch.len(), plan.rows_per_sample()).or_raise(py)?;
     let mut trial = Trial::new(core.layout());
     let (energy, residual) = system.run(py, || {
         lab.enter(|| -> Result<_, Error> {
@@ -283,12 +290,13 @@ pub(crate) fn predict<'py>(
     let plan = Plan::free(Loss::SquaredError, settling);
     with_dtype!(py, [&x], T => {
         let core = system.of::<T>();
-        let lab = system.lab(threads, 0).or_raise(py)?;
+        let lab = system.lab(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
         let data = Data::<T>::new(&x, None)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
+        memory::check_rows(core, batch.len().min(INFERENCE_BATCH), 1).or_raise(py)?;
         let mut outputs = Vec::with_capacity(batch.len() * core.outputs());
         let mut status = Vec::with_capacity(batch.len());
         let mut trial = Trial::new(core.layout());
@@ -331,7 +339,7 @@ pub(crate) fn measure<'py>(
         let core = system.of::<T>();
         let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
         let stack = stack.or_raise(py)?;
-        let lab = system.lab(threads, 0).or_raise(py)?;
+        let lab = system.lab(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
@@ -368,7 +376,7 @@ pub(crate) fn vjp<'py>(
         let core = system.of::<T>();
         let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
         let stack = stack.or_raise(py)?;
-        let lab = system.lab(threads, 0).or_raise(py)?;
+        let lab = system.lab(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
@@ -417,12 +425,13 @@ pub(crate) fn gradient<'py>(
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
-        let lab = system.lab(threads, seed).or_raise(py)?;
+        let lab = system.lab(py, threads, seed)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
         let data = Data::<T>::new(&x, Some(&y))?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
+        protocol.check_batch(core, batch.len()).or_raise(py)?;
         let mut gradient = vec![Vec::new(); core.specs().len()];
         let mut progress = Progress::default();
         system.run(py, || {
@@ -446,14 +455,18 @@ pub(crate) fn gradient<'py>(
             let wide: Vec<f64> = values.iter().map(|&v| v.to_f64()).collect();
             PyArray1::from_vec(py, wide).reshape(spec.shape.as_slice()).map(Bound::into_any)
         });
-        Ok((arrays.collect::<PyResult<_>>()?, progress_dict(py, &progress)?))
+        let found = progress_dict(py, &progress)?;
+        found.set_item("whole", progress.whole)?;
+        Ok((arrays.collect::<PyResult<_>>()?, found))
     })
 }
 
-/// Trains for a leg: `steps` steps or `seconds`, whichever ends first, from step `first` of the epoch.
+/// Trains for a leg: `steps` steps or `seconds`, whichever ends first. Counts what was done in the attributes `step` and `_sums` of
+/// `record`, and in no other moment can Python code run than before the steps or after they are counted. Returns why the next step
+/// is not made, where it diverges.
 #[pyfunction]
 #[pyo3(signature = (
-    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, first, before, steps, seconds, loss,
+    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, record, before, steps, seconds, first_epoch,
     seed, threads
 ))]
 #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
@@ -469,23 +482,25 @@ pub(crate) fn train<'py>(
     optimizer: &str,
     rates: Vec<f64>,
     batch_size: usize,
-    first: usize,
+    record: Bound<'py, PyDict>,
     before: u64,
     steps: usize,
     seconds: f64,
-    loss: f64,
+    first_epoch: f64,
     seed: u64,
     threads: Option<usize>,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<Option<String>> {
     let method: Method = parse(py, "method", method)?;
     let optimizer: Optimizer = parse(py, "optimizer", optimizer)?;
     optimizer.check().or_raise(py)?;
     let time = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    let leg = Leg { first, before, steps, time, loss };
+    let (first, sums) = recorded(&record)?;
+    let loss = sums.get_item("loss")?.map_or(Ok(0.0), |loss| loss.extract())?;
+    let leg = Leg { first, before, steps, time, first_epoch };
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
-        let lab = system.lab(threads, seed).or_raise(py)?;
+        let lab = system.lab(py, threads, seed)?;
         let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
         let mut kept = Exclusive::<T>::new(&memory, "every array of optimizer and method")?;
         let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);
@@ -505,16 +520,51 @@ pub(crate) fn train<'py>(
             return Err(Error::Config("rates, batch size and order must fit the parameters and the data".into()))
                 .or_raise(py);
         }
+        protocol.check_batch(core, batch.len().min(batch_size)).or_raise(py)?;
         let task = Task {
             system: core, protocol: &protocol, optimizer: &optimizer, rates: &rates, data: batch, order, batch_size,
         };
-        let mut result = Progress::default();
-        system.run(py, || {
-            lab.enter(|| -> Result<_, Error> {
-                result = pnncore::train::train(&lab, task, leg, &mut params, &mut memory)?;
-                Ok(())
-            })
-        })?;
-        progress_dict(py, &result)
+        let mut progress = Progress { loss, ..Progress::default() };
+        let result = system.run(py, || {
+            lab.enter(|| pnncore::train::train(&lab, task, leg, &mut params, &mut memory, &mut progress))
+        });
+        // Also what was done before a step failed.
+        if progress.steps > 0 {
+            count(&record, first, &sums, &progress)?;
+        }
+        result.map(|()| progress.divergence.map(|divergence| divergence.to_string()))
     })
+}
+
+/// The step and the sums of a trainer.
+fn recorded<'py>(record: &Bound<'py, PyDict>) -> PyResult<(usize, Bound<'py, PyDict>)> {
+    let item = |name: &str| record.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()));
+    Ok((item("step")?.extract()?, item("_sums")?.cast_into::<PyDict>()?))
+}
+
+/// Adds what a leg found to what a trainer knows.
+fn count(record: &Bound<'_, PyDict>, first: usize, sums: &Bound<'_, PyDict>, progress: &Progress) -> PyResult<()> {
+    let found = progress_dict(record.py(), progress)?;
+    for (key, value) in sums {
+        match found.get_item(&key)? {
+            // The core goes on from the sum of losses.
+            Some(own) if key.ne("loss")? => found.set_item(key, value.add(own)?)?,
+            Some(_) => {}
+            None => found.set_item(key, value)?,
+        }
+    }
+    record.set_item("_sums", found)?;
+    record.set_item("step", first + progress.steps as usize)
+}
+
+/// Ends an epoch of a trainer, at once: the row goes to the history, and the attributes change.
+#[pyfunction]
+pub(crate) fn finish_epoch(
+    record: &Bound<'_, PyDict>,
+    changes: &Bound<'_, PyDict>,
+    rows: &Bound<'_, PyList>,
+    row: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    rows.append(row)?;
+    record.update(changes.as_mapping())
 }

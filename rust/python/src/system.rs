@@ -17,6 +17,7 @@ use pnncore::system::tiled::Tiled;
 use pyo3::prelude::*;
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
+use crate::calls::{self, detached, held};
 use crate::errors::{OrRaise, exception};
 use crate::foreign::{Foreign, Side};
 use crate::raised::Raised;
@@ -57,20 +58,20 @@ impl System {
         }
     }
 
-    /// Runs `work` with the GIL released.
+    /// Runs `work` with the GIL released; a signal whose handler raises ends it.
     pub(crate) fn run<R: Send>(&self, py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + Send) -> PyResult<R> {
-        py.detach(work).map_err(|error| self.raised.take().unwrap_or_else(|| exception(py, &error)))
+        detached(py, work)?.map_err(|error| self.raised.take().unwrap_or_else(|| exception(py, &error)))
     }
 
     /// A lab that suits the system.
-    pub(crate) fn lab(&self, threads: Option<usize>, seed: u64) -> Result<Lab, Error> {
+    pub(crate) fn lab(&self, py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Lab> {
         // The user's code runs on the calling thread.
         let alone = match &self.kind {
             Kind::Layered(_) | Kind::Tiled(_) | Kind::Circuit(_) | Kind::Elastic(_) => false,
             Kind::Stack(stacks) => stacks.0.is_foreign(),
             Kind::User(_) => true,
         };
-        Lab::new(if alone { Some(1) } else { threads }, seed)
+        calls::lab(py, if alone { Some(1) } else { threads }, seed)
     }
 }
 
@@ -82,19 +83,21 @@ fn build<T: Float>(
     raised: &Raised,
 ) -> PyResult<Stack<T>> {
     let failure = std::cell::Cell::new(None);
-    let found = spec.build_with(|l| -> Result<_, Error> {
-        let object = foreign.get(l).and_then(Option::as_ref);
-        let object = object.ok_or_else(|| Error::Config(format!("layer {} has no object", l + 1)))?;
-        let side = |side| -> Result<Box<dyn stack::Layer<T>>, Error> {
-            Foreign::new(object, side, raised).map(|layer| Box::new(layer) as _).map_err(|error| {
-                let text = error.to_string();
-                failure.set(Some(error));
-                Error::Config(text)
-            })
-        };
-        Ok((side(Side::Twin)?, side(Side::Hardware)?))
-    });
-    found.map_err(|error| failure.take().unwrap_or_else(|| exception(py, &error)))
+    let making = || {
+        spec.build_with(|l| -> Result<_, Error> {
+            let object = foreign.get(l).and_then(Option::as_ref);
+            let object = object.ok_or_else(|| Error::Config(format!("layer {} has no object", l + 1)))?;
+            let side = |side| -> Result<Box<dyn stack::Layer<T>>, Error> {
+                Foreign::new(object, side, raised).map(|layer| Box::new(layer) as _).map_err(|error| {
+                    let text = error.to_string();
+                    failure.set(Some(error));
+                    Error::Config(text)
+                })
+            };
+            Ok((side(Side::Twin)?, side(Side::Hardware)?))
+        })
+    };
+    held(py, making)?.map_err(|error| failure.take().unwrap_or_else(|| exception(py, &error)))
 }
 
 #[pymethods]
@@ -103,11 +106,11 @@ impl System {
     #[staticmethod]
     fn hopfield(py: Python<'_>, layers: Vec<usize>, activation: &str, tile: Option<&str>, seed: u64) -> PyResult<Self> {
         let activation = Activation::from_str(activation).or_raise(py)?;
-        let net = Layered::hopfield(&layers, activation).or_raise(py)?;
+        let net = held(py, || Layered::hopfield(&layers, activation))?.or_raise(py)?;
         let Some(tile) = tile else { return Ok(Self::of_core(Kind::Layered(net))) };
         let spec: TileSpec = parse(py, "tile", tile)?;
-        let single = Tiled::new(net.clone(), &spec, seed).or_raise(py)?;
-        let double = Tiled::new(net, &spec, seed).or_raise(py)?;
+        let single = held(py, || Tiled::new(net.clone(), &spec, seed))?.or_raise(py)?;
+        let double = held(py, || Tiled::new(net, &spec, seed))?.or_raise(py)?;
         Ok(Self::of_core(Kind::Tiled(Box::new((single, double)))))
     }
 
@@ -115,14 +118,14 @@ impl System {
     #[staticmethod]
     fn circuit(py: Python<'_>, spec: &str) -> PyResult<Self> {
         let spec: circuit::Spec = parse(py, "circuit", spec)?;
-        Ok(Self::of_core(Kind::Circuit(Box::new(Circuit::new(&spec).or_raise(py)?))))
+        Ok(Self::of_core(Kind::Circuit(Box::new(held(py, || Circuit::new(&spec))?.or_raise(py)?))))
     }
 
     /// An elastic network.
     #[staticmethod]
     fn elastic(py: Python<'_>, spec: &str) -> PyResult<Self> {
         let spec: elastic::Spec = parse(py, "elastic network", spec)?;
-        Ok(Self::of_core(Kind::Elastic(Elastic::new(&spec).or_raise(py)?)))
+        Ok(Self::of_core(Kind::Elastic(held(py, || Elastic::new(&spec))?.or_raise(py)?)))
     }
 
     /// A deep resistive network.
@@ -182,7 +185,7 @@ impl System {
         };
         with_dtype!(py, params, T => {
             let core = self.of::<T>();
-            let lab = self.lab(threads, 0).or_raise(py)?;
+            let lab = self.lab(py, threads, 0)?;
             let arrays = Shared::<T>::new(&params, "every parameter")?;
             let params = arrays.params(py)?;
             params.check(core).or_raise(py)?;
@@ -215,7 +218,7 @@ impl System {
         with_dtype!(py, params, T => {
             let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
             let mut slices = arrays.slices(py, "every parameter")?;
-            match &self.kind {
+            detached(py, || match &self.kind {
                 Kind::Layered(net) => net.initialise(&lab, seed, gain, &mut slices),
                 Kind::Tiled(nets) => {
                     let net = <T as Float>::tiled(nets);
@@ -225,7 +228,7 @@ impl System {
                 Kind::Stack(stacks) => <T as Float>::of(stacks).initialise(seed, &mut slices),
                 // These come with their parameters.
                 Kind::Circuit(_) | Kind::Elastic(_) | Kind::User(_) => {}
-            }
+            })?;
         });
         Ok(())
     }

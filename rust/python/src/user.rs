@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays::Float;
+use crate::calls::attached;
 use crate::raised::Raised;
 
 /// A `pnncore.systems.EnergySystem`.
@@ -66,7 +67,7 @@ impl UserSystem {
         phases: usize,
         work: impl FnOnce(&Call<'_, '_, T>) -> Result<R>,
     ) -> Result<R> {
-        Python::attach(|py| {
+        attached(|py| {
             let call = self.prepare(py, params, batch, phases).map_err(|e| self.fail(e))?;
             work(&call)
         })

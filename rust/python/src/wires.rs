@@ -2,10 +2,10 @@
 
 use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
 use pnncore::Error;
-use pnncore::lab::Lab;
 use pnncore::system::stack::{Nodal, Wires};
 use pyo3::prelude::*;
 
+use crate::calls::{self, detached};
 use crate::errors::OrRaise;
 use crate::run::parse;
 
@@ -28,11 +28,11 @@ pub(crate) fn solve_wires<'py>(
     tolerance: f64,
     threads: Option<usize>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, u32)> {
-    let lab = Lab::new(threads, 0).or_raise(py)?;
+    let lab = calls::lab(py, threads, 0)?;
     let shape = (conductances.shape()[0], conductances.shape()[1]);
     let (cells, drive) = (conductances.as_slice()?, voltages.as_slice()?);
     let found: Result<_, Error> =
-        py.detach(|| lab.enter(|| Nodal::solve(&lab, (shape, cells), (drive, turned), resistance, tolerance)));
+        detached(py, || lab.enter(|| Nodal::solve(&lab, (shape, cells), (drive, turned), resistance, tolerance)))?;
     let Nodal { currents, rows, columns, iterations } = found.or_raise(py)?;
     let nodes = [voltages.shape()[0], shape.0, shape.1];
     let ends = [nodes[0], if turned { shape.0 } else { shape.1 }];

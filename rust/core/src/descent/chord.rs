@@ -7,6 +7,7 @@
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 
 use super::Landscape;
 use crate::Result;
@@ -38,6 +39,7 @@ pub(super) fn settle<T: Real>(
         trial.outcomes[r] = Outcome::default();
     }
     while !rows.is_empty() {
+        poll(64 * rows.len() * trial.stride());
         landscape.complex_gradient(trial, &mut force)?;
         for &r in &rows {
             add_pull(batch, plan, trial, r, &mut force);

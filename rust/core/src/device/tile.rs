@@ -169,6 +169,7 @@ impl<T: Real> Tile<T> {
         }
         let mut offsets = Vec::new();
         if let Algorithm::Transfer(transfer) = &spec.algorithm {
+            transfer.check_lines(rows)?;
             cells.push(draw(transfer.fast.as_ref().unwrap_or(&spec.device), 1));
             offsets = transfer.io.offsets(cols, random, group + GROUPS_OF_CELLS * (ARRAYS - 1));
         }

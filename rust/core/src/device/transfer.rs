@@ -87,6 +87,18 @@ impl Transfer {
         Ok(())
     }
 
+    /// Refuses to transfer a line of an array of `rows` more than once per sample.
+    pub(super) fn check_lines(&self, rows: usize) -> Result<()> {
+        // A little less, for 1 / rows is rounded.
+        if self.every * rows as f64 >= 1.0 - 1e-9 {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "every must be at least 1 / {rows} for an array of {rows} lines, which transfers all of them after every sample; got {}",
+            self.every
+        )))
+    }
+
     /// What is kept between updates besides the arrays themselves: `clock` holds the part of a transfer that is due, the next line, and
     /// how often all lines were transferred.
     pub(super) fn memory(&self, rows: usize, cols: usize) -> Vec<ParamSpec> {

@@ -66,7 +66,7 @@ impl Springs {
                 for (k, start) in start[i].iter().map(|start| start.to_f64()).enumerate() {
                     // The springs pull, but the material has its range. (Not moved - start, which would be mostly rounding.)
                     let pulled = epsilon * (free[i][k] - nudged[i][k]).to_f64();
-                    let change = pulled.clamp(lower - start, upper - start);
+                    let change = pulled.within(lower - start, upper - start);
                     changes[i][k] = T::from_f64(-change / (epsilon * self.beta));
                     moved[i][k] = T::from_f64(start + change);
                 }

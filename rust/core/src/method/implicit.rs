@@ -4,6 +4,7 @@
 //! held at a wall, and dL/dtheta = -lambda . d2E/ds dtheta with H lambda = dL/ds.
 
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 
 use super::{Rule, Scratch};
 use crate::Result;
@@ -62,6 +63,7 @@ fn relax<T: Real>(
     let mut lambda = vec![T::ZERO; error.len()];
     let mut product = vec![T::ZERO; error.len()];
     for _ in 0..steps {
+        poll(8 * lambda.len());
         system.hessian_product(params, batch, trial, &lambda, &mut product)?;
         product.iter_mut().zip(error).for_each(|(p, &e)| *p = e - *p);
         system.share_tied(params, batch, trial, frozen, &mut product)?;

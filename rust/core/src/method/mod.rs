@@ -30,7 +30,7 @@ use crate::system::stack::Stack;
 use crate::system::{Settling as SettlingSystem, System, Workspace};
 use crate::trial::{Boundary, Plan, Settling, Stop, Trial};
 use crate::update::LocalUpdate;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 pub use rule::{Estimator, Feedback, Model, Rule, Side, Sign};
 
@@ -188,6 +188,28 @@ impl Method {
         METHODS[self.rule.place()].0
     }
 
+    /// Refuses what takes more memory than there is: a batch of `samples`, and what the method keeps.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the bytes.
+    fn check_memory<T: Real>(&self, system: &dyn System<T>, samples: usize, phases: usize) -> Result<()> {
+        memory::check_rows(system, samples, phases)?;
+        let size: u128 = system.specs().iter().fold(0, |all, spec| all.saturating_add(memory::product(&spec.shape)));
+        let kept = match self.rule {
+            Rule::GeneticAlgorithm { population, .. } => size.saturating_mul(3 * u128::from(population)),
+            Rule::CMAES { population, .. } => {
+                size.saturating_mul(4 * u128::from(population.unwrap_or(1)) + 8 * size.min(1 << 20))
+            }
+            Rule::SurrogateOptimization { hidden, samples, .. } => {
+                let width = size.saturating_add((system.inputs() + system.outputs()) as u128);
+                let (hidden, samples) = (u128::from(hidden), u128::from(samples));
+                width.saturating_mul(samples + 4 * hidden).saturating_add(4 * hidden * hidden)
+            }
+            _ => 0,
+        };
+        memory::check(kept.saturating_mul(size_of::<T>() as u128), || format!("what {} keeps", self.name()))
+    }
+
     /// What the method asks of a system.
     pub fn needs(&self) -> Needs {
         METHODS[self.rule.place()].1
@@ -234,6 +256,7 @@ impl Method {
             }
         }
         population::check(&rule, system.specs())?;
+        self.check_memory(system, 1, 1)?;
         let mut settling = self.settling;
         if needs == Needs::Exact && settling.stop == Stop::Automatic {
             // The implicit function theorem holds at the steady state, not near it.
@@ -387,6 +410,25 @@ impl Protocol {
         let strength = if kept[0] == T::ZERO { 1.0 } else { kept[0].to_f64() };
         let method = Method { rule: rule.with_strength(strength), ..self.method.clone() };
         Ok(Self { contrasts: method.contrasts(), method })
+    }
+
+    /// Refuses batches that take more memory than there is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the bytes.
+    pub fn check_batch<T: Real>(&self, system: &dyn System<T>, samples: usize) -> Result<()> {
+        let phases = self.contrasts.iter().map(|contrast| contrast.weights.len()).max().unwrap_or(1);
+        self.method.check_memory(system, samples, phases)
+    }
+
+    /// Whether [`Protocol::step`] changes those arrays; in the other methods that have some, [`Protocol::follow`] alone does.
+    pub fn learns(&self) -> bool {
+        match self.method.rule {
+            Rule::EvolutionStrategy { adaptation, .. } => adaptation > 0.0,
+            _ if self.method.rule.usual_strength().is_some() => true,
+            Rule::CMAES { .. } | Rule::GeneticAlgorithm { .. } | Rule::RidgeReadout { .. } => true,
+            _ => self.method.rule.surrogate().is_some(),
+        }
     }
 
     /// Writes what those arrays hold before the first step.

@@ -3,6 +3,7 @@
 use faer::{Mat, Side};
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
+use pnncore_kernels::watch::poll;
 
 use super::candidates::{Experiment, flatten};
 use super::rule::Rule;
@@ -125,7 +126,10 @@ fn adapt<T: Real>(
     let lengths: Vec<f64> = (0..n).map(|k| eigen.S()[k].max(0.0).sqrt()).collect();
     let sigma = width[0].to_f64();
     // y_c = B D z_c.
-    let normals = Mat::from_fn(n, count, |k, c| lengths[k] * random.normal((c * n + k) as u64, 0));
+    let normals = Mat::from_fn(n, count, |k, c| {
+        poll(64);
+        lengths[k] * random.normal((c * n + k) as u64, 0)
+    });
     let mut moves: Mat<f64> = axes * &normals;
     // What is learned of a candidate is learned where its range let it be.
     for (span, (lower, upper)) in experiment.bounded() {
@@ -197,7 +201,10 @@ fn breed<T: Real>(
     let [population] = &mut *course.memory else {
         return Err(Error::Shape("GeneticAlgorithm keeps one array".into()));
     };
-    let mutate = |value: T, c: usize, k: usize| value + T::from_f64(mutation * random.normal((c * n + k) as u64, 0));
+    let mutate = |value: T, c: usize, k: usize| {
+        poll(64);
+        value + T::from_f64(mutation * random.normal((c * n + k) as u64, 0))
+    };
     if population.iter().any(|value| !value.is_finite()) {
         for (c, own) in population.chunks_exact_mut(n).enumerate() {
             for (k, (value, &start)) in own.iter_mut().zip(base).enumerate() {

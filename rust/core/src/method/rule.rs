@@ -7,8 +7,8 @@ use crate::system::stack::Slope;
 use crate::trial::{OutputUpdate, Settling};
 use crate::{Error, Result};
 
-/// The most points at which a method reads dE/dtheta; each is a phase of its own.
-const MAX_POINTS: u32 = 1 << 16;
+/// The most points of a circle or a period: each is a phase of every sample.
+const MOST_POINTS: u32 = 1 << 16;
 
 /// Which estimator of equilibrium propagation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,9 +265,9 @@ impl Rule {
         };
         match self {
             Self::EquilibriumPropagation { points, .. } | Self::FrequencyPropagation { points, .. }
-                if *points > MAX_POINTS =>
+                if *points > MOST_POINTS =>
             {
-                Err(Error::Config(format!("points must be at most {MAX_POINTS}, got {points}")))
+                Err(Error::Config(format!("points must be at most {MOST_POINTS}, got {points}")))
             }
             Self::EquilibriumPropagation { variant, beta, sign, points } => {
                 let beta = beta.unwrap_or(1.0);

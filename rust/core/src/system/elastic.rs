@@ -7,6 +7,7 @@
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
@@ -240,6 +241,7 @@ impl<T: Real> Energetic<T> for Elastic {
         let mut sums = [vec![0.0; self.springs.len()], vec![0.0; self.springs.len()]];
         for r in (0..trial.rows()).filter(|r| trial.usable(r / trial.phases())) {
             let weight = weights[r % trial.phases()].re / batch.len() as f64;
+            poll(32 * self.springs.len());
             let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
             for (e, &spring) in self.springs.iter().enumerate() {
                 let extension = self.stretch(&at, spring).length - params.get(1)[e].to_f64();
@@ -255,6 +257,7 @@ impl<T: Real> Energetic<T> for Elastic {
 impl<T: Real> Exact<T> for Elastic {
     fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
         for (r, energy) in energy.iter_mut().enumerate() {
+            poll(32 * self.springs.len());
             let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
             let springs = self.springs.iter().zip(params.get(0)).zip(params.get(1));
             *energy = springs
@@ -273,6 +276,7 @@ impl<T: Real> Exact<T> for Elastic {
     ) -> Result<()> {
         gradient.fill(T::ZERO);
         for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
+            poll(32 * self.springs.len());
             let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
             for ((&spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
                 let Stretched { length, direction } = self.stretch(&at, spring);
@@ -295,6 +299,7 @@ impl<T: Real> Exact<T> for Elastic {
         product.fill(T::ZERO);
         let stride = trial.stride();
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
+            poll(32 * self.springs.len());
             let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
             let v = &v[r * stride..(r + 1) * stride];
             let moved = |node: usize, axis: usize| match self.sources[node * self.dimensions + axis] {

@@ -14,7 +14,7 @@ use pnncore::params::ParamSpec;
 use pnncore::params::Params;
 use pnncore::system::stack::{Entry, Function, Given, Kind, Layer, Passed, Slope, Spec, Stack, Stage, Walk};
 use pnncore::system::{System, infer};
-use pnncore::train::{Leg, Task, train, write_gradient};
+use pnncore::train::{Leg, Progress, Task, train, write_gradient};
 use pnncore::trial::{Plan, Settling, Trial};
 use std::time::Duration;
 
@@ -348,8 +348,10 @@ fn train_on(rule: Rule, stack: &Stack<f64>, params: &mut [Vec<f64>], batch: Batc
     let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
     (0..steps)
         .map(|step| {
-            let leg = Leg { first: 0, before: step as u64, steps: 1, time: Duration::MAX, loss: 0.0 };
-            train(&lab, task, leg, &mut values, &mut memory).unwrap().loss / order.len() as f64
+            let leg = Leg { first: 0, before: step as u64, steps: 1, time: Duration::MAX, first_epoch: 0.0 };
+            let mut progress = Progress::default();
+            train(&lab, task, leg, &mut values, &mut memory, &mut progress).unwrap();
+            progress.loss / order.len() as f64
         })
         .collect()
 }

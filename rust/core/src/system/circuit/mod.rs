@@ -25,6 +25,7 @@ use std::ops::Range;
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 use rayon::prelude::*;
 
 pub use law::Law;
@@ -357,6 +358,7 @@ impl<T: Real> Settling<T> for Circuit {
             let mut memory = Memory::default();
             let samples = states.chunks_exact_mut(phases * stride).zip(outcomes.chunks_exact_mut(phases));
             for (i, rows) in samples.enumerate() {
+                poll(COST * phases * self.elements.len());
                 self.settle_sample(&values, batch, plan, c * chunk + i, rows, &mut memory);
             }
         });

@@ -16,6 +16,7 @@ use super::{Circuit, Element, Law};
 use crate::loss::Loss;
 use crate::system::circuit::law::Response;
 use crate::trial::Status;
+use pnncore_kernels::watch::poll;
 
 /// What acts on the outputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -109,6 +110,7 @@ impl Sample<'_> {
         let (mut moved_before, mut least, mut idle) = (f64::INFINITY, f64::INFINITY, 0);
         let (mut refined, mut change_before) = (0, f64::INFINITY);
         loop {
+            poll(64 * v.len());
             let largest = self.currents(pull, v, live, force);
             held.iter_mut().enumerate().for_each(|(k, held)| *held = self.is_held(pull, k, v[k], force[k]));
             let left_over =

@@ -1,6 +1,7 @@
 //! Energy and its derivatives, summed in f64: for audits and in-silico methods.
 
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 
 use super::{Activation, Layered, Physics};
 use crate::Result;
@@ -93,6 +94,7 @@ impl<T: Real> Exact<T> for Layered {
     fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
         let stiffness = self.stiffness(params);
         for (r, energy) in energy.iter_mut().enumerate() {
+            poll(self.weight_count());
             *energy = 0.0;
             let inputs = self.seen_inputs(batch.x.row(r / trial.phases()));
             if self.is_resistive() {
@@ -125,6 +127,7 @@ impl<T: Real> Exact<T> for Layered {
     ) -> Result<()> {
         let stiffness = self.stiffness(params);
         for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
+            poll(self.weight_count());
             let row = trial.row(r);
             let inputs = self.seen_inputs(batch.x.row(r / trial.phases()));
             self.neighbour_sums(params, Some(&inputs), row, |l, j, sum| {
@@ -157,6 +160,7 @@ impl<T: Real> Exact<T> for Layered {
     ) -> Result<()> {
         let (stride, stiffness) = (trial.stride(), self.stiffness(params));
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
+            poll(self.weight_count());
             let (row, v) = (trial.row(r), &v[r * stride..(r + 1) * stride]);
             self.neighbour_sums(params, None, v, |l, j, sum| {
                 let k = self.layout.layer(l).start + j;

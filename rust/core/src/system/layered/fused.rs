@@ -3,6 +3,7 @@
 use pnncore_kernels::hidden::{MAX_OUTPUTS, hidden_sweep};
 use pnncore_kernels::narrow::{Narrowed, narrow as find_movable};
 use pnncore_kernels::unit::{Nodes, Unit};
+use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, avec};
 
 use super::settle::{Context, Tile};
@@ -97,6 +98,7 @@ impl<T: Real> Context<'_, T> {
         let nodes = self.units.nodes(0, stride);
         let mut moved = T::ZERO;
         loop {
+            poll(stride * outputs.len());
             if boundary == Boundary::Free {
                 let fixed = !self.plan.settling.stop.is_free();
                 tile.narrow.worth |= outcome.sweeps >= WHOLE_SWEEPS && (fixed || outcome.ratio > SLOW);

@@ -20,6 +20,7 @@ use num_complex::Complex;
 use pnncore_kernels::Real;
 use pnncore_kernels::hidden::MAX_OUTPUTS;
 use pnncore_kernels::philox::{Philox, Purpose};
+use pnncore_kernels::watch::poll;
 
 use super::hopfield::Activation;
 use crate::batch::Batch;
@@ -30,7 +31,7 @@ use crate::params::{ParamSpec, Params};
 use crate::system::{Energetic, Exact, Settling, System, Workspace};
 use crate::trial::{Layout, Plan, Trial};
 use crate::update::LocalUpdate;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// What the units and couplings of a network are.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,8 +64,10 @@ impl Layered {
         }
         let mut sizes = sizes.to_vec();
         if matches!(physics, Physics::Resistive { .. }) {
-            sizes[0] *= 2;
+            sizes[0] = sizes[0].saturating_mul(2);
         }
+        let couplings = sizes.windows(2).fold(0u128, |all, pair| all.saturating_add(memory::product(pair)));
+        memory::check(couplings.saturating_mul(size_of::<f32>() as u128), || format!("a network of {sizes:?} units"))?;
         let mut specs = Vec::new();
         for (l, pair) in sizes.windows(2).enumerate() {
             specs.push(ParamSpec { name: format!("{coupling}{}", l + 1), shape: pair.to_vec() });
@@ -88,11 +91,17 @@ impl Layered {
             }
             let bound = gain / (spec.shape[0] as f64).sqrt();
             for (k, value) in values.iter_mut().enumerate() {
+                poll(16);
                 let drawn = bound * (2.0 * random.uniform(k as u64, i as u32) - 1.0);
                 *value = T::from_f64(if self.is_resistive() { drawn.abs() } else { drawn });
             }
             self.device.write(lab, i, 0, values);
         }
+    }
+
+    /// The number of couplings.
+    pub(super) fn weight_count(&self) -> usize {
+        self.sizes.windows(2).map(|pair| pair[0] * pair[1]).sum()
     }
 
     /// Whether inputs come as pairs of sources.

@@ -3,6 +3,7 @@
 use num_complex::Complex;
 use pnncore_kernels::sparse::{Dense, accumulate};
 use pnncore_kernels::unit::{self, Unit};
+use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, dot};
 
 use super::settle::{Context, Tile};
@@ -43,6 +44,7 @@ impl<T: Real> Context<'_, T> {
         let led = |&r: &usize| self.plan.boundary(r % self.phases) != Boundary::Free;
         let mut skip = accelerated && layers % 2 == 1 && layers > 1 && active.iter().all(led);
         while !active.is_empty() {
+            poll(active.len() * self.net.weight_count());
             self.list_group(groups - 1, groups, active, states, tile);
             active.iter().for_each(|&r| tile.changes[r] = 0.0);
             for group in 0..groups {

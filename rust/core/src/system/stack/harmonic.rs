@@ -1,6 +1,7 @@
 //! Second-harmonic generation of a shaped pulse (Wright et al. 2022).
 
 use pnncore_kernels::philox::Philox;
+use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, add_scaled, dot};
 
 use super::layer::{Given, Layer, Passed, factors, tape_or};
@@ -82,6 +83,7 @@ impl<T: Real> Layer<T> for Harmonic<T> {
             self.spectrum(x, given.params[0], &mut spectrum);
             b.fill(T::ZERO);
             for (k, &a) in spectrum.iter().enumerate() {
+                poll(n);
                 add_scaled(given.level, &spectrum, a, &mut b[k..k + n]);
             }
             for ((y, &b), &efficiency) in y.iter_mut().zip(&*b).zip(&self.efficiencies) {
@@ -108,6 +110,7 @@ impl<T: Real> Layer<T> for Harmonic<T> {
             let pulled: Vec<T> =
                 dy.iter().zip(b).zip(&self.efficiencies).map(|((&dy, &b), &e)| four * e * dy * b).collect();
             for k in 0..n {
+                poll(n);
                 let slope = self.amplitudes[k] * dot(given.level, &spectrum, &pulled[k..k + n]);
                 if k >= self.inputs {
                     gradient[0][k - self.inputs] += slope;
@@ -131,6 +134,7 @@ impl<T: Real> Layer<T> for Harmonic<T> {
             // B changes by twice the convolution of A with its change, and B^2 by 2 B times that.
             b_change.fill(T::ZERO);
             for (k, &a) in change.iter().enumerate() {
+                poll(n);
                 add_scaled(given.level, &spectrum, a, &mut b_change[k..k + n]);
             }
             for (((dy, &b), &change), &e) in dy.iter_mut().zip(b).zip(&b_change).zip(&self.efficiencies) {

@@ -1,6 +1,7 @@
 //! Layers: transforms that signals pass through.
 
 use pnncore_kernels::philox::Philox;
+use pnncore_kernels::watch::polled;
 use pnncore_kernels::{Level, Real};
 
 use super::linear::Linear;
@@ -153,7 +154,7 @@ pub trait Layer<T: Real>: Send + Sync {
 
 /// Numbers 1 + mismatch * normal.
 pub(super) fn factors<T: Real>(n: usize, mismatch: f64, random: Philox, group: u32) -> Vec<T> {
-    (0..n as u64).map(|i| T::from_f64(1.0 + mismatch * random.normal(i, group))).collect()
+    polled(n, 64).map(|i| i as u64).map(|i| T::from_f64(1.0 + mismatch * random.normal(i, group))).collect()
 }
 
 /// The tape, or memory for `len` numbers where there is none.

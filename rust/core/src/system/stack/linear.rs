@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::sparse::{Dense, product};
+use pnncore_kernels::watch::{poll, polled};
 use pnncore_kernels::{Level, Real, sum_rows, transpose};
 
 use super::layer::{Given, Layer, Passed, factors};
-use crate::Result;
 use crate::params::ParamSpec;
+use crate::{Result, memory};
 
 /// The smallest range of inputs: that of a converter is not zero.
 const LEAST: f64 = 1e-6;
@@ -23,8 +24,24 @@ pub struct Linear<T> {
     ranged: bool,
     /// Factors of the elements of W; empty: one.
     gains: Vec<T>,
-    /// What outputs leak into each other; empty: nothing.
+    /// What outputs leak into each other: a square matrix for each group of [`group`] outputs; empty: nothing.
     crosstalk: Vec<T>,
+}
+
+/// The widest map all of whose outputs leak into each other.
+const CLOSE: usize = 1024;
+
+/// In wider ones they do so within groups of this many: a square matrix of all would be as large as no weights are.
+const NEIGHBOURS: usize = 256;
+
+/// How many outputs of `n` leak into each other.
+fn group(n: usize) -> usize {
+    if n <= CLOSE { n } else { NEIGHBOURS }
+}
+
+/// How many numbers the crosstalk of `n` outputs is.
+pub(super) fn crosstalk_numbers(n: usize) -> u128 {
+    memory::product(&[n, group(n)])
 }
 
 impl<T: Real> Linear<T> {
@@ -126,6 +143,27 @@ impl<T: Real> Linear<T> {
         if self.gains.is_empty() { given.params[0] } else { &given.prepared[..self.inputs * self.outputs] }
     }
 
+    /// Writes rows of outputs times the crosstalk, or its transpose.
+    fn leak(&self, level: Level, rows: usize, clean: &[T], y: &mut [T], turned: bool) {
+        let (n, size) = (self.outputs, group(self.outputs));
+        let mut transposed = Vec::new();
+        y.fill(T::ZERO);
+        for (g, crosstalk) in self.crosstalk.chunks(size * size).enumerate() {
+            let first = g * size;
+            let width = size.min(n - first);
+            let matrix = if turned {
+                transposed.resize(crosstalk.len(), T::ZERO);
+                transpose(level, crosstalk, width, width, 0..width, &mut transposed, width);
+                &transposed
+            } else {
+                crosstalk
+            };
+            let clean = Strided { data: &clean[first.min(clean.len())..], row: n, column: 1 };
+            let matrix = Dense { data: matrix, stride: width };
+            multiply(level, clean, matrix, (rows, width, width), &mut y[first..], n);
+        }
+    }
+
     /// The transpose of the weights, where derivatives were prepared.
     fn turned<'a>(&self, given: Given<'a, T>) -> &'a [T] {
         let skip = self.gains.len();
@@ -154,6 +192,7 @@ impl<T: Real> Layer<T> for Linear<T> {
     fn initialise(&self, random: Philox, group: u32, params: &mut [&mut [T]]) {
         let scale = (3.0 / self.inputs as f64).sqrt();
         for (k, weight) in params[0].iter_mut().enumerate() {
+            poll(16);
             *weight = T::from_f64(scale * (2.0 * random.uniform(k as u64, group) - 1.0));
         }
         params[1..].iter_mut().for_each(|bias| bias.fill(T::ZERO));
@@ -194,10 +233,7 @@ impl<T: Real> Layer<T> for Linear<T> {
         let mut clean = vec![T::ZERO; y.len()];
         start(&mut clean);
         product(given.level, x, weights, shape, &mut clean);
-        y.fill(T::ZERO);
-        let clean = Strided { data: &clean, row: self.outputs, column: 1 };
-        let crosstalk = Dense { data: &self.crosstalk, stride: self.outputs };
-        multiply(given.level, clean, crosstalk, (rows, self.outputs, self.outputs), y, self.outputs);
+        self.leak(given.level, rows, &clean, y, false);
         Ok(())
     }
 
@@ -215,10 +251,7 @@ impl<T: Real> Layer<T> for Linear<T> {
             dy
         } else {
             through.resize(dy.len(), T::ZERO);
-            let mut turned = vec![T::ZERO; n * n];
-            transpose(given.level, &self.crosstalk, n, n, 0..n, &mut turned, n);
-            let dy = Strided { data: dy, row: n, column: 1 };
-            multiply(given.level, dy, Dense { data: &turned, stride: n }, (rows, n, n), &mut through, n);
+            self.leak(given.level, rows, dy, &mut through, true);
             &through
         };
         if let Some(bias) = self.bias_of(gradient) {
@@ -263,23 +296,23 @@ impl<T: Real> Layer<T> for Linear<T> {
             multiply(given.level, left, Dense { data: right, stride: m }, (rows, n, m), into, m);
         }
         if !self.crosstalk.is_empty() {
-            dy.fill(T::ZERO);
-            let clean = Strided { data: &clean, row: m, column: 1 };
-            let crosstalk = Dense { data: &self.crosstalk, stride: m };
-            multiply(given.level, clean, crosstalk, (rows, m, m), dy, m);
+            self.leak(given.level, rows, &clean, dy, false);
         }
         Ok(())
     }
 
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
         let n = self.outputs;
-        let leak = 0.5 * mismatch / (n as f64).sqrt();
-        let crosstalk = (0..n * n)
-            .map(|k| {
-                let own = if k % (n + 1) == 0 { 1.0 } else { 0.0 };
-                T::from_f64(own + leak * random.normal(k as u64, group + 1))
-            })
-            .collect();
+        let mut crosstalk = Vec::with_capacity(n * self::group(n));
+        for first in (0..n).step_by(self::group(n)) {
+            let width = self::group(n).min(n - first);
+            let leak = 0.5 * mismatch / (width as f64).sqrt();
+            let drawn = crosstalk.len();
+            crosstalk.extend(polled(width * width, 64).map(|k| {
+                let own = if k % (width + 1) == 0 { 1.0 } else { 0.0 };
+                T::from_f64(own + leak * random.normal((drawn + k) as u64, group + 1))
+            }));
+        }
         let gains = factors(self.inputs * n, mismatch, random, group);
         Box::new(Self { gains, crosstalk, ..self.clone() })
     }

@@ -2,6 +2,7 @@
 //! so that derivatives need no rate again.
 
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 
 /// A motion s' = f(s) of rows of states.
 pub(super) trait Motion<T> {
@@ -66,6 +67,7 @@ const WEIGHTS: [f64; STAGES] = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
 impl<T: Real> Work<T> {
     /// Moves states by step number `k`, of length h, and records its stages.
     pub(super) fn advance(&mut self, motion: &mut impl Motion<T>, h: f64, s: &mut [T], k: usize, tape: &mut [T]) {
+        poll(64 * s.len());
         for (stage, place) in PLACES.iter().enumerate() {
             let place = T::from_f64(place * h);
             let state = &mut self.states[stage];
@@ -86,6 +88,7 @@ impl<T: Real> Work<T> {
 
     /// Reads the stages of step number `k`, as far as Jacobians depend on them.
     fn recall(&mut self, motion: &impl Motion<T>, len: usize, k: usize, tape: &[T]) {
+        poll(64 * len);
         for (stage, states) in self.states.iter_mut().enumerate() {
             states.resize(len, T::ZERO);
             recall(tape, (STAGES * k + stage, motion.kept()), motion.states(), states);

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use super::crossbar::{Crossbar, Hardware};
 use super::harmonic::Harmonic;
 use super::io::Scale;
-use super::linear::Linear;
+use super::linear::{self, Linear};
 use super::multiplexed::Multiplexed;
 use super::normalise::Normalise;
+use super::ode::STAGES;
 use super::pendula::Pendula;
 use super::plate::Plate;
 use super::pointwise::{Function, Pointwise};
@@ -17,7 +18,7 @@ use super::speckle::Speckle;
 use super::transistor::Transistor;
 use super::{GROUPS, Layer, Stack, Stage};
 use crate::device::{Device, Tile, TileSpec};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// What a layer is.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -140,9 +141,42 @@ pub struct Spec {
 }
 
 impl Kind {
+    /// About how many numbers the layer takes: its parameters and constants, with a `mismatch` those of the hardware too, and what a
+    /// block of rows leaves for derivatives.
+    fn numbers(&self, mismatch: bool) -> u128 {
+        /// Rows of a block.
+        const ROWS: usize = 16;
+        /// States of the devices of waveforms that are no plates, at most.
+        const STATES: usize = 8;
+        let n = memory::product;
+        match self {
+            Self::Linear { inputs, outputs, .. } => {
+                let crosstalk = if mismatch { linear::crosstalk_numbers(*outputs) } else { 0 };
+                n(&[*inputs, *outputs, if mismatch { 2 } else { 1 }]).saturating_add(crosstalk)
+            }
+            // Steps, slopes, bounds and lifetimes of the cells, in double precision while they are drawn.
+            Self::Crossbar { inputs, outputs, tile, .. } => {
+                n(&[*inputs, *outputs, if tile.is_some() { 16 } else { 1 }])
+            }
+            Self::Pointwise { width, .. } | Self::Normalise { width } => n(&[*width, ROWS]),
+            Self::Speckle { inputs, outputs, .. } => n(&[*inputs, *outputs, 8]),
+            Self::SecondHarmonic { inputs, parameters } => n(&[inputs.saturating_add(*parameters), 4 * ROWS]),
+            Self::Pendula { inputs, steps, .. } => {
+                n(&[*inputs, *inputs]).saturating_add(n(&[*inputs, *steps, 8, ROWS]))
+            }
+            Self::Plate { inputs, parameters, modes, .. } => {
+                n(&[inputs.saturating_add(*parameters), *modes, 8 * STAGES * 2, ROWS])
+            }
+            Self::Transistor { inputs, parameters } => {
+                n(&[inputs.saturating_add(*parameters), STATES, 4 * STAGES, ROWS])
+            }
+            Self::Foreign { .. } => 0,
+        }
+    }
+
     fn build<T: Real>(&self, disorder: Philox, group: u32) -> Result<Box<dyn Layer<T>>> {
         Ok(match *self {
-            Self::Linear { inputs, outputs, bias } => Box::new(linear(inputs, outputs, bias)?),
+            Self::Linear { inputs, outputs, bias } => Box::new(map(inputs, outputs, bias)?),
             Self::Crossbar { .. } => return Err(Error::Config("a crossbar needs its hardware".into())),
             Self::Pointwise { width, function } => Box::new(Pointwise::new(function, width)?),
             Self::Normalise { width } => Box::new(Normalise { width }),
@@ -171,7 +205,7 @@ impl Kind {
     }
 }
 
-fn linear<T: Real>(inputs: usize, outputs: usize, bias: bool) -> Result<Linear<T>> {
+fn map<T: Real>(inputs: usize, outputs: usize, bias: bool) -> Result<Linear<T>> {
     positive(&[("inputs", inputs), ("outputs", outputs)])?;
     Ok(Linear::new(inputs, outputs, bias))
 }
@@ -205,6 +239,8 @@ impl Spec {
                     return Err(Error::Config(format!("{name} must be at least 0 and finite, got {value}")));
                 }
             }
+            let bytes = entry.layer.numbers(entry.mismatch > 0.0).saturating_mul(size_of::<T>() as u128);
+            memory::check(bytes, || format!("layer {}", l + 1))?;
             let (noise, params) = (entry.noise, 0..0);
             if let Kind::Foreign { device } = &entry.layer {
                 device.check()?;
@@ -225,7 +261,7 @@ impl Spec {
                 if let Some(k) = clip.filter(|k| !(*k > 0.0 && k.is_finite())) {
                     return Err(Error::Config(format!("clip must be positive and finite, got {k}")));
                 }
-                let map = linear(*inputs, *outputs, *bias)?;
+                let map = map(*inputs, *outputs, *bias)?;
                 let map = if hardware.io.scale == Scale::Learned { map.with_range() } else { map };
                 let twin = Box::new(map.clone());
                 let hardware: Option<Box<dyn Layer<T>>> = Some(Box::new(Crossbar::new(map, hardware, wrong, group)?));

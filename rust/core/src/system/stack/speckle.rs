@@ -4,6 +4,7 @@ use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::trig::sin_cos;
+use pnncore_kernels::watch::polled;
 use pnncore_kernels::{Level, Real, transpose};
 
 use super::layer::{Given, Layer, Passed, tape_or};
@@ -38,7 +39,7 @@ impl<T: Real> Speckle<T> {
         }
         let scale = (0.5 / inputs as f64).sqrt();
         let part = |k: usize, group: u32| scale * disorder.normal(k as u64, group);
-        let elements = (0..inputs * outputs).map(|k| (part(k, group), part(k, group + 1)));
+        let elements = polled(inputs * outputs, 128).map(|k| (part(k, group), part(k, group + 1)));
         let light = (0.5 * reference).sqrt();
         let reference = (0..2 * outputs as u64).map(|k| T::from_f64(light * disorder.normal(k, group + 2))).collect();
         Ok(Self::of(inputs, outputs, elements, reference))

@@ -1,5 +1,6 @@
 //! Wires of crossbars: weights as pairs of conductances, between rows and columns that have a resistance.
 
+use pnncore_kernels::watch::poll;
 use pnncore_kernels::wires::{Ends, Fields, Network, factor, lanes, solve};
 use pnncore_kernels::{Level, Real, dot};
 use rayon::prelude::*;
@@ -133,6 +134,7 @@ impl<T: Real> Nodal<T> {
             gather(lab.level(), network, turned, &fields, T::from_f64(1.0 / resistance), y);
             for (field, out) in [(&fields.u, u), (&fields.v, v)] {
                 for (lane, out) in out.chunks_exact_mut(n * m).enumerate() {
+                    poll(4 * n * m);
                     out.iter_mut().zip(field.iter().skip(lane).step_by(lanes)).for_each(|(out, &value)| *out = value);
                 }
             }

@@ -1,0 +1,108 @@
+//! When training has diverged, and how it is taken back.
+//!
+//! A step has diverged if it leaves, or would leave, something that is not finite, or if its mean loss is beyond all units that the
+//! problem has: [`FARTHEST`] times the loss that outputs of zero have, and as many times the mean loss of the first epoch.
+
+use pnncore_kernels::Real;
+
+use crate::Result;
+use crate::batch::{Batch, Targets};
+use crate::loss::Loss;
+use crate::params::{Params, all_finite};
+
+/// How many times its natural size a loss may have: outputs are then some 30,000 times as large as what is wanted of them. A run
+/// that comes back from there would have begun anew.
+pub const FARTHEST: f64 = 1e9;
+
+/// Why training ends before a step.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum Divergence {
+    /// No sample has finite outputs.
+    #[error("no sample of the step has finite outputs")]
+    Outputs,
+    /// The mean loss is too large to mean anything, infinite, or not a number.
+    #[error("the mean loss of the step is {0:.3e}")]
+    Loss(f64),
+    /// The gradient, or the change that is wanted, is not finite.
+    #[error("the step's change of the parameters is not finite")]
+    Change,
+    /// The step would leave parameters, or memory of optimizer, method or cells, that are not finite.
+    #[error("the step would leave parameters or moments that are not finite")]
+    Parameters,
+}
+
+/// The loss that a mean over a batch is measured by.
+pub(crate) struct Scale<T> {
+    loss: Loss,
+    /// The mean loss of the first epoch; zero where there was none.
+    first_epoch: f64,
+    /// The loss of outputs of zero, for a label.
+    label: f64,
+    zeros: Vec<T>,
+}
+
+impl<T: Real> Scale<T> {
+    pub(crate) fn new(loss: Loss, outputs: usize, first_epoch: f64) -> Self {
+        let zeros = vec![T::ZERO; outputs];
+        let mut target = zeros.clone();
+        target.iter_mut().take(1).for_each(|wanted| *wanted = T::ONE);
+        let label = loss.value(&zeros, &target);
+        Self { loss, first_epoch, label, zeros }
+    }
+
+    /// Whether the mean loss of a batch is beyond all units. `local` losses have one of their own: the nat.
+    pub(crate) fn is_exceeded(&self, mean: f64, batch: &Batch<'_, T>, local: bool) -> bool {
+        if !mean.is_finite() {
+            return true;
+        }
+        let known = if local { self.first_epoch.max(1.0) } else { self.first_epoch };
+        // Hardly any step gets as far as to look at its targets.
+        if mean <= FARTHEST * known {
+            return false;
+        }
+        let natural = match &batch.y {
+            _ if local => known,
+            Targets::Values(rows) => {
+                let values = (0..rows.len()).map(|i| self.loss.value(&self.zeros, rows.row(i)).abs());
+                known.max(values.sum::<f64>() / rows.len() as f64)
+            }
+            _ => known.max(self.label),
+        };
+        // Where nothing but zero is wanted and no epoch was made, there is no unit.
+        natural > 0.0 && mean > FARTHEST * natural
+    }
+}
+
+/// Parameters and memory as they were.
+pub(crate) struct Kept<T> {
+    params: Vec<Vec<T>>,
+    memory: Vec<Vec<T>>,
+}
+
+impl<T: Real> Kept<T> {
+    pub(crate) fn of(params: &Params<'_, T>, memory: &[&mut [T]]) -> Self {
+        Self {
+            params: (0..params.len()).map(|i| params.get(i).to_vec()).collect(),
+            memory: memory.iter().map(|array| array.to_vec()).collect(),
+        }
+    }
+
+    /// Keeps what there is now instead.
+    pub(crate) fn renew(&mut self, params: &Params<'_, T>, memory: &[&mut [T]]) {
+        self.params.iter_mut().enumerate().for_each(|(i, own)| own.copy_from_slice(params.get(i)));
+        self.memory.iter_mut().zip(memory).for_each(|(own, array)| own.copy_from_slice(array));
+    }
+
+    pub(crate) fn restore(&self, params: &mut Params<'_, T>, memory: &mut [&mut [T]]) -> Result<()> {
+        for (i, own) in self.params.iter().enumerate() {
+            params.get_mut(i)?.copy_from_slice(own);
+        }
+        memory.iter_mut().zip(&self.memory).for_each(|(array, own)| array.copy_from_slice(own));
+        Ok(())
+    }
+}
+
+/// Whether all parameters and all memory are finite. What is not stays so: no later step makes it finite again.
+pub(crate) fn are_finite<T: Real>(params: &Params<'_, T>, memory: &[&mut [T]]) -> bool {
+    (0..params.len()).all(|i| all_finite(params.get(i))) && memory.iter().all(|array| all_finite(array))
+}
