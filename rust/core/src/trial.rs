@@ -226,7 +226,9 @@ impl Plan {
         let relative = matches!(stop, Stop::Relative(_) | Stop::Automatic);
         let tolerance = Settling { stop, ..self.settling }.tolerance(displacement(), slack, size);
         let tolerance = if relative { tolerance.max(floor) } else { tolerance };
-        let distance = if relative { outcome.distance() } else { outcome.change };
+        // Where the number of sweeps is given, the last ones may only have shuffled rounding errors, to more or to less.
+        let shuffled = fixed && outcome.growing < MAX_GROWING && outcome.ratio >= 1.0;
+        let distance = if relative && !shuffled { outcome.distance() } else { outcome.change };
         if distance <= tolerance || outcome.change <= floor.min(tolerance) {
             return Some(Status::Converged);
         }
