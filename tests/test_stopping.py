@@ -69,3 +69,27 @@ def test_gradients_are_within_one_per_cent(system, method):
         rest = make(settling=TIGHT).gradient(net, x, y)
         found, rest = (np.concatenate([part.ravel() for part in g.values()]) for g in (found, rest))
         assert np.linalg.norm(found - rest) < 0.01 * np.linalg.norm(rest)
+
+
+@pytest.mark.parametrize("make", [methods.EquilibriumPropagation, methods.FrequencyPropagation])
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "elastic" and "resistive" not in name])
+def test_estimators_have_the_length_of_the_gradient_at_any_depth(system, make):
+    net = SYSTEMS[system](0)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0, 1, (4, net.n_in)), rng.uniform(0, 1, (4, net.n_out))
+    found = pnn.audit(net, make(), x, y)
+    assert found.cosine > 0.99
+    # A strength of 0.2 leaves a bias of the order of its square.
+    assert found.norm_ratio == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "elastic" and "resistive" not in name])
+def test_contrastive_learning_of_the_last_bias_is_the_output_error(system):
+    net = SYSTEMS[system](1)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0, 1, (4, net.n_in)), rng.uniform(0, 1, (4, net.n_out))
+    for settling in (pnn.Settling(), TIGHT):
+        found = methods.ContrastiveLearning(settling=settling).gradient(net, x, y)[net.names[-1]]
+        free = net.settle(x, settling=TIGHT).outputs
+        # The target side is exact; the free side is as near to rest as the rule says.
+        assert np.abs(found - (free - y).mean(axis=0)).max() < (1e-9 if settling is TIGHT else 1e-2)

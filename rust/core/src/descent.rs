@@ -83,7 +83,7 @@ impl<T: Real> Landscape<T> for Landed<'_, T> {
 const WINDOW: usize = 8;
 /// How much a refused step is shortened.
 const SHORTEN: f64 = 0.25;
-/// Refusals in a row after which a row is given up.
+/// Refusals in a row, and overflows in all, after which a row is given up.
 const MAX_REFUSALS: u32 = 60;
 /// Steps of descent say little of how far soft modes have to go: inference, which has no displacement to stop by, wants
 /// them smaller by this.
@@ -160,6 +160,9 @@ struct Walk {
     /// The shortest of the short steps: about one over the largest curvature.
     shortest: f64,
     refusals: u32,
+    /// Steps in all to where energies or forces are not finite, and steps too short to register.
+    overflows: u32,
+    idle: u32,
     accepted: u32,
     /// The largest state when the row was well on its way.
     size: f64,
@@ -185,6 +188,7 @@ impl Walk {
         let taken = self.step;
         if ss == 0.0 {
             // Too short to register, or nothing is left to move.
+            self.idle += 1;
             if self.lengths.is_empty() {
                 self.step = taken * LENGTHEN;
             }
@@ -375,7 +379,8 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         if !(finite && next <= bound + rounding) {
             self.trial.states[span.clone()].copy_from_slice(&self.states[span]);
             walk.refuse(products);
-            if walk.refusals < MAX_REFUSALS {
+            walk.overflows += u32::from(!finite);
+            if walk.refusals.max(walk.overflows) < MAX_REFUSALS {
                 return None;
             }
             // The energy says no more; what is left to go is what it was.
@@ -385,7 +390,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         walk.accept(products);
         walk.highest = walk.highest.max(next.abs());
         Walk::remember(&mut walk.energies, next);
-        let registers = !walk.lengths.is_empty() || !walk.step.is_finite();
+        let registers = !walk.lengths.is_empty() || walk.idle >= MAX_REFUSALS;
         self.force[span.clone()].copy_from_slice(&self.next_force[span.clone()]);
         self.energy[r] = next;
         let size = largest(self.trial.row(r));

@@ -287,8 +287,8 @@ fn all_ways_to_settle_end_in_the_steady_state() {
                 };
                 let steady: Vec<_> = boundaries().into_iter().map(under).collect();
                 // Each alone, and all at once: what phases share must not show.
-                check::<f64>(&case, loss, &[], &[free.clone()]);
-                check::<f32>(&case, loss, &[], &[free.clone()]);
+                check::<f64>(&case, loss, &[], std::slice::from_ref(&free));
+                check::<f32>(&case, loss, &[], std::slice::from_ref(&free));
                 for (boundary, steady) in boundaries().into_iter().zip(&steady) {
                     let both = [free.clone(), steady.clone()];
                     check::<f64>(&case, loss, &[boundary], &both);
@@ -490,8 +490,8 @@ fn complex_force(
     let last = case.layers() - 1;
     let pull = loss.gradient_complex((&real[last], &imaginary[last]), y);
     let mut largest = 0.0f64;
-    for l in 0..case.layers() {
-        for j in 0..case.sizes[l + 1] {
+    for (l, layer) in s.iter().enumerate() {
+        for (j, state) in layer.iter().enumerate() {
             // The drive is linear but for the biases, which are in the real part.
             let re = case.drive(&inputs, &real, l, j).0;
             let im = case.drive(&nothing, &imaginary, l, j).0 - case.params[2 * l + 1][j];
@@ -501,7 +501,7 @@ fn complex_force(
                 Activation::Tanh => a.tanh(),
                 _ => ((-a).exp() + 1.0).inv(),
             };
-            largest = largest.max_magnitude((s[l][j] - rest).norm());
+            largest = largest.max_magnitude((state - rest).norm());
         }
     }
     largest

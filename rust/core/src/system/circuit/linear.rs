@@ -174,14 +174,14 @@ impl<T: Real> Group<'_, T> {
                 left[moving..].fill(0.0);
                 factor.solve(&mut left, 1);
                 let moved = left.iter().fold(0.0f64, |m, d| m.max_magnitude(*d));
-                if !(moved < change) {
+                if moved.is_nan() || moved >= change {
                     break;
                 }
                 v.iter_mut().zip(&left).for_each(|(v, d)| *v += d);
                 change = moved;
             }
             let highest = v.iter().fold(0.0f64, |m, v| m.max_magnitude(*v));
-            if !(change <= REFINED * highest) {
+            if change > REFINED * highest || highest.is_nan() {
                 v.fill(f64::NAN);
             }
         }

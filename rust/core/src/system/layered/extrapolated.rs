@@ -27,7 +27,7 @@ impl Energy {
     /// Whether this energy is above another by more than rounding errors of `T`. Not a number is.
     fn is_above<T: Real>(&self, other: &Self) -> bool {
         let rounding = 64.0 * T::EPSILON.to_f64() * (self.magnitude + other.magnitude);
-        !(self.value <= other.value + rounding)
+        self.value > other.value + rounding || self.value.is_nan()
     }
 }
 
