@@ -195,13 +195,15 @@ class Instrument(Stack):
                 raise ConfigError(f"{name} must be a pnncore {kind.__name__}, got {value!r}")
         n_in, n_out = positive_int(n_in, "n_in"), positive_int(n_out, "n_out")
         batch = flag(batch, "batch")
-        given = {} if params is None else as_settings(params, "params")
+        given = {} if params is None else params
+        if isinstance(given, Mapping):
+            _check_names(list(given))
+        given = as_settings(given, "params")
         initial = {
             name: as_numbers(value, f"parameter {name}", as_dtype(dtype), ConfigError) for name, value in given.items()
         }
         if scalars := [name for name, value in initial.items() if value.ndim == 0]:
             raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
-        _check_names(list(initial))
         shapes = [(name, value.shape) for name, value in initial.items()]
         if reference is not None:
             _check_reference(reference, n_in, shapes, batch)

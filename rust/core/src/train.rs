@@ -264,7 +264,14 @@ impl<T: Real> Run<'_, '_, T> {
         protocol.step(lab, system, params, &batch, &mut Course { step, memory: &mut *undo.memory }, scratch)?;
         let mut counted = before;
         counted.count(protocol, &batch, scratch, target);
-        if let Some(divergence) = diverges(&before, &counted, scale, &batch, scratch) {
+        let mut alone = counted.loss - before.loss;
+        if !before.loss.is_finite() {
+            // What a file brought along says nothing of this step.
+            let mut fresh = Progress::default();
+            fresh.count(protocol, &batch, scratch, target);
+            alone = fresh.loss;
+        }
+        if let Some(divergence) = diverges(&before, &counted, alone, scale, &batch, scratch) {
             return Ok(Err(divergence));
         }
         undo.armed = false;
@@ -313,10 +320,11 @@ impl<T: Real> Drop for Undo<'_, '_, T> {
     }
 }
 
-/// Whether the experiments of a step say that training has diverged.
+/// Whether the experiments of a step, whose losses sum to `loss`, say that training has diverged.
 fn diverges<T: Real>(
     before: &Progress,
     after: &Progress,
+    loss: f64,
     scale: &Scale<T>,
     batch: &Batch<'_, T>,
     scratch: &Scratch<T>,
@@ -326,7 +334,7 @@ fn diverges<T: Real>(
     if usable == 0 && lost {
         return Some(Divergence::Outputs);
     }
-    let mean = (after.loss - before.loss) / usable as f64;
+    let mean = loss / usable as f64;
     if usable > 0 && scale.is_exceeded(mean, batch, scratch.local.is_some()) {
         return Some(Divergence::Loss(mean));
     }
