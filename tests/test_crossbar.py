@@ -1,6 +1,7 @@
 """Analog crossbars: what is read, against an independent account of it, and the statistics of its noise."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pnncore as pnn
@@ -340,3 +341,16 @@ def test_a_stack_without_numbers_is_saved_copied_and_calibrated(tmp_path):
     for other in (pnn.Trainer.load(tmp_path / "run.pnn").system, copy.deepcopy(net)):
         assert np.array_equal(other.predict(x), net.predict(x))
     assert pnn.memories.program(net, seed=0).at(1.0).params["W"].shape == (64, 10)
+
+
+def test_errors_go_back_through_the_array_one_sample_at_a_time():
+    """What converters make of an error does not depend on how many others are in the batch."""
+    io = dataclasses.replace(AnalogIO(), scale=2.0, output_noise=0.0)
+    net = Stack([Crossbar(6, 16, io=io), Tanh(), Crossbar(16, 2, io=io)], seed=0, dtype="float64")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4, 6)), rng.normal(size=(4, 2))
+    few = InSituBackprop().gradient(net, x, y)
+    many = InSituBackprop().gradient(net, np.tile(x, (128, 1)), np.tile(y, (128, 1)))
+    for name in few:
+        np.testing.assert_allclose(many[name], few[name], atol=1e-12)
+    assert np.linalg.norm(few["W1"]) > 0.1

@@ -338,3 +338,15 @@ def test_many_samples_at_once():
         warnings.simplefilter("error")
         outputs = net.predict(x)
     np.testing.assert_array_equal(outputs, np.concatenate([net.predict(part) for part in np.split(x, 6)]))
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 1e3, 1e5])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_large_errors_do_not_loosen_hidden_units(activation, scale):
+    net = make_net([4, 12, 12, 2], activation, gain=0.5, seed=3)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0, 1, (4, 4)), scale * rng.normal(size=(4, 2))
+    found = pnn.methods.EquilibriumPropagation().gradient(net, x, y)
+    rest = pnn.methods.EquilibriumPropagation(settling=TIGHT).gradient(net, x, y)
+    for name in net.names:
+        assert np.linalg.norm(found[name] - rest[name]) < 0.05 * np.linalg.norm(rest[name]), name

@@ -1,5 +1,7 @@
 """Expected gradients under noise, against differences of mean losses: every layer, every place where noise enters."""
 
+import dataclasses
+
 import numpy as np
 import pnncore as pnn
 import pytest
@@ -85,3 +87,31 @@ def test_audits_see_the_noise():
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(20, 3)), rng.integers(0, 2, 20)
     assert pnn.audit(net, methods.PhysicsAware(), x, y).relative_error < 1e-12
+
+
+@pytest.mark.parametrize("method", [methods.PhysicsAware(), methods.InSituBackprop()])
+@pytest.mark.parametrize(
+    ("noise", "left_out"),
+    [
+        ({"output_noise": 0.5}, 0.0),
+        ({"weight_noise": 0.5}, 0.0),
+        # The variance of x W is s² W² x², that of phase-change cells s² W x²: half its derivative by W.
+        ({"input_noise": 0.5}, 0.25 * 0.5),
+        ({"weight_noise": 0.8, "weight_noise_kind": "phase-change"}, 0.5 * 0.64),
+    ],
+    ids=str,
+)
+def test_what_twins_do_not_know_of_noise_inside_of_arrays(noise, left_out, method):
+    """The mean gradient is that of the mean loss, less the growth of the noise: as the documentation says."""
+    io = dataclasses.replace(layers.AnalogIO.ideal(), **noise)
+    net = Stack([layers.Crossbar(1, 1, bias=False, io=io)], seed=0, dtype="float64")
+    net.params["W1"][...] = 0.5
+    x, y = np.ones((4000, 1)), np.zeros((4000, 1))
+    found = np.mean([method.gradient(net, x, y, step=k)["W1"].item() for k in range(30)])
+
+    def loss(w):
+        net.params["W1"][...] = w
+        return np.mean([0.5 * (net.predict(x, repeat=k) ** 2).mean() for k in range(60)])
+
+    slope = (loss(0.6) - loss(0.4)) / 0.2
+    assert slope - found == pytest.approx(left_out, abs=0.02)

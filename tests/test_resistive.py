@@ -279,3 +279,44 @@ def test_history_counts_what_hardware_would_be_asked():
     assert history["writes"].tolist() == [writes] * 2
     joules = history.energy(power=2.0, settling_time=1e-3, write_energy=1e-5)
     np.testing.assert_allclose(joules, 63 * 2e-3 + writes * 1e-5)
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_a_current_into_a_node_without_conductances_is_unbounded(layer):
+    net = network([2, 4, 2], input_gain=1.0)
+    net.params[f"g{layer}"][:, 0] = 0
+    if layer == 1:
+        net.params["g2"][0] = 0
+    x, y = np.array([[0.2, 0.9]]), np.array([[0.5, 0.5]])
+    net.params[f"b{layer}"][0] = 1.0
+    for settled in (net.settle(x), net.settle(x, y, beta=0.1)):
+        assert settled.counts()["unbounded"] == 1
+    with pytest.warns(pnn.errors.SettlingWarning, match="measured nothing|comes from 0"):
+        assert not any(part.any() for part in ImplicitDifferentiation().gradient(net, x, y).values())
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_a_node_without_conductances_or_current_is_left_out(layer):
+    net = network([2, 4, 2], input_gain=1.0)
+    net.params[f"g{layer}"][:, 0] = 0
+    net.params[f"b{layer}"][0] = 0
+    if layer == 1:
+        net.params["g2"][0] = 0
+    x, y = np.array([[0.2, 0.9], [0.4, 0.1]]), np.array([[0.5, 0.5], [0.1, 0.2]])
+    settled = net.settle(x, settling=TIGHT)
+    assert settled.converged
+    assert settled.residual.max() < 1e-12
+    for method in (ImplicitDifferentiation(), pnn.methods.RecurrentBackprop(steps=400)):
+        found = method.gradient(net, x, y)
+        assert all(np.isfinite(part).all() for part in found.values())
+    # The other output does not notice.
+    exact = ImplicitDifferentiation().gradient(net, x, y)["g1"][:, 1:]
+    h, other = 1e-6, np.zeros_like(exact)
+    for i, j in np.ndindex(exact.shape):
+        sides = []
+        for sign in (1, -1):
+            net.params["g1"][i, 1 + j] += sign * h
+            sides.append(0.5 * ((net.predict(x, settling=TIGHT) - y) ** 2).sum() / 2)
+            net.params["g1"][i, 1 + j] -= sign * h
+        other[i, j] = (sides[0] - sides[1]) / (2 * h)
+    np.testing.assert_allclose(exact, other, atol=1e-7)

@@ -216,3 +216,53 @@ def test_the_command_line_refuses_what_is_no_file_before_the_work(make, tmp_path
     make(tmp_path / "run.pnn")
     refuses(ConfigError, "--save needs a file, got", _common.writable, tmp_path / "run.pnn", "--save")
     _common.writable(tmp_path / "new.pnn", "--save")
+
+
+def test_a_population_that_is_not_born_can_be_saved(tmp_path):
+    net = make_net([3, 4, 2], dtype="float32")
+    x, y = make_batch(net, 8)
+    trainer = pnn.Trainer(net, methods.GeneticAlgorithm(population=4), optim.SGD(0.1), batch_size=4, seed=0)
+    trainer.save(tmp_path / "run.pnn")
+    resumed = pnn.Trainer.load(tmp_path / "run.pnn")
+    trainer.fit(x, y, epochs=2)
+    resumed.fit(x, y, epochs=2)
+    for name, array in net.params.items():
+        assert array.tobytes() == resumed.system.params[name].tobytes()
+
+
+def test_what_is_saved_while_another_thread_fits_is_of_one_step(tmp_path):
+    def made():
+        net = make_net([16, 33, 4], dtype="float32")
+        return pnn.Trainer(net, EquilibriumPropagation(), optim.Adam(0.01), seed=0, batch_size=4, progress=False)
+
+    trainer, undisturbed = made(), made()
+    x, y = make_batch(trainer.system, 400)
+    undisturbed.fit(x, y, epochs=4)
+    thread = threading.Thread(target=trainer.fit, args=(x, y), kwargs={"epochs": 4})
+    thread.start()
+    files = []
+    while thread.is_alive() and len(files) < 12:
+        files.append(tmp_path / f"{len(files)}.pnn")
+        trainer.save(files[-1])
+        time.sleep(0.003)
+    thread.join()
+    for file in files:
+        resumed = pnn.Trainer.load(file)
+        if resumed.epoch < 4:
+            resumed.fit(x, y, epochs=4 - resumed.epoch)
+        for name, array in undisturbed.system.params.items():
+            assert array.tobytes() == resumed.system.params[name].tobytes(), file
+
+
+def test_one_fit_at_a_time():
+    class Again(pnn.Callback):
+        def on_step(self, trainer):
+            trainer.fit(x, y, epochs=1)
+
+    net = make_net([3, 4, 2], dtype="float32")
+    x, y = make_batch(net, 8)
+    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, callbacks=[Again()])
+    with pytest.raises(ConfigError, match="a fit of this trainer is under way"):
+        trainer.fit(x, y, epochs=1)
+    trainer.callbacks = []
+    trainer.fit(x, y, epochs=1)

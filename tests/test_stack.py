@@ -169,7 +169,7 @@ def test_a_reservoir_is_read_out_in_one_epoch():
         methods.CMAES(sigma=0.05),
         methods.GeneticAlgorithm(mutation=0.05),
         methods.CoordinateDescent(epsilon=0.05),
-        methods.FiniteDifference(),
+        methods.FiniteDifference(epsilon=0.01),
     ],
     ids=lambda method: type(method).__name__,
 )

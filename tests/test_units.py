@@ -5,6 +5,7 @@ import pnncore as pnn
 import pytest
 from pnncore import methods
 from pnncore.elements import Cubic, CurrentSource, Diode, Resistor, Transistor
+from pnncore.errors import ConfigError
 from pnncore.systems import Circuit, DeepResistive, Elastic, EnergySystem, Flow
 
 # Of states (volts, metres), and of stiffness (siemens, newtons per metre).
@@ -216,3 +217,51 @@ def test_converged_means_that_no_force_is_left(name, v, g):
         settled = own.net.settle(own.x, y, beta=beta, settling=fine)
         assert settled.converged, (y is None, beta)
         assert settled.residual.max() < 1e-6 * v * g
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "transistors"])
+def test_agnostic_gradients_do_not_grow_wrong_as_errors_fall(name):
+    own = SYSTEMS[name](1.0, 1.0)
+    rest = own.net.predict(own.x, settling=pnn.Settling(relative_tolerance=1e-12, max_sweeps=100_000))
+    fine = pnn.Settling(relative_tolerance=1e-6, max_sweeps=100_000)
+    for error in (1e-1, 1e-2, 1e-3):
+        y = rest + error * np.random.default_rng(1).normal(size=rest.shape)
+        for relaxations in (2, 10):
+            method = methods.AgnosticEquilibriumPropagation(relaxations=relaxations, settling=fine)
+            found = pnn.audit(own.net, method, own.x, y)
+            assert found.cosine > 0.97, (error, relaxations, str(found))
+            assert found.relative_error < 0.4, (error, relaxations, str(found))
+
+
+@pytest.mark.parametrize(("voltage", "target"), [(0.6, 2.0), (1.0, 1.0), (1.0, 0.1), (2.0, 0.2), (5.0, 0.1)])
+def test_default_strengths_where_the_response_is_one_sided(voltage, target):
+    """A diode at the output: stiff where it conducts, soft where it blocks."""
+    net = Circuit(
+        [Resistor("in", "a", 1e-3), Resistor("a", "out", 1e-3), Diode("out", "0"), Resistor("out", "0", 1e-4)],
+        inputs=["in"],
+        outputs=["out"],
+    )
+    found = pnn.audit(net, methods.EquilibriumPropagation(), [[voltage]], [[target]])
+    assert found.cosine > 0.9
+    assert found.relative_error < 0.5
+
+
+STEPS = [
+    methods.FiniteDifference(),
+    methods.SPSA(),
+    methods.EvolutionStrategy(),
+    methods.CoordinateDescent(),
+    methods.CMAES(),
+    methods.GeneticAlgorithm(),
+    methods.SurrogateOptimization(),
+]
+
+
+@pytest.mark.parametrize("method", STEPS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_steps_of_candidates_have_units_and_must_be_given(name, method):
+    own = SYSTEMS[name](1.0, 1.0)
+    with pytest.raises(ConfigError, match=r"must be given: the parameters of .* have units"):
+        pnn.Trainer(own.net, method, pnn.optim.SGD(0.1))
+    # Those of networks are plain numbers.
+    pnn.Trainer(pnn.systems.Hopfield([3, 4, 2], seed=0), method, pnn.optim.SGD(0.1))

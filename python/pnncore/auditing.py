@@ -110,7 +110,7 @@ def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | No
             return float("nan"), float("nan"), float("nan")
         lengths = float(np.linalg.norm(u)), float(np.linalg.norm(v))
         if lengths[1] == 0:
-            return (1.0 if lengths[0] == 0 else 0.0), (0.0 if lengths[0] == 0 else float("inf")), 1.0
+            return (1.0, 0.0, 1.0) if lengths[0] == 0 else (0.0, float("inf"), float("inf"))
         cosine = float(u @ v) / (lengths[0] * lengths[1]) if lengths[0] else 0.0
         return cosine, float(np.linalg.norm(u - v)) / lengths[1], lengths[0] / lengths[1]
 

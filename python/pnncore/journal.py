@@ -14,7 +14,7 @@ from typing import Any, overload
 import numpy as np
 
 from pnncore import _core
-from pnncore._convert import FloatArray
+from pnncore._convert import FloatArray, as_path
 from pnncore._records import load
 from pnncore.errors import ConfigError, JournalError
 
@@ -70,7 +70,7 @@ class Journal(Sequence[Shot]):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+        self.path = as_path(path)
         self._core, self.torn = _core.Journal.read(self.path)
         self._notes = [(kind, shot, attempt, load(text)) for _, kind, shot, attempt, _, text in self._core.notes()]
         if not self.runs:
@@ -161,7 +161,7 @@ class Journal(Sequence[Shot]):
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write `arrays` to an ``.npz`` file."""
-        np.savez(os.fspath(path), allow_pickle=False, **self.arrays())
+        np.savez(as_path(path), allow_pickle=False, **self.arrays())
 
     def __repr__(self) -> str:
         fates = Counter("answered" if self._core.shot(k)[4] is not None else "unanswered" for k in range(len(self)))
@@ -228,7 +228,7 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> Salvage
     JournalError
         If there is a file at `to` already.
     """
-    return Salvage(*_core.salvage(os.fspath(path), os.fspath(to)))
+    return Salvage(*_core.salvage(as_path(path), as_path(to, "to")))
 
 
 def answer(path: str | os.PathLike[str]) -> Callable[..., FloatArray]:

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import json
+import sys
 import threading
 import time
 import warnings
@@ -207,6 +208,8 @@ class Trainer:
         History
             The history of all epochs so far.
         """
+        if self._is_fitting():
+            raise ConfigError("a fit of this trainer is under way: a callback or another thread cannot begin one more")
         epochs = positive_int(epochs, "epochs")
         x, y = self.system.as_batch(x, y)
         if validation is not None:
@@ -244,6 +247,20 @@ class Trainer:
             raise KeyboardInterrupt
         return self.history
 
+    def _is_fitting(self) -> bool:
+        """Whether a fit is under way that this one would be in the way of.
+
+        An exception in the middle of the end of a fit may leave the mark of its thread: what counts is whether that
+        thread still is in `fit`.
+        """
+        frame = None if self._fitting is None else sys._current_frames().get(self._fitting)
+        own = sys._getframe(1)
+        while frame is not None:
+            if frame is not own and frame.f_code is own.f_code and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
+
     def _check_epoch_under_way(self, samples: int, steps: int) -> None:
         """Refuse data or a batch size that the epoch under way was not begun with."""
         # A checkpoint made after the last step of an epoch has all its steps: only its end is missing.
@@ -264,13 +281,14 @@ class Trainer:
         self, x: FloatArray, y: FloatArray, validation: tuple[FloatArray, FloatArray] | None, done: int
     ) -> _Epoch:
         _check_kinds(self.system, self.method, self.optimizer)
+        self.seed = as_seed(self.seed)
         return _Epoch(
             x=x,
             y=y,
             validation=validation,
             system=self.system,
             method=self.method,
-            order=_core.permutation(len(x), as_seed(self.seed), self.epoch),
+            order=_core.permutation(len(x), self.seed, self.epoch),
             rates=self.optimizer.rates(self.system.names, self.epoch),
             optimizer=json.dumps(self.optimizer.settings()),
             batch_size=positive_int(self.batch_size, "batch_size"),
@@ -403,7 +421,9 @@ class Trainer:
             If a parameter, or an array of optimizer or method, holds NaN or infinity; what is there is untouched.
         """
         path = as_path(path)
-        _checkpoint.write(self, path)
+        # Between two legs of a fit that another thread is in: parameters, memory and counts are then of one step.
+        with self.system.lock:
+            _checkpoint.write(self, path)
         for instrument in self.system.instruments:
             instrument.checkpoint_made(path)
 

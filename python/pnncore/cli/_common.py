@@ -119,7 +119,11 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         "--method", choices=names, metavar="NAME", help=f"one of {', '.join(names)} (default: {default})"
     )
     group.add_argument("--loss", choices=LOSSES, help="default: squared-error")
-    group.add_argument("--beta", type=float, help="equilibrium propagation: strength of nudging (default: 0.2)")
+    group.add_argument(
+        "--beta",
+        type=float,
+        help="equilibrium propagation: strength of nudging (default: the method's, 0.2 for Hopfield networks)",
+    )
     group.add_argument(
         "--variant",
         help="equilibrium propagation: centered (default), one-sided, holomorphic; "

@@ -12,10 +12,11 @@ class FiniteDifference(SettlingMethod):
     Parameters
     ----------
     epsilon
-        How far parameters are moved.
+        How far parameters are moved. None: 0.01, for networks whose
+        parameters are plain numbers; elsewhere it has their units, and must be given.
     """
 
-    epsilon: float = 1e-2
+    epsilon: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class SPSA(SettlingMethod):
     Parameters
     ----------
     epsilon
-        How far every parameter is moved.
+        How far every parameter is moved. None: 0.01, for networks whose
+        parameters are plain numbers; elsewhere it has their units, and must be given.
     directions
         Directions per step, two passes each.
 
@@ -37,7 +39,7 @@ class SPSA(SettlingMethod):
     Spall, IEEE Trans. Autom. Control 37, 332 (1992).
     """
 
-    epsilon: float = 1e-2
+    epsilon: float | None = None
     directions: int = 1
 
 
@@ -49,6 +51,8 @@ class EvolutionStrategy(SettlingMethod):
     ----------
     sigma
         The standard deviation of candidates; with adaptation, at first.
+        None: 0.1, for networks whose parameters are plain numbers;
+        elsewhere it has their units, and must be given.
     pairs
         Pairs of candidates per step.
     adaptation
@@ -59,7 +63,7 @@ class EvolutionStrategy(SettlingMethod):
     Salimans et al., arXiv 1703.03864 (2017); Sehnke et al., Neural Netw. 23, 551 (2010).
     """
 
-    sigma: float = 0.1
+    sigma: float | None = None
     pairs: int = 16
     adaptation: float = 0.0
 
@@ -74,12 +78,13 @@ class CoordinateDescent(SettlingMethod):
     Parameters
     ----------
     epsilon
-        How far parameters are moved to either side to try.
+        How far parameters are moved to either side to try. None: 0.3, for networks whose parameters are plain numbers;
+        elsewhere it has their units, and must be given.
     coordinates
         Parameters tried per step, two passes each.
     """
 
-    epsilon: float = 0.3
+    epsilon: float | None = None
     coordinates: int = 16
 
 
@@ -93,7 +98,8 @@ class CMAES(SettlingMethod):
     Parameters
     ----------
     sigma
-        The standard deviation of candidates at first.
+        The standard deviation of candidates at first. None: 0.3, for networks whose parameters are plain numbers;
+        elsewhere it has their units, and must be given.
     population
         Candidates per step; None: 4 + 3 ln D.
 
@@ -102,7 +108,7 @@ class CMAES(SettlingMethod):
     Hansen, "The CMA evolution strategy: a tutorial", arXiv 1604.00772 (2016).
     """
 
-    sigma: float = 0.3
+    sigma: float | None = None
     population: int | None = None
 
 
@@ -117,11 +123,12 @@ class GeneticAlgorithm(SettlingMethod):
     population
         Candidates per step.
     mutation
-        The standard deviation of mutations.
+        The standard deviation of mutations. None: 0.05, for networks whose
+        parameters are plain numbers; elsewhere it has their units, and must be given.
     """
 
     population: int = 32
-    mutation: float = 0.05
+    mutation: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +149,8 @@ class SurrogateOptimization(Method):
     fits, rate
         Steps of fitting per step, with 64 samples each, and their rate.
     exploration
-        The standard deviation of what is added to parameters to see what they do.
+        The standard deviation of what is added to parameters to see what they do. None: 0.2, for networks whose
+        parameters are plain numbers; elsewhere it has their units, and must be given.
     explorers
         Passes per step with such parameters.
 
@@ -156,7 +164,7 @@ class SurrogateOptimization(Method):
     samples: int = 8192
     fits: int = 40
     rate: float = 1e-3
-    exploration: float = 0.2
+    exploration: float | None = None
     explorers: int = 1
 
 

@@ -15,6 +15,7 @@ from pnncore._convert import (
     FloatArray,
     as_dtype,
     as_numbers,
+    as_path,
     as_settings,
     flag,
     one_of,
@@ -395,10 +396,7 @@ def _check_names(names: list[Any]) -> None:
 
 
 def _path(journal: Any) -> str:
-    try:
-        return os.fsdecode(journal)
-    except TypeError:
-        raise ConfigError(f"journal must be the path of a file, got {journal!r}") from None
+    return as_path(os.fsdecode(journal) if isinstance(journal, bytes) else journal, "journal")
 
 
 def _interval(value: Any) -> tuple[float, float]:

@@ -4,6 +4,7 @@ use std::fs::read_to_string;
 
 use crate::params::ParamSpec;
 use crate::system::System;
+use crate::system::stack::Stage;
 use crate::{Error, Result};
 
 /// What is not worth a look at how much there is.
@@ -49,8 +50,17 @@ pub fn check_rows<T: pnncore_kernels::Real>(system: &dyn System<T>, samples: usi
     /// States, and what settling keeps beside them.
     const COPIES: usize = 4;
     let stride = system.layout().stride();
-    let bytes = product(&[samples, phases, stride, COPIES, size_of::<T>()]);
+    let kept =
+        system.as_stack().map_or(0, |stack| stack.stages().iter().map(signals_of).fold(0, usize::saturating_add));
+    let bytes = product(&[samples, phases, stride.saturating_mul(COPIES).saturating_add(kept), size_of::<T>()]);
     check(bytes, || format!("{samples} samples in {phases} phases with {stride} states each"))
+}
+
+/// The numbers that a pass of one sample through a layer keeps: signals, errors, and what derivatives need.
+fn signals_of<T: pnncore_kernels::Real>(stage: &Stage<T>) -> usize {
+    let layer = stage.hardware();
+    let signals = layer.inputs().saturating_add(layer.outputs()).saturating_mul(2);
+    signals.saturating_add(layer.tape().max(stage.twin.tape()))
 }
 
 /// The bytes that the process may still take, by what the operating system tells; all of them where it tells nothing.

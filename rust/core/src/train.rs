@@ -330,8 +330,7 @@ fn diverges<T: Real>(
     scratch: &Scratch<T>,
 ) -> Option<Divergence> {
     let usable = after.usable - before.usable;
-    let lost = after.rows_with(Status::Diverged) > before.rows_with(Status::Diverged);
-    if usable == 0 && lost {
+    if usable == 0 {
         return Some(Divergence::Outputs);
     }
     let mean = loss / usable as f64;

@@ -224,7 +224,9 @@ impl Plan {
         let size = if outcome.magnitude > 0.0 { outcome.magnitude } else { 1.0 };
         let floor = 16.0 * outcome.rounding.max(T::EPSILON.to_f64() * size);
         let relative = matches!(stop, Stop::Relative(_) | Stop::Automatic);
-        let tolerance = Settling { stop, ..self.settling }.tolerance(displacement(), slack, size);
+        // Large errors displace outputs far, but bounded units no farther than their range.
+        let displacement = displacement().map(|displacement| displacement.min(size));
+        let tolerance = Settling { stop, ..self.settling }.tolerance(displacement, slack, size);
         let tolerance = if relative { tolerance.max(floor) } else { tolerance };
         // Where the number of sweeps is given, the last ones may only have shuffled rounding errors, to more or to less.
         let shuffled = fixed && outcome.growing < MAX_GROWING && outcome.ratio >= 1.0;

@@ -82,9 +82,11 @@ fn watched<R>(work: impl FnOnce() -> R) -> Result<Result<R, Interrupted>, Box<dy
 /// The result of watched work, or the exception that ended it.
 fn found<R>(py: Python<'_>, result: Result<Result<R, Interrupted>, Box<dyn Any + Send>>) -> PyResult<R> {
     match result {
-        Ok(Ok(found)) => Ok(found),
+        // A handler may have raised where the work must not be left: its exception comes when that is done.
+        Ok(Ok(found)) => RAISED.take().map_or(Ok(found), Err),
         Ok(Err(Interrupted)) => Err(RAISED.take().unwrap_or_else(|| PyKeyboardInterrupt::new_err(()))),
         Err(payload) => {
+            RAISED.set(None);
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("unknown");
             Err(exception(py, &Error::Internal(text.to_owned())))

@@ -37,6 +37,8 @@ mod _core {
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
+        // The interface of NumPy is looked up now: a signal in the first call would be taken for its absence.
+        numpy::PyArray1::<f64>::zeros(m.py(), 0, false);
         m.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -297,6 +297,8 @@ pub(crate) fn predict<'py>(
         let data = Data::<T>::new(&x, None)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         memory::check_rows(core, batch.len().min(INFERENCE_BATCH), 1).or_raise(py)?;
+        let bytes = memory::product(&[batch.len(), core.outputs(), size_of::<T>()]);
+        memory::check(bytes, || format!("the outputs of {} samples", batch.len())).or_raise(py)?;
         let mut outputs = Vec::with_capacity(batch.len() * core.outputs());
         let mut status = Vec::with_capacity(batch.len());
         let mut trial = Trial::new(core.layout());

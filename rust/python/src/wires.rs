@@ -1,8 +1,8 @@
 //! Crossbars with resistive wires, by themselves.
 
 use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
-use pnncore::Error;
 use pnncore::system::stack::{Nodal, Wires};
+use pnncore::{Error, memory};
 use pyo3::prelude::*;
 
 use crate::calls::{self, detached};
@@ -30,6 +30,9 @@ pub(crate) fn solve_wires<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, u32)> {
     let lab = calls::lab(py, threads, 0)?;
     let shape = (conductances.shape()[0], conductances.shape()[1]);
+    // Voltages of both ends of every cell, and what the search for them keeps.
+    let nodes = memory::product(&[voltages.shape()[0], shape.0, shape.1, 6 * size_of::<f64>()]);
+    memory::check(nodes, || format!("the nodes of {} samples", voltages.shape()[0])).or_raise(py)?;
     let (cells, drive) = (conductances.as_slice()?, voltages.as_slice()?);
     let found: Result<_, Error> =
         detached(py, || lab.enter(|| Nodal::solve(&lab, (shape, cells), (drive, turned), resistance, tolerance)))?;

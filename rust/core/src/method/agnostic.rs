@@ -22,13 +22,11 @@ use crate::update::Term;
 /// How far springs of the default softness give way at most, in units of the largest parameter of a kind.
 const GIVING_WAY: f64 = 1e-3;
 
-/// The softness of the springs of each kind of parameters by default. Kinds have different units: what is the same for all is
-/// the energy that the spring that is pulled most takes up, as large as lets none give way by more than [`GIVING_WAY`].
-fn yielding<T: Real>(start: &[Vec<T>], free: &[Vec<T>], nudged: &[Vec<T>]) -> Vec<f64> {
-    let pull = |(free, nudged): (&Vec<T>, &Vec<T>)| {
-        free.iter().zip(nudged).fold(T::ZERO, |m, (&f, &n)| m.max_magnitude(f - n)).to_f64()
-    };
-    let pulls: Vec<f64> = free.iter().zip(nudged).map(pull).collect();
+/// The softness of the springs of each kind of parameters by default, from what pulls at them in the free phase: however small
+/// errors are, springs are stiff against the energy. Kinds have different units; what is the same for all is the energy that
+/// the spring that is pulled most would take up, as large as lets none give way by more than [`GIVING_WAY`].
+fn yielding<T: Real>(start: &[Vec<T>], free: &[Vec<T>]) -> Vec<f64> {
+    let pulls: Vec<f64> = free.iter().map(|free| largest(free)).collect();
     let work = start.iter().zip(&pulls).map(|(start, pull)| GIVING_WAY * largest(start) * pull);
     let least = work.filter(|&work| work > 0.0).reduce(f64::min);
     pulls.iter().map(|pull| least.filter(|_| *pull > 0.0).map_or(GIVING_WAY, |work| work / (pull * pull))).collect()
@@ -57,7 +55,7 @@ impl Springs {
         let mut nudged = self.read(lab, system, params, batch, scratch, [Complex::ZERO, Complex::ONE])?;
         let epsilons = match self.epsilon {
             Some(epsilon) => vec![epsilon; count],
-            None => yielding(&start, &free, &nudged),
+            None => yielding(&start, &free),
         };
         let (mut moved, mut changes) = (start.clone(), start.clone());
         for relaxation in 1..=self.relaxations {

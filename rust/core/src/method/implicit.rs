@@ -26,7 +26,7 @@ pub(super) fn step<T: Real>(
     let Scratch { trial, update, workspace, .. } = scratch;
     trial.reset(batch.len(), 1, false);
     system.settle(lab, params, batch, plan, trial, workspace)?;
-    let frozen = at_walls(system, trial);
+    let frozen = at_walls(system, params, trial);
     let error = output_gradient(batch, plan, trial, &frozen);
     let adjoint = match rule {
         Rule::RecurrentBackprop { steps } => relax(system, params, batch, trial, &frozen, &error, *steps)?,

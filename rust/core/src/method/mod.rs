@@ -188,22 +188,28 @@ impl Method {
         METHODS[self.rule.place()].0
     }
 
-    /// Refuses what takes more memory than there is: a batch of `samples`, and what the method keeps.
+    /// Refuses what takes more memory than there is: a batch of so many samples, and what the method keeps.
     ///
     /// # Errors
     /// [`Error::Config`] with the bytes.
-    fn check_memory<T: Real>(&self, system: &dyn System<T>, samples: usize, phases: usize) -> Result<()> {
-        memory::check_rows(system, samples, phases)?;
+    fn check_memory<T: Real>(&self, system: &dyn System<T>, batch: usize, phases: usize) -> Result<()> {
+        memory::check_rows(system, batch, phases)?;
         let size: u128 = system.specs().iter().fold(0, |all, spec| all.saturating_add(memory::product(&spec.shape)));
         let kept = match self.rule {
             Rule::GeneticAlgorithm { population, .. } => size.saturating_mul(3 * u128::from(population)),
             Rule::CMAES { population, .. } => {
                 size.saturating_mul(4 * u128::from(population.unwrap_or(1)) + 8 * size.min(1 << 20))
             }
-            Rule::SurrogateOptimization { hidden, samples, .. } => {
+            Rule::SurrogateOptimization { hidden, samples, explorers, .. } => {
                 let width = size.saturating_add((system.inputs() + system.outputs()) as u128);
                 let (hidden, samples) = (u128::from(hidden), u128::from(samples));
-                width.saturating_mul(samples + 4 * hidden).saturating_add(4 * hidden * hidden)
+                let measured = u128::from(explorers) * batch as u128;
+                width.saturating_mul(samples + measured + 4 * hidden).saturating_add(4 * hidden * hidden)
+            }
+            Rule::RidgeReadout { .. } => {
+                let last = system.as_stack().and_then(|stack| stack.stages().last());
+                let (features, outputs) = last.map_or((0, 0), |last| (last.twin.inputs() + 1, last.twin.outputs()));
+                (features as u128).saturating_mul(6 * (features + outputs) as u128)
             }
             _ => 0,
         };
@@ -245,6 +251,17 @@ impl Method {
         let rule = match self.rule.usual_strength() {
             Some(strength) if system.has_unit_stiffness() => self.rule.with_strength(strength),
             _ => self.rule.clone(),
+        };
+        let rule = match rule.usual_step() {
+            Some((name, _)) if system.as_settling().is_some() && !system.has_unit_stiffness() => {
+                return Err(Error::Config(format!(
+                    "{name} must be given: the parameters of {} have units, and how far {} moves them is in these",
+                    system.name(),
+                    self.name()
+                )));
+            }
+            Some((_, step)) => rule.with_step(step),
+            None => rule,
         };
         if let (Some(settling), None) = (system.as_settling(), rule.usual_strength()) {
             for sign in rule.signs() {
@@ -417,7 +434,10 @@ impl Protocol {
     /// # Errors
     /// [`Error::Config`] with the bytes.
     pub fn check_batch<T: Real>(&self, system: &dyn System<T>, samples: usize) -> Result<()> {
-        let phases = self.contrasts.iter().map(|contrast| contrast.weights.len()).max().unwrap_or(1);
+        // Where the strength is still to be measured, any has as many phases.
+        let rule = self.method.rule.usual_strength().map(|strength| self.method.rule.with_strength(strength));
+        let open = rule.map_or(0, |rule| rule.contrast(1.0).1.len());
+        let phases = self.contrasts.iter().map(|contrast| contrast.weights.len()).fold(open, usize::max).max(1);
         self.method.check_memory(system, samples, phases)
     }
 

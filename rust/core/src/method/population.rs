@@ -29,22 +29,24 @@ pub(super) fn memory(rule: &Rule, specs: &[ParamSpec]) -> Vec<ParamSpec> {
             array("step_path", vec![n]),
             array("sigma", vec![1]),
         ],
-        Rule::GeneticAlgorithm { population, .. } => vec![array("population", vec![population as usize, n])],
+        Rule::GeneticAlgorithm { population, .. } => {
+            vec![array("population", vec![population as usize, n]), array("born", vec![1])]
+        }
         _ => Vec::new(),
     }
 }
 
 pub(super) fn initialise<T: Real>(rule: &Rule, memory: &mut [&mut [T]]) {
     match (rule, memory) {
-        (Rule::CMAES { sigma, .. }, [covariance, paths @ .., width]) => {
+        (Rule::CMAES { sigma: Some(sigma), .. }, [covariance, paths @ .., width]) => {
             let n = paths[0].len();
             covariance.fill(T::ZERO);
             covariance.iter_mut().step_by(n + 1).for_each(|own| *own = T::ONE);
             paths.iter_mut().for_each(|path| path.fill(T::ZERO));
             width.fill(T::from_f64(*sigma));
         }
-        // The first step fills it: not a number marks that nobody is there.
-        (Rule::GeneticAlgorithm { .. }, [population]) => population.fill(T::from_f64(f64::NAN)),
+        // The first step fills it, around the parameters of then.
+        (Rule::GeneticAlgorithm { .. }, arrays) => arrays.iter_mut().for_each(|array| array.fill(T::ZERO)),
         _ => {}
     }
 }
@@ -75,7 +77,7 @@ pub(super) fn step<T: Real>(
             let count = population.map_or_else(|| default_population(base.len()), |count| count as usize);
             adapt(experiment, &base, count, random, course, scratch)?
         }
-        Rule::GeneticAlgorithm { population, mutation, .. } => {
+        Rule::GeneticAlgorithm { population, mutation: Some(mutation) } => {
             breed(experiment, &base, population as usize, mutation, random, course, scratch)?
         }
         _ => return Err(Error::Capability("the method keeps no population".into())),
@@ -198,14 +200,15 @@ fn breed<T: Real>(
     scratch: &mut Scratch<T>,
 ) -> Result<Vec<T>> {
     let n = base.len();
-    let [population] = &mut *course.memory else {
-        return Err(Error::Shape("GeneticAlgorithm keeps one array".into()));
+    let [population, born] = &mut *course.memory else {
+        return Err(Error::Shape("GeneticAlgorithm keeps two arrays".into()));
     };
     let mutate = |value: T, c: usize, k: usize| {
         poll(64);
         value + T::from_f64(mutation * random.normal((c * n + k) as u64, 0))
     };
-    if population.iter().any(|value| !value.is_finite()) {
+    if born[0] == T::ZERO {
+        born[0] = T::ONE;
         for (c, own) in population.chunks_exact_mut(n).enumerate() {
             for (k, (value, &start)) in own.iter_mut().zip(base).enumerate() {
                 *value = if c == 0 { start } else { mutate(start, c, k) };

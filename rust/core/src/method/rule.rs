@@ -161,8 +161,8 @@ pub enum Rule {
     },
     /// Central differences of the loss by every parameter.
     FiniteDifference {
-        /// How far parameters are moved.
-        epsilon: f64,
+        /// How far parameters are moved. `None`: [`usual`](Rule::usual_step), where parameters have no units.
+        epsilon: Option<f64>,
     },
     /// The gradient through a model of the outputs, which is fitted to what was measured step by step.
     SurrogateOptimization {
@@ -175,7 +175,7 @@ pub enum Rule {
         /// The rate of fitting.
         rate: f64,
         /// The standard deviation of what is added to parameters to see what they do.
-        exploration: f64,
+        exploration: Option<f64>,
         /// Passes per step with such parameters, besides the one with the present ones.
         explorers: u32,
     },
@@ -188,8 +188,8 @@ pub enum Rule {
     },
     /// Simultaneous perturbation (Spall 1992): central differences along random directions of signs.
     SPSA {
-        /// How far parameters are moved.
-        epsilon: f64,
+        /// How far parameters are moved. `None`: [`usual`](Rule::usual_step), where parameters have no units.
+        epsilon: Option<f64>,
         /// Directions per step.
         directions: u32,
     },
@@ -197,7 +197,7 @@ pub enum Rule {
     /// adapts the deviation of every parameter.
     EvolutionStrategy {
         /// The standard deviation of perturbations; with adaptation, at first.
-        sigma: f64,
+        sigma: Option<f64>,
         /// Pairs of candidates per step.
         pairs: u32,
         /// How fast deviations adapt; 0: not at all.
@@ -205,15 +205,15 @@ pub enum Rule {
     },
     /// One parameter after the other moves to the bottom of the parabola through three losses.
     CoordinateDescent {
-        /// How far parameters are moved to either side.
-        epsilon: f64,
+        /// How far parameters are moved to either side. `None`: as above.
+        epsilon: Option<f64>,
         /// Parameters tried per step.
         coordinates: u32,
     },
     /// Covariance matrix adaptation (Hansen and Ostermeier 2001).
     CMAES {
         /// The standard deviation of candidates at first.
-        sigma: f64,
+        sigma: Option<f64>,
         /// Candidates per step; `None`: 4 + 3 ln D.
         population: Option<u32>,
     },
@@ -222,7 +222,7 @@ pub enum Rule {
         /// Candidates per step.
         population: u32,
         /// The standard deviation of mutations.
-        mutation: f64,
+        mutation: Option<f64>,
     },
     /// Ridge regression of the last linear layer, batch by batch: reservoir computing, and recursive least squares.
     RidgeReadout {
@@ -244,11 +244,41 @@ impl Rule {
                 samples: samples as usize,
                 fits: fits as usize,
                 rate,
-                exploration,
+                exploration: exploration.unwrap_or_default(),
                 explorers: explorers as usize,
             }),
             _ => None,
         }
+    }
+
+    /// The name and the usual value of how far candidates are from the present parameters, where it was left open: for
+    /// parameters that are plain numbers, such as the weights of a network. Elsewhere it has their units, and must be given.
+    pub fn usual_step(&self) -> Option<(&'static str, f64)> {
+        match self {
+            Self::FiniteDifference { epsilon: None } | Self::SPSA { epsilon: None, .. } => Some(("epsilon", 1e-2)),
+            Self::CoordinateDescent { epsilon: None, .. } => Some(("epsilon", 0.3)),
+            Self::EvolutionStrategy { sigma: None, .. } => Some(("sigma", 0.1)),
+            Self::CMAES { sigma: None, .. } => Some(("sigma", 0.3)),
+            Self::GeneticAlgorithm { mutation: None, .. } => Some(("mutation", 0.05)),
+            Self::SurrogateOptimization { exploration: None, .. } => Some(("exploration", 0.2)),
+            _ => None,
+        }
+    }
+
+    /// The rule with this step.
+    pub(super) fn with_step(&self, step: f64) -> Self {
+        let mut rule = self.clone();
+        match &mut rule {
+            Self::FiniteDifference { epsilon: open }
+            | Self::SPSA { epsilon: open, .. }
+            | Self::CoordinateDescent { epsilon: open, .. }
+            | Self::EvolutionStrategy { sigma: open, .. }
+            | Self::CMAES { sigma: open, .. }
+            | Self::GeneticAlgorithm { mutation: open, .. }
+            | Self::SurrogateOptimization { exploration: open, .. } => *open = Some(step),
+            _ => {}
+        }
+        rule
     }
 
     /// Checks the ranges of all settings.
@@ -331,9 +361,9 @@ impl Rule {
             Self::FiniteDifference { epsilon }
             | Self::SPSA { epsilon, .. }
             | Self::CoordinateDescent { epsilon, .. }
-                if !(*epsilon > 0.0 && epsilon.is_finite()) =>
+                if epsilon.is_some_and(|epsilon| !(epsilon > 0.0 && epsilon.is_finite())) =>
             {
-                Err(Error::Config(format!("epsilon must be a positive number, got {epsilon}")))
+                Err(Error::Config(format!("epsilon must be a positive number, got {}", epsilon.unwrap_or_default())))
             }
             Self::ForwardForward { classes, .. } if *classes < 2 => {
                 Err(Error::Config(format!("classes must be at least 2, got {classes}")))
@@ -344,7 +374,7 @@ impl Rule {
                 let name = if matches!(self, Self::ForwardForward { .. }) { "threshold" } else { "tau" };
                 Err(Error::Config(format!("{name} must be a positive number, got {value}")))
             }
-            Self::CMAES { sigma: value, .. } | Self::GeneticAlgorithm { mutation: value, .. }
+            Self::CMAES { sigma: Some(value), .. } | Self::GeneticAlgorithm { mutation: Some(value), .. }
                 if !(*value > 0.0 && value.is_finite()) =>
             {
                 let name = if matches!(self, Self::CMAES { .. }) { "sigma" } else { "mutation" };
@@ -369,7 +399,7 @@ impl Rule {
                         return Err(Error::Config(format!("{name} must be at least 1, got 0")));
                     }
                 }
-                for (name, value) in [("rate", *rate), ("exploration", *exploration)] {
+                for (name, value) in [("rate", *rate), ("exploration", exploration.unwrap_or(1.0))] {
                     if !(value > 0.0 && value.is_finite()) {
                         return Err(Error::Config(format!("{name} must be a positive number, got {value}")));
                     }
@@ -383,7 +413,8 @@ impl Rule {
                 Err(Error::Config("coordinates must be at least 1, got 0".into()))
             }
             Self::EvolutionStrategy { sigma, pairs, adaptation } => {
-                if !(*sigma > 0.0 && sigma.is_finite()) {
+                let sigma = sigma.unwrap_or(1.0);
+                if !(sigma > 0.0 && sigma.is_finite()) {
                     return Err(Error::Config(format!("sigma must be a positive number, got {sigma}")));
                 }
                 if *pairs == 0 {

@@ -1,7 +1,7 @@
 //! How strongly outputs are nudged where nobody says: as much as moves them by a tenth of their error.
 //!
 //! A strength of nudging has the units of a stiffness: what is little on networks whose units have stiffness one is far too much on
-//! circuits in millisiemens. It is measured: a constant force against the gradient of the loss displaces the outputs, and its
+//! circuits in millisiemens. It is measured: constant forces along the gradient of the loss displace the outputs, and their
 //! strength is changed until the displacement is the wanted fraction of that gradient for the softest sample of the batch.
 
 use pnncore_kernels::Real;
@@ -67,14 +67,26 @@ impl<T: Real> Probe<'_, T> {
     /// [`Error::Config`] where no strength does that; what the physics may fail with.
     pub(super) fn strength(&self, scratch: &mut Scratch<T>) -> Result<Option<f64>> {
         let mut strength = FRACTION;
+        // The largest strength that was too weak, and the smallest that was too strong.
+        let (mut weak, mut strong) = (0.0f64, f64::INFINITY);
         for _ in 0..TRIES {
             let Some(response) = self.response(strength, scratch)? else { return Ok(None) };
             let change = FRACTION / response;
-            if response.is_finite() && response > 0.0 && change < NEAR && NEAR * change > 1.0 {
-                return Ok(Some(strength * change));
+            let found = change < NEAR && NEAR * change > 1.0;
+            if response.is_finite() && response > 0.0 && (found || strong < NEAR * weak) {
+                return Ok(Some(if found { strength * change } else { weak }));
+            }
+            if response < FRACTION {
+                weak = weak.max(strength);
+            } else {
+                strong = strong.min(strength);
             }
             let change = if response.is_nan() { 1.0 / FARTHEST } else { change.clamp(1.0 / FARTHEST, FARTHEST) };
             strength *= change;
+            // Where the response has kinks, proportion leads to and fro.
+            if weak > 0.0 && strong < f64::INFINITY && !(weak < strength && strength < strong) {
+                strength = (weak * strong).sqrt();
+            }
         }
         Err(Error::Config(format!(
             "no strength of nudging displaces the outputs by {FRACTION} of their error: give the method one, in units of the \
@@ -86,7 +98,7 @@ impl<T: Real> Probe<'_, T> {
     /// `None` where no sample has a gradient.
     fn response(&self, strength: f64, scratch: &mut Scratch<T>) -> Result<Option<f64>> {
         let Scratch { trial, workspace, cost, .. } = scratch;
-        let phases = vec![Boundary::Forced(strength)];
+        let phases = vec![Boundary::Forced(strength), Boundary::Forced(-strength)];
         let plan = Plan { loss: self.loss, phases, settling: self.settling, measures_free: true };
         trial.reset(self.batch.len(), plan.rows_per_sample(), false);
         Cost::add(cost, plan.rows_per_sample(), self.batch.len());
@@ -97,10 +109,11 @@ impl<T: Real> Probe<'_, T> {
     fn softness(&self, trial: &Trial<T>, i: usize) -> Option<f64> {
         let n = trial.layout().outputs().len();
         let (mut target, mut gradient) = (vec![T::ZERO; n], vec![T::ZERO; n]);
-        if !trial.outcomes[2 * i].status.usable() || !self.batch.y.write(i, &mut target) {
+        let free = i * trial.phases();
+        if !trial.outcomes[free].status.usable() || !self.batch.y.write(i, &mut target) {
             return None;
         }
-        self.loss.gradient(trial.outputs(2 * i), &target, &mut gradient);
+        self.loss.gradient(trial.outputs(free), &target, &mut gradient);
         let error = largest(&gradient);
         if error == 0.0 {
             return None;
@@ -108,7 +121,8 @@ impl<T: Real> Probe<'_, T> {
         if !trial.usable(i) {
             return Some(f64::NAN);
         }
-        let pairs = trial.outputs(2 * i).iter().zip(trial.outputs(2 * i + 1));
-        Some(pairs.fold(T::ZERO, |m, (&free, &forced)| m.max_magnitude(forced - free)).to_f64() / error)
+        // To either side: where a diode conducts outputs are stiff, and soft where it blocks.
+        let forced = (1..trial.phases()).flat_map(|p| trial.outputs(free + p).iter().zip(trial.outputs(free)));
+        Some(forced.fold(T::ZERO, |m, (&forced, &free)| m.max_magnitude(forced - free)).to_f64() / error)
     }
 }

@@ -35,7 +35,9 @@ pub(super) fn memory(rule: &Rule, specs: &[ParamSpec]) -> Vec<ParamSpec> {
 
 pub(super) fn initialise<T: Real>(rule: &Rule, memory: &mut [&mut [T]]) {
     match rule {
-        Rule::EvolutionStrategy { sigma, .. } => memory.iter_mut().for_each(|array| array.fill(T::from_f64(*sigma))),
+        Rule::EvolutionStrategy { sigma: Some(sigma), .. } => {
+            memory.iter_mut().for_each(|array| array.fill(T::from_f64(*sigma)));
+        }
         _ => population::initialise(rule, memory),
     }
 }
@@ -54,11 +56,11 @@ pub(super) fn step<T: Real>(
     let experiment = Experiment { lab, system, plan, batch, occasion: occasion(course.step) };
     let base = flatten(params);
     match *rule {
-        Rule::FiniteDifference { epsilon } => {
+        Rule::FiniteDifference { epsilon: Some(epsilon) } => {
             let gradient = differences(experiment, &base, epsilon, scratch)?;
             scratch.update.set(system.specs(), &gradient);
         }
-        Rule::SPSA { epsilon, directions } => {
+        Rule::SPSA { epsilon: Some(epsilon), directions } => {
             let signs = |k: usize, direction: &mut [T]| signs(lab, course.step, k, direction);
             let pairs = Pairs { count: directions as usize, reach: epsilon, draw: &signs };
             let mut gradient = vec![T::ZERO; base.len()];
@@ -70,10 +72,10 @@ pub(super) fn step<T: Real>(
             })?;
             scratch.update.set(system.specs(), &gradient);
         }
-        Rule::EvolutionStrategy { sigma, pairs, adaptation } => {
+        Rule::EvolutionStrategy { sigma: Some(sigma), pairs, adaptation } => {
             evolve(experiment, &base, (sigma, pairs as usize, adaptation), course, scratch)?;
         }
-        Rule::CoordinateDescent { epsilon, coordinates } => {
+        Rule::CoordinateDescent { epsilon: Some(epsilon), coordinates } => {
             descend(experiment, base, (epsilon, coordinates), course.step, scratch)?;
         }
         Rule::ParameterShift => {

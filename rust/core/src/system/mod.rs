@@ -227,6 +227,13 @@ pub trait Exact<T: Real>: Energetic<T> {
         crate::differences::hessian_product(gradient, trial, size, v, product)
     }
 
+    /// By layer, the units that nothing holds at these parameters: their states say nothing, and derivatives leave them out.
+    /// Empty where there are none.
+    fn loose_units(&self, params: &Params<'_, T>) -> Vec<Vec<bool>> {
+        let _ = params;
+        Vec::new()
+    }
+
     /// The magnitudes of what states and energies are sums with: rounding errors of displacements are relative to the places
     /// that they start from. Zero: to themselves.
     fn scales(&self, params: &Params<'_, T>) -> (f64, f64) {
@@ -332,14 +339,16 @@ pub(crate) fn near_zero((lo, hi): (f64, f64)) -> (f64, f64) {
     }
 }
 
-/// Which states are at a wall, or of rows that are not usable; padding counts as such.
-pub(crate) fn at_walls<T: Real>(system: &dyn Exact<T>, trial: &Trial<T>) -> Vec<bool> {
+/// Which states are at a wall, or nothing holds them, or of rows that are not usable; padding counts as such.
+pub(crate) fn at_walls<T: Real>(system: &dyn Exact<T>, params: &Params<'_, T>, trial: &Trial<T>) -> Vec<bool> {
     let mut found = vec![true; trial.states.len()];
+    let loose = system.loose_units(params);
+    let loose = |l: usize, j: usize| loose.get(l).is_some_and(|layer| layer[j]);
     for (r, found) in found.chunks_exact_mut(trial.stride().max(1)).enumerate() {
         for l in 0..trial.layout().sizes().len() {
             for (j, k) in trial.layout().layer(l).enumerate() {
                 let (s, (lo, hi)) = (trial.row(r)[k].to_f64(), system.interval(l, j));
-                found[k] = !trial.outcomes[r].status.usable() || s <= lo || s >= hi;
+                found[k] = !trial.outcomes[r].status.usable() || s <= lo || s >= hi || loose(l, j);
             }
         }
     }
@@ -375,7 +384,7 @@ pub fn residual<T: Real>(
         }
     }
     let clamped = if matches!(boundary, Boundary::Clamped(_)) { outputs.clone() } else { 0..0 };
-    let mut held = at_walls(system, trial);
+    let mut held = at_walls(system, params, trial);
     held.chunks_exact_mut(trial.stride().max(1)).for_each(|held| held[clamped.clone()].fill(true));
     system.share_tied(params, batch, trial, &held, &mut force)?;
     let rows = force.chunks_exact(trial.stride().max(1)).enumerate().map(|(r, force)| {

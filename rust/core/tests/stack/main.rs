@@ -119,7 +119,7 @@ fn gradients_of_all_layers_are_those_of_differences() {
             let net = stack::<f64>(&between(&kind, width), mismatch, 0.0);
             let params = initial(&net);
             let exact = gradient(EXACT, &net, &params, &data, 1);
-            let found = gradient(Rule::FiniteDifference { epsilon: 1e-5 }, &net, &params, &data, 1);
+            let found = gradient(Rule::FiniteDifference { epsilon: Some(1e-5) }, &net, &params, &data, 1);
             assert!(exact.iter().any(|g| *g != 0.0));
             assert!(difference(&found, &exact) < 1e-7, "{kind:?} {mismatch}: {}", difference(&found, &exact));
         }
@@ -218,8 +218,8 @@ fn zeroth_order_estimates_are_as_far_off_as_they_should_be() {
     let lab = Lab::new(Some(1), 1).unwrap();
     for q in [1u32, 10, 57] {
         let rules = [
-            Rule::SPSA { epsilon: 1e-4, directions: q },
-            Rule::EvolutionStrategy { sigma: 1e-4, pairs: q, adaptation: 0.0 },
+            Rule::SPSA { epsilon: Some(1e-4), directions: q },
+            Rule::EvolutionStrategy { sigma: Some(1e-4), pairs: q, adaptation: 0.0 },
         ];
         for rule in rules {
             let protocol = rule.clone().with(Loss::CrossEntropy, Settling::default()).protocol::<f64>(&net).unwrap();
@@ -256,8 +256,8 @@ fn the_number_of_threads_changes_no_bit() {
             Rule::Backprop { model: Model::Twin, noise: 0.1, vaccination: 0.1 },
             Rule::FeedbackAlignment { feedback: Feedback::Random },
             Rule::DirectFeedbackAlignment { slope: Slope::Box },
-            Rule::SPSA { epsilon: 0.01, directions: 5 },
-            Rule::EvolutionStrategy { sigma: 0.1, pairs: 70, adaptation: 0.0 },
+            Rule::SPSA { epsilon: Some(0.01), directions: 5 },
+            Rule::EvolutionStrategy { sigma: Some(0.1), pairs: 70, adaptation: 0.0 },
         ];
         for rule in rules {
             let one = gradient(rule.clone(), &net, &params, &data, 1);
@@ -389,14 +389,14 @@ fn cma_es_finds_the_valley_of_rosenbrock() {
     let net = Stack::new(vec![stage], 0, false, true).unwrap();
     let batch = Batch { x: Rows::all(&[0.0], 1), y: Targets::Values(Rows::all(&[0.0; 18], 18)) };
     let mut params = vec![vec![0.0; 10]];
-    train_on(Rule::CMAES { sigma: 0.5, population: None }, &net, &mut params, batch, 700);
+    train_on(Rule::CMAES { sigma: Some(0.5), population: None }, &net, &mut params, batch, 700);
     assert!(rosenbrock(&params[0]) < 1e-8, "{}", rosenbrock(&params[0]));
     let mut params = vec![vec![0.5; 10]];
     let before = rosenbrock(&params[0]);
-    train_on(Rule::GeneticAlgorithm { population: 40, mutation: 0.05 }, &net, &mut params, batch, 150);
+    train_on(Rule::GeneticAlgorithm { population: 40, mutation: Some(0.05) }, &net, &mut params, batch, 150);
     assert!(rosenbrock(&params[0]) < 0.5 * before, "{} {before}", rosenbrock(&params[0]));
     let mut params = vec![vec![0.5; 10]];
-    train_on(Rule::CoordinateDescent { epsilon: 0.01, coordinates: 10 }, &net, &mut params, batch, 300);
+    train_on(Rule::CoordinateDescent { epsilon: Some(0.01), coordinates: 10 }, &net, &mut params, batch, 300);
     assert!(rosenbrock(&params[0]) < 0.5 * before, "{} {before}", rosenbrock(&params[0]));
 }
 
@@ -411,7 +411,7 @@ fn surrogates_find_the_gradient() {
         samples: 4000,
         fits,
         rate: 3e-3,
-        exploration: 0.3,
+        exploration: Some(0.3),
         explorers: 60,
     };
     let cosine = |fits| {

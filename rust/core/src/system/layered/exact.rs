@@ -143,6 +143,14 @@ impl<T: Real> Exact<T> for Layered {
         self.unit_interval(l, j)
     }
 
+    fn loose_units(&self, params: &Params<'_, T>) -> Vec<Vec<bool>> {
+        let stiffness = self.stiffness(params);
+        if stiffness.iter().flatten().all(|&k| k > 0.0) {
+            return Vec::new();
+        }
+        stiffness.iter().map(|layer| layer.iter().map(|&k| k == 0.0).collect()).collect()
+    }
+
     fn domain(&self, l: usize, j: usize) -> (f64, f64) {
         match self.physics {
             Physics::Hopfield(Activation::Logistic) if l + 1 < self.layers() => (0.0, 1.0),

@@ -153,6 +153,11 @@ pub(super) fn settle<T: Real>(
     let (phases, stride, complex) = (trial.phases(), trial.stride(), trial.is_complex());
     let (back, reach, units, inputs) = (&buffers.back[..], &buffers.reach[..], &buffers.units, &buffers.inputs);
     let softness = units.output_softness(net);
+    if units.is_driven_away(net, params) {
+        trial.states.fill(T::ZERO);
+        trial.outcomes.iter_mut().for_each(|outcome| outcome.status = Status::Unbounded);
+        return;
+    }
     let context =
         Context { net, lab, params, batch, plan, back, reach, units, softness, inputs, phases, stride, complex };
     let states = trial.states.par_chunks_mut(chunk * phases * stride);

@@ -92,6 +92,19 @@ impl<T: Real> Units<T> {
         self.layers.last().map_or(&[], |layer| &layer.stiffness[..net.layout.outputs().len()])
     }
 
+    /// Whether a current feeds a node that zero conductances have cut off, towards where no wall stops it: there is no steady
+    /// state.
+    pub(super) fn is_driven_away(&self, net: &Layered, params: &Params<'_, T>) -> bool {
+        let away = |(l, layer): (usize, &Layer<T>)| {
+            net.bias(params, l).iter().zip(layer.softness.iter()).enumerate().any(|(j, (&b, &softness))| {
+                let (lo, hi) = net.unit_interval(l, j);
+                let stopped = if b > T::ZERO { hi.is_finite() } else { lo.is_finite() };
+                softness == T::ZERO && b != T::ZERO && !stopped
+            })
+        };
+        self.layers.iter().enumerate().any(away)
+    }
+
     /// One over the stiffness of the stiffest output.
     pub(super) fn output_softness(&self, net: &Layered) -> f64 {
         let softness = self.nodes(net.layers() - 1, self.output_stiffness(net).len()).softness;

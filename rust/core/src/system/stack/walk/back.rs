@@ -118,6 +118,7 @@ impl<T: Real> Walk<T> {
         for (stage, reversed) in stages.iter().zip(&mut self.reversed).filter(|(stage, _)| back(stage)) {
             stage.hardware().prepare_reverse(lab.level(), &of_stage(params, stage.params.clone()), reversed);
         }
+        let samples: usize = self.blocks.iter().map(|block| block.rows).sum();
         let (prepared, reversed) = (&self.prepared, &self.reversed);
         let random = self.random.unwrap_or_else(|| lab.random(Purpose::Noise));
         let run = |block: &mut Block<T>| -> Result<()> {
@@ -176,7 +177,7 @@ impl<T: Real> Walk<T> {
                 let passed = if answers.same { left } else { again(layer, given, left, &mut memory)? };
                 layer.vjp(given, passed, dy, asked, gradient)?;
                 if back {
-                    hardware.reverse(Given { prepared: &reversed[l], ..given }, dy, dx)?;
+                    reverse(hardware, Given { prepared: &reversed[l], ..given }, samples, dy, dx)?;
                 }
                 if let (Some(matrix), true) = (matrix, wanted) {
                     let (n, m) = (layer.outputs(), layer.inputs());
@@ -259,6 +260,22 @@ impl<T: Real> Walk<T> {
             }
         }
     }
+}
+
+/// What comes back through the hardware. Errors are those of a mean over `samples`, but every sample sends its own: what converters
+/// and noise make of it does not depend on how many others there are.
+fn reverse<T: Real>(
+    hardware: &dyn Layer<T>,
+    given: Given<'_, T>,
+    samples: usize,
+    dy: &[T],
+    dx: &mut [T],
+) -> Result<()> {
+    let count = T::from_f64(samples as f64);
+    let own: Vec<T> = dy.iter().map(|&e| e * count).collect();
+    hardware.reverse(given, &own, dx)?;
+    dx.iter_mut().for_each(|dx| *dx = *dx / count);
+    Ok(())
 }
 
 /// The pass of the same inputs through a layer that the signals did not come from; linear layers need none for derivatives.
