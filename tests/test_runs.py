@@ -287,6 +287,8 @@ def test_an_exception_at_every_line_of_a_fit(single):
             pass
         finally:
             sys.settrace(None)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, at
         assert finish(trainer, x, y, epochs) == expected, at
         at += 1

@@ -4,6 +4,7 @@ import os
 import pathlib
 import socket
 import stat
+import threading
 import time
 
 import numpy as np

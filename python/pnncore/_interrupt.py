@@ -1,6 +1,5 @@
 """Ctrl-C that stops between two steps instead of anywhere."""
 
-import contextlib
 import signal
 import threading
 import weakref
@@ -12,7 +11,7 @@ class Interrupt:
     """While active, the first Ctrl-C only sets `requested`; a second one raises KeyboardInterrupt at once.
 
     Only in the main thread and where Python's own handler is in place: a program with a handler of its own keeps it.
-    The handler is given back by `end`, or, where an exception came before that, when the object dies.
+    The handler is given back by `end`; where an exception came before that, by the next Ctrl-C.
     """
 
     # Weak: where the handler of another signal raises in the middle of `end`, Ctrl-C is not kept from anybody.
@@ -65,11 +64,6 @@ class Interrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end()
-
-    def __del__(self) -> None:
-        # Of another thread, or after the end of the interpreter, there is nothing to give back.
-        with contextlib.suppress(ValueError, TypeError):
-            self.end()
 
 
 def _answer(number: int, frame: FrameType | None) -> None:

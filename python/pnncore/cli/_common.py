@@ -122,7 +122,7 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
     group.add_argument(
         "--beta",
         type=float,
-        help="equilibrium propagation: strength of nudging (default: the method's, 0.2 for Hopfield networks)",
+        help="equilibrium propagation: strength of nudging (default: 0.2 for Hopfield networks)",
     )
     group.add_argument(
         "--variant",

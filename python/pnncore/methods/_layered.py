@@ -44,7 +44,8 @@ class PhysicsAware(Method):
     The same as backpropagation where the twin is exact and nothing is noisy. Noise that is added to outputs leaves the
     mean gradient that of the mean loss. Noise that grows with inputs or weights inside the hardware (input noise and
     phase-change weight noise of crossbars) adds to the mean loss what no twin knows of: twins answer with the
-    derivative of the mean read. For a read x W with input noise of deviation s, and the squared error, the part of W is s² W.
+    derivative of the mean read. For a read x W with input noise of deviation s, and the squared error, what W hears
+    nothing of is s² W.
 
     References
     ----------

@@ -56,13 +56,15 @@ struct Case {
 }
 
 impl Case {
-    /// Parameters so small that there is one minimum.
+    /// Random parameters; couplings of about the spectral norm `gain`, where they are of either sign: below one, or a half where
+    /// layers are between two others, there is one minimum.
     fn new(kind: Kind, sizes: &[usize], gain: f64, seed: u64) -> Self {
         let random = Philox::new(seed, Purpose::Probe);
         let mut params = Vec::new();
         for (l, pair) in sizes.windows(2).enumerate() {
             let rows = if l == 0 && kind == Kind::Resistive { 2 * pair[0] } else { pair[0] };
-            let bound = gain / (rows as f64).sqrt();
+            let [n, m] = [rows, pair[1]].map(|n| (n as f64).sqrt());
+            let bound = if kind == Kind::Resistive { gain / n } else { gain * 3f64.sqrt() / (n + m) };
             let coupling = |k: usize| {
                 let w = bound * (2.0 * random.uniform(k as u64, 2 * l as u32) - 1.0);
                 if kind == Kind::Resistive { w.abs() } else { w }
@@ -72,7 +74,9 @@ impl Case {
         }
         let outputs = sizes[sizes.len() - 1];
         let x = (0..SAMPLES * sizes[0]).map(|k| random.uniform(k as u64, 100)).collect();
-        let y = (0..SAMPLES * outputs).map(|k| random.uniform(k as u64, 101)).collect();
+        // Of a mass that bounds outputs which are nudged away from their targets.
+        let largest = 2.0 / outputs as f64;
+        let y = (0..SAMPLES * outputs).map(|k| largest * random.uniform(k as u64, 101)).collect();
         Self { kind, sizes: sizes.to_vec(), params, x, y }
     }
 

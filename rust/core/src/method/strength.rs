@@ -83,8 +83,8 @@ impl<T: Real> Probe<'_, T> {
             }
             let change = if response.is_nan() { 1.0 / FARTHEST } else { change.clamp(1.0 / FARTHEST, FARTHEST) };
             strength *= change;
-            // Where the response has kinks, proportion leads to and fro.
-            if weak > 0.0 && strong < f64::INFINITY && !(weak < strength && strength < strong) {
+            // Where the response has kinks, proportion leads to and fro: the middle of what was found does not.
+            if weak > 0.0 && strong < f64::INFINITY {
                 strength = (weak * strong).sqrt();
             }
         }

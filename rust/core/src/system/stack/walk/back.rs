@@ -274,7 +274,7 @@ fn reverse<T: Real>(
     let count = T::from_f64(samples as f64);
     let own: Vec<T> = dy.iter().map(|&e| e * count).collect();
     hardware.reverse(given, &own, dx)?;
-    dx.iter_mut().for_each(|dx| *dx = *dx / count);
+    dx.iter_mut().for_each(|dx| *dx /= count);
     Ok(())
 }
 
