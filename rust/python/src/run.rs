@@ -221,7 +221,7 @@ fn settle_as<'py, T: Float>(
     params.check(core).or_raise(py)?;
     let data = Data::<T>::new(x, y)?;
     let batch = data.batch(py, core.inputs(), core.outputs())?;
-    memory::check_rows(core, batch.len(), plan.rows_per_sample()).or_raise(py)?;
+    memory::check_rows(core, batch.len(), plan.rows_per_sample(), false).or_raise(py)?;
     let mut trial = Trial::new(core.layout());
     let (energy, residual) = system.run(py, || {
         lab.enter(|| -> Result<_, Error> {
@@ -296,7 +296,7 @@ pub(crate) fn predict<'py>(
         params.check(core).or_raise(py)?;
         let data = Data::<T>::new(&x, None)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
-        memory::check_rows(core, batch.len().min(INFERENCE_BATCH), 1).or_raise(py)?;
+        memory::check_rows(core, batch.len().min(INFERENCE_BATCH), 1, false).or_raise(py)?;
         let bytes = memory::product(&[batch.len(), core.outputs(), size_of::<T>()]);
         memory::check(bytes, || format!("the outputs of {} samples", batch.len())).or_raise(py)?;
         let mut outputs = Vec::with_capacity(batch.len() * core.outputs());
@@ -385,6 +385,7 @@ pub(crate) fn vjp<'py>(
         let (data, errors) = (Data::<T>::new(&x, None)?, Data::<T>::new(&dy, None)?);
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         let errors = errors.batch(py, core.outputs(), core.outputs())?;
+        memory::check_rows(core, batch.len(), 1, true).or_raise(py)?;
         if errors.len() != batch.len() {
             return Err(Error::Shape(format!("dy must have {} rows, got {}", batch.len(), errors.len()))).or_raise(py);
         }
