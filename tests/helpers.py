@@ -12,11 +12,25 @@ import textwrap
 import numpy as np
 import pnncore as pnn
 import pytest
+from pnncore import systems
 from pnncore.errors import PnnError
 
 ACTIVATIONS = ("hard-sigmoid", "tanh", "logistic")
 LOSSES = ("squared-error", "cross-entropy")
 TIGHT = pnn.Settling(tolerance=1e-13, max_sweeps=20_000)
+
+
+class Springs(systems.EnergySystem):
+    """Springs of one state to the inputs: an energy of the user's own, with its gradients."""
+
+    def energy(self, params, x, s):
+        return 0.5 * ((s - x) ** 2 * params["k"]).sum(axis=1)
+
+    def state_gradient(self, params, x, s):
+        return ((s - x) * params["k"]).sum(axis=1, keepdims=True)
+
+    def param_gradient(self, params, x, s, weights):
+        return {"k": 0.5 * weights @ (s - x) ** 2}
 
 
 def one_hot(y, n):

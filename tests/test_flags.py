@@ -7,6 +7,7 @@ import pkgutil
 import numpy as np
 import pnncore as pnn
 import pytest
+from helpers import Springs
 from laboratory import X, bench, close_all
 from pnncore import (
     analog,
@@ -24,19 +25,6 @@ from pnncore import (
 from pnncore.errors import ConfigError, PnnError
 
 NOT_FLAGS = ["no", "yes", "False", "", 0, 1, 1.0, None, [], [False], np.array([True, False]), object(), np.int8(1)]
-
-
-class Springs(systems.EnergySystem):
-    """An energy system with a flag."""
-
-    def energy(self, params, x, s):
-        return 0.5 * ((s - x) ** 2 * params["k"]).sum(axis=1)
-
-    def state_gradient(self, params, x, s):
-        return ((s - x) * params["k"]).sum(axis=1, keepdims=True)
-
-    def param_gradient(self, params, x, s, weights):
-        return {"k": 0.5 * weights @ (s - x) ** 2}
 
 
 def springs(**settings):

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import pnncore as pnn
 import pytest
-from helpers import make_batch, make_net
+from helpers import Springs, make_batch, make_net
 from pnncore import analog, costs, data, devices, elements, layers, memories, methods, optim, systems, testing, twins
 from pnncore.errors import PnnError
 
@@ -118,17 +118,6 @@ def elastic():
     return systems.Elastic(
         [[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 2]], inputs=[(2, 0)], outputs=[(1, 0)], fixed=[0], dtype="float32"
     )
-
-
-class Springs(systems.EnergySystem):
-    def energy(self, params, x, s):
-        return 0.5 * ((s - x) ** 2 * params["k"]).sum(axis=1)
-
-    def state_gradient(self, params, x, s):
-        return ((s - x) * params["k"]).sum(axis=1, keepdims=True)
-
-    def param_gradient(self, params, x, s, weights):
-        return {"k": 0.5 * weights @ (s - x) ** 2}
 
 
 def batch(net, samples=4):

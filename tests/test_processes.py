@@ -212,16 +212,16 @@ FIT = """
 """
 
 
+def started(code, *arguments):
+    """Run Python code in a process of its own, whose output is read here."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command(code), *arguments], env=environment(), stdout=pipe, stderr=pipe, text=True)
+
+
 @pytest.mark.parametrize("kind", ["small", "large"])
 def test_ctrl_c(kind, tmp_path):
     path = tmp_path / "run.pnn"
-    process = subprocess.Popen(
-        [*command(FIT), kind, str(path)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started(FIT, kind, str(path))
     try:
         assert process.stdout.readline().strip() == "ready", process.stderr.read()
         time.sleep(0.2)
@@ -351,13 +351,7 @@ def test_import_installs_no_handlers_and_starts_no_threads():
 def test_interrupts_at_random_instants(tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(100):
-        process = subprocess.Popen(
-            [*command(FIT), "small", str(tmp_path / "run.pnn")],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = started(FIT, "small", str(tmp_path / "run.pnn"))
         try:
             process.stdout.readline()
             time.sleep(rng.uniform(0, 0.2))
@@ -451,13 +445,7 @@ def test_ctrl_c_ends_any_call(call, rounds):
     # Once, or twice while something trains: the first one waits for the step.
     rng = np.random.default_rng(0)
     for _ in range(rounds):
-        process = subprocess.Popen(
-            [*command(INTERRUPTED), CALLS[call]],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = started(INTERRUPTED, CALLS[call])
         try:
             assert process.stdout.readline().strip() == "ready", process.stderr.read()
             time.sleep(rng.uniform(0.1, 0.6))
