@@ -4,6 +4,8 @@ use std::fmt::{Debug, Display};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
+use crate::potential::{finite_ln_f32, finite_ln_f64};
+
 /// A floating-point type of states and parameters: `f32` or `f64`.
 pub trait Real:
     Copy
@@ -58,6 +60,8 @@ pub trait Real:
     fn abs(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
+    /// The natural logarithm of a number that is not negative; finite at zero.
+    fn finite_ln(self) -> Self;
     /// Whether the number is neither NaN nor infinite.
     fn is_finite(self) -> bool;
     /// The larger of the magnitudes of `self` and `other`; NaN if either is NaN.
@@ -71,7 +75,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($T:ident, $name:literal, $portable:ty, $avx2:ty, $avx512:ty) => {
+    ($T:ident, $name:literal, $finite_ln:path, $portable:ty, $avx2:ty, $avx512:ty) => {
         impl Real for $T {
             type Portable = $portable;
             #[cfg(target_arch = "x86_64")]
@@ -111,6 +115,10 @@ macro_rules! real {
                 self.sqrt()
             }
             #[inline(always)]
+            fn finite_ln(self) -> Self {
+                $finite_ln(self)
+            }
+            #[inline(always)]
             fn is_finite(self) -> bool {
                 self.is_finite()
             }
@@ -122,8 +130,8 @@ macro_rules! real {
         }
     };
 }
-real!(f32, "float32", Lanes<f32, 8>, x86::F32x8, x86::F32x16);
-real!(f64, "float64", Lanes<f64, 4>, x86::F64x4, x86::F64x8);
+real!(f32, "float32", finite_ln_f32, Lanes<f32, 8>, x86::F32x8, x86::F32x16);
+real!(f64, "float64", finite_ln_f64, Lanes<f64, 4>, x86::F64x4, x86::F64x8);
 
 /// Elements past the end of what [`Vector::compress`] and [`Vector::select`] write that they may overwrite: one vector.
 pub const SLACK: usize = 16;

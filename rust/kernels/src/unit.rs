@@ -1,7 +1,7 @@
 //! Activation functions of units, over vectors.
 
 use crate::level::dispatch;
-use crate::potential::u_ln_u;
+use crate::potential::{one_plus_ln_one_plus, u_ln_u};
 use crate::simd::{Real, Vector};
 
 /// An activation function s = rho(a) of a unit.
@@ -23,8 +23,8 @@ pub trait Unit: Copy + Send + Sync + 'static {
 
     /// Phi at a state of a unit of stiffness one, whose derivative is the inverse of the function: s^2 / 2 within walls.
     #[inline(always)]
-    fn potential(s: f64) -> f64 {
-        0.5 * s * s
+    fn potential<T: Real>(s: T) -> T {
+        T::from_f64(0.5) * s * s
     }
 }
 
@@ -128,8 +128,8 @@ pub(crate) mod apply {
         }
 
         #[inline(always)]
-        fn potential(s: f64) -> f64 {
-            0.5 * (u_ln_u(1.0 + s) + u_ln_u(1.0 - s))
+        fn potential<T: Real>(s: T) -> T {
+            T::from_f64(0.5) * (one_plus_ln_one_plus(s) + one_plus_ln_one_plus(-s))
         }
     }
 
@@ -145,8 +145,8 @@ pub(crate) mod apply {
         }
 
         #[inline(always)]
-        fn potential(s: f64) -> f64 {
-            u_ln_u(s) + u_ln_u(1.0 - s)
+        fn potential<T: Real>(s: T) -> T {
+            u_ln_u(s) + one_plus_ln_one_plus(-s)
         }
     }
 

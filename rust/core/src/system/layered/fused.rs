@@ -107,7 +107,7 @@ impl<T: Real> Context<'_, T> {
                 let play = || {
                     let pull =
                         if wanted { self.plan.loss.error(outputs, &tile.target, &mut tile.scratch) } else { 0.0 };
-                    PLAY * (moved.to_f64() + self.plan.reach(boundary, self.softness).unwrap_or(0.0) * pull)
+                    PLAY * (moved.to_f64() + self.displacement(r).unwrap_or(0.0) * pull)
                 };
                 self.hold(&mut tile.narrow, own_drive, outputs, hidden, play);
             }
@@ -129,8 +129,9 @@ impl<T: Real> Context<'_, T> {
                 outcome.see_magnitude(hidden);
                 outcome.see_magnitude(outputs);
             }
-            let status = self.verdict(first, r, &outcome, outputs, tile);
-            if let Some(status) = status {
+            let error =
+                |tile: &mut Tile<T>| wanted.then(|| self.plan.loss.error(outputs, &tile.target, &mut tile.scratch));
+            if let Some(status) = self.verdict(r, &outcome, tile, error) {
                 outcome.status = status;
                 break;
             }

@@ -115,8 +115,8 @@ pub(super) struct Context<'a, T> {
     pub(super) back: &'a [AVec<T>],
     pub(super) reach: &'a [T],
     pub(super) units: &'a Units<T>,
-    /// That of the stiffest output.
-    pub(super) softness: f64,
+    /// By how much, at least, each phase displaces outputs, see [`Plan::reach`].
+    displacements: Vec<Option<f64>>,
     inputs: &'a Inputs<T>,
     pub(super) phases: usize,
     pub(super) stride: usize,
@@ -153,13 +153,14 @@ pub(super) fn settle<T: Real>(
     let (phases, stride, complex) = (trial.phases(), trial.stride(), trial.is_complex());
     let (back, reach, units, inputs) = (&buffers.back[..], &buffers.reach[..], &buffers.units, &buffers.inputs);
     let softness = units.output_softness(net);
+    let displacements = (0..phases).map(|p| plan.reach(plan.boundary(p), softness)).collect();
     if units.is_driven_away(net, params) {
         trial.states.fill(T::ZERO);
         trial.outcomes.iter_mut().for_each(|outcome| outcome.status = Status::Unbounded);
         return;
     }
     let context =
-        Context { net, lab, params, batch, plan, back, reach, units, softness, inputs, phases, stride, complex };
+        Context { net, lab, params, batch, plan, back, reach, units, displacements, inputs, phases, stride, complex };
     let states = trial.states.par_chunks_mut(chunk * phases * stride);
     let outcomes = trial.outcomes.par_chunks_mut(chunk * phases);
     let tiles = states.zip(outcomes).zip(buffers.tiles[..parts].par_iter_mut()).enumerate();
@@ -429,24 +430,28 @@ impl<T: Real> Context<'_, T> {
         outputs.iter().zip(old).fold(left, |m, (&new, &mut old)| m.max_magnitude(new - old))
     }
 
-    /// Whether row `r` is done, and how.
+    /// By how much, at least, the phase of row `r` displaces outputs per unit of output error.
+    pub(super) fn displacement(&self, r: usize) -> Option<f64> {
+        self.displacements[r % self.phases]
+    }
+
+    /// Whether row `r` is done, and how. `here` is the output error as it is now: of the free phase, whose end is what the
+    /// others are measured by, that is the best guess.
     pub(super) fn verdict(
         &self,
-        first: usize,
         r: usize,
         outcome: &Outcome,
-        outputs: &[T],
         tile: &mut Tile<T>,
+        here: impl FnOnce(&mut Tile<T>) -> Option<f64>,
     ) -> Option<Status> {
-        let (i, boundary) = (r / self.phases, self.plan.boundary(r % self.phases));
+        let boundary = self.plan.boundary(r % self.phases);
         self.plan.verdict::<T>(boundary, outcome, || {
-            let reach = self.plan.reach(boundary, self.softness)?;
+            let displacement = self.displacement(r)?;
             let error = match boundary {
-                // The output error that matters is the one at the free state, of which this is the best guess.
-                Boundary::Free => self.output_error(first + i, outputs, &mut tile.target, &mut tile.scratch),
-                _ => tile.errors.get(i).copied(),
+                Boundary::Free => here(tile),
+                _ => tile.errors.get(r / self.phases).copied(),
             }?;
-            Some(reach * error)
+            Some(displacement * error)
         })
     }
 }

@@ -70,7 +70,10 @@ impl<T: Real> Context<'_, T> {
                 if accelerated {
                     outcomes[r].ratio = self.extrapolate::<U>(first, r, row, tile).unwrap_or(0.0);
                 }
-                let Some(status) = self.verdict(first, r, &outcomes[r], &row[outputs], tile) else {
+                let error = |tile: &mut Tile<T>| {
+                    self.output_error(first + r / self.phases, &row[outputs], &mut tile.target, &mut tile.scratch)
+                };
+                let Some(status) = self.verdict(r, &outcomes[r], tile, error) else {
                     if accelerated {
                         self.scatter_last(&tile.last, row);
                     }
