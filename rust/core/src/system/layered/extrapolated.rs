@@ -9,6 +9,7 @@ use pnncore_kernels::unit::{Unit, Walled};
 use pnncore_kernels::{Real, dot};
 
 use super::settle::{Context, Tile};
+use crate::secant::Advance;
 use crate::trial::Boundary;
 
 /// The terms of an energy, and their magnitudes: of these its rounding error is some units in the last place.
@@ -22,6 +23,12 @@ impl Energy {
     fn add(&mut self, term: f64) {
         self.value += term;
         self.magnitude += term.abs();
+    }
+
+    fn join(mut self, other: Self) -> Self {
+        self.value += other.value;
+        self.magnitude += other.magnitude;
+        self
     }
 
     /// Whether this energy is above another by more than rounding errors of `T`. Not a number is.
@@ -57,22 +64,18 @@ impl<T: Real> Context<'_, T> {
         }
     }
 
-    /// Extrapolates the sweep that row `r` has made, to `tile.last`. Returns the ratio of steps, see
-    /// [`Advance`](crate::secant::Advance).
-    pub(super) fn extrapolate<U: Unit>(&self, first: usize, r: usize, row: &[T], tile: &mut Tile<T>) -> Option<f64> {
+    /// Extrapolates the sweep that row `r` has made, to `tile.last`.
+    pub(super) fn extrapolate(&self, r: usize, row: &[T], tile: &mut Tile<T>) -> Advance {
         self.gather_last(row, &mut tile.last);
-        let (level, bounded) = (self.lab.level(), self.bounded_last());
-        let advance = tile.secants.advance(level, r, &mut tile.last, bounded, self.net.range());
-        tile.reached[r] = advance.extrapolated.then(|| self.energy::<U>(first, r, 1, row, tile));
-        advance.ratio
+        tile.secants.advance(self.lab.level(), r, &mut tile.last, self.bounded_last(), self.net.range())
     }
 
-    /// The energy of a row, with what acts on its outputs; layers `group`, `group + 2`, ... have moved last.
-    fn energy<U: Unit>(&self, first: usize, r: usize, group: usize, row: &[T], tile: &mut Tile<T>) -> Energy {
-        let (net, level, layout) = (self.net, self.lab.level(), &self.net.layout);
+    /// The potentials of layers `group`, `group + 2`, ... of a row.
+    fn potentials<U: Unit>(&self, group: usize, row: &[T]) -> Energy {
+        let (net, level) = (self.net, self.lab.level());
         let mut energy = Energy::default();
-        for l in 0..net.layers() {
-            let states = &row[layout.layer(l)];
+        for l in (group..net.layers()).step_by(2) {
+            let states = &row[net.layout.layer(l)];
             // Outputs are linear: their potential is that of units without activation.
             let is_output = l + 1 == net.layers();
             energy.add(if is_output {
@@ -80,14 +83,35 @@ impl<T: Real> Context<'_, T> {
             } else {
                 potential::<T, U>(level, states)
             });
-            // Couplings are part of what drove the layers that moved last, once each.
-            if l % 2 != group {
-                let bias = match l {
-                    0 => &tile.drive[r / self.phases * layout.padded(0)..][..states.len()],
-                    _ => net.bias(self.params, l),
-                };
-                energy.add(-dot(level, bias, states).to_f64());
-            }
+        }
+        energy
+    }
+
+    /// The energy of a row, with what acts on its outputs; layers `group`, `group + 2`, ... have moved last.
+    pub(super) fn energy<U: Unit>(
+        &self,
+        first: usize,
+        r: usize,
+        group: usize,
+        row: &[T],
+        tile: &mut Tile<T>,
+    ) -> Energy {
+        let (net, level, layout) = (self.net, self.lab.level(), &self.net.layout);
+        // Layers that moved in the first half of a sweep are as they were when it ended.
+        let followed = match tile.followed[r].take() {
+            Some(followed) if group == 1 => followed,
+            _ => self.potentials::<U>(0, row),
+        };
+        tile.followed[r] = (group == 0).then_some(followed);
+        let mut energy = followed.join(self.potentials::<U>(1, row));
+        // Couplings are part of what drove the layers that moved last, once each.
+        for l in (1 - group..net.layers()).step_by(2) {
+            let states = &row[layout.layer(l)];
+            let bias = match l {
+                0 => &tile.drive[r / self.phases * layout.padded(0)..][..states.len()],
+                _ => net.bias(self.params, l),
+            };
+            energy.add(-dot(level, bias, states).to_f64());
         }
         energy.add(-tile.fields[r]);
         let outputs = &row[layout.outputs()];
@@ -122,6 +146,7 @@ impl<T: Real> Context<'_, T> {
             if self.energy::<U>(first, r, 0, row, tile).is_above::<T>(&reached) {
                 tile.secants.retract(r, &mut tile.last);
                 self.scatter_last(&tile.last, row);
+                tile.followed[r] = None;
                 raised.push(r);
             }
         }

@@ -71,10 +71,12 @@ pub(super) struct Tile<T> {
     /// The rows that an extrapolation is taken back of.
     pub(super) raised: Vec<usize>,
     /// Of every row: the largest change in the sweep under way; the sum of drive times state over the layers that moved last;
-    /// and, where the sweep began with an extrapolation, the energy that the one before had reached.
+    /// and, where the sweep began with an extrapolation, the energy that the one before had reached, and the potentials of
+    /// the layers that moved in its first half.
     pub(super) changes: Vec<f64>,
     pub(super) fields: Vec<f64>,
     pub(super) reached: Vec<Option<Energy>>,
+    pub(super) followed: Vec<Option<Energy>>,
     pub(super) secants: Secants<T>,
     /// The layers that sweeps end with, of one row, side by side.
     pub(super) last: AVec<T>,
@@ -98,6 +100,7 @@ impl<T: Real> Default for Tile<T> {
             changes: Vec::new(),
             fields: Vec::new(),
             reached: Vec::new(),
+            followed: Vec::new(),
             secants: Secants::default(),
             last: avec![],
             narrow: Narrow::default(),

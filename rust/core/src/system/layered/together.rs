@@ -30,8 +30,10 @@ impl<T: Real> Context<'_, T> {
         for buffer in [&mut tile.changes, &mut tile.fields] {
             buffer.resize(outcomes.len(), 0.0);
         }
-        tile.reached.clear();
-        tile.reached.resize(outcomes.len(), None);
+        for buffer in [&mut tile.reached, &mut tile.followed] {
+            buffer.clear();
+            buffer.resize(outcomes.len(), None);
+        }
         for &r in active.iter() {
             outcomes[r] = Outcome::default();
             if accelerated {
@@ -46,7 +48,7 @@ impl<T: Real> Context<'_, T> {
         while !active.is_empty() {
             poll(active.len() * self.net.weight_count());
             self.list_group(groups - 1, groups, active, states, tile);
-            active.iter().for_each(|&r| tile.changes[r] = 0.0);
+            active.iter().for_each(|&r| (tile.changes[r], tile.followed[r]) = (0.0, None));
             for group in 0..groups {
                 if group > 0 || !std::mem::take(&mut skip) {
                     self.move_group::<U>(first, group, groups, active, states, tile);
@@ -67,14 +69,16 @@ impl<T: Real> Context<'_, T> {
             active.retain(|&r| {
                 let row = &mut states[r * self.stride..(r + 1) * self.stride];
                 let outputs = self.net.layout.outputs();
-                if accelerated {
-                    outcomes[r].ratio = self.extrapolate::<U>(first, r, row, tile).unwrap_or(0.0);
+                let advance = accelerated.then(|| self.extrapolate(r, row, tile));
+                if let Some(advance) = advance {
+                    outcomes[r].ratio = advance.ratio.unwrap_or(0.0);
                 }
                 let error = |tile: &mut Tile<T>| {
                     self.output_error(first + r / self.phases, &row[outputs], &mut tile.target, &mut tile.scratch)
                 };
                 let Some(status) = self.verdict(r, &outcomes[r], tile, error) else {
-                    if accelerated {
+                    if advance.is_some_and(|advance| advance.extrapolated) {
+                        tile.reached[r] = Some(self.energy::<U>(first, r, 1, row, tile));
                         self.scatter_last(&tile.last, row);
                     }
                     return true;
