@@ -37,9 +37,14 @@ impl<'a, T> Rows<'a, T> {
         self.width
     }
 
+    /// Where row `i` lies in the matrix.
+    pub fn position(&self, i: usize) -> u64 {
+        self.index.map_or(i as u64, |index| index[i])
+    }
+
     /// Row `i`.
     pub fn row(&self, i: usize) -> &'a [T] {
-        let i = self.index.map_or(i, |index| index[i] as usize);
+        let i = self.position(i) as usize;
         &self.data[i * self.width..(i + 1) * self.width]
     }
 }

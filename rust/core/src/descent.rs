@@ -10,7 +10,7 @@ mod chord;
 use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Targets};
 use crate::differences::{largest, within};
 use crate::loss::Loss;
 use crate::params::Params;
@@ -31,6 +31,16 @@ pub trait Landscape<T: Real> {
     /// # Errors
     /// What the physics may fail with.
     fn state_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()>;
+
+    /// Writes energies and dE/ds of some rows of a real trial, and may write those of others.
+    ///
+    /// # Errors
+    /// What the physics may fail with.
+    fn evaluate(&self, trial: &Trial<T>, rows: &[usize], energy: &mut [f64], gradient: &mut [T]) -> Result<()> {
+        let _ = rows;
+        self.energy(trial, energy)?;
+        self.state_gradient(trial, gradient)
+    }
 
     /// Writes dE/ds of every row of a complex trial: real parts, then imaginary parts, as in the trial. Only asked of
     /// systems that say that they are holomorphic.
@@ -68,6 +78,27 @@ impl<T: Real> Landscape<T> for Landed<'_, T> {
 
     fn state_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
         self.system.state_gradient(self.params, self.batch, trial, gradient)
+    }
+
+    /// Each row as the only phase of a sample of its own: rows that are done, or have not begun, cost nothing.
+    fn evaluate(&self, trial: &Trial<T>, rows: &[usize], energy: &mut [f64], gradient: &mut [T]) -> Result<()> {
+        let stride = trial.stride();
+        let index: Vec<u64> = rows.iter().map(|r| self.batch.x.position(r / trial.phases())).collect();
+        // Energies know nothing of targets.
+        let batch = Batch { x: self.batch.x.pick(&index), y: Targets::None };
+        let mut part = Trial::new(trial.layout().clone());
+        part.reset(rows.len(), 1, false);
+        let (mut energies, mut forces) = (vec![0.0; rows.len()], vec![T::ZERO; rows.len() * stride]);
+        for (states, &r) in part.states.chunks_exact_mut(stride).zip(rows) {
+            states.copy_from_slice(trial.row(r));
+        }
+        self.system.energy(self.params, &batch, &part, &mut energies)?;
+        self.system.state_gradient(self.params, &batch, &part, &mut forces)?;
+        for ((&r, &e), force) in rows.iter().zip(&energies).zip(forces.chunks_exact(stride)) {
+            energy[r] = e;
+            gradient[r * stride..(r + 1) * stride].copy_from_slice(force);
+        }
+        Ok(())
     }
 
     fn interval(&self, l: usize, j: usize) -> (f64, f64) {
@@ -269,7 +300,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         for r in &rows {
             self.project(*r);
         }
-        self.evaluate()?;
+        self.evaluate(&rows)?;
         std::mem::swap(&mut self.energy, &mut self.next_energy);
         std::mem::swap(&mut self.force, &mut self.next_force);
         while !rows.is_empty() {
@@ -283,7 +314,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
                 }
                 self.project(r);
             }
-            self.evaluate()?;
+            self.evaluate(&rows)?;
             rows.retain(|&r| match self.judge(r) {
                 None => true,
                 Some(status) => {
@@ -313,14 +344,12 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         }
     }
 
-    /// Energy and force of the nudged or clamped system at the trial's states.
-    fn evaluate(&mut self) -> Result<()> {
-        let layout = self.trial.layout().clone();
-        self.landscape.energy(self.trial, &mut self.next_energy)?;
-        self.landscape.state_gradient(self.trial, &mut self.next_force)?;
-        let outputs = layout.outputs();
+    /// Energy and force of the nudged or clamped system at the states of some rows.
+    fn evaluate(&mut self, rows: &[usize]) -> Result<()> {
+        self.landscape.evaluate(self.trial, rows, &mut self.next_energy, &mut self.next_force)?;
+        let outputs = self.trial.layout().outputs();
         let (mut target, mut pull) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
-        for r in 0..self.trial.rows() {
+        for &r in rows {
             let span = self.span(r);
             let force = &mut self.next_force[span][outputs.clone()];
             match self.plan.boundary(r % self.trial.phases()) {
