@@ -102,6 +102,7 @@ impl<T: Real> Context<'_, T> {
             Some(followed) if group == 1 => followed,
             _ => self.potentials::<U>(0, row),
         };
+        debug_assert_eq!(followed.value.to_bits(), self.potentials::<U>(0, row).value.to_bits());
         tile.followed[r] = (group == 0).then_some(followed);
         let mut energy = followed.join(self.potentials::<U>(1, row));
         // Couplings are part of what drove the layers that moved last, once each.
