@@ -1,0 +1,33 @@
+"""The last bit of what every method leaves in every system, pinned for the machines where it was."""
+
+import json
+
+import digests
+import pytest
+from helpers import run_python
+
+SIMD = ("portable", "avx2", "avx512")
+
+
+@pytest.mark.parametrize("simd", SIMD)
+def test_nothing_has_changed_to_the_last_bit(simd):
+    code = """
+        import json, sys, digests, pnncore
+        if sys.argv[1] in pnncore._core.info()["simd_available"]:
+            print(json.dumps([digests.machine(), digests.digests()]))
+        else:
+            print(json.dumps(["machines with " + sys.argv[1], {}]))
+    """
+    machine, found = json.loads(run_python(code, simd, timeout=300, PNNCORE_SIMD=simd))
+    if machine not in (pinned := digests.pinned()):
+        pytest.skip(f"nothing is pinned for {machine}: see tests/digests.py")
+    changed = [name for name in found.keys() | pinned[machine].keys() if found.get(name) != pinned[machine].get(name)]
+    assert not changed, f"{len(changed)} of {len(found)} digests differ: {sorted(changed)[:20]}"
+
+
+def test_all_methods_leave_something_of_their_own():
+    """Digests tell methods apart: what trains moves parameters, and no two methods move them alike."""
+    found = digests.digests(lambda name: name.startswith("Hopfield tanh, "))
+    assert len(found) >= 20
+    for precision in (0, 1):
+        assert len({value.split()[precision] for value in found.values()}) == len(found)
