@@ -60,7 +60,7 @@ pub enum Stop {
     /// distance is estimated from the last two sweeps: if they moved units by c' and then by c = q c', what is left is
     /// c q / (1 - q).
     ///
-    /// A free phase that is only where the others start may be [`FREE_SLACK`] times as far off. Inference, which has
+    /// A free phase that is only where nudged ones start may be [`FREE_SLACK`] times as far off. Inference, which has
     /// no displacement, takes it as a fraction of the largest state.
     Relative(f64),
     /// When no unit moved by more than this in a sweep.
@@ -82,8 +82,9 @@ impl Stop {
 /// The fraction of [`Stop::Relative`] by default: the gradient is then less than 1 % off (a test measures it).
 pub const DEFAULT_RELATIVE: f64 = 0.004;
 
-/// How much farther from steady a free phase may be whose states are not part of the contrast: the error is common to
-/// the phases that start from it, and they reduce it.
+/// How much farther from steady a free phase may be whose states are not part of the contrast, and where only nudged phases
+/// start: the error is common to them, and they reduce it. Phases that clamp or force outputs keep what they take from the
+/// free ones.
 pub const FREE_SLACK: f64 = 25.0;
 
 /// Sweeps in a row, each moving more than the one before, after which a phase other than the free one is stopped: it is
@@ -219,7 +220,7 @@ impl Plan {
         }
         // A fixed number of sweeps says nothing about convergence: judge it by the default rule.
         let stop = if fixed { Stop::Automatic } else { self.settling.stop };
-        let slack = if boundary == Boundary::Free && !self.measures_free { FREE_SLACK } else { 1.0 };
+        let slack = if boundary == Boundary::Free { self.free_slack() } else { 1.0 };
         // Below a few units in the last place sweeps only shuffle rounding errors.
         let size = if outcome.magnitude > 0.0 { outcome.magnitude } else { 1.0 };
         let floor = 16.0 * outcome.rounding.max(T::EPSILON.to_f64() * size);
@@ -236,6 +237,12 @@ impl Plan {
         }
         let leaving = boundary != Boundary::Free && !fixed && outcome.growing >= MAX_GROWING;
         (limit || leaving).then_some(Status::Unconverged)
+    }
+
+    /// How much farther from steady the free phase may be than the others.
+    fn free_slack(&self) -> f64 {
+        let nudged = |phase: &Boundary| matches!(phase, Boundary::Nudged(_));
+        if !self.measures_free && self.phases.iter().all(nudged) { FREE_SLACK } else { 1.0 }
     }
 
     /// By how much, at least, a phase displaces outputs of this softness (one over their stiffness) per unit of output

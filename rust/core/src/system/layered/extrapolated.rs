@@ -12,6 +12,9 @@ use super::settle::{Context, Tile};
 use crate::secant::Advance;
 use crate::trial::Boundary;
 
+/// Rounding errors of an energy, in units in the last place of the magnitudes of its terms.
+const ROUNDING: f64 = 16.0;
+
 /// The terms of an energy, and their magnitudes: of these its rounding error is some units in the last place.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Energy {
@@ -33,7 +36,7 @@ impl Energy {
 
     /// Whether this energy is above another by more than rounding errors of `T`. Not a number is.
     fn is_above<T: Real>(&self, other: &Self) -> bool {
-        let rounding = 64.0 * T::EPSILON.to_f64() * (self.magnitude + other.magnitude);
+        let rounding = ROUNDING * T::EPSILON.to_f64() * (self.magnitude + other.magnitude);
         self.value > other.value + rounding || self.value.is_nan()
     }
 }
