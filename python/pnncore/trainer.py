@@ -35,6 +35,8 @@ from pnncore.systems import System
 
 # The core works this long between two looks at signals, callbacks and the clock.
 _LEG_SECONDS = 0.05
+# A validation score (R²) below minus this means outputs that have left all units of the problem.
+_FARTHEST_SCORE = 1e9
 # Quantities of the history that are sums over the steps of an epoch.
 _SUMMED = ("unconverged", "diverged", "unbounded", "passes", "measured", "operations", "pulses", "reversed")
 
@@ -211,6 +213,8 @@ class Trainer:
         if self._is_fitting():
             raise ConfigError("a fit of this trainer is under way: a callback or another thread cannot begin one more")
         epochs = positive_int(epochs, "epochs")
+        _check_kinds(self.system, self.method, self.optimizer)
+        self.callbacks = _as_callbacks(self.callbacks)
         x, y = self.system.as_batch(x, y)
         if validation is not None:
             if not isinstance(validation, tuple | list) or len(validation) != 2:
@@ -308,7 +312,11 @@ class Trainer:
                 divergence = self._leg(epoch)
             if divergence is not None:
                 self.history.diverged = self.epoch, self.step
-                self._divergence, self._stopping = divergence, True
+                self._divergence = (
+                    f"training diverged in step {self.step + 1} of epoch {self.epoch + 1}: {divergence}. "
+                    "The parameters are those before that step"
+                )
+                self._stopping = True
                 return
             if epoch.single:
                 self._call(lambda callback: callback.on_step(self))
@@ -384,6 +392,10 @@ class Trainer:
             parts.append(f"validation {100 * score:.2f} %" if labels else f"validation {score:.4f}")
         parts += [text for callback in self.callbacks if (text := callback.describe(self)) is not None]
         line.log("  ".join([*parts, f"{rate:,.0f} samples/s"]))
+        # No next step sees what the last one of an epoch has done, if this was the last epoch.
+        if np.isfinite(score) and score < -_FARTHEST_SCORE:
+            self.history.diverged, self._stopping = (self.epoch, 0), True
+            self._divergence = f"training diverged by the end of epoch {self.epoch}: validation finds R² = {score:.1e}"
         self._call(lambda callback: callback.on_epoch(self))
         # Last, since a program may turn warnings into errors.
         if blank := int(row["diverged"] + row["unbounded"]):
@@ -396,8 +408,7 @@ class Trainer:
 
     def _warn_of_divergence(self) -> None:
         warnings.warn(
-            f"training diverged in step {self.step + 1} of epoch {self.epoch + 1}: {self._divergence}. The parameters "
-            f"are those before that step. Lower the rate of {self.optimizer!r}, and begin anew or from a checkpoint",
+            f"{self._divergence}. Lower the rate of {self.optimizer!r}, and begin anew or from a checkpoint",
             SettlingWarning,
             stacklevel=3,
         )
@@ -422,6 +433,7 @@ class Trainer:
         """
         path = as_path(path)
         # Between two legs of a fit that another thread is in: parameters, memory and counts are then of one step.
+        _check_kinds(self.system, self.method, self.optimizer)
         with self.system.lock:
             _checkpoint.write(self, path)
         for instrument in self.system.instruments:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pnncore._convert import FloatArray
+from pnncore._convert import FloatArray, has_masked
 from pnncore._records import message
 from pnncore.instruments._channel import BusyError, LateError
 from pnncore.instruments._settings import Policy
@@ -23,7 +23,7 @@ def measured(value: Any, x: FloatArray, n_out: int, policy: Policy) -> FloatArra
     """Return an answer as an array, or raise `BadAnswerError`."""
     if policy.echo is not None:
         value = _echoed(value, x, policy)
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    if has_masked(value):
         raise BadAnswerError("dtype", "some of it is masked")
     try:
         y = np.asarray(value)

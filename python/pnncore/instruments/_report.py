@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pnncore._convert import FloatArray, as_inputs, positive_int
+from pnncore._convert import FloatArray, as_inputs, as_list, instance, positive_int
 from pnncore.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
@@ -80,8 +80,14 @@ def examine(
     x = as_inputs(x, instrument.n_in, instrument.dtype)
     if len(x) < 2:
         raise ShapeError("x must hold at least two samples, to tell signal from noise")
+    from pnncore.methods import Method
+
+    methods = as_list(methods, "methods", "a list of pnncore methods")
+    methods = [instance(method, Method, "a method to time", "a pnncore method") for method in methods]
     if methods and samples is None:
         raise ConfigError("methods are timed for a planned run: give samples, and perhaps epochs and batch_size")
+    samples = None if samples is None else positive_int(samples, "samples")
+    epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
     repeats = positive_int(repeats, "repeats")
     if repeats < 2:
         raise ConfigError(f"repeats must be at least 2, got {repeats}")
@@ -122,7 +128,7 @@ def examine(
         saturated=float(np.maximum(extremes - 2, 0).mean() / len(mean)),
         dead_outputs=tuple(int(j) for j in np.flatnonzero(signal <= tolerance)),
         hours={
-            f"{type(method).__name__}": _hours(instrument, method, int(samples or 0), epochs, batch_size, seconds)
+            f"{type(method).__name__}": _hours(instrument, method, samples or 0, epochs, batch_size, seconds)
             for method in methods
         },
     )

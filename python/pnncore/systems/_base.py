@@ -1,7 +1,7 @@
 """What all systems share: parameters, settling, prediction."""
 
 import threading
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from pnncore._convert import (
     instance,
     number,
     one_of,
+    shown,
 )
 from pnncore._processes import renew_in_children
 from pnncore._scores import labels_of, score
-from pnncore.errors import CapabilityError, ConfigError, SettlingWarning, ShapeError
-from pnncore.settling import Settled, Settling, Status
+from pnncore.errors import CapabilityError, ConfigError, ShapeError
+from pnncore.settling import Settled, Settling, Status, warn_of_unsettled
 
 if TYPE_CHECKING:
     from pnncore.instruments._driver import Driver
@@ -115,6 +116,8 @@ class System:
         ConfigError, ShapeError
             If a parameter was removed, or replaced by an array of another dtype, shape or memory layout.
         """
+        if not isinstance(self.params, Mapping):
+            raise ConfigError(f"params must be a dictionary of arrays, got {shown(self.params)}")
         missing = [name for name in self.names if name not in self.params]
         unknown = [name for name in self.params if name not in self.shapes]
         if missing or unknown:
@@ -168,7 +171,7 @@ class System:
         loss
             ``"squared-error"`` or ``"cross-entropy"``.
         settling
-            How to settle; by default each sample to 1e-4 of its largest state; nudged, to 0.4 % of its displacement.
+            How to settle; by default each sample to 1e-4 of its largest state; nudged, to 0.25 % of its displacement.
         threads
             Threads to use; the result does not depend on it.
 
@@ -213,10 +216,17 @@ class System:
         how, repeat, threads = _json(settling), as_repeat(repeat), as_threads(threads)
         with self.lock:
             outputs, status = _core.predict(self.core, self.arrays(), x, how, repeat, threads)
-        if status.any():
-            ends = {s.name.lower(): int((status == s).sum()) for s in Status if s and (status == s).any()}
-            warnings.warn(f"of {len(x)} samples some did not settle: {ends}", SettlingWarning, stacklevel=2)
+        warn_of_unsettled(status, stacklevel=3)
         return outputs
+
+    def _at_rest(self, x: Any, threads: int | None = None) -> Settled:
+        """Settle as `settle` does, warn of samples that do not settle, and make the states of lost ones NaN."""
+        settled = self.settle(x, threads=threads)
+        warn_of_unsettled(settled.status, stacklevel=4)
+        lost = np.isin(settled.status, (Status.DIVERGED, Status.UNBOUNDED))
+        for layer in settled.states:
+            layer[lost] = np.nan
+        return settled
 
     def classify(
         self, x: Any, *, settling: Settling | None = None, repeat: int = 0, threads: int | None = None

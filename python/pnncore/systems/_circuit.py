@@ -1,6 +1,7 @@
 """Electrical circuits: any graph of two-terminal elements."""
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from pnncore import _core, _network_plot, _spice, elements
 from pnncore._convert import FloatArray, as_dtype, as_inputs, as_list, as_threads, instance, made, shown
 from pnncore.devices import Device
 from pnncore.elements import Cubic, CurrentSource, Element, Resistor, Transistor, VoltageSource
-from pnncore.errors import ConfigError
+from pnncore.errors import ConfigError, SettlingWarning
 from pnncore.systems._base import System
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class Circuit(System):
 
     def voltages(self, x: Any, *, threads: int | None = None) -> dict[str, FloatArray]:
         """Return the voltage (samples,) of every node, held ones included, at the free operating point."""
-        settled = self.settle(x, threads=threads)
+        settled = self._at_rest(x, threads)
         at = dict(zip(self.nodes, np.hstack(settled.states).T, strict=True))
         at |= dict(zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True))
         at[self.ground] = np.zeros(len(settled.status), self.dtype)
@@ -242,8 +243,13 @@ class Circuit(System):
         That of an ideal diode is what Kirchhoff's law leaves to it, shared evenly where several hold one node. NaN for
         samples without an operating point.
         """
-        x = as_inputs(x, self.n_in, self.dtype)
-        return self.core.currents(self.arrays(), x, as_threads(threads))
+        flowing = self._flowing(x, threads)
+        if lost := int(np.isnan(flowing).any(axis=1).sum()):
+            warnings.warn(f"of {len(flowing)} samples {lost} have no operating point", SettlingWarning, stacklevel=2)
+        return flowing
+
+    def _flowing(self, x: Any, threads: int | None) -> npt.NDArray[np.float64]:
+        return self.core.currents(self.arrays(), as_inputs(x, self.n_in, self.dtype), as_threads(threads))
 
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the power (samples,) that all resistive elements and diodes dissipate at the free operating point.
@@ -252,7 +258,7 @@ class Circuit(System):
         it is the energy of an inference.
         """
         at = self.voltages(x, threads=threads)
-        flowing = self.currents(x, threads=threads)
+        flowing = self._flowing(x, threads)
         total = np.zeros(len(flowing))
         for k, element in enumerate(self._joined):
             if not isinstance(element, CurrentSource):

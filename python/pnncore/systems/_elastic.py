@@ -125,7 +125,7 @@ class Elastic(System):
 
     def shape(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return where the nodes are (samples, nodes, dimensions) when the inputs are displaced by `x`."""
-        settled = self.settle(x, threads=threads)
+        settled = self._at_rest(x, threads)
         moved = np.repeat(self.positions[None], len(settled.status), axis=0)
         taken = {*self.inputs, *self.outputs}
         hidden = [

@@ -89,9 +89,9 @@ class DeepResistive(System):
         """Return the power (samples,) that the conductances dissipate at the free steady state: the sum of g ΔV².
 
         In watts for volts and siemens. Times the time that the circuit takes to settle it is the energy of an
-        inference.
+        inference. NaN for samples without a steady state.
         """
-        settled = self.settle(x, threads=threads)
+        settled = self._at_rest(x, threads)
         # The energy is half of it, less the work of the current sources.
         fed = [
             layer.astype(np.float64) @ self.params[f"b{k + 1}"].astype(np.float64)

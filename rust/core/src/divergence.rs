@@ -1,7 +1,8 @@
 //! When training has diverged, and how it is taken back.
 //!
 //! A step has diverged if it leaves, or would leave, something that is not finite, or if its mean loss is beyond all units that the
-//! problem has: [`FARTHEST`] times the loss that outputs of zero have, and as many times the mean loss of the first epoch.
+//! problem has: [`FARTHEST`] times the loss that outputs of zero have (local losses: one nat). Where that is zero, as many
+//! times the mean loss of the first epoch.
 
 use pnncore_kernels::Real;
 
@@ -32,8 +33,10 @@ pub enum Divergence {
 }
 
 /// The loss that a mean over a batch is measured by.
-pub(crate) struct Scale<T> {
+pub(crate) struct Scale<'a, T> {
     loss: Loss,
+    /// The targets of the data set.
+    targets: Targets<'a, T>,
     /// The mean loss of the first epoch; zero where there was none.
     first_epoch: f64,
     /// The loss of outputs of zero, for a label.
@@ -41,13 +44,24 @@ pub(crate) struct Scale<T> {
     zeros: Vec<T>,
 }
 
-impl<T: Real> Scale<T> {
-    pub(crate) fn new(loss: Loss, outputs: usize, first_epoch: f64) -> Self {
+impl<'a, T: Real> Scale<'a, T> {
+    pub(crate) fn new(loss: Loss, targets: Targets<'a, T>, outputs: usize, first_epoch: f64) -> Self {
         let zeros = vec![T::ZERO; outputs];
         let mut target = zeros.clone();
         target.iter_mut().take(1).for_each(|wanted| *wanted = T::ONE);
         let label = loss.value(&zeros, &target);
-        Self { loss, first_epoch, label, zeros }
+        Self { loss, targets, first_epoch, label, zeros }
+    }
+
+    /// The mean loss of outputs of zero.
+    fn natural(&self, targets: &Targets<'_, T>) -> f64 {
+        match targets {
+            Targets::Values(rows) => {
+                let values = (0..rows.len()).map(|i| self.loss.value(&self.zeros, rows.row(i)).abs());
+                values.sum::<f64>() / rows.len() as f64
+            }
+            _ => self.label,
+        }
     }
 
     /// Whether the mean loss of a batch is beyond all units. `local` losses have one of their own: the nat.
@@ -55,21 +69,17 @@ impl<T: Real> Scale<T> {
         if !mean.is_finite() {
             return true;
         }
-        let known = if local { self.first_epoch.max(1.0) } else { self.first_epoch };
-        // Hardly any step gets as far as to look at its targets.
-        if mean <= FARTHEST * known {
+        if local {
+            return mean > FARTHEST;
+        }
+        // What is wanted in one batch may happen to be small; hardly any step looks at the whole data set.
+        if mean <= FARTHEST * self.natural(&batch.y) {
             return false;
         }
-        let natural = match &batch.y {
-            _ if local => known,
-            Targets::Values(rows) => {
-                let values = (0..rows.len()).map(|i| self.loss.value(&self.zeros, rows.row(i)).abs());
-                known.max(values.sum::<f64>() / rows.len() as f64)
-            }
-            _ => known.max(self.label),
-        };
+        let natural = self.natural(&self.targets);
         // Where nothing but zero is wanted and no epoch was made, there is no unit.
-        natural > 0.0 && mean > FARTHEST * natural
+        let unit = if natural > 0.0 { natural } else { self.first_epoch };
+        unit > 0.0 && mean > FARTHEST * unit
     }
 }
 

@@ -59,7 +59,8 @@ pub struct Leg {
     pub steps: usize,
     /// Stop after the step that ends later than this.
     pub time: Duration,
-    /// The mean loss of the first epoch, by which it is told whether training diverges; 0 where there was none.
+    /// The mean loss of the first epoch, by which it is told whether training diverges where nothing but zero is wanted; 0
+    /// where there was none.
     pub first_epoch: f64,
 }
 
@@ -201,7 +202,7 @@ fn make_steps<T: Real>(
         lab,
         task,
         scratch: Scratch::new(task.system),
-        scale: Scale::new(task.protocol.loss(), task.system.outputs(), leg.first_epoch),
+        scale: Scale::new(task.protocol.loss(), task.data.y, task.system.outputs(), leg.first_epoch),
         gradient: Vec::new(),
         target: Vec::new(),
         copies: Vec::new(),
@@ -237,7 +238,7 @@ struct Run<'a, 'b, T: Real> {
     lab: &'a Lab,
     task: &'a Task<'b, T>,
     scratch: Scratch<T>,
-    scale: Scale<T>,
+    scale: Scale<'b, T>,
     gradient: Vec<T>,
     target: Vec<T>,
     /// What the method kept before the step.
@@ -325,7 +326,7 @@ fn diverges<T: Real>(
     before: &Progress,
     after: &Progress,
     loss: f64,
-    scale: &Scale<T>,
+    scale: &Scale<'_, T>,
     batch: &Batch<'_, T>,
     scratch: &Scratch<T>,
 ) -> Option<Divergence> {

@@ -67,7 +67,7 @@ pub enum Stop {
     Absolute(f64),
     /// After a number of sweeps, whatever has been reached: (free, nudged).
     Sweeps(u32, u32),
-    /// [`Stop::Relative`] at [`DEFAULT_RELATIVE`]; inference: at [`INFERENCE_TOLERANCE`].
+    /// [`Stop::Relative`] at [`DEFAULT_RELATIVE`] or [`DEFAULT_RELATIVE_TO_FREE`]; inference: at [`INFERENCE_TOLERANCE`].
     #[default]
     Automatic,
 }
@@ -81,6 +81,10 @@ impl Stop {
 
 /// The fraction of [`Stop::Relative`] by default: the gradient is then less than 1 % off (a test measures it).
 pub const DEFAULT_RELATIVE: f64 = 0.004;
+
+/// The same where the free states are part of the contrast: their error, of another size than that of the phases that start
+/// from them, is not taken away by it.
+pub const DEFAULT_RELATIVE_TO_FREE: f64 = 0.0025;
 
 /// How much farther from steady a free phase may be whose states are not part of the contrast, and where only nudged phases
 /// start: the error is common to them, and they reduce it. Phases that clamp or force outputs keep what they take from the
@@ -156,17 +160,6 @@ impl Settling {
         };
         if boundary == Boundary::Free { free } else { other }
     }
-
-    /// The distance from steady at which a phase ends, however fine, for a displacement to be resolved (`None`: inference,
-    /// which is relative to the size of the states). Negative: only the number of sweeps counts.
-    fn tolerance(&self, displacement: Option<f64>, slack: f64, size: f64) -> f64 {
-        match self.stop {
-            Stop::Sweeps(..) => -1.0,
-            Stop::Absolute(tolerance) => tolerance,
-            Stop::Relative(fraction) => fraction * displacement.map_or(size, |d| slack * d),
-            Stop::Automatic => displacement.map_or(INFERENCE_TOLERANCE * size, |d| slack * DEFAULT_RELATIVE * d),
-        }
-    }
 }
 
 /// What a method asks of a system that settles: the free phase, then every other phase from the free state.
@@ -227,7 +220,7 @@ impl Plan {
         let relative = matches!(stop, Stop::Relative(_) | Stop::Automatic);
         // Large errors displace outputs far, but bounded units no farther than their range.
         let displacement = displacement().map(|displacement| displacement.min(size));
-        let tolerance = Settling { stop, ..self.settling }.tolerance(displacement, slack, size);
+        let tolerance = self.tolerance(stop, displacement.map(|displacement| slack * displacement), size);
         let tolerance = if relative { tolerance.max(floor) } else { tolerance };
         // Where the number of sweeps is given, the last ones may only have shuffled rounding errors, to more or to less.
         let shuffled = fixed && outcome.growing < MAX_GROWING && outcome.ratio >= 1.0;
@@ -237,6 +230,19 @@ impl Plan {
         }
         let leaving = boundary != Boundary::Free && !fixed && outcome.growing >= MAX_GROWING;
         (limit || leaving).then_some(Status::Unconverged)
+    }
+
+    /// The distance from steady at which a phase ends, however fine, for a displacement to be resolved (`None`: inference,
+    /// which is relative to the size of the states). Negative: only the number of sweeps counts.
+    fn tolerance(&self, stop: Stop, displacement: Option<f64>, size: f64) -> f64 {
+        match (stop, displacement) {
+            (Stop::Sweeps(..), _) => -1.0,
+            (Stop::Absolute(tolerance), _) => tolerance,
+            (Stop::Relative(fraction), _) => fraction * displacement.unwrap_or(size),
+            (Stop::Automatic, None) => INFERENCE_TOLERANCE * size,
+            (Stop::Automatic, Some(displacement)) if self.measures_free => DEFAULT_RELATIVE_TO_FREE * displacement,
+            (Stop::Automatic, Some(displacement)) => DEFAULT_RELATIVE * displacement,
+        }
     }
 
     /// How much farther from steady the free phase may be than the others.

@@ -80,7 +80,7 @@ fn check<T: Real>(loss: Loss, phases: &[Boundary], settling: Settling) {
     let cast = |values: Vec<f64>| values.into_iter().map(T::from_f64).collect::<Vec<T>>();
     let stiffness = cast((0..spec.springs.len()).map(|e| 1.0 + 0.2 * (e % 5) as f64).collect());
     let lengths = cast(spec.springs.iter().map(distance).collect());
-    let params = Params::shared([&stiffness[..], &lengths[..]].into_iter());
+    let params = Params::shared([&stiffness[..], &lengths[..]]);
     // Samples of very different strength stop at very different times.
     let draw = |i: usize| 0.2 * (-(i as f64)).exp2() * (1.0 + i as f64).sin();
     let x = cast((0..4 * SAMPLES).map(|k| draw(k % 7)).collect());

@@ -262,6 +262,9 @@ pub fn product<T: Real>(level: Level, x: &[T], m: &[T], shape: (usize, usize, us
     accumulate(level, &lists, 0, rows, m, cols, y, cols, &mut Panel::default());
 }
 
+/// Entries from which on it is not only before a product that an interrupt comes.
+const LARGE: usize = 1 << 12;
+
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "kernels take slices with their strides")]
 fn accumulate_body<V: Vector>(
@@ -284,11 +287,16 @@ fn accumulate_body<V: Vector>(
     let entries = (starts[count] - starts[0]) as usize;
     let task = Task { starts, index: &x.index, value: &x.value, cols: x.cols, m, y: y.as_mut_ptr(), stride };
     let pack = entries >= PACK_FROM * x.cols;
+    // Small products are counted by who makes them, together.
+    let each = if entries >= LARGE { 8 * V::LANES * entries } else { 0 };
     let mut col = 0;
     // SAFETY: the columns stay below `n`, so the assertions above cover all rows; indices are below `cols` by the
     // invariant of SparseRows; `dispatch!` vouches for the instruction set.
     unsafe {
         while n - col >= 8 * V::LANES {
+            if each > 0 {
+                crate::watch::poll(each);
+            }
             if pack {
                 packed_panel::<V, 8>(&task, col, panel);
             } else {

@@ -134,6 +134,7 @@ fn splat<V: Vector>(x: V::Scalar) -> V {
 fn down<V: Vector>(net: Network<'_, V::Scalar>, ends: &[V::Scalar], p: &[V::Scalar], v: &mut [V::Scalar]) {
     let (n, m) = net.shape;
     for i in 0..n {
+        crate::watch::poll(32 * V::LANES * m);
         for j in 0..m {
             let k = i * m + j;
             // SAFETY: as above.
@@ -226,7 +227,6 @@ fn run_body<V: Vector>(
         }
         let mut keep = zero;
         while made < most {
-            crate::watch::poll(32 * V::LANES * n * m);
             made += 1;
             for k in 0..n * m {
                 put(keep.mul_add(get(p, k), get(z, k)), p, k);
