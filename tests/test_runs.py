@@ -220,7 +220,12 @@ def test_an_explosion_in_the_first_epoch_is_no_measure_of_the_next():
         chain = [layers.Crossbar(3, 6), layers.Logistic(), layers.Linear(6, 2)]
         method = methods.SPSA(epsilon=1e-3)
         trainer = pnn.Trainer(
-            systems.Stack(chain, seed=seed, dtype="float64"), method, optim.SGD(1000), batch_size=8, seed=seed, progress=False
+            systems.Stack(chain, seed=seed, dtype="float64"),
+            method,
+            optim.SGD(1000),
+            batch_size=8,
+            seed=seed,
+            progress=False,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
