@@ -30,6 +30,8 @@ pub(super) struct Buffers<T> {
     back: Vec<AVec<T>>,
     /// The magnitudes of the couplings of the last layer, summed over outputs, where the fused kernel wants them.
     reach: AVec<T>,
+    /// By how much, at least, each phase displaces outputs, see [`Plan::reach`].
+    displacements: Vec<Option<f64>>,
     units: Units<T>,
     pub(super) inputs: Inputs<T>,
     /// Whether `inputs` are those of the batch that was settled last, transposed, and not handed out yet.
@@ -42,6 +44,7 @@ impl<T: Real> Buffers<T> {
         Self {
             back: Vec::new(),
             reach: avec![],
+            displacements: Vec::new(),
             units: Units::new(net),
             inputs: Inputs::default(),
             taken: false,
@@ -118,8 +121,7 @@ pub(super) struct Context<'a, T> {
     pub(super) back: &'a [AVec<T>],
     pub(super) reach: &'a [T],
     pub(super) units: &'a Units<T>,
-    /// By how much, at least, each phase displaces outputs, see [`Plan::reach`].
-    displacements: Vec<Option<f64>>,
+    displacements: &'a [Option<f64>],
     inputs: &'a Inputs<T>,
     pub(super) phases: usize,
     pub(super) stride: usize,
@@ -154,9 +156,11 @@ pub(super) fn settle<T: Real>(
         sum_magnitudes(&buffers.back[1], net.layout.padded(0), &mut buffers.reach);
     }
     let (phases, stride, complex) = (trial.phases(), trial.stride(), trial.is_complex());
-    let (back, reach, units, inputs) = (&buffers.back[..], &buffers.reach[..], &buffers.units, &buffers.inputs);
-    let softness = units.output_softness(net);
-    let displacements = (0..phases).map(|p| plan.reach(plan.boundary(p), softness)).collect();
+    let softness = buffers.units.output_softness(net);
+    buffers.displacements.clear();
+    buffers.displacements.extend((0..phases).map(|p| plan.reach(plan.boundary(p), softness)));
+    let (back, reach, displacements) = (&buffers.back[..], &buffers.reach[..], &buffers.displacements[..]);
+    let (units, inputs) = (&buffers.units, &buffers.inputs);
     if units.is_driven_away(net, params) {
         trial.states.fill(T::ZERO);
         trial.outcomes.iter_mut().for_each(|outcome| outcome.status = Status::Unbounded);
