@@ -144,7 +144,7 @@ def test_converged_is_true(net, exponent, order, beta):
     if net.activation != "hard-sigmoid":
         # At saturation Phi' turns the rounding of a state into a force of any size.
         for layer in found.states[:-1]:
-            saturated |= (np.abs(reference.slope(np.clip(layer, -1 + 1e-15, 1 - 1e-15))) > 8).any(axis=1)
+            saturated |= (np.abs(reference.slope(np.clip(layer, -1 + 1e-15, 1 - 1e-15))) > 6).any(axis=1)
     done = (found.status == Status.CONVERGED) & ~saturated
     assume(done.any())
     bound = max(np.abs(reference.couplings()).sum(axis=1).max(), 1.0) * (1 + abs(beta or 0)) * tolerance
