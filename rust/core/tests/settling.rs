@@ -391,7 +391,7 @@ fn extrapolate_and_compare<T: Real>() {
     {
         for sizes in [&[6, 12, 12, 4][..], &[6, 12, 12, 12, 4], &[6, 12, 12, 12, 12, 4]] {
             for gain in [1.5, 2.5, 4.0] {
-                for seed in 0..12 {
+                for seed in 0..20 {
                     let case = Case::new(kind, sizes, gain, seed);
                     let (net, params) = (case.net(), Params::shared(case.params.iter().map(Vec::as_slice)));
                     let batch = Batch { x: Rows::all(&case.x, sizes[0]), y: Targets::None };
