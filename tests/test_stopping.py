@@ -107,3 +107,20 @@ def test_contrastive_learning_of_the_last_bias_is_the_output_error(system):
         free = net.settle(x, settling=TIGHT).outputs
         # The target side is exact; the free side is as near to rest as the rule says.
         assert np.abs(found - (free - y).mean(axis=0)).max() < (1e-9 if settling is TIGHT else 1e-2)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 49])
+@pytest.mark.parametrize("sizes", [[8, 16, 12, 10, 8, 4], [8, 12, 12, 4]])
+def test_free_phases_do_not_end_on_plateaus(sizes, seed):
+    # Stopped near a saddle, where sweeps move little, nudged phases go from there to different minima.
+    net = pnn.systems.Hopfield(sizes, activation="tanh", gain=1.0, dtype="float64", seed=seed)
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(0, 1, (6, net.n_in)), rng.uniform(0, 1, (6, net.n_out))
+    for k in range(len(x)):
+        sample = x[k : k + 1], y[k : k + 1]
+        found, plain = (
+            methods.EquilibriumPropagation(settling=settling).gradient(net, *sample)
+            for settling in (pnn.Settling(), pnn.Settling(sweeps=(3000, 3000)))
+        )
+        error = sum(((found[name] - plain[name]) ** 2).sum() for name in plain)
+        assert error < 0.02**2 * sum((part**2).sum() for part in plain.values()), k

@@ -60,8 +60,7 @@ pub enum Stop {
     /// distance is estimated from the last two sweeps: if they moved units by c' and then by c = q c', what is left is
     /// c q / (1 - q).
     ///
-    /// A free phase that is only where nudged ones start may be [`FREE_SLACK`] times as far off. Inference, which has
-    /// no displacement, takes it as a fraction of the largest state.
+    /// Inference, which has no displacement, takes it as a fraction of the largest state.
     Relative(f64),
     /// When no unit moved by more than this in a sweep.
     Absolute(f64),
@@ -85,11 +84,6 @@ pub const DEFAULT_RELATIVE: f64 = 0.004;
 /// The same where the free states are part of the contrast: their error, of another size than that of the phases that start
 /// from them, is not taken away by it.
 pub const DEFAULT_RELATIVE_TO_FREE: f64 = 0.0025;
-
-/// How much farther from steady a free phase may be whose states are not part of the contrast, and where only nudged phases
-/// start: the error is common to them, and they reduce it. Phases that clamp or force outputs keep what they take from the
-/// free ones.
-pub const FREE_SLACK: f64 = 25.0;
 
 /// Sweeps in a row, each moving more than the one before, after which a phase other than the free one is stopped: it is
 /// leaving the basin of the free state, and would end where its contrast with the others is no derivative of anything.
@@ -213,14 +207,13 @@ impl Plan {
         }
         // A fixed number of sweeps says nothing about convergence: judge it by the default rule.
         let stop = if fixed { Stop::Automatic } else { self.settling.stop };
-        let slack = if boundary == Boundary::Free { self.free_slack() } else { 1.0 };
         // Below a few units in the last place sweeps only shuffle rounding errors.
         let size = if outcome.magnitude > 0.0 { outcome.magnitude } else { 1.0 };
         let floor = 16.0 * outcome.rounding.max(T::EPSILON.to_f64() * size);
         let relative = matches!(stop, Stop::Relative(_) | Stop::Automatic);
         // Large errors displace outputs far, but bounded units no farther than their range.
         let displacement = displacement().map(|displacement| displacement.min(size));
-        let tolerance = self.tolerance(stop, displacement.map(|displacement| slack * displacement), size);
+        let tolerance = self.tolerance(stop, displacement, size);
         let tolerance = if relative { tolerance.max(floor) } else { tolerance };
         // Where the number of sweeps is given, the last ones may only have shuffled rounding errors, to more or to less.
         let shuffled = fixed && outcome.growing < MAX_GROWING && outcome.ratio >= 1.0;
@@ -243,12 +236,6 @@ impl Plan {
             (Stop::Automatic, Some(displacement)) if self.measures_free => DEFAULT_RELATIVE_TO_FREE * displacement,
             (Stop::Automatic, Some(displacement)) => DEFAULT_RELATIVE * displacement,
         }
-    }
-
-    /// How much farther from steady the free phase may be than the others.
-    fn free_slack(&self) -> f64 {
-        let nudged = |phase: &Boundary| matches!(phase, Boundary::Nudged(_));
-        if !self.measures_free && self.phases.iter().all(nudged) { FREE_SLACK } else { 1.0 }
     }
 
     /// By how much, at least, a phase displaces outputs of this softness (one over their stiffness) per unit of output
