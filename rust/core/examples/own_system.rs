@@ -8,14 +8,15 @@
 use num_complex::Complex;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::check::check_system;
-use pnncore::descent::{self, Landed};
-use pnncore::lab::Lab;
+use pnncore::descent::{self, SystemAt};
 use pnncore::loss::Loss;
-use pnncore::method::{Course, Estimator, Rule, Scratch, Sign, methods_for};
+use pnncore::method::{Estimator, Rule, Scratch, Sign, StepState, methods_for};
 use pnncore::params::{ParamSpec, Params};
-use pnncore::system::{Energetic, Exact, Settling, System, Workspace};
+use pnncore::plan::PhasePlan;
+use pnncore::runtime::Runtime;
+use pnncore::states::{Layout, States};
+use pnncore::system::{Energetic, Settling, StateDerivatives, System, Workspace};
 use pnncore::train::write_gradient;
-use pnncore::trial::{self, Layout, Plan, Trial};
 use pnncore::update::{LocalUpdate, Term};
 use pnncore::{Error, Result};
 
@@ -27,14 +28,14 @@ struct Chain {
 }
 
 /// The places of the nodes in a row: hidden nodes, then the output.
-fn places(trial: &Trial<f64>) -> impl Iterator<Item = usize> {
-    (0..2).flat_map(|l| trial.layout().layer(l))
+fn places(states: &States<f64>) -> impl Iterator<Item = usize> {
+    (0..2).flat_map(|l| states.layout().layer(l))
 }
 
 /// The positions of the nodes of a row.
-fn positions(trial: &Trial<f64>, r: usize) -> [f64; NODES] {
+fn positions(states: &States<f64>, r: usize) -> [f64; NODES] {
     let mut s = [0.0; NODES];
-    s.iter_mut().zip(places(trial)).for_each(|(s, k)| *s = trial.row(r)[k]);
+    s.iter_mut().zip(places(states)).for_each(|(s, k)| *s = states.row(r)[k]);
     s
 }
 
@@ -63,7 +64,7 @@ impl System<f64> for Chain {
         Some(self)
     }
 
-    fn as_exact(&self) -> Option<&dyn Exact<f64>> {
+    fn as_exact(&self) -> Option<&dyn StateDerivatives<f64>> {
         Some(self)
     }
 }
@@ -71,34 +72,34 @@ impl System<f64> for Chain {
 impl Settling<f64> for Chain {
     fn settle(
         &self,
-        _lab: &Lab,
+        _lab: &Runtime,
         params: &Params<'_, f64>,
         batch: &Batch<'_, f64>,
-        plan: &Plan,
-        trial: &mut Trial<f64>,
+        plan: &PhasePlan,
+        states: &mut States<f64>,
         _workspace: &mut Workspace,
     ) -> Result<()> {
-        descent::settle(&Landed { system: self, params, batch }, batch, plan, trial)
+        descent::settle(&SystemAt { system: self, params, batch }, batch, plan, states)
     }
 }
 
 impl Energetic<f64> for Chain {
     fn local_update(
         &self,
-        _lab: &Lab,
+        _lab: &Runtime,
         _params: &Params<'_, f64>,
         batch: &Batch<'_, f64>,
-        trial: &Trial<f64>,
+        states: &States<f64>,
         weights: &[Complex<f64>],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<f64>,
     ) -> Result<()> {
         // dE/dk_i = 1/2 (s_i - s_{i-1})^2: each spring sees its own extension only.
         let mut sum = vec![0.0; NODES];
-        for r in (0..trial.rows()).filter(|r| trial.usable(r / trial.phases())) {
-            let weight = weights[r % trial.phases()].re / batch.len() as f64;
+        for r in (0..states.rows()).filter(|r| states.usable(r / states.phases())) {
+            let weight = weights[r % states.phases()].re / batch.len() as f64;
             let mut before = 0.0;
-            for (sum, s) in sum.iter_mut().zip(positions(trial, r)) {
+            for (sum, s) in sum.iter_mut().zip(positions(states, r)) {
                 *sum += weight * 0.5 * (s - before) * (s - before);
                 before = s;
             }
@@ -108,17 +109,17 @@ impl Energetic<f64> for Chain {
     }
 }
 
-impl Exact<f64> for Chain {
+impl StateDerivatives<f64> for Chain {
     fn energy(
         &self,
         params: &Params<'_, f64>,
         batch: &Batch<'_, f64>,
-        trial: &Trial<f64>,
+        states: &States<f64>,
         energy: &mut [f64],
     ) -> Result<()> {
         for (r, energy) in energy.iter_mut().enumerate() {
-            let s = positions(trial, r);
-            *energy = -batch.x.row(r / trial.phases())[0] * s[0];
+            let s = positions(states, r);
+            *energy = -batch.x.row(r / states.phases())[0] * s[0];
             let mut before = 0.0;
             for (k, s) in params.get(0).iter().zip(s) {
                 *energy += 0.5 * k * (s - before) * (s - before) + 0.25 * QUARTIC * s.powi(4);
@@ -132,15 +133,15 @@ impl Exact<f64> for Chain {
         &self,
         params: &Params<'_, f64>,
         batch: &Batch<'_, f64>,
-        trial: &Trial<f64>,
+        states: &States<f64>,
         gradient: &mut [f64],
     ) -> Result<()> {
         let k = params.get(0);
-        for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
-            let s = positions(trial, r);
-            let mut pull = batch.x.row(r / trial.phases())[0];
+        for (r, gradient) in gradient.chunks_exact_mut(states.stride()).enumerate() {
+            let s = positions(states, r);
+            let mut pull = batch.x.row(r / states.phases())[0];
             let mut before = 0.0;
-            for (i, place) in places(trial).enumerate() {
+            for (i, place) in places(states).enumerate() {
                 let next = if i + 1 < NODES { k[i + 1] * (s[i + 1] - s[i]) } else { 0.0 };
                 gradient[place] = k[i] * (s[i] - before) - next + QUARTIC * s[i].powi(3) - pull;
                 (before, pull) = (s[i], 0.0);
@@ -151,13 +152,16 @@ impl Exact<f64> for Chain {
 }
 
 /// Where the end of the chain comes to rest under each force.
-fn ends(chain: &Chain, lab: &Lab, k: &[f64], forces: &[f64]) -> Result<Vec<f64>> {
+fn ends(chain: &Chain, runtime: &Runtime, k: &[f64], forces: &[f64]) -> Result<Vec<f64>> {
     let batch = Batch { x: Rows::all(forces, 1), y: Targets::None };
-    let settling = trial::Settling { stop: trial::Stop::Absolute(1e-9), ..trial::Settling::default() };
-    let mut states = Trial::new(chain.layout());
+    let settling = pnncore::settling::Settling {
+        stop: pnncore::settling::Stop::Absolute(1e-9),
+        ..pnncore::settling::Settling::default()
+    };
+    let mut states = States::new(chain.layout());
     states.reset(forces.len(), 1, false);
-    let plan = Plan::free(Loss::SquaredError, settling);
-    chain.settle(lab, &Params::shared([k]), &batch, &plan, &mut states, &mut chain.workspace())?;
+    let plan = PhasePlan::free(Loss::SquaredError, settling);
+    chain.settle(runtime, &Params::shared([k]), &batch, &plan, &mut states, &mut chain.workspace())?;
     Ok((0..forces.len()).map(|r| states.outputs(r)[0]).collect())
 }
 
@@ -174,31 +178,31 @@ fn main() -> Result<()> {
 
     // Teach the end of the chain to move half as far.
     let forces = [0.4, 0.8, 1.2, 1.6];
-    let lab = Lab::new(Some(1), 0)?;
-    let before = ends(&chain, &lab, &k, &forces)?;
+    let runtime = Runtime::new(Some(1), 0)?;
+    let before = ends(&chain, &runtime, &k, &forces)?;
     let wanted: Vec<f64> = before.iter().map(|s| 0.5 * s).collect();
     let batch = Batch { x: Rows::all(&forces, 1), y: Targets::Values(Rows::all(&wanted, 1)) };
     let method =
         Rule::EquilibriumPropagation { variant: Estimator::Centered, beta: Some(0.5), sign: Sign::Positive, points: 2 }
-            .with(Loss::SquaredError, trial::Settling::default());
+            .with(Loss::SquaredError, pnncore::settling::Settling::default());
     let protocol = method.protocol(&chain)?;
     let mut scratch = Scratch::new(&chain);
     let mut gradient = vec![Vec::new()];
     for step in 0..400 {
         protocol.step(
-            &lab,
+            &runtime,
             &chain,
             &Params::shared([&k[..]]),
             &batch,
-            &mut Course { step, memory: &mut [] },
+            &mut StepState { step, memory: &mut [] },
             &mut scratch,
         )?;
-        write_gradient(&lab, &chain.specs, &mut scratch, &mut gradient);
+        write_gradient(&runtime, &chain.specs, &mut scratch, &mut gradient);
         for (k, g) in k.iter_mut().zip(&gradient[0]) {
             *k = (*k - 20.0 * g).max(0.05);
         }
     }
-    let after = ends(&chain, &lab, &k, &forces)?;
+    let after = ends(&chain, &runtime, &k, &forces)?;
     println!("wanted {wanted:.4?}\nbefore {before:.4?}\nafter  {after:.4?}\nstiffnesses {k:.3?}");
     Ok(())
 }

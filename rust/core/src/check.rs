@@ -6,13 +6,15 @@ use pnncore_kernels::philox::{Philox, Purpose};
 use crate::Result;
 use crate::batch::{Batch, Rows, Targets};
 use crate::device::Device;
-use crate::lab::Lab;
 use crate::loss::Loss;
-use crate::method::{Course, Estimator, Rule, Scratch, Sign};
+use crate::method::{Estimator, Rule, Scratch, Sign, StepState};
 use crate::params::Params;
-use crate::system::{Exact, System, residual};
+use crate::plan::{Boundary, PhasePlan};
+use crate::runtime::Runtime;
+use crate::settling::{Settling, Stop};
+use crate::states::States;
+use crate::system::{StateDerivatives, System, residual};
 use crate::train::write_gradient;
-use crate::trial::{Boundary, Plan, Settling, Stop, Trial};
 use crate::update::LocalUpdate;
 
 /// What one check found.
@@ -48,7 +50,7 @@ pub fn check_system(system: &dyn System<f64>, params: &[Vec<f64>], seed: u64) ->
     };
     let checker = Checker {
         system: exact,
-        lab: Lab::new(Some(1), seed)?,
+        runtime: Runtime::new(Some(1), seed)?,
         params,
         batch: Batch {
             x: Rows::all(&inputs, system.inputs()),
@@ -71,8 +73,8 @@ pub fn check_system(system: &dyn System<f64>, params: &[Vec<f64>], seed: u64) ->
 }
 
 struct Checker<'a> {
-    system: &'a dyn Exact<f64>,
-    lab: Lab,
+    system: &'a dyn StateDerivatives<f64>,
+    runtime: Runtime,
     params: &'a [Vec<f64>],
     batch: Batch<'a, f64>,
     random: Philox,
@@ -99,44 +101,44 @@ impl Checker<'_> {
     }
 
     /// Random states, away from walls.
-    fn states(&self) -> Trial<f64> {
-        let mut trial = Trial::new(self.system.layout());
-        trial.reset(SAMPLES, 1, false);
+    fn states(&self) -> States<f64> {
+        let mut states = States::new(self.system.layout());
+        states.reset(SAMPLES, 1, false);
         for r in 0..SAMPLES {
-            for l in 0..trial.layout().sizes().len() {
-                for (j, k) in trial.layout().layer(l).enumerate() {
+            for l in 0..states.layout().sizes().len() {
+                for (j, k) in states.layout().layer(l).enumerate() {
                     let (lo, hi) = self.system.domain(l, j);
-                    trial.row_mut(r)[k] = lo + (hi - lo) * (0.1 + 0.8 * self.random.uniform(k as u64, 100 + r as u32));
+                    states.row_mut(r)[k] = lo + (hi - lo) * (0.1 + 0.8 * self.random.uniform(k as u64, 100 + r as u32));
                 }
             }
         }
-        trial
+        states
     }
 
     /// Some places of the states of a row.
-    fn places(&self, trial: &Trial<f64>) -> Vec<usize> {
-        let all: Vec<usize> = (0..trial.layout().sizes().len()).flat_map(|l| trial.layout().layer(l)).collect();
+    fn places(&self, states: &States<f64>) -> Vec<usize> {
+        let all: Vec<usize> = (0..states.layout().sizes().len()).flat_map(|l| states.layout().layer(l)).collect();
         let stride = all.len().div_ceil(ELEMENTS);
         all.into_iter().step_by(stride.max(1)).collect()
     }
 
     fn state_gradient(&self) -> Result<Finding> {
         let params = self.params();
-        let trial = self.states();
-        let mut gradient = vec![0.0; trial.states.len()];
-        self.system.state_gradient(&params, &self.batch, &trial, &mut gradient)?;
+        let states = self.states();
+        let mut gradient = vec![0.0; states.values.len()];
+        self.system.state_gradient(&params, &self.batch, &states, &mut gradient)?;
         let mut worst = Worst::default();
-        for k in self.places(&trial) {
+        for k in self.places(&states) {
             let h = 1e-5;
             let mut sides = [vec![0.0; SAMPLES], vec![0.0; SAMPLES]];
             for (side, sign) in sides.iter_mut().zip([1.0, -1.0]) {
-                let mut moved = trial.clone();
+                let mut moved = states.clone();
                 (0..SAMPLES).for_each(|r| moved.row_mut(r)[k] += sign * h);
                 self.system.energy(&params, &self.batch, &moved, side)?;
             }
             for r in 0..SAMPLES {
                 let expected = (sides[0][r] - sides[1][r]) / (2.0 * h);
-                let got = gradient[r * trial.stride() + k];
+                let got = gradient[r * states.stride() + k];
                 let error = (got - expected).abs() / (1.0 + expected.abs());
                 worst.see(error, || {
                     format!("at state {k} it is {got:.6e}, not {expected:.6e}{}", diagnose(got, expected))
@@ -148,14 +150,14 @@ impl Checker<'_> {
 
     fn rows(&self) -> Result<Finding> {
         let params = self.params();
-        let trial = self.states();
+        let states = self.states();
         let mut together = vec![0.0; SAMPLES];
-        self.system.energy(&params, &self.batch, &trial, &mut together)?;
+        self.system.energy(&params, &self.batch, &states, &mut together)?;
         let mut worst = Worst::default();
         for (r, &together) in together.iter().enumerate() {
-            let mut alone = Trial::new(self.system.layout());
+            let mut alone = States::new(self.system.layout());
             alone.reset(1, 1, false);
-            alone.row_mut(0).copy_from_slice(trial.row(r));
+            alone.row_mut(0).copy_from_slice(states.row(r));
             let index = [r as u64];
             let mut energy = [0.0];
             self.system.energy(&params, &self.batch.pick(&index), &alone, &mut energy)?;
@@ -166,23 +168,23 @@ impl Checker<'_> {
     }
 
     fn param_gradients(&self) -> Result<Vec<Finding>> {
-        let trial = self.states();
+        let states = self.states();
         let mut scratch_update = LocalUpdate::default();
         let weights = [Complex::ONE];
         let mut findings = Vec::new();
         let mut workspace = self.system.workspace();
         self.system.local_update(
-            &self.lab,
+            &self.runtime,
             &self.params(),
             &self.batch,
-            &trial,
+            &states,
             &weights,
             &mut workspace,
             &mut scratch_update,
         )?;
         for (i, spec) in self.system.specs().iter().enumerate() {
             let mut gradient = vec![0.0; spec.len()];
-            scratch_update.apply(&self.lab, &trial, i, spec, &mut gradient, 1.0, Device::IDEAL.range());
+            scratch_update.apply(&self.runtime, &states, i, spec, &mut gradient, 1.0, Device::IDEAL.range());
             let mut worst = Worst::default();
             for k in (0..spec.len()).step_by(spec.len().div_ceil(ELEMENTS).max(1)) {
                 let h = 1e-5;
@@ -192,7 +194,7 @@ impl Checker<'_> {
                     moved[i][k] += sign * h;
                     let mut energy = vec![0.0; SAMPLES];
                     let params = Params::shared(moved.iter().map(Vec::as_slice));
-                    self.system.energy(&params, &self.batch, &trial, &mut energy)?;
+                    self.system.energy(&params, &self.batch, &states, &mut energy)?;
                     *mean = energy.iter().sum::<f64>() / SAMPLES as f64;
                 }
                 let (expected, got) = ((means[0] - means[1]) / (2.0 * h), gradient[k]);
@@ -207,26 +209,26 @@ impl Checker<'_> {
 
     fn hessian(&self) -> Result<Finding> {
         let params = self.params();
-        let trial = self.states();
+        let states = self.states();
         let probe = |group: u32| {
-            let mut v = vec![0.0; trial.states.len()];
+            let mut v = vec![0.0; states.values.len()];
             for r in 0..SAMPLES {
-                for k in (0..trial.layout().sizes().len()).flat_map(|l| trial.layout().layer(l)) {
-                    v[r * trial.stride() + k] = self.random.normal(k as u64, group + r as u32);
+                for k in (0..states.layout().sizes().len()).flat_map(|l| states.layout().layer(l)) {
+                    v[r * states.stride() + k] = self.random.normal(k as u64, group + r as u32);
                 }
             }
             v
         };
         let (u, v) = (probe(200), probe(300));
         let (mut hu, mut hv, mut reference) = (vec![0.0; u.len()], vec![0.0; u.len()], vec![0.0; u.len()]);
-        self.system.hessian_product(&params, &self.batch, &trial, &u, &mut hu)?;
-        self.system.hessian_product(&params, &self.batch, &trial, &v, &mut hv)?;
+        self.system.hessian_product(&params, &self.batch, &states, &u, &mut hu)?;
+        self.system.hessian_product(&params, &self.batch, &states, &v, &mut hv)?;
         let gradient =
-            |trial: &Trial<f64>, found: &mut [f64]| self.system.state_gradient(&params, &self.batch, trial, found);
-        crate::differences::hessian_product(gradient, &trial, 1.0, &v, &mut reference)?;
+            |states: &States<f64>, found: &mut [f64]| self.system.state_gradient(&params, &self.batch, states, found);
+        crate::differences::hessian_product(gradient, &states, 1.0, &v, &mut reference)?;
         let mut worst = Worst::default();
         for r in 0..SAMPLES {
-            let span = r * trial.stride()..(r + 1) * trial.stride();
+            let span = r * states.stride()..(r + 1) * states.stride();
             let dot =
                 |a: &[f64], b: &[f64]| a[span.clone()].iter().zip(&b[span.clone()]).map(|(a, b)| a * b).sum::<f64>();
             let (uhv, vhu) = (dot(&u, &hv), dot(&v, &hu));
@@ -244,29 +246,29 @@ impl Checker<'_> {
         Ok(judge("hessian_product is d2E/ds2 and symmetric", worst, 1e-4))
     }
 
-    fn settled(&self, phases: Vec<Boundary>) -> Result<Trial<f64>> {
+    fn settled(&self, phases: Vec<Boundary>) -> Result<States<f64>> {
         let settling = Settling { stop: Stop::Absolute(1e-9), max_sweeps: (20_000, 20_000), ..Settling::default() };
-        let plan = Plan { loss: Loss::SquaredError, phases, settling, measures_free: true };
-        let mut trial = Trial::new(self.system.layout());
-        trial.reset(SAMPLES, plan.rows_per_sample(), false);
+        let plan = PhasePlan { loss: Loss::SquaredError, phases, settling, measures_free: true };
+        let mut states = States::new(self.system.layout());
+        states.reset(SAMPLES, plan.rows_per_sample(), false);
         let mut workspace = self.system.workspace();
-        self.system.settle(&self.lab, &self.params(), &self.batch, &plan, &mut trial, &mut workspace)?;
-        Ok(trial)
+        self.system.settle(&self.runtime, &self.params(), &self.batch, &plan, &mut states, &mut workspace)?;
+        Ok(states)
     }
 
     fn settling(&self) -> Result<Vec<Finding>> {
         let params = self.params();
         let beta = 0.1;
-        let trial = self.settled(vec![Boundary::Nudged(beta.into())])?;
+        let states = self.settled(vec![Boundary::Nudged(beta.into())])?;
         let mut names: Vec<&str> =
-            trial.outcomes.iter().map(|o| o.status.name()).filter(|&name| name != "converged").collect();
+            states.outcomes.iter().map(|o| o.status.name()).filter(|&name| name != "converged").collect();
         names.dedup();
         let mut findings = vec![Finding {
             check: "settling converges",
             passed: names.is_empty(),
             message: if names.is_empty() { String::new() } else { format!("some samples ended {names:?}") },
         }];
-        let last = trial.last_phase();
+        let last = states.last_phase();
         let boundary = Boundary::Nudged(beta.into());
         let rest = residual(self.system, &params, &self.batch, Loss::SquaredError, boundary, &last)?;
         let rest = rest.iter().fold(0.0f64, |m, &r| pnncore_kernels::Real::max_magnitude(m, r));
@@ -276,7 +278,7 @@ impl Checker<'_> {
         let mut risen = Worst::default();
         for i in 0..SAMPLES {
             self.batch.y.write(i, &mut target);
-            let loss = |r: usize| Loss::SquaredError.value(trial.outputs(r), &target);
+            let loss = |r: usize| Loss::SquaredError.value(states.outputs(r), &target);
             let (free, nudged) = (loss(2 * i), loss(2 * i + 1));
             risen.see(nudged - free, || format!("sample {i}: nudging raised the loss from {free:.6} to {nudged:.6}"));
         }
@@ -286,12 +288,12 @@ impl Checker<'_> {
 
     /// The mean loss at the free steady state for moved parameters.
     fn loss(&self, params: &[Vec<f64>]) -> Result<f64> {
-        let moved = Checker { params, lab: self.lab.clone(), ..*self };
-        let trial = moved.settled(Vec::new())?;
+        let moved = Checker { params, runtime: self.runtime.clone(), ..*self };
+        let states = moved.settled(Vec::new())?;
         let mut target = vec![0.0; self.system.outputs()];
         let losses = (0..SAMPLES).map(|i| {
             self.batch.y.write(i, &mut target);
-            Loss::SquaredError.value(trial.outputs(i), &target)
+            Loss::SquaredError.value(states.outputs(i), &target)
         });
         Ok(losses.sum::<f64>() / SAMPLES as f64)
     }
@@ -311,15 +313,15 @@ impl Checker<'_> {
         let mut scratch = Scratch::new(self.system);
         let protocol = method.protocol(self.system)?;
         protocol.step(
-            &self.lab,
+            &self.runtime,
             self.system,
             &self.params(),
             &self.batch,
-            &mut Course { step: 0, memory: &mut [] },
+            &mut StepState { step: 0, memory: &mut [] },
             &mut scratch,
         )?;
         let mut gradient = vec![Vec::new(); self.params.len()];
-        write_gradient(&self.lab, self.system.specs(), &mut scratch, &mut gradient);
+        write_gradient(&self.runtime, self.system.specs(), &mut scratch, &mut gradient);
         let (mut along, mut size) = (0.0, 0.0);
         // Far enough that the change of the loss stands out from what settling leaves.
         let largest = gradient.iter().map(|g| crate::differences::largest(g)).fold(0.0, f64::max);

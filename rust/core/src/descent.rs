@@ -14,83 +14,84 @@ use crate::batch::{Batch, Targets};
 use crate::differences::{largest, within};
 use crate::loss::Loss;
 use crate::params::Params;
-use crate::system::Exact;
-use crate::trial::{Boundary, Outcome, Plan, Status, Trial, clamp_towards};
+use crate::plan::{Boundary, PhasePlan, clamp_towards};
+use crate::states::{Outcome, States, Status};
+use crate::system::StateDerivatives;
 use crate::{Error, Result};
 
-/// Energies and their gradients over the rows of a trial.
+/// Energies and their gradients over rows of states.
 pub trait Landscape<T: Real> {
     /// Writes the energy of every row.
     ///
     /// # Errors
     /// What the physics may fail with.
-    fn energy(&self, trial: &Trial<T>, energy: &mut [f64]) -> Result<()>;
+    fn energy(&self, states: &States<T>, energy: &mut [f64]) -> Result<()>;
 
     /// Writes dE/ds of every row.
     ///
     /// # Errors
     /// What the physics may fail with.
-    fn state_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()>;
+    fn state_gradient(&self, states: &States<T>, gradient: &mut [T]) -> Result<()>;
 
-    /// Writes energies and dE/ds of some rows of a real trial, and may write those of others.
+    /// Writes energies and dE/ds of some rows of real states, and may write those of others.
     ///
     /// # Errors
     /// What the physics may fail with.
-    fn evaluate(&self, trial: &Trial<T>, rows: &[usize], energy: &mut [f64], gradient: &mut [T]) -> Result<()> {
+    fn evaluate(&self, states: &States<T>, rows: &[usize], energy: &mut [f64], gradient: &mut [T]) -> Result<()> {
         let _ = rows;
-        self.energy(trial, energy)?;
-        self.state_gradient(trial, gradient)
+        self.energy(states, energy)?;
+        self.state_gradient(states, gradient)
     }
 
-    /// Writes dE/ds of every row of a complex trial: real parts, then imaginary parts, as in the trial. Only asked of
+    /// Writes dE/ds of every row of complex states: real parts, then imaginary parts, as there. Only asked of
     /// systems that say that they are holomorphic.
     ///
     /// # Errors
     /// [`Error::Capability`] unless it is overridden; what the physics may fail with.
-    fn complex_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
-        let _ = (trial, gradient);
+    fn complex_gradient(&self, states: &States<T>, gradient: &mut [T]) -> Result<()> {
+        let _ = (states, gradient);
         Err(Error::Capability("this system has no gradients at complex states".into()))
     }
 
     /// The interval that state `j` of layer `l` may take; infinite where there are no walls.
     fn interval(&self, l: usize, j: usize) -> (f64, f64);
 
-    /// As [`Exact::scales`].
+    /// As [`StateDerivatives::scales`].
     fn scales(&self) -> (f64, f64) {
         (0.0, 0.0)
     }
 }
 
 /// A system with its parameters and a batch.
-pub struct Landed<'a, T: Real> {
+pub struct SystemAt<'a, T: Real> {
     /// The system.
-    pub system: &'a dyn Exact<T>,
+    pub system: &'a dyn StateDerivatives<T>,
     /// Its parameters.
     pub params: &'a Params<'a, T>,
     /// The batch.
     pub batch: &'a Batch<'a, T>,
 }
 
-impl<T: Real> Landscape<T> for Landed<'_, T> {
-    fn energy(&self, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
-        self.system.energy(self.params, self.batch, trial, energy)
+impl<T: Real> Landscape<T> for SystemAt<'_, T> {
+    fn energy(&self, states: &States<T>, energy: &mut [f64]) -> Result<()> {
+        self.system.energy(self.params, self.batch, states, energy)
     }
 
-    fn state_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
-        self.system.state_gradient(self.params, self.batch, trial, gradient)
+    fn state_gradient(&self, states: &States<T>, gradient: &mut [T]) -> Result<()> {
+        self.system.state_gradient(self.params, self.batch, states, gradient)
     }
 
     /// Each row as the only phase of a sample of its own: rows that are done, or have not begun, cost nothing.
-    fn evaluate(&self, trial: &Trial<T>, rows: &[usize], energy: &mut [f64], gradient: &mut [T]) -> Result<()> {
-        let stride = trial.stride();
-        let index: Vec<u64> = rows.iter().map(|r| self.batch.x.position(r / trial.phases())).collect();
+    fn evaluate(&self, states: &States<T>, rows: &[usize], energy: &mut [f64], gradient: &mut [T]) -> Result<()> {
+        let stride = states.stride();
+        let index: Vec<u64> = rows.iter().map(|r| self.batch.x.position(r / states.phases())).collect();
         // Energies know nothing of targets.
         let batch = Batch { x: self.batch.x.pick(&index), y: Targets::None };
-        let mut part = Trial::new(trial.layout().clone());
+        let mut part = States::new(states.layout().clone());
         part.reset(rows.len(), 1, false);
         let (mut energies, mut forces) = (vec![0.0; rows.len()], vec![T::ZERO; rows.len() * stride]);
-        for (states, &r) in part.states.chunks_exact_mut(stride).zip(rows) {
-            states.copy_from_slice(trial.row(r));
+        for (row, &r) in part.values.chunks_exact_mut(stride).zip(rows) {
+            row.copy_from_slice(states.row(r));
         }
         self.system.energy(self.params, &batch, &part, &mut energies)?;
         self.system.state_gradient(self.params, &batch, &part, &mut forces)?;
@@ -138,12 +139,12 @@ const SHORTEST: f64 = 1e-8;
 pub fn settle<T: Real>(
     landscape: &dyn Landscape<T>,
     batch: &Batch<'_, T>,
-    plan: &Plan,
-    trial: &mut Trial<T>,
+    plan: &PhasePlan,
+    states: &mut States<T>,
 ) -> Result<()> {
-    let outputs = trial.layout().outputs();
+    let outputs = states.layout().outputs();
     let (mut target, mut spare) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
-    let phases = trial.phases();
+    let phases = states.phases();
     let mut errors = vec![0.0; batch.len()];
     let mut pulls = vec![T::ZERO; batch.len() * outputs.len()];
     for group in [0..1, 1..phases] {
@@ -154,26 +155,27 @@ pub fn settle<T: Real>(
             for (i, error) in errors.iter_mut().enumerate() {
                 let free = i * phases;
                 if batch.y.write(i, &mut target) {
-                    *error = plan.loss.error(trial.outputs(free), &target, &mut spare);
+                    *error = plan.loss.error(states.outputs(free), &target, &mut spare);
                     pulls[i * spare.len()..(i + 1) * spare.len()].copy_from_slice(&spare);
                 }
-                let (start, stride) = (free * trial.stride(), trial.stride());
+                let (start, stride) = (free * states.stride(), states.stride());
                 for p in group.clone() {
-                    trial.outcomes[free + p].status = trial.outcomes[free].status;
-                    trial.states.copy_within(start..start + stride, start + p * stride);
-                    let row = trial.row_mut(free + p);
+                    states.outcomes[free + p].status = states.outcomes[free].status;
+                    states.values.copy_within(start..start + stride, start + p * stride);
+                    let row = states.row_mut(free + p);
                     if let Boundary::Clamped(eta) = plan.boundary(p) {
                         clamp_towards(eta, &target, &mut row[outputs.clone()]);
                     }
                 }
             }
         }
-        let rows: Vec<usize> =
-            (0..trial.rows()).filter(|r| group.contains(&(r % phases)) && trial.outcomes[*r].status.usable()).collect();
-        if trial.is_complex() && group.start == 1 {
-            chord::settle(landscape, batch, plan, trial, rows)?;
+        let rows: Vec<usize> = (0..states.rows())
+            .filter(|r| group.contains(&(r % phases)) && states.outcomes[*r].status.usable())
+            .collect();
+        if states.is_complex() && group.start == 1 {
+            chord::settle(landscape, batch, plan, states, rows)?;
         } else {
-            Descent::new(landscape, batch, plan, trial, (&errors, &pulls))?.run(rows)?;
+            Descent::new(landscape, batch, plan, states, (&errors, &pulls))?.run(rows)?;
         }
     }
     Ok(())
@@ -258,12 +260,13 @@ struct Products {
 struct Descent<'a, 't, T: Real> {
     landscape: &'a dyn Landscape<T>,
     batch: &'a Batch<'a, T>,
-    plan: &'a Plan,
-    trial: &'t mut Trial<T>,
+    plan: &'a PhasePlan,
+    states: &'t mut States<T>,
     /// Of every sample at its free state: the largest output error, and the gradient of the loss.
     errors: &'a [f64],
     pulls: &'a [T],
-    states: Vec<T>,
+    /// The states that the steps under way began from.
+    accepted: Vec<T>,
     force: Vec<T>,
     energy: Vec<f64>,
     next_force: Vec<T>,
@@ -275,24 +278,24 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
     fn new(
         landscape: &'a dyn Landscape<T>,
         batch: &'a Batch<'a, T>,
-        plan: &'a Plan,
-        trial: &'t mut Trial<T>,
+        plan: &'a PhasePlan,
+        states: &'t mut States<T>,
         (errors, pulls): (&'a [f64], &'a [T]),
     ) -> Result<Self> {
-        let (len, rows) = (trial.states.len(), trial.rows());
+        let (len, rows) = (states.values.len(), states.rows());
         Ok(Self {
             landscape,
             batch,
             plan,
             errors,
             pulls,
-            states: vec![T::ZERO; len],
+            accepted: vec![T::ZERO; len],
             force: vec![T::ZERO; len],
             energy: vec![0.0; rows],
             next_force: vec![T::ZERO; len],
             next_energy: vec![0.0; rows],
             walks: vec![Walk::new(); rows],
-            trial,
+            states,
         })
     }
 
@@ -304,12 +307,12 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         std::mem::swap(&mut self.energy, &mut self.next_energy);
         std::mem::swap(&mut self.force, &mut self.next_force);
         while !rows.is_empty() {
-            poll(64 * rows.len() * self.trial.stride());
-            self.states.copy_from_slice(&self.trial.states);
+            poll(64 * rows.len() * self.states.stride());
+            self.accepted.copy_from_slice(&self.states.values);
             for &r in &rows {
                 let step = T::from_f64(self.walks[r].step);
                 let span = self.span(r);
-                for (s, &f) in self.trial.states[span.clone()].iter_mut().zip(&self.force[span]) {
+                for (s, &f) in self.states.values[span.clone()].iter_mut().zip(&self.force[span]) {
                     *s -= step * f;
                 }
                 self.project(r);
@@ -318,9 +321,9 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             rows.retain(|&r| match self.judge(r) {
                 None => true,
                 Some(status) => {
-                    self.trial.outcomes[r].status = status;
+                    self.states.outcomes[r].status = status;
                     if !status.usable() {
-                        self.trial.row_mut(r).fill(T::ZERO);
+                        self.states.row_mut(r).fill(T::ZERO);
                     }
                     false
                 }
@@ -330,14 +333,14 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
     }
 
     fn span(&self, r: usize) -> std::ops::Range<usize> {
-        r * self.trial.stride()..(r + 1) * self.trial.stride()
+        r * self.states.stride()..(r + 1) * self.states.stride()
     }
 
     /// Puts a row back within its walls.
     fn project(&mut self, r: usize) {
-        for l in 0..self.trial.layout().sizes().len() {
-            let layer = self.trial.layout().layer(l);
-            for (j, s) in self.trial.row_mut(r)[layer].iter_mut().enumerate() {
+        for l in 0..self.states.layout().sizes().len() {
+            let layer = self.states.layout().layer(l);
+            for (j, s) in self.states.row_mut(r)[layer].iter_mut().enumerate() {
                 let (lo, hi) = self.landscape.interval(l, j);
                 *s = within(*s, lo, hi);
             }
@@ -346,28 +349,28 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
 
     /// Energy and force of the nudged or clamped system at the states of some rows.
     fn evaluate(&mut self, rows: &[usize]) -> Result<()> {
-        self.landscape.evaluate(self.trial, rows, &mut self.next_energy, &mut self.next_force)?;
-        let outputs = self.trial.layout().outputs();
+        self.landscape.evaluate(self.states, rows, &mut self.next_energy, &mut self.next_force)?;
+        let outputs = self.states.layout().outputs();
         let (mut target, mut pull) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
         for &r in rows {
             let span = self.span(r);
             let force = &mut self.next_force[span][outputs.clone()];
-            match self.plan.boundary(r % self.trial.phases()) {
+            match self.plan.boundary(r % self.states.phases()) {
                 Boundary::Free => {}
                 Boundary::Clamped(_) => force.fill(T::ZERO),
                 Boundary::Forced(strength) => {
-                    let first = r / self.trial.phases() * outputs.len();
+                    let first = r / self.states.phases() * outputs.len();
                     let own = &self.pulls[first..first + outputs.len()];
-                    for ((f, &g), &o) in force.iter_mut().zip(own).zip(self.trial.outputs(r)) {
+                    for ((f, &g), &o) in force.iter_mut().zip(own).zip(self.states.outputs(r)) {
                         *f += T::from_f64(strength) * g;
                         self.next_energy[r] += strength * g.to_f64() * o.to_f64();
                     }
                 }
                 Boundary::Nudged(beta) => {
-                    self.batch.y.write(r / self.trial.phases(), &mut target);
+                    self.batch.y.write(r / self.states.phases(), &mut target);
                     let loss: Loss = self.plan.loss;
-                    self.next_energy[r] += beta.re * loss.value(self.trial.outputs(r), &target);
-                    loss.gradient(self.trial.outputs(r), &target, &mut pull);
+                    self.next_energy[r] += beta.re * loss.value(self.states.outputs(r), &target);
+                    loss.gradient(self.states.outputs(r), &target, &mut pull);
                     force.iter_mut().zip(&pull).for_each(|(f, &p)| *f += T::from_f64(beta.re) * p);
                 }
             }
@@ -379,7 +382,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
     fn products(&self, r: usize) -> Products {
         let mut products = Products { ss: 0.0, sf: 0.0, ff: 0.0 };
         for k in self.span(r) {
-            let ds = (self.trial.states[k] - self.states[k]).to_f64();
+            let ds = (self.states.values[k] - self.accepted[k]).to_f64();
             let df = (self.next_force[k] - self.force[k]).to_f64();
             products.ss += ds * ds;
             products.sf += ds * df;
@@ -406,7 +409,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let next = self.next_energy[r];
         let finite = next.is_finite() && largest(&self.next_force[span.clone()]).is_finite();
         if !(finite && next <= bound + rounding) {
-            self.trial.states[span.clone()].copy_from_slice(&self.states[span]);
+            self.states.values[span.clone()].copy_from_slice(&self.accepted[span]);
             walk.refuse(products);
             walk.overflows += u32::from(!finite);
             if walk.refusals.max(walk.overflows) < MAX_REFUSALS {
@@ -422,7 +425,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let registers = !walk.lengths.is_empty() || walk.idle >= MAX_REFUSALS;
         self.force[span.clone()].copy_from_slice(&self.next_force[span.clone()]);
         self.energy[r] = next;
-        let size = largest(self.trial.row(r));
+        let size = largest(self.states.row(r));
         let walk = &mut self.walks[r];
         if walk.lengths.len() < WINDOW {
             walk.size = walk.size.max(size);
@@ -433,7 +436,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             return None;
         }
         let distance = self.distance(r, self.walks[r].longest());
-        let outcome = &mut self.trial.outcomes[r];
+        let outcome = &mut self.states.outcomes[r];
         outcome.sweep(distance);
         outcome.magnitude = outcome.magnitude.max(size);
         outcome.rounding = f64::EPSILON * self.landscape.scales().0;
@@ -443,11 +446,11 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
     /// How far a step of this length along the force would move the row: an estimate of the distance to the minimum.
     fn distance(&self, r: usize, step: f64) -> f64 {
         let span = self.span(r);
-        let layout = self.trial.layout();
+        let layout = self.states.layout();
         let mut distance = 0.0f64;
         for l in 0..layout.sizes().len() {
             for (j, k) in layout.layer(l).enumerate() {
-                let s = self.trial.row(r)[k].to_f64();
+                let s = self.states.row(r)[k].to_f64();
                 let (lo, hi) = self.landscape.interval(l, j);
                 let moved = within(s - step * self.force[span.start + k].to_f64(), lo, hi);
                 distance = distance.max_magnitude(moved - s);
@@ -457,26 +460,26 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
     }
 
     fn verdict(&self, r: usize) -> Option<Status> {
-        let (i, p) = (r / self.trial.phases(), r % self.trial.phases());
+        let (i, p) = (r / self.states.phases(), r % self.states.phases());
         let boundary = self.plan.boundary(p);
         // The distance is an estimate already, and steps of descent need not shrink evenly.
         let caution = if self.plan.phases.is_empty() { CAUTION } else { CAUTION_OF_PHASES };
-        let outcome = Outcome { ratio: caution / (1.0 + caution), growing: 0, ..self.trial.outcomes[r] };
+        let outcome = Outcome { ratio: caution / (1.0 + caution), growing: 0, ..self.states.outcomes[r] };
         self.plan.verdict::<T>(boundary, &outcome, || match boundary {
             Boundary::Free => {
                 // A nudge moves the outputs by at least this.
                 let walk = &self.walks[r];
                 let softness = if walk.shortest.is_finite() { walk.shortest } else { walk.longest() };
                 let reach = self.plan.reach(boundary, softness)?;
-                let outputs = self.trial.outputs(r);
+                let outputs = self.states.outputs(r);
                 let (mut target, mut spare) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
                 let known = self.batch.y.write(i, &mut target);
                 known.then(|| reach * self.plan.loss.error(outputs, &target, &mut spare))
             }
             Boundary::Clamped(eta) => Some(eta.abs() * self.errors[i]),
             Boundary::Nudged(_) | Boundary::Forced(_) => {
-                let free = self.trial.row(r - p);
-                let moved = self.trial.row(r).iter().zip(free);
+                let free = self.states.row(r - p);
+                let moved = self.states.row(r).iter().zip(free);
                 Some(moved.fold(T::ZERO, |m, (&s, &free)| m.max_magnitude(s - free)).to_f64())
             }
         })

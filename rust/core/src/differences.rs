@@ -6,8 +6,8 @@ use pnncore_kernels::philox::{Philox, Purpose};
 use crate::Result;
 use crate::batch::Batch;
 use crate::params::Params;
-use crate::system::Exact;
-use crate::trial::Trial;
+use crate::states::States;
+use crate::system::StateDerivatives;
 
 /// The largest magnitude of a slice.
 pub(crate) fn largest<T: Real>(values: &[T]) -> f64 {
@@ -26,24 +26,24 @@ pub(crate) fn size_of_states<T: Real>(states: &[T], scale: f64) -> f64 {
 /// d2E/ds2 v by central differences of dE/ds, each row with a step that moves states by the cube root of the rounding
 /// error, in proportion to `size`.
 pub(crate) fn hessian_product<T: Real>(
-    gradient: impl Fn(&Trial<T>, &mut [T]) -> Result<()>,
-    trial: &Trial<T>,
+    gradient: impl Fn(&States<T>, &mut [T]) -> Result<()>,
+    states: &States<T>,
     size: f64,
     v: &[T],
     product: &mut [T],
 ) -> Result<()> {
-    let stride = trial.stride();
+    let stride = states.stride();
     let step = |v: &[T]| {
         let length = largest(v);
         if length > 0.0 { T::EPSILON.to_f64().cbrt() * size / length } else { 0.0 }
     };
     let steps: Vec<f64> = v.chunks_exact(stride).map(step).collect();
-    let mut moved = trial.clone();
+    let mut moved = states.clone();
     let mut other = vec![T::ZERO; v.len()];
     for (sign, found) in [(1.0, &mut *product), (-1.0, &mut other[..])] {
         for (r, step) in steps.iter().enumerate() {
             let step = T::from_f64(sign * step);
-            for ((m, &s), &v) in moved.row_mut(r).iter_mut().zip(trial.row(r)).zip(&v[r * stride..]) {
+            for ((m, &s), &v) in moved.row_mut(r).iter_mut().zip(states.row(r)).zip(&v[r * stride..]) {
                 *m = s + step * v;
             }
         }
@@ -63,25 +63,25 @@ const POWER_ITERATIONS: usize = 20;
 const MARGIN: f64 = 1.2;
 
 /// The largest curvature of each row by power iteration, for all units of the row.
-pub(crate) fn curvature<T: Real, S: Exact<T> + ?Sized>(
+pub(crate) fn curvature<T: Real, S: StateDerivatives<T> + ?Sized>(
     system: &S,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
-    trial: &Trial<T>,
+    states: &States<T>,
     curvature: &mut [T],
 ) -> Result<()> {
-    let stride = trial.stride();
+    let stride = states.stride();
     let random = Philox::new(0, Purpose::Probe);
-    let layers = 0..trial.layout().sizes().len();
+    let layers = 0..states.layout().sizes().len();
     let mut v = vec![T::ZERO; curvature.len()];
     for (r, row) in v.chunks_exact_mut(stride).enumerate() {
-        for k in layers.clone().flat_map(|l| trial.layout().layer(l)) {
+        for k in layers.clone().flat_map(|l| states.layout().layer(l)) {
             row[k] = T::from_f64(random.normal(k as u64, r as u32));
         }
     }
     let mut product = vec![T::ZERO; v.len()];
     for _ in 0..POWER_ITERATIONS {
-        system.hessian_product(params, batch, trial, &v, &mut product)?;
+        system.hessian_product(params, batch, states, &v, &mut product)?;
         let rows = v.chunks_exact_mut(stride).zip(product.chunks_exact(stride));
         for ((v, product), curvature) in rows.zip(curvature.chunks_exact_mut(stride)) {
             let norm = |x: &[T]| x.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>().sqrt();

@@ -279,7 +279,7 @@ mod tests {
     fn downward_curvature_is_left_to_plain_sweeps() {
         let mut secants = Secants::<f64>::default();
         secants.reset(1, 1);
-        // F(z) = 1.5 z leaves the maximum at zero, and so must the accelerated walk.
+        // F(z) = 1.5 z leaves the maximum at zero, and so must the accelerated sweeps.
         let mut z = [0.1];
         secants.start(0, &z);
         for _ in 0..8 {

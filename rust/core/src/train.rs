@@ -6,18 +6,18 @@ use pnncore_kernels::{Real, watch};
 
 use crate::Result;
 use crate::batch::Batch;
-use crate::device::{Change, Device, Place, Tile};
+use crate::device::{CellArray, Change, Device, UpdateKey};
 use crate::divergence::{Divergence, Kept, Scale, are_finite};
-use crate::lab::Lab;
-use crate::method::{Cost, Course, Found, Protocol, Scratch};
+use crate::method::{Cost, Protocol, Scratch, StepResult, StepState};
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params, all_finite};
+use crate::runtime::Runtime;
+use crate::states::Status;
 use crate::system::System;
-use crate::trial::Status;
 
 /// What is trained, how, and on what.
 #[derive(Clone, Copy)]
-pub struct Task<'a, T: Real> {
+pub struct TrainingTask<'a, T: Real> {
     /// The physics.
     pub system: &'a dyn System<T>,
     /// The method, compiled for the system.
@@ -35,7 +35,7 @@ pub struct Task<'a, T: Real> {
     pub batch_size: usize,
 }
 
-impl<'a, T: Real> Task<'a, T> {
+impl<'a, T: Real> TrainingTask<'a, T> {
     /// Steps of an epoch.
     pub fn steps(&self) -> usize {
         self.order.len().div_ceil(self.batch_size)
@@ -50,7 +50,7 @@ impl<'a, T: Real> Task<'a, T> {
 
 /// How far to go.
 #[derive(Debug, Clone, Copy)]
-pub struct Leg {
+pub struct StepBudget {
     /// Steps of the epoch that are done.
     pub first: usize,
     /// Steps of earlier epochs.
@@ -102,20 +102,20 @@ impl Progress {
         scratch: &Scratch<T>,
         target: &mut Vec<T>,
     ) {
-        let trial = &scratch.trial;
-        target.resize(trial.layout().outputs().len(), T::ZERO);
+        let states = &scratch.states;
+        target.resize(states.layout().outputs().len(), T::ZERO);
         self.steps += 1;
         self.samples += batch.len() as u64;
         for i in 0..batch.len() {
-            let free = i * trial.phases();
-            for (p, outcome) in trial.outcomes[free..free + trial.phases()].iter().enumerate() {
+            let free = i * states.phases();
+            for (p, outcome) in states.outcomes[free..free + states.phases()].iter().enumerate() {
                 if outcome.sweeps > 0 || !outcome.status.usable() {
                     self.rows[outcome.status as usize] += 1;
                 }
                 *(if p == 0 { &mut self.free_sweeps } else { &mut self.other_sweeps }) += u64::from(outcome.sweeps);
             }
-            self.whole += u64::from(trial.usable(i));
-            if !trial.outcomes[free].status.usable() {
+            self.whole += u64::from(states.usable(i));
+            if !states.outcomes[free].status.usable() {
                 continue;
             }
             self.usable += 1;
@@ -124,7 +124,7 @@ impl Progress {
                 continue;
             }
             self.scored += 1;
-            let outputs = trial.outputs(free);
+            let outputs = states.outputs(free);
             batch.y.write(i, target);
             self.loss += protocol.loss().value(outputs, target);
             if argmax(outputs).is_some_and(|found| batch.y.label(i) == Some(found)) {
@@ -154,26 +154,26 @@ pub fn argmax<T: Real>(values: &[T]) -> Option<usize> {
     best
 }
 
-/// Makes steps until the leg or the epoch ends, or until a step [diverges](crate::divergence), and adds what they found to `progress`:
+/// Makes steps until the budget or the epoch ends, or until a step [diverges](crate::divergence), and adds what they found to `progress`:
 /// its sum of losses is gone on from, since floating-point sums depend on where they begin.
 ///
-/// Where legs end does not change any bit of the result. A step that diverges leaves parameters and memory as they were before it.
+/// Where calls end does not change any bit of the result. A step that diverges leaves parameters and memory as they were before it.
 ///
 /// # Errors
 /// Whatever a step may fail with. The steps before it are in the parameters and in `progress`; the failed one changed nothing.
 pub fn train<T: Real>(
-    lab: &Lab,
-    task: Task<'_, T>,
-    leg: Leg,
+    runtime: &Runtime,
+    task: TrainingTask<'_, T>,
+    budget: StepBudget,
     params: &mut Params<'_, T>,
     memory: &mut [&mut [T]],
     progress: &mut Progress,
 ) -> Result<()> {
     task.protocol.check_optimizer(task.optimizer)?;
     let (mut kept, before) = (Kept::of(params, memory), *progress);
-    let result = make_steps(lab, &task, leg, params, memory, progress, None);
+    let result = make_steps(runtime, &task, budget, params, memory, progress, None);
     let made = (progress.steps - before.steps) as usize;
-    // What is not finite stays so: it is enough to look once per leg, and to look for the step only then.
+    // What is not finite stays so: it is enough to look once per call, and to look for the step only then.
     if made == 0 || are_finite(params, memory) {
         return result;
     }
@@ -183,15 +183,15 @@ pub fn train<T: Real>(
         progress.divergence = Some(Divergence::Parameters);
         return Ok(());
     }
-    let again = Leg { steps: made, time: Duration::MAX, ..leg };
-    make_steps(lab, &task, again, params, memory, progress, Some(&mut kept))
+    let again = StepBudget { steps: made, time: Duration::MAX, ..budget };
+    make_steps(runtime, &task, again, params, memory, progress, Some(&mut kept))
 }
 
-/// Makes the steps of a leg. With `kept`, each is taken back that leaves what is not finite; otherwise that is the caller's to see.
+/// Makes the steps of a budget. With `kept`, each is taken back that leaves what is not finite; otherwise that is the caller's to see.
 fn make_steps<T: Real>(
-    lab: &Lab,
-    task: &Task<'_, T>,
-    leg: Leg,
+    runtime: &Runtime,
+    task: &TrainingTask<'_, T>,
+    budget: StepBudget,
     params: &mut Params<'_, T>,
     memory: &mut [&mut [T]],
     progress: &mut Progress,
@@ -199,19 +199,19 @@ fn make_steps<T: Real>(
 ) -> Result<()> {
     let start = Instant::now();
     let mut run = Run {
-        lab,
+        runtime,
         task,
         scratch: Scratch::new(task.system),
-        scale: Scale::new(task.protocol.loss(), task.data.y, task.system.outputs(), leg.first_epoch),
+        scale: Scale::new(task.protocol.loss(), task.data.y, task.system.outputs(), budget.first_epoch),
         gradient: Vec::new(),
         target: Vec::new(),
         copies: Vec::new(),
     };
-    for k in (leg.first..task.steps()).take(leg.steps) {
+    for k in (budget.first..task.steps()).take(budget.steps) {
         if let Some(kept) = &mut kept {
             kept.renew(params, memory);
         }
-        let counted = match run.step(k, leg.before + k as u64, params, memory, *progress)? {
+        let counted = match run.step(k, budget.before + k as u64, params, memory, *progress)? {
             Ok(counted) => counted,
             Err(divergence) => {
                 progress.divergence = Some(divergence);
@@ -226,17 +226,17 @@ fn make_steps<T: Real>(
             break;
         }
         *progress = counted;
-        if start.elapsed() >= leg.time {
+        if start.elapsed() >= budget.time {
             break;
         }
     }
     Ok(())
 }
 
-/// The steps of a leg, and their memory.
+/// The steps of a call, and their memory.
 struct Run<'a, 'b, T: Real> {
-    lab: &'a Lab,
-    task: &'a Task<'b, T>,
+    runtime: &'a Runtime,
+    task: &'a TrainingTask<'b, T>,
     scratch: Scratch<T>,
     scale: Scale<'b, T>,
     gradient: Vec<T>,
@@ -255,14 +255,14 @@ impl<T: Real> Run<'_, '_, T> {
         memory: &mut [&mut [T]],
         before: Progress,
     ) -> Result<Result<Progress, Divergence>> {
-        let Self { lab, task, scratch, scale, gradient, target, copies } = self;
-        let Task { system, protocol, optimizer, rates, .. } = **task;
+        let Self { runtime, task, scratch, scale, gradient, target, copies } = self;
+        let TrainingTask { system, protocol, optimizer, rates, .. } = **task;
         let (memory, kept) = memory.split_at_mut(optimizer.memory(system.specs()).len());
         let (cells, kept) = kept.split_at_mut(kept_by_cells(system));
         let batch = task.data.pick(task.batch(k));
         scratch.cost = before.cost;
         let mut undo = Undo::of(kept, copies, protocol.learns());
-        protocol.step(lab, system, params, &batch, &mut Course { step, memory: &mut *undo.memory }, scratch)?;
+        protocol.step(runtime, system, params, &batch, &mut StepState { step, memory: &mut *undo.memory }, scratch)?;
         let mut counted = before;
         counted.count(protocol, &batch, scratch, target);
         let mut alone = counted.loss - before.loss;
@@ -279,12 +279,12 @@ impl<T: Real> Run<'_, '_, T> {
         drop(undo);
         // From here on the step is made or not, but not left in the middle.
         let pulses = watch::to_the_end(|| {
-            if scratch.found == Found::Change {
-                return write(lab, task, &scratch.wanted, params, cells, step);
+            if scratch.found == StepResult::Change {
+                return write(runtime, task, &scratch.wanted, params, cells, step);
             }
-            protocol.follow(lab, system, optimizer, rates, &scratch.update, kept);
-            let Scratch { trial, update, .. } = &mut *scratch;
-            optimizer.step(lab, system, trial, update, params, memory, cells, gradient, rates, step)
+            protocol.follow(runtime, system, optimizer, rates, &scratch.update, kept);
+            let Scratch { states, update, .. } = &mut *scratch;
+            optimizer.step(runtime, system, states, update, params, memory, cells, gradient, rates, step)
         })?;
         scratch.cost.pulses += pulses as u64;
         counted.cost = scratch.cost;
@@ -339,21 +339,21 @@ fn diverges<T: Real>(
         return Some(Divergence::Loss(mean));
     }
     let finite = match scratch.found {
-        Found::Change => scratch.wanted.iter().all(|values| all_finite(values)),
-        Found::Gradient => scratch.update.is_finite(),
+        StepResult::Change => scratch.wanted.iter().all(|values| all_finite(values)),
+        StepResult::Gradient => scratch.update.is_finite(),
     };
     (!finite).then_some(Divergence::Change)
 }
 
 /// How many arrays the tiles of a system keep.
 fn kept_by_cells<T: Real>(system: &dyn System<T>) -> usize {
-    (0..system.specs().len()).filter_map(|i| system.tile(i)).map(Tile::kept).sum()
+    (0..system.specs().len()).filter_map(|i| system.tile(i)).map(CellArray::kept).sum()
 }
 
 /// Names and shapes of the arrays that the tiles of a system keep, parameter by parameter; they are zero at first.
 pub fn cells<T: Real>(system: &dyn System<T>) -> Vec<ParamSpec> {
     let of_parameter = |(i, spec): (usize, &ParamSpec)| {
-        let own = system.tile(i).map_or_else(Vec::new, Tile::memory);
+        let own = system.tile(i).map_or_else(Vec::new, CellArray::memory);
         let named = |array: ParamSpec| ParamSpec { name: format!("{}/{}", spec.name, array.name), ..array };
         own.into_iter().map(named).collect::<Vec<_>>()
     };
@@ -362,8 +362,8 @@ pub fn cells<T: Real>(system: &dyn System<T>) -> Vec<ParamSpec> {
 
 /// Brings parameters to wanted values, as near as their devices can. Those with a rate of zero stay. Returns how many pulses that took.
 fn write<T: Real>(
-    lab: &Lab,
-    task: &Task<'_, T>,
+    runtime: &Runtime,
+    task: &TrainingTask<'_, T>,
     wanted: &[Vec<T>],
     params: &mut Params<'_, T>,
     cells: &mut [&mut [T]],
@@ -372,28 +372,33 @@ fn write<T: Real>(
     let (mut rest, mut pulses) = (cells, 0.0);
     for (i, (wanted, &rate)) in wanted.iter().zip(task.rates).enumerate() {
         let own;
-        (own, rest) = rest.split_at_mut(task.system.tile(i).map_or(0, Tile::kept));
+        (own, rest) = rest.split_at_mut(task.system.tile(i).map_or(0, CellArray::kept));
         if rate == 0.0 {
             continue;
         }
         let values = params.get_mut(i)?;
         if let Some(tile) = task.system.tile(i) {
             let change: Vec<T> = wanted.iter().zip(&*values).map(|(&wanted, &value)| wanted - value).collect();
-            pulses += tile.update(lab, Place { parameter: i, step, rate }, Change::Dense(&change), values, own);
+            pulses += tile.update(runtime, UpdateKey { parameter: i, step, rate }, Change::Dense(&change), values, own);
         } else {
             values.copy_from_slice(wanted);
-            task.system.device(i).write(lab, i, step + 1, values);
+            task.system.device(i).write(runtime, i, step + 1, values);
         }
     }
     Ok(pulses)
 }
 
 /// Writes the gradient that a step found, parameter by parameter. Uses the update in `scratch` up.
-pub fn write_gradient<T: Real>(lab: &Lab, specs: &[ParamSpec], scratch: &mut Scratch<T>, gradient: &mut [Vec<T>]) {
-    let Scratch { trial, update, .. } = scratch;
+pub fn write_gradient<T: Real>(
+    runtime: &Runtime,
+    specs: &[ParamSpec],
+    scratch: &mut Scratch<T>,
+    gradient: &mut [Vec<T>],
+) {
+    let Scratch { states, update, .. } = scratch;
     for (i, (spec, values)) in specs.iter().zip(gradient).enumerate() {
         values.clear();
         values.resize(spec.len(), T::ZERO);
-        update.apply(lab, trial, i, spec, values, 1.0, Device::IDEAL.range());
+        update.apply(runtime, states, i, spec, values, 1.0, Device::IDEAL.range());
     }
 }

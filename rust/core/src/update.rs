@@ -5,18 +5,18 @@ use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate, lists_pay, n
 use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
 
-use crate::lab::Lab;
 use crate::params::{ParamSpec, all_finite, cut};
-use crate::trial::Trial;
+use crate::runtime::Runtime;
+use crate::states::States;
 
 /// The dense side of an outer product.
 #[derive(Debug, Clone)]
 pub enum Side<T> {
     /// Rows of its own, `width` elements each, `stride` apart.
     Own(AVec<T>, usize),
-    /// A layer of the real parts of the trial: one row per row of the trial.
+    /// A layer of the real parts of the states: one row per row there.
     States(usize),
-    /// A layer of the imaginary parts of the trial.
+    /// A layer of the imaginary parts of the states.
     Imaginary(usize),
 }
 
@@ -127,8 +127,8 @@ impl<T: Real> LocalUpdate<T> {
     #[allow(clippy::too_many_arguments, reason = "an update, and where it goes")]
     pub fn apply(
         &mut self,
-        lab: &Lab,
-        trial: &Trial<T>,
+        runtime: &Runtime,
+        states: &States<T>,
         i: usize,
         spec: &ParamSpec,
         target: &mut [T],
@@ -138,8 +138,8 @@ impl<T: Real> LocalUpdate<T> {
         let scale = T::from_f64(scale);
         let Self { terms, parts, turned } = self;
         match &mut terms[i] {
-            Term::Dense(values) => shift_within(lab.level(), values, scale, T::ZERO, range, target),
-            Term::Product(blocks) => add_products(lab, parts, blocks, target, spec.rows_cols(), scale, range),
+            Term::Dense(values) => shift_within(runtime.level(), values, scale, T::ZERO, range, target),
+            Term::Product(blocks) => add_products(runtime, parts, blocks, target, spec.rows_cols(), scale, range),
             Term::Outer(Outer { products, transposed, rows, columns }) => {
                 let cols = spec.rows_cols().1;
                 rows.iter_mut().chain(columns.iter_mut()).for_each(|sum| *sum *= scale);
@@ -148,21 +148,21 @@ impl<T: Real> LocalUpdate<T> {
                 let last = products.len() - 1;
                 for (p, product) in products.iter_mut().enumerate() {
                     let shift = (p == last && shift.is_needed()).then_some(&shift);
-                    let dense = product.dense.view(trial);
+                    let dense = product.dense.view(states);
                     match &mut product.lists {
                         Lists::ByParameter(blocks, height) => {
-                            add_blocks(lab, parts, blocks, *height, dense, target, cols, scale, shift);
+                            add_blocks(runtime, parts, blocks, *height, dense, target, cols, scale, shift);
                         }
                         Lists::ByRow(lists) if *transposed => {
                             lists.scale(scale);
                             lists.transpose_into(0..cols, turned);
                             // Narrow products are over before a second thread is awake.
-                            first_part(parts).add_turned(lab, turned, dense, target, cols);
-                            shift.into_iter().for_each(|shift| shift.apply(lab, 0, target, cols));
+                            first_part(parts).add_turned(runtime, turned, dense, target, cols);
+                            shift.into_iter().for_each(|shift| shift.apply(runtime, 0, target, cols));
                         }
                         Lists::ByRow(lists) => {
                             lists.scale(scale);
-                            add_lists(lab, parts, lists, dense, target, cols, shift);
+                            add_lists(runtime, parts, lists, dense, target, cols, shift);
                         }
                     }
                 }
@@ -174,7 +174,7 @@ impl<T: Real> LocalUpdate<T> {
 /// target += scale times the sum of the blocks' outer products, within the range. A piece of the target stays in cache while
 /// all blocks are added to it.
 fn add_products<T: Real>(
-    lab: &Lab,
+    runtime: &Runtime,
     parts: &mut Vec<Part<T>>,
     blocks: &mut [(Vec<T>, Vec<T>)],
     target: &mut [T],
@@ -188,30 +188,30 @@ fn add_products<T: Real>(
         right.iter_mut().for_each(|value| *value *= scale);
     }
     let samples: usize = blocks.iter().map(|(left, _)| left.len() / rows).sum();
-    let there: usize = blocks.iter().map(|(left, _)| non_zeros(lab.level(), left)).sum();
+    let there: usize = blocks.iter().map(|(left, _)| non_zeros(runtime.level(), left)).sum();
     if lists_pay(there, samples * rows) {
         let (mut lists, mut dense) = (SparseRows::new(rows), Vec::with_capacity(samples * cols));
         for (left, right) in &*blocks {
-            left.chunks_exact(rows).for_each(|row| lists.push(lab.level(), row));
+            left.chunks_exact(rows).for_each(|row| lists.push(runtime.level(), row));
             dense.extend_from_slice(right);
         }
         let shift = Shift { rows: &[], columns: &[], range };
         let shift = shift.is_needed().then_some(&shift);
-        return add_lists(lab, parts, &lists, Dense { data: &dense, stride: cols }, target, cols, shift);
+        return add_lists(runtime, parts, &lists, Dense { data: &dense, stride: cols }, target, cols, shift);
     }
-    let groups = lab.grouped(samples * target.len(), rows.div_ceil(GROUP));
+    let groups = runtime.grouped(samples * target.len(), rows.div_ceil(GROUP));
     let bounded = range.0.is_finite() || range.1.is_finite();
     let blocks = &*blocks;
-    lab.for_each(target.par_chunks_mut(groups * GROUP * cols).enumerate(), |(c, piece)| {
+    runtime.for_each(target.par_chunks_mut(groups * GROUP * cols).enumerate(), |(c, piece)| {
         for (g, piece) in piece.chunks_mut(GROUP * cols).enumerate() {
             let (first, count) = ((c * groups + g) * GROUP, piece.len() / cols);
             for (left, right) in blocks {
                 let n = left.len() / rows;
                 let left = Strided { data: &left[first.min(left.len())..], row: 1, column: rows };
-                multiply(lab.level(), left, Dense { data: right, stride: cols }, (count, n, cols), piece, cols);
+                multiply(runtime.level(), left, Dense { data: right, stride: cols }, (count, n, cols), piece, cols);
             }
             if bounded {
-                shift_within(lab.level(), &[], T::ZERO, T::ZERO, range, piece);
+                shift_within(runtime.level(), &[], T::ZERO, T::ZERO, range, piece);
             }
         }
     });
@@ -230,13 +230,13 @@ impl<T: Real> Shift<'_, T> {
     }
 
     /// Shifts the rows of `piece`, which are rows `first..` of the parameter.
-    fn apply(&self, lab: &Lab, first: usize, piece: &mut [T], cols: usize) {
+    fn apply(&self, runtime: &Runtime, first: usize, piece: &mut [T], cols: usize) {
         for (i, row) in piece.chunks_exact_mut(cols).enumerate() {
             let constant = self.rows.get(first + i).copied().unwrap_or(T::ZERO);
             if self.columns.is_empty() {
-                shift_within(lab.level(), &[], T::ZERO, constant, self.range, row);
+                shift_within(runtime.level(), &[], T::ZERO, constant, self.range, row);
             } else {
-                shift_within(lab.level(), self.columns, T::ONE, constant, self.range, row);
+                shift_within(runtime.level(), self.columns, T::ONE, constant, self.range, row);
             }
         }
     }
@@ -252,7 +252,7 @@ fn first_part<T: Real>(parts: &mut Vec<Part<T>>) -> &mut Part<T> {
 /// target += scale times the blocks of transposed lists times the dense side.
 #[allow(clippy::too_many_arguments, reason = "the pieces of an update, each owned elsewhere")]
 fn add_blocks<T: Real>(
-    lab: &Lab,
+    runtime: &Runtime,
     parts: &mut Vec<Part<T>>,
     blocks: &mut [SparseRows<T>],
     height: usize,
@@ -267,20 +267,20 @@ fn add_blocks<T: Real>(
     let entries: usize = blocks.iter().map(SparseRows::len).sum();
     // A shift reads and writes every element: that takes as long as several multiply-adds.
     let work = entries * cols + if shift.is_some() { 8 * target.len() } else { 0 };
-    let chunk = lab.grouped(work, blocks.len());
+    let chunk = runtime.grouped(work, blocks.len());
     if parts.len() < blocks.len() {
         parts.resize_with(blocks.len(), Part::default);
     }
     let pieces =
         target.par_chunks_mut(chunk * height * cols).zip(blocks.par_chunks_mut(chunk)).zip(parts.par_iter_mut());
-    lab.for_each(pieces.enumerate(), |(c, ((target, blocks), part))| {
+    runtime.for_each(pieces.enumerate(), |(c, ((target, blocks), part))| {
         for (b, (rows, block)) in target.chunks_mut(height * cols).zip(blocks).enumerate() {
             block.scale(scale);
             for (g, rows) in rows.chunks_mut(GROUP * cols).enumerate() {
                 let (first, count) = (g * GROUP, rows.len() / cols);
-                accumulate(lab.level(), block, first, count, dense, cols, rows, cols, &mut part.panel);
+                accumulate(runtime.level(), block, first, count, dense, cols, rows, cols, &mut part.panel);
                 let first = (c * chunk + b) * height + first;
-                shift.into_iter().for_each(|shift| shift.apply(lab, first, rows, cols));
+                shift.into_iter().for_each(|shift| shift.apply(runtime, first, rows, cols));
             }
         }
     });
@@ -288,7 +288,7 @@ fn add_blocks<T: Real>(
 
 /// target += the transpose of the lists times the dense side.
 fn add_lists<T: Real>(
-    lab: &Lab,
+    runtime: &Runtime,
     parts: &mut Vec<Part<T>>,
     lists: &SparseRows<T>,
     dense: Dense<'_, T>,
@@ -297,16 +297,16 @@ fn add_lists<T: Real>(
     shift: Option<&Shift<'_, T>>,
 ) {
     let rows = target.len() / cols;
-    let count = lab.parts(lists.len() * cols, rows);
+    let count = runtime.parts(lists.len() * cols, rows);
     let chunk = rows.div_ceil(count).max(1);
     let count = rows.div_ceil(chunk);
     if parts.len() < count {
         parts.resize_with(count, Part::default);
     }
     let pieces = target.par_chunks_mut(chunk * cols).zip(parts[..count].par_iter_mut()).enumerate();
-    lab.for_each(pieces, |(c, (piece, part))| {
-        part.add(lab, lists, c * chunk, dense, piece, cols);
-        shift.into_iter().for_each(|shift| shift.apply(lab, c * chunk, piece, cols));
+    runtime.for_each(pieces, |(c, (piece, part))| {
+        part.add(runtime, lists, c * chunk, dense, piece, cols);
+        shift.into_iter().for_each(|shift| shift.apply(runtime, c * chunk, piece, cols));
     });
 }
 
@@ -314,7 +314,7 @@ impl<T: Real> Part<T> {
     /// piece += the rows `first..` of the transposed lists times the dense side.
     fn add(
         &mut self,
-        lab: &Lab,
+        runtime: &Runtime,
         lists: &SparseRows<T>,
         first: usize,
         dense: Dense<'_, T>,
@@ -322,16 +322,23 @@ impl<T: Real> Part<T> {
         cols: usize,
     ) {
         lists.transpose_into(first..first + piece.len() / cols, &mut self.lists);
-        accumulate(lab.level(), &self.lists, 0, self.lists.rows(), dense, cols, piece, cols, &mut self.panel);
+        accumulate(runtime.level(), &self.lists, 0, self.lists.rows(), dense, cols, piece, cols, &mut self.panel);
     }
 
     /// piece += the transpose of the lists (one per column) times the dense side. Few columns make for short rows; the
     /// product is summed with the long side contiguous, and turned.
-    fn add_turned(&mut self, lab: &Lab, lists: &SparseRows<T>, dense: Dense<'_, T>, piece: &mut [T], cols: usize) {
+    fn add_turned(
+        &mut self,
+        runtime: &Runtime,
+        lists: &SparseRows<T>,
+        dense: Dense<'_, T>,
+        piece: &mut [T],
+        cols: usize,
+    ) {
         let rows = piece.len() / cols;
         self.sums.clear();
         self.sums.resize(cols * rows, T::ZERO);
-        accumulate(lab.level(), lists, 0, cols, dense, rows, &mut self.sums, rows, &mut self.panel);
+        accumulate(runtime.level(), lists, 0, cols, dense, rows, &mut self.sums, rows, &mut self.panel);
         for (j, sums) in self.sums.chunks_exact(rows).enumerate() {
             for (target, &sum) in piece[j..].iter_mut().step_by(cols).zip(sums) {
                 *target += sum;
@@ -341,13 +348,13 @@ impl<T: Real> Part<T> {
 }
 
 impl<T: Real> Side<T> {
-    fn view<'a>(&'a self, trial: &'a Trial<T>) -> Dense<'a, T> {
-        let layout = trial.layout();
+    fn view<'a>(&'a self, states: &'a States<T>) -> Dense<'a, T> {
+        let layout = states.layout();
         match self {
             Self::Own(data, stride) => Dense { data, stride: *stride },
-            Self::States(l) => Dense { data: &trial.states[layout.layer(*l).start..], stride: trial.stride() },
+            Self::States(l) => Dense { data: &states.values[layout.layer(*l).start..], stride: states.stride() },
             Self::Imaginary(l) => {
-                Dense { data: &trial.states[layout.stride() + layout.layer(*l).start..], stride: trial.stride() }
+                Dense { data: &states.values[layout.stride() + layout.layer(*l).start..], stride: states.stride() }
             }
         }
     }

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pnncore::batch::{Batch, Rows, Targets};
-use pnncore::lab::Lab;
 use pnncore::loss::Loss;
 use pnncore::method::{Estimator, Rule, Sign};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
+use pnncore::runtime::Runtime;
+use pnncore::settling::Settling;
 use pnncore::system::System;
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
-use pnncore::train::{Leg, Progress, Task, train};
-use pnncore::trial::Settling;
+use pnncore::train::{Progress, StepBudget, TrainingTask, train};
 
 struct Counting;
 
@@ -45,7 +45,7 @@ fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
     let system: &dyn System<f32> = &net;
     let mut params: Vec<Vec<f32>> = system.specs().iter().map(|s| vec![0.0; s.len()]).collect();
     net.initialise(
-        &Lab::new(Some(1), 0).unwrap(),
+        &Runtime::new(Some(1), 0).unwrap(),
         1,
         0.7,
         &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(),
@@ -61,8 +61,8 @@ fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
     let protocol = method.protocol(system).unwrap();
     let rates = vec![0.01; params.len()];
     let optimizer = Optimizer::SGD { momentum: 0.0, weight_decay: 0.0 };
-    let lab = Lab::new(Some(threads), 0).unwrap();
-    let task = Task {
+    let runtime = Runtime::new(Some(threads), 0).unwrap();
+    let task = TrainingTask {
         system,
         protocol: &protocol,
         optimizer: &optimizer,
@@ -71,11 +71,11 @@ fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
         order: &order,
         batch_size,
     };
-    let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX, first_epoch: 0.0 };
+    let budget = StepBudget { first: 0, before: 0, steps, time: Duration::MAX, first_epoch: 0.0 };
     let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
-    lab.enter(|| {
+    runtime.enter(|| {
         let before = ALLOCATIONS.load(Ordering::Relaxed);
-        train(&lab, task, leg, &mut values, &mut [], &mut Progress::default()).unwrap();
+        train(&runtime, task, budget, &mut values, &mut [], &mut Progress::default()).unwrap();
         ALLOCATIONS.load(Ordering::Relaxed) - before
     })
 }

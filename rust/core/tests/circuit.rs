@@ -6,14 +6,16 @@ use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::check::check_system;
 use pnncore::device::Device;
 use pnncore::kernels::philox::{Philox, Purpose};
-use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Course, Estimator, Method, Rule, Scratch, Side, Sign};
+use pnncore::method::{Estimator, Method, Rule, Scratch, Side, Sign, StepState};
 use pnncore::params::Params;
+use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::runtime::Runtime;
+use pnncore::settling::Settling;
+use pnncore::states::{States, Status};
 use pnncore::system::circuit::{Circuit, ElementSpec, Law, Place, Spec, Terminal};
 use pnncore::system::{Settling as _, System, residual};
 use pnncore::train::write_gradient;
-use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
 use proptest::prelude::*;
 
 const CONDUCTANCES: Device = Device { lower: Some(0.0), ..Device::IDEAL };
@@ -87,14 +89,14 @@ fn settled(
     batch: &Batch<'_, f64>,
     phases: Vec<Boundary>,
     threads: usize,
-) -> Trial<f64> {
-    let plan = Plan { loss: Loss::SquaredError, phases, settling: Settling::default(), measures_free: true };
-    let mut trial = Trial::new(System::<f64>::layout(circuit));
-    trial.reset(batch.len(), plan.rows_per_sample(), false);
-    let lab = Lab::new(Some(threads), 0).unwrap();
+) -> States<f64> {
+    let plan = PhasePlan { loss: Loss::SquaredError, phases, settling: Settling::default(), measures_free: true };
+    let mut states = States::new(System::<f64>::layout(circuit));
+    states.reset(batch.len(), plan.rows_per_sample(), false);
+    let runtime = Runtime::new(Some(threads), 0).unwrap();
     let mut workspace = System::<f64>::workspace(circuit);
-    circuit.settle(&lab, &shared(params), batch, &plan, &mut trial, &mut workspace).unwrap();
-    trial
+    circuit.settle(&runtime, &shared(params), batch, &plan, &mut states, &mut workspace).unwrap();
+    states
 }
 
 #[test]
@@ -120,37 +122,37 @@ proptest! {
         let y = noise(5 * 2, 1);
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 2)) };
         for phase in [Boundary::Nudged(0.3.into()), Boundary::Nudged((-0.001).into()), Boundary::Clamped(0.4)] {
-            let trial = settled(&circuit, &params, &batch, vec![phase], 1);
-            let bad: Vec<_> = trial.outcomes.iter().filter(|o| o.status != Status::Converged).collect();
+            let states = settled(&circuit, &params, &batch, vec![phase], 1);
+            let bad: Vec<_> = states.outcomes.iter().filter(|o| o.status != Status::Converged).collect();
             // An ideal diode that clamped outputs and inputs drive forward has no operating point: its current grows for ever.
             if kind == 3 && matches!(phase, Boundary::Clamped(_)) && !bad.is_empty() {
                 continue;
             }
             prop_assert!(bad.is_empty(), "{:?} {:?}", phase, bad);
-            let last = trial.last_phase();
+            let last = states.last_phase();
             let rest = residual(&circuit, &shared(&params), &batch, Loss::SquaredError, phase, &last).unwrap();
             // The largest current is at least what flows through the largest voltage at the smallest conductance.
-            let scale = last.states.iter().fold(1e-3f64, |m, v| m.max(0.2 * v.abs()));
+            let scale = last.values.iter().fold(1e-3f64, |m, v| m.max(0.2 * v.abs()));
             // Diodes between clamped outputs and inputs may carry far more.
             let scale = if curved && matches!(phase, Boundary::Clamped(_)) { f64::INFINITY } else { scale };
             prop_assert!(rest.iter().all(|&r| r < 1e-10 * scale), "{:?} {:?}", phase, rest);
             for threads in [2, 3, 8] {
-                prop_assert_eq!(&settled(&circuit, &params, &batch, vec![phase], threads).states[..], &trial.states[..]);
+                prop_assert_eq!(&settled(&circuit, &params, &batch, vec![phase], threads).values[..], &states.values[..]);
             }
         }
     }
 }
 
 fn gradient(method: &Method, circuit: &Circuit, params: &[Vec<f64>], batch: &Batch<'_, f64>) -> Vec<f64> {
-    let lab = Lab::new(Some(1), 0).unwrap();
+    let runtime = Runtime::new(Some(1), 0).unwrap();
     let mut scratch = Scratch::new(circuit);
     method
         .protocol::<f64>(circuit)
         .unwrap()
-        .step(&lab, circuit, &shared(params), batch, &mut Course { step: 0, memory: &mut [] }, &mut scratch)
+        .step(&runtime, circuit, &shared(params), batch, &mut StepState { step: 0, memory: &mut [] }, &mut scratch)
         .unwrap();
     let mut gradient = vec![Vec::new(); params.len()];
-    write_gradient(&lab, System::<f64>::specs(circuit), &mut scratch, &mut gradient);
+    write_gradient(&runtime, System::<f64>::specs(circuit), &mut scratch, &mut gradient);
     gradient.concat()
 }
 
@@ -287,14 +289,14 @@ fn ideal_diodes_solve_the_quadratic_program() {
         let circuit = Circuit::new(&spec(1, n, 1, elements)).unwrap();
         let batch = Batch { x: Rows::all(&[0.0][..], 1), y: Targets::None };
         let params = [vec![0.9]];
-        let trial = settled(&circuit, &params, &batch, vec![], 1);
-        assert_eq!(trial.outcomes[0].status, Status::Converged);
-        let v = [trial.layer(0, 0), trial.layer(0, 1)].concat();
+        let states = settled(&circuit, &params, &batch, vec![], 1);
+        assert_eq!(states.outcomes[0].status, Status::Converged);
+        let v = [states.layer(0, 0), states.layer(0, 1)].concat();
         let solutions: Vec<Vec<f64>> = (0..1 << inequalities.len())
             .filter_map(|subset: usize| solve_with(&dense, &right, &inequalities, |d| subset >> d & 1 == 1))
             .collect();
         assert!(!solutions.is_empty());
-        let currents = circuit.currents(&Lab::new(Some(1), 0).unwrap(), &shared(&params), &batch);
+        let currents = circuit.currents(&Runtime::new(Some(1), 0).unwrap(), &shared(&params), &batch);
         for (found, expected) in v.iter().chain(&currents[resistors..]).zip(&solutions[0]) {
             assert!((found - expected).abs() < 1e-10, "{v:?} {currents:?} {solutions:?}");
         }
@@ -401,12 +403,12 @@ fn floating_sources_shift() {
         let circuit = Circuit::new(&spec(1, 2, 1, elements)).unwrap();
         let params = [vec![0.7; if matches!(law, Law::Cubic { .. }) { 4 } else { 3 }]];
         let batch = Batch { x: Rows::all(&[1.0][..], 1), y: Targets::None };
-        let trial = settled(&circuit, &params, &batch, vec![], 1);
-        let (a, b) = (trial.layer(0, 0)[0], trial.layer(0, 1)[0]);
+        let states = settled(&circuit, &params, &batch, vec![], 1);
+        let (a, b) = (states.layer(0, 0)[0], states.layer(0, 1)[0]);
         // What flows in from the input flows through the element and to ground; the resistor beside the source keeps its own.
         let through = law.current(0.7, a + 0.4 - b);
         assert!((0.7 * (1.0 - a) - through).abs() < 1e-14 && (0.7 * b - through).abs() < 1e-14);
-        let currents = circuit.currents(&Lab::new(Some(1), 0).unwrap(), &shared(&params), &batch);
+        let currents = circuit.currents(&Runtime::new(Some(1), 0).unwrap(), &shared(&params), &batch);
         assert!((currents[2] - 0.28).abs() < 1e-15 && (currents[1] - through).abs() < 1e-14, "{currents:?}");
     }
 }
@@ -444,8 +446,8 @@ fn a_node_cut_off_is_unbounded() {
         let circuit = Circuit::new(&spec(1, 2, 1, elements)).unwrap();
         let batch = Batch { x: Rows::all(&[1.0][..], 1), y: Targets::None };
         assert_eq!(settled(&circuit, &[vec![1.0, 0.5]], &batch, vec![], 1).outcomes[0].status, Status::Converged);
-        let trial = settled(&circuit, &[vec![1.0, 0.0]], &batch, vec![], 1);
-        assert_eq!(trial.outcomes[0].status, Status::Unbounded);
-        assert!(trial.states.iter().all(|&v| v == 0.0));
+        let states = settled(&circuit, &[vec![1.0, 0.0]], &batch, vec![], 1);
+        assert_eq!(states.outcomes[0].status, Status::Unbounded);
+        assert!(states.values.iter().all(|&v| v == 0.0));
     }
 }

@@ -2,30 +2,32 @@
 
 use pnncore::Result;
 use pnncore::batch::{Batch, Rows, Targets};
-use pnncore::descent::{Landed, Landscape, settle};
+use pnncore::descent::{Landscape, SystemAt, settle};
 use pnncore::device::Device;
 use pnncore::kernels::Real;
 use pnncore::loss::Loss;
 use pnncore::params::Params;
+use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::settling::{Settling, Stop};
+use pnncore::states::{Outcome, States};
 use pnncore::system::elastic::{Elastic, Spec};
-use pnncore::system::{Exact, System};
-use pnncore::trial::{Boundary, Outcome, Plan, Settling, Stop, Trial};
+use pnncore::system::{StateDerivatives, System};
 
 /// Nodes on the side of a sheet.
 const SIDE: usize = 4;
 
 const SAMPLES: usize = 5;
 
-/// A system at its parameters and a batch, whose energies and forces are those of whole trials.
-struct Whole<'a, T: Real>(Landed<'a, T>);
+/// A system at its parameters and a batch, whose energies and forces are those of all rows.
+struct Whole<'a, T: Real>(SystemAt<'a, T>);
 
 impl<T: Real> Landscape<T> for Whole<'_, T> {
-    fn energy(&self, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
-        self.0.energy(trial, energy)
+    fn energy(&self, states: &States<T>, energy: &mut [f64]) -> Result<()> {
+        self.0.energy(states, energy)
     }
 
-    fn state_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
-        self.0.state_gradient(trial, gradient)
+    fn state_gradient(&self, states: &States<T>, gradient: &mut [T]) -> Result<()> {
+        self.0.state_gradient(states, gradient)
     }
 
     fn interval(&self, l: usize, j: usize) -> (f64, f64) {
@@ -60,19 +62,19 @@ fn ends<T: Real>(
     landscape: &dyn Landscape<T>,
     net: &dyn System<T>,
     batch: &Batch<'_, T>,
-    plan: &Plan,
+    plan: &PhasePlan,
 ) -> (Vec<f64>, Vec<Outcome>) {
-    let mut trial = Trial::new(net.layout());
-    trial.reset(batch.len(), plan.rows_per_sample(), false);
-    settle(landscape, batch, plan, &mut trial).expect("a sheet settles");
-    (trial.states.iter().map(|s| s.to_f64()).collect(), trial.outcomes.clone())
+    let mut states = States::new(net.layout());
+    states.reset(batch.len(), plan.rows_per_sample(), false);
+    settle(landscape, batch, plan, &mut states).expect("a sheet settles");
+    (states.values.iter().map(|s| s.to_f64()).collect(), states.outcomes.clone())
 }
 
 /// Every row ends where it ends among rows that are all evaluated, and where it ends alone.
 fn check<T: Real>(loss: Loss, phases: &[Boundary], settling: Settling) {
     let spec = sheet();
     let net = Elastic::new(&spec).expect("a sheet");
-    let system: &dyn Exact<T> = &net;
+    let system: &dyn StateDerivatives<T> = &net;
     let distance = |&(a, b): &(usize, usize)| {
         let square: f64 = spec.positions[a].iter().zip(&spec.positions[b]).map(|(a, b)| (a - b).powi(2)).sum();
         square.sqrt()
@@ -87,14 +89,14 @@ fn check<T: Real>(loss: Loss, phases: &[Boundary], settling: Settling) {
     let y = cast((0..4 * SAMPLES).map(|k| draw(k % 5 + 1)).collect());
     let index: Vec<u64> = [7, 2, 9, 2, 5].to_vec();
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::Values(Rows::all(&y, 2)) }.pick(&index);
-    let plan = Plan { loss, phases: phases.to_vec(), settling, measures_free: true };
-    let landed = Landed { system, params: &params, batch: &batch };
-    let (states, outcomes) = ends(&landed, &net, &batch, &plan);
-    assert_eq!(ends(&Whole(landed), &net, &batch, &plan), (states.clone(), outcomes.clone()), "{plan:?}");
+    let plan = PhasePlan { loss, phases: phases.to_vec(), settling, measures_free: true };
+    let system_at = SystemAt { system, params: &params, batch: &batch };
+    let (states, outcomes) = ends(&system_at, &net, &batch, &plan);
+    assert_eq!(ends(&Whole(system_at), &net, &batch, &plan), (states.clone(), outcomes.clone()), "{plan:?}");
     let (rows, width) = (plan.rows_per_sample(), states.len() / SAMPLES);
     for i in 0..SAMPLES {
         let own = Batch { x: Rows::all(&x, 2), y: Targets::Values(Rows::all(&y, 2)) }.pick(&index[i..=i]);
-        let alone = ends(&Landed { system, params: &params, batch: &own }, &net, &own, &plan);
+        let alone = ends(&SystemAt { system, params: &params, batch: &own }, &net, &own, &plan);
         let among = (states[i * width..(i + 1) * width].to_vec(), outcomes[i * rows..(i + 1) * rows].to_vec());
         assert_eq!(alone, among, "sample {i} of {plan:?}");
     }

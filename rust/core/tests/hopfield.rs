@@ -7,17 +7,19 @@ use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::check::check_system;
 use pnncore::kernels::Real;
 use pnncore::kernels::philox::{Philox, Purpose};
-use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Course, Estimator, Feedback, METHODS, Method, Model, Rule, Scratch, Side, Sign, methods_for};
+use pnncore::method::{Estimator, Feedback, METHODS, Method, Model, Rule, Scratch, Side, Sign, StepState, methods_for};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
+use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::runtime::Runtime;
+use pnncore::settling::{Order, OutputUpdate, Settling, Stop};
+use pnncore::states::{States, Status};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
-use pnncore::system::stack::Slope;
-use pnncore::system::{Exact, Settling as _, System, residual};
-use pnncore::train::{Leg, Progress, Task, train, write_gradient};
-use pnncore::trial::{Boundary, Order, OutputUpdate, Plan, Settling, Status, Stop, Trial};
+use pnncore::system::stack::SurrogateDerivative;
+use pnncore::system::{Settling as _, StateDerivatives, System, residual};
+use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ fn network<T: Real>(sizes: &[usize], activation: Activation, gain: f64, seed: u6
     let net = Layered::hopfield(sizes, activation).unwrap();
     let mut params: Vec<Vec<T>> = System::<T>::specs(&net).iter().map(|s| vec![T::ZERO; s.len()]).collect();
     let mut slices: Vec<&mut [T]> = params.iter_mut().map(Vec::as_mut_slice).collect();
-    net.initialise(&Lab::new(Some(1), 0).unwrap(), seed, gain, &mut slices);
+    net.initialise(&Runtime::new(Some(1), 0).unwrap(), seed, gain, &mut slices);
     let random = Philox::new(seed, Purpose::Probe);
     for (i, bias) in params.iter_mut().skip(1).step_by(2).enumerate() {
         for (k, b) in bias.iter_mut().enumerate() {
@@ -91,7 +93,7 @@ fn conformance_finds_planted_errors() {
         fn inputs(&self) -> usize {
             System::<f64>::inputs(&self.0)
         }
-        fn layout(&self) -> pnncore::trial::Layout {
+        fn layout(&self) -> pnncore::states::Layout {
             System::<f64>::layout(&self.0)
         }
         fn specs(&self) -> &[pnncore::params::ParamSpec] {
@@ -103,56 +105,56 @@ fn conformance_finds_planted_errors() {
         fn as_energetic(&self) -> Option<&dyn pnncore::system::Energetic<f64>> {
             Some(self)
         }
-        fn as_exact(&self) -> Option<&dyn Exact<f64>> {
+        fn as_exact(&self) -> Option<&dyn StateDerivatives<f64>> {
             Some(self)
         }
     }
     impl pnncore::system::Settling<f64> for Wrong {
         fn settle(
             &self,
-            lab: &Lab,
+            runtime: &Runtime,
             params: &Params<'_, f64>,
             batch: &Batch<'_, f64>,
-            plan: &Plan,
-            trial: &mut Trial<f64>,
+            plan: &PhasePlan,
+            states: &mut States<f64>,
             workspace: &mut pnncore::system::Workspace,
         ) -> pnncore::Result<()> {
-            self.0.settle(lab, params, batch, plan, trial, workspace)
+            self.0.settle(runtime, params, batch, plan, states, workspace)
         }
     }
     impl pnncore::system::Energetic<f64> for Wrong {
         fn local_update(
             &self,
-            lab: &Lab,
+            runtime: &Runtime,
             params: &Params<'_, f64>,
             batch: &Batch<'_, f64>,
-            trial: &Trial<f64>,
+            states: &States<f64>,
             weights: &[Complex<f64>],
             workspace: &mut pnncore::system::Workspace,
             update: &mut pnncore::update::LocalUpdate<f64>,
         ) -> pnncore::Result<()> {
             let scaled: Vec<_> = weights.iter().map(|w| w * self.2).collect();
-            self.0.local_update(lab, params, batch, trial, &scaled, workspace, update)
+            self.0.local_update(runtime, params, batch, states, &scaled, workspace, update)
         }
     }
-    impl Exact<f64> for Wrong {
+    impl StateDerivatives<f64> for Wrong {
         fn energy(
             &self,
             params: &Params<'_, f64>,
             batch: &Batch<'_, f64>,
-            trial: &Trial<f64>,
+            states: &States<f64>,
             energy: &mut [f64],
         ) -> pnncore::Result<()> {
-            self.0.energy(params, batch, trial, energy)
+            self.0.energy(params, batch, states, energy)
         }
         fn state_gradient(
             &self,
             params: &Params<'_, f64>,
             batch: &Batch<'_, f64>,
-            trial: &Trial<f64>,
+            states: &States<f64>,
             gradient: &mut [f64],
         ) -> pnncore::Result<()> {
-            self.0.state_gradient(params, batch, trial, gradient)?;
+            self.0.state_gradient(params, batch, states, gradient)?;
             gradient.iter_mut().for_each(|g| *g *= self.1);
             Ok(())
         }
@@ -176,19 +178,19 @@ fn settle<T: Real>(
     beta: Option<f64>,
     settling: Settling,
     threads: usize,
-) -> Trial<T> {
+) -> States<T> {
     let batch = Batch {
         x: Rows::all(x, System::<T>::inputs(net)),
         y: Targets::Values(Rows::all(y, System::<T>::outputs(net))),
     };
     let phases = beta.map(|b| Boundary::Nudged(b.into())).into_iter().collect();
-    let plan = Plan { loss: Loss::SquaredError, phases, settling, measures_free: true };
-    let lab = Lab::new(Some(threads), 0).unwrap();
-    let mut trial = Trial::new(System::<T>::layout(net));
-    trial.reset(batch.len(), plan.rows_per_sample(), false);
+    let plan = PhasePlan { loss: Loss::SquaredError, phases, settling, measures_free: true };
+    let runtime = Runtime::new(Some(threads), 0).unwrap();
+    let mut states = States::new(System::<T>::layout(net));
+    states.reset(batch.len(), plan.rows_per_sample(), false);
     let mut workspace = System::<T>::workspace(net);
-    net.settle(&lab, &shared(params), &batch, &plan, &mut trial, &mut workspace).unwrap();
-    trial
+    net.settle(&runtime, &shared(params), &batch, &plan, &mut states, &mut workspace).unwrap();
+    states
 }
 
 proptest! {
@@ -208,14 +210,14 @@ proptest! {
         for sweeps in 1..12 {
             let stop = if nudged { Stop::Sweeps(30, sweeps) } else { Stop::Sweeps(sweeps, 1) };
             let settling = Settling { stop, ..Settling::default() };
-            let trial = settle(&net, &params, &x, &y, nudged.then_some(beta), settling, 1).last_phase();
+            let states = settle(&net, &params, &x, &y, nudged.then_some(beta), settling, 1).last_phase();
             let batch = Batch { x: Rows::all(&x, sizes[0]), y: Targets::None };
             let mut energy = vec![0.0; 3];
-            net.energy(&shared(&params), &batch, &trial, &mut energy).unwrap();
+            net.energy(&shared(&params), &batch, &states, &mut energy).unwrap();
             for (r, e) in energy.iter_mut().enumerate() {
                 if nudged {
-                    let n = trial.outputs(r).len();
-                    *e += beta * Loss::SquaredError.value(trial.outputs(r), &y[r * n..(r + 1) * n]);
+                    let n = states.outputs(r).len();
+                    *e += beta * Loss::SquaredError.value(states.outputs(r), &y[r * n..(r + 1) * n]);
                 }
             }
             if let Some(last) = &last {
@@ -237,13 +239,13 @@ proptest! {
         let batch = Batch { x: Rows::all(&x, sizes[0]), y: Targets::Values(Rows::all(&y, sizes[sizes.len() - 1])) };
         for method in all_methods(Settling::default()) {
             let gradient = |threads| {
-                let lab = Lab::new(Some(threads), 3).unwrap();
-                lab.enter(|| {
+                let runtime = Runtime::new(Some(threads), 3).unwrap();
+                runtime.enter(|| {
                     let mut scratch = Scratch::new(&net as &dyn System<f32>);
                     let protocol = method.protocol(&net as &dyn System<f32>).unwrap();
-                    protocol.step(&lab, &net, &shared(&params), &batch, &mut Course { step: 5, memory: &mut [] }, &mut scratch).unwrap();
+                    protocol.step(&runtime, &net, &shared(&params), &batch, &mut StepState { step: 5, memory: &mut [] }, &mut scratch).unwrap();
                     let mut gradient = vec![Vec::new(); params.len()];
-                    write_gradient(&lab, System::<f32>::specs(&net), &mut scratch, &mut gradient);
+                    write_gradient(&runtime, System::<f32>::specs(&net), &mut scratch, &mut gradient);
                     gradient
                 })
             };
@@ -259,21 +261,21 @@ proptest! {
 #[test]
 fn threads_do_not_change_bits_of_training() {
     let sizes = [50, 301, 203, 10];
-    let run = |threads: usize, legs: usize| {
+    let run = |threads: usize, calls: usize| {
         let (net, mut params) = network::<f32>(&sizes, Activation::HardSigmoid, 0.7, 1);
         let x = noise::<f32>(120 * 50, 0);
         let labels: Vec<i64> = (0..120).map(|i| i % 10).collect();
         let data = Batch { x: Rows::all(&x, 50), y: Targets::Labels(Rows::all(&labels, 1)) };
-        let lab = Lab::new(Some(threads), 3).unwrap();
+        let runtime = Runtime::new(Some(threads), 3).unwrap();
         let system: &dyn System<f32> = &net;
         let protocol = all_methods(Settling::default())[0].protocol(system).unwrap();
         let optimizer = Optimizer::SGD { momentum: 0.5, weight_decay: 1e-4 };
         let mut velocity: Vec<Vec<f32>> = params.iter().map(|p| vec![0.0; p.len()]).collect();
         let order: Vec<u64> = (0..120).rev().collect();
-        lab.enter(|| {
+        runtime.enter(|| {
             let mut done = 0;
             while done < 3 {
-                let task = Task {
+                let task = TrainingTask {
                     system,
                     protocol: &protocol,
                     optimizer: &optimizer,
@@ -282,12 +284,17 @@ fn threads_do_not_change_bits_of_training() {
                     order: &order,
                     batch_size: 50,
                 };
-                let leg =
-                    Leg { first: done, before: 0, steps: 3usize.div_ceil(legs), time: Duration::MAX, first_epoch: 0.0 };
+                let budget = StepBudget {
+                    first: done,
+                    before: 0,
+                    steps: 3usize.div_ceil(calls),
+                    time: Duration::MAX,
+                    first_epoch: 0.0,
+                };
                 let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
                 let mut memory: Vec<&mut [f32]> = velocity.iter_mut().map(Vec::as_mut_slice).collect();
                 let mut progress = Progress::default();
-                train(&lab, task, leg, &mut values, &mut memory, &mut progress).unwrap();
+                train(&runtime, task, budget, &mut values, &mut memory, &mut progress).unwrap();
                 done += progress.steps as usize;
             }
         });
@@ -295,8 +302,8 @@ fn threads_do_not_change_bits_of_training() {
     };
     let reference = run(1, 1);
     for threads in [1, 2, 3, 8] {
-        for legs in [1, 3] {
-            assert!(run(threads, legs) == reference, "{threads} threads, {legs} legs");
+        for calls in [1, 3] {
+            assert!(run(threads, calls) == reference, "{threads} threads, {calls} calls");
         }
     }
 }
@@ -323,7 +330,7 @@ fn orders_and_updates_share_the_fixed_point() {
             (Order::Synchronous, OutputUpdate::Explicit),
         ] {
             let other = settled(order, update);
-            for (a, b) in reference.states.iter().zip(other.states.iter()) {
+            for (a, b) in reference.values.iter().zip(other.values.iter()) {
                 assert!((a - b).abs() < 1e-11, "{sizes:?} {order:?} {update:?}");
             }
         }
@@ -339,10 +346,10 @@ fn bad_rows_are_blank_and_contribute_nothing() {
     let mut huge = params.clone();
     huge[0].iter_mut().for_each(|w| *w *= 1e10);
     let y = noise(3 * 2, 1);
-    let trial = settle(&net, &huge, &x, &y, Some(0.3), Settling::default(), 1);
-    let statuses: Vec<_> = trial.outcomes.iter().map(|o| o.status).collect();
+    let states = settle(&net, &huge, &x, &y, Some(0.3), Settling::default(), 1);
+    let statuses: Vec<_> = states.outcomes.iter().map(|o| o.status).collect();
     assert_eq!(statuses[2..4], [Status::Diverged; 2], "{statuses:?}");
-    assert!(trial.row(2).iter().chain(trial.row(3)).all(|&s| s == 0.0));
+    assert!(states.row(2).iter().chain(states.row(3)).all(|&s| s == 0.0));
     assert!(statuses.iter().enumerate().all(|(r, s)| r / 2 == 1 || s.usable()), "{statuses:?}");
 
     let unbounded = settle(&net, &params, &noise(3 * 3, 0), &y, Some(-1.0), Settling::default(), 1);
@@ -357,7 +364,7 @@ fn table_of_methods_is_true() {
         Rule::Backprop { model: Model::Twin, noise: 0.0, vaccination: 0.0 },
         Rule::PhysicsAware,
         Rule::FeedbackAlignment { feedback: Feedback::Random },
-        Rule::DirectFeedbackAlignment { slope: Slope::Twin },
+        Rule::DirectFeedbackAlignment { slope: SurrogateDerivative::Twin },
         Rule::ForwardForward { classes: 2, threshold: 1.0 },
         Rule::PhysicalLocalLearning { tau: 1.0 },
         Rule::FiniteDifference { epsilon: Some(0.1) },
@@ -410,13 +417,14 @@ fn secants_save_sweeps() {
         let fixed = Settling { stop: Stop::Sweeps(free, nudged), ..Settling::default() };
         settle(&net, &params, &x, &y, Some(0.3), fixed, 1)
     };
-    let resting =
-        |trial: &Trial<f64>, phase: usize| trial.outcomes.iter().skip(phase).step_by(2).all(|o| o.change <= tolerance);
+    let resting = |states: &States<f64>, phase: usize| {
+        states.outcomes.iter().skip(phase).step_by(2).all(|o| o.change <= tolerance)
+    };
     let (free, nudged) = (2 * sweeps(0), 2 * sweeps(1));
     assert!(!resting(&plain(free, 1), 0), "plain sweeps settle within {free}, too");
     assert!(!resting(&plain(1000, nudged), 1), "plain sweeps settle within {nudged} when nudged, too");
     let slow = plain(3000, 3000);
-    for (a, b) in fast.states.iter().zip(slow.states.iter()) {
+    for (a, b) in fast.values.iter().zip(slow.values.iter()) {
         assert!((a - b).abs() < 1e-7, "{a} {b}");
     }
 }

@@ -7,28 +7,30 @@ use pnncore::check::check_system;
 use pnncore::device::Device;
 use pnncore::kernels::Real;
 use pnncore::kernels::philox::{Philox, Purpose};
-use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Course, Estimator, Method, Rule, Scratch, Sign};
+use pnncore::method::{Estimator, Method, Rule, Scratch, Sign, StepState};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
+use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::runtime::Runtime;
+use pnncore::settling::{Settling, Stop};
+use pnncore::states::{States, Status};
 use pnncore::system::layered::Layered;
-use pnncore::system::{Exact, Settling as _, System, residual};
-use pnncore::train::{Leg, Progress, Task, train, write_gradient};
-use pnncore::trial::{Boundary, Plan, Settling, Status, Stop, Trial};
+use pnncore::system::{Settling as _, StateDerivatives, System, residual};
+use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use proptest::prelude::*;
 use std::time::Duration;
 
 const CONDUCTANCES: Device = Device { lower: Some(0.0), ..Device::IDEAL };
 
-fn lab(threads: usize) -> Lab {
-    Lab::new(Some(threads), 3).unwrap()
+fn runtime(threads: usize) -> Runtime {
+    Runtime::new(Some(threads), 3).unwrap()
 }
 
 fn network<T: Real>(sizes: &[usize], input_gain: f64, seed: u64) -> (Layered, Vec<Vec<T>>) {
     let net = Layered::resistive(sizes, input_gain, CONDUCTANCES).unwrap();
     let mut params: Vec<Vec<T>> = System::<T>::specs(&net).iter().map(|s| vec![T::ZERO; s.len()]).collect();
-    net.initialise(&lab(1), seed, 1.0, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    net.initialise(&runtime(1), seed, 1.0, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
     let random = Philox::new(seed, Purpose::Probe);
     for (i, sources) in params.iter_mut().skip(1).step_by(2).enumerate() {
         for (k, b) in sources.iter_mut().enumerate() {
@@ -63,13 +65,13 @@ fn settled<T: Real>(
     batch: &Batch<'_, T>,
     phases: Vec<Boundary>,
     settling: Settling,
-) -> Trial<T> {
-    let plan = Plan { loss: Loss::SquaredError, phases, settling, measures_free: true };
-    let mut trial = Trial::new(System::<T>::layout(net));
-    trial.reset(batch.len(), plan.rows_per_sample(), false);
+) -> States<T> {
+    let plan = PhasePlan { loss: Loss::SquaredError, phases, settling, measures_free: true };
+    let mut states = States::new(System::<T>::layout(net));
+    states.reset(batch.len(), plan.rows_per_sample(), false);
     let mut workspace = System::<T>::workspace(net);
-    net.settle(&lab(1), &shared(params), batch, &plan, &mut trial, &mut workspace).unwrap();
-    trial
+    net.settle(&runtime(1), &shared(params), batch, &plan, &mut states, &mut workspace).unwrap();
+    states
 }
 
 #[test]
@@ -79,20 +81,20 @@ fn kirchhoff_holds_and_diodes_carry_no_current_backward() {
     let batch = Batch { x: Rows::all(&x, 6), y: Targets::Values(Rows::all(&y, 4)) };
     let tight = Settling { stop: Stop::Absolute(1e-14), ..Settling::default() };
     let boundary = Boundary::Nudged(0.7.into());
-    let trial = settled(&net, &params, &batch, vec![boundary], tight);
-    assert!(trial.outcomes.iter().all(|o| o.status == Status::Converged));
+    let states = settled(&net, &params, &batch, vec![boundary], tight);
+    assert!(states.outcomes.iter().all(|o| o.status == Status::Converged));
     // The residual is the largest current that flows into a node and not out of it: that of a diode that conducts is its
     // own, and has the right sign.
-    let last = trial.last_phase();
+    let last = states.last_phase();
     let rest = residual(&net, &shared(&params), &batch, Loss::SquaredError, boundary, &last).unwrap();
     let largest = params[0].iter().fold(0.0f64, |m, &g| m.max(3.0 * g));
     assert!(rest.iter().all(|&r| r < 1e-10 * largest), "{rest:?}");
-    let held = (0..8).flat_map(|r| trial.layer(2 * r, 0)).filter(|&&v| v == 0.0).count();
+    let held = (0..8).flat_map(|r| states.layer(2 * r, 0)).filter(|&&v| v == 0.0).count();
     assert!(held > 8, "only {held} diodes conduct: the test sees none of them");
     for r in 0..16 {
         for l in 0..2 {
-            for (j, &v) in trial.layer(r, l).iter().enumerate() {
-                let (lo, hi) = Exact::<f64>::interval(&net, l, j);
+            for (j, &v) in states.layer(r, l).iter().enumerate() {
+                let (lo, hi) = StateDerivatives::<f64>::interval(&net, l, j);
                 assert!((lo..=hi).contains(&v));
             }
         }
@@ -105,14 +107,14 @@ fn energy_is_half_the_dissipation() {
     let (net, params) = network::<f64>(&[3, 5, 4, 2], 1.5, 2);
     let x: Vec<f64> = noise(3, 0);
     let batch = Batch { x: Rows::all(&x, 3), y: Targets::None };
-    let trial = settled(&net, &params, &batch, vec![], Settling::default());
+    let states = settled(&net, &params, &batch, vec![], Settling::default());
     let mut energy = [0.0];
-    net.energy(&shared(&params), &batch, &trial, &mut energy).unwrap();
+    net.energy(&shared(&params), &batch, &states, &mut energy).unwrap();
     let sources: Vec<f64> = x.iter().map(|x| 1.5 * x).chain(x.iter().map(|x| -1.5 * x)).collect();
     let mut expected = 0.0;
     for l in 0..3 {
-        let below = if l == 0 { &sources[..] } else { trial.layer(0, l - 1) };
-        let above = trial.layer(0, l);
+        let below = if l == 0 { &sources[..] } else { states.layer(0, l - 1) };
+        let above = states.layer(0, l);
         for (i, vi) in below.iter().enumerate() {
             for (j, vj) in above.iter().enumerate() {
                 expected += 0.5 * params[2 * l][i * above.len() + j] * (vi - vj).powi(2);
@@ -124,11 +126,13 @@ fn energy_is_half_the_dissipation() {
 }
 
 fn gradient<T: Real>(method: &Method, net: &Layered, params: &[Vec<T>], batch: &Batch<'_, T>) -> Vec<f64> {
-    let (lab, mut scratch) = (lab(1), Scratch::new(net));
+    let (runtime, mut scratch) = (runtime(1), Scratch::new(net));
     let protocol = method.protocol::<T>(net).unwrap();
-    protocol.step(&lab, net, &shared(params), batch, &mut Course { step: 0, memory: &mut [] }, &mut scratch).unwrap();
+    protocol
+        .step(&runtime, net, &shared(params), batch, &mut StepState { step: 0, memory: &mut [] }, &mut scratch)
+        .unwrap();
     let mut gradient = vec![Vec::new(); params.len()];
-    write_gradient(&lab, System::<T>::specs(net), &mut scratch, &mut gradient);
+    write_gradient(&runtime, System::<T>::specs(net), &mut scratch, &mut gradient);
     gradient.into_iter().flatten().map(Real::to_f64).collect()
 }
 
@@ -196,8 +200,8 @@ fn outputs_nudged_beyond_their_stiffness_are_unbounded() {
     let stiffness = (0..3).map(|o| (0..6).map(|j| params[2][3 * j + o]).sum::<f64>()).fold(f64::INFINITY, f64::min);
     for (beta, status) in [(-0.99 * stiffness, Status::Converged), (-1.01 * stiffness, Status::Unbounded)] {
         let settling = Settling { max_sweeps: (100_000, 100_000), stop: Stop::Absolute(1e-9), ..Settling::default() };
-        let trial = settled(&net, &params, &batch, vec![Boundary::Nudged(beta.into())], settling);
-        let found = trial.outcomes[1].status;
+        let states = settled(&net, &params, &batch, vec![Boundary::Nudged(beta.into())], settling);
+        let found = states.outcomes[1].status;
         assert!(found == status || (status == Status::Converged && found.usable()), "{beta}: {found:?}");
     }
 }
@@ -214,12 +218,13 @@ fn trained<T: Real>(net: &Layered, params: &mut [Vec<T>], optimizer: &Optimizer,
     let rates = vec![0.02; params.len()];
     let kept = optimizer.memory(System::<T>::specs(net));
     let mut memory: Vec<Vec<T>> = kept.iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
-    let task = Task { system: net, protocol: &protocol, optimizer, rates: &rates, data, order: &order, batch_size: 8 };
-    let leg = Leg { first: 0, before: 0, steps, time: Duration::MAX, first_epoch: 0.0 };
+    let task =
+        TrainingTask { system: net, protocol: &protocol, optimizer, rates: &rates, data, order: &order, batch_size: 8 };
+    let budget = StepBudget { first: 0, before: 0, steps, time: Duration::MAX, first_epoch: 0.0 };
     let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
     let mut params = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
-    let lab = lab(threads);
-    lab.enter(|| train(&lab, task, leg, &mut params, &mut memory, &mut Progress::default())).unwrap();
+    let runtime = runtime(threads);
+    runtime.enter(|| train(&runtime, task, budget, &mut params, &mut memory, &mut Progress::default())).unwrap();
 }
 
 proptest! {
@@ -269,7 +274,7 @@ fn a_device_keeps_conductances_on_its_levels() {
     let device = Device { upper: Some(0.6), levels: Some(31), open: 0.05, seed: 1, ..CONDUCTANCES };
     let net = Layered::resistive(&[10, 12, 3], 2.0, device).unwrap();
     let mut params: Vec<Vec<f64>> = System::<f64>::specs(&net).iter().map(|s| vec![0.0; s.len()]).collect();
-    net.initialise(&lab(1), 0, 1.0, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    net.initialise(&runtime(1), 0, 1.0, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
     let on_level = |params: &[Vec<f64>]| {
         params.iter().step_by(2).flatten().all(|g| ((g / 0.02).round() - g / 0.02).abs() < 1e-9 && *g <= 0.6 + 1e-12)
     };

@@ -10,13 +10,15 @@ use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::device::Device;
 use pnncore::kernels::Real;
 use pnncore::kernels::philox::{Philox, Purpose};
-use pnncore::lab::Lab;
 use pnncore::loss::Loss;
 use pnncore::params::Params;
+use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::runtime::Runtime;
+use pnncore::settling::{Order, OutputUpdate, Settling, Stop};
+use pnncore::states::{States, Status};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pnncore::system::{Settling as _, System};
-use pnncore::trial::{Boundary, Order, OutputUpdate, Plan, Settling, Status, Stop, Trial};
 
 const SAMPLES: usize = 3;
 
@@ -192,17 +194,17 @@ impl Case {
         let params: Vec<Vec<T>> = self.params.iter().map(|p| p.iter().map(|&p| T::from_f64(p)).collect()).collect();
         let [x, y] = [&self.x, &self.y].map(|v| v.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>());
         let batch = Batch { x: Rows::all(&x, self.sizes[0]), y: Targets::Values(Rows::all(&y, self.outputs())) };
-        let plan = Plan { loss, phases: phases.to_vec(), settling, measures_free: true };
-        let lab = Lab::new(Some(1), 0).unwrap();
-        let mut trial = Trial::new(System::<T>::layout(&net));
-        trial.reset(SAMPLES, plan.rows_per_sample(), plan.is_complex());
+        let plan = PhasePlan { loss, phases: phases.to_vec(), settling, measures_free: true };
+        let runtime = Runtime::new(Some(1), 0).unwrap();
+        let mut states = States::new(System::<T>::layout(&net));
+        states.reset(SAMPLES, plan.rows_per_sample(), plan.is_complex());
         let mut workspace = System::<T>::workspace(&net);
         let shared = Params::shared(params.iter().map(Vec::as_slice));
-        net.settle(&lab, &shared, &batch, &plan, &mut trial, &mut workspace).unwrap();
+        net.settle(&runtime, &shared, &batch, &plan, &mut states, &mut workspace).unwrap();
         let ended = |r: usize| Ended {
-            status: trial.outcomes[r].status,
-            sweeps: trial.outcomes[r].sweeps,
-            states: (0..self.layers()).map(|l| trial.layer(r, l).iter().map(|s| s.to_f64()).collect()).collect(),
+            status: states.outcomes[r].status,
+            sweeps: states.outcomes[r].sweeps,
+            states: (0..self.layers()).map(|l| states.layer(r, l).iter().map(|s| s.to_f64()).collect()).collect(),
         };
         let phases = plan.rows_per_sample();
         (0..phases).map(|p| (0..SAMPLES).map(|i| ended(i * phases + p)).collect()).collect()
@@ -398,17 +400,17 @@ fn extrapolate_and_compare<T: Real>() {
                     let energies = |stop: Stop, sweeps: u32| {
                         let settling = Settling { stop, max_sweeps: (sweeps, 1), ..Settling::default() };
                         let found = case.settle::<T>(Loss::SquaredError, &[], settling).remove(0);
-                        let mut trial = Trial::new(System::<f64>::layout(&net));
-                        trial.reset(SAMPLES, 1, false);
-                        for (i, Ended { states, .. }) in found.iter().enumerate() {
-                            for (l, states) in states.iter().enumerate() {
-                                let span = trial.layout().layer(l);
-                                trial.row_mut(i)[span].copy_from_slice(states);
+                        let mut states = States::new(System::<f64>::layout(&net));
+                        states.reset(SAMPLES, 1, false);
+                        for (i, ended) in found.iter().enumerate() {
+                            for (l, layer) in ended.states.iter().enumerate() {
+                                let span = states.layout().layer(l);
+                                states.row_mut(i)[span].copy_from_slice(layer);
                             }
                         }
                         let mut energy = vec![0.0; SAMPLES];
-                        use pnncore::system::Exact as _;
-                        net.energy(&params, &batch, &trial, &mut energy).unwrap();
+                        use pnncore::system::StateDerivatives as _;
+                        net.energy(&params, &batch, &states, &mut energy).unwrap();
                         energy
                     };
                     let mut before = energies(Stop::Absolute(1e-12), 1);
@@ -456,21 +458,21 @@ fn complex_phases_that_converge_are_at_rest() {
                         .map(|turn| Boundary::Nudged(Complex::from_polar(radius, *turn)))
                         .collect();
                     let settling = Settling { stop: Stop::Absolute(1e-11), ..Settling::default() };
-                    let plan = Plan { loss, phases: phases.clone(), settling, measures_free: false };
+                    let plan = PhasePlan { loss, phases: phases.clone(), settling, measures_free: false };
                     let batch = Batch { x: Rows::all(&case.x, sizes[0]), y: Targets::Values(Rows::all(&case.y, n)) };
-                    let lab = Lab::new(Some(1), 0).unwrap();
-                    let mut trial = Trial::new(System::<f64>::layout(&net));
-                    trial.reset(SAMPLES, plan.rows_per_sample(), true);
+                    let runtime = Runtime::new(Some(1), 0).unwrap();
+                    let mut states = States::new(System::<f64>::layout(&net));
+                    states.reset(SAMPLES, plan.rows_per_sample(), true);
                     let mut workspace = System::<f64>::workspace(&net);
                     let params = Params::shared(case.params.iter().map(Vec::as_slice));
-                    net.settle(&lab, &params, &batch, &plan, &mut trial, &mut workspace).unwrap();
-                    for r in (0..trial.rows()).filter(|r| trial.outcomes[*r].status == Status::Converged) {
-                        let (i, p) = (r / trial.phases(), r % trial.phases());
+                    net.settle(&runtime, &params, &batch, &plan, &mut states, &mut workspace).unwrap();
+                    for r in (0..states.rows()).filter(|r| states.outcomes[*r].status == Status::Converged) {
+                        let (i, p) = (r / states.phases(), r % states.phases());
                         let beta =
                             if p == 0 { Complex::ZERO } else { Complex::from_polar(radius, [0.0, 1.0, 2.5][p - 1]) };
                         let state = |l: usize| -> Vec<Complex<f64>> {
-                            let span = trial.layout().layer(l);
-                            let pairs = trial.row(r)[span.clone()].iter().zip(&trial.imaginary_row(r)[span]);
+                            let span = states.layout().layer(l);
+                            let pairs = states.row(r)[span.clone()].iter().zip(&states.imaginary_row(r)[span]);
                             pairs.map(|(&re, &im)| Complex::new(re, im)).collect()
                         };
                         let s: Vec<_> = (0..case.layers()).map(state).collect();

@@ -1,8 +1,10 @@
 //! Arrays of cells: what pulses do to them on average, how that scatters, and what does not depend on threads.
 #![allow(clippy::needless_range_loop, reason = "cells have two indices")]
 
-use pnncore::device::{Algorithm, Change, Choice, Kind, Law, Place, Pulsed, Spread, Tile, TileSpec, Trains, Unit};
-use pnncore::lab::Lab;
+use pnncore::device::{
+    Algorithm, CellArray, Change, Choice, Kind, Law, Pulsed, Spread, TileSpec, Trains, Unit, UpdateKey,
+};
+use pnncore::runtime::Runtime;
 
 const EQUAL: Spread = Spread { step: 0.0, up_down: 0.0, lower: 0.0, upper: 0.0, lifetime: 0.0 };
 
@@ -34,25 +36,25 @@ fn direct(device: Pulsed, trains: Trains) -> TileSpec {
     TileSpec { device, unit: Unit::Single, trains, algorithm: Algorithm::Direct }
 }
 
-fn lab() -> Lab {
-    Lab::new(Some(1), 5).expect("a lab")
+fn runtime() -> Runtime {
+    Runtime::new(Some(1), 5).expect("a runtime")
 }
 
 /// Arrays of zeros that a tile keeps.
-fn memory(tile: &Tile<f64>) -> Vec<Vec<f64>> {
+fn memory(tile: &CellArray<f64>) -> Vec<Vec<f64>> {
     tile.memory().iter().map(|spec| vec![0.0; spec.len()]).collect()
 }
 
 fn update(
-    tile: &Tile<f64>,
-    lab: &Lab,
+    tile: &CellArray<f64>,
+    runtime: &Runtime,
     (step, rate): (u64, f64),
     change: Change<'_, f64>,
     values: &mut [f64],
     kept: &mut [Vec<f64>],
 ) {
     let mut kept: Vec<&mut [f64]> = kept.iter_mut().map(Vec::as_mut_slice).collect();
-    tile.update(lab, Place { parameter: 0, step, rate }, change, values, &mut kept);
+    tile.update(runtime, UpdateKey { parameter: 0, step, rate }, change, values, &mut kept);
 }
 
 /// Inputs and errors between -1 and 1 that differ from line to line, none of them zero.
@@ -62,12 +64,12 @@ fn lines(n: usize, turn: f64) -> Vec<f64> {
 
 /// Repeats of one update of a fresh array: the changes.
 fn repeats(spec: &TileSpec, (x, d): (&[f64], &[f64]), rate: f64, start: f64, count: u64) -> Vec<Vec<f64>> {
-    let tile = Tile::new(spec, (x.len(), d.len()), 1, 0).expect("a tile");
+    let tile = CellArray::new(spec, (x.len(), d.len()), 1, 0).expect("a tile");
     let blocks = [(x.to_vec(), d.to_vec())];
     (0..count)
         .map(|step| {
             let mut values = vec![start; x.len() * d.len()];
-            update(&tile, &lab(), (step, rate), Change::Product(&blocks), &mut values, &mut memory(&tile));
+            update(&tile, &runtime(), (step, rate), Change::Product(&blocks), &mut values, &mut memory(&tile));
             values.iter().map(|value| value - start).collect()
         })
         .collect()
@@ -199,11 +201,11 @@ fn the_law_does_not_depend_on_whether_pulses_are_summed() {
 
 /// Pulses in one direction, cell by cell: as many as `count`, then what is there.
 fn after(device: &Pulsed, start: f64, counts: &[f64]) -> f64 {
-    let tile = Tile::new(&direct(device.clone(), TRAINS), (1, 1), 1, 0).expect("a tile");
+    let tile = CellArray::new(&direct(device.clone(), TRAINS), (1, 1), 1, 0).expect("a tile");
     let (mut values, mut kept) = (vec![start], memory(&tile));
     for (k, count) in counts.iter().enumerate() {
         let change = [count * device.granularity()];
-        update(&tile, &lab(), (k as u64, 0.1), Change::Dense(&change), &mut values, &mut kept);
+        update(&tile, &runtime(), (k as u64, 0.1), Change::Dense(&change), &mut values, &mut kept);
     }
     assert!(kept[0][0] == counts.iter().map(|c| c.abs()).sum::<f64>());
     values[0]
@@ -279,11 +281,11 @@ fn cells_differ_lose_wander_and_stick() {
     let n = 40_000;
     let spread = Spread { step: 0.2, up_down: 0.05, lower: 0.1, upper: 0.3, lifetime: 0.2 };
     let device = Pulsed { spread, stuck: 0.05, ..constant(0.01, 0.5, 0.0) };
-    let tile = Tile::<f64>::new(&direct(device.clone(), TRAINS), (200, 200), 3, 0).expect("a tile");
+    let tile = CellArray::<f64>::new(&direct(device.clone(), TRAINS), (200, 200), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.0; n], memory(&tile));
     tile.keep_within(&mut values);
     let before = values.clone();
-    update(&tile, &lab(), (0, 0.1), Change::Dense(&vec![0.01; n]), &mut values, &mut kept);
+    update(&tile, &runtime(), (0, 0.1), Change::Dense(&vec![0.01; n]), &mut values, &mut kept);
     let steps: Vec<f64> = values.iter().zip(&before).map(|(after, before)| after - before).collect();
     let still = steps.iter().filter(|&&s| s == 0.0).count() as f64 / n as f64;
     assert!((still - 0.05).abs() < 4.5 * (0.05 * 0.95 / n as f64).sqrt(), "{still}");
@@ -292,17 +294,17 @@ fn cells_differ_lose_wander_and_stick() {
     let deviation = mean(moving.iter().map(|s| (s - average).powi(2))).sqrt();
     let wanted = 0.01 * f64::hypot(0.2, 0.05);
     assert!((average - 0.01).abs() < 5.0 * wanted / (n as f64).sqrt() && (deviation / wanted - 1.0).abs() < 0.02);
-    update(&tile, &lab(), (1, 0.1), Change::Dense(&vec![9.0; n]), &mut values, &mut kept);
+    update(&tile, &runtime(), (1, 0.1), Change::Dense(&vec![9.0; n]), &mut values, &mut kept);
     let free: Vec<f64> = values.iter().zip(&steps).filter(|(_, s)| **s != 0.0).map(|(v, _)| *v).collect();
     assert!((mean(free.iter().copied()) / 0.5 - 1.0).abs() < 0.01 && tile.outside(&values).is_none());
     values[7] = 99.0;
     assert_eq!(tile.outside(&values).map(|(i, _)| i), Some(7));
     // Leaking and wandering, without any pulse.
     let leaky = Pulsed { lifetime: Some(50.0), diffusion: 0.5, spread: EQUAL, stuck: 0.0, ..device };
-    let tile = Tile::<f64>::new(&direct(leaky, TRAINS), (200, 200), 3, 0).expect("a tile");
+    let tile = CellArray::<f64>::new(&direct(leaky, TRAINS), (200, 200), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.4; n], memory(&tile));
     for step in 0..30 {
-        update(&tile, &lab(), (step, 0.1), Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
+        update(&tile, &runtime(), (step, 0.1), Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
     }
     let keep = 1.0 - 1.0 / 50.0f64;
     let variance = 0.005f64.powi(2) * (1.0 - keep.powi(60)) / (1.0 - keep * keep);
@@ -317,17 +319,17 @@ fn cells_differ_lose_wander_and_stick() {
 fn noise_of_writes_stays_what_it_is() {
     let n = 10_000;
     let device = Pulsed { write_noise: 5.0, ..constant(0.01, 0.5, 0.0) };
-    let tile = Tile::<f64>::new(&direct(device, TRAINS), (100, 100), 3, 0).expect("a tile");
+    let tile = CellArray::<f64>::new(&direct(device, TRAINS), (100, 100), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.0; n], memory(&tile));
     for step in 0..10 {
-        update(&tile, &lab(), (step, 0.1), Change::Dense(&vec![0.02; n]), &mut values, &mut kept);
+        update(&tile, &runtime(), (step, 0.1), Change::Dense(&vec![0.02; n]), &mut values, &mut kept);
         let state = 0.02 * (step + 1) as f64;
         let deviation = mean(values.iter().map(|v| (v - state).powi(2))).sqrt();
         assert!((deviation / 0.05 - 1.0).abs() < 5.0 * (0.5 / n as f64).sqrt(), "{step}: {deviation}");
         assert!(values.iter().zip(&kept[1]).all(|(value, offset)| (value - offset - state).abs() < 1e-12));
     }
     let before = values.clone();
-    update(&tile, &lab(), (11, 0.1), Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
+    update(&tile, &runtime(), (11, 0.1), Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
     assert_eq!(values, before, "cells without pulses are not written");
 }
 
@@ -337,12 +339,12 @@ fn mixed_precision_keeps_what_makes_no_step() {
         algorithm: Algorithm::MixedPrecision { threshold: 1.0 },
         ..direct(constant(0.01, 0.5, 0.0), TRAINS)
     };
-    let tile = Tile::<f64>::new(&spec, (3, 2), 3, 0).expect("a tile");
+    let tile = CellArray::<f64>::new(&spec, (3, 2), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.0; 6], memory(&tile));
     let blocks = [(vec![0.5, -1.0, 0.25, 0.1, 0.2, 0.3], vec![0.3, -0.7, 0.9, 0.2])];
     let mut wanted = [0.0; 6];
     for step in 0..40 {
-        update(&tile, &lab(), (step, 0.007), Change::Product(&blocks), &mut values, &mut kept);
+        update(&tile, &runtime(), (step, 0.007), Change::Product(&blocks), &mut values, &mut kept);
         for s in 0..2 {
             for j in 0..3 {
                 for i in 0..2 {
@@ -362,12 +364,12 @@ fn mixed_precision_keeps_what_makes_no_step() {
 fn pairs_are_differences() {
     let device = Pulsed { lower: 0.0, ..constant(0.01, 0.5, 0.0) };
     let spec = TileSpec { unit: Unit::Pair { refresh: 0.9 }, ..direct(device, TRAINS) };
-    let tile = Tile::<f64>::new(&spec, (1, 2), 3, 0).expect("a tile");
+    let tile = CellArray::<f64>::new(&spec, (1, 2), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.1, -0.2], memory(&tile));
     let (mut weights, mut most) = ([0.1, -0.2], 0.0f64);
     for step in 0..300 {
         let change = if step % 3 == 0 { [-0.02, 0.02] } else { [0.01, -0.01] };
-        update(&tile, &lab(), (step, 0.1), Change::Dense(&change), &mut values, &mut kept);
+        update(&tile, &runtime(), (step, 0.1), Change::Dense(&change), &mut values, &mut kept);
         for i in 0..2 {
             weights[i] += change[i];
             assert!((values[i] - weights[i]).abs() < 1e-9, "{step}: {} {}", values[i], weights[i]);
@@ -387,13 +389,13 @@ fn multi(device: Pulsed, significance: &[f64], choice: Choice) -> TileSpec {
 fn cells_that_hear_the_same_are_one() {
     let blocks = [(lines(5 * 4, 0.7), lines(3 * 4, 1.3))];
     let several =
-        Tile::<f64>::new(&multi(constant(0.01, 0.1, 0.0), &[1.0, 0.5, 0.25], Choice::All), (5, 3), 1, 0).unwrap();
-    let one = Tile::<f64>::new(&direct(constant(0.0175, 0.175, 0.0), TRAINS), (5, 3), 1, 0).unwrap();
+        CellArray::<f64>::new(&multi(constant(0.01, 0.1, 0.0), &[1.0, 0.5, 0.25], Choice::All), (5, 3), 1, 0).unwrap();
+    let one = CellArray::<f64>::new(&direct(constant(0.0175, 0.175, 0.0), TRAINS), (5, 3), 1, 0).unwrap();
     let (mut values, mut wanted) = (vec![0.02; 15], vec![0.02; 15]);
     let (mut kept, mut kept_of_one) = (memory(&several), memory(&one));
     for step in 0..60 {
-        update(&several, &lab(), (step, 0.1), Change::Product(&blocks), &mut values, &mut kept);
-        update(&one, &lab(), (step, 0.1), Change::Product(&blocks), &mut wanted, &mut kept_of_one);
+        update(&several, &runtime(), (step, 0.1), Change::Product(&blocks), &mut values, &mut kept);
+        update(&one, &runtime(), (step, 0.1), Change::Product(&blocks), &mut wanted, &mut kept_of_one);
         for (value, wanted) in values.iter().zip(&wanted) {
             assert!((value - wanted).abs() < 1e-12, "{step}: {value} {wanted}");
         }
@@ -407,7 +409,7 @@ fn cells_take_turns() {
     let factors = [1.0, 0.5, 0.125];
     for choice in [Choice::Cyclic, Choice::Random] {
         let device = Pulsed { write_noise: 2.0, ..soft_bounds(0.01, -0.2, 0.3, 1.0) };
-        let tile = Tile::<f64>::new(&multi(device, &factors, choice), (4, 3), 1, 0).expect("a tile");
+        let tile = CellArray::<f64>::new(&multi(device, &factors, choice), (4, 3), 1, 0).expect("a tile");
         let (mut values, mut kept) = (vec![0.05; 12], memory(&tile));
         // As tiles keep them: pulses and offset of the first; value, pulses and offset of each other.
         let pulses = |kept: &[Vec<f64>]| [0, 3, 6].map(|k| kept[k].iter().sum::<f64>());
@@ -415,7 +417,7 @@ fn cells_take_turns() {
         for step in 0..90 {
             let before = pulses(&kept);
             let change = lines(12, 0.3 + step as f64).iter().map(|v| 0.02 * v).collect::<Vec<_>>();
-            update(&tile, &lab(), (step, 0.1), Change::Dense(&change), &mut values, &mut kept);
+            update(&tile, &runtime(), (step, 0.1), Change::Dense(&change), &mut values, &mut kept);
             let heard: Vec<usize> = (0..3).filter(|&k| pulses(&kept)[k] > before[k]).collect();
             assert_eq!(heard.len(), 1, "{choice:?}");
             turns[heard[0]] += 1;
@@ -438,12 +440,12 @@ fn cells_take_turns() {
         assert!(turns.iter().all(|&n| n > 15), "{turns:?}");
     }
     // What is set from outside is there after an update that asks for nothing.
-    let tile =
-        Tile::<f64>::new(&multi(constant(0.01, 0.5, 0.0), &factors, Choice::Cyclic), (1, 2), 1, 0).expect("a tile");
+    let tile = CellArray::<f64>::new(&multi(constant(0.01, 0.5, 0.0), &factors, Choice::Cyclic), (1, 2), 1, 0)
+        .expect("a tile");
     let (mut values, mut kept) = (vec![0.1, -0.3], memory(&tile));
     for (step, set) in [[0.1, -0.3], [0.6, 0.2], [0.8125, -0.8125], [2.0, -2.0]].into_iter().enumerate() {
         values.copy_from_slice(&set);
-        update(&tile, &lab(), (step as u64, 0.1), Change::Dense(&[0.0, 0.0]), &mut values, &mut kept);
+        update(&tile, &runtime(), (step as u64, 0.1), Change::Dense(&[0.0, 0.0]), &mut values, &mut kept);
         for (value, set) in values.iter().zip(set) {
             assert!((value - set.clamp(-0.8125, 0.8125)).abs() < 1e-12, "{value} {set}");
         }
@@ -477,13 +479,13 @@ fn threads_do_not_matter() {
     let units = [Unit::Single, Unit::Multi { significance: vec![1.0, 0.5], choice: Choice::Random }];
     for (algorithm, unit) in algorithms.into_iter().zip(units) {
         let spec = TileSpec { algorithm, unit, ..direct(device.clone(), TRAINS) };
-        let tile = Tile::<f64>::new(&spec, (256, 200), 3, 0).expect("a tile");
+        let tile = CellArray::<f64>::new(&spec, (256, 200), 3, 0).expect("a tile");
         let run = |threads| {
-            let lab = Lab::new(Some(threads), 5).expect("a lab");
+            let runtime = Runtime::new(Some(threads), 5).expect("a runtime");
             let (mut values, mut kept) = (vec![0.01; 256 * 200], memory(&tile));
-            lab.enter(|| {
+            runtime.enter(|| {
                 for step in 0..3 {
-                    update(&tile, &lab, (step, 0.1), Change::Product(&blocks), &mut values, &mut kept);
+                    update(&tile, &runtime, (step, 0.1), Change::Product(&blocks), &mut values, &mut kept);
                 }
             });
             (values, kept)

@@ -54,10 +54,10 @@ impl Philox {
         Self { key: [seed as u32, (seed >> 32) as u32], purpose: purpose as u32 }
     }
 
-    /// The stream of the same purpose for an occasion (a pass, say): another key, by the finaliser of SplitMix64.
+    /// The stream of the same purpose for a draw (a pass, say): another key, by the finaliser of SplitMix64.
     #[must_use]
-    pub fn at(self, occasion: u64) -> Self {
-        let mut z = occasion.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    pub fn at(self, draw: u64) -> Self {
+        let mut z = draw.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^= z >> 31;

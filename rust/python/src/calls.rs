@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use pnncore::Error;
 use pnncore::kernels::watch::{self, Interrupted};
-use pnncore::lab::{self, Lab};
+use pnncore::runtime::{self, Runtime};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
@@ -117,9 +117,9 @@ pub(crate) fn attached<R>(work: impl FnOnce(Python<'_>) -> R) -> R {
     result
 }
 
-/// A lab, made with the interpreter lock released: one who forks holds the list of pools, and runs Python code meanwhile.
-pub(crate) fn lab(py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Lab> {
-    py.detach(|| Lab::new(threads, seed)).or_raise(py)
+/// A runtime, made with the interpreter lock released: one who forks holds the list of pools, and runs Python code meanwhile.
+pub(crate) fn runtime(py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Runtime> {
+    py.detach(|| Runtime::new(threads, seed)).or_raise(py)
 }
 
 /// Tells that this is the main thread.
@@ -144,19 +144,19 @@ pub(crate) fn close(py: Python<'_>) {
 /// Holds what other threads could hold while a process forks.
 #[pyfunction]
 pub(crate) fn before_fork() {
-    lab::hold_pools();
+    runtime::hold_pools();
 }
 
 /// Lets go of that, in the parent.
 #[pyfunction]
 pub(crate) fn after_fork() {
-    lab::release_pools();
+    runtime::release_pools();
 }
 
 /// Lets go of that, in the child, where no other thread is left.
 #[pyfunction]
 pub(crate) fn after_fork_in_child() {
-    lab::release_pools();
+    runtime::release_pools();
     INSIDE.store(0, Ordering::SeqCst);
     CLOSING.store(false, Ordering::SeqCst);
     note_main();

@@ -6,7 +6,7 @@
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pnncore::kernels::philox::Philox;
 use pnncore::params::ParamSpec;
-use pnncore::system::stack::{Given, Layer, Passed};
+use pnncore::system::stack::{ForwardRecord, Layer, LayerContext};
 use pnncore::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -106,15 +106,15 @@ impl<T: Float> Layer<T> for Foreign {
         Python::attach(|py| self.object.bind(py).getattr("has_twin")?.extract()).unwrap_or(false)
     }
 
-    fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
         let name = if self.side == Side::Hardware { "measure" } else { "model" };
-        self.attached(|py| copy(&self.call(py, name, given.params, x, None)?, y))
+        self.attached(|py| copy(&self.call(py, name, context.params, x, None)?, y))
     }
 
     fn vjp(
         &self,
-        given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         gradient: &mut [Vec<T>],
@@ -123,7 +123,7 @@ impl<T: Float> Layer<T> for Foreign {
             return Err(Error::Capability("an instrument has no derivatives: only a simulation does".into()));
         }
         self.attached(|py| {
-            let found = self.call(py, "vjp", given.params, passed.x, Some(dy))?;
+            let found = self.call(py, "vjp", context.params, record.x, Some(dy))?;
             let (wanted, sums): (Bound<'_, PyAny>, Vec<Bound<'_, PyAny>>) = found.extract()?;
             if !dx.is_empty() {
                 copy(&wanted, dx)?;
@@ -136,15 +136,22 @@ impl<T: Float> Layer<T> for Foreign {
         })
     }
 
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()> {
         if self.side == Side::Hardware {
             return Err(Error::Capability("an instrument has no derivatives: only a simulation does".into()));
         }
         self.attached(|py| {
             let changes = self.arrays(py, along)?;
-            let dx = PyArray1::from_slice(py, dx).reshape([passed.rows, self.inputs])?;
-            let x = PyArray1::from_slice(py, passed.x).reshape([passed.rows, self.inputs])?;
-            let params = self.arrays(py, given.params)?;
+            let dx = PyArray1::from_slice(py, dx).reshape([record.rows, self.inputs])?;
+            let x = PyArray1::from_slice(py, record.x).reshape([record.rows, self.inputs])?;
+            let params = self.arrays(py, context.params)?;
             copy(&self.object.bind(py).call_method1("jvp", (x, params, dx, changes))?, dy)
         })
     }

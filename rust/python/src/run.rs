@@ -5,18 +5,21 @@ use std::time::Duration;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pnncore::Error;
 use pnncore::device::{Device, TileSpec};
+use pnncore::draw::DrawIndex;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
-use pnncore::lab::Lab;
 use pnncore::loss::Loss;
 use pnncore::memory;
-use pnncore::method::{Course, Found, METHODS, Method, Protocol, Scratch};
+use pnncore::method::{METHODS, Method, Protocol, Scratch, StepResult, StepState};
 use pnncore::optim::Optimizer;
 use pnncore::params::{ParamSpec, Params};
-use pnncore::system::stack::Walk;
+use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::runtime::Runtime;
+use pnncore::settling::Settling;
+use pnncore::states::{States, Status};
+use pnncore::system::stack::Propagation;
 use pnncore::system::{System as CoreSystem, infer};
-use pnncore::train::{Leg, Progress, Task, write_gradient};
-use pnncore::trial::{Boundary, Plan, Settling, Status, Trial};
+use pnncore::train::{Progress, StepBudget, TrainingTask, write_gradient};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -82,17 +85,17 @@ pub(crate) fn initialise_memory(
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
         let mut arrays = Exclusive::<T>::new(&memory, "every array of the method")?;
-        let lab = system.lab(py, Some(1), seed)?;
+        let runtime = system.runtime(py, Some(1), seed)?;
         let mut slices = arrays.slices(py, "every array of the method")?;
-        detached(py, || protocol.initialise(&lab, core, &mut slices))?;
+        detached(py, || protocol.initialise(&runtime, core, &mut slices))?;
     });
     Ok(())
 }
 
 /// The arrays of a method before the first step.
-fn fresh_memory<T: Float>(protocol: &Protocol, lab: &Lab, core: &dyn CoreSystem<T>) -> Vec<Vec<T>> {
+fn fresh_memory<T: Float>(protocol: &Protocol, runtime: &Runtime, core: &dyn CoreSystem<T>) -> Vec<Vec<T>> {
     let mut memory: Vec<Vec<T>> = protocol.memory(core).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
-    protocol.initialise(lab, core, &mut memory.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    protocol.initialise(runtime, core, &mut memory.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
     memory
 }
 
@@ -148,7 +151,7 @@ pub(crate) fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("version", env!("CARGO_PKG_VERSION"))?;
     dict.set_item("simd", Level::get().name())?;
     dict.set_item("simd_available", Level::available().map(Level::name).collect::<Vec<_>>())?;
-    dict.set_item("threads", calls::lab(py, None, 0)?.threads())?;
+    dict.set_item("threads", calls::runtime(py, None, 0)?.threads())?;
     dict.set_item("methods", METHODS.map(|(name, needs)| (name, needs.describe())).to_vec())?;
     Ok(dict)
 }
@@ -173,7 +176,7 @@ fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'p
     Ok(dict)
 }
 
-/// What a leg without a step finds: the names and the types of what others find.
+/// What a call without a step finds: the names and the types of what others find.
 #[pyfunction]
 pub(crate) fn no_progress(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     progress_dict(py, &Progress::default())
@@ -199,7 +202,7 @@ pub(crate) fn settle<'py>(
     let settling: Settling = parse(py, "settling", settling)?;
     settling.check().or_raise(py)?;
     let phases = beta.map(|beta| Boundary::Nudged(beta.into())).into_iter().collect();
-    let plan = Plan { loss, phases, settling, measures_free: true };
+    let plan = PhasePlan { loss, phases, settling, measures_free: true };
     with_dtype!(py, params, T => settle_as::<T>(py, system, &params, &x, y.as_ref(), &plan, threads))
 }
 
@@ -209,26 +212,26 @@ fn settle_as<'py, T: Float>(
     params: &[Bound<'py, PyAny>],
     x: &Bound<'py, PyAny>,
     y: Option<&Bound<'py, PyAny>>,
-    plan: &Plan,
+    plan: &PhasePlan,
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let core = system.of::<T>();
     let settling = core.as_settling().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
     let settling = settling.or_raise(py)?;
-    let lab = system.lab(py, threads, 0)?;
+    let runtime = system.runtime(py, threads, 0)?;
     let arrays = Shared::<T>::new(params, "every parameter")?;
     let params = arrays.params(py)?;
     params.check(core).or_raise(py)?;
     let data = Data::<T>::new(x, y)?;
     let batch = data.batch(py, core.inputs(), core.outputs())?;
     memory::check_rows(core, batch.len(), plan.rows_per_sample(), false).or_raise(py)?;
-    let mut trial = Trial::new(core.layout());
+    let mut states = States::new(core.layout());
     let (energy, residual) = system.run(py, || {
-        lab.enter(|| -> Result<_, Error> {
-            trial.reset(batch.len(), plan.rows_per_sample(), false);
+        runtime.enter(|| -> Result<_, Error> {
+            states.reset(batch.len(), plan.rows_per_sample(), false);
             let mut workspace = core.workspace();
-            settling.settle(&lab, &params, &batch, plan, &mut trial, &mut workspace)?;
-            let last = trial.last_phase();
+            settling.settle(&runtime, &params, &batch, plan, &mut states, &mut workspace)?;
+            let last = states.last_phase();
             let (mut energy, mut residual) = (None, None);
             if let Some(exact) = core.as_exact() {
                 let mut sums = vec![f64::NAN; last.rows()];
@@ -239,19 +242,19 @@ fn settle_as<'py, T: Float>(
                 let boundary = plan.boundary(plan.phases.len());
                 residual = Some(pnncore::system::residual(exact, &params, &batch, plan.loss, boundary, &last)?);
             }
-            trial = last;
+            states = last;
             Ok((energy, residual))
         })
     })?;
     let dict = PyDict::new(py);
-    let layers: Vec<_> = (0..trial.layout().sizes().len())
+    let layers: Vec<_> = (0..states.layout().sizes().len())
         .map(|l| {
-            let n = trial.layout().sizes()[l];
-            let array = PyArray2::<T>::zeros(py, [trial.rows(), n], false);
+            let n = states.layout().sizes()[l];
+            let array = PyArray2::<T>::zeros(py, [states.rows(), n], false);
             let mut view = array.readwrite();
             if let Ok(slice) = view.as_slice_mut() {
                 for (r, row) in slice.chunks_exact_mut(n).enumerate() {
-                    row.copy_from_slice(trial.layer(r, l));
+                    row.copy_from_slice(states.layer(r, l));
                 }
             }
             array
@@ -260,18 +263,13 @@ fn settle_as<'py, T: Float>(
     dict.set_item("states", layers)?;
     dict.set_item("energy", energy.map(|e| PyArray1::from_vec(py, e)))?;
     dict.set_item("residual", residual.map(|e| PyArray1::from_vec(py, e)))?;
-    dict.set_item("sweeps", PyArray1::from_iter(py, trial.outcomes.iter().map(|o| i64::from(o.sweeps))))?;
-    dict.set_item("status", PyArray1::from_iter(py, trial.outcomes.iter().map(|o| o.status as u8)))?;
+    dict.set_item("sweeps", PyArray1::from_iter(py, states.outcomes.iter().map(|o| i64::from(o.sweeps))))?;
+    dict.set_item("status", PyArray1::from_iter(py, states.outcomes.iter().map(|o| o.status as u8)))?;
     Ok(dict)
 }
 
 /// Samples that inference runs together: bounds its memory.
 const INFERENCE_BATCH: usize = 1024;
-
-/// The first occasion of inference number `repeat`: training never gets there.
-fn inference(repeat: u64) -> u64 {
-    1 << 63 | repeat << 32
-}
 
 /// The outputs of every sample (of systems that settle, in the free steady state), NaN where it diverged, and status numbers.
 #[pyfunction]
@@ -287,10 +285,10 @@ pub(crate) fn predict<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
     let settling: Settling = parse(py, "settling", settling)?;
     settling.check().or_raise(py)?;
-    let plan = Plan::free(Loss::SquaredError, settling);
+    let plan = PhasePlan::free(Loss::SquaredError, settling);
     with_dtype!(py, [&x], T => {
         let core = system.of::<T>();
-        let lab = system.lab(py, threads, 0)?;
+        let runtime = system.runtime(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
@@ -301,21 +299,21 @@ pub(crate) fn predict<'py>(
         memory::check(bytes, || format!("the outputs of {} samples", batch.len())).or_raise(py)?;
         let mut outputs = Vec::with_capacity(batch.len() * core.outputs());
         let mut status = Vec::with_capacity(batch.len());
-        let mut trial = Trial::new(core.layout());
+        let mut states = States::new(core.layout());
         let mut workspace = core.workspace();
         let order: Vec<u64> = (0..batch.len() as u64).collect();
         for (k, index) in order.chunks(INFERENCE_BATCH).enumerate() {
             py.check_signals()?;
             system.run(py, || {
-                lab.enter(|| -> Result<_, Error> {
-                    let occasion = inference(repeat) + k as u64;
-                    infer(&lab, core, &params, &batch.pick(index), &plan, occasion, &mut trial, &mut workspace)
+                runtime.enter(|| -> Result<_, Error> {
+                    let draw = DrawIndex::of_inference(repeat).after(k as u64);
+                    infer(&runtime, core, &params, &batch.pick(index), &plan, draw, &mut states, &mut workspace)
                 })
             })?;
-            for (i, outcome) in trial.outcomes.iter().enumerate() {
+            for (i, outcome) in states.outcomes.iter().enumerate() {
                 status.push(outcome.status as u8);
                 if outcome.status.usable() {
-                    outputs.extend_from_slice(trial.outputs(i));
+                    outputs.extend_from_slice(states.outputs(i));
                 } else {
                     outputs.resize(outputs.len() + core.outputs(), T::NAN);
                 }
@@ -341,22 +339,22 @@ pub(crate) fn measure<'py>(
         let core = system.of::<T>();
         let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
         let stack = stack.or_raise(py)?;
-        let lab = system.lab(py, threads, 0)?;
+        let runtime = system.runtime(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
         let data = Data::<T>::new(&x, None)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
-        let mut walk = Walk::default();
+        let mut propagation = Propagation::default();
         system.run(py, || {
-            lab.enter(|| {
-                walk.begin(stack, &batch);
-                walk.forward(&lab, stack, &stack.hardware(), &params, false, inference(repeat))
+            runtime.enter(|| {
+                propagation.begin(stack, &batch);
+                propagation.forward(&runtime, stack, &stack.hardware(), &params, false, DrawIndex::of_inference(repeat))
             })
         })?;
         let layers = stack.stages().iter().enumerate().map(|(l, stage)| {
             let shape = [batch.len(), stage.twin.outputs()];
-            PyArray1::from_vec(py, walk.outputs(l)).reshape(shape).map(Bound::into_any)
+            PyArray1::from_vec(py, propagation.outputs(l)).reshape(shape).map(Bound::into_any)
         });
         layers.collect()
     })
@@ -378,7 +376,7 @@ pub(crate) fn vjp<'py>(
         let core = system.of::<T>();
         let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
         let stack = stack.or_raise(py)?;
-        let lab = system.lab(py, threads, 0)?;
+        let runtime = system.runtime(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
@@ -390,18 +388,18 @@ pub(crate) fn vjp<'py>(
             return Err(Error::Shape(format!("dy must have {} rows, got {}", batch.len(), errors.len()))).or_raise(py);
         }
         let errors: Vec<T> = (0..errors.len()).flat_map(|i| errors.x.row(i)).copied().collect();
-        let mut walk = Walk::default();
+        let mut propagation = Propagation::default();
         let mut scratch = Scratch::new(core);
         let mut gradient = vec![Vec::new(); core.specs().len()];
         system.run(py, || {
-            lab.enter(|| -> Result<_, Error> {
-                walk.pull(&lab, stack, &params, &batch, &errors, &mut scratch.update)?;
-                scratch.trial.reset(batch.len(), 1, false);
-                write_gradient(&lab, core.specs(), &mut scratch, &mut gradient);
+            runtime.enter(|| -> Result<_, Error> {
+                propagation.vjp(&runtime, stack, &params, &batch, &errors, &mut scratch.update)?;
+                scratch.states.reset(batch.len(), 1, false);
+                write_gradient(&runtime, core.specs(), &mut scratch, &mut gradient);
                 Ok(())
             })
         })?;
-        let dx = PyArray1::from_vec(py, walk.input_errors()).reshape([batch.len(), core.inputs()])?.into_any();
+        let dx = PyArray1::from_vec(py, propagation.input_errors()).reshape([batch.len(), core.inputs()])?.into_any();
         let arrays = core.specs().iter().zip(gradient).map(|(spec, values)| {
             PyArray1::from_vec(py, values).reshape(spec.shape.as_slice()).map(Bound::into_any)
         });
@@ -428,7 +426,7 @@ pub(crate) fn gradient<'py>(
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
-        let lab = system.lab(py, threads, seed)?;
+        let runtime = system.runtime(py, threads, seed)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         params.check(core).or_raise(py)?;
@@ -438,19 +436,19 @@ pub(crate) fn gradient<'py>(
         let mut gradient = vec![Vec::new(); core.specs().len()];
         let mut progress = Progress::default();
         system.run(py, || {
-            lab.enter(|| -> Result<_, Error> {
+            runtime.enter(|| -> Result<_, Error> {
                 let mut scratch = Scratch::new(core);
-                let mut memory = fresh_memory(&protocol, &lab, core);
+                let mut memory = fresh_memory(&protocol, &runtime, core);
                 let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
-                let mut course = Course { step, memory: &mut memory };
-                protocol.step(&lab, core, &params, &batch, &mut course, &mut scratch)?;
-                if scratch.found == Found::Change {
+                let mut state = StepState { step, memory: &mut memory };
+                protocol.step(&runtime, core, &params, &batch, &mut state, &mut scratch)?;
+                if scratch.found == StepResult::Change {
                     let text = format!("{} gives new parameters, not a gradient", method.name());
                     return Err(Error::Capability(text));
                 }
                 progress.cost = scratch.cost;
                 progress.count(&protocol, &batch, &scratch, &mut Vec::new());
-                write_gradient(&lab, core.specs(), &mut scratch, &mut gradient);
+                write_gradient(&runtime, core.specs(), &mut scratch, &mut gradient);
                 Ok(())
             })
         })?;
@@ -464,7 +462,7 @@ pub(crate) fn gradient<'py>(
     })
 }
 
-/// Trains for a leg: `steps` steps or `seconds`, whichever ends first. Counts what was done in the attributes `step` and `_sums` of
+/// Trains within a budget: `steps` steps or `seconds`, whichever ends first. Counts what was done in the attributes `step` and `_sums` of
 /// `record`, and in no other moment can Python code run than before the steps or after they are counted. Returns why the next step
 /// is not made, where it diverges.
 #[pyfunction]
@@ -499,11 +497,11 @@ pub(crate) fn train<'py>(
     let time = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
     let (first, sums) = recorded(&record)?;
     let loss = sums.get_item("loss")?.map_or(Ok(0.0), |loss| loss.extract())?;
-    let leg = Leg { first, before, steps, time, first_epoch };
+    let budget = StepBudget { first, before, steps, time, first_epoch };
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
-        let lab = system.lab(py, threads, seed)?;
+        let runtime = system.runtime(py, threads, seed)?;
         let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
         let mut kept = Exclusive::<T>::new(&memory, "every array of optimizer and method")?;
         let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);
@@ -524,12 +522,12 @@ pub(crate) fn train<'py>(
                 .or_raise(py);
         }
         protocol.check_batch(core, batch.len().min(batch_size)).or_raise(py)?;
-        let task = Task {
+        let task = TrainingTask {
             system: core, protocol: &protocol, optimizer: &optimizer, rates: &rates, data: batch, order, batch_size,
         };
         let mut progress = Progress { loss, ..Progress::default() };
         let result = system.run(py, || {
-            lab.enter(|| pnncore::train::train(&lab, task, leg, &mut params, &mut memory, &mut progress))
+            runtime.enter(|| pnncore::train::train(&runtime, task, budget, &mut params, &mut memory, &mut progress))
         });
         // Also what was done before a step failed.
         if progress.steps > 0 {
@@ -545,7 +543,7 @@ fn recorded<'py>(record: &Bound<'py, PyDict>) -> PyResult<(usize, Bound<'py, PyD
     Ok((item("step")?.extract()?, item("_sums")?.cast_into::<PyDict>()?))
 }
 
-/// Adds what a leg found to what a trainer knows.
+/// Adds what a call found to what a trainer knows.
 fn count(record: &Bound<'_, PyDict>, first: usize, sums: &Bound<'_, PyDict>, progress: &Progress) -> PyResult<()> {
     let found = progress_dict(record.py(), progress)?;
     for (key, value) in sums {

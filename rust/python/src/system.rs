@@ -6,7 +6,7 @@ use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn};
 use pnncore::Error;
 use pnncore::check::check_system;
 use pnncore::device::{Device, TileSpec};
-use pnncore::lab::Lab;
+use pnncore::runtime::Runtime;
 use pnncore::system::System as CoreSystem;
 use pnncore::system::circuit::{self, Circuit};
 use pnncore::system::elastic::{self, Elastic};
@@ -63,15 +63,15 @@ impl System {
         detached(py, work)?.map_err(|error| self.raised.take().unwrap_or_else(|| exception(py, &error)))
     }
 
-    /// A lab that suits the system.
-    pub(crate) fn lab(&self, py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Lab> {
+    /// A runtime that suits the system.
+    pub(crate) fn runtime(&self, py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Runtime> {
         // The user's code runs on the calling thread.
         let alone = match &self.kind {
             Kind::Layered(_) | Kind::Tiled(_) | Kind::Circuit(_) | Kind::Elastic(_) => false,
             Kind::Stack(stacks) => stacks.0.is_foreign(),
             Kind::User(_) => true,
         };
-        calls::lab(py, if alone { Some(1) } else { threads }, seed)
+        calls::runtime(py, if alone { Some(1) } else { threads }, seed)
     }
 }
 
@@ -185,13 +185,13 @@ impl System {
         };
         with_dtype!(py, params, T => {
             let core = self.of::<T>();
-            let lab = self.lab(py, threads, 0)?;
+            let runtime = self.runtime(py, threads, 0)?;
             let arrays = Shared::<T>::new(&params, "every parameter")?;
             let params = arrays.params(py)?;
             params.check(core).or_raise(py)?;
             let data = Data::<T>::new(&x, None)?;
             let batch = data.batch(py, core.inputs(), core.outputs())?;
-            let found = self.run(py, || Ok(lab.enter(|| circuit.currents(&lab, &params, &batch))))?;
+            let found = self.run(py, || Ok(runtime.enter(|| circuit.currents(&runtime, &params, &batch))))?;
             let rows = batch.len();
             PyArray1::from_vec(py, found).reshape([rows, circuit.elements()])
         })
@@ -214,15 +214,15 @@ impl System {
 
     /// Writes initial parameters.
     fn initialise(&self, py: Python<'_>, params: Vec<Bound<'_, PyAny>>, seed: u64, gain: f64) -> PyResult<()> {
-        let lab = Lab::new(Some(1), 0).or_raise(py)?;
+        let runtime = Runtime::new(Some(1), 0).or_raise(py)?;
         with_dtype!(py, params, T => {
             let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
             let mut slices = arrays.slices(py, "every parameter")?;
             detached(py, || match &self.kind {
-                Kind::Layered(net) => net.initialise(&lab, seed, gain, &mut slices),
+                Kind::Layered(net) => net.initialise(&runtime, seed, gain, &mut slices),
                 Kind::Tiled(nets) => {
                     let net = <T as Float>::tiled(nets);
-                    net.system().initialise(&lab, seed, gain, &mut slices);
+                    net.system().initialise(&runtime, seed, gain, &mut slices);
                     net.keep_within(&mut slices);
                 }
                 Kind::Stack(stacks) => <T as Float>::of(stacks).initialise(seed, &mut slices),

@@ -7,10 +7,11 @@ use num_complex::Complex;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pnncore::batch::Batch;
 use pnncore::descent::{Landscape, settle};
-use pnncore::lab::Lab;
 use pnncore::params::{ParamSpec, Params};
-use pnncore::system::{Energetic, Exact, Settling, System, Workspace};
-use pnncore::trial::{Layout, Plan, Trial};
+use pnncore::plan::PhasePlan;
+use pnncore::runtime::Runtime;
+use pnncore::states::{Layout, States};
+use pnncore::system::{Energetic, Settling, StateDerivatives, System, Workspace};
 use pnncore::update::{LocalUpdate, Term};
 use pnncore::{Error, Result};
 use pyo3::prelude::*;
@@ -95,10 +96,10 @@ impl UserSystem {
         Ok(Call { system: self, object, params: arrays, x, scalar: std::marker::PhantomData })
     }
 
-    fn pack<T: Float>(&self, trial: &Trial<T>, values: &[T]) -> Vec<T> {
-        let mut packed = Vec::with_capacity(trial.rows() * self.states());
-        // The last row of imaginary parts ends where the trial does.
-        for row in values.chunks(trial.stride()) {
+    fn pack<T: Float>(&self, states: &States<T>, values: &[T]) -> Vec<T> {
+        let mut packed = Vec::with_capacity(states.rows() * self.states());
+        // The last row of imaginary parts ends where the states do.
+        for row in values.chunks(states.stride()) {
             (0..self.layout.sizes().len()).for_each(|l| packed.extend_from_slice(&row[self.layout.layer(l)]));
         }
         packed
@@ -131,58 +132,58 @@ struct Call<'a, 'py, T> {
 }
 
 impl<'py, T: Float> Call<'_, 'py, T> {
-    fn matrix(&self, trial: &Trial<T>, values: &[T]) -> PyResult<Bound<'py, PyAny>> {
-        let packed = self.system.pack(trial, values);
+    fn matrix(&self, states: &States<T>, values: &[T]) -> PyResult<Bound<'py, PyAny>> {
+        let packed = self.system.pack(states, values);
         let array = PyArray1::from_vec(self.object.py(), packed);
-        Ok(array.reshape([trial.rows(), self.system.states()])?.into_any())
+        Ok(array.reshape([states.rows(), self.system.states()])?.into_any())
     }
 
-    fn try_energy(&self, trial: &Trial<T>, energy: &mut [f64]) -> PyResult<()> {
-        let states = self.matrix(trial, &trial.states)?;
-        let found = self.object.call_method1("_checked_energy", (&self.params, &self.x, states))?;
+    fn try_energy(&self, states: &States<T>, energy: &mut [f64]) -> PyResult<()> {
+        let s = self.matrix(states, &states.values)?;
+        let found = self.object.call_method1("_checked_energy", (&self.params, &self.x, s))?;
         energy.copy_from_slice(&found.cast::<PyArray1<f64>>()?.to_vec()?);
         Ok(())
     }
 
-    fn try_matrix(&self, name: &str, trial: &Trial<T>, v: Option<&[T]>, result: &mut [T]) -> PyResult<()> {
-        let states = self.matrix(trial, &trial.states)?;
+    fn try_matrix(&self, name: &str, states: &States<T>, v: Option<&[T]>, result: &mut [T]) -> PyResult<()> {
+        let s = self.matrix(states, &states.values)?;
         let found = match v {
-            Some(v) => self.object.call_method1(name, (&self.params, &self.x, states, self.matrix(trial, v)?))?,
-            None => self.object.call_method1(name, (&self.params, &self.x, states))?,
+            Some(v) => self.object.call_method1(name, (&self.params, &self.x, s, self.matrix(states, v)?))?,
+            None => self.object.call_method1(name, (&self.params, &self.x, s))?,
         };
-        self.system.unpack(&found.cast::<PyArrayDyn<T>>()?.to_vec()?, trial.stride(), result);
+        self.system.unpack(&found.cast::<PyArrayDyn<T>>()?.to_vec()?, states.stride(), result);
         Ok(())
     }
 
-    /// The states of a complex trial: real parts plus i times imaginary parts.
-    fn complex_matrix(&self, trial: &Trial<T>) -> PyResult<Bound<'py, PyAny>> {
-        let real = self.matrix(trial, &trial.states)?;
-        let half = trial.layout().stride();
-        let imaginary = self.matrix(trial, &trial.states[half.min(trial.states.len())..])?;
+    /// Complex states: real parts plus i times imaginary parts.
+    fn complex_matrix(&self, states: &States<T>) -> PyResult<Bound<'py, PyAny>> {
+        let real = self.matrix(states, &states.values)?;
+        let half = states.layout().stride();
+        let imaginary = self.matrix(states, &states.values[half.min(states.values.len())..])?;
         self.object.call_method1("_complex", (real, imaginary))
     }
 
-    fn try_complex_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> PyResult<()> {
-        let states = self.complex_matrix(trial)?;
-        let found = self.object.call_method1("_checked_complex_gradient", (&self.params, &self.x, states))?;
+    fn try_complex_gradient(&self, states: &States<T>, gradient: &mut [T]) -> PyResult<()> {
+        let s = self.complex_matrix(states)?;
+        let found = self.object.call_method1("_checked_complex_gradient", (&self.params, &self.x, s))?;
         let (real, imaginary): (Bound<'py, PyArrayDyn<T>>, Bound<'py, PyArrayDyn<T>>) = found.extract()?;
-        self.system.unpack(&real.to_vec()?, trial.stride(), gradient);
-        let half = trial.layout().stride().min(gradient.len());
-        self.system.unpack(&imaginary.to_vec()?, trial.stride(), &mut gradient[half..]);
+        self.system.unpack(&real.to_vec()?, states.stride(), gradient);
+        let half = states.layout().stride().min(gradient.len());
+        self.system.unpack(&imaginary.to_vec()?, states.stride(), &mut gradient[half..]);
         Ok(())
     }
 
     /// The sum over rows of the real part of weight times dE/dtheta.
-    fn try_param_gradient(&self, trial: &Trial<T>, weights: Vec<Complex<f64>>) -> PyResult<Vec<Vec<T>>> {
+    fn try_param_gradient(&self, states: &States<T>, weights: Vec<Complex<f64>>) -> PyResult<Vec<Vec<T>>> {
         let py = self.object.py();
         let part = |part: fn(&Complex<f64>) -> f64| {
             PyArray1::from_vec(py, weights.iter().map(|w| T::from_f64(part(w))).collect())
         };
-        let (states, weights) = if trial.is_complex() {
+        let (states, weights) = if states.is_complex() {
             let weights = self.object.call_method1("_complex", (part(|w| w.re), part(|w| w.im)))?;
-            (self.complex_matrix(trial)?, weights)
+            (self.complex_matrix(states)?, weights)
         } else {
-            (self.matrix(trial, &trial.states)?, part(|w| w.re).into_any())
+            (self.matrix(states, &states.values)?, part(|w| w.re).into_any())
         };
         let found = self.object.call_method1("_checked_param_gradient", (&self.params, &self.x, states, weights))?;
         let arrays: Vec<Bound<'py, PyArrayDyn<T>>> = found.extract()?;
@@ -191,20 +192,20 @@ impl<'py, T: Float> Call<'_, 'py, T> {
 }
 
 impl<T: Float> Landscape<T> for Call<'_, '_, T> {
-    fn energy(&self, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
-        self.try_energy(trial, energy).map_err(|e| self.system.fail(e))
+    fn energy(&self, states: &States<T>, energy: &mut [f64]) -> Result<()> {
+        self.try_energy(states, energy).map_err(|e| self.system.fail(e))
     }
 
-    fn state_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
-        self.try_matrix("_checked_state_gradient", trial, None, gradient).map_err(|e| self.system.fail(e))
+    fn state_gradient(&self, states: &States<T>, gradient: &mut [T]) -> Result<()> {
+        self.try_matrix("_checked_state_gradient", states, None, gradient).map_err(|e| self.system.fail(e))
     }
 
-    fn complex_gradient(&self, trial: &Trial<T>, gradient: &mut [T]) -> Result<()> {
-        self.try_complex_gradient(trial, gradient).map_err(|e| self.system.fail(e))
+    fn complex_gradient(&self, states: &States<T>, gradient: &mut [T]) -> Result<()> {
+        self.try_complex_gradient(states, gradient).map_err(|e| self.system.fail(e))
     }
 
     fn interval(&self, l: usize, j: usize) -> (f64, f64) {
-        let exact: &dyn Exact<T> = self.system;
+        let exact: &dyn StateDerivatives<T> = self.system;
         exact.interval(l, j)
     }
 }
@@ -234,7 +235,7 @@ impl<T: Float> System<T> for UserSystem {
         Some(self)
     }
 
-    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
         Some(self)
     }
 
@@ -246,55 +247,61 @@ impl<T: Float> System<T> for UserSystem {
 impl<T: Float> Settling<T> for UserSystem {
     fn settle(
         &self,
-        _lab: &Lab,
+        _lab: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        plan: &Plan,
-        trial: &mut Trial<T>,
+        plan: &PhasePlan,
+        states: &mut States<T>,
         _workspace: &mut Workspace,
     ) -> Result<()> {
-        self.call(params, batch, trial.phases(), |call| settle(call, batch, plan, trial))
+        self.call(params, batch, states.phases(), |call| settle(call, batch, plan, states))
     }
 }
 
 impl<T: Float> Energetic<T> for UserSystem {
     fn local_update(
         &self,
-        _lab: &Lab,
+        _lab: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         weights: &[Complex<f64>],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let samples = batch.len() as f64;
-        let row_weights = (0..trial.rows()).map(|r| {
-            let usable = trial.usable(r / trial.phases());
-            if usable { weights[r % trial.phases()] / samples } else { Complex::ZERO }
+        let row_weights = (0..states.rows()).map(|r| {
+            let usable = states.usable(r / states.phases());
+            if usable { weights[r % states.phases()] / samples } else { Complex::ZERO }
         });
         let row_weights = row_weights.collect();
-        let sums = self.call(params, batch, trial.phases(), |call| {
-            call.try_param_gradient(trial, row_weights).map_err(|e| self.fail(e))
+        let sums = self.call(params, batch, states.phases(), |call| {
+            call.try_param_gradient(states, row_weights).map_err(|e| self.fail(e))
         })?;
         update.terms = sums.into_iter().map(Term::Dense).collect();
         Ok(())
     }
 }
 
-impl<T: Float> Exact<T> for UserSystem {
-    fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
-        self.call(params, batch, trial.phases(), |call| call.energy(trial, energy))
+impl<T: Float> StateDerivatives<T> for UserSystem {
+    fn energy(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        states: &States<T>,
+        energy: &mut [f64],
+    ) -> Result<()> {
+        self.call(params, batch, states.phases(), |call| call.energy(states, energy))
     }
 
     fn state_gradient(
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         gradient: &mut [T],
     ) -> Result<()> {
-        self.call(params, batch, trial.phases(), |call| call.state_gradient(trial, gradient))
+        self.call(params, batch, states.phases(), |call| call.state_gradient(states, gradient))
     }
 
     fn interval(&self, l: usize, _j: usize) -> (f64, f64) {

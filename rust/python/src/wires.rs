@@ -28,14 +28,15 @@ pub(crate) fn solve_wires<'py>(
     tolerance: f64,
     threads: Option<usize>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, u32)> {
-    let lab = calls::lab(py, threads, 0)?;
+    let runtime = calls::runtime(py, threads, 0)?;
     let shape = (conductances.shape()[0], conductances.shape()[1]);
     // Voltages of both ends of every cell, and what the search for them keeps.
     let nodes = memory::product(&[voltages.shape()[0], shape.0, shape.1, 6 * size_of::<f64>()]);
     memory::check(nodes, || format!("the nodes of {} samples", voltages.shape()[0])).or_raise(py)?;
     let (cells, drive) = (conductances.as_slice()?, voltages.as_slice()?);
-    let found: Result<_, Error> =
-        detached(py, || lab.enter(|| Nodal::solve(&lab, (shape, cells), (drive, turned), resistance, tolerance)))?;
+    let found: Result<_, Error> = detached(py, || {
+        runtime.enter(|| Nodal::solve(&runtime, (shape, cells), (drive, turned), resistance, tolerance))
+    })?;
     let Nodal { currents, rows, columns, iterations } = found.or_raise(py)?;
     let nodes = [voltages.shape()[0], shape.0, shape.1];
     let ends = [nodes[0], if turned { shape.0 } else { shape.1 }];

@@ -14,37 +14,38 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::differences::{hessian_product, size_of_states};
 use crate::krylov::conjugate_gradients;
-use crate::trial::{Boundary, Outcome, Plan, Status, Trial};
+use crate::plan::{Boundary, PhasePlan};
+use crate::states::{Outcome, States, Status};
 
 /// The part of a step's right-hand side that may be left: the next step takes it up.
 const LINEAR_TOLERANCE: f64 = 1e-3;
 
-/// Settles `rows` of a complex trial, which hold their free states.
+/// Settles `rows` of complex states, which hold their free states.
 pub(super) fn settle<T: Real>(
     landscape: &dyn Landscape<T>,
     batch: &Batch<'_, T>,
-    plan: &Plan,
-    trial: &mut Trial<T>,
+    plan: &PhasePlan,
+    states: &mut States<T>,
     mut rows: Vec<usize>,
 ) -> Result<()> {
-    let (phases, half, stride) = (trial.phases(), trial.layout().stride(), trial.stride());
-    let free = real_parts(trial);
-    let size = size_of_states(&free.states, landscape.scales().0);
+    let (phases, half, stride) = (states.phases(), states.layout().stride(), states.stride());
+    let free = real_parts(states);
+    let size = size_of_states(&free.values, landscape.scales().0);
     let multiply = |v: &[T], product: &mut [T]| {
-        hessian_product(|trial, found| landscape.state_gradient(trial, found), &free, size, v, product)
+        hessian_product(|states, found| landscape.state_gradient(states, found), &free, size, v, product)
     };
-    let limit = 2 * trial.layout().sizes().iter().sum::<usize>();
-    let mut force = vec![T::ZERO; trial.states.len()];
+    let limit = 2 * states.layout().sizes().iter().sum::<usize>();
+    let mut force = vec![T::ZERO; states.values.len()];
     for &r in &rows {
-        trial.outcomes[r] = Outcome::default();
+        states.outcomes[r] = Outcome::default();
     }
     while !rows.is_empty() {
-        poll(64 * rows.len() * trial.stride());
-        landscape.complex_gradient(trial, &mut force)?;
+        poll(64 * rows.len() * states.stride());
+        landscape.complex_gradient(states, &mut force)?;
         for &r in &rows {
-            add_pull(batch, plan, trial, r, &mut force);
+            add_pull(batch, plan, states, r, &mut force);
         }
-        let mut steps = [vec![T::ZERO; trial.rows() * half], vec![T::ZERO; trial.rows() * half]];
+        let mut steps = [vec![T::ZERO; states.rows() * half], vec![T::ZERO; states.rows() * half]];
         for (part, step) in steps.iter_mut().enumerate() {
             for &r in &rows {
                 step[r * half..(r + 1) * half].copy_from_slice(&force[r * stride + part * half..][..half]);
@@ -53,24 +54,24 @@ pub(super) fn settle<T: Real>(
         }
         rows.retain(|&r| {
             let mut change = T::ZERO;
-            let states = &mut trial.states[r * stride..(r + 1) * stride];
+            let row = &mut states.values[r * stride..(r + 1) * stride];
             for (part, step) in steps.iter().enumerate() {
-                for (s, &d) in states[part * half..].iter_mut().zip(&step[r * half..(r + 1) * half]) {
+                for (s, &d) in row[part * half..].iter_mut().zip(&step[r * half..(r + 1) * half]) {
                     *s -= d;
                     change = change.max_magnitude(d);
                 }
             }
-            let outcome = &mut trial.outcomes[r];
+            let outcome = &mut states.outcomes[r];
             outcome.sweep(change.to_f64());
             outcome.magnitude = size;
-            let (real, imaginary) = states.split_at(half);
+            let (real, imaginary) = row.split_at(half);
             let moved = real.iter().zip(free.row(r)).fold(T::ZERO, |m, (&s, &f)| m.max_magnitude(s - f));
             let displacement = imaginary.iter().fold(moved, |m, &s| m.max_magnitude(s)).to_f64();
             let status = plan.verdict::<T>(plan.boundary(r % phases), outcome, || Some(displacement));
             let Some(status) = status else { return true };
             outcome.status = status;
             if status == Status::Diverged {
-                states.fill(T::ZERO);
+                row.fill(T::ZERO);
             }
             false
         });
@@ -78,27 +79,27 @@ pub(super) fn settle<T: Real>(
     Ok(())
 }
 
-/// The free state of every sample in all of its rows, as a real trial.
-fn real_parts<T: Real>(trial: &Trial<T>) -> Trial<T> {
-    let mut real = Trial::new(trial.layout().clone());
-    real.reset(trial.samples(), trial.phases(), false);
-    for r in 0..trial.rows() {
-        real.row_mut(r).copy_from_slice(trial.row(r - r % trial.phases()));
+/// The free state of every sample in all of its rows, as real states.
+fn real_parts<T: Real>(states: &States<T>) -> States<T> {
+    let mut real = States::new(states.layout().clone());
+    real.reset(states.samples(), states.phases(), false);
+    for r in 0..states.rows() {
+        real.row_mut(r).copy_from_slice(states.row(r - r % states.phases()));
     }
     real
 }
 
 /// Adds beta dC/ds of row `r` to its force.
-fn add_pull<T: Real>(batch: &Batch<'_, T>, plan: &Plan, trial: &Trial<T>, r: usize, force: &mut [T]) {
-    let Boundary::Nudged(beta) = plan.boundary(r % trial.phases()) else { return };
-    let outputs = trial.layout().outputs();
+fn add_pull<T: Real>(batch: &Batch<'_, T>, plan: &PhasePlan, states: &States<T>, r: usize, force: &mut [T]) {
+    let Boundary::Nudged(beta) = plan.boundary(r % states.phases()) else { return };
+    let outputs = states.layout().outputs();
     let mut target = vec![T::ZERO; outputs.len()];
-    batch.y.write(r / trial.phases(), &mut target);
-    let output = (trial.outputs(r), &trial.imaginary_row(r)[outputs.clone()]);
-    let at = r * trial.stride() + outputs.start;
+    batch.y.write(r / states.phases(), &mut target);
+    let output = (states.outputs(r), &states.imaginary_row(r)[outputs.clone()]);
+    let at = r * states.stride() + outputs.start;
     for (k, pull) in plan.loss.gradient_complex(output, &target).into_iter().enumerate() {
         let pull: Complex<f64> = beta * pull;
         force[at + k] += T::from_f64(pull.re);
-        force[at + trial.layout().stride() + k] += T::from_f64(pull.im);
+        force[at + states.layout().stride() + k] += T::from_f64(pull.im);
     }
 }

@@ -1,6 +1,6 @@
 //! Devices: what the material does with a wanted change of a parameter.
 //!
-//! A [`Device`] is written: every element is brought to the wanted value, as near as it can. A [`Tile`] is an array of cells that
+//! A [`Device`] is written: every element is brought to the wanted value, as near as it can. A [`CellArray`] is an array of cells that
 //! move by pulses, each in its own way.
 
 mod cells;
@@ -12,7 +12,7 @@ mod written;
 
 pub use cells::{Law, Pulsed, Spread};
 pub use pulses::{Kind, Trains};
-pub use tile::{Algorithm, Change, Place, Tile, TileSpec};
+pub use tile::{Algorithm, CellArray, Change, TileSpec, UpdateKey};
 pub use transfer::{Transfer, Version};
 pub use unit::{Choice, Unit};
 pub use written::Device;

@@ -38,7 +38,7 @@ pub struct Trains {
 
 /// What goes out for a batch.
 #[derive(Debug)]
-pub(super) enum Sent<T> {
+pub(super) enum PulseCounts<T> {
     /// Trains, in the order of [`trains`], and how many samples there are.
     Trains(Vec<u32>, Vec<u32>, usize),
     /// Numbers of pulses as products of `rows` (samples, height) and `columns` (samples, width), at most so many each.
@@ -69,12 +69,12 @@ impl Trains {
         rate: f64,
         step: f64,
         (random, group): (Philox, u32),
-    ) -> Sent<T> {
+    ) -> PulseCounts<T> {
         let samples = x.len() / height;
         if self.kind == Kind::MeanCount {
             let scale = T::from_f64(rate / step);
             let columns = d.iter().map(|&d| d * scale).collect();
-            return Sent::Means { rows: x.to_vec(), height, columns, most: T::from_f64(f64::from(self.slots)) };
+            return PulseCounts::Means { rows: x.to_vec(), height, columns, most: T::from_f64(f64::from(self.slots)) };
         }
         let largest = |row: &[T]| largest(level, row).to_f64();
         let mut slots = vec![0; samples];
@@ -98,7 +98,7 @@ impl Trains {
             regular(x, (height, &slots), &of_x, first_slots, &mut rows);
             regular(d, (width, &slots), &of_d, spread_slots, &mut columns);
         }
-        Sent::Trains(rows, columns, samples)
+        PulseCounts::Trains(rows, columns, samples)
     }
 }
 
@@ -136,12 +136,12 @@ fn regular<T: Real>(
 
 /// What a row hears, sample by sample.
 #[derive(Debug, Default)]
-pub(super) struct Heard<T> {
+pub(super) struct RowPulses<T> {
     trains: Vec<(u32, u32)>,
     means: Vec<T>,
 }
 
-impl<T: Real> Sent<T> {
+impl<T: Real> PulseCounts<T> {
     /// The same pulses the other way.
     pub(super) fn opposite(mut self) -> Self {
         match &mut self {
@@ -161,7 +161,7 @@ impl<T: Real> Sent<T> {
     }
 
     /// The pulses of row `j`, the `k`-th of those that pulses are sent to, with `cols` cells.
-    pub(super) fn row<'a>(&'a self, (j, k): (usize, usize), cols: usize, heard: &'a mut Heard<T>) -> Counts<'a, T> {
+    pub(super) fn row<'a>(&'a self, (j, k): (usize, usize), cols: usize, heard: &'a mut RowPulses<T>) -> Counts<'a, T> {
         match self {
             Self::Trains(rows, columns, samples) => {
                 heard.trains.resize(*samples, (0, 0));

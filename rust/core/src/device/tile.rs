@@ -11,11 +11,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::cells::{Cells, GROUPS_OF_CELLS, Pulsed};
-use super::pulses::{Heard, Sent, Trains};
+use super::pulses::{PulseCounts, RowPulses, Trains};
 use super::transfer::Transfer;
 use super::unit::Unit;
-use crate::lab::Lab;
 use crate::params::ParamSpec;
+use crate::runtime::Runtime;
 use crate::{Error, Result};
 
 /// How wanted changes become pulses.
@@ -58,7 +58,7 @@ pub enum Change<'a, T> {
 
 /// Which update of which array this is.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct UpdateKey {
     /// The number of the parameter.
     pub parameter: usize,
     /// Updates before this one.
@@ -69,7 +69,7 @@ pub struct Place {
 
 /// An array of cells.
 #[derive(Debug, Clone)]
-pub struct Tile<T> {
+pub struct CellArray<T> {
     spec: TileSpec,
     rows: usize,
     cols: usize,
@@ -84,7 +84,7 @@ pub struct Tile<T> {
 
 /// The state of an array of cells.
 #[derive(Debug)]
-pub(super) struct Store<'a, T> {
+pub(super) struct CellState<'a, T> {
     /// What is seen of the cells.
     pub values: &'a mut [T],
     /// How many pulses each has had.
@@ -93,7 +93,7 @@ pub(super) struct Store<'a, T> {
     pub offset: &'a mut [T],
 }
 
-impl<T: Real> Store<'_, T> {
+impl<T: Real> CellState<'_, T> {
     /// The state of a cell.
     pub(super) fn state(&self, i: usize) -> T {
         self.values[i] - self.offset.get(i).copied().unwrap_or(T::ZERO)
@@ -152,7 +152,7 @@ impl TileSpec {
     }
 }
 
-impl<T: Real> Tile<T> {
+impl<T: Real> CellArray<T> {
     /// The array of parameter number `parameter`, of this shape, with cells drawn from `seed`.
     ///
     /// # Errors
@@ -284,55 +284,56 @@ impl<T: Real> Tile<T> {
         }
     }
 
-    /// Changes `values` as near to what is wanted as pulses can. `memory` holds the arrays of [`Tile::memory`]. Returns how many pulses
+    /// Changes `values` as near to what is wanted as pulses can. `memory` holds the arrays of [`CellArray::memory`]. Returns how many pulses
     /// came to cells.
     pub fn update(
         &self,
-        lab: &Lab,
-        place: Place,
+        runtime: &Runtime,
+        place: UpdateKey,
         change: Change<'_, T>,
         values: &mut [T],
         memory: &mut [&mut [T]],
     ) -> f64 {
-        let random = lab.random(Purpose::Pulses).at(place.step);
+        let random = runtime.random(Purpose::Pulses).at(place.step);
         let group = GROUPS_OF_UPDATE * ARRAYS * place.parameter as u32;
         let own = Draws { random, group, row: 0 };
         let other = Draws { group: group + GROUPS_OF_UPDATE, ..own };
         let mut memory = memory.iter_mut().map(|array| &mut **array);
         let mut next = |is_there: bool| is_there.then(|| memory.next()).flatten().unwrap_or_default();
         let noisy = |cells: &Cells<T>| cells.device.write_noise > 0.0;
-        let mut store = Store { values, pulses: next(true), offset: next(noisy(&self.cells)) };
+        let mut store = CellState { values, pulses: next(true), offset: next(noisy(&self.cells)) };
         let mut others = Vec::new();
         if self.spec.unit != Unit::Single {
             for cells in &self.others {
-                others.push(Store { values: next(true), pulses: next(true), offset: next(noisy(cells)) });
+                others.push(CellState { values: next(true), pulses: next(true), offset: next(noisy(cells)) });
             }
         }
         let (chosen, gain) = self.spec.unit.chosen(own, place.step);
         let sent = match (&self.spec.algorithm, self.others.first()) {
             (Algorithm::Transfer(transfer), Some(fast)) => {
-                let mut hidden = Store { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
+                let mut hidden = CellState { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
                 let (slow, fast) = ((&self.cells, &mut store, own), (fast, &mut hidden, other));
-                let sent = transfer.update(lab, self, place.rate, change, slow, fast, &mut memory.collect::<Vec<_>>());
-                self.cells.age(lab, self.cols, &mut store, own);
+                let sent =
+                    transfer.update(runtime, self, place.rate, change, slow, fast, &mut memory.collect::<Vec<_>>());
+                self.cells.age(runtime, self.cols, &mut store, own);
                 return sent;
             }
             (Algorithm::MixedPrecision { threshold }, _) => {
                 let step = threshold * gain * self.spec.device.granularity();
-                self.summed(lab, change, place.rate, step, next(true))
+                self.summed(runtime, change, place.rate, step, next(true))
             }
-            _ => self.sent(lab, &self.cells, change, (place.rate, 1.0 / gain, &[]), own),
+            _ => self.sent(runtime, &self.cells, change, (place.rate, 1.0 / gain, &[]), own),
         };
         match (&self.spec.unit, self.others.first(), others.first_mut()) {
             (&Unit::Pair { refresh }, Some(minus), Some(below)) => {
-                self.update_pair(lab, sent, refresh, (&mut store, own), (minus, below, other))
+                self.update_pair(runtime, sent, refresh, (&mut store, own), (minus, below, other))
             }
             (Unit::Multi { significance, .. }, ..) => {
-                self.update_multi(lab, &sent, (significance, chosen), (&mut store, own), &mut others)
+                self.update_multi(runtime, &sent, (significance, chosen), (&mut store, own), &mut others)
             }
             _ => {
-                let total = self.send(lab, &self.cells, &sent, &mut store, own);
-                self.cells.age(lab, self.cols, &mut store, own);
+                let total = self.send(runtime, &self.cells, &sent, &mut store, own);
+                self.cells.age(runtime, self.cols, &mut store, own);
                 total
             }
         }
@@ -342,12 +343,12 @@ impl<T: Real> Tile<T> {
     /// plus).
     pub(super) fn sent(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         cells: &Cells<T>,
         change: Change<'_, T>,
         (rate, factor, signs): (f64, f64, &[T]),
         draws: Draws,
-    ) -> Sent<T> {
+    ) -> PulseCounts<T> {
         let step = cells.device.granularity();
         match change {
             Change::Product(blocks) => {
@@ -358,12 +359,12 @@ impl<T: Real> Tile<T> {
                 }
                 let d: Vec<T> = blocks.iter().flat_map(|(_, d)| d).map(|&d| -d).collect();
                 let random = (draws.random, draws.group);
-                self.spec.trains.send(lab.level(), (&x, self.rows), (&d, self.cols), rate * factor, step, random)
+                self.spec.trains.send(runtime.level(), (&x, self.rows), (&d, self.cols), rate * factor, step, random)
             }
             Change::Dense(change) => {
                 let pulses = T::from_f64(factor / step);
                 let sign = |row: usize| signs.get(row).copied().unwrap_or(T::ONE);
-                Sent::Cells(change.iter().enumerate().map(|(k, &c)| c * pulses * sign(k / self.cols)).collect())
+                PulseCounts::Cells(change.iter().enumerate().map(|(k, &c)| c * pulses * sign(k / self.cols)).collect())
             }
         }
     }
@@ -371,25 +372,25 @@ impl<T: Real> Tile<T> {
     /// Sends pulses to all rows of an array of cells.
     pub(super) fn send(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         cells: &Cells<T>,
-        sent: &Sent<T>,
-        store: &mut Store<'_, T>,
+        sent: &PulseCounts<T>,
+        store: &mut CellState<'_, T>,
         draws: Draws,
     ) -> f64 {
-        cells.send(lab, 0..self.rows, self.cols, sent, self.spec.trains.at_once, store, draws)
+        cells.send(runtime, 0..self.rows, self.cols, sent, self.spec.trains.at_once, store, draws)
     }
 
     /// Adds a change to a sum, and takes all whole steps out of it: the pulses that are due.
-    fn summed(&self, lab: &Lab, change: Change<'_, T>, rate: f64, step: f64, sum: &mut [T]) -> Sent<T> {
+    fn summed(&self, runtime: &Runtime, change: Change<'_, T>, rate: f64, step: f64, sum: &mut [T]) -> PulseCounts<T> {
         match change {
-            Change::Dense(change) => add_scaled(lab.level(), change, T::ONE, sum),
+            Change::Dense(change) => add_scaled(runtime.level(), change, T::ONE, sum),
             Change::Product(blocks) => {
                 for (x, d) in blocks {
                     let x: Vec<T> = x.iter().map(|&x| x * T::from_f64(-rate)).collect();
                     let x = Strided { data: &x, row: 1, column: self.rows };
                     let shape = (self.rows, d.len() / self.cols, self.cols);
-                    multiply(lab.level(), x, Dense { data: d, stride: self.cols }, shape, sum, self.cols);
+                    multiply(runtime.level(), x, Dense { data: d, stride: self.cols }, shape, sum, self.cols);
                 }
             }
         }
@@ -400,7 +401,7 @@ impl<T: Real> Tile<T> {
             *sum -= pulses * each;
             pulses
         });
-        Sent::Cells(due.collect())
+        PulseCounts::Cells(due.collect())
     }
 }
 
@@ -409,18 +410,18 @@ impl<T: Real> Cells<T> {
     #[allow(clippy::too_many_arguments, reason = "cells, and what comes to them")]
     pub(super) fn send(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         rows: std::ops::Range<usize>,
         cols: usize,
-        sent: &Sent<T>,
+        sent: &PulseCounts<T>,
         at_once: bool,
-        store: &mut Store<'_, T>,
+        store: &mut CellState<'_, T>,
         draws: Draws,
     ) -> f64 {
         /// About what a cell takes per sample, in multiply-adds.
         const COST: usize = 32;
         let count = rows.len();
-        let chunk = count.div_ceil(lab.parts(COST * sent.samples() * count * cols, count)).max(1);
+        let chunk = count.div_ceil(runtime.parts(COST * sent.samples() * count * cols, count)).max(1);
         let own = rows.start * cols..rows.end * cols;
         let mut totals = vec![0.0; count.div_ceil(chunk)];
         let noisy = !store.offset.is_empty();
@@ -432,8 +433,8 @@ impl<T: Real> Cells<T> {
             .zip(store.pulses[own].par_chunks_mut(chunk * cols))
             .zip(offsets.into_par_iter())
             .zip(totals.par_iter_mut());
-        lab.for_each(pieces.enumerate(), |(c, (((values, pulses), offset), total))| {
-            let (mut heard, mut state) = (Heard::default(), Vec::new());
+        runtime.for_each(pieces.enumerate(), |(c, (((values, pulses), offset), total))| {
+            let (mut heard, mut state) = (RowPulses::default(), Vec::new());
             for (k, (values, pulses)) in values.chunks_exact_mut(cols).zip(pulses.chunks_exact_mut(cols)).enumerate() {
                 let j = rows.start + c * chunk + k;
                 let source = Source { random: draws.random, group: draws.group + 2, row: draws.row + j as u64 };
@@ -442,10 +443,11 @@ impl<T: Real> Cells<T> {
                     let offset = &mut offset[k * cols..(k + 1) * cols];
                     state.clear();
                     state.extend(values.iter().zip(&*offset).map(|(&value, &offset)| value - offset));
-                    *total += self.pulse(lab.level(), (j, cols), counts, at_once, source, &mut state, values, pulses);
+                    *total +=
+                        self.pulse(runtime.level(), (j, cols), counts, at_once, source, &mut state, values, pulses);
                     offset.iter_mut().zip(&*values).zip(&state).for_each(|((o, &v), &s)| *o = v - s);
                 } else {
-                    *total += self.pulse(lab.level(), (j, cols), counts, at_once, source, values, &mut [], pulses);
+                    *total += self.pulse(runtime.level(), (j, cols), counts, at_once, source, values, &mut [], pulses);
                 }
             }
         });
@@ -453,7 +455,7 @@ impl<T: Real> Cells<T> {
     }
 
     /// Lets cells lose and wander for one update.
-    pub(super) fn age(&self, lab: &Lab, cols: usize, store: &mut Store<'_, T>, draws: Draws) {
+    pub(super) fn age(&self, runtime: &Runtime, cols: usize, store: &mut CellState<'_, T>, draws: Draws) {
         let deviation = T::from_f64(self.device.diffusion * self.device.step);
         if self.keep.is_empty() && deviation == T::ZERO {
             return;
@@ -462,7 +464,7 @@ impl<T: Real> Cells<T> {
         for (j, values) in store.values.chunks_exact_mut(cols).enumerate() {
             if deviation > T::ZERO {
                 let first = (j * cols.next_multiple_of(64)) as u64;
-                draws.random.fill_normal(lab.level(), first, draws.group + 4, &mut drawn);
+                draws.random.fill_normal(runtime.level(), first, draws.group + 4, &mut drawn);
             }
             for (i, value) in values.iter_mut().enumerate() {
                 let k = j * cols + i;

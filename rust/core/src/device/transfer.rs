@@ -7,10 +7,10 @@ use pnncore_kernels::Real;
 use serde::{Deserialize, Serialize};
 
 use super::cells::{Cells, Pulsed};
-use super::pulses::Sent;
-use super::tile::{Change, Draws, Store, Tile};
-use crate::lab::Lab;
+use super::pulses::PulseCounts;
+use super::tile::{CellArray, CellState, Change, Draws};
 use crate::params::ParamSpec;
+use crate::runtime::Runtime;
 use crate::system::stack::{Io, Scale};
 use crate::{Error, Result};
 
@@ -59,7 +59,7 @@ const MOST_ROUNDS: usize = 1 << 52;
 const TAIL: f64 = 5.0;
 
 /// An array of cells, its state, and its random numbers.
-type Array<'a, 'b, 'c, T> = (&'a Cells<T>, &'b mut Store<'c, T>, Draws);
+type Array<'a, 'b, 'c, T> = (&'a Cells<T>, &'b mut CellState<'c, T>, Draws);
 
 impl Transfer {
     pub(super) fn check(&self) -> Result<()> {
@@ -127,8 +127,8 @@ impl Transfer {
     #[allow(clippy::too_many_arguments, reason = "two arrays, and what is between them")]
     pub(super) fn update<T: Real>(
         &self,
-        lab: &Lab,
-        tile: &Tile<T>,
+        runtime: &Runtime,
+        tile: &CellArray<T>,
         rate: f64,
         change: Change<'_, T>,
         (slow, to, slow_draws): Array<'_, '_, '_, T>,
@@ -146,9 +146,9 @@ impl Transfer {
         let signs: Vec<T> =
             (0..rows).map(|j| if self.period_of(transfers(j)).is_multiple_of(2) { T::ONE } else { -T::ONE }).collect();
         let factor = self.fast_rate.map_or(1.0, |fast| fast / rate);
-        let sent = tile.sent(lab, fast, change, (rate, factor, &signs), fast_draws);
-        let mut total = tile.send(lab, fast, &sent, from, fast_draws);
-        fast.age(lab, cols, from, fast_draws);
+        let sent = tile.sent(runtime, fast, change, (rate, factor, &signs), fast_draws);
+        let mut total = tile.send(runtime, fast, &sent, from, fast_draws);
+        fast.age(runtime, cols, from, fast_draws);
         due += sent.samples() as f64 / self.every;
         let lines = due as usize;
         for n in 0..lines {
@@ -156,10 +156,10 @@ impl Transfer {
             let (j, before) = (line % rows, rounds + line / rows);
             let own = j * cols..(j + 1) * cols;
             let random = (fast_draws.random, fast_draws.group + 5, n);
-            let read = self.io.read_line(lab.level(), &from.values[own.clone()], tile.offsets(), random);
+            let read = self.io.read_line(runtime.level(), &from.values[own.clone()], tile.offsets(), random);
             let wanted = self.wanted(slow, read, before, own, kept);
             let draws = Draws { row: (line - j) as u64, ..slow_draws };
-            total += slow.send(lab, j..j + 1, cols, &Sent::Cells(wanted), false, to, draws);
+            total += slow.send(runtime, j..j + 1, cols, &PulseCounts::Cells(wanted), false, to, draws);
         }
         let line = next + lines;
         clock[0] = T::from_f64(due - lines as f64);

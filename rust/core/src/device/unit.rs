@@ -4,9 +4,9 @@ use pnncore_kernels::Real;
 use serde::{Deserialize, Serialize};
 
 use super::cells::Cells;
-use super::pulses::Sent;
-use super::tile::{Draws, GROUPS_OF_UPDATE, Store, Tile};
-use crate::lab::Lab;
+use super::pulses::PulseCounts;
+use super::tile::{CellArray, CellState, Draws, GROUPS_OF_UPDATE};
+use crate::runtime::Runtime;
 use crate::{Error, Result};
 
 /// The cells that a weight is made of.
@@ -84,15 +84,15 @@ impl Unit {
     }
 }
 
-impl<T: Real> Tile<T> {
+impl<T: Real> CellArray<T> {
     /// Sends pulses up to one array and pulses down, as pulses up, to the other, of which `store` sees the difference.
     pub(super) fn update_pair(
         &self,
-        lab: &Lab,
-        sent: Sent<T>,
+        runtime: &Runtime,
+        sent: PulseCounts<T>,
         refresh: f64,
-        (store, own): (&mut Store<'_, T>, Draws),
-        (minus, below, other): (&Cells<T>, &mut Store<'_, T>, Draws),
+        (store, own): (&mut CellState<'_, T>, Draws),
+        (minus, below, other): (&Cells<T>, &mut CellState<'_, T>, Draws),
     ) -> f64 {
         let (plus, mut above) = (self.cells(), Vec::with_capacity(store.values.len()));
         for (i, (&value, below)) in store.values.iter().zip(below.values.iter_mut()).enumerate() {
@@ -101,11 +101,11 @@ impl<T: Real> Tile<T> {
             *below = below.within(plus.lower[i] - value, plus.upper[i] - value).within(minus.lower[i], minus.upper[i]);
             above.push((value + *below).within(plus.lower[i], plus.upper[i]));
         }
-        let mut upper = Store { values: &mut above, pulses: &mut *store.pulses, offset: &mut [] };
-        let mut total = self.send(lab, plus, &sent, &mut upper, own);
-        plus.age(lab, self.shape().1, &mut upper, own);
-        total += self.send(lab, minus, &sent.opposite(), below, other);
-        minus.age(lab, self.shape().1, below, other);
+        let mut upper = CellState { values: &mut above, pulses: &mut *store.pulses, offset: &mut [] };
+        let mut total = self.send(runtime, plus, &sent, &mut upper, own);
+        plus.age(runtime, self.shape().1, &mut upper, own);
+        total += self.send(runtime, minus, &sent.opposite(), below, other);
+        minus.age(runtime, self.shape().1, below, other);
         let refresh = T::from_f64(refresh);
         for (i, (above, below)) in above.iter_mut().zip(below.values.iter_mut()).enumerate() {
             if *above > refresh * plus.upper[i] || *below > refresh * minus.upper[i] {
@@ -125,11 +125,11 @@ impl<T: Real> Tile<T> {
     /// their values are above an even share of the weights.
     pub(super) fn update_multi(
         &self,
-        lab: &Lab,
-        sent: &Sent<T>,
+        runtime: &Runtime,
+        sent: &PulseCounts<T>,
         (significance, chosen): (&[f64], std::ops::Range<usize>),
-        (store, own): (&mut Store<'_, T>, Draws),
-        others: &mut [Store<'_, T>],
+        (store, own): (&mut CellState<'_, T>, Draws),
+        others: &mut [CellState<'_, T>],
     ) -> f64 {
         let factors: Vec<T> = significance.iter().map(|&g| T::from_f64(g)).collect();
         let share = T::from_f64(1.0 / significance.iter().sum::<f64>());
@@ -140,10 +140,14 @@ impl<T: Real> Tile<T> {
             let factor = factor / factors[0];
             first.iter_mut().zip(&*other.values).for_each(|(first, &above)| *first -= factor * above);
         }
-        let mut parts = vec![Store { values: &mut first, pulses: &mut *store.pulses, offset: &mut *store.offset }];
+        let mut parts = vec![CellState { values: &mut first, pulses: &mut *store.pulses, offset: &mut *store.offset }];
         for other in &mut *others {
             other.values.iter_mut().zip(&even).for_each(|(value, &even)| *value += even);
-            parts.push(Store { values: &mut *other.values, pulses: &mut *other.pulses, offset: &mut *other.offset });
+            parts.push(CellState {
+                values: &mut *other.values,
+                pulses: &mut *other.pulses,
+                offset: &mut *other.offset,
+            });
         }
         let (sums, mut total) = (&mut *store.values, 0.0);
         self.share_out(&factors, sums, &mut parts);
@@ -151,9 +155,9 @@ impl<T: Real> Tile<T> {
         for (k, (cells, part)) in self.all_cells().zip(&mut parts).enumerate() {
             let draws = Draws { group: own.group + k as u32 * GROUPS_OF_UPDATE, ..own };
             if chosen.contains(&k) {
-                total += self.send(lab, cells, sent, part, draws);
+                total += self.send(runtime, cells, sent, part, draws);
             }
-            cells.age(lab, self.shape().1, part, draws);
+            cells.age(runtime, self.shape().1, part, draws);
             sums.iter_mut().zip(&*part.values).for_each(|(sum, &value)| *sum += factors[k] * value);
         }
         for other in others {
@@ -163,7 +167,7 @@ impl<T: Real> Tile<T> {
     }
 
     /// Brings cells of weights into their ranges. What one of them cannot hold of its weight, others do, as far as they can.
-    fn share_out(&self, factors: &[T], weights: &[T], parts: &mut [Store<'_, T>]) {
+    fn share_out(&self, factors: &[T], weights: &[T], parts: &mut [CellState<'_, T>]) {
         let mut moved = vec![false; weights.len()];
         for (cells, part) in self.all_cells().zip(&mut *parts) {
             for (i, moved) in moved.iter_mut().enumerate() {

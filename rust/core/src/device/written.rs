@@ -5,7 +5,7 @@ use pnncore_kernels::{Level, Real, add_scaled, round_to_levels, shift_within};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::lab::Lab;
+use crate::runtime::Runtime;
 use crate::{Error, Result};
 
 /// The elements that a parameter is stored in: conductances, say.
@@ -83,18 +83,18 @@ impl Device {
     }
 
     /// Replaces the wanted values of parameter number `parameter` by what write number `count` leaves.
-    pub fn write<T: Real>(&self, lab: &Lab, parameter: usize, count: u64, values: &mut [T]) {
+    pub fn write<T: Real>(&self, runtime: &Runtime, parameter: usize, count: u64, values: &mut [T]) {
         /// About what an element takes, in multiply-adds.
         const COST: usize = 16;
         let n = values.len();
         let cost = if self.is_exact() { 1 } else { COST };
-        let chunk = n.div_ceil(lab.parts(n * cost, n)).next_multiple_of(TOGETHER).max(TOGETHER);
+        let chunk = n.div_ceil(runtime.parts(n * cost, n)).next_multiple_of(TOGETHER).max(TOGETHER);
         // Every write of a parameter has draws of its own, in whole blocks.
         let draws = count * n.next_multiple_of(TOGETHER) as u64;
-        lab.for_each(values.par_chunks_mut(chunk).enumerate(), |(c, values)| {
+        runtime.for_each(values.par_chunks_mut(chunk).enumerate(), |(c, values)| {
             for (b, values) in values.chunks_mut(TOGETHER).enumerate() {
                 let first = (c * chunk + b * TOGETHER) as u64;
-                self.write_block(lab.level(), parameter as u32, first, draws + first, values);
+                self.write_block(runtime.level(), parameter as u32, first, draws + first, values);
             }
         });
     }
@@ -141,7 +141,7 @@ mod tests {
     fn written(device: &Device, wanted: f64, n: usize) -> Vec<f64> {
         device.check().expect("valid");
         let mut values = vec![wanted; n];
-        device.write(&Lab::new(Some(1), 0).expect("a lab"), 1, 3, &mut values);
+        device.write(&Runtime::new(Some(1), 0).expect("a runtime"), 1, 3, &mut values);
         values
     }
 

@@ -13,10 +13,10 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::device::Device;
 use crate::differences::largest;
-use crate::lab::Lab;
 use crate::params::Params;
+use crate::plan::PhasePlan;
+use crate::runtime::Runtime;
 use crate::system::Energetic;
-use crate::trial::Plan;
 use crate::update::Term;
 
 /// How far springs of the default softness give way at most, in units of the largest parameter of a kind.
@@ -41,8 +41,8 @@ pub(super) struct Springs {
 impl Springs {
     pub(super) fn step<T: Real>(
         &self,
-        lab: &Lab,
-        plan: &Plan,
+        runtime: &Runtime,
+        plan: &PhasePlan,
         system: &dyn Energetic<T>,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
@@ -50,9 +50,9 @@ impl Springs {
     ) -> Result<()> {
         let count = system.specs().len();
         let start: Vec<Vec<T>> = (0..count).map(|i| params.get(i).to_vec()).collect();
-        self.settle(lab, plan, system, params, batch, scratch)?;
-        let free = self.read(lab, system, params, batch, scratch, [Complex::ONE, Complex::ZERO])?;
-        let mut nudged = self.read(lab, system, params, batch, scratch, [Complex::ZERO, Complex::ONE])?;
+        self.settle(runtime, plan, system, params, batch, scratch)?;
+        let free = self.read(runtime, system, params, batch, scratch, [Complex::ONE, Complex::ZERO])?;
+        let mut nudged = self.read(runtime, system, params, batch, scratch, [Complex::ZERO, Complex::ONE])?;
         let epsilons = match self.epsilon {
             Some(epsilon) => vec![epsilon; count],
             None => yielding(&start, &free),
@@ -71,13 +71,13 @@ impl Springs {
             }
             if relaxation < self.relaxations {
                 let params = Params::shared(moved.iter().map(Vec::as_slice));
-                self.settle(lab, plan, system, &params, batch, scratch)?;
-                nudged = self.read(lab, system, &params, batch, scratch, [Complex::ZERO, Complex::ONE])?;
+                self.settle(runtime, plan, system, &params, batch, scratch)?;
+                nudged = self.read(runtime, system, &params, batch, scratch, [Complex::ZERO, Complex::ONE])?;
             }
         }
         // The states that are reported are those at the parameters that training is at.
         if self.relaxations > 1 {
-            self.settle(lab, plan, system, params, batch, scratch)?;
+            self.settle(runtime, plan, system, params, batch, scratch)?;
         }
         scratch.update.terms = changes.into_iter().map(Term::Dense).collect();
         Ok(())
@@ -85,35 +85,35 @@ impl Springs {
 
     fn settle<T: Real>(
         &self,
-        lab: &Lab,
-        plan: &Plan,
+        runtime: &Runtime,
+        plan: &PhasePlan,
         system: &dyn Energetic<T>,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
-        scratch.trial.reset(batch.len(), plan.rows_per_sample(), false);
+        scratch.states.reset(batch.len(), plan.rows_per_sample(), false);
         scratch.cost.add(plan.rows_per_sample(), batch.len());
-        system.settle(lab, params, batch, plan, &mut scratch.trial, &mut scratch.workspace)
+        system.settle(runtime, params, batch, plan, &mut scratch.states, &mut scratch.workspace)
     }
 
     /// dE/dtheta, summed over the phases with these weights.
     fn read<T: Real>(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         system: &dyn Energetic<T>,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
         scratch: &mut Scratch<T>,
         weights: [Complex<f64>; 2],
     ) -> Result<Vec<Vec<T>>> {
-        let Scratch { trial, update, workspace, .. } = scratch;
+        let Scratch { states, update, workspace, .. } = scratch;
         // Terms of the step before are dense here.
         update.terms.clear();
-        system.local_update(lab, params, batch, trial, &weights, workspace, update)?;
+        system.local_update(runtime, params, batch, states, &weights, workspace, update)?;
         let read = system.specs().iter().enumerate().map(|(i, spec)| {
             let mut sums = vec![T::ZERO; spec.len()];
-            update.apply(lab, trial, i, spec, &mut sums, 1.0, Device::IDEAL.range());
+            update.apply(runtime, states, i, spec, &mut sums, 1.0, Device::IDEAL.range());
             sums
         });
         Ok(read.collect())

@@ -6,47 +6,44 @@ use rayon::prelude::*;
 use super::Cost;
 use crate::Result;
 use crate::batch::Batch;
-use crate::lab::Lab;
+use crate::draw::DrawIndex;
 use crate::params::{Params, cut};
-use crate::system::stack::Walk;
+use crate::plan::PhasePlan;
+use crate::runtime::Runtime;
+use crate::states::States;
+use crate::system::stack::Propagation;
 use crate::system::{System, Workspace, infer};
-use crate::trial::{Plan, Trial};
 
 /// What candidates are tried on.
 #[derive(Clone, Copy)]
 pub(super) struct Experiment<'a, T: Real> {
-    pub(super) lab: &'a Lab,
+    pub(super) runtime: &'a Runtime,
     pub(super) system: &'a dyn System<T>,
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a PhasePlan,
     pub(super) batch: &'a Batch<'a, T>,
-    /// The occasion of the first candidate; the others follow.
-    pub(super) occasion: u64,
+    /// The draw index of the first candidate; the others follow.
+    pub(super) draw: DrawIndex,
 }
 
-/// Where candidates are tried: one seat per thread.
+/// Where candidates are tried: one slot per thread.
 #[derive(Debug)]
-pub(super) struct Bench<T> {
-    seats: Vec<Seat<T>>,
+pub(super) struct CandidatePool<T> {
+    slots: Vec<CandidateSlot<T>>,
 }
 
-impl<T> Default for Bench<T> {
+impl<T> Default for CandidatePool<T> {
     fn default() -> Self {
-        Self { seats: Vec::new() }
+        Self { slots: Vec::new() }
     }
 }
 
 /// What one candidate needs.
 #[derive(Debug)]
-struct Seat<T> {
+struct CandidateSlot<T> {
     /// Its parameters, one after the other.
     values: Vec<T>,
-    trial: Trial<T>,
+    states: States<T>,
     workspace: Workspace,
-}
-
-/// Occasions are told apart by step and by candidate within a step.
-pub(super) fn occasion(step: u64) -> u64 {
-    step << 24
 }
 
 /// All parameters, one after the other.
@@ -79,44 +76,50 @@ impl<T: Real> Experiment<'_, T> {
         }
     }
 
-    /// Runs a candidate; `again` where the last one in this seat was one of the same experiment.
-    fn run(&self, lab: &Lab, candidate: u64, seat: &mut Seat<T>, again: bool) -> Result<()> {
-        let Seat { values, trial, workspace } = seat;
+    /// Runs a candidate; `again` where the last one in this slot was one of the same experiment.
+    fn run(&self, runtime: &Runtime, candidate: u64, slot: &mut CandidateSlot<T>, again: bool) -> Result<()> {
+        let CandidateSlot { values, states, workspace } = slot;
         let params = Params::shared(cut(self.system.specs(), values));
         if let Some(stack) = self.system.as_stack().filter(|_| again) {
-            return stack.infer_again(lab, &params, self.occasion + candidate, trial, Walk::of(workspace)?);
+            return stack.infer_again(
+                runtime,
+                &params,
+                self.draw.after(candidate),
+                states,
+                Propagation::of(workspace)?,
+            );
         }
-        infer(lab, self.system, &params, self.batch, self.plan, self.occasion + candidate, trial, workspace)
+        infer(runtime, self.system, &params, self.batch, self.plan, self.draw.after(candidate), states, workspace)
     }
 
     /// dL/d(outputs) of a mean over the batch, row by row; zero where a row has no usable outputs.
-    pub(super) fn errors(&self, trial: &Trial<T>) -> Vec<f64> {
+    pub(super) fn errors(&self, states: &States<T>) -> Vec<f64> {
         let n = self.system.outputs();
         let (mut target, mut error) = (vec![T::ZERO; n], vec![T::ZERO; n]);
         let mut errors = Vec::with_capacity(self.batch.len() * n);
         for i in 0..self.batch.len() {
             self.batch.y.write(i, &mut target);
-            self.plan.loss.gradient(trial.outputs(i), &target, &mut error);
-            let usable = trial.outcomes[i].status.usable();
+            self.plan.loss.gradient(states.outputs(i), &target, &mut error);
+            let usable = states.outcomes[i].status.usable();
             errors.extend(error.iter().map(|e| if usable { e.to_f64() / self.batch.len() as f64 } else { 0.0 }));
         }
         errors
     }
 
     /// The mean loss of what was found, for targets row by row; NaN where a sample has no usable outputs.
-    fn loss(&self, trial: &Trial<T>, targets: &[T]) -> f64 {
+    fn loss(&self, states: &States<T>, targets: &[T]) -> f64 {
         let mut sum = 0.0;
         for (i, target) in targets.chunks_exact(self.system.outputs()).enumerate() {
-            if !trial.outcomes[i].status.usable() {
+            if !states.outcomes[i].status.usable() {
                 return f64::NAN;
             }
-            sum += self.plan.loss.value(trial.outputs(i), target);
+            sum += self.plan.loss.value(states.outputs(i), target);
         }
         sum / self.batch.len() as f64
     }
 }
 
-impl<T: Real> Bench<T> {
+impl<T: Real> CandidatePool<T> {
     /// The mean losses of `count` candidates, each made by `make` out of a copy of `base`. The states of the first one go to
     /// `shown`.
     pub(super) fn losses(
@@ -125,7 +128,7 @@ impl<T: Real> Bench<T> {
         base: &[T],
         count: usize,
         cost: &mut Cost,
-        shown: Option<&mut Trial<T>>,
+        shown: Option<&mut States<T>>,
         make: impl Fn(usize, &mut [T]) + Sync,
     ) -> Result<Vec<f64>> {
         let n = experiment.system.outputs();
@@ -133,10 +136,10 @@ impl<T: Real> Bench<T> {
         for (i, target) in targets.chunks_exact_mut(n).enumerate() {
             experiment.batch.y.write(i, target);
         }
-        self.measures(experiment, base, count, cost, shown, make, |trial| experiment.loss(trial, &targets))
+        self.measures(experiment, base, count, cost, shown, make, |states| experiment.loss(states, &targets))
     }
 
-    /// As [`Bench::losses`], with a number that `measure` makes of a candidate's outputs.
+    /// As [`CandidatePool::losses`], with a number that `measure` makes of a candidate's outputs.
     #[allow(clippy::too_many_arguments, reason = "experiments, and where their results go")]
     pub(super) fn measures(
         &mut self,
@@ -144,42 +147,45 @@ impl<T: Real> Bench<T> {
         base: &[T],
         count: usize,
         cost: &mut Cost,
-        shown: Option<&mut Trial<T>>,
+        shown: Option<&mut States<T>>,
         make: impl Fn(usize, &mut [T]) + Sync,
-        measure: impl Fn(&Trial<T>) -> f64 + Sync,
+        measure: impl Fn(&States<T>) -> f64 + Sync,
     ) -> Result<Vec<f64>> {
-        let Experiment { lab, system, batch, .. } = experiment;
-        let alone = lab.alone();
+        let Experiment { runtime, system, batch, .. } = experiment;
+        let alone = runtime.alone();
         // Few candidates share the threads, many have one each; the results are the same.
-        let seats = if count < lab.threads() { 1 } else { lab.threads() };
-        let within = if seats == 1 { lab } else { &alone };
-        while self.seats.len() < seats {
-            let (trial, workspace) = (Trial::new(system.layout()), system.workspace());
-            self.seats.push(Seat { values: Vec::new(), trial, workspace });
+        let slots = if count < runtime.threads() { 1 } else { runtime.threads() };
+        let within = if slots == 1 { runtime } else { &alone };
+        while self.slots.len() < slots {
+            let (states, workspace) = (States::new(system.layout()), system.workspace());
+            self.slots.push(CandidateSlot { values: Vec::new(), states, workspace });
         }
         let mut losses = vec![Ok(0.0); count];
-        let chunk = count.div_ceil(seats).max(1);
+        let chunk = count.div_ceil(slots).max(1);
         let first = std::sync::Mutex::new(shown);
-        lab.for_each(losses.par_chunks_mut(chunk).zip(self.seats.par_iter_mut()).enumerate(), |(k, (losses, seat))| {
-            for (j, loss) in losses.iter_mut().enumerate() {
-                let c = k * chunk + j;
-                seat.values.clear();
-                seat.values.extend_from_slice(base);
-                make(c, &mut seat.values);
-                experiment.keep_within(&mut seat.values);
-                *loss = experiment.run(within, c as u64, seat, j > 0).map(|()| measure(&seat.trial));
-                if c == 0
-                    && let Ok(mut first) = first.lock()
-                    && let Some(shown) = first.as_mut()
-                {
-                    std::mem::swap(*shown, &mut seat.trial);
+        runtime.for_each(
+            losses.par_chunks_mut(chunk).zip(self.slots.par_iter_mut()).enumerate(),
+            |(k, (losses, slot))| {
+                for (j, loss) in losses.iter_mut().enumerate() {
+                    let c = k * chunk + j;
+                    slot.values.clear();
+                    slot.values.extend_from_slice(base);
+                    make(c, &mut slot.values);
+                    experiment.keep_within(&mut slot.values);
+                    *loss = experiment.run(within, c as u64, slot, j > 0).map(|()| measure(&slot.states));
+                    if c == 0
+                        && let Ok(mut first) = first.lock()
+                        && let Some(shown) = first.as_mut()
+                    {
+                        std::mem::swap(*shown, &mut slot.states);
+                    }
+                    // An instrument that failed is not asked again.
+                    if loss.is_err() {
+                        break;
+                    }
                 }
-                // An instrument that failed is not asked again.
-                if loss.is_err() {
-                    break;
-                }
-            }
-        });
+            },
+        );
         cost.add(count, batch.len());
         losses.into_iter().collect()
     }

@@ -5,7 +5,7 @@ use std::f64::consts::TAU;
 use num_complex::Complex;
 
 use super::rule::{Estimator, Rule, Side, Sign};
-use crate::trial::Boundary;
+use crate::plan::Boundary;
 
 impl Rule {
     /// The phases after the free one, and the weight of every phase, the free one first; for the sign `sign` where it

@@ -4,28 +4,29 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::Purpose;
 
 use super::rule::Rule;
-use super::{Course, Scratch, candidates};
+use super::{Scratch, StepState};
 use crate::batch::{Batch, Targets};
-use crate::lab::Lab;
+use crate::draw::DrawIndex;
 use crate::loss::Loss;
 use crate::params::Params;
-use crate::system::stack::{Answers, Hears, Stack, Walk, groups};
-use crate::trial::Status;
+use crate::runtime::Runtime;
+use crate::states::Status;
+use crate::system::stack::{BackwardRule, ErrorSignal, Propagation, Stack, groups};
 use crate::{Error, Result};
 
 #[allow(clippy::too_many_arguments, reason = "a step, and where it is made")]
 pub(super) fn step<T: Real>(
-    lab: &Lab,
+    runtime: &Runtime,
     rule: &Rule,
     loss: Loss,
     stack: &Stack<T>,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
-    course: &mut Course<'_, '_, T>,
+    state: &mut StepState<'_, '_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
-    let Scratch { workspace, trial, update, cost, local, .. } = scratch;
-    let walk = Walk::of(workspace)?;
+    let Scratch { workspace, states, update, cost, local, .. } = scratch;
+    let propagation = Propagation::of(workspace)?;
     if !matches!(batch.y, Targets::Labels(_)) {
         return Err(Error::Config(
             "local learning needs integer labels: it compares samples of different classes".into(),
@@ -33,10 +34,10 @@ pub(super) fn step<T: Real>(
     }
     let (hardware, twin) = (stack.hardware(), stack.twin());
     let same = stack.twins_are_exact();
-    let occasion = candidates::occasion(course.step);
+    let draw = DrawIndex::of_step(state.step);
     let samples = batch.len();
     let mut losses = vec![0.0; samples];
-    let random = lab.random(Purpose::Method).at(occasion);
+    let random = draw.of(runtime.random(Purpose::Method));
     if let Rule::ForwardForward { classes, threshold } = *rule {
         let classes = classes as usize;
         let wrong = |i: usize| {
@@ -45,7 +46,7 @@ pub(super) fn step<T: Real>(
         };
         check_classes(batch, classes)?;
         // Rows of true labels, then rows of wrong ones.
-        walk.begin_with(stack, 2 * samples, |r, inputs| {
+        propagation.begin_with(stack, 2 * samples, |r, inputs| {
             let i = r % samples;
             let label = if r < samples { batch.y.label(i).unwrap_or(0) } else { wrong(i) };
             let x = batch.x.row(i);
@@ -54,33 +55,33 @@ pub(super) fn step<T: Real>(
             inputs.extend((0..classes).map(|k| if k == label { T::ONE } else { T::ZERO }));
         });
         cost.add(2, samples);
-        walk.forward(lab, stack, &hardware, params, same, occasion)?;
-        walk.clear_errors();
-        trial.reset(samples, 1, false);
-        for r in walk.blank(stack) {
-            trial.outcomes[r % samples].status = Status::Diverged;
+        propagation.forward(runtime, stack, &hardware, params, same, draw)?;
+        propagation.clear_errors();
+        states.reset(samples, 1, false);
+        for r in propagation.zero_nonfinite_rows(stack) {
+            states.outcomes[r % samples].status = Status::Diverged;
         }
         for group in groups(stack) {
-            goodness_errors(walk, group.end - 1, samples, threshold, &mut losses);
+            goodness_errors(propagation, group.end - 1, samples, threshold, &mut losses);
         }
     } else if let Rule::PhysicalLocalLearning { tau } = *rule {
         let partners = partners(batch, random);
-        walk.begin(stack, batch);
+        propagation.begin(stack, batch);
         cost.add(1, samples);
-        walk.forward(lab, stack, &hardware, params, same, occasion)?;
-        walk.report(trial);
+        propagation.forward(runtime, stack, &hardware, params, same, draw)?;
+        propagation.report(states);
         // The readout learns from the loss.
-        walk.clear_errors();
-        walk.meet(loss, &batch.y);
+        propagation.clear_errors();
+        propagation.seed_output_errors(loss, &batch.y);
         let last = stack.stages().len() - 1;
         let readout = (0..=last).rev().find(|&l| stack.stages()[l].twin.as_linear().is_some());
         for l in (0..readout.unwrap_or(0)).filter(|&l| stack.stages()[l].twin.as_linear().is_some()) {
-            let errors = contrast_errors(&walk.outputs(l), samples, &partners, tau, &mut losses);
-            walk.set_errors(l, &errors);
+            let errors = contrast_errors(&propagation.outputs(l), samples, &partners, tau, &mut losses);
+            propagation.set_errors(l, &errors);
         }
     }
-    let answers = Answers { hears: Hears::Local, ..Answers::of(&twin, same) };
-    walk.backward(lab, stack, &answers, params, update)?;
+    let backward_rule = BackwardRule { error_signal: ErrorSignal::Local, ..BackwardRule::of(&twin, same) };
+    propagation.backward(runtime, stack, &backward_rule, params, update)?;
     if matches!(rule, Rule::ForwardForward { .. }) {
         *local = Some(losses);
     }
@@ -103,8 +104,14 @@ fn check_classes<T: Real>(batch: &Batch<'_, T>, classes: usize) -> Result<()> {
 
 /// softplus(threshold - goodness) for rows of true labels, softplus(goodness - threshold) for the others; goodness is the sum
 /// of squares, the threshold counts per output. The error is dL/d(outputs), a mean over samples.
-fn goodness_errors<T: Real>(walk: &mut Walk<T>, l: usize, samples: usize, threshold: f64, losses: &mut [f64]) {
-    let mut outputs = walk.outputs(l);
+fn goodness_errors<T: Real>(
+    propagation: &mut Propagation<T>,
+    l: usize,
+    samples: usize,
+    threshold: f64,
+    losses: &mut [f64],
+) {
+    let mut outputs = propagation.outputs(l);
     let width = outputs.len() / (2 * samples);
     for (r, row) in outputs.chunks_exact_mut(width).enumerate() {
         let goodness: f64 = row.iter().map(|y| y.to_f64().powi(2)).sum();
@@ -115,7 +122,7 @@ fn goodness_errors<T: Real>(walk: &mut Walk<T>, l: usize, samples: usize, thresh
         let scale = T::from_f64(2.0 * pull / samples as f64);
         row.iter_mut().for_each(|y| *y = if y.is_finite() { *y * scale } else { T::ZERO });
     }
-    walk.set_errors(l, &outputs);
+    propagation.set_errors(l, &outputs);
 }
 
 /// For every sample another one of its class and one of another class; `None` where the batch has none.

@@ -22,13 +22,15 @@ use pnncore_kernels::philox::Purpose;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Targets};
-use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params};
+use crate::plan::{Boundary, PhasePlan};
+use crate::runtime::Runtime;
+use crate::settling::{Settling, Stop};
+use crate::states::States;
 use crate::system::stack::Stack;
 use crate::system::{Settling as SettlingSystem, System, Workspace};
-use crate::trial::{Boundary, Plan, Settling, Stop, Trial};
 use crate::update::LocalUpdate;
 use crate::{Error, Result, memory};
 
@@ -288,7 +290,7 @@ impl Method {
         let contrast = |&sign: &f64| {
             let (phases, weights) = self.rule.contrast(sign);
             let measures_free = phases.is_empty() || weights[0] != Complex::ZERO;
-            Contrast { plan: Plan { loss: self.loss, phases, settling: self.settling, measures_free }, weights }
+            Contrast { plan: PhasePlan { loss: self.loss, phases, settling: self.settling, measures_free }, weights }
         };
         self.rule.signs().iter().map(contrast).collect()
     }
@@ -297,7 +299,7 @@ impl Method {
 /// Phases and their weights.
 #[derive(Debug, Clone)]
 struct Contrast {
-    plan: Plan,
+    plan: PhasePlan,
     weights: Vec<Complex<f64>>,
 }
 
@@ -334,7 +336,7 @@ impl Cost {
 
 /// What a step found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Found {
+pub enum StepResult {
     /// A gradient, in [`Scratch::update`].
     #[default]
     Gradient,
@@ -346,9 +348,9 @@ pub enum Found {
 #[derive(Debug)]
 pub struct Scratch<T> {
     /// The states of the last step.
-    pub trial: Trial<T>,
+    pub states: States<T>,
     /// What the last step found.
-    pub found: Found,
+    pub found: StepResult,
     /// The gradient of the last step, factored.
     pub update: LocalUpdate<T>,
     /// The values of parameters that the last step wants.
@@ -358,28 +360,28 @@ pub struct Scratch<T> {
     /// What all steps cost.
     pub cost: Cost,
     workspace: Workspace,
-    candidates: candidates::Bench<T>,
+    candidates: candidates::CandidatePool<T>,
 }
 
 impl<T: Real> Scratch<T> {
     /// Memory for the steps on a system.
     pub fn new(system: &dyn System<T>) -> Self {
         Self {
-            trial: Trial::new(system.layout()),
-            found: Found::default(),
+            states: States::new(system.layout()),
+            found: StepResult::default(),
             update: LocalUpdate::default(),
             wanted: Vec::new(),
             local: None,
             cost: Cost::default(),
             workspace: system.workspace(),
-            candidates: candidates::Bench::default(),
+            candidates: candidates::CandidatePool::default(),
         }
     }
 }
 
 /// Where in training a step is, and what the method keeps from one step to the next.
 #[derive(Debug)]
-pub struct Course<'a, 'b, T> {
+pub struct StepState<'a, 'b, T> {
     /// Steps made before.
     pub step: u64,
     /// The arrays of [`Protocol::memory`].
@@ -408,19 +410,19 @@ impl Protocol {
     /// The protocol with the strength of nudging that its memory holds, which the first step measures where none was given.
     fn settled_strength<T: Real>(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         system: &dyn SettlingSystem<T>,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        course: &mut Course<'_, '_, T>,
+        state: &mut StepState<'_, '_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<Self> {
         let Method { loss, settling, ref rule } = self.method;
-        let [kept] = &mut *course.memory else {
+        let [kept] = &mut *state.memory else {
             return Err(Error::Shape("a method that measures its strength keeps one array".into()));
         };
         if kept[0] == T::ZERO {
-            let probe = strength::Probe { lab, system, params, batch, loss, settling };
+            let probe = strength::Probe { runtime, system, params, batch, loss, settling };
             kept[0] = T::from_f64(probe.strength(scratch)?.unwrap_or(0.0));
         }
         // Where no sample has an error every strength teaches the same: nothing.
@@ -452,13 +454,13 @@ impl Protocol {
     }
 
     /// Writes what those arrays hold before the first step.
-    pub fn initialise<T: Real>(&self, lab: &Lab, system: &dyn System<T>, memory: &mut [&mut [T]]) {
+    pub fn initialise<T: Real>(&self, runtime: &Runtime, system: &dyn System<T>, memory: &mut [&mut [T]]) {
         match (&self.method.rule, system.as_stack()) {
             (rule, Some(_)) if self.method.needs() == Needs::Layers => {
-                backward::initialise(rule, &self.memory(system), lab, memory);
+                backward::initialise(rule, &self.memory(system), runtime, memory);
             }
             (rule, _) => match rule.surrogate() {
-                Some(surrogate) => surrogate.initialise(lab, system, memory),
+                Some(surrogate) => surrogate.initialise(runtime, system, memory),
                 None => zeroth::initialise(rule, memory),
             },
         }
@@ -475,7 +477,7 @@ impl Protocol {
             _ if !follows => Ok(()),
             _ => Err(Error::Config(
                 "feedback=\"kolen-pollack\" needs SGD without momentum and with a weight_decay above 0: weights and \
-                 feedback meet because both forget where they began"
+                 feedback seed_output_errors because both forget where they began"
                     .into(),
             )),
         }
@@ -484,7 +486,7 @@ impl Protocol {
     /// Changes what follows the parameters as the optimizer is about to change those.
     pub fn follow<T: Real>(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         system: &dyn System<T>,
         optimizer: &Optimizer,
         rates: &[f64],
@@ -497,7 +499,7 @@ impl Protocol {
             Optimizer::SGD { weight_decay, .. },
         ) = (&self.method.rule, system.as_stack(), optimizer)
         {
-            backward::follow(lab, stack, *weight_decay, rates, update, memory);
+            backward::follow(runtime, stack, *weight_decay, rates, update, memory);
         }
     }
 
@@ -507,57 +509,57 @@ impl Protocol {
     /// [`Error::Config`] without targets; what the system may fail with.
     pub fn step<T: Real>(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         system: &dyn System<T>,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        course: &mut Course<'_, '_, T>,
+        state: &mut StepState<'_, '_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
         if matches!(batch.y, Targets::None) {
             return Err(Error::Config("training needs targets".into()));
         }
-        scratch.found = Found::Gradient;
+        scratch.found = StepResult::Gradient;
         if let (Some(_), Some(settling)) = (self.method.rule.usual_strength(), system.as_settling()) {
-            let whole = self.settled_strength(lab, settling, params, batch, course, scratch)?;
-            return whole.step(lab, system, params, batch, course, scratch);
+            let whole = self.settled_strength(runtime, settling, params, batch, state, scratch)?;
+            return whole.step(runtime, system, params, batch, state, scratch);
         }
         let Method { loss, ref rule, .. } = self.method;
         let missing = || Error::Capability(format!("{} lacks what {} needs", system.name(), self.method.name()));
         let plan = &self.contrasts[0].plan;
         match (self.method.needs(), rule) {
             (Needs::Outputs | Needs::Phases, _) => {
-                zeroth::step(lab, rule, plan, system, params, batch, course, scratch)
+                zeroth::step(runtime, rule, plan, system, params, batch, state, scratch)
             }
             (Needs::Layers | Needs::Maps, _) => {
                 let stack = system.as_stack().ok_or_else(missing)?;
                 if matches!(rule, Rule::ForwardForward { .. } | Rule::PhysicalLocalLearning { .. }) {
-                    return local::step(lab, rule, loss, stack, params, batch, course, scratch);
+                    return local::step(runtime, rule, loss, stack, params, batch, state, scratch);
                 }
-                backward::step(lab, rule, loss, stack, params, batch, course, scratch)
+                backward::step(runtime, rule, loss, stack, params, batch, state, scratch)
             }
             (Needs::Readout, &Rule::RidgeReadout { regularization, forgetting }) => {
                 let stack = system.as_stack().ok_or_else(missing)?;
-                readout::step(lab, (regularization, forgetting), stack, params, batch, course, scratch)
+                readout::step(runtime, (regularization, forgetting), stack, params, batch, state, scratch)
             }
             (Needs::Exact, _) => {
                 let system = system.as_exact().ok_or_else(missing)?;
-                implicit::step(lab, rule, plan, system, params, batch, scratch)
+                implicit::step(runtime, rule, plan, system, params, batch, scratch)
             }
             (_, &Rule::AgnosticEquilibriumPropagation { beta: Some(beta), epsilon, relaxations }) => {
                 let system = system.as_energetic().ok_or_else(missing)?;
                 let springs = agnostic::Springs { beta, epsilon, relaxations };
-                springs.step(lab, plan, system, params, batch, scratch)
+                springs.step(runtime, plan, system, params, batch, scratch)
             }
             (Needs::Energy | Needs::HolomorphicEnergy | Needs::Readout, _) => {
-                let negative = rule.random_sign() && lab.random(Purpose::Method).words(course.step, 0)[0] & 1 == 1;
+                let negative = rule.random_sign() && runtime.random(Purpose::Method).words(state.step, 0)[0] & 1 == 1;
                 let Contrast { plan, weights } = &self.contrasts[usize::from(negative)];
                 let system = system.as_energetic().ok_or_else(missing)?;
-                let Scratch { trial, update, workspace, cost, .. } = scratch;
-                trial.reset(batch.len(), plan.rows_per_sample(), plan.is_complex());
+                let Scratch { states, update, workspace, cost, .. } = scratch;
+                states.reset(batch.len(), plan.rows_per_sample(), plan.is_complex());
                 cost.add(plan.rows_per_sample(), batch.len());
-                system.settle(lab, params, batch, plan, trial, workspace)?;
-                system.local_update(lab, params, batch, trial, weights, workspace, update)
+                system.settle(runtime, params, batch, plan, states, workspace)?;
+                system.local_update(runtime, params, batch, states, weights, workspace, update)
             }
         }
     }

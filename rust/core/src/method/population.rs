@@ -7,7 +7,7 @@ use pnncore_kernels::watch::poll;
 
 use super::candidates::{Experiment, flatten};
 use super::rule::Rule;
-use super::{Course, Found, Scratch};
+use super::{Scratch, StepResult, StepState};
 use crate::params::{ParamSpec, Params, cut};
 use crate::{Error, Result};
 
@@ -67,18 +67,18 @@ pub(super) fn step<T: Real>(
     experiment: Experiment<'_, T>,
     rule: &Rule,
     params: &Params<'_, T>,
-    course: &mut Course<'_, '_, T>,
+    state: &mut StepState<'_, '_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
     let base = flatten(params);
-    let random = experiment.lab.random(Purpose::Direction).at(experiment.occasion);
+    let random = experiment.draw.of(experiment.runtime.random(Purpose::Direction));
     let wanted = match *rule {
         Rule::CMAES { population, .. } => {
             let count = population.map_or_else(|| default_population(base.len()), |count| count as usize);
-            adapt(experiment, &base, count, random, course, scratch)?
+            adapt(experiment, &base, count, random, state, scratch)?
         }
         Rule::GeneticAlgorithm { population, mutation: Some(mutation) } => {
-            breed(experiment, &base, population as usize, mutation, random, course, scratch)?
+            breed(experiment, &base, population as usize, mutation, random, state, scratch)?
         }
         _ => return Err(Error::Capability("the method keeps no population".into())),
     };
@@ -100,12 +100,12 @@ fn adapt<T: Real>(
     base: &[T],
     count: usize,
     random: Philox,
-    course: &mut Course<'_, '_, T>,
+    state: &mut StepState<'_, '_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<Vec<T>> {
     let n = base.len();
     let dims = n as f64;
-    let [covariance, covariance_path, step_path, width] = &mut *course.memory else {
+    let [covariance, covariance_path, step_path, width] = &mut *state.memory else {
         return Err(Error::Shape("CMAES keeps four arrays".into()));
     };
     // Weights, and the constants of the tutorial's table 1.
@@ -146,8 +146,8 @@ fn adapt<T: Real>(
     let place = |c: usize, values: &mut [T]| {
         values.iter_mut().enumerate().for_each(|(k, value)| *value += T::from_f64(sigma * moves[(k, c)]));
     };
-    let Scratch { candidates, cost, trial, .. } = scratch;
-    let losses = candidates.losses(experiment, base, count, cost, Some(trial), place)?;
+    let Scratch { candidates, cost, states, .. } = scratch;
+    let losses = candidates.losses(experiment, base, count, cost, Some(states), place)?;
     let best = &ranked(&losses)[..parents];
     let mean: Vec<f64> = (0..n).map(|k| best.iter().zip(&weights).map(|(&c, w)| w * moves[(k, c)]).sum()).collect();
     // Paths; the step's is whitened: C^-1/2 y = B D^-1 B^T y.
@@ -165,7 +165,7 @@ fn adapt<T: Real>(
         square += moved * moved;
         *path = T::from_f64(moved);
     }
-    let fade = 1.0 - (1.0 - c_step).powf(2.0 * (course.step as f64 + 1.0));
+    let fade = 1.0 - (1.0 - c_step).powf(2.0 * (state.step as f64 + 1.0));
     let steady = (square / fade).sqrt() / expected < 1.4 + 2.0 / (dims + 1.0);
     let gain = if steady { (c_path * (2.0 - c_path) * effective).sqrt() } else { 0.0 };
     for (path, &y) in covariance_path.iter_mut().zip(&mean) {
@@ -196,11 +196,11 @@ fn breed<T: Real>(
     count: usize,
     mutation: f64,
     random: Philox,
-    course: &mut Course<'_, '_, T>,
+    state: &mut StepState<'_, '_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<Vec<T>> {
     let n = base.len();
-    let [population, born] = &mut *course.memory else {
+    let [population, born] = &mut *state.memory else {
         return Err(Error::Shape("GeneticAlgorithm keeps two arrays".into()));
     };
     let mutate = |value: T, c: usize, k: usize| {
@@ -216,9 +216,9 @@ fn breed<T: Real>(
         }
     }
     population.chunks_exact_mut(n).for_each(|own| experiment.keep_within(own));
-    let Scratch { candidates, cost, trial, .. } = scratch;
+    let Scratch { candidates, cost, states, .. } = scratch;
     let given = &*population;
-    let losses = candidates.losses(experiment, base, count, cost, Some(trial), |c, values| {
+    let losses = candidates.losses(experiment, base, count, cost, Some(states), |c, values| {
         values.copy_from_slice(&given[c * n..(c + 1) * n]);
     })?;
     let order = ranked(&losses);
@@ -250,6 +250,6 @@ impl<T: Real> Scratch<T> {
     pub(super) fn want(&mut self, specs: &[ParamSpec], values: &[T]) {
         self.wanted.clear();
         self.wanted.extend(cut(specs, values).map(<[T]>::to_vec));
-        self.found = Found::Change;
+        self.found = StepResult::Change;
     }
 }

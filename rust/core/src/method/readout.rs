@@ -6,11 +6,12 @@ use pnncore_kernels::Real;
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::sparse::Dense;
 
-use super::{Course, Scratch, candidates};
+use super::{Scratch, StepState};
 use crate::batch::Batch;
-use crate::lab::Lab;
+use crate::draw::DrawIndex;
 use crate::params::{ParamSpec, Params};
-use crate::system::stack::{Stack, Walk};
+use crate::runtime::Runtime;
+use crate::system::stack::{Propagation, Stack};
 use crate::{Error, Result};
 
 /// Numbers of features (one is the bias, where there is one) and outputs.
@@ -61,23 +62,23 @@ impl<T: Real> Sums<'_, T> {
 /// squares. Without forgetting, one epoch is ridge regression on all samples.
 #[allow(clippy::too_many_arguments, reason = "a step, and where it is made")]
 pub(super) fn step<T: Real>(
-    lab: &Lab,
+    runtime: &Runtime,
     (ridge, forgetting): (f64, f64),
     stack: &Stack<T>,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
-    course: &mut Course<'_, '_, T>,
+    state: &mut StepState<'_, '_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
-    let walk = Walk::<T>::of(&mut scratch.workspace)?;
-    walk.begin(stack, batch);
-    walk.forward(lab, stack, &stack.hardware(), params, false, candidates::occasion(course.step))?;
-    walk.report(&mut scratch.trial);
+    let propagation = Propagation::<T>::of(&mut scratch.workspace)?;
+    propagation.begin(stack, batch);
+    propagation.forward(runtime, stack, &stack.hardware(), params, false, DrawIndex::of_step(state.step))?;
+    propagation.report(&mut scratch.states);
     scratch.cost.add(1, batch.len());
     let ((features, outputs), last) = (shape(stack), stack.stages().len() - 1);
     let (weights_of, bias) = (stack.stages()[last].params.start, bias(stack));
     let inputs = stack.stages()[last].twin.inputs();
-    let signals = if last > 0 { walk.outputs(last - 1) } else { walk.inputs() };
+    let signals = if last > 0 { propagation.outputs(last - 1) } else { propagation.inputs() };
     let (mut rows, mut wanted) = (Vec::new(), Vec::new());
     let mut target = vec![T::ZERO; outputs];
     for (i, signals) in signals.chunks_exact(inputs).enumerate() {
@@ -89,7 +90,7 @@ pub(super) fn step<T: Real>(
     }
     let count = rows.len() / features;
     scratch.cost.operations += (count * features * (features + outputs) + features.pow(3) / 3) as u64;
-    let [moments, moments_low, correlations, correlations_low] = &mut *course.memory else {
+    let [moments, moments_low, correlations, correlations_low] = &mut *state.memory else {
         return Err(Error::Shape("RidgeReadout keeps four arrays".into()));
     };
     let mut moments = Sums { high: moments, low: moments_low };
@@ -98,7 +99,7 @@ pub(super) fn step<T: Real>(
     let products = |right: &[f64], width: usize| {
         let mut found = vec![0.0; features * width];
         let shape = (features, count, width);
-        multiply(lab.level(), turned, Dense { data: right, stride: width }, shape, &mut found, width);
+        multiply(runtime.level(), turned, Dense { data: right, stride: width }, shape, &mut found, width);
         found
     };
     moments.add(forgetting, &products(&rows, features));
@@ -121,6 +122,6 @@ pub(super) fn step<T: Real>(
             scratch.wanted[k][place] = T::from_f64(weights[(i, j)]);
         }
     }
-    scratch.found = super::Found::Change;
+    scratch.found = super::StepResult::Change;
     Ok(())
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::surrogate::Surrogate;
-use crate::system::stack::Slope;
-use crate::trial::{OutputUpdate, Settling};
+use crate::settling::{OutputUpdate, Settling};
+use crate::system::stack::SurrogateDerivative;
 use crate::{Error, Result};
 
 /// The most points of a circle or a period: each is a phase of every sample.
@@ -142,7 +142,7 @@ pub enum Rule {
     /// matrices. Augmented (Nakajima et al. 2022): pointwise layers answer with another function than their slope.
     DirectFeedbackAlignment {
         /// How pointwise layers answer.
-        slope: Slope,
+        slope: SurrogateDerivative,
     },
     /// Forward-forward (Hinton 2022): every layer learns to tell rows with true labels among their inputs from rows with wrong
     /// ones, by its goodness, the sum of squares of its outputs.

@@ -9,11 +9,13 @@ use pnncore_kernels::Real;
 use super::{Cost, Rule, Scratch};
 use crate::batch::Batch;
 use crate::differences::largest;
-use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::Params;
+use crate::plan::{Boundary, PhasePlan};
+use crate::runtime::Runtime;
+use crate::settling::Settling;
+use crate::states::States;
 use crate::system::Settling as SettlingSystem;
-use crate::trial::{Boundary, Plan, Settling, Trial};
 use crate::{Error, Result};
 
 /// The fraction of the gradient of the loss by which outputs are displaced: biases are of the order of its square, a few per
@@ -51,7 +53,7 @@ impl Rule {
 
 /// What strengths are measured on.
 pub(super) struct Probe<'a, T: Real> {
-    pub(super) lab: &'a Lab,
+    pub(super) runtime: &'a Runtime,
     pub(super) system: &'a dyn SettlingSystem<T>,
     pub(super) params: &'a Params<'a, T>,
     pub(super) batch: &'a Batch<'a, T>,
@@ -97,32 +99,32 @@ impl<T: Real> Probe<'_, T> {
     /// The displacement of outputs over the gradient of the loss, for the softest sample; NaN where one found no steady state;
     /// `None` where no sample has a gradient.
     fn response(&self, strength: f64, scratch: &mut Scratch<T>) -> Result<Option<f64>> {
-        let Scratch { trial, workspace, cost, .. } = scratch;
+        let Scratch { states, workspace, cost, .. } = scratch;
         let phases = vec![Boundary::Forced(strength), Boundary::Forced(-strength)];
-        let plan = Plan { loss: self.loss, phases, settling: self.settling, measures_free: true };
-        trial.reset(self.batch.len(), plan.rows_per_sample(), false);
+        let plan = PhasePlan { loss: self.loss, phases, settling: self.settling, measures_free: true };
+        states.reset(self.batch.len(), plan.rows_per_sample(), false);
         Cost::add(cost, plan.rows_per_sample(), self.batch.len());
-        self.system.settle(self.lab, self.params, self.batch, &plan, trial, workspace)?;
-        Ok((0..self.batch.len()).filter_map(|i| self.softness(trial, i)).reduce(f64::max_magnitude))
+        self.system.settle(self.runtime, self.params, self.batch, &plan, states, workspace)?;
+        Ok((0..self.batch.len()).filter_map(|i| self.softness(states, i)).reduce(f64::max_magnitude))
     }
 
-    fn softness(&self, trial: &Trial<T>, i: usize) -> Option<f64> {
-        let n = trial.layout().outputs().len();
+    fn softness(&self, states: &States<T>, i: usize) -> Option<f64> {
+        let n = states.layout().outputs().len();
         let (mut target, mut gradient) = (vec![T::ZERO; n], vec![T::ZERO; n]);
-        let free = i * trial.phases();
-        if !trial.outcomes[free].status.usable() || !self.batch.y.write(i, &mut target) {
+        let free = i * states.phases();
+        if !states.outcomes[free].status.usable() || !self.batch.y.write(i, &mut target) {
             return None;
         }
-        self.loss.gradient(trial.outputs(free), &target, &mut gradient);
+        self.loss.gradient(states.outputs(free), &target, &mut gradient);
         let error = largest(&gradient);
         if error == 0.0 {
             return None;
         }
-        if !trial.usable(i) {
+        if !states.usable(i) {
             return Some(f64::NAN);
         }
         // To either side: where a diode conducts outputs are stiff, and soft where it blocks.
-        let forced = (1..trial.phases()).flat_map(|p| trial.outputs(free + p).iter().zip(trial.outputs(free)));
+        let forced = (1..states.phases()).flat_map(|p| states.outputs(free + p).iter().zip(states.outputs(free)));
         Some(forced.fold(T::ZERO, |m, (&forced, &free)| m.max_magnitude(forced - free)).to_f64() / error)
     }
 }

@@ -4,16 +4,16 @@ use pnncore_kernels::philox::Purpose;
 use pnncore_kernels::{Real, add_scaled};
 
 use super::candidates::{Experiment, flatten};
-use super::{Course, Scratch};
+use super::{Scratch, StepState};
 use crate::Result;
 use crate::batch::{Batch, Rows, Targets};
-use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params, cut};
-use crate::system::stack::{Answers, Entry, Function, Kind, Spec, Stack, Walk};
+use crate::runtime::Runtime;
+use crate::states::States;
+use crate::system::stack::{BackwardRule, Entry, Function, Kind, Propagation, Spec, Stack};
 use crate::system::{System, infer};
-use crate::trial::Trial;
 use crate::update::LocalUpdate;
 
 /// Samples of a step of fitting.
@@ -77,9 +77,9 @@ impl Surrogate {
         specs
     }
 
-    pub(super) fn initialise<T: Real>(&self, lab: &Lab, system: &dyn System<T>, memory: &mut [&mut [T]]) {
+    pub(super) fn initialise<T: Real>(&self, runtime: &Runtime, system: &dyn System<T>, memory: &mut [&mut [T]]) {
         let Ok(net) = self.of(system) else { return };
-        let seed = lab.random(Purpose::Initialise).words(0, u32::MAX)[0];
+        let seed = runtime.random(Purpose::Initialise).words(0, u32::MAX)[0];
         net.initialise(u64::from(seed), &mut memory[..net.specs().len()]);
     }
 
@@ -89,26 +89,26 @@ impl Surrogate {
         &self,
         experiment: Experiment<'_, T>,
         params: &Params<'_, T>,
-        course: &mut Course<'_, '_, T>,
+        state: &mut StepState<'_, '_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
-        let Experiment { lab, system, batch, .. } = experiment;
+        let Experiment { runtime, system, batch, .. } = experiment;
         let net = self.of(system)?;
         let base = flatten(params);
-        self.measure(experiment, &base, course, scratch)?;
+        self.measure(experiment, &base, state, scratch)?;
         let count = net.specs().len();
-        let (model, samples) = course.memory.split_at_mut(count * (1 + MOMENTS));
+        let (model, samples) = state.memory.split_at_mut(count * (1 + MOMENTS));
         let (model, moments) = model.split_at_mut(count);
-        let mut walk = Walk::default();
-        self.fit(lab, &net, course.step, model, moments, samples, &mut walk)?;
+        let mut propagation = Propagation::default();
+        self.fit(runtime, &net, state.step, model, moments, samples, &mut propagation)?;
         let model = Params::shared(model.iter().map(|array| &**array));
         let rows: Vec<T> = (0..batch.len()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
         let inputs = Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None };
-        let errors: Vec<T> = experiment.errors(&scratch.trial).into_iter().map(T::from_f64).collect();
-        walk.pull(lab, &net, &model, &inputs, &errors, &mut LocalUpdate::default())?;
+        let errors: Vec<T> = experiment.errors(&scratch.states).into_iter().map(T::from_f64).collect();
+        propagation.vjp(runtime, &net, &model, &inputs, &errors, &mut LocalUpdate::default())?;
         let mut gradient = vec![T::ZERO; base.len()];
-        for row in walk.input_errors().chunks_exact(net.inputs()) {
-            add_scaled(lab.level(), &row[system.inputs()..], T::ONE, &mut gradient);
+        for row in propagation.input_errors().chunks_exact(net.inputs()) {
+            add_scaled(runtime.level(), &row[system.inputs()..], T::ONE, &mut gradient);
         }
         scratch.update.set(system.specs(), &gradient);
         scratch.cost.operations += net.operations() * 3 * (FITTED * self.fits + batch.len()) as u64;
@@ -120,35 +120,35 @@ impl Surrogate {
         &self,
         experiment: Experiment<'_, T>,
         base: &[T],
-        course: &mut Course<'_, '_, T>,
+        state: &mut StepState<'_, '_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
-        let Experiment { lab, system, plan, batch, occasion } = experiment;
-        let Scratch { trial, workspace, cost, .. } = scratch;
-        let random = lab.random(Purpose::Direction);
-        let mut around = Trial::new(system.layout());
+        let Experiment { runtime, system, plan, batch, draw } = experiment;
+        let Scratch { states, workspace, cost, .. } = scratch;
+        let random = runtime.random(Purpose::Direction);
+        let mut around = States::new(system.layout());
         let mut drawn = vec![T::ZERO; base.len()];
         // Kept when all have been measured: a step that fails in between leaves no trace.
         let (width_in, width_out) = (system.inputs() + base.len(), system.outputs());
         let (mut seen, mut found) = (Vec::new(), Vec::new());
         for c in 0..=self.explorers as u64 {
             let mut values = base.to_vec();
-            let trial = if c == 0 { &mut *trial } else { &mut around };
+            let states = if c == 0 { &mut *states } else { &mut around };
             if c > 0 {
-                random.at(occasion + c).fill_normal(lab.level(), 0, 0, &mut drawn);
-                add_scaled(lab.level(), &drawn, T::from_f64(self.exploration), &mut values);
+                draw.after(c).of(random).fill_normal(runtime.level(), 0, 0, &mut drawn);
+                add_scaled(runtime.level(), &drawn, T::from_f64(self.exploration), &mut values);
                 experiment.keep_within(&mut values);
             }
             let moved = Params::shared(cut(system.specs(), &values));
-            infer(lab, system, &moved, batch, plan, occasion + c, trial, workspace)?;
+            infer(runtime, system, &moved, batch, plan, draw.after(c), states, workspace)?;
             cost.add(1, batch.len());
-            for i in (0..batch.len()).filter(|&i| trial.outcomes[i].status.usable()) {
+            for i in (0..batch.len()).filter(|&i| states.outcomes[i].status.usable()) {
                 seen.extend_from_slice(batch.x.row(i));
                 seen.extend_from_slice(&values);
-                found.extend_from_slice(trial.outputs(i));
+                found.extend_from_slice(states.outputs(i));
             }
         }
-        let [.., inputs, outputs, count] = &mut *course.memory else { return Ok(()) };
+        let [.., inputs, outputs, count] = &mut *state.memory else { return Ok(()) };
         for (seen, found) in seen.chunks_exact(width_in).zip(found.chunks_exact(width_out)) {
             let place = count[0].to_f64() as usize % self.samples;
             inputs[place * width_in..(place + 1) * width_in].copy_from_slice(seen);
@@ -164,13 +164,13 @@ impl Surrogate {
     #[allow(clippy::too_many_arguments, reason = "a step of training, and where it is made")]
     fn fit<T: Real>(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         net: &Stack<T>,
         step: u64,
         model: &mut [&mut [T]],
         moments: &mut [&mut [T]],
         samples: &[&mut [T]],
-        walk: &mut Walk<T>,
+        propagation: &mut Propagation<T>,
     ) -> Result<()> {
         let [inputs, outputs, count] = samples else { return Ok(()) };
         let filled = (count[0].to_f64() as usize).min(self.samples) as u64;
@@ -178,11 +178,11 @@ impl Surrogate {
             return Ok(());
         }
         let twin = net.twin();
-        let answers = Answers::of(&twin, true);
+        let backward_rule = BackwardRule::of(&twin, true);
         let quiet = vec![0.0; net.stages().len()];
-        let random = lab.random(Purpose::Method);
+        let random = runtime.random(Purpose::Method);
         let (mut update, mut gradient) = (LocalUpdate::default(), Vec::new());
-        let mut trial = Trial::new(net.layout());
+        let mut states = States::new(net.layout());
         let rates = vec![self.rate; net.specs().len()];
         for k in 0..self.fits as u64 {
             let at = step * self.fits as u64 + k;
@@ -193,12 +193,12 @@ impl Surrogate {
                 y: Targets::Values(Rows::all(outputs, net.outputs()).pick(&picked)),
             };
             let mut params = Params::exclusive(model.iter_mut().map(|array| &mut **array));
-            walk.begin(net, &batch);
-            walk.pass(lab, net, &twin, &params, true, &quiet, random)?;
-            walk.report(&mut trial);
-            walk.meet(Loss::SquaredError, &batch.y);
-            walk.backward(lab, net, &answers, &params, &mut update)?;
-            ADAM.step(lab, net, &trial, &mut update, &mut params, moments, &mut [], &mut gradient, &rates, at)?;
+            propagation.begin(net, &batch);
+            propagation.pass(runtime, net, &twin, &params, true, &quiet, random)?;
+            propagation.report(&mut states);
+            propagation.seed_output_errors(Loss::SquaredError, &batch.y);
+            propagation.backward(runtime, net, &backward_rule, &params, &mut update)?;
+            ADAM.step(runtime, net, &states, &mut update, &mut params, moments, &mut [], &mut gradient, &rates, at)?;
         }
         Ok(())
     }

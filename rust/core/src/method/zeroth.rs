@@ -6,14 +6,16 @@ use pnncore_kernels::philox::Purpose;
 use pnncore_kernels::sparse::Dense;
 use rayon::prelude::*;
 
-use super::candidates::{Experiment, flatten, occasion};
+use super::candidates::{Experiment, flatten};
 use super::rule::Rule;
-use super::{Course, Scratch, population};
+use super::{Scratch, StepState, population};
 use crate::batch::Batch;
-use crate::lab::Lab;
+use crate::draw::DrawIndex;
 use crate::params::{ParamSpec, Params};
+use crate::plan::PhasePlan;
+use crate::runtime::Runtime;
+use crate::states::States;
 use crate::system::{System, infer};
-use crate::trial::{Plan, Trial};
 use crate::{Error, Result};
 
 /// Directions that are held at once.
@@ -44,16 +46,16 @@ pub(super) fn initialise<T: Real>(rule: &Rule, memory: &mut [&mut [T]]) {
 
 #[allow(clippy::too_many_arguments, reason = "a step, and where it is made")]
 pub(super) fn step<T: Real>(
-    lab: &Lab,
+    runtime: &Runtime,
     rule: &Rule,
-    plan: &Plan,
+    plan: &PhasePlan,
     system: &dyn System<T>,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
-    course: &mut Course<'_, '_, T>,
+    state: &mut StepState<'_, '_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
-    let experiment = Experiment { lab, system, plan, batch, occasion: occasion(course.step) };
+    let experiment = Experiment { runtime, system, plan, batch, draw: DrawIndex::of_step(state.step) };
     let base = flatten(params);
     match *rule {
         Rule::FiniteDifference { epsilon: Some(epsilon) } => {
@@ -61,29 +63,29 @@ pub(super) fn step<T: Real>(
             scratch.update.set(system.specs(), &gradient);
         }
         Rule::SPSA { epsilon: Some(epsilon), directions } => {
-            let signs = |k: usize, direction: &mut [T]| signs(lab, course.step, k, direction);
+            let signs = |k: usize, direction: &mut [T]| signs(runtime, state.step, k, direction);
             let pairs = Pairs { count: directions as usize, reach: epsilon, draw: &signs };
             let mut gradient = vec![T::ZERO; base.len()];
             pairs.each(experiment, &base, scratch, |losses, directions| {
                 let weights: Vec<T> =
                     losses.iter().map(|pair| slope(pair, epsilon * f64::from(pairs.count as u32))).collect();
                 invert(experiment, &base, T::from_f64(epsilon), directions);
-                add(lab, &weights, directions, &mut gradient);
+                add(runtime, &weights, directions, &mut gradient);
             })?;
             scratch.update.set(system.specs(), &gradient);
         }
         Rule::EvolutionStrategy { sigma: Some(sigma), pairs, adaptation } => {
-            evolve(experiment, &base, (sigma, pairs as usize, adaptation), course, scratch)?;
+            evolve(experiment, &base, (sigma, pairs as usize, adaptation), state, scratch)?;
         }
         Rule::CoordinateDescent { epsilon: Some(epsilon), coordinates } => {
-            descend(experiment, base, (epsilon, coordinates), course.step, scratch)?;
+            descend(experiment, base, (epsilon, coordinates), state.step, scratch)?;
         }
         Rule::ParameterShift => {
             let gradient = shift(experiment, &base, params, scratch)?;
             scratch.update.set(system.specs(), &gradient);
         }
-        _ if let Some(surrogate) = rule.surrogate() => surrogate.step(experiment, params, course, scratch)?,
-        _ => population::step(experiment, rule, params, course, scratch)?,
+        _ if let Some(surrogate) = rule.surrogate() => surrogate.step(experiment, params, state, scratch)?,
+        _ => population::step(experiment, rule, params, state, scratch)?,
     }
     Ok(())
 }
@@ -100,11 +102,11 @@ fn differences<T: Real>(
     epsilon: f64,
     scratch: &mut Scratch<T>,
 ) -> Result<Vec<T>> {
-    let Scratch { candidates, cost, trial, .. } = scratch;
+    let Scratch { candidates, cost, states, .. } = scratch;
     let moved = |c: usize, values: &mut [T]| {
         values[c / 2] += T::from_f64(if c.is_multiple_of(2) { epsilon } else { -epsilon });
     };
-    let losses = candidates.losses(experiment, base, 2 * base.len(), cost, Some(trial), moved)?;
+    let losses = candidates.losses(experiment, base, 2 * base.len(), cost, Some(states), moved)?;
     let mut places = [base.to_vec(), base.to_vec()];
     for (places, sign) in places.iter_mut().zip([1.0, -1.0]) {
         places.iter_mut().for_each(|value| *value += T::from_f64(sign * epsilon));
@@ -154,23 +156,23 @@ fn shift<T: Real>(
     params: &Params<'_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<Vec<T>> {
-    let Experiment { lab, system, plan, batch, .. } = experiment;
-    let Scratch { candidates, cost, trial, workspace, .. } = scratch;
-    infer(lab, system, params, batch, plan, experiment.occasion, trial, workspace)?;
+    let Experiment { runtime, system, plan, batch, .. } = experiment;
+    let Scratch { candidates, cost, states, workspace, .. } = scratch;
+    infer(runtime, system, params, batch, plan, experiment.draw, states, workspace)?;
     cost.add(1, batch.len());
-    let errors = experiment.errors(trial);
+    let errors = experiment.errors(states);
     let quarter = T::from_f64(std::f64::consts::FRAC_PI_2);
     let places = |j: usize| {
         let (lower, upper) = experiment.range(j);
         [base[j] + quarter, base[j] - quarter].map(|place| place.within(lower, upper))
     };
     let moved = |c: usize, values: &mut [T]| values[c / 2] = places(c / 2)[c % 2];
-    let experiment = Experiment { occasion: experiment.occasion + 1, ..experiment };
-    let weigh = |found: &Trial<T>| {
+    let experiment = Experiment { draw: experiment.draw.after(1), ..experiment };
+    let weigh = |found: &States<T>| {
         let rows = errors.chunks_exact(system.outputs()).enumerate();
         rows.flat_map(|(i, errors)| errors.iter().zip(found.outputs(i))).map(|(e, y)| e * y.to_f64()).sum()
     };
-    let here: f64 = weigh(trial);
+    let here: f64 = weigh(states);
     let sums = candidates.measures(experiment, base, 2 * base.len(), cost, None, moved, weigh)?;
     let slope = |(j, pair): (usize, &[f64])| {
         if places(j) == [base[j] + quarter, base[j] - quarter] {
@@ -197,8 +199,8 @@ fn sine_of_three(here: f64, turns: [f64; 2], values: [f64; 2]) -> Option<f64> {
 }
 
 /// Fills a direction with signs.
-fn signs<T: Real>(lab: &Lab, step: u64, k: usize, direction: &mut [T]) {
-    let random = lab.random(Purpose::Direction).at(occasion(step) + k as u64);
+fn signs<T: Real>(runtime: &Runtime, step: u64, k: usize, direction: &mut [T]) {
+    let random = DrawIndex::of_step(step).after(k as u64).of(runtime.random(Purpose::Direction));
     for (block, signs) in direction.chunks_mut(128).enumerate() {
         let words = random.words(block as u64, 0);
         for (j, sign) in signs.iter_mut().enumerate() {
@@ -208,10 +210,10 @@ fn signs<T: Real>(lab: &Lab, step: u64, k: usize, direction: &mut [T]) {
 }
 
 /// gradient += the sum of weighted directions.
-fn add<T: Real>(lab: &Lab, weights: &[T], directions: &[T], gradient: &mut [T]) {
+fn add<T: Real>(runtime: &Runtime, weights: &[T], directions: &[T], gradient: &mut [T]) {
     let n = gradient.len();
     let weights = Strided { data: weights, row: weights.len(), column: 1 };
-    multiply(lab.level(), weights, Dense { data: directions, stride: n }, (1, weights.row, n), gradient, n);
+    multiply(runtime.level(), weights, Dense { data: directions, stride: n }, (1, weights.row, n), gradient, n);
 }
 
 /// Candidates to either side of the present parameters.
@@ -234,11 +236,11 @@ impl<T: Real> Pairs<'_, T> {
     ) -> Result<()> {
         let n = base.len();
         let mut directions = vec![T::ZERO; n * self.count.min(TOGETHER)];
-        let Scratch { candidates, cost, trial, .. } = scratch;
+        let Scratch { candidates, cost, states, .. } = scratch;
         for first in (0..self.count).step_by(TOGETHER) {
             let count = TOGETHER.min(self.count - first);
             let directions = &mut directions[..n * count];
-            experiment.lab.for_each(directions.par_chunks_mut(n.max(1)).enumerate(), |(k, direction)| {
+            experiment.runtime.for_each(directions.par_chunks_mut(n.max(1)).enumerate(), |(k, direction)| {
                 (self.draw)(first + k, direction);
             });
             let reach = T::from_f64(self.reach);
@@ -247,8 +249,8 @@ impl<T: Real> Pairs<'_, T> {
                 let direction = &directions[c / 2 * n..(c / 2 + 1) * n];
                 values.iter_mut().zip(direction).for_each(|(value, &d)| *value += reach * d);
             };
-            let experiment = Experiment { occasion: experiment.occasion + 2 * first as u64, ..experiment };
-            let shown = (first == 0).then_some(&mut *trial);
+            let experiment = Experiment { draw: experiment.draw.after(2 * first as u64), ..experiment };
+            let shown = (first == 0).then_some(&mut *states);
             let losses = candidates.losses(experiment, base, 2 * count, cost, shown, moved)?;
             let losses: Vec<[f64; 2]> = losses.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
             take(&losses, directions);
@@ -262,19 +264,19 @@ fn evolve<T: Real>(
     experiment: Experiment<'_, T>,
     base: &[T],
     (sigma, pairs, adaptation): (f64, usize, f64),
-    course: &mut Course<'_, '_, T>,
+    state: &mut StepState<'_, '_, T>,
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
     let n = base.len();
-    let random = experiment.lab.random(Purpose::Direction);
+    let random = experiment.runtime.random(Purpose::Direction);
     let deviations: Vec<T> = if adaptation > 0.0 {
-        course.memory.iter().flat_map(|array| array.iter()).copied().collect()
+        state.memory.iter().flat_map(|array| array.iter()).copied().collect()
     } else {
         vec![T::from_f64(sigma); n]
     };
-    let first = occasion(course.step);
+    let first = DrawIndex::of_step(state.step);
     let draw = |k: usize, direction: &mut [T]| {
-        random.at(first + k as u64).fill_normal(experiment.lab.level(), 0, 0, direction);
+        first.after(k as u64).of(random).fill_normal(experiment.runtime.level(), 0, 0, direction);
         direction.iter_mut().zip(&deviations).for_each(|(d, &deviation)| *d *= deviation);
     };
     let mut gradient = vec![T::ZERO; n];
@@ -282,8 +284,8 @@ fn evolve<T: Real>(
     let tried = Pairs { count: pairs, reach: 1.0, draw: &draw };
     tried.each(experiment, base, scratch, |losses, directions| {
         let weights: Vec<T> = losses.iter().map(|pair| slope(pair, pairs as f64)).collect();
-        add(experiment.lab, &weights, directions, &mut gradient);
-        spread.see(experiment.lab, losses, directions);
+        add(experiment.runtime, &weights, directions, &mut gradient);
+        spread.see(experiment.runtime, losses, directions);
     })?;
     for (g, &deviation) in gradient.iter_mut().zip(&deviations) {
         *g /= deviation * deviation;
@@ -291,7 +293,7 @@ fn evolve<T: Real>(
     make_up(experiment, base, &deviations, &mut gradient);
     if adaptation > 0.0 {
         let mut changes = spread.changes(&deviations, adaptation);
-        for array in course.memory.iter_mut() {
+        for array in state.memory.iter_mut() {
             let rest = changes.split_off(array.len());
             array.iter_mut().zip(changes).for_each(|(deviation, factor)| *deviation *= T::from_f64(factor));
             changes = rest;
@@ -314,7 +316,7 @@ impl<T: Real> Spread<T> {
         Self { means: Vec::new(), squares: vec![T::ZERO; n], weighted: vec![T::ZERO; n] }
     }
 
-    fn see(&mut self, lab: &Lab, losses: &[[f64; 2]], directions: &[T]) {
+    fn see(&mut self, runtime: &Runtime, losses: &[[f64; 2]], directions: &[T]) {
         if self.squares.is_empty() {
             return;
         }
@@ -322,8 +324,8 @@ impl<T: Real> Spread<T> {
         let means: Vec<f64> = losses.iter().map(|[plus, minus]| 0.5 * (plus + minus)).collect();
         let usable = |mean: &f64| if mean.is_finite() { *mean } else { 0.0 };
         let count: Vec<T> = means.iter().map(|m| if m.is_finite() { T::ONE } else { T::ZERO }).collect();
-        add(lab, &count, &squared, &mut self.squares);
-        add(lab, &means.iter().map(|m| T::from_f64(usable(m))).collect::<Vec<_>>(), &squared, &mut self.weighted);
+        add(runtime, &count, &squared, &mut self.squares);
+        add(runtime, &means.iter().map(|m| T::from_f64(usable(m))).collect::<Vec<_>>(), &squared, &mut self.weighted);
         self.means.extend(means.into_iter().filter(|m| m.is_finite()));
     }
 
@@ -377,15 +379,15 @@ fn descend<T: Real>(
     scratch: &mut Scratch<T>,
 ) -> Result<()> {
     let n = values.len() as u64;
-    let Scratch { candidates, cost, trial, .. } = scratch;
-    let mut here = candidates.losses(experiment, &values, 1, cost, Some(trial), |_, _| {})?[0];
+    let Scratch { candidates, cost, states, .. } = scratch;
+    let mut here = candidates.losses(experiment, &values, 1, cost, Some(states), |_, _| {})?[0];
     let reach = T::from_f64(epsilon);
     for k in 0..u64::from(coordinates) {
         let j = ((step * u64::from(coordinates) + k) % n) as usize;
         let (here_is, (lower, upper)) = (values[j], experiment.range(j));
         let places = [here_is + reach, here_is - reach].map(|place| place.within(lower, upper));
         let moved = |c: usize, values: &mut [T]| values[j] = places[c];
-        let experiment = Experiment { occasion: experiment.occasion + 1 + 2 * k, ..experiment };
+        let experiment = Experiment { draw: experiment.draw.after(1 + 2 * k), ..experiment };
         let losses = candidates.losses(experiment, &values, 2, cost, None, moved)?;
         let [up, down] = places.map(|place| place.to_f64() - here_is.to_f64());
         let Parabola { slope, curvature } = Parabola::through(here, (up, losses[0]), (down, losses[1]));

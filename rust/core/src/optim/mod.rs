@@ -3,11 +3,11 @@
 use pnncore_kernels::{Real, shift_within};
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Change, Device, Place, Tile};
-use crate::lab::Lab;
+use crate::device::{CellArray, Change, Device, UpdateKey};
 use crate::params::{ParamSpec, Params};
+use crate::runtime::Runtime;
+use crate::states::States;
 use crate::system::System;
-use crate::trial::Trial;
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
 
@@ -91,9 +91,9 @@ impl Optimizer {
     #[allow(clippy::too_many_arguments, reason = "the state of training, each piece owned elsewhere")]
     pub fn step<T: Real>(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         system: &dyn System<T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         update: &mut LocalUpdate<T>,
         params: &mut Params<'_, T>,
         memory: &mut [&mut [T]],
@@ -105,33 +105,34 @@ impl Optimizer {
         let (mut rest, mut pulses) = (cells, 0.0);
         for (i, &rate) in rates.iter().enumerate() {
             let own;
-            (own, rest) = rest.split_at_mut(system.tile(i).map_or(0, Tile::kept));
+            (own, rest) = rest.split_at_mut(system.tile(i).map_or(0, CellArray::kept));
             if rate == 0.0 {
                 continue;
             }
             let values = params.get_mut(i)?;
-            let mut turn = Turn { lab, system, trial, i, rate, memory: &mut *memory, gradient: &mut *gradient };
+            let mut turn =
+                ParamStep { runtime, system, states, i, rate, memory: &mut *memory, gradient: &mut *gradient };
             let Some(tile) = system.tile(i) else {
                 let device = system.device(i);
                 let kept = self.change(&mut turn, update, device.range(), values);
                 // A device that only has a range is done with where that is kept.
                 if !device.is_exact() || (!kept && *device != Device::IDEAL) {
-                    device.write(lab, i, steps + 1, values);
+                    device.write(runtime, i, steps + 1, values);
                 }
                 if let Some(deviations) = system.clip(i) {
-                    clip(lab, deviations, values);
+                    clip(runtime, deviations, values);
                 }
                 continue;
             };
-            let place = Place { parameter: i, step: steps, rate };
+            let place = UpdateKey { parameter: i, step: steps, rate };
             let plain = *self == Self::SGD { momentum: 0.0, weight_decay: 0.0 };
             pulses += match &update.terms[i] {
-                Term::Product(blocks) if plain => tile.update(lab, place, Change::Product(blocks), values, own),
+                Term::Product(blocks) if plain => tile.update(runtime, place, Change::Product(blocks), values, own),
                 _ => {
                     let mut wanted = values.to_vec();
                     self.change(&mut turn, update, Device::IDEAL.range(), &mut wanted);
                     wanted.iter_mut().zip(&*values).for_each(|(wanted, &value)| *wanted -= value);
-                    tile.update(lab, place, Change::Dense(&wanted), values, own)
+                    tile.update(runtime, place, Change::Dense(&wanted), values, own)
                 }
             };
         }
@@ -141,12 +142,12 @@ impl Optimizer {
     /// Changes the values of one parameter as if any value could be stored. Returns whether they were kept within `range`.
     fn change<T: Real>(
         &self,
-        turn: &mut Turn<'_, '_, T>,
+        turn: &mut ParamStep<'_, '_, T>,
         update: &mut LocalUpdate<T>,
         range: (T, T),
         values: &mut [T],
     ) -> bool {
-        let Turn { lab, system, trial, i, rate, ref mut memory, ref mut gradient } = *turn;
+        let ParamStep { runtime, system, states, i, rate, ref mut memory, ref mut gradient } = *turn;
         let (spec, anything) = (&system.specs()[i], Device::IDEAL.range());
         match *self {
             Self::SGD { momentum: 0.0, weight_decay } => {
@@ -154,14 +155,14 @@ impl Optimizer {
                     let keep = T::from_f64(1.0 - rate * weight_decay);
                     values.iter_mut().for_each(|v| *v *= keep);
                 }
-                update.apply(lab, trial, i, spec, values, -rate, range);
+                update.apply(runtime, states, i, spec, values, -rate, range);
                 return true;
             }
             Self::SGD { momentum, weight_decay } => {
                 let velocity = &mut *memory[i];
                 let keep = T::from_f64(momentum);
                 velocity.iter_mut().for_each(|v| *v *= keep);
-                update.apply(lab, trial, i, spec, velocity, 1.0, anything);
+                update.apply(runtime, states, i, spec, velocity, 1.0, anything);
                 let (decay, rate) = (T::from_f64(weight_decay), T::from_f64(rate));
                 for (value, v) in values.iter_mut().zip(velocity.iter_mut()) {
                     *v += decay * *value;
@@ -171,7 +172,7 @@ impl Optimizer {
             Self::Adam { beta1, beta2, epsilon, weight_decay } => {
                 gradient.clear();
                 gradient.resize(values.len(), T::ZERO);
-                update.apply(lab, trial, i, spec, gradient, 1.0, anything);
+                update.apply(runtime, states, i, spec, gradient, 1.0, anything);
                 let n = system.specs().len();
                 let (means, rest) = memory.split_at_mut(n);
                 let (squares, counts) = rest.split_at_mut(n);
@@ -194,10 +195,10 @@ impl Optimizer {
 }
 
 /// The turn of one parameter in a step.
-struct Turn<'a, 'b, T: Real> {
-    lab: &'a Lab,
+struct ParamStep<'a, 'b, T: Real> {
+    runtime: &'a Runtime,
     system: &'a dyn System<T>,
-    trial: &'a Trial<T>,
+    states: &'a States<T>,
     i: usize,
     rate: f64,
     memory: &'a mut [&'b mut [T]],
@@ -205,10 +206,10 @@ struct Turn<'a, 'b, T: Real> {
 }
 
 /// Keeps values within so many of their standard deviations.
-fn clip<T: Real>(lab: &Lab, deviations: f64, values: &mut [T]) {
+fn clip<T: Real>(runtime: &Runtime, deviations: f64, values: &mut [T]) {
     let n = values.len() as f64;
     let mean = values.iter().map(|v| v.to_f64()).sum::<f64>() / n;
     let variance = values.iter().map(|v| (v.to_f64() - mean).powi(2)).sum::<f64>() / n;
     let bound = T::from_f64(deviations * variance.sqrt());
-    shift_within(lab.level(), &[], T::ZERO, T::ZERO, (-bound, bound), values);
+    shift_within(runtime.level(), &[], T::ZERO, T::ZERO, (-bound, bound), values);
 }

@@ -11,12 +11,13 @@ use pnncore_kernels::watch::poll;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::descent::{Landed, settle};
+use crate::descent::{SystemAt, settle};
 use crate::device::Device;
-use crate::lab::Lab;
 use crate::params::{ParamSpec, Params};
-use crate::system::{Energetic, Exact, Settling, System, Workspace};
-use crate::trial::{Layout, Plan, Trial};
+use crate::plan::PhasePlan;
+use crate::runtime::Runtime;
+use crate::states::{Layout, States};
+use crate::system::{Energetic, Settling, StateDerivatives, System, Workspace};
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
 
@@ -208,7 +209,7 @@ impl<T: Real> System<T> for Elastic {
         Some(self)
     }
 
-    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
         Some(self)
     }
 }
@@ -216,33 +217,33 @@ impl<T: Real> System<T> for Elastic {
 impl<T: Real> Settling<T> for Elastic {
     fn settle(
         &self,
-        _lab: &Lab,
+        _lab: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        plan: &Plan,
-        trial: &mut Trial<T>,
+        plan: &PhasePlan,
+        states: &mut States<T>,
         _workspace: &mut Workspace,
     ) -> Result<()> {
-        settle(&Landed { system: self, params, batch }, batch, plan, trial)
+        settle(&SystemAt { system: self, params, batch }, batch, plan, states)
     }
 }
 
 impl<T: Real> Energetic<T> for Elastic {
     fn local_update(
         &self,
-        _lab: &Lab,
+        _lab: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         weights: &[Complex<f64>],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let mut sums = [vec![0.0; self.springs.len()], vec![0.0; self.springs.len()]];
-        for r in (0..trial.rows()).filter(|r| trial.usable(r / trial.phases())) {
-            let weight = weights[r % trial.phases()].re / batch.len() as f64;
+        for r in (0..states.rows()).filter(|r| states.usable(r / states.phases())) {
+            let weight = weights[r % states.phases()].re / batch.len() as f64;
             poll(32 * self.springs.len());
-            let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
+            let at = self.place(batch.x.row(r / states.phases()), states.row(r));
             for (e, &spring) in self.springs.iter().enumerate() {
                 let extension = self.stretch(&at, spring).length - params.get(1)[e].to_f64();
                 sums[0][e] += weight * 0.5 * extension * extension;
@@ -254,11 +255,17 @@ impl<T: Real> Energetic<T> for Elastic {
     }
 }
 
-impl<T: Real> Exact<T> for Elastic {
-    fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
+impl<T: Real> StateDerivatives<T> for Elastic {
+    fn energy(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        states: &States<T>,
+        energy: &mut [f64],
+    ) -> Result<()> {
         for (r, energy) in energy.iter_mut().enumerate() {
             poll(32 * self.springs.len());
-            let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
+            let at = self.place(batch.x.row(r / states.phases()), states.row(r));
             let springs = self.springs.iter().zip(params.get(0)).zip(params.get(1));
             *energy = springs
                 .map(|((&spring, k), l0)| 0.5 * k.to_f64() * (self.stretch(&at, spring).length - l0.to_f64()).powi(2))
@@ -271,13 +278,13 @@ impl<T: Real> Exact<T> for Elastic {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         gradient: &mut [T],
     ) -> Result<()> {
         gradient.fill(T::ZERO);
-        for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
+        for (r, gradient) in gradient.chunks_exact_mut(states.stride()).enumerate() {
             poll(32 * self.springs.len());
-            let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
+            let at = self.place(batch.x.row(r / states.phases()), states.row(r));
             for ((&spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
                 let Stretched { length, direction } = self.stretch(&at, spring);
                 let tension = k.to_f64() * (length - l0.to_f64());
@@ -292,15 +299,15 @@ impl<T: Real> Exact<T> for Elastic {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         v: &[T],
         product: &mut [T],
     ) -> Result<()> {
         product.fill(T::ZERO);
-        let stride = trial.stride();
+        let stride = states.stride();
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
             poll(32 * self.springs.len());
-            let at = self.place(batch.x.row(r / trial.phases()), trial.row(r));
+            let at = self.place(batch.x.row(r / states.phases()), states.row(r));
             let v = &v[r * stride..(r + 1) * stride];
             let moved = |node: usize, axis: usize| match self.sources[node * self.dimensions + axis] {
                 Source::State(k) => v[k].to_f64(),

@@ -12,11 +12,13 @@ use num_complex::Complex;
 use pnncore_kernels::Real;
 
 use crate::batch::Batch;
-use crate::device::{Device, Tile};
-use crate::lab::Lab;
+use crate::device::{CellArray, Device};
+use crate::draw::DrawIndex;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
-use crate::trial::{Boundary, Layout, Plan, Trial};
+use crate::plan::{Boundary, PhasePlan};
+use crate::runtime::Runtime;
+use crate::states::{Layout, States};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
@@ -34,7 +36,7 @@ pub trait System<T: Real>: Send + Sync {
     /// The number of inputs.
     fn inputs(&self) -> usize;
 
-    /// Where the states lie in a row of a trial; outputs are the last layer.
+    /// Where the layers lie in a row of states; outputs are the last layer.
     fn layout(&self) -> Layout;
 
     /// Names and shapes of the parameters.
@@ -47,7 +49,7 @@ pub trait System<T: Real>: Send + Sync {
     }
 
     /// The array of cells that parameter number `parameter` is stored in, where there is one: it then has no other device.
-    fn tile(&self, parameter: usize) -> Option<&Tile<T>> {
+    fn tile(&self, parameter: usize) -> Option<&CellArray<T>> {
         let _ = parameter;
         None
     }
@@ -74,7 +76,7 @@ pub trait System<T: Real>: Send + Sync {
     }
 
     /// The system as one whose energy and derivatives can be evaluated: simulations only.
-    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
         None
     }
 
@@ -108,7 +110,7 @@ pub trait System<T: Real>: Send + Sync {
 /// A system that goes to a steady state under boundary conditions.
 pub trait Settling<T: Real>: System<T> {
     /// Refuses a strength of nudging under which the system has no steady state. Where that cannot be known beforehand,
-    /// the status [`Unbounded`](crate::trial::Status::Unbounded) tells afterwards.
+    /// the status [`Unbounded`](crate::states::Status::Unbounded) tells afterwards.
     ///
     /// # Errors
     /// [`Error::Config`] with the admitted range.
@@ -119,18 +121,18 @@ pub trait Settling<T: Real>: System<T> {
 
     /// Settles the free phase, then every other phase of the plan from the free state.
     ///
-    /// `trial` has been reset for the batch and the plan. Numerical outcomes go to [`Trial::outcomes`]; rows that
+    /// `states` has been reset for the batch and the plan. Numerical outcomes go to [`States::outcomes`]; rows that
     /// diverged or are unbounded are blank (zero).
     ///
     /// # Errors
     /// What the physics may fail with: [`Error::Hardware`] for systems outside the core.
     fn settle(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        plan: &Plan,
-        trial: &mut Trial<T>,
+        plan: &PhasePlan,
+        states: &mut States<T>,
         workspace: &mut Workspace,
     ) -> Result<()>;
 }
@@ -140,17 +142,17 @@ pub trait Settling<T: Real>: System<T> {
 pub trait Energetic<T: Real>: Settling<T> {
     /// Writes the sum over rows of the real part of w dE/dtheta, with w the weight of the row's phase (free first)
     /// divided by the number of samples. Samples with an unusable phase contribute nothing. `workspace` is that of the
-    /// [`Settling::settle`] that made the trial, if there was one.
+    /// [`Settling::settle`] that made the states, if there was one.
     ///
     /// # Errors
     /// As [`Settling::settle`].
     #[allow(clippy::too_many_arguments, reason = "an experiment, and where its result goes")]
     fn local_update(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         weights: &[Complex<f64>],
         workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
@@ -159,14 +161,20 @@ pub trait Energetic<T: Real>: Settling<T> {
 
 /// Energies, Jacobians and Hessians: what only a simulation knows. Audits and in-silico methods name this trait.
 ///
-/// Arrays over states have the rows and the stride of the trial. Where a system is not reciprocal, dE/ds stands for the force
+/// Arrays over states have the rows and the stride of `states`. Where a system is not reciprocal, dE/ds stands for the force
 /// that vanishes at the steady state, d2E/ds2 for the transpose of its derivatives, and dE/dtheta for the local rule.
-pub trait Exact<T: Real>: Energetic<T> {
+pub trait StateDerivatives<T: Real>: Energetic<T> {
     /// Writes the energy of every row, without the loss.
     ///
     /// # Errors
     /// As [`Settling::settle`].
-    fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()>;
+    fn energy(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        states: &States<T>,
+        energy: &mut [f64],
+    ) -> Result<()>;
 
     /// Writes dE/ds of every row.
     ///
@@ -176,7 +184,7 @@ pub trait Exact<T: Real>: Energetic<T> {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         gradient: &mut [T],
     ) -> Result<()>;
 
@@ -195,11 +203,11 @@ pub trait Exact<T: Real>: Energetic<T> {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         held: &[bool],
         force: &mut [T],
     ) -> Result<()> {
-        let _ = (params, batch, trial, held, force);
+        let _ = (params, batch, states, held, force);
         Ok(())
     }
 
@@ -210,7 +218,7 @@ pub trait Exact<T: Real>: Energetic<T> {
 
     /// Writes d2E/ds2 v of every row. Units at a wall are the caller's to freeze.
     ///
-    /// The default takes central differences of [`Exact::state_gradient`].
+    /// The default takes central differences of [`StateDerivatives::state_gradient`].
     ///
     /// # Errors
     /// As [`Settling::settle`].
@@ -218,13 +226,13 @@ pub trait Exact<T: Real>: Energetic<T> {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         v: &[T],
         product: &mut [T],
     ) -> Result<()> {
-        let gradient = |trial: &Trial<T>, found: &mut [T]| self.state_gradient(params, batch, trial, found);
-        let size = crate::differences::size_of_states(&trial.states, self.scales(params).0);
-        crate::differences::hessian_product(gradient, trial, size, v, product)
+        let gradient = |states: &States<T>, found: &mut [T]| self.state_gradient(params, batch, states, found);
+        let size = crate::differences::size_of_states(&states.values, self.scales(params).0);
+        crate::differences::hessian_product(gradient, states, size, v, product)
     }
 
     /// By layer, the units that nothing holds at these parameters: their states say nothing, and derivatives leave them out.
@@ -251,10 +259,10 @@ pub trait Exact<T: Real>: Energetic<T> {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         curvature: &mut [T],
     ) -> Result<()> {
-        crate::differences::curvature(self, params, batch, trial, curvature)
+        crate::differences::curvature(self, params, batch, states, curvature)
     }
 
     /// Solves d2E/ds2 lambda = error on every row, over states that are not `frozen`: the adjoint of the steady state.
@@ -267,15 +275,15 @@ pub trait Exact<T: Real>: Energetic<T> {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         frozen: &[bool],
         error: &[T],
     ) -> Result<Vec<T>> {
-        crate::adjoint::solve(self, params, batch, trial, frozen, error)
+        crate::adjoint::solve(self, params, batch, states, frozen, error)
     }
 
     /// Writes minus the product of an adjoint and d2E/ds dtheta, as [`Energetic::local_update`] writes: the gradient of the
-    /// loss. `trial` has the free states, and may be changed.
+    /// loss. `states` has the free states, and may be changed.
     ///
     /// The default contrasts states to either side along the adjoint.
     ///
@@ -284,18 +292,18 @@ pub trait Exact<T: Real>: Energetic<T> {
     #[allow(clippy::too_many_arguments, reason = "an experiment, and where its result goes")]
     fn contract(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &mut Trial<T>,
+        states: &mut States<T>,
         adjoint: &[T],
         workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        let size = crate::differences::size_of_states(&trial.states, self.scales(params).0);
-        let (probe, weights) = crate::adjoint::displaced(trial, adjoint, size * self.local_step());
-        *trial = probe;
-        self.local_update(lab, params, batch, trial, &weights, workspace, update)
+        let size = crate::differences::size_of_states(&states.values, self.scales(params).0);
+        let (probe, weights) = crate::adjoint::displaced(states, adjoint, size * self.local_step());
+        *states = probe;
+        self.local_update(runtime, params, batch, states, &weights, workspace, update)
     }
 
     /// How far along a direction of largest component one to step for a central difference of dE/dtheta, in units of the size
@@ -305,28 +313,28 @@ pub trait Exact<T: Real>: Energetic<T> {
     }
 }
 
-/// Runs a system once on every sample, on an occasion that noise may depend on, and leaves outputs in a trial of one phase. A
+/// Runs a system once on every sample, with the noise of a draw, and leaves outputs in states of one phase. A
 /// system that settles follows `plan`, which has the free phase alone.
 ///
 /// # Errors
 /// As [`Settling::settle`].
 #[allow(clippy::too_many_arguments, reason = "an experiment, and where its result goes")]
 pub fn infer<T: Real>(
-    lab: &Lab,
+    runtime: &Runtime,
     system: &dyn System<T>,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
-    plan: &Plan,
-    occasion: u64,
-    trial: &mut Trial<T>,
+    plan: &PhasePlan,
+    draw: DrawIndex,
+    states: &mut States<T>,
     workspace: &mut Workspace,
 ) -> Result<()> {
     let unable = || Error::Capability(format!("{} neither settles nor passes signals on", system.name()));
     if let Some(stack) = system.as_stack() {
-        return stack.infer(lab, params, batch, occasion, trial, stack::Walk::of(workspace)?);
+        return stack.infer(runtime, params, batch, draw, states, stack::Propagation::of(workspace)?);
     }
-    trial.reset(batch.len(), 1, false);
-    system.as_settling().ok_or_else(unable)?.settle(lab, params, batch, plan, trial, workspace)
+    states.reset(batch.len(), 1, false);
+    system.as_settling().ok_or_else(unable)?.settle(runtime, params, batch, plan, states, workspace)
 }
 
 /// A finite part of an interval.
@@ -340,15 +348,19 @@ pub(crate) fn near_zero((lo, hi): (f64, f64)) -> (f64, f64) {
 }
 
 /// Which states are at a wall, or nothing holds them, or of rows that are not usable; padding counts as such.
-pub(crate) fn at_walls<T: Real>(system: &dyn Exact<T>, params: &Params<'_, T>, trial: &Trial<T>) -> Vec<bool> {
-    let mut found = vec![true; trial.states.len()];
+pub(crate) fn at_walls<T: Real>(
+    system: &dyn StateDerivatives<T>,
+    params: &Params<'_, T>,
+    states: &States<T>,
+) -> Vec<bool> {
+    let mut found = vec![true; states.values.len()];
     let loose = system.loose_units(params);
     let loose = |l: usize, j: usize| loose.get(l).is_some_and(|layer| layer[j]);
-    for (r, found) in found.chunks_exact_mut(trial.stride().max(1)).enumerate() {
-        for l in 0..trial.layout().sizes().len() {
-            for (j, k) in trial.layout().layer(l).enumerate() {
-                let (s, (lo, hi)) = (trial.row(r)[k].to_f64(), system.interval(l, j));
-                found[k] = !trial.outcomes[r].status.usable() || s <= lo || s >= hi || loose(l, j);
+    for (r, found) in found.chunks_exact_mut(states.stride().max(1)).enumerate() {
+        for l in 0..states.layout().sizes().len() {
+            for (j, k) in states.layout().layer(l).enumerate() {
+                let (s, (lo, hi)) = (states.row(r)[k].to_f64(), system.interval(l, j));
+                found[k] = !states.outcomes[r].status.usable() || s <= lo || s >= hi || loose(l, j);
             }
         }
     }
@@ -356,45 +368,45 @@ pub(crate) fn at_walls<T: Real>(system: &dyn Exact<T>, params: &Params<'_, T>, t
 }
 
 /// The largest component of the force dF/ds = dE/ds + beta dC/ds on every row, where walls do not hold it: how far from
-/// steady the states are. `trial` has one phase, settled under `boundary`: free, nudged or clamped.
+/// steady the states are. `states` has one phase, settled under `boundary`: free, nudged or clamped.
 ///
 /// # Errors
 /// As [`Settling::settle`].
 pub fn residual<T: Real>(
-    system: &dyn Exact<T>,
+    system: &dyn StateDerivatives<T>,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
     loss: Loss,
     boundary: Boundary,
-    trial: &Trial<T>,
+    states: &States<T>,
 ) -> Result<Vec<f64>> {
-    let mut force = vec![T::ZERO; trial.states.len()];
-    system.state_gradient(params, batch, trial, &mut force)?;
-    let layout = trial.layout();
+    let mut force = vec![T::ZERO; states.values.len()];
+    system.state_gradient(params, batch, states, &mut force)?;
+    let layout = states.layout();
     let outputs = layout.outputs();
     let (mut target, mut pull) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
-    for (r, force) in force.chunks_exact_mut(trial.stride().max(1)).enumerate() {
+    for (r, force) in force.chunks_exact_mut(states.stride().max(1)).enumerate() {
         if let Boundary::Nudged(beta) = boundary
             && batch.y.write(r, &mut target)
         {
-            loss.gradient(trial.outputs(r), &target, &mut pull);
+            loss.gradient(states.outputs(r), &target, &mut pull);
             for (f, &p) in force[outputs.clone()].iter_mut().zip(&pull) {
                 *f += T::from_f64(beta.re) * p;
             }
         }
     }
     let clamped = if matches!(boundary, Boundary::Clamped(_)) { outputs.clone() } else { 0..0 };
-    let mut held = at_walls(system, params, trial);
-    held.chunks_exact_mut(trial.stride().max(1)).for_each(|held| held[clamped.clone()].fill(true));
-    system.share_tied(params, batch, trial, &held, &mut force)?;
-    let rows = force.chunks_exact(trial.stride().max(1)).enumerate().map(|(r, force)| {
+    let mut held = at_walls(system, params, states);
+    held.chunks_exact_mut(states.stride().max(1)).for_each(|held| held[clamped.clone()].fill(true));
+    system.share_tied(params, batch, states, &held, &mut force)?;
+    let rows = force.chunks_exact(states.stride().max(1)).enumerate().map(|(r, force)| {
         let mut largest = T::ZERO;
         for l in 0..layout.sizes().len() {
             if matches!(boundary, Boundary::Clamped(_)) && layout.layer(l) == outputs {
                 continue;
             }
             for (j, k) in layout.layer(l).enumerate() {
-                let (s, (lo, hi)) = (trial.row(r)[k].to_f64(), system.interval(l, j));
+                let (s, (lo, hi)) = (states.row(r)[k].to_f64(), system.interval(l, j));
                 let held = (s <= lo && force[k] >= T::ZERO) || (s >= hi && force[k] <= T::ZERO);
                 if !held {
                     largest = largest.max_magnitude(force[k]);

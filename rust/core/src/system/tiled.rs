@@ -2,17 +2,17 @@
 
 use pnncore_kernels::Real;
 
-use super::{Energetic, Exact, Settling, System, Workspace, stack};
+use super::{Energetic, Settling, StateDerivatives, System, Workspace, stack};
 use crate::Result;
-use crate::device::{Device, Tile, TileSpec};
+use crate::device::{CellArray, Device, TileSpec};
 use crate::params::ParamSpec;
-use crate::trial::Layout;
+use crate::states::Layout;
 
 /// A system, and the cells that its matrices are stored in.
 #[derive(Debug, Clone)]
 pub struct Tiled<T, S> {
     system: S,
-    tiles: Vec<Option<Tile<T>>>,
+    tiles: Vec<Option<CellArray<T>>>,
 }
 
 impl<T: Real, S: System<T>> Tiled<T, S> {
@@ -23,7 +23,7 @@ impl<T: Real, S: System<T>> Tiled<T, S> {
     pub fn new(system: S, spec: &TileSpec, seed: u64) -> Result<Self> {
         let tile = |(i, own): (usize, &ParamSpec)| {
             let is_matrix = own.shape.len() == 2;
-            is_matrix.then(|| Tile::new(spec, own.rows_cols(), seed, i)).transpose()
+            is_matrix.then(|| CellArray::new(spec, own.rows_cols(), seed, i)).transpose()
         };
         let tiles = system.specs().iter().enumerate().map(tile).collect::<Result<_>>()?;
         Ok(Self { system, tiles })
@@ -63,7 +63,7 @@ impl<T: Real, S: System<T>> System<T> for Tiled<T, S> {
         self.system.device(parameter)
     }
 
-    fn tile(&self, parameter: usize) -> Option<&Tile<T>> {
+    fn tile(&self, parameter: usize) -> Option<&CellArray<T>> {
         self.tiles[parameter].as_ref()
     }
 
@@ -79,7 +79,7 @@ impl<T: Real, S: System<T>> System<T> for Tiled<T, S> {
         self.system.as_energetic()
     }
 
-    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
         self.system.as_exact()
     }
 

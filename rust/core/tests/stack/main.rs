@@ -4,18 +4,23 @@
 use pnncore::Error;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::device::Device;
+use pnncore::draw::DrawIndex;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
-use pnncore::lab::Lab;
 use pnncore::loss::Loss;
-use pnncore::method::{Course, Feedback, Method, Model, Rule, Scratch};
+use pnncore::method::{Feedback, Method, Model, Rule, Scratch, StepState};
 use pnncore::optim::Optimizer;
 use pnncore::params::ParamSpec;
 use pnncore::params::Params;
-use pnncore::system::stack::{Entry, Function, Given, Kind, Layer, Passed, Slope, Spec, Stack, Stage, Walk};
+use pnncore::plan::PhasePlan;
+use pnncore::runtime::Runtime;
+use pnncore::settling::Settling;
+use pnncore::states::States;
+use pnncore::system::stack::{
+    Entry, ForwardRecord, Function, Kind, Layer, LayerContext, Propagation, Spec, Stack, Stage, SurrogateDerivative,
+};
 use pnncore::system::{System, infer};
-use pnncore::train::{Leg, Progress, Task, train, write_gradient};
-use pnncore::trial::{Plan, Settling, Trial};
+use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use std::time::Duration;
 
 mod noise;
@@ -89,16 +94,16 @@ impl<T: Real> Data<T> {
 fn gradient<T: Real>(rule: Rule, stack: &Stack<T>, params: &[Vec<T>], data: &Data<T>, threads: usize) -> Vec<f64> {
     let method: Method = rule.with(Loss::CrossEntropy, Settling::default());
     let protocol = method.protocol::<T>(stack).unwrap();
-    let lab = Lab::new(Some(threads), 1).unwrap();
+    let runtime = Runtime::new(Some(threads), 1).unwrap();
     let mut memory: Vec<Vec<T>> = protocol.memory::<T>(stack).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
     let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
-    protocol.initialise(&lab, stack, &mut memory);
+    protocol.initialise(&runtime, stack, &mut memory);
     let mut scratch = Scratch::new(stack);
     let mut found = vec![Vec::new(); stack.specs().len()];
-    lab.enter(|| {
-        let mut course = Course { step: 4, memory: &mut memory };
-        protocol.step(&lab, stack, &shared(params), &data.batch(), &mut course, &mut scratch).unwrap();
-        write_gradient(&lab, stack.specs(), &mut scratch, &mut found);
+    runtime.enter(|| {
+        let mut state = StepState { step: 4, memory: &mut memory };
+        protocol.step(&runtime, stack, &shared(params), &data.batch(), &mut state, &mut scratch).unwrap();
+        write_gradient(&runtime, stack.specs(), &mut scratch, &mut found);
     });
     found.into_iter().flatten().map(T::to_f64).collect()
 }
@@ -139,8 +144,8 @@ fn forward_gradients_are_slopes_times_directions() {
             let found = gradient(Rule::ForwardGradient { directions: 1 }, &net, &params, &data, 1);
             let direction = {
                 let mut drawn = vec![0.0; exact.len()];
-                let random = Lab::new(Some(1), 1).unwrap().random(Purpose::Direction);
-                random.at(4 << 24).fill_normal(Level::get(), 0, 0, &mut drawn);
+                let random = Runtime::new(Some(1), 1).unwrap().random(Purpose::Direction);
+                DrawIndex::of_step(4).of(random).fill_normal(Level::get(), 0, 0, &mut drawn);
                 drawn
             };
             let slope: f64 = exact.iter().zip(&direction).map(|(g, d)| g * d).sum();
@@ -187,19 +192,19 @@ fn feedback_that_is_the_transpose_is_backpropagation() {
         .map(|&(k, rows, cols)| (0..rows * cols).map(|e| params[k][e % rows * cols + e / rows]).collect())
         .collect();
     let mut memory: Vec<&mut [f64]> = turned.iter_mut().map(Vec::as_mut_slice).collect();
-    let lab = Lab::new(Some(1), 1).unwrap();
+    let runtime = Runtime::new(Some(1), 1).unwrap();
     let mut scratch = Scratch::new(&net);
-    let mut course = Course { step: 0, memory: &mut memory };
-    protocol.step(&lab, &net, &shared(&params), &data.batch(), &mut course, &mut scratch).unwrap();
+    let mut state = StepState { step: 0, memory: &mut memory };
+    protocol.step(&runtime, &net, &shared(&params), &data.batch(), &mut state, &mut scratch).unwrap();
     let mut found = vec![Vec::new(); params.len()];
-    write_gradient(&lab, net.specs(), &mut scratch, &mut found);
+    write_gradient(&runtime, net.specs(), &mut scratch, &mut found);
     assert!(difference(&found.concat(), &exact) < 1e-12);
     // The last layer never depends on feedback.
     for rule in [
         Rule::FeedbackAlignment { feedback: Feedback::Random },
         Rule::FeedbackAlignment { feedback: Feedback::SignSymmetric },
-        Rule::DirectFeedbackAlignment { slope: Slope::Twin },
-        Rule::DirectFeedbackAlignment { slope: Slope::Triangle },
+        Rule::DirectFeedbackAlignment { slope: SurrogateDerivative::Twin },
+        Rule::DirectFeedbackAlignment { slope: SurrogateDerivative::Triangle },
     ] {
         let found = gradient(rule.clone(), &net, &params, &data, 1);
         let last = found.len() - 21;
@@ -215,7 +220,7 @@ fn zeroth_order_estimates_are_as_far_off_as_they_should_be() {
     let (params, data) = (initial(&net), Data::new(19, 5));
     let exact = gradient(EXACT, &net, &params, &data, 1);
     let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
-    let lab = Lab::new(Some(1), 1).unwrap();
+    let runtime = Runtime::new(Some(1), 1).unwrap();
     for q in [1u32, 10, 57] {
         let rules = [
             Rule::SPSA { epsilon: Some(1e-4), directions: q },
@@ -226,10 +231,10 @@ fn zeroth_order_estimates_are_as_far_off_as_they_should_be() {
             let mut scratch = Scratch::new(&net);
             let (mut squares, mut mean, repeats) = (0.0, vec![0.0; exact.len()], 600);
             for step in 0..repeats {
-                let mut course = Course { step, memory: &mut [] };
-                protocol.step(&lab, &net, &shared(&params), &data.batch(), &mut course, &mut scratch).unwrap();
+                let mut state = StepState { step, memory: &mut [] };
+                protocol.step(&runtime, &net, &shared(&params), &data.batch(), &mut state, &mut scratch).unwrap();
                 let mut found = vec![Vec::new(); params.len()];
-                write_gradient(&lab, net.specs(), &mut scratch, &mut found);
+                write_gradient(&runtime, net.specs(), &mut scratch, &mut found);
                 let found = found.concat();
                 let dot: f64 = found.iter().zip(&exact).map(|(a, b)| a * b).sum();
                 squares += (dot / norm(&found) / norm(&exact)).powi(2) / repeats as f64;
@@ -255,7 +260,7 @@ fn the_number_of_threads_changes_no_bit() {
             Rule::PhysicsAware,
             Rule::Backprop { model: Model::Twin, noise: 0.1, vaccination: 0.1 },
             Rule::FeedbackAlignment { feedback: Feedback::Random },
-            Rule::DirectFeedbackAlignment { slope: Slope::Box },
+            Rule::DirectFeedbackAlignment { slope: SurrogateDerivative::Box },
             Rule::SPSA { epsilon: Some(0.01), directions: 5 },
             Rule::EvolutionStrategy { sigma: Some(0.1), pairs: 70, adaptation: 0.0 },
         ];
@@ -268,14 +273,24 @@ fn the_number_of_threads_changes_no_bit() {
     }
 }
 
-fn outputs(net: &Stack<f64>, params: &[Vec<f64>], x: &[f64], occasion: u64) -> Vec<f64> {
-    let lab = Lab::new(Some(1), 0).unwrap();
+fn outputs(net: &Stack<f64>, params: &[Vec<f64>], x: &[f64], draw: u64) -> Vec<f64> {
+    let runtime = Runtime::new(Some(1), 0).unwrap();
     let batch = Batch { x: Rows::all(x, net.inputs()), y: Targets::None };
-    let plan = Plan::free(Loss::SquaredError, Settling::default());
-    let mut trial = Trial::new(System::<f64>::layout(net));
+    let plan = PhasePlan::free(Loss::SquaredError, Settling::default());
+    let mut states = States::new(System::<f64>::layout(net));
     let mut workspace = net.workspace();
-    infer(&lab, net, &shared(params), &batch, &plan, occasion, &mut trial, &mut workspace).unwrap();
-    (0..batch.len()).flat_map(|r| trial.outputs(r).to_vec()).collect()
+    infer(
+        &runtime,
+        net,
+        &shared(params),
+        &batch,
+        &plan,
+        DrawIndex::of_step(0).after(draw),
+        &mut states,
+        &mut workspace,
+    )
+    .unwrap();
+    (0..batch.len()).flat_map(|r| states.outputs(r).to_vec()).collect()
 }
 
 /// Residuals whose squares are the function of Rosenbrock: a layer of a user's own.
@@ -298,9 +313,16 @@ impl Layer<f64> for Rosenbrock {
         vec![ParamSpec { name: "x".into(), shape: vec![self.0] }]
     }
 
-    fn forward(&self, given: Given<'_, f64>, _: usize, _: &[f64], y: &mut [f64], _: &mut [f64]) -> Result<(), Error> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, f64>,
+        _: usize,
+        _: &[f64],
+        y: &mut [f64],
+        _: &mut [f64],
+    ) -> Result<(), Error> {
         let root = std::f64::consts::SQRT_2;
-        for (y, x) in y.chunks_exact_mut(2).zip(given.params[0].windows(2)) {
+        for (y, x) in y.chunks_exact_mut(2).zip(context.params[0].windows(2)) {
             (y[0], y[1]) = (root * 10.0 * (x[1] - x[0] * x[0]), root * (1.0 - x[0]));
         }
         Ok(())
@@ -308,8 +330,8 @@ impl Layer<f64> for Rosenbrock {
 
     fn vjp(
         &self,
-        _: Given<'_, f64>,
-        _: Passed<'_, f64>,
+        _: LayerContext<'_, f64>,
+        _: ForwardRecord<'_, f64>,
         _: &[f64],
         _: &mut [f64],
         _: &mut [Vec<f64>],
@@ -317,7 +339,14 @@ impl Layer<f64> for Rosenbrock {
         Err(Error::Capability("has no derivatives".into()))
     }
 
-    fn jvp(&self, _: Given<'_, f64>, _: Passed<'_, f64>, _: &[f64], _: &[&[f64]], _: &mut [f64]) -> Result<(), Error> {
+    fn jvp(
+        &self,
+        _: LayerContext<'_, f64>,
+        _: ForwardRecord<'_, f64>,
+        _: &[f64],
+        _: &[&[f64]],
+        _: &mut [f64],
+    ) -> Result<(), Error> {
         Err(Error::Capability("has no derivatives".into()))
     }
 
@@ -329,14 +358,14 @@ impl Layer<f64> for Rosenbrock {
 /// Steps of training on all data at once; returns the loss before each.
 fn train_on(rule: Rule, stack: &Stack<f64>, params: &mut [Vec<f64>], batch: Batch<'_, f64>, steps: usize) -> Vec<f64> {
     let protocol = rule.with(Loss::SquaredError, Settling::default()).protocol::<f64>(stack).unwrap();
-    let lab = Lab::new(Some(1), 1).unwrap();
+    let runtime = Runtime::new(Some(1), 1).unwrap();
     let mut memory: Vec<Vec<f64>> = protocol.memory::<f64>(stack).iter().map(|spec| vec![0.0; spec.len()]).collect();
     let mut memory: Vec<&mut [f64]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
-    protocol.initialise(&lab, stack, &mut memory);
+    protocol.initialise(&runtime, stack, &mut memory);
     let order: Vec<u64> = (0..batch.len() as u64).collect();
     let optimizer = Optimizer::SGD { momentum: 0.0, weight_decay: 0.0 };
     let rates = vec![0.01; params.len()];
-    let task = Task {
+    let task = TrainingTask {
         system: stack,
         protocol: &protocol,
         optimizer: &optimizer,
@@ -348,9 +377,9 @@ fn train_on(rule: Rule, stack: &Stack<f64>, params: &mut [Vec<f64>], batch: Batc
     let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
     (0..steps)
         .map(|step| {
-            let leg = Leg { first: 0, before: step as u64, steps: 1, time: Duration::MAX, first_epoch: 0.0 };
+            let budget = StepBudget { first: 0, before: step as u64, steps: 1, time: Duration::MAX, first_epoch: 0.0 };
             let mut progress = Progress::default();
-            train(&lab, task, leg, &mut values, &mut memory, &mut progress).unwrap();
+            train(&runtime, task, budget, &mut values, &mut memory, &mut progress).unwrap();
             progress.loss / order.len() as f64
         })
         .collect()
@@ -479,9 +508,17 @@ fn rows_that_diverge_teach_nothing() {
     data.x[7] = 1e200;
     let found = gradient(EXACT, &net, &params, &data, 1);
     assert!(found.iter().all(|g| g.is_finite()) && found.iter().any(|g| *g != 0.0));
-    let mut walk = Walk::default();
-    let mut trial = Trial::new(System::<f64>::layout(&net));
-    net.infer(&Lab::new(Some(1), 0).unwrap(), &shared(&params), &data.batch(), 0, &mut trial, &mut walk).unwrap();
-    let usable: Vec<bool> = trial.outcomes.iter().map(|outcome| outcome.status.usable()).collect();
+    let mut propagation = Propagation::default();
+    let mut states = States::new(System::<f64>::layout(&net));
+    net.infer(
+        &Runtime::new(Some(1), 0).unwrap(),
+        &shared(&params),
+        &data.batch(),
+        DrawIndex::of_step(0),
+        &mut states,
+        &mut propagation,
+    )
+    .unwrap();
+    let usable: Vec<bool> = states.outcomes.iter().map(|outcome| outcome.status.usable()).collect();
     assert_eq!(usable, [true, false, true, true, true, true, true, true]);
 }

@@ -9,24 +9,24 @@ use super::*;
 const NOISE: f64 = 0.4;
 
 /// The mean loss of outputs, row by row.
-fn mean_loss(data: &Data<f64>, trial: &Trial<f64>) -> f64 {
-    let mut target = vec![0.0; trial.layout().outputs().len()];
+fn mean_loss(data: &Data<f64>, states: &States<f64>) -> f64 {
+    let mut target = vec![0.0; states.layout().outputs().len()];
     let batch = data.batch();
     let losses = (0..batch.len()).map(|i| {
         batch.y.write(i, &mut target);
-        Loss::CrossEntropy.value(trial.outputs(i), &target)
+        Loss::CrossEntropy.value(states.outputs(i), &target)
     });
     losses.sum::<f64>() / batch.len() as f64
 }
 
 /// The loss of a pass through `layers`, with these draws.
 fn loss(net: &Stack<f64>, params: &[Vec<f64>], data: &Data<f64>, noise: &[f64], random: Philox) -> f64 {
-    let lab = Lab::new(Some(1), 1).unwrap();
-    let (mut walk, mut trial) = (Walk::default(), Trial::new(System::<f64>::layout(net)));
-    walk.begin(net, &data.batch());
-    walk.pass(&lab, net, &net.twin(), &shared(params), false, noise, random).unwrap();
-    walk.report(&mut trial);
-    mean_loss(data, &trial)
+    let runtime = Runtime::new(Some(1), 1).unwrap();
+    let (mut propagation, mut states) = (Propagation::default(), States::new(System::<f64>::layout(net)));
+    propagation.begin(net, &data.batch());
+    propagation.pass(&runtime, net, &net.twin(), &shared(params), false, noise, random).unwrap();
+    propagation.report(&mut states);
+    mean_loss(data, &states)
 }
 
 /// Its gradient by central differences, all parameters in a row.
@@ -59,13 +59,13 @@ fn chains() -> Vec<(Kind, Vec<Kind>)> {
 #[test]
 fn gradients_are_those_of_the_measured_loss() {
     // Step 4 of the helper that takes gradients.
-    let occasion = 4 << 24;
+    let draw = DrawIndex::of_step(4);
     for (kind, layers) in chains() {
         let net = stack::<f64>(&layers, 0.0, NOISE);
         let (params, mut data) = (initial(&net), Data::<f64>::new(7, 5));
         data.labels.iter_mut().for_each(|label| *label %= System::<f64>::outputs(&net) as i64);
         let noise = vec![NOISE; layers.len()];
-        let measured = Philox::new(3, Purpose::Noise).at(occasion);
+        let measured = draw.of(Philox::new(3, Purpose::Noise));
         let wanted = differences(&net, &params, &data, &noise, measured);
         for rule in [Rule::PhysicsAware, Rule::InSituBackprop] {
             let found = gradient(rule.clone(), &net, &params, &data, 1);
@@ -73,7 +73,7 @@ fn gradients_are_those_of_the_measured_loss() {
         }
         // The noise of training in silico has draws of its own.
         let quiet = stack::<f64>(&layers, 0.0, 0.0);
-        let drawn = Philox::new(1, Purpose::Noise).at(occasion);
+        let drawn = draw.of(Philox::new(1, Purpose::Noise));
         let wanted = differences(&quiet, &params, &data, &noise, drawn);
         let rule = Rule::Backprop { model: Model::Twin, noise: NOISE, vaccination: 0.0 };
         let found = gradient(rule, &quiet, &params, &data, 1);
@@ -92,8 +92,8 @@ fn forward_gradients_are_slopes_of_the_measured_loss() {
         let exact = differences(&net, &params, &data, &vec![NOISE; layers.len()], random);
         let found = gradient(Rule::ForwardGradient { directions: 1 }, &net, &params, &data, 1);
         let mut direction = vec![0.0; exact.len()];
-        let drawn = Lab::new(Some(1), 1).unwrap().random(Purpose::Direction);
-        drawn.at(4 << 24).fill_normal(Level::get(), 0, 0, &mut direction);
+        let drawn = Runtime::new(Some(1), 1).unwrap().random(Purpose::Direction);
+        DrawIndex::of_step(4).of(drawn).fill_normal(Level::get(), 0, 0, &mut direction);
         let slope: f64 = exact.iter().zip(&direction).map(|(g, d)| g * d).sum();
         let wanted: Vec<f64> = direction.iter().map(|d| slope * d).collect();
         assert!(difference(&found, &wanted) < 1e-5, "{kind:?}: {}", difference(&found, &wanted));

@@ -8,8 +8,8 @@ fn noise_has_its_deviation_and_differs_between_occasions() {
     let quiet = stack::<f64>(&[linear(5, 200)], 0.0, 0.0);
     let (params, data) = (initial(&net), Data::<f64>::new(100, 5));
     let clean = outputs(&quiet, &params, &data.x, 0);
-    let noise = |occasion: u64| -> Vec<f64> {
-        outputs(&net, &params, &data.x, occasion).iter().zip(&clean).map(|(a, b)| a - b).collect()
+    let noise = |draw: u64| -> Vec<f64> {
+        outputs(&net, &params, &data.x, draw).iter().zip(&clean).map(|(a, b)| a - b).collect()
     };
     let (first, second) = (noise(1), noise(2));
     assert_eq!(first, noise(1));

@@ -7,19 +7,19 @@ use super::newton::{Memory, Pull};
 use super::values::Values;
 use super::{Circuit, Law};
 use crate::batch::Batch;
-use crate::lab::Lab;
 use crate::params::Params;
+use crate::runtime::Runtime;
 
 impl Circuit {
     /// The current of every element, from its first terminal to its second, sample after sample; NaN for samples that have no
     /// operating point. Ideal diodes that hold one node at the same voltage share what flows.
-    pub fn currents<T: Real>(&self, lab: &Lab, params: &Params<'_, T>, batch: &Batch<'_, T>) -> Vec<f64> {
+    pub fn currents<T: Real>(&self, runtime: &Runtime, params: &Params<'_, T>, batch: &Batch<'_, T>) -> Vec<f64> {
         /// Newton steps that are enough for any circuit that has an operating point.
         const LIMIT: u32 = 1000;
         let values = Values::new(self, params);
         let width = self.elements.len();
         let mut found = vec![f64::NAN; batch.len() * width];
-        lab.for_each(found.par_chunks_mut(width.max(1)).enumerate(), |(i, found)| {
+        runtime.for_each(found.par_chunks_mut(width.max(1)).enumerate(), |(i, found)| {
             let sample = self.sample(&values, batch, i);
             let mut memory = Memory::default();
             let mut v = self.start();

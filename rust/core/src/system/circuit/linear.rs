@@ -12,9 +12,10 @@ use super::matrix::Factor;
 use super::newton::Sample;
 use super::values::Values;
 use crate::batch::Batch;
-use crate::lab::Lab;
 use crate::loss::Loss;
-use crate::trial::{Boundary, Plan, Status, Trial};
+use crate::plan::{Boundary, PhasePlan};
+use crate::runtime::Runtime;
+use crate::states::{States, Status};
 
 /// Samples that are solved for together: their right-hand sides share every element of the factor that is read.
 const TOGETHER: usize = 32;
@@ -27,7 +28,7 @@ const MAX_ROUNDS: u32 = 20;
 const REFINED: f64 = 1e-11;
 
 /// Whether [`settle`] does it.
-pub(super) fn is_linear(circuit: &Circuit, plan: &Plan) -> bool {
+pub(super) fn is_linear(circuit: &Circuit, plan: &PhasePlan) -> bool {
     circuit.nonlinear.is_empty()
         && circuit.walls.iter().all(|&(lo, hi)| lo.is_infinite() && hi.is_infinite())
         && (plan.loss == Loss::SquaredError
@@ -38,15 +39,15 @@ pub(super) fn is_linear(circuit: &Circuit, plan: &Plan) -> bool {
 pub(super) fn settle<T: Real>(
     circuit: &Circuit,
     values: &Values,
-    lab: &Lab,
+    runtime: &Runtime,
     batch: &Batch<'_, T>,
-    plan: &Plan,
-    trial: &mut Trial<T>,
+    plan: &PhasePlan,
+    states: &mut States<T>,
 ) {
-    let (phases, stride) = (trial.phases(), trial.stride());
+    let (phases, stride) = (states.phases(), states.stride());
     let mut factors: Vec<Option<Factor>> = Vec::new();
     factors.resize_with(phases, || None);
-    lab.for_each(factors.par_iter_mut().enumerate(), |(p, factor)| {
+    runtime.for_each(factors.par_iter_mut().enumerate(), |(p, factor)| {
         let boundary = plan.boundary(p);
         // A force moves the circuit as it is.
         if p == 0 || !matches!(boundary, Boundary::Free | Boundary::Forced(_)) {
@@ -55,8 +56,8 @@ pub(super) fn settle<T: Real>(
     });
     let refines = factors[0].as_ref().is_some_and(|factor| error_of(values, factor) > PRECISE);
     let rows =
-        trial.states.par_chunks_mut(TOGETHER * phases * stride).zip(trial.outcomes.par_chunks_mut(TOGETHER * phases));
-    lab.for_each(rows.enumerate(), |(c, (states, outcomes))| {
+        states.values.par_chunks_mut(TOGETHER * phases * stride).zip(states.outcomes.par_chunks_mut(TOGETHER * phases));
+    runtime.for_each(rows.enumerate(), |(c, (states, outcomes))| {
         let first = c * TOGETHER;
         let group = Group { circuit, values, batch, samples: first..first + outcomes.len() / phases, refines };
         let free = group.free(&factors[0]);

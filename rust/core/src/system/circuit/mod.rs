@@ -38,10 +38,11 @@ use values::{Assembly, Values};
 
 use crate::batch::Batch;
 use crate::device::Device;
-use crate::lab::Lab;
 use crate::params::{ParamSpec, Params};
-use crate::system::{Energetic, Exact, Settling, System, Workspace};
-use crate::trial::{Boundary, Layout, Outcome, Plan, Trial, clamp_towards};
+use crate::plan::{Boundary, PhasePlan, clamp_towards};
+use crate::runtime::Runtime;
+use crate::states::{Layout, Outcome, States};
+use crate::system::{Energetic, Settling, StateDerivatives, System, Workspace};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
@@ -215,7 +216,7 @@ impl Circuit {
         &self,
         values: &Values,
         batch: &Batch<'_, T>,
-        plan: &Plan,
+        plan: &PhasePlan,
         i: usize,
         rows: (&mut [T], &mut [Outcome]),
         memory: &mut Memory,
@@ -327,7 +328,7 @@ impl<T: Real> System<T> for Circuit {
         Some(self)
     }
 
-    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
         Some(self)
     }
 }
@@ -335,26 +336,26 @@ impl<T: Real> System<T> for Circuit {
 impl<T: Real> Settling<T> for Circuit {
     fn settle(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        plan: &Plan,
-        trial: &mut Trial<T>,
+        plan: &PhasePlan,
+        states: &mut States<T>,
         _workspace: &mut Workspace,
     ) -> Result<()> {
         /// Multiply-adds per element of the matrix and phase: some Newton steps.
         const COST: usize = 50;
         let values = Values::new(self, params);
         if linear::is_linear(self, plan) {
-            linear::settle(self, &values, lab, batch, plan, trial);
+            linear::settle(self, &values, runtime, batch, plan, states);
             return Ok(());
         }
-        let (phases, stride) = (trial.phases(), trial.stride());
+        let (phases, stride) = (states.phases(), states.stride());
         let chunk =
-            batch.len().div_ceil(lab.parts(COST * batch.len() * phases * self.elements.len(), batch.len())).max(1);
+            batch.len().div_ceil(runtime.parts(COST * batch.len() * phases * self.elements.len(), batch.len())).max(1);
         let rows =
-            trial.states.par_chunks_mut(chunk * phases * stride).zip(trial.outcomes.par_chunks_mut(chunk * phases));
-        lab.for_each(rows.enumerate(), |(c, (states, outcomes))| {
+            states.values.par_chunks_mut(chunk * phases * stride).zip(states.outcomes.par_chunks_mut(chunk * phases));
+        runtime.for_each(rows.enumerate(), |(c, (states, outcomes))| {
             let mut memory = Memory::default();
             let samples = states.chunks_exact_mut(phases * stride).zip(outcomes.chunks_exact_mut(phases));
             for (i, rows) in samples.enumerate() {
@@ -369,10 +370,10 @@ impl<T: Real> Settling<T> for Circuit {
 impl<T: Real> Energetic<T> for Circuit {
     fn local_update(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         weights: &[Complex<f64>],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
@@ -380,16 +381,16 @@ impl<T: Real> Energetic<T> for Circuit {
         let values = Values::new(self, params);
         let inputs = inputs(batch);
         let phases: Vec<(usize, f64)> = weights.iter().map(|w| w.re).enumerate().filter(|(_, w)| *w != 0.0).collect();
-        let usable = (0..batch.len()).filter(|&i| trial.usable(i));
+        let usable = (0..batch.len()).filter(|&i| states.usable(i));
         let rows: Vec<(usize, usize, f64)> = usable.flat_map(|i| phases.iter().map(move |&(p, w)| (i, p, w))).collect();
         let block = |span: Range<usize>| {
             let rows = &rows[span];
             let mut weights = [0.0; TOGETHER];
             weights.iter_mut().zip(rows).for_each(|(to, &(_, _, weight))| *to = weight);
-            let row = |i: usize, p: usize| self.unpack(trial.row(i * trial.phases() + p));
+            let row = |i: usize, p: usize| self.unpack(states.row(i * states.phases() + p));
             (Columns::new(self, rows.iter().map(|&(i, p, _)| (row(i, p), &inputs[i][..]))), weights)
         };
-        update.terms = self.read(lab, rows.len(), batch.len() as f64, block, |e, (columns, weights)| {
+        update.terms = self.read(runtime, rows.len(), batch.len() as f64, block, |e, (columns, weights)| {
             let Element { law, from, to, .. } = self.elements[e];
             dot(&law.sensitivities(values.theta[e], &columns.at(from), &columns.at(to)), weights)
         });
@@ -397,12 +398,18 @@ impl<T: Real> Energetic<T> for Circuit {
     }
 }
 
-impl<T: Real> Exact<T> for Circuit {
-    fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
+impl<T: Real> StateDerivatives<T> for Circuit {
+    fn energy(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        states: &States<T>,
+        energy: &mut [f64],
+    ) -> Result<()> {
         let values = Values::new(self, params);
         for (r, energy) in energy.iter_mut().enumerate() {
-            let sample = self.sample(&values, batch, r / trial.phases());
-            let v = self.unpack(trial.row(r));
+            let sample = self.sample(&values, batch, r / states.phases());
+            let v = self.unpack(states.row(r));
             let contents = self.elements.iter().enumerate();
             *energy = contents.map(|(e, el)| el.law.content(values.theta[e], self.drop(e, &sample.x, &v))).sum();
         }
@@ -413,14 +420,14 @@ impl<T: Real> Exact<T> for Circuit {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         gradient: &mut [T],
     ) -> Result<()> {
         let values = Values::new(self, params);
         let mut force = vec![0.0; self.pattern.size()];
-        for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
-            let v = self.unpack(trial.row(r));
-            self.sample(&values, batch, r / trial.phases()).force(&v, &mut force);
+        for (r, gradient) in gradient.chunks_exact_mut(states.stride()).enumerate() {
+            let v = self.unpack(states.row(r));
+            self.sample(&values, batch, r / states.phases()).force(&v, &mut force);
             self.pack(&force, gradient);
         }
         Ok(())
@@ -430,7 +437,7 @@ impl<T: Real> Exact<T> for Circuit {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         held: &[bool],
         force: &mut [T],
     ) -> Result<()> {
@@ -439,12 +446,12 @@ impl<T: Real> Exact<T> for Circuit {
         }
         let values = Values::new(self, params);
         for (force, (r, held)) in
-            force.chunks_exact_mut(trial.stride()).zip(held.chunks_exact(trial.stride()).enumerate())
+            force.chunks_exact_mut(states.stride()).zip(held.chunks_exact(states.stride()).enumerate())
         {
             let mut found = self.unpack(force);
-            let sample = self.sample(&values, batch, r / trial.phases());
+            let sample = self.sample(&values, batch, r / states.phases());
             sample.share_tied(
-                &self.unpack(trial.row(r)),
+                &self.unpack(states.row(r)),
                 rounding::<T>(),
                 &self.nodes(held).collect::<Vec<bool>>(),
                 &mut found,
@@ -463,16 +470,16 @@ impl<T: Real> Exact<T> for Circuit {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         v: &[T],
         product: &mut [T],
     ) -> Result<()> {
         let values = Values::new(self, params);
-        let (n, stride) = (self.pattern.size(), trial.stride());
+        let (n, stride) = (self.pattern.size(), states.stride());
         let (mut matrix, mut found) = (Vec::new(), vec![0.0; n]);
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
-            let sample = self.sample(&values, batch, r / trial.phases());
-            sample.curvature(&self.unpack(trial.row(r)), &mut matrix);
+            let sample = self.sample(&values, batch, r / states.phases());
+            sample.curvature(&self.unpack(states.row(r)), &mut matrix);
             self.pattern.multiply_transposed(&matrix, &self.unpack(&v[r * stride..(r + 1) * stride]), &mut found);
             self.pack(&found, product);
         }
@@ -483,19 +490,19 @@ impl<T: Real> Exact<T> for Circuit {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         frozen: &[bool],
         error: &[T],
     ) -> Result<Vec<T>> {
         let values = Values::new(self, params);
-        let stride = trial.stride();
+        let stride = states.stride();
         let mut adjoint = vec![T::ZERO; error.len()];
         for (r, adjoint) in adjoint.chunks_exact_mut(stride).enumerate() {
             let span = r * stride..(r + 1) * stride;
             let held: Vec<bool> = self.nodes(&frozen[span.clone()]).collect();
             let mut found = self.unpack(&error[span]);
-            let sample = self.sample(&values, batch, r / trial.phases());
-            if sample.adjoint(&self.unpack(trial.row(r)), rounding::<T>(), &held, &mut found) {
+            let sample = self.sample(&values, batch, r / states.phases());
+            if sample.adjoint(&self.unpack(states.row(r)), rounding::<T>(), &held, &mut found) {
                 self.pack(&found, adjoint);
             }
         }
@@ -504,10 +511,10 @@ impl<T: Real> Exact<T> for Circuit {
 
     fn contract(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &mut Trial<T>,
+        states: &mut States<T>,
         adjoint: &[T],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
@@ -516,12 +523,12 @@ impl<T: Real> Exact<T> for Circuit {
         let inputs = inputs(batch);
         // Inputs do not move along the adjoint.
         let held = vec![0.0; self.inputs];
-        let row = |states: &[T], i: usize| self.unpack(&states[i * trial.stride()..(i + 1) * trial.stride()]);
+        let row = |rows: &[T], i: usize| self.unpack(&rows[i * states.stride()..(i + 1) * states.stride()]);
         let block = |span: Range<usize>| {
-            let voltages = Columns::new(self, span.clone().map(|i| (row(&trial.states, i), &inputs[i][..])));
+            let voltages = Columns::new(self, span.clone().map(|i| (row(&states.values, i), &inputs[i][..])));
             (voltages, Columns::new(self, span.map(|i| (row(adjoint, i), &held[..]))))
         };
-        update.terms = self.read(lab, batch.len(), -(batch.len() as f64), block, |e, (voltages, adjoint)| {
+        update.terms = self.read(runtime, batch.len(), -(batch.len() as f64), block, |e, (voltages, adjoint)| {
             let Element { law, from, to, .. } = self.elements[e];
             let at = |terminal: Terminal| match terminal.place {
                 Place::Fixed(_) => [0.0; TOGETHER],

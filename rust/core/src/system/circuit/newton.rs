@@ -14,8 +14,8 @@ use super::spec::Terminal;
 use super::values::Values;
 use super::{Circuit, Element, Law};
 use crate::loss::Loss;
+use crate::states::Status;
 use crate::system::circuit::law::Response;
-use crate::trial::Status;
 use pnncore_kernels::watch::poll;
 
 /// What acts on the outputs.

@@ -8,7 +8,7 @@ use pnncore_kernels::Real;
 use rayon::prelude::*;
 
 use super::{Circuit, Place, Terminal};
-use crate::lab::Lab;
+use crate::runtime::Runtime;
 use crate::update::Term;
 
 /// Rows that are read together.
@@ -52,7 +52,7 @@ impl Circuit {
     /// off, of at most [`TOGETHER`] rows.
     pub(super) fn read<T: Real, B: Sync>(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         rows: usize,
         divisor: f64,
         block: impl Fn(Range<usize>) -> B,
@@ -67,8 +67,8 @@ impl Circuit {
         for first in (0..rows).step_by(TOGETHER) {
             let block = block(first..(first + TOGETHER).min(rows));
             for found in &mut found {
-                let chunk = found.len().div_ceil(lab.parts(TOGETHER * found.len(), found.len())).max(1);
-                lab.for_each(found.par_chunks_mut(chunk), |found| {
+                let chunk = found.len().div_ceil(runtime.parts(TOGETHER * found.len(), found.len())).max(1);
+                runtime.for_each(found.par_chunks_mut(chunk), |found| {
                     found.iter_mut().for_each(|(e, sum)| *sum += term(*e, &block));
                 });
             }

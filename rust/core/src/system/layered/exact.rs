@@ -7,8 +7,8 @@ use super::{Activation, Layered, Physics};
 use crate::Result;
 use crate::batch::Batch;
 use crate::params::Params;
-use crate::system::{Exact, near_zero};
-use crate::trial::Trial;
+use crate::states::States;
+use crate::system::{StateDerivatives, near_zero};
 
 impl Layered {
     /// The stiffness of every unit, by layer.
@@ -90,13 +90,19 @@ impl Layered {
     }
 }
 
-impl<T: Real> Exact<T> for Layered {
-    fn energy(&self, params: &Params<'_, T>, batch: &Batch<'_, T>, trial: &Trial<T>, energy: &mut [f64]) -> Result<()> {
+impl<T: Real> StateDerivatives<T> for Layered {
+    fn energy(
+        &self,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+        states: &States<T>,
+        energy: &mut [f64],
+    ) -> Result<()> {
         let stiffness = self.stiffness(params);
         for (r, energy) in energy.iter_mut().enumerate() {
             poll(self.weight_count());
             *energy = 0.0;
-            let inputs = self.seen_inputs(batch.x.row(r / trial.phases()));
+            let inputs = self.seen_inputs(batch.x.row(r / states.phases()));
             if self.is_resistive() {
                 // Half the dissipation counts the squares of the sources, too.
                 for (x, row) in inputs.iter().zip(self.weights(params, 0).chunks_exact(self.sizes[1])) {
@@ -104,13 +110,13 @@ impl<T: Real> Exact<T> for Layered {
                 }
             }
             for (l, stiffness) in stiffness.iter().enumerate() {
-                let (n, states) = (self.sizes[l + 1], trial.layer(r, l));
-                let below = if l == 0 { &inputs[..] } else { trial.layer(r, l - 1) };
-                for ((&s, b), &k) in states.iter().zip(self.bias(params, l)).zip(stiffness) {
+                let (n, layer) = (self.sizes[l + 1], states.layer(r, l));
+                let below = if l == 0 { &inputs[..] } else { states.layer(r, l - 1) };
+                for ((&s, b), &k) in layer.iter().zip(self.bias(params, l)).zip(stiffness) {
                     *energy += self.potential(l, k, s.to_f64(), T::EPSILON.to_f64())[0] - b.to_f64() * s.to_f64();
                 }
                 for (weights, p) in self.weights(params, l).chunks_exact(n).zip(below) {
-                    let field: f64 = weights.iter().zip(states).map(|(w, s)| w.to_f64() * s.to_f64()).sum();
+                    let field: f64 = weights.iter().zip(layer).map(|(w, s)| w.to_f64() * s.to_f64()).sum();
                     *energy -= p.to_f64() * field;
                 }
             }
@@ -122,14 +128,14 @@ impl<T: Real> Exact<T> for Layered {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         gradient: &mut [T],
     ) -> Result<()> {
         let stiffness = self.stiffness(params);
-        for (r, gradient) in gradient.chunks_exact_mut(trial.stride()).enumerate() {
+        for (r, gradient) in gradient.chunks_exact_mut(states.stride()).enumerate() {
             poll(self.weight_count());
-            let row = trial.row(r);
-            let inputs = self.seen_inputs(batch.x.row(r / trial.phases()));
+            let row = states.row(r);
+            let inputs = self.seen_inputs(batch.x.row(r / states.phases()));
             self.neighbour_sums(params, Some(&inputs), row, |l, j, sum| {
                 let k = self.layout.layer(l).start + j;
                 let slope = self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[1];
@@ -162,14 +168,14 @@ impl<T: Real> Exact<T> for Layered {
         &self,
         params: &Params<'_, T>,
         _batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         v: &[T],
         product: &mut [T],
     ) -> Result<()> {
-        let (stride, stiffness) = (trial.stride(), self.stiffness(params));
+        let (stride, stiffness) = (states.stride(), self.stiffness(params));
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
             poll(self.weight_count());
-            let (row, v) = (trial.row(r), &v[r * stride..(r + 1) * stride]);
+            let (row, v) = (states.row(r), &v[r * stride..(r + 1) * stride]);
             self.neighbour_sums(params, None, v, |l, j, sum| {
                 let k = self.layout.layer(l).start + j;
                 let curvature = self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[2];
@@ -183,12 +189,12 @@ impl<T: Real> Exact<T> for Layered {
         &self,
         params: &Params<'_, T>,
         _batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         curvature: &mut [T],
     ) -> Result<()> {
         let stiffness = self.stiffness(params);
-        for (r, curvature) in curvature.chunks_exact_mut(trial.stride()).enumerate() {
-            let row = trial.row(r);
+        for (r, curvature) in curvature.chunks_exact_mut(states.stride()).enumerate() {
+            let row = states.row(r);
             for (l, stiffness) in stiffness.iter().enumerate() {
                 for (k, &stiffness) in self.layout.layer(l).zip(stiffness) {
                     curvature[k] = T::from_f64(self.potential(l, stiffness, row[k].to_f64(), T::EPSILON.to_f64())[2]);

@@ -8,9 +8,9 @@ use pnncore_kernels::potential::potential;
 use pnncore_kernels::unit::{Unit, Walled};
 use pnncore_kernels::{Real, dot};
 
-use super::settle::{Context, Tile};
+use super::settle::{Context, SampleTile};
+use crate::plan::Boundary;
 use crate::secant::Advance;
-use crate::trial::Boundary;
 
 /// Rounding errors of an energy, in units in the last place of the magnitudes of its terms.
 const ROUNDING: f64 = 16.0;
@@ -68,14 +68,14 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// Extrapolates the sweep that row `r` has made, to `tile.last`.
-    pub(super) fn extrapolate(&self, r: usize, row: &[T], tile: &mut Tile<T>) -> Advance {
+    pub(super) fn extrapolate(&self, r: usize, row: &[T], tile: &mut SampleTile<T>) -> Advance {
         self.gather_last(row, &mut tile.last);
-        tile.secants.advance(self.lab.level(), r, &mut tile.last, self.bounded_last(), self.net.range())
+        tile.secants.advance(self.runtime.level(), r, &mut tile.last, self.bounded_last(), self.net.range())
     }
 
     /// The potentials of layers `group`, `group + 2`, ... of a row.
     fn potentials<U: Unit>(&self, group: usize, row: &[T]) -> Energy {
-        let (net, level) = (self.net, self.lab.level());
+        let (net, level) = (self.net, self.runtime.level());
         let mut energy = Energy::default();
         for l in (group..net.layers()).step_by(2) {
             let states = &row[net.layout.layer(l)];
@@ -97,9 +97,9 @@ impl<T: Real> Context<'_, T> {
         r: usize,
         group: usize,
         row: &[T],
-        tile: &mut Tile<T>,
+        tile: &mut SampleTile<T>,
     ) -> Energy {
-        let (net, level, layout) = (self.net, self.lab.level(), &self.net.layout);
+        let (net, level, layout) = (self.net, self.runtime.level(), &self.net.layout);
         // Layers that moved in the first half of a sweep are as they were when it ended.
         let followed = match tile.followed[r].take() {
             Some(followed) if group == 1 => followed,
@@ -140,7 +140,7 @@ impl<T: Real> Context<'_, T> {
         first: usize,
         active: &[usize],
         states: &mut [T],
-        tile: &mut Tile<T>,
+        tile: &mut SampleTile<T>,
         raised: &mut Vec<usize>,
     ) {
         raised.clear();

@@ -6,8 +6,9 @@ use pnncore_kernels::unit::{Nodes, Unit};
 use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, avec};
 
-use super::settle::{Context, Tile};
-use crate::trial::{Boundary, Outcome, Status};
+use super::settle::{Context, SampleTile};
+use crate::plan::Boundary;
+use crate::states::{Outcome, Status};
 
 /// Sweeps of a free phase over all units: outputs go far at first.
 const WHOLE_SWEEPS: u32 = 3;
@@ -73,7 +74,7 @@ impl<T: Real> Context<'_, T> {
             narrow.radius = T::from_f64(play());
             narrow.centre[..outputs.len()].copy_from_slice(outputs);
             let Narrow { units, radius, .. } = narrow;
-            find_movable(self.lab.level(), drive, &self.back[1], self.reach, outputs, *radius, hidden, units);
+            find_movable(self.runtime.level(), drive, &self.back[1], self.reach, outputs, *radius, hidden, units);
         }
         if !narrow.holding {
             narrow.units.gather(hidden);
@@ -82,9 +83,15 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// Settles row `r` of a tile.
-    pub(super) fn settle_row<U: Unit>(&self, first: usize, r: usize, row: &mut [T], tile: &mut Tile<T>) -> Outcome {
+    pub(super) fn settle_row<U: Unit>(
+        &self,
+        first: usize,
+        r: usize,
+        row: &mut [T],
+        tile: &mut SampleTile<T>,
+    ) -> Outcome {
         let layout = &self.net.layout;
-        let (stride, level) = (layout.padded(0), self.lab.level());
+        let (stride, level) = (layout.padded(0), self.runtime.level());
         let (bias, weights) = (self.net.bias(self.params, 1), &self.back[1]);
         let mut sums = [T::ZERO; MAX_OUTPUTS];
         let sums = &mut sums[..layout.outputs().len()];
@@ -129,8 +136,9 @@ impl<T: Real> Context<'_, T> {
                 outcome.see_magnitude(hidden);
                 outcome.see_magnitude(outputs);
             }
-            let error =
-                |tile: &mut Tile<T>| wanted.then(|| self.plan.loss.error(outputs, &tile.target, &mut tile.scratch));
+            let error = |tile: &mut SampleTile<T>| {
+                wanted.then(|| self.plan.loss.error(outputs, &tile.target, &mut tile.scratch))
+            };
             if let Some(status) = self.verdict(r, &outcome, tile, error) {
                 outcome.status = status;
                 break;

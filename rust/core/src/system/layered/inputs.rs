@@ -10,8 +10,8 @@ use rayon::prelude::*;
 
 use super::Layered;
 use crate::batch::Batch;
-use crate::lab::Lab;
 use crate::params::Params;
+use crate::runtime::Runtime;
 
 /// The most input units per block. Fewer would cost more sums of drives, more would occupy fewer threads.
 const BLOCK: usize = 256;
@@ -71,7 +71,7 @@ impl<T: Real> Inputs<T> {
     pub(super) fn take(
         &mut self,
         net: &Layered,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
         transposed: bool,
@@ -81,16 +81,16 @@ impl<T: Real> Inputs<T> {
         self.stride = stride;
         // Summing columns takes as long as multiplying two samples.
         let cost = if net.is_resistive() { 2 * n } else { n };
-        self.for_each(net, lab, batch, transposed, cost, |span, block| {
+        self.for_each(net, runtime, batch, transposed, cost, |span, block| {
             block.drive.clear();
             block.drive.resize(samples * stride, T::ZERO);
             let couplings = &net.weights(params, 0)[span.start * n..];
             if net.is_resistive() {
                 block.sums.resize(n, T::ZERO);
-                sum_rows(lab.level(), &couplings[..span.len() * n], &mut block.sums);
+                sum_rows(runtime.level(), &couplings[..span.len() * n], &mut block.sums);
             }
             let m = Dense { data: couplings, stride: n };
-            accumulate(lab.level(), &block.lists, 0, samples, m, n, &mut block.drive, stride, &mut block.panel);
+            accumulate(runtime.level(), &block.lists, 0, samples, m, n, &mut block.drive, stride, &mut block.panel);
         });
     }
 
@@ -104,13 +104,13 @@ impl<T: Real> Inputs<T> {
     pub(super) fn turned(
         &mut self,
         net: &Layered,
-        lab: &Lab,
+        runtime: &Runtime,
         batch: &Batch<'_, T>,
         taken: bool,
         memory: &mut Vec<SparseRows<T>>,
     ) -> usize {
         if !taken {
-            self.for_each(net, lab, batch, true, 1, |_, _| {});
+            self.for_each(net, runtime, batch, true, 1, |_, _| {});
         }
         memory.resize_with(self.blocks.len(), || SparseRows::new(0));
         self.blocks.iter_mut().zip(memory).for_each(|(block, memory)| std::mem::swap(&mut block.turned, memory));
@@ -121,7 +121,7 @@ impl<T: Real> Inputs<T> {
     fn for_each(
         &mut self,
         net: &Layered,
-        lab: &Lab,
+        runtime: &Runtime,
         batch: &Batch<'_, T>,
         transposed: bool,
         cost: usize,
@@ -130,15 +130,15 @@ impl<T: Real> Inputs<T> {
         let (inputs, samples) = (net.sizes[0], batch.len());
         let height = height::<T>(net);
         self.blocks.resize_with(inputs.div_ceil(height), Block::default);
-        let chunk = lab.grouped(samples * inputs * cost, self.blocks.len());
-        lab.for_each(self.blocks.par_chunks_mut(chunk).enumerate(), |(c, blocks)| {
+        let chunk = runtime.grouped(samples * inputs * cost, self.blocks.len());
+        runtime.for_each(self.blocks.par_chunks_mut(chunk).enumerate(), |(c, blocks)| {
             for (b, block) in blocks.iter_mut().enumerate() {
                 let first = (c * chunk + b) * height;
                 let span = first..(first + height).min(inputs);
                 block.lists.reset(span.len());
                 let Block { lists, turned, memory, .. } = block;
                 for i in 0..samples {
-                    net.with_inputs(batch.x.row(i), span.clone(), memory, |x| lists.push(lab.level(), x));
+                    net.with_inputs(batch.x.row(i), span.clone(), memory, |x| lists.push(runtime.level(), x));
                 }
                 if transposed {
                     lists.transpose_into(0..span.len(), turned);
@@ -149,11 +149,11 @@ impl<T: Real> Inputs<T> {
     }
 
     /// Writes the drive of sample `i`, `bias` included.
-    pub(super) fn drive(&self, lab: &Lab, i: usize, bias: &[T], drive: &mut [T]) {
+    pub(super) fn drive(&self, runtime: &Runtime, i: usize, bias: &[T], drive: &mut [T]) {
         drive[..bias.len()].copy_from_slice(bias);
         drive[bias.len()..].fill(T::ZERO);
         for block in &self.blocks {
-            add_scaled(lab.level(), &block.drive[i * self.stride..][..self.stride], T::ONE, drive);
+            add_scaled(runtime.level(), &block.drive[i * self.stride..][..self.stride], T::ONE, drive);
         }
     }
 }

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::Layered;
 use super::settle::Buffers;
 use crate::batch::Batch;
-use crate::lab::Lab;
-use crate::trial::Trial;
+use crate::runtime::Runtime;
+use crate::states::States;
 use crate::update::{Lists, LocalUpdate, Outer, OuterProducts, Side, Term};
 
 /// Layers narrower than this are cheaper summed as the transpose, with the wide side dense.
@@ -18,15 +18,15 @@ const NARROW: usize = 16;
 
 pub(super) fn local_update<T: Real>(
     net: &Layered,
-    lab: &Lab,
+    runtime: &Runtime,
     batch: &Batch<'_, T>,
-    trial: &Trial<T>,
+    states: &States<T>,
     weights: &[Complex<f64>],
     buffers: &mut Buffers<T>,
     update: &mut LocalUpdate<T>,
 ) {
     if update.terms.len() != 2 * net.layers() {
-        update.terms = terms(net, trial.is_complex());
+        update.terms = terms(net, states.is_complex());
     }
     // dE/dtheta = -(...), and the mean over the batch.
     let scale = -1.0 / batch.len() as f64;
@@ -35,38 +35,38 @@ pub(super) fn local_update<T: Real>(
         let Term::Outer(Outer { products, transposed, rows, columns }) = couplings else { continue };
         let Term::Dense(bias) = bias else { continue };
         if l == 0 {
-            first_layer(net, lab, batch, trial, weights, scale, buffers, &mut products[0], bias);
+            first_layer(net, runtime, batch, states, weights, scale, buffers, &mut products[0], bias);
         } else {
             let list_layer = if *transposed { l } else { l - 1 };
             for (part, product) in products.iter_mut().enumerate() {
                 let Lists::ByRow(lists) = &mut product.lists else { continue };
-                weighted_lists(lab.level(), trial, weights, scale, list_layer, part, lists);
+                weighted_lists(runtime.level(), states, weights, scale, list_layer, part, lists);
             }
             bias.fill(T::ZERO);
-            (0..trial.samples()).for_each(|i| add_phases(lab.level(), trial, weights, scale, l, i, bias));
+            (0..states.samples()).for_each(|i| add_phases(runtime.level(), states, weights, scale, l, i, bias));
         }
         if net.is_resistive() {
-            add_squares(trial, weights, scale, l, columns);
+            add_squares(states, weights, scale, l, columns);
             match l {
-                0 => add_input_squares(net, batch, trial, weights, scale, rows),
-                _ => add_squares(trial, weights, scale, l - 1, rows),
+                0 => add_input_squares(net, batch, states, weights, scale, rows),
+                _ => add_squares(states, weights, scale, l - 1, rows),
             }
         }
     }
 }
 
 /// sums = -1/2 times the sum over all rows of w v^2, for the voltages v of a layer.
-fn add_squares<T: Real>(trial: &Trial<T>, weights: &[Complex<f64>], scale: f64, layer: usize, sums: &mut [T]) {
+fn add_squares<T: Real>(states: &States<T>, weights: &[Complex<f64>], scale: f64, layer: usize, sums: &mut [T]) {
     sums.fill(T::ZERO);
-    let layer = trial.layout().layer(layer);
+    let layer = states.layout().layer(layer);
     let total: f64 = weights.iter().map(|w| w.re).sum();
-    for i in (0..trial.samples()).filter(|&i| trial.usable(i)) {
-        let first = i * trial.phases();
-        let free = &trial.row(first)[layer.clone()];
+    for i in (0..states.samples()).filter(|&i| states.usable(i)) {
+        let first = i * states.phases();
+        let free = &states.row(first)[layer.clone()];
         // Against the free phase, so that the difference of two squares is not one of large numbers.
         for (p, weight) in weights.iter().enumerate().skip(1).filter(|(_, w)| w.re != 0.0) {
             let factor = T::from_f64(-0.5 * scale * weight.re);
-            for ((sum, &v), &v0) in sums.iter_mut().zip(&trial.row(first + p)[layer.clone()]).zip(free) {
+            for ((sum, &v), &v0) in sums.iter_mut().zip(&states.row(first + p)[layer.clone()]).zip(free) {
                 *sum += factor * (v - v0) * (v + v0);
             }
         }
@@ -81,7 +81,7 @@ fn add_squares<T: Real>(trial: &Trial<T>, weights: &[Complex<f64>], scale: f64, 
 fn add_input_squares<T: Real>(
     net: &Layered,
     batch: &Batch<'_, T>,
-    trial: &Trial<T>,
+    states: &States<T>,
     weights: &[Complex<f64>],
     scale: f64,
     sums: &mut [T],
@@ -93,7 +93,7 @@ fn add_input_squares<T: Real>(
     }
     let factor = T::from_f64(-0.5 * scale * total);
     let mut memory = Vec::new();
-    for i in (0..trial.samples()).filter(|&i| trial.usable(i)) {
+    for i in (0..states.samples()).filter(|&i| states.usable(i)) {
         net.with_inputs(batch.x.row(i), 0..net.sizes[0], &mut memory, |x| {
             sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += factor * x * x);
         });
@@ -130,9 +130,9 @@ fn terms<T: Real>(net: &Layered, complex: bool) -> Vec<Term<T>> {
 #[allow(clippy::too_many_arguments, reason = "the pieces of an update, each owned elsewhere")]
 fn first_layer<T: Real>(
     net: &Layered,
-    lab: &Lab,
+    runtime: &Runtime,
     batch: &Batch<'_, T>,
-    trial: &Trial<T>,
+    states: &States<T>,
     weights: &[Complex<f64>],
     scale: f64,
     buffers: &mut Buffers<T>,
@@ -142,20 +142,20 @@ fn first_layer<T: Real>(
     let (Side::Own(sums, stride), Lists::ByParameter(blocks, height)) = (&mut product.dense, &mut product.lists) else {
         return;
     };
-    *height = buffers.inputs.turned(net, lab, batch, std::mem::take(&mut buffers.taken), blocks);
+    *height = buffers.inputs.turned(net, runtime, batch, std::mem::take(&mut buffers.taken), blocks);
     sums.clear();
     sums.resize(batch.len() * *stride, T::ZERO);
     // States that another core has settled take as long to read as several multiply-adds.
-    let parts = lab.parts(8 * batch.len() * trial.phases() * *stride, batch.len());
+    let parts = runtime.parts(8 * batch.len() * states.phases() * *stride, batch.len());
     let chunk = batch.len().div_ceil(parts).max(1);
-    lab.for_each(sums.par_chunks_mut(chunk * *stride).enumerate(), |(c, sums)| {
+    runtime.for_each(sums.par_chunks_mut(chunk * *stride).enumerate(), |(c, sums)| {
         for (i, sum) in sums.chunks_exact_mut(*stride).enumerate() {
-            add_phases(lab.level(), trial, weights, scale, 0, c * chunk + i, sum);
+            add_phases(runtime.level(), states, weights, scale, 0, c * chunk + i, sum);
         }
     });
     bias.fill(T::ZERO);
     for sum in sums.chunks_exact(*stride) {
-        add_scaled(lab.level(), &sum[..bias.len()], T::ONE, bias);
+        add_scaled(runtime.level(), &sum[..bias.len()], T::ONE, bias);
     }
 }
 
@@ -163,24 +163,24 @@ fn first_layer<T: Real>(
 #[allow(clippy::too_many_arguments, reason = "a row of an update, each piece owned elsewhere")]
 fn add_phases<T: Real>(
     level: Level,
-    trial: &Trial<T>,
+    states: &States<T>,
     weights: &[Complex<f64>],
     scale: f64,
     layer: usize,
     i: usize,
     sum: &mut [T],
 ) {
-    if !trial.usable(i) {
+    if !states.usable(i) {
         return;
     }
-    let layer = trial.layout().layer(layer);
+    let layer = states.layout().layer(layer);
     for (p, weight) in weights.iter().enumerate() {
         if *weight == Complex::ZERO {
             continue;
         }
-        let r = i * trial.phases() + p;
-        add_scaled(level, &trial.row(r)[layer.clone()], T::from_f64(weight.re * scale), sum);
-        if let Some(imaginary) = trial.imaginary_row(r).get(layer.clone()) {
+        let r = i * states.phases() + p;
+        add_scaled(level, &states.row(r)[layer.clone()], T::from_f64(weight.re * scale), sum);
+        if let Some(imaginary) = states.imaginary_row(r).get(layer.clone()) {
             add_scaled(level, imaginary, T::from_f64(-weight.im * scale), sum);
         }
     }
@@ -190,26 +190,26 @@ fn add_phases<T: Real>(
 /// `layer` that go with the real (`part` 0) or imaginary (1) parts of the other layer.
 fn weighted_lists<T: Real>(
     level: Level,
-    trial: &Trial<T>,
+    states: &States<T>,
     weights: &[Complex<f64>],
     scale: f64,
     layer: usize,
     part: usize,
     lists: &mut SparseRows<T>,
 ) {
-    let layer = trial.layout().layer(layer);
+    let layer = states.layout().layer(layer);
     lists.reset(layer.len());
-    let complex = trial.is_complex();
+    let complex = states.is_complex();
     let mut mixed = vec![T::ZERO; if complex { layer.len() } else { 0 }];
-    for i in 0..trial.samples() {
-        let usable = trial.usable(i);
+    for i in 0..states.samples() {
+        let usable = states.usable(i);
         for (p, weight) in weights.iter().enumerate() {
             if !usable || *weight == Complex::ZERO {
                 lists.push_empty();
                 continue;
             }
-            let r = i * trial.phases() + p;
-            let real = &trial.row(r)[layer.clone()];
+            let r = i * states.phases() + p;
+            let real = &states.row(r)[layer.clone()];
             if complex {
                 let (of_real, of_imaginary) =
                     if part == 0 { (weight.re, -weight.im) } else { (-weight.im, -weight.re) };
@@ -217,7 +217,7 @@ fn weighted_lists<T: Real>(
                 add_scaled(level, real, T::from_f64(of_real * scale), &mut mixed);
                 add_scaled(
                     level,
-                    &trial.imaginary_row(r)[layer.clone()],
+                    &states.imaginary_row(r)[layer.clone()],
                     T::from_f64(of_imaginary * scale),
                     &mut mixed,
                 );

@@ -25,11 +25,12 @@ use pnncore_kernels::watch::poll;
 use super::hopfield::Activation;
 use crate::batch::Batch;
 use crate::device::Device;
-use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
-use crate::system::{Energetic, Exact, Settling, System, Workspace};
-use crate::trial::{Layout, Plan, Trial};
+use crate::plan::PhasePlan;
+use crate::runtime::Runtime;
+use crate::states::{Layout, States};
+use crate::system::{Energetic, Settling, StateDerivatives, System, Workspace};
 use crate::update::LocalUpdate;
 use crate::{Error, Result, memory};
 
@@ -82,7 +83,7 @@ impl Layered {
     ///
     /// # Panics
     /// If `params` are not those of the specification.
-    pub fn initialise<T: Real>(&self, lab: &Lab, seed: u64, gain: f64, params: &mut [&mut [T]]) {
+    pub fn initialise<T: Real>(&self, runtime: &Runtime, seed: u64, gain: f64, params: &mut [&mut [T]]) {
         let random = Philox::new(seed, Purpose::Initialise);
         for (i, (spec, values)) in self.specs.iter().zip(params).enumerate() {
             if i % 2 == 1 {
@@ -95,7 +96,7 @@ impl Layered {
                 let drawn = bound * (2.0 * random.uniform(k as u64, i as u32) - 1.0);
                 *value = T::from_f64(if self.is_resistive() { drawn.abs() } else { drawn });
             }
-            self.device.write(lab, i, 0, values);
+            self.device.write(runtime, i, 0, values);
         }
     }
 
@@ -198,7 +199,7 @@ impl<T: Real> System<T> for Layered {
         Some(self)
     }
 
-    fn as_exact(&self) -> Option<&dyn Exact<T>> {
+    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
         Some(self)
     }
 
@@ -219,14 +220,14 @@ impl<T: Real> Settling<T> for Layered {
 
     fn settle(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        plan: &Plan,
-        trial: &mut Trial<T>,
+        plan: &PhasePlan,
+        states: &mut States<T>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        settle::settle(self, lab, params, batch, plan, trial, buffers(workspace)?);
+        settle::settle(self, runtime, params, batch, plan, states, buffers(workspace)?);
         Ok(())
     }
 }
@@ -234,15 +235,15 @@ impl<T: Real> Settling<T> for Layered {
 impl<T: Real> Energetic<T> for Layered {
     fn local_update(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         _params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        trial: &Trial<T>,
+        states: &States<T>,
         weights: &[Complex<f64>],
         workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        local::local_update(self, lab, batch, trial, weights, buffers(workspace)?, update);
+        local::local_update(self, runtime, batch, states, weights, buffers(workspace)?, update);
         Ok(())
     }
 }

@@ -18,10 +18,12 @@ use super::inputs::Inputs;
 use super::units::Units;
 use super::{Activation, Layered, Physics};
 use crate::batch::{Batch, Targets};
-use crate::lab::Lab;
 use crate::params::Params;
+use crate::plan::{Boundary, PhasePlan, clamp_towards};
+use crate::runtime::Runtime;
 use crate::secant::Secants;
-use crate::trial::{Boundary, Order, Outcome, OutputUpdate, Plan, Status, Trial, clamp_towards};
+use crate::settling::{Order, OutputUpdate};
+use crate::states::{Outcome, States, Status};
 
 /// Memory for the batches of one call.
 #[derive(Debug)]
@@ -30,13 +32,13 @@ pub(super) struct Buffers<T> {
     back: Vec<AVec<T>>,
     /// The magnitudes of the couplings of the last layer, summed over outputs, where the fused kernel wants them.
     reach: AVec<T>,
-    /// By how much, at least, each phase displaces outputs, see [`Plan::reach`].
+    /// By how much, at least, each phase displaces outputs, see [`PhasePlan::reach`].
     displacements: Vec<Option<f64>>,
     units: Units<T>,
     pub(super) inputs: Inputs<T>,
     /// Whether `inputs` are those of the batch that was settled last, transposed, and not handed out yet.
     pub(super) taken: bool,
-    tiles: Vec<Tile<T>>,
+    tiles: Vec<SampleTile<T>>,
 }
 
 impl<T: Real> Buffers<T> {
@@ -55,7 +57,7 @@ impl<T: Real> Buffers<T> {
 
 /// Memory for the samples that a thread settles together.
 #[derive(Debug)]
-pub(super) struct Tile<T> {
+pub(super) struct SampleTile<T> {
     pub(super) drive: AVec<T>,
     /// The non-zero states of the active rows, by layer; imaginary parts apart.
     pub(super) lists: Vec<[SparseRows<T>; 2]>,
@@ -86,7 +88,7 @@ pub(super) struct Tile<T> {
     pub(super) narrow: Narrow<T>,
 }
 
-impl<T: Real> Default for Tile<T> {
+impl<T: Real> Default for SampleTile<T> {
     fn default() -> Self {
         Self {
             drive: avec![],
@@ -114,10 +116,10 @@ impl<T: Real> Default for Tile<T> {
 /// What all tiles of a batch share.
 pub(super) struct Context<'a, T> {
     pub(super) net: &'a Layered,
-    pub(super) lab: &'a Lab,
+    pub(super) runtime: &'a Runtime,
     pub(super) params: &'a Params<'a, T>,
     pub(super) batch: &'a Batch<'a, T>,
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a PhasePlan,
     pub(super) back: &'a [AVec<T>],
     pub(super) reach: &'a [T],
     pub(super) units: &'a Units<T>,
@@ -130,66 +132,79 @@ pub(super) struct Context<'a, T> {
 
 pub(super) fn settle<T: Real>(
     net: &Layered,
-    lab: &Lab,
+    runtime: &Runtime,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
-    plan: &Plan,
-    trial: &mut Trial<T>,
+    plan: &PhasePlan,
+    states: &mut States<T>,
     buffers: &mut Buffers<T>,
 ) {
     let samples = batch.len();
     let couplings: usize = net.sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
     // Fewer samples than this per tile would read the couplings of deep networks too often.
     const TILE: usize = 2;
-    let parts = lab.parts(samples * couplings, samples.div_ceil(TILE));
-    transpose_couplings(net, lab, params, &mut buffers.back);
+    let parts = runtime.parts(samples * couplings, samples.div_ceil(TILE));
+    transpose_couplings(net, runtime, params, &mut buffers.back);
     let chunk = samples.div_ceil(parts).max(1);
     let parts = samples.div_ceil(chunk);
     if buffers.tiles.len() < parts {
-        buffers.tiles.resize_with(parts, Tile::default);
+        buffers.tiles.resize_with(parts, SampleTile::default);
     }
     buffers.taken = !plan.phases.is_empty();
-    buffers.inputs.take(net, lab, params, batch, buffers.taken);
+    buffers.inputs.take(net, runtime, params, batch, buffers.taken);
     if net.is_resistive() {
-        buffers.units.measure(net, lab, params, buffers.inputs.sums(), &buffers.back);
+        buffers.units.measure(net, runtime, params, buffers.inputs.sums(), &buffers.back);
     } else if net.fused_layers() {
         sum_magnitudes(&buffers.back[1], net.layout.padded(0), &mut buffers.reach);
     }
-    let (phases, stride, complex) = (trial.phases(), trial.stride(), trial.is_complex());
+    let (phases, stride, complex) = (states.phases(), states.stride(), states.is_complex());
     let softness = buffers.units.output_softness(net);
     buffers.displacements.clear();
     buffers.displacements.extend((0..phases).map(|p| plan.reach(plan.boundary(p), softness)));
     let (back, reach, displacements) = (&buffers.back[..], &buffers.reach[..], &buffers.displacements[..]);
     let (units, inputs) = (&buffers.units, &buffers.inputs);
     if units.is_driven_away(net, params) {
-        trial.states.fill(T::ZERO);
-        trial.outcomes.iter_mut().for_each(|outcome| outcome.status = Status::Unbounded);
+        states.values.fill(T::ZERO);
+        states.outcomes.iter_mut().for_each(|outcome| outcome.status = Status::Unbounded);
         return;
     }
-    let context =
-        Context { net, lab, params, batch, plan, back, reach, units, displacements, inputs, phases, stride, complex };
-    let states = trial.states.par_chunks_mut(chunk * phases * stride);
-    let outcomes = trial.outcomes.par_chunks_mut(chunk * phases);
-    let tiles = states.zip(outcomes).zip(buffers.tiles[..parts].par_iter_mut()).enumerate();
-    lab.for_each(tiles, |(t, ((states, outcomes), tile))| {
+    let context = Context {
+        net,
+        runtime,
+        params,
+        batch,
+        plan,
+        back,
+        reach,
+        units,
+        displacements,
+        inputs,
+        phases,
+        stride,
+        complex,
+    };
+    let rows = states.values.par_chunks_mut(chunk * phases * stride);
+    let outcomes = states.outcomes.par_chunks_mut(chunk * phases);
+    let tiles = rows.zip(outcomes).zip(buffers.tiles[..parts].par_iter_mut()).enumerate();
+    runtime.for_each(tiles, |(t, ((states, outcomes), tile))| {
         context.settle_tile(t * chunk, states, outcomes, tile);
     });
 }
 
-fn transpose_couplings<T: Real>(net: &Layered, lab: &Lab, params: &Params<'_, T>, back: &mut Vec<AVec<T>>) {
+fn transpose_couplings<T: Real>(net: &Layered, runtime: &Runtime, params: &Params<'_, T>, back: &mut Vec<AVec<T>>) {
     back.resize_with(net.layers(), || avec![]);
     for (l, back) in back.iter_mut().enumerate().skip(1) {
         let (rows, cols) = (net.sizes[l], net.sizes[l + 1]);
         let stride = net.layout.padded(l - 1);
         // Rows past the last stay zero, as `hidden_sweep` wants.
         back.resize(padded_outputs(cols) * stride, T::ZERO);
-        let parts = lab.parts(rows * cols, cols);
+        let parts = runtime.parts(rows * cols, cols);
         let chunk = cols.div_ceil(parts);
         let pieces = back[..cols * stride].par_chunks_mut(chunk * stride).enumerate();
-        lab.for_each(pieces, |(c, piece)| {
+        runtime.for_each(pieces, |(c, piece)| {
             let first = c * chunk;
             let span = first..first + piece.len() / stride;
-            transpose(lab.level(), net.weights(params, l), rows, cols, span, piece, stride);
+            transpose(runtime.level(), net.weights(params, l), rows, cols, span, piece, stride);
         });
     }
 }
@@ -205,7 +220,7 @@ fn sum_magnitudes<T: Real>(rows: &[T], width: usize, sums: &mut AVec<T>) {
 
 impl<T: Real> Context<'_, T> {
     /// Settles samples `first..` of the batch in all phases.
-    fn settle_tile(&self, first: usize, states: &mut [T], outcomes: &mut [Outcome], tile: &mut Tile<T>) {
+    fn settle_tile(&self, first: usize, states: &mut [T], outcomes: &mut [Outcome], tile: &mut SampleTile<T>) {
         let samples = outcomes.len() / self.phases;
         self.prepare(first, samples, tile);
         if self.fused() {
@@ -223,7 +238,7 @@ impl<T: Real> Context<'_, T> {
         samples: Range<usize>,
         states: &mut [T],
         outcomes: &mut [Outcome],
-        tile: &mut Tile<T>,
+        tile: &mut SampleTile<T>,
     ) {
         tile.narrow.reset();
         self.settle_phases(first, samples.clone(), 0..1, states, outcomes, tile);
@@ -276,9 +291,9 @@ impl<T: Real> Context<'_, T> {
 
     /// Brings row `r` from its free state under the boundary of its phase: what acts on the outputs moves them at once, as
     /// their drive is what they are when free.
-    fn apply_boundary(&self, first: usize, r: usize, row: &mut [T], outcome: &mut Outcome, tile: &mut Tile<T>) {
+    fn apply_boundary(&self, first: usize, r: usize, row: &mut [T], outcome: &mut Outcome, tile: &mut SampleTile<T>) {
         let known = self.write_pull(first, r, tile);
-        let Tile { scratch, target, nudge, .. } = tile;
+        let SampleTile { scratch, target, nudge, .. } = tile;
         let outputs = &mut row[self.net.layout.outputs()];
         let stiffness = self.units.output_stiffness(self.net);
         // A number of sweeps that was asked for begins where the free phase ended.
@@ -308,7 +323,7 @@ impl<T: Real> Context<'_, T> {
 
     /// Writes what row `r` is pulled to: the target of its sample, or the gradient that forces it. Returns whether there is
     /// a target.
-    pub(super) fn write_pull(&self, first: usize, r: usize, tile: &mut Tile<T>) -> bool {
+    pub(super) fn write_pull(&self, first: usize, r: usize, tile: &mut SampleTile<T>) -> bool {
         let (i, n) = (r / self.phases, tile.target.len());
         if let Boundary::Forced(_) = self.plan.boundary(r % self.phases) {
             tile.target.copy_from_slice(&tile.pulls[i * n..(i + 1) * n]);
@@ -318,12 +333,12 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// The input drives of the tile, and room for everything else.
-    fn prepare(&self, first: usize, samples: usize, tile: &mut Tile<T>) {
+    fn prepare(&self, first: usize, samples: usize, tile: &mut SampleTile<T>) {
         let net = self.net;
         let stride = net.layout.padded(0);
         tile.drive.resize(samples * stride, T::ZERO);
         for (i, drive) in tile.drive.chunks_exact_mut(stride).enumerate() {
-            self.inputs.drive(self.lab, first + i, net.bias(self.params, 0), drive);
+            self.inputs.drive(self.runtime, first + i, net.bias(self.params, 0), drive);
         }
         tile.errors.resize(samples, 0.0);
         tile.pulls.resize(samples * net.layout.outputs().len(), T::ZERO);
@@ -355,7 +370,7 @@ impl<T: Real> Context<'_, T> {
         phases: Range<usize>,
         states: &mut [T],
         outcomes: &mut [Outcome],
-        tile: &mut Tile<T>,
+        tile: &mut SampleTile<T>,
     ) {
         match self.net.physics {
             Physics::Resistive { .. } => self.settle_units::<Walled>(first, samples, phases, states, outcomes, tile),
@@ -376,7 +391,7 @@ impl<T: Real> Context<'_, T> {
         phases: Range<usize>,
         states: &mut [T],
         outcomes: &mut [Outcome],
-        tile: &mut Tile<T>,
+        tile: &mut SampleTile<T>,
     ) {
         let mut active = std::mem::take(&mut tile.active);
         active.clear();
@@ -448,8 +463,8 @@ impl<T: Real> Context<'_, T> {
         &self,
         r: usize,
         outcome: &Outcome,
-        tile: &mut Tile<T>,
-        here: impl FnOnce(&mut Tile<T>) -> Option<f64>,
+        tile: &mut SampleTile<T>,
+        here: impl FnOnce(&mut SampleTile<T>) -> Option<f64>,
     ) -> Option<Status> {
         let boundary = self.plan.boundary(r % self.phases);
         self.plan.verdict::<T>(boundary, outcome, || {

@@ -6,9 +6,11 @@ use pnncore_kernels::unit::{self, Unit};
 use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, dot};
 
-use super::settle::{Context, Tile};
+use super::settle::{Context, SampleTile};
 use super::{Activation, Physics};
-use crate::trial::{Boundary, Order, Outcome, Status};
+use crate::plan::Boundary;
+use crate::settling::Order;
+use crate::states::{Outcome, Status};
 
 impl<T: Real> Context<'_, T> {
     /// Any number of layers: the active rows of the tile sweep together, and leave as they are done.
@@ -18,7 +20,7 @@ impl<T: Real> Context<'_, T> {
         active: &mut Vec<usize>,
         states: &mut [T],
         outcomes: &mut [Outcome],
-        tile: &mut Tile<T>,
+        tile: &mut SampleTile<T>,
     ) {
         let layers = self.net.layers();
         // Layers `group`, `group + groups`, ... move at once, from lists made before any of them moved.
@@ -73,7 +75,7 @@ impl<T: Real> Context<'_, T> {
                 if let Some(advance) = advance {
                     outcomes[r].ratio = advance.ratio.unwrap_or(0.0);
                 }
-                let error = |tile: &mut Tile<T>| {
+                let error = |tile: &mut SampleTile<T>| {
                     self.output_error(first + r / self.phases, &row[outputs], &mut tile.target, &mut tile.scratch)
                 };
                 let Some(status) = self.verdict(r, &outcomes[r], tile, error) else {
@@ -93,7 +95,7 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// Lists the non-zeros of layers `group`, `group + groups`, ... of the active rows.
-    fn list_group(&self, group: usize, groups: usize, active: &[usize], states: &[T], tile: &mut Tile<T>) {
+    fn list_group(&self, group: usize, groups: usize, active: &[usize], states: &[T], tile: &mut SampleTile<T>) {
         (group..self.net.layers()).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
     }
 
@@ -105,7 +107,7 @@ impl<T: Real> Context<'_, T> {
         groups: usize,
         active: &[usize],
         states: &mut [T],
-        tile: &mut Tile<T>,
+        tile: &mut SampleTile<T>,
     ) {
         active.iter().for_each(|&r| tile.fields[r] = 0.0);
         for l in (group..self.net.layers()).step_by(groups) {
@@ -115,7 +117,7 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// After the first half of a sweep: makes it again from where the sweep before ended, where an extrapolation raised the energy.
-    fn take_back_raised<U: Unit>(&self, first: usize, active: &[usize], states: &mut [T], tile: &mut Tile<T>) {
+    fn take_back_raised<U: Unit>(&self, first: usize, active: &[usize], states: &mut [T], tile: &mut SampleTile<T>) {
         let mut raised = std::mem::take(&mut tile.raised);
         self.take_back::<U>(first, active, states, tile, &mut raised);
         if !raised.is_empty() {
@@ -126,20 +128,20 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// Lists the non-zeros of layer `l` of the active rows.
-    fn list_layer(&self, l: usize, active: &[usize], states: &[T], tile: &mut Tile<T>) {
+    fn list_layer(&self, l: usize, active: &[usize], states: &[T], tile: &mut SampleTile<T>) {
         let layer = self.net.layout.layer(l);
         for (part, lists) in tile.lists[l].iter_mut().enumerate().take(if self.complex { 2 } else { 1 }) {
             lists.reset(layer.len());
             for &r in active {
                 let row = &states[r * self.stride + part * self.net.layout.stride()..];
-                lists.push(self.lab.level(), &row[layer.clone()]);
+                lists.push(self.runtime.level(), &row[layer.clone()]);
             }
         }
     }
 
     /// Sums what drives layer `l` of the active rows: biases, the layer before, the layer after.
-    fn drive_layer(&self, l: usize, active: &[usize], tile: &mut Tile<T>) {
-        let (net, level) = (self.net, self.lab.level());
+    fn drive_layer(&self, l: usize, active: &[usize], tile: &mut SampleTile<T>) {
+        let (net, level) = (self.net, self.runtime.level());
         let n = net.sizes[l + 1];
         let stride = net.layout.padded(l);
         for part in 0..if self.complex { 2 } else { 1 } {
@@ -168,7 +170,14 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// Moves layer `l` of the active rows to the minimum that their drives give.
-    fn move_layer<U: Unit>(&self, first: usize, l: usize, active: &[usize], states: &mut [T], tile: &mut Tile<T>) {
+    fn move_layer<U: Unit>(
+        &self,
+        first: usize,
+        l: usize,
+        active: &[usize],
+        states: &mut [T],
+        tile: &mut SampleTile<T>,
+    ) {
         let layer = self.net.layout.layer(l);
         let stride = self.net.layout.padded(l);
         let is_output = l + 1 == self.net.layers();
@@ -189,11 +198,16 @@ impl<T: Real> Context<'_, T> {
                 let memory = (&mut tile.scratch[..], &mut tile.nudge);
                 self.move_outputs(r, drive, &mut row[layer.clone()], &tile.target, memory)
             } else {
-                unit::relax::<T, U>(self.lab.level(), drive, self.units.nodes(l, drive.len()), &mut row[layer.clone()])
+                unit::relax::<T, U>(
+                    self.runtime.level(),
+                    drive,
+                    self.units.nodes(l, drive.len()),
+                    &mut row[layer.clone()],
+                )
             };
             tile.changes[r] = tile.changes[r].max_magnitude(change.to_f64());
             if accelerated {
-                tile.fields[r] += dot(self.lab.level(), drive, &row[layer.clone()]).to_f64();
+                tile.fields[r] += dot(self.runtime.level(), drive, &row[layer.clone()]).to_f64();
             }
         }
     }

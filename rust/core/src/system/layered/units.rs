@@ -4,9 +4,9 @@ use pnncore_kernels::unit::Nodes;
 use pnncore_kernels::{AVec, Real, add_scaled, avec};
 
 use super::Layered;
-use crate::lab::Lab;
 use crate::loss::Loss;
 use crate::params::Params;
+use crate::runtime::Runtime;
 
 /// Stiffness and walls of all layers; nothing for Hopfield networks, whose units are alike.
 #[derive(Debug)]
@@ -50,12 +50,12 @@ impl<T: Real> Units<T> {
     pub(super) fn measure<'a>(
         &mut self,
         net: &Layered,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         inputs: impl Iterator<Item = &'a [T]>,
         back: &[AVec<T>],
     ) {
-        let level = lab.level();
+        let level = runtime.level();
         let mut inputs = Some(inputs);
         for (l, layer) in self.layers.iter_mut().enumerate() {
             let n = net.sizes[l + 1];

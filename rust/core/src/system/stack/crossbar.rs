@@ -11,7 +11,7 @@ use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
 use serde::{Deserialize, Serialize};
 
 use super::io::{Array, Draws, GROUPS_OF_READ, Io, Scale};
-use super::layer::{Given, Layer, Passed};
+use super::layer::{ForwardRecord, Layer, LayerContext};
 use super::linear::Linear;
 use super::wires::{Grid, Wires};
 use crate::params::ParamSpec;
@@ -196,10 +196,10 @@ impl<T: Real> Crossbar<T> {
         if columns.len() == self.outputs { own.into() } else { pick(own, self.outputs, columns).into() }
     }
 
-    fn draws(given: &Given<'_, T>, k: usize, back: bool) -> Draws {
-        let group = GROUPS_OF_READS + GROUPS_OF_LAYER * given.layer as u32 + if back { GROUPS_OF_READ } else { 0 };
+    fn draws(context: &LayerContext<'_, T>, k: usize, back: bool) -> Draws {
+        let group = GROUPS_OF_READS + GROUPS_OF_LAYER * context.layer as u32 + if back { GROUPS_OF_READ } else { 0 };
         // No batch has as many rows as tiles are apart.
-        Draws { level: given.level, random: given.random, group, first: given.first + (k << 32) }
+        Draws { level: context.level, random: context.random, group, first: context.first + (k << 32) }
     }
 }
 
@@ -241,18 +241,18 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         }
     }
 
-    fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
         let whole = self.tiles.len() == 1;
         if !whole {
             y.fill(T::ZERO);
         }
-        let range = self.map.range(given.params);
-        let held = self.held(given.params[0], given.prepared);
+        let range = self.map.range(context.params);
+        let held = self.held(context.params[0], context.prepared);
         for (k, Tile { rows, columns, offsets }) in self.tiles.iter().enumerate() {
-            let (weights, grid) = (self.weights(k, held), self.grid(k, given.prepared, false));
+            let (weights, grid) = (self.weights(k, held), self.grid(k, context.prepared, false));
             let (io, inputs, outputs) = (&self.hardware.io, rows.len(), columns.len());
             let array = Array { io, weights: &weights, grid, inputs, outputs, offsets: &offsets.0 };
-            let (draws, scales) = (Self::draws(&given, k, false), self.scales(k, given.prepared));
+            let (draws, scales) = (Self::draws(&context, k, false), self.scales(k, context.prepared));
             if whole {
                 array.read(draws, range, x, y);
                 scale_columns(scales, y);
@@ -264,8 +264,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             scale_columns(scales, &mut part);
             add_to(&part, self.outputs, columns, y);
         }
-        if let Some(bias) = self.map.bias(given.params) {
-            y.chunks_exact_mut(self.outputs).for_each(|y| add_scaled(given.level, bias, T::ONE, y));
+        if let Some(bias) = self.map.bias(context.params) {
+            y.chunks_exact_mut(self.outputs).for_each(|y| add_scaled(context.level, bias, T::ONE, y));
         }
         Ok(())
     }
@@ -273,47 +273,54 @@ impl<T: Real> Layer<T> for Crossbar<T> {
     /// That of the map without noise and converters, which have no derivatives.
     fn vjp(
         &self,
-        given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let x = self.map.clipped(given, passed.x);
+        let x = self.map.clipped(context, record.x);
         if self.hardware.wires.is_none() {
             if let Some(weights) = gradient.first_mut().filter(|weights| !weights.is_empty()) {
                 let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();
-                let shape = (self.inputs, passed.rows, self.outputs);
-                multiply(given.level, x, Dense { data: dy, stride: self.outputs }, shape, weights, self.outputs);
+                let shape = (self.inputs, record.rows, self.outputs);
+                multiply(context.level, x, Dense { data: dy, stride: self.outputs }, shape, weights, self.outputs);
             }
-            let given = Given { prepared: &given.prepared[self.remapped()..], ..given };
-            return self.map.vjp(given, passed, dy, dx, gradient);
+            let context = LayerContext { prepared: &context.prepared[self.remapped()..], ..context };
+            return self.map.vjp(context, record, dy, dx, gradient);
         }
         let mut errors = vec![T::ZERO; if dx.is_empty() && !self.map.is_ranged() { 0 } else { x.len() }];
         for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
-            let Some(grid) = self.grid(k, given.prepared, false) else { continue };
+            let Some(grid) = self.grid(k, context.prepared, false) else { continue };
             let (x, d) = (pick(&x, self.inputs, rows), pick(dy, self.outputs, columns));
             let mut back = vec![T::ZERO; if errors.is_empty() { 0 } else { x.len() }];
             let wanted = gradient.first_mut().filter(|weights| !weights.is_empty());
             let mut own = vec![T::ZERO; if wanted.is_some() { rows.len() * columns.len() } else { 0 }];
-            grid.pull(given.level, &self.weights(k, given.params[0]), &x, &d, &mut back, &mut own);
+            grid.vjp(context.level, &self.weights(k, context.params[0]), &x, &d, &mut back, &mut own);
             add_to(&back, self.inputs, rows, &mut errors);
             if let Some(weights) = wanted {
                 add_to(&own, self.outputs, columns, &mut weights[rows.start * self.outputs..rows.end * self.outputs]);
             }
         }
         if let Some(bias) = self.map.bias_of(gradient) {
-            sum_rows(given.level, dy, bias);
+            sum_rows(context.level, dy, bias);
         }
-        self.map.pull_range(given.params, passed.x, &mut errors, gradient);
+        self.map.pull_range(context.params, record.x, &mut errors, gradient);
         if !dx.is_empty() {
             dx.copy_from_slice(&errors);
         }
         Ok(())
     }
 
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
-        self.map.jvp(given, passed, dx, along, dy)
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()> {
+        self.map.jvp(context, record, dx, along, dy)
     }
 
     fn has_reverse(&self) -> bool {
@@ -333,8 +340,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         prepared.append(&mut turned);
     }
 
-    fn reverse(&self, given: Given<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
-        let (prepared, mut turned) = given.prepared.split_at(given.prepared.len() - self.inputs * self.outputs);
+    fn reverse(&self, context: LayerContext<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
+        let (prepared, mut turned) = context.prepared.split_at(context.prepared.len() - self.inputs * self.outputs);
         dx.fill(T::ZERO);
         for (k, Tile { rows, columns, offsets }) in self.tiles.iter().enumerate() {
             let (n, m) = (rows.len(), columns.len());
@@ -345,7 +352,7 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             let mut own = pick(dy, self.outputs, columns);
             scale_columns(self.scales(k, prepared), &mut own);
             let mut part = vec![T::ZERO; own.len() / m * n];
-            array.read(Self::draws(&given, k, true), None, &own, &mut part);
+            array.read(Self::draws(&context, k, true), None, &own, &mut part);
             add_to(&part, self.inputs, rows, dx);
         }
         Ok(())

@@ -4,7 +4,7 @@ use pnncore_kernels::philox::Philox;
 use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, add_scaled, dot};
 
-use super::layer::{Given, Layer, Passed, factors, tape_or};
+use super::layer::{ForwardRecord, Layer, LayerContext, factors, tape_or};
 use crate::params::ParamSpec;
 use crate::{Error, Result};
 
@@ -73,18 +73,18 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         2 * self.lines() - 1
     }
 
-    fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
         let n = self.lines();
         let mut spectrum = Vec::with_capacity(n);
         let mut own = Vec::new();
         let tape = tape_or(&mut own, y.len(), tape);
         let rows = x.chunks_exact(self.inputs).zip(y.chunks_exact_mut(2 * n - 1)).zip(tape.chunks_exact_mut(2 * n - 1));
         for ((x, y), b) in rows {
-            self.spectrum(x, given.params[0], &mut spectrum);
+            self.spectrum(x, context.params[0], &mut spectrum);
             b.fill(T::ZERO);
             for (k, &a) in spectrum.iter().enumerate() {
                 poll(n);
-                add_scaled(given.level, &spectrum, a, &mut b[k..k + n]);
+                add_scaled(context.level, &spectrum, a, &mut b[k..k + n]);
             }
             for ((y, &b), &efficiency) in y.iter_mut().zip(&*b).zip(&self.efficiencies) {
                 *y = efficiency * b * b;
@@ -95,23 +95,23 @@ impl<T: Real> Layer<T> for Harmonic<T> {
 
     fn vjp(
         &self,
-        given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
         let (n, four) = (self.lines(), T::from_f64(4.0));
         let mut spectrum = Vec::with_capacity(n);
-        let rows = dy.chunks_exact(2 * n - 1).zip(passed.tape.chunks_exact(2 * n - 1));
+        let rows = dy.chunks_exact(2 * n - 1).zip(record.tape.chunks_exact(2 * n - 1));
         for (r, (dy, b)) in rows.enumerate() {
-            self.spectrum(&passed.x[r * self.inputs..(r + 1) * self.inputs], given.params[0], &mut spectrum);
+            self.spectrum(&record.x[r * self.inputs..(r + 1) * self.inputs], context.params[0], &mut spectrum);
             // dy / dA is 4 B correlated with A.
             let pulled: Vec<T> =
                 dy.iter().zip(b).zip(&self.efficiencies).map(|((&dy, &b), &e)| four * e * dy * b).collect();
             for k in 0..n {
                 poll(n);
-                let slope = self.amplitudes[k] * dot(given.level, &spectrum, &pulled[k..k + n]);
+                let slope = self.amplitudes[k] * dot(context.level, &spectrum, &pulled[k..k + n]);
                 if k >= self.inputs {
                     gradient[0][k - self.inputs] += slope;
                 } else if !dx.is_empty() {
@@ -122,20 +122,27 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         Ok(())
     }
 
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()> {
         let (n, four) = (self.lines(), T::from_f64(4.0));
         let (mut spectrum, mut change) = (Vec::with_capacity(n), Vec::with_capacity(n));
         let mut b_change = vec![T::ZERO; 2 * n - 1];
-        let rows = passed.x.chunks_exact(self.inputs).zip(dx.chunks_exact(self.inputs));
-        let outputs = dy.chunks_exact_mut(2 * n - 1).zip(passed.tape.chunks_exact(2 * n - 1));
+        let rows = record.x.chunks_exact(self.inputs).zip(dx.chunks_exact(self.inputs));
+        let outputs = dy.chunks_exact_mut(2 * n - 1).zip(record.tape.chunks_exact(2 * n - 1));
         for ((x, dx), (dy, b)) in rows.zip(outputs) {
-            self.spectrum(x, given.params[0], &mut spectrum);
+            self.spectrum(x, context.params[0], &mut spectrum);
             self.spectrum(dx, along[0], &mut change);
             // B changes by twice the convolution of A with its change, and B^2 by 2 B times that.
             b_change.fill(T::ZERO);
             for (k, &a) in change.iter().enumerate() {
                 poll(n);
-                add_scaled(given.level, &spectrum, a, &mut b_change[k..k + n]);
+                add_scaled(context.level, &spectrum, a, &mut b_change[k..k + n]);
             }
             for (((dy, &b), &change), &e) in dy.iter_mut().zip(b).zip(&b_change).zip(&self.efficiencies) {
                 *dy = four * e * b * change;

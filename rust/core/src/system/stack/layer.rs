@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// What a layer is given besides signals.
 #[derive(Debug, Clone, Copy)]
-pub struct Given<'a, T> {
+pub struct LayerContext<'a, T> {
     /// The instruction set.
     pub level: Level,
     /// The layer's parameters.
@@ -27,7 +27,7 @@ pub struct Given<'a, T> {
 
 /// A pass of some rows through a layer.
 #[derive(Debug, Clone, Copy)]
-pub struct Passed<'a, T> {
+pub struct ForwardRecord<'a, T> {
     /// How many rows.
     pub rows: usize,
     /// Inputs, row by row.
@@ -80,7 +80,7 @@ pub trait Layer<T: Real>: Send + Sync {
     ///
     /// # Errors
     /// What the physics may fail with: [`Error::Hardware`] for layers outside the core.
-    fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()>;
+    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()>;
 
     /// Writes dy times the Jacobian by the inputs to `dx` (empty: not wanted), and adds dy times the Jacobians by the
     /// parameters, summed over rows, to `gradient`.
@@ -89,8 +89,8 @@ pub trait Layer<T: Real>: Send + Sync {
     /// As [`Layer::forward`].
     fn vjp(
         &self,
-        given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         gradient: &mut [Vec<T>],
@@ -100,7 +100,14 @@ pub trait Layer<T: Real>: Send + Sync {
     ///
     /// # Errors
     /// As [`Layer::forward`].
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()>;
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()>;
 
     /// Whether [`Layer::reverse`] works: whether signals can be sent back through the physics.
     fn has_reverse(&self) -> bool {
@@ -113,13 +120,13 @@ pub trait Layer<T: Real>: Send + Sync {
         prepared.clear();
     }
 
-    /// Writes to `dx` what arrives at the inputs when `dy` is put on the outputs: the physics' own answer to an error. `given` has what
+    /// Writes to `dx` what arrives at the inputs when `dy` is put on the outputs: the physics' own answer to an error. `context` has what
     /// [`Layer::prepare_reverse`] left.
     ///
     /// # Errors
     /// [`Error::Capability`] where it cannot be run backwards.
-    fn reverse(&self, given: Given<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
-        let _ = (given, dy, dx);
+    fn reverse(&self, context: LayerContext<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
+        let _ = (context, dy, dx);
         Err(Error::Capability(format!("{} cannot be run backwards", self.name())))
     }
 

@@ -8,7 +8,7 @@ use pnncore_kernels::sparse::{Dense, product};
 use pnncore_kernels::watch::{poll, polled};
 use pnncore_kernels::{Level, Real, sum_rows, transpose};
 
-use super::layer::{Given, Layer, Passed, factors};
+use super::layer::{ForwardRecord, Layer, LayerContext, factors};
 use crate::params::ParamSpec;
 use crate::{Result, memory};
 
@@ -95,12 +95,12 @@ impl<T: Real> Linear<T> {
     }
 
     /// Inputs, cut at the ends of the range, where there is one.
-    pub(super) fn clipped<'a>(&self, given: Given<'_, T>, x: &'a [T]) -> Cow<'a, [T]> {
+    pub(super) fn clipped<'a>(&self, context: LayerContext<'_, T>, x: &'a [T]) -> Cow<'a, [T]> {
         if !self.ranged {
             return x.into();
         }
         let mut clipped = x.to_vec();
-        self.clip_inputs(given.params, &mut clipped);
+        self.clip_inputs(context.params, &mut clipped);
         clipped.into()
     }
 
@@ -139,8 +139,8 @@ impl<T: Real> Linear<T> {
         self.gains.is_empty()
     }
 
-    fn weights<'a>(&self, given: Given<'a, T>) -> &'a [T] {
-        if self.gains.is_empty() { given.params[0] } else { &given.prepared[..self.inputs * self.outputs] }
+    fn weights<'a>(&self, context: LayerContext<'a, T>) -> &'a [T] {
+        if self.gains.is_empty() { context.params[0] } else { &context.prepared[..self.inputs * self.outputs] }
     }
 
     /// Writes rows of outputs times the crosstalk, or its transpose.
@@ -165,9 +165,9 @@ impl<T: Real> Linear<T> {
     }
 
     /// The transpose of the weights, where derivatives were prepared.
-    fn turned<'a>(&self, given: Given<'a, T>) -> &'a [T] {
+    fn turned<'a>(&self, context: LayerContext<'a, T>) -> &'a [T] {
         let skip = self.gains.len();
-        &given.prepared[skip..skip + self.inputs * self.outputs]
+        &context.prepared[skip..skip + self.inputs * self.outputs]
     }
 }
 
@@ -217,71 +217,78 @@ impl<T: Real> Layer<T> for Linear<T> {
         }
     }
 
-    fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
-        let clipped = self.clipped(given, x);
+    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+        let clipped = self.clipped(context, x);
         let x = &*clipped;
-        let start = |y: &mut [T]| match self.bias(given.params) {
+        let start = |y: &mut [T]| match self.bias(context.params) {
             Some(bias) => y.chunks_exact_mut(self.outputs).for_each(|y| y.copy_from_slice(bias)),
             None => y.fill(T::ZERO),
         };
-        let (weights, shape) = (self.weights(given), (rows, self.inputs, self.outputs));
+        let (weights, shape) = (self.weights(context), (rows, self.inputs, self.outputs));
         if self.crosstalk.is_empty() {
             start(y);
-            product(given.level, x, weights, shape, y);
+            product(context.level, x, weights, shape, y);
             return Ok(());
         }
         let mut clean = vec![T::ZERO; y.len()];
         start(&mut clean);
-        product(given.level, x, weights, shape, &mut clean);
-        self.leak(given.level, rows, &clean, y, false);
+        product(context.level, x, weights, shape, &mut clean);
+        self.leak(context.level, rows, &clean, y, false);
         Ok(())
     }
 
     fn vjp(
         &self,
-        given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let (rows, n) = (passed.rows, self.outputs);
+        let (rows, n) = (record.rows, self.outputs);
         let mut through = Vec::new();
         let dy = if self.crosstalk.is_empty() {
             dy
         } else {
             through.resize(dy.len(), T::ZERO);
-            self.leak(given.level, rows, dy, &mut through, true);
+            self.leak(context.level, rows, dy, &mut through, true);
             &through
         };
         if let Some(bias) = self.bias_of(gradient) {
             let mut sums = vec![T::ZERO; n];
-            sum_rows(given.level, dy, &mut sums);
+            sum_rows(context.level, dy, &mut sums);
             bias.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
         }
         if !self.is_plain() {
             let mut product = vec![T::ZERO; self.inputs * n];
-            let x = self.clipped(given, passed.x);
+            let x = self.clipped(context, record.x);
             let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();
-            multiply(given.level, x, Dense { data: dy, stride: n }, (self.inputs, rows, n), &mut product, n);
+            multiply(context.level, x, Dense { data: dy, stride: n }, (self.inputs, rows, n), &mut product, n);
             for ((total, sum), &gain) in gradient[0].iter_mut().zip(product).zip(&self.gains) {
                 *total += sum * gain;
             }
         }
-        let mut own = vec![T::ZERO; if dx.is_empty() && self.ranged { passed.x.len() } else { 0 }];
+        let mut own = vec![T::ZERO; if dx.is_empty() && self.ranged { record.x.len() } else { 0 }];
         let dx = if own.is_empty() { dx } else { &mut own };
         if !dx.is_empty() {
             dx.fill(T::ZERO);
-            let turned = Dense { data: self.turned(given), stride: self.inputs };
+            let turned = Dense { data: self.turned(context), stride: self.inputs };
             let dy = Strided { data: dy, row: n, column: 1 };
-            multiply(given.level, dy, turned, (rows, n, self.inputs), dx, self.inputs);
-            self.pull_range(given.params, passed.x, dx, gradient);
+            multiply(context.level, dy, turned, (rows, n, self.inputs), dx, self.inputs);
+            self.pull_range(context.params, record.x, dx, gradient);
         }
         Ok(())
     }
 
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
-        let (rows, n, m) = (passed.rows, self.inputs, self.outputs);
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()> {
+        let (rows, n, m) = (record.rows, self.inputs, self.outputs);
         let mut clean = vec![T::ZERO; if self.crosstalk.is_empty() { 0 } else { dy.len() }];
         let into: &mut [T] = if self.crosstalk.is_empty() { &mut *dy } else { &mut clean };
         into.fill(T::ZERO);
@@ -290,13 +297,13 @@ impl<T: Real> Layer<T> for Linear<T> {
         }
         let gained: Vec<T> = self.gains.iter().zip(along[0]).map(|(&gain, &w)| gain * w).collect();
         let moved = if gained.is_empty() { along[0] } else { &gained };
-        let (x, dx) = (self.clipped(given, passed.x), self.push_range(given.params, along, passed.x, dx));
-        for (left, right) in [(&*dx, self.weights(given)), (&*x, moved)] {
+        let (x, dx) = (self.clipped(context, record.x), self.push_range(context.params, along, record.x, dx));
+        for (left, right) in [(&*dx, self.weights(context)), (&*x, moved)] {
             let left = Strided { data: left, row: n, column: 1 };
-            multiply(given.level, left, Dense { data: right, stride: m }, (rows, n, m), into, m);
+            multiply(context.level, left, Dense { data: right, stride: m }, (rows, n, m), into, m);
         }
         if !self.crosstalk.is_empty() {
-            self.leak(given.level, rows, &clean, dy, false);
+            self.leak(context.level, rows, &clean, dy, false);
         }
         Ok(())
     }

@@ -15,23 +15,23 @@ mod outline;
 mod pendula;
 mod plate;
 mod pointwise;
+mod propagation;
 mod spec;
 mod speckle;
 mod transistor;
-mod walk;
 mod wires;
 
 pub use crossbar::{Hardware, Remap};
 pub use harmonic::Harmonic;
 pub use io::{Io, Passes, Scale, WeightNoise};
-pub use layer::{Given, Layer, Passed};
+pub use layer::{ForwardRecord, Layer, LayerContext};
 pub use linear::Linear;
 pub use outline::Outline;
 pub use pendula::Pendula;
 pub use pointwise::{Function, Pointwise};
+pub use propagation::{BackwardRule, Block, ErrorSignal, Propagation, SurrogateDerivative, groups};
 pub use spec::{Entry, Kind, Sides, Spec};
 pub use speckle::Speckle;
-pub use walk::{Answers, Block, Hears, Slope, Walk, groups};
 pub use wires::{Nodal, Wires};
 
 use std::ops::Range;
@@ -41,10 +41,11 @@ use pnncore_kernels::philox::{Philox, Purpose};
 
 use super::{System, Workspace};
 use crate::batch::Batch;
-use crate::device::{Device, Tile};
-use crate::lab::Lab;
+use crate::device::{CellArray, Device};
+use crate::draw::DrawIndex;
 use crate::params::{ParamSpec, Params};
-use crate::trial::{Layout, Outcome, Status, Trial};
+use crate::runtime::Runtime;
+use crate::states::{Layout, Outcome, States, Status};
 use crate::{Error, Result};
 
 /// Groups of random numbers that a layer may use.
@@ -63,7 +64,7 @@ pub struct Stage<T> {
     /// What its parameters are stored in.
     pub device: Device,
     /// The cells of the first one, where it is stored in an array of these.
-    pub tile: Option<Tile<T>>,
+    pub tile: Option<CellArray<T>>,
     /// Within how many of their standard deviations the values of the first one are kept.
     pub clip: Option<f64>,
 }
@@ -154,9 +155,9 @@ impl<T: Real> Stack<T> {
         }
     }
 
-    /// The noise of an occasion.
-    fn noise(&self, occasion: u64) -> Philox {
-        Philox::new(self.seed, Purpose::Noise).at(occasion)
+    /// The noise of a draw.
+    fn noise(&self, draw: DrawIndex) -> Philox {
+        draw.of(Philox::new(self.seed, Purpose::Noise))
     }
 
     /// The twins with other constants, off by a relative `mismatch`: what a batch of vaccinated training meets.
@@ -187,37 +188,37 @@ impl<T: Real> Stack<T> {
         self.stages.iter().map(|stage| stage.twin.operations()).sum()
     }
 
-    /// Passes all samples through the hardware and leaves outputs in the trial.
+    /// Passes all samples through the hardware and leaves outputs in `states`.
     ///
     /// # Errors
     /// What a layer may fail with.
     pub fn infer(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        occasion: u64,
-        trial: &mut Trial<T>,
-        walk: &mut Walk<T>,
+        draw: DrawIndex,
+        states: &mut States<T>,
+        propagation: &mut Propagation<T>,
     ) -> Result<()> {
-        walk.begin(self, batch);
-        self.infer_again(lab, params, occasion, trial, walk)
+        propagation.begin(self, batch);
+        self.infer_again(runtime, params, draw, states, propagation)
     }
 
-    /// The same for the samples of the last time, with other parameters or on another occasion.
+    /// The same for the samples of the last time, with other parameters or another draw.
     ///
     /// # Errors
     /// What a layer may fail with.
     pub fn infer_again(
         &self,
-        lab: &Lab,
+        runtime: &Runtime,
         params: &Params<'_, T>,
-        occasion: u64,
-        trial: &mut Trial<T>,
-        walk: &mut Walk<T>,
+        draw: DrawIndex,
+        states: &mut States<T>,
+        propagation: &mut Propagation<T>,
     ) -> Result<()> {
-        walk.forward(lab, self, &self.hardware(), params, false, occasion)?;
-        walk.report(trial);
+        propagation.forward(runtime, self, &self.hardware(), params, false, draw)?;
+        propagation.report(states);
         Ok(())
     }
 
@@ -254,7 +255,7 @@ impl<T: Real> System<T> for Stack<T> {
         stage.map_or(&Device::IDEAL, |stage| &stage.device)
     }
 
-    fn tile(&self, parameter: usize) -> Option<&Tile<T>> {
+    fn tile(&self, parameter: usize) -> Option<&CellArray<T>> {
         self.stages.iter().find(|stage| stage.params.start == parameter && !stage.params.is_empty())?.tile.as_ref()
     }
 
@@ -263,7 +264,7 @@ impl<T: Real> System<T> for Stack<T> {
     }
 
     fn workspace(&self) -> Workspace {
-        Box::new(Walk::<T>::default())
+        Box::new(Propagation::<T>::default())
     }
 
     fn as_stack(&self) -> Option<&Stack<T>> {

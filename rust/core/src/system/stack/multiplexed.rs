@@ -3,7 +3,7 @@
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::Philox;
 
-use super::layer::{Given, Layer, Passed};
+use super::layer::{ForwardRecord, Layer, LayerContext};
 use super::ode::{Motion, STAGES, Work, recall, record};
 use crate::Result;
 use crate::params::ParamSpec;
@@ -20,10 +20,10 @@ pub(super) trait Device<T>: Clone + Send + Sync + 'static {
     fn rate(&self, s: &[T], u: T, rate: &mut [T]);
 
     /// Writes the product of cotangents of the rates with their Jacobian by the states, and returns that by the drive.
-    fn pull(&self, s: &[T], u: T, back: &[T], into: &mut [T]) -> T;
+    fn vjp(&self, s: &[T], u: T, back: &[T], into: &mut [T]) -> T;
 
     /// Writes how the rates of change move with changes of states and drive.
-    fn push(&self, s: &[T], ds: &[T], du: T, rate: &mut [T]);
+    fn jvp(&self, s: &[T], ds: &[T], du: T, rate: &mut [T]);
 
     /// What is read.
     fn reading(&self, s: &[T]) -> T;
@@ -68,19 +68,19 @@ impl<T: Real, D: Device<T>> Motion<T> for Driven<'_, T, D> {
         }
     }
 
-    fn pull(&mut self, s: &[T], back: &[T], into: &mut [T]) {
+    fn vjp(&mut self, s: &[T], back: &[T], into: &mut [T]) {
         let n = self.device.states();
         let rows = s.chunks_exact(n).zip(back.chunks_exact(n)).zip(into.chunks_exact_mut(n));
         for (((s, back), into), (&u, sum)) in rows.zip(self.drives.iter().zip(&mut self.drives_back)) {
-            *sum += self.device.pull(s, u, back, into);
+            *sum += self.device.vjp(s, u, back, into);
         }
     }
 
-    fn push(&mut self, s: &[T], ds: &[T], rate: &mut [T]) {
+    fn jvp(&mut self, s: &[T], ds: &[T], rate: &mut [T]) {
         let n = self.device.states();
         let rows = s.chunks_exact(n).zip(ds.chunks_exact(n)).zip(rate.chunks_exact_mut(n));
         for (((s, ds), rate), &du) in rows.zip(&self.drives_back) {
-            self.device.push(s, ds, du, rate);
+            self.device.jvp(s, ds, du, rate);
         }
     }
 }
@@ -137,14 +137,14 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         (self.slots() * self.substeps * STAGES + 1) * self.device.states()
     }
 
-    fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
         let (n, slots) = (self.device.states(), self.slots());
         let mut motion = Driven { device: &self.device, drives: vec![T::ZERO; rows], drives_back: Vec::new() };
         let mut state = vec![T::ZERO; rows * n];
         let mut work = Work::default();
         let h = 1.0 / self.substeps as f64;
         for slot in 0..slots {
-            self.drive(slot, x, given.params[0], &mut motion.drives);
+            self.drive(slot, x, context.params[0], &mut motion.drives);
             for k in 0..self.substeps {
                 work.advance(&mut motion, h, &mut state, slot * self.substeps + k, tape);
             }
@@ -158,13 +158,13 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
 
     fn vjp(
         &self,
-        given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let (n, slots, rows) = (self.device.states(), self.slots(), passed.rows);
+        let (n, slots, rows) = (self.device.states(), self.slots(), record.rows);
         let zeros = vec![T::ZERO; rows];
         let mut motion = Driven { device: &self.device, drives: zeros.clone(), drives_back: zeros };
         let mut back = vec![T::ZERO; rows * n];
@@ -172,14 +172,14 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         let h = 1.0 / self.substeps as f64;
         let mut state = vec![T::ZERO; back.len()];
         for slot in (0..slots).rev() {
-            self.read_state(passed.tape, slot, &mut state);
-            self.drive(slot, passed.x, given.params[0], &mut motion.drives);
+            self.read_state(record.tape, slot, &mut state);
+            self.drive(slot, record.x, context.params[0], &mut motion.drives);
             motion.drives_back.fill(T::ZERO);
             for ((s, back), dy) in state.chunks_exact(n).zip(back.chunks_exact_mut(n)).zip(dy.chunks_exact(slots)) {
                 self.device.pull_reading(s, dy[slot], back);
             }
             for k in (0..self.substeps).rev() {
-                work.retreat(&mut motion, h, (slot * self.substeps + k, passed.tape), &mut back);
+                work.retreat(&mut motion, h, (slot * self.substeps + k, record.tape), &mut back);
             }
             if slot >= self.inputs {
                 gradient[0][slot - self.inputs] += motion.drives_back.iter().copied().sum();
@@ -191,20 +191,27 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         Ok(())
     }
 
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
-        let (n, slots, rows) = (self.device.states(), self.slots(), passed.rows);
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()> {
+        let (n, slots, rows) = (self.device.states(), self.slots(), record.rows);
         let zeros = vec![T::ZERO; rows];
         let mut motion = Driven { device: &self.device, drives: zeros.clone(), drives_back: zeros };
         let (mut state, mut change) = (vec![T::ZERO; rows * n], vec![T::ZERO; rows * n]);
         let mut work = Work::default();
         for slot in 0..slots {
-            self.drive(slot, passed.x, given.params[0], &mut motion.drives);
+            self.drive(slot, record.x, context.params[0], &mut motion.drives);
             self.drive(slot, dx, along[0], &mut motion.drives_back);
             for k in 0..self.substeps {
-                let step = (slot * self.substeps + k, passed.tape);
+                let step = (slot * self.substeps + k, record.tape);
                 work.carry(&mut motion, 1.0 / self.substeps as f64, step, &mut change);
             }
-            self.read_state(passed.tape, slot, &mut state);
+            self.read_state(record.tape, slot, &mut state);
             let read = dy.chunks_exact_mut(slots).zip(state.chunks_exact(n)).zip(change.chunks_exact(n));
             read.for_each(|((dy, s), ds)| dy[slot] = self.device.push_reading(s, ds));
         }

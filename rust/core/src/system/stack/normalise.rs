@@ -3,7 +3,7 @@
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Real, dot};
 
-use super::layer::{Given, Layer, Passed};
+use super::layer::{ForwardRecord, Layer, LayerContext};
 use crate::Result;
 
 /// y = x / sqrt(mean of x^2 + epsilon): every row gets the same power.
@@ -16,8 +16,8 @@ pub(super) struct Normalise {
 const EPSILON: f64 = 1e-8;
 
 impl Normalise {
-    fn scale<T: Real>(&self, given: Given<'_, T>, x: &[T]) -> f64 {
-        1.0 / (dot(given.level, x, x).to_f64() / self.width as f64 + EPSILON).sqrt()
+    fn scale<T: Real>(&self, context: LayerContext<'_, T>, x: &[T]) -> f64 {
+        1.0 / (dot(context.level, x, x).to_f64() / self.width as f64 + EPSILON).sqrt()
     }
 }
 
@@ -34,9 +34,9 @@ impl<T: Real> Layer<T> for Normalise {
         self.width
     }
 
-    fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
         for (x, y) in x.chunks_exact(self.width).zip(y.chunks_exact_mut(self.width)) {
-            let scale = T::from_f64(self.scale(given, x));
+            let scale = T::from_f64(self.scale(context, x));
             y.iter_mut().zip(x).for_each(|(y, &x)| *y = scale * x);
         }
         Ok(())
@@ -44,16 +44,16 @@ impl<T: Real> Layer<T> for Normalise {
 
     fn vjp(
         &self,
-        given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         _gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let rows = passed.x.chunks_exact(self.width).zip(dy.chunks_exact(self.width));
+        let rows = record.x.chunks_exact(self.width).zip(dy.chunks_exact(self.width));
         for (dx, (x, dy)) in dx.chunks_exact_mut(self.width).zip(rows) {
-            let scale = self.scale(given, x);
-            let along = T::from_f64(scale.powi(3) * dot(given.level, x, dy).to_f64() / self.width as f64);
+            let scale = self.scale(context, x);
+            let along = T::from_f64(scale.powi(3) * dot(context.level, x, dy).to_f64() / self.width as f64);
             let scale = T::from_f64(scale);
             dx.iter_mut().zip(x).zip(dy).for_each(|((dx, &x), &dy)| *dx = scale * dy - along * x);
         }
@@ -61,8 +61,15 @@ impl<T: Real> Layer<T> for Normalise {
     }
 
     /// The Jacobian is symmetric.
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], _along: &[&[T]], dy: &mut [T]) -> Result<()> {
-        self.vjp(given, passed, dx, dy, &mut [])
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        _along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()> {
+        self.vjp(context, record, dx, dy, &mut [])
     }
 
     fn mismatched(&self, _mismatch: f64, _random: Philox, _group: u32) -> Box<dyn Layer<T>> {

@@ -19,10 +19,10 @@ pub(super) trait Motion<T> {
 
     /// Writes the product of the cotangents `back` of f with its Jacobian by the states, and takes note of that by inputs and
     /// parameters.
-    fn pull(&mut self, s: &[T], back: &[T], into: &mut [T]);
+    fn vjp(&mut self, s: &[T], back: &[T], into: &mut [T]);
 
     /// Writes how f changes as the states move along `ds`, and inputs and parameters along what the motion holds.
-    fn push(&mut self, s: &[T], ds: &[T], rate: &mut [T]);
+    fn jvp(&mut self, s: &[T], ds: &[T], rate: &mut [T]);
 }
 
 /// Writes the first states of all rows of `n` to place `k` of their tapes, of `kept` numbers; none where there are no tapes.
@@ -106,7 +106,7 @@ impl<T: Real> Work<T> {
                 self.back.iter_mut().zip(&self.pulled[stage - 1]).for_each(|(b, &p)| *b += place * p);
             }
             self.pulled[stage].resize(ds.len(), T::ZERO);
-            motion.push(&self.states[stage], &self.back, &mut self.pulled[stage]);
+            motion.jvp(&self.states[stage], &self.back, &mut self.pulled[stage]);
         }
         for (changes, weight) in self.pulled.iter().zip(WEIGHTS) {
             let weight = T::from_f64(weight * h);
@@ -126,7 +126,7 @@ impl<T: Real> Work<T> {
                 self.back.iter_mut().zip(&self.pulled[stage + 1]).for_each(|(b, &p)| *b += place * p);
             }
             self.pulled[stage].resize(back.len(), T::ZERO);
-            motion.pull(&self.states[stage], &self.back, &mut self.pulled[stage]);
+            motion.vjp(&self.states[stage], &self.back, &mut self.pulled[stage]);
         }
         for pulled in &self.pulled {
             back.iter_mut().zip(pulled).for_each(|(b, &p)| *b += p);

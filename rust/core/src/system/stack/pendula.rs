@@ -6,7 +6,7 @@ use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::trig::sin_cos;
 use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
 
-use super::layer::{Given, Layer, Passed, factors};
+use super::layer::{ForwardRecord, Layer, LayerContext, factors};
 use super::ode::{Motion, STAGES, Work};
 use crate::params::ParamSpec;
 use crate::{Error, Result};
@@ -41,16 +41,16 @@ impl<T: Real> Pendula<T> {
         Ok(Self { n, step: time / steps as f64, steps, stiffness: vec![T::ONE; n], gains: Vec::new() })
     }
 
-    fn motion<'a>(&'a self, given: Given<'a, T>, rows: usize) -> Swing<'a, T> {
+    fn motion<'a>(&'a self, context: LayerContext<'a, T>, rows: usize) -> Swing<'a, T> {
         let (n, square) = (self.n, self.n * self.n);
-        let (gained, rest) = given.prepared.split_at(self.gains.len());
+        let (gained, rest) = context.prepared.split_at(self.gains.len());
         let (arriving, turned) = rest.split_at(n);
         Swing {
-            level: given.level,
+            level: context.level,
             n,
             rows,
-            couplings: if gained.is_empty() { given.params[0] } else { gained },
-            torques: given.params[1],
+            couplings: if gained.is_empty() { context.params[0] } else { gained },
+            torques: context.params[1],
             restoring: arriving,
             turned,
             sines: vec![T::ZERO; rows * n],
@@ -148,7 +148,7 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
         multiply(self.level, sines, couplings, (self.rows, n, n), &mut rate[n..], 2 * n);
     }
 
-    fn pull(&mut self, s: &[T], back: &[T], into: &mut [T]) {
+    fn vjp(&mut self, s: &[T], back: &[T], into: &mut [T]) {
         let n = self.n;
         self.turn(s);
         let forces = back.chunks_exact(2 * n).map(|back| &back[n..]);
@@ -171,7 +171,7 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
         }
     }
 
-    fn push(&mut self, s: &[T], ds: &[T], rate: &mut [T]) {
+    fn jvp(&mut self, s: &[T], ds: &[T], rate: &mut [T]) {
         let n = self.n;
         self.turn(s);
         let Along { couplings, restoring, torques } = &self.along;
@@ -248,9 +248,9 @@ impl<T: Real> Layer<T> for Pendula<T> {
         }
     }
 
-    fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
         let n = self.n;
-        let mut motion = self.motion(given, rows);
+        let mut motion = self.motion(context, rows);
         let mut state = vec![T::ZERO; rows * motion.states()];
         state.chunks_exact_mut(2 * n).zip(x.chunks_exact(n)).for_each(|(s, x)| s[..n].copy_from_slice(x));
         let mut work = Work::default();
@@ -263,19 +263,19 @@ impl<T: Real> Layer<T> for Pendula<T> {
 
     fn vjp(
         &self,
-        given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
         let n = self.n;
-        let mut motion = self.motion(given, passed.rows);
-        let mut back = vec![T::ZERO; passed.rows * 2 * n];
+        let mut motion = self.motion(context, record.rows);
+        let mut back = vec![T::ZERO; record.rows * 2 * n];
         back.chunks_exact_mut(2 * n).zip(dy.chunks_exact(n)).for_each(|(b, dy)| b[..n].copy_from_slice(dy));
         let mut work = Work::default();
         for k in (0..self.steps).rev() {
-            work.retreat(&mut motion, self.step, (k, passed.tape), &mut back);
+            work.retreat(&mut motion, self.step, (k, record.tape), &mut back);
         }
         motion.flush();
         if !dx.is_empty() {
@@ -292,20 +292,27 @@ impl<T: Real> Layer<T> for Pendula<T> {
         Ok(())
     }
 
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()> {
         let n = self.n;
-        let mut motion = self.motion(given, passed.rows);
+        let mut motion = self.motion(context, record.rows);
         let mut couplings = along[0].to_vec();
         couplings.iter_mut().zip(&self.gains).for_each(|(j, &gain)| *j *= gain);
         let mut restoring = vec![T::ZERO; n];
-        sum_rows(given.level, &couplings, &mut restoring);
+        sum_rows(context.level, &couplings, &mut restoring);
         restoring.iter_mut().for_each(|sum| *sum = -*sum);
         motion.along = Along { couplings, restoring, torques: along[1].to_vec() };
-        let mut change = vec![T::ZERO; passed.rows * 2 * n];
+        let mut change = vec![T::ZERO; record.rows * 2 * n];
         change.chunks_exact_mut(2 * n).zip(dx.chunks_exact(n)).for_each(|(s, dx)| s[..n].copy_from_slice(dx));
         let mut work = Work::default();
         for k in 0..self.steps {
-            work.carry(&mut motion, self.step, (k, passed.tape), &mut change);
+            work.carry(&mut motion, self.step, (k, record.tape), &mut change);
         }
         dy.chunks_exact_mut(n).zip(change.chunks_exact(2 * n)).for_each(|(dy, s)| dy.copy_from_slice(&s[..n]));
         Ok(())

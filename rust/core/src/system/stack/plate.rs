@@ -56,7 +56,7 @@ impl<T: Real> Device<T> for Plate<T> {
         }
     }
 
-    fn pull(&self, s: &[T], _u: T, back: &[T], into: &mut [T]) -> T {
+    fn vjp(&self, s: &[T], _u: T, back: &[T], into: &mut [T]) -> T {
         let modes = self.stiffness.len();
         let three = T::from_f64(3.0);
         let mut sum = T::ZERO;
@@ -69,7 +69,7 @@ impl<T: Real> Device<T> for Plate<T> {
         sum
     }
 
-    fn push(&self, s: &[T], ds: &[T], du: T, rate: &mut [T]) {
+    fn jvp(&self, s: &[T], ds: &[T], du: T, rate: &mut [T]) {
         let modes = self.stiffness.len();
         let three = T::from_f64(3.0);
         for m in 0..modes {

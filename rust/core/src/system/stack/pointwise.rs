@@ -5,7 +5,7 @@ use pnncore_kernels::philox::Philox;
 use pnncore_kernels::unit::{Logistic, Nodes, Tanh, relax};
 use serde::Deserialize;
 
-use super::layer::{Given, Layer, Passed};
+use super::layer::{ForwardRecord, Layer, LayerContext};
 use crate::{Error, Result};
 
 /// A function of one signal.
@@ -84,8 +84,8 @@ impl Function {
             }
             Self::SaturableAbsorber { depth, saturation } => {
                 let rest = 1.0 / (1.0 + z * z / saturation);
-                let passed = (-0.5 * depth * rest).exp();
-                (z * passed, passed * (1.0 + depth * rest * rest * z * z / saturation))
+                let record = (-0.5 * depth * rest).exp();
+                (z * record, record * (1.0 + depth * rest * rest * z * z / saturation))
             }
             Self::ElectroOptic { gain, bias, tap } => {
                 let (sin, cos) = (0.5 * (gain * z * z + bias)).sin_cos();
@@ -140,16 +140,16 @@ impl<T: Real> Layer<T> for Pointwise {
         self.width
     }
 
-    fn forward(&self, given: Given<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
         match self.function {
             Function::Relu if self.mismatch == 0.0 => {
                 y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x < T::ZERO { T::ZERO } else { x });
             }
             Function::Tanh if self.mismatch == 0.0 => {
-                relax::<T, Tanh>(given.level, x, Nodes::default(), y);
+                relax::<T, Tanh>(context.level, x, Nodes::default(), y);
             }
             Function::Logistic if self.mismatch == 0.0 => {
-                relax::<T, Logistic>(given.level, x, Nodes::default(), y);
+                relax::<T, Logistic>(context.level, x, Nodes::default(), y);
             }
             _ => y.iter_mut().zip(x).for_each(|(y, x)| *y = T::from_f64(self.at(x.to_f64()).0)),
         }
@@ -158,8 +158,8 @@ impl<T: Real> Layer<T> for Pointwise {
 
     fn vjp(
         &self,
-        _given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        _given: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         _gradient: &mut [Vec<T>],
@@ -169,22 +169,22 @@ impl<T: Real> Layer<T> for Pointwise {
         }
         match self.function {
             Function::Relu if self.mismatch == 0.0 => {
-                for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(passed.x) {
+                for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(record.x) {
                     *dx = if x > T::ZERO { dy } else { T::ZERO };
                 }
             }
             Function::Tanh if self.mismatch == 0.0 => {
-                for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(passed.y) {
+                for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(record.y) {
                     *dx = dy * (T::ONE - y * y);
                 }
             }
             Function::Logistic if self.mismatch == 0.0 => {
-                for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(passed.y) {
+                for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(record.y) {
                     *dx = dy * (y * (T::ONE - y));
                 }
             }
             _ => {
-                for ((dx, &dy), x) in dx.iter_mut().zip(dy).zip(passed.x) {
+                for ((dx, &dy), x) in dx.iter_mut().zip(dy).zip(record.x) {
                     *dx = dy * T::from_f64(self.at(x.to_f64()).1);
                 }
             }
@@ -193,8 +193,15 @@ impl<T: Real> Layer<T> for Pointwise {
     }
 
     /// The Jacobian is symmetric.
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], _along: &[&[T]], dy: &mut [T]) -> Result<()> {
-        self.vjp(given, passed, dx, dy, &mut [])
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        _along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()> {
+        self.vjp(context, record, dx, dy, &mut [])
     }
 
     fn mismatched(&self, mismatch: f64, _random: Philox, _group: u32) -> Box<dyn Layer<T>> {

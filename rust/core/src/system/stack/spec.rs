@@ -17,7 +17,7 @@ use super::pointwise::{Function, Pointwise};
 use super::speckle::Speckle;
 use super::transistor::Transistor;
 use super::{GROUPS, Layer, Stack, Stage};
-use crate::device::{Device, Tile, TileSpec};
+use crate::device::{CellArray, Device, TileSpec};
 use crate::{Error, Result, memory};
 
 /// What a layer is.
@@ -265,7 +265,7 @@ impl Spec {
                 let map = if hardware.io.scale == Scale::Learned { map.with_range() } else { map };
                 let twin = Box::new(map.clone());
                 let hardware: Option<Box<dyn Layer<T>>> = Some(Box::new(Crossbar::new(map, hardware, wrong, group)?));
-                let made = |tile: &TileSpec| Tile::new(tile, (*inputs, *outputs), self.seed, l);
+                let made = |tile: &TileSpec| CellArray::new(tile, (*inputs, *outputs), self.seed, l);
                 let tile = tile.as_ref().map(made).transpose()?;
                 return Ok(Stage { twin, hardware, noise, params, device, tile, clip: *clip });
             }

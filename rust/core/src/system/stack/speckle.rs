@@ -7,7 +7,7 @@ use pnncore_kernels::trig::sin_cos;
 use pnncore_kernels::watch::polled;
 use pnncore_kernels::{Level, Real, transpose};
 
-use super::layer::{Given, Layer, Passed, tape_or};
+use super::layer::{ForwardRecord, Layer, LayerContext, tape_or};
 use crate::params::ParamSpec;
 use crate::{Error, Result};
 
@@ -62,9 +62,9 @@ impl<T: Real> Speckle<T> {
     }
 
     /// Cosines and sines of the phases.
-    fn turns(&self, given: Given<'_, T>) -> (Vec<T>, Vec<T>) {
+    fn turns(&self, context: LayerContext<'_, T>) -> (Vec<T>, Vec<T>) {
         let (mut sin, mut cos) = (vec![T::ZERO; self.inputs], vec![T::ZERO; self.inputs]);
-        sin_cos(given.level, given.params[0], &mut sin, &mut cos);
+        sin_cos(context.level, context.params[0], &mut sin, &mut cos);
         (cos, sin)
     }
 }
@@ -98,9 +98,9 @@ impl<T: Real> Layer<T> for Speckle<T> {
         2 * self.outputs
     }
 
-    fn forward(&self, given: Given<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
         let (n, m) = (self.inputs, self.outputs);
-        let (cos, sin) = self.turns(given);
+        let (cos, sin) = self.turns(context);
         let mut field = Vec::with_capacity(rows * 2 * n);
         for x in x.chunks_exact(n) {
             field.extend(x.iter().zip(&cos).map(|(&x, &c)| x * c));
@@ -111,7 +111,7 @@ impl<T: Real> Layer<T> for Speckle<T> {
         tape.chunks_exact_mut(2 * m).for_each(|behind| behind.copy_from_slice(&self.reference));
         let field = Strided { data: &field, row: 2 * n, column: 1 };
         let medium = Dense { data: &self.medium, stride: 2 * m };
-        multiply(given.level, field, medium, (rows, 2 * n, 2 * m), tape, 2 * m);
+        multiply(context.level, field, medium, (rows, 2 * n, 2 * m), tape, 2 * m);
         for (y, behind) in y.chunks_exact_mut(m).zip(tape.chunks_exact(2 * m)) {
             let (re, im) = behind.split_at(m);
             y.iter_mut().zip(re.iter().zip(im)).for_each(|(y, (&re, &im))| *y = re * re + im * im);
@@ -121,16 +121,16 @@ impl<T: Real> Layer<T> for Speckle<T> {
 
     fn vjp(
         &self,
-        given: Given<'_, T>,
-        passed: Passed<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
         dy: &[T],
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let (n, m, rows) = (self.inputs, self.outputs, passed.rows);
-        let (cos, sin) = self.turns(given);
+        let (n, m, rows) = (self.inputs, self.outputs, record.rows);
+        let (cos, sin) = self.turns(context);
         let two = T::from_f64(2.0);
-        let mut behind = passed.tape.to_vec();
+        let mut behind = record.tape.to_vec();
         for (behind, dy) in behind.chunks_exact_mut(2 * m).zip(dy.chunks_exact(m)) {
             let (re, im) = behind.split_at_mut(m);
             re.iter_mut().zip(im).zip(dy).for_each(|((re, im), &dy)| (*re, *im) = (two * dy * *re, two * dy * *im));
@@ -138,7 +138,7 @@ impl<T: Real> Layer<T> for Speckle<T> {
         let mut field = vec![T::ZERO; rows * 2 * n];
         let behind = Strided { data: &behind, row: 2 * m, column: 1 };
         multiply(
-            given.level,
+            context.level,
             behind,
             Dense { data: &self.turned, stride: 2 * n },
             (rows, 2 * m, 2 * n),
@@ -152,27 +152,34 @@ impl<T: Real> Layer<T> for Speckle<T> {
                     *dx = re[i] * cos[i] + im[i] * sin[i];
                 }
             }
-            for (i, (sum, &x)) in gradient[0].iter_mut().zip(&passed.x[r * n..(r + 1) * n]).enumerate() {
+            for (i, (sum, &x)) in gradient[0].iter_mut().zip(&record.x[r * n..(r + 1) * n]).enumerate() {
                 *sum += x * (im[i] * cos[i] - re[i] * sin[i]);
             }
         }
         Ok(())
     }
 
-    fn jvp(&self, given: Given<'_, T>, passed: Passed<'_, T>, dx: &[T], along: &[&[T]], dy: &mut [T]) -> Result<()> {
+    fn jvp(
+        &self,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dx: &[T],
+        along: &[&[T]],
+        dy: &mut [T],
+    ) -> Result<()> {
         let (n, m) = (self.inputs, self.outputs);
-        let (cos, sin) = self.turns(given);
-        let mut field = Vec::with_capacity(passed.rows * 2 * n);
-        for (x, dx) in passed.x.chunks_exact(n).zip(dx.chunks_exact(n)) {
+        let (cos, sin) = self.turns(context);
+        let mut field = Vec::with_capacity(record.rows * 2 * n);
+        for (x, dx) in record.x.chunks_exact(n).zip(dx.chunks_exact(n)) {
             field.extend((0..n).map(|i| dx[i] * cos[i] - x[i] * along[0][i] * sin[i]));
             field.extend((0..n).map(|i| dx[i] * sin[i] + x[i] * along[0][i] * cos[i]));
         }
-        let mut behind = vec![T::ZERO; passed.tape.len()];
+        let mut behind = vec![T::ZERO; record.tape.len()];
         let field = Strided { data: &field, row: 2 * n, column: 1 };
         let medium = Dense { data: &self.medium, stride: 2 * m };
-        multiply(given.level, field, medium, (passed.rows, 2 * n, 2 * m), &mut behind, 2 * m);
+        multiply(context.level, field, medium, (record.rows, 2 * n, 2 * m), &mut behind, 2 * m);
         let two = T::from_f64(2.0);
-        let rows = passed.tape.chunks_exact(2 * m).zip(behind.chunks_exact(2 * m));
+        let rows = record.tape.chunks_exact(2 * m).zip(behind.chunks_exact(2 * m));
         for (dy, (there, change)) in dy.chunks_exact_mut(m).zip(rows) {
             for (k, dy) in dy.iter_mut().enumerate() {
                 *dy = two * (there[k] * change[k] + there[m + k] * change[m + k]);

@@ -48,7 +48,7 @@ impl<T: Real> Device<T> for Transistor {
         rate[1] = T::from_f64((v - self.series * i) / self.inductance);
     }
 
-    fn pull(&self, s: &[T], _u: T, back: &[T], into: &mut [T]) -> T {
+    fn vjp(&self, s: &[T], _u: T, back: &[T], into: &mut [T]) -> T {
         let slope = self.current(s[0].to_f64()).1;
         let (v, i) = (back[0].to_f64() / self.capacitance, back[1].to_f64() / self.inductance);
         into[0] = T::from_f64(i - v * (1.0 / self.source + slope));
@@ -56,7 +56,7 @@ impl<T: Real> Device<T> for Transistor {
         T::from_f64(v / self.source)
     }
 
-    fn push(&self, s: &[T], ds: &[T], du: T, rate: &mut [T]) {
+    fn jvp(&self, s: &[T], ds: &[T], du: T, rate: &mut [T]) {
         let slope = self.current(s[0].to_f64()).1;
         let (v, i) = (ds[0].to_f64(), ds[1].to_f64());
         rate[0] = T::from_f64(((du.to_f64() - v) / self.source - i - slope * v) / self.capacitance);

@@ -6,7 +6,7 @@ use pnncore_kernels::{Level, Real, dot};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::lab::Lab;
+use crate::runtime::Runtime;
 use crate::{Error, Result};
 
 /// What weights are in conductances, and what is between them. A weight w is the difference of two arrays: off + (on - off) |w| / weight
@@ -100,7 +100,7 @@ impl<T: Real> Nodal<T> {
     /// # Errors
     /// [`Error::Shape`] for lengths that do not fit, [`Error::Config`] for a resistance or tolerance that is not positive.
     pub fn solve(
-        lab: &Lab,
+        runtime: &Runtime,
         ((n, m), conductances): ((usize, usize), &[T]),
         (voltages, turned): (&[T], bool),
         resistance: f64,
@@ -119,7 +119,7 @@ impl<T: Real> Nodal<T> {
         let (mut rows, mut columns) = (vec![T::ZERO; n * m], vec![T::ZERO; n * m]);
         factor((n, m), &cells, &mut rows, &mut columns);
         let network = Network { shape: (n, m), cells: &cells, rows: &rows, columns: &columns };
-        let (samples, lanes) = (voltages.len() / inputs, lanes::<T>(lab.level()));
+        let (samples, lanes) = (voltages.len() / inputs, lanes::<T>(runtime.level()));
         let (mut currents, mut iterations) = (vec![T::ZERO; samples * outputs], vec![0; samples.div_ceil(lanes)]);
         let (mut u, mut v) = (vec![T::ZERO; samples * n * m], vec![T::ZERO; samples * n * m]);
         let pieces = voltages
@@ -128,10 +128,10 @@ impl<T: Real> Nodal<T> {
             .zip(u.par_chunks_mut(n * m * lanes))
             .zip(v.par_chunks_mut(n * m * lanes))
             .zip(iterations.par_iter_mut());
-        lab.for_each(pieces, |((((x, y), u), v), iterations)| {
+        runtime.for_each(pieces, |((((x, y), u), v), iterations)| {
             let mut fields = Fields::default();
-            *iterations = drive(lab.level(), network, turned, x, (tolerance, 20 * MOST), &mut fields);
-            gather(lab.level(), network, turned, &fields, T::from_f64(1.0 / resistance), y);
+            *iterations = drive(runtime.level(), network, turned, x, (tolerance, 20 * MOST), &mut fields);
+            gather(runtime.level(), network, turned, &fields, T::from_f64(1.0 / resistance), y);
             for (field, out) in [(&fields.u, u), (&fields.v, v)] {
                 for (lane, out) in out.chunks_exact_mut(n * m).enumerate() {
                     poll(4 * n * m);
@@ -222,7 +222,7 @@ impl<'a, T: Real> Grid<'a, T> {
     /// Writes dy times the Jacobian by the weights to `gradient` (zeros before; empty: not wanted), and that by the inputs to `dx`
     /// (empty: not wanted). The adjoint of a read is a read from the other side (reciprocity): the derivative by a conductance is minus the product of
     /// the voltages across it in both (Tellegen's theorem). Where the largest weight is the largest conductance, it scales all others.
-    pub(super) fn pull(&self, level: Level, weights: &[T], x: &[T], dy: &[T], dx: &mut [T], gradient: &mut [T]) {
+    pub(super) fn vjp(&self, level: Level, weights: &[T], x: &[T], dy: &[T], dx: &mut [T], gradient: &mut [T]) {
         let (n, m) = self.sides[0].shape;
         let lanes = lanes::<T>(level);
         let (mut fields, mut adjoint) = (Fields::default(), Fields::default());

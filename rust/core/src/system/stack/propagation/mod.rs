@@ -1,4 +1,4 @@
-//! Walks through a stack: signals forward, errors back.
+//! Propagation through a stack: signals forward, errors back.
 //!
 //! Rows pass in blocks, each through all layers at once, so that a block's signals stay in the caches of one core; two
 //! barriers per batch, whatever the number of layers.
@@ -9,18 +9,19 @@ use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::{Real, add_scaled};
 use rayon::prelude::*;
 
-use super::layer::{Given, Layer, Passed};
+use super::layer::{ForwardRecord, Layer, LayerContext};
 use super::{Stack, outcome};
 use crate::batch::{Batch, Targets};
-use crate::lab::Lab;
+use crate::draw::DrawIndex;
 use crate::loss::Loss;
 use crate::params::Params;
+use crate::runtime::Runtime;
+use crate::states::States;
 use crate::system::Workspace;
-use crate::trial::Trial;
 use crate::{Error, Result};
 
 use back::again;
-pub use back::{Answers, Hears, Slope};
+pub use back::{BackwardRule, ErrorSignal, SurrogateDerivative};
 
 /// Some rows on their way.
 #[derive(Debug, Default)]
@@ -46,7 +47,7 @@ pub struct Block<T> {
 
 impl<T: Real> Block<T> {
     /// Clears the rows whose outputs, of this number, are not finite; gives which.
-    fn blank(&mut self, outputs: usize) -> Vec<usize> {
+    fn zero_nonfinite_rows(&mut self, outputs: usize) -> Vec<usize> {
         let Some(last) = self.signals.last() else { return Vec::new() };
         let lost = |row: &[T]| row.iter().any(|y| !y.is_finite());
         let lost: Vec<usize> =
@@ -69,7 +70,7 @@ fn outputs_without_noise<'a, T>(signals: &'a [Vec<T>], noiseless: &'a [Vec<T>], 
 
 /// The rows of a batch on their way.
 #[derive(Debug, Default)]
-pub struct Walk<T> {
+pub struct Propagation<T> {
     /// The rows, in blocks.
     pub blocks: Vec<Block<T>>,
     prepared: Vec<Vec<T>>,
@@ -91,8 +92,8 @@ pub fn groups<T: Real>(stack: &Stack<T>) -> Vec<std::ops::Range<usize>> {
     starts.into_iter().zip(ends).map(|(start, end)| start..end).collect()
 }
 
-impl<T: Real> Walk<T> {
-    /// The walk that a stack's workspace is.
+impl<T: Real> Propagation<T> {
+    /// The propagation that a stack's workspace is.
     ///
     /// # Errors
     /// [`Error::Capability`] for the workspace of another system.
@@ -104,7 +105,7 @@ impl<T: Real> Walk<T> {
     /// Prepares all layers; those that need a transpose for derivatives, for signals alone.
     fn prepare(
         &mut self,
-        lab: &Lab,
+        runtime: &Runtime,
         stack: &Stack<T>,
         layers: &[&dyn Layer<T>],
         params: &Params<'_, T>,
@@ -113,7 +114,7 @@ impl<T: Real> Walk<T> {
         self.prepared.resize_with(layers.len(), Vec::new);
         for ((layer, stage), prepared) in layers.iter().zip(stack.stages()).zip(&mut self.prepared) {
             let values = of_stage(params, stage.params.clone());
-            layer.prepare(lab.level(), &values, derivatives && !needs_transpose(*layer), prepared);
+            layer.prepare(runtime.level(), &values, derivatives && !needs_transpose(*layer), prepared);
         }
     }
 
@@ -170,32 +171,32 @@ impl<T: Real> Walk<T> {
         }
     }
 
-    /// Passes the rows through `layers`, each measured with the noise of its stage as of `occasion`. `derivatives` tells
-    /// whether [`Walk::backward`] comes next.
+    /// Passes the rows through `layers`, each measured with the noise of its stage as of `draw`. `derivatives` tells
+    /// whether [`Propagation::backward`] comes next.
     ///
     /// # Errors
     /// What a layer may fail with.
     pub fn forward(
         &mut self,
-        lab: &Lab,
+        runtime: &Runtime,
         stack: &Stack<T>,
         layers: &[&dyn Layer<T>],
         params: &Params<'_, T>,
         derivatives: bool,
-        occasion: u64,
+        draw: DrawIndex,
     ) -> Result<()> {
         let noise: Vec<f64> = stack.stages().iter().map(|stage| stage.noise).collect();
-        self.pass(lab, stack, layers, params, derivatives, &noise, stack.noise(occasion))
+        self.pass(runtime, stack, layers, params, derivatives, &noise, stack.noise(draw))
     }
 
-    /// [`Walk::forward`] with noise of these standard deviations, from this stream.
+    /// [`Propagation::forward`] with noise of these standard deviations, from this stream.
     ///
     /// # Errors
     /// What a layer may fail with.
     #[allow(clippy::too_many_arguments, reason = "a pass, and the conditions it is made under")]
     pub fn pass(
         &mut self,
-        lab: &Lab,
+        runtime: &Runtime,
         stack: &Stack<T>,
         layers: &[&dyn Layer<T>],
         params: &Params<'_, T>,
@@ -203,7 +204,7 @@ impl<T: Real> Walk<T> {
         noise: &[f64],
         random: Philox,
     ) -> Result<()> {
-        self.prepare(lab, stack, layers, params, derivatives);
+        self.prepare(runtime, stack, layers, params, derivatives);
         self.random = Some(random);
         let prepared = &self.prepared;
         let values: Vec<Vec<&[T]>> =
@@ -213,13 +214,19 @@ impl<T: Real> Walk<T> {
             block.tapes.resize_with(layers.len(), Vec::new);
             block.noiseless.resize_with(layers.len(), Vec::new);
             for (l, layer) in layers.iter().enumerate() {
-                let given =
-                    Given { level: lab.level(), params: &values[l], prepared: &prepared[l], layer: l, first, random };
+                let context = LayerContext {
+                    level: runtime.level(),
+                    params: &values[l],
+                    prepared: &prepared[l],
+                    layer: l,
+                    first,
+                    random,
+                };
                 let (before, after) = block.signals.split_at_mut(l + 1);
                 let y = &mut after[0];
                 y.resize(block.rows * layer.outputs(), T::ZERO);
                 block.tapes[l].resize(if derivatives { block.rows * layer.tape() } else { 0 }, T::ZERO);
-                layer.forward(given, block.rows, &before[l], y, &mut block.tapes[l])?;
+                layer.forward(context, block.rows, &before[l], y, &mut block.tapes[l])?;
                 block.noiseless[l].clear();
                 if noise[l] > 0.0 {
                     if derivatives {
@@ -229,44 +236,49 @@ impl<T: Real> Walk<T> {
                     let mut drawn = vec![T::ZERO; width];
                     for (r, y) in (block.first as u64..).zip(y.chunks_exact_mut(width)) {
                         // Every row has draws of its own, in whole blocks.
-                        random.fill_normal(lab.level(), r * width.next_multiple_of(64) as u64, l as u32, &mut drawn);
-                        add_scaled(lab.level(), &drawn, T::from_f64(noise[l]), y);
+                        random.fill_normal(
+                            runtime.level(),
+                            r * width.next_multiple_of(64) as u64,
+                            l as u32,
+                            &mut drawn,
+                        );
+                        add_scaled(runtime.level(), &drawn, T::from_f64(noise[l]), y);
                     }
                 }
             }
             Ok(())
         };
-        each(lab, work(params), &mut self.blocks, run)
+        each(runtime, work(params), &mut self.blocks, run)
     }
 
-    /// Writes outputs and outcomes to a trial of one phase.
-    pub fn report(&self, trial: &mut Trial<T>) {
-        trial.reset(self.blocks.iter().map(|block| block.rows).sum(), 1, false);
-        let outputs = trial.layout().outputs();
+    /// Writes outputs and outcomes to states of one phase.
+    pub fn report(&self, states: &mut States<T>) {
+        states.reset(self.blocks.iter().map(|block| block.rows).sum(), 1, false);
+        let outputs = states.layout().outputs();
         for block in &self.blocks {
             let Some(found) = block.signals.last() else { continue };
             for (i, found) in found.chunks_exact(outputs.len()).enumerate() {
                 let r = block.first + i;
-                trial.outcomes[r] = outcome(found);
-                if trial.outcomes[r].status.usable() {
-                    trial.row_mut(r)[outputs.clone()].copy_from_slice(found);
+                states.outcomes[r] = outcome(found);
+                if states.outcomes[r].status.usable() {
+                    states.row_mut(r)[outputs.clone()].copy_from_slice(found);
                 }
             }
         }
     }
 
     /// Clears the rows whose outputs are not finite, and gives which: what is not finite times no error would be no zero.
-    pub fn blank(&mut self, stack: &Stack<T>) -> Vec<usize> {
+    pub fn zero_nonfinite_rows(&mut self, stack: &Stack<T>) -> Vec<usize> {
         let lost = |block: &mut Block<T>| {
             let first = block.first;
-            block.blank(stack.outputs).into_iter().map(move |i| first + i)
+            block.zero_nonfinite_rows(stack.outputs).into_iter().map(move |i| first + i)
         };
         self.blocks.iter_mut().flat_map(lost).collect()
     }
 
     /// Sets the errors of the outputs: the gradient of the loss, a mean over the batch. Rows that are not finite are blanked: what
     /// is not finite times no error would be no zero.
-    pub fn meet(&mut self, loss: Loss, targets: &Targets<'_, T>) {
+    pub fn seed_output_errors(&mut self, loss: Loss, targets: &Targets<'_, T>) {
         let samples: usize = self.blocks.iter().map(|block| block.rows).sum();
         let scale = T::from_f64(1.0 / samples as f64);
         for block in &mut self.blocks {
@@ -281,17 +293,17 @@ impl<T: Real> Walk<T> {
                 loss.gradient(outputs, &target, error);
                 error.iter_mut().for_each(|e| *e *= scale);
             }
-            block.blank(n);
+            block.zero_nonfinite_rows(n);
         }
     }
 
-    /// The sum over rows of how the loss, by the errors that [`Walk::meet`] left, changes as the parameters move along `along`.
+    /// The sum over rows of how the loss, by the errors that [`Propagation::seed_output_errors`] left, changes as the parameters move along `along`.
     ///
     /// # Errors
     /// What a layer may fail with.
     pub fn slope(
         &mut self,
-        lab: &Lab,
+        runtime: &Runtime,
         stack: &Stack<T>,
         layers: &[&dyn Layer<T>],
         same: bool,
@@ -299,7 +311,7 @@ impl<T: Real> Walk<T> {
         along: &Params<'_, T>,
     ) -> Result<f64> {
         let prepared = &self.prepared;
-        let random = self.random.unwrap_or_else(|| lab.random(Purpose::Noise));
+        let random = self.random.unwrap_or_else(|| runtime.random(Purpose::Noise));
         let run = |block: &mut Block<T>| -> Result<()> {
             let first = block.first;
             let Block { rows, signals, errors, noiseless, tapes, slope, .. } = block;
@@ -311,13 +323,19 @@ impl<T: Real> Walk<T> {
                 if stage.params.end > 0 {
                     let (values, along) =
                         (of_stage(params, stage.params.clone()), of_stage(along, stage.params.clone()));
-                    let given =
-                        Given { level: lab.level(), params: &values, prepared: &prepared[l], layer: l, first, random };
+                    let context = LayerContext {
+                        level: runtime.level(),
+                        params: &values,
+                        prepared: &prepared[l],
+                        layer: l,
+                        first,
+                        random,
+                    };
                     let y = outputs_without_noise(signals, noiseless, l);
-                    let left = Passed { rows, x: &signals[l], y, tape: &tapes[l] };
+                    let left = ForwardRecord { rows, x: &signals[l], y, tape: &tapes[l] };
                     let mut memory = Default::default();
-                    let passed = if same { left } else { again(*layer, given, left, &mut memory)? };
-                    layer.jvp(given, passed, &change, &along, &mut after)?;
+                    let record = if same { left } else { again(*layer, context, left, &mut memory)? };
+                    layer.jvp(context, record, &change, &along, &mut after)?;
                 }
                 change = after;
             }
@@ -325,26 +343,32 @@ impl<T: Real> Walk<T> {
             *slope = errors.iter().zip(&change).map(|(e, c)| e.to_f64() * c.to_f64()).sum();
             Ok(())
         };
-        each(lab, work(params), &mut self.blocks, run)?;
+        each(runtime, work(params), &mut self.blocks, run)?;
         Ok(self.blocks.iter().map(|block| block.slope).sum())
     }
 
-    /// Prepares the layers whose Jacobians [`Walk::slope`] takes, where they are not those that signals passed.
-    pub fn prepare_twins(&mut self, lab: &Lab, stack: &Stack<T>, layers: &[&dyn Layer<T>], params: &Params<'_, T>) {
-        self.prepare(lab, stack, layers, params, true);
+    /// Prepares the layers whose Jacobians [`Propagation::slope`] takes, where they are not those that signals passed.
+    pub fn prepare_twins(
+        &mut self,
+        runtime: &Runtime,
+        stack: &Stack<T>,
+        layers: &[&dyn Layer<T>],
+        params: &Params<'_, T>,
+    ) {
+        self.prepare(runtime, stack, layers, params, true);
     }
 }
 
 /// Runs every block, and returns the failure of the first that failed.
 fn each<T: Real>(
-    lab: &Lab,
+    runtime: &Runtime,
     work: usize,
     blocks: &mut [Block<T>],
     run: impl Fn(&mut Block<T>) -> Result<()> + Sync,
 ) -> Result<()> {
     let rows: usize = blocks.iter().map(|block| block.rows).sum();
-    let chunk = lab.grouped(work * rows, blocks.len());
-    lab.for_each(blocks.par_chunks_mut(chunk), |blocks| {
+    let chunk = runtime.grouped(work * rows, blocks.len());
+    runtime.for_each(blocks.par_chunks_mut(chunk), |blocks| {
         blocks.iter_mut().for_each(|block| block.failure = run(block).err());
     });
     blocks.iter_mut().find_map(|block| block.failure.take()).map_or(Ok(()), Err)

@@ -34,7 +34,7 @@ const SOON: u64 = 4;
 ///
 /// Results never depend on the number of threads.
 #[derive(Debug, Clone)]
-pub struct Lab {
+pub struct Runtime {
     level: Level,
     seed: u64,
     threads: usize,
@@ -89,8 +89,8 @@ impl Pool {
     }
 }
 
-impl Lab {
-    /// A lab with `threads` threads (`None`: `PNNCORE_NUM_THREADS`, otherwise one per core).
+impl Runtime {
+    /// A runtime with `threads` threads (`None`: `PNNCORE_NUM_THREADS`, otherwise one per core).
     ///
     /// # Errors
     /// [`Error::Config`] for zero threads, or a `PNNCORE_NUM_THREADS` that is no positive number.
@@ -104,7 +104,7 @@ impl Lab {
         Ok(Self { level: Level::get(), seed, threads, pool })
     }
 
-    /// The same lab with the calling thread alone.
+    /// The same runtime with the calling thread alone.
     #[must_use]
     pub fn alone(&self) -> Self {
         Self { threads: 1, pool: None, ..*self }
@@ -244,13 +244,13 @@ mod tests {
     /// A thread that is held up makes the caller do the next regions alone, each item once.
     #[test]
     fn a_crowded_machine_is_not_waited_for() {
-        let lab = Lab::new(Some(2), 0).expect("two threads");
-        lab.enter(|| {
+        let runtime = Runtime::new(Some(2), 0).expect("two threads");
+        runtime.enter(|| {
             let caller = rayon::current_thread_index();
             let shared = |pause: Duration| {
                 let elsewhere = AtomicU64::new(0);
                 let mut done = [0u32; 8];
-                lab.for_each(done.par_iter_mut(), |done| {
+                runtime.for_each(done.par_iter_mut(), |done| {
                     *done += 1;
                     let here = rayon::current_thread_index() == caller;
                     std::thread::sleep(if here { Duration::from_micros(100) } else { pause });

@@ -1,0 +1,130 @@
+//! Plans of experiments on systems that settle: boundary conditions at the outputs, and phases.
+
+use num_complex::Complex;
+use pnncore_kernels::Real;
+
+use crate::loss::Loss;
+use crate::settling::{DEFAULT_RELATIVE, DEFAULT_RELATIVE_TO_FREE, INFERENCE_TOLERANCE, MAX_GROWING, Settling, Stop};
+use crate::states::{Outcome, Status};
+
+/// Under which conditions at the outputs a phase settles.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Boundary {
+    /// Nothing but the inputs acts.
+    Free,
+    /// The loss, `beta` strong, is added to the energy.
+    Nudged(Complex<f64>),
+    /// Outputs are held at o + eta (y - o), with o the outputs of the free phase.
+    Clamped(f64),
+    /// A constant force pulls at the outputs: minus this times the gradient of the loss at the free outputs.
+    Forced(f64),
+}
+
+/// Moves outputs a fraction eta of the way to their targets: all of it where eta is one, to the last bit.
+pub(crate) fn clamp_towards<T: Real>(eta: f64, targets: &[T], outputs: &mut [T]) {
+    let (near, far) = (T::from_f64(eta), T::from_f64(1.0 - eta));
+    for (o, &y) in outputs.iter_mut().zip(targets) {
+        // From the end that is nearer: rounding errors are those of the shorter way.
+        *o = if eta > 0.5 { y + far * (*o - y) } else { *o + near * (y - *o) };
+    }
+}
+
+/// What a method asks of a system that settles: the free phase, then every other phase from the free state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhasePlan {
+    /// The loss that nudges, and whose gradient measures the output error.
+    pub loss: Loss,
+    /// The phases after the free one.
+    pub phases: Vec<Boundary>,
+    /// How each is settled.
+    pub settling: Settling,
+    /// Whether the free states are part of the contrast, and not only where the other phases start.
+    pub measures_free: bool,
+}
+
+impl PhasePlan {
+    /// A free phase alone.
+    pub fn free(loss: Loss, settling: Settling) -> Self {
+        Self { loss, phases: Vec::new(), settling, measures_free: true }
+    }
+
+    /// Phases per sample, the free one included.
+    pub fn rows_per_sample(&self) -> usize {
+        1 + self.phases.len()
+    }
+
+    /// Whether states are complex.
+    pub fn is_complex(&self) -> bool {
+        self.phases.iter().any(|phase| matches!(phase, Boundary::Nudged(beta) if beta.im != 0.0))
+    }
+
+    /// The boundary of phase `p`; 0 is the free one.
+    pub fn boundary(&self, p: usize) -> Boundary {
+        if p == 0 { Boundary::Free } else { self.phases[p - 1] }
+    }
+
+    /// Whether a row under `boundary` is done, and how, given the displacement that it is to resolve.
+    pub fn verdict<T: Real>(
+        &self,
+        boundary: Boundary,
+        outcome: &Outcome,
+        displacement: impl FnOnce() -> Option<f64>,
+    ) -> Option<Status> {
+        if !outcome.change.is_finite() {
+            return Some(Status::Diverged);
+        }
+        let limit = outcome.sweeps >= self.settling.limit(boundary);
+        let fixed = !self.settling.stop.is_free();
+        if fixed && !limit {
+            return None;
+        }
+        // A fixed number of sweeps says nothing about convergence: judge it by the default rule.
+        let stop = if fixed { Stop::Automatic } else { self.settling.stop };
+        // Below a few units in the last place sweeps only shuffle rounding errors.
+        let size = if outcome.magnitude > 0.0 { outcome.magnitude } else { 1.0 };
+        let floor = 16.0 * outcome.rounding.max(T::EPSILON.to_f64() * size);
+        let relative = matches!(stop, Stop::Relative(_) | Stop::Automatic);
+        // Large errors displace outputs far, but bounded units no farther than their range.
+        let displacement = displacement().map(|displacement| displacement.min(size));
+        let tolerance = self.tolerance(stop, displacement, size);
+        let tolerance = if relative { tolerance.max(floor) } else { tolerance };
+        // Where the number of sweeps is given, the last ones may only have shuffled rounding errors, to more or to less.
+        let shuffled = fixed && outcome.growing < MAX_GROWING && outcome.ratio >= 1.0;
+        let distance = if relative && !shuffled { outcome.distance() } else { outcome.change };
+        if distance <= tolerance || outcome.change <= floor.min(tolerance) {
+            return Some(Status::Converged);
+        }
+        let leaving = boundary != Boundary::Free && !fixed && outcome.growing >= MAX_GROWING;
+        (limit || leaving).then_some(Status::Unconverged)
+    }
+
+    /// The distance from steady at which a phase ends, however fine, for a displacement to be resolved (`None`: inference,
+    /// which is relative to the size of the states). Negative: only the number of sweeps counts.
+    fn tolerance(&self, stop: Stop, displacement: Option<f64>, size: f64) -> f64 {
+        match (stop, displacement) {
+            (Stop::Sweeps(..), _) => -1.0,
+            (Stop::Absolute(tolerance), _) => tolerance,
+            (Stop::Relative(fraction), _) => fraction * displacement.unwrap_or(size),
+            (Stop::Automatic, None) => INFERENCE_TOLERANCE * size,
+            (Stop::Automatic, Some(displacement)) if self.measures_free => DEFAULT_RELATIVE_TO_FREE * displacement,
+            (Stop::Automatic, Some(displacement)) => DEFAULT_RELATIVE * displacement,
+        }
+    }
+
+    /// By how much, at least, a phase displaces outputs of this softness (one over their stiffness) per unit of output
+    /// error: what it is to resolve. No nudge moves them farther than to their targets. Of the free phase: the least of the
+    /// others.
+    pub fn reach(&self, boundary: Boundary, softness: f64) -> Option<f64> {
+        match boundary {
+            Boundary::Nudged(beta) => Some((beta.norm() * softness).min(1.0)),
+            Boundary::Forced(strength) => Some((strength.abs() * softness).min(1.0)),
+            Boundary::Clamped(eta) => Some(eta.abs()),
+            Boundary::Free => self
+                .phases
+                .iter()
+                .filter(|&&phase| phase != Boundary::Free)
+                .filter_map(|&phase| self.reach(phase, softness))
+                .reduce(f64::min),
+        }
+    }
+}
