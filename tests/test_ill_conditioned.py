@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import numpy as np
+import pnncore as pnn
 import pytest
 from helpers import refuses
 from hypothesis import given, settings
@@ -136,3 +137,30 @@ def test_conductances_beyond_all_precision_are_not_called_converged():
     settled = net.settle([[1.0]])
     if settled.converged:
         np.testing.assert_allclose(settled.outputs[0], 0.5, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["tanh", "logistic"])
+@pytest.mark.parametrize("seed", range(5))
+def test_implicit_differentiation_of_saturated_networks(activation, dtype, seed):
+    """Curvatures of saturated units are up to 1e15 times those of the others: against a dense solve in float64."""
+    net = pnn.systems.Hopfield([20, 64, 10], activation=activation, dtype=dtype, seed=seed)
+    rng = np.random.default_rng(seed)
+    x, y = (50 * rng.uniform(0, 1, (4, 20))).astype(dtype), rng.uniform(0, 1, (4, 10)).astype(dtype)
+    found = pnn.methods.ImplicitDifferentiation().gradient(net, x, y)
+    settled = net.settle(x, settling=pnn.Settling(relative_tolerance=1e-12 if dtype == "float64" else 1e-6))
+    hidden, outputs = (layer.astype(np.float64) for layer in settled.states)
+    weights = net.params["W2"].astype(np.float64)
+    wanted = {name: np.zeros(array.shape) for name, array in net.params.items()}
+    for k in range(4):
+        slope = 1 - hidden[k] ** 2 if activation == "tanh" else hidden[k] * (1 - hidden[k])
+        # lambda_h = rho' W lambda_o, lambda_o = dL/do + W^T lambda_h.
+        adjoint_out = np.linalg.solve(np.eye(10) - weights.T @ (slope[:, None] * weights), outputs[k] - y[k])
+        adjoint_hidden = slope * (weights @ adjoint_out)
+        wanted["W1"] += np.outer(x[k], adjoint_hidden) / 4
+        wanted["b1"] += adjoint_hidden / 4
+        wanted["W2"] += (np.outer(hidden[k], adjoint_out) + np.outer(adjoint_hidden, outputs[k])) / 4
+        wanted["b2"] += adjoint_out / 4
+    error = sum(((found[name] - wanted[name]) ** 2).sum() for name in wanted)
+    size = sum((part**2).sum() for part in wanted.values())
+    assert error < (1e-7 if dtype == "float64" else 1e-3) ** 2 * size

@@ -81,3 +81,51 @@ def test_a_batch_of_which_little_is_wanted_has_not_diverged():
     net = systems.Stack([layers.Linear(3, 2)], seed=0, dtype="float64")
     trainer = pnn.Trainer(net, methods.Backprop(), optim.SGD(0.01), batch_size=1, seed=0, progress=False)
     assert trainer.fit(x, y, epochs=2).diverged is None
+
+
+CANDIDATES = {
+    "finite differences": methods.FiniteDifference(epsilon=1e-5),
+    "SPSA": methods.SPSA(epsilon=1e-5, directions=400),
+    "evolution": methods.EvolutionStrategy(sigma=1e-4, pairs=400),
+}
+
+
+def overflowing():
+    """A stack in which the last of eight samples overflows, whatever its parameters."""
+    net = systems.Stack([layers.Linear(3, 4), layers.SecondHarmonic(4, 2), layers.Linear(11, 2)], seed=0, dtype="float64")
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0.1, 1, (8, 3)), rng.uniform(0, 1, (8, 2))
+    x[-1] = 1e200
+    return net, x, y
+
+
+@pytest.mark.parametrize("method", CANDIDATES)
+def test_candidates_are_compared_on_the_samples_that_all_of_them_keep(method):
+    net, x, y = overflowing()
+    whole = CANDIDATES[method].gradient(net, x[:-1], y[:-1], seed=3)
+    with pytest.warns(pnn.errors.SettlingWarning, match="7 of 8 samples"):
+        found = CANDIDATES[method].gradient(net, x, y, seed=3)
+    for name, part in whole.items():
+        # The mean is over all samples, as that of backpropagation.
+        np.testing.assert_allclose(found[name], 7 / 8 * part, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        methods.CMAES(sigma=0.1),
+        methods.GeneticAlgorithm(population=16, mutation=0.1),
+        methods.CoordinateDescent(epsilon=0.1, coordinates=8),
+    ],
+)
+def test_a_lost_sample_does_not_keep_the_others_from_being_learned(method):
+    net, x, y = overflowing()
+
+    def loss():
+        return 0.5 * ((net.predict(x[:-1]) - y[:-1]) ** 2).sum(axis=1).mean()
+
+    before = loss()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pnn.errors.SettlingWarning)
+        pnn.Trainer(net, method, optim.SGD(1.0), batch_size=8, seed=0, progress=False).fit(x, y, epochs=60)
+    assert loss() < 0.3 * before

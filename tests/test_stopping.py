@@ -17,9 +17,9 @@ def hopfield(sizes, activation):
     return lambda seed: make_net(sizes, activation, seed=seed)
 
 
-def resistive(sizes):
+def resistive(sizes, gain=2.0):
     def make(seed):
-        net = DeepResistive(sizes, input_gain=2.0, seed=seed, dtype="float64")
+        net = DeepResistive(sizes, input_gain=gain, seed=seed, dtype="float64")
         rng = np.random.default_rng(seed)
         for name in (name for name in net.names if name.startswith("b")):
             net.params[name][...] = 0.2 * rng.normal(size=net.shapes[name])
@@ -46,6 +46,8 @@ SYSTEMS = {
         for sizes in SIZES
     },
     **{f"resistive {len(sizes) - 2}": resistive(sizes) for sizes in SIZES},
+    # Of a displacement of the outputs little arrives at the first layer, and inputs make much of it.
+    **{f"resistive {len(sizes) - 2}, gain 100": resistive(sizes, 100.0) for sizes in (*SIZES, [5, 40, 30, 20, 10, 1])},
     "elastic": elastic,
 }
 
@@ -124,3 +126,12 @@ def test_free_phases_do_not_end_on_plateaus(sizes, seed):
         )
         error = sum(((found[name] - plain[name]) ** 2).sum() for name in plain)
         assert error < 0.02**2 * sum((part**2).sum() for part in plain.values()), k
+
+
+@pytest.mark.parametrize("gain", [2.0, 100.0, 800.0])
+@pytest.mark.parametrize("sizes", [[8, 16, 12, 10, 8, 4], [64, 128, 64, 32, 10]])
+def test_outputs_of_deep_resistive_networks_are_as_near_to_rest_as_their_states(sizes, gain):
+    net = DeepResistive(sizes, input_gain=gain, seed=1, dtype="float64")
+    x = np.random.default_rng(0).uniform(0, 1, (16, net.n_in))
+    rest = net.settle(x, settling=TIGHT).outputs
+    assert np.abs(net.predict(x) - rest).max() < 0.005 * np.abs(rest).max()

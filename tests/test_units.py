@@ -265,3 +265,23 @@ def test_steps_of_candidates_have_units_and_must_be_given(name, method):
         pnn.Trainer(own.net, method, pnn.optim.SGD(0.1))
     # Those of networks are plain numbers.
     pnn.Trainer(pnn.systems.Hopfield([3, 4, 2], seed=0), method, pnn.optim.SGD(0.1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", [methods.ImplicitDifferentiation(), methods.RecurrentBackprop(steps=300)])
+def test_the_origin_of_an_elastic_network_does_not_matter(method, dtype):
+    rng = np.random.default_rng(2)
+    places = np.array([[i, j] for i in range(3) for j in range(3)]) + rng.integers(-8, 8, (9, 2)) / 64
+    springs = [(a, b) for a in range(9) for b in range(a) if np.hypot(*(places[a] - places[b])) < 1.7]
+    x, y = rng.normal(size=(3, 1)).astype(dtype) / 16, rng.normal(size=(3, 2)).astype(dtype) / 16
+
+    def found(shift):
+        net = Elastic(places + shift, springs, inputs=[(8, 0)], outputs=[(4, 1), (5, 0)], fixed=[0, 1], dtype=dtype)
+        net.params["l0"] *= np.linspace(0.97, 1.03, len(springs), dtype=dtype)
+        return method.gradient(net, x, y), net.predict(x)
+
+    # Sixty-fourths keep all their digits at 1e9.
+    (here, outputs), (there, moved) = found(0.0), found(1e9)
+    for name in here:
+        np.testing.assert_array_equal(here[name], there[name])
+    np.testing.assert_array_equal(outputs, moved)

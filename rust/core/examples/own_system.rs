@@ -72,7 +72,7 @@ impl System<f64> for Chain {
 impl Settling<f64> for Chain {
     fn settle(
         &self,
-        _lab: &Runtime,
+        _runtime: &Runtime,
         params: &Params<'_, f64>,
         batch: &Batch<'_, f64>,
         plan: &PhasePlan,
@@ -86,7 +86,7 @@ impl Settling<f64> for Chain {
 impl Energetic<f64> for Chain {
     fn local_update(
         &self,
-        _lab: &Runtime,
+        _runtime: &Runtime,
         _params: &Params<'_, f64>,
         batch: &Batch<'_, f64>,
         states: &States<f64>,

@@ -8,25 +8,49 @@ use crate::batch::Batch;
 use crate::differences::largest;
 use crate::krylov::conjugate_gradients;
 use crate::params::Params;
-use crate::states::{Outcome, States};
+use crate::states::{Outcome, States, Status};
 use crate::system::StateDerivatives;
 
-/// d2E/ds2 lambda = error over states that are not frozen, by conjugate gradients to the rounding error.
+/// The residual, as a fraction of the error that is solved for, beyond which an adjoint state was not found.
+const FOUND: f64 = 1e-3;
+
+/// d2E/ds2 lambda = error over states that are not frozen, by conjugate gradients to the rounding error. Rows whose
+/// adjoint state is not found within so many products count as unconverged.
+///
+/// Curvatures of saturated units are many orders of magnitude above those of the others: without them as a
+/// preconditioner, the conjugate gradients of a network with saturated units stop far from the solution.
 pub(crate) fn solve<T: Real, S: StateDerivatives<T> + ?Sized>(
     system: &S,
     params: &Params<'_, T>,
     batch: &Batch<'_, T>,
-    states: &States<T>,
+    states: &mut States<T>,
     frozen: &[bool],
     error: &[T],
 ) -> Result<Vec<T>> {
+    let mut curvature = vec![T::ONE; error.len()];
+    system.curvature(params, batch, states, &mut curvature)?;
+    curvature.iter_mut().filter(|c| !(**c > T::ZERO)).for_each(|c| *c = T::ONE);
     let limit = 4 * states.layout().sizes().iter().sum::<usize>().max(25);
+    let shared = &*states;
     let multiply = |v: &[T], product: &mut [T]| {
-        system.hessian_product(params, batch, states, v, product)?;
+        system.hessian_product(params, batch, shared, v, product)?;
         product.iter_mut().zip(frozen).filter(|(_, frozen)| **frozen).for_each(|(p, _)| *p = T::ZERO);
         Ok(())
     };
-    conjugate_gradients(multiply, error, states.stride(), 4.0 * T::EPSILON.to_f64(), limit)
+    let stride = states.stride();
+    let adjoint = conjugate_gradients(multiply, &curvature, error, stride, 4.0 * T::EPSILON.to_f64(), limit)?;
+    let mut product = vec![T::ZERO; error.len()];
+    multiply(&adjoint, &mut product)?;
+    for (r, outcome) in states.outcomes.iter_mut().enumerate() {
+        let square = |value: &dyn Fn(usize) -> f64| -> f64 {
+            (r * stride..(r + 1) * stride).map(|k| value(k).powi(2) / curvature[k].to_f64()).sum()
+        };
+        let left = square(&|k| error[k].to_f64() - product[k].to_f64());
+        if outcome.status == Status::Converged && left > FOUND.powi(2) * square(&|k| error[k].to_f64()) {
+            outcome.status = Status::Unconverged;
+        }
+    }
+    Ok(adjoint)
 }
 
 /// Three phases per sample: the free state, and the states a step along the adjoint to either side. With weights such

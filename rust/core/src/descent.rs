@@ -465,7 +465,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         // The distance is an estimate already, and steps of descent need not shrink evenly.
         let caution = if self.plan.phases.is_empty() { CAUTION } else { CAUTION_OF_PHASES };
         let outcome = Outcome { ratio: caution / (1.0 + caution), growing: 0, ..self.states.outcomes[r] };
-        self.plan.verdict::<T>(boundary, &outcome, || match boundary {
+        self.plan.verdict::<T>(boundary, &outcome, 1.0, || match boundary {
             Boundary::Free => {
                 // A nudge moves the outputs by at least this.
                 let walk = &self.walks[r];

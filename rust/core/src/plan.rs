@@ -63,11 +63,13 @@ impl PhasePlan {
         if p == 0 { Boundary::Free } else { self.phases[p - 1] }
     }
 
-    /// Whether a row under `boundary` is done, and how, given the displacement that it is to resolve.
+    /// Whether a row under `boundary` is done, and how, given the displacement that it is to resolve, and the least part of
+    /// it that arrives at any layer.
     pub fn verdict<T: Real>(
         &self,
         boundary: Boundary,
         outcome: &Outcome,
+        arriving: f64,
         displacement: impl FnOnce() -> Option<f64>,
     ) -> Option<Status> {
         if !outcome.change.is_finite() {
@@ -86,7 +88,7 @@ impl PhasePlan {
         let relative = matches!(stop, Stop::Relative(_) | Stop::Automatic);
         // Large errors displace outputs far, but bounded units no farther than their range.
         let displacement = displacement().map(|displacement| displacement.min(size));
-        let tolerance = self.tolerance(stop, displacement, size);
+        let tolerance = self.tolerance(stop, displacement.map(|displacement| arriving * displacement), arriving * size);
         let tolerance = if relative { tolerance.max(floor) } else { tolerance };
         // Where the number of sweeps is given, the last ones may only have shuffled rounding errors, to more or to less.
         let shuffled = fixed && outcome.growing < MAX_GROWING && outcome.ratio >= 1.0;

@@ -247,7 +247,7 @@ impl<T: Float> System<T> for UserSystem {
 impl<T: Float> Settling<T> for UserSystem {
     fn settle(
         &self,
-        _lab: &Runtime,
+        _runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
         plan: &PhasePlan,
@@ -261,7 +261,7 @@ impl<T: Float> Settling<T> for UserSystem {
 impl<T: Float> Energetic<T> for UserSystem {
     fn local_update(
         &self,
-        _lab: &Runtime,
+        _runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
         states: &States<T>,

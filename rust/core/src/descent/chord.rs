@@ -50,7 +50,7 @@ pub(super) fn settle<T: Real>(
             for &r in &rows {
                 step[r * half..(r + 1) * half].copy_from_slice(&force[r * stride + part * half..][..half]);
             }
-            *step = conjugate_gradients(multiply, step, half, LINEAR_TOLERANCE, limit)?;
+            *step = conjugate_gradients(multiply, &[], step, half, LINEAR_TOLERANCE, limit)?;
         }
         rows.retain(|&r| {
             let mut change = T::ZERO;
@@ -67,7 +67,7 @@ pub(super) fn settle<T: Real>(
             let (real, imaginary) = row.split_at(half);
             let moved = real.iter().zip(free.row(r)).fold(T::ZERO, |m, (&s, &f)| m.max_magnitude(s - f));
             let displacement = imaginary.iter().fold(moved, |m, &s| m.max_magnitude(s)).to_f64();
-            let status = plan.verdict::<T>(plan.boundary(r % phases), outcome, || Some(displacement));
+            let status = plan.verdict::<T>(plan.boundary(r % phases), outcome, 1.0, || Some(displacement));
             let Some(status) = status else { return true };
             outcome.status = status;
             if status == Status::Diverged {

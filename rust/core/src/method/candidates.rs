@@ -25,6 +25,25 @@ pub(super) struct Experiment<'a, T: Real> {
     pub(super) draw: DrawIndex,
 }
 
+/// The loss of a candidate on a batch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct CandidateLoss {
+    /// The sum over samples with usable outputs, divided by the number of all samples.
+    pub(super) mean: f64,
+    /// The samples without usable outputs, in ascending order: they contribute nothing.
+    pub(super) lost: Vec<usize>,
+}
+
+/// Losses of candidates that are compared with each other. Samples that all of them lose contribute to none; a candidate
+/// that loses a sample which another one does not is known too little of: NaN.
+pub(super) fn comparable(candidates: &[CandidateLoss]) -> Vec<f64> {
+    let common = candidates.split_first().map_or(Vec::new(), |(first, others)| {
+        let all = |i: &&usize| others.iter().all(|other| other.lost.binary_search(i).is_ok());
+        first.lost.iter().filter(all).copied().collect()
+    });
+    candidates.iter().map(|c| if c.lost == common { c.mean } else { f64::NAN }).collect()
+}
+
 /// Where candidates are tried: one slot per thread.
 #[derive(Debug)]
 pub(super) struct CandidatePool<T> {
@@ -106,21 +125,23 @@ impl<T: Real> Experiment<'_, T> {
         errors
     }
 
-    /// The mean loss of what was found, for targets row by row; NaN where a sample has no usable outputs.
-    fn loss(&self, states: &States<T>, targets: &[T]) -> f64 {
-        let mut sum = 0.0;
+    /// The loss of what was found, for targets row by row.
+    fn loss(&self, states: &States<T>, targets: &[T]) -> CandidateLoss {
+        let mut loss = CandidateLoss::default();
         for (i, target) in targets.chunks_exact(self.system.outputs()).enumerate() {
-            if !states.outcomes[i].status.usable() {
-                return f64::NAN;
+            if states.outcomes[i].status.usable() {
+                loss.mean += self.plan.loss.value(states.outputs(i), target);
+            } else {
+                loss.lost.push(i);
             }
-            sum += self.plan.loss.value(states.outputs(i), target);
         }
-        sum / self.batch.len() as f64
+        loss.mean /= self.batch.len() as f64;
+        loss
     }
 }
 
 impl<T: Real> CandidatePool<T> {
-    /// The mean losses of `count` candidates, each made by `make` out of a copy of `base`. The states of the first one go to
+    /// The losses of `count` candidates, each made by `make` out of a copy of `base`. The states of the first one go to
     /// `shown`.
     pub(super) fn losses(
         &mut self,
@@ -130,7 +151,7 @@ impl<T: Real> CandidatePool<T> {
         cost: &mut Cost,
         shown: Option<&mut States<T>>,
         make: impl Fn(usize, &mut [T]) + Sync,
-    ) -> Result<Vec<f64>> {
+    ) -> Result<Vec<CandidateLoss>> {
         let n = experiment.system.outputs();
         let mut targets = vec![T::ZERO; experiment.batch.len() * n];
         for (i, target) in targets.chunks_exact_mut(n).enumerate() {
@@ -139,9 +160,9 @@ impl<T: Real> CandidatePool<T> {
         self.measures(experiment, base, count, cost, shown, make, |states| experiment.loss(states, &targets))
     }
 
-    /// As [`CandidatePool::losses`], with a number that `measure` makes of a candidate's outputs.
+    /// As [`CandidatePool::losses`], with what `measure` makes of a candidate's outputs.
     #[allow(clippy::too_many_arguments, reason = "experiments, and where their results go")]
-    pub(super) fn measures(
+    pub(super) fn measures<R: Clone + Default + Send>(
         &mut self,
         experiment: Experiment<'_, T>,
         base: &[T],
@@ -149,8 +170,8 @@ impl<T: Real> CandidatePool<T> {
         cost: &mut Cost,
         shown: Option<&mut States<T>>,
         make: impl Fn(usize, &mut [T]) + Sync,
-        measure: impl Fn(&States<T>) -> f64 + Sync,
-    ) -> Result<Vec<f64>> {
+        measure: impl Fn(&States<T>) -> R + Sync,
+    ) -> Result<Vec<R>> {
         let Experiment { runtime, system, batch, .. } = experiment;
         let alone = runtime.alone();
         // Few candidates share the threads, many have one each; the results are the same.
@@ -160,7 +181,7 @@ impl<T: Real> CandidatePool<T> {
             let (states, workspace) = (States::new(system.layout()), system.workspace());
             self.slots.push(CandidateSlot { values: Vec::new(), states, workspace });
         }
-        let mut losses = vec![Ok(0.0); count];
+        let mut losses = vec![Ok(R::default()); count];
         let chunk = count.div_ceil(slots).max(1);
         let first = std::sync::Mutex::new(shown);
         runtime.for_each(

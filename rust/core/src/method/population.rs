@@ -5,7 +5,7 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::watch::poll;
 
-use super::candidates::{Experiment, flatten};
+use super::candidates::{Experiment, comparable, flatten};
 use super::rule::Rule;
 use super::{Scratch, StepResult, StepState};
 use crate::params::{ParamSpec, Params, cut};
@@ -148,6 +148,11 @@ fn adapt<T: Real>(
     };
     let Scratch { candidates, cost, states, .. } = scratch;
     let losses = candidates.losses(experiment, base, count, cost, Some(states), place)?;
+    let losses = comparable(&losses);
+    if !losses.iter().any(|loss| loss.is_finite()) {
+        // Nothing was learned: chance alone would choose the parents.
+        return Ok(base.to_vec());
+    }
     let best = &ranked(&losses)[..parents];
     let mean: Vec<f64> = (0..n).map(|k| best.iter().zip(&weights).map(|(&c, w)| w * moves[(k, c)]).sum()).collect();
     // Paths; the step's is whitened: C^-1/2 y = B D^-1 B^T y.
@@ -221,7 +226,7 @@ fn breed<T: Real>(
     let losses = candidates.losses(experiment, base, count, cost, Some(states), |c, values| {
         values.copy_from_slice(&given[c * n..(c + 1) * n]);
     })?;
-    let order = ranked(&losses);
+    let order = ranked(&comparable(&losses));
     let mut rank = vec![0; count];
     order.iter().enumerate().for_each(|(place, &c)| rank[c] = place);
     let winner = |c: usize, side: u32| {

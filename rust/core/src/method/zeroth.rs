@@ -6,7 +6,7 @@ use pnncore_kernels::philox::Purpose;
 use pnncore_kernels::sparse::Dense;
 use rayon::prelude::*;
 
-use super::candidates::{Experiment, flatten};
+use super::candidates::{CandidateLoss, Experiment, comparable, flatten};
 use super::rule::Rule;
 use super::{Scratch, StepState, population};
 use crate::batch::Batch;
@@ -66,12 +66,15 @@ pub(super) fn step<T: Real>(
             let signs = |k: usize, direction: &mut [T]| signs(runtime, state.step, k, direction);
             let pairs = Pairs { count: directions as usize, reach: epsilon, draw: &signs };
             let mut gradient = vec![T::ZERO; base.len()];
+            let mut known = 0;
             pairs.each(experiment, &base, scratch, |losses, directions| {
                 let weights: Vec<T> =
                     losses.iter().map(|pair| slope(pair, epsilon * f64::from(pairs.count as u32))).collect();
+                known += known_pairs(losses);
                 invert(experiment, &base, T::from_f64(epsilon), directions);
                 add(runtime, &weights, directions, &mut gradient);
             })?;
+            make_mean(pairs.count, known, &mut gradient);
             scratch.update.set(system.specs(), &gradient);
         }
         Rule::EvolutionStrategy { sigma: Some(sigma), pairs, adaptation } => {
@@ -96,6 +99,19 @@ fn slope<T: Real>(&[plus, minus]: &[f64; 2], reach: f64) -> T {
     if slope.is_finite() { T::from_f64(slope) } else { T::ZERO }
 }
 
+/// The pairs whose difference is known.
+fn known_pairs(losses: &[[f64; 2]]) -> usize {
+    losses.iter().filter(|[plus, minus]| (plus - minus).is_finite()).count()
+}
+
+/// Makes a mean over all pairs one over those that are known.
+fn make_mean<T: Real>(pairs: usize, known: usize, gradient: &mut [T]) {
+    if (1..pairs).contains(&known) {
+        let more = T::from_f64(pairs as f64 / known as f64);
+        gradient.iter_mut().for_each(|g| *g *= more);
+    }
+}
+
 fn differences<T: Real>(
     experiment: Experiment<'_, T>,
     base: &[T],
@@ -114,7 +130,13 @@ fn differences<T: Real>(
     }
     // Where the range, or rounding, let the two candidates come to be.
     let apart = places[0].iter().zip(&places[1]).map(|(up, down)| up.to_f64() - down.to_f64());
-    Ok(losses.chunks_exact(2).zip(apart).map(|(pair, apart)| slope(&[pair[0], pair[1]], 0.5 * apart)).collect())
+    Ok(losses.chunks_exact(2).zip(apart).map(|(pair, apart)| slope(&pair_of(pair), 0.5 * apart)).collect())
+}
+
+/// The losses of two candidates that are compared.
+fn pair_of(candidates: &[CandidateLoss]) -> [f64; 2] {
+    let losses = comparable(candidates);
+    [losses[0], losses[1]]
 }
 
 /// Brings directions of signs to what a difference of losses is to be multiplied with: one over the distance of the two
@@ -252,7 +274,7 @@ impl<T: Real> Pairs<'_, T> {
             let experiment = Experiment { draw: experiment.draw.after(2 * first as u64), ..experiment };
             let shown = (first == 0).then_some(&mut *states);
             let losses = candidates.losses(experiment, base, 2 * count, cost, shown, moved)?;
-            let losses: Vec<[f64; 2]> = losses.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
+            let losses: Vec<[f64; 2]> = losses.chunks_exact(2).map(pair_of).collect();
             take(&losses, directions);
         }
         Ok(())
@@ -280,13 +302,16 @@ fn evolve<T: Real>(
         direction.iter_mut().zip(&deviations).for_each(|(d, &deviation)| *d *= deviation);
     };
     let mut gradient = vec![T::ZERO; n];
+    let mut known = 0;
     let mut spread = Spread::new(if adaptation > 0.0 { n } else { 0 });
     let tried = Pairs { count: pairs, reach: 1.0, draw: &draw };
     tried.each(experiment, base, scratch, |losses, directions| {
         let weights: Vec<T> = losses.iter().map(|pair| slope(pair, pairs as f64)).collect();
+        known += known_pairs(losses);
         add(experiment.runtime, &weights, directions, &mut gradient);
         spread.see(experiment.runtime, losses, directions);
     })?;
+    make_mean(pairs, known, &mut gradient);
     for (g, &deviation) in gradient.iter_mut().zip(&deviations) {
         *g /= deviation * deviation;
     }
@@ -380,7 +405,8 @@ fn descend<T: Real>(
 ) -> Result<()> {
     let n = values.len() as u64;
     let Scratch { candidates, cost, states, .. } = scratch;
-    let mut here = candidates.losses(experiment, &values, 1, cost, Some(states), |_, _| {})?[0];
+    let first = candidates.losses(experiment, &values, 1, cost, Some(states), |_, _| {})?.remove(0);
+    let mut here = first.mean;
     let reach = T::from_f64(epsilon);
     for k in 0..u64::from(coordinates) {
         let j = ((step * u64::from(coordinates) + k) % n) as usize;
@@ -390,8 +416,9 @@ fn descend<T: Real>(
         let experiment = Experiment { draw: experiment.draw.after(1 + 2 * k), ..experiment };
         let losses = candidates.losses(experiment, &values, 2, cost, None, moved)?;
         let [up, down] = places.map(|place| place.to_f64() - here_is.to_f64());
-        let Parabola { slope, curvature } = Parabola::through(here, (up, losses[0]), (down, losses[1]));
-        if !(slope.is_finite() && curvature.is_finite()) {
+        let Parabola { slope, curvature } = Parabola::through(here, (up, losses[0].mean), (down, losses[1].mean));
+        let compared = losses.iter().all(|loss| loss.lost == first.lost);
+        if !(compared && slope.is_finite() && curvature.is_finite()) {
             continue;
         }
         let far = if curvature > 0.0 { -slope / curvature } else { -slope.signum() * epsilon };

@@ -56,13 +56,21 @@ enum Source {
 #[derive(Debug, Clone)]
 pub struct Elastic {
     dimensions: usize,
-    positions: Vec<f64>,
     sources: Vec<Source>,
-    springs: Vec<(usize, usize)>,
+    springs: Vec<Spring>,
     inputs: usize,
     specs: Vec<ParamSpec>,
     device: Device,
     layout: Layout,
+}
+
+/// A spring between two nodes.
+#[derive(Debug, Clone)]
+struct Spring {
+    nodes: (usize, usize),
+    /// From the first node to the second, where they were placed. Forces depend on differences of places alone: formed
+    /// once, these keep their digits wherever the origin is.
+    placed: [f64; 3],
 }
 
 /// A spring that is stretched.
@@ -87,8 +95,7 @@ impl Elastic {
         if !(2..=3).contains(&dimensions) || spec.positions.iter().any(|p| p.len() != dimensions) {
             return refuse(format!("positions must have 2 or 3 coordinates for every node, got {dimensions}"));
         }
-        let positions: Vec<f64> = spec.positions.concat();
-        if positions.iter().any(|p| !p.is_finite()) {
+        if spec.positions.iter().flatten().any(|p| !p.is_finite()) {
             return refuse("positions must be finite".into());
         }
         if spec.outputs.is_empty() || spec.springs.is_empty() {
@@ -131,12 +138,17 @@ impl Elastic {
         for (k, &(node, axis)) in spec.outputs.iter().enumerate() {
             sources[node * dimensions + axis] = Some(Source::State(layout.outputs().start + k));
         }
+        let spring = |&(a, b): &(usize, usize)| {
+            let mut placed = [0.0; 3];
+            let ends = spec.positions[a].iter().zip(&spec.positions[b]);
+            placed.iter_mut().zip(ends).for_each(|(apart, (a, b))| *apart = b - a);
+            Spring { nodes: (a, b), placed }
+        };
         let specs = ["k", "l0"].map(|name| ParamSpec { name: name.into(), shape: vec![spec.springs.len()] });
         Ok(Self {
             dimensions,
-            positions,
             sources: sources.into_iter().flatten().collect(),
-            springs: spec.springs.clone(),
+            springs: spec.springs.iter().map(spring).collect(),
             inputs: spec.inputs.len(),
             specs: specs.to_vec(),
             device: spec.device.clone(),
@@ -144,20 +156,21 @@ impl Elastic {
         })
     }
 
-    /// Where every coordinate is.
-    fn place<T: Real>(&self, x: &[T], row: &[T]) -> Vec<f64> {
-        let moved = self.positions.iter().zip(&self.sources).map(|(at, source)| match *source {
-            Source::Still => *at,
-            Source::Input(k) => at + x[k].to_f64(),
-            Source::State(k) => at + row[k].to_f64(),
+    /// How far every coordinate is from where it was placed.
+    fn moved<T: Real>(&self, x: &[T], row: &[T]) -> Vec<f64> {
+        let moved = self.sources.iter().map(|source| match *source {
+            Source::Still => 0.0,
+            Source::Input(k) => x[k].to_f64(),
+            Source::State(k) => row[k].to_f64(),
         });
         moved.collect()
     }
 
-    fn stretch(&self, at: &[f64], (a, b): (usize, usize)) -> Stretched {
-        let mut direction = [0.0; 3];
+    fn stretch(&self, moved: &[f64], spring: &Spring) -> Stretched {
+        let (a, b) = spring.nodes;
+        let mut direction = spring.placed;
         for (axis, d) in direction[..self.dimensions].iter_mut().enumerate() {
-            *d = at[b * self.dimensions + axis] - at[a * self.dimensions + axis];
+            *d += moved[b * self.dimensions + axis] - moved[a * self.dimensions + axis];
         }
         let length = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
         // A spring without length has no direction; any will do.
@@ -167,7 +180,8 @@ impl Elastic {
 
     /// The length of the longest spring, where the nodes were placed.
     fn longest(&self) -> f64 {
-        self.springs.iter().map(|&spring| self.stretch(&self.positions, spring).length).fold(0.0, f64::max)
+        let length = |spring: &Spring| spring.placed.iter().map(|d| d * d).sum::<f64>().sqrt();
+        self.springs.iter().map(length).fold(0.0, f64::max)
     }
 
     /// Adds a vector to the states that move a node.
@@ -217,7 +231,7 @@ impl<T: Real> System<T> for Elastic {
 impl<T: Real> Settling<T> for Elastic {
     fn settle(
         &self,
-        _lab: &Runtime,
+        _runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
         plan: &PhasePlan,
@@ -231,7 +245,7 @@ impl<T: Real> Settling<T> for Elastic {
 impl<T: Real> Energetic<T> for Elastic {
     fn local_update(
         &self,
-        _lab: &Runtime,
+        _runtime: &Runtime,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
         states: &States<T>,
@@ -243,9 +257,9 @@ impl<T: Real> Energetic<T> for Elastic {
         for r in (0..states.rows()).filter(|r| states.usable(r / states.phases())) {
             let weight = weights[r % states.phases()].re / batch.len() as f64;
             poll(32 * self.springs.len());
-            let at = self.place(batch.x.row(r / states.phases()), states.row(r));
-            for (e, &spring) in self.springs.iter().enumerate() {
-                let extension = self.stretch(&at, spring).length - params.get(1)[e].to_f64();
+            let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
+            for (e, spring) in self.springs.iter().enumerate() {
+                let extension = self.stretch(&moved, spring).length - params.get(1)[e].to_f64();
                 sums[0][e] += weight * 0.5 * extension * extension;
                 sums[1][e] -= weight * params.get(0)[e].to_f64() * extension;
             }
@@ -265,10 +279,10 @@ impl<T: Real> StateDerivatives<T> for Elastic {
     ) -> Result<()> {
         for (r, energy) in energy.iter_mut().enumerate() {
             poll(32 * self.springs.len());
-            let at = self.place(batch.x.row(r / states.phases()), states.row(r));
+            let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
             let springs = self.springs.iter().zip(params.get(0)).zip(params.get(1));
             *energy = springs
-                .map(|((&spring, k), l0)| 0.5 * k.to_f64() * (self.stretch(&at, spring).length - l0.to_f64()).powi(2))
+                .map(|((spring, k), l0)| 0.5 * k.to_f64() * (self.stretch(&moved, spring).length - l0.to_f64()).powi(2))
                 .sum();
         }
         Ok(())
@@ -284,12 +298,12 @@ impl<T: Real> StateDerivatives<T> for Elastic {
         gradient.fill(T::ZERO);
         for (r, gradient) in gradient.chunks_exact_mut(states.stride()).enumerate() {
             poll(32 * self.springs.len());
-            let at = self.place(batch.x.row(r / states.phases()), states.row(r));
-            for ((&spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
-                let Stretched { length, direction } = self.stretch(&at, spring);
+            let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
+            for ((spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
+                let Stretched { length, direction } = self.stretch(&moved, spring);
                 let tension = k.to_f64() * (length - l0.to_f64());
-                self.add(spring.0, &direction, -tension, gradient);
-                self.add(spring.1, &direction, tension, gradient);
+                self.add(spring.nodes.0, &direction, -tension, gradient);
+                self.add(spring.nodes.1, &direction, tension, gradient);
             }
         }
         Ok(())
@@ -307,16 +321,17 @@ impl<T: Real> StateDerivatives<T> for Elastic {
         let stride = states.stride();
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
             poll(32 * self.springs.len());
-            let at = self.place(batch.x.row(r / states.phases()), states.row(r));
+            let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
             let v = &v[r * stride..(r + 1) * stride];
-            let moved = |node: usize, axis: usize| match self.sources[node * self.dimensions + axis] {
+            let along_v = |node: usize, axis: usize| match self.sources[node * self.dimensions + axis] {
                 Source::State(k) => v[k].to_f64(),
                 Source::Still | Source::Input(_) => 0.0,
             };
-            for ((&(a, b), k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
-                let Stretched { length, direction } = self.stretch(&at, (a, b));
+            for ((spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
+                let (a, b) = spring.nodes;
+                let Stretched { length, direction } = self.stretch(&moved, spring);
                 let mut apart = [0.0; 3];
-                (0..self.dimensions).for_each(|axis| apart[axis] = moved(b, axis) - moved(a, axis));
+                (0..self.dimensions).for_each(|axis| apart[axis] = along_v(b, axis) - along_v(a, axis));
                 let along: f64 = apart.iter().zip(&direction).map(|(v, d)| v * d).sum();
                 // k n n^T along the spring, k (1 - l0 / l) (1 - n n^T) across it.
                 let across = 1.0 - l0.to_f64() / length;
@@ -331,9 +346,9 @@ impl<T: Real> StateDerivatives<T> for Elastic {
     }
 
     fn scales(&self, params: &Params<'_, T>) -> (f64, f64) {
-        let length = self.positions.iter().fold(self.longest(), |m, p| m.max(p.abs()));
+        let length = self.longest();
         let stiffness: f64 = params.get(0).iter().map(|k| k.to_f64()).sum();
-        (length, stiffness * self.longest() * length)
+        (length, stiffness * length * length)
     }
 
     fn domain(&self, _l: usize, _j: usize) -> (f64, f64) {

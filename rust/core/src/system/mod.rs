@@ -267,7 +267,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
 
     /// Solves d2E/ds2 lambda = error on every row, over states that are not `frozen`: the adjoint of the steady state.
     ///
-    /// The default takes conjugate gradients.
+    /// Rows where it is not found become unconverged. The default takes conjugate gradients.
     ///
     /// # Errors
     /// As [`Settling::settle`].
@@ -275,7 +275,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        states: &States<T>,
+        states: &mut States<T>,
         frozen: &[bool],
         error: &[T],
     ) -> Result<Vec<T>> {

@@ -490,7 +490,7 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         &self,
         params: &Params<'_, T>,
         batch: &Batch<'_, T>,
-        states: &States<T>,
+        states: &mut States<T>,
         frozen: &[bool],
         error: &[T],
     ) -> Result<Vec<T>> {

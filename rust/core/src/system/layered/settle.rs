@@ -446,6 +446,14 @@ impl<T: Real> Context<'_, T> {
                         *o = a - T::from_f64(beta.re) * *o;
                     }
                     outputs.iter_mut().zip(softness).for_each(|(o, &softness)| *o *= softness);
+                    // A small step says little where the next one would be |beta| times as long.
+                    let moved = outputs.iter().zip(&*old).fold(left, |m, (&new, &old)| m.max_magnitude(new - old));
+                    self.plan.loss.gradient(outputs, pull, old);
+                    let next = |k: usize, slope: T| {
+                        (a[k] - T::from_f64(beta.re) * slope) * softness.get(k).copied().unwrap_or(T::ONE)
+                    };
+                    let steps = outputs.iter().zip(&*old).enumerate();
+                    return steps.fold(moved, |m, (k, (&new, &slope))| m.max_magnitude(next(k, slope) - new));
                 }
             },
         }
@@ -467,7 +475,7 @@ impl<T: Real> Context<'_, T> {
         here: impl FnOnce(&mut SampleTile<T>) -> Option<f64>,
     ) -> Option<Status> {
         let boundary = self.plan.boundary(r % self.phases);
-        self.plan.verdict::<T>(boundary, outcome, || {
+        self.plan.verdict::<T>(boundary, outcome, self.units.arriving(), || {
             let displacement = self.displacement(r)?;
             let error = match boundary {
                 Boundary::Free => here(tile),

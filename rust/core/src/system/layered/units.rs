@@ -1,7 +1,7 @@
 //! What differs from unit to unit of a resistive network: stiffness and walls.
 
 use pnncore_kernels::unit::Nodes;
-use pnncore_kernels::{AVec, Real, add_scaled, avec};
+use pnncore_kernels::{AVec, Real, add_scaled, avec, dot};
 
 use super::Layered;
 use crate::loss::Loss;
@@ -12,6 +12,8 @@ use crate::runtime::Runtime;
 #[derive(Debug)]
 pub(super) struct Units<T> {
     layers: Vec<Layer<T>>,
+    /// See [`Self::arriving`].
+    arriving: f64,
 }
 
 /// One layer, padded with units that stay at zero.
@@ -27,7 +29,7 @@ impl<T: Real> Units<T> {
     /// The walls of a network's units.
     pub(super) fn new(net: &Layered) -> Self {
         if !net.is_resistive() {
-            return Self { layers: Vec::new() };
+            return Self { layers: Vec::new(), arriving: 1.0 };
         }
         let zeros = |l: usize| {
             let mut zeros = avec![];
@@ -42,7 +44,7 @@ impl<T: Real> Units<T> {
             }
             Layer { stiffness: zeros(l), softness: zeros(l), lower, upper }
         });
-        Self { layers: layers.collect() }
+        Self { layers: layers.collect(), arriving: 1.0 }
     }
 
     /// Sums the conductances of every node. `inputs` are the sums over the inputs of the first layer, `back` the
@@ -76,6 +78,27 @@ impl<T: Real> Units<T> {
                 *softness = if stiffness > T::ZERO { T::ONE / stiffness } else { T::ZERO };
             }
         }
+        // The last hidden layer feels the outputs in the first sweep.
+        self.arriving = (1..net.layers() - 1).map(|l| self.passed_back(net, runtime, params, l)).product();
+    }
+
+    /// The part of displacements of layer `l` that arrives at the layer before: the root mean square over its nodes of
+    /// sqrt(sum_k g_jk^2) / stiffness_j, what independent displacements add up to. One where layers do not pass
+    /// displacements on in this way.
+    fn passed_back(&self, net: &Layered, runtime: &Runtime, params: &Params<'_, T>, l: usize) -> f64 {
+        let rows = net.weights(params, l).chunks_exact(net.sizes[l + 1]);
+        let squares = rows
+            .zip(self.layers[l - 1].softness.iter())
+            .map(|(row, softness)| dot(runtime.level(), row, row).to_f64() * softness.to_f64().powi(2));
+        let mean = squares.sum::<f64>() / net.sizes[l] as f64;
+        if mean > 0.0 { mean.sqrt().min(1.0) } else { 1.0 }
+    }
+
+    /// The part of a displacement of the last hidden layer that arrives at the first one: one in Hopfield networks, whose
+    /// layers pass displacements on; little in deep resistive networks, whose first layers would be called steady before
+    /// they have felt the nudge.
+    pub(super) fn arriving(&self) -> f64 {
+        self.arriving
     }
 
     /// The constants of the first `n` units of layer `l`, padding included.
