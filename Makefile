@@ -18,6 +18,7 @@ $(BIN)/python:
 
 # The wheel is what users get, so it is what is tested: no editable install.
 $(BUILT): $(SOURCES) | $(BIN)/python
+	@echo 'Compiling the Rust core and installing the extras: some minutes on first use.'
 	$(BIN)/python -m pip install --quiet '.[dev]'
 	@touch $@
 

@@ -259,6 +259,58 @@ def test_loading_into_an_equal_system(saved):
     assert parameter_bytes(mine) == parameter_bytes(pnn.Trainer.load(saved).system)
 
 
+@pytest.mark.parametrize("change", [{"seed": 1}, {"noise": 0.9}, {"mismatch": 0.2}])
+def test_a_system_that_contradicts_the_file_is_refused(tmp_path, change):
+    def make(**settings):
+        medium = [pnn.layers.Speckle(6, 8), pnn.layers.Normalize(), pnn.layers.Linear(8, 3)]
+        return pnn.systems.Stack(medium, **{"seed": 0, "noise": 0.1, "mismatch": 0.1, **settings})
+
+    trainer = pnn.Trainer(make(), pnn.methods.PhysicsAware(), optim.SGD(0.1), seed=0)
+    trainer.save(tmp_path / "run.pnn")
+    assert pnn.Trainer.load(tmp_path / "run.pnn", system=make()).epoch == 0
+    with pytest.raises(CheckpointError, match=f"was made with system.{next(iter(change))} = "):
+        pnn.Trainer.load(tmp_path / "run.pnn", system=make(**change))
+
+
+def test_another_activation_is_refused(saved):
+    with pytest.raises(CheckpointError, match="was made with system.activation = 'hard-sigmoid'"):
+        pnn.Trainer.load(saved, system=pnn.systems.Hopfield([6, 8, 3], activation="tanh"))
+
+
+@pytest.mark.parametrize("optimizer", [optim.SGD(0.05, momentum=0.9), optim.Adam(0.01)])
+@pytest.mark.parametrize("hook", ["on_epoch", "on_step"])
+def test_what_a_new_optimizer_keeps_begins_anew(tmp_path, optimizer, hook):
+    path = tmp_path / "run.pnn"
+
+    class Change(pnn.Callback):
+        pass
+
+    def change(self, trainer):
+        if trainer.epoch == 2:
+            trainer.optimizer = optimizer
+
+    setattr(Change, hook, change)
+    trainer, x, y = trained(callbacks=[Change(), pnn.Checkpoint(path)], epochs=4)
+    assert {name for name in trainer.memory if name.startswith("optimizer/") or "W1" in name}
+    loaded = pnn.Trainer.load(path)
+    trainer.callbacks.clear()
+    trainer.fit(x, y, epochs=1)
+    loaded.fit(x, y, epochs=1)
+    assert parameter_bytes(trainer.system) == parameter_bytes(loaded.system)
+
+
+def test_nothing_is_saved_that_cannot_be_loaded(tmp_path):
+    path = tmp_path / "run.pnn"
+    trainer, _, _ = trained()
+    trainer.save(path)
+    before = path.read_bytes()
+    trainer.method = pnn.methods.Backprop()
+    with pytest.raises(pnn.errors.CapabilityError):
+        trainer.save(path)
+    assert path.read_bytes() == before
+    assert pnn.Trainer.load(path).epoch == trainer.epoch
+
+
 def test_a_schedule_of_ones_own_needs_the_optimizer(tmp_path):
     class Mine:
         def factor(self, epoch):

@@ -229,7 +229,7 @@ class TestFailures:
         path = tmp_path / "shots.pnj"
         system = bench(
             faults,
-            retries=retries,
+            retries=retries if idempotent else 0,
             backoff=0.0,
             idempotent=idempotent,
             output_range=(-1.1, 1.1),

@@ -153,8 +153,11 @@ class TestHardCases:
             for shoot in (lambda s=system: s.predict(X), lambda s=system: s.check(X)):
                 with raises(UnresolvedShot, "shot 1 of .* was begun"):
                     shoot()
-            for wrong in (np.ones((12, 3)), 1.0, np.full((12, 2), np.nan), [["a", "b"]] * 12, [[1.0]], object()):
-                with raises((ConfigError, ShapeError), "y must"):
+            masked = np.ma.array(np.ones((12, 2)), mask=np.eye(12, 2))
+            numbers = [[["a", "b"]] * 12, [["1", "2"]] * 12, [[True, False]] * 12, [[10**400, 1]] * 12]
+            other = [np.ones((12, 2), complex), np.ones((12, 2), "m8[s]"), np.full((12, 2), np.nan), masked]
+            for wrong in (np.ones((12, 3)), 1.0, [[1.0]], object(), *numbers, *other):
+                with raises((ConfigError, ShapeError), "y must|y has masked elements"):
                     system.resolve(wrong)
                 with raises(UnresolvedShot, "was begun"):
                     system.predict(X)

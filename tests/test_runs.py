@@ -397,7 +397,6 @@ def undisturbed_passes(batch_size):
         ("method", "EP", ConfigError),
         ("optimizer", None, ConfigError),
         ("system", 3, ConfigError),
-        ("optimizer", optim.SGD(0.1), ShapeError),
         ("method", methods.Backprop(), pnn.errors.CapabilityError),
         ("threads", 0, ConfigError),
     ],

@@ -78,6 +78,12 @@ def write(trainer: "Trainer", path: str) -> None:
     metadata["journals"] = [instrument.mark() for instrument in system.instruments]
     tensors: Tensors = dict(zip([f"params/{name}" for name in system.names], system.arrays(), strict=True))
     tensors |= {f"memory/{name}": array for name, array in trainer.memory.items()}
+    wanted = trainer.memory_shapes(system, trainer.method, trainer.optimizer)
+    if {name: array.shape for name, array in trainer.memory.items()} != wanted:
+        raise DataError(
+            "another optimizer or method was set within an epoch, which the one that it began with has to finish: save "
+            f"at its end; nothing was written to {path}, and what is there is kept"
+        )
     for k, instrument in enumerate(system.instruments):
         tensors |= {f"instrument/{k}/{name}": array for name, array in instrument.twin_arrays().items()}
     for name, array in tensors.items():
@@ -121,8 +127,10 @@ def read(
         trainer.history = _history(tensors, state["epoch"])
         trainer.epoch, trainer.step = state["epoch"], state["step"]
         trainer._steps_before, trainer._sums = state["steps_before"], _sums(state["sums"])
-        given = [name for name, value in (("system", system), ("optimizer", optimizer)) if value is not None]
-        _check_same(describe(trainer), metadata, [*given, "system_class"] if system is not None else given)
+        own = describe(trainer)
+        _check_same(own, metadata, _not_compared(system, optimizer))
+        if system is not None and own["system"] and metadata["system"]:
+            _check_same_system(own["system"], metadata["system"], path)
         targets = _targets(trainer, tensors, path)
     for instrument, mark in zip(made.instruments, marks, strict=True):
         if mark is not None:
@@ -130,6 +138,14 @@ def read(
     for name, array in targets.items():
         array[...] = tensors[name]
     return trainer
+
+
+def _not_compared(system: System | None, optimizer: optim.Optimizer | None) -> list[str]:
+    """Return the parts that the trainer has not been made of as the file says: what was passed may be the user's own."""
+    return [
+        *([] if system is None else ["system", "system_class"]),
+        *([] if optimizer is None else ["optimizer"]),
+    ]
 
 
 @contextlib.contextmanager
@@ -258,6 +274,16 @@ def _check_same(own: dict[str, Any], told: dict[str, Any], given: list[str]) -> 
     for part in ("system", "system_class", "method", "optimizer", "trainer"):
         if part not in given and (places := list(_differences(json.loads(json.dumps(own[part])), told[part], part))):
             raise ConfigError(f"{places[0]} is no setting that a trainer has")
+
+
+def _check_same_system(own: dict[str, Any], told: dict[str, Any], path: str) -> None:
+    """Refuse a system that was passed and says something else of itself than the file does of the one that was trained."""
+    own = json.loads(json.dumps(own))
+    if "noise" not in own and systems.outline(own).constants == 0:
+        # Nothing was drawn from the seed but the first parameters, which the file has others of.
+        own["seed"] = told.get("seed")
+    for place in _differences(own, told, "system"):
+        raise CheckpointError(f"{path} was made with {place}; the system that was passed is another one")
 
 
 def _differences(own: Any, told: Any, place: str) -> Iterator[str]:

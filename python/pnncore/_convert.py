@@ -1,5 +1,6 @@
 """What users pass, as the arrays that the core borrows."""
 
+import contextlib
 import inspect
 import math
 import numbers
@@ -67,8 +68,8 @@ def as_path(path: Any, name: str = "path") -> str:
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer of Python or NumPy; truth values are none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    """Whether a value is an integer of Python or NumPy; truth values and spans of time are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
 
 
 def integer(value: Any, name: str, low: int, high: int, wanted: str) -> int:
@@ -143,7 +144,7 @@ def one_of(value: Any, name: str, choices: Sequence[str]) -> None:
 def number(value: Any, name: str, *, positive: bool = False) -> float:
     """Return a finite number; `ConfigError` otherwise."""
     result = math.nan
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if isinstance(value, numbers.Real) and not isinstance(value, bool | np.timedelta64):
         try:
             result = float(value)
         except OverflowError:
@@ -254,10 +255,14 @@ def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str
             )
         return np.ascontiguousarray(array, dtype=np.int64)
     if array.ndim == 1:
+        whole = array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.trunc(array)).all()
         raise ShapeError(
             f"{name} must be integer labels of shape ({samples},) or targets of shape ({samples}, {n_out}); "
             f"got shape {array.shape} of {array.dtype}"
+            + (f"; labels are made integers by {name}.astype(int)" if whole else "")
         )
+    if array.ndim == 2 and array.shape[1] == 1 != n_out and array.dtype.kind in "iu":
+        raise ShapeError(f"{name} is a column of integers; labels of shape ({samples},) are {name}[:, 0]")
     targets = _as_matrix(y, n_out, dtype, name)
     if len(targets) != samples:
         raise ShapeError(f"{name} must hold {samples} rows, one per sample, got {len(targets)}")
@@ -286,18 +291,30 @@ def as_numbers(
 
 def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
     """Return what NumPy makes of a value, of dtype object where it makes nothing of it."""
-    if has_masked(value):
+    array, masked = np.asarray(None), False
+    # Foreign objects are asked for their elements, and raise whatever they raise.
+    with contextlib.suppress(Exception):
+        masked = has_masked(value)
+        array = np.asanyarray(value)
+    if masked or has_masked(array):
         raise DataError(f"{name} has masked elements; leave those samples out, or fill them in with filled()")
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return np.asarray(None)
+    return np.asarray(array)
 
 
 def has_masked(value: Any) -> bool:
-    if isinstance(value, np.ma.MaskedArray):
-        return bool(np.ma.getmaskarray(value).any())
-    return isinstance(value, list | tuple) and any(has_masked(part) for part in value)
+    """Whether an array, or one in a sequence of sequences, has masked elements, whose values mean nothing."""
+    seen: set[int] = set()
+    rest = [value]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, np.ma.MaskedArray):
+            if np.ma.getmaskarray(part).any():
+                return True
+        elif isinstance(part, Sequence) and not isinstance(part, str | bytes) and id(part) not in seen:
+            # A list may hold itself.
+            seen.add(id(part))
+            rest.extend(part)
+    return False
 
 
 def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> FloatArray:

@@ -23,7 +23,8 @@ __all__ = ["AnalogIO", "NodalVoltages", "Wires", "calibrate", "solve"]
 class AnalogIO(Config):
     """How an analog array is read: converters and noise.
 
-    Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
+    The defaults are those of a typical array: converters of 7 and 9 bits, and output noise of 0.06. `ideal` has none of
+    it. Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
     stage y / (1 + |s y|), get offsets and output noise, are rounded and clipped, and are multiplied by a. Deviations
     and bounds are in units of the largest input and of the weights.
 
@@ -90,6 +91,18 @@ class AnalogIO(Config):
             if bits is not None and bound is None:
                 raise ConfigError(f"{side}_bits need an {side}_bound that their levels lie between")
 
+    @classmethod
+    def ideal(cls) -> "AnalogIO":
+        """Return a read of the product itself: without converters, bounds and noise."""
+        return cls(
+            input_bits=None,
+            input_bound=None,
+            output_bits=None,
+            output_bound=None,
+            output_noise=0.0,
+            bound_management=False,
+        )
+
     @property
     def reads(self) -> int:
         """How often an array is read for one product: the number of passes."""
@@ -137,7 +150,7 @@ class Wires(Config):
     weight
         The weight that is the largest conductance: larger ones are cut; None: the largest weight that there is.
     exact
-        False: what is right to first order in the resistance, in one pass.
+        False: what is right to first order in the resistance, in one pass, and so are its derivatives.
     tolerance
         Of the residual, relative.
 

@@ -6,6 +6,7 @@ documentation of the Rust crate, module ``journal``.
 
 import math
 import os
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,10 @@ class Journal(Sequence[Shot]):
         self._core, self.torn = _core.Journal.read(self.path)
         self._notes = [(kind, shot, attempt, load(text)) for _, kind, shot, attempt, _, text in self._core.notes()]
         if not self.runs:
-            raise JournalError(f"{self.path} holds no run")
+            raise JournalError(
+                f"{self.path} holds no run, that is, not what its instrument is; where it was salvaged, open it once with "
+                f"the instrument, Instrument(..., journal={self.path!r}), which says so anew"
+            )
         for kind, _, _, note in self._notes:
             _check_note(self.path, kind, note)
 
@@ -161,7 +165,12 @@ class Journal(Sequence[Shot]):
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write `arrays` to an ``.npz`` file."""
-        np.savez(as_path(path), allow_pickle=False, **self.arrays())
+        path = as_path(path)
+        # Not `numpy.savez`, which takes some names of arrays for its own arguments.
+        with zipfile.ZipFile(path if path.endswith(".npz") else f"{path}.npz", "w", zipfile.ZIP_STORED) as file:
+            for name, array in self.arrays().items():
+                with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
 
     def __repr__(self) -> str:
         fates = Counter("answered" if self._core.shot(k)[4] is not None else "unanswered" for k in range(len(self)))
@@ -191,7 +200,8 @@ def _check_note(path: str, kind: str, note: dict[str, Any]) -> None:
         if isinstance(params, list) and all(isinstance(p, list) and list(map(type, p)) == [str, list] for p in params):
             sizes += [size for _, shape in params for size in shape]
             names = [name for name, _ in params]
-            wrong += [f"the name {name!r}" for name in names if name in ("", "x", "y") or names.count(name) > 1]
+            bad = (name for name in names if name in ("", "x", "y") or "\0" in name or names.count(name) > 1)
+            wrong += [f"the name {name!r}" for name in bad]
         else:
             wrong.append("params")
         if not isinstance(own.get("batch"), bool):

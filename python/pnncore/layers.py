@@ -100,12 +100,14 @@ class Crossbar(Layer):
         The most rows and columns of an array: larger matrices are cut into several, each with converters of its own,
         whose outputs are summed digitally. None: one array.
     io
-        How the arrays are read.
+        How the arrays are read: by default through converters of 7 and 9 bits, and with noise, as `AnalogIO` says;
+        `AnalogIO.ideal()` reads the product itself.
     backward
         How its transpose is read; None: as `io` says, each sample scaled by its largest error where inputs have a
         learned range.
     wires
-        What is between the cells; None: nothing. Derivatives of the hardware are then exact, by a second solve.
+        What is between the cells; None: nothing. Derivatives of the hardware are exact, by a second solve; with
+        ``exact=False`` they are of first order, as the read is.
     device
         The cells that weights are stored in, such as `devices.ReRamSB()`, or `devices.Pair` or `devices.MultiCell`
         of them: training then sends pulses to these. None: any weight can be had.

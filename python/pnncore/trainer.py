@@ -192,7 +192,8 @@ class Trainer:
         10⁹ times that of outputs of zero and that of the first epoch, or if it would leave parameters or moments that
         are not finite.
 
-        What callbacks set (`batch_size`, `seed`, `method`, `optimizer`) holds from the next epoch on.
+        What callbacks set (`batch_size`, `seed`, `method`, `optimizer`) holds from the next epoch on; what another
+        optimizer or method keeps from step to step begins anew with it.
 
         Parameters
         ----------
@@ -277,6 +278,18 @@ class Trainer:
                 f"would have made it {self.step * samples // steps}: go on with those that it was begun with"
             )
 
+    def _fit_memory(self) -> None:
+        """Make the arrays of an optimizer or a method that has been set anew; those that fit are kept."""
+        wanted = self.memory_shapes(self.system, self.method, self.optimizer)
+        if {name: array.shape for name, array in self.memory.items()} == wanted:
+            return
+        held = {name: array for name, array in self.memory.items() if array.shape == wanted.get(name)}
+        self.memory = {name: held.get(name, np.zeros(shape, self.system.dtype)) for name, shape in wanted.items()}
+        own = [name for name in self.memory if name.startswith("method/")]
+        if not held.keys() >= set(own):
+            arrays = [self.memory[name] for name in own]
+            _core.initialise_memory(self.system.core, self.method.to_json(), arrays, self.seed)
+
     def _call(self, run: Callable[[Callback], None]) -> None:
         for callback in self.callbacks:
             run(callback)
@@ -286,6 +299,7 @@ class Trainer:
     ) -> _Epoch:
         _check_kinds(self.system, self.method, self.optimizer)
         self.seed = as_seed(self.seed)
+        self._fit_memory()
         return _Epoch(
             x=x,
             y=y,
@@ -429,12 +443,15 @@ class Trainer:
             If the file cannot be written (a full disk, say), or something else than a file is there, such as a
             directory, a pipe or a device; what is there is untouched.
         DataError
-            If a parameter, or an array of optimizer or method, holds NaN or infinity; what is there is untouched.
+            If a parameter, or an array of optimizer or method, holds NaN or infinity, or another optimizer or method
+            was set within an epoch: it holds from the next one on. What is there is untouched.
         """
         path = as_path(path)
         # Between two legs of a fit that another thread is in: parameters, memory and counts are then of one step.
         _check_kinds(self.system, self.method, self.optimizer)
         with self.system.lock:
+            if self.step == 0:
+                self._fit_memory()
             _checkpoint.write(self, path)
         for instrument in self.system.instruments:
             instrument.checkpoint_made(path)
@@ -457,7 +474,8 @@ class Trainer:
         path
             The file.
         system
-            For a system of the user's own, which no file can hold: an equal one, whose parameters are overwritten.
+            For a system of the user's own, which no file can hold: an equal one, whose parameters are overwritten. One
+            of pnncore must be as the file says.
         optimizer
             For an optimizer with a schedule of the user's own.
         threads, callbacks, progress

@@ -41,7 +41,8 @@ class Cells(Config):
         The deviation of what an update adds to what is seen of a cell that it moved, in units of Δ. The state itself
         is not changed by it.
     lifetime
-        After how many updates a cell has lost all but 1/e of its state; None: it loses nothing.
+        In every update a cell loses one part in so many of its state: all but 1/e of it in as many, where these are
+        many; None: it loses nothing.
     lifetime_spread
         Its relative deviation among cells.
     diffusion

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pnncore import _core
-from pnncore._convert import FloatArray
+from pnncore._convert import FloatArray, as_numbers, shown
 from pnncore._interrupt import Interrupt
 from pnncore._records import describe, dump, load, message
 from pnncore.errors import (
@@ -297,11 +297,11 @@ class Driver(Modelled, Safe):
 
     def _exhausted(self, error: Exception, attempt: int) -> str:
         tried = f"after {attempt + 1} attempts" if attempt else "at the first attempt"
-        why = ""
-        if self.policy.retries and not self.policy.idempotent:
-            why = "; retries need idempotent=True"
         kept = f"; all that was measured is in {self.path}" if self.path else ""
-        return f"the instrument failed {tried}: {reason_of(error)}: {message(error)}{why}{kept}"
+        reason = reason_of(error)
+        # The text of a KeyError is the key alone.
+        text = describe(error) if reason == "exception" else message(error)
+        return f"the instrument failed {tried}: {reason}: {text}{kept}"
 
     # The journal.
 
@@ -488,12 +488,13 @@ class Driver(Modelled, Safe):
     def _resolved(self, y: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> FloatArray:
         if np.shape(y) != shape and (self.policy.batch or np.shape(y) != shape[1:]):
             raise ShapeError(f"y must have shape {shape}, as the shot's answer, got {np.shape(y)}")
-        try:
-            found: FloatArray = np.array(y, dtype, order="C").reshape(shape)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"y must be the numbers that were measured: {message(error)}") from None
+        found = as_numbers(y, "y", None, ConfigError)
+        if found.dtype.kind == "b":
+            raise ConfigError(f"y must be the numbers that were measured, got {shown(y)}")
+        with np.errstate(over="ignore"):
+            found = found.astype(dtype).reshape(shape)
         if not np.isfinite(found).all():
-            raise ConfigError("y must be the numbers that were measured, all finite")
+            raise ConfigError(f"y must be the numbers that were measured, all finite in {dtype}")
         return found
 
     def twin_arrays(self) -> dict[str, FloatArray]:

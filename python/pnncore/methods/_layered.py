@@ -41,11 +41,12 @@ class Backprop(Method):
 class PhysicsAware(Method):
     """Physics-aware training: forward on the hardware, back through the twins' Jacobians at the measured signals.
 
-    The same as backpropagation where the twin is exact and nothing is noisy. Noise that is added to outputs leaves the
-    mean gradient that of the mean loss. Noise that grows with inputs or weights inside the hardware (input noise and
-    phase-change weight noise of crossbars) adds to the mean loss what no twin knows of: twins answer with the
-    derivative of the mean read. For a read x W with input noise of deviation s, and the squared error, what W hears
-    nothing of is s² W.
+    The same as backpropagation where the twin is exact and nothing is noisy. Noise of a constant deviation that is added
+    to outputs leaves the mean gradient that of the mean loss. Noise whose size depends on signals or weights adds to
+    the mean loss what no twin knows of, since twins answer with the derivative of the mean read: input noise and
+    weight noise of crossbars, additive or of phase-change memory, and their output noise where the scale follows the
+    inputs (``scale=None``, the default). For a read x W with input noise of deviation s, and the squared error, what W
+    hears nothing of is s² W; for weight noise, what x hears nothing of is s² x per output.
 
     References
     ----------

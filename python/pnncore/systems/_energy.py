@@ -8,8 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import FloatArray, as_dtype, as_interval, as_numbers, as_settings, flag, positive_int
-from pnncore.errors import ConfigError, ShapeError
+from pnncore._convert import (
+    FloatArray,
+    as_dtype,
+    as_interval,
+    as_numbers,
+    as_settings,
+    flag,
+    has_masked,
+    positive_int,
+    shown,
+)
+from pnncore.errors import ConfigError, DataError, ShapeError
 from pnncore.systems._base import System
 
 
@@ -133,17 +143,30 @@ class EnergySystem(System, ABC):
         self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray, weights: FloatArray
     ) -> list[FloatArray]:
         found = self.param_gradient(params, x, s, weights)
-        if set(found) != set(self.names):
-            raise ShapeError(f"param_gradient must return the parameters {self.names}, got {list(found)}")
-        return [
-            self._checked(f"param_gradient[{name!r}]", np.real(found[name]), self.shapes[name], np.dtype(s.real.dtype))
-            for name in self.names
-        ]
+        if not isinstance(found, Mapping) or set(found) != set(self.names):
+            got = list(found) if isinstance(found, Mapping) else shown(found)
+            raise ShapeError(
+                f"{type(self).__name__}.param_gradient must return a dictionary of the parameters {self.names}, got {got}"
+            )
+        of_complex = np.iscomplexobj(s)
+        parts = []
+        for name in self.names:
+            # The real part of the sum over rows, where states are complex.
+            value = np.real(found[name]) if of_complex else found[name]
+            parts.append(
+                self._checked(f"param_gradient[{name!r}]", value, self.shapes[name], np.dtype(s.real.dtype))
+            )
+        return parts
 
     def _checked(self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
+        what = f"{type(self).__name__}.{what}"
+        if has_masked(value):
+            raise DataError(f"{what} returned masked elements")
         array = np.asarray(value)
         if array.shape != shape:
-            raise ShapeError(f"{type(self).__name__}.{what} must return shape {shape}, got {array.shape}")
+            raise ShapeError(f"{what} must return shape {shape}, got {array.shape}")
+        if array.dtype.kind not in ("fiuc" if dtype.kind == "c" else "fiu"):
+            raise DataError(f"{what} must return {'complex' if dtype.kind == 'c' else 'real'} numbers, got {array.dtype}")
         return np.ascontiguousarray(array, dtype=dtype)
 
     def __repr__(self) -> str:

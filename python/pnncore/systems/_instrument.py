@@ -18,6 +18,7 @@ from pnncore._convert import (
     as_path,
     as_settings,
     flag,
+    is_integer,
     one_of,
     positive_int,
     seconds,
@@ -208,8 +209,12 @@ class Instrument(Stack):
         shapes = [(name, value.shape) for name, value in initial.items()]
         if reference is not None:
             _check_reference(reference, n_in, shapes, batch)
-        if isinstance(retries, bool) or not isinstance(retries, int | np.integer) or retries < 0:
+        if not is_integer(retries) or retries < 0:
             raise ConfigError(f"retries must be an integer, at least 0, got {retries!r}")
+        if retries and not flag(idempotent, "idempotent"):
+            raise ConfigError(
+                "retries need idempotent=True: only a shot that may be made twice is made again where it failed"
+            )
         policy = Policy(
             batch=batch,
             retries=int(retries),

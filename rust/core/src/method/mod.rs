@@ -242,11 +242,16 @@ impl Method {
         let needs = self.needs();
         if !needs.met_by(system) {
             let others = methods_for(system).join(", ");
+            let lacking = match system.as_stack().and_then(Stack::first_without_derivatives) {
+                Some(l) if needs == Needs::Layers => {
+                    format!("layer {} has no twin: set twin= of the instrument", l + 1)
+                }
+                _ => format!("{} does not have that", system.name()),
+            };
             return Err(Error::Capability(format!(
-                "{} needs {}; {} does not have that. Methods that train this system: {others}",
+                "{} needs {}; {lacking}. Methods that train this system: {others}",
                 self.name(),
                 needs.describe(),
-                system.name(),
             )));
         }
         // Networks of units of stiffness one need not be measured.

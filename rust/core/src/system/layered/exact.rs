@@ -100,7 +100,7 @@ impl<T: Real> StateDerivatives<T> for Layered {
     ) -> Result<()> {
         let stiffness = self.stiffness(params);
         for (r, energy) in energy.iter_mut().enumerate() {
-            poll(self.weight_count());
+            poll(self.sweep_work());
             *energy = 0.0;
             let inputs = self.seen_inputs(batch.x.row(r / states.phases()));
             if self.is_resistive() {
@@ -133,7 +133,7 @@ impl<T: Real> StateDerivatives<T> for Layered {
     ) -> Result<()> {
         let stiffness = self.stiffness(params);
         for (r, gradient) in gradient.chunks_exact_mut(states.stride()).enumerate() {
-            poll(self.weight_count());
+            poll(self.sweep_work());
             let row = states.row(r);
             let inputs = self.seen_inputs(batch.x.row(r / states.phases()));
             self.neighbour_sums(params, Some(&inputs), row, |l, j, sum| {
@@ -174,7 +174,7 @@ impl<T: Real> StateDerivatives<T> for Layered {
     ) -> Result<()> {
         let (stride, stiffness) = (states.stride(), self.stiffness(params));
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
-            poll(self.weight_count());
+            poll(self.sweep_work());
             let (row, v) = (states.row(r), &v[r * stride..(r + 1) * stride]);
             self.neighbour_sums(params, None, v, |l, j, sum| {
                 let k = self.layout.layer(l).start + j;

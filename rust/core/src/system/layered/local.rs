@@ -3,11 +3,12 @@
 
 use num_complex::Complex;
 use pnncore_kernels::sparse::SparseRows;
+use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Level, Real, add_scaled, avec};
 use rayon::prelude::*;
 
-use super::Layered;
 use super::settle::Buffers;
+use super::{LAYER_VISIT, Layered};
 use crate::batch::Batch;
 use crate::runtime::Runtime;
 use crate::states::States;
@@ -202,6 +203,7 @@ fn weighted_lists<T: Real>(
     let complex = states.is_complex();
     let mut mixed = vec![T::ZERO; if complex { layer.len() } else { 0 }];
     for i in 0..states.samples() {
+        poll(weights.len() * (LAYER_VISIT + layer.len()));
         let usable = states.usable(i);
         for (p, weight) in weights.iter().enumerate() {
             if !usable || *weight == Complex::ZERO {

@@ -44,6 +44,9 @@ pub(super) enum Physics {
     },
 }
 
+/// What a visit of one layer of one row takes beside its products, in multiply-adds: narrow layers cost little else.
+const LAYER_VISIT: usize = 64;
+
 /// A layered network: [`Layered::hopfield`] or [`Layered::resistive`].
 #[derive(Debug, Clone)]
 pub struct Layered {
@@ -100,9 +103,9 @@ impl Layered {
         }
     }
 
-    /// The number of couplings.
-    pub(super) fn weight_count(&self) -> usize {
-        self.sizes.windows(2).map(|pair| pair[0] * pair[1]).sum()
+    /// What a sweep of one row takes, in multiply-adds.
+    fn sweep_work(&self) -> usize {
+        self.sizes.windows(2).map(|pair| pair[0] * pair[1] + LAYER_VISIT).sum()
     }
 
     /// Whether inputs come as pairs of sources.

@@ -7,7 +7,7 @@ use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, dot};
 
 use super::settle::{Context, SampleTile};
-use super::{Activation, Physics};
+use super::{Activation, LAYER_VISIT, Physics};
 use crate::plan::Boundary;
 use crate::settling::Order;
 use crate::states::{Outcome, Status};
@@ -48,7 +48,6 @@ impl<T: Real> Context<'_, T> {
         let led = |&r: &usize| self.plan.boundary(r % self.phases) != Boundary::Free;
         let mut skip = accelerated && layers % 2 == 1 && layers > 1 && active.iter().all(led);
         while !active.is_empty() {
-            poll(active.len() * self.net.weight_count());
             self.list_group(groups - 1, groups, active, states, tile);
             active.iter().for_each(|&r| (tile.changes[r], tile.followed[r]) = (0.0, None));
             for group in 0..groups {
@@ -130,6 +129,7 @@ impl<T: Real> Context<'_, T> {
     /// Lists the non-zeros of layer `l` of the active rows.
     fn list_layer(&self, l: usize, active: &[usize], states: &[T], tile: &mut SampleTile<T>) {
         let layer = self.net.layout.layer(l);
+        poll(active.len() * LAYER_VISIT);
         for (part, lists) in tile.lists[l].iter_mut().enumerate().take(if self.complex { 2 } else { 1 }) {
             lists.reset(layer.len());
             for &r in active {
@@ -144,6 +144,8 @@ impl<T: Real> Context<'_, T> {
         let (net, level) = (self.net, self.runtime.level());
         let n = net.sizes[l + 1];
         let stride = net.layout.padded(l);
+        let neighbours = net.sizes[l] + net.sizes.get(l + 2).copied().unwrap_or(0);
+        poll(active.len() * (n * neighbours / 2 + LAYER_VISIT));
         for part in 0..if self.complex { 2 } else { 1 } {
             let drives = &mut tile.drives[part];
             drives.clear();

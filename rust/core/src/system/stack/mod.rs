@@ -139,7 +139,12 @@ impl<T: Real> Stack<T> {
 
     /// Whether errors can come back from the outputs to all parameters: every layer that they pass has derivatives.
     pub fn is_differentiable(&self) -> bool {
-        self.stages.iter().all(|stage| stage.params.end == 0 || stage.twin.has_derivatives())
+        self.first_without_derivatives().is_none()
+    }
+
+    /// The first layer that errors cannot pass, and should.
+    pub fn first_without_derivatives(&self) -> Option<usize> {
+        self.stages.iter().position(|stage| stage.params.end > 0 && !stage.twin.has_derivatives())
     }
 
     /// Rows of this many that pass together; blocks of rows may pass at the same time.
