@@ -35,7 +35,7 @@ def updates() -> None:
     x, y = RNG.uniform(-1, 1, size=(32, 512)).astype(np.float32), RNG.uniform(-1, 1, size=(32, 512)).astype(np.float32)
 
     def step(slots: int | None, at_once: bool = True) -> float:
-        trains = devices.Trains(slots=slots or 1, manage_length=False, balance=False, at_once=at_once)
+        trains = devices.PulseTrains(slots=slots or 1, manage_length=False, balance=False, at_once=at_once)
         device = None if slots is None else devices.ConstantStep()
         layer = Crossbar(512, 512, bias=False, io=AnalogIO.ideal(), device=device, trains=trains)
         net = pnn.systems.Stack([layer], seed=0)

@@ -131,7 +131,7 @@ def training(name: str, sizes: list[int], tanh: bool, direct: bool, batch: int, 
     x = RNG.random((samples, sizes[0]), dtype=np.float32)
     y = RNG.integers(0, sizes[-1], samples)
     method = methods.DirectFeedbackAlignment() if direct else methods.Backprop()
-    activation = layers.Tanh if tanh else layers.Relu
+    activation = layers.Tanh if tanh else layers.ReLU
     rate = ours(sizes, activation, method, batch, x, y)
     weights = [n * m for n, m in itertools.pairwise(sizes)]
     told = sum(sizes[-1] * n for n in sizes[1:-1])

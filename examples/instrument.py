@@ -82,7 +82,7 @@ def main() -> None:
             ("local learning, no twin", pnn.methods.PhysicalLocalLearning(loss=ce, tau=10.0), 3e-3),
             ("physics-aware, learned twin", pnn.methods.PhysicsAware(loss=ce), 3e-3),
         ]
-        watch = pnn.twins.Watch(x[:128], y[:128], every=4, step=0.05, directions=32)
+        watch = pnn.twins.TwinMonitor(x[:128], y[:128], every=4, step=0.05, directions=32)
         for name, method, rate in cases:
             net = network(instrument, seed=0)
             rates = rate if isinstance(rate, float) else {key: rate.get(key, 0.0) for key in net.params}
@@ -97,7 +97,7 @@ def main() -> None:
         draw(instrument, inputs(200), watch, arguments.picture)
 
 
-def draw(instrument: Instrument, x: np.ndarray, watch: pnn.twins.Watch, path: Path) -> None:
+def draw(instrument: Instrument, x: np.ndarray, watch: pnn.twins.TwinMonitor, path: Path) -> None:
     """Show the twin beside the instrument, and what its gradients were worth."""
     from matplotlib.figure import Figure
 

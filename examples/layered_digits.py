@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pnncore as pnn
 from pnncore import methods
-from pnncore.layers import Layer, Linear, Normalize, Relu, Speckle, Tanh
+from pnncore.layers import Layer, Linear, Normalize, ReLU, Speckle, Tanh
 from pnncore.optim import SGD, Adam, CosineDecay, Optimizer
 
 CE = "cross-entropy"
@@ -50,7 +50,7 @@ def scattering(seed: int) -> pnn.systems.Stack:
 
 def labelled(seed: int) -> pnn.systems.Stack:
     """Return 74-200-200: ten inputs carry the label."""
-    return pnn.systems.Stack([Linear(74, 200), Relu(), Normalize(), Linear(200, 200), Relu()], seed=seed)
+    return pnn.systems.Stack([Linear(74, 200), ReLU(), Normalize(), Linear(200, 200), ReLU()], seed=seed)
 
 
 def small(seed: int) -> pnn.systems.Stack:

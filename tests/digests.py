@@ -129,7 +129,7 @@ def layered() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
             ends = layers.Linear(3, 4), layers.Linear(layer.spec(4)[1], 2)
             yield f"Stack {name}{ideal}".rstrip(), stack(ends[0], layer, ends[1])
     yield "Stack Speckle alone", stack(layers.Speckle(3, 2, reference=0.5))
-    deep = [layers.Linear(3, 6), layers.Tanh(), layers.Linear(6, 5, noise=0.01), layers.Relu(), layers.Linear(5, 2)]
+    deep = [layers.Linear(3, 6), layers.Tanh(), layers.Linear(6, 5, noise=0.01), layers.ReLU(), layers.Linear(5, 2)]
     yield "Stack deep", stack(*deep)
 
 

@@ -137,8 +137,8 @@ def constructors():
     yield analog.Wires, use_wires, {}, [field.name for field in dataclasses.fields(analog.Wires)]
     yield devices.Device, use_device, {}, [field.name for field in dataclasses.fields(devices.Device)]
     yield pnn.Settling, use_settling, {}, [field.name for field in dataclasses.fields(pnn.Settling)]
-    yield optim.SGD, use_optimizer, {"rate": 0.1}, ["rate", "momentum", "weight_decay"]
-    yield optim.Adam, use_optimizer, {"rate": 0.1}, ["rate", "epsilon", "weight_decay"]
+    yield optim.SGD, use_optimizer, {"learning_rate": 0.1}, ["learning_rate", "momentum", "weight_decay"]
+    yield optim.Adam, use_optimizer, {"learning_rate": 0.1}, ["learning_rate", "epsilon", "weight_decay"]
     for kind in (optim.ExponentialDecay, optim.StepDecay, optim.CosineDecay):
         fields = dataclasses.fields(kind)
         defaults = {field.name: 1 if field.type is int else 0.5 for field in fields}

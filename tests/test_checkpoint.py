@@ -214,7 +214,7 @@ def test_sound_files_that_are_no_trainer_are_refused(saved):
         with pytest.raises(CheckpointError, match=match):
             pnn.Trainer.load(saved)
 
-    refused("schema 1; this pnncore reads 4", lambda m, t: m.update(schema=1))
+    refused("schema 1; this pnncore reads 5", lambda m, t: m.update(schema=1))
     refused("schema None", lambda m, t: m.clear())
     refused(r"is no checkpoint .*missing \['trainer'\]", lambda m, t: m.pop("trainer"))
     refused(r"missing \['seed'\]", lambda m, t: m["trainer"].pop("seed"))
@@ -268,12 +268,12 @@ def test_a_system_that_contradicts_the_file_is_refused(tmp_path, change):
     trainer = pnn.Trainer(make(), pnn.methods.PhysicsAware(), optim.SGD(0.1), seed=0)
     trainer.save(tmp_path / "run.pnn")
     assert pnn.Trainer.load(tmp_path / "run.pnn", system=make()).epoch == 0
-    with pytest.raises(CheckpointError, match=f"was made with system.{next(iter(change))} = "):
+    with pytest.raises(CheckpointError, match=rf"was made with system\.{next(iter(change))} = "):
         pnn.Trainer.load(tmp_path / "run.pnn", system=make(**change))
 
 
 def test_another_activation_is_refused(saved):
-    with pytest.raises(CheckpointError, match="was made with system.activation = 'hard-sigmoid'"):
+    with pytest.raises(CheckpointError, match=r"was made with system\.activation = 'hard-sigmoid'"):
         pnn.Trainer.load(saved, system=pnn.systems.Hopfield([6, 8, 3], activation="tanh"))
 
 

@@ -83,7 +83,7 @@ CASES = {
     ),
     "recurrent": lambda: (systems.Hopfield([3, 4, 2], seed=1), methods.RecurrentBackprop(steps=5), optim.SGD(0.1)),
     "Linear": lambda: (
-        stack(layers.Linear(3, 4, noise=0.1), layers.Relu(), layers.Linear(4, 2), mismatch=0.1),
+        stack(layers.Linear(3, 4, noise=0.1), layers.ReLU(), layers.Linear(4, 2), mismatch=0.1),
         methods.Backprop(noise=0.1),
         optim.SGD(0.1, schedule=optim.ExponentialDecay(0.9)),
     ),
@@ -113,7 +113,7 @@ CASES = {
         crossbar(
             device=devices.LinearStep(),
             algorithm=devices.TikiTaka(version="agad", fast=devices.PowerStep()),
-            trains=devices.Trains(kind="mean-count"),
+            trains=devices.PulseTrains(kind="mean-count"),
         ),
         methods.DirectFeedbackAlignment(slope="box"),
         optim.SGD(0.1),
@@ -140,7 +140,7 @@ CASES = {
         optim.SGD(0.1),
     ),
     "ForwardForward": lambda: (
-        stack(layers.Linear(3, 4), layers.Relu(), layers.Normalize(), layers.Linear(4, 2), layers.Relu()),
+        stack(layers.Linear(3, 4), layers.ReLU(), layers.Normalize(), layers.Linear(4, 2), layers.ReLU()),
         methods.ForwardForward(classes=2),
         optim.SGD(0.01),
     ),

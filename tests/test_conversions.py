@@ -98,7 +98,7 @@ def test_what_energies_return_is_numbers(name, spoil, error):
 
     setattr(Spoilt, name, method)
     net = Spoilt(n_in=1, n_states=1, n_out=1, params={"k": np.ones(1)})
-    with pytest.raises(error, match=rf"Spoilt.{name}"):
+    with pytest.raises(error, match=rf"Spoilt\.{name}"):
         methods.EquilibriumPropagation().gradient(net, np.ones((2, 1)), np.zeros((2, 1)))
 
 
@@ -109,7 +109,7 @@ def test_gradients_of_parameters_are_dictionaries(found):
             return found
 
     net = Spoilt(n_in=1, n_states=1, n_out=1, params={"k": np.ones(1)})
-    with pytest.raises(ShapeError, match="Spoilt.param_gradient must return a dictionary of the parameters"):
+    with pytest.raises(ShapeError, match=r"Spoilt\.param_gradient must return a dictionary of the parameters"):
         methods.EquilibriumPropagation().gradient(net, np.ones((2, 1)), np.zeros((2, 1)))
 
 

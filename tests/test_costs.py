@@ -22,7 +22,7 @@ def test_reads_conversions_and_pulses_are_counted():
     net, trainer = trained(pnn.methods.InSituBackprop())
     history = trainer.history
     assert history["reversed"].tolist() == history["measured"].tolist() == [100, 100]
-    ledger = costs.of(net, history)
+    ledger = costs.estimate(net, history)
     forward, back = 64 * 12 + 12 * 10, 12 * 10
     assert ledger.counts["cells"].tolist() == [100 * (forward + back)] * 2
     assert ledger.counts["reads"].tolist() == [300.0] * 2
@@ -33,7 +33,7 @@ def test_reads_conversions_and_pulses_are_counted():
     prices = costs.Prices()
     levels = 100 * (2 * 12 * 2**9 + (10 + 12) * 2**6)
     assert ledger.energy["outputs"][0] == pytest.approx(levels * prices.output_level)
-    dear = costs.of(net, history, costs.Prices(pulse=2e-12))
+    dear = costs.estimate(net, history, costs.Prices(pulse=2e-12))
     assert dear.total - ledger.total == pytest.approx(ledger.energy["pulses"].sum())
     assert ledger.seconds[0] == pytest.approx(300 * prices.read_time + 200 * 31 * prices.slot)
     assert "pulses" in repr(ledger)
@@ -42,10 +42,10 @@ def test_reads_conversions_and_pulses_are_counted():
 def test_methods_that_send_nothing_back_pay_nothing_for_it():
     net, trainer = trained(pnn.methods.PhysicsAware())
     assert not trainer.history["reversed"].any()
-    assert costs.of(net, trainer.history).counts["reads"].tolist() == [200.0] * 2
+    assert costs.estimate(net, trainer.history).counts["reads"].tolist() == [200.0] * 2
     net, trainer = trained(pnn.methods.PhysicsAware(), devices.TikiTaka(every=2.0))
     # A line of each array is read for every other sample.
-    assert costs.of(net, trainer.history).counts["reads"] == pytest.approx([300.0] * 2)
+    assert costs.estimate(net, trainer.history).counts["reads"] == pytest.approx([300.0] * 2)
 
 
 def test_endurance_is_drawn(tmp_path):
@@ -59,7 +59,7 @@ def test_endurance_is_drawn(tmp_path):
 def test_what_has_no_crossbars_is_refused():
     net = pnn.systems.Stack([pnn.layers.Linear(3, 2)], seed=0)
     with pytest.raises(CapabilityError, match="no crossbars"):
-        costs.of(net, pnn.History())
+        costs.estimate(net, pnn.History())
     with pytest.raises(ConfigError, match="pulse"):
         costs.Prices(pulse=-1.0)
 
@@ -67,7 +67,7 @@ def test_what_has_no_crossbars_is_refused():
 def test_lines_take_a_read_each_and_sums_no_trains():
     def ledger(algorithm):
         net, trainer = trained(pnn.methods.PhysicsAware(), algorithm)
-        return costs.of(net, trainer.history)
+        return costs.estimate(net, trainer.history)
 
     plain, lines, summed = ledger(None), ledger(devices.TikiTaka(every=2.0)), ledger(devices.MixedPrecision())
     time = costs.Prices().read_time
@@ -82,4 +82,4 @@ def test_cells_of_a_weight_are_read_together():
         history = pnn.Trainer(net, pnn.methods.PhysicsAware(), pnn.optim.SGD(0.1), seed=0, progress=False).fit(
             np.ones((8, 4), np.float32), np.zeros(8, np.int64), epochs=1
         )
-        assert costs.of(net, history).counts["cells"] == [8 * 12 * cells]
+        assert costs.estimate(net, history).counts["cells"] == [8 * 12 * cells]

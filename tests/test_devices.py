@@ -119,7 +119,7 @@ def test_schedules_of_tiki_taka_are_those_of_a_short_reference(version, every):
         bias=False,
         io=AnalogIO.ideal(),
         device=PLAIN,
-        trains=devices.Trains(kind="deterministic", manage_length=False, balance=False),
+        trains=devices.PulseTrains(kind="deterministic", manage_length=False, balance=False),
         algorithm=devices.TikiTaka(version=version, **own),
     )
     net = Stack([layer], dtype="float64", seed=1)
@@ -204,7 +204,7 @@ def test_measured_steps_make_a_device():
     ).without_spread()
     ends = []
     for device in (soft, table):
-        net = network(device, hidden=8, trains=devices.Trains(kind="deterministic", at_once=False))
+        net = network(device, hidden=8, trains=devices.PulseTrains(kind="deterministic", at_once=False))
         train(net, epochs=1)
         ends.append(net.params["W1"])
     np.testing.assert_allclose(*ends, atol=1e-4)
@@ -227,7 +227,7 @@ def test_bad_settings_are_refused():
     with pytest.raises(ConfigError, match=r"device must be pnncore.devices.Cells or pnncore.devices.Pair"):
         Crossbar(3, 2, device="ReRamSB")
     with pytest.raises(ConfigError, match="slots must be 1 to 31"):
-        devices.Trains(slots=32)
+        devices.PulseTrains(slots=32)
     with pytest.raises(ConfigError, match="states must increase"):
         devices.TableStep.measured([0.0, 0.0], [1, 1], [1, 1])
     with pytest.raises(ConfigError, match="at least two steps"):
@@ -344,7 +344,7 @@ def test_the_first_update_moves_no_weight_further_than_its_pulses(device):
 def test_pulses_of_pairs_count_where_they_go():
     cells = devices.ConstantStep(step=0.001, lower=0.0, upper=1.0).without_spread()
     device = devices.Pair(cells)
-    trains = devices.Trains(kind="deterministic")
+    trains = devices.PulseTrains(kind="deterministic")
     net = Stack([Crossbar(3, 2, bias=False, io=AnalogIO.ideal(), device=device, trains=trains)], seed=0)
     net.params["W1"][...] = 0.0
     trainer = pnn.Trainer(net, InSituBackprop(), SGD(0.01), batch_size=1, seed=0, progress=False)

@@ -83,7 +83,7 @@ CALLS = {
     **{(kind.__name__, "additive_noise"): kind for kind in CELLS},
     ("LinearStep", "mean_bound"): devices.LinearStep,
     ("SoftBounds", "mean_bound"): devices.SoftBounds,
-    **{("Trains", name): devices.Trains for name in ("manage_length", "balance", "at_once")},
+    **{("PulseTrains", name): devices.PulseTrains for name in ("manage_length", "balance", "at_once")},
     ("Classifier", "standardize"): standardized(estimators.Classifier),
     ("Regressor", "standardize"): standardized(estimators.Regressor),
     ("Mapping", "per_column"): memories.Mapping,

@@ -193,7 +193,7 @@ CALLS = {
         activation="tanh",
         gain=0.5,
         device=devices.ReRamSB(),
-        trains=devices.Trains(),
+        trains=devices.PulseTrains(),
         algorithm=devices.MixedPrecision(),
         dtype="float32",
         seed=1,
@@ -278,11 +278,11 @@ CALLS = {
     "devices.from_config": of(devices.from_config, config=devices.ReRamSB().to_config()),
     "elements.from_config": of(elements.from_config, config=elements.Resistor("a", "b").to_config()),
     "devices.storage": of(
-        devices.storage, device=devices.ReRamSB(), trains=devices.Trains(), algorithm=devices.TikiTaka()
+        devices.storage, device=devices.ReRamSB(), trains=devices.PulseTrains(), algorithm=devices.TikiTaka()
     ),
     "Linear": by_field(layers.Linear, n_in=2, n_out=3),
     "Crossbar": by_field(layers.Crossbar, n_in=2, n_out=3),
-    "Relu": by_field(layers.Relu),
+    "ReLU": by_field(layers.ReLU),
     "Tanh": by_field(layers.Tanh),
     "Logistic": by_field(layers.Logistic),
     "Normalize": by_field(layers.Normalize),
@@ -295,7 +295,7 @@ CALLS = {
     "TransistorCircuit": by_field(layers.TransistorCircuit, n_in=2, n_params=3),
     "AnalogIO": by_field(analog.AnalogIO),
     "Wires": by_field(analog.Wires),
-    "Trains": by_field(devices.Trains),
+    "PulseTrains": by_field(devices.PulseTrains),
     "Device": by_field(devices.Device),
     "Device.from_config": of(devices.Device.from_config, config=devices.Device().to_config()),
     "ConstantStep": by_field(devices.ConstantStep),
@@ -322,8 +322,10 @@ CALLS = {
     **{kind.__name__: by_field(kind) for kind in methods._KINDS},
     "Settling": by_field(pnn.Settling),
     "Settling.from_config": of(pnn.Settling.from_config, config=pnn.Settling().to_config()),
-    "SGD": of(optim.SGD, rate=0.1, momentum=0.5, weight_decay=0.1, schedule=optim.StepDecay(2)),
-    "Adam": of(optim.Adam, rate=[0.1], betas=(0.9, 0.99), epsilon=1e-8, weight_decay=0.1, schedule=optim.StepDecay(2)),
+    "SGD": of(optim.SGD, learning_rate=0.1, momentum=0.5, weight_decay=0.1, schedule=optim.StepDecay(2)),
+    "Adam": of(
+        optim.Adam, learning_rate=[0.1], betas=(0.9, 0.99), epsilon=1e-8, weight_decay=0.1, schedule=optim.StepDecay(2)
+    ),
     "rates by name": of(lambda rate: optim.SGD({"W1": rate}), rate=0.1),
     "ExponentialDecay": by_field(optim.ExponentialDecay, gamma=0.9),
     "StepDecay": by_field(optim.StepDecay, every=2),
@@ -331,8 +333,11 @@ CALLS = {
     "EarlyStopping": of(pnn.EarlyStopping, patience=2, quantity="loss", minimise=True, margin=0.1, restore=True),
     "Checkpoint": of(pnn.Checkpoint, path="run.pnn", epochs=1, minutes=1.0),
     "Prices": by_field(costs.Prices),
-    "costs.of": of(
-        costs.of, net=lambda: stack(layers.Crossbar(3, 2)), history=lambda: fitted().history, prices=costs.Prices()
+    "costs.estimate": of(
+        costs.estimate,
+        net=lambda: stack(layers.Crossbar(3, 2)),
+        history=lambda: fitted().history,
+        prices=costs.Prices(),
     ),
     "PhaseChange": by_field(memories.PhaseChange),
     "Resistive": by_field(memories.Resistive),
@@ -469,7 +474,7 @@ CALLS = {
         x=batch(stack())["x"],
         quantile=0.9,
     ),
-    "twins.OfLayer": of(twins.OfLayer, layer=layers.Linear(2, 3), seed=1),
+    "twins.LayerTwin": of(twins.LayerTwin, layer=layers.Linear(2, 3), seed=1),
     "twins.Analytic": of(twins.Analytic, forward=lambda x, p: x, vjp=lambda x, p, dy: (dy, {})),
     "twins.fit": of(
         twins.fit,
@@ -494,7 +499,7 @@ CALLS = {
         seed=0,
         threads=1,
     ),
-    "twins.Watch": of(twins.Watch, **batch(stack()), every=1),
+    "twins.TwinMonitor": of(twins.TwinMonitor, **batch(stack()), every=1),
     "data.iris": of(data.iris),
     "data.digits": of(data.digits),
 }
@@ -502,7 +507,7 @@ CALLS = {
 # Public, and not called with what users make: results that are returned, bases, drawings, and what other files test.
 ELSEWHERE = {
     *("Audit", "Comparison", "Settled", "Status", "NodalVoltages", "Ledger", "Scores", "Collapse", "Finding", "Fit"),
-    *("Quality", "Learned", "Outline", "History", "Examination", "State", "Shot", "Salvage", "Journal", "Curves"),
+    *("Quality", "FittedTwin", "Outline", "History", "Examination", "State", "Shot", "Salvage", "Journal", "Curves"),
     *("Trajectory", "Demo", "Callback", "Config", "Algorithm", "Cells", "Element", "Layer", "Memory", "Method"),
     *("SettlingMethod", "Schedule", "Optimizer", "System", "Twin", "Budget", "Reference", "read_idx", "mnist"),
     *("fashion_mnist", "vowels", "read", "salvage", "answer", "quality", "fit", "of", "solve", "calibrate", "program"),

@@ -92,7 +92,9 @@ CANDIDATES = {
 
 def overflowing():
     """A stack in which the last of eight samples overflows, whatever its parameters."""
-    net = systems.Stack([layers.Linear(3, 4), layers.SecondHarmonic(4, 2), layers.Linear(11, 2)], seed=0, dtype="float64")
+    net = systems.Stack(
+        [layers.Linear(3, 4), layers.SecondHarmonic(4, 2), layers.Linear(11, 2)], seed=0, dtype="float64"
+    )
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0.1, 1, (8, 3)), rng.uniform(0, 1, (8, 2))
     x[-1] = 1e200

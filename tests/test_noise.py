@@ -30,7 +30,7 @@ def chain(kind, noise):
     middle = {
         "Tanh": layers.Tanh,
         "Logistic": layers.Logistic,
-        "ReLU": layers.Relu,
+        "ReLU": layers.ReLU,
         "SaturableAbsorber": layers.SaturableAbsorber,
         "ElectroOptic": layers.ElectroOptic,
         "Normalize": layers.Normalize,

@@ -109,7 +109,7 @@ def test_angles_of_feedback_alignment_fall():
 
 
 def test_forward_forward_learns_digits():
-    chain = [layers.Linear(74, 200), layers.Relu(), layers.Normalize(), layers.Linear(200, 200), layers.Relu()]
+    chain = [layers.Linear(74, 200), layers.ReLU(), layers.Normalize(), layers.Linear(200, 200), layers.ReLU()]
     net = pnn.systems.Stack(chain, seed=0)
     method = methods.ForwardForward(classes=10)
     score, trainer = train(net, method, 150, 32, pnn.optim.Adam(1e-3), pad=10)
@@ -282,7 +282,7 @@ def test_configurations_make_equal_stacks():
         layers.TransistorCircuit(15, 2),
         layers.ElectroOptic(gain=2.0, noise=0.1),
         layers.Normalize(),
-        layers.Relu(mismatch=0.0),
+        layers.ReLU(mismatch=0.0),
     ]
     net = pnn.systems.Stack(chain, mismatch=0.1, seed=5)
     again = pnn.systems.from_config(json.loads(json.dumps(net.to_config())))

@@ -59,7 +59,7 @@ def differences(twin, x, params, dy, dtype):
     "layer", [SecondHarmonic(3, 4), Speckle(3, 4), Plate(3, 2, modes=4), Linear(3, 4)], ids=lambda layer: repr(layer)
 )
 def test_layers_are_twins(layer):
-    twin = pnn.twins.OfLayer(layer, seed=3)
+    twin = pnn.twins.LayerTwin(layer, seed=3)
     params = {name: RANDOM.normal(size=shape) * 0.5 for name, shape in twin.shapes.items()}
     x = RANDOM.normal(size=(2, 3))
     dy = RANDOM.normal(size=twin.forward(x, params).shape)
@@ -139,7 +139,7 @@ def test_quality_is_measured(learned):
 
 
 def test_quality_is_shown_while_training(learned, capsys):
-    watch = pnn.twins.Watch(X, Y, every=2, directions=4)
+    watch = pnn.twins.TwinMonitor(X, Y, every=2, directions=4)
     method = pnn.methods.PhysicsAware(loss="cross-entropy")
     trainer = pnn.Trainer(learned, method, pnn.optim.SGD(0.1), seed=0, callbacks=[watch], progress=True)
     trainer.fit(X, Y, epochs=4)
@@ -189,7 +189,7 @@ def test_checkpoints_keep_learned_twins(tmp_path):
     trainer.fit(X, Y, epochs=2)
     system.close()
     again = make()
-    again.twin = pnn.twins.Learned(
+    again.twin = pnn.twins.FittedTwin(
         Stack(system.twin.stack.layers, seed=9), centre=system.twin.centre, scale=system.twin.scale
     )
     resumed = pnn.Trainer.load(tmp_path / "run.pnn", system=again, progress=False)

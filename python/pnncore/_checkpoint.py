@@ -22,7 +22,7 @@ from pnncore.systems import System
 if TYPE_CHECKING:
     from pnncore.trainer import Trainer
 
-SCHEMA = 4
+SCHEMA = 5
 
 _KEYS = ("schema", "pnncore", "system", "system_class", "method", "optimizer", "trainer", "journals")
 _STATE = ("batch_size", "seed", "epoch", "step", "steps_before", "sums")
@@ -141,7 +141,7 @@ def read(
 
 
 def _not_compared(system: System | None, optimizer: optim.Optimizer | None) -> list[str]:
-    """Return the parts that the trainer has not been made of as the file says: what was passed may be the user's own."""
+    """Return the parts that were passed, which may be the user's own and say nothing of themselves."""
     return [
         *([] if system is None else ["system", "system_class"]),
         *([] if optimizer is None else ["optimizer"]),
@@ -277,7 +277,7 @@ def _check_same(own: dict[str, Any], told: dict[str, Any], given: list[str]) -> 
 
 
 def _check_same_system(own: dict[str, Any], told: dict[str, Any], path: str) -> None:
-    """Refuse a system that was passed and says something else of itself than the file does of the one that was trained."""
+    """Refuse a system that says something else of itself than the file says of the one that was trained."""
     own = json.loads(json.dumps(own))
     if "noise" not in own and systems.outline(own).constants == 0:
         # Nothing was drawn from the seed but the first parameters, which the file has others of.

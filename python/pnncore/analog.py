@@ -23,10 +23,10 @@ __all__ = ["AnalogIO", "NodalVoltages", "Wires", "calibrate", "solve"]
 class AnalogIO(Config):
     """How an analog array is read: converters and noise.
 
-    The defaults are those of a typical array: converters of 7 and 9 bits, and output noise of 0.06. `ideal` has none of
-    it. Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
+    Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
     stage y / (1 + |s y|), get offsets and output noise, are rounded and clipped, and are multiplied by a. Deviations
-    and bounds are in units of the largest input and of the weights.
+    and bounds are in units of the largest input and of the weights. The defaults are those of a typical array:
+    converters of 7 and 9 bits, and output noise of 0.06; `ideal` has none of it.
 
     Parameters
     ----------
@@ -90,18 +90,6 @@ class AnalogIO(Config):
                 raise ConfigError(f"{side}_bits must be 2 to 24, got {shown(bits)}")
             if bits is not None and bound is None:
                 raise ConfigError(f"{side}_bits need an {side}_bound that their levels lie between")
-
-    @classmethod
-    def ideal(cls) -> "AnalogIO":
-        """Return a read of the product itself: without converters, bounds and noise."""
-        return cls(
-            input_bits=None,
-            input_bound=None,
-            output_bits=None,
-            output_bound=None,
-            output_noise=0.0,
-            bound_management=False,
-        )
 
     @property
     def reads(self) -> int:

@@ -5,7 +5,7 @@
 >>> x, y, *_ = pnn.data.digits()
 >>> trainer = pnn.Trainer(net, pnn.methods.InSituBackprop(), pnn.optim.SGD(0.1), seed=0, progress=False)
 >>> history = trainer.fit(x, y, epochs=1)
->>> ledger = of(net, history)
+>>> ledger = estimate(net, history)
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from pnncore.history import History
 from pnncore.layers import Crossbar
 from pnncore.systems import Stack
 
-__all__ = ["Ledger", "Prices", "of"]
+__all__ = ["Ledger", "Prices", "estimate"]
 
 Array = npt.NDArray[np.float64]
 
@@ -91,7 +91,7 @@ class Ledger:
         return "\n".join([*lines, f"{'together':12s} {'':10s} {self.total:10.3g}, in {self.seconds.sum():.3g} s"])
 
 
-def of(net: Stack, history: History, prices: Prices | None = None) -> Ledger:
+def estimate(net: Stack, history: History, prices: Prices | None = None) -> Ledger:
     """Return what training took: every read and conversion, and every pulse, at these prices.
 
     Reads that bound management repeats are counted once.

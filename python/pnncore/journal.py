@@ -76,8 +76,8 @@ class Journal(Sequence[Shot]):
         self._notes = [(kind, shot, attempt, load(text)) for _, kind, shot, attempt, _, text in self._core.notes()]
         if not self.runs:
             raise JournalError(
-                f"{self.path} holds no run, that is, not what its instrument is; where it was salvaged, open it once with "
-                f"the instrument, Instrument(..., journal={self.path!r}), which says so anew"
+                f"{self.path} holds no run, that is, not what its instrument is; where it was salvaged, open it once "
+                f"with the instrument, Instrument(..., journal={self.path!r}), which says so anew"
             )
         for kind, _, _, note in self._notes:
             _check_note(self.path, kind, note)

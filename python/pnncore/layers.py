@@ -14,7 +14,7 @@ from pnncore import devices
 from pnncore._config import Config
 from pnncore._convert import as_settings, chosen, made, one_of, positive_int, shown
 from pnncore.analog import AnalogIO, Wires
-from pnncore.devices import Algorithm, Stored, Trains
+from pnncore.devices import Algorithm, PulseTrains, Stored
 from pnncore.errors import ConfigError, ShapeError
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "Normalize",
     "Pendula",
     "Plate",
-    "Relu",
+    "ReLU",
     "SaturableAbsorber",
     "SecondHarmonic",
     "Speckle",
@@ -136,7 +136,7 @@ class Crossbar(Layer):
     backward: AnalogIO | None = None
     wires: Wires | None = None
     device: Stored | None = None
-    trains: Trains = dataclasses.field(default_factory=Trains)
+    trains: PulseTrains = dataclasses.field(default_factory=PulseTrains)
     algorithm: Algorithm | None = None
     remap: Literal["array", "columns"] | None = None
     clip: float | None = None
@@ -196,7 +196,7 @@ class Crossbar(Layer):
     def restore(cls, settings: dict[str, Any]) -> Self:
         """Return what `to_config` told, less the name."""
         settings = dict(settings)
-        for name, make in {"io": AnalogIO, "backward": AnalogIO, "wires": Wires, "trains": Trains}.items():
+        for name, make in {"io": AnalogIO, "backward": AnalogIO, "wires": Wires, "trains": PulseTrains}.items():
             if settings.get(name) is not None:
                 settings[name] = made(make, as_settings(settings[name], name), name)
         for name in ("device", "algorithm"):
@@ -212,14 +212,14 @@ class _Pointwise(Layer):
         """See `Layer.spec`."""
         if width is None:
             raise ShapeError(f"{self!r} does not say how many inputs it has: begin the stack with a layer that does")
-        names = {"Relu": "relu", "Tanh": "tanh", "Logistic": "logistic"}
+        names = {"ReLU": "relu", "Tanh": "tanh", "Logistic": "logistic"}
         names |= {"SaturableAbsorber": "saturable-absorber", "ElectroOptic": "electro-optic"}
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("noise", "mismatch")}
         return {"kind": "pointwise", "width": width, "function": {"function": names[type(self).__name__], **own}}, width
 
 
 @dataclass(frozen=True, repr=False)
-class Relu(_Pointwise):
+class ReLU(_Pointwise):
     """max(z, 0)."""
 
 
@@ -424,7 +424,7 @@ def _fits(layer: Layer, n_in: int, width: int | None) -> None:
 _KINDS: tuple[type[Layer], ...] = (
     Linear,
     Crossbar,
-    Relu,
+    ReLU,
     Tanh,
     Logistic,
     Normalize,

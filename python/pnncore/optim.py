@@ -88,30 +88,33 @@ class Optimizer:
 
     Parameters
     ----------
-    rate
+    learning_rate
         One learning rate; or one per layer (a sequence: the first for ``W1`` and ``b1``, ...); or one per parameter (a
         mapping from names; those left out do not change).
     schedule
         A `Schedule`: a factor on all rates, by epoch.
     """
 
-    def __init__(self, rate: Rate, *, schedule: Schedule | None = None) -> None:
+    def __init__(self, learning_rate: Rate, *, schedule: Schedule | None = None) -> None:
         values: list[float]
-        if isinstance(rate, Mapping):
-            self.rate: Rate = {str(name): number(value, f"rate of {name}") for name, value in rate.items()}
-            values = list(self.rate.values())
-        elif isinstance(rate, Sequence) and not isinstance(rate, str):
-            self.rate = [number(value, "every rate") for value in rate]
-            values = self.rate
-        elif isinstance(rate, numbers.Real) and not isinstance(rate, bool):
-            self.rate = number(rate, "rate")
-            values = [self.rate]
+        if isinstance(learning_rate, Mapping):
+            self.learning_rate: Rate = {
+                str(name): number(value, f"learning rate of {name}") for name, value in learning_rate.items()
+            }
+            values = list(self.learning_rate.values())
+        elif isinstance(learning_rate, Sequence) and not isinstance(learning_rate, str):
+            self.learning_rate = [number(value, "every learning rate") for value in learning_rate]
+            values = self.learning_rate
+        elif isinstance(learning_rate, numbers.Real) and not isinstance(learning_rate, bool):
+            self.learning_rate = number(learning_rate, "learning_rate")
+            values = [self.learning_rate]
         else:
             raise ConfigError(
-                f"rate must be a number, a sequence per layer or a mapping by parameter, got {shown(rate)}"
+                "learning_rate must be a number, a sequence per layer or a mapping by parameter, "
+                f"got {shown(learning_rate)}"
             )
         if not values or min(values) < 0:
-            raise ConfigError(f"rates must be finite and at least 0, got {shown(rate)}")
+            raise ConfigError(f"learning rates must be finite and at least 0, got {shown(learning_rate)}")
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ConfigError(f"schedule needs a method factor(epoch), got {shown(schedule)}")
         self.schedule = schedule
@@ -126,20 +129,20 @@ class Optimizer:
         factor = self.schedule.factor(epoch) if self.schedule is not None else 1.0
         if not (math.isfinite(factor) and factor >= 0):
             raise ConfigError(f"the schedule gave a factor of {factor} for epoch {epoch}")
-        if isinstance(self.rate, Mapping):
-            unknown = sorted(set(self.rate) - set(names))
+        if isinstance(self.learning_rate, Mapping):
+            unknown = sorted(set(self.learning_rate) - set(names))
             if unknown:
                 raise ConfigError(f"rates for unknown parameters {unknown}; the system has {list(names)}")
-            return [self.rate.get(name, 0.0) * factor for name in names]
-        if isinstance(self.rate, Sequence):
+            return [self.learning_rate.get(name, 0.0) * factor for name in names]
+        if isinstance(self.learning_rate, Sequence):
             layers = {name: int(name[1:]) for name in names if name[1:].isdigit()}
-            if len(layers) != len(names) or len(self.rate) != max(layers.values()):
+            if len(layers) != len(names) or len(self.learning_rate) != max(layers.values()):
                 raise ConfigError(
-                    f"{len(self.rate)} rates by layer do not fit the parameters {list(names)}; "
+                    f"{len(self.learning_rate)} rates by layer do not fit the parameters {list(names)}; "
                     "give one rate per layer, or a mapping by parameter"
                 )
-            return [self.rate[layers[name] - 1] * factor for name in names]
-        return [self.rate * factor for _ in names]
+            return [self.learning_rate[layers[name] - 1] * factor for name in names]
+        return [self.learning_rate * factor for _ in names]
 
     def to_config(self) -> dict[str, Any]:
         """Return the configuration as plain data, as checkpoints keep it."""
@@ -147,11 +150,11 @@ class Optimizer:
         if self.schedule is not None:
             kind = type(self.schedule).__name__
             schedule = {"name": kind, **(vars(self.schedule) if kind in _SCHEDULES else {})}
-        return {**self.settings(), "rate": self.rate, "schedule": schedule}
+        return {**self.settings(), "learning_rate": self.learning_rate, "schedule": schedule}
 
     def __repr__(self) -> str:
         settings = {k: v for k, v in self.settings().items() if k != "name"}
-        parts = [repr(self.rate), *(f"{k}={v!r}" for k, v in settings.items())]
+        parts = [repr(self.learning_rate), *(f"{k}={v!r}" for k, v in settings.items())]
         if self.schedule is not None:
             parts.append(f"schedule={self.schedule!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
@@ -164,7 +167,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    rate, schedule
+    learning_rate, schedule
         See `Optimizer`.
     momentum
         The fraction of the velocity that is kept, in [0, 1).
@@ -173,11 +176,11 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, rate: Rate, *, momentum: float = 0.0, weight_decay: float = 0.0, schedule: Schedule | None = None
+        self, learning_rate: Rate, *, momentum: float = 0.0, weight_decay: float = 0.0, schedule: Schedule | None = None
     ) -> None:
         self.momentum = number(momentum, "momentum")
         self.weight_decay = number(weight_decay, "weight_decay")
-        super().__init__(rate, schedule=schedule)
+        super().__init__(learning_rate, schedule=schedule)
 
     def settings(self) -> dict[str, Any]:
         """Return what the core reads."""
@@ -189,7 +192,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    rate, schedule
+    learning_rate, schedule
         See `Optimizer`.
     betas
         The decays of the mean of gradients and of squared gradients, in [0, 1).
@@ -205,7 +208,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        rate: Rate = 1e-3,
+        learning_rate: Rate = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
@@ -217,7 +220,7 @@ class Adam(Optimizer):
         self.betas = (number(betas[0], "beta1"), number(betas[1], "beta2"))
         self.epsilon = number(epsilon, "epsilon")
         self.weight_decay = number(weight_decay, "weight_decay")
-        super().__init__(rate, schedule=schedule)
+        super().__init__(learning_rate, schedule=schedule)
 
     def settings(self) -> dict[str, Any]:
         """Return what the core reads."""

@@ -47,7 +47,7 @@ MORE_METHODS: dict[str, type[methods.Method]] = {
     "surrogate-optimization": methods.SurrogateOptimization,
     "ridge-readout": methods.RidgeReadout,
 }
-_FUNCTIONS = {"tanh": layers.Tanh, "logistic": layers.Logistic, "relu": layers.Relu}
+_FUNCTIONS = {"tanh": layers.Tanh, "logistic": layers.Logistic, "relu": layers.ReLU}
 DATA = ("digits", "mnist", "fashion-mnist", "vowels")
 ACTIVATIONS = ("hard-sigmoid", "tanh", "logistic", "relu")
 LOSSES = ("squared-error", "cross-entropy")

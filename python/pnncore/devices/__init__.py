@@ -22,7 +22,7 @@ from pnncore.devices._cells import (
     TableStep,
 )
 from pnncore.devices._presets import PCM, PRESETS, Capacitor, EcRam, EcRamMO, GokmenVlasov, Idealized, ReRamES, ReRamSB
-from pnncore.devices._trains import Trains
+from pnncore.devices._trains import PulseTrains
 from pnncore.devices._written import Device
 from pnncore.errors import ConfigError
 
@@ -44,13 +44,13 @@ __all__ = [
     "MultiCell",
     "Pair",
     "PowerStep",
+    "PulseTrains",
     "ReRamES",
     "ReRamSB",
     "SoftBounds",
     "Stored",
     "TableStep",
     "TikiTaka",
-    "Trains",
     "from_config",
     "storage",
 ]
@@ -77,11 +77,11 @@ def from_config(config: dict[str, Any]) -> Any:
     return kind.restore(settings)
 
 
-def storage(device: Stored | None, trains: Trains, algorithm: Algorithm | None) -> dict[str, Any] | None:
+def storage(device: Stored | None, trains: PulseTrains, algorithm: Algorithm | None) -> dict[str, Any] | None:
     """Return what a matrix of weights is stored in, as the core reads it; `ConfigError` for what cannot be."""
     for name, value, choices in (
         ("device", device, (Cells, Pair, MultiCell)),
-        ("trains", trains, (Trains,)),
+        ("trains", trains, (PulseTrains,)),
         ("algorithm", algorithm, (Algorithm,)),
     ):
         if not isinstance(value, choices) and (value is not None or name == "trains"):

@@ -10,7 +10,7 @@ from pnncore.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Trains(Config):
+class PulseTrains(Config):
     """How an outer product of inputs x and errors d becomes pulses.
 
     Every row and column of the array sends a train of pulses with the probabilities A |x| and B |d| per slot; a cell

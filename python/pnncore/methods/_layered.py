@@ -41,7 +41,7 @@ class Backprop(Method):
 class PhysicsAware(Method):
     """Physics-aware training: forward on the hardware, back through the twins' Jacobians at the measured signals.
 
-    The same as backpropagation where the twin is exact and nothing is noisy. Noise of a constant deviation that is added
+    The same as backpropagation where the twin is exact and nothing is noisy. Noise of constant deviation that is added
     to outputs leaves the mean gradient that of the mean loss. Noise whose size depends on signals or weights adds to
     the mean loss what no twin knows of, since twins answer with the derivative of the mean read: input noise and
     weight noise of crossbars, additive or of phase-change memory, and their output noise where the scale follows the

@@ -146,16 +146,15 @@ class EnergySystem(System, ABC):
         if not isinstance(found, Mapping) or set(found) != set(self.names):
             got = list(found) if isinstance(found, Mapping) else shown(found)
             raise ShapeError(
-                f"{type(self).__name__}.param_gradient must return a dictionary of the parameters {self.names}, got {got}"
+                f"{type(self).__name__}.param_gradient must return a dictionary of the parameters {self.names}, "
+                f"got {got}"
             )
         of_complex = np.iscomplexobj(s)
         parts = []
         for name in self.names:
             # The real part of the sum over rows, where states are complex.
             value = np.real(found[name]) if of_complex else found[name]
-            parts.append(
-                self._checked(f"param_gradient[{name!r}]", value, self.shapes[name], np.dtype(s.real.dtype))
-            )
+            parts.append(self._checked(f"param_gradient[{name!r}]", value, self.shapes[name], np.dtype(s.real.dtype)))
         return parts
 
     def _checked(self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
@@ -166,7 +165,9 @@ class EnergySystem(System, ABC):
         if array.shape != shape:
             raise ShapeError(f"{what} must return shape {shape}, got {array.shape}")
         if array.dtype.kind not in ("fiuc" if dtype.kind == "c" else "fiu"):
-            raise DataError(f"{what} must return {'complex' if dtype.kind == 'c' else 'real'} numbers, got {array.dtype}")
+            raise DataError(
+                f"{what} must return {'complex' if dtype.kind == 'c' else 'real'} numbers, got {array.dtype}"
+            )
         return np.ascontiguousarray(array, dtype=dtype)
 
     def __repr__(self) -> str:

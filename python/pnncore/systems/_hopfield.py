@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from pnncore import _core
 from pnncore._convert import Seed, as_dtype, as_seed, as_settings, made, shown
-from pnncore.devices import Algorithm, Stored, Trains, storage
+from pnncore.devices import Algorithm, PulseTrains, Stored, storage
 from pnncore.devices import from_config as restore
 from pnncore.errors import ConfigError
 from pnncore.systems._base import Outline, System
@@ -64,7 +64,7 @@ class Hopfield(System):
         activation: Activation = "hard-sigmoid",
         gain: float = 0.7,
         device: Stored | None = None,
-        trains: Trains | None = None,
+        trains: PulseTrains | None = None,
         algorithm: Algorithm | None = None,
         dtype: npt.DTypeLike = "float32",
         seed: Seed = None,
@@ -74,7 +74,7 @@ class Hopfield(System):
             raise ConfigError(f'activation must be "hard-sigmoid", "tanh" or "logistic", got {shown(activation)}')
         self.gain = as_gain(gain)
         self.seed = as_seed(seed)
-        self.device, self.trains, self.algorithm = device, trains if trains is not None else Trains(), algorithm
+        self.device, self.trains, self.algorithm = device, trains if trains is not None else PulseTrains(), algorithm
         tile = storage(self.device, self.trains, self.algorithm)
         text = None if tile is None else json.dumps(tile)
         core = _core.System.hopfield(self.layers, activation, text, self.seed)
@@ -100,7 +100,7 @@ class Hopfield(System):
     def from_config(cls, settings: dict[str, Any]) -> "Hopfield":
         """Return the network of a `to_config` dictionary, its name left out."""
         parts = {name: None if settings[name] is None else restore(settings[name]) for name in ("device", "algorithm")}
-        parts["trains"] = made(Trains, as_settings(settings["trains"], "trains"), "trains")
+        parts["trains"] = made(PulseTrains, as_settings(settings["trains"], "trains"), "trains")
         return made(cls, {**settings, **parts}, "Hopfield")
 
     @classmethod

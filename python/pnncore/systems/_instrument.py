@@ -34,7 +34,7 @@ from pnncore.instruments._settings import Budget, Policy, Reference
 from pnncore.instruments._state import State
 from pnncore.layers import Layer
 from pnncore.systems._stack import Stack
-from pnncore.twins import OfLayer, Twin
+from pnncore.twins import LayerTwin, Twin
 
 
 @dataclass(frozen=True, repr=False)
@@ -372,7 +372,7 @@ def _channel(
 
 def _as_twin(twin: Any, shapes: Mapping[str, tuple[int, ...]]) -> Twin | None:
     if isinstance(twin, Layer):
-        twin = OfLayer(twin)
+        twin = LayerTwin(twin)
         if twin.shapes != dict(shapes):
             raise ShapeError(f"the twin {twin.layer!r} has parameters {twin.shapes}, the instrument {dict(shapes)}")
     if twin is not None and not isinstance(twin, Twin):

@@ -6,10 +6,10 @@ signals from the instrument and derivatives from the twin.
 
 from pnncore.twins._fit import Fit as Fit
 from pnncore.twins._fit import fit as fit
-from pnncore.twins._layers import Learned as Learned
-from pnncore.twins._layers import OfLayer as OfLayer
+from pnncore.twins._layers import FittedTwin as FittedTwin
+from pnncore.twins._layers import LayerTwin as LayerTwin
 from pnncore.twins._quality import Quality as Quality
-from pnncore.twins._quality import Watch as Watch
+from pnncore.twins._quality import TwinMonitor as TwinMonitor
 from pnncore.twins._quality import quality as quality
 from pnncore.twins._twin import Analytic as Analytic
 from pnncore.twins._twin import Twin as Twin

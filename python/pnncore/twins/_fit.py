@@ -14,7 +14,7 @@ from pnncore.errors import ConfigError, DataError
 from pnncore.journal import Journal, read
 from pnncore.layers import Layer, Linear, Tanh
 from pnncore.systems._stack import Stack
-from pnncore.twins._layers import Learned
+from pnncore.twins._layers import FittedTwin
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def fit(
     dtype: npt.DTypeLike = "float32",
     seed: Seed = 0,
     progress: bool | None = None,
-) -> Learned:
+) -> FittedTwin:
     """Fit a twin to the shots of a journal: a network from inputs and parameters to outputs.
 
     A twin is as good as its shots are various: its derivatives by a parameter mean something only where that parameter
@@ -100,7 +100,7 @@ def fit(
     layers: list[Layer] = []
     for before, after in itertools.pairwise(widths):
         layers += [Linear(before, after), Tanh()]
-    twin = Learned(Stack(layers[:-1], dtype=dtype, seed=seed), centre=centre, scale=scale)
+    twin = FittedTwin(Stack(layers[:-1], dtype=dtype, seed=seed), centre=centre, scale=scale)
     order = np.random.default_rng(seed).permutation(len(y))
     kept, out = order[held_out:], order[:held_out]
     own = twin.stack.dtype

@@ -12,7 +12,7 @@ from pnncore.systems._stack import Stack
 from pnncore.twins._twin import Params, Twin
 
 
-class OfLayer(Twin):
+class LayerTwin(Twin):
     """A twin that is a layer with the parameters of the instrument: `layers.SecondHarmonic`, say.
 
     Parameters
@@ -49,10 +49,10 @@ class OfLayer(Twin):
         return [params[name] for name in self.shapes]
 
     def __repr__(self) -> str:
-        return f"OfLayer({self.layer!r})"
+        return f"LayerTwin({self.layer!r})"
 
 
-class Learned(Twin):
+class FittedTwin(Twin):
     """A twin that is a stack from inputs and parameters, side by side, to outputs; `fit` makes one.
 
     Parameters
@@ -112,4 +112,4 @@ class Learned(Twin):
 
     def __repr__(self) -> str:
         quality = "" if self.quality is None else f"; {self.quality}"
-        return f"Learned({self.stack!r}{quality})"
+        return f"FittedTwin({self.stack!r}{quality})"

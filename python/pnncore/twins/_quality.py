@@ -104,7 +104,7 @@ def _loss(name: str, outputs: FloatArray, y: FloatArray) -> float:
     return float(-(targets * logs).sum(axis=1).mean())
 
 
-class Watch(Callback):
+class TwinMonitor(Callback):
     """Measures `quality` after every few epochs, and shows its cosine beside the loss.
 
     Parameters

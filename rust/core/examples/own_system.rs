@@ -8,14 +8,14 @@
 use num_complex::Complex;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::check::check_system;
-use pnncore::descent::{self, SystemAt};
+use pnncore::descent;
 use pnncore::loss::Loss;
 use pnncore::method::{Estimator, Rule, Scratch, Sign, StepState, methods_for};
 use pnncore::params::{ParamSpec, Params};
 use pnncore::plan::PhasePlan;
 use pnncore::runtime::Runtime;
 use pnncore::states::{Layout, States};
-use pnncore::system::{Energetic, Settling, StateDerivatives, System, Workspace};
+use pnncore::system::{Energetic, Settling, StateDerivatives, System, SystemAt, Workspace};
 use pnncore::train::write_gradient;
 use pnncore::update::{LocalUpdate, Term};
 use pnncore::{Error, Result};

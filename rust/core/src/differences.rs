@@ -1,13 +1,9 @@
 //! Derivatives by differences, for systems that do not give them in closed form.
 
 use pnncore_kernels::Real;
-use pnncore_kernels::philox::{Philox, Purpose};
 
 use crate::Result;
-use crate::batch::Batch;
-use crate::params::Params;
 use crate::states::States;
-use crate::system::StateDerivatives;
 
 /// The largest magnitude of a slice.
 pub(crate) fn largest<T: Real>(values: &[T]) -> f64 {
@@ -53,46 +49,6 @@ pub(crate) fn hessian_product<T: Real>(
         let scale = if steps[r] > 0.0 { T::from_f64(0.5 / steps[r]) } else { T::ZERO };
         for (u, &d) in up.iter_mut().zip(down) {
             *u = (*u - d) * scale;
-        }
-    }
-    Ok(())
-}
-
-/// Power iterations of [`curvature`], and the margin put on what they find.
-const POWER_ITERATIONS: usize = 20;
-const MARGIN: f64 = 1.2;
-
-/// The largest curvature of each row by power iteration, for all units of the row.
-pub(crate) fn curvature<T: Real, S: StateDerivatives<T> + ?Sized>(
-    system: &S,
-    params: &Params<'_, T>,
-    batch: &Batch<'_, T>,
-    states: &States<T>,
-    curvature: &mut [T],
-) -> Result<()> {
-    let stride = states.stride();
-    let random = Philox::new(0, Purpose::Probe);
-    let layers = 0..states.layout().sizes().len();
-    let mut v = vec![T::ZERO; curvature.len()];
-    for (r, row) in v.chunks_exact_mut(stride).enumerate() {
-        for k in layers.clone().flat_map(|l| states.layout().layer(l)) {
-            row[k] = T::from_f64(random.normal(k as u64, r as u32));
-        }
-    }
-    let mut product = vec![T::ZERO; v.len()];
-    for _ in 0..POWER_ITERATIONS {
-        system.hessian_product(params, batch, states, &v, &mut product)?;
-        let rows = v.chunks_exact_mut(stride).zip(product.chunks_exact(stride));
-        for ((v, product), curvature) in rows.zip(curvature.chunks_exact_mut(stride)) {
-            let norm = |x: &[T]| x.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>().sqrt();
-            let (length, size) = (norm(product), norm(v));
-            if length > 0.0 && size > 0.0 {
-                let scale = T::from_f64(1.0 / length);
-                v.iter_mut().zip(product).for_each(|(v, &p)| *v = p * scale);
-                curvature.fill(T::from_f64(MARGIN * length / size));
-            } else {
-                curvature.fill(T::ONE);
-            }
         }
     }
     Ok(())

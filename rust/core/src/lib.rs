@@ -5,7 +5,7 @@
 //! [`train`] does so over batches. Python is nowhere in this crate.
 #![forbid(unsafe_code)]
 
-mod adjoint;
+pub mod analog;
 pub mod batch;
 pub mod check;
 pub mod checkpoint;

@@ -3,7 +3,6 @@
 use pnncore_kernels::converter::largest;
 use pnncore_kernels::{Level, Real};
 
-use crate::system::System;
 use crate::{Error, Result};
 
 /// Name and shape of one parameter.
@@ -95,57 +94,6 @@ impl<'a, T: Real> Params<'a, T> {
             Slot::Exclusive(values) => Ok(values),
         }
     }
-
-    /// Checks number and lengths against the system's specification, and that all values are finite and within the range
-    /// of what they are stored in.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] or [`Error::Data`], naming the parameter.
-    pub fn check(&self, system: &dyn System<T>) -> Result<()> {
-        let specs = system.specs();
-        if self.slots.len() != specs.len() {
-            return Err(Error::Shape(format!("expected {} parameters, got {}", specs.len(), self.slots.len())));
-        }
-        for (i, spec) in specs.iter().enumerate() {
-            let values = self.get(i);
-            if values.len() != spec.len() {
-                return Err(Error::Shape(format!(
-                    "parameter {} needs shape {:?} ({} elements), got {} elements",
-                    spec.name,
-                    spec.shape,
-                    spec.len(),
-                    values.len()
-                )));
-            }
-            if !all_finite(values) {
-                return Err(Error::Data(format!(
-                    "parameter {} holds NaN or infinity; training diverged or the array was overwritten",
-                    spec.name
-                )));
-            }
-            if let Some((at, (lower, upper))) = system.tile(i).and_then(|tile| tile.outside(values)) {
-                return Err(Error::Data(format!(
-                    "parameter {} holds {} at {:?}, but the cell there only has values in [{lower}, {upper}]: \
-                     system.clip() brings all into their ranges",
-                    spec.name,
-                    values[at],
-                    (at / spec.rows_cols().1, at % spec.rows_cols().1),
-                )));
-            }
-            let (lower, upper) = system.device(i).range::<T>();
-            let is_outside = |value: &T| *value < lower || *value > upper;
-            let bounded = if lower.is_finite() || upper.is_finite() { values } else { &[] };
-            // A whole chunk at a time vectorises; the first value alone would not.
-            let outside = bounded.chunks(256).find(|chunk| chunk.iter().fold(false, |any, v| any | is_outside(v)));
-            if let Some(value) = outside.and_then(|chunk| chunk.iter().find(|value| is_outside(value))) {
-                return Err(Error::Data(format!(
-                    "parameter {} holds {value}, but its device only has values in [{lower}, {upper}]",
-                    spec.name
-                )));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Whether no element is NaN or infinite.
@@ -156,8 +104,6 @@ pub fn all_finite<T: Real>(values: &[T]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Device;
-    use crate::system::layered::Layered;
 
     #[test]
     fn all_finite_finds_every_position() {
@@ -172,19 +118,5 @@ mod tests {
                 values[i] = -1e38;
             }
         }
-    }
-
-    #[test]
-    fn check_names_the_parameter() {
-        let conductances = Device { lower: Some(0.0), ..Device::IDEAL };
-        let net = Layered::resistive(&[1, 3], 1.0, conductances).expect("a network");
-        let sources = [0.0f32; 3];
-        let check = |g: &[f32]| Params::shared([g, &sources]).check(&net);
-        let error = check(&[0.0; 5]).expect_err("too short").to_string();
-        assert!(error.contains("g1") && error.contains("[2, 3]"), "{error}");
-        assert!(matches!(check(&[0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0]), Err(Error::Data(_))));
-        let error = check(&[0.0, 1.0, 2.0, -0.5, 4.0, 5.0]).expect_err("negative").to_string();
-        assert!(error.contains("g1 holds -0.5"), "{error}");
-        assert!(check(&[0.0; 6]).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 
 use pnncore::Result;
 use pnncore::batch::{Batch, Rows, Targets};
-use pnncore::descent::{Landscape, SystemAt, settle};
+use pnncore::descent::{Landscape, settle};
 use pnncore::device::Device;
 use pnncore::kernels::Real;
 use pnncore::loss::Loss;
@@ -11,7 +11,7 @@ use pnncore::plan::{Boundary, PhasePlan};
 use pnncore::settling::{Settling, Stop};
 use pnncore::states::{Outcome, States};
 use pnncore::system::elastic::{Elastic, Spec};
-use pnncore::system::{StateDerivatives, System};
+use pnncore::system::{StateDerivatives, System, SystemAt};
 
 /// Nodes on the side of a sheet.
 const SIDE: usize = 4;

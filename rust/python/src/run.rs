@@ -18,7 +18,7 @@ use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
 use pnncore::states::{States, Status};
 use pnncore::system::stack::Propagation;
-use pnncore::system::{System as CoreSystem, infer};
+use pnncore::system::{System as CoreSystem, check_rows, infer};
 use pnncore::train::{Progress, StepBudget, TrainingTask, write_gradient};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
@@ -221,10 +221,10 @@ fn settle_as<'py, T: Float>(
     let runtime = system.runtime(py, threads, 0)?;
     let arrays = Shared::<T>::new(params, "every parameter")?;
     let params = arrays.params(py)?;
-    params.check(core).or_raise(py)?;
+    core.check_params(&params).or_raise(py)?;
     let data = Data::<T>::new(x, y)?;
     let batch = data.batch(py, core.inputs(), core.outputs())?;
-    memory::check_rows(core, batch.len(), plan.rows_per_sample(), false).or_raise(py)?;
+    check_rows(core, batch.len(), plan.rows_per_sample(), false).or_raise(py)?;
     let mut states = States::new(core.layout());
     let (energy, residual) = system.run(py, || {
         runtime.enter(|| -> Result<_, Error> {
@@ -291,10 +291,10 @@ pub(crate) fn predict<'py>(
         let runtime = system.runtime(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
-        params.check(core).or_raise(py)?;
+        core.check_params(&params).or_raise(py)?;
         let data = Data::<T>::new(&x, None)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
-        memory::check_rows(core, batch.len().min(INFERENCE_BATCH), 1, false).or_raise(py)?;
+        check_rows(core, batch.len().min(INFERENCE_BATCH), 1, false).or_raise(py)?;
         let bytes = memory::product(&[batch.len(), core.outputs(), size_of::<T>()]);
         memory::check(bytes, || format!("the outputs of {} samples", batch.len())).or_raise(py)?;
         let mut outputs = Vec::with_capacity(batch.len() * core.outputs());
@@ -342,7 +342,7 @@ pub(crate) fn measure<'py>(
         let runtime = system.runtime(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
-        params.check(core).or_raise(py)?;
+        core.check_params(&params).or_raise(py)?;
         let data = Data::<T>::new(&x, None)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         let mut propagation = Propagation::default();
@@ -379,11 +379,11 @@ pub(crate) fn vjp<'py>(
         let runtime = system.runtime(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
-        params.check(core).or_raise(py)?;
+        core.check_params(&params).or_raise(py)?;
         let (data, errors) = (Data::<T>::new(&x, None)?, Data::<T>::new(&dy, None)?);
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         let errors = errors.batch(py, core.outputs(), core.outputs())?;
-        memory::check_rows(core, batch.len(), 1, true).or_raise(py)?;
+        check_rows(core, batch.len(), 1, true).or_raise(py)?;
         if errors.len() != batch.len() {
             return Err(Error::Shape(format!("dy must have {} rows, got {}", batch.len(), errors.len()))).or_raise(py);
         }
@@ -429,7 +429,7 @@ pub(crate) fn gradient<'py>(
         let runtime = system.runtime(py, threads, seed)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
-        params.check(core).or_raise(py)?;
+        core.check_params(&params).or_raise(py)?;
         let data = Data::<T>::new(&x, Some(&y))?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         protocol.check_batch(core, batch.len()).or_raise(py)?;
@@ -505,7 +505,7 @@ pub(crate) fn train<'py>(
         let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
         let mut kept = Exclusive::<T>::new(&memory, "every array of optimizer and method")?;
         let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);
-        params.check(core).or_raise(py)?;
+        core.check_params(&params).or_raise(py)?;
         let mut memory = kept.slices(py, "every array of optimizer and method")?;
         let own = protocol.memory(core);
         let cells = pnncore::train::cells(core);

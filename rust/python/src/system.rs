@@ -188,7 +188,7 @@ impl System {
             let runtime = self.runtime(py, threads, 0)?;
             let arrays = Shared::<T>::new(&params, "every parameter")?;
             let params = arrays.params(py)?;
-            params.check(core).or_raise(py)?;
+            core.check_params(&params).or_raise(py)?;
             let data = Data::<T>::new(&x, None)?;
             let batch = data.batch(py, core.inputs(), core.outputs())?;
             let found = self.run(py, || Ok(runtime.enter(|| circuit.currents(&runtime, &params, &batch))))?;

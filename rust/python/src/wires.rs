@@ -1,7 +1,7 @@
 //! Crossbars with resistive wires, by themselves.
 
 use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
-use pnncore::system::stack::{Nodal, Wires};
+use pnncore::analog::wires::{Nodal, Wires};
 use pnncore::{Error, memory};
 use pyo3::prelude::*;
 

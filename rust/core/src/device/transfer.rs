@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::cells::{Cells, Pulsed};
 use super::pulses::PulseCounts;
 use super::tile::{CellArray, CellState, Change, Draws};
+use crate::analog::io::{Io, Scale};
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
-use crate::system::stack::{Io, Scale};
 use crate::{Error, Result};
 
 /// What happens to a line that was read.

@@ -30,7 +30,7 @@ use crate::runtime::Runtime;
 use crate::settling::{Settling, Stop};
 use crate::states::States;
 use crate::system::stack::Stack;
-use crate::system::{Settling as SettlingSystem, System, Workspace};
+use crate::system::{Settling as SettlingSystem, System, Workspace, check_rows};
 use crate::update::LocalUpdate;
 use crate::{Error, Result, memory};
 
@@ -195,7 +195,7 @@ impl Method {
     /// # Errors
     /// [`Error::Config`] with the bytes.
     fn check_memory<T: Real>(&self, system: &dyn System<T>, batch: usize, phases: usize) -> Result<()> {
-        memory::check_rows(system, batch, phases, matches!(self.needs(), Needs::Layers | Needs::Maps))?;
+        check_rows(system, batch, phases, matches!(self.needs(), Needs::Layers | Needs::Maps))?;
         let size: u128 = system.specs().iter().fold(0, |all, spec| all.saturating_add(memory::product(&spec.shape)));
         let kept = match self.rule {
             Rule::GeneticAlgorithm { population, .. } => size.saturating_mul(3 * u128::from(population)),

@@ -11,13 +11,13 @@ use pnncore_kernels::watch::poll;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::descent::{SystemAt, settle};
+use crate::descent::settle;
 use crate::device::Device;
 use crate::params::{ParamSpec, Params};
 use crate::plan::PhasePlan;
 use crate::runtime::Runtime;
 use crate::states::{Layout, States};
-use crate::system::{Energetic, Settling, StateDerivatives, System, Workspace};
+use crate::system::{Energetic, Settling, StateDerivatives, System, SystemAt, Workspace};
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
 

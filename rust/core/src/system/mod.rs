@@ -1,12 +1,18 @@
 //! Physical systems, and what they can be asked to do.
 
+mod adjoint;
+mod at;
 pub mod circuit;
 pub mod elastic;
 pub mod hopfield;
 pub mod layered;
 pub mod resistive;
+mod rows;
 pub mod stack;
 pub mod tiled;
+
+pub use at::SystemAt;
+pub use rows::check_rows;
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -15,7 +21,7 @@ use crate::batch::Batch;
 use crate::device::{CellArray, Device};
 use crate::draw::DrawIndex;
 use crate::loss::Loss;
-use crate::params::{ParamSpec, Params};
+use crate::params::{ParamSpec, Params, all_finite};
 use crate::plan::{Boundary, PhasePlan};
 use crate::runtime::Runtime;
 use crate::states::{Layout, States};
@@ -99,6 +105,57 @@ pub trait System<T: Real>: Send + Sync {
     /// contrast of a local rule is an approximation to the gradient, and implicit differentiation is exact all the same.
     fn is_reciprocal(&self) -> bool {
         true
+    }
+
+    /// Checks number and lengths of parameters against the specification, and that all values are finite and within the range
+    /// of what they are stored in.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Data`], naming the parameter.
+    fn check_params(&self, params: &Params<'_, T>) -> Result<()> {
+        let specs = self.specs();
+        if params.len() != specs.len() {
+            return Err(Error::Shape(format!("expected {} parameters, got {}", specs.len(), params.len())));
+        }
+        for (i, spec) in specs.iter().enumerate() {
+            let values = params.get(i);
+            if values.len() != spec.len() {
+                return Err(Error::Shape(format!(
+                    "parameter {} needs shape {:?} ({} elements), got {} elements",
+                    spec.name,
+                    spec.shape,
+                    spec.len(),
+                    values.len()
+                )));
+            }
+            if !all_finite(values) {
+                return Err(Error::Data(format!(
+                    "parameter {} holds NaN or infinity; training diverged or the array was overwritten",
+                    spec.name
+                )));
+            }
+            if let Some((at, (lower, upper))) = self.tile(i).and_then(|tile| tile.outside(values)) {
+                return Err(Error::Data(format!(
+                    "parameter {} holds {} at {:?}, but the cell there only has values in [{lower}, {upper}]: \
+                     system.clip() brings all into their ranges",
+                    spec.name,
+                    values[at],
+                    (at / spec.rows_cols().1, at % spec.rows_cols().1),
+                )));
+            }
+            let (lower, upper) = self.device(i).range::<T>();
+            let is_outside = |value: &T| *value < lower || *value > upper;
+            let bounded = if lower.is_finite() || upper.is_finite() { values } else { &[] };
+            // A whole chunk at a time vectorises; the first value alone would not.
+            let outside = bounded.chunks(256).find(|chunk| chunk.iter().fold(false, |any, v| any | is_outside(v)));
+            if let Some(value) = outside.and_then(|chunk| chunk.iter().find(|value| is_outside(value))) {
+                return Err(Error::Data(format!(
+                    "parameter {} holds {value}, but its device only has values in [{lower}, {upper}]",
+                    spec.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The number of outputs.
@@ -262,7 +319,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
         states: &States<T>,
         curvature: &mut [T],
     ) -> Result<()> {
-        crate::differences::curvature(self, params, batch, states, curvature)
+        adjoint::largest_curvature(self, params, batch, states, curvature)
     }
 
     /// Solves d2E/ds2 lambda = error on every row, over states that are not `frozen`: the adjoint of the steady state.
@@ -279,7 +336,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
         frozen: &[bool],
         error: &[T],
     ) -> Result<Vec<T>> {
-        crate::adjoint::solve(self, params, batch, states, frozen, error)
+        adjoint::solve(self, params, batch, states, frozen, error)
     }
 
     /// Writes minus the product of an adjoint and d2E/ds dtheta, as [`Energetic::local_update`] writes: the gradient of the
@@ -301,7 +358,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let size = crate::differences::size_of_states(&states.values, self.scales(params).0);
-        let (probe, weights) = crate::adjoint::displaced(states, adjoint, size * self.local_step());
+        let (probe, weights) = adjoint::displaced(states, adjoint, size * self.local_step());
         *states = probe;
         self.local_update(runtime, params, batch, states, &weights, workspace, update)
     }
@@ -416,4 +473,24 @@ pub fn residual<T: Real>(
         largest.to_f64()
     });
     Ok(rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::layered::Layered;
+    use super::*;
+
+    #[test]
+    fn parameters_that_do_not_fit_are_named() {
+        let conductances = Device { lower: Some(0.0), ..Device::IDEAL };
+        let net = Layered::resistive(&[1, 3], 1.0, conductances).expect("a network");
+        let sources = [0.0f32; 3];
+        let check = |g: &[f32]| net.check_params(&Params::shared([g, &sources]));
+        let error = check(&[0.0; 5]).expect_err("too short").to_string();
+        assert!(error.contains("g1") && error.contains("[2, 3]"), "{error}");
+        assert!(matches!(check(&[0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0]), Err(Error::Data(_))));
+        let error = check(&[0.0, 1.0, 2.0, -0.5, 4.0, 5.0]).expect_err("negative").to_string();
+        assert!(error.contains("g1 holds -0.5"), "{error}");
+        assert!(check(&[0.0; 6]).is_ok());
+    }
 }

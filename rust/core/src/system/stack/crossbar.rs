@@ -10,10 +10,10 @@ use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
 use serde::{Deserialize, Serialize};
 
-use super::io::{Array, Draws, GROUPS_OF_READ, Io, Scale};
 use super::layer::{ForwardRecord, Layer, LayerContext};
 use super::linear::Linear;
-use super::wires::{Grid, Wires};
+use crate::analog::io::{Array, Draws, GROUPS_OF_READ, Io, Scale};
+use crate::analog::wires::{Grid, Wires};
 use crate::params::ParamSpec;
 use crate::{Error, Result};
 

@@ -5,7 +5,6 @@
 
 mod crossbar;
 mod harmonic;
-mod io;
 mod layer;
 mod linear;
 mod multiplexed;
@@ -19,11 +18,9 @@ mod propagation;
 mod spec;
 mod speckle;
 mod transistor;
-mod wires;
 
 pub use crossbar::{Hardware, Remap};
 pub use harmonic::Harmonic;
-pub use io::{Io, Passes, Scale, WeightNoise};
 pub use layer::{ForwardRecord, Layer, LayerContext};
 pub use linear::Linear;
 pub use outline::Outline;
@@ -32,7 +29,6 @@ pub use pointwise::{Function, Pointwise};
 pub use propagation::{BackwardRule, Block, ErrorSignal, Propagation, SurrogateDerivative, groups};
 pub use spec::{Entry, Kind, Sides, Spec};
 pub use speckle::Speckle;
-pub use wires::{Nodal, Wires};
 
 use std::ops::Range;
 

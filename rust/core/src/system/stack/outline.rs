@@ -1,7 +1,8 @@
 //! How large a stack would be, told from its description alone: nothing is allocated.
 
+use super::Linear;
 use super::spec::{Entry, Kind, Spec};
-use super::{Linear, Scale};
+use crate::analog::io::Scale;
 use crate::params::ParamSpec;
 
 /// What a stack would hold.

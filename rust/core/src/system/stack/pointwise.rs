@@ -124,7 +124,7 @@ impl Pointwise {
 impl<T: Real> Layer<T> for Pointwise {
     fn name(&self) -> &'static str {
         match self.function {
-            Function::Relu => "Relu",
+            Function::Relu => "ReLU",
             Function::Tanh => "Tanh",
             Function::Logistic => "Logistic",
             Function::SaturableAbsorber { .. } => "SaturableAbsorber",

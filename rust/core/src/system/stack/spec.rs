@@ -6,7 +6,6 @@ use serde::Deserialize;
 
 use super::crossbar::{Crossbar, Hardware};
 use super::harmonic::Harmonic;
-use super::io::Scale;
 use super::linear::{self, Linear};
 use super::multiplexed::Multiplexed;
 use super::normalise::Normalise;
@@ -17,6 +16,7 @@ use super::pointwise::{Function, Pointwise};
 use super::speckle::Speckle;
 use super::transistor::Transistor;
 use super::{GROUPS, Layer, Stack, Stage};
+use crate::analog::io::Scale;
 use crate::device::{CellArray, Device, TileSpec};
 use crate::{Error, Result, memory};
 

@@ -7,7 +7,7 @@ use pnncore_kernels::sparse::{Dense, product};
 use pnncore_kernels::{Level, Real, add_scaled, dot};
 use serde::{Deserialize, Serialize};
 
-use super::wires::Grid;
+use crate::analog::wires::Grid;
 use crate::{Error, Result};
 
 /// How inputs are scaled to the range of their converters, row by row.
@@ -89,7 +89,7 @@ const PASSES: u32 = 24;
 const GROUPS_OF_PASS: u32 = 5;
 
 /// Groups of random numbers of a read and its repetitions.
-pub(super) const GROUPS_OF_READ: u32 = (REPEATS + 1) * PASSES * GROUPS_OF_PASS;
+pub(crate) const GROUPS_OF_READ: u32 = (REPEATS + 1) * PASSES * GROUPS_OF_PASS;
 
 impl Io {
     /// Checks the ranges of all settings.
@@ -156,7 +156,7 @@ fn levels<T: Real>(steps: u32, bound: Option<f64>) -> Levels<T> {
 
 /// Where random numbers of a read come from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Draws {
+pub(crate) struct Draws {
     pub level: Level,
     pub random: Philox,
     pub group: u32,
@@ -219,7 +219,7 @@ impl Io {
 }
 
 /// A matrix that is read.
-pub(super) struct Array<'a, T> {
+pub(crate) struct Array<'a, T> {
     pub io: &'a Io,
     pub weights: &'a [T],
     /// The wires between its cells; `None`: there is nothing between them.
@@ -232,7 +232,7 @@ pub(super) struct Array<'a, T> {
 
 impl<T: Real> Array<'_, T> {
     /// Writes what is read for rows of inputs, of which the range may have been learned.
-    pub(super) fn read(&self, draws: Draws, range: Option<T>, x: &[T], y: &mut [T]) {
+    pub(crate) fn read(&self, draws: Draws, range: Option<T>, x: &[T], y: &mut [T]) {
         let (n, m) = (self.inputs, self.outputs);
         let scales: Vec<T> = x
             .chunks_exact(n)

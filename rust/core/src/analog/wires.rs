@@ -52,12 +52,12 @@ impl Wires {
     }
 
     /// How many numbers [`Wires::prepare`] appends for so many cells.
-    pub(super) fn prepared(cells: usize) -> usize {
+    pub(crate) fn prepared(cells: usize) -> usize {
         1 + 6 * cells
     }
 
     /// Appends what [`Grid::of`] reads: the largest weight, then conductances and pivots of both arrays.
-    pub(super) fn prepare<T: Real>(&self, (n, m): (usize, usize), weights: &[T], prepared: &mut Vec<T>) {
+    pub(crate) fn prepare<T: Real>(&self, (n, m): (usize, usize), weights: &[T], prepared: &mut Vec<T>) {
         let largest = weights.iter().fold(T::ZERO, |most, &w| most.max_magnitude(w)).to_f64();
         // Without weights any scale does.
         let weight = self.weight.unwrap_or(if largest > 0.0 { largest } else { 1.0 });
@@ -177,7 +177,7 @@ fn gather<T: Real>(level: Level, network: Network<'_, T>, turned: bool, fields: 
 
 /// Both arrays of a matrix, ready to be read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Grid<'a, T> {
+pub(crate) struct Grid<'a, T> {
     wires: &'a Wires,
     sides: [Network<'a, T>; 2],
     weight: T,
@@ -186,7 +186,7 @@ pub(super) struct Grid<'a, T> {
 }
 
 impl<'a, T: Real> Grid<'a, T> {
-    pub(super) fn of(wires: &'a Wires, shape: (usize, usize), prepared: &'a [T], turned: bool) -> Self {
+    pub(crate) fn of(wires: &'a Wires, shape: (usize, usize), prepared: &'a [T], turned: bool) -> Self {
         let nodes = shape.0 * shape.1;
         let side = |k: usize| {
             let part = |p: usize| &prepared[1 + (3 * k + p) * nodes..][..nodes];
@@ -206,7 +206,7 @@ impl<'a, T: Real> Grid<'a, T> {
     }
 
     /// Writes what is read for rows of inputs.
-    pub(super) fn read(&self, level: Level, x: &[T], y: &mut [T]) {
+    pub(crate) fn read(&self, level: Level, x: &[T], y: &mut [T]) {
         let (n, m) = self.sides[0].shape;
         let (inputs, outputs) = if self.turned { (m, n) } else { (n, m) };
         let (lanes, mut fields) = (lanes::<T>(level), Fields::default());
@@ -222,7 +222,7 @@ impl<'a, T: Real> Grid<'a, T> {
     /// Writes dy times the Jacobian by the weights to `gradient` (zeros before; empty: not wanted), and that by the inputs to `dx`
     /// (empty: not wanted). The adjoint of a read is a read from the other side (reciprocity): the derivative by a conductance is minus the product of
     /// the voltages across it in both (Tellegen's theorem). Where the largest weight is the largest conductance, it scales all others.
-    pub(super) fn vjp(&self, level: Level, weights: &[T], x: &[T], dy: &[T], dx: &mut [T], gradient: &mut [T]) {
+    pub(crate) fn vjp(&self, level: Level, weights: &[T], x: &[T], dy: &[T], dx: &mut [T], gradient: &mut [T]) {
         let (n, m) = self.sides[0].shape;
         let lanes = lanes::<T>(level);
         let (mut fields, mut adjoint) = (Fields::default(), Fields::default());
