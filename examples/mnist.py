@@ -1,7 +1,7 @@
 """Reproduce the published MNIST results of equilibrium propagation on Hopfield networks.
 
 The recipe is that of Scellier et al., "Energy-based learning algorithms for analog computing: a comparative study"
-(2023): centred equilibrium propagation, beta 0.2, batches of 16, plain SGD, rates times 0.99 per epoch, 100 epochs,
+(2023): centered equilibrium propagation, beta 0.2, batches of 16, plain SGD, rates times 0.99 per epoch, 100 epochs,
 inputs in [0, 1]. Ours differs in one thing: samples settle until they are settled, not for a fixed number of sweeps
 (``--published-sweeps`` brings those back). Two hidden layers end near a loss of stability, where the test error jumps
 from epoch to epoch; with rates that fall to zero along half a cosine (``--cosine``) it comes to rest.

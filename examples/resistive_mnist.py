@@ -1,6 +1,6 @@
 """Reproduce the published MNIST results of equilibrium propagation on deep resistive networks.
 
-The recipe is that of Scellier, "A fast algorithm to simulate nonlinear resistive networks" (2024): centred equilibrium
+The recipe is that of Scellier, "A fast algorithm to simulate nonlinear resistive networks" (2024): centered equilibrium
 propagation, batches of 4, plain SGD, rates times 0.99 per epoch, 4 to 6 sweeps per phase.
 
     python examples/resistive_mnist.py --network small                # 10 epochs, a quarter of a minute

@@ -1,5 +1,6 @@
 """What the default stopping rule promises: gradients within 1 % of those of states at rest."""
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -135,3 +136,46 @@ def test_outputs_of_deep_resistive_networks_are_as_near_to_rest_as_their_states(
     x = np.random.default_rng(0).uniform(0, 1, (16, net.n_in))
     rest = net.settle(x, settling=TIGHT).outputs
     assert np.abs(net.predict(x) - rest).max() < 0.005 * np.abs(rest).max()
+
+
+class Valley(pnn.systems.EnergySystem):
+    """A quadratic energy, with a matrix of a given condition number."""
+
+    def setup(self, matrix, inputs):
+        self.matrix, self.inputs = matrix, inputs
+        return self
+
+    def energy(self, params, x, s):
+        return 0.5 * np.einsum("ri,ij,rj->r", s, self.matrix, s) - ((x @ self.inputs + params["b"]) * s).sum(axis=1)
+
+    def state_gradient(self, params, x, s):
+        return s @ self.matrix - x @ self.inputs - params["b"]
+
+    def param_gradient(self, params, x, s, weights):
+        return {"b": -weights @ s}
+
+
+@pytest.mark.parametrize("condition", [10, 100, 1000])
+def test_descent_in_valleys_ends_near_the_minimum(condition):
+    errors = np.zeros(20)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        axes, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+        matrix = axes * np.geomspace(1 / condition, 1, 6) @ axes.T
+        net = Valley(n_in=3, n_states=6, n_out=2, params={"b": 0.1 * rng.normal(size=6)})
+        net.setup((matrix + matrix.T) / 2, rng.normal(size=(3, 6)))
+        x = rng.normal(size=(4, 3))
+        rest = np.linalg.solve(net.matrix, (x @ net.inputs + net.params["b"]).T).T
+        error = np.zeros((4, 6))
+        error[:, -2:] = rng.normal(size=(4, 2))
+        wanted = np.linalg.solve(net.matrix, error.T).T.mean(axis=0)
+        strength = 0.1 / np.linalg.eigvalsh(np.linalg.inv(net.matrix)[-2:, -2:])[-1]
+        # Exact at any strength, since the energy is quadratic: what is left is the error of stopping.
+        method = methods.FrequencyPropagation(amplitude=strength)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = method.gradient(net, x, rest[:, -2:] - error[:, -2:])["b"]
+        # Where rounding errors of the energy hide the rest of the way, that is said.
+        errors[seed] = 0.0 if said else np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+    assert errors.max() < 0.01, errors
+    assert (errors > 0).sum() > 15

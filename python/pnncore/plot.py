@@ -157,8 +157,6 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
             losses.yaxis.set_major_locator(_fixed([digit * 10.0**decade for decade in decades for digit in every]))
             losses.yaxis.set_minor_locator(_fixed([]))
             losses.yaxis.set_major_formatter("{x:.4g}")
-    _label(losses, "training loss", "mean loss at the free state")
-
     labels = bool(np.isfinite(history["accuracy"]).any())
     scale = 100.0 if labels else 1.0
     parts = [
@@ -172,8 +170,12 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
     if scores.lines:
         scores.margins(y=0.1)
         scores.legend(frameon=False, loc="best")
+    else:
+        scores.text(0.5, 0.5, "no validation=", ha="center", va="center", color=_INK, transform=scores.transAxes)
+        scores.set_yticks([])
 
     settles = bool((history["free_sweeps"] > 0).any())
+    _label(losses, "training loss", "mean loss at the free state" if settles else "mean loss")
     if settles:
         sweeps.plot(epoch, history["free_sweeps"], color=_BLUE, marker=marker, label="free phase")
         if (history["other_sweeps"] > 0).any():

@@ -51,7 +51,8 @@ class Settling:
         The fraction of the displacement, if not 0.004 (0.0025 where the free states are part of the contrast);
         inference: of the largest state, if not 1e-4.
     max_sweeps
-        The most sweeps of a phase that stops by tolerance: (free, any other), or one number for both.
+        The most sweeps of a phase that stops by tolerance: (free, any other), or one number for both. Systems that
+        settle by descent (`Elastic`, `EnergySystem`) take up to ten steps for each.
     order
         ``"asynchronous"``: every other layer, then the layers between; each moves to its exact minimum, so the energy
         never rises. ``"synchronous"``: all layers at once; may oscillate.

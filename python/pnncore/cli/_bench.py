@@ -19,7 +19,7 @@ from pnncore.systems import Hopfield
 from pnncore.trainer import Trainer
 
 _DESCRIPTION = """\
-Measure how fast this machine trains: samples per second of centred equilibrium propagation (one free and two
+Measure how fast this machine trains: samples per second of centered equilibrium propagation (one free and two
 nudged settlings per sample, then the update) on three Hopfield networks. Each network settles sample by
 sample until it is settled, and for fixed sweeps as published protocols do. The data are synthetic: ten noisy
 prototypes. Fresh networks settle faster than trained ones.
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         "numpy_sgemm_gflops": gflops,
     }
     lines = [
-        f"centred equilibrium propagation on {threads} threads ({core['simd']}), "
+        f"centered equilibrium propagation on {threads} threads ({core['simd']}), "
         f"batches of {arguments.batch_size}, float32",
         "",
         f"  {'network':20} {'stopping':18} {'samples/s':>12} {'sweeps: free + nudged':>23}",

@@ -289,7 +289,8 @@ def describe(method: methods.Method) -> str:
         settings.pop("sign", None)
     if settings.get("variant") != "holomorphic":
         settings.pop("points", None)
-    text = ", ".join(f"{key} {value}" for key, value in settings.items())
+    # None is what suits the system.
+    text = ", ".join(f"{key} {'by default' if value is None else value}" for key, value in settings.items())
     return f"{name} ({text})" if text else name
 
 

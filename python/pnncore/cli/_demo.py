@@ -28,7 +28,7 @@ from pnncore.systems import Hopfield
 from pnncore.trainer import Trainer
 
 _DESCRIPTION = """\
-Train a Hopfield network of 64-128-10 units on the 8x8 digits that ship with pnncore, by centred equilibrium
+Train a Hopfield network of 64-128-10 units on the 8x8 digits that ship with pnncore, by centered equilibrium
 propagation: let the network settle freely, settle it twice more with its outputs nudged towards and away from
 the labels, and change each coupling by what its two units did. No error is sent backward.
 
@@ -262,7 +262,7 @@ def _text(report: dict[str, Any], path: Path) -> str:
     }
     layers = "-".join(map(str, main["layers"]))
     lines = [
-        f"A Hopfield network of {layers} units learns to read digits of 8x8 pixels by centred",
+        f"A Hopfield network of {layers} units learns to read digits of 8x8 pixels by centered",
         f"equilibrium propagation (β = {_BETA:g}, {report['train_samples']} training digits, epochs: {main['epochs']})",
         "",
         f"test accuracy on {report['test_samples']} digits, after the last epoch, {over}",

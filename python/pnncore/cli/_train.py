@@ -191,8 +191,9 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
     under_way = f" and {report['step']} steps" if report["step"] else ""
     end = "interrupted after" if report["interrupted"] else "trained for"
     end = "diverged after" if report["diverged"] else end
+    epochs = "1 epoch" if report["epoch"] == 1 else f"{report['epoch']} epochs"
     lines = [
-        f"{end} {report['epoch']} epochs{under_way} on {report['data']} ({report['seconds']:.1f} s)",
+        f"{end} {epochs}{under_way} on {report['data']} ({report['seconds']:.1f} s)",
         f"  system     {trainer.system!r}",
         f"  method     {common.describe(trainer.method)}, loss {trainer.method.loss}",
         f"  optimizer  {trainer.optimizer!r}, batches of {trainer.batch_size}, seed {trainer.seed}",

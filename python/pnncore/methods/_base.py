@@ -47,10 +47,14 @@ class Measured:
         if not ends and self.usable == self.samples:
             return
         name = type(method).__name__
-        text = f"the gradient of {name} comes from {self.usable} of {self.samples} samples; phases not settled: {ends}"
+        missing = ", ".join(f"{count} {end}" for end, count in ends.items()) or "none"
+        text = (
+            f"the gradient of {name} comes from {self.usable} of {self.samples} samples; phases not settled: {missing}"
+        )
         if self.usable == 0:
             text = (
-                f"{name} measured nothing: none of {self.samples} samples is usable; phases that did not settle: {ends}"
+                f"{name} measured nothing: none of {self.samples} samples is usable; phases that did not settle: "
+                f"{missing}"
             )
         warnings.warn(text, SettlingWarning, stacklevel=stacklevel + 1)
 

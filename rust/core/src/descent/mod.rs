@@ -62,6 +62,8 @@ pub trait Landscape<T: Real> {
 
 /// Accepted energies that the line search looks back on.
 const WINDOW: usize = 8;
+/// Long steps that estimates of distances look back on: the softest mode shows in few of them.
+const LONG_STEPS: usize = 32;
 /// How much a refused step is shortened.
 const SHORTEN: f64 = 0.25;
 /// Refusals in a row, and overflows in all, after which a row is given up.
@@ -71,6 +73,8 @@ const MAX_REFUSALS: u32 = 60;
 const CAUTION: f64 = 1e3;
 /// The same for phases, whose tolerance follows their displacement.
 const CAUTION_OF_PHASES: f64 = 5.0;
+/// Steps of descent that count as one sweep of block minimisers, where sweeps have a limit but no given number.
+const STEPS_PER_SWEEP: u32 = 10;
 /// States that have grown by this factor since a row was on its way say that the energy has no minimum.
 const UNBOUNDED: f64 = 1e8;
 /// The first step: in no unit the right one, but the change of the force along any step that registers tells.
@@ -156,11 +160,11 @@ impl Walk {
     }
 
     /// Keeps the last values.
-    fn remember(window: &mut Vec<f64>, value: f64) {
-        if window.len() == WINDOW {
-            window.remove(0);
+    fn remember(values: &mut Vec<f64>, window: usize, value: f64) {
+        if values.len() == window {
+            values.remove(0);
         }
-        window.push(value);
+        values.push(value);
     }
 
     /// Takes note of a step that was made, by products of the changes of states and forces, and chooses the next one.
@@ -183,7 +187,7 @@ impl Walk {
         if sf > 0.0 {
             self.shortest = self.shortest.min(short);
         }
-        Self::remember(&mut self.lengths, long);
+        Self::remember(&mut self.lengths, LONG_STEPS, long);
     }
 
     /// Shortens a step that raised the energy, to where the force along it would vanish if it changed evenly.
@@ -370,7 +374,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         }
         walk.accept(products);
         walk.highest = walk.highest.max(next.abs());
-        Walk::remember(&mut walk.energies, next);
+        Walk::remember(&mut walk.energies, WINDOW, next);
         let registers = !walk.lengths.is_empty() || walk.idle >= MAX_REFUSALS;
         self.force[span.clone()].copy_from_slice(&self.next_force[span.clone()]);
         self.energy[r] = next;
@@ -413,7 +417,9 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let boundary = self.plan.boundary(p);
         // The distance is an estimate already, and steps of descent need not shrink evenly.
         let caution = if self.plan.phases.is_empty() { CAUTION } else { CAUTION_OF_PHASES };
-        let outcome = Outcome { ratio: caution / (1.0 + caution), growing: 0, ..self.states.outcomes[r] };
+        let steps = self.states.outcomes[r].sweeps;
+        let sweeps = if self.plan.settling.stop.is_free() { steps / STEPS_PER_SWEEP } else { steps };
+        let outcome = Outcome { ratio: caution / (1.0 + caution), growing: 0, sweeps, ..self.states.outcomes[r] };
         self.plan.verdict::<T>(boundary, &outcome, 1.0, || match boundary {
             Boundary::Free => {
                 // A nudge moves the outputs by at least this.

@@ -1,6 +1,7 @@
 //! Surrogate optimization: a model of the outputs is fitted while the system is trained, and asked for the gradient.
 
 use pnncore_kernels::philox::Purpose;
+use pnncore_kernels::watch::{poll, polled};
 use pnncore_kernels::{Real, add_scaled};
 
 use super::candidates::{Experiment, flatten};
@@ -102,12 +103,14 @@ impl Surrogate {
         let mut propagation = Propagation::default();
         self.fit(runtime, &net, state.step, model, moments, samples, &mut propagation)?;
         let model = Params::shared(model.iter().map(|array| &**array));
-        let rows: Vec<T> = (0..batch.len()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
+        let rows: Vec<T> =
+            polled(batch.len(), net.inputs()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
         let inputs = Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None };
         let errors: Vec<T> = experiment.errors(&scratch.states).into_iter().map(T::from_f64).collect();
         propagation.vjp(runtime, &net, &model, &inputs, &errors, &mut LocalUpdate::default())?;
         let mut gradient = vec![T::ZERO; base.len()];
         for row in propagation.input_errors().chunks_exact(net.inputs()) {
+            poll(row.len());
             add_scaled(runtime.level(), &row[system.inputs()..], T::ONE, &mut gradient);
         }
         scratch.update.set(system.specs(), &gradient);
@@ -143,6 +146,7 @@ impl Surrogate {
             infer(runtime, system, &moved, batch, plan, draw.after(c), states, workspace)?;
             cost.add(1, batch.len());
             for i in (0..batch.len()).filter(|&i| states.outcomes[i].status.usable()) {
+                poll(2 * width_in);
                 seen.extend_from_slice(batch.x.row(i));
                 seen.extend_from_slice(&values);
                 found.extend_from_slice(states.outputs(i));
