@@ -171,7 +171,7 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
         scores.margins(y=0.1)
         scores.legend(frameon=False, loc="best")
     else:
-        scores.text(0.5, 0.5, "no validation=", ha="center", va="center", color=_INK, transform=scores.transAxes)
+        scores.text(0.5, 0.5, "no validation data", ha="center", va="center", color=_INK, transform=scores.transAxes)
         scores.set_yticks([])
 
     settles = bool((history["free_sweeps"] > 0).any())
