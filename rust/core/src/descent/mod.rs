@@ -197,8 +197,9 @@ impl Walk {
         self.step *= level.clamp(SHORTEST, SHORTEN);
     }
 
-    fn longest(&self) -> f64 {
-        self.lengths.iter().fold(0.0, |m, &length| f64::max(m, length))
+    /// The longest of the last long steps.
+    fn longest(&self, steps: usize) -> f64 {
+        self.lengths.iter().rev().take(steps).fold(0.0, |m, &length| f64::max(m, length))
     }
 }
 
@@ -388,7 +389,9 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         if !registers && self.distance(r, f64::MAX.sqrt()) > 0.0 {
             return None;
         }
-        let distance = self.distance(r, self.walks[r].longest());
+        // Inference is cautious enough.
+        let steps = if self.plan.phases.is_empty() { WINDOW } else { LONG_STEPS };
+        let distance = self.distance(r, self.walks[r].longest(steps));
         let outcome = &mut self.states.outcomes[r];
         outcome.sweep(distance);
         outcome.magnitude = outcome.magnitude.max(size);
@@ -424,7 +427,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             Boundary::Free => {
                 // A nudge moves the outputs by at least this.
                 let walk = &self.walks[r];
-                let softness = if walk.shortest.is_finite() { walk.shortest } else { walk.longest() };
+                let softness = if walk.shortest.is_finite() { walk.shortest } else { walk.longest(LONG_STEPS) };
                 let reach = self.plan.reach(boundary, softness)?;
                 let outputs = self.states.outputs(r);
                 let (mut target, mut spare) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
