@@ -35,8 +35,8 @@ class Settling:
     tolerance is wrong for small errors: at tolerance 1e-3 and beta 0.2, a sample with an output error of .01 gets a
     gradient 27 % off.) The distance is estimated from the last two sweeps: if they moved units by c' and then by
     c = q c', what is left is c q / (1 - q). Networks with several hidden layers extrapolate their sweeps near rest,
-    unless their number is given; an extrapolation that raises the energy is taken back. Inference stops
-    at 1e-4 of the largest state (of 1 in Hopfield networks), whatever the units of the states.
+    unless their number is given; an extrapolation that raises the energy is taken back. Inference stops at 1e-4
+    of the largest state (of 1 in Hopfield networks), whatever the units of the states.
 
     A nudged phase that moves more in each of five sweeps than in the one before is leaving the basin of the free state,
     and is stopped: its end would say nothing about a derivative. It counts as unconverged.

@@ -135,10 +135,8 @@ class Trainer:
         self.epoch = 0
         self.step = 0
         self.history = History()
-        self.memory = {name: np.zeros(shape, system.dtype) for name, shape in memory.items()}
-        own = [array for name, array in self.memory.items() if name.startswith("method/")]
-        if own:
-            _core.initialise_memory(system.core, method.to_json(), own, self.seed)
+        self.memory: dict[str, FloatArray] = {}
+        self._fit_memory(memory)
         self._sums: dict[str, float] = {}
         self._steps_before = 0
         self._stopping = False
@@ -278,9 +276,8 @@ class Trainer:
                 f"would have made it {self.step * samples // steps}: go on with those that it was begun with"
             )
 
-    def _fit_memory(self) -> None:
-        """Make the arrays of an optimizer or a method that has been set anew; those that fit are kept."""
-        wanted = self.memory_shapes(self.system, self.method, self.optimizer)
+    def _fit_memory(self, wanted: dict[str, tuple[int, ...]]) -> None:
+        """Make the arrays that optimizer, cells and method keep; those that are there and fit stay."""
         if {name: array.shape for name, array in self.memory.items()} == wanted:
             return
         held = {name: array for name, array in self.memory.items() if array.shape == wanted.get(name)}
@@ -299,7 +296,7 @@ class Trainer:
     ) -> _Epoch:
         _check_kinds(self.system, self.method, self.optimizer)
         self.seed = as_seed(self.seed)
-        self._fit_memory()
+        self._fit_memory(self.memory_shapes(self.system, self.method, self.optimizer))
         return _Epoch(
             x=x,
             y=y,
@@ -451,7 +448,7 @@ class Trainer:
         _check_kinds(self.system, self.method, self.optimizer)
         with self.system.lock:
             if self.step == 0:
-                self._fit_memory()
+                self._fit_memory(self.memory_shapes(self.system, self.method, self.optimizer))
             _checkpoint.write(self, path)
         for instrument in self.system.instruments:
             instrument.checkpoint_made(path)
