@@ -9,13 +9,15 @@ use num_complex::Complex;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::check::check_system;
 use pnncore::descent;
+use pnncore::draw::DrawIndex;
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, Rule, Scratch, Sign, StepState, methods_for};
+use pnncore::method::equilibrium_propagation::{EquilibriumPropagation, Estimator, Sign};
+use pnncore::method::{MethodConfig, StepState, methods_for};
 use pnncore::params::{ParamSpec, Params};
 use pnncore::plan::PhasePlan;
 use pnncore::runtime::Runtime;
 use pnncore::states::{Layout, States};
-use pnncore::system::{Energetic, Settling, StateDerivatives, System, SystemAt, Workspace};
+use pnncore::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, SystemAt, Workspace};
 use pnncore::train::write_gradient;
 use pnncore::update::{LocalUpdate, Term};
 use pnncore::{Error, Result};
@@ -56,6 +58,10 @@ impl System<f64> for Chain {
         &self.specs
     }
 
+    fn abilities(&self) -> Abilities {
+        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
+    }
+
     fn as_settling(&self) -> Option<&dyn Settling<f64>> {
         Some(self)
     }
@@ -72,13 +78,11 @@ impl System<f64> for Chain {
 impl Settling<f64> for Chain {
     fn settle(
         &self,
-        _runtime: &Runtime,
-        params: &Params<'_, f64>,
-        batch: &Batch<'_, f64>,
-        plan: &PhasePlan,
+        experiment: &Experiment<'_, f64>,
         states: &mut States<f64>,
         _workspace: &mut Workspace,
     ) -> Result<()> {
+        let Experiment { params, batch, plan, .. } = *experiment;
         descent::settle(&SystemAt { system: self, params, batch }, batch, plan, states)
     }
 }
@@ -86,9 +90,7 @@ impl Settling<f64> for Chain {
 impl Energetic<f64> for Chain {
     fn local_update(
         &self,
-        _runtime: &Runtime,
-        _params: &Params<'_, f64>,
-        batch: &Batch<'_, f64>,
+        _experiment: &Experiment<'_, f64>,
         states: &States<f64>,
         weights: &[Complex<f64>],
         _workspace: &mut Workspace,
@@ -97,7 +99,7 @@ impl Energetic<f64> for Chain {
         // dE/dk_i = 1/2 (s_i - s_{i-1})^2: each spring sees its own extension only.
         let mut sum = vec![0.0; NODES];
         for r in (0..states.rows()).filter(|r| states.usable(r / states.phases())) {
-            let weight = weights[r % states.phases()].re / batch.len() as f64;
+            let weight = weights[r % states.phases()].re / states.samples() as f64;
             let mut before = 0.0;
             for (sum, s) in sum.iter_mut().zip(positions(states, r)) {
                 *sum += weight * 0.5 * (s - before) * (s - before);
@@ -159,9 +161,10 @@ fn ends(chain: &Chain, runtime: &Runtime, k: &[f64], forces: &[f64]) -> Result<V
         ..pnncore::settling::Settling::default()
     };
     let mut states = States::new(chain.layout());
-    states.reset(forces.len(), 1, false);
     let plan = PhasePlan::free(Loss::SquaredError, settling);
-    chain.settle(runtime, &Params::shared([k]), &batch, &plan, &mut states, &mut chain.workspace())?;
+    let (params, draw) = (Params::shared([k]), DrawIndex::of_inference(0));
+    let experiment = Experiment { runtime, system: chain, params: &params, batch: &batch, plan: &plan, draw };
+    experiment.infer(&mut states, &mut chain.workspace())?;
     Ok((0..forces.len()).map(|r| states.outputs(r)[0]).collect())
 }
 
@@ -183,21 +186,15 @@ fn main() -> Result<()> {
     let wanted: Vec<f64> = before.iter().map(|s| 0.5 * s).collect();
     let batch = Batch { x: Rows::all(&forces, 1), y: Targets::Values(Rows::all(&wanted, 1)) };
     let method =
-        Rule::EquilibriumPropagation { variant: Estimator::Centered, beta: Some(0.5), sign: Sign::Positive, points: 2 }
+        EquilibriumPropagation { variant: Estimator::Centered, beta: Some(0.5), sign: Sign::Positive, points: 2 }
             .with(Loss::SquaredError, pnncore::settling::Settling::default());
     let protocol = method.protocol(&chain)?;
-    let mut scratch = Scratch::new(&chain);
+    let mut state = StepState::new(&chain);
     let mut gradient = vec![Vec::new()];
     for step in 0..400 {
-        protocol.step(
-            &runtime,
-            &chain,
-            &Params::shared([&k[..]]),
-            &batch,
-            &mut StepState { step, memory: &mut [] },
-            &mut scratch,
-        )?;
-        write_gradient(&runtime, &chain.specs, &mut scratch, &mut gradient);
+        let params = Params::shared([&k[..]]);
+        protocol.step(&protocol.experiment(&runtime, &chain, &params, &batch, step), &mut [], &mut state)?;
+        write_gradient(&runtime, &chain.specs, &mut state, &mut gradient);
         for (k, g) in k.iter_mut().zip(&gradient[0]) {
             *k = (*k - 20.0 * g).max(0.05);
         }

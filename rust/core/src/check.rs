@@ -6,14 +6,17 @@ use pnncore_kernels::philox::{Philox, Purpose};
 use crate::Result;
 use crate::batch::{Batch, Rows, Targets};
 use crate::device::Device;
+use crate::draw::DrawIndex;
 use crate::loss::Loss;
-use crate::method::{Estimator, Rule, Scratch, Sign, StepState};
+use crate::method::equilibrium_propagation::{EquilibriumPropagation, Estimator, Sign};
+use crate::method::implicit_differentiation::ImplicitDifferentiation;
+use crate::method::{MethodConfig, StepState};
 use crate::params::Params;
 use crate::plan::{Boundary, PhasePlan};
 use crate::runtime::Runtime;
 use crate::settling::{Settling, Stop};
 use crate::states::States;
-use crate::system::{StateDerivatives, System, residual};
+use crate::system::{Experiment, StateDerivatives, System, residual};
 use crate::train::write_gradient;
 use crate::update::LocalUpdate;
 
@@ -100,6 +103,11 @@ impl Checker<'_> {
         Params::shared(self.params.iter().map(Vec::as_slice))
     }
 
+    fn experiment<'a>(&'a self, params: &'a Params<'a, f64>, plan: &'a PhasePlan) -> Experiment<'a, f64> {
+        let Self { system, runtime, batch, .. } = self;
+        Experiment { runtime, system: *system, params, batch, plan, draw: DrawIndex::of_step(0) }
+    }
+
     /// Random states, away from walls.
     fn states(&self) -> States<f64> {
         let mut states = States::new(self.system.layout());
@@ -169,22 +177,16 @@ impl Checker<'_> {
 
     fn param_gradients(&self) -> Result<Vec<Finding>> {
         let states = self.states();
-        let mut scratch_update = LocalUpdate::default();
+        let mut update = LocalUpdate::default();
         let weights = [Complex::ONE];
         let mut findings = Vec::new();
         let mut workspace = self.system.workspace();
-        self.system.local_update(
-            &self.runtime,
-            &self.params(),
-            &self.batch,
-            &states,
-            &weights,
-            &mut workspace,
-            &mut scratch_update,
-        )?;
+        let (params, plan) = (self.params(), PhasePlan::free(Loss::SquaredError, Settling::default()));
+        let experiment = self.experiment(&params, &plan);
+        self.system.local_update(&experiment, &states, &weights, &mut workspace, &mut update)?;
         for (i, spec) in self.system.specs().iter().enumerate() {
             let mut gradient = vec![0.0; spec.len()];
-            scratch_update.apply(&self.runtime, &states, i, spec, &mut gradient, 1.0, Device::IDEAL.range());
+            update.apply(&self.runtime, &states, i, spec, &mut gradient, 1.0, Device::IDEAL.range());
             let mut worst = Worst::default();
             for k in (0..spec.len()).step_by(spec.len().div_ceil(ELEMENTS).max(1)) {
                 let h = 1e-5;
@@ -252,7 +254,7 @@ impl Checker<'_> {
         let mut states = States::new(self.system.layout());
         states.reset(SAMPLES, plan.rows_per_sample(), false);
         let mut workspace = self.system.workspace();
-        self.system.settle(&self.runtime, &self.params(), &self.batch, &plan, &mut states, &mut workspace)?;
+        self.system.settle(&self.experiment(&self.params(), &plan), &mut states, &mut workspace)?;
         Ok(states)
     }
 
@@ -304,24 +306,18 @@ impl Checker<'_> {
         let loss = Loss::SquaredError;
         let (check, method) = if self.system.is_reciprocal() {
             let (variant, sign) = (Estimator::Centered, Sign::Positive);
-            let method =
-                Rule::EquilibriumPropagation { variant, beta: Some(1e-2), sign, points: 2 }.with(loss, settling);
+            let method = EquilibriumPropagation { variant, beta: Some(1e-2), sign, points: 2 }.with(loss, settling);
             ("equilibrium propagation is the gradient of the loss", method)
         } else {
-            ("implicit differentiation is the gradient of the loss", Rule::ImplicitDifferentiation.with(loss, settling))
+            ("implicit differentiation is the gradient of the loss", ImplicitDifferentiation {}.with(loss, settling))
         };
-        let mut scratch = Scratch::new(self.system);
+        let mut state = StepState::new(self.system);
         let protocol = method.protocol(self.system)?;
-        protocol.step(
-            &self.runtime,
-            self.system,
-            &self.params(),
-            &self.batch,
-            &mut StepState { step: 0, memory: &mut [] },
-            &mut scratch,
-        )?;
+        let params = self.params();
+        let experiment = protocol.experiment(&self.runtime, self.system, &params, &self.batch, 0);
+        protocol.step(&experiment, &mut [], &mut state)?;
         let mut gradient = vec![Vec::new(); self.params.len()];
-        write_gradient(&self.runtime, self.system.specs(), &mut scratch, &mut gradient);
+        write_gradient(&self.runtime, self.system.specs(), &mut state, &mut gradient);
         let (mut along, mut size) = (0.0, 0.0);
         // Far enough that the change of the loss stands out from what settling leaves.
         let largest = gradient.iter().map(|g| crate::differences::largest(g)).fold(0.0, f64::max);

@@ -18,6 +18,11 @@ impl DrawIndex {
         Self(steps << PER_STEP)
     }
 
+    /// The training step of this draw: how many were made before.
+    pub fn step(self) -> u64 {
+        self.0 >> PER_STEP
+    }
+
     /// The first draw of an inference, `repeats` having been made before on the same inputs. No training step gets
     /// there.
     pub fn of_inference(repeats: u64) -> Self {

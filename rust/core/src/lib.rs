@@ -25,6 +25,7 @@ pub mod params;
 pub mod plan;
 pub mod runtime;
 mod secant;
+mod settings;
 pub mod settling;
 pub mod states;
 pub mod system;

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::device::{CellArray, Change, Device, UpdateKey};
 use crate::divergence::{Divergence, Kept, Scale, are_finite};
-use crate::method::{Cost, Protocol, Scratch, StepResult, StepState};
+use crate::method::{Cost, Protocol, StepResult, StepState};
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params, all_finite};
 use crate::runtime::Runtime;
@@ -21,7 +21,7 @@ pub struct TrainingTask<'a, T: Real> {
     /// The physics.
     pub system: &'a dyn System<T>,
     /// The method, compiled for the system.
-    pub protocol: &'a Protocol,
+    pub protocol: &'a Protocol<T>,
     /// The optimizer.
     pub optimizer: &'a Optimizer,
     /// One rate per parameter.
@@ -97,12 +97,12 @@ impl Progress {
     /// Adds what a step found.
     pub fn count<T: Real>(
         &mut self,
-        protocol: &Protocol,
+        protocol: &Protocol<T>,
         batch: &Batch<'_, T>,
-        scratch: &Scratch<T>,
+        state: &StepState<T>,
         target: &mut Vec<T>,
     ) {
-        let states = &scratch.states;
+        let states = &state.states;
         target.resize(states.layout().outputs().len(), T::ZERO);
         self.steps += 1;
         self.samples += batch.len() as u64;
@@ -119,7 +119,7 @@ impl Progress {
                 continue;
             }
             self.usable += 1;
-            if let Some(losses) = &scratch.local {
+            if let Some(losses) = &state.local_losses {
                 self.loss += losses[i];
                 continue;
             }
@@ -201,7 +201,7 @@ fn make_steps<T: Real>(
     let mut run = Run {
         runtime,
         task,
-        scratch: Scratch::new(task.system),
+        state: StepState::new(task.system),
         scale: Scale::new(task.protocol.loss(), task.data.y, task.system.outputs(), budget.first_epoch),
         gradient: Vec::new(),
         target: Vec::new(),
@@ -237,7 +237,7 @@ fn make_steps<T: Real>(
 struct Run<'a, 'b, T: Real> {
     runtime: &'a Runtime,
     task: &'a TrainingTask<'b, T>,
-    scratch: Scratch<T>,
+    state: StepState<T>,
     scale: Scale<'b, T>,
     gradient: Vec<T>,
     target: Vec<T>,
@@ -255,39 +255,40 @@ impl<T: Real> Run<'_, '_, T> {
         memory: &mut [&mut [T]],
         before: Progress,
     ) -> Result<Result<Progress, Divergence>> {
-        let Self { runtime, task, scratch, scale, gradient, target, copies } = self;
+        let Self { runtime, task, state, scale, gradient, target, copies } = self;
         let TrainingTask { system, protocol, optimizer, rates, .. } = **task;
         let (memory, kept) = memory.split_at_mut(optimizer.memory(system.specs()).len());
         let (cells, kept) = kept.split_at_mut(kept_by_cells(system));
         let batch = task.data.pick(task.batch(k));
-        scratch.cost = before.cost;
-        let mut undo = Undo::of(kept, copies, protocol.learns());
-        protocol.step(runtime, system, params, &batch, &mut StepState { step, memory: &mut *undo.memory }, scratch)?;
+        state.cost = before.cost;
+        let mut undo = Undo::of(kept, copies, protocol.writes_memory());
+        protocol.step(&protocol.experiment(runtime, system, params, &batch, step), undo.memory, state)?;
         let mut counted = before;
-        counted.count(protocol, &batch, scratch, target);
+        counted.count(protocol, &batch, state, target);
         let mut alone = counted.loss - before.loss;
         if !before.loss.is_finite() {
             // What a file brought along says nothing of this step.
             let mut fresh = Progress::default();
-            fresh.count(protocol, &batch, scratch, target);
+            fresh.count(protocol, &batch, state, target);
             alone = fresh.loss;
         }
-        if let Some(divergence) = diverges(&before, &counted, alone, scale, &batch, scratch) {
+        if let Some(divergence) = diverges(&before, &counted, alone, scale, &batch, state) {
             return Ok(Err(divergence));
         }
         undo.armed = false;
         drop(undo);
         // From here on the step is made or not, but not left in the middle.
         let pulses = watch::to_the_end(|| {
-            if scratch.found == StepResult::Change {
-                return write(runtime, task, &scratch.wanted, params, cells, step);
+            if state.found == StepResult::Change {
+                return write(runtime, task, &state.wanted, params, cells, step);
             }
-            protocol.follow(runtime, system, optimizer, rates, &scratch.update, kept);
-            let Scratch { states, update, .. } = &mut *scratch;
+            let experiment = protocol.experiment(runtime, system, params, &batch, step);
+            protocol.before_update(&experiment, optimizer, rates, &state.update, kept);
+            let StepState { states, update, .. } = &mut *state;
             optimizer.step(runtime, system, states, update, params, memory, cells, gradient, rates, step)
         })?;
-        scratch.cost.pulses += pulses as u64;
-        counted.cost = scratch.cost;
+        state.cost.pulses += pulses as u64;
+        counted.cost = state.cost;
         Ok(Ok(counted))
     }
 }
@@ -328,19 +329,19 @@ fn diverges<T: Real>(
     loss: f64,
     scale: &Scale<'_, T>,
     batch: &Batch<'_, T>,
-    scratch: &Scratch<T>,
+    state: &StepState<T>,
 ) -> Option<Divergence> {
     let usable = after.usable - before.usable;
     if usable == 0 {
         return Some(Divergence::Outputs);
     }
     let mean = loss / usable as f64;
-    if usable > 0 && scale.is_exceeded(mean, batch, scratch.local.is_some()) {
+    if usable > 0 && scale.is_exceeded(mean, batch, state.local_losses.is_some()) {
         return Some(Divergence::Loss(mean));
     }
-    let finite = match scratch.found {
-        StepResult::Change => scratch.wanted.iter().all(|values| all_finite(values)),
-        StepResult::Gradient => scratch.update.is_finite(),
+    let finite = match state.found {
+        StepResult::Change => state.wanted.iter().all(|values| all_finite(values)),
+        StepResult::Gradient => state.update.is_finite(),
     };
     (!finite).then_some(Divergence::Change)
 }
@@ -388,14 +389,14 @@ fn write<T: Real>(
     Ok(pulses)
 }
 
-/// Writes the gradient that a step found, parameter by parameter. Uses the update in `scratch` up.
+/// Writes the gradient that a step found, parameter by parameter. Uses the update in `state` up.
 pub fn write_gradient<T: Real>(
     runtime: &Runtime,
     specs: &[ParamSpec],
-    scratch: &mut Scratch<T>,
+    state: &mut StepState<T>,
     gradient: &mut [Vec<T>],
 ) {
-    let Scratch { states, update, .. } = scratch;
+    let StepState { states, update, .. } = state;
     for (i, (spec, values)) in specs.iter().zip(gradient).enumerate() {
         values.clear();
         values.resize(spec.len(), T::ZERO);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, Rule, Sign};
+use pnncore::method::MethodConfig;
+use pnncore::method::equilibrium_propagation::{EquilibriumPropagation, Estimator, Sign};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
 use pnncore::runtime::Runtime;
@@ -56,7 +57,7 @@ fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
     let labels: Vec<i64> = (0..samples as i64).map(|i| i % 10).collect();
     let order: Vec<u64> = (0..samples as u64).collect();
     let method =
-        Rule::EquilibriumPropagation { variant: Estimator::Centered, beta: Some(0.2), sign: Sign::Positive, points: 8 }
+        EquilibriumPropagation { variant: Estimator::Centered, beta: Some(0.2), sign: Sign::Positive, points: 8 }
             .with(Loss::SquaredError, Settling::default());
     let protocol = method.protocol(system).unwrap();
     let rates = vec![0.01; params.len()];

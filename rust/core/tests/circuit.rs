@@ -5,16 +5,23 @@
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::check::check_system;
 use pnncore::device::Device;
+use pnncore::draw::DrawIndex;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, Method, Rule, Scratch, Side, Sign, StepState};
+use pnncore::method::agnostic_equilibrium_propagation::AgnosticEquilibriumPropagation;
+use pnncore::method::coupled_learning::{CoupledLearning, Side};
+use pnncore::method::equilibrium_propagation::{EquilibriumPropagation, Estimator, Sign};
+use pnncore::method::frequency_propagation::FrequencyPropagation;
+use pnncore::method::implicit_differentiation::ImplicitDifferentiation;
+use pnncore::method::recurrent_backprop::RecurrentBackprop;
+use pnncore::method::{Method, MethodConfig, StepState};
 use pnncore::params::Params;
 use pnncore::plan::{Boundary, PhasePlan};
 use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
 use pnncore::states::{States, Status};
 use pnncore::system::circuit::{Circuit, ElementSpec, Law, Place, Spec, Terminal};
-use pnncore::system::{Settling as _, System, residual};
+use pnncore::system::{Experiment, Settling as _, System, residual};
 use pnncore::train::write_gradient;
 use proptest::prelude::*;
 
@@ -95,7 +102,9 @@ fn settled(
     states.reset(batch.len(), plan.rows_per_sample(), false);
     let runtime = Runtime::new(Some(threads), 0).unwrap();
     let mut workspace = System::<f64>::workspace(circuit);
-    circuit.settle(&runtime, &shared(params), batch, &plan, &mut states, &mut workspace).unwrap();
+    let (params, draw) = (shared(params), DrawIndex::of_inference(0));
+    let experiment = Experiment { runtime: &runtime, system: circuit, params: &params, batch, plan: &plan, draw };
+    circuit.settle(&experiment, &mut states, &mut workspace).unwrap();
     states
 }
 
@@ -145,14 +154,11 @@ proptest! {
 
 fn gradient(method: &Method, circuit: &Circuit, params: &[Vec<f64>], batch: &Batch<'_, f64>) -> Vec<f64> {
     let runtime = Runtime::new(Some(1), 0).unwrap();
-    let mut scratch = Scratch::new(circuit);
-    method
-        .protocol::<f64>(circuit)
-        .unwrap()
-        .step(&runtime, circuit, &shared(params), batch, &mut StepState { step: 0, memory: &mut [] }, &mut scratch)
-        .unwrap();
+    let mut state = StepState::new(circuit);
+    let (protocol, shared) = (method.protocol::<f64>(circuit).unwrap(), shared(params));
+    protocol.step(&protocol.experiment(&runtime, circuit, &shared, batch, 0), &mut [], &mut state).unwrap();
     let mut gradient = vec![Vec::new(); params.len()];
-    write_gradient(&runtime, System::<f64>::specs(circuit), &mut scratch, &mut gradient);
+    write_gradient(&runtime, System::<f64>::specs(circuit), &mut state, &mut gradient);
     gradient.concat()
 }
 
@@ -173,12 +179,11 @@ fn bias_of_equilibrium_propagation_has_the_right_order() {
         let (x, y) = (noise(4 * 3, 0), noise(4 * 3, 1));
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 3)) };
         let settling = Settling::default();
-        let exact = gradient(&Rule::ImplicitDifferentiation.with(LOSS, settling), &circuit, &params, &batch);
+        let exact = gradient(&ImplicitDifferentiation {}.with(LOSS, settling), &circuit, &params, &batch);
         for (variant, order) in [(Estimator::OneSided, 1.0), (Estimator::Centered, 2.0)] {
             let errors = [0.02, 0.01].map(|beta| {
                 let sign = Sign::Positive;
-                let method =
-                    Rule::EquilibriumPropagation { variant, beta: Some(beta), sign, points: 2 }.with(LOSS, settling);
+                let method = EquilibriumPropagation { variant, beta: Some(beta), sign, points: 2 }.with(LOSS, settling);
                 relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
             });
             let slope = (errors[0] / errors[1]).log2();
@@ -194,9 +199,9 @@ fn forces_and_springs_tend_to_the_gradient() {
         let (x, y) = (noise(4 * 3, 0), noise(4 * 3, 1));
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 3)) };
         let settling = Settling::default();
-        let exact = gradient(&Rule::ImplicitDifferentiation.with(LOSS, settling), &circuit, &params, &batch);
+        let exact = gradient(&ImplicitDifferentiation {}.with(LOSS, settling), &circuit, &params, &batch);
         let tone = |amplitude: f64, points| {
-            let method = Rule::FrequencyPropagation { amplitude: Some(amplitude), points }.with(LOSS, settling);
+            let method = FrequencyPropagation { amplitude: Some(amplitude), points }.with(LOSS, settling);
             relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
         };
         assert!(tone(1e-4, 8) < 1e-6, "{}", tone(1e-4, 8));
@@ -208,7 +213,7 @@ fn forces_and_springs_tend_to_the_gradient() {
             assert!((slope - 2.0).abs() < 0.1, "{slope}");
         }
         let springs = |beta, epsilon, relaxations| {
-            let method = Rule::AgnosticEquilibriumPropagation { beta: Some(beta), epsilon: Some(epsilon), relaxations }
+            let method = AgnosticEquilibriumPropagation { beta: Some(beta), epsilon: Some(epsilon), relaxations }
                 .with(LOSS, settling);
             relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
         };
@@ -227,8 +232,8 @@ fn coupled_learning_is_parallel_to_the_gradient_for_one_output() {
         let (x, y) = (noise(3, 0), noise(outputs, 1));
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, outputs)) };
         let settling = Settling::default();
-        let exact = gradient(&Rule::ImplicitDifferentiation.with(LOSS, settling), &circuit, &params, &batch);
-        let method = Rule::CoupledLearning { eta: 1e-4, variant: Side::Centered }.with(LOSS, settling);
+        let exact = gradient(&ImplicitDifferentiation {}.with(LOSS, settling), &circuit, &params, &batch);
+        let method = CoupledLearning { eta: 1e-4, variant: Side::Centered }.with(LOSS, settling);
         let coupled = gradient(&method, &circuit, &params, &batch);
         let dot: f64 = coupled.iter().zip(&exact).map(|(a, b)| a * b).sum();
         let cosine = dot / norm(coupled.into_iter()) / norm(exact.into_iter());
@@ -364,15 +369,10 @@ fn tied_nodes_and_transistors() {
     for (laws, exact) in [(&TIED, true), (&TRANSISTORS, false)] {
         let (circuit, params) = random_circuit(24, 3, laws, 7);
         let found = [
-            Rule::ImplicitDifferentiation.with(LOSS, settling),
-            Rule::RecurrentBackprop { steps: 4000 }.with(LOSS, settling),
-            Rule::EquilibriumPropagation {
-                variant: Estimator::Centered,
-                beta: Some(1e-5),
-                sign: Sign::Positive,
-                points: 2,
-            }
-            .with(LOSS, settling),
+            ImplicitDifferentiation {}.with(LOSS, settling),
+            RecurrentBackprop { steps: 4000 }.with(LOSS, settling),
+            EquilibriumPropagation { variant: Estimator::Centered, beta: Some(1e-5), sign: Sign::Positive, points: 2 }
+                .with(LOSS, settling),
         ]
         .map(|method| gradient(&method, &circuit, &params, &batch));
         let [relaxed, error] = [1, 2].map(|k| relative_error(&found[k], &found[0]));

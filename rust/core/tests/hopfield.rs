@@ -5,10 +5,35 @@
 use num_complex::Complex;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::check::check_system;
+use pnncore::draw::DrawIndex;
 use pnncore::kernels::Real;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, Feedback, METHODS, Method, Model, Rule, Scratch, Side, Sign, StepState, methods_for};
+use pnncore::method::agnostic_equilibrium_propagation::AgnosticEquilibriumPropagation;
+use pnncore::method::backprop::{Backprop, Model};
+use pnncore::method::cmaes::CMAES;
+use pnncore::method::contrastive_learning::ContrastiveLearning;
+use pnncore::method::coordinate_descent::CoordinateDescent;
+use pnncore::method::coupled_learning::{CoupledLearning, Side};
+use pnncore::method::direct_feedback_alignment::DirectFeedbackAlignment;
+use pnncore::method::equilibrium_propagation::{EquilibriumPropagation, Estimator, Sign};
+use pnncore::method::evolution_strategy::EvolutionStrategy;
+use pnncore::method::feedback_alignment::{Feedback, FeedbackAlignment};
+use pnncore::method::finite_difference::FiniteDifference;
+use pnncore::method::forward_forward::ForwardForward;
+use pnncore::method::forward_gradient::ForwardGradient;
+use pnncore::method::frequency_propagation::FrequencyPropagation;
+use pnncore::method::genetic_algorithm::GeneticAlgorithm;
+use pnncore::method::implicit_differentiation::ImplicitDifferentiation;
+use pnncore::method::in_situ_backprop::InSituBackprop;
+use pnncore::method::parameter_shift::ParameterShift;
+use pnncore::method::physical_local_learning::PhysicalLocalLearning;
+use pnncore::method::physics_aware::PhysicsAware;
+use pnncore::method::recurrent_backprop::RecurrentBackprop;
+use pnncore::method::ridge_readout::RidgeReadout;
+use pnncore::method::spsa::SPSA;
+use pnncore::method::surrogate_optimization::SurrogateOptimization;
+use pnncore::method::{Method, MethodConfig, StepState, methods_for, variants};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
 use pnncore::plan::{Boundary, PhasePlan};
@@ -18,7 +43,7 @@ use pnncore::states::{States, Status};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pnncore::system::stack::SurrogateDerivative;
-use pnncore::system::{Settling as _, StateDerivatives, System, residual};
+use pnncore::system::{Abilities, Experiment, Settling as _, StateDerivatives, System, residual};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -48,21 +73,19 @@ fn shared<T: Real>(params: &[Vec<T>]) -> Params<'_, T> {
 
 fn all_methods(settling: Settling) -> Vec<Method> {
     let loss = Loss::CrossEntropy;
-    let propagation = |variant, sign, points| {
-        Rule::EquilibriumPropagation { variant, beta: Some(0.3), sign, points }.with(loss, settling)
-    };
+    let propagation =
+        |variant, sign, points| EquilibriumPropagation { variant, beta: Some(0.3), sign, points }.with(loss, settling);
     vec![
         propagation(Estimator::Centered, Sign::Positive, 8),
         propagation(Estimator::OneSided, Sign::Random, 8),
         propagation(Estimator::Holomorphic, Sign::Positive, 5),
-        Rule::FrequencyPropagation { amplitude: Some(0.1), points: 8 }.with(loss, settling),
-        Rule::AgnosticEquilibriumPropagation { beta: Some(0.1), epsilon: Some(0.01), relaxations: 2 }
-            .with(loss, settling),
-        Rule::ContrastiveLearning.with(loss, settling),
-        Rule::CoupledLearning { eta: 0.2, variant: Side::Negative }.with(loss, settling),
-        Rule::CoupledLearning { eta: 0.2, variant: Side::Centered }.with(loss, settling),
-        Rule::ImplicitDifferentiation.with(loss, settling),
-        Rule::RecurrentBackprop { steps: 7 }.with(loss, settling),
+        FrequencyPropagation { amplitude: Some(0.1), points: 8 }.with(loss, settling),
+        AgnosticEquilibriumPropagation { beta: Some(0.1), epsilon: Some(0.01), relaxations: 2 }.with(loss, settling),
+        ContrastiveLearning {}.with(loss, settling),
+        CoupledLearning { eta: 0.2, variant: Side::Negative }.with(loss, settling),
+        CoupledLearning { eta: 0.2, variant: Side::Centered }.with(loss, settling),
+        ImplicitDifferentiation {}.with(loss, settling),
+        RecurrentBackprop { steps: 7 }.with(loss, settling),
     ]
 }
 
@@ -87,6 +110,9 @@ fn conformance_finds_planted_errors() {
     let (net, params) = network::<f64>(&[5, 8, 3], Activation::Tanh, 0.7, 3);
     struct Wrong(Layered, f64, f64);
     impl System<f64> for Wrong {
+        fn abilities(&self) -> Abilities {
+            System::<f64>::abilities(&self.0)
+        }
         fn name(&self) -> &str {
             "Wrong"
         }
@@ -112,29 +138,24 @@ fn conformance_finds_planted_errors() {
     impl pnncore::system::Settling<f64> for Wrong {
         fn settle(
             &self,
-            runtime: &Runtime,
-            params: &Params<'_, f64>,
-            batch: &Batch<'_, f64>,
-            plan: &PhasePlan,
+            experiment: &Experiment<'_, f64>,
             states: &mut States<f64>,
             workspace: &mut pnncore::system::Workspace,
         ) -> pnncore::Result<()> {
-            self.0.settle(runtime, params, batch, plan, states, workspace)
+            self.0.settle(experiment, states, workspace)
         }
     }
     impl pnncore::system::Energetic<f64> for Wrong {
         fn local_update(
             &self,
-            runtime: &Runtime,
-            params: &Params<'_, f64>,
-            batch: &Batch<'_, f64>,
+            experiment: &Experiment<'_, f64>,
             states: &States<f64>,
             weights: &[Complex<f64>],
             workspace: &mut pnncore::system::Workspace,
             update: &mut pnncore::update::LocalUpdate<f64>,
         ) -> pnncore::Result<()> {
             let scaled: Vec<_> = weights.iter().map(|w| w * self.2).collect();
-            self.0.local_update(runtime, params, batch, states, &scaled, workspace, update)
+            self.0.local_update(experiment, states, &scaled, workspace, update)
         }
     }
     impl StateDerivatives<f64> for Wrong {
@@ -189,7 +210,9 @@ fn settle<T: Real>(
     let mut states = States::new(System::<T>::layout(net));
     states.reset(batch.len(), plan.rows_per_sample(), false);
     let mut workspace = System::<T>::workspace(net);
-    net.settle(&runtime, &shared(params), &batch, &plan, &mut states, &mut workspace).unwrap();
+    let (params, draw) = (shared(params), DrawIndex::of_inference(0));
+    let experiment = Experiment { runtime: &runtime, system: net, params: &params, batch: &batch, plan: &plan, draw };
+    net.settle(&experiment, &mut states, &mut workspace).unwrap();
     states
 }
 
@@ -241,11 +264,11 @@ proptest! {
             let gradient = |threads| {
                 let runtime = Runtime::new(Some(threads), 3).unwrap();
                 runtime.enter(|| {
-                    let mut scratch = Scratch::new(&net as &dyn System<f32>);
+                    let (shared, mut state) = (shared(&params), StepState::new(&net as &dyn System<f32>));
                     let protocol = method.protocol(&net as &dyn System<f32>).unwrap();
-                    protocol.step(&runtime, &net, &shared(&params), &batch, &mut StepState { step: 5, memory: &mut [] }, &mut scratch).unwrap();
+                    protocol.step(&protocol.experiment(&runtime, &net, &shared, &batch, 5), &mut [], &mut state).unwrap();
                     let mut gradient = vec![Vec::new(); params.len()];
-                    write_gradient(&runtime, System::<f32>::specs(&net), &mut scratch, &mut gradient);
+                    write_gradient(&runtime, System::<f32>::specs(&net), &mut state, &mut gradient);
                     gradient
                 })
             };
@@ -360,34 +383,37 @@ fn bad_rows_are_blank_and_contribute_nothing() {
 #[test]
 fn table_of_methods_is_true() {
     let mut methods = all_methods(Settling::default());
+    fn with_loss(config: impl MethodConfig) -> Method {
+        config.with(Loss::SquaredError, Settling::default())
+    }
     let others = [
-        Rule::Backprop { model: Model::Twin, noise: 0.0, vaccination: 0.0 },
-        Rule::PhysicsAware,
-        Rule::FeedbackAlignment { feedback: Feedback::Random },
-        Rule::DirectFeedbackAlignment { slope: SurrogateDerivative::Twin },
-        Rule::ForwardForward { classes: 2, threshold: 1.0 },
-        Rule::PhysicalLocalLearning { tau: 1.0 },
-        Rule::FiniteDifference { epsilon: Some(0.1) },
-        Rule::SPSA { epsilon: Some(0.1), directions: 1 },
-        Rule::EvolutionStrategy { sigma: Some(0.1), pairs: 1, adaptation: 0.0 },
-        Rule::CoordinateDescent { epsilon: Some(0.1), coordinates: 1 },
-        Rule::CMAES { sigma: Some(0.1), population: None },
-        Rule::GeneticAlgorithm { population: 4, mutation: Some(0.1) },
-        Rule::RidgeReadout { regularization: 0.1, forgetting: 1.0 },
-        Rule::ParameterShift,
-        Rule::InSituBackprop,
-        Rule::ForwardGradient { directions: 1 },
-        Rule::SurrogateOptimization {
+        with_loss(Backprop { model: Model::Twin, noise: 0.0, vaccination: 0.0 }),
+        with_loss(PhysicsAware {}),
+        with_loss(FeedbackAlignment { feedback: Feedback::Random }),
+        with_loss(DirectFeedbackAlignment { slope: SurrogateDerivative::Twin }),
+        with_loss(ForwardForward { classes: 2, threshold: 1.0 }),
+        with_loss(PhysicalLocalLearning { tau: 1.0 }),
+        with_loss(FiniteDifference { epsilon: Some(0.1) }),
+        with_loss(SPSA { epsilon: Some(0.1), directions: 1 }),
+        with_loss(EvolutionStrategy { sigma: Some(0.1), pairs: 1, adaptation: 0.0 }),
+        with_loss(CoordinateDescent { epsilon: Some(0.1), coordinates: 1 }),
+        with_loss(CMAES { sigma: Some(0.1), population: None }),
+        with_loss(GeneticAlgorithm { population: 4, mutation: Some(0.1) }),
+        with_loss(RidgeReadout { regularization: 0.1, forgetting: 1.0 }),
+        with_loss(ParameterShift {}),
+        with_loss(InSituBackprop {}),
+        with_loss(ForwardGradient { directions: 1 }),
+        with_loss(SurrogateOptimization {
             hidden: 4,
             samples: 16,
             fits: 1,
             rate: 0.01,
             exploration: Some(0.1),
             explorers: 1,
-        },
+        }),
     ];
-    methods.extend(others.map(|rule| rule.with(Loss::SquaredError, Settling::default())));
-    for (name, needs) in METHODS {
+    methods.extend(others);
+    for (name, needs) in variants() {
         let method = methods.iter().find(|m| m.name() == name).expect(name);
         assert_eq!(method.needs(), needs);
         for activation in [Activation::HardSigmoid, Activation::Tanh] {

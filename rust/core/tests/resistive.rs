@@ -5,10 +5,13 @@
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::check::check_system;
 use pnncore::device::Device;
+use pnncore::draw::DrawIndex;
 use pnncore::kernels::Real;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::loss::Loss;
-use pnncore::method::{Estimator, Method, Rule, Scratch, Sign, StepState};
+use pnncore::method::equilibrium_propagation::{EquilibriumPropagation, Estimator, Sign};
+use pnncore::method::implicit_differentiation::ImplicitDifferentiation;
+use pnncore::method::{Method, MethodConfig, StepState};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
 use pnncore::plan::{Boundary, PhasePlan};
@@ -16,7 +19,7 @@ use pnncore::runtime::Runtime;
 use pnncore::settling::{Settling, Stop};
 use pnncore::states::{States, Status};
 use pnncore::system::layered::Layered;
-use pnncore::system::{Settling as _, StateDerivatives, System, residual};
+use pnncore::system::{Experiment, Settling as _, StateDerivatives, System, residual};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -70,7 +73,9 @@ fn settled<T: Real>(
     let mut states = States::new(System::<T>::layout(net));
     states.reset(batch.len(), plan.rows_per_sample(), false);
     let mut workspace = System::<T>::workspace(net);
-    net.settle(&runtime(1), &shared(params), batch, &plan, &mut states, &mut workspace).unwrap();
+    let (runtime, params, draw) = (runtime(1), shared(params), DrawIndex::of_inference(0));
+    let experiment = Experiment { runtime: &runtime, system: net, params: &params, batch, plan: &plan, draw };
+    net.settle(&experiment, &mut states, &mut workspace).unwrap();
     states
 }
 
@@ -126,19 +131,17 @@ fn energy_is_half_the_dissipation() {
 }
 
 fn gradient<T: Real>(method: &Method, net: &Layered, params: &[Vec<T>], batch: &Batch<'_, T>) -> Vec<f64> {
-    let (runtime, mut scratch) = (runtime(1), Scratch::new(net));
+    let (runtime, shared, mut state) = (runtime(1), shared(params), StepState::new(net));
     let protocol = method.protocol::<T>(net).unwrap();
-    protocol
-        .step(&runtime, net, &shared(params), batch, &mut StepState { step: 0, memory: &mut [] }, &mut scratch)
-        .unwrap();
+    protocol.step(&protocol.experiment(&runtime, net, &shared, batch, 0), &mut [], &mut state).unwrap();
     let mut gradient = vec![Vec::new(); params.len()];
-    write_gradient(&runtime, System::<T>::specs(net), &mut scratch, &mut gradient);
+    write_gradient(&runtime, System::<T>::specs(net), &mut state, &mut gradient);
     gradient.into_iter().flatten().map(Real::to_f64).collect()
 }
 
 fn propagation(variant: Estimator, beta: f64, settling: Settling) -> Method {
     let (sign, loss) = (Sign::Positive, Loss::SquaredError);
-    Rule::EquilibriumPropagation { variant, beta: Some(beta), sign, points: 2 }.with(loss, settling)
+    EquilibriumPropagation { variant, beta: Some(beta), sign, points: 2 }.with(loss, settling)
 }
 
 fn relative_error(a: &[f64], b: &[f64]) -> f64 {
@@ -152,7 +155,7 @@ fn bias_of_equilibrium_propagation_has_the_right_order() {
     let (x, y) = (noise(5 * 6, 0), noise(5 * 4, 1));
     let batch = Batch { x: Rows::all(&x, 6), y: Targets::Values(Rows::all(&y, 4)) };
     let settling = Settling { stop: Stop::Absolute(1e-15), ..Settling::default() };
-    let exact = gradient(&Rule::ImplicitDifferentiation.with(Loss::SquaredError, settling), &net, &params, &batch);
+    let exact = gradient(&ImplicitDifferentiation {}.with(Loss::SquaredError, settling), &net, &params, &batch);
     for (variant, order) in [(Estimator::OneSided, 1), (Estimator::Centered, 2)] {
         let errors = [0.002, 0.001].map(|beta| {
             relative_error(&gradient(&propagation(variant, beta, settling), &net, &params, &batch), &exact)

@@ -8,6 +8,7 @@
 
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::device::Device;
+use pnncore::draw::DrawIndex;
 use pnncore::kernels::Real;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::loss::Loss;
@@ -18,7 +19,7 @@ use pnncore::settling::{Order, OutputUpdate, Settling, Stop};
 use pnncore::states::{States, Status};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
-use pnncore::system::{Settling as _, System};
+use pnncore::system::{Experiment, Settling as _, System};
 
 const SAMPLES: usize = 3;
 
@@ -200,7 +201,9 @@ impl Case {
         states.reset(SAMPLES, plan.rows_per_sample(), plan.is_complex());
         let mut workspace = System::<T>::workspace(&net);
         let shared = Params::shared(params.iter().map(Vec::as_slice));
-        net.settle(&runtime, &shared, &batch, &plan, &mut states, &mut workspace).unwrap();
+        let (system, draw): (&dyn System<T>, _) = (&net, DrawIndex::of_inference(0));
+        let experiment = Experiment { runtime: &runtime, system, params: &shared, batch: &batch, plan: &plan, draw };
+        net.settle(&experiment, &mut states, &mut workspace).unwrap();
         let ended = |r: usize| Ended {
             status: states.outcomes[r].status,
             sweeps: states.outcomes[r].sweeps,
@@ -465,7 +468,10 @@ fn complex_phases_that_converge_are_at_rest() {
                     states.reset(SAMPLES, plan.rows_per_sample(), true);
                     let mut workspace = System::<f64>::workspace(&net);
                     let params = Params::shared(case.params.iter().map(Vec::as_slice));
-                    net.settle(&runtime, &params, &batch, &plan, &mut states, &mut workspace).unwrap();
+                    let (system, draw): (&dyn System<f64>, _) = (&net, DrawIndex::of_inference(0));
+                    let experiment =
+                        Experiment { runtime: &runtime, system, params: &params, batch: &batch, plan: &plan, draw };
+                    net.settle(&experiment, &mut states, &mut workspace).unwrap();
                     for r in (0..states.rows()).filter(|r| states.outcomes[*r].status == Status::Converged) {
                         let (i, p) = (r / states.phases(), r % states.phases());
                         let beta =

@@ -24,7 +24,7 @@ pub mod wires;
 
 pub use aligned_vec::{AVec, avec};
 pub use level::Level;
-pub use simd::Real;
+pub use simd::{BothPrecisions, Real};
 
 level::dispatch! {
     /// y += factor x.

@@ -6,6 +6,16 @@ use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssi
 
 use crate::potential::{finite_ln_f32, finite_ln_f64};
 
+/// A pair of things of which one is made for `f32`, and the other for `f64`: [`Real::pick`] takes one.
+pub trait BothPrecisions {
+    /// The one for `T`.
+    type Of<T: Real>: ?Sized;
+    /// The one for `f32`.
+    fn f32(&self) -> &Self::Of<f32>;
+    /// The one for `f64`.
+    fn f64(&self) -> &Self::Of<f64>;
+}
+
 /// A floating-point type of states and parameters: `f32` or `f64`.
 pub trait Real:
     Copy
@@ -56,6 +66,8 @@ pub trait Real:
     fn to_f64(self) -> f64;
     /// Cuts to an integer: the nearest one where there is none, and zero for NaN.
     fn to_u32(self) -> u32;
+    /// The one of a pair that is made for this type.
+    fn pick<P: BothPrecisions + ?Sized>(pair: &P) -> &P::Of<Self>;
     /// Absolute value.
     fn abs(self) -> Self;
     /// Square root.
@@ -101,6 +113,9 @@ macro_rules! real {
             #[inline(always)]
             fn to_f64(self) -> f64 {
                 f64::from(self)
+            }
+            fn pick<P: BothPrecisions + ?Sized>(pair: &P) -> &P::Of<Self> {
+                pair.$T()
             }
             #[inline(always)]
             fn to_u32(self) -> u32 {

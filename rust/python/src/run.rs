@@ -10,7 +10,7 @@ use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
 use pnncore::loss::Loss;
 use pnncore::memory;
-use pnncore::method::{METHODS, Method, Protocol, Scratch, StepResult, StepState};
+use pnncore::method::{Method, Protocol, StepResult, StepState, variants};
 use pnncore::optim::Optimizer;
 use pnncore::params::{ParamSpec, Params};
 use pnncore::plan::{Boundary, PhasePlan};
@@ -18,7 +18,7 @@ use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
 use pnncore::states::{States, Status};
 use pnncore::system::stack::Propagation;
-use pnncore::system::{System as CoreSystem, check_rows, infer};
+use pnncore::system::{Experiment, System as CoreSystem, check_rows};
 use pnncore::train::{Progress, StepBudget, TrainingTask, write_gradient};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
@@ -93,7 +93,7 @@ pub(crate) fn initialise_memory(
 }
 
 /// The arrays of a method before the first step.
-fn fresh_memory<T: Float>(protocol: &Protocol, runtime: &Runtime, core: &dyn CoreSystem<T>) -> Vec<Vec<T>> {
+fn fresh_memory<T: Float>(protocol: &Protocol<T>, runtime: &Runtime, core: &dyn CoreSystem<T>) -> Vec<Vec<T>> {
     let mut memory: Vec<Vec<T>> = protocol.memory(core).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
     protocol.initialise(runtime, core, &mut memory.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
     memory
@@ -152,7 +152,7 @@ pub(crate) fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("simd", Level::get().name())?;
     dict.set_item("simd_available", Level::available().map(Level::name).collect::<Vec<_>>())?;
     dict.set_item("threads", calls::runtime(py, None, 0)?.threads())?;
-    dict.set_item("methods", METHODS.map(|(name, needs)| (name, needs.describe())).to_vec())?;
+    dict.set_item("methods", variants().map(|(name, needs)| (name, needs.words())).collect::<Vec<_>>())?;
     Ok(dict)
 }
 
@@ -230,7 +230,9 @@ fn settle_as<'py, T: Float>(
         runtime.enter(|| -> Result<_, Error> {
             states.reset(batch.len(), plan.rows_per_sample(), false);
             let mut workspace = core.workspace();
-            settling.settle(&runtime, &params, &batch, plan, &mut states, &mut workspace)?;
+            let draw = DrawIndex::of_inference(0);
+            let experiment = Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw };
+            settling.settle(&experiment, &mut states, &mut workspace)?;
             let last = states.last_phase();
             let (mut energy, mut residual) = (None, None);
             if let Some(exact) = core.as_exact() {
@@ -307,7 +309,11 @@ pub(crate) fn predict<'py>(
             system.run(py, || {
                 runtime.enter(|| -> Result<_, Error> {
                     let draw = DrawIndex::of_inference(repeat).after(k as u64);
-                    infer(&runtime, core, &params, &batch.pick(index), &plan, draw, &mut states, &mut workspace)
+                    let batch = batch.pick(index);
+                    let experiment = Experiment {
+                        runtime: &runtime, system: core, params: &params, batch: &batch, plan: &plan, draw,
+                    };
+                    experiment.infer(&mut states, &mut workspace)
                 })
             })?;
             for (i, outcome) in states.outcomes.iter().enumerate() {
@@ -389,13 +395,13 @@ pub(crate) fn vjp<'py>(
         }
         let errors: Vec<T> = (0..errors.len()).flat_map(|i| errors.x.row(i)).copied().collect();
         let mut propagation = Propagation::default();
-        let mut scratch = Scratch::new(core);
+        let mut state = StepState::new(core);
         let mut gradient = vec![Vec::new(); core.specs().len()];
         system.run(py, || {
             runtime.enter(|| -> Result<_, Error> {
-                propagation.vjp(&runtime, stack, &params, &batch, &errors, &mut scratch.update)?;
-                scratch.states.reset(batch.len(), 1, false);
-                write_gradient(&runtime, core.specs(), &mut scratch, &mut gradient);
+                propagation.vjp(&runtime, stack, &params, &batch, &errors, &mut state.update)?;
+                state.states.reset(batch.len(), 1, false);
+                write_gradient(&runtime, core.specs(), &mut state, &mut gradient);
                 Ok(())
             })
         })?;
@@ -437,18 +443,18 @@ pub(crate) fn gradient<'py>(
         let mut progress = Progress::default();
         system.run(py, || {
             runtime.enter(|| -> Result<_, Error> {
-                let mut scratch = Scratch::new(core);
+                let mut state = StepState::new(core);
                 let mut memory = fresh_memory(&protocol, &runtime, core);
                 let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
-                let mut state = StepState { step, memory: &mut memory };
-                protocol.step(&runtime, core, &params, &batch, &mut state, &mut scratch)?;
-                if scratch.found == StepResult::Change {
+                let experiment = protocol.experiment(&runtime, core, &params, &batch, step);
+                protocol.step(&experiment, &mut memory, &mut state)?;
+                if state.found == StepResult::Change {
                     let text = format!("{} gives new parameters, not a gradient", method.name());
                     return Err(Error::Capability(text));
                 }
-                progress.cost = scratch.cost;
-                progress.count(&protocol, &batch, &scratch, &mut Vec::new());
-                write_gradient(&runtime, core.specs(), &mut scratch, &mut gradient);
+                progress.cost = state.cost;
+                progress.count(&protocol, &batch, &state, &mut Vec::new());
+                write_gradient(&runtime, core.specs(), &mut state, &mut gradient);
                 Ok(())
             })
         })?;

@@ -8,10 +8,8 @@ use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pnncore::batch::Batch;
 use pnncore::descent::{Landscape, settle};
 use pnncore::params::{ParamSpec, Params};
-use pnncore::plan::PhasePlan;
-use pnncore::runtime::Runtime;
 use pnncore::states::{Layout, States};
-use pnncore::system::{Energetic, Settling, StateDerivatives, System, Workspace};
+use pnncore::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, Workspace};
 use pnncore::update::{LocalUpdate, Term};
 use pnncore::{Error, Result};
 use pyo3::prelude::*;
@@ -239,21 +237,14 @@ impl<T: Float> System<T> for UserSystem {
         Some(self)
     }
 
-    fn is_holomorphic(&self) -> bool {
-        self.holomorphic
+    fn abilities(&self) -> Abilities {
+        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES).and_if(self.holomorphic, Abilities::HOLOMORPHIC)
     }
 }
 
 impl<T: Float> Settling<T> for UserSystem {
-    fn settle(
-        &self,
-        _runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
-        plan: &PhasePlan,
-        states: &mut States<T>,
-        _workspace: &mut Workspace,
-    ) -> Result<()> {
+    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, _workspace: &mut Workspace) -> Result<()> {
+        let Experiment { params, batch, plan, .. } = *experiment;
         self.call(params, batch, states.phases(), |call| settle(call, batch, plan, states))
     }
 }
@@ -261,14 +252,13 @@ impl<T: Float> Settling<T> for UserSystem {
 impl<T: Float> Energetic<T> for UserSystem {
     fn local_update(
         &self,
-        _runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
+        experiment: &Experiment<'_, T>,
         states: &States<T>,
         weights: &[Complex<f64>],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
+        let Experiment { params, batch, .. } = *experiment;
         let samples = batch.len() as f64;
         let row_weights = (0..states.rows()).map(|r| {
             let usable = states.usable(r / states.phases());

@@ -4,26 +4,12 @@ use pnncore_kernels::Real;
 use rayon::prelude::*;
 
 use super::Cost;
-use crate::Result;
-use crate::batch::Batch;
-use crate::draw::DrawIndex;
 use crate::params::{Params, cut};
-use crate::plan::PhasePlan;
 use crate::runtime::Runtime;
 use crate::states::States;
 use crate::system::stack::Propagation;
-use crate::system::{System, Workspace, infer};
-
-/// What candidates are tried on.
-#[derive(Clone, Copy)]
-pub(super) struct Experiment<'a, T: Real> {
-    pub(super) runtime: &'a Runtime,
-    pub(super) system: &'a dyn System<T>,
-    pub(super) plan: &'a PhasePlan,
-    pub(super) batch: &'a Batch<'a, T>,
-    /// The draw index of the first candidate; the others follow.
-    pub(super) draw: DrawIndex,
-}
+use crate::system::{Experiment, System, Workspace};
+use crate::{Error, Result};
 
 /// The loss of a candidate on a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,6 +28,14 @@ pub(super) fn comparable(candidates: &[CandidateLoss]) -> Vec<f64> {
         first.lost.iter().filter(all).copied().collect()
     });
     candidates.iter().map(|c| if c.lost == common { c.mean } else { f64::NAN }).collect()
+}
+
+/// Losses in ascending order: the places of candidates. What is not a number comes last.
+pub(super) fn ranked(losses: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..losses.len()).collect();
+    let known = |i: usize| if losses[i].is_nan() { f64::INFINITY } else { losses[i] };
+    order.sort_by(|&i, &j| known(i).total_cmp(&known(j)).then(i.cmp(&j)));
+    order
 }
 
 /// Where candidates are tried: one slot per thread.
@@ -63,6 +57,28 @@ struct CandidateSlot<T> {
     values: Vec<T>,
     states: States<T>,
     workspace: Workspace,
+}
+
+/// How far candidates are from the present parameters: the given distance. `None`: the usual one where parameters are plain
+/// numbers, such as the weights of a network; elsewhere it has their units, and must be given.
+///
+/// # Errors
+/// [`Error::Config`] where it must be given.
+pub(super) fn distance<T: Real>(
+    method: &str,
+    setting: &str,
+    given: Option<f64>,
+    usual: f64,
+    system: &dyn System<T>,
+) -> Result<f64> {
+    match given {
+        Some(distance) => Ok(distance),
+        None if system.as_settling().is_some() && !system.has_unit_stiffness() => Err(Error::Config(format!(
+            "{setting} must be given: the parameters of {} have units, and how far {method} moves them is in these",
+            system.name()
+        ))),
+        None => Ok(usual),
+    }
 }
 
 /// All parameters, one after the other.
@@ -99,16 +115,11 @@ impl<T: Real> Experiment<'_, T> {
     fn run(&self, runtime: &Runtime, candidate: u64, slot: &mut CandidateSlot<T>, again: bool) -> Result<()> {
         let CandidateSlot { values, states, workspace } = slot;
         let params = Params::shared(cut(self.system.specs(), values));
-        if let Some(stack) = self.system.as_stack().filter(|_| again) {
-            return stack.infer_again(
-                runtime,
-                &params,
-                self.draw.after(candidate),
-                states,
-                Propagation::of(workspace)?,
-            );
+        let experiment = Experiment { runtime, params: &params, draw: self.draw.after(candidate), ..*self };
+        match self.system.as_stack() {
+            Some(stack) if again => stack.infer_again(&experiment, states, Propagation::of(workspace)?),
+            _ => experiment.infer(states, workspace),
         }
-        infer(runtime, self.system, &params, self.batch, self.plan, self.draw.after(candidate), states, workspace)
     }
 
     /// dL/d(outputs) of a mean over the batch, row by row; zero where a row has no usable outputs.
@@ -145,7 +156,7 @@ impl<T: Real> CandidatePool<T> {
     /// `shown`.
     pub(super) fn losses(
         &mut self,
-        experiment: Experiment<'_, T>,
+        experiment: &Experiment<'_, T>,
         base: &[T],
         count: usize,
         cost: &mut Cost,
@@ -164,7 +175,7 @@ impl<T: Real> CandidatePool<T> {
     #[allow(clippy::too_many_arguments, reason = "experiments, and where their results go")]
     pub(super) fn measures<R: Clone + Default + Send>(
         &mut self,
-        experiment: Experiment<'_, T>,
+        experiment: &Experiment<'_, T>,
         base: &[T],
         count: usize,
         cost: &mut Cost,
@@ -172,7 +183,7 @@ impl<T: Real> CandidatePool<T> {
         make: impl Fn(usize, &mut [T]) + Sync,
         measure: impl Fn(&States<T>) -> R + Sync,
     ) -> Result<Vec<R>> {
-        let Experiment { runtime, system, batch, .. } = experiment;
+        let Experiment { runtime, system, batch, .. } = *experiment;
         let alone = runtime.alone();
         // Few candidates share the threads, many have one each; the results are the same.
         let slots = if count < runtime.threads() { 1 } else { runtime.threads() };

@@ -1,90 +1,138 @@
-//! The contrastive family: which phases a method settles, and with which weights it combines what they show.
-
-use std::f64::consts::TAU;
+//! The contrastive family: which phases a method settles, and with which weights it combines dE/dtheta of their states.
 
 use num_complex::Complex;
+use pnncore_kernels::Real;
+use pnncore_kernels::philox::Purpose;
 
-use super::rule::{Estimator, Rule, Side, Sign};
-use crate::plan::Boundary;
+use super::strength::Strength;
+use super::{CompiledMethod, StepResult, StepState};
+use crate::Result;
+use crate::loss::Loss;
+use crate::params::ParamSpec;
+use crate::plan::{Boundary, PhasePlan};
+use crate::settling::Settling;
+use crate::system::{Experiment, System};
 
-impl Rule {
-    /// The phases after the free one, and the weight of every phase, the free one first; for the sign `sign` where it
-    /// is random.
-    pub(super) fn contrast(&self, sign: f64) -> (Vec<Boundary>, Vec<Complex<f64>>) {
-        let real = |x: f64| Complex::new(x, 0.0);
-        match *self {
-            Self::EquilibriumPropagation { variant, beta: Some(beta), points, .. } => match variant {
-                Estimator::OneSided => {
-                    let beta = real(sign * beta);
-                    (vec![Boundary::Nudged(beta)], vec![-beta.inv(), beta.inv()])
-                }
-                Estimator::Centered => {
-                    let (beta, weight) = (real(beta), real(0.5 / beta));
-                    (vec![Boundary::Nudged(beta), Boundary::Nudged(-beta)], vec![Complex::ZERO, weight, -weight])
-                }
-                Estimator::Holomorphic => {
-                    // D at conjugate points is conjugate: the upper half of the circle carries the weight of both.
-                    let n = f64::from(points);
-                    let (mut phases, mut weights) = (Vec::new(), vec![Complex::ZERO]);
-                    for k in 0..=points / 2 {
-                        let alone = k == 0 || 2 * k == points;
-                        // cos and sin of exactly 0 and pi, or a real phase would become a complex one.
-                        let turn = match k {
-                            0 => Complex::ONE,
-                            _ if alone => -Complex::ONE,
-                            _ => Complex::cis(TAU * f64::from(k) / n),
-                        };
-                        phases.push(Boundary::Nudged(turn * beta));
-                        weights.push(turn.conj() * if alone { 1.0 } else { 2.0 } / (n * beta));
-                    }
-                    (phases, weights)
-                }
-            },
-            Self::FrequencyPropagation { amplitude: Some(amplitude), points, .. } => {
-                // Points of equal force are one phase: those at phi and pi - phi, so that a quarter of the period and its
-                // mirror image are all there is. Where sin(phi) is 0 nothing is read.
-                let n = f64::from(points);
-                let (mut phases, mut weights) = (Vec::new(), vec![Complex::ZERO]);
-                for k in 1..=points / 4 {
-                    let swing = (TAU * f64::from(k) / n).sin();
-                    let copies = if 4 * k == points { 1.0 } else { 2.0 };
-                    for sign in [1.0, -1.0] {
-                        phases.push(Boundary::Forced(sign * amplitude * swing));
-                        weights.push(real(sign * 2.0 * copies * swing / (n * amplitude)));
-                    }
-                }
-                (phases, weights)
-            }
-            Self::AgnosticEquilibriumPropagation { beta: Some(beta), .. } => {
-                (vec![Boundary::Nudged(real(beta))], vec![real(-1.0), real(1.0)])
-            }
-            Self::ContrastiveLearning => (vec![Boundary::Clamped(1.0)], vec![real(-1.0), real(1.0)]),
-            Self::CoupledLearning { eta, variant, .. } => match variant {
-                Side::Positive => (vec![Boundary::Clamped(eta)], vec![real(-1.0 / eta), real(1.0 / eta)]),
-                Side::Negative => (vec![Boundary::Clamped(-eta)], vec![real(1.0 / eta), real(-1.0 / eta)]),
-                Side::Centered => {
-                    let weight = real(0.5 / eta);
-                    let phases = vec![Boundary::Clamped(eta), Boundary::Clamped(-eta)];
-                    (phases, vec![Complex::ZERO, weight, -weight])
-                }
-            },
-            _ => (Vec::new(), vec![Complex::ZERO]),
-        }
+/// Phases after the free one, and the weight of every phase, the free one first.
+pub(super) struct Contrast {
+    pub(super) phases: Vec<Boundary>,
+    pub(super) weights: Vec<Complex<f64>>,
+}
+
+/// The contrast of a method at a strength of nudging.
+pub(super) type ContrastAt = Box<dyn Fn(f64) -> Contrast + Send + Sync>;
+
+/// Phases to settle, and their weights.
+#[derive(Debug)]
+pub(super) struct WeightedPlan {
+    pub(super) plan: PhasePlan,
+    pub(super) weights: Vec<Complex<f64>>,
+}
+
+impl WeightedPlan {
+    pub(super) fn new(contrast: Contrast, loss: Loss, settling: Settling) -> Self {
+        let Contrast { phases, weights } = contrast;
+        let measures_free = phases.is_empty() || weights[0] != Complex::ZERO;
+        Self { plan: PhasePlan { loss, phases, settling, measures_free }, weights }
     }
 
-    pub(super) fn random_sign(&self) -> bool {
-        matches!(self, Self::EquilibriumPropagation { variant: Estimator::OneSided, sign: Sign::Random, .. })
+    /// Refuses strengths of nudging under which the system has no steady state.
+    ///
+    /// # Errors
+    /// As [`Settling::check_nudge`](crate::system::Settling::check_nudge).
+    pub(super) fn check<T: Real>(&self, system: &dyn System<T>) -> Result<()> {
+        let Some(settling) = system.as_settling() else { return Ok(()) };
+        self.plan.phases.iter().try_for_each(|phase| match *phase {
+            Boundary::Nudged(beta) => settling.check_nudge(self.plan.loss, beta),
+            _ => Ok(()),
+        })
+    }
+}
+
+/// A method of the contrastive family, compiled: at each step one of its contrasts.
+pub(super) struct Contrastive {
+    loss: Loss,
+    settling: Settling,
+    strength: Strength,
+    /// Of each of those that steps choose among at random.
+    contrasts: Vec<ContrastAt>,
+    /// Those at the strength that is given; empty where it is measured.
+    plans: Vec<WeightedPlan>,
+    phases: usize,
+}
+
+impl std::fmt::Debug for Contrastive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contrastive").field("strength", &self.strength).field("plans", &self.plans).finish()
+    }
+}
+
+impl Contrastive {
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) where the system has no steady state at the given strength.
+    pub(super) fn new<T: Real>(
+        system: &dyn System<T>,
+        loss: Loss,
+        settling: Settling,
+        strength: Strength,
+        contrasts: Vec<ContrastAt>,
+    ) -> Result<Self> {
+        // Any strength has as many phases.
+        let phases = contrasts.iter().map(|at| at(strength.given().unwrap_or(1.0)).weights.len()).fold(1, usize::max);
+        let mut method = Self { loss, settling, strength, contrasts, plans: Vec::new(), phases };
+        if let Some(strength) = method.strength.given() {
+            method.plans = (0..method.contrasts.len()).map(|k| method.plan(k, strength)).collect();
+        }
+        method.plans.iter().try_for_each(|plan| plan.check(system))?;
+        Ok(method)
     }
 
-    /// The signs of beta that may occur.
-    pub(super) fn signs(&self) -> &'static [f64] {
-        match self {
-            Self::EquilibriumPropagation { variant: Estimator::OneSided, sign, .. } => match sign {
-                Sign::Positive => &[1.0],
-                Sign::Negative => &[-1.0],
-                Sign::Random => &[1.0, -1.0],
-            },
-            _ => &[1.0],
-        }
+    fn plan(&self, contrast: usize, strength: f64) -> WeightedPlan {
+        WeightedPlan::new(self.contrasts[contrast](strength), self.loss, self.settling)
+    }
+}
+
+impl<T: Real> CompiledMethod<T> for Contrastive {
+    fn memory(&self, _system: &dyn System<T>) -> Vec<ParamSpec> {
+        self.strength.memory()
+    }
+
+    fn writes_memory(&self) -> bool {
+        self.strength.given().is_none()
+    }
+
+    fn phases(&self) -> usize {
+        self.phases
+    }
+
+    fn step(
+        &self,
+        experiment: &Experiment<'_, T>,
+        memory: &mut [&mut [T]],
+        state: &mut StepState<T>,
+    ) -> Result<StepResult> {
+        let strength = self.strength.at(experiment, memory, state)?;
+        let choice = if self.contrasts.len() > 1 {
+            let random = experiment.runtime.random(Purpose::Method).words(experiment.draw.step(), 0)[0];
+            random as usize % self.contrasts.len()
+        } else {
+            0
+        };
+        let measured;
+        let WeightedPlan { plan, weights } = match self.plans.get(choice) {
+            Some(plan) => plan,
+            None => {
+                measured = self.plan(choice, strength);
+                &measured
+            }
+        };
+        let experiment = Experiment { plan, ..*experiment };
+        let system = experiment.energetic()?;
+        let StepState { states, update, workspace, cost, .. } = state;
+        states.reset(experiment.batch.len(), plan.rows_per_sample(), plan.is_complex());
+        cost.add(plan.rows_per_sample(), experiment.batch.len());
+        system.settle(&experiment, states, workspace)?;
+        system.local_update(&experiment, states, weights, workspace, update)?;
+        Ok(StepResult::Gradient)
     }
 }

@@ -6,16 +6,12 @@
 
 use pnncore_kernels::Real;
 
-use super::{Cost, Rule, Scratch};
-use crate::batch::Batch;
+use super::StepState;
 use crate::differences::largest;
-use crate::loss::Loss;
-use crate::params::Params;
+use crate::params::ParamSpec;
 use crate::plan::{Boundary, PhasePlan};
-use crate::runtime::Runtime;
-use crate::settling::Settling;
 use crate::states::States;
-use crate::system::Settling as SettlingSystem;
+use crate::system::{Experiment, System};
 use crate::{Error, Result};
 
 /// The fraction of the gradient of the loss by which outputs are displaced: biases are of the order of its square, a few per
@@ -27,104 +23,125 @@ const NEAR: f64 = 1.02;
 const FARTHEST: f64 = 1e6;
 const TRIES: u32 = 60;
 
-impl Rule {
-    /// The strength where none was given and the stiffness of outputs is one.
-    pub(super) fn usual_strength(&self) -> Option<f64> {
+/// The strength of nudging of a method.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Strength {
+    /// This one.
+    Given(f64),
+    /// The one that displaces outputs by [`FRACTION`] of their error, which the first step measures and memory holds.
+    Measured,
+}
+
+impl Strength {
+    /// The given strength. `None`: the usual one where the stiffness of outputs is one, elsewhere a measured one.
+    pub(super) fn of<T: Real>(given: Option<f64>, usual: f64, system: &dyn System<T>) -> Self {
+        match given {
+            Some(strength) => Self::Given(strength),
+            None if system.has_unit_stiffness() => Self::Given(usual),
+            None => Self::Measured,
+        }
+    }
+
+    /// The strength, where it need not be measured.
+    pub(super) fn given(self) -> Option<f64> {
         match self {
-            Self::EquilibriumPropagation { beta: None, .. } => Some(0.2),
-            Self::FrequencyPropagation { amplitude: None, .. } => Some(0.1),
-            Self::AgnosticEquilibriumPropagation { beta: None, .. } => Some(0.1),
-            _ => None,
+            Self::Given(strength) => Some(strength),
+            Self::Measured => None,
         }
     }
 
-    /// The rule with this strength.
-    pub(super) fn with_strength(&self, strength: f64) -> Self {
-        let mut rule = self.clone();
-        match &mut rule {
-            Self::EquilibriumPropagation { beta: open, .. }
-            | Self::FrequencyPropagation { amplitude: open, .. }
-            | Self::AgnosticEquilibriumPropagation { beta: open, .. } => *open = Some(strength),
-            _ => {}
+    /// The array that holds a measured strength; 0 before it is measured.
+    pub(super) fn memory(self) -> Vec<ParamSpec> {
+        match self {
+            Self::Given(_) => Vec::new(),
+            Self::Measured => vec![ParamSpec { name: "strength".into(), shape: vec![1] }],
         }
-        rule
     }
-}
 
-/// What strengths are measured on.
-pub(super) struct Probe<'a, T: Real> {
-    pub(super) runtime: &'a Runtime,
-    pub(super) system: &'a dyn SettlingSystem<T>,
-    pub(super) params: &'a Params<'a, T>,
-    pub(super) batch: &'a Batch<'a, T>,
-    pub(super) loss: Loss,
-    pub(super) settling: Settling,
-}
-
-impl<T: Real> Probe<'_, T> {
-    /// The strength of a force that displaces outputs by [`FRACTION`] of the gradient of the loss; `None` where no sample has a
-    /// gradient, so that any strength teaches the same: nothing.
+    /// The strength at a step, measured there if it has not been.
     ///
     /// # Errors
-    /// [`Error::Config`] where no strength does that; what the physics may fail with.
-    pub(super) fn strength(&self, scratch: &mut Scratch<T>) -> Result<Option<f64>> {
-        let mut strength = FRACTION;
-        // The largest strength that was too weak, and the smallest that was too strong.
-        let (mut weak, mut strong) = (0.0f64, f64::INFINITY);
-        for _ in 0..TRIES {
-            let Some(response) = self.response(strength, scratch)? else { return Ok(None) };
-            let change = FRACTION / response;
-            let found = change < NEAR && NEAR * change > 1.0;
-            if response.is_finite() && response > 0.0 && (found || strong < NEAR * weak) {
-                return Ok(Some(if found { strength * change } else { weak }));
-            }
-            if response < FRACTION {
-                weak = weak.max(strength);
-            } else {
-                strong = strong.min(strength);
-            }
-            let change = if response.is_nan() { 1.0 / FARTHEST } else { change.clamp(1.0 / FARTHEST, FARTHEST) };
-            strength *= change;
-            // Where the response has kinks, proportion leads to and fro: the middle of what was found does not.
-            if weak > 0.0 && strong < f64::INFINITY {
-                strength = (weak * strong).sqrt();
-            }
+    /// [`Error::Config`] where no strength displaces the outputs; what the physics may fail with.
+    pub(super) fn at<T: Real>(
+        self,
+        experiment: &Experiment<'_, T>,
+        memory: &mut [&mut [T]],
+        state: &mut StepState<T>,
+    ) -> Result<f64> {
+        let Self::Measured = self else { return Ok(self.given().unwrap_or(1.0)) };
+        let [kept] = memory else {
+            return Err(Error::Shape("a method that measures its strength keeps one array".into()));
+        };
+        if kept[0] == T::ZERO {
+            kept[0] = T::from_f64(measure(experiment, state)?.unwrap_or(0.0));
         }
-        Err(Error::Config(format!(
-            "no strength of nudging displaces the outputs by {FRACTION} of their error: give the method one, in units of the \
+        // Where no sample has an error every strength teaches the same: nothing.
+        Ok(if kept[0] == T::ZERO { 1.0 } else { kept[0].to_f64() })
+    }
+}
+
+/// The strength of a force that displaces outputs by [`FRACTION`] of the gradient of the loss; `None` where no sample has a
+/// gradient, so that any strength teaches the same: nothing.
+fn measure<T: Real>(experiment: &Experiment<'_, T>, state: &mut StepState<T>) -> Result<Option<f64>> {
+    let mut strength = FRACTION;
+    // The largest strength that was too weak, and the smallest that was too strong.
+    let (mut weak, mut strong) = (0.0f64, f64::INFINITY);
+    for _ in 0..TRIES {
+        let Some(response) = response(experiment, strength, state)? else { return Ok(None) };
+        let change = FRACTION / response;
+        let found = change < NEAR && NEAR * change > 1.0;
+        if response.is_finite() && response > 0.0 && (found || strong < NEAR * weak) {
+            return Ok(Some(if found { strength * change } else { weak }));
+        }
+        if response < FRACTION {
+            weak = weak.max(strength);
+        } else {
+            strong = strong.min(strength);
+        }
+        let change = if response.is_nan() { 1.0 / FARTHEST } else { change.clamp(1.0 / FARTHEST, FARTHEST) };
+        strength *= change;
+        // Where the response has kinks, proportion leads to and fro: the middle of what was found does not.
+        if weak > 0.0 && strong < f64::INFINITY {
+            strength = (weak * strong).sqrt();
+        }
+    }
+    Err(Error::Config(format!(
+        "no strength of nudging displaces the outputs by {FRACTION} of their error: give the method one, in units of the \
              stiffness of the outputs"
-        )))
-    }
+    )))
+}
 
-    /// The displacement of outputs over the gradient of the loss, for the softest sample; NaN where one found no steady state;
-    /// `None` where no sample has a gradient.
-    fn response(&self, strength: f64, scratch: &mut Scratch<T>) -> Result<Option<f64>> {
-        let Scratch { states, workspace, cost, .. } = scratch;
-        let phases = vec![Boundary::Forced(strength), Boundary::Forced(-strength)];
-        let plan = PhasePlan { loss: self.loss, phases, settling: self.settling, measures_free: true };
-        states.reset(self.batch.len(), plan.rows_per_sample(), false);
-        Cost::add(cost, plan.rows_per_sample(), self.batch.len());
-        self.system.settle(self.runtime, self.params, self.batch, &plan, states, workspace)?;
-        Ok((0..self.batch.len()).filter_map(|i| self.softness(states, i)).reduce(f64::max_magnitude))
-    }
+/// The displacement of outputs over the gradient of the loss, for the softest sample; NaN where one found no steady state;
+/// `None` where no sample has a gradient.
+fn response<T: Real>(experiment: &Experiment<'_, T>, strength: f64, state: &mut StepState<T>) -> Result<Option<f64>> {
+    let StepState { states, workspace, cost, .. } = state;
+    let phases = vec![Boundary::Forced(strength), Boundary::Forced(-strength)];
+    let plan = PhasePlan { phases, measures_free: true, ..*experiment.plan };
+    let experiment = Experiment { plan: &plan, ..*experiment };
+    let batch = experiment.batch;
+    states.reset(batch.len(), plan.rows_per_sample(), false);
+    cost.add(plan.rows_per_sample(), batch.len());
+    experiment.settling()?.settle(&experiment, states, workspace)?;
+    Ok((0..batch.len()).filter_map(|i| softness(&experiment, states, i)).reduce(f64::max_magnitude))
+}
 
-    fn softness(&self, states: &States<T>, i: usize) -> Option<f64> {
-        let n = states.layout().outputs().len();
-        let (mut target, mut gradient) = (vec![T::ZERO; n], vec![T::ZERO; n]);
-        let free = i * states.phases();
-        if !states.outcomes[free].status.usable() || !self.batch.y.write(i, &mut target) {
-            return None;
-        }
-        self.loss.gradient(states.outputs(free), &target, &mut gradient);
-        let error = largest(&gradient);
-        if error == 0.0 {
-            return None;
-        }
-        if !states.usable(i) {
-            return Some(f64::NAN);
-        }
-        // To either side: where a diode conducts outputs are stiff, and soft where it blocks.
-        let forced = (1..states.phases()).flat_map(|p| states.outputs(free + p).iter().zip(states.outputs(free)));
-        Some(forced.fold(T::ZERO, |m, (&forced, &free)| m.max_magnitude(forced - free)).to_f64() / error)
+/// The same for sample `i`; `None` where it has no gradient.
+fn softness<T: Real>(experiment: &Experiment<'_, T>, states: &States<T>, i: usize) -> Option<f64> {
+    let n = states.layout().outputs().len();
+    let (mut target, mut gradient) = (vec![T::ZERO; n], vec![T::ZERO; n]);
+    let free = i * states.phases();
+    if !states.outcomes[free].status.usable() || !experiment.batch.y.write(i, &mut target) {
+        return None;
     }
+    experiment.plan.loss.gradient(states.outputs(free), &target, &mut gradient);
+    let error = largest(&gradient);
+    if error == 0.0 {
+        return None;
+    }
+    if !states.usable(i) {
+        return Some(f64::NAN);
+    }
+    // To either side: where a diode conducts outputs are stiff, and soft where it blocks.
+    let forced = (1..states.phases()).flat_map(|p| states.outputs(free + p).iter().zip(states.outputs(free)));
+    Some(forced.fold(T::ZERO, |m, (&forced, &free)| m.max_magnitude(forced - free)).to_f64() / error)
 }

@@ -14,10 +14,8 @@ use crate::batch::Batch;
 use crate::descent::settle;
 use crate::device::Device;
 use crate::params::{ParamSpec, Params};
-use crate::plan::PhasePlan;
-use crate::runtime::Runtime;
 use crate::states::{Layout, States};
-use crate::system::{Energetic, Settling, StateDerivatives, System, SystemAt, Workspace};
+use crate::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, SystemAt, Workspace};
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
 
@@ -215,6 +213,10 @@ impl<T: Real> System<T> for Elastic {
         if parameter == 0 { &self.device } else { &Device::IDEAL }
     }
 
+    fn abilities(&self) -> Abilities {
+        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
+    }
+
     fn as_settling(&self) -> Option<&dyn Settling<T>> {
         Some(self)
     }
@@ -229,15 +231,8 @@ impl<T: Real> System<T> for Elastic {
 }
 
 impl<T: Real> Settling<T> for Elastic {
-    fn settle(
-        &self,
-        _runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
-        plan: &PhasePlan,
-        states: &mut States<T>,
-        _workspace: &mut Workspace,
-    ) -> Result<()> {
+    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, _workspace: &mut Workspace) -> Result<()> {
+        let Experiment { params, batch, plan, .. } = *experiment;
         settle(&SystemAt { system: self, params, batch }, batch, plan, states)
     }
 }
@@ -245,14 +240,13 @@ impl<T: Real> Settling<T> for Elastic {
 impl<T: Real> Energetic<T> for Elastic {
     fn local_update(
         &self,
-        _runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
+        experiment: &Experiment<'_, T>,
         states: &States<T>,
         weights: &[Complex<f64>],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
+        let Experiment { params, batch, .. } = *experiment;
         let mut sums = [vec![0.0; self.springs.len()], vec![0.0; self.springs.len()]];
         for r in (0..states.rows()).filter(|r| states.usable(r / states.phases())) {
             let weight = weights[r % states.phases()].re / batch.len() as f64;

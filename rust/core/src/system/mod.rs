@@ -1,9 +1,11 @@
 //! Physical systems, and what they can be asked to do.
 
+mod abilities;
 mod adjoint;
 mod at;
 pub mod circuit;
 pub mod elastic;
+mod experiment;
 pub mod hopfield;
 pub mod layered;
 pub mod resistive;
@@ -11,7 +13,9 @@ mod rows;
 pub mod stack;
 pub mod tiled;
 
+pub use abilities::Abilities;
 pub use at::SystemAt;
+pub use experiment::Experiment;
 pub use rows::check_rows;
 
 use num_complex::Complex;
@@ -19,11 +23,9 @@ use pnncore_kernels::Real;
 
 use crate::batch::Batch;
 use crate::device::{CellArray, Device};
-use crate::draw::DrawIndex;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params, all_finite};
-use crate::plan::{Boundary, PhasePlan};
-use crate::runtime::Runtime;
+use crate::plan::Boundary;
 use crate::states::{Layout, States};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
@@ -47,6 +49,15 @@ pub trait System<T: Real>: Send + Sync {
 
     /// Names and shapes of the parameters.
     fn specs(&self) -> &[ParamSpec];
+
+    /// What the system can do.
+    fn abilities(&self) -> Abilities;
+
+    /// Why the system lacks one of these abilities, in words.
+    fn explain_lack(&self, needs: Abilities) -> String {
+        let _ = needs;
+        format!("{} does not have that", self.name())
+    }
 
     /// What parameter number `parameter` is stored in.
     fn device(&self, parameter: usize) -> &Device {
@@ -89,11 +100,6 @@ pub trait System<T: Real>: Send + Sync {
     /// The system as one that signals pass through, layer by layer.
     fn as_stack(&self) -> Option<&stack::Stack<T>> {
         None
-    }
-
-    /// Whether the steady state is holomorphic in the strength of nudging, and complex plans are understood.
-    fn is_holomorphic(&self) -> bool {
-        false
     }
 
     /// Whether the stiffness of outputs is one, by construction: strengths of nudging are then numbers. Elsewhere they have units.
@@ -183,15 +189,7 @@ pub trait Settling<T: Real>: System<T> {
     ///
     /// # Errors
     /// What the physics may fail with: [`Error::Hardware`] for systems outside the core.
-    fn settle(
-        &self,
-        runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
-        plan: &PhasePlan,
-        states: &mut States<T>,
-        workspace: &mut Workspace,
-    ) -> Result<()>;
+    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, workspace: &mut Workspace) -> Result<()>;
 }
 
 /// A system whose steady state minimises an energy E, and whose dE/dtheta can be read locally; or one that has a local rule
@@ -203,12 +201,9 @@ pub trait Energetic<T: Real>: Settling<T> {
     ///
     /// # Errors
     /// As [`Settling::settle`].
-    #[allow(clippy::too_many_arguments, reason = "an experiment, and where its result goes")]
     fn local_update(
         &self,
-        runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
+        experiment: &Experiment<'_, T>,
         states: &States<T>,
         weights: &[Complex<f64>],
         workspace: &mut Workspace,
@@ -346,21 +341,18 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
     ///
     /// # Errors
     /// As [`Settling::settle`].
-    #[allow(clippy::too_many_arguments, reason = "an experiment, and where its result goes")]
     fn contract(
         &self,
-        runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
+        experiment: &Experiment<'_, T>,
         states: &mut States<T>,
         adjoint: &[T],
         workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        let size = crate::differences::size_of_states(&states.values, self.scales(params).0);
+        let size = crate::differences::size_of_states(&states.values, self.scales(experiment.params).0);
         let (probe, weights) = adjoint::displaced(states, adjoint, size * self.local_step());
         *states = probe;
-        self.local_update(runtime, params, batch, states, &weights, workspace, update)
+        self.local_update(experiment, states, &weights, workspace, update)
     }
 
     /// How far along a direction of largest component one to step for a central difference of dE/dtheta, in units of the size
@@ -368,30 +360,6 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
     fn local_step(&self) -> f64 {
         T::EPSILON.to_f64().cbrt()
     }
-}
-
-/// Runs a system once on every sample, with the noise of a draw, and leaves outputs in states of one phase. A
-/// system that settles follows `plan`, which has the free phase alone.
-///
-/// # Errors
-/// As [`Settling::settle`].
-#[allow(clippy::too_many_arguments, reason = "an experiment, and where its result goes")]
-pub fn infer<T: Real>(
-    runtime: &Runtime,
-    system: &dyn System<T>,
-    params: &Params<'_, T>,
-    batch: &Batch<'_, T>,
-    plan: &PhasePlan,
-    draw: DrawIndex,
-    states: &mut States<T>,
-    workspace: &mut Workspace,
-) -> Result<()> {
-    let unable = || Error::Capability(format!("{} neither settles nor passes signals on", system.name()));
-    if let Some(stack) = system.as_stack() {
-        return stack.infer(runtime, params, batch, draw, states, stack::Propagation::of(workspace)?);
-    }
-    states.reset(batch.len(), 1, false);
-    system.as_settling().ok_or_else(unable)?.settle(runtime, params, batch, plan, states, workspace)
 }
 
 /// A finite part of an interval.

@@ -2,7 +2,7 @@
 
 use pnncore_kernels::Real;
 
-use super::{Energetic, Settling, StateDerivatives, System, Workspace, stack};
+use super::{Abilities, Energetic, Settling, StateDerivatives, System, Workspace, stack};
 use crate::Result;
 use crate::device::{CellArray, Device, TileSpec};
 use crate::params::ParamSpec;
@@ -87,8 +87,8 @@ impl<T: Real, S: System<T>> System<T> for Tiled<T, S> {
         self.system.as_stack()
     }
 
-    fn is_holomorphic(&self) -> bool {
-        self.system.is_holomorphic()
+    fn abilities(&self) -> Abilities {
+        self.system.abilities()
     }
 
     fn is_reciprocal(&self) -> bool {

@@ -8,7 +8,22 @@ use pnncore::draw::DrawIndex;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
 use pnncore::loss::Loss;
-use pnncore::method::{Feedback, Method, Model, Rule, Scratch, StepState};
+use pnncore::method::backprop::{Backprop, Model};
+use pnncore::method::cmaes::CMAES;
+use pnncore::method::coordinate_descent::CoordinateDescent;
+use pnncore::method::direct_feedback_alignment::DirectFeedbackAlignment;
+use pnncore::method::evolution_strategy::EvolutionStrategy;
+use pnncore::method::feedback_alignment::{Feedback, FeedbackAlignment};
+use pnncore::method::finite_difference::FiniteDifference;
+use pnncore::method::forward_forward::ForwardForward;
+use pnncore::method::forward_gradient::ForwardGradient;
+use pnncore::method::genetic_algorithm::GeneticAlgorithm;
+use pnncore::method::parameter_shift::ParameterShift;
+use pnncore::method::physics_aware::PhysicsAware;
+use pnncore::method::ridge_readout::RidgeReadout;
+use pnncore::method::spsa::SPSA;
+use pnncore::method::surrogate_optimization::SurrogateOptimization;
+use pnncore::method::{Method, MethodConfig, StepState};
 use pnncore::optim::Optimizer;
 use pnncore::params::ParamSpec;
 use pnncore::params::Params;
@@ -19,7 +34,7 @@ use pnncore::states::States;
 use pnncore::system::stack::{
     Entry, ForwardRecord, Function, Kind, Layer, LayerContext, Propagation, Spec, Stack, Stage, SurrogateDerivative,
 };
-use pnncore::system::{System, infer};
+use pnncore::system::{Experiment, System};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use std::time::Duration;
 
@@ -91,25 +106,27 @@ impl<T: Real> Data<T> {
 }
 
 /// The gradient of a method, all parameters in a row.
-fn gradient<T: Real>(rule: Rule, stack: &Stack<T>, params: &[Vec<T>], data: &Data<T>, threads: usize) -> Vec<f64> {
-    let method: Method = rule.with(Loss::CrossEntropy, Settling::default());
+fn method(config: impl MethodConfig) -> Method {
+    config.with(Loss::CrossEntropy, Settling::default())
+}
+
+fn gradient<T: Real>(method: Method, stack: &Stack<T>, params: &[Vec<T>], data: &Data<T>, threads: usize) -> Vec<f64> {
     let protocol = method.protocol::<T>(stack).unwrap();
     let runtime = Runtime::new(Some(threads), 1).unwrap();
-    let mut memory: Vec<Vec<T>> = protocol.memory::<T>(stack).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
+    let mut memory: Vec<Vec<T>> = protocol.memory(stack).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
     let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
     protocol.initialise(&runtime, stack, &mut memory);
-    let mut scratch = Scratch::new(stack);
+    let (params, batch, mut state) = (shared(params), data.batch(), StepState::new(stack));
     let mut found = vec![Vec::new(); stack.specs().len()];
     runtime.enter(|| {
-        let mut state = StepState { step: 4, memory: &mut memory };
-        protocol.step(&runtime, stack, &shared(params), &data.batch(), &mut state, &mut scratch).unwrap();
-        write_gradient(&runtime, stack.specs(), &mut scratch, &mut found);
+        protocol.step(&protocol.experiment(&runtime, stack, &params, &batch, 4), &mut memory, &mut state).unwrap();
+        write_gradient(&runtime, stack.specs(), &mut state, &mut found);
     });
     found.into_iter().flatten().map(T::to_f64).collect()
 }
 
-const EXACT: Rule = Rule::Backprop { model: Model::Hardware, noise: 0.0, vaccination: 0.0 };
-const TWIN: Rule = Rule::Backprop { model: Model::Twin, noise: 0.0, vaccination: 0.0 };
+const EXACT: Backprop = Backprop { model: Model::Hardware, noise: 0.0, vaccination: 0.0 };
+const TWIN: Backprop = Backprop { model: Model::Twin, noise: 0.0, vaccination: 0.0 };
 
 fn difference(a: &[f64], b: &[f64]) -> f64 {
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
@@ -123,8 +140,8 @@ fn gradients_of_all_layers_are_those_of_differences() {
         for mismatch in [0.0, 0.2] {
             let net = stack::<f64>(&between(&kind, width), mismatch, 0.0);
             let params = initial(&net);
-            let exact = gradient(EXACT, &net, &params, &data, 1);
-            let found = gradient(Rule::FiniteDifference { epsilon: Some(1e-5) }, &net, &params, &data, 1);
+            let exact = gradient(method(EXACT), &net, &params, &data, 1);
+            let found = gradient(method(FiniteDifference { epsilon: Some(1e-5) }), &net, &params, &data, 1);
             assert!(exact.iter().any(|g| *g != 0.0));
             assert!(difference(&found, &exact) < 1e-7, "{kind:?} {mismatch}: {}", difference(&found, &exact));
         }
@@ -140,8 +157,8 @@ fn forward_gradients_are_slopes_times_directions() {
             let net = stack::<f64>(&between(&kind, width), mismatch, 0.0);
             let params = initial(&net);
             // At measured signals, as physics-aware training.
-            let exact = gradient(Rule::PhysicsAware, &net, &params, &data, 1);
-            let found = gradient(Rule::ForwardGradient { directions: 1 }, &net, &params, &data, 1);
+            let exact = gradient(method(PhysicsAware {}), &net, &params, &data, 1);
+            let found = gradient(method(ForwardGradient { directions: 1 }), &net, &params, &data, 1);
             let direction = {
                 let mut drawn = vec![0.0; exact.len()];
                 let random = Runtime::new(Some(1), 1).unwrap().random(Purpose::Direction);
@@ -152,7 +169,7 @@ fn forward_gradients_are_slopes_times_directions() {
             let wanted: Vec<f64> = direction.iter().map(|d| slope * d).collect();
             assert!(difference(&found, &wanted) < 1e-10, "{kind:?} {mismatch}: {}", difference(&found, &wanted));
             for threads in [2, 3] {
-                let other = gradient(Rule::ForwardGradient { directions: 1 }, &net, &params, &data, threads);
+                let other = gradient(method(ForwardGradient { directions: 1 }), &net, &params, &data, threads);
                 assert_eq!(found, other);
             }
         }
@@ -165,14 +182,14 @@ fn physics_aware_training_is_backpropagation_where_the_twin_is_exact() {
     for (kind, width) in kinds() {
         let net = stack::<f64>(&between(&kind, width), 0.0, 0.0);
         let params = initial(&net);
-        let exact = gradient(EXACT, &net, &params, &data, 1);
-        for rule in [Rule::PhysicsAware, TWIN] {
+        let exact = gradient(method(EXACT), &net, &params, &data, 1);
+        for rule in [method(PhysicsAware {}), method(TWIN)] {
             assert!(difference(&gradient(rule, &net, &params, &data, 1), &exact) < 1e-12);
         }
         // With a twin that is off, the twin's Jacobians at measured signals are nearer than those at its own.
         let net = stack::<f64>(&between(&kind, width), 0.1, 0.0);
-        let exact = gradient(EXACT, &net, &params, &data, 1);
-        let aware = difference(&gradient(Rule::PhysicsAware, &net, &params, &data, 1), &exact);
+        let exact = gradient(method(EXACT), &net, &params, &data, 1);
+        let aware = difference(&gradient(method(PhysicsAware {}), &net, &params, &data, 1), &exact);
         assert!(aware > 1e-6 && aware < 1.0, "{kind:?}: {aware}");
     }
 }
@@ -182,29 +199,25 @@ fn feedback_that_is_the_transpose_is_backpropagation() {
     let layers = [linear(5, 6), TANH, linear(6, 6), TANH, linear(6, 3)];
     let net = stack::<f64>(&layers, 0.0, 0.0);
     let (params, data) = (initial(&net), Data::new(19, 5));
-    let exact = gradient(EXACT, &net, &params, &data, 1);
-    let protocol = Rule::FeedbackAlignment { feedback: Feedback::Random }
-        .with(Loss::CrossEntropy, Settling::default())
-        .protocol::<f64>(&net)
-        .unwrap();
+    let exact = gradient(method(EXACT), &net, &params, &data, 1);
+    let protocol = method(FeedbackAlignment { feedback: Feedback::Random }).protocol::<f64>(&net).unwrap();
     let mut turned: Vec<Vec<f64>> = [(2, 6, 6), (4, 6, 3)]
         .iter()
         .map(|&(k, rows, cols)| (0..rows * cols).map(|e| params[k][e % rows * cols + e / rows]).collect())
         .collect();
     let mut memory: Vec<&mut [f64]> = turned.iter_mut().map(Vec::as_mut_slice).collect();
     let runtime = Runtime::new(Some(1), 1).unwrap();
-    let mut scratch = Scratch::new(&net);
-    let mut state = StepState { step: 0, memory: &mut memory };
-    protocol.step(&runtime, &net, &shared(&params), &data.batch(), &mut state, &mut scratch).unwrap();
+    let (values, batch, mut state) = (shared(&params), data.batch(), StepState::new(&net));
+    protocol.step(&protocol.experiment(&runtime, &net, &values, &batch, 0), &mut memory, &mut state).unwrap();
     let mut found = vec![Vec::new(); params.len()];
-    write_gradient(&runtime, net.specs(), &mut scratch, &mut found);
+    write_gradient(&runtime, net.specs(), &mut state, &mut found);
     assert!(difference(&found.concat(), &exact) < 1e-12);
     // The last layer never depends on feedback.
     for rule in [
-        Rule::FeedbackAlignment { feedback: Feedback::Random },
-        Rule::FeedbackAlignment { feedback: Feedback::SignSymmetric },
-        Rule::DirectFeedbackAlignment { slope: SurrogateDerivative::Twin },
-        Rule::DirectFeedbackAlignment { slope: SurrogateDerivative::Triangle },
+        method(FeedbackAlignment { feedback: Feedback::Random }),
+        method(FeedbackAlignment { feedback: Feedback::SignSymmetric }),
+        method(DirectFeedbackAlignment { slope: SurrogateDerivative::Twin }),
+        method(DirectFeedbackAlignment { slope: SurrogateDerivative::Triangle }),
     ] {
         let found = gradient(rule.clone(), &net, &params, &data, 1);
         let last = found.len() - 21;
@@ -218,23 +231,24 @@ fn feedback_that_is_the_transpose_is_backpropagation() {
 fn zeroth_order_estimates_are_as_far_off_as_they_should_be() {
     let net = stack::<f64>(&[linear(5, 6), TANH, linear(6, 3)], 0.0, 0.0);
     let (params, data) = (initial(&net), Data::new(19, 5));
-    let exact = gradient(EXACT, &net, &params, &data, 1);
+    let exact = gradient(method(EXACT), &net, &params, &data, 1);
     let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
     let runtime = Runtime::new(Some(1), 1).unwrap();
     for q in [1u32, 10, 57] {
         let rules = [
-            Rule::SPSA { epsilon: Some(1e-4), directions: q },
-            Rule::EvolutionStrategy { sigma: Some(1e-4), pairs: q, adaptation: 0.0 },
+            method(SPSA { epsilon: Some(1e-4), directions: q }),
+            method(EvolutionStrategy { sigma: Some(1e-4), pairs: q, adaptation: 0.0 }),
         ];
         for rule in rules {
-            let protocol = rule.clone().with(Loss::CrossEntropy, Settling::default()).protocol::<f64>(&net).unwrap();
-            let mut scratch = Scratch::new(&net);
+            let protocol = rule.protocol::<f64>(&net).unwrap();
+            let (values, batch, mut state) = (shared(&params), data.batch(), StepState::new(&net));
             let (mut squares, mut mean, repeats) = (0.0, vec![0.0; exact.len()], 600);
             for step in 0..repeats {
-                let mut state = StepState { step, memory: &mut [] };
-                protocol.step(&runtime, &net, &shared(&params), &data.batch(), &mut state, &mut scratch).unwrap();
+                protocol
+                    .step(&protocol.experiment(&runtime, &net, &values, &batch, step), &mut [], &mut state)
+                    .unwrap();
                 let mut found = vec![Vec::new(); params.len()];
-                write_gradient(&runtime, net.specs(), &mut scratch, &mut found);
+                write_gradient(&runtime, net.specs(), &mut state, &mut found);
                 let found = found.concat();
                 let dot: f64 = found.iter().zip(&exact).map(|(a, b)| a * b).sum();
                 squares += (dot / norm(&found) / norm(&exact)).powi(2) / repeats as f64;
@@ -256,13 +270,13 @@ fn the_number_of_threads_changes_no_bit() {
         let net = stack::<f32>(&between(&kind, width), 0.1, 0.05);
         let (params, data) = (initial(&net), Data::new(83, 5));
         let rules = [
-            EXACT,
-            Rule::PhysicsAware,
-            Rule::Backprop { model: Model::Twin, noise: 0.1, vaccination: 0.1 },
-            Rule::FeedbackAlignment { feedback: Feedback::Random },
-            Rule::DirectFeedbackAlignment { slope: SurrogateDerivative::Box },
-            Rule::SPSA { epsilon: Some(0.01), directions: 5 },
-            Rule::EvolutionStrategy { sigma: Some(0.1), pairs: 70, adaptation: 0.0 },
+            method(EXACT),
+            method(PhysicsAware {}),
+            method(Backprop { model: Model::Twin, noise: 0.1, vaccination: 0.1 }),
+            method(FeedbackAlignment { feedback: Feedback::Random }),
+            method(DirectFeedbackAlignment { slope: SurrogateDerivative::Box }),
+            method(SPSA { epsilon: Some(0.01), directions: 5 }),
+            method(EvolutionStrategy { sigma: Some(0.1), pairs: 70, adaptation: 0.0 }),
         ];
         for rule in rules {
             let one = gradient(rule.clone(), &net, &params, &data, 1);
@@ -279,17 +293,9 @@ fn outputs(net: &Stack<f64>, params: &[Vec<f64>], x: &[f64], draw: u64) -> Vec<f
     let plan = PhasePlan::free(Loss::SquaredError, Settling::default());
     let mut states = States::new(System::<f64>::layout(net));
     let mut workspace = net.workspace();
-    infer(
-        &runtime,
-        net,
-        &shared(params),
-        &batch,
-        &plan,
-        DrawIndex::of_step(0).after(draw),
-        &mut states,
-        &mut workspace,
-    )
-    .unwrap();
+    let (params, draw) = (shared(params), DrawIndex::of_step(0).after(draw));
+    let experiment = Experiment { runtime: &runtime, system: net, params: &params, batch: &batch, plan: &plan, draw };
+    experiment.infer(&mut states, &mut workspace).unwrap();
     (0..batch.len()).flat_map(|r| states.outputs(r).to_vec()).collect()
 }
 
@@ -356,10 +362,16 @@ impl Layer<f64> for Rosenbrock {
 }
 
 /// Steps of training on all data at once; returns the loss before each.
-fn train_on(rule: Rule, stack: &Stack<f64>, params: &mut [Vec<f64>], batch: Batch<'_, f64>, steps: usize) -> Vec<f64> {
-    let protocol = rule.with(Loss::SquaredError, Settling::default()).protocol::<f64>(stack).unwrap();
+fn train_on(
+    config: impl MethodConfig,
+    stack: &Stack<f64>,
+    params: &mut [Vec<f64>],
+    batch: Batch<'_, f64>,
+    steps: usize,
+) -> Vec<f64> {
+    let protocol = config.with(Loss::SquaredError, Settling::default()).protocol::<f64>(stack).unwrap();
     let runtime = Runtime::new(Some(1), 1).unwrap();
-    let mut memory: Vec<Vec<f64>> = protocol.memory::<f64>(stack).iter().map(|spec| vec![0.0; spec.len()]).collect();
+    let mut memory: Vec<Vec<f64>> = protocol.memory(stack).iter().map(|spec| vec![0.0; spec.len()]).collect();
     let mut memory: Vec<&mut [f64]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
     protocol.initialise(&runtime, stack, &mut memory);
     let order: Vec<u64> = (0..batch.len() as u64).collect();
@@ -396,7 +408,7 @@ fn forward_forward_leaves_out_what_is_lost() {
     let params = initial(&net);
     let mut data = Data::<f64>::new(10, 6);
     data.x[6] = f64::MAX;
-    let rule = Rule::ForwardForward { classes: 3, threshold: 0.5 };
+    let rule = method(ForwardForward { classes: 3, threshold: 0.5 });
     let mut large = params.clone();
     large[2].iter_mut().for_each(|w| *w *= 1e308);
     assert!(gradient(rule.clone(), &net, &large, &data, 1).iter().all(|g| g.is_finite()));
@@ -418,14 +430,14 @@ fn cma_es_finds_the_valley_of_rosenbrock() {
     let net = Stack::new(vec![stage], 0, false, true).unwrap();
     let batch = Batch { x: Rows::all(&[0.0], 1), y: Targets::Values(Rows::all(&[0.0; 18], 18)) };
     let mut params = vec![vec![0.0; 10]];
-    train_on(Rule::CMAES { sigma: Some(0.5), population: None }, &net, &mut params, batch, 700);
+    train_on(CMAES { sigma: Some(0.5), population: None }, &net, &mut params, batch, 700);
     assert!(rosenbrock(&params[0]) < 1e-8, "{}", rosenbrock(&params[0]));
     let mut params = vec![vec![0.5; 10]];
     let before = rosenbrock(&params[0]);
-    train_on(Rule::GeneticAlgorithm { population: 40, mutation: Some(0.05) }, &net, &mut params, batch, 150);
+    train_on(GeneticAlgorithm { population: 40, mutation: Some(0.05) }, &net, &mut params, batch, 150);
     assert!(rosenbrock(&params[0]) < 0.5 * before, "{} {before}", rosenbrock(&params[0]));
     let mut params = vec![vec![0.5; 10]];
-    train_on(Rule::CoordinateDescent { epsilon: Some(0.01), coordinates: 10 }, &net, &mut params, batch, 300);
+    train_on(CoordinateDescent { epsilon: Some(0.01), coordinates: 10 }, &net, &mut params, batch, 300);
     assert!(rosenbrock(&params[0]) < 0.5 * before, "{} {before}", rosenbrock(&params[0]));
 }
 
@@ -434,8 +446,8 @@ fn cma_es_finds_the_valley_of_rosenbrock() {
 fn surrogates_find_the_gradient() {
     let net = stack::<f64>(&[linear(5, 3)], 0.0, 0.0);
     let (mut params, data) = (initial(&net), Data::<f64>::new(40, 5));
-    let exact = gradient(EXACT, &net, &params, &data, 1);
-    let rule = |fits| Rule::SurrogateOptimization {
+    let exact = gradient(method(EXACT), &net, &params, &data, 1);
+    let rule = |fits| SurrogateOptimization {
         hidden: 40,
         samples: 4000,
         fits,
@@ -444,10 +456,10 @@ fn surrogates_find_the_gradient() {
         explorers: 60,
     };
     let cosine = |fits| {
-        let found = gradient(rule(fits), &net, &params, &data, 1);
+        let found = gradient(method(rule(fits)), &net, &params, &data, 1);
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         for threads in [2, 3] {
-            assert_eq!(found, gradient(rule(fits), &net, &params, &data, threads));
+            assert_eq!(found, gradient(method(rule(fits)), &net, &params, &data, threads));
         }
         dot(&found, &exact) / (dot(&found, &found) * dot(&exact, &exact)).sqrt()
     };
@@ -464,12 +476,12 @@ fn phases_that_are_shifted_give_the_exact_gradient() {
     let net =
         stack::<f64>(&[pointwise(Function::Tanh), Kind::Speckle { inputs: 6, outputs: 3, reference: 0.3 }], 0.2, 0.0);
     let (params, data) = (initial(&net), Data::new(19, 6));
-    let exact = gradient(EXACT, &net, &params, &data, 1);
-    let found = gradient(Rule::ParameterShift, &net, &params, &data, 1);
+    let exact = gradient(method(EXACT), &net, &params, &data, 1);
+    let found = gradient(method(ParameterShift {}), &net, &params, &data, 1);
     assert!(difference(&found, &exact) < 1e-10, "{}", difference(&found, &exact));
     for layers in [vec![linear(5, 3)], between(&Kind::Speckle { inputs: 6, outputs: 6, reference: 0.0 }, 6)] {
         let net = stack::<f64>(&layers, 0.0, 0.0);
-        let refused = Rule::ParameterShift.with(Loss::SquaredError, Settling::default()).protocol::<f64>(&net);
+        let refused = method(ParameterShift {}).protocol::<f64>(&net);
         assert!(matches!(refused, Err(Error::Capability(_))));
     }
 }
@@ -484,7 +496,7 @@ fn a_readout_is_ridge_regression() {
         let first = stack::<f64>(&[linear(5, 6), TANH], 0.0, 0.0);
         outputs(&first, &params[..2], &data.x, 0)
     };
-    train_on(Rule::RidgeReadout { regularization: 0.1, forgetting: 1.0 }, &net, &mut params, batch, 1);
+    train_on(RidgeReadout { regularization: 0.1, forgetting: 1.0 }, &net, &mut params, batch, 1);
     // The gradient of the regression vanishes, without a penalty on the bias.
     for j in 0..3 {
         let residual = |i: usize| {
@@ -506,19 +518,15 @@ fn rows_that_diverge_teach_nothing() {
     let net = stack::<f64>(&[linear(5, 6), Kind::SecondHarmonic { inputs: 6, parameters: 2 }, linear(15, 3)], 0.0, 0.0);
     let (params, mut data) = (initial(&net), Data::new(8, 5));
     data.x[7] = 1e200;
-    let found = gradient(EXACT, &net, &params, &data, 1);
+    let found = gradient(method(EXACT), &net, &params, &data, 1);
     assert!(found.iter().all(|g| g.is_finite()) && found.iter().any(|g| *g != 0.0));
     let mut propagation = Propagation::default();
     let mut states = States::new(System::<f64>::layout(&net));
-    net.infer(
-        &Runtime::new(Some(1), 0).unwrap(),
-        &shared(&params),
-        &data.batch(),
-        DrawIndex::of_step(0),
-        &mut states,
-        &mut propagation,
-    )
-    .unwrap();
+    let (runtime, values, batch) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), data.batch());
+    let plan = PhasePlan::free(Loss::CrossEntropy, Settling::default());
+    let draw = DrawIndex::of_step(0);
+    let experiment = Experiment { runtime: &runtime, system: &net, params: &values, batch: &batch, plan: &plan, draw };
+    net.infer(&experiment, &mut states, &mut propagation).unwrap();
     let usable: Vec<bool> = states.outcomes.iter().map(|outcome| outcome.status.usable()).collect();
     assert_eq!(usable, [true, false, true, true, true, true, true, true]);
 }

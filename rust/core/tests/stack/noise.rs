@@ -5,6 +5,7 @@
 //! no statistics are needed: an expectation over draws is a sum of such functions.
 
 use super::*;
+use pnncore::method::in_situ_backprop::InSituBackprop;
 
 const NOISE: f64 = 0.4;
 
@@ -67,7 +68,7 @@ fn gradients_are_those_of_the_measured_loss() {
         let noise = vec![NOISE; layers.len()];
         let measured = draw.of(Philox::new(3, Purpose::Noise));
         let wanted = differences(&net, &params, &data, &noise, measured);
-        for rule in [Rule::PhysicsAware, Rule::InSituBackprop] {
+        for rule in [method(PhysicsAware {}), method(InSituBackprop {})] {
             let found = gradient(rule.clone(), &net, &params, &data, 1);
             assert!(difference(&found, &wanted) < 1e-6, "{kind:?} {rule:?}: {}", difference(&found, &wanted));
         }
@@ -75,7 +76,7 @@ fn gradients_are_those_of_the_measured_loss() {
         let quiet = stack::<f64>(&layers, 0.0, 0.0);
         let drawn = draw.of(Philox::new(1, Purpose::Noise));
         let wanted = differences(&quiet, &params, &data, &noise, drawn);
-        let rule = Rule::Backprop { model: Model::Twin, noise: NOISE, vaccination: 0.0 };
+        let rule = method(Backprop { model: Model::Twin, noise: NOISE, vaccination: 0.0 });
         let found = gradient(rule, &quiet, &params, &data, 1);
         assert!(difference(&found, &wanted) < 1e-6, "{kind:?}: {}", difference(&found, &wanted));
     }
@@ -90,7 +91,7 @@ fn forward_gradients_are_slopes_of_the_measured_loss() {
         data.labels.iter_mut().for_each(|label| *label %= System::<f64>::outputs(&net) as i64);
         let random = Philox::new(3, Purpose::Noise).at(4 << 24);
         let exact = differences(&net, &params, &data, &vec![NOISE; layers.len()], random);
-        let found = gradient(Rule::ForwardGradient { directions: 1 }, &net, &params, &data, 1);
+        let found = gradient(method(ForwardGradient { directions: 1 }), &net, &params, &data, 1);
         let mut direction = vec![0.0; exact.len()];
         let drawn = Runtime::new(Some(1), 1).unwrap().random(Purpose::Direction);
         DrawIndex::of_step(4).of(drawn).fill_normal(Level::get(), 0, 0, &mut direction);

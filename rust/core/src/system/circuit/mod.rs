@@ -40,9 +40,8 @@ use crate::batch::Batch;
 use crate::device::Device;
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, PhasePlan, clamp_towards};
-use crate::runtime::Runtime;
 use crate::states::{Layout, Outcome, States};
-use crate::system::{Energetic, Settling, StateDerivatives, System, Workspace};
+use crate::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, Workspace};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
@@ -320,6 +319,10 @@ impl<T: Real> System<T> for Circuit {
         self.reciprocal
     }
 
+    fn abilities(&self) -> Abilities {
+        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
+    }
+
     fn as_settling(&self) -> Option<&dyn Settling<T>> {
         Some(self)
     }
@@ -334,17 +337,10 @@ impl<T: Real> System<T> for Circuit {
 }
 
 impl<T: Real> Settling<T> for Circuit {
-    fn settle(
-        &self,
-        runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
-        plan: &PhasePlan,
-        states: &mut States<T>,
-        _workspace: &mut Workspace,
-    ) -> Result<()> {
+    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, _workspace: &mut Workspace) -> Result<()> {
         /// Multiply-adds per element of the matrix and phase: some Newton steps.
         const COST: usize = 50;
+        let Experiment { runtime, params, batch, plan, .. } = *experiment;
         let values = Values::new(self, params);
         if linear::is_linear(self, plan) {
             linear::settle(self, &values, runtime, batch, plan, states);
@@ -370,14 +366,13 @@ impl<T: Real> Settling<T> for Circuit {
 impl<T: Real> Energetic<T> for Circuit {
     fn local_update(
         &self,
-        runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
+        experiment: &Experiment<'_, T>,
         states: &States<T>,
         weights: &[Complex<f64>],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
+        let Experiment { runtime, params, batch, .. } = *experiment;
         let values = Values::new(self, params);
         let inputs = inputs(batch);
         let phases: Vec<(usize, f64)> = weights.iter().map(|w| w.re).enumerate().filter(|(_, w)| *w != 0.0).collect();
@@ -511,14 +506,13 @@ impl<T: Real> StateDerivatives<T> for Circuit {
 
     fn contract(
         &self,
-        runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
+        experiment: &Experiment<'_, T>,
         states: &mut States<T>,
         adjoint: &[T],
         _workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
+        let Experiment { runtime, params, batch, .. } = *experiment;
         let values = Values::new(self, params);
         let inputs = inputs(batch);
         // Inputs do not move along the adjoint.

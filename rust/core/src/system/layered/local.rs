@@ -12,6 +12,7 @@ use super::{LAYER_VISIT, Layered};
 use crate::batch::Batch;
 use crate::runtime::Runtime;
 use crate::states::States;
+use crate::system::Experiment;
 use crate::update::{Lists, LocalUpdate, Outer, OuterProducts, Side, Term};
 
 /// Layers narrower than this are cheaper summed as the transpose, with the wide side dense.
@@ -19,13 +20,13 @@ const NARROW: usize = 16;
 
 pub(super) fn local_update<T: Real>(
     net: &Layered,
-    runtime: &Runtime,
-    batch: &Batch<'_, T>,
+    experiment: &Experiment<'_, T>,
     states: &States<T>,
     weights: &[Complex<f64>],
     buffers: &mut Buffers<T>,
     update: &mut LocalUpdate<T>,
 ) {
+    let Experiment { runtime, batch, .. } = *experiment;
     if update.terms.len() != 2 * net.layers() {
         update.terms = terms(net, states.is_complex());
     }

@@ -23,14 +23,12 @@ use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::watch::poll;
 
 use super::hopfield::Activation;
-use crate::batch::Batch;
 use crate::device::Device;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
-use crate::plan::PhasePlan;
 use crate::runtime::Runtime;
 use crate::states::{Layout, States};
-use crate::system::{Energetic, Settling, StateDerivatives, System, Workspace};
+use crate::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, Workspace};
 use crate::update::LocalUpdate;
 use crate::{Error, Result, memory};
 
@@ -210,8 +208,9 @@ impl<T: Real> System<T> for Layered {
         !self.is_resistive()
     }
 
-    fn is_holomorphic(&self) -> bool {
-        matches!(self.physics, Physics::Hopfield(Activation::Tanh | Activation::Logistic))
+    fn abilities(&self) -> Abilities {
+        let smooth = matches!(self.physics, Physics::Hopfield(Activation::Tanh | Activation::Logistic));
+        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES).and_if(smooth, Abilities::HOLOMORPHIC)
     }
 }
 
@@ -221,16 +220,8 @@ impl<T: Real> Settling<T> for Layered {
         if self.is_resistive() { Ok(()) } else { loss.check_beta(beta) }
     }
 
-    fn settle(
-        &self,
-        runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
-        plan: &PhasePlan,
-        states: &mut States<T>,
-        workspace: &mut Workspace,
-    ) -> Result<()> {
-        settle::settle(self, runtime, params, batch, plan, states, buffers(workspace)?);
+    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, workspace: &mut Workspace) -> Result<()> {
+        settle::settle(self, experiment, states, buffers(workspace)?);
         Ok(())
     }
 }
@@ -238,15 +229,13 @@ impl<T: Real> Settling<T> for Layered {
 impl<T: Real> Energetic<T> for Layered {
     fn local_update(
         &self,
-        runtime: &Runtime,
-        _params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
+        experiment: &Experiment<'_, T>,
         states: &States<T>,
         weights: &[Complex<f64>],
         workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        local::local_update(self, runtime, batch, states, weights, buffers(workspace)?, update);
+        local::local_update(self, experiment, states, weights, buffers(workspace)?, update);
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ use crate::runtime::Runtime;
 use crate::secant::Secants;
 use crate::settling::{Order, OutputUpdate};
 use crate::states::{Outcome, States, Status};
+use crate::system::Experiment;
 
 /// Memory for the batches of one call.
 #[derive(Debug)]
@@ -132,13 +133,11 @@ pub(super) struct Context<'a, T> {
 
 pub(super) fn settle<T: Real>(
     net: &Layered,
-    runtime: &Runtime,
-    params: &Params<'_, T>,
-    batch: &Batch<'_, T>,
-    plan: &PhasePlan,
+    experiment: &Experiment<'_, T>,
     states: &mut States<T>,
     buffers: &mut Buffers<T>,
 ) {
+    let Experiment { runtime, params, batch, plan, .. } = *experiment;
     let samples = batch.len();
     let couplings: usize = net.sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
     // Fewer samples than this per tile would read the couplings of deep networks too often.

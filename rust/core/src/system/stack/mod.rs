@@ -35,12 +35,10 @@ use std::ops::Range;
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
 
-use super::{System, Workspace};
-use crate::batch::Batch;
+use super::{Abilities, Experiment, System, Workspace};
 use crate::device::{CellArray, Device};
 use crate::draw::DrawIndex;
-use crate::params::{ParamSpec, Params};
-use crate::runtime::Runtime;
+use crate::params::ParamSpec;
 use crate::states::{Layout, Outcome, States, Status};
 use crate::{Error, Result};
 
@@ -195,15 +193,12 @@ impl<T: Real> Stack<T> {
     /// What a layer may fail with.
     pub fn infer(
         &self,
-        runtime: &Runtime,
-        params: &Params<'_, T>,
-        batch: &Batch<'_, T>,
-        draw: DrawIndex,
+        experiment: &Experiment<'_, T>,
         states: &mut States<T>,
         propagation: &mut Propagation<T>,
     ) -> Result<()> {
-        propagation.begin(self, batch);
-        self.infer_again(runtime, params, draw, states, propagation)
+        propagation.begin(self, experiment.batch);
+        self.infer_again(experiment, states, propagation)
     }
 
     /// The same for the samples of the last time, with other parameters or another draw.
@@ -212,12 +207,11 @@ impl<T: Real> Stack<T> {
     /// What a layer may fail with.
     pub fn infer_again(
         &self,
-        runtime: &Runtime,
-        params: &Params<'_, T>,
-        draw: DrawIndex,
+        experiment: &Experiment<'_, T>,
         states: &mut States<T>,
         propagation: &mut Propagation<T>,
     ) -> Result<()> {
+        let Experiment { runtime, params, draw, .. } = *experiment;
         propagation.forward(runtime, self, &self.hardware(), params, false, draw)?;
         propagation.report(states);
         Ok(())
@@ -266,6 +260,28 @@ impl<T: Real> System<T> for Stack<T> {
 
     fn workspace(&self) -> Workspace {
         Box::new(Propagation::<T>::default())
+    }
+
+    fn abilities(&self) -> Abilities {
+        let (readout, before) = match self.stages.split_last() {
+            Some((last, before)) => (Some(last), before),
+            None => (None, &[][..]),
+        };
+        let linear = readout.is_some_and(|last| last.twin.as_linear().is_some());
+        let phases = readout.is_some_and(|last| last.twin.is_interference());
+        Abilities::LAYERS
+            .and_if(self.is_differentiable(), Abilities::TWINS)
+            .and_if(linear, Abilities::LINEAR_READOUT)
+            .and_if(phases && before.iter().all(|stage| stage.params.is_empty()), Abilities::PHASES)
+    }
+
+    fn explain_lack(&self, needs: Abilities) -> String {
+        match self.first_without_derivatives() {
+            Some(l) if needs.has(Abilities::TWINS) => {
+                format!("layer {} has no twin: set twin= of the instrument", l + 1)
+            }
+            _ => "Stack does not have that".into(),
+        }
     }
 
     fn as_stack(&self) -> Option<&Stack<T>> {

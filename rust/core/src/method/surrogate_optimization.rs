@@ -3,19 +3,22 @@
 use pnncore_kernels::philox::Purpose;
 use pnncore_kernels::watch::{poll, polled};
 use pnncore_kernels::{Real, add_scaled};
+use serde::Deserialize;
 
-use super::candidates::{Experiment, flatten};
-use super::{Scratch, StepState};
-use crate::Result;
+use super::candidates::{distance, flatten};
+use super::{CompiledMethod, MethodConfig, StepResult, StepState};
 use crate::batch::{Batch, Rows, Targets};
 use crate::loss::Loss;
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params, cut};
 use crate::runtime::Runtime;
+use crate::settings::{at_least, positive};
+use crate::settling::Settling;
 use crate::states::States;
 use crate::system::stack::{BackwardRule, Entry, Function, Kind, Propagation, Spec, Stack};
-use crate::system::{System, infer};
+use crate::system::{Abilities, Experiment, System};
 use crate::update::LocalUpdate;
+use crate::{Result, memory};
 
 /// Samples of a step of fitting.
 const FITTED: usize = 64;
@@ -26,21 +29,130 @@ const ADAM: Optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.99, epsilon: 1e-8
 /// Arrays that the optimizer keeps per parameter of the model.
 const MOMENTS: usize = 3;
 
-/// The settings of the rule.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Surrogate {
-    /// Units of each of the two hidden layers.
-    pub(super) hidden: usize,
-    /// Measured samples that are kept.
-    pub(super) samples: usize,
+/// Surrogate optimization.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SurrogateOptimization {
+    /// Units of each of the two hidden layers of the model.
+    pub hidden: u32,
+    /// Measured samples that are kept to fit it to.
+    pub samples: u32,
     /// Steps of fitting per step.
-    pub(super) fits: usize,
+    pub fits: u32,
     /// The rate of fitting.
-    pub(super) rate: f64,
-    /// The standard deviation of what is added to parameters to see what they do.
-    pub(super) exploration: f64,
+    pub rate: f64,
+    /// The standard deviation of what is added to parameters to see what they do. `None`: a usual one, where parameters have no
+    /// units.
+    pub exploration: Option<f64>,
     /// Passes per step with such parameters, besides the one with the present ones.
-    pub(super) explorers: usize,
+    pub explorers: u32,
+}
+
+impl MethodConfig for SurrogateOptimization {
+    const NAME: &'static str = "SurrogateOptimization";
+    const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::OUTPUTS)];
+
+    fn check(&self, _settling: &Settling) -> Result<()> {
+        at_least("hidden", self.hidden, 1)?;
+        at_least("samples", self.samples, 1)?;
+        at_least("fits", self.fits, 1)?;
+        at_least("explorers", self.explorers, 1)?;
+        positive("rate", self.rate)?;
+        positive("exploration", self.exploration.unwrap_or(1.0))
+    }
+
+    fn compile<T: Real>(
+        &self,
+        system: &dyn System<T>,
+        _loss: Loss,
+        _settling: Settling,
+    ) -> Result<Box<dyn CompiledMethod<T>>> {
+        Ok(Box::new(Surrogate {
+            hidden: self.hidden as usize,
+            samples: self.samples as usize,
+            fits: self.fits as usize,
+            rate: self.rate,
+            exploration: distance(Self::NAME, "exploration", self.exploration, 0.2, system)?,
+            explorers: self.explorers as usize,
+        }))
+    }
+}
+
+/// The method, compiled.
+#[derive(Debug)]
+struct Surrogate {
+    hidden: usize,
+    samples: usize,
+    fits: usize,
+    rate: f64,
+    exploration: f64,
+    explorers: usize,
+}
+
+impl<T: Real> CompiledMethod<T> for Surrogate {
+    /// The parameters of the model, their moments, samples (inputs, then outputs), and how many there are.
+    fn memory(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
+        let Ok(net) = self.of(system) else { return Vec::new() };
+        let named = |kind: &'static str| {
+            net.specs().iter().map(move |spec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec.clone() })
+        };
+        let mut specs: Vec<ParamSpec> = named("surrogate").chain(ADAM.memory(net.specs())).collect();
+        for (name, width) in [("inputs", net.inputs()), ("outputs", net.outputs())] {
+            specs.push(ParamSpec { name: name.into(), shape: vec![self.samples, width] });
+        }
+        specs.push(ParamSpec { name: "count".into(), shape: vec![1] });
+        specs
+    }
+
+    fn writes_memory(&self) -> bool {
+        true
+    }
+
+    fn initialise(&self, runtime: &Runtime, system: &dyn System<T>, memory: &mut [&mut [T]]) {
+        let Ok(net) = self.of(system) else { return };
+        let seed = runtime.random(Purpose::Initialise).words(0, u32::MAX)[0];
+        net.initialise(u64::from(seed), &mut memory[..net.specs().len()]);
+    }
+
+    fn kept(&self, system: &dyn System<T>, samples: usize) -> u128 {
+        let size = system.specs().iter().fold(0u128, |all, spec| all.saturating_add(memory::product(&spec.shape)));
+        let width = size.saturating_add((system.inputs() + system.outputs()) as u128);
+        let hidden = self.hidden as u128;
+        let rows = self.samples as u128 + self.explorers as u128 * samples as u128;
+        width.saturating_mul(rows + 4 * hidden).saturating_add(4 * hidden * hidden)
+    }
+
+    /// Measures with the present parameters and with some around, fits, and leaves the gradient of the loss through the model's
+    /// Jacobian at the measured outputs.
+    fn step(
+        &self,
+        experiment: &Experiment<'_, T>,
+        memory: &mut [&mut [T]],
+        state: &mut StepState<T>,
+    ) -> Result<StepResult> {
+        let Experiment { runtime, system, batch, .. } = *experiment;
+        let net = self.of(system)?;
+        let base = flatten(experiment.params);
+        self.measure(experiment, &base, memory, state)?;
+        let count = net.specs().len();
+        let (model, samples) = memory.split_at_mut(count * (1 + MOMENTS));
+        let (model, moments) = model.split_at_mut(count);
+        let mut propagation = Propagation::default();
+        self.fit(experiment, &net, model, moments, samples, &mut propagation)?;
+        let model = Params::shared(model.iter().map(|array| &**array));
+        let rows: Vec<T> =
+            polled(batch.len(), net.inputs()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
+        let inputs = Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None };
+        let errors: Vec<T> = experiment.errors(&state.states).into_iter().map(T::from_f64).collect();
+        propagation.vjp(runtime, &net, &model, &inputs, &errors, &mut LocalUpdate::default())?;
+        let mut gradient = vec![T::ZERO; base.len()];
+        for row in propagation.input_errors().chunks_exact(net.inputs()) {
+            poll(row.len());
+            add_scaled(runtime.level(), &row[system.inputs()..], T::ONE, &mut gradient);
+        }
+        state.cost.operations += net.operations() * 3 * (FITTED * self.fits + batch.len()) as u64;
+        Ok(state.found_gradient(system.specs(), &gradient))
+    }
 }
 
 impl Surrogate {
@@ -64,70 +176,16 @@ impl Surrogate {
         self.network(system.inputs() + parameters, system.outputs())
     }
 
-    /// The parameters of the model, their moments, samples (inputs, then outputs), and how many there are.
-    pub(super) fn memory<T: Real>(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
-        let Ok(net) = self.of(system) else { return Vec::new() };
-        let named = |kind: &'static str| {
-            net.specs().iter().map(move |spec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec.clone() })
-        };
-        let mut specs: Vec<ParamSpec> = named("surrogate").chain(ADAM.memory(net.specs())).collect();
-        for (name, width) in [("inputs", net.inputs()), ("outputs", net.outputs())] {
-            specs.push(ParamSpec { name: name.into(), shape: vec![self.samples, width] });
-        }
-        specs.push(ParamSpec { name: "count".into(), shape: vec![1] });
-        specs
-    }
-
-    pub(super) fn initialise<T: Real>(&self, runtime: &Runtime, system: &dyn System<T>, memory: &mut [&mut [T]]) {
-        let Ok(net) = self.of(system) else { return };
-        let seed = runtime.random(Purpose::Initialise).words(0, u32::MAX)[0];
-        net.initialise(u64::from(seed), &mut memory[..net.specs().len()]);
-    }
-
-    /// Measures with the present parameters and with some around, fits, and leaves the gradient of the loss through the model's
-    /// Jacobian at the measured outputs.
-    pub(super) fn step<T: Real>(
-        &self,
-        experiment: Experiment<'_, T>,
-        params: &Params<'_, T>,
-        state: &mut StepState<'_, '_, T>,
-        scratch: &mut Scratch<T>,
-    ) -> Result<()> {
-        let Experiment { runtime, system, batch, .. } = experiment;
-        let net = self.of(system)?;
-        let base = flatten(params);
-        self.measure(experiment, &base, state, scratch)?;
-        let count = net.specs().len();
-        let (model, samples) = state.memory.split_at_mut(count * (1 + MOMENTS));
-        let (model, moments) = model.split_at_mut(count);
-        let mut propagation = Propagation::default();
-        self.fit(runtime, &net, state.step, model, moments, samples, &mut propagation)?;
-        let model = Params::shared(model.iter().map(|array| &**array));
-        let rows: Vec<T> =
-            polled(batch.len(), net.inputs()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
-        let inputs = Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None };
-        let errors: Vec<T> = experiment.errors(&scratch.states).into_iter().map(T::from_f64).collect();
-        propagation.vjp(runtime, &net, &model, &inputs, &errors, &mut LocalUpdate::default())?;
-        let mut gradient = vec![T::ZERO; base.len()];
-        for row in propagation.input_errors().chunks_exact(net.inputs()) {
-            poll(row.len());
-            add_scaled(runtime.level(), &row[system.inputs()..], T::ONE, &mut gradient);
-        }
-        scratch.update.set(system.specs(), &gradient);
-        scratch.cost.operations += net.operations() * 3 * (FITTED * self.fits + batch.len()) as u64;
-        Ok(())
-    }
-
     /// Runs the batch, and keeps what was measured.
     fn measure<T: Real>(
         &self,
-        experiment: Experiment<'_, T>,
+        experiment: &Experiment<'_, T>,
         base: &[T],
-        state: &mut StepState<'_, '_, T>,
-        scratch: &mut Scratch<T>,
+        memory: &mut [&mut [T]],
+        state: &mut StepState<T>,
     ) -> Result<()> {
-        let Experiment { runtime, system, plan, batch, draw } = experiment;
-        let Scratch { states, workspace, cost, .. } = scratch;
+        let Experiment { runtime, system, batch, draw, .. } = *experiment;
+        let StepState { states, workspace, cost, .. } = state;
         let random = runtime.random(Purpose::Direction);
         let mut around = States::new(system.layout());
         let mut drawn = vec![T::ZERO; base.len()];
@@ -142,8 +200,8 @@ impl Surrogate {
                 add_scaled(runtime.level(), &drawn, T::from_f64(self.exploration), &mut values);
                 experiment.keep_within(&mut values);
             }
-            let moved = Params::shared(cut(system.specs(), &values));
-            infer(runtime, system, &moved, batch, plan, draw.after(c), states, workspace)?;
+            let params = Params::shared(cut(system.specs(), &values));
+            Experiment { params: &params, draw: draw.after(c), ..*experiment }.infer(states, workspace)?;
             cost.add(1, batch.len());
             for i in (0..batch.len()).filter(|&i| states.outcomes[i].status.usable()) {
                 poll(2 * width_in);
@@ -152,7 +210,7 @@ impl Surrogate {
                 found.extend_from_slice(states.outputs(i));
             }
         }
-        let [.., inputs, outputs, count] = &mut *state.memory else { return Ok(()) };
+        let [.., inputs, outputs, count] = memory else { return Ok(()) };
         for (seen, found) in seen.chunks_exact(width_in).zip(found.chunks_exact(width_out)) {
             let place = count[0].to_f64() as usize % self.samples;
             inputs[place * width_in..(place + 1) * width_in].copy_from_slice(seen);
@@ -165,12 +223,10 @@ impl Surrogate {
     }
 
     /// Fits the model to samples that are drawn from those that are kept.
-    #[allow(clippy::too_many_arguments, reason = "a step of training, and where it is made")]
     fn fit<T: Real>(
         &self,
-        runtime: &Runtime,
+        experiment: &Experiment<'_, T>,
         net: &Stack<T>,
-        step: u64,
         model: &mut [&mut [T]],
         moments: &mut [&mut [T]],
         samples: &[&mut [T]],
@@ -181,6 +237,7 @@ impl Surrogate {
         if filled == 0 {
             return Ok(());
         }
+        let Experiment { runtime, draw, .. } = *experiment;
         let twin = net.twin();
         let backward_rule = BackwardRule::of(&twin, true);
         let quiet = vec![0.0; net.stages().len()];
@@ -189,7 +246,7 @@ impl Surrogate {
         let mut states = States::new(net.layout());
         let rates = vec![self.rate; net.specs().len()];
         for k in 0..self.fits as u64 {
-            let at = step * self.fits as u64 + k;
+            let at = draw.step() * self.fits as u64 + k;
             let picked: Vec<u64> =
                 (0..FITTED as u64).map(|i| random.below(filled, at * FITTED as u64 + i, 1)).collect();
             let batch = Batch {

@@ -1,0 +1,165 @@
+//! Methods by their names, and a choice of one.
+
+use std::sync::Arc;
+
+use pnncore_kernels::{BothPrecisions, Real};
+use serde::{Deserialize, Deserializer, de};
+
+use super::{CompiledMethod, METHODS, MethodConfig, Protocol};
+use crate::loss::Loss;
+use crate::settling::Settling;
+use crate::system::{Abilities, System};
+use crate::{Error, Result};
+
+/// A method in the list of all.
+pub(super) struct Entry {
+    name: &'static str,
+    variants: &'static [(&'static str, Abilities)],
+    parse: fn(serde_json::Value) -> serde_json::Result<Arc<dyn AnyConfig>>,
+}
+
+impl Entry {
+    pub(super) const fn of<C: MethodConfig>() -> Self {
+        Self {
+            name: C::NAME,
+            variants: C::VARIANTS,
+            parse: |settings| Ok(Arc::new(serde_json::from_value::<C>(settings)?)),
+        }
+    }
+}
+
+/// The settings of a method, whichever it is.
+trait AnyConfig: Compile<f32> + Compile<f64> + std::fmt::Debug + Send + Sync {
+    fn variant(&self) -> &'static (&'static str, Abilities);
+    fn check(&self, settling: &Settling) -> Result<()>;
+}
+
+impl<C: MethodConfig> AnyConfig for C {
+    fn variant(&self) -> &'static (&'static str, Abilities) {
+        &C::VARIANTS[MethodConfig::variant(self)]
+    }
+
+    fn check(&self, settling: &Settling) -> Result<()> {
+        MethodConfig::check(self, settling)
+    }
+}
+
+/// [`MethodConfig::compile`] for one type of numbers.
+trait Compile<T: Real> {
+    fn compile_for(&self, system: &dyn System<T>, loss: Loss, settling: Settling)
+    -> Result<Box<dyn CompiledMethod<T>>>;
+}
+
+impl<T: Real, C: MethodConfig> Compile<T> for C {
+    fn compile_for(
+        &self,
+        system: &dyn System<T>,
+        loss: Loss,
+        settling: Settling,
+    ) -> Result<Box<dyn CompiledMethod<T>>> {
+        self.compile(system, loss, settling)
+    }
+}
+
+impl BothPrecisions for dyn AnyConfig {
+    type Of<T: Real> = dyn Compile<T>;
+
+    fn f32(&self) -> &Self::Of<f32> {
+        self
+    }
+
+    fn f64(&self) -> &Self::Of<f64> {
+        self
+    }
+}
+
+/// A training method with its settings, a loss, and how systems settle.
+#[derive(Debug, Clone)]
+pub struct Method {
+    /// The loss. Contrastive and coupled learning only report it, and measure output errors by it.
+    pub loss: Loss,
+    /// How systems that settle do so.
+    pub settling: Settling,
+    config: Arc<dyn AnyConfig>,
+}
+
+impl Method {
+    /// The method with these settings.
+    pub fn new(config: impl MethodConfig, loss: Loss, settling: Settling) -> Self {
+        Self { loss, settling, config: Arc::new(config) }
+    }
+
+    /// The call that makes this variant of the method.
+    pub fn name(&self) -> &'static str {
+        self.config.variant().0
+    }
+
+    /// What the method needs of a system.
+    pub fn needs(&self) -> Abilities {
+        self.config.variant().1
+    }
+
+    /// Checks the ranges of all settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the setting, what it is and what it may be.
+    pub fn check(&self) -> Result<()> {
+        self.settling.check()?;
+        self.config.check(&self.settling)
+    }
+
+    /// Compiles the method for a system.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings out of range, or more memory than there is; [`Error::Capability`] where the system lacks
+    /// an ability, naming the methods that train it.
+    pub fn protocol<T: Real>(&self, system: &dyn System<T>) -> Result<Protocol<T>> {
+        self.check()?;
+        let missing = self.needs().missing_from(system.abilities());
+        if !missing.is_empty() {
+            return Err(Error::Capability(format!(
+                "{} needs {missing}; {}. Methods that train this system: {}",
+                self.name(),
+                system.explain_lack(self.needs()),
+                methods_for(system).join(", "),
+            )));
+        }
+        let compiled = T::pick(&*self.config).compile_for(system, self.loss, self.settling)?;
+        let protocol = Protocol::new(self, compiled);
+        protocol.check_batch(system, 1)?;
+        Ok(protocol)
+    }
+}
+
+/// A configuration is an object with `name`, `loss`, perhaps `settling`, and the settings of the method.
+impl<'de> Deserialize<'de> for Method {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Parts {
+            name: String,
+            loss: Loss,
+            #[serde(default)]
+            settling: Settling,
+            #[serde(flatten)]
+            settings: serde_json::Map<String, serde_json::Value>,
+        }
+        let Parts { name, loss, settling, settings } = Parts::deserialize(deserializer)?;
+        let known = || METHODS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
+        let entry = METHODS.iter().find(|entry| entry.name == name);
+        let entry =
+            entry.ok_or_else(|| de::Error::custom(format!("unknown name {name:?}, expected one of {}", known())))?;
+        let config = (entry.parse)(settings.into()).map_err(|e| de::Error::custom(format!("{name}: {e}")))?;
+        Ok(Self { loss, settling, config })
+    }
+}
+
+/// All variants of methods: the call that makes one, and what it needs of a system.
+pub fn variants() -> impl Iterator<Item = (&'static str, Abilities)> {
+    METHODS.iter().flat_map(|entry| entry.variants).copied()
+}
+
+/// The methods that can train a system.
+pub fn methods_for<T: Real>(system: &dyn System<T>) -> Vec<&'static str> {
+    let abilities = system.abilities();
+    variants().filter(|(_, needs)| abilities.has(*needs)).map(|(name, _)| name).collect()
+}

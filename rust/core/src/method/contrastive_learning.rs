@@ -1,0 +1,37 @@
+//! Contrastive Hebbian learning (Movellan 1991): outputs clamped to the target, against free.
+
+use num_complex::Complex;
+use pnncore_kernels::Real;
+use serde::Deserialize;
+
+use super::contrast::{Contrast, Contrastive};
+use super::strength::Strength;
+use super::{CompiledMethod, MethodConfig};
+use crate::Result;
+use crate::loss::Loss;
+use crate::plan::Boundary;
+use crate::settling::Settling;
+use crate::system::{Abilities, System};
+
+/// Contrastive Hebbian learning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContrastiveLearning {}
+
+impl MethodConfig for ContrastiveLearning {
+    const NAME: &'static str = "ContrastiveLearning";
+    const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::LOCAL_RULE)];
+
+    fn compile<T: Real>(
+        &self,
+        system: &dyn System<T>,
+        loss: Loss,
+        settling: Settling,
+    ) -> Result<Box<dyn CompiledMethod<T>>> {
+        let contrast = Box::new(|eta| Contrast {
+            phases: vec![Boundary::Clamped(eta)],
+            weights: vec![-Complex::ONE, Complex::ONE],
+        });
+        Ok(Box::new(Contrastive::new(system, loss, settling, Strength::Given(1.0), vec![contrast])?))
+    }
+}

@@ -1,0 +1,49 @@
+//! In-situ backpropagation: signals through the hardware, and errors back through it where it can be run backwards.
+//!
+//! Elsewhere errors go back through the twin, at the signals that were measured.
+
+use pnncore_kernels::Real;
+use serde::Deserialize;
+
+use super::propagated::{measure, send_back};
+use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use crate::Result;
+use crate::loss::Loss;
+use crate::settling::Settling;
+use crate::system::stack::BackwardRule;
+use crate::system::{Abilities, Experiment, System};
+
+/// In-situ backpropagation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InSituBackprop {}
+
+impl MethodConfig for InSituBackprop {
+    const NAME: &'static str = "InSituBackprop";
+    const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::TWINS)];
+
+    fn compile<T: Real>(
+        &self,
+        _system: &dyn System<T>,
+        _loss: Loss,
+        _settling: Settling,
+    ) -> Result<Box<dyn CompiledMethod<T>>> {
+        Ok(Box::new(*self))
+    }
+}
+
+impl<T: Real> CompiledMethod<T> for InSituBackprop {
+    fn step(
+        &self,
+        experiment: &Experiment<'_, T>,
+        _memory: &mut [&mut [T]],
+        state: &mut StepState<T>,
+    ) -> Result<StepResult> {
+        let stack = experiment.stack()?;
+        measure(experiment, stack, state)?;
+        state.cost.reversed += experiment.batch.len() as u64;
+        let twin = stack.twin();
+        let rule = BackwardRule { reverse: true, ..BackwardRule::of(&twin, stack.twins_are_exact()) };
+        send_back(experiment, stack, &rule, state)
+    }
+}

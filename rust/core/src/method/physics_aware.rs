@@ -1,0 +1,47 @@
+//! Physics-aware training (Wright et al. 2022): forward on the hardware, back through the Jacobians of its digital twin.
+//!
+//! The twin's Jacobians are taken at the signals that were measured, so that errors of the twin do not add up from layer to
+//! layer.
+
+use pnncore_kernels::Real;
+use serde::Deserialize;
+
+use super::propagated::{measure, send_back};
+use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use crate::Result;
+use crate::loss::Loss;
+use crate::settling::Settling;
+use crate::system::stack::BackwardRule;
+use crate::system::{Abilities, Experiment, System};
+
+/// Physics-aware training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhysicsAware {}
+
+impl MethodConfig for PhysicsAware {
+    const NAME: &'static str = "PhysicsAware";
+    const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::TWINS)];
+
+    fn compile<T: Real>(
+        &self,
+        _system: &dyn System<T>,
+        _loss: Loss,
+        _settling: Settling,
+    ) -> Result<Box<dyn CompiledMethod<T>>> {
+        Ok(Box::new(*self))
+    }
+}
+
+impl<T: Real> CompiledMethod<T> for PhysicsAware {
+    fn step(
+        &self,
+        experiment: &Experiment<'_, T>,
+        _memory: &mut [&mut [T]],
+        state: &mut StepState<T>,
+    ) -> Result<StepResult> {
+        let stack = experiment.stack()?;
+        measure(experiment, stack, state)?;
+        send_back(experiment, stack, &BackwardRule::of(&stack.twin(), stack.twins_are_exact()), state)
+    }
+}

@@ -1,0 +1,91 @@
+//! What steps of training change, and what they cost.
+
+use pnncore_kernels::Real;
+
+use super::candidates::CandidatePool;
+use crate::params::{ParamSpec, cut};
+use crate::states::States;
+use crate::system::{System, Workspace};
+use crate::update::LocalUpdate;
+
+/// What experiments cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Runs of the physics on a batch.
+    pub passes: u64,
+    /// Samples that the physics was run on, all passes together.
+    pub measured: u64,
+    /// Multiply-adds of the digital computer beside it.
+    pub operations: u64,
+    /// Pulses that came to cells.
+    pub pulses: u64,
+    /// Samples whose errors were sent back through the physics.
+    pub reversed: u64,
+}
+
+impl Cost {
+    /// Counts passes of a batch through the physics.
+    pub(crate) fn add(&mut self, passes: usize, samples: usize) {
+        self.passes += passes as u64;
+        self.measured += (passes * samples) as u64;
+    }
+}
+
+/// What a step found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StepResult {
+    /// A gradient, in [`StepState::update`].
+    #[default]
+    Gradient,
+    /// New values of the parameters, in [`StepState::wanted`].
+    Change,
+}
+
+/// What the steps of a method change: states, the update, what they cost, and memory that later steps use again.
+#[derive(Debug)]
+pub struct StepState<T> {
+    /// The states of the last step.
+    pub states: States<T>,
+    /// What the last step found.
+    pub found: StepResult,
+    /// The gradient of the last step, factored.
+    pub update: LocalUpdate<T>,
+    /// The values of parameters that the last step wants.
+    pub wanted: Vec<Vec<T>>,
+    /// The losses of the samples, where a method has local ones in the place of that of the outputs.
+    pub local_losses: Option<Vec<f64>>,
+    /// What all steps cost.
+    pub cost: Cost,
+    /// The memory of the system's experiments.
+    pub workspace: Workspace,
+    pub(super) candidates: CandidatePool<T>,
+}
+
+impl<T: Real> StepState<T> {
+    /// Memory for the steps on a system.
+    pub fn new(system: &dyn System<T>) -> Self {
+        Self {
+            states: States::new(system.layout()),
+            found: StepResult::default(),
+            update: LocalUpdate::default(),
+            wanted: Vec::new(),
+            local_losses: None,
+            cost: Cost::default(),
+            workspace: system.workspace(),
+            candidates: CandidatePool::default(),
+        }
+    }
+
+    /// Leaves the gradient by all parameters, given one after the other.
+    pub(super) fn found_gradient(&mut self, specs: &[ParamSpec], gradient: &[T]) -> StepResult {
+        self.update.set(specs, gradient);
+        StepResult::Gradient
+    }
+
+    /// Leaves new values of all parameters, given one after the other.
+    pub(super) fn found_values(&mut self, specs: &[ParamSpec], values: &[T]) -> StepResult {
+        self.wanted.clear();
+        self.wanted.extend(cut(specs, values).map(<[T]>::to_vec));
+        StepResult::Change
+    }
+}

@@ -1,0 +1,66 @@
+//! What systems can do, and what methods ask of them.
+
+/// Abilities of a system, as a set of flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Abilities(u32);
+
+impl Abilities {
+    /// Outputs alone: every system has them.
+    pub const OUTPUTS: Self = Self(0);
+    /// Layers that signals pass through.
+    pub const LAYERS: Self = Self(1);
+    /// Digital twins of all layers, whose derivatives answer errors.
+    pub const TWINS: Self = Self(1 << 1);
+    /// A last layer that is linear.
+    pub const LINEAR_READOUT: Self = Self(1 << 2);
+    /// Parameters that are phases, each once in the intensities that the system puts out.
+    pub const PHASES: Self = Self(1 << 3);
+    /// A local rule: a steady state that minimises an energy, and dE/dtheta that can be read.
+    pub const LOCAL_RULE: Self = Self(1 << 4);
+    /// A steady state that is holomorphic in the strength of nudging; complex plans are understood.
+    pub const HOLOMORPHIC: Self = Self(1 << 5);
+    /// Exact derivatives of the energy by the states: a simulation.
+    pub const STATE_DERIVATIVES: Self = Self(1 << 6);
+
+    /// What each ability is called after "needs".
+    const WORDS: [(Self, &'static str); 7] = [
+        (Self::LAYERS, "layers that signals pass through (a Stack)"),
+        (Self::TWINS, "layers that signals pass through, with twins that answer errors (a Stack)"),
+        (Self::LINEAR_READOUT, "a last layer that is linear (a Stack that ends in Linear)"),
+        (
+            Self::PHASES,
+            "phases for parameters, and intensities for outputs (a Stack whose only layer with parameters is a last Speckle)",
+        ),
+        (Self::LOCAL_RULE, "a steady state that minimises an energy"),
+        (Self::HOLOMORPHIC, "an energy that is holomorphic in its states (smooth units, such as activation=\"tanh\")"),
+        (Self::STATE_DERIVATIVES, "exact derivatives of the energy, which only a simulation has"),
+    ];
+
+    /// These abilities and others.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These abilities, and others where `has` is true.
+    #[must_use]
+    pub const fn and_if(self, has: bool, other: Self) -> Self {
+        if has { self.and(other) } else { self }
+    }
+
+    /// Whether all of `others` are among them.
+    pub const fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// All of them in words, after "needs".
+    pub fn words(self) -> String {
+        if self == Self::OUTPUTS { "outputs".into() } else { self.missing_from(Self::OUTPUTS) }
+    }
+
+    /// Those that are not among `others`, in words.
+    pub fn missing_from(self, others: Self) -> String {
+        let missing = Self::WORDS.iter().filter(|(one, _)| self.has(*one) && !others.has(*one));
+        missing.map(|(_, words)| *words).collect::<Vec<_>>().join(" and ")
+    }
+}
