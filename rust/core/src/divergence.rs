@@ -5,6 +5,7 @@
 //! times the mean loss of the first epoch.
 
 use pnncore_kernels::Real;
+use pnncore_kernels::watch::poll;
 
 use crate::Result;
 use crate::batch::{Batch, Targets};
@@ -91,9 +92,14 @@ pub(crate) struct Kept<T> {
 
 impl<T: Real> Kept<T> {
     pub(crate) fn of(params: &Params<'_, T>, memory: &[&mut [T]]) -> Self {
+        let copied = |array: &[T]| {
+            let mut copy = Vec::new();
+            copy_into(array, &mut copy);
+            copy
+        };
         Self {
-            params: (0..params.len()).map(|i| params.get(i).to_vec()).collect(),
-            memory: memory.iter().map(|array| array.to_vec()).collect(),
+            params: (0..params.len()).map(|i| copied(params.get(i))).collect(),
+            memory: memory.iter().map(|array| copied(array)).collect(),
         }
     }
 
@@ -109,6 +115,18 @@ impl<T: Real> Kept<T> {
         }
         memory.iter_mut().zip(&self.memory).for_each(|(array, own)| array.copy_from_slice(own));
         Ok(())
+    }
+}
+
+/// Makes `copy` one of `array`. An interrupt need not wait for one of some hundred megabytes.
+pub(crate) fn copy_into<T: Real>(array: &[T], copy: &mut Vec<T>) {
+    /// Elements between two looks.
+    const CHUNK: usize = 1 << 16;
+    copy.clear();
+    copy.reserve_exact(array.len());
+    for chunk in array.chunks(CHUNK) {
+        poll(CHUNK);
+        copy.extend_from_slice(chunk);
     }
 }
 

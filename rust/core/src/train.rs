@@ -7,7 +7,7 @@ use pnncore_kernels::{Real, watch};
 use crate::Result;
 use crate::batch::Batch;
 use crate::device::{CellArray, Change, Device, UpdateKey};
-use crate::divergence::{Divergence, Kept, Scale, are_finite};
+use crate::divergence::{Divergence, Kept, Scale, are_finite, copy_into};
 use crate::method::{Cost, Protocol, StepResult, StepState};
 use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params, all_finite};
@@ -306,8 +306,7 @@ impl<'a, 'b, T: Real> Undo<'a, 'b, T> {
         if armed {
             copies.resize_with(memory.len(), Vec::new);
             for (copy, array) in copies.iter_mut().zip(&*memory) {
-                copy.clear();
-                copy.extend_from_slice(array);
+                copy_into(array, copy);
             }
         }
         Self { memory, copies, armed }
