@@ -291,6 +291,8 @@ def as_numbers(
 
 def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
     """Return what NumPy makes of a value, of dtype object where it makes nothing of it."""
+    if type(value) is np.ndarray:
+        return value
     array, masked = np.asarray(None), False
     # Foreign objects are asked for their elements, and raise whatever they raise.
     with contextlib.suppress(Exception):

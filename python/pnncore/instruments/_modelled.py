@@ -16,11 +16,6 @@ class Modelled:
     n_out: int
     twin: Twin | None
 
-    @property
-    def has_twin(self) -> bool:
-        """Whether there are derivatives."""
-        return self.twin is not None
-
     def model(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
         """Return what the twin says that the instrument answers."""
         y = self._twin().forward(x, self._named(params))

@@ -102,8 +102,9 @@ impl<T: Float> Layer<T> for Foreign {
     }
 
     fn has_derivatives(&self) -> bool {
-        // A twin may be fitted later.
-        Python::attach(|py| self.object.bind(py).getattr("has_twin")?.extract()).unwrap_or(false)
+        // A twin may be fitted later. A plain attribute: no code of Python runs here, in which the handler of a signal could
+        // raise what nobody would hear of.
+        Python::attach(|py| self.object.bind(py).getattr("twin").is_ok_and(|twin| !twin.is_none()))
     }
 
     fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
