@@ -9,6 +9,7 @@ use super::candidates::{comparable, distance, flatten, ranked};
 use super::{CompiledMethod, MethodConfig, StepResult, StepState};
 use crate::loss::Loss;
 use crate::params::ParamSpec;
+use crate::runtime::Runtime;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
 use crate::system::{Abilities, Experiment, System};
@@ -63,6 +64,14 @@ impl<T: Real> CompiledMethod<T> for Breeding {
 
     fn writes_memory(&self) -> bool {
         true
+    }
+
+    /// Zeros, written: memory that nobody has written comes page by page, which a step that is taken back would wait for.
+    fn initialise(&self, _runtime: &Runtime, _system: &dyn System<T>, memory: &mut [&mut [T]]) {
+        for chunk in memory.iter_mut().flat_map(|array| array.chunks_mut(1 << 16)) {
+            poll(chunk.len());
+            chunk.fill(T::ZERO);
+        }
     }
 
     fn kept(&self, system: &dyn System<T>, _samples: usize) -> u128 {
