@@ -17,7 +17,9 @@ use pnncore::params::{ParamSpec, Params};
 use pnncore::plan::PhasePlan;
 use pnncore::runtime::Runtime;
 use pnncore::states::{Layout, States};
-use pnncore::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, SystemAt, Workspace};
+use pnncore::system::{
+    Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt, Workspace, read_at_end,
+};
 use pnncore::train::write_gradient;
 use pnncore::update::{LocalUpdate, Term};
 use pnncore::{Error, Result};
@@ -62,33 +64,29 @@ impl System<f64> for Chain {
         Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
     }
 
-    fn as_settling(&self) -> Option<&dyn Settling<f64>> {
+    fn as_dynamics(&self) -> Option<&dyn Dynamics<f64>> {
         Some(self)
     }
 
-    fn as_energetic(&self) -> Option<&dyn Energetic<f64>> {
-        Some(self)
-    }
-
-    fn as_exact(&self) -> Option<&dyn StateDerivatives<f64>> {
+    fn as_state_derivatives(&self) -> Option<&dyn StateDerivatives<f64>> {
         Some(self)
     }
 }
 
-impl Settling<f64> for Chain {
-    fn settle(
+impl Dynamics<f64> for Chain {
+    fn run(
         &self,
         experiment: &Experiment<'_, f64>,
+        readings: &mut [Reading<'_, f64>],
         states: &mut States<f64>,
-        _workspace: &mut Workspace,
+        workspace: &mut Workspace,
     ) -> Result<()> {
         let Experiment { params, batch, plan, .. } = *experiment;
-        descent::settle(&SystemAt { system: self, params, batch }, batch, plan, states)
+        descent::settle(&SystemAt { system: self, params, batch }, batch, plan, states)?;
+        read_at_end(self, experiment, readings, states, workspace)
     }
-}
 
-impl Energetic<f64> for Chain {
-    fn local_update(
+    fn read(
         &self,
         _experiment: &Experiment<'_, f64>,
         states: &States<f64>,

@@ -47,7 +47,7 @@ pub fn check_system(system: &dyn System<f64>, params: &[Vec<f64>], seed: u64) ->
     let random = Philox::new(seed, Purpose::Probe);
     let inputs: Vec<f64> = (0..SAMPLES * system.inputs()).map(|i| random.uniform(i as u64, 0)).collect();
     let targets: Vec<f64> = (0..SAMPLES * system.outputs()).map(|i| random.uniform(i as u64, 1)).collect();
-    let Some(exact) = system.as_exact() else {
+    let Some(exact) = system.as_state_derivatives() else {
         let message = format!("{} gives no energies and gradients: there is nothing to check", system.name());
         return Ok(vec![Finding { check: "abilities", passed: false, message }]);
     };
@@ -183,7 +183,7 @@ impl Checker<'_> {
         let mut workspace = self.system.workspace();
         let (params, plan) = (self.params(), PhasePlan::free(Loss::SquaredError, Settling::default()));
         let experiment = self.experiment(&params, &plan);
-        self.system.local_update(&experiment, &states, &weights, &mut workspace, &mut update)?;
+        self.system.read(&experiment, &states, &weights, &mut workspace, &mut update)?;
         for (i, spec) in self.system.specs().iter().enumerate() {
             let mut gradient = vec![0.0; spec.len()];
             update.apply(&self.runtime, &states, i, spec, &mut gradient, 1.0, Device::IDEAL.range());
@@ -254,7 +254,7 @@ impl Checker<'_> {
         let mut states = States::new(self.system.layout());
         states.reset(SAMPLES, plan.rows_per_sample(), false);
         let mut workspace = self.system.workspace();
-        self.system.settle(&self.experiment(&self.params(), &plan), &mut states, &mut workspace)?;
+        self.system.run(&self.experiment(&self.params(), &plan), &mut [], &mut states, &mut workspace)?;
         Ok(states)
     }
 

@@ -21,7 +21,7 @@ use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
 use pnncore::states::{States, Status};
 use pnncore::system::circuit::{Circuit, ElementSpec, Law, Place, Spec, Terminal};
-use pnncore::system::{Experiment, Settling as _, System, residual};
+use pnncore::system::{Dynamics, Experiment, System, residual};
 use pnncore::train::write_gradient;
 use proptest::prelude::*;
 
@@ -104,7 +104,7 @@ fn settled(
     let mut workspace = System::<f64>::workspace(circuit);
     let (params, draw) = (shared(params), DrawIndex::of_inference(0));
     let experiment = Experiment { runtime: &runtime, system: circuit, params: &params, batch, plan: &plan, draw };
-    circuit.settle(&experiment, &mut states, &mut workspace).unwrap();
+    circuit.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
     states
 }
 

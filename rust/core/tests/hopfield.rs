@@ -43,7 +43,7 @@ use pnncore::states::{States, Status};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pnncore::system::stack::SurrogateDerivative;
-use pnncore::system::{Abilities, Experiment, Settling as _, StateDerivatives, System, residual};
+use pnncore::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, read_at_end, residual};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -128,25 +128,26 @@ fn conformance_finds_planted_errors() {
         fn workspace(&self) -> pnncore::system::Workspace {
             System::<f64>::workspace(&self.0)
         }
-        fn as_energetic(&self) -> Option<&dyn pnncore::system::Energetic<f64>> {
+        fn as_dynamics(&self) -> Option<&dyn Dynamics<f64>> {
             Some(self)
         }
-        fn as_exact(&self) -> Option<&dyn StateDerivatives<f64>> {
+        fn as_state_derivatives(&self) -> Option<&dyn StateDerivatives<f64>> {
             Some(self)
         }
     }
-    impl pnncore::system::Settling<f64> for Wrong {
-        fn settle(
+    impl Dynamics<f64> for Wrong {
+        fn run(
             &self,
             experiment: &Experiment<'_, f64>,
+            readings: &mut [Reading<'_, f64>],
             states: &mut States<f64>,
             workspace: &mut pnncore::system::Workspace,
         ) -> pnncore::Result<()> {
-            self.0.settle(experiment, states, workspace)
+            self.0.run(experiment, &mut [], states, workspace)?;
+            read_at_end(self, experiment, readings, states, workspace)
         }
-    }
-    impl pnncore::system::Energetic<f64> for Wrong {
-        fn local_update(
+
+        fn read(
             &self,
             experiment: &Experiment<'_, f64>,
             states: &States<f64>,
@@ -155,7 +156,7 @@ fn conformance_finds_planted_errors() {
             update: &mut pnncore::update::LocalUpdate<f64>,
         ) -> pnncore::Result<()> {
             let scaled: Vec<_> = weights.iter().map(|w| w * self.2).collect();
-            self.0.local_update(experiment, states, &scaled, workspace, update)
+            self.0.read(experiment, states, &scaled, workspace, update)
         }
     }
     impl StateDerivatives<f64> for Wrong {
@@ -212,7 +213,7 @@ fn settle<T: Real>(
     let mut workspace = System::<T>::workspace(net);
     let (params, draw) = (shared(params), DrawIndex::of_inference(0));
     let experiment = Experiment { runtime: &runtime, system: net, params: &params, batch: &batch, plan: &plan, draw };
-    net.settle(&experiment, &mut states, &mut workspace).unwrap();
+    net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
     states
 }
 

@@ -19,7 +19,7 @@ use pnncore::runtime::Runtime;
 use pnncore::settling::{Settling, Stop};
 use pnncore::states::{States, Status};
 use pnncore::system::layered::Layered;
-use pnncore::system::{Experiment, Settling as _, StateDerivatives, System, residual};
+use pnncore::system::{Dynamics, Experiment, StateDerivatives, System, residual};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -75,7 +75,7 @@ fn settled<T: Real>(
     let mut workspace = System::<T>::workspace(net);
     let (runtime, params, draw) = (runtime(1), shared(params), DrawIndex::of_inference(0));
     let experiment = Experiment { runtime: &runtime, system: net, params: &params, batch, plan: &plan, draw };
-    net.settle(&experiment, &mut states, &mut workspace).unwrap();
+    net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
     states
 }
 

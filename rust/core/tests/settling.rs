@@ -19,7 +19,7 @@ use pnncore::settling::{Order, OutputUpdate, Settling, Stop};
 use pnncore::states::{States, Status};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
-use pnncore::system::{Experiment, Settling as _, System};
+use pnncore::system::{Dynamics, Experiment, System};
 
 const SAMPLES: usize = 3;
 
@@ -203,7 +203,7 @@ impl Case {
         let shared = Params::shared(params.iter().map(Vec::as_slice));
         let (system, draw): (&dyn System<T>, _) = (&net, DrawIndex::of_inference(0));
         let experiment = Experiment { runtime: &runtime, system, params: &shared, batch: &batch, plan: &plan, draw };
-        net.settle(&experiment, &mut states, &mut workspace).unwrap();
+        net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
         let ended = |r: usize| Ended {
             status: states.outcomes[r].status,
             sweeps: states.outcomes[r].sweeps,
@@ -471,7 +471,7 @@ fn complex_phases_that_converge_are_at_rest() {
                     let (system, draw): (&dyn System<f64>, _) = (&net, DrawIndex::of_inference(0));
                     let experiment =
                         Experiment { runtime: &runtime, system, params: &params, batch: &batch, plan: &plan, draw };
-                    net.settle(&experiment, &mut states, &mut workspace).unwrap();
+                    net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
                     for r in (0..states.rows()).filter(|r| states.outcomes[*r].status == Status::Converged) {
                         let (i, p) = (r / states.phases(), r % states.phases());
                         let beta =

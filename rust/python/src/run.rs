@@ -216,8 +216,8 @@ fn settle_as<'py, T: Float>(
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let core = system.of::<T>();
-    let settling = core.as_settling().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
-    let settling = settling.or_raise(py)?;
+    let dynamics = core.as_dynamics().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
+    let dynamics = dynamics.or_raise(py)?;
     let runtime = system.runtime(py, threads, 0)?;
     let arrays = Shared::<T>::new(params, "every parameter")?;
     let params = arrays.params(py)?;
@@ -232,10 +232,10 @@ fn settle_as<'py, T: Float>(
             let mut workspace = core.workspace();
             let draw = DrawIndex::of_inference(0);
             let experiment = Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw };
-            settling.settle(&experiment, &mut states, &mut workspace)?;
+            dynamics.run(&experiment, &mut [], &mut states, &mut workspace)?;
             let last = states.last_phase();
             let (mut energy, mut residual) = (None, None);
-            if let Some(exact) = core.as_exact() {
+            if let Some(exact) = core.as_state_derivatives() {
                 let mut sums = vec![f64::NAN; last.rows()];
                 if exact.is_reciprocal() {
                     exact.energy(&params, &batch, &last, &mut sums)?;

@@ -9,7 +9,7 @@ use pnncore::batch::Batch;
 use pnncore::descent::{Landscape, settle};
 use pnncore::params::{ParamSpec, Params};
 use pnncore::states::{Layout, States};
-use pnncore::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, Workspace};
+use pnncore::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
 use pnncore::update::{LocalUpdate, Term};
 use pnncore::{Error, Result};
 use pyo3::prelude::*;
@@ -225,15 +225,11 @@ impl<T: Float> System<T> for UserSystem {
         &self.specs
     }
 
-    fn as_settling(&self) -> Option<&dyn Settling<T>> {
+    fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
         Some(self)
     }
 
-    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
-        Some(self)
-    }
-
-    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
+    fn as_state_derivatives(&self) -> Option<&dyn StateDerivatives<T>> {
         Some(self)
     }
 
@@ -242,15 +238,20 @@ impl<T: Float> System<T> for UserSystem {
     }
 }
 
-impl<T: Float> Settling<T> for UserSystem {
-    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, _workspace: &mut Workspace) -> Result<()> {
+impl<T: Float> Dynamics<T> for UserSystem {
+    fn run(
+        &self,
+        experiment: &Experiment<'_, T>,
+        readings: &mut [Reading<'_, T>],
+        states: &mut States<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         let Experiment { params, batch, plan, .. } = *experiment;
-        self.call(params, batch, states.phases(), |call| settle(call, batch, plan, states))
+        self.call(params, batch, states.phases(), |call| settle(call, batch, plan, states))?;
+        read_at_end(self, experiment, readings, states, workspace)
     }
-}
 
-impl<T: Float> Energetic<T> for UserSystem {
-    fn local_update(
+    fn read(
         &self,
         experiment: &Experiment<'_, T>,
         states: &States<T>,

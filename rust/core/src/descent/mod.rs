@@ -85,7 +85,7 @@ const LENGTHEN: f64 = 1e4;
 const SHORTEST: f64 = 1e-8;
 
 /// Settles the free phase, then every other phase of the plan from the free state, as
-/// [`Settling::settle`](crate::system::Settling::settle) asks.
+/// [`Dynamics::run`](crate::system::Dynamics::run) asks.
 ///
 /// # Errors
 /// What the landscape fails with.

@@ -151,7 +151,7 @@ fn settle<T: Real>(experiment: &Experiment<'_, T>, state: &mut StepState<T>) -> 
     let (samples, rows) = (experiment.batch.len(), experiment.plan.rows_per_sample());
     states.reset(samples, rows, false);
     cost.add(rows, samples);
-    experiment.energetic()?.settle(experiment, states, workspace)
+    experiment.dynamics()?.run(experiment, &mut [], states, workspace)
 }
 
 /// dE/dtheta, summed over the phases with these weights.
@@ -163,7 +163,7 @@ fn read<T: Real>(
     let StepState { states, update, workspace, .. } = state;
     // Terms of the step before are dense here.
     update.terms.clear();
-    experiment.energetic()?.local_update(experiment, states, &weights, workspace, update)?;
+    experiment.dynamics()?.read(experiment, states, &weights, workspace, update)?;
     let read = experiment.system.specs().iter().enumerate().map(|(i, spec)| {
         let mut sums = vec![T::ZERO; spec.len()];
         update.apply(experiment.runtime, states, i, spec, &mut sums, 1.0, Device::IDEAL.range());

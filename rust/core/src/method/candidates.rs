@@ -73,7 +73,7 @@ pub(super) fn distance<T: Real>(
 ) -> Result<f64> {
     match given {
         Some(distance) => Ok(distance),
-        None if system.as_settling().is_some() && !system.has_unit_stiffness() => Err(Error::Config(format!(
+        None if system.as_dynamics().is_some() && !system.has_unit_stiffness() => Err(Error::Config(format!(
             "{setting} must be given: the parameters of {} have units, and how far {method} moves them is in these",
             system.name()
         ))),

@@ -11,7 +11,7 @@ use crate::loss::Loss;
 use crate::params::ParamSpec;
 use crate::plan::{Boundary, PhasePlan};
 use crate::settling::Settling;
-use crate::system::{Experiment, System};
+use crate::system::{Experiment, Reading, System};
 
 /// Phases after the free one, and the weight of every phase, the free one first.
 pub(super) struct Contrast {
@@ -39,11 +39,11 @@ impl WeightedPlan {
     /// Refuses strengths of nudging under which the system has no steady state.
     ///
     /// # Errors
-    /// As [`Settling::check_nudge`](crate::system::Settling::check_nudge).
+    /// As [`Settling::check_nudge`](crate::system::Dynamics::check_nudge).
     pub(super) fn check<T: Real>(&self, system: &dyn System<T>) -> Result<()> {
-        let Some(settling) = system.as_settling() else { return Ok(()) };
+        let Some(dynamics) = system.as_dynamics() else { return Ok(()) };
         self.plan.phases.iter().try_for_each(|phase| match *phase {
-            Boundary::Nudged(beta) => settling.check_nudge(self.plan.loss, beta),
+            Boundary::Nudged(beta) => dynamics.check_nudge(self.plan.loss, beta),
             _ => Ok(()),
         })
     }
@@ -127,12 +127,11 @@ impl<T: Real> CompiledMethod<T> for Contrastive {
             }
         };
         let experiment = Experiment { plan, ..*experiment };
-        let system = experiment.energetic()?;
+        let system = experiment.dynamics()?;
         let StepState { states, update, workspace, cost, .. } = state;
         states.reset(experiment.batch.len(), plan.rows_per_sample(), plan.is_complex());
         cost.add(plan.rows_per_sample(), experiment.batch.len());
-        system.settle(&experiment, states, workspace)?;
-        system.local_update(&experiment, states, weights, workspace, update)?;
+        system.run(&experiment, &mut [Reading { weights, update }], states, workspace)?;
         Ok(StepResult::Gradient)
     }
 }

@@ -72,10 +72,10 @@ pub(super) fn by_adjoint<T: Real>(
     state: &mut StepState<T>,
     adjoint: impl FnOnce(&dyn StateDerivatives<T>, &mut States<T>, &[bool], &[T]) -> Result<Vec<T>>,
 ) -> Result<StepResult> {
-    let system = experiment.derivatives()?;
+    let system = experiment.state_derivatives()?;
     let StepState { states, update, workspace, .. } = state;
     states.reset(experiment.batch.len(), 1, false);
-    system.settle(experiment, states, workspace)?;
+    system.run(experiment, &mut [], states, workspace)?;
     let frozen = at_walls(system, experiment.params, states);
     let error = output_gradient(experiment, states, &frozen);
     let lambda = adjoint(system, states, &frozen, &error)?;

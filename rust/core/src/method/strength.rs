@@ -121,7 +121,7 @@ fn response<T: Real>(experiment: &Experiment<'_, T>, strength: f64, state: &mut 
     let batch = experiment.batch;
     states.reset(batch.len(), plan.rows_per_sample(), false);
     cost.add(plan.rows_per_sample(), batch.len());
-    experiment.settling()?.settle(&experiment, states, workspace)?;
+    experiment.dynamics()?.run(&experiment, &mut [], states, workspace)?;
     Ok((0..batch.len()).filter_map(|i| softness(&experiment, states, i)).reduce(f64::max_magnitude))
 }
 

@@ -15,7 +15,9 @@ use crate::descent::settle;
 use crate::device::Device;
 use crate::params::{ParamSpec, Params};
 use crate::states::{Layout, States};
-use crate::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, SystemAt, Workspace};
+use crate::system::{
+    Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt, Workspace, read_at_end,
+};
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
 
@@ -217,28 +219,29 @@ impl<T: Real> System<T> for Elastic {
         Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
     }
 
-    fn as_settling(&self) -> Option<&dyn Settling<T>> {
+    fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
         Some(self)
     }
 
-    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
-        Some(self)
-    }
-
-    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
+    fn as_state_derivatives(&self) -> Option<&dyn StateDerivatives<T>> {
         Some(self)
     }
 }
 
-impl<T: Real> Settling<T> for Elastic {
-    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, _workspace: &mut Workspace) -> Result<()> {
+impl<T: Real> Dynamics<T> for Elastic {
+    fn run(
+        &self,
+        experiment: &Experiment<'_, T>,
+        readings: &mut [Reading<'_, T>],
+        states: &mut States<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         let Experiment { params, batch, plan, .. } = *experiment;
-        settle(&SystemAt { system: self, params, batch }, batch, plan, states)
+        settle(&SystemAt { system: self, params, batch }, batch, plan, states)?;
+        read_at_end(self, experiment, readings, states, workspace)
     }
-}
 
-impl<T: Real> Energetic<T> for Elastic {
-    fn local_update(
+    fn read(
         &self,
         experiment: &Experiment<'_, T>,
         states: &States<T>,

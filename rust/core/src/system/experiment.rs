@@ -3,7 +3,7 @@
 use pnncore_kernels::Real;
 
 use super::stack::{Propagation, Stack};
-use super::{Energetic, Settling, StateDerivatives, System, Workspace};
+use super::{Dynamics, StateDerivatives, System, Workspace};
 use crate::batch::Batch;
 use crate::draw::DrawIndex;
 use crate::params::Params;
@@ -37,28 +37,20 @@ impl<T: Real> std::fmt::Debug for dyn System<T> + '_ {
 }
 
 impl<'a, T: Real> Experiment<'a, T> {
-    /// The system as one that settles.
-    ///
-    /// # Errors
-    /// [`Error::Capability`] where it does not.
-    pub fn settling(&self) -> Result<&'a dyn Settling<T>> {
-        self.system.as_settling().ok_or_else(|| self.lacks("does not settle"))
-    }
-
-    /// The system as one with a local rule.
+    /// The system as one with dynamics.
     ///
     /// # Errors
     /// [`Error::Capability`] where it has none.
-    pub fn energetic(&self) -> Result<&'a dyn Energetic<T>> {
-        self.system.as_energetic().ok_or_else(|| self.lacks("has no energy"))
+    pub fn dynamics(&self) -> Result<&'a dyn Dynamics<T>> {
+        self.system.as_dynamics().ok_or_else(|| self.lacks("does not settle"))
     }
 
     /// The system as one whose energy and derivatives can be evaluated.
     ///
     /// # Errors
     /// [`Error::Capability`] where they cannot.
-    pub fn derivatives(&self) -> Result<&'a dyn StateDerivatives<T>> {
-        self.system.as_exact().ok_or_else(|| self.lacks("has no exact derivatives"))
+    pub fn state_derivatives(&self) -> Result<&'a dyn StateDerivatives<T>> {
+        self.system.as_state_derivatives().ok_or_else(|| self.lacks("has no exact derivatives"))
     }
 
     /// The system as one of layers.
@@ -77,12 +69,12 @@ impl<'a, T: Real> Experiment<'a, T> {
     /// plan, which has the free phase alone.
     ///
     /// # Errors
-    /// As [`Settling::settle`](super::Settling::settle); [`Error::Capability`] for systems that neither have layers nor settle.
+    /// As [`Dynamics::run`]; [`Error::Capability`] for systems that neither have layers nor settle.
     pub fn infer(&self, states: &mut States<T>, workspace: &mut Workspace) -> Result<()> {
         if let Some(stack) = self.system.as_stack() {
             return stack.infer(self, states, Propagation::of(workspace)?);
         }
         states.reset(self.batch.len(), 1, false);
-        self.settling()?.settle(self, states, workspace)
+        self.dynamics()?.run(self, &mut [], states, workspace)
     }
 }

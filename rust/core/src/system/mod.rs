@@ -8,6 +8,7 @@ pub mod elastic;
 mod experiment;
 pub mod hopfield;
 pub mod layered;
+mod reading;
 pub mod resistive;
 mod rows;
 pub mod stack;
@@ -16,6 +17,7 @@ pub mod tiled;
 pub use abilities::Abilities;
 pub use at::SystemAt;
 pub use experiment::Experiment;
+pub use reading::{Reading, read_at_end};
 pub use rows::check_rows;
 
 use num_complex::Complex;
@@ -82,18 +84,13 @@ pub trait System<T: Real>: Send + Sync {
         Box::new(())
     }
 
-    /// The system as one that settles to a steady state.
-    fn as_settling(&self) -> Option<&dyn Settling<T>> {
-        None
-    }
-
-    /// The system as one whose steady state minimises an energy.
-    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
+    /// The system as one with dynamics.
+    fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
         None
     }
 
     /// The system as one whose energy and derivatives can be evaluated: simulations only.
-    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
+    fn as_state_derivatives(&self) -> Option<&dyn StateDerivatives<T>> {
         None
     }
 
@@ -170,8 +167,11 @@ pub trait System<T: Real>: Send + Sync {
     }
 }
 
-/// A system that goes to a steady state under boundary conditions.
-pub trait Settling<T: Real>: System<T> {
+/// A system with dynamics: it settles to a steady state under boundary conditions, and has a local rule that can be read there.
+///
+/// The local rule is dE/dtheta, of the energy E that the steady state minimises; or what stands in its place where the system is not
+/// [reciprocal](System::is_reciprocal).
+pub trait Dynamics<T: Real>: System<T> {
     /// Refuses a strength of nudging under which the system has no steady state. Where that cannot be known beforehand,
     /// the status [`Unbounded`](crate::states::Status::Unbounded) tells afterwards.
     ///
@@ -182,26 +182,28 @@ pub trait Settling<T: Real>: System<T> {
         Ok(())
     }
 
-    /// Settles the free phase, then every other phase of the plan from the free state.
+    /// Runs the free phase, then every other phase of the plan from the free state, and fills the readings.
     ///
     /// `states` has been reset for the batch and the plan. Numerical outcomes go to [`States::outcomes`]; rows that
     /// diverged or are unbounded are blank (zero).
     ///
     /// # Errors
     /// What the physics may fail with: [`Error::Hardware`] for systems outside the core.
-    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, workspace: &mut Workspace) -> Result<()>;
-}
+    fn run(
+        &self,
+        experiment: &Experiment<'_, T>,
+        readings: &mut [Reading<'_, T>],
+        states: &mut States<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()>;
 
-/// A system whose steady state minimises an energy E, and whose dE/dtheta can be read locally; or one that has a local rule
-/// in its place, without being [reciprocal](System::is_reciprocal).
-pub trait Energetic<T: Real>: Settling<T> {
-    /// Writes the sum over rows of the real part of w dE/dtheta, with w the weight of the row's phase (free first)
-    /// divided by the number of samples. Samples with an unusable phase contribute nothing. `workspace` is that of the
-    /// [`Settling::settle`] that made the states, if there was one.
+    /// Reads the local rule of states, which need not be those of a run: writes the sum over rows of the real part of
+    /// w dE/dtheta, with w the weight of the row's phase (free first) divided by the number of samples. Samples with an unusable
+    /// phase contribute nothing. `workspace` is that of the [`Dynamics::run`] that made the states, if there was one.
     ///
     /// # Errors
-    /// As [`Settling::settle`].
-    fn local_update(
+    /// As [`Dynamics::run`].
+    fn read(
         &self,
         experiment: &Experiment<'_, T>,
         states: &States<T>,
@@ -215,11 +217,11 @@ pub trait Energetic<T: Real>: Settling<T> {
 ///
 /// Arrays over states have the rows and the stride of `states`. Where a system is not reciprocal, dE/ds stands for the force
 /// that vanishes at the steady state, d2E/ds2 for the transpose of its derivatives, and dE/dtheta for the local rule.
-pub trait StateDerivatives<T: Real>: Energetic<T> {
+pub trait StateDerivatives<T: Real>: Dynamics<T> {
     /// Writes the energy of every row, without the loss.
     ///
     /// # Errors
-    /// As [`Settling::settle`].
+    /// As [`Dynamics::run`].
     fn energy(
         &self,
         params: &Params<'_, T>,
@@ -231,7 +233,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
     /// Writes dE/ds of every row.
     ///
     /// # Errors
-    /// As [`Settling::settle`].
+    /// As [`Dynamics::run`].
     fn state_gradient(
         &self,
         params: &Params<'_, T>,
@@ -250,7 +252,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
     /// is left. Where there are no such inequalities, forces stay what they are.
     ///
     /// # Errors
-    /// As [`Settling::settle`].
+    /// As [`Dynamics::run`].
     fn share_tied(
         &self,
         params: &Params<'_, T>,
@@ -273,7 +275,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
     /// The default takes central differences of [`StateDerivatives::state_gradient`].
     ///
     /// # Errors
-    /// As [`Settling::settle`].
+    /// As [`Dynamics::run`].
     fn hessian_product(
         &self,
         params: &Params<'_, T>,
@@ -306,7 +308,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
     /// The default estimates the largest curvature of each row by power iteration.
     ///
     /// # Errors
-    /// As [`Settling::settle`].
+    /// As [`Dynamics::run`].
     fn curvature(
         &self,
         params: &Params<'_, T>,
@@ -322,7 +324,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
     /// Rows where it is not found become unconverged. The default takes conjugate gradients.
     ///
     /// # Errors
-    /// As [`Settling::settle`].
+    /// As [`Dynamics::run`].
     fn adjoint(
         &self,
         params: &Params<'_, T>,
@@ -334,13 +336,13 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
         adjoint::solve(self, params, batch, states, frozen, error)
     }
 
-    /// Writes minus the product of an adjoint and d2E/ds dtheta, as [`Energetic::local_update`] writes: the gradient of the
+    /// Writes minus the product of an adjoint and d2E/ds dtheta, as [`Dynamics::read`] writes: the gradient of the
     /// loss. `states` has the free states, and may be changed.
     ///
     /// The default contrasts states to either side along the adjoint.
     ///
     /// # Errors
-    /// As [`Settling::settle`].
+    /// As [`Dynamics::run`].
     fn contract(
         &self,
         experiment: &Experiment<'_, T>,
@@ -352,7 +354,7 @@ pub trait StateDerivatives<T: Real>: Energetic<T> {
         let size = crate::differences::size_of_states(&states.values, self.scales(experiment.params).0);
         let (probe, weights) = adjoint::displaced(states, adjoint, size * self.local_step());
         *states = probe;
-        self.local_update(experiment, states, &weights, workspace, update)
+        self.read(experiment, states, &weights, workspace, update)
     }
 
     /// How far along a direction of largest component one to step for a central difference of dE/dtheta, in units of the size
@@ -396,7 +398,7 @@ pub(crate) fn at_walls<T: Real>(
 /// steady the states are. `states` has one phase, settled under `boundary`: free, nudged or clamped.
 ///
 /// # Errors
-/// As [`Settling::settle`].
+/// As [`Dynamics::run`].
 pub fn residual<T: Real>(
     system: &dyn StateDerivatives<T>,
     params: &Params<'_, T>,

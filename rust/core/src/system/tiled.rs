@@ -2,7 +2,7 @@
 
 use pnncore_kernels::Real;
 
-use super::{Abilities, Energetic, Settling, StateDerivatives, System, Workspace, stack};
+use super::{Abilities, Dynamics, StateDerivatives, System, Workspace, stack};
 use crate::Result;
 use crate::device::{CellArray, Device, TileSpec};
 use crate::params::ParamSpec;
@@ -71,16 +71,12 @@ impl<T: Real, S: System<T>> System<T> for Tiled<T, S> {
         self.system.workspace()
     }
 
-    fn as_settling(&self) -> Option<&dyn Settling<T>> {
-        self.system.as_settling()
+    fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
+        self.system.as_dynamics()
     }
 
-    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
-        self.system.as_energetic()
-    }
-
-    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
-        self.system.as_exact()
+    fn as_state_derivatives(&self) -> Option<&dyn StateDerivatives<T>> {
+        self.system.as_state_derivatives()
     }
 
     fn as_stack(&self) -> Option<&stack::Stack<T>> {

@@ -41,7 +41,7 @@ use crate::device::Device;
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, PhasePlan, clamp_towards};
 use crate::states::{Layout, Outcome, States};
-use crate::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, Workspace};
+use crate::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
@@ -323,28 +323,30 @@ impl<T: Real> System<T> for Circuit {
         Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
     }
 
-    fn as_settling(&self) -> Option<&dyn Settling<T>> {
+    fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
         Some(self)
     }
 
-    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
-        Some(self)
-    }
-
-    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
+    fn as_state_derivatives(&self) -> Option<&dyn StateDerivatives<T>> {
         Some(self)
     }
 }
 
-impl<T: Real> Settling<T> for Circuit {
-    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, _workspace: &mut Workspace) -> Result<()> {
+impl<T: Real> Dynamics<T> for Circuit {
+    fn run(
+        &self,
+        experiment: &Experiment<'_, T>,
+        readings: &mut [Reading<'_, T>],
+        states: &mut States<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         /// Multiply-adds per element of the matrix and phase: some Newton steps.
         const COST: usize = 50;
         let Experiment { runtime, params, batch, plan, .. } = *experiment;
         let values = Values::new(self, params);
         if linear::is_linear(self, plan) {
             linear::settle(self, &values, runtime, batch, plan, states);
-            return Ok(());
+            return read_at_end(self, experiment, readings, states, workspace);
         }
         let (phases, stride) = (states.phases(), states.stride());
         let chunk =
@@ -359,12 +361,10 @@ impl<T: Real> Settling<T> for Circuit {
                 self.settle_sample(&values, batch, plan, c * chunk + i, rows, &mut memory);
             }
         });
-        Ok(())
+        read_at_end(self, experiment, readings, states, workspace)
     }
-}
 
-impl<T: Real> Energetic<T> for Circuit {
-    fn local_update(
+    fn read(
         &self,
         experiment: &Experiment<'_, T>,
         states: &States<T>,

@@ -28,7 +28,7 @@ use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
 use crate::states::{Layout, States};
-use crate::system::{Abilities, Energetic, Experiment, Settling, StateDerivatives, System, Workspace};
+use crate::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
 use crate::update::LocalUpdate;
 use crate::{Error, Result, memory};
 
@@ -192,15 +192,11 @@ impl<T: Real> System<T> for Layered {
         Box::new(settle::Buffers::<T>::new(self))
     }
 
-    fn as_settling(&self) -> Option<&dyn Settling<T>> {
+    fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
         Some(self)
     }
 
-    fn as_energetic(&self) -> Option<&dyn Energetic<T>> {
-        Some(self)
-    }
-
-    fn as_exact(&self) -> Option<&dyn StateDerivatives<T>> {
+    fn as_state_derivatives(&self) -> Option<&dyn StateDerivatives<T>> {
         Some(self)
     }
 
@@ -214,20 +210,24 @@ impl<T: Real> System<T> for Layered {
     }
 }
 
-impl<T: Real> Settling<T> for Layered {
+impl<T: Real> Dynamics<T> for Layered {
     fn check_nudge(&self, loss: Loss, beta: Complex<f64>) -> Result<()> {
         // The stiffness of resistive outputs depends on the parameters: there the status tells.
         if self.is_resistive() { Ok(()) } else { loss.check_beta(beta) }
     }
 
-    fn settle(&self, experiment: &Experiment<'_, T>, states: &mut States<T>, workspace: &mut Workspace) -> Result<()> {
+    fn run(
+        &self,
+        experiment: &Experiment<'_, T>,
+        readings: &mut [Reading<'_, T>],
+        states: &mut States<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         settle::settle(self, experiment, states, buffers(workspace)?);
-        Ok(())
+        read_at_end(self, experiment, readings, states, workspace)
     }
-}
 
-impl<T: Real> Energetic<T> for Layered {
-    fn local_update(
+    fn read(
         &self,
         experiment: &Experiment<'_, T>,
         states: &States<T>,
