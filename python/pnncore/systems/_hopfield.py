@@ -76,8 +76,7 @@ class Hopfield(System):
         self.seed = as_seed(seed)
         self.device, self.trains, self.algorithm = device, trains if trains is not None else PulseTrains(), algorithm
         tile = storage(self.device, self.trains, self.algorithm)
-        text = None if tile is None else json.dumps(tile)
-        core = _core.System.hopfield(self.layers, activation, text, self.seed)
+        core = _build(self.layers, activation, tile, self.seed)
         super().__init__(core, self.layers[0], dtype)
         self.activation = activation
         core.initialise(self.arrays(), self.seed, self.gain)
@@ -106,10 +105,15 @@ class Hopfield(System):
     @classmethod
     def outline(cls, settings: dict[str, Any]) -> Outline:
         """See `System.outline`; there are as many cells per coupling as the configuration names."""
-        core = _core.System.hopfield(as_layers(settings["layers"]), "tanh", None, 0)
+        core = _build(as_layers(settings["layers"]), "tanh", None, 0)
         return Outline(dict(core.specs()), as_dtype(settings["dtype"]))
 
     def __repr__(self) -> str:
         stored = "" if self.device is None else f", device={self.device!r}, algorithm={self.algorithm!r}"
         own = f"activation={self.activation!r}{stored}, dtype={str(self.dtype)!r}, seed={self.seed}"
         return f"Hopfield({self.layers}, {own})"
+
+
+def _build(layers: list[int], activation: Activation, tile: dict[str, Any] | None, seed: int) -> _core.System:
+    spec = {"layers": layers, "activation": activation, "tile": tile, "seed": seed}
+    return _core.System.build("Hopfield", json.dumps(spec))

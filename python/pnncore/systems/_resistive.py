@@ -1,5 +1,6 @@
 """Deep resistive networks."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ class DeepResistive(System):
             raise ConfigError(f"device must be a pnncore.devices.Device, got {shown(device)}")
         self.device = device
         resolved = as_dtype(dtype)
-        core = _core.System.resistive(self.layers, self.input_gain, device.to_json())
+        core = _build(self.layers, self.input_gain, device)
         super().__init__(core, self.layers[0], resolved)
         self.seed = as_seed(seed)
         core.initialise(self.arrays(), self.seed, self.gain)
@@ -120,7 +121,7 @@ class DeepResistive(System):
     def outline(cls, settings: dict[str, Any]) -> Outline:
         """See `System.outline`."""
         layers, gain = as_layers(settings["layers"]), number(settings["input_gain"], "input_gain")
-        core = _core.System.resistive(layers, gain, Device.from_config(settings["device"]).to_json())
+        core = _build(layers, gain, Device.from_config(settings["device"]))
         return Outline(dict(core.specs()), as_dtype(settings["dtype"]))
 
     def __repr__(self) -> str:
@@ -129,3 +130,8 @@ class DeepResistive(System):
             f"DeepResistive({self.layers}, input_gain={self.input_gain!r}{device}, dtype={str(self.dtype)!r}, "
             f"seed={self.seed})"
         )
+
+
+def _build(layers: list[int], input_gain: float, device: Device) -> _core.System:
+    spec = {"layers": layers, "input_gain": input_gain, "device": device.to_config()}
+    return _core.System.build("DeepResistive", json.dumps(spec))

@@ -82,7 +82,10 @@ class Stack(System):
             raise ConfigError("numbered=False is for stacks of one layer: names of parameters would coincide")
         resolved = as_dtype(dtype)
         spec = _spec(self.layers, self.mismatch, self.noise, self.seed, self.numbered)
-        core = _core.System.stack(json.dumps(spec), foreign)
+        if any(driver is not None for driver in foreign):
+            core = _core.System.stack(json.dumps(spec), foreign)
+        else:
+            core = _core.System.build("Stack", json.dumps(spec))
         first = spec["layers"][0]["layer"].get("inputs", getattr(foreign[0], "n_in", 0))
         super().__init__(core, int(first), resolved)
         core.initialise(self.arrays(), self.seed, 1.0)

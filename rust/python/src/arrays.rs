@@ -5,39 +5,15 @@ use pnncore::Error;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::kernels::Real;
 use pnncore::params::Params;
-use pnncore::system::layered::Layered;
-use pnncore::system::stack::Stack;
-use pnncore::system::tiled::Tiled;
 use pyo3::prelude::*;
 
 use crate::errors::{OrRaise, exception};
 
 /// A floating-point type that NumPy has, too.
-pub(crate) trait Float: Real + Element {
-    /// The stack whose signals are of the type.
-    fn of(stacks: &(Stack<f32>, Stack<f64>)) -> &Stack<Self>;
+pub(crate) trait Float: Real + Element {}
 
-    /// The network whose cells are of the type.
-    fn tiled(nets: &(Tiled<f32, Layered>, Tiled<f64, Layered>)) -> &Tiled<Self, Layered>;
-}
-impl Float for f32 {
-    fn of(stacks: &(Stack<f32>, Stack<f64>)) -> &Stack<Self> {
-        &stacks.0
-    }
-
-    fn tiled(nets: &(Tiled<f32, Layered>, Tiled<f64, Layered>)) -> &Tiled<Self, Layered> {
-        &nets.0
-    }
-}
-impl Float for f64 {
-    fn of(stacks: &(Stack<f32>, Stack<f64>)) -> &Stack<Self> {
-        &stacks.1
-    }
-
-    fn tiled(nets: &(Tiled<f32, Layered>, Tiled<f64, Layered>)) -> &Tiled<Self, Layered> {
-        &nets.1
-    }
-}
+impl Float for f32 {}
+impl Float for f64 {}
 
 /// Runs `$body` with `$T` the element type of the first of `$params`.
 macro_rules! with_dtype {

@@ -1,19 +1,11 @@
 //! Systems as Python sees them.
 
-use std::str::FromStr;
-
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn};
 use pnncore::Error;
 use pnncore::check::check_system;
-use pnncore::device::{Device, TileSpec};
 use pnncore::runtime::Runtime;
-use pnncore::system::System as CoreSystem;
-use pnncore::system::circuit::{self, Circuit};
-use pnncore::system::elastic::{self, Elastic};
-use pnncore::system::hopfield::Activation;
-use pnncore::system::layered::Layered;
 use pnncore::system::stack::{self, Stack};
-use pnncore::system::tiled::Tiled;
+use pnncore::system::{AnySystem, System as CoreSystem};
 use pyo3::prelude::*;
 
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
@@ -27,35 +19,14 @@ use crate::user::UserSystem;
 /// The physics of a system, without parameters.
 #[pyclass(frozen, module = "pnncore._core")]
 pub(crate) struct System {
-    kind: Kind,
+    physics: AnySystem,
     raised: Raised,
 }
 
-enum Kind {
-    Layered(Layered),
-    Tiled(Box<(Tiled<f32, Layered>, Tiled<f64, Layered>)>),
-    Circuit(Box<Circuit>),
-    Elastic(Elastic),
-    Stack(Box<(Stack<f32>, Stack<f64>)>),
-    User(UserSystem),
-}
-
 impl System {
-    /// A system without Python in it.
-    fn of_core(kind: Kind) -> Self {
-        Self { kind, raised: Raised::default() }
-    }
-
     /// The system for states of type `T`.
     pub(crate) fn of<T: Float>(&self) -> &dyn CoreSystem<T> {
-        match &self.kind {
-            Kind::Layered(net) => net,
-            Kind::Tiled(nets) => T::tiled(nets),
-            Kind::Circuit(circuit) => &**circuit,
-            Kind::Elastic(network) => network,
-            Kind::Stack(stacks) => T::of(stacks),
-            Kind::User(system) => system,
-        }
+        T::pick(&self.physics)
     }
 
     /// Runs `work` with the GIL released; a signal whose handler raises ends it.
@@ -66,11 +37,7 @@ impl System {
     /// A runtime that suits the system.
     pub(crate) fn runtime(&self, py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Runtime> {
         // The user's code runs on the calling thread.
-        let alone = match &self.kind {
-            Kind::Layered(_) | Kind::Tiled(_) | Kind::Circuit(_) | Kind::Elastic(_) => false,
-            Kind::Stack(stacks) => stacks.0.is_foreign(),
-            Kind::User(_) => true,
-        };
+        let alone = self.of::<f32>().calls_out();
         calls::runtime(py, if alone { Some(1) } else { threads }, seed)
     }
 }
@@ -102,37 +69,11 @@ fn build<T: Float>(
 
 #[pymethods]
 impl System {
-    /// A layered Hopfield network, its couplings in arrays of cells that are drawn from the seed where there is a tile.
+    /// A system that is described by data alone, by its name.
     #[staticmethod]
-    fn hopfield(py: Python<'_>, layers: Vec<usize>, activation: &str, tile: Option<&str>, seed: u64) -> PyResult<Self> {
-        let activation = Activation::from_str(activation).or_raise(py)?;
-        let net = held(py, || Layered::hopfield(&layers, activation))?.or_raise(py)?;
-        let Some(tile) = tile else { return Ok(Self::of_core(Kind::Layered(net))) };
-        let spec: TileSpec = parse(py, "tile", tile)?;
-        let single = held(py, || Tiled::new(net.clone(), &spec, seed))?.or_raise(py)?;
-        let double = held(py, || Tiled::new(net, &spec, seed))?.or_raise(py)?;
-        Ok(Self::of_core(Kind::Tiled(Box::new((single, double)))))
-    }
-
-    /// An electrical circuit.
-    #[staticmethod]
-    fn circuit(py: Python<'_>, spec: &str) -> PyResult<Self> {
-        let spec: circuit::Spec = parse(py, "circuit", spec)?;
-        Ok(Self::of_core(Kind::Circuit(Box::new(held(py, || Circuit::new(&spec))?.or_raise(py)?))))
-    }
-
-    /// An elastic network.
-    #[staticmethod]
-    fn elastic(py: Python<'_>, spec: &str) -> PyResult<Self> {
-        let spec: elastic::Spec = parse(py, "elastic network", spec)?;
-        Ok(Self::of_core(Kind::Elastic(held(py, || Elastic::new(&spec))?.or_raise(py)?)))
-    }
-
-    /// A deep resistive network.
-    #[staticmethod]
-    fn resistive(py: Python<'_>, layers: Vec<usize>, input_gain: f64, device: &str) -> PyResult<Self> {
-        let device: Device = parse(py, "device", device)?;
-        Ok(Self::of_core(Kind::Layered(Layered::resistive(&layers, input_gain, device).or_raise(py)?)))
+    fn build(py: Python<'_>, name: &str, spec: &str) -> PyResult<Self> {
+        let physics = held(py, || AnySystem::build(name, spec))?.or_raise(py)?;
+        Ok(Self { physics, raised: Raised::default() })
     }
 
     /// A stack of layers; for each that is written in Python, its object.
@@ -140,8 +81,9 @@ impl System {
     fn stack(py: Python<'_>, spec: &str, foreign: Vec<Option<Bound<'_, PyAny>>>) -> PyResult<Self> {
         let spec: stack::Spec = parse(py, "stack", spec)?;
         let raised = Raised::default();
-        let stacks = (build(py, &spec, &foreign, &raised)?, build(py, &spec, &foreign, &raised)?);
-        Ok(Self { kind: Kind::Stack(Box::new(stacks)), raised })
+        let single: Stack<f32> = build(py, &spec, &foreign, &raised)?;
+        let double: Stack<f64> = build(py, &spec, &foreign, &raised)?;
+        Ok(Self { physics: AnySystem::new(single, double), raised })
     }
 
     /// What a stack would hold, told without making it: names and shapes of its parameters, and how many numbers
@@ -157,7 +99,7 @@ impl System {
     #[staticmethod]
     fn user(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let raised = Raised::default();
-        Ok(Self { kind: Kind::User(UserSystem::new(object, &raised)?), raised })
+        Ok(Self { physics: AnySystem::same(UserSystem::new(object, &raised)?), raised })
     }
 
     /// Checks the system in float64: for each check its name, whether it passed, and a message.
@@ -180,11 +122,10 @@ impl System {
         x: Bound<'py, PyAny>,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let Kind::Circuit(circuit) = &self.kind else {
-            return Err(exception(py, &Error::Capability("only circuits have currents".into())));
-        };
         with_dtype!(py, params, T => {
             let core = self.of::<T>();
+            let circuit = core.as_circuit().ok_or_else(|| Error::Capability("only circuits have currents".into()));
+            let circuit = circuit.or_raise(py)?;
             let runtime = self.runtime(py, threads, 0)?;
             let arrays = Shared::<T>::new(&params, "every parameter")?;
             let params = arrays.params(py)?;
@@ -218,17 +159,7 @@ impl System {
         with_dtype!(py, params, T => {
             let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
             let mut slices = arrays.slices(py, "every parameter")?;
-            detached(py, || match &self.kind {
-                Kind::Layered(net) => net.initialise(&runtime, seed, gain, &mut slices),
-                Kind::Tiled(nets) => {
-                    let net = <T as Float>::tiled(nets);
-                    net.system().initialise(&runtime, seed, gain, &mut slices);
-                    net.keep_within(&mut slices);
-                }
-                Kind::Stack(stacks) => <T as Float>::of(stacks).initialise(seed, &mut slices),
-                // These come with their parameters.
-                Kind::Circuit(_) | Kind::Elastic(_) | Kind::User(_) => {}
-            })?;
+            detached(py, || self.of::<T>().initialise(&runtime, seed, gain, &mut slices))?;
         });
         Ok(())
     }

@@ -225,6 +225,10 @@ impl<T: Float> System<T> for UserSystem {
         &self.specs
     }
 
+    fn calls_out(&self) -> bool {
+        true
+    }
+
     fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
         Some(self)
     }

@@ -111,7 +111,7 @@ impl<T: Real> CompiledMethod<T> for Surrogate {
     fn initialise(&self, runtime: &Runtime, system: &dyn System<T>, memory: &mut [&mut [T]]) {
         let Ok(net) = self.of(system) else { return };
         let seed = runtime.random(Purpose::Initialise).words(0, u32::MAX)[0];
-        net.initialise(u64::from(seed), &mut memory[..net.specs().len()]);
+        net.initialise(runtime, u64::from(seed), 1.0, &mut memory[..net.specs().len()]);
     }
 
     fn kept(&self, system: &dyn System<T>, samples: usize) -> u128 {
@@ -168,7 +168,7 @@ impl Surrogate {
             linear(self.hidden, outputs),
         ];
         let layers = kinds.map(|layer| Entry { layer, noise: 0.0, mismatch: 0.0 }).into();
-        Spec { layers, seed: 0, numbered: true }.build()
+        Spec { layers, seed: 0, numbered: true }.build_for()
     }
 
     fn of<T: Real>(&self, system: &dyn System<T>) -> Result<Stack<T>> {

@@ -16,7 +16,8 @@ use crate::device::Device;
 use crate::params::{ParamSpec, Params};
 use crate::states::{Layout, States};
 use crate::system::{
-    Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt, Workspace, read_at_end,
+    Abilities, AnySystem, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt, SystemSpec, Workspace,
+    read_at_end,
 };
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
@@ -39,6 +40,14 @@ pub struct Spec {
     pub fixed: Vec<usize>,
     /// What stiffnesses are stored in.
     pub device: Device,
+}
+
+impl SystemSpec for Spec {
+    const NAME: &'static str = "Elastic";
+
+    fn build(&self) -> Result<AnySystem> {
+        Ok(AnySystem::same(Elastic::new(self)?))
+    }
 }
 
 /// Where the displacement of a coordinate comes from.

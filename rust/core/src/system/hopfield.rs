@@ -5,14 +5,17 @@
 //! box [0, 1] for the hard sigmoid. Given its neighbours, the exact minimiser of a layer is
 //! s_l = rho(W_l^T s_{l-1} + W_{l+1} s_{l+1} + b_l).
 
-use std::str::FromStr;
+use serde::Deserialize;
 
 use super::layered::{Layered, Physics};
-use crate::device::Device;
-use crate::{Error, Result};
+use super::tiled::Tiled;
+use super::{AnySystem, SystemSpec};
+use crate::Result;
+use crate::device::{Device, TileSpec};
 
 /// The activation function of hidden units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// The box [0, 1].
     HardSigmoid,
@@ -23,15 +26,6 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The name that users see.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::HardSigmoid => "hard-sigmoid",
-            Self::Tanh => "tanh",
-            Self::Logistic => "logistic",
-        }
-    }
-
     /// The interval of its states.
     pub(super) fn range(self) -> (f64, f64) {
         match self {
@@ -41,13 +35,29 @@ impl Activation {
     }
 }
 
-impl FromStr for Activation {
-    type Err = Error;
+/// A Hopfield network, as it is given.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The sizes of the layers, inputs first, outputs last.
+    pub layers: Vec<usize>,
+    /// The activation function of hidden units.
+    pub activation: Activation,
+    /// The cells that couplings are stored in, where there are any.
+    pub tile: Option<TileSpec>,
+    /// What cells are drawn from.
+    pub seed: u64,
+}
 
-    fn from_str(name: &str) -> Result<Self> {
-        [Self::HardSigmoid, Self::Tanh, Self::Logistic].into_iter().find(|a| a.name() == name).ok_or_else(|| {
-            Error::Config(format!("activation must be \"hard-sigmoid\", \"tanh\" or \"logistic\", got {name:?}"))
-        })
+impl SystemSpec for Spec {
+    const NAME: &'static str = "Hopfield";
+
+    fn build(&self) -> Result<AnySystem> {
+        let net = Layered::hopfield(&self.layers, self.activation)?;
+        let Some(tile) = &self.tile else { return Ok(AnySystem::same(net)) };
+        let single: Tiled<f32, _> = Tiled::new(net.clone(), tile, self.seed)?;
+        let double: Tiled<f64, _> = Tiled::new(net, tile, self.seed)?;
+        Ok(AnySystem::new(single, double))
     }
 }
 

@@ -9,6 +9,7 @@ mod experiment;
 pub mod hopfield;
 pub mod layered;
 mod reading;
+mod registry;
 pub mod resistive;
 mod rows;
 pub mod stack;
@@ -18,6 +19,7 @@ pub use abilities::Abilities;
 pub use at::SystemAt;
 pub use experiment::Experiment;
 pub use reading::{Reading, read_at_end};
+pub use registry::{AnySystem, SystemSpec};
 pub use rows::check_rows;
 
 use num_complex::Complex;
@@ -28,6 +30,7 @@ use crate::device::{CellArray, Device};
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params, all_finite};
 use crate::plan::Boundary;
+use crate::runtime::Runtime;
 use crate::states::{Layout, States};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
@@ -82,6 +85,21 @@ pub trait System<T: Real>: Send + Sync {
     /// Memory for the experiments of one call.
     fn workspace(&self) -> Workspace {
         Box::new(())
+    }
+
+    /// The system as an electrical circuit.
+    fn as_circuit(&self) -> Option<&circuit::Circuit> {
+        None
+    }
+
+    /// Whether experiments call code of the user's, which is to run on the calling thread.
+    fn calls_out(&self) -> bool {
+        false
+    }
+
+    /// Writes initial parameters; systems that come with theirs write none.
+    fn initialise(&self, runtime: &Runtime, seed: u64, gain: f64, params: &mut [&mut [T]]) {
+        let _ = (runtime, seed, gain, params);
     }
 
     /// The system as one with dynamics.

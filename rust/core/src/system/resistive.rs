@@ -9,9 +9,32 @@
 //! the mean of their voltages, weighted by the conductances, within its walls. A squared-error nudge is a current
 //! beta (y - v) into each output.
 
+use serde::Deserialize;
+
 use super::layered::{Layered, Physics};
+use super::{AnySystem, SystemSpec};
 use crate::device::Device;
 use crate::{Error, Result};
+
+/// A deep resistive network, as it is given.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The sizes of the layers, inputs (each a pair of sources) first, outputs last.
+    pub layers: Vec<usize>,
+    /// The voltage of a source per unit of its input.
+    pub input_gain: f64,
+    /// What conductances are stored in.
+    pub device: Device,
+}
+
+impl SystemSpec for Spec {
+    const NAME: &'static str = "DeepResistive";
+
+    fn build(&self) -> Result<AnySystem> {
+        Ok(AnySystem::same(Layered::resistive(&self.layers, self.input_gain, self.device.clone())?))
+    }
+}
 
 impl Layered {
     /// A deep resistive network with layers of these sizes: inputs (each a pair of sources) first, outputs last.

@@ -41,7 +41,7 @@ mod tests {
         let spec = format!(
             r#"{{"layers": [{{"layer": {layer}, "noise": 0.0, "mismatch": 0.0}}], "seed": 3, "numbered": true}}"#
         );
-        let stack = serde_json::from_str::<Spec>(&spec).expect("a spec").build::<f64>().expect("a stack");
+        let stack = serde_json::from_str::<Spec>(&spec).expect("a spec").build_for::<f64>().expect("a stack");
         assert!(check_rows(&stack, 1_000_000, 1, false).is_ok());
         assert!(check_rows(&stack, 1_000_000, 1, true).is_err());
     }

@@ -6,6 +6,7 @@ use super::{Abilities, Dynamics, StateDerivatives, System, Workspace, stack};
 use crate::Result;
 use crate::device::{CellArray, Device, TileSpec};
 use crate::params::ParamSpec;
+use crate::runtime::Runtime;
 use crate::states::Layout;
 
 /// A system, and the cells that its matrices are stored in.
@@ -27,18 +28,6 @@ impl<T: Real, S: System<T>> Tiled<T, S> {
         };
         let tiles = system.specs().iter().enumerate().map(tile).collect::<Result<_>>()?;
         Ok(Self { system, tiles })
-    }
-
-    /// The system itself.
-    pub fn system(&self) -> &S {
-        &self.system
-    }
-
-    /// Brings parameters into the ranges of their cells.
-    pub fn keep_within(&self, params: &mut [&mut [T]]) {
-        for (tile, values) in self.tiles.iter().zip(params) {
-            tile.iter().for_each(|tile| tile.keep_within(values));
-        }
     }
 }
 
@@ -69,6 +58,14 @@ impl<T: Real, S: System<T>> System<T> for Tiled<T, S> {
 
     fn workspace(&self) -> Workspace {
         self.system.workspace()
+    }
+
+    /// As the system does, and brings parameters into the ranges of their cells.
+    fn initialise(&self, runtime: &Runtime, seed: u64, gain: f64, params: &mut [&mut [T]]) {
+        self.system.initialise(runtime, seed, gain, params);
+        for (tile, values) in self.tiles.iter().zip(params) {
+            tile.iter().for_each(|tile| tile.keep_within(values));
+        }
     }
 
     fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {

@@ -71,7 +71,7 @@ fn kinds() -> Vec<(Kind, usize)> {
 
 fn stack<T: Real>(layers: &[Kind], mismatch: f64, noise: f64) -> Stack<T> {
     let layers = layers.iter().map(|layer| Entry { layer: layer.clone(), noise, mismatch }).collect();
-    Spec { layers, seed: 3, numbered: true }.build().unwrap()
+    Spec { layers, seed: 3, numbered: true }.build_for().unwrap()
 }
 
 fn between(kind: &Kind, width: usize) -> Vec<Kind> {
@@ -80,7 +80,8 @@ fn between(kind: &Kind, width: usize) -> Vec<Kind> {
 
 fn initial<T: Real>(stack: &Stack<T>) -> Vec<Vec<T>> {
     let mut params: Vec<Vec<T>> = stack.specs().iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
-    stack.initialise(7, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    let runtime = Runtime::new(Some(1), 0).unwrap();
+    stack.initialise(&runtime, 7, 1.0, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
     params
 }
 

@@ -323,6 +323,10 @@ impl<T: Real> System<T> for Circuit {
         Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
     }
 
+    fn as_circuit(&self) -> Option<&Circuit> {
+        Some(self)
+    }
+
     fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
         Some(self)
     }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Law;
+use super::{Circuit, Law};
 use crate::device::Device;
+use crate::system::{AnySystem, SystemSpec};
 use crate::{Error, Result};
 
 /// What a terminal is connected to.
@@ -123,6 +124,14 @@ pub struct Spec {
     pub elements: Vec<ElementSpec>,
     /// What trained conductances are stored in.
     pub device: Device,
+}
+
+impl SystemSpec for Spec {
+    const NAME: &'static str = "Circuit";
+
+    fn build(&self) -> Result<AnySystem> {
+        Ok(AnySystem::same(Circuit::new(self)?))
+    }
 }
 
 /// Checks every element by itself.

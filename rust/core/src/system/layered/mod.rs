@@ -79,28 +79,6 @@ impl Layered {
         Ok(Self { physics, sizes, specs, layout, device })
     }
 
-    /// Writes initial parameters: couplings uniform in +-gain/sqrt(fan-in), the magnitudes of such numbers where they are
-    /// conductances, as the device stores them; biases zero.
-    ///
-    /// # Panics
-    /// If `params` are not those of the specification.
-    pub fn initialise<T: Real>(&self, runtime: &Runtime, seed: u64, gain: f64, params: &mut [&mut [T]]) {
-        let random = Philox::new(seed, Purpose::Initialise);
-        for (i, (spec, values)) in self.specs.iter().zip(params).enumerate() {
-            if i % 2 == 1 {
-                values.fill(T::ZERO);
-                continue;
-            }
-            let bound = gain / (spec.shape[0] as f64).sqrt();
-            for (k, value) in values.iter_mut().enumerate() {
-                poll(16);
-                let drawn = bound * (2.0 * random.uniform(k as u64, i as u32) - 1.0);
-                *value = T::from_f64(if self.is_resistive() { drawn.abs() } else { drawn });
-            }
-            self.device.write(runtime, i, 0, values);
-        }
-    }
-
     /// What a sweep of one row takes, in multiply-adds.
     fn sweep_work(&self) -> usize {
         self.sizes.windows(2).map(|pair| pair[0] * pair[1] + LAYER_VISIT).sum()
@@ -190,6 +168,25 @@ impl<T: Real> System<T> for Layered {
 
     fn workspace(&self) -> Workspace {
         Box::new(settle::Buffers::<T>::new(self))
+    }
+
+    /// Writes initial parameters: couplings uniform in +-gain/sqrt(fan-in), the magnitudes of such numbers where they are
+    /// conductances, as the device stores them; biases zero.
+    fn initialise(&self, runtime: &Runtime, seed: u64, gain: f64, params: &mut [&mut [T]]) {
+        let random = Philox::new(seed, Purpose::Initialise);
+        for (i, (spec, values)) in self.specs.iter().zip(params).enumerate() {
+            if i % 2 == 1 {
+                values.fill(T::ZERO);
+                continue;
+            }
+            let bound = gain / (spec.shape[0] as f64).sqrt();
+            for (k, value) in values.iter_mut().enumerate() {
+                poll(16);
+                let drawn = bound * (2.0 * random.uniform(k as u64, i as u32) - 1.0);
+                *value = T::from_f64(if self.is_resistive() { drawn.abs() } else { drawn });
+            }
+            self.device.write(runtime, i, 0, values);
+        }
     }
 
     fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {

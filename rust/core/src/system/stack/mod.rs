@@ -39,6 +39,7 @@ use super::{Abilities, Experiment, System, Workspace};
 use crate::device::{CellArray, Device};
 use crate::draw::DrawIndex;
 use crate::params::ParamSpec;
+use crate::runtime::Runtime;
 use crate::states::{Layout, Outcome, States, Status};
 use crate::{Error, Result};
 
@@ -126,11 +127,6 @@ impl<T: Real> Stack<T> {
         &self.stages
     }
 
-    /// Whether layers are called with all rows at once, on one thread.
-    pub fn is_foreign(&self) -> bool {
-        self.foreign
-    }
-
     /// Whether errors can come back from the outputs to all parameters: every layer that they pass has derivatives.
     pub fn is_differentiable(&self) -> bool {
         self.first_without_derivatives().is_none()
@@ -163,18 +159,6 @@ impl<T: Real> Stack<T> {
     pub fn vaccines(&self, mismatch: f64, random: Philox) -> Vec<Box<dyn Layer<T>>> {
         let stages = self.stages.iter().enumerate();
         stages.map(|(l, stage)| stage.twin.mismatched(mismatch, random, GROUPS * l as u32)).collect()
-    }
-
-    /// Writes initial parameters.
-    pub fn initialise(&self, seed: u64, params: &mut [&mut [T]]) {
-        let random = Philox::new(seed, Purpose::Initialise);
-        for (l, stage) in self.stages.iter().enumerate() {
-            let own = &mut params[stage.params.clone()];
-            stage.twin.initialise(random, GROUPS * l as u32, own);
-            if let (Some(tile), [weights, ..]) = (&stage.tile, own) {
-                tile.keep_within(weights);
-            }
-        }
     }
 
     /// Whether every twin is its hardware: what a pass through the hardware leaves then serves for derivatives.
@@ -281,6 +265,22 @@ impl<T: Real> System<T> for Stack<T> {
                 format!("layer {} has no twin: set twin= of the instrument", l + 1)
             }
             _ => "Stack does not have that".into(),
+        }
+    }
+
+    fn calls_out(&self) -> bool {
+        self.foreign
+    }
+
+    /// The layers know how large initial weights are: there is no gain.
+    fn initialise(&self, _runtime: &Runtime, seed: u64, _gain: f64, params: &mut [&mut [T]]) {
+        let random = Philox::new(seed, Purpose::Initialise);
+        for (l, stage) in self.stages.iter().enumerate() {
+            let own = &mut params[stage.params.clone()];
+            stage.twin.initialise(random, GROUPS * l as u32, own);
+            if let (Some(tile), [weights, ..]) = (&stage.tile, own) {
+                tile.keep_within(weights);
+            }
         }
     }
 

@@ -110,7 +110,7 @@ mod tests {
         for layer in LAYERS {
             for (mismatch, numbered) in [(0.0, true), (0.1, false)] {
                 let spec = spec(layer, mismatch, numbered);
-                let stack = spec.build::<f64>().unwrap();
+                let stack = spec.build_for::<f64>().unwrap();
                 assert_eq!(spec.outline().parameters, System::<f64>::specs(&stack), "{layer}");
             }
         }

@@ -18,6 +18,7 @@ use super::transistor::Transistor;
 use super::{GROUPS, Layer, Stack, Stage};
 use crate::analog::io::Scale;
 use crate::device::{CellArray, Device, TileSpec};
+use crate::system::{AnySystem, SystemSpec};
 use crate::{Error, Result, memory};
 
 /// What a layer is.
@@ -217,19 +218,27 @@ fn positive(sizes: &[(&str, usize)]) -> Result<()> {
     }
 }
 
+impl SystemSpec for Spec {
+    const NAME: &'static str = "Stack";
+
+    fn build(&self) -> Result<AnySystem> {
+        Ok(AnySystem::new(self.build_for::<f32>()?, self.build_for::<f64>()?))
+    }
+}
+
 impl Spec {
     /// Makes the stack.
     ///
     /// # Errors
     /// [`Error::Config`] for settings out of range, [`Error::Shape`] where layers do not fit each other.
-    pub fn build<T: Real>(&self) -> Result<Stack<T>> {
+    pub fn build_for<T: Real>(&self) -> Result<Stack<T>> {
         self.build_with(|_| Err(Error::Config("a layer outside the core needs its object".into())))
     }
 
     /// Makes the stack, with layers outside the core made by `foreign`, given their number.
     ///
     /// # Errors
-    /// Those of [`Spec::build`], and of `foreign`.
+    /// Those of [`Spec::build_for`], and of `foreign`.
     pub fn build_with<T: Real>(&self, foreign: impl Fn(usize) -> Result<Sides<T>>) -> Result<Stack<T>> {
         let disorder = Philox::new(self.seed, Purpose::Disorder);
         let wrong = Philox::new(self.seed, Purpose::Mismatch);
