@@ -319,7 +319,7 @@ CALLS = {
     "Transistor": by_field(elements.Transistor, plus="a", minus="b"),
     "CurrentSource": by_field(elements.CurrentSource, plus="a", minus="b"),
     "VoltageSource": by_field(elements.VoltageSource, plus="a", minus="b"),
-    **{kind.__name__: by_field(kind) for kind in methods._KINDS},
+    **{kind.__name__: by_field(kind) for kind in methods.Method.kinds().values()},
     "Settling": by_field(pnn.Settling),
     "Settling.from_config": of(pnn.Settling.from_config, config=pnn.Settling().to_config()),
     "SGD": of(optim.SGD, learning_rate=0.1, momentum=0.5, weight_decay=0.1, schedule=optim.StepDecay(2)),

@@ -194,5 +194,5 @@ def test_info():
     layered = set(pnn.systems.Stack([pnn.layers.Linear(2, 2)]).methods())
     optical = set(pnn.systems.Stack([pnn.layers.Speckle(2, 2)]).methods())
     assert names == settling | layered | optical
-    assert {name.split("(")[0] for name in names} == {kind.__name__ for kind in pnn.methods._KINDS}
+    assert {name.split("(")[0] for name in names} == {kind.__name__ for kind in pnn.methods.Method.kinds().values()}
     assert all(needs for _, needs in info["methods"])

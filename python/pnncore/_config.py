@@ -2,9 +2,48 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pnncore._convert import flag, made, number, positive_int
+from pnncore._convert import as_settings, flag, made, number, positive_int, shown
+from pnncore.errors import ConfigError
+
+
+class Registered:
+    """Base of the families of classes that configurations name: each class of pnncore puts itself into its family.
+
+    Classes of a user are of this process only: no file makes one by its name.
+
+    Parameters
+    ----------
+    family
+        What the classes that derive from this one are called in messages; only the base of a family says so.
+    listed
+        Whether the class is one that a configuration names.
+    """
+
+    _family: ClassVar[str]
+    _kinds: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls, *, family: str | None = None, listed: bool = True, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if family is not None:
+            cls._family, cls._kinds = family, {}
+        elif listed and cls.__module__.partition(".")[0] == "pnncore":
+            cls._kinds[cls.__name__] = cls
+
+    @classmethod
+    def kinds(cls) -> dict[str, type[Self]]:
+        """Return all classes of the family by name, in the order in which they are defined."""
+        return dict(cls._kinds)
+
+    @classmethod
+    def chosen(cls, config: Any) -> tuple[type[Self], dict[str, Any]]:
+        """Return the class that a `to_config` dictionary names, and its other settings; `ConfigError` for none."""
+        settings, kinds = as_settings(config, f"a {cls._family}"), cls.kinds()
+        name = settings.pop("name", None)
+        if not isinstance(name, str) or name not in kinds:
+            raise ConfigError(f"unknown {cls._family} {shown(name)}; known: {', '.join(kinds)}")
+        return kinds[name], settings
 
 
 @dataclass(frozen=True)

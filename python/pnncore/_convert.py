@@ -222,16 +222,6 @@ def as_settings(config: Any, what: str) -> dict[str, Any]:
     return dict(config)
 
 
-def chosen(config: Any, kinds: Iterable[type[T]], what: str) -> tuple[type[T], dict[str, Any]]:
-    """Return which of the kinds a `to_config` dictionary names, and its other settings; `ConfigError` for none."""
-    settings = as_settings(config, f"a {what}")
-    by_name = {kind.__name__: kind for kind in kinds}
-    name = settings.pop("name", None)
-    if not isinstance(name, str) or name not in by_name:
-        raise ConfigError(f"unknown {what} {shown(name)}; known: {', '.join(by_name)}")
-    return by_name[name], settings
-
-
 def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> FloatArray:
     """Return inputs as a C-contiguous (samples, n_in) array of the system's dtype, all finite.
 

@@ -7,7 +7,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pnncore._convert import chosen, flag, made, number, shown
+from pnncore._config import Registered
+from pnncore._convert import flag, made, number, shown
 from pnncore.errors import ConfigError
 
 __all__ = [
@@ -30,7 +31,7 @@ _POSITIVE = ("conductance", "scale", "saturation", "ideality", "strength")
 
 
 @dataclass(frozen=True)
-class Element:
+class Element(Registered, family="element"):
     """Base of all elements: two terminals, and settings that are checked when it is made.
 
     Parameters
@@ -219,6 +220,5 @@ class VoltageSource(Element):
 
 def from_config(config: dict[str, Any]) -> Element:
     """Return the element of an `Element.to_config` dictionary."""
-    kinds = (Resistor, Cubic, Diode, IdealDiode, Transistor, CurrentSource, VoltageSource)
-    kind, settings = chosen(config, kinds, "element")
+    kind, settings = Element.chosen(config)
     return made(kind, settings, kind.__name__)

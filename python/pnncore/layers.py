@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pnncore import devices
-from pnncore._config import Config
-from pnncore._convert import as_settings, chosen, made, one_of, positive_int, shown
+from pnncore._config import Config, Registered
+from pnncore._convert import as_settings, made, one_of, positive_int, shown
 from pnncore.analog import AnalogIO, Wires
 from pnncore.devices import Algorithm, PulseTrains, Stored
 from pnncore.errors import ConfigError, ShapeError
@@ -39,7 +39,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Layer(Config, ABC):
+class Layer(Registered, Config, ABC, family="layer"):
     """Base of all layers.
 
     Parameters
@@ -205,7 +205,7 @@ class Crossbar(Layer):
         return super().restore(settings)
 
 
-class _Pointwise(Layer):
+class _Pointwise(Layer, listed=False):
     """A function of each signal. Hardware with a mismatch m has f((1 + m) z + m z² / 2) in its place."""
 
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
@@ -421,24 +421,7 @@ def _fits(layer: Layer, n_in: int, width: int | None) -> None:
         raise ShapeError(f"{layer!r} takes {n_in} inputs, but the layer before has {width} outputs")
 
 
-_KINDS: tuple[type[Layer], ...] = (
-    Linear,
-    Crossbar,
-    ReLU,
-    Tanh,
-    Logistic,
-    Normalize,
-    SaturableAbsorber,
-    ElectroOptic,
-    Speckle,
-    SecondHarmonic,
-    Pendula,
-    Plate,
-    TransistorCircuit,
-)
-
-
 def from_config(config: dict[str, Any]) -> Layer:
     """Return the layer of a `Layer.to_config` dictionary."""
-    kind, settings = chosen(config, _KINDS, "layer")
+    kind, settings = Layer.chosen(config)
     return kind.restore(settings)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from pnncore import _core
-from pnncore._convert import as_settings, chosen, made, number, positive_int, shown
+from pnncore._config import Registered
+from pnncore._convert import as_settings, made, number, positive_int, shown
 from pnncore.errors import ConfigError
 
 __all__ = ["SGD", "Adam", "CosineDecay", "ExponentialDecay", "Optimizer", "Schedule", "StepDecay", "from_config"]
@@ -83,7 +84,7 @@ class CosineDecay:
 _SCHEDULES: dict[str, type] = {kind.__name__: kind for kind in (ExponentialDecay, StepDecay, CosineDecay)}
 
 
-class Optimizer:
+class Optimizer(Registered, family="optimizer"):
     """Base of optimizers: rates and their schedule.
 
     Parameters
@@ -236,7 +237,7 @@ class Adam(Optimizer):
 
 def from_config(config: dict[str, Any]) -> Optimizer:
     """Return the optimizer of an `Optimizer.to_config` dictionary; a schedule of the user's own cannot be restored."""
-    kind, settings = chosen(config, (SGD, Adam), "optimizer")
+    kind, settings = Optimizer.chosen(config)
     if settings.get("schedule") is not None:
         settings["schedule"] = _schedule(settings["schedule"])
     if kind is Adam and {"beta1", "beta2"} <= set(settings):

@@ -138,7 +138,8 @@ def _methods(arguments: argparse.Namespace) -> tuple[list[Method], list[dict[str
     chosen: list[Method] = []
     skipped: list[dict[str, str]] = []
     reasons: list[PnnError] = []
-    for name, kind in common.METHODS.items():
+    for name in common.audited():
+        kind = common.METHODS[name]
         variants: list[str | None] = [None]
         if kind is EquilibriumPropagation and arguments.variant is None:
             variants = ["centered", "one-sided", "holomorphic"]

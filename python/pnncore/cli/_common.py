@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -13,7 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import data, layers, methods, systems
+from pnncore import _core, data, layers, methods, systems
 from pnncore._scores import score
 from pnncore.errors import ConfigError, DataError
 from pnncore.settling import Settling
@@ -24,28 +25,11 @@ Split: TypeAlias = tuple[FloatArray, npt.NDArray[np.int64], FloatArray, npt.NDAr
 
 RawHelp = argparse.RawDescriptionHelpFormatter
 
+#: All methods, in the order of the core, by what they are called in commands.
 METHODS: dict[str, type[methods.Method]] = {
-    "equilibrium-propagation": methods.EquilibriumPropagation,
-    "contrastive-learning": methods.ContrastiveLearning,
-    "coupled-learning": methods.CoupledLearning,
-    "implicit-differentiation": methods.ImplicitDifferentiation,
-    "recurrent-backprop": methods.RecurrentBackprop,
-}
-# Those that an audit does not know.
-MORE_METHODS: dict[str, type[methods.Method]] = {
-    "backprop": methods.Backprop,
-    "physics-aware": methods.PhysicsAware,
-    "feedback-alignment": methods.FeedbackAlignment,
-    "direct-feedback-alignment": methods.DirectFeedbackAlignment,
-    "forward-gradient": methods.ForwardGradient,
-    "finite-difference": methods.FiniteDifference,
-    "spsa": methods.SPSA,
-    "evolution-strategy": methods.EvolutionStrategy,
-    "coordinate-descent": methods.CoordinateDescent,
-    "cmaes": methods.CMAES,
-    "genetic-algorithm": methods.GeneticAlgorithm,
-    "surrogate-optimization": methods.SurrogateOptimization,
-    "ridge-readout": methods.RidgeReadout,
+    re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower(): methods.Method.kinds()[name]
+    for name, _ in _core.info()["methods"]
+    if "(" not in name
 }
 _FUNCTIONS = {"tanh": layers.Tanh, "logistic": layers.Logistic, "relu": layers.ReLU}
 DATA = ("digits", "mnist", "fashion-mnist", "vowels")
@@ -113,7 +97,7 @@ def add_system(parser: argparse.ArgumentParser, *, stacks: bool = False) -> None
 def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Add the choice of a method (or, with `several`, of all) and its settings."""
     group = parser.add_argument_group("method")
-    names = (*METHODS, "all") if several else (*METHODS, *MORE_METHODS)
+    names = (*audited(), "all") if several else METHODS
     default = "all that fit" if several else "equilibrium-propagation"
     group.add_argument(
         "--method", choices=names, metavar="NAME", help=f"one of {', '.join(names)} (default: {default})"
@@ -215,7 +199,7 @@ def make_settling(arguments: argparse.Namespace) -> Settling:
 
 def make_method(arguments: argparse.Namespace, name: str) -> methods.Method:
     """Return the method of this name with the given settings; `ConfigError` for one that it lacks."""
-    kind = (METHODS | MORE_METHODS)[name]
+    kind = METHODS[name]
     fields = {field.name for field in dataclasses.fields(kind)}
     settings = {key: getattr(arguments, key) for key in _METHOD_SETTINGS if getattr(arguments, key) is not None}
     for key in settings:
@@ -279,9 +263,16 @@ def system_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {key: getattr(arguments, key) for key in ("activation", "gain") if getattr(arguments, key) is not None}
 
 
+def audited() -> list[str]:
+    """Return the methods that an audit knows: those that train a Hopfield network by more than its outputs."""
+    only_outputs = {name for name, needs in _core.info()["methods"] if needs == "outputs"}
+    train = {name for name in systems.Hopfield([1, 1], seed=0).methods() if name not in only_outputs}
+    return [name for name, kind in METHODS.items() if kind.__name__ in train]
+
+
 def describe(method: methods.Method) -> str:
     """Return the method with its own settings, in words."""
-    name = next(name for name, kind in (METHODS | MORE_METHODS).items() if kind is type(method))
+    name = next(name for name, kind in METHODS.items() if kind is type(method))
     settings = {
         f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name not in ("loss", "settling")
     }

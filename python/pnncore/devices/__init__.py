@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from pnncore import _core
-from pnncore._convert import chosen, shown
+from pnncore._convert import shown
 from pnncore.devices._algorithms import Algorithm, MixedPrecision, TikiTaka
 from pnncore.devices._cells import (
     Cells,
@@ -21,6 +21,7 @@ from pnncore.devices._cells import (
     SoftBounds,
     TableStep,
 )
+from pnncore.devices._config import from_config
 from pnncore.devices._presets import PCM, PRESETS, Capacitor, EcRam, EcRamMO, GokmenVlasov, Idealized, ReRamES, ReRamSB
 from pnncore.devices._trains import PulseTrains
 from pnncore.devices._written import Device
@@ -58,23 +59,6 @@ __all__ = [
 
 #: What a matrix of weights can be stored in.
 Stored = Cells | Pair | MultiCell
-
-
-def from_config(config: dict[str, Any]) -> Any:
-    """Return the cells or the algorithm of a `to_config` dictionary."""
-    kinds: tuple[Any, ...] = (
-        ConstantStep,
-        LinearStep,
-        SoftBounds,
-        ExpStep,
-        PowerStep,
-        TableStep,
-        MixedPrecision,
-        TikiTaka,
-    )
-    kinds += (MultiCell, Pair)
-    kind, settings = chosen(config, kinds, "device")
-    return kind.restore(settings)
 
 
 def storage(device: Stored | None, trains: PulseTrains, algorithm: Algorithm | None) -> dict[str, Any] | None:

@@ -4,15 +4,15 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from pnncore._config import Config
 from pnncore._convert import as_settings, made, one_of, shown
 from pnncore.analog import AnalogIO
 from pnncore.devices import _cells
+from pnncore.devices._config import DeviceConfig, from_config
 from pnncore.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Algorithm(Config):
+class Algorithm(DeviceConfig, listed=False):
     """Base of algorithms."""
 
     def spec(self) -> dict[str, Any]:
@@ -110,8 +110,6 @@ class TikiTaka(Algorithm):
     @classmethod
     def restore(cls, settings: dict[str, Any]) -> Self:
         """Return what `to_config` told, less the name."""
-        from pnncore.devices import from_config
-
         settings = dict(settings)
         if settings.get("fast") is not None:
             settings["fast"] = from_config(settings["fast"])

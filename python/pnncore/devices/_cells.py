@@ -9,13 +9,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._config import Config
 from pnncore._convert import as_list, as_numbers, made, number, one_of, positive_int, shown
+from pnncore.devices._config import DeviceConfig, from_config
 from pnncore.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Cells(Config):
+class Cells(DeviceConfig, listed=False):
     """Base of cells: a weight w between two bounds, which every pulse moves by a step up or down.
 
     Constants with a spread differ from cell to cell: they are times 1 + spread ξ, with ξ standard normal. After every
@@ -286,7 +286,7 @@ class TableStep(Cells):
 
 
 @dataclass(frozen=True, repr=False)
-class Unit(Config, ABC):
+class Unit(DeviceConfig, ABC, listed=False):
     """Base of what makes a weight of several cells."""
 
     cells: Cells
@@ -298,8 +298,6 @@ class Unit(Config, ABC):
     @classmethod
     def restore(cls, settings: dict[str, Any]) -> Self:
         """Return what `to_config` told, less the name."""
-        from pnncore.devices import from_config
-
         return super().restore({**settings, "cells": from_config(settings.get("cells", {}))})
 
     @abstractmethod

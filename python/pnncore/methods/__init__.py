@@ -6,7 +6,7 @@ training would use.
 
 from typing import Any
 
-from pnncore._convert import chosen, made
+from pnncore._convert import made
 from pnncore.methods._base import Method as Method
 from pnncore.methods._base import SettlingMethod as SettlingMethod
 from pnncore.methods._layered import Backprop as Backprop
@@ -36,37 +36,10 @@ from pnncore.methods._settling import ImplicitDifferentiation as ImplicitDiffere
 from pnncore.methods._settling import RecurrentBackprop as RecurrentBackprop
 from pnncore.settling import Settling
 
-_KINDS: tuple[type[Method], ...] = (
-    EquilibriumPropagation,
-    FrequencyPropagation,
-    AgnosticEquilibriumPropagation,
-    ContrastiveLearning,
-    CoupledLearning,
-    ImplicitDifferentiation,
-    RecurrentBackprop,
-    Backprop,
-    PhysicsAware,
-    FeedbackAlignment,
-    DirectFeedbackAlignment,
-    ForwardForward,
-    PhysicalLocalLearning,
-    FiniteDifference,
-    SPSA,
-    EvolutionStrategy,
-    CoordinateDescent,
-    CMAES,
-    GeneticAlgorithm,
-    RidgeReadout,
-    ParameterShift,
-    ForwardGradient,
-    SurrogateOptimization,
-    InSituBackprop,
-)
-
 
 def from_config(config: dict[str, Any]) -> Method:
     """Return the method of a `Method.to_config` dictionary; `ConfigError` for anything else."""
-    kind, settings = chosen(config, _KINDS, "method")
+    kind, settings = Method.chosen(config)
     if "settling" in settings:
         settings["settling"] = Settling.from_config(settings["settling"])
     return made(kind, settings, kind.__name__)

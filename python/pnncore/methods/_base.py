@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import numpy as np
 
 from pnncore import _core
+from pnncore._config import Registered
 from pnncore._convert import FloatArray, Seed, as_seed, as_system, as_threads, number, one_of, positive_int, shown
 from pnncore.errors import ConfigError, SettlingWarning
 from pnncore.settling import Settling
@@ -60,7 +61,7 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(Registered, family="method"):
     """Base of all methods: a loss, "squared-error" or "cross-entropy"."""
 
     loss: Loss = "squared-error"
@@ -145,7 +146,7 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettlingMethod(Method):
+class SettlingMethod(Method, listed=False):
     """Base of the methods that may let a system settle: how phases are settled."""
 
     settling: Settling = field(default_factory=Settling)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from pnncore._convert import chosen
 from pnncore.errors import ConfigError
 from pnncore.systems._base import Outline as Outline
 from pnncore.systems._base import System as System
@@ -15,12 +14,10 @@ from pnncore.systems._instrument import Instrument as Instrument
 from pnncore.systems._resistive import DeepResistive as DeepResistive
 from pnncore.systems._stack import Stack as Stack
 
-_KINDS: tuple[type[System], ...] = (Hopfield, DeepResistive, Circuit, Flow, Elastic, Stack)
-
 
 def from_config(config: dict[str, Any]) -> System:
     """Return the system of a `System.to_config` dictionary; `ConfigError` for anything else."""
-    kind, settings = chosen(config, _KINDS, "system")
+    kind, settings = System.chosen(config)
     try:
         return kind.from_config(settings)
     except KeyError as missing:
@@ -29,7 +26,7 @@ def from_config(config: dict[str, Any]) -> System:
 
 def outline(config: dict[str, Any]) -> Outline:
     """Return how large the system of a `System.to_config` dictionary would be, without making what is large."""
-    kind, settings = chosen(config, _KINDS, "system")
+    kind, settings = System.chosen(config)
     try:
         return kind.outline(settings)
     except KeyError as missing:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
+from pnncore._config import Registered
 from pnncore._convert import (
     FloatArray,
     as_dtype,
@@ -49,7 +50,7 @@ class Outline:
     constants: int = 0
 
 
-class System:
+class System(Registered, family="system"):
     """Base of all systems: the physics, with its parameters.
 
     Attributes

@@ -23,7 +23,7 @@ from pnncore.errors import ConfigError, DataError, ShapeError
 from pnncore.systems._base import System
 
 
-class EnergySystem(System, ABC):
+class EnergySystem(System, ABC, listed=False):
     """A system given by its energy E(theta, x, s): subclass it, and all methods train it.
 
     The steady state is the minimum of E over the states s; the core finds it by descent, with as many rows at a time as

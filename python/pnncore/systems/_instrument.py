@@ -38,7 +38,7 @@ from pnncore.twins import LayerTwin, Twin
 
 
 @dataclass(frozen=True, repr=False)
-class InstrumentLayer(Layer):
+class InstrumentLayer(Layer, listed=False):
     """The layer that an instrument is.
 
     Parameters
@@ -69,7 +69,7 @@ class InstrumentLayer(Layer):
         return f"Instrument({self.driver.n_in}, {self.driver.n_out})"
 
 
-class Instrument(Stack):
+class Instrument(Stack, listed=False):
     """A callable as a layer of a `Stack`, or as a whole network: a lab instrument, another simulator.
 
     Every call is a shot. Where there is a journal, its intent is written before it is made, and its result before
