@@ -22,7 +22,7 @@ from pnncore.systems import System
 if TYPE_CHECKING:
     from pnncore.trainer import Trainer
 
-SCHEMA = 5
+SCHEMA = 6
 
 _KEYS = ("schema", "pnncore", "system", "system_class", "method", "optimizer", "trainer", "journals")
 _STATE = ("batch_size", "seed", "epoch", "step", "steps_before", "sums")

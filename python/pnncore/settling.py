@@ -24,6 +24,8 @@ class Status(enum.IntEnum):
     """A state became NaN or infinite; the row is blank."""
     UNBOUNDED = 3
     """The nudged energy has no minimum; the row is blank."""
+    COMPLETED = 4
+    """The phase went on for as long as it was to: there is nothing to converge in layers, or in a motion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +159,8 @@ class Settled:
 
     @property
     def converged(self) -> bool:
-        """Whether all samples converged."""
-        return bool((self.status == Status.CONVERGED).all())
+        """Whether all samples converged, or had nothing to converge."""
+        return bool(np.isin(self.status, (Status.CONVERGED, Status.COMPLETED)).all())
 
     def counts(self) -> dict[str, int]:
         """Return how many samples ended with each status."""
@@ -180,6 +182,7 @@ def _counts(statuses: npt.NDArray[np.uint8]) -> dict[str, int]:
 
 def warn_of_unsettled(statuses: npt.NDArray[np.uint8], stacklevel: int) -> None:
     """Count the samples that did not settle in a `SettlingWarning`, if there are any."""
-    if statuses.any():
-        ends = {name: count for name, count in _counts(statuses).items() if count and name != "converged"}
+    if not np.isin(statuses, (Status.CONVERGED, Status.COMPLETED)).all():
+        ends = {name: count for name, count in _counts(statuses).items() if count}
+        ends = {name: count for name, count in ends.items() if name not in ("converged", "completed")}
         warnings.warn(f"of {len(statuses)} samples some did not settle: {ends}", SettlingWarning, stacklevel=stacklevel)

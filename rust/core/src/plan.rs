@@ -6,6 +6,7 @@ use pnncore_kernels::Real;
 use crate::loss::Loss;
 use crate::settling::{DEFAULT_RELATIVE, DEFAULT_RELATIVE_TO_FREE, INFERENCE_TOLERANCE, MAX_GROWING, Settling, Stop};
 use crate::states::{Outcome, Status};
+use crate::{Error, Result};
 
 /// Under which conditions at the outputs a phase settles.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +19,9 @@ pub enum Boundary {
     Clamped(f64),
     /// A constant force pulls at the outputs: minus this times the gradient of the loss at the free outputs.
     Forced(f64),
+    /// The motion of the free phase turns round at its end: all momenta are reversed, and those of the outputs kicked by this
+    /// times the gradient of the loss at the free outputs. For motions, not for steady states.
+    Kicked(f64),
 }
 
 /// Moves outputs a fraction eta of the way to their targets: all of it where eta is one, to the last bit.
@@ -51,6 +55,18 @@ impl PhasePlan {
     /// Phases per sample, the free one included.
     pub fn rows_per_sample(&self) -> usize {
         1 + self.phases.len()
+    }
+
+    /// Refuses phases of motions: they have no steady state.
+    ///
+    /// # Errors
+    /// [`Error::Capability`], naming the system.
+    pub fn check_steady(&self, system: &str) -> Result<()> {
+        let is_motion = |phase: &Boundary| matches!(phase, Boundary::Kicked(_));
+        match self.phases.iter().find(|phase| is_motion(phase)) {
+            None => Ok(()),
+            Some(phase) => Err(Error::Capability(format!("{system} settles: it has no motion for a phase {phase:?}"))),
+        }
     }
 
     /// Whether states are complex.
@@ -121,6 +137,7 @@ impl PhasePlan {
             Boundary::Nudged(beta) => Some((beta.norm() * softness).min(1.0)),
             Boundary::Forced(strength) => Some((strength.abs() * softness).min(1.0)),
             Boundary::Clamped(eta) => Some(eta.abs()),
+            Boundary::Kicked(_) => None,
             Boundary::Free => self
                 .phases
                 .iter()

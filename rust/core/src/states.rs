@@ -15,11 +15,13 @@ pub enum Status {
     Diverged = 2,
     /// The energy has no minimum under this boundary. The row is blank and contributes nothing.
     Unbounded = 3,
+    /// The phase went on for as long as it was to: there is nothing to converge in a pass through layers, or in a motion.
+    Completed = 4,
 }
 
 impl Status {
     /// All statuses, by their number.
-    pub const ALL: [Self; 4] = [Self::Converged, Self::Unconverged, Self::Diverged, Self::Unbounded];
+    pub const ALL: [Self; 5] = [Self::Converged, Self::Unconverged, Self::Diverged, Self::Unbounded, Self::Completed];
 
     /// The name that users see.
     pub fn name(self) -> &'static str {
@@ -28,12 +30,13 @@ impl Status {
             Self::Unconverged => "unconverged",
             Self::Diverged => "diverged",
             Self::Unbounded => "unbounded",
+            Self::Completed => "completed",
         }
     }
 
     /// Whether the row holds states that mean something.
     pub fn usable(self) -> bool {
-        matches!(self, Self::Converged | Self::Unconverged)
+        !matches!(self, Self::Diverged | Self::Unbounded)
     }
 }
 

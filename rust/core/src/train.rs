@@ -82,7 +82,7 @@ pub struct Progress {
     /// Samples whose largest output was that of their label, where targets are labels.
     pub correct: u64,
     /// Rows settled, by [`Status`].
-    pub rows: [u64; 4],
+    pub rows: [u64; Status::ALL.len()],
     /// Sweeps of free phases.
     pub free_sweeps: u64,
     /// Sweeps of all other phases.

@@ -43,7 +43,9 @@ use pnncore::states::{States, Status};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pnncore::system::stack::SurrogateDerivative;
-use pnncore::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, read_at_end, residual};
+use pnncore::system::{
+    Abilities, Accumulation, Dynamics, Experiment, Reading, StateDerivatives, System, read_at_end, residual,
+};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -379,6 +381,30 @@ fn bad_rows_are_blank_and_contribute_nothing() {
     let unbounded = settle(&net, &params, &noise(3 * 3, 0), &y, Some(-1.0), Settling::default(), 1);
     assert!(unbounded.outcomes.iter().skip(1).step_by(2).all(|o| o.status == Status::Unbounded));
     assert!(unbounded.outcomes.iter().step_by(2).all(|o| o.status == Status::Converged));
+}
+
+/// What only motions have is refused by what settles: phases that turn round, and readings on the way.
+#[test]
+fn a_network_that_settles_has_no_motion() {
+    let (net, params) = network::<f64>(&[3, 4, 2], Activation::Tanh, 0.7, 1);
+    let (x, y) = (noise(3 * 3, 0), noise(3 * 2, 1));
+    let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 2)) };
+    let (runtime, params, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
+    let refused = |phase: Boundary, accumulation: Accumulation| {
+        let settling = Settling::default();
+        let plan = PhasePlan { loss: Loss::SquaredError, phases: vec![phase], settling, measures_free: true };
+        let experiment =
+            Experiment { runtime: &runtime, system: &net, params: &params, batch: &batch, plan: &plan, draw };
+        let mut states = States::new(System::<f64>::layout(&net));
+        states.reset(3, 2, false);
+        let (weights, mut update) = ([Complex::ONE, -Complex::ONE], pnncore::update::LocalUpdate::default());
+        let mut readings = [Reading { accumulation, weights: &weights, update: &mut update }];
+        net.run(&experiment, &mut readings, &mut states, &mut System::<f64>::workspace(&net)).err()
+    };
+    let nudged = Boundary::Nudged(Complex::ONE * 0.1);
+    assert_eq!(refused(nudged, Accumulation::Final), None);
+    assert!(matches!(refused(nudged, Accumulation::Integral), Some(pnncore::Error::Capability(_))));
+    assert!(matches!(refused(Boundary::Kicked(0.1), Accumulation::Final), Some(pnncore::Error::Capability(_))));
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Case {
                     let outputs = s[self.layers() - 1].clone();
                     let new = match boundary {
                         _ if l + 1 < self.layers() => self.rest(drive, l, j),
-                        Boundary::Free => drive.0 / drive.1,
+                        Boundary::Free | Boundary::Kicked(_) => drive.0 / drive.1,
                         Boundary::Forced(strength) => (drive.0 - strength * gradient[j]) / drive.1,
                         Boundary::Clamped(eta) => free[j] + eta * (y[j] - free[j]),
                         Boundary::Nudged(beta) => self.rest_output(drive, &|o| {

@@ -310,7 +310,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             let span = self.span(r);
             let force = &mut self.next_force[span][outputs.clone()];
             match self.plan.boundary(r % self.states.phases()) {
-                Boundary::Free => {}
+                Boundary::Free | Boundary::Kicked(_) => {}
                 Boundary::Clamped(_) => force.fill(T::ZERO),
                 Boundary::Forced(strength) => {
                     let first = r / self.states.phases() * outputs.len();
@@ -435,6 +435,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
                 known.then(|| reach * self.plan.loss.error(outputs, &target, &mut spare))
             }
             Boundary::Clamped(eta) => Some(eta.abs() * self.errors[i]),
+            Boundary::Kicked(_) => None,
             Boundary::Nudged(_) | Boundary::Forced(_) => {
                 let free = self.states.row(r - p);
                 let moved = self.states.row(r).iter().zip(free);

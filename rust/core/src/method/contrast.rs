@@ -11,7 +11,7 @@ use crate::loss::Loss;
 use crate::params::ParamSpec;
 use crate::plan::{Boundary, PhasePlan};
 use crate::settling::Settling;
-use crate::system::{Experiment, Reading, System};
+use crate::system::{Accumulation, Experiment, Reading, System};
 
 /// Phases after the free one, and the weight of every phase, the free one first.
 pub(super) struct Contrast {
@@ -59,6 +59,7 @@ pub(super) struct Contrastive {
     /// Those at the strength that is given; empty where it is measured.
     plans: Vec<WeightedPlan>,
     phases: usize,
+    accumulation: Accumulation,
 }
 
 impl std::fmt::Debug for Contrastive {
@@ -75,11 +76,12 @@ impl Contrastive {
         loss: Loss,
         settling: Settling,
         strength: Strength,
+        accumulation: Accumulation,
         contrasts: Vec<ContrastAt>,
     ) -> Result<Self> {
         // Any strength has as many phases.
         let phases = contrasts.iter().map(|at| at(strength.given().unwrap_or(1.0)).weights.len()).fold(1, usize::max);
-        let mut method = Self { loss, settling, strength, contrasts, plans: Vec::new(), phases };
+        let mut method = Self { loss, settling, strength, contrasts, plans: Vec::new(), phases, accumulation };
         if let Some(strength) = method.strength.given() {
             method.plans = (0..method.contrasts.len()).map(|k| method.plan(k, strength)).collect();
         }
@@ -131,7 +133,12 @@ impl<T: Real> CompiledMethod<T> for Contrastive {
         let StepState { states, update, workspace, cost, .. } = state;
         states.reset(experiment.batch.len(), plan.rows_per_sample(), plan.is_complex());
         cost.add(plan.rows_per_sample(), experiment.batch.len());
-        system.run(&experiment, &mut [Reading { weights, update }], states, workspace)?;
+        system.run(
+            &experiment,
+            &mut [Reading { accumulation: self.accumulation, weights, update }],
+            states,
+            workspace,
+        )?;
         Ok(StepResult::Gradient)
     }
 }

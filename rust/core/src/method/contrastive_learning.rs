@@ -11,7 +11,7 @@ use crate::Result;
 use crate::loss::Loss;
 use crate::plan::Boundary;
 use crate::settling::Settling;
-use crate::system::{Abilities, System};
+use crate::system::{Abilities, Accumulation, System};
 
 /// Contrastive Hebbian learning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -32,6 +32,13 @@ impl MethodConfig for ContrastiveLearning {
             phases: vec![Boundary::Clamped(eta)],
             weights: vec![-Complex::ONE, Complex::ONE],
         });
-        Ok(Box::new(Contrastive::new(system, loss, settling, Strength::Given(1.0), vec![contrast])?))
+        Ok(Box::new(Contrastive::new(
+            system,
+            loss,
+            settling,
+            Strength::Given(1.0),
+            Accumulation::Final,
+            vec![contrast],
+        )?))
     }
 }

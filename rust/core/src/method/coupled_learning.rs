@@ -12,7 +12,7 @@ use crate::loss::Loss;
 use crate::plan::Boundary;
 use crate::settings::{fraction, nonzero};
 use crate::settling::Settling;
-use crate::system::{Abilities, System};
+use crate::system::{Abilities, Accumulation, System};
 
 /// Which phases coupled learning compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -66,6 +66,13 @@ impl MethodConfig for CoupledLearning {
                 weights: vec![Complex::ZERO, real(0.5 / eta), -real(0.5 / eta)],
             }),
         };
-        Ok(Box::new(Contrastive::new(system, loss, settling, Strength::Given(self.eta), vec![contrast])?))
+        Ok(Box::new(Contrastive::new(
+            system,
+            loss,
+            settling,
+            Strength::Given(self.eta),
+            Accumulation::Final,
+            vec![contrast],
+        )?))
     }
 }

@@ -13,7 +13,7 @@ use crate::loss::Loss;
 use crate::plan::Boundary;
 use crate::settings::{at_least, at_most, nonzero};
 use crate::settling::{OutputUpdate, Settling};
-use crate::system::{Abilities, System};
+use crate::system::{Abilities, Accumulation, System};
 use crate::{Error, Result};
 
 /// The most points of a circle or a period: each is a phase of every sample.
@@ -108,7 +108,7 @@ impl MethodConfig for EquilibriumPropagation {
             (Estimator::Holomorphic, _) => vec![Box::new(move |beta| on_circle(beta, points))],
         };
         let strength = Strength::of(self.beta, 0.2, system);
-        Ok(Box::new(Contrastive::new(system, loss, settling, strength, contrasts)?))
+        Ok(Box::new(Contrastive::new(system, loss, settling, strength, Accumulation::Final, contrasts)?))
     }
 }
 

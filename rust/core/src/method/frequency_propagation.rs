@@ -17,7 +17,7 @@ use crate::loss::Loss;
 use crate::plan::Boundary;
 use crate::settings::{at_most, positive};
 use crate::settling::Settling;
-use crate::system::{Abilities, System};
+use crate::system::{Abilities, Accumulation, System};
 use crate::{Error, Result};
 
 /// Frequency propagation.
@@ -52,7 +52,7 @@ impl MethodConfig for FrequencyPropagation {
         let points = self.points;
         let contrast = Box::new(move |amplitude| over_period(amplitude, points));
         let strength = Strength::of(self.amplitude, 0.1, system);
-        Ok(Box::new(Contrastive::new(system, loss, settling, strength, vec![contrast])?))
+        Ok(Box::new(Contrastive::new(system, loss, settling, strength, Accumulation::Final, vec![contrast])?))
     }
 }
 

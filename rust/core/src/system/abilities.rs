@@ -22,8 +22,11 @@ impl Abilities {
     /// Exact derivatives of the energy by the states: a simulation.
     pub const STATE_DERIVATIVES: Self = Self(1 << 6);
 
+    /// A motion that can be run backwards, and a local rule that is read on the way.
+    pub const ECHOES: Self = Self(1 << 7);
+
     /// What each ability is called after "needs".
-    const WORDS: [(Self, &'static str); 7] = [
+    const WORDS: [(Self, &'static str); 8] = [
         (Self::LAYERS, "layers that signals pass through (a Stack)"),
         (Self::TWINS, "layers that signals pass through, with twins that answer errors (a Stack)"),
         (Self::LINEAR_READOUT, "a last layer that is linear (a Stack that ends in Linear)"),
@@ -34,6 +37,7 @@ impl Abilities {
         (Self::LOCAL_RULE, "a steady state that minimises an energy"),
         (Self::HOLOMORPHIC, "an energy that is holomorphic in its states (smooth units, such as activation=\"tanh\")"),
         (Self::STATE_DERIVATIVES, "exact derivatives of the energy, which only a simulation has"),
+        (Self::ECHOES, "a motion that can be run backwards (a Hamiltonian system)"),
     ];
 
     /// These abilities and others.

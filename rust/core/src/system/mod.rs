@@ -18,7 +18,7 @@ pub mod tiled;
 pub use abilities::Abilities;
 pub use at::SystemAt;
 pub use experiment::Experiment;
-pub use reading::{Reading, read_at_end};
+pub use reading::{Accumulation, Reading, read_at_end};
 pub use registry::{AnySystem, SystemSpec};
 pub use rows::check_rows;
 

@@ -4,14 +4,26 @@ use num_complex::Complex;
 use pnncore_kernels::Real;
 
 use super::{Dynamics, Experiment, Workspace};
-use crate::Result;
 use crate::states::States;
 use crate::update::LocalUpdate;
+use crate::{Error, Result};
 
-/// A reading of the local rule dE/dtheta in a run of the physics: a sum over phases, each with a weight, at the end of each
-/// phase. Physics that is read on the way there (samplers, motions) says so in [`Dynamics::run`].
+/// What of the local rule is taken of each phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accumulation {
+    /// Its value at the end.
+    Final,
+    /// Its mean over samples that are drawn on the way.
+    Average,
+    /// Its integral over time.
+    Integral,
+}
+
+/// A reading of the local rule in a run of the physics (dE/dtheta, or dH/dtheta of a motion): a sum over phases, each with a weight.
 #[derive(Debug)]
 pub struct Reading<'a, T> {
+    /// What is taken of each phase.
+    pub accumulation: Accumulation,
     /// The weight of every phase, the free one first.
     pub weights: &'a [Complex<f64>],
     /// Where the sum goes: a mean over samples.
@@ -21,7 +33,7 @@ pub struct Reading<'a, T> {
 /// Fills readings from the states that a run ended with: all that physics does which settles.
 ///
 /// # Errors
-/// As [`Dynamics::read`].
+/// [`Error::Capability`] for readings on the way; as [`Dynamics::read`].
 pub fn read_at_end<T: Real>(
     system: &(impl Dynamics<T> + ?Sized),
     experiment: &Experiment<'_, T>,
@@ -29,7 +41,8 @@ pub fn read_at_end<T: Real>(
     states: &States<T>,
     workspace: &mut Workspace,
 ) -> Result<()> {
-    readings
-        .iter_mut()
-        .try_for_each(|reading| system.read(experiment, states, reading.weights, workspace, reading.update))
+    readings.iter_mut().try_for_each(|reading| match reading.accumulation {
+        Accumulation::Final => system.read(experiment, states, reading.weights, workspace, reading.update),
+        other => Err(Error::Capability(format!("{} has nothing to read on the way: {other:?}", system.name()))),
+    })
 }

@@ -205,7 +205,7 @@ impl<T: Real> Group<'_, T> {
             }
             let pulled = free[n - outputs..].iter().zip(&target).map(|(v, y)| y.to_f64() - v);
             match boundary {
-                Boundary::Free => {}
+                Boundary::Free | Boundary::Kicked(_) => {}
                 // (A + beta) dv = beta (y - v) at the outputs; A dv, where a force stays as it is.
                 Boundary::Nudged(Complex { re: strength, .. }) | Boundary::Forced(strength) => {
                     moves[n - outputs..].iter_mut().zip(pulled).for_each(|(m, pulled)| *m = strength * pulled);

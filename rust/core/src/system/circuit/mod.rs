@@ -347,6 +347,7 @@ impl<T: Real> Dynamics<T> for Circuit {
         /// Multiply-adds per element of the matrix and phase: some Newton steps.
         const COST: usize = 50;
         let Experiment { runtime, params, batch, plan, .. } = *experiment;
+        plan.check_steady(experiment.system.name())?;
         let values = Values::new(self, params);
         if linear::is_linear(self, plan) {
             linear::settle(self, &values, runtime, batch, plan, states);

@@ -128,7 +128,7 @@ impl<T: Real> Context<'_, T> {
                 self.write_pull(first, r, tile);
                 energy.add(strength * dot(level, &tile.target, outputs).to_f64());
             }
-            Boundary::Free | Boundary::Clamped(_) => {}
+            Boundary::Free | Boundary::Clamped(_) | Boundary::Kicked(_) => {}
         }
         energy
     }

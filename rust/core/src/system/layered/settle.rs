@@ -316,7 +316,7 @@ impl<T: Real> Context<'_, T> {
                     *o -= T::from_f64(strength) * g * softness.get(k).copied().unwrap_or(T::ONE);
                 }
             }
-            Boundary::Forced(_) | Boundary::Free => {}
+            Boundary::Forced(_) | Boundary::Free | Boundary::Kicked(_) => {}
         }
     }
 
@@ -424,7 +424,7 @@ impl<T: Real> Context<'_, T> {
         let stiffness = self.units.output_stiffness(self.net);
         let softness = self.units.nodes(self.net.layers() - 1, stiffness.len()).softness;
         match self.plan.boundary(r % self.phases) {
-            Boundary::Free => {
+            Boundary::Free | Boundary::Kicked(_) => {
                 outputs.copy_from_slice(a);
                 outputs.iter_mut().zip(softness).for_each(|(o, &softness)| *o *= softness);
             }

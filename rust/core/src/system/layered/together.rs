@@ -230,7 +230,7 @@ impl<T: Real> Context<'_, T> {
             let beta = match self.plan.boundary(r % self.phases) {
                 Boundary::Nudged(beta) => beta,
                 // No method forces outputs beside a complex nudge.
-                Boundary::Free | Boundary::Forced(_) => Complex::ZERO,
+                Boundary::Free | Boundary::Forced(_) | Boundary::Kicked(_) => Complex::ZERO,
                 Boundary::Clamped(_) => return T::ZERO,
             };
             left = self.plan.loss.nudge_complex(drive, target, beta, (re, im));

@@ -292,5 +292,5 @@ impl<T: Real> System<T> for Stack<T> {
 /// The outcome of a row with these outputs.
 fn outcome<T: Real>(outputs: &[T]) -> Outcome {
     let finite = outputs.iter().all(|y| y.is_finite());
-    Outcome { status: if finite { Status::Converged } else { Status::Diverged }, ..Outcome::default() }
+    Outcome { status: if finite { Status::Completed } else { Status::Diverged }, ..Outcome::default() }
 }
