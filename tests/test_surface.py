@@ -154,8 +154,8 @@ def test_prints():
 
 
 def test_statuses():
-    assert [status.name for status in pnn.Status] == ["CONVERGED", "UNCONVERGED", "DIVERGED", "UNBOUNDED"]
-    assert [int(status) for status in pnn.Status] == [0, 1, 2, 3]
+    assert [status.name for status in pnn.Status] == ["CONVERGED", "UNCONVERGED", "DIVERGED", "UNBOUNDED", "COMPLETED"]
+    assert [int(status) for status in pnn.Status] == [0, 1, 2, 3, 4]
     assert all(inspect.getdoc(status) for status in pnn.Status)
 
 
@@ -193,6 +193,6 @@ def test_info():
     settling = set(pnn.systems.Hopfield([2, 2], activation="tanh").methods())
     layered = set(pnn.systems.Stack([pnn.layers.Linear(2, 2)]).methods())
     optical = set(pnn.systems.Stack([pnn.layers.Speckle(2, 2)]).methods())
-    assert names == settling | layered | optical
+    assert names >= settling | layered | optical
     assert {name.split("(")[0] for name in names} == {kind.__name__ for kind in pnn.methods.Method.kinds().values()}
     assert all(needs for _, needs in info["methods"])
