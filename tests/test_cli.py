@@ -211,7 +211,7 @@ def test_damaged_checkpoints_are_explained(capsys: pytest.CaptureFixture[str], t
 def test_audit_of_all_methods(capsys: pytest.CaptureFixture[str]) -> None:
     report = run_json(capsys, "audit", "--layers", "64,16,10", "--samples", "4", "--activation", "tanh")
     rows = {row["method"]: row for row in report["audits"]}
-    assert len(rows) == 7
+    assert len(rows) == 9
     assert report["skipped"] == []
     assert rows["implicit-differentiation"]["relative_error"] == 0
     assert all(row["cosine"] > 0.9 for row in rows.values())

@@ -25,11 +25,9 @@ Split: TypeAlias = tuple[FloatArray, npt.NDArray[np.int64], FloatArray, npt.NDAr
 
 RawHelp = argparse.RawDescriptionHelpFormatter
 
-#: All methods, in the order of the core, by what they are called in commands.
+#: All methods by what they are called in commands.
 METHODS: dict[str, type[methods.Method]] = {
-    re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower(): methods.Method.kinds()[name]
-    for name, _ in _core.info()["methods"]
-    if "(" not in name
+    re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower(): kind for name, kind in methods.Method.kinds().items()
 }
 _FUNCTIONS = {"tanh": layers.Tanh, "logistic": layers.Logistic, "relu": layers.ReLU}
 DATA = ("digits", "mnist", "fashion-mnist", "vowels")
@@ -265,7 +263,7 @@ def system_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def audited() -> list[str]:
     """Return the methods that an audit knows: those that train a Hopfield network by more than its outputs."""
-    only_outputs = {name for name, needs in _core.info()["methods"] if needs == "outputs"}
+    only_outputs = {name for name, needs in _core.methods() if needs == "outputs"}
     train = {name for name in systems.Hopfield([1, 1], seed=0).methods() if name not in only_outputs}
     return [name for name, kind in METHODS.items() if kind.__name__ in train]
 

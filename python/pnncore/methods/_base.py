@@ -4,7 +4,7 @@ import dataclasses
 import json
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin
 
 import numpy as np
 
@@ -65,6 +65,12 @@ class Method(Registered, family="method"):
     """Base of all methods: a loss, "squared-error" or "cross-entropy"."""
 
     loss: Loss = "squared-error"
+
+    @classmethod
+    def kinds(cls) -> dict[str, type[Self]]:
+        """Return all methods by name, in the order of the core."""
+        found = super().kinds()
+        return {name: found[name] for name, _ in _core.methods() if name in found}
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""

@@ -26,7 +26,7 @@ mod _core {
     #[pymodule_export]
     use super::run::{
         check_device, check_method, check_optimizer, check_pair, check_tile, clip, finish_epoch, gradient, info,
-        initialise_memory, measure, no_progress, permutation, predict, settle, train, vjp,
+        initialise_memory, measure, methods, no_progress, permutation, predict, settle, train, vjp,
     };
     #[pymodule_export]
     use super::system::System;

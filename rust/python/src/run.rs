@@ -152,8 +152,14 @@ pub(crate) fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("simd", Level::get().name())?;
     dict.set_item("simd_available", Level::available().map(Level::name).collect::<Vec<_>>())?;
     dict.set_item("threads", calls::runtime(py, None, 0)?.threads())?;
-    dict.set_item("methods", variants().map(|(name, needs)| (name, needs.words())).collect::<Vec<_>>())?;
+    dict.set_item("methods", methods())?;
     Ok(dict)
+}
+
+/// The calls that make methods, with what each needs of a system, in words.
+#[pyfunction]
+pub(crate) fn methods() -> Vec<(&'static str, String)> {
+    variants().map(|(name, needs)| (name, needs.words())).collect()
 }
 
 fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'py, PyDict>> {
