@@ -9,6 +9,7 @@ from typing import Any
 from pnncore._convert import made
 from pnncore.methods._base import Method as Method
 from pnncore.methods._base import SettlingMethod as SettlingMethod
+from pnncore.methods._echo import HamiltonianEcho as HamiltonianEcho
 from pnncore.methods._layered import Backprop as Backprop
 from pnncore.methods._layered import Collapse as Collapse
 from pnncore.methods._layered import DirectFeedbackAlignment as DirectFeedbackAlignment

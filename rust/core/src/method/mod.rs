@@ -30,6 +30,7 @@ pub mod forward_forward;
 pub mod forward_gradient;
 pub mod frequency_propagation;
 pub mod genetic_algorithm;
+pub mod hamiltonian_echo;
 pub mod implicit_differentiation;
 pub mod in_situ_backprop;
 pub mod parameter_shift;
@@ -83,6 +84,7 @@ static METHODS: &[Entry] = &[
     Entry::of::<forward_gradient::ForwardGradient>(),
     Entry::of::<surrogate_optimization::SurrogateOptimization>(),
     Entry::of::<in_situ_backprop::InSituBackprop>(),
+    Entry::of::<hamiltonian_echo::HamiltonianEcho>(),
 ];
 
 /// The settings of a training method, and what it needs of a system.

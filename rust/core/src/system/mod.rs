@@ -6,6 +6,7 @@ mod at;
 pub mod circuit;
 pub mod elastic;
 mod experiment;
+pub mod hamiltonian_chain;
 pub mod hopfield;
 pub mod layered;
 mod reading;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pnncore_kernels::{BothPrecisions, Real};
 use serde::de::DeserializeOwned;
 
-use super::{System, circuit, elastic, hopfield, resistive, stack};
+use super::{System, circuit, elastic, hamiltonian_chain, hopfield, resistive, stack};
 use crate::{Error, Result};
 
 /// All systems that are described by data alone.
@@ -14,6 +14,7 @@ static SYSTEMS: &[Entry] = &[
     Entry::of::<resistive::Spec>(),
     Entry::of::<circuit::Spec>(),
     Entry::of::<elastic::Spec>(),
+    Entry::of::<hamiltonian_chain::Spec>(),
     Entry::of::<stack::Spec>(),
 ];
 
