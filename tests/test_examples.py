@@ -40,6 +40,13 @@ def test_own_system_learns(tmp_path):
     assert after > 0.9
 
 
+def test_own_layer_learns(tmp_path):
+    text = run("own_layer.py", folder=tmp_path)
+    assert "ok   vjp is the derivative by phase" in text
+    assert "FAIL" not in text
+    assert float(re.search(r"accuracy (\S+)", text)[1]) > 80
+
+
 def test_own_system_with_every_method(tmp_path):
     for method in ("coupled-learning", "implicit-differentiation"):
         assert f"{method}, on" in run("own_system.py", "--method", method, "--epochs", "1", folder=tmp_path)

@@ -294,6 +294,16 @@ CALLS = {
         devices.storage, device=devices.ReRamSB(), trains=devices.PulseTrains(), algorithm=devices.TikiTaka()
     ),
     "Linear": by_field(layers.Linear, n_in=2, n_out=3),
+    "Custom": of(
+        layers.Custom,
+        n_in=2,
+        n_out=2,
+        forward=lambda x, params: x * params["gain"],
+        vjp=lambda x, params, dy: (dy * params["gain"], {"gain": (dy * x).sum(axis=0)}),
+        jvp=lambda x, params, dx, along: dx * params["gain"] + x * along["gain"],
+        params={"gain": np.ones(2)},
+        noise=0.1,
+    ),
     "Crossbar": by_field(layers.Crossbar, n_in=2, n_out=3),
     "ReLU": by_field(layers.ReLU),
     "Tanh": by_field(layers.Tanh),
@@ -432,6 +442,7 @@ CALLS = {
     "Trainer.memory_shapes": of(pnn.Trainer.memory_shapes, system=hopfield, method=EP(), optimizer=optim.SGD(0.1)),
     "History.energy": on(lambda: fitted().history, "energy", power=1.0, settling_time=1.0, write_energy=1.0),
     "audit": of(pnn.audit, system=hopfield, method=EP(), **batch(hopfield()), threads=1),
+    "check_layer": of(testing.check_layer, layer=layers.Speckle(2, 3), seed=1, raises=False),
     "check_system": of(testing.check_system, system=hopfield, seed=1, raises=False),
     "compare": of(
         pnn.compare,

@@ -1,12 +1,15 @@
-"""Checks for systems of one's own."""
+"""Checks for systems and layers of one's own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pnncore._convert import FloatArray, Seed, as_seed, as_system, flag
 from pnncore.errors import PnnError
-from pnncore.systems import EnergySystem, System
+from pnncore.layers import Layer
+from pnncore.systems import EnergySystem, Stack, System
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,81 @@ class Finding:
 
 class SystemCheckError(PnnError, AssertionError):
     """A system is not what it says; the message lists what is wrong."""
+
+
+class LayerCheckError(PnnError, AssertionError):
+    """A layer is not what it says; the message lists what is wrong."""
+
+
+def check_layer(layer: Layer, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:
+    """Compare the derivatives of a layer with finite differences, in float64, and its rows with each other.
+
+    Parameters
+    ----------
+    layer
+        The layer, with derivatives.
+    seed
+        Of the random inputs and directions.
+    raises
+        Whether to raise when a check fails.
+
+    Returns
+    -------
+    list of Finding
+        One per check.
+
+    Raises
+    ------
+    LayerCheckError
+        If a check fails (and `raises`); the message says in words what is wrong.
+    """
+    raises, rng = flag(raises, "raises"), np.random.default_rng(as_seed(seed))
+    net = Stack([layer], noise=0.0, mismatch=0.0, dtype="float64", seed=0, numbered=False)
+    x, dy = rng.uniform(-1, 1, (4, net.n_in)), rng.normal(size=(4, net.n_out))
+    y = net.predict(x)
+    alone = np.concatenate([net.predict(row[None]) for row in x])
+    findings = [
+        _compared("equal inputs give equal outputs", net.predict(x), y, 0.0),
+        _compared("rows do not depend on each other", alone, y, 1e-12),
+    ]
+    dx, gradients = net.vjp(x, dy)
+    along = rng.normal(size=x.shape)
+
+    def sides(move: Callable[[float], FloatArray]) -> FloatArray:
+        return np.asarray((move(_STEP) - move(-_STEP)) / (2 * _STEP))
+
+    change = sides(lambda h: net.predict(x + h * along))
+    findings.append(_compared("vjp is the derivative by the inputs", np.sum(dx * along), np.sum(dy * change), 1e-5))
+    for name, array in net.params.items():
+        kept, direction = array.copy(), rng.normal(size=array.shape)
+
+        def moved(h: float, name: str = name, kept: FloatArray = kept, along: FloatArray = direction) -> FloatArray:
+            net.params[name][...] = kept + h * along
+            return net.predict(x)
+
+        expected = np.sum(dy * sides(moved))
+        array[...] = kept
+        got = np.sum(gradients[name] * direction)
+        findings.append(_compared(f"vjp is the derivative by {name}", got, expected, 1e-5))
+    if raises and not all(finding.passed for finding in findings):
+        raise LayerCheckError(f"{layer!r}:\n" + "\n".join(str(finding) for finding in findings))
+    return findings
+
+
+#: How far differences go.
+_STEP = 1e-5
+
+
+def _compared(check: str, got: npt.ArrayLike, expected: npt.ArrayLike, tolerance: float) -> Finding:
+    got, expected = np.asarray(got), np.asarray(expected)
+    error = float(np.max(np.abs(got - expected)) / (1e-3 + np.max(np.abs(expected))))
+    text = f"largest error {error:.1e}"
+    ratio = float(np.sum(got * expected) / max(float(np.sum(expected * expected)), 1e-300))
+    if error > tolerance and abs(ratio + 1) < 1e-3:
+        text += "; the sign is wrong"
+    elif error > tolerance and min(abs(ratio - 2), abs(ratio - 0.5)) < 1e-3:
+        text += "; off by a factor of 2"
+    return Finding(check, error <= tolerance, text)
 
 
 def check_system(system: System, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:

@@ -12,6 +12,9 @@ from pnncore.twins._twin import Twin
 class Modelled:
     """An instrument's side of its twin: derivatives, checked before the core sees them."""
 
+    #: Whether it is its own twin.
+    is_exact = False
+
     specs: list[tuple[str, list[int]]]
     n_out: int
     twin: Twin | None

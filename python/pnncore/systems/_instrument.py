@@ -55,6 +55,11 @@ class InstrumentLayer(Layer, listed=False):
     device: Device
     initial: Mapping[str, FloatArray]
 
+    @property
+    def called(self) -> Driver:
+        """What the core calls in the place of a layer of its own."""
+        return self.driver
+
     def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
         """See `Layer.spec`."""
         if width not in (None, self.driver.n_in):

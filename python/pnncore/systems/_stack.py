@@ -77,16 +77,16 @@ class Stack(System):
         self.noise = number(noise, "noise")
         self.seed = as_seed(seed)
         self.numbered = flag(numbered, "numbered")
-        foreign: list[Driver | None] = [getattr(layer, "driver", None) for layer in self.layers]
+        called: list[Any] = [getattr(layer, "called", None) for layer in self.layers]
         if not self.numbered and len(self.layers) > 1:
             raise ConfigError("numbered=False is for stacks of one layer: names of parameters would coincide")
         resolved = as_dtype(dtype)
         spec = _spec(self.layers, self.mismatch, self.noise, self.seed, self.numbered)
-        if any(driver is not None for driver in foreign):
-            core = _core.System.stack(json.dumps(spec), foreign)
+        if any(one is not None for one in called):
+            core = _core.System.stack(json.dumps(spec), called)
         else:
             core = _core.System.build("Stack", json.dumps(spec))
-        first = spec["layers"][0]["layer"].get("inputs", getattr(foreign[0], "n_in", 0))
+        first = spec["layers"][0]["layer"].get("inputs", getattr(called[0], "n_in", 0))
         super().__init__(core, int(first), resolved)
         core.initialise(self.arrays(), self.seed, 1.0)
         for place, layer in enumerate(self.layers, start=1):

@@ -61,7 +61,10 @@ fn build<T: Float>(
                     Error::Config(text)
                 })
             };
-            Ok((side(Side::Twin)?, side(Side::Hardware)?))
+            // A plain attribute, as that of a twin.
+            let is_exact = object.getattr("is_exact").is_ok_and(|exact| exact.is_truthy().unwrap_or(false));
+            let hardware = if is_exact { None } else { Some(side(Side::Hardware)?) };
+            Ok((side(Side::Twin)?, hardware))
         })
     };
     held(py, making)?.map_err(|error| failure.take().unwrap_or_else(|| exception(py, &error)))

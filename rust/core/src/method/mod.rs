@@ -4,7 +4,7 @@
 //! it needs of a system, what it keeps from step to step, and its step ([`CompiledMethod`]). [`Method`] is a choice of
 //! one, with a loss; [`Protocol`] is that choice compiled for a system; [`StepState`] is the memory of its steps.
 //!
-//! To add a method: write its file, a `mod` line for it, and a line in [`METHODS`].
+//! To add a method: write its file, a `mod` line for it, and a line in `METHODS`.
 
 mod candidates;
 mod choice;

@@ -68,7 +68,7 @@ impl Layered {
     /// and biases.
     ///
     /// # Errors
-    /// [`Error::Config`] for fewer than two layers or an empty one.
+    /// [`Error::Config`](crate::Error::Config) for fewer than two layers or an empty one.
     pub fn hopfield(sizes: &[usize], activation: Activation) -> Result<Self> {
         Self::new(Physics::Hopfield(activation), sizes, "W", Device::IDEAL)
     }

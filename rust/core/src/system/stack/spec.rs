@@ -115,7 +115,7 @@ pub enum Kind {
 }
 
 /// The twin and the hardware of a layer outside the core.
-pub type Sides<T> = (Box<dyn Layer<T>>, Box<dyn Layer<T>>);
+pub type Sides<T> = (Box<dyn Layer<T>>, Option<Box<dyn Layer<T>>>);
 
 /// A layer and how its hardware differs from its twin.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -254,15 +254,7 @@ impl Spec {
             if let Kind::Foreign { device } = &entry.layer {
                 device.check()?;
                 let (twin, hardware) = foreign(l)?;
-                return Ok(Stage {
-                    twin,
-                    hardware: Some(hardware),
-                    noise,
-                    params,
-                    device: device.clone(),
-                    tile: None,
-                    clip: None,
-                });
+                return Ok(Stage { twin, hardware, noise, params, device: device.clone(), tile: None, clip: None });
             }
             let group = GROUPS * l as u32;
             let device = Device::IDEAL;
