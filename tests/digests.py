@@ -118,13 +118,9 @@ def stack(*chain: layers.Layer) -> Callable[[str], systems.Stack]:
 def layered() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
     sizes = {"n_in": 4, "n_out": 4, "n": 4, "width": 4, "n_params": 5}
     noisy = {"noise": 0.01, "mismatch": 0.02}
-    for name, kind in sorted(vars(layers).items()):
-        if not (isinstance(kind, type) and issubclass(kind, layers.Layer) and not name.startswith("_")):
-            continue
+    for name, kind in sorted(layers.Layer.kinds().items()):
         fields = getattr(kind, "__dataclass_fields__", {})
         given = {field: sizes[field] for field in fields if field in sizes}
-        if kind is layers.Layer:
-            continue
         for ideal, settings in ((" ", {}), (" disordered ", noisy)):
             layer = kind(**given, **settings)
             ends = layers.Linear(3, 4), layers.Linear(layer.spec(4)[1], 2)

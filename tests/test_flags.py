@@ -91,6 +91,7 @@ CALLS = {
     ("EnergySystem", "holomorphic"): holomorphic,
     ("Instrument", "batch"): bench,
     ("Instrument", "idempotent"): bench,
+    ("check_layer", "raises"): lambda **settings: testing.check_layer(layers.Speckle(2, 3), **settings),
     ("check_system", "raises"): lambda **settings: testing.check_system(springs(), **settings),
 }
 

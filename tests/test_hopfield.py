@@ -192,7 +192,7 @@ def test_unconverged_when_sweeps_run_out():
         assert (found.status == Status.UNCONVERGED).all()
         assert (found.sweeps == 1).all()
         assert not found.converged
-        assert found.counts() == {"converged": 0, "unconverged": 5, "diverged": 0, "unbounded": 0}
+        assert found.counts() == {"converged": 0, "unconverged": 5, "diverged": 0, "unbounded": 0, "completed": 0}
     with pytest.warns(pnn.SettlingWarning, match="of 5 samples some did not settle: {'unconverged': 5}"):
         outputs = net.predict(x, settling=Settling(max_sweeps=1))
     assert np.isfinite(outputs).all()
