@@ -3,7 +3,7 @@
 use pnncore_kernels::converter::largest;
 use pnncore_kernels::{Level, Real};
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Name and shape of one parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,11 @@ impl ParamSpec {
             _ => (1, self.len()),
         }
     }
+}
+
+/// The number of elements of all parameters, or the largest number where there would be more.
+pub(crate) fn elements(specs: &[ParamSpec]) -> u128 {
+    specs.iter().fold(0, |all, spec| all.saturating_add(memory::product(&spec.shape)))
 }
 
 /// Cuts values of all parameters, one after the other, into those of each.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Boundary;
+use crate::settings::positive;
 use crate::{Error, Result};
 
 /// In which order the units of a layered system are brought to their minimum.
@@ -102,13 +103,6 @@ impl Settling {
     /// # Errors
     /// [`Error::Config`], naming the setting.
     pub fn check(&self) -> Result<()> {
-        let positive = |name: &str, x: f64| {
-            if x > 0.0 && x.is_finite() {
-                Ok(())
-            } else {
-                Err(Error::Config(format!("{name} must be a positive number, got {x}")))
-            }
-        };
         match self.stop {
             Stop::Relative(x) => positive("relative tolerance", x),
             Stop::Absolute(x) => positive("tolerance", x),

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::contrast::{Contrast, WeightedPlan};
 use super::strength::Strength;
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
 use crate::device::Device;
 use crate::differences::largest;
@@ -58,15 +58,10 @@ impl MethodConfig for AgnosticEquilibriumPropagation {
         at_least("relaxations", self.relaxations, 1)
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        let strength = Strength::of(self.beta, 0.1, system);
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        let strength = Strength::of(self.beta, 0.1, setup.system);
         if let Some(beta) = strength.given() {
-            plan(beta, loss, settling).check(system)?;
+            plan(beta, setup.loss, setup.settling).check(setup.system)?;
         }
         Ok(Box::new(Springs { strength, epsilon: self.epsilon, relaxations: self.relaxations }))
     }

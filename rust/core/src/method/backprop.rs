@@ -5,12 +5,11 @@ use pnncore_kernels::philox::Purpose;
 use serde::Deserialize;
 
 use super::propagated::send_back;
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
-use crate::loss::Loss;
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::settings::at_least_zero;
 use crate::settling::Settling;
 use crate::system::stack::{BackwardRule, Layer, Propagation};
-use crate::system::{Abilities, Experiment, System};
+use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
 
 /// A model of a stack of layers.
@@ -49,12 +48,7 @@ impl MethodConfig for Backprop {
         Ok(())
     }
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(*self))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pnncore_kernels::{BothPrecisions, Real};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{CompiledMethod, METHODS, MethodConfig, Protocol};
+use super::{CompiledMethod, METHODS, MethodConfig, Protocol, Setup};
 use crate::loss::Loss;
 use crate::settling::Settling;
 use crate::system::{Abilities, System};
@@ -46,18 +46,12 @@ impl<C: MethodConfig> AnyConfig for C {
 
 /// [`MethodConfig::compile`] for one type of numbers.
 trait Compile<T: Real> {
-    fn compile_for(&self, system: &dyn System<T>, loss: Loss, settling: Settling)
-    -> Result<Box<dyn CompiledMethod<T>>>;
+    fn compile_for(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>>;
 }
 
 impl<T: Real, C: MethodConfig> Compile<T> for C {
-    fn compile_for(
-        &self,
-        system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        self.compile(system, loss, settling)
+    fn compile_for(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        self.compile(setup)
     }
 }
 
@@ -124,7 +118,8 @@ impl Method {
                 methods_for(system).join(", "),
             )));
         }
-        let compiled = T::pick(&*self.config).compile_for(system, self.loss, self.settling)?;
+        let setup = Setup { system, loss: self.loss, settling: self.settling };
+        let compiled = T::pick(&*self.config).compile_for(setup)?;
         let protocol = Protocol::new(self, compiled);
         protocol.check_batch(system, 1)?;
         Ok(protocol)

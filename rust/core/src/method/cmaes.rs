@@ -8,8 +8,7 @@ use pnncore_kernels::watch::poll;
 use serde::Deserialize;
 
 use super::candidates::{comparable, distance, flatten, ranked};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
-use crate::loss::Loss;
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
 use crate::settings::{at_least, positive};
@@ -39,14 +38,9 @@ impl MethodConfig for CMAES {
         at_least("population", self.population.unwrap_or(4), 4)
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        let sigma = distance(Self::NAME, "sigma", self.sigma, 0.3, system)?;
-        let dimensions: usize = system.specs().iter().map(ParamSpec::len).sum();
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        let sigma = distance(Self::NAME, "sigma", self.sigma, 0.3, setup.system)?;
+        let dimensions: usize = setup.system.specs().iter().map(ParamSpec::len).sum();
         if dimensions > MOST_DIMENSIONS {
             return Err(Error::Config(format!(
                 "CMAES keeps a covariance of all pairs of parameters, for at most {MOST_DIMENSIONS} of them; the system has \

@@ -5,7 +5,7 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::Purpose;
 
 use super::strength::Strength;
-use super::{CompiledMethod, StepResult, StepState};
+use super::{CompiledMethod, Setup, StepResult, StepState};
 use crate::Result;
 use crate::loss::Loss;
 use crate::params::ParamSpec;
@@ -39,7 +39,7 @@ impl WeightedPlan {
     /// Refuses strengths of nudging under which the system has no steady state.
     ///
     /// # Errors
-    /// As [`Settling::check_nudge`](crate::system::Dynamics::check_nudge).
+    /// As [`Dynamics::check_nudge`](crate::system::Dynamics::check_nudge).
     pub(super) fn check<T: Real>(&self, system: &dyn System<T>) -> Result<()> {
         let Some(dynamics) = system.as_dynamics() else { return Ok(()) };
         self.plan.phases.iter().try_for_each(|phase| match *phase {
@@ -72,13 +72,12 @@ impl Contrastive {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) where the system has no steady state at the given strength.
     pub(super) fn new<T: Real>(
-        system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
+        setup: Setup<'_, T>,
         strength: Strength,
         accumulation: Accumulation,
         contrasts: Vec<ContrastAt>,
     ) -> Result<Self> {
+        let Setup { system, loss, settling } = setup;
         // Any strength has as many phases.
         let phases = contrasts.iter().map(|at| at(strength.given().unwrap_or(1.0)).weights.len()).fold(1, usize::max);
         let mut method = Self { loss, settling, strength, contrasts, plans: Vec::new(), phases, accumulation };

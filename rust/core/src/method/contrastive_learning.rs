@@ -6,12 +6,10 @@ use serde::Deserialize;
 
 use super::contrast::{Contrast, Contrastive};
 use super::strength::Strength;
-use super::{CompiledMethod, MethodConfig};
+use super::{CompiledMethod, MethodConfig, Setup};
 use crate::Result;
-use crate::loss::Loss;
 use crate::plan::Boundary;
-use crate::settling::Settling;
-use crate::system::{Abilities, Accumulation, System};
+use crate::system::{Abilities, Accumulation};
 
 /// Contrastive Hebbian learning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -22,23 +20,11 @@ impl MethodConfig for ContrastiveLearning {
     const NAME: &'static str = "ContrastiveLearning";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::LOCAL_RULE)];
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let contrast = Box::new(|eta| Contrast {
             phases: vec![Boundary::Clamped(eta)],
             weights: vec![-Complex::ONE, Complex::ONE],
         });
-        Ok(Box::new(Contrastive::new(
-            system,
-            loss,
-            settling,
-            Strength::Given(1.0),
-            Accumulation::Final,
-            vec![contrast],
-        )?))
+        Ok(Box::new(Contrastive::new(setup, Strength::Given(1.0), Accumulation::Final, vec![contrast])?))
     }
 }

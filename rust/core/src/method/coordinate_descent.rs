@@ -4,12 +4,11 @@ use pnncore_kernels::Real;
 use serde::Deserialize;
 
 use super::candidates::{distance, flatten};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
-use crate::system::{Abilities, Experiment, System};
+use crate::system::{Abilities, Experiment};
 
 /// How far beyond the points that were tried a parabola is believed, in units of their distance.
 const FARTHEST: f64 = 2.0;
@@ -33,13 +32,8 @@ impl MethodConfig for CoordinateDescent {
         at_least("coordinates", self.coordinates, 1)
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        let epsilon = distance(Self::NAME, "epsilon", self.epsilon, 0.3, system)?;
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        let epsilon = distance(Self::NAME, "epsilon", self.epsilon, 0.3, setup.system)?;
         Ok(Box::new(Descent { epsilon, coordinates: self.coordinates }))
     }
 }

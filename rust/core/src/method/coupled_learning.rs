@@ -6,13 +6,12 @@ use serde::Deserialize;
 
 use super::contrast::{Contrast, ContrastAt, Contrastive};
 use super::strength::Strength;
-use super::{CompiledMethod, MethodConfig};
+use super::{CompiledMethod, MethodConfig, Setup};
 use crate::Result;
-use crate::loss::Loss;
 use crate::plan::Boundary;
 use crate::settings::{fraction, nonzero};
 use crate::settling::Settling;
-use crate::system::{Abilities, Accumulation, System};
+use crate::system::{Abilities, Accumulation};
 
 /// Which phases coupled learning compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -45,12 +44,7 @@ impl MethodConfig for CoupledLearning {
         fraction("eta", self.eta)
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let real = |x: f64| Complex::new(x, 0.0);
         let contrast: ContrastAt = match self.variant {
             Side::Positive => Box::new(move |eta| Contrast {
@@ -66,13 +60,6 @@ impl MethodConfig for CoupledLearning {
                 weights: vec![Complex::ZERO, real(0.5 / eta), -real(0.5 / eta)],
             }),
         };
-        Ok(Box::new(Contrastive::new(
-            system,
-            loss,
-            settling,
-            Strength::Given(self.eta),
-            Accumulation::Final,
-            vec![contrast],
-        )?))
+        Ok(Box::new(Contrastive::new(setup, Strength::Given(self.eta), Accumulation::Final, vec![contrast])?))
     }
 }

@@ -6,12 +6,10 @@ use pnncore_kernels::Real;
 use serde::Deserialize;
 
 use super::propagated::{draw_feedback, feedback_spec, measure, send_back};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
-use crate::settling::Settling;
 use crate::system::stack::{BackwardRule, ErrorSignal, Stack, SurrogateDerivative, groups};
 use crate::system::{Abilities, Experiment, System};
 
@@ -27,12 +25,7 @@ impl MethodConfig for DirectFeedbackAlignment {
     const NAME: &'static str = "DirectFeedbackAlignment";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::TWINS)];
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(*self))
     }
 }

@@ -8,12 +8,11 @@ use serde::Deserialize;
 
 use super::contrast::{Contrast, ContrastAt, Contrastive};
 use super::strength::Strength;
-use super::{CompiledMethod, MethodConfig};
-use crate::loss::Loss;
+use super::{CompiledMethod, MethodConfig, Setup};
 use crate::plan::Boundary;
 use crate::settings::{at_least, at_most, nonzero};
 use crate::settling::{OutputUpdate, Settling};
-use crate::system::{Abilities, Accumulation, System};
+use crate::system::{Abilities, Accumulation};
 use crate::{Error, Result};
 
 /// The most points of a circle or a period: each is a phase of every sample.
@@ -91,12 +90,7 @@ impl MethodConfig for EquilibriumPropagation {
         Ok(())
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let points = self.points;
         let contrasts: Vec<ContrastAt> = match (self.variant, self.sign) {
             (Estimator::OneSided, Sign::Positive) => vec![Box::new(one_sided)],
@@ -107,8 +101,8 @@ impl MethodConfig for EquilibriumPropagation {
             (Estimator::Centered, _) => vec![Box::new(centered)],
             (Estimator::Holomorphic, _) => vec![Box::new(move |beta| on_circle(beta, points))],
         };
-        let strength = Strength::of(self.beta, 0.2, system);
-        Ok(Box::new(Contrastive::new(system, loss, settling, strength, Accumulation::Final, contrasts)?))
+        let strength = Strength::of(self.beta, 0.2, setup.system);
+        Ok(Box::new(Contrastive::new(setup, strength, Accumulation::Final, contrasts)?))
     }
 }
 

@@ -8,9 +8,8 @@ use serde::Deserialize;
 
 use super::candidates::{distance, flatten};
 use super::pairs::{Pairs, add, known_pairs, make_mean, slope};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
 use crate::settings::{at_least, at_least_zero, positive};
@@ -42,13 +41,8 @@ impl MethodConfig for EvolutionStrategy {
         at_least_zero("adaptation", self.adaptation)
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        let sigma = distance(Self::NAME, "sigma", self.sigma, 0.1, system)?;
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        let sigma = distance(Self::NAME, "sigma", self.sigma, 0.1, setup.system)?;
         Ok(Box::new(Evolution { sigma, pairs: self.pairs as usize, adaptation: self.adaptation }))
     }
 }

@@ -5,12 +5,11 @@ use serde::Deserialize;
 
 use super::candidates::{distance, flatten};
 use super::pairs::{pair_of, slope};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
 use crate::settings::positive;
 use crate::settling::Settling;
-use crate::system::{Abilities, Experiment, System};
+use crate::system::{Abilities, Experiment};
 
 /// Central finite differences.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -28,13 +27,8 @@ impl MethodConfig for FiniteDifference {
         positive("epsilon", self.epsilon.unwrap_or(1.0))
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        let epsilon = distance(Self::NAME, "epsilon", self.epsilon, 1e-2, system)?;
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        let epsilon = distance(Self::NAME, "epsilon", self.epsilon, 1e-2, setup.system)?;
         Ok(Box::new(Differences { epsilon }))
     }
 }

@@ -8,14 +8,13 @@ use pnncore_kernels::philox::Purpose;
 use serde::Deserialize;
 
 use super::physical_local_learning::{check_labels, learn_locally};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::batch::Batch;
-use crate::loss::Loss;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
 use crate::states::Status;
 use crate::system::stack::{Propagation, groups};
-use crate::system::{Abilities, Experiment, System};
+use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
 
 /// The forward-forward algorithm.
@@ -37,12 +36,7 @@ impl MethodConfig for ForwardForward {
         positive("threshold", self.threshold)
     }
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(*self))
     }
 }

@@ -7,9 +7,8 @@ use pnncore_kernels::{Real, add_scaled};
 use serde::Deserialize;
 
 use super::propagated::measure;
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
 use crate::params::{ParamSpec, Params, cut};
 use crate::settings::at_least;
 use crate::settling::Settling;
@@ -32,12 +31,7 @@ impl MethodConfig for ForwardGradient {
         at_least("directions", self.directions, 1)
     }
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(*self))
     }
 }

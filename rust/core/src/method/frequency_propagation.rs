@@ -12,12 +12,11 @@ use serde::Deserialize;
 use super::contrast::{Contrast, Contrastive};
 use super::equilibrium_propagation::MOST_POINTS;
 use super::strength::Strength;
-use super::{CompiledMethod, MethodConfig};
-use crate::loss::Loss;
+use super::{CompiledMethod, MethodConfig, Setup};
 use crate::plan::Boundary;
 use crate::settings::{at_most, positive};
 use crate::settling::Settling;
-use crate::system::{Abilities, Accumulation, System};
+use crate::system::{Abilities, Accumulation};
 use crate::{Error, Result};
 
 /// Frequency propagation.
@@ -43,16 +42,11 @@ impl MethodConfig for FrequencyPropagation {
         Ok(())
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let points = self.points;
         let contrast = Box::new(move |amplitude| over_period(amplitude, points));
-        let strength = Strength::of(self.amplitude, 0.1, system);
-        Ok(Box::new(Contrastive::new(system, loss, settling, strength, Accumulation::Final, vec![contrast])?))
+        let strength = Strength::of(self.amplitude, 0.1, setup.system);
+        Ok(Box::new(Contrastive::new(setup, strength, Accumulation::Final, vec![contrast])?))
     }
 }
 

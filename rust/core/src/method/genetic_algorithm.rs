@@ -6,14 +6,13 @@ use pnncore_kernels::watch::poll;
 use serde::Deserialize;
 
 use super::candidates::{comparable, distance, flatten, ranked};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
-use crate::loss::Loss;
-use crate::params::ParamSpec;
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
+use crate::params::{ParamSpec, elements};
 use crate::runtime::Runtime;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
 use crate::system::{Abilities, Experiment, System};
-use crate::{Error, Result, memory};
+use crate::{Error, Result};
 
 /// How many meet in a tournament.
 const TOURNAMENT: u64 = 3;
@@ -37,13 +36,8 @@ impl MethodConfig for GeneticAlgorithm {
         at_least("population", self.population, 4)
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        let mutation = distance(Self::NAME, "mutation", self.mutation, 0.05, system)?;
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        let mutation = distance(Self::NAME, "mutation", self.mutation, 0.05, setup.system)?;
         Ok(Box::new(Breeding { population: self.population as usize, mutation }))
     }
 }
@@ -75,8 +69,7 @@ impl<T: Real> CompiledMethod<T> for Breeding {
     }
 
     fn kept(&self, system: &dyn System<T>, _samples: usize) -> u128 {
-        let size = system.specs().iter().fold(0u128, |all, spec| all.saturating_add(memory::product(&spec.shape)));
-        size.saturating_mul(3 * self.population as u128)
+        elements(system.specs()).saturating_mul(3 * self.population as u128)
     }
 
     /// Tries the population, and breeds the next: the best two survive, the others are children of winners of tournaments, mixed

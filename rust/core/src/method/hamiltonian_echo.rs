@@ -11,13 +11,12 @@ use serde::Deserialize;
 
 use super::contrast::{Contrast, Contrastive};
 use super::strength::Strength;
-use super::{CompiledMethod, MethodConfig};
+use super::{CompiledMethod, MethodConfig, Setup};
 use crate::Result;
-use crate::loss::Loss;
 use crate::plan::Boundary;
 use crate::settings::positive;
 use crate::settling::Settling;
-use crate::system::{Abilities, Accumulation, System};
+use crate::system::{Abilities, Accumulation};
 
 /// Hamiltonian echo backpropagation.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -35,12 +34,7 @@ impl MethodConfig for HamiltonianEcho {
         positive("epsilon", self.epsilon)
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let contrast = Box::new(|epsilon: f64| {
             let weight = Complex::new(0.5 / epsilon, 0.0);
             Contrast {
@@ -49,6 +43,6 @@ impl MethodConfig for HamiltonianEcho {
             }
         });
         let strength = Strength::Given(self.epsilon);
-        Ok(Box::new(Contrastive::new(system, loss, settling, strength, Accumulation::Integral, vec![contrast])?))
+        Ok(Box::new(Contrastive::new(setup, strength, Accumulation::Integral, vec![contrast])?))
     }
 }

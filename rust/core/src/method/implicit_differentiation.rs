@@ -6,13 +6,12 @@
 use pnncore_kernels::Real;
 use serde::Deserialize;
 
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
 use crate::plan::PhasePlan;
 use crate::settling::{Settling, Stop};
 use crate::states::States;
-use crate::system::{Abilities, Experiment, StateDerivatives, System, at_walls};
+use crate::system::{Abilities, Experiment, StateDerivatives, at_walls};
 
 /// Implicit differentiation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -23,13 +22,8 @@ impl MethodConfig for ImplicitDifferentiation {
     const NAME: &'static str = "ImplicitDifferentiation";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::STATE_DERIVATIVES)];
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        Ok(Box::new(Implicit { plan: exact_plan::<T>(loss, settling) }))
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        Ok(Box::new(Implicit { plan: exact_plan(setup) }))
     }
 }
 
@@ -55,7 +49,8 @@ impl<T: Real> CompiledMethod<T> for Implicit {
 
 /// The free phase, settled as far as rounding errors allow where nothing else is said: the implicit function theorem holds at
 /// the steady state, not near it.
-pub(super) fn exact_plan<T: Real>(loss: Loss, settling: Settling) -> PhasePlan {
+pub(super) fn exact_plan<T: Real>(setup: Setup<'_, T>) -> PhasePlan {
+    let Setup { loss, settling, .. } = setup;
     let stop = match settling.stop {
         Stop::Automatic => Stop::Relative(256.0 * T::EPSILON.to_f64()),
         stop => stop,

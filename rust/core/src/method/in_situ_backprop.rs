@@ -6,12 +6,10 @@ use pnncore_kernels::Real;
 use serde::Deserialize;
 
 use super::propagated::{measure, send_back};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
-use crate::settling::Settling;
 use crate::system::stack::BackwardRule;
-use crate::system::{Abilities, Experiment, System};
+use crate::system::{Abilities, Experiment};
 
 /// In-situ backpropagation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -22,12 +20,7 @@ impl MethodConfig for InSituBackprop {
     const NAME: &'static str = "InSituBackprop";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::TWINS)];
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(*self))
     }
 }

@@ -87,6 +87,17 @@ static METHODS: &[Entry] = &[
     Entry::of::<hamiltonian_echo::HamiltonianEcho>(),
 ];
 
+/// What a method is compiled for.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a, T: Real> {
+    /// The physics, which has what the method needs.
+    pub system: &'a dyn System<T>,
+    /// The loss.
+    pub loss: Loss,
+    /// How systems that settle do so.
+    pub settling: Settling,
+}
+
 /// The settings of a training method, and what it needs of a system.
 pub trait MethodConfig: std::fmt::Debug + DeserializeOwned + Send + Sync + 'static {
     /// The name, as configurations have it.
@@ -113,12 +124,7 @@ pub trait MethodConfig: std::fmt::Debug + DeserializeOwned + Send + Sync + 'stat
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for settings that do not go with the system.
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>>;
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>>;
 
     /// The method with these settings, a loss, and the settings of settling.
     fn with(self, loss: Loss, settling: Settling) -> Method

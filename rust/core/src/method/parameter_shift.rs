@@ -9,11 +9,9 @@ use pnncore_kernels::Real;
 use serde::Deserialize;
 
 use super::candidates::flatten;
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
-use crate::loss::Loss;
-use crate::settling::Settling;
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::states::States;
-use crate::system::{Abilities, Experiment, System};
+use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
 
 /// Parameter shift.
@@ -25,12 +23,7 @@ impl MethodConfig for ParameterShift {
     const NAME: &'static str = "ParameterShift";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::PHASES)];
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(*self))
     }
 }

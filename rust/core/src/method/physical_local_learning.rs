@@ -7,13 +7,12 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
 use serde::Deserialize;
 
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::batch::{Batch, Targets};
-use crate::loss::Loss;
 use crate::settings::positive;
 use crate::settling::Settling;
 use crate::system::stack::{BackwardRule, ErrorSignal, Propagation, Stack};
-use crate::system::{Abilities, Experiment, System};
+use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
 
 /// Physical local learning.
@@ -32,12 +31,7 @@ impl MethodConfig for PhysicalLocalLearning {
         positive("tau", self.tau)
     }
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(*self))
     }
 }

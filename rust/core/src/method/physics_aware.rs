@@ -7,12 +7,10 @@ use pnncore_kernels::Real;
 use serde::Deserialize;
 
 use super::propagated::{measure, send_back};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
-use crate::settling::Settling;
 use crate::system::stack::BackwardRule;
-use crate::system::{Abilities, Experiment, System};
+use crate::system::{Abilities, Experiment};
 
 /// Physics-aware training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -23,12 +21,7 @@ impl MethodConfig for PhysicsAware {
     const NAME: &'static str = "PhysicsAware";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::TWINS)];
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(*self))
     }
 }

@@ -7,14 +7,13 @@ use pnncore_kernels::watch::poll;
 use serde::Deserialize;
 
 use super::implicit_differentiation::{by_adjoint, exact_plan};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
 use crate::plan::PhasePlan;
 use crate::settings::at_least;
 use crate::settling::Settling;
 use crate::states::States;
-use crate::system::{Abilities, Experiment, StateDerivatives, System};
+use crate::system::{Abilities, Experiment, StateDerivatives};
 
 /// Recurrent backpropagation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -32,13 +31,8 @@ impl MethodConfig for RecurrentBackprop {
         at_least("steps", self.steps, 1)
     }
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        loss: Loss,
-        settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        Ok(Box::new(Relaxation { plan: exact_plan::<T>(loss, settling), steps: self.steps }))
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        Ok(Box::new(Relaxation { plan: exact_plan(setup), steps: self.steps }))
     }
 }
 

@@ -9,8 +9,7 @@ use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::sparse::Dense;
 use serde::Deserialize;
 
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
-use crate::loss::Loss;
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::params::ParamSpec;
 use crate::settings::{at_least_zero, fraction};
 use crate::settling::Settling;
@@ -37,12 +36,7 @@ impl MethodConfig for RidgeReadout {
         fraction("forgetting", self.forgetting)
     }
 
-    fn compile<T: Real>(
-        &self,
-        _system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(*self))
     }
 }

@@ -6,12 +6,11 @@ use serde::Deserialize;
 
 use super::candidates::{distance, flatten};
 use super::pairs::{Pairs, add, known_pairs, make_mean, slope};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::loss::Loss;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
-use crate::system::{Abilities, Experiment, System};
+use crate::system::{Abilities, Experiment};
 
 /// Simultaneous perturbation stochastic approximation.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -32,13 +31,8 @@ impl MethodConfig for SPSA {
         at_least("directions", self.directions, 1)
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
-        let epsilon = distance(Self::NAME, "epsilon", self.epsilon, 1e-2, system)?;
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        let epsilon = distance(Self::NAME, "epsilon", self.epsilon, 1e-2, setup.system)?;
         Ok(Box::new(Perturbations { epsilon, directions: self.directions }))
     }
 }

@@ -6,11 +6,12 @@ use pnncore_kernels::{Real, add_scaled};
 use serde::Deserialize;
 
 use super::candidates::{distance, flatten};
-use super::{CompiledMethod, MethodConfig, StepResult, StepState};
+use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
+use crate::Result;
 use crate::batch::{Batch, Rows, Targets};
 use crate::loss::Loss;
 use crate::optim::Optimizer;
-use crate::params::{ParamSpec, Params, cut};
+use crate::params::{ParamSpec, Params, cut, elements};
 use crate::runtime::Runtime;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
@@ -18,7 +19,6 @@ use crate::states::States;
 use crate::system::stack::{BackwardRule, Entry, Function, Kind, Propagation, Spec, Stack};
 use crate::system::{Abilities, Experiment, System};
 use crate::update::LocalUpdate;
-use crate::{Result, memory};
 
 /// Samples of a step of fitting.
 const FITTED: usize = 64;
@@ -61,18 +61,13 @@ impl MethodConfig for SurrogateOptimization {
         positive("exploration", self.exploration.unwrap_or(1.0))
     }
 
-    fn compile<T: Real>(
-        &self,
-        system: &dyn System<T>,
-        _loss: Loss,
-        _settling: Settling,
-    ) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(Surrogate {
             hidden: self.hidden as usize,
             samples: self.samples as usize,
             fits: self.fits as usize,
             rate: self.rate,
-            exploration: distance(Self::NAME, "exploration", self.exploration, 0.2, system)?,
+            exploration: distance(Self::NAME, "exploration", self.exploration, 0.2, setup.system)?,
             explorers: self.explorers as usize,
         }))
     }
@@ -115,8 +110,7 @@ impl<T: Real> CompiledMethod<T> for Surrogate {
     }
 
     fn kept(&self, system: &dyn System<T>, samples: usize) -> u128 {
-        let size = system.specs().iter().fold(0u128, |all, spec| all.saturating_add(memory::product(&spec.shape)));
-        let width = size.saturating_add((system.inputs() + system.outputs()) as u128);
+        let width = elements(system.specs()).saturating_add((system.inputs() + system.outputs()) as u128);
         let hidden = self.hidden as u128;
         let rows = self.samples as u128 + self.explorers as u128 * samples as u128;
         width.saturating_mul(rows + 4 * hidden).saturating_add(4 * hidden * hidden)

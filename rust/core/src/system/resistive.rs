@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::layered::{Layered, Physics};
 use super::{AnySystem, SystemSpec};
 use crate::device::Device;
+use crate::settings::positive;
 use crate::{Error, Result};
 
 /// A deep resistive network, as it is given.
@@ -47,9 +48,7 @@ impl Layered {
     /// [`Error::Config`] for fewer than two layers or an empty one, an `input_gain` that is not positive, or a device
     /// that allows negative conductances.
     pub fn resistive(sizes: &[usize], input_gain: f64, device: Device) -> Result<Self> {
-        if !(input_gain > 0.0 && input_gain.is_finite()) {
-            return Err(Error::Config(format!("input_gain must be a positive number, got {input_gain}")));
-        }
+        positive("input_gain", input_gain)?;
         device.check()?;
         if !device.lower.is_some_and(|lower| lower >= 0.0) {
             return Err(Error::Config(

@@ -18,6 +18,7 @@ use super::transistor::Transistor;
 use super::{GROUPS, Layer, Stack, Stage};
 use crate::analog::io::Scale;
 use crate::device::{CellArray, Device, TileSpec};
+use crate::settings::at_least_zero;
 use crate::system::{AnySystem, SystemSpec};
 use crate::{Error, Result, memory};
 
@@ -189,9 +190,7 @@ impl Kind {
             Self::Plate { inputs, parameters, modes, damping, cubic } => {
                 positive(&[("inputs", inputs), ("parameters", parameters), ("modes", modes)])?;
                 for (name, value) in [("damping", damping), ("cubic", cubic)] {
-                    if !(value >= 0.0 && value.is_finite()) {
-                        return Err(Error::Config(format!("{name} must be at least 0 and finite, got {value}")));
-                    }
+                    at_least_zero(name, value)?;
                 }
                 let device = Plate::new(modes, damping, cubic, disorder, group);
                 // The fastest mode turns by less than half a radian per step.
@@ -244,9 +243,7 @@ impl Spec {
         let wrong = Philox::new(self.seed, Purpose::Mismatch);
         let stage = |(l, entry): (usize, &Entry)| {
             for (name, value) in [("noise", entry.noise), ("mismatch", entry.mismatch)] {
-                if !(value >= 0.0 && value.is_finite()) {
-                    return Err(Error::Config(format!("{name} must be at least 0 and finite, got {value}")));
-                }
+                at_least_zero(name, value)?;
             }
             let bytes = entry.layer.numbers(entry.mismatch > 0.0).saturating_mul(size_of::<T>() as u128);
             memory::check(bytes, || format!("layer {}", l + 1))?;
