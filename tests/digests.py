@@ -122,9 +122,9 @@ def layered() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
         fields = getattr(kind, "__dataclass_fields__", {})
         given = {field: sizes[field] for field in fields if field in sizes}
         for ideal, settings in ((" ", {}), (" disordered ", noisy)):
-            layer = kind(**given, **settings)
-            ends = layers.Linear(3, 4), layers.Linear(layer.spec(4)[1], 2)
-            yield f"Stack {name}{ideal}".rstrip(), stack(ends[0], layer, ends[1])
+            chain = [layers.Linear(3, 4), kind(**given, **settings)]
+            outputs = systems.Stack(chain, seed=0).n_out
+            yield f"Stack {name}{ideal}".rstrip(), stack(*chain, layers.Linear(outputs, 2))
     yield "Stack Speckle alone", stack(layers.Speckle(3, 2, reference=0.5))
     deep = [layers.Linear(3, 6), layers.Tanh(), layers.Linear(6, 5, noise=0.01), layers.ReLU(), layers.Linear(5, 2)]
     yield "Stack deep", stack(*deep)

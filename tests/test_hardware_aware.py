@@ -213,7 +213,7 @@ def test_training_for_noise_helps_on_noisy_hardware():
         (lambda: Crossbar(2, 2, remap="rows"), 'remap must be one of "array", "columns"'),
         (lambda: Crossbar(2, 2, device=pnn.devices.Idealized(), remap="array"), "leave remap out"),
         (lambda: Crossbar(2, 2, device=pnn.devices.Idealized(), clip=2.0), "leave clip out"),
-        (lambda: Stack([Crossbar(2, 2, clip=-1.0)]), "clip must be positive"),
+        (lambda: Stack([Crossbar(2, 2, clip=-1.0)]), "clip must be a positive number"),
         (lambda: Stack([Crossbar(2, 2, remap="array", wires=Wires())]), "wires map weights"),
         (lambda: Stack([Crossbar(2, 2, backward=AnalogIO(scale="learned"))]), "give backward a scale of its own"),
         (lambda: AnalogIO(scale="taught"), "scale must be a finite number"),

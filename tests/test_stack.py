@@ -302,7 +302,7 @@ def test_what_cannot_be_is_refused():
     refuses(ConfigError, "noise must be a finite number", pnn.systems.Stack, [linear], noise=float("nan"))
     refuses(ConfigError, "n_in must be a positive integer", layers.Linear, 0, 2)
     refuses(ConfigError, "tap must be a fraction", pnn.systems.Stack, [linear, layers.ElectroOptic(tap=1.0)])
-    refuses(ConfigError, "time must be positive", pnn.systems.Stack, [layers.Pendula(3, time=0.0)])
+    refuses(ConfigError, "time must be a positive number", pnn.systems.Stack, [layers.Pendula(3, time=0.0)])
     refuses(ConfigError, "unknown layer", layers.from_config, {"name": "Mirror"})
     refuses(ConfigError, "noise is for model", methods.Backprop, model="hardware", noise=0.1)
     net = pnn.systems.Stack([linear, layers.Tanh()], seed=0)

@@ -65,9 +65,9 @@ class System(Registered, family="system"):
 
     params: dict[str, FloatArray]
 
-    def __init__(self, core: _core.System, n_in: int, dtype: npt.DTypeLike) -> None:
+    def __init__(self, core: _core.System, dtype: npt.DTypeLike) -> None:
         self.core = core
-        self.n_in = n_in
+        self.n_in = core.inputs()
         # Parameters are lent to the core for one experiment at a time.
         self.lock = threading.RLock()
         self.dtype = as_dtype(dtype)

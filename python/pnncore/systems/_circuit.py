@@ -129,7 +129,7 @@ class Circuit(System):
             ],
             "device": device.to_config(),
         }
-        super().__init__(_core.System.build("Circuit", json.dumps(spec)), len(self.inputs), resolved)
+        super().__init__(_core.System.build("Circuit", json.dumps(spec)), resolved)
         for name, array in self.params.items():
             array[...] = [getattr(e, _SETTINGS[type(e)][1]) for e in self._joined if _parameter(e) == name]
         if not self.params:

@@ -105,7 +105,7 @@ class Elastic(System):
             "fixed": self.fixed,
             "device": device.to_config(),
         }
-        super().__init__(_core.System.build("Elastic", json.dumps(spec)), len(self.inputs), resolved)
+        super().__init__(_core.System.build("Elastic", json.dumps(spec)), resolved)
         self._fill("k", stiffness, "stiffness")
         self._fill("l0", self.lengths(self.positions) if rest_length is None else rest_length, "rest_length")
 

@@ -107,7 +107,7 @@ class EnergySystem(System, ABC, listed=False):
         if scalars := [name for name, value in values.items() if value.ndim == 0]:
             raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
         self._specs = [(name, list(value.shape)) for name, value in values.items()]
-        super().__init__(_core.System.user(self), self.n_in, resolved)
+        super().__init__(_core.System.user(self), resolved)
         self.params = values
 
     @abstractmethod

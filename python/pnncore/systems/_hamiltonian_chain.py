@@ -73,7 +73,7 @@ class HamiltonianChain(System):
             "damping": non_negative(damping, "damping"),
         }
         resolved = as_dtype(dtype)
-        super().__init__(_core.System.build("HamiltonianChain", json.dumps(self.spec)), self.spec["inputs"], resolved)
+        super().__init__(_core.System.build("HamiltonianChain", json.dumps(self.spec)), resolved)
         self.params["a"][...] = number(stiffness, "stiffness")
         self.params["c"][...] = non_negative(quartic, "quartic")
         self.params["k"][...] = non_negative(bond, "bond")

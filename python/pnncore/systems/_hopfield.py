@@ -77,7 +77,7 @@ class Hopfield(System):
         self.device, self.trains, self.algorithm = device, trains if trains is not None else PulseTrains(), algorithm
         tile = storage(self.device, self.trains, self.algorithm)
         core = _build(self.layers, activation, tile, self.seed)
-        super().__init__(core, self.layers[0], dtype)
+        super().__init__(core, dtype)
         self.activation = activation
         core.initialise(self.arrays(), self.seed, self.gain)
 

@@ -60,11 +60,10 @@ class InstrumentLayer(Layer, listed=False):
         """What the core calls in the place of a layer of its own."""
         return self.driver
 
-    def spec(self, width: int | None) -> tuple[dict[str, Any], int]:
+    def spec(self) -> dict[str, Any]:
         """See `Layer.spec`."""
-        if width not in (None, self.driver.n_in):
-            raise ShapeError(f"{self!r} takes {self.driver.n_in} inputs, but the layer before has {width} outputs")
-        return {"kind": "foreign", "device": self.device.to_config()}, self.driver.n_out
+        sizes = {"inputs": self.driver.n_in, "outputs": self.driver.n_out}
+        return {"kind": "foreign", **sizes, "device": self.device.to_config()}
 
     def to_config(self) -> dict[str, Any]:
         """Refuse: what a callable does is in no file."""

@@ -82,7 +82,7 @@ class DeepResistive(System):
         self.device = device
         resolved = as_dtype(dtype)
         core = _build(self.layers, self.input_gain, device)
-        super().__init__(core, self.layers[0], resolved)
+        super().__init__(core, resolved)
         self.seed = as_seed(seed)
         core.initialise(self.arrays(), self.seed, self.gain)
 

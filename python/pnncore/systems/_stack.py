@@ -86,8 +86,7 @@ class Stack(System):
             core = _core.System.stack(json.dumps(spec), called)
         else:
             core = _core.System.build("Stack", json.dumps(spec))
-        first = spec["layers"][0]["layer"].get("inputs", getattr(called[0], "n_in", 0))
-        super().__init__(core, int(first), resolved)
+        super().__init__(core, resolved)
         core.initialise(self.arrays(), self.seed, 1.0)
         for place, layer in enumerate(self.layers, start=1):
             for name, values in getattr(layer, "initial", {}).items():
@@ -129,12 +128,7 @@ class Stack(System):
 
     def group_ends(self) -> list[int]:
         """Return where groups of layers end: before each next linear map, and the normalisation in front of it."""
-        ends = []
-        for place in range(1, len(self.layers)):
-            if isinstance(self.layers[place], layers.Linear | layers.Crossbar):
-                normalised = isinstance(self.layers[place - 1], layers.Normalize)
-                ends.append(place - 2 if normalised else place - 1)
-        return [*(end for end in ends if end >= 0), len(self.layers) - 1]
+        return self.core.group_ends()
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal system, as plain data; checkpoints keep it."""
@@ -189,16 +183,6 @@ def _restored(settings: dict[str, Any]) -> list[layers.Layer]:
 
 
 def _spec(given: list[layers.Layer], mismatch: float, noise: float, seed: int, numbered: bool) -> dict[str, Any]:
-    """Return what the core makes the stack of; `ShapeError` where layers do not fit each other."""
-    entries = []
-    width: int | None = None
-    for layer in given:
-        own, width = layer.spec(width)
-        entries.append(
-            {
-                "layer": own,
-                "noise": noise if layer.noise is None else layer.noise,
-                "mismatch": mismatch if layer.mismatch is None else layer.mismatch,
-            }
-        )
-    return {"layers": entries, "seed": seed, "numbered": numbered}
+    """Return what the core makes the stack of."""
+    entries = [{"layer": layer.spec(), "noise": layer.noise, "mismatch": layer.mismatch} for layer in given]
+    return {"layers": entries, "noise": noise, "mismatch": mismatch, "seed": seed, "numbered": numbered}

@@ -16,6 +16,7 @@ use pnncore::method::{MethodConfig, StepState, methods_for};
 use pnncore::params::{ParamSpec, Params};
 use pnncore::plan::PhasePlan;
 use pnncore::runtime::Runtime;
+use pnncore::signal::Signal;
 use pnncore::states::{Layout, States};
 use pnncore::system::{
     Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt, Workspace, read_at_end,
@@ -48,8 +49,8 @@ impl System<f64> for Chain {
         "Chain"
     }
 
-    fn inputs(&self) -> usize {
-        1
+    fn takes(&self) -> Signal {
+        Signal::real(1)
     }
 
     fn layout(&self) -> Layout {

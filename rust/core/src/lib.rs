@@ -27,6 +27,7 @@ pub mod runtime;
 mod secant;
 mod settings;
 pub mod settling;
+pub mod signal;
 pub mod states;
 pub mod system;
 pub mod train;

@@ -35,3 +35,11 @@ pub(crate) fn at_least(name: &str, value: u32, least: u32) -> Result<()> {
 pub(crate) fn at_most(name: &str, value: u32, largest: u32) -> Result<()> {
     if value <= largest { Ok(()) } else { refuse(name, &format!("at most {largest}"), value) }
 }
+
+/// Refuses sizes that are zero.
+pub(crate) fn at_least_one(sizes: &[(&str, usize)]) -> Result<()> {
+    match sizes.iter().find(|(_, n)| *n == 0) {
+        Some((name, _)) => refuse(name, "at least 1", 0),
+        None => Ok(()),
+    }
+}

@@ -118,8 +118,8 @@ fn conformance_finds_planted_errors() {
         fn name(&self) -> &str {
             "Wrong"
         }
-        fn inputs(&self) -> usize {
-            System::<f64>::inputs(&self.0)
+        fn takes(&self) -> pnncore::signal::Signal {
+            System::<f64>::takes(&self.0)
         }
         fn layout(&self) -> pnncore::states::Layout {
             System::<f64>::layout(&self.0)

@@ -6,6 +6,7 @@
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pnncore::kernels::philox::Philox;
 use pnncore::params::ParamSpec;
+use pnncore::signal::Signal;
 use pnncore::system::stack::{ForwardRecord, Layer, LayerContext};
 use pnncore::{Error, Result};
 use pyo3::prelude::*;
@@ -89,12 +90,12 @@ impl<T: Float> Layer<T> for Foreign {
         "instrument"
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
-    fn outputs(&self) -> usize {
-        self.outputs
+    fn gives(&self) -> Signal {
+        Signal::real(self.outputs)
     }
 
     fn specs(&self) -> Vec<ParamSpec> {

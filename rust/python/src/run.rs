@@ -365,7 +365,7 @@ pub(crate) fn measure<'py>(
             })
         })?;
         let layers = stack.stages().iter().enumerate().map(|(l, stage)| {
-            let shape = [batch.len(), stage.twin.outputs()];
+            let shape = [batch.len(), stage.twin().outputs()];
             PyArray1::from_vec(py, propagation.outputs(l)).reshape(shape).map(Bound::into_any)
         });
         layers.collect()

@@ -64,7 +64,7 @@ fn build<T: Float>(
             // A plain attribute, as that of a twin.
             let is_exact = object.getattr("is_exact").is_ok_and(|exact| exact.is_truthy().unwrap_or(false));
             let hardware = if is_exact { None } else { Some(side(Side::Hardware)?) };
-            Ok((side(Side::Twin)?, hardware))
+            Ok(stack::Parts::new(side(Side::Twin)?, hardware))
         })
     };
     held(py, making)?.map_err(|error| failure.take().unwrap_or_else(|| exception(py, &error)))
@@ -94,7 +94,7 @@ impl System {
     #[staticmethod]
     #[allow(clippy::type_complexity, reason = "names with shapes, and a number")]
     fn outline_stack(py: Python<'_>, spec: &str) -> PyResult<(Vec<(String, Vec<usize>)>, u64)> {
-        let found = parse::<stack::Spec>(py, "stack", spec)?.outline();
+        let found = parse::<stack::Spec>(py, "stack", spec)?.outline().or_raise(py)?;
         Ok((found.parameters.into_iter().map(|own| (own.name, own.shape)).collect(), found.constants))
     }
 
@@ -144,6 +144,17 @@ impl System {
     /// Name and shape of every parameter, in order.
     fn specs(&self) -> Vec<(String, Vec<usize>)> {
         self.of::<f32>().specs().iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect()
+    }
+
+    /// The number of inputs.
+    fn inputs(&self) -> usize {
+        self.of::<f32>().inputs()
+    }
+
+    /// Of a stack, the last layer of each group, counted from zero: what methods without a chain of errors take together.
+    fn group_ends(&self) -> Vec<usize> {
+        let groups = self.of::<f32>().as_stack().map(stack::groups);
+        groups.into_iter().flatten().map(|group| group.end - 1).collect()
     }
 
     /// The sizes of the layers that have states, outputs last.

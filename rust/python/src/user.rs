@@ -8,6 +8,7 @@ use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pnncore::batch::Batch;
 use pnncore::descent::{Landscape, settle};
 use pnncore::params::{ParamSpec, Params};
+use pnncore::signal::Signal;
 use pnncore::states::{Layout, States};
 use pnncore::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
 use pnncore::update::{LocalUpdate, Term};
@@ -213,8 +214,8 @@ impl<T: Float> System<T> for UserSystem {
         &self.name
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
     fn layout(&self) -> Layout {

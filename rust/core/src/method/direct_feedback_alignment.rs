@@ -33,8 +33,8 @@ impl MethodConfig for DirectFeedbackAlignment {
 impl<T: Real> CompiledMethod<T> for DirectFeedbackAlignment {
     fn memory(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
         let Some(stack) = system.as_stack() else { return Vec::new() };
-        let outputs = stack.stages().last().map_or(0, |stage| stage.twin.outputs());
-        let matrix = |l: usize| feedback_spec(l, outputs, stack.stages()[l].twin.outputs());
+        let outputs = stack.stages().last().map_or(0, |stage| stage.twin().outputs());
+        let matrix = |l: usize| feedback_spec(l, outputs, stack.stages()[l].twin().outputs());
         feedback_targets(stack).into_iter().map(matrix).collect()
     }
 

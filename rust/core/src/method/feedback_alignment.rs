@@ -49,7 +49,7 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
         let Some(stack) = system.as_stack().filter(|_| self.feedback != Feedback::SignSymmetric) else {
             return Vec::new();
         };
-        let shape = |l: usize| (stack.stages()[l].twin.outputs(), stack.stages()[l].twin.inputs());
+        let shape = |l: usize| (stack.stages()[l].twin().outputs(), stack.stages()[l].twin().inputs());
         let matrix = |l: usize| feedback_spec(l, shape(l).0, shape(l).1);
         feedback_layers(stack).into_iter().map(matrix).collect()
     }
@@ -90,7 +90,7 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
             _ => memory.iter().map(|array| &**array).collect(),
         };
         // Propagations count all linear layers.
-        let all = stack.stages().iter().filter(|stage| stage.twin.as_linear().is_some()).count();
+        let all = stack.stages().iter().filter(|stage| stage.is_linear_map()).count();
         let transposed = std::iter::repeat_n(&[][..], all.saturating_sub(own.len()));
         let feedback: Vec<&[T]> = transposed.chain(own).collect();
         let twin = stack.twin();
@@ -115,7 +115,7 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
         let runtime = experiment.runtime;
         for (l, matrix) in feedback_layers(stack).into_iter().zip(memory) {
             let stage = &stack.stages()[l];
-            let (k, rows, cols) = (stage.params.start, stage.twin.outputs(), stage.twin.inputs());
+            let (k, rows, cols) = (stage.params.start, stage.twin().outputs(), stage.twin().inputs());
             let keep = T::from_f64(1.0 - rates[k] * weight_decay);
             matrix.iter_mut().for_each(|value| *value *= keep);
             let Term::Product(blocks) = &update.terms[k] else { continue };
@@ -133,14 +133,14 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
 /// The linear layers through which errors go back to parameters: their places.
 fn feedback_layers<T: Real>(stack: &Stack<T>) -> Vec<usize> {
     let stages = stack.stages().iter().enumerate();
-    stages.filter(|(_, s)| s.twin.as_linear().is_some() && s.params.start > 0).map(|(l, _)| l).collect()
+    stages.filter(|(_, s)| s.is_linear_map() && s.params.start > 0).map(|(l, _)| l).collect()
 }
 
 /// The signs of the transposed weights of a layer, times their initial deviation.
 fn transposed_signs<T: Real>(experiment: &Experiment<'_, T>, stack: &Stack<T>, l: usize) -> Vec<T> {
     let Experiment { runtime, params, .. } = *experiment;
     let stage = &stack.stages()[l];
-    let (rows, cols) = (stage.twin.inputs(), stage.twin.outputs());
+    let (rows, cols) = (stage.twin().inputs(), stage.twin().outputs());
     let mut turned = vec![T::ZERO; rows * cols];
     transpose(runtime.level(), params.get(stage.params.start), rows, cols, 0..cols, &mut turned, rows);
     let scale = T::from_f64(1.0 / (rows as f64).sqrt());

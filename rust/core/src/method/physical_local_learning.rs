@@ -56,7 +56,7 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
         // The readout learns from the loss.
         propagation.clear_errors();
         propagation.seed_output_errors(plan.loss, &batch.y);
-        let is_linear = |l: &usize| stack.stages()[*l].twin.as_linear().is_some();
+        let is_linear = |l: &usize| stack.stages()[*l].is_linear_map();
         let readout = (0..stack.stages().len()).rev().find(is_linear);
         for l in (0..readout.unwrap_or(0)).filter(is_linear) {
             let (errors, _) = contrast_errors(&propagation.outputs(l), samples, &partners, self.tau);

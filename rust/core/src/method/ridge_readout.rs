@@ -13,7 +13,7 @@ use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::params::ParamSpec;
 use crate::settings::{at_least_zero, fraction};
 use crate::settling::Settling;
-use crate::system::stack::{Propagation, Stack};
+use crate::system::stack::{Propagation, Role, Stack};
 use crate::system::{Abilities, Experiment, System};
 use crate::{Error, Result};
 
@@ -58,10 +58,11 @@ impl Readout {
         let Some(last) = stack.stages().last() else {
             return Self { inputs: 0, features: 0, outputs: 0, weights: 0, bias: None };
         };
-        let bias = last.twin.specs().iter().position(|spec| spec.name == "b").map(|k| last.params.start + k);
-        let inputs = last.twin.inputs();
+        let has_bias = last.twin().role() == Role::LinearMap { bias: true };
+        let bias = has_bias.then_some(last.params.start + 1);
+        let inputs = last.twin().inputs();
         let features = inputs + usize::from(bias.is_some());
-        Self { inputs, features, outputs: last.twin.outputs(), weights: last.params.start, bias }
+        Self { inputs, features, outputs: last.twin().outputs(), weights: last.params.start, bias }
     }
 }
 

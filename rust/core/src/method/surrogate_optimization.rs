@@ -16,7 +16,7 @@ use crate::runtime::Runtime;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
 use crate::states::States;
-use crate::system::stack::{BackwardRule, Entry, Function, Kind, Propagation, Spec, Stack};
+use crate::system::stack::{BackwardRule, Entry, Function, LinearSpec, PointwiseSpec, Propagation, Spec, Stack};
 use crate::system::{Abilities, Experiment, System};
 use crate::update::LocalUpdate;
 
@@ -152,17 +152,16 @@ impl<T: Real> CompiledMethod<T> for Surrogate {
 impl Surrogate {
     /// The model: from inputs and parameters, side by side, to outputs.
     fn network<T: Real>(&self, inputs: usize, outputs: usize) -> Result<Stack<T>> {
-        let linear = |inputs, outputs| Kind::Linear { inputs, outputs, bias: true };
-        let tanh = Kind::Pointwise { width: self.hidden, function: Function::Tanh };
-        let kinds = [
+        let linear = |inputs, outputs| Entry::from(LinearSpec { inputs, outputs, bias: true });
+        let tanh = || Entry::from(PointwiseSpec { function: Function::Tanh });
+        let layers = vec![
             linear(inputs, self.hidden),
-            tanh.clone(),
+            tanh(),
             linear(self.hidden, self.hidden),
-            tanh,
+            tanh(),
             linear(self.hidden, outputs),
         ];
-        let layers = kinds.map(|layer| Entry { layer, noise: 0.0, mismatch: 0.0 }).into();
-        Spec { layers, seed: 0, numbered: true }.build_for()
+        Spec { layers, noise: 0.0, mismatch: 0.0, seed: 0, numbered: true }.build_for()
     }
 
     fn of<T: Real>(&self, system: &dyn System<T>) -> Result<Stack<T>> {

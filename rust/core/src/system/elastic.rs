@@ -14,6 +14,7 @@ use crate::batch::Batch;
 use crate::descent::settle;
 use crate::device::Device;
 use crate::params::{ParamSpec, Params};
+use crate::signal::Signal;
 use crate::states::{Layout, States};
 use crate::system::{
     Abilities, AnySystem, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt, SystemSpec, Workspace,
@@ -208,8 +209,8 @@ impl<T: Real> System<T> for Elastic {
         "Elastic"
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
     fn layout(&self) -> Layout {

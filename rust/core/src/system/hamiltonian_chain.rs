@@ -17,6 +17,7 @@ use crate::device::Device;
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, PhasePlan};
 use crate::settings::{at_least_zero, positive};
+use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States, Status};
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
@@ -285,8 +286,8 @@ impl<T: Real> System<T> for HamiltonianChain {
         Spec::NAME
     }
 
-    fn inputs(&self) -> usize {
-        self.spec.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.spec.inputs)
     }
 
     fn layout(&self) -> Layout {

@@ -32,6 +32,7 @@ use crate::loss::Loss;
 use crate::params::{ParamSpec, Params, all_finite};
 use crate::plan::Boundary;
 use crate::runtime::Runtime;
+use crate::signal::Signal;
 use crate::states::{Layout, States};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
@@ -47,8 +48,13 @@ pub trait System<T: Real>: Send + Sync {
     /// The name of the kind of system.
     fn name(&self) -> &str;
 
-    /// The number of inputs.
-    fn inputs(&self) -> usize;
+    /// The signal that it takes.
+    fn takes(&self) -> Signal;
+
+    /// The signal that it gives: by default the states of the last layer.
+    fn gives(&self) -> Signal {
+        Signal::real(self.layout().outputs().len())
+    }
 
     /// Where the layers lie in a row of states; outputs are the last layer.
     fn layout(&self) -> Layout;
@@ -180,9 +186,14 @@ pub trait System<T: Real>: Send + Sync {
         Ok(())
     }
 
-    /// The number of outputs.
+    /// The numbers that a row of inputs is.
+    fn inputs(&self) -> usize {
+        self.takes().numbers()
+    }
+
+    /// The numbers that a row of outputs is.
     fn outputs(&self) -> usize {
-        self.layout().outputs().len()
+        self.gives().numbers()
     }
 }
 

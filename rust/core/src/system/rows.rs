@@ -26,7 +26,7 @@ pub fn check_rows<T: Real>(system: &dyn System<T>, samples: usize, phases: usize
 fn signals_of<T: Real>(stage: &Stage<T>, derivatives: bool) -> usize {
     let layer = stage.hardware();
     let signals = layer.inputs().saturating_add(layer.outputs()).saturating_mul(2);
-    signals.saturating_add(if derivatives { layer.tape().max(stage.twin.tape()) } else { 0 })
+    signals.saturating_add(if derivatives { layer.tape().max(stage.twin().tape()) } else { 0 })
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
     fn only_derivatives_need_what_they_keep() {
         let layer = r#"{"kind": "pendula", "inputs": 3, "time": 1.0, "steps": 100000}"#;
         let spec = format!(
-            r#"{{"layers": [{{"layer": {layer}, "noise": 0.0, "mismatch": 0.0}}], "seed": 3, "numbered": true}}"#
+            r#"{{"layers": [{{"layer": {layer}, "noise": null, "mismatch": null}}], "noise": 0.0, "mismatch": 0.0, "seed": 3, "numbered": true}}"#
         );
         let stack = serde_json::from_str::<Spec>(&spec).expect("a spec").build_for::<f64>().expect("a stack");
         assert!(check_rows(&stack, 1_000_000, 1, false).is_ok());

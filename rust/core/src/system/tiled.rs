@@ -7,6 +7,7 @@ use crate::Result;
 use crate::device::{CellArray, Device, TileSpec};
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
+use crate::signal::Signal;
 use crate::states::Layout;
 
 /// A system, and the cells that its matrices are stored in.
@@ -36,8 +37,12 @@ impl<T: Real, S: System<T>> System<T> for Tiled<T, S> {
         self.system.name()
     }
 
-    fn inputs(&self) -> usize {
-        self.system.inputs()
+    fn takes(&self) -> Signal {
+        self.system.takes()
+    }
+
+    fn gives(&self) -> Signal {
+        self.system.gives()
     }
 
     fn layout(&self) -> Layout {

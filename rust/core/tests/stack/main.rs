@@ -3,7 +3,6 @@
 
 use pnncore::Error;
 use pnncore::batch::{Batch, Rows, Targets};
-use pnncore::device::Device;
 use pnncore::draw::DrawIndex;
 use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
@@ -30,9 +29,12 @@ use pnncore::params::Params;
 use pnncore::plan::PhasePlan;
 use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
+use pnncore::signal::Signal;
 use pnncore::states::States;
 use pnncore::system::stack::{
-    Entry, ForwardRecord, Function, Kind, Layer, LayerContext, Propagation, Spec, Stack, Stage, SurrogateDerivative,
+    Entry, ForwardRecord, Function, Layer, LayerChoice, LayerContext, LayerSpec, LinearSpec, NormaliseSpec, Parts,
+    PendulaSpec, PlateSpec, PointwiseSpec, Propagation, SecondHarmonicSpec, Site, Spec, SpeckleSpec, Stack, Stage,
+    SurrogateDerivative, TransistorSpec,
 };
 use pnncore::system::{Experiment, System};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
@@ -41,40 +43,42 @@ use std::time::Duration;
 mod noise;
 mod physics;
 
-const TANH: Kind = Kind::Pointwise { width: 6, function: Function::Tanh };
-
-fn linear(inputs: usize, outputs: usize) -> Kind {
-    Kind::Linear { inputs, outputs, bias: true }
+fn tanh() -> LayerChoice {
+    pointwise(Function::Tanh)
 }
 
-fn pointwise(function: Function) -> Kind {
-    Kind::Pointwise { width: 6, function }
+fn linear(inputs: usize, outputs: usize) -> LayerChoice {
+    LinearSpec { inputs, outputs, bias: true }.into()
+}
+
+fn pointwise(function: Function) -> LayerChoice {
+    PointwiseSpec { function }.into()
 }
 
 /// Every kind of layer that takes six inputs, with the number of its outputs.
-fn kinds() -> Vec<(Kind, usize)> {
+fn kinds() -> Vec<(LayerChoice, usize)> {
     vec![
-        (Kind::Linear { inputs: 6, outputs: 4, bias: false }, 4),
+        (LinearSpec { inputs: 6, outputs: 4, bias: false }.into(), 4),
         (pointwise(Function::Relu), 6),
-        (TANH, 6),
+        (tanh(), 6),
         (pointwise(Function::Logistic), 6),
         (pointwise(Function::SaturableAbsorber { depth: 2.0, saturation: 0.5 }), 6),
         (pointwise(Function::ElectroOptic { gain: 1.5, bias: 1.0, tap: 0.1 }), 6),
-        (Kind::Normalise { width: 6 }, 6),
-        (Kind::Speckle { inputs: 6, outputs: 7, reference: 0.3 }, 7),
-        (Kind::SecondHarmonic { inputs: 6, parameters: 5 }, 21),
-        (Kind::Pendula { inputs: 6, time: 2.0, steps: 20 }, 6),
-        (Kind::Plate { inputs: 6, parameters: 3, modes: 5, damping: 0.1, cubic: 0.5 }, 9),
-        (Kind::Transistor { inputs: 6, parameters: 3 }, 9),
+        (NormaliseSpec {}.into(), 6),
+        (SpeckleSpec { inputs: 6, outputs: 7, reference: 0.3 }.into(), 7),
+        (SecondHarmonicSpec { inputs: 6, parameters: 5 }.into(), 21),
+        (PendulaSpec { inputs: 6, time: 2.0, steps: 20 }.into(), 6),
+        (PlateSpec { inputs: 6, parameters: 3, modes: 5, damping: 0.1, cubic: 0.5 }.into(), 9),
+        (TransistorSpec { inputs: 6, parameters: 3 }.into(), 9),
     ]
 }
 
-fn stack<T: Real>(layers: &[Kind], mismatch: f64, noise: f64) -> Stack<T> {
-    let layers = layers.iter().map(|layer| Entry { layer: layer.clone(), noise, mismatch }).collect();
-    Spec { layers, seed: 3, numbered: true }.build_for().unwrap()
+fn stack<T: Real>(layers: &[LayerChoice], mismatch: f64, noise: f64) -> Stack<T> {
+    let layers = layers.iter().cloned().map(Entry::from).collect();
+    Spec { layers, noise, mismatch, seed: 3, numbered: true }.build_for().unwrap()
 }
 
-fn between(kind: &Kind, width: usize) -> Vec<Kind> {
+fn between(kind: &LayerChoice, width: usize) -> Vec<LayerChoice> {
     vec![linear(5, 6), kind.clone(), linear(width, 3)]
 }
 
@@ -197,7 +201,7 @@ fn physics_aware_training_is_backpropagation_where_the_twin_is_exact() {
 
 #[test]
 fn feedback_that_is_the_transpose_is_backpropagation() {
-    let layers = [linear(5, 6), TANH, linear(6, 6), TANH, linear(6, 3)];
+    let layers = [linear(5, 6), tanh(), linear(6, 6), tanh(), linear(6, 3)];
     let net = stack::<f64>(&layers, 0.0, 0.0);
     let (params, data) = (initial(&net), Data::new(19, 5));
     let exact = gradient(method(EXACT), &net, &params, &data, 1);
@@ -230,7 +234,7 @@ fn feedback_that_is_the_transpose_is_backpropagation() {
 /// cos = sqrt(q / (q + D - 1)), as a root mean square.
 #[test]
 fn zeroth_order_estimates_are_as_far_off_as_they_should_be() {
-    let net = stack::<f64>(&[linear(5, 6), TANH, linear(6, 3)], 0.0, 0.0);
+    let net = stack::<f64>(&[linear(5, 6), tanh(), linear(6, 3)], 0.0, 0.0);
     let (params, data) = (initial(&net), Data::new(19, 5));
     let exact = gradient(method(EXACT), &net, &params, &data, 1);
     let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -308,12 +312,12 @@ impl Layer<f64> for Rosenbrock {
         "Rosenbrock"
     }
 
-    fn inputs(&self) -> usize {
-        1
+    fn takes(&self) -> Signal {
+        Signal::real(1)
     }
 
-    fn outputs(&self) -> usize {
-        2 * (self.0 - 1)
+    fn gives(&self) -> Signal {
+        Signal::real(2 * (self.0 - 1))
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
@@ -405,7 +409,7 @@ fn rosenbrock(x: &[f64]) -> f64 {
 /// A row that overflows teaches nothing, and spoils nothing.
 #[test]
 fn forward_forward_leaves_out_what_is_lost() {
-    let net = stack::<f64>(&[linear(6, 6), TANH, linear(6, 4)], 0.0, 0.0);
+    let net = stack::<f64>(&[linear(6, 6), tanh(), linear(6, 4)], 0.0, 0.0);
     let params = initial(&net);
     let mut data = Data::<f64>::new(10, 6);
     data.x[6] = f64::MAX;
@@ -419,15 +423,7 @@ fn forward_forward_leaves_out_what_is_lost() {
 
 #[test]
 fn cma_es_finds_the_valley_of_rosenbrock() {
-    let stage = Stage {
-        twin: Box::new(Rosenbrock(10)),
-        hardware: None,
-        noise: 0.0,
-        params: 0..0,
-        device: Device::IDEAL,
-        tile: None,
-        clip: None,
-    };
+    let stage = Stage::new(Parts::new(Box::new(Rosenbrock(10)), None), 0.0);
     let net = Stack::new(vec![stage], 0, false, true).unwrap();
     let batch = Batch { x: Rows::all(&[0.0], 1), y: Targets::Values(Rows::all(&[0.0; 18], 18)) };
     let mut params = vec![vec![0.0; 10]];
@@ -474,13 +470,17 @@ fn surrogates_find_the_gradient() {
 
 #[test]
 fn phases_that_are_shifted_give_the_exact_gradient() {
-    let net =
-        stack::<f64>(&[pointwise(Function::Tanh), Kind::Speckle { inputs: 6, outputs: 3, reference: 0.3 }], 0.2, 0.0);
+    // Behind a layer without parameters.
+    let light = SpeckleSpec { inputs: 6, outputs: 3, reference: 0.3 };
+    let site = Site { layer: 1, arrives: Some(Signal::real(6)), mismatch: 0.2, seed: 3 };
+    let before = PointwiseSpec { function: Function::Tanh }.build(&site).unwrap();
+    let stages = vec![Stage::new(before, 0.0), Stage::new(light.build(&site).unwrap(), 0.0)];
+    let net = Stack::<f64>::new(stages, 3, false, true).unwrap();
     let (params, data) = (initial(&net), Data::new(19, 6));
     let exact = gradient(method(EXACT), &net, &params, &data, 1);
     let found = gradient(method(ParameterShift {}), &net, &params, &data, 1);
     assert!(difference(&found, &exact) < 1e-10, "{}", difference(&found, &exact));
-    for layers in [vec![linear(5, 3)], between(&Kind::Speckle { inputs: 6, outputs: 6, reference: 0.0 }, 6)] {
+    for layers in [vec![linear(5, 3)], between(&SpeckleSpec { inputs: 6, outputs: 6, reference: 0.0 }.into(), 6)] {
         let net = stack::<f64>(&layers, 0.0, 0.0);
         let refused = method(ParameterShift {}).protocol::<f64>(&net);
         assert!(matches!(refused, Err(Error::Capability(_))));
@@ -490,11 +490,11 @@ fn phases_that_are_shifted_give_the_exact_gradient() {
 /// One pass over the data in batches is ridge regression on all of them.
 #[test]
 fn a_readout_is_ridge_regression() {
-    let net = stack::<f64>(&[linear(5, 6), TANH, linear(6, 3)], 0.0, 0.0);
+    let net = stack::<f64>(&[linear(5, 6), tanh(), linear(6, 3)], 0.0, 0.0);
     let (mut params, data) = (initial(&net), Data::<f64>::new(60, 5));
     let batch = data.batch();
     let hidden: Vec<f64> = {
-        let first = stack::<f64>(&[linear(5, 6), TANH], 0.0, 0.0);
+        let first = stack::<f64>(&[linear(5, 6), tanh()], 0.0, 0.0);
         outputs(&first, &params[..2], &data.x, 0)
     };
     train_on(RidgeReadout { regularization: 0.1, forgetting: 1.0 }, &net, &mut params, batch, 1);
@@ -516,7 +516,8 @@ fn a_readout_is_ridge_regression() {
 /// Samples whose outputs are not finite are blank, and teach nothing.
 #[test]
 fn rows_that_diverge_teach_nothing() {
-    let net = stack::<f64>(&[linear(5, 6), Kind::SecondHarmonic { inputs: 6, parameters: 2 }, linear(15, 3)], 0.0, 0.0);
+    let net =
+        stack::<f64>(&[linear(5, 6), SecondHarmonicSpec { inputs: 6, parameters: 2 }.into(), linear(15, 3)], 0.0, 0.0);
     let (params, mut data) = (initial(&net), Data::new(8, 5));
     data.x[7] = 1e200;
     let found = gradient(method(EXACT), &net, &params, &data, 1);

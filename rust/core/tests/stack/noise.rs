@@ -48,7 +48,7 @@ fn differences(net: &Stack<f64>, params: &[Vec<f64>], data: &Data<f64>, noise: &
 }
 
 /// Chains in which every kind of layer is measured with noise: in the middle, and at the end.
-fn chains() -> Vec<(Kind, Vec<Kind>)> {
+fn chains() -> Vec<(LayerChoice, Vec<LayerChoice>)> {
     let mut all = Vec::new();
     for (kind, width) in kinds() {
         all.push((kind.clone(), between(&kind, width)));

@@ -23,7 +23,7 @@ fn noise_has_its_deviation_and_differs_between_occasions() {
 #[test]
 fn pendula_swing() {
     let swing = |x: f64, time: f64, steps: usize| {
-        let net = stack::<f64>(&[Kind::Pendula { inputs: 1, time, steps }], 0.0, 0.0);
+        let net = stack::<f64>(&[PendulaSpec { inputs: 1, time, steps }.into()], 0.0, 0.0);
         outputs(&net, &[vec![0.4], vec![0.0]], &[x], 0)[0]
     };
     assert!((swing(1e-4, 5.0, 200) - 1e-4 * 5f64.cos()).abs() < 1e-9 * 1e-1);
@@ -42,7 +42,7 @@ fn pendula_swing() {
 /// A torque holds a pendulum where it is; two coupled pendula answer as the formula says, to second order in time.
 #[test]
 fn pendula_are_pulled_by_torques_and_couplings() {
-    let net = stack::<f64>(&[Kind::Pendula { inputs: 2, time: 0.01, steps: 4 }], 0.0, 0.0);
+    let net = stack::<f64>(&[PendulaSpec { inputs: 2, time: 0.01, steps: 4 }.into()], 0.0, 0.0);
     let (x, couplings, torques) = ([0.5f64, -1.2], [0.3, 0.7, -0.4, 0.1], [0.2, -0.1]);
     let found = outputs(&net, &[couplings.to_vec(), torques.to_vec()], &x, 0);
     for i in 0..2 {
@@ -56,7 +56,7 @@ fn pendula_are_pulled_by_torques_and_couplings() {
 #[test]
 fn a_plate_without_hardening_is_linear_and_with_it_is_not() {
     let plate = |cubic: f64| {
-        stack::<f64>(&[Kind::Plate { inputs: 8, parameters: 40, modes: 6, damping: 0.3, cubic }], 0.0, 0.0)
+        stack::<f64>(&[PlateSpec { inputs: 8, parameters: 40, modes: 6, damping: 0.3, cubic }.into()], 0.0, 0.0)
     };
     let params = [vec![0.0; 40]];
     let (a, b): (Vec<f64>, Vec<f64>) =
@@ -79,7 +79,7 @@ fn a_plate_without_hardening_is_linear_and_with_it_is_not() {
 /// Under a constant drive the circuit comes to rest where Kirchhoff's laws hold.
 #[test]
 fn a_transistor_circuit_comes_to_its_operating_point() {
-    let net = stack::<f64>(&[Kind::Transistor { inputs: 60, parameters: 1 }], 0.0, 0.0);
+    let net = stack::<f64>(&[TransistorSpec { inputs: 60, parameters: 1 }.into()], 0.0, 0.0);
     let found = outputs(&net, &[vec![1.5]], &[1.5; 60], 0);
     let current = |v: f64| ((v - 0.2) / 0.5).exp().ln_1p().powi(2);
     // (u - v) / R = v / r + I(v), by bisection.
@@ -95,7 +95,7 @@ fn a_transistor_circuit_comes_to_its_operating_point() {
 #[test]
 fn speckle_is_speckle() {
     let n = 4000;
-    let net = stack::<f64>(&[Kind::Speckle { inputs: 9, outputs: n, reference: 0.0 }], 0.0, 0.0);
+    let net = stack::<f64>(&[SpeckleSpec { inputs: 9, outputs: n, reference: 0.0 }.into()], 0.0, 0.0);
     let x: Vec<f64> = (0..9).map(|k| f64::from(k).cos()).collect();
     let power: f64 = x.iter().map(|x| x * x).sum::<f64>() / 9.0;
     let found = outputs(&net, &[(0..9).map(f64::from).collect()], &x, 0);
@@ -112,7 +112,7 @@ fn speckle_is_speckle() {
 /// The second harmonic is the spectrum convolved with itself: its amplitudes sum to the square of the sum.
 #[test]
 fn the_second_harmonic_is_a_convolution() {
-    let net = stack::<f64>(&[Kind::SecondHarmonic { inputs: 3, parameters: 2 }], 0.0, 0.0);
+    let net = stack::<f64>(&[SecondHarmonicSpec { inputs: 3, parameters: 2 }.into()], 0.0, 0.0);
     let found = outputs(&net, &[vec![0.5, 2.0]], &[1.0, 0.3, 0.7], 0);
     let a = [1.0, 0.3, 0.7, 0.5, 2.0];
     let mut b = [0.0; 9];

@@ -40,6 +40,7 @@ use crate::batch::Batch;
 use crate::device::Device;
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, PhasePlan, clamp_towards};
+use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States};
 use crate::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
 use crate::update::LocalUpdate;
@@ -299,8 +300,8 @@ impl<T: Real> System<T> for Circuit {
         "Circuit"
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
     fn layout(&self) -> Layout {

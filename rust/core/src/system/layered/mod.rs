@@ -27,6 +27,7 @@ use crate::device::Device;
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
+use crate::signal::Signal;
 use crate::states::{Layout, States};
 use crate::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
 use crate::update::LocalUpdate;
@@ -150,8 +151,8 @@ impl<T: Real> System<T> for Layered {
         }
     }
 
-    fn inputs(&self) -> usize {
-        if self.is_resistive() { self.sizes[0] / 2 } else { self.sizes[0] }
+    fn takes(&self) -> Signal {
+        Signal::real(if self.is_resistive() { self.sizes[0] / 2 } else { self.sizes[0] })
     }
 
     fn layout(&self) -> Layout {

@@ -11,11 +11,15 @@ use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
 use serde::{Deserialize, Serialize};
 
 use super::layer::{ForwardRecord, Layer, LayerContext};
-use super::linear::Linear;
+use super::linear::{Linear, LinearSpec};
+use super::registry::{LayerOutline, LayerSpec, Parts, Site};
 use crate::analog::io::{Array, Draws, GROUPS_OF_READ, Io, Scale};
 use crate::analog::wires::{Grid, Wires};
+use crate::device::{CellArray, TileSpec};
 use crate::params::ParamSpec;
-use crate::{Error, Result};
+use crate::settings::positive;
+use crate::signal::Signal;
+use crate::{Error, Result, memory};
 
 /// Groups of random numbers from here on are those of reads.
 const GROUPS_OF_READS: u32 = 1 << 16;
@@ -71,6 +75,57 @@ impl Hardware {
             return Err(Error::Config("wires map weights to conductances themselves: leave remap out".into()));
         }
         Ok(())
+    }
+}
+
+/// The description of a linear map that is read from an analog array.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrossbarSpec {
+    /// The number of inputs.
+    pub inputs: usize,
+    /// The number of outputs.
+    pub outputs: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+    /// The arrays, and how they are read.
+    pub hardware: Hardware,
+    /// Within how many of their standard deviations weights are kept; `None`: they are not.
+    pub clip: Option<f64>,
+    /// What it is made of, and how that is changed; `None`: any weight can be had.
+    pub tile: Option<TileSpec>,
+}
+
+impl CrossbarSpec {
+    /// What it is a model of: the linear map itself.
+    fn ideal(&self) -> LinearSpec {
+        LinearSpec { inputs: self.inputs, outputs: self.outputs, bias: self.bias }
+    }
+
+    fn map<T: Real>(&self) -> Linear<T> {
+        let map = self.ideal().map();
+        if self.hardware.io.scale == Scale::Learned { map.with_range() } else { map }
+    }
+}
+
+impl LayerSpec for CrossbarSpec {
+    const KIND: &'static str = "crossbar";
+
+    fn outline(&self, site: &Site) -> Result<LayerOutline> {
+        self.clip.map_or(Ok(()), |deviations| positive("clip", deviations))?;
+        let ideal = self.ideal().outline(&Site { mismatch: 0.0, ..*site })?;
+        // Steps, slopes, bounds and lifetimes of the cells, in double precision while they are drawn.
+        let copies = if self.tile.is_some() { 16 } else { 1 };
+        let numbers = memory::product(&[self.inputs, self.outputs, copies]);
+        Ok(LayerOutline { parameters: self.map::<f32>().parameters(), numbers, ..ideal })
+    }
+
+    fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        let map = self.map();
+        let hardware = Crossbar::new(map.clone(), &self.hardware, site.deviations(), site.group())?;
+        let cells = |tile: &TileSpec| CellArray::new(tile, (self.inputs, self.outputs), site.seed, site.layer);
+        let tile = self.tile.as_ref().map(cells).transpose()?;
+        Ok(Parts { tile, clip: self.clip, ..Parts::new(Box::new(map), Some(Box::new(hardware))) })
     }
 }
 
@@ -217,12 +272,12 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         "Crossbar"
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
-    fn outputs(&self) -> usize {
-        self.outputs
+    fn gives(&self) -> Signal {
+        Signal::real(self.outputs)
     }
 
     fn specs(&self) -> Vec<ParamSpec> {

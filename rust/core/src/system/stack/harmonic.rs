@@ -4,14 +4,49 @@ use pnncore_kernels::philox::Philox;
 use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, add_scaled, dot};
 
-use super::layer::{ForwardRecord, Layer, LayerContext, factors, tape_or};
+use serde::Deserialize;
+
+use super::layer::{ForwardRecord, Layer, LayerContext, factors, tape_or, vector};
+use super::registry::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use crate::params::ParamSpec;
-use crate::{Error, Result};
+use crate::settings::at_least_one;
+use crate::signal::Signal;
+use crate::{Result, memory};
+
+/// The description of second-harmonic generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecondHarmonicSpec {
+    /// The number of inputs.
+    pub inputs: usize,
+    /// The number of parameters.
+    pub parameters: usize,
+}
+
+impl LayerSpec for SecondHarmonicSpec {
+    const KIND: &'static str = "second-harmonic";
+
+    fn outline(&self, _site: &Site) -> Result<LayerOutline> {
+        let Self { inputs, parameters } = *self;
+        at_least_one(&[("inputs", inputs), ("parameters", parameters)])?;
+        let lines = inputs.saturating_add(parameters);
+        Ok(LayerOutline {
+            parameters: vector("theta", parameters),
+            constants: memory::product(&[6, lines]),
+            numbers: memory::product(&[lines, 4 * ROWS]),
+            ..LayerOutline::new(Signal::real(inputs), Signal::real(lines.saturating_mul(2) - 1))
+        })
+    }
+
+    fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        Ok(Parts::of(Harmonic::new(self.inputs, self.parameters), site))
+    }
+}
 
 /// Spectral powers y(2w) = |B(2w)|^2 with B(2w) = sum over w1 of A(w1) A(2w - w1): the spectrum A has the inputs, then the
 /// parameters theta. In hardware the amplitudes that arrive and the efficiencies of conversion are off.
 #[derive(Debug, Clone)]
-pub struct Harmonic<T> {
+pub(super) struct Harmonic<T> {
     inputs: usize,
     parameters: usize,
     amplitudes: Vec<T>,
@@ -20,17 +55,9 @@ pub struct Harmonic<T> {
 
 impl<T: Real> Harmonic<T> {
     /// A spectrum of so many inputs and parameters.
-    ///
-    /// # Errors
-    /// [`Error::Config`] without inputs or parameters.
-    pub fn new(inputs: usize, parameters: usize) -> Result<Self> {
-        if inputs == 0 || parameters == 0 {
-            return Err(Error::Config(format!(
-                "inputs and parameters must be at least 1, got {inputs} and {parameters}"
-            )));
-        }
+    fn new(inputs: usize, parameters: usize) -> Self {
         let n = inputs + parameters;
-        Ok(Self { inputs, parameters, amplitudes: vec![T::ONE; n], efficiencies: vec![T::ONE; 2 * n - 1] })
+        Self { inputs, parameters, amplitudes: vec![T::ONE; n], efficiencies: vec![T::ONE; 2 * n - 1] }
     }
 
     fn lines(&self) -> usize {
@@ -49,16 +76,20 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         "SecondHarmonic"
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
-    fn outputs(&self) -> usize {
-        2 * self.lines() - 1
+    fn gives(&self) -> Signal {
+        Signal::real(2 * self.lines() - 1)
+    }
+
+    fn work(&self) -> usize {
+        self.lines() * self.lines()
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
-        super::outline::vector("theta", self.parameters)
+        vector("theta", self.parameters)
     }
 
     /// Uniform in [-1, 1).

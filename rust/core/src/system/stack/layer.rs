@@ -1,11 +1,14 @@
 //! Layers: transforms that signals pass through.
 
+use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
+use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::watch::polled;
 use pnncore_kernels::{Level, Real};
+use serde::{Deserialize, Serialize};
 
-use super::linear::Linear;
 use crate::params::ParamSpec;
+use crate::signal::Signal;
 use crate::{Error, Result};
 
 /// What a layer is given besides signals.
@@ -38,16 +41,96 @@ pub struct ForwardRecord<'a, T> {
     pub tape: &'a [T],
 }
 
+/// What a layer is to the others: methods group layers by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// y = x W + b of real signals: the first parameter is W (inputs, outputs), the second one b, where there is a bias.
+    LinearMap {
+        /// Whether there is a bias.
+        bias: bool,
+    },
+    /// A row, scaled: local losses are taken before it.
+    Normalisation,
+    /// A function of each signal by itself, whose slope another one may stand for.
+    Pointwise,
+    /// Intensities of a field.
+    Detection,
+    /// Something else.
+    Other,
+}
+
+/// A function in the place of the slope of a pointwise layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SurrogateDerivative {
+    /// The slope of the twin itself.
+    Twin,
+    /// One.
+    One,
+    /// One where |z| < 1, otherwise zero.
+    Box,
+    /// 1 - |z| / 2 where that is positive.
+    Triangle,
+}
+
+impl SurrogateDerivative {
+    fn at<T: Real>(self, z: T) -> T {
+        match self {
+            Self::Box if z.abs() >= T::ONE => T::ZERO,
+            Self::Triangle => {
+                let left = T::ONE - T::from_f64(0.5) * z.abs();
+                if left < T::ZERO { T::ZERO } else { left }
+            }
+            Self::Box | Self::One | Self::Twin => T::ONE,
+        }
+    }
+}
+
+/// By what a layer answers an error of its outputs.
+#[derive(Clone, Copy)]
+pub enum Answer<'a, T> {
+    /// By its derivatives.
+    Derivatives,
+    /// By the hardware itself, through which errors of the outputs are sent back; parameters learn by derivatives.
+    Physics {
+        /// What they are sent through.
+        hardware: &'a dyn Layer<T>,
+        /// What [`Layer::prepare_reverse`] left.
+        prepared: &'a [T],
+        /// How many samples there are.
+        samples: usize,
+    },
+    /// By a matrix (outputs, inputs) in the place of the transposed weights.
+    Feedback(&'a [T]),
+    /// By a function in the place of the slope.
+    Surrogate(SurrogateDerivative),
+}
+
 /// A transform y = f(x, theta) of rows of signals, and its derivatives. Rows do not see each other.
 pub trait Layer<T: Real>: Send + Sync {
     /// The name of the kind of layer.
     fn name(&self) -> &'static str;
 
-    /// The number of inputs.
-    fn inputs(&self) -> usize;
+    /// The signal that it takes.
+    fn takes(&self) -> Signal;
 
-    /// The number of outputs.
-    fn outputs(&self) -> usize;
+    /// The signal that it gives.
+    fn gives(&self) -> Signal;
+
+    /// The numbers that a row of inputs is.
+    fn inputs(&self) -> usize {
+        self.takes().numbers()
+    }
+
+    /// The numbers that a row of outputs is.
+    fn outputs(&self) -> usize {
+        self.gives().numbers()
+    }
+
+    /// What the layer is to the others.
+    fn role(&self) -> Role {
+        Role::Other
+    }
 
     /// Names and shapes of the parameters.
     fn specs(&self) -> Vec<ParamSpec> {
@@ -68,6 +151,12 @@ pub trait Layer<T: Real>: Send + Sync {
     /// Multiply-adds that a digital computer takes per sample: 0 where physics does the work.
     fn operations(&self) -> u64 {
         0
+    }
+
+    /// Multiply-adds, about, that simulating a pass of one row takes: what threads are shared by.
+    fn work(&self) -> usize {
+        let parameters: usize = self.specs().iter().map(ParamSpec::len).sum();
+        parameters.max(self.inputs()).max(self.outputs())
     }
 
     /// Writes what does not change from row to row: for the forward pass, and for derivatives where `derivatives`.
@@ -109,6 +198,72 @@ pub trait Layer<T: Real>: Send + Sync {
         dy: &mut [T],
     ) -> Result<()>;
 
+    /// Writes the layer's answer to the errors `dy` of its outputs to `dx` (empty: not wanted), and adds to `gradient` as
+    /// [`Layer::vjp`] does.
+    ///
+    /// # Errors
+    /// As [`Layer::forward`].
+    fn backward(
+        &self,
+        answer: Answer<'_, T>,
+        context: LayerContext<'_, T>,
+        record: ForwardRecord<'_, T>,
+        dy: &[T],
+        dx: &mut [T],
+        gradient: &mut [Vec<T>],
+    ) -> Result<()> {
+        match answer {
+            _ if dx.is_empty() => return self.vjp(context, record, dy, dx, gradient),
+            Answer::Derivatives => return self.vjp(context, record, dy, dx, gradient),
+            Answer::Surrogate(slope) => {
+                for ((dx, &dy), &z) in dx.iter_mut().zip(dy).zip(record.x) {
+                    *dx = dy * slope.at(z);
+                }
+                return Ok(());
+            }
+            Answer::Physics { hardware, prepared, samples } => {
+                self.vjp(context, record, dy, &mut [], gradient)?;
+                // Errors are those of a mean over samples, but every sample sends its own: what converters and noise make of
+                // it does not depend on how many others there are.
+                let count = T::from_f64(samples as f64);
+                let own: Vec<T> = dy.iter().map(|&e| e * count).collect();
+                hardware.reverse(LayerContext { prepared, ..context }, &own, dx)?;
+                dx.iter_mut().for_each(|dx| *dx /= count);
+            }
+            Answer::Feedback(matrix) => {
+                self.vjp(context, record, dy, &mut [], gradient)?;
+                let (n, m) = (self.outputs(), self.inputs());
+                dx.fill(T::ZERO);
+                let dy = Strided { data: dy, row: n, column: 1 };
+                multiply(context.level, dy, Dense { data: matrix, stride: m }, (record.rows, n, m), dx, m);
+            }
+        }
+        self.replace_input_errors(context.params, record.x, dx, gradient);
+        Ok(())
+    }
+
+    /// Lets parameters that cut inputs `x` off learn from errors of inputs that did not come from derivatives, and takes these
+    /// errors away.
+    fn replace_input_errors(&self, params: &[&[T]], x: &[T], dx: &mut [T], gradient: &mut [Vec<T>]) {
+        let _ = (params, x, dx, gradient);
+    }
+
+    /// Whether the gradient of the first parameter is a product of inputs and errors of outputs, which then stays factored:
+    /// [`Layer::vjp`] leaves it out.
+    fn is_factored(&self) -> bool {
+        false
+    }
+
+    /// Makes of inputs those of the factored gradient.
+    fn factor_inputs(&self, params: &[&[T]], x: &mut [T]) {
+        let _ = (params, x);
+    }
+
+    /// Whether all that derivatives need prepared is a transpose, and that only where errors go on to inputs.
+    fn prepares_transpose_alone(&self) -> bool {
+        false
+    }
+
     /// Whether [`Layer::reverse`] works: whether signals can be sent back through the physics.
     fn has_reverse(&self) -> bool {
         false
@@ -133,30 +288,21 @@ pub trait Layer<T: Real>: Send + Sync {
     /// The same layer with constants that are off by a relative `mismatch`, as drawn from groups `group..` of `random`.
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>>;
 
-    /// The layer as a plain linear map, whose gradient is an outer product.
-    fn as_linear(&self) -> Option<&Linear<T>> {
-        None
-    }
-
     /// Whether [`Layer::vjp`] is known: an instrument without a twin is asked for signals alone.
     fn has_derivatives(&self) -> bool {
         true
     }
 
-    /// Whether the layer only scales a row: local losses are taken before it.
-    fn is_normalisation(&self) -> bool {
+    /// Whether parameters are phases: each output is A + B cos(phase) + C sin(phase) of every one, or, where outputs are
+    /// amplitudes, A + B exp(i phase), so that intensities behind are.
+    fn is_sinusoidal(&self) -> bool {
         false
     }
+}
 
-    /// Whether all parameters are phases, of which each output, an intensity, is a sinusoidal function.
-    fn is_interference(&self) -> bool {
-        false
-    }
-
-    /// Whether the layer acts on each signal by itself: augmented direct feedback alignment replaces its slope.
-    fn is_pointwise(&self) -> bool {
-        false
-    }
+/// One parameter, which is a vector.
+pub(super) fn vector(name: &str, len: usize) -> Vec<ParamSpec> {
+    vec![ParamSpec { name: name.into(), shape: vec![len] }]
 }
 
 /// Numbers 1 + mismatch * normal.

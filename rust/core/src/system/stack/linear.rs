@@ -8,9 +8,55 @@ use pnncore_kernels::sparse::{Dense, product};
 use pnncore_kernels::watch::{poll, polled};
 use pnncore_kernels::{Level, Real, sum_rows, transpose};
 
-use super::layer::{ForwardRecord, Layer, LayerContext, factors};
+use serde::Deserialize;
+
+use super::layer::{ForwardRecord, Layer, LayerContext, Role, factors};
+use super::registry::{LayerOutline, LayerSpec, Parts, Site};
 use crate::params::ParamSpec;
+use crate::settings::at_least_one;
+use crate::signal::Signal;
 use crate::{Result, memory};
+
+/// The description of a linear map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinearSpec {
+    /// The number of inputs.
+    pub inputs: usize,
+    /// The number of outputs.
+    pub outputs: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+impl LinearSpec {
+    /// The map, without deviations.
+    pub(super) fn map<T: Real>(&self) -> Linear<T> {
+        Linear::new(self.inputs, self.outputs, self.bias)
+    }
+}
+
+impl LayerSpec for LinearSpec {
+    const KIND: &'static str = "linear";
+
+    fn outline(&self, site: &Site) -> Result<LayerOutline> {
+        let Self { inputs, outputs, .. } = *self;
+        at_least_one(&[("inputs", inputs), ("outputs", outputs)])?;
+        let crosstalk = memory::product(&[outputs, group(outputs)]);
+        let weights = memory::product(&[inputs, outputs]);
+        let constants = if site.is_mismatched() { weights.saturating_add(crosstalk) } else { 0 };
+        Ok(LayerOutline {
+            parameters: self.map::<f32>().parameters(),
+            constants,
+            numbers: weights.saturating_add(constants),
+            ..LayerOutline::new(Signal::real(inputs), Signal::real(outputs))
+        })
+    }
+
+    fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        Ok(Parts::of(self.map(), site))
+    }
+}
 
 /// The smallest range of inputs: that of a converter is not zero.
 const LEAST: f64 = 1e-6;
@@ -39,11 +85,6 @@ fn group(n: usize) -> usize {
     if n <= CLOSE { n } else { NEIGHBOURS }
 }
 
-/// How many numbers the crosstalk of `n` outputs is.
-pub(super) fn crosstalk_numbers(n: usize) -> u128 {
-    memory::product(&[n, group(n)])
-}
-
 impl<T: Real> Linear<T> {
     /// A linear map of these numbers of inputs and outputs.
     pub fn new(inputs: usize, outputs: usize, bias: bool) -> Self {
@@ -64,7 +105,7 @@ impl<T: Real> Linear<T> {
     }
 
     /// Whether it has such a range.
-    pub fn is_ranged(&self) -> bool {
+    pub(super) fn is_ranged(&self) -> bool {
         self.ranged
     }
 
@@ -86,7 +127,7 @@ impl<T: Real> Linear<T> {
     }
 
     /// Cuts inputs at the ends of the range, where there is one.
-    pub fn clip_inputs(&self, params: &[&[T]], x: &mut [T]) {
+    fn clip_inputs(&self, params: &[&[T]], x: &mut [T]) {
         let Some(range) = self.range(params) else { return };
         for x in x {
             *x = if *x > range { range } else { *x };
@@ -121,7 +162,7 @@ impl<T: Real> Linear<T> {
     }
 
     /// Takes the errors of inputs that were cut away from these, and gives them to the gradient of the range.
-    pub fn pull_range(&self, params: &[&[T]], x: &[T], dx: &mut [T], gradient: &mut [Vec<T>]) {
+    pub(super) fn pull_range(&self, params: &[&[T]], x: &[T], dx: &mut [T], gradient: &mut [Vec<T>]) {
         let Some(range) = self.range(params) else { return };
         let sign = if params.last().is_some_and(|own| own[0] < T::ZERO) { -T::ONE } else { T::ONE };
         let mut total = T::ZERO;
@@ -132,11 +173,6 @@ impl<T: Real> Linear<T> {
         if let Some(own) = gradient.last_mut() {
             own[0] += sign * total;
         }
-    }
-
-    /// Whether the gradient of W is the plain product of inputs and output errors.
-    pub fn is_plain(&self) -> bool {
-        self.gains.is_empty()
     }
 
     fn weights<'a>(&self, context: LayerContext<'a, T>) -> &'a [T] {
@@ -176,12 +212,12 @@ impl<T: Real> Layer<T> for Linear<T> {
         "Linear"
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
-    fn outputs(&self) -> usize {
-        self.outputs
+    fn gives(&self) -> Signal {
+        Signal::real(self.outputs)
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
@@ -259,7 +295,7 @@ impl<T: Real> Layer<T> for Linear<T> {
             sum_rows(context.level, dy, &mut sums);
             bias.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
         }
-        if !self.is_plain() {
+        if !self.gains.is_empty() {
             let mut product = vec![T::ZERO; self.inputs * n];
             let x = self.clipped(context, record.x);
             let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();
@@ -324,7 +360,27 @@ impl<T: Real> Layer<T> for Linear<T> {
         Box::new(Self { gains, crosstalk, ..self.clone() })
     }
 
-    fn as_linear(&self) -> Option<&Linear<T>> {
-        Some(self)
+    fn role(&self) -> Role {
+        Role::LinearMap { bias: self.bias }
+    }
+
+    fn prepares_transpose_alone(&self) -> bool {
+        !self.ranged
+    }
+
+    fn is_factored(&self) -> bool {
+        self.gains.is_empty()
+    }
+
+    fn factor_inputs(&self, params: &[&[T]], x: &mut [T]) {
+        self.clip_inputs(params, x);
+    }
+
+    /// The range of inputs hears what came back, and not what derivatives would have given.
+    fn replace_input_errors(&self, params: &[&[T]], x: &[T], dx: &mut [T], gradient: &mut [Vec<T>]) {
+        if self.ranged {
+            gradient.iter_mut().last().into_iter().for_each(|range| range.fill(T::ZERO));
+            self.pull_range(params, x, dx, gradient);
+        }
     }
 }

@@ -10,25 +10,28 @@ mod linear;
 mod multiplexed;
 mod normalise;
 mod ode;
-mod outline;
 mod pendula;
 mod plate;
 mod pointwise;
 mod propagation;
+mod registry;
 mod spec;
 mod speckle;
 mod transistor;
 
-pub use crossbar::{Hardware, Remap};
-pub use harmonic::Harmonic;
-pub use layer::{ForwardRecord, Layer, LayerContext};
-pub use linear::Linear;
-pub use outline::Outline;
-pub use pendula::Pendula;
-pub use pointwise::{Function, Pointwise};
-pub use propagation::{BackwardRule, Block, ErrorSignal, Propagation, SurrogateDerivative, groups};
-pub use spec::{Entry, Kind, Sides, Spec};
-pub use speckle::Speckle;
+pub use crossbar::{CrossbarSpec, Hardware, Remap};
+pub use harmonic::SecondHarmonicSpec;
+pub use layer::{Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative};
+pub use linear::{Linear, LinearSpec};
+pub use normalise::NormaliseSpec;
+pub use pendula::PendulaSpec;
+pub use plate::PlateSpec;
+pub use pointwise::{Function, Pointwise, PointwiseSpec};
+pub use propagation::{BackwardRule, Block, ErrorSignal, Propagation, groups};
+pub use registry::{ForeignSpec, LayerChoice, LayerOutline, LayerSpec, Parts, Site};
+pub use spec::{Entry, Outline, Spec};
+pub use speckle::SpeckleSpec;
+pub use transistor::TransistorSpec;
 
 use std::ops::Range;
 
@@ -40,6 +43,7 @@ use crate::device::{CellArray, Device};
 use crate::draw::DrawIndex;
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
+use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States, Status};
 use crate::{Error, Result};
 
@@ -48,29 +52,33 @@ const GROUPS: u32 = 8;
 
 /// One layer with its hardware.
 pub struct Stage<T> {
-    /// The model with known derivatives.
-    pub twin: Box<dyn Layer<T>>,
-    /// What is measured on; `None`: the same.
-    pub hardware: Option<Box<dyn Layer<T>>>,
+    /// What it is made of.
+    parts: Parts<T>,
     /// The standard deviation of what a measurement of an output adds.
-    pub noise: f64,
+    noise: f64,
     /// Its parameters, among those of the stack.
     pub params: Range<usize>,
-    /// What its parameters are stored in.
-    pub device: Device,
-    /// The cells of the first one, where it is stored in an array of these.
-    pub tile: Option<CellArray<T>>,
-    /// Within how many of their standard deviations the values of the first one are kept.
-    pub clip: Option<f64>,
 }
 
-impl<T> Stage<T> {
+impl<T: Real> Stage<T> {
+    /// A layer, and the standard deviation of what a measurement of its outputs adds.
+    pub fn new(parts: Parts<T>, noise: f64) -> Self {
+        Self { parts, noise, params: 0..0 }
+    }
+
+    /// The model with known derivatives.
+    pub fn twin(&self) -> &dyn Layer<T> {
+        &*self.parts.twin
+    }
+
+    /// Whether it is a linear map.
+    pub fn is_linear_map(&self) -> bool {
+        matches!(self.twin().role(), Role::LinearMap { .. })
+    }
+
     /// What is measured on.
-    pub fn hardware(&self) -> &dyn Layer<T>
-    where
-        T: Real,
-    {
-        self.hardware.as_deref().unwrap_or(&*self.twin)
+    pub fn hardware(&self) -> &dyn Layer<T> {
+        self.parts.hardware.as_deref().unwrap_or(self.twin())
     }
 }
 
@@ -89,34 +97,18 @@ impl<T: Real> Stack<T> {
     /// parameters end with the numbers of their layers where they are `numbered`.
     ///
     /// # Errors
-    /// [`Error::Config`] without stages, [`Error::Shape`] where the outputs of a layer are not the inputs of the next.
+    /// [`Error::Config`] without stages, [`Error::Shape`] where a layer does not take what the one before gives, and for noise
+    /// where nothing is measured.
     pub fn new(mut stages: Vec<Stage<T>>, seed: u64, foreign: bool, numbered: bool) -> Result<Self> {
         let (Some(first), Some(last)) = (stages.first(), stages.last()) else {
             return Err(Error::Config("a stack needs at least one layer".into()));
         };
-        let (inputs, outputs) = (first.twin.inputs(), last.twin.outputs());
-        for (l, pair) in stages.windows(2).enumerate() {
-            let (from, to) = (&pair[0].twin, &pair[1].twin);
-            if from.outputs() != to.inputs() {
-                return Err(Error::Shape(format!(
-                    "layer {} ({}) has {} outputs, but layer {} ({}) takes {} inputs",
-                    l + 1,
-                    from.name(),
-                    from.outputs(),
-                    l + 2,
-                    to.name(),
-                    to.inputs()
-                )));
-            }
-        }
+        let (inputs, outputs) = (first.twin().inputs(), last.twin().outputs());
+        check_signals(&stages)?;
         let mut specs = Vec::new();
         for (l, stage) in stages.iter_mut().enumerate() {
             let first = specs.len();
-            let named = |spec: ParamSpec| match numbered {
-                true => ParamSpec { name: format!("{}{}", spec.name, l + 1), ..spec },
-                false => spec,
-            };
-            specs.extend(stage.twin.specs().into_iter().map(named));
+            specs.extend(stage.twin().specs().into_iter().map(|own| name_in_stack(own, l, numbered)));
             stage.params = first..specs.len();
         }
         Ok(Self { stages, specs, inputs, outputs, seed, foreign })
@@ -134,7 +126,7 @@ impl<T: Real> Stack<T> {
 
     /// The first layer that errors cannot pass, and should.
     pub fn first_without_derivatives(&self) -> Option<usize> {
-        self.stages.iter().position(|stage| stage.params.end > 0 && !stage.twin.has_derivatives())
+        self.stages.iter().position(|stage| stage.params.end > 0 && !stage.twin().has_derivatives())
     }
 
     /// Rows of this many that pass together; blocks of rows may pass at the same time.
@@ -158,17 +150,32 @@ impl<T: Real> Stack<T> {
     /// The twins with other constants, off by a relative `mismatch`: what a batch of vaccinated training meets.
     pub fn vaccines(&self, mismatch: f64, random: Philox) -> Vec<Box<dyn Layer<T>>> {
         let stages = self.stages.iter().enumerate();
-        stages.map(|(l, stage)| stage.twin.mismatched(mismatch, random, GROUPS * l as u32)).collect()
+        stages.map(|(l, stage)| stage.twin().mismatched(mismatch, random, GROUPS * l as u32)).collect()
     }
 
     /// Whether every twin is its hardware: what a pass through the hardware leaves then serves for derivatives.
     pub fn twins_are_exact(&self) -> bool {
-        self.stages.iter().all(|stage| stage.hardware.is_none())
+        self.stages.iter().all(|stage| stage.parts.hardware.is_none())
     }
 
     /// Multiply-adds of the digital layers per sample.
     pub fn operations(&self) -> u64 {
-        self.stages.iter().map(|stage| stage.twin.operations()).sum()
+        self.stages.iter().map(|stage| stage.twin().operations()).sum()
+    }
+
+    /// Multiply-adds, about, that simulating a pass of one row takes.
+    fn work(&self) -> usize {
+        self.stages.iter().map(|stage| stage.twin().work()).fold(0, usize::saturating_add)
+    }
+
+    /// Whether the parameters are all phases of which each output is a sinusoidal function.
+    fn has_sinusoidal_outputs(&self) -> bool {
+        let Some(last) = self.stages.iter().rposition(|stage| !stage.params.is_empty()) else { return false };
+        let behind: Vec<Role> = self.stages[last + 1..].iter().map(|stage| stage.twin().role()).collect();
+        let light = self.stages[last].twin();
+        self.stages[last].params.start == 0
+            && light.is_sinusoidal()
+            && behind == if light.gives().complex { &[Role::Detection][..] } else { &[] }
     }
 
     /// Passes all samples through the hardware and leaves outputs in `states`.
@@ -208,7 +215,7 @@ impl<T: Real> Stack<T> {
 
     /// The model, layer by layer.
     pub fn twin(&self) -> Vec<&dyn Layer<T>> {
-        self.stages.iter().map(|stage| &*stage.twin).collect()
+        self.stages.iter().map(Stage::twin).collect()
     }
 }
 
@@ -217,8 +224,8 @@ impl<T: Real> System<T> for Stack<T> {
         "Stack"
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
     fn layout(&self) -> Layout {
@@ -231,15 +238,20 @@ impl<T: Real> System<T> for Stack<T> {
 
     fn device(&self, parameter: usize) -> &Device {
         let stage = self.stages.iter().find(|stage| stage.params.contains(&parameter));
-        stage.map_or(&Device::IDEAL, |stage| &stage.device)
+        stage.map_or(&Device::IDEAL, |stage| &stage.parts.device)
     }
 
     fn tile(&self, parameter: usize) -> Option<&CellArray<T>> {
-        self.stages.iter().find(|stage| stage.params.start == parameter && !stage.params.is_empty())?.tile.as_ref()
+        self.stages
+            .iter()
+            .find(|stage| stage.params.start == parameter && !stage.params.is_empty())?
+            .parts
+            .tile
+            .as_ref()
     }
 
     fn clip(&self, parameter: usize) -> Option<f64> {
-        self.stages.iter().find(|stage| stage.params.start == parameter && !stage.params.is_empty())?.clip
+        self.stages.iter().find(|stage| stage.params.start == parameter && !stage.params.is_empty())?.parts.clip
     }
 
     fn workspace(&self) -> Workspace {
@@ -247,16 +259,10 @@ impl<T: Real> System<T> for Stack<T> {
     }
 
     fn abilities(&self) -> Abilities {
-        let (readout, before) = match self.stages.split_last() {
-            Some((last, before)) => (Some(last), before),
-            None => (None, &[][..]),
-        };
-        let linear = readout.is_some_and(|last| last.twin.as_linear().is_some());
-        let phases = readout.is_some_and(|last| last.twin.is_interference());
         Abilities::LAYERS
             .and_if(self.is_differentiable(), Abilities::TWINS)
-            .and_if(linear, Abilities::LINEAR_READOUT)
-            .and_if(phases && before.iter().all(|stage| stage.params.is_empty()), Abilities::PHASES)
+            .and_if(self.stages.last().is_some_and(Stage::is_linear_map), Abilities::LINEAR_READOUT)
+            .and_if(self.has_sinusoidal_outputs(), Abilities::PHASES)
     }
 
     fn explain_lack(&self, needs: Abilities) -> String {
@@ -277,8 +283,8 @@ impl<T: Real> System<T> for Stack<T> {
         let random = Philox::new(seed, Purpose::Initialise);
         for (l, stage) in self.stages.iter().enumerate() {
             let own = &mut params[stage.params.clone()];
-            stage.twin.initialise(random, GROUPS * l as u32, own);
-            if let (Some(tile), [weights, ..]) = (&stage.tile, own) {
+            stage.twin().initialise(random, GROUPS * l as u32, own);
+            if let (Some(tile), [weights, ..]) = (&stage.parts.tile, own) {
                 tile.keep_within(weights);
             }
         }
@@ -286,6 +292,63 @@ impl<T: Real> System<T> for Stack<T> {
 
     fn as_stack(&self) -> Option<&Stack<T>> {
         Some(self)
+    }
+}
+
+/// A parameter of layer `l`, as it is called in the stack.
+fn name_in_stack(own: ParamSpec, l: usize, numbered: bool) -> ParamSpec {
+    if numbered { ParamSpec { name: format!("{}{}", own.name, l + 1), ..own } } else { own }
+}
+
+/// Refuses layers that do not fit each other, fields at the ends, and noise of fields.
+fn check_signals<T: Real>(stages: &[Stage<T>]) -> Result<()> {
+    let shape = |text: String| Err(Error::Shape(text));
+    for (l, stage) in stages.iter().enumerate() {
+        let (layer, number) = (stage.twin(), l + 1);
+        let (name, takes) = (layer.name(), layer.takes());
+        if layer.gives().complex && stage.noise > 0.0 {
+            return Err(Error::Config(format!(
+                "noise must be 0 for layer {number} ({name}): nothing measures a field; give it to the layer that detects it"
+            )));
+        }
+        if l == 0 && takes.complex {
+            return shape(format!("layer 1 ({name}) takes a field, and data are real: put Encode before it"));
+        }
+        let Some(before) = l.checked_sub(1).map(|before| stages[before].twin()) else {
+            continue;
+        };
+        let arrives = before.gives();
+        match (arrives.complex, takes.complex) {
+            _ if arrives == takes => {}
+            (true, false) => {
+                return shape(format!(
+                    "layer {number} ({name}) takes {takes}, but the layer before ({}) gives {arrives}: put Detect between them",
+                    before.name()
+                ));
+            }
+            (false, true) => {
+                return shape(format!(
+                    "layer {number} ({name}) takes {takes}, but the layer before ({}) gives {arrives}: put Encode between them",
+                    before.name()
+                ));
+            }
+            _ if (arrives.steps, takes.steps) == (1, 1) => {
+                return shape(format!(
+                    "layer {number} ({name}) takes {} inputs, but the layer before has {} outputs",
+                    takes.width, arrives.width
+                ));
+            }
+            _ => {
+                return shape(format!("layer {number} ({name}) takes {takes}, but the layer before gives {arrives}"));
+            }
+        }
+    }
+    match stages.last().map(Stage::twin) {
+        Some(last) if last.gives().complex => shape(format!(
+            "the last layer ({}) gives a field, which nothing measures: put Detect behind it",
+            last.name()
+        )),
+        _ => Ok(()),
     }
 }
 

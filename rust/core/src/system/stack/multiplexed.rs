@@ -3,10 +3,13 @@
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::Philox;
 
-use super::layer::{ForwardRecord, Layer, LayerContext};
+use super::layer::{ForwardRecord, Layer, LayerContext, vector};
 use super::ode::{Motion, STAGES, Work, recall, record};
-use crate::Result;
+use super::registry::{LayerOutline, ROWS};
 use crate::params::ParamSpec;
+use crate::settings::at_least_one;
+use crate::signal::Signal;
+use crate::{Result, memory};
 
 /// A device with one drive and one reading.
 pub(super) trait Device<T>: Clone + Send + Sync + 'static {
@@ -46,6 +49,20 @@ pub(super) struct Multiplexed<D> {
     pub(super) parameters: usize,
     /// Runge-Kutta steps per unit of time.
     pub(super) substeps: usize,
+}
+
+/// The outline of a device of so many states behind a waveform of these inputs and parameters.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) without inputs or parameters.
+pub(super) fn outline(inputs: usize, parameters: usize, states: usize, substeps: usize) -> Result<LayerOutline> {
+    at_least_one(&[("inputs", inputs), ("parameters", parameters)])?;
+    let slots = inputs.saturating_add(parameters);
+    Ok(LayerOutline {
+        parameters: vector("theta", parameters),
+        numbers: memory::product(&[slots, states, substeps * STAGES, ROWS]),
+        ..LayerOutline::new(Signal::real(inputs), Signal::real(slots))
+    })
 }
 
 /// The motion of a block of rows during one unit of time.
@@ -114,16 +131,21 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         D::NAME
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
-    fn outputs(&self) -> usize {
-        self.slots()
+    fn gives(&self) -> Signal {
+        Signal::real(self.slots())
+    }
+
+    /// Some ten multiply-adds for each state in each stage of every step.
+    fn work(&self) -> usize {
+        10 * self.slots() * self.substeps * STAGES * self.device.states()
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
-        super::outline::vector("theta", self.parameters)
+        vector("theta", self.parameters)
     }
 
     /// Uniform in [-1, 1).

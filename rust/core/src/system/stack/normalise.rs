@@ -3,8 +3,31 @@
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Real, dot};
 
-use super::layer::{ForwardRecord, Layer, LayerContext};
+use serde::Deserialize;
+
+use super::layer::{ForwardRecord, Layer, LayerContext, Role};
+use super::registry::{LayerOutline, LayerSpec, Parts, Site};
 use crate::Result;
+use crate::signal::Signal;
+
+/// The description of a normalisation of however many signals arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NormaliseSpec {}
+
+impl LayerSpec for NormaliseSpec {
+    const KIND: &'static str = "normalise";
+
+    fn outline(&self, site: &Site) -> Result<LayerOutline> {
+        let signal = Signal::real(site.width("Normalize")?);
+        Ok(LayerOutline::new(signal, signal))
+    }
+
+    /// Digital: it is what it is, whatever the mismatch.
+    fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        Ok(Parts::new(Box::new(Normalise { width: site.width("Normalize")? }), None))
+    }
+}
 
 /// y = x / sqrt(mean of x^2 + epsilon): every row gets the same power.
 #[derive(Debug, Clone)]
@@ -26,12 +49,12 @@ impl<T: Real> Layer<T> for Normalise {
         "Normalise"
     }
 
-    fn inputs(&self) -> usize {
-        self.width
+    fn takes(&self) -> Signal {
+        Signal::real(self.width)
     }
 
-    fn outputs(&self) -> usize {
-        self.width
+    fn gives(&self) -> Signal {
+        Signal::real(self.width)
     }
 
     fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
@@ -77,7 +100,7 @@ impl<T: Real> Layer<T> for Normalise {
         Box::new(self.clone())
     }
 
-    fn is_normalisation(&self) -> bool {
-        true
+    fn role(&self) -> Role {
+        Role::Normalisation
     }
 }

@@ -6,15 +6,53 @@ use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::trig::sin_cos;
 use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
 
+use serde::Deserialize;
+
 use super::layer::{ForwardRecord, Layer, LayerContext, factors};
 use super::ode::{Motion, STAGES, Work};
+use super::registry::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use crate::params::ParamSpec;
-use crate::{Error, Result};
+use crate::settings::{at_least_one, positive};
+use crate::signal::Signal;
+use crate::{Result, memory};
+
+/// The description of coupled pendula.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PendulaSpec {
+    /// How many.
+    pub inputs: usize,
+    /// The time that they swing, in units of one over the angular frequency of small swings.
+    pub time: f64,
+    /// Runge-Kutta steps in that time.
+    pub steps: usize,
+}
+
+impl LayerSpec for PendulaSpec {
+    const KIND: &'static str = "pendula";
+
+    fn outline(&self, site: &Site) -> Result<LayerOutline> {
+        let Self { inputs, time, steps } = *self;
+        positive("time", time)?;
+        at_least_one(&[("n", inputs), ("steps", steps)])?;
+        let couplings = memory::product(&[inputs, inputs]);
+        Ok(LayerOutline {
+            parameters: parameters(inputs),
+            constants: if site.is_mismatched() { couplings } else { 0 },
+            numbers: couplings.saturating_add(memory::product(&[inputs, steps, 8, ROWS])),
+            ..LayerOutline::new(Signal::real(inputs), Signal::real(inputs))
+        })
+    }
+
+    fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        Ok(Parts::of(Pendula::new(self.inputs, self.time, self.steps), site))
+    }
+}
 
 /// q_i'' = -w_i sin q_i + sum_j J_ji (sin q_j - sin q_i) + e_i, from q = x at rest; outputs are the angles after a time. The
 /// couplings J (from, to) and the torques e are parameters; w is one, off in hardware.
 #[derive(Debug, Clone)]
-pub struct Pendula<T> {
+pub(super) struct Pendula<T> {
     n: usize,
     step: f64,
     steps: usize,
@@ -28,17 +66,8 @@ const KEPT: usize = 128;
 
 impl<T: Real> Pendula<T> {
     /// So many pendula, watched for a time in so many steps.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a time or steps out of range.
-    pub fn new(n: usize, time: f64, steps: usize) -> Result<Self> {
-        if !(time > 0.0 && time.is_finite()) {
-            return Err(Error::Config(format!("time must be positive and finite, got {time}")));
-        }
-        if n == 0 || steps == 0 {
-            return Err(Error::Config(format!("pendula and steps must be at least 1, got {n} and {steps}")));
-        }
-        Ok(Self { n, step: time / steps as f64, steps, stiffness: vec![T::ONE; n], gains: Vec::new() })
+    fn new(n: usize, time: f64, steps: usize) -> Self {
+        Self { n, step: time / steps as f64, steps, stiffness: vec![T::ONE; n], gains: Vec::new() }
     }
 
     fn motion<'a>(&'a self, context: LayerContext<'a, T>, rows: usize) -> Swing<'a, T> {
@@ -198,7 +227,7 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
 }
 
 /// Names and shapes of the parameters of `n` pendula.
-pub(super) fn parameters(n: usize) -> Vec<ParamSpec> {
+fn parameters(n: usize) -> Vec<ParamSpec> {
     let couplings = ParamSpec { name: "J".into(), shape: vec![n, n] };
     vec![couplings, ParamSpec { name: "e".into(), shape: vec![n] }]
 }
@@ -208,12 +237,17 @@ impl<T: Real> Layer<T> for Pendula<T> {
         "Pendula"
     }
 
-    fn inputs(&self) -> usize {
-        self.n
+    fn takes(&self) -> Signal {
+        Signal::real(self.n)
     }
 
-    fn outputs(&self) -> usize {
-        self.n
+    fn gives(&self) -> Signal {
+        Signal::real(self.n)
+    }
+
+    /// A product with the couplings, a sine and a cosine for each stage of every step.
+    fn work(&self) -> usize {
+        self.steps * STAGES * self.n * (self.n + 16)
     }
 
     fn specs(&self) -> Vec<ParamSpec> {

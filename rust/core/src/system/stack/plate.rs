@@ -3,12 +3,54 @@
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::Philox;
 
+use serde::Deserialize;
+
 use super::layer::factors;
-use super::multiplexed::Device;
+use super::multiplexed::{Device, Multiplexed, outline};
+use super::registry::{LayerOutline, LayerSpec, Parts, Site};
+use crate::settings::{at_least_one, at_least_zero};
+use crate::{Result, memory};
+
+/// The description of a driven oscillating plate.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlateSpec {
+    /// The number of inputs.
+    pub inputs: usize,
+    /// The number of parameters.
+    pub parameters: usize,
+    /// How many modes.
+    pub modes: usize,
+    /// Their damping.
+    pub damping: f64,
+    /// How much their springs harden.
+    pub cubic: f64,
+}
+
+/// Steps per unit of time: the fastest mode turns by less than half a radian in each.
+const SUBSTEPS: usize = 8;
+
+impl LayerSpec for PlateSpec {
+    const KIND: &'static str = "plate";
+
+    fn outline(&self, _site: &Site) -> Result<LayerOutline> {
+        at_least_one(&[("modes", self.modes)])?;
+        at_least_zero("damping", self.damping)?;
+        at_least_zero("cubic", self.cubic)?;
+        let own = outline(self.inputs, self.parameters, self.modes.saturating_mul(2), SUBSTEPS)?;
+        Ok(LayerOutline { constants: memory::product(&[6, self.modes]), ..own })
+    }
+
+    fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        let device = Plate::<T>::new(self, site.disorder(), site.group());
+        let Self { inputs, parameters, .. } = *self;
+        Ok(Parts::of(Multiplexed { device, inputs, parameters, substeps: SUBSTEPS }, site))
+    }
+}
 
 /// Modes q'' + c q' + W^2 q + a q^3 = g u(t), read as the sum of r q.
 #[derive(Debug, Clone)]
-pub(super) struct Plate<T> {
+struct Plate<T> {
     damping: T,
     cubic: T,
     /// W^2, mode by mode.
@@ -22,8 +64,9 @@ pub(super) struct Plate<T> {
 const FREQUENCIES: (f64, f64) = (0.3, 3.0);
 
 impl<T: Real> Plate<T> {
-    /// So many modes, whose couplings to drive and pickup are drawn from groups `group..`.
-    pub(super) fn new(modes: usize, damping: f64, cubic: f64, disorder: Philox, group: u32) -> Self {
+    /// The plate of a description, whose couplings to drive and pickup are drawn from groups `group..`.
+    fn new(spec: &PlateSpec, disorder: Philox, group: u32) -> Self {
+        let PlateSpec { modes, damping, cubic, .. } = *spec;
         let (low, high) = FREQUENCIES;
         let frequency = |m: usize| low + (high - low) * (m as f64 + disorder.uniform(m as u64, group)) / modes as f64;
         let normals = |group: u32, scale: f64| -> Vec<T> {

@@ -5,7 +5,10 @@ use pnncore_kernels::philox::Philox;
 use pnncore_kernels::unit::{Logistic, Nodes, Tanh, relax};
 use serde::Deserialize;
 
-use super::layer::{ForwardRecord, Layer, LayerContext};
+use super::layer::{ForwardRecord, Layer, LayerContext, Role};
+use super::registry::{LayerOutline, LayerSpec, Parts, Site};
+use crate::settings::{at_least_zero, positive};
+use crate::signal::Signal;
 use crate::{Error, Result};
 
 /// A function of one signal.
@@ -39,16 +42,22 @@ pub enum Function {
 }
 
 impl Function {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Relu => "ReLU",
+            Self::Tanh => "Tanh",
+            Self::Logistic => "Logistic",
+            Self::SaturableAbsorber { .. } => "SaturableAbsorber",
+            Self::ElectroOptic { .. } => "ElectroOptic",
+        }
+    }
+
     fn check(self) -> Result<()> {
         let fail = |text: String| Err(Error::Config(text));
         match self {
             Self::SaturableAbsorber { depth, saturation } => {
-                if !(depth >= 0.0 && depth.is_finite()) {
-                    return fail(format!("depth must be at least 0 and finite, got {depth}"));
-                }
-                if !(saturation > 0.0 && saturation.is_finite()) {
-                    return fail(format!("saturation must be positive and finite, got {saturation}"));
-                }
+                at_least_zero("depth", depth)?;
+                positive("saturation", saturation)?;
             }
             Self::ElectroOptic { gain, bias, tap } => {
                 if !(gain.is_finite() && bias.is_finite()) {
@@ -96,6 +105,28 @@ impl Function {
     }
 }
 
+/// The description of a function of each of however many signals arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointwiseSpec {
+    /// Which function.
+    pub function: Function,
+}
+
+impl LayerSpec for PointwiseSpec {
+    const KIND: &'static str = "pointwise";
+
+    fn outline(&self, site: &Site) -> Result<LayerOutline> {
+        self.function.check()?;
+        let signal = Signal::real(site.width(self.function.name())?);
+        Ok(LayerOutline::new(signal, signal))
+    }
+
+    fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        Ok(Parts::of(Pointwise::new(self.function, site.width(self.function.name())?)?, site))
+    }
+}
+
 /// y_j = f(z_j); with a mismatch m, f((1 + m) z + m z^2 / 2).
 #[derive(Debug, Clone)]
 pub struct Pointwise {
@@ -123,21 +154,15 @@ impl Pointwise {
 
 impl<T: Real> Layer<T> for Pointwise {
     fn name(&self) -> &'static str {
-        match self.function {
-            Function::Relu => "ReLU",
-            Function::Tanh => "Tanh",
-            Function::Logistic => "Logistic",
-            Function::SaturableAbsorber { .. } => "SaturableAbsorber",
-            Function::ElectroOptic { .. } => "ElectroOptic",
-        }
+        self.function.name()
     }
 
-    fn inputs(&self) -> usize {
-        self.width
+    fn takes(&self) -> Signal {
+        Signal::real(self.width)
     }
 
-    fn outputs(&self) -> usize {
-        self.width
+    fn gives(&self) -> Signal {
+        Signal::real(self.width)
     }
 
     fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
@@ -208,7 +233,7 @@ impl<T: Real> Layer<T> for Pointwise {
         Box::new(Self { mismatch, ..self.clone() })
     }
 
-    fn is_pointwise(&self) -> bool {
-        true
+    fn role(&self) -> Role {
+        Role::Pointwise
     }
 }

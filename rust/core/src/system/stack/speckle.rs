@@ -7,14 +7,52 @@ use pnncore_kernels::trig::sin_cos;
 use pnncore_kernels::watch::polled;
 use pnncore_kernels::{Level, Real, transpose};
 
-use super::layer::{ForwardRecord, Layer, LayerContext, tape_or};
+use serde::Deserialize;
+
+use super::layer::{ForwardRecord, Layer, LayerContext, tape_or, vector};
+use super::registry::{LayerOutline, LayerSpec, Parts, Site};
 use crate::params::ParamSpec;
-use crate::{Error, Result};
+use crate::settings::{at_least_one, at_least_zero};
+use crate::signal::Signal;
+use crate::{Result, memory};
+
+/// The description of a random scattering medium.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeckleSpec {
+    /// The number of inputs.
+    pub inputs: usize,
+    /// The number of outputs.
+    pub outputs: usize,
+    /// The mean intensity of the reference beam.
+    pub reference: f64,
+}
+
+impl LayerSpec for SpeckleSpec {
+    const KIND: &'static str = "speckle";
+
+    fn outline(&self, _site: &Site) -> Result<LayerOutline> {
+        let Self { inputs, outputs, reference } = *self;
+        at_least_one(&[("inputs", inputs), ("outputs", outputs)])?;
+        at_least_zero("reference", reference)?;
+        let elements = memory::product(&[inputs, outputs]);
+        Ok(LayerOutline {
+            parameters: vector("phase", inputs),
+            constants: elements.saturating_add(outputs as u128).saturating_mul(4),
+            numbers: elements.saturating_mul(8),
+            ..LayerOutline::new(Signal::real(inputs), Signal::real(outputs))
+        })
+    }
+
+    fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        Ok(Parts::of(Speckle::new(self, site.disorder(), site.group()), site))
+    }
+}
 
 /// Intensities y = |T (x e^{i phase}) + b|^2: T has independent complex normal elements of variance 1 / inputs, and b, the
 /// light of a reference beam, such of a variance of its own. The phases are parameters.
 #[derive(Debug, Clone)]
-pub struct Speckle<T> {
+pub(super) struct Speckle<T> {
     inputs: usize,
     outputs: usize,
     /// \[\[Re T, Im T\], \[-Im T, Re T\]\], transposed: (real and imaginary part of inputs, of outputs).
@@ -26,23 +64,15 @@ pub struct Speckle<T> {
 }
 
 impl<T: Real> Speckle<T> {
-    /// A medium between so many inputs and outputs, and a reference beam of this mean intensity; drawn from groups `group..`.
-    ///
-    /// # Errors
-    /// [`Error::Config`] without inputs or outputs, or for a negative intensity.
-    pub fn new(inputs: usize, outputs: usize, reference: f64, disorder: Philox, group: u32) -> Result<Self> {
-        if inputs == 0 || outputs == 0 {
-            return Err(Error::Config(format!("inputs and outputs must be at least 1, got {inputs} and {outputs}")));
-        }
-        if !(reference >= 0.0 && reference.is_finite()) {
-            return Err(Error::Config(format!("reference must be at least 0 and finite, got {reference}")));
-        }
+    /// The medium of a description, drawn from groups `group..`.
+    fn new(spec: &SpeckleSpec, disorder: Philox, group: u32) -> Self {
+        let SpeckleSpec { inputs, outputs, reference } = *spec;
         let scale = (0.5 / inputs as f64).sqrt();
         let part = |k: usize, group: u32| scale * disorder.normal(k as u64, group);
         let elements = polled(inputs * outputs, 128).map(|k| (part(k, group), part(k, group + 1)));
         let light = (0.5 * reference).sqrt();
         let reference = (0..2 * outputs as u64).map(|k| T::from_f64(light * disorder.normal(k, group + 2))).collect();
-        Ok(Self::of(inputs, outputs, elements, reference))
+        Self::of(inputs, outputs, elements, reference)
     }
 
     /// A medium of these elements (real, imaginary), input by input.
@@ -74,16 +104,20 @@ impl<T: Real> Layer<T> for Speckle<T> {
         "Speckle"
     }
 
-    fn inputs(&self) -> usize {
-        self.inputs
+    fn takes(&self) -> Signal {
+        Signal::real(self.inputs)
     }
 
-    fn outputs(&self) -> usize {
-        self.outputs
+    fn gives(&self) -> Signal {
+        Signal::real(self.outputs)
+    }
+
+    fn work(&self) -> usize {
+        4 * self.inputs * self.outputs
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
-        super::outline::vector("phase", self.inputs)
+        vector("phase", self.inputs)
     }
 
     /// Uniform on the circle.
@@ -188,7 +222,7 @@ impl<T: Real> Layer<T> for Speckle<T> {
         Ok(())
     }
 
-    fn is_interference(&self) -> bool {
+    fn is_sinusoidal(&self) -> bool {
         true
     }
 

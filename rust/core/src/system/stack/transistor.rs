@@ -3,14 +3,47 @@
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::Philox;
 
+use serde::Deserialize;
+
 use super::layer::factors;
-use super::multiplexed::Device;
+use super::multiplexed::{Device, Multiplexed, outline};
+use super::registry::{LayerOutline, LayerSpec, Parts, Site};
+use crate::Result;
+
+/// The description of an analog transistor circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransistorSpec {
+    /// The number of inputs.
+    pub inputs: usize,
+    /// The number of parameters.
+    pub parameters: usize,
+}
+
+/// The voltage and the current of the resonator.
+const STATES: usize = 2;
+
+/// Steps per unit of time.
+const SUBSTEPS: usize = 4;
+
+impl LayerSpec for TransistorSpec {
+    const KIND: &'static str = "transistor";
+
+    fn outline(&self, _site: &Site) -> Result<LayerOutline> {
+        outline(self.inputs, self.parameters, STATES, SUBSTEPS)
+    }
+
+    fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        let Self { inputs, parameters } = *self;
+        Ok(Parts::of(Multiplexed { device: Transistor::NOMINAL, inputs, parameters, substeps: SUBSTEPS }, site))
+    }
+}
 
 /// C v' = (u - v) / R - i - I(v), L i' = v - r i, with the current I(v) = k ln(1 + exp((v - threshold) / width))^2 that an
 /// ideal long-channel transistor has from weak to strong inversion; it is also what is read. One unit of time is the time that
 /// an input is on; voltages are in units of the drive's.
 #[derive(Debug, Clone)]
-pub(super) struct Transistor {
+struct Transistor {
     capacitance: f64,
     inductance: f64,
     source: f64,
@@ -22,7 +55,7 @@ pub(super) struct Transistor {
 
 impl Transistor {
     /// A resonance of about one radian per unit of time, damped within some of them.
-    pub(super) const NOMINAL: Self =
+    const NOMINAL: Self =
         Self { capacitance: 1.0, inductance: 1.0, source: 1.5, series: 0.2, gain: 1.0, threshold: 0.2, width: 0.5 };
 
     /// The current at a voltage, and its slope.
@@ -38,7 +71,7 @@ impl<T: Real> Device<T> for Transistor {
     const NAME: &'static str = "TransistorCircuit";
 
     fn states(&self) -> usize {
-        2
+        STATES
     }
 
     fn rate(&self, s: &[T], u: T, rate: &mut [T]) {

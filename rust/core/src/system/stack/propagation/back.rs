@@ -1,45 +1,20 @@
 //! Errors on their way back through a stack.
 
+use std::ops::Range;
+
 use pnncore_kernels::Real;
 use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::philox::Purpose;
+use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::sparse::Dense;
 
-use super::{Block, Propagation, each, groups, needs_transpose, of_stage, outputs_without_noise, work};
+use super::{Block, Propagation, each, groups, of_stage, outputs_without_noise};
 use crate::Result;
 use crate::batch::Batch;
 use crate::params::Params;
 use crate::runtime::Runtime;
-use crate::system::stack::layer::{ForwardRecord, Layer, LayerContext};
+use crate::system::stack::layer::{Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative};
 use crate::system::stack::{Stack, Stage};
 use crate::update::{LocalUpdate, Term};
-
-/// How a pointwise layer answers an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SurrogateDerivative {
-    /// By the slope of the twin.
-    Twin,
-    /// By one.
-    One,
-    /// By one where |z| < 1, otherwise by zero.
-    Box,
-    /// By 1 - |z| / 2 where that is positive.
-    Triangle,
-}
-
-impl SurrogateDerivative {
-    fn at<T: Real>(self, z: T) -> T {
-        match self {
-            Self::Box if z.abs() >= T::ONE => T::ZERO,
-            Self::Triangle => {
-                let left = T::ONE - T::from_f64(0.5) * z.abs();
-                if left < T::ZERO { T::ZERO } else { left }
-            }
-            Self::Box | Self::One | Self::Twin => T::ONE,
-        }
-    }
-}
 
 /// What the outputs of a group of layers hear of an error.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +55,59 @@ impl<'a, T> BackwardRule<'a, T> {
     }
 }
 
+/// How errors pass a layer, which is the same for all blocks.
+struct Passage<'a, T> {
+    layer: &'a dyn Layer<T>,
+    params: Vec<&'a [T]>,
+    prepared: &'a [T],
+    answer: Answer<'a, T>,
+    /// Whether errors of its inputs are asked for.
+    is_asked: bool,
+    /// Whether they are heard before it.
+    is_heard: bool,
+    /// What brings the error of the stack to its outputs.
+    direct: Option<&'a [T]>,
+}
+
+impl<T: Real> BackwardRule<'_, T> {
+    /// Whether errors of the inputs of a stage are of use: what comes back before the first parameters nobody asks for.
+    fn asks(&self, stage: &Stage<T>) -> bool {
+        stage.params.start > 0 || self.inputs
+    }
+
+    /// Whether the hardware of a stage answers itself.
+    fn reverses(&self, stage: &Stage<T>) -> bool {
+        self.reverse && self.asks(stage) && stage.hardware().has_reverse()
+    }
+
+    /// Whether what layer `l` answers is heard before it, and not something else.
+    fn is_heard(&self, groups: &[Range<usize>], l: usize) -> bool {
+        match self.error_signal {
+            ErrorSignal::Chain => true,
+            ErrorSignal::DirectFeedback(direct) => {
+                groups.iter().position(|group| group.end == l).is_none_or(|g| g >= direct.len())
+            }
+            ErrorSignal::Local => !is_linear(self.layers[l]),
+        }
+    }
+
+    /// What stands for the transposed weights of layer `l`.
+    fn matrix(&self, stages: &[Stage<T>], l: usize) -> Option<&[T]> {
+        let before = stages[..l].iter().filter(|stage| stage.is_linear_map()).count();
+        self.feedback.get(before).copied().filter(|_| is_linear(self.layers[l]))
+    }
+
+    /// What brings the error of the stack to the outputs of layer `l`.
+    fn direct(&self, groups: &[Range<usize>], l: usize) -> Option<&[T]> {
+        let ErrorSignal::DirectFeedback(direct) = self.error_signal else { return None };
+        direct.get(groups.iter().position(|group| group.end == l + 1)?).copied()
+    }
+}
+
+fn is_linear<T: Real>(layer: &dyn Layer<T>) -> bool {
+    matches!(layer.role(), Role::LinearMap { .. })
+}
+
 impl<T: Real> Propagation<T> {
     /// Passes the errors of the outputs back, and leaves the gradient in `update`.
     ///
@@ -89,122 +117,68 @@ impl<T: Real> Propagation<T> {
         &mut self,
         runtime: &Runtime,
         stack: &Stack<T>,
-        backward_rule: &BackwardRule<'_, T>,
+        rule: &BackwardRule<'_, T>,
         params: &Params<'_, T>,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        let stages = stack.stages();
-        // What comes back before the first parameters nobody asks for.
-        let asked = |stage: &Stage<T>| stage.params.start > 0 || backward_rule.inputs;
-        let back = |stage: &Stage<T>| backward_rule.reverse && asked(stage) && stage.hardware().has_reverse();
         let groups = groups(stack);
-        // Nor what comes back to where something else is heard.
-        let heard = |l: usize| match backward_rule.error_signal {
-            ErrorSignal::Chain => true,
-            ErrorSignal::DirectFeedback(direct) => {
-                groups.iter().position(|group| group.end == l).is_none_or(|g| g >= direct.len())
-            }
-            ErrorSignal::Local => backward_rule.layers[l].as_linear().is_none(),
-        };
-        let linear = |l: usize| stages[..l].iter().filter(|stage| stage.twin.as_linear().is_some()).count();
-        let matrix = |l: usize| backward_rule.layers[l].as_linear().and_then(|_| backward_rule.feedback.get(linear(l)));
-        for (l, (layer, stage)) in backward_rule.layers.iter().zip(stages).enumerate() {
-            let bare = needs_transpose(*layer);
-            if bare || !backward_rule.same {
-                let own = asked(stage) && heard(l) && !back(stage) && matrix(l).is_none();
-                let values = of_stage(params, stage.params.clone());
-                layer.prepare(runtime.level(), &values, own || !bare, &mut self.prepared[l]);
-            }
-        }
-        self.reversed.resize_with(stages.len(), Vec::new);
-        for (stage, reversed) in stages.iter().zip(&mut self.reversed).filter(|(stage, _)| back(stage)) {
-            stage.hardware().prepare_reverse(runtime.level(), &of_stage(params, stage.params.clone()), reversed);
-        }
+        self.prepare_backward(runtime, stack, rule, params, &groups);
         let samples: usize = self.blocks.iter().map(|block| block.rows).sum();
-        let (prepared, reversed) = (&self.prepared, &self.reversed);
-        let random = self.random.unwrap_or_else(|| runtime.random(Purpose::Noise));
-        let run = |block: &mut Block<T>| -> Result<()> {
-            let first = block.first;
-            let Block { rows, signals, errors, noiseless, tapes, gradients, .. } = block;
-            let rows = *rows;
-            gradients.resize_with(stack.specs.len(), Vec::new);
-            for l in (0..stages.len()).rev() {
-                let (layer, stage) = (backward_rule.layers[l], &stages[l]);
-                let values = of_stage(params, stage.params.clone());
-                let context = LayerContext {
-                    level: runtime.level(),
-                    params: &values,
-                    prepared: &prepared[l],
-                    layer: l,
-                    first,
-                    random,
-                };
-                let group = groups.iter().position(|group| group.end == l + 1);
-                if let (ErrorSignal::DirectFeedback(direct), Some(g)) = (backward_rule.error_signal, group)
-                    && let Some(matrix) = direct.get(g)
-                {
-                    let (out, n) = (stack.outputs, layer.outputs());
-                    let (into, from) = errors.split_at_mut(stages.len());
-                    let into = &mut into[l + 1];
-                    into.clear();
-                    into.resize(rows * n, T::ZERO);
-                    let from = Strided { data: &from[0], row: out, column: 1 };
-                    multiply(runtime.level(), from, Dense { data: matrix, stride: n }, (rows, out, n), into, n);
+        let passages = stack.stages().iter().enumerate().map(|(l, stage)| {
+            let hardware = stage.hardware();
+            let answer = match rule.matrix(stack.stages(), l) {
+                Some(matrix) => Answer::Feedback(matrix),
+                None if rule.reverses(stage) => Answer::Physics { hardware, prepared: &self.reversed[l], samples },
+                None if rule.slope != SurrogateDerivative::Twin && rule.layers[l].role() == Role::Pointwise => {
+                    Answer::Surrogate(rule.slope)
                 }
-                let plain = layer.as_linear().is_some_and(|linear| linear.is_plain());
-                for (k, spec) in stage.params.clone().zip(&stack.specs[stage.params.clone()]) {
-                    gradients[k].clear();
-                    gradients[k].resize(if plain && k == stage.params.start { 0 } else { spec.len() }, T::ZERO);
-                }
-                let (before, after) = errors.split_at_mut(l + 1);
-                let (dx, dy) = (&mut before[l], &after[0]);
-                if dy.is_empty() {
-                    continue;
-                }
-                let heard = heard(l) && (dx.is_empty() || !matches!(backward_rule.error_signal, ErrorSignal::Local));
-                let matrix = matrix(l);
-                let wanted = asked(stage) && heard;
-                let dx: &mut Vec<T> = if heard { dx } else { &mut Vec::new() };
-                dx.resize(if wanted { rows * layer.inputs() } else { 0 }, T::ZERO);
-                let hardware = stage.hardware();
-                let back = back(stage) && wanted && matrix.is_none();
-                let asked: &mut [T] = if matrix.is_some() || back { &mut [] } else { dx };
-                if backward_rule.slope != SurrogateDerivative::Twin && layer.is_pointwise() {
-                    for ((dx, &dy), &z) in asked.iter_mut().zip(dy).zip(&signals[l]) {
-                        *dx = dy * backward_rule.slope.at(z);
-                    }
-                    continue;
-                }
-                let gradient = &mut gradients[stage.params.clone()];
-                if asked.is_empty() && gradient.is_empty() && !wanted {
-                    continue;
-                }
-                let y = outputs_without_noise(signals, noiseless, l);
-                let left = ForwardRecord { rows, x: &signals[l], y, tape: &tapes[l] };
-                let mut memory = Default::default();
-                let record = if backward_rule.same { left } else { again(layer, context, left, &mut memory)? };
-                layer.vjp(context, record, dy, asked, gradient)?;
-                if back {
-                    reverse(hardware, LayerContext { prepared: &reversed[l], ..context }, samples, dy, dx)?;
-                }
-                if let (Some(matrix), true) = (matrix, wanted) {
-                    let (n, m) = (layer.outputs(), layer.inputs());
-                    dx.fill(T::ZERO);
-                    let dy = Strided { data: dy, row: n, column: 1 };
-                    multiply(runtime.level(), dy, Dense { data: matrix, stride: m }, (rows, n, m), dx, m);
-                }
-                let other = wanted && (back || matrix.is_some());
-                if let Some(linear) = layer.as_linear().filter(|linear| other && linear.is_ranged()) {
-                    // The range of inputs hears what came back, and not what derivatives would have given.
-                    gradient.iter_mut().last().into_iter().for_each(|range| range.fill(T::ZERO));
-                    linear.pull_range(&values, &signals[l], dx, gradient);
-                }
+                None => Answer::Derivatives,
+            };
+            Passage {
+                layer: rule.layers[l],
+                params: of_stage(params, stage.params.clone()),
+                prepared: &self.prepared[l],
+                answer,
+                is_asked: rule.asks(stage),
+                is_heard: rule.is_heard(&groups, l),
+                direct: rule.direct(&groups, l),
             }
-            Ok(())
+        });
+        let backward = Backward {
+            runtime,
+            stack,
+            same: rule.same,
+            is_local: matches!(rule.error_signal, ErrorSignal::Local),
+            passages: passages.collect(),
+            random: self.random.unwrap_or_else(|| runtime.random(Purpose::Noise)),
         };
-        each(runtime, work(params), &mut self.blocks, run)?;
-        self.collect(stack, backward_rule.layers, params, update);
+        each(runtime, stack.work(), &mut self.blocks, |block| backward.block(block))?;
+        self.collect(stack, rule.layers, params, update);
         Ok(())
+    }
+
+    /// Prepares what derivatives and hardware that is run backwards need.
+    fn prepare_backward(
+        &mut self,
+        runtime: &Runtime,
+        stack: &Stack<T>,
+        rule: &BackwardRule<'_, T>,
+        params: &Params<'_, T>,
+        groups: &[Range<usize>],
+    ) {
+        self.reversed.resize_with(stack.stages().len(), Vec::new);
+        for (l, (layer, stage)) in rule.layers.iter().zip(stack.stages()).enumerate() {
+            let values = of_stage(params, stage.params.clone());
+            let late = layer.prepares_transpose_alone();
+            if late || !rule.same {
+                let passes = rule.asks(stage) && rule.is_heard(groups, l);
+                let by_transpose = passes && !rule.reverses(stage) && rule.matrix(stack.stages(), l).is_none();
+                layer.prepare(runtime.level(), &values, by_transpose || !late, &mut self.prepared[l]);
+            }
+            if rule.reverses(stage) {
+                stage.hardware().prepare_reverse(runtime.level(), &values, &mut self.reversed[l]);
+            }
+        }
     }
 
     /// Passes a batch through the twins, without noise, and `errors` of the outputs, row by row, back to parameters, in `update`,
@@ -239,10 +213,9 @@ impl<T: Real> Propagation<T> {
     ) {
         update.terms.resize_with(stack.specs.len(), || Term::Dense(Vec::new()));
         for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
-            let plain = layer.as_linear().filter(|linear| linear.is_plain());
             for k in stage.params.clone() {
                 let term = &mut update.terms[k];
-                if let Some(linear) = plain.filter(|_| k == stage.params.start) {
+                if layer.is_factored() && k == stage.params.start {
                     let values = of_stage(params, stage.params.clone());
                     if !matches!(term, Term::Product(_)) {
                         *term = Term::Product(Vec::new());
@@ -251,7 +224,7 @@ impl<T: Real> Propagation<T> {
                     products.resize_with(self.blocks.len(), Default::default);
                     for ((left, right), block) in products.iter_mut().zip(&mut self.blocks) {
                         std::mem::swap(left, &mut block.signals[l]);
-                        linear.clip_inputs(&values, left);
+                        layer.factor_inputs(&values, left);
                         std::mem::swap(right, &mut block.errors[l + 1]);
                     }
                     continue;
@@ -270,34 +243,132 @@ impl<T: Real> Propagation<T> {
     }
 }
 
-/// What comes back through the hardware. Errors are those of a mean over `samples`, but every sample sends its own: what converters
-/// and noise make of it does not depend on how many others there are.
-fn reverse<T: Real>(
-    hardware: &dyn Layer<T>,
-    context: LayerContext<'_, T>,
-    samples: usize,
-    dy: &[T],
-    dx: &mut [T],
-) -> Result<()> {
-    let count = T::from_f64(samples as f64);
-    let own: Vec<T> = dy.iter().map(|&e| e * count).collect();
-    hardware.reverse(context, &own, dx)?;
-    dx.iter_mut().for_each(|dx| *dx /= count);
-    Ok(())
+/// Errors on their way back through all layers.
+struct Backward<'a, T> {
+    runtime: &'a Runtime,
+    stack: &'a Stack<T>,
+    /// As [`BackwardRule::same`].
+    same: bool,
+    is_local: bool,
+    passages: Vec<Passage<'a, T>>,
+    random: Philox,
 }
 
-/// The pass of the same inputs through a layer that the signals did not come from; linear layers need none for derivatives.
-pub(super) fn again<'a, T: Real>(
-    layer: &dyn Layer<T>,
-    context: LayerContext<'_, T>,
-    left: ForwardRecord<'a, T>,
-    (y, tape): &'a mut (Vec<T>, Vec<T>),
-) -> Result<ForwardRecord<'a, T>> {
-    if layer.as_linear().is_some() {
-        return Ok(left);
+impl<T: Real> Backward<'_, T> {
+    /// Passes the errors of a block back.
+    fn block(&self, block: &mut Block<T>) -> Result<()> {
+        let fields = self.fields(block)?;
+        let Block { first, rows, signals, errors, noiseless, tapes, gradients, .. } = block;
+        gradients.resize_with(self.stack.specs.len(), Vec::new);
+        for (l, own) in self.passages.iter().enumerate().rev() {
+            let layer = own.layer;
+            self.bring(own, (*rows, l), errors);
+            let params = self.stack.stages()[l].params.clone();
+            let gradient = &mut gradients[params.clone()];
+            for (k, (gradient, spec)) in gradient.iter_mut().zip(&self.stack.specs[params]).enumerate() {
+                gradient.clear();
+                gradient.resize(if k == 0 && layer.is_factored() { 0 } else { spec.len() }, T::ZERO);
+            }
+            let (before, after) = errors.split_at_mut(l + 1);
+            let (dx, dy) = (&mut before[l], &after[0]);
+            if dy.is_empty() {
+                continue;
+            }
+            // Errors that the layer before has of its own stay what they are.
+            let is_heard = own.is_heard && (dx.is_empty() || !self.is_local);
+            let mut unheard = Vec::new();
+            let dx = if is_heard { dx } else { &mut unheard };
+            dx.resize(if is_heard && own.is_asked { *rows * layer.inputs() } else { 0 }, T::ZERO);
+            if dx.is_empty() && gradient.is_empty() {
+                continue;
+            }
+            let context = self.context(l, *first);
+            let y = outputs_without_noise(signals, noiseless, l);
+            let left = ForwardRecord { rows: *rows, x: &signals[l], y, tape: &tapes[l] };
+            let mut again = Retraced::default();
+            let record = match fields.get(l) {
+                Some(Some(Retraced { y, tape })) => {
+                    ForwardRecord { x: arriving(layer, &fields, l, signals), y, tape, ..left }
+                }
+                _ if self.same => left,
+                _ => again.retrace(layer, context, left)?,
+            };
+            layer.backward(own.answer, context, record, dy, dx, gradient)?;
+        }
+        Ok(())
     }
-    y.resize(left.rows * layer.outputs(), T::ZERO);
-    tape.resize(left.rows * layer.tape(), T::ZERO);
-    layer.forward(context, left.rows, left.x, y, tape)?;
-    Ok(ForwardRecord { y, tape, ..left })
+
+    /// What the twins make of fields, layer by layer, where signals came from other layers: from real signals, which were measured, to the
+    /// next real ones. Empty where there are none.
+    fn fields(&self, block: &Block<T>) -> Result<Vec<Option<Retraced<T>>>> {
+        let mut fields = Vec::new();
+        if self.same || !self.passages.iter().any(|own| own.layer.gives().complex) {
+            return Ok(fields);
+        }
+        for (l, own) in self.passages.iter().enumerate() {
+            let is_light = own.layer.takes().complex || own.layer.gives().complex;
+            let mut found = is_light.then(Retraced::default);
+            if let Some(found) = &mut found {
+                let x = arriving(own.layer, &fields, l, &block.signals);
+                let record = ForwardRecord { rows: block.rows, x, y: &[], tape: &[] };
+                found.retrace(own.layer, self.context(l, block.first), record)?;
+            }
+            fields.push(found);
+        }
+        Ok(fields)
+    }
+
+    /// Brings the error of the stack to the outputs of layer `l`, where it goes there directly.
+    fn bring(&self, own: &Passage<'_, T>, (rows, l): (usize, usize), errors: &mut [Vec<T>]) {
+        let (Some(matrix), Some((last, before))) = (own.direct, errors.split_last_mut()) else { return };
+        let (out, n) = (self.stack.outputs, own.layer.outputs());
+        let into = &mut before[l + 1];
+        into.clear();
+        into.resize(rows * n, T::ZERO);
+        let from = Strided { data: last, row: out, column: 1 };
+        multiply(self.runtime.level(), from, Dense { data: matrix, stride: n }, (rows, out, n), into, n);
+    }
+
+    fn context(&self, layer: usize, first: usize) -> LayerContext<'_, T> {
+        let Passage { params, prepared, .. } = &self.passages[layer];
+        LayerContext { level: self.runtime.level(), params, prepared, layer, first, random: self.random }
+    }
+}
+
+/// What arrives at layer `l`: the field of the twin before it, or the real signals that were measured.
+fn arriving<'a, T: Real>(
+    layer: &dyn Layer<T>,
+    fields: &'a [Option<Retraced<T>>],
+    l: usize,
+    signals: &'a [Vec<T>],
+) -> &'a [T] {
+    match l.checked_sub(1).and_then(|before| fields[before].as_ref()) {
+        Some(field) if layer.takes().complex => &field.y,
+        _ => &signals[l],
+    }
+}
+
+/// The pass of the same inputs through a layer that the signals did not come from.
+#[derive(Debug, Default)]
+pub(super) struct Retraced<T> {
+    pub(super) y: Vec<T>,
+    tape: Vec<T>,
+}
+
+impl<T: Real> Retraced<T> {
+    /// Passes what arrived through the layer; the derivatives of linear maps depend on that alone.
+    pub(super) fn retrace<'a>(
+        &'a mut self,
+        layer: &dyn Layer<T>,
+        context: LayerContext<'_, T>,
+        left: ForwardRecord<'a, T>,
+    ) -> Result<ForwardRecord<'a, T>> {
+        if is_linear(layer) {
+            return Ok(left);
+        }
+        self.y.resize(left.rows * layer.outputs(), T::ZERO);
+        self.tape.resize(left.rows * layer.tape(), T::ZERO);
+        layer.forward(context, left.rows, left.x, &mut self.y, &mut self.tape)?;
+        Ok(ForwardRecord { y: &self.y, tape: &self.tape, ..left })
+    }
 }

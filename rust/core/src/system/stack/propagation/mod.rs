@@ -9,7 +9,7 @@ use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::{Real, add_scaled};
 use rayon::prelude::*;
 
-use super::layer::{ForwardRecord, Layer, LayerContext};
+use super::layer::{ForwardRecord, Layer, LayerContext, Role};
 use super::{Stack, outcome};
 use crate::batch::{Batch, Targets};
 use crate::draw::DrawIndex;
@@ -20,8 +20,8 @@ use crate::states::States;
 use crate::system::Workspace;
 use crate::{Error, Result};
 
-use back::again;
-pub use back::{BackwardRule, ErrorSignal, SurrogateDerivative};
+use back::Retraced;
+pub use back::{BackwardRule, ErrorSignal};
 
 /// Some rows on their way.
 #[derive(Debug, Default)]
@@ -84,8 +84,8 @@ pub struct Propagation<T> {
 /// is a group, too.
 pub fn groups<T: Real>(stack: &Stack<T>) -> Vec<std::ops::Range<usize>> {
     let stages = stack.stages();
-    let linear = (1..stages.len()).filter(|&l| stages[l].twin.as_linear().is_some());
-    let start = |l: usize| if stages[l - 1].twin.is_normalisation() { l - 1 } else { l };
+    let linear = (1..stages.len()).filter(|&l| stages[l].is_linear_map());
+    let start = |l: usize| if stages[l - 1].twin().role() == Role::Normalisation { l - 1 } else { l };
     let mut starts: Vec<usize> = linear.map(start).filter(|&l| l > 0).collect();
     starts.insert(0, 0);
     let ends = starts.iter().skip(1).copied().chain([stack.stages().len()]).collect::<Vec<_>>();
@@ -114,7 +114,7 @@ impl<T: Real> Propagation<T> {
         self.prepared.resize_with(layers.len(), Vec::new);
         for ((layer, stage), prepared) in layers.iter().zip(stack.stages()).zip(&mut self.prepared) {
             let values = of_stage(params, stage.params.clone());
-            layer.prepare(runtime.level(), &values, derivatives && !needs_transpose(*layer), prepared);
+            layer.prepare(runtime.level(), &values, derivatives && !layer.prepares_transpose_alone(), prepared);
         }
     }
 
@@ -248,7 +248,7 @@ impl<T: Real> Propagation<T> {
             }
             Ok(())
         };
-        each(runtime, work(params), &mut self.blocks, run)
+        each(runtime, stack.work(), &mut self.blocks, run)
     }
 
     /// Writes outputs and outcomes to states of one phase.
@@ -317,10 +317,11 @@ impl<T: Real> Propagation<T> {
             let Block { rows, signals, errors, noiseless, tapes, slope, .. } = block;
             let rows = *rows;
             let mut change = vec![T::ZERO; signals[0].len()];
+            let mut field = Vec::new();
             for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
                 let mut after = vec![T::ZERO; rows * layer.outputs()];
                 // Before the first parameters nothing moves.
-                if stage.params.end > 0 {
+                if stage.params.end > 0 || layer.gives().complex {
                     let (values, along) =
                         (of_stage(params, stage.params.clone()), of_stage(along, stage.params.clone()));
                     let context = LayerContext {
@@ -332,10 +333,12 @@ impl<T: Real> Propagation<T> {
                         random,
                     };
                     let y = outputs_without_noise(signals, noiseless, l);
-                    let left = ForwardRecord { rows, x: &signals[l], y, tape: &tapes[l] };
-                    let mut memory = Default::default();
-                    let record = if same { left } else { again(*layer, context, left, &mut memory)? };
+                    let x = if layer.takes().complex && !same { &field } else { &signals[l] };
+                    let left = ForwardRecord { rows, x, y, tape: &tapes[l] };
+                    let mut own = Retraced::default();
+                    let record = if same { left } else { own.retrace(*layer, context, left)? };
                     layer.jvp(context, record, &change, &along, &mut after)?;
+                    field = own.y;
                 }
                 change = after;
             }
@@ -343,7 +346,7 @@ impl<T: Real> Propagation<T> {
             *slope = errors.iter().zip(&change).map(|(e, c)| e.to_f64() * c.to_f64()).sum();
             Ok(())
         };
-        each(runtime, work(params), &mut self.blocks, run)?;
+        each(runtime, stack.work(), &mut self.blocks, run)?;
         Ok(self.blocks.iter().map(|block| block.slope).sum())
     }
 
@@ -372,16 +375,6 @@ fn each<T: Real>(
         blocks.iter_mut().for_each(|block| block.failure = run(block).err());
     });
     blocks.iter_mut().find_map(|block| block.failure.take()).map_or(Ok(()), Err)
-}
-
-/// Whether all that the derivatives of a layer need is its transpose, and that only where errors pass through it.
-fn needs_transpose<T: Real>(layer: &dyn Layer<T>) -> bool {
-    layer.as_linear().is_some_and(|map| !map.is_ranged())
-}
-
-/// About what a row takes, in multiply-adds.
-fn work<T: Real>(params: &Params<'_, T>) -> usize {
-    (0..params.len()).map(|i| params.get(i).len()).sum()
 }
 
 fn of_stage<'a, T: Real>(params: &'a Params<'_, T>, range: std::ops::Range<usize>) -> Vec<&'a [T]> {
