@@ -9,7 +9,9 @@ of the system's mathematical library. A change that is to leave all results as t
 """
 
 import argparse
+import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import warnings
@@ -22,7 +24,7 @@ import numpy as np
 import pnncore as pnn
 from pnncore import Settling, devices, layers, methods, optim, systems
 from pnncore.elements import Cubic, Diode, Resistor
-from pnncore.errors import CapabilityError
+from pnncore.errors import CapabilityError, ConfigError, ShapeError
 
 PINNED = Path(__file__).with_name("digests.json")
 DTYPES = ("float32", "float64")
@@ -115,6 +117,16 @@ def stack(*chain: layers.Layer) -> Callable[[str], systems.Stack]:
     return lambda dtype: systems.Stack([*chain], seed=0, dtype=dtype)
 
 
+def lit(layer: layers.Layer) -> list[layers.Layer]:
+    """Return a chain with the layer that takes four real signals and gives real ones; a field has no noise."""
+    for own in (layer, dataclasses.replace(layer, noise=None)):
+        for before, behind in itertools.product(([], [layers.Encode()]), ([], [layers.Detect()])):
+            with suppress(ShapeError, ConfigError):
+                systems.Stack([layers.Linear(3, 4), *before, own, *behind], seed=0)
+                return [*before, own, *behind]
+    raise AssertionError(f"no chain has {layer}")
+
+
 def layered() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
     sizes = {"n_in": 4, "n_out": 4, "n": 4, "width": 4, "n_params": 5}
     noisy = {"noise": 0.01, "mismatch": 0.02}
@@ -122,7 +134,7 @@ def layered() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
         fields = getattr(kind, "__dataclass_fields__", {})
         given = {field: sizes[field] for field in fields if field in sizes}
         for ideal, settings in ((" ", {}), (" disordered ", noisy)):
-            chain = [layers.Linear(3, 4), kind(**given, **settings)]
+            chain = [layers.Linear(3, 4), *lit(kind(**given, **settings))]
             outputs = systems.Stack(chain, seed=0).n_out
             yield f"Stack {name}{ideal}".rstrip(), stack(*chain, layers.Linear(outputs, 2))
     yield "Stack Speckle alone", stack(layers.Speckle(3, 2, reference=0.5))

@@ -106,6 +106,13 @@ def hopfield():
     return make_net([3, 4, 2], dtype="float32")
 
 
+def sizes(kind):
+    """The settings that a kind of layer has no defaults for."""
+    known = {"n": 2, "n_in": 2, "n_out": 3, "n_params": 3}
+    needed = inspect.signature(kind).parameters.values()
+    return {own.name: known[own.name] for own in needed if own.default is own.empty}
+
+
 def stack(*given):
     return systems.Stack(list(given) or [layers.Linear(3, 4), layers.Tanh(), layers.Linear(4, 2)], seed=0)
 
@@ -293,7 +300,6 @@ CALLS = {
     "devices.storage": of(
         devices.storage, device=devices.ReRamSB(), trains=devices.PulseTrains(), algorithm=devices.TikiTaka()
     ),
-    "Linear": by_field(layers.Linear, n_in=2, n_out=3),
     "Custom": of(
         layers.Custom,
         n_in=2,
@@ -304,18 +310,6 @@ CALLS = {
         params={"gain": np.ones(2)},
         noise=0.1,
     ),
-    "Crossbar": by_field(layers.Crossbar, n_in=2, n_out=3),
-    "ReLU": by_field(layers.ReLU),
-    "Tanh": by_field(layers.Tanh),
-    "Logistic": by_field(layers.Logistic),
-    "Normalize": by_field(layers.Normalize),
-    "SaturableAbsorber": by_field(layers.SaturableAbsorber),
-    "ElectroOptic": by_field(layers.ElectroOptic),
-    "Speckle": by_field(layers.Speckle, n_in=2, n_out=3),
-    "SecondHarmonic": by_field(layers.SecondHarmonic, n_in=2, n_params=3),
-    "Pendula": by_field(layers.Pendula, n=2),
-    "Plate": by_field(layers.Plate, n_in=2, n_params=3),
-    "TransistorCircuit": by_field(layers.TransistorCircuit, n_in=2, n_params=3),
     "AnalogIO": by_field(analog.AnalogIO),
     "Wires": by_field(analog.Wires),
     "PulseTrains": by_field(devices.PulseTrains),
@@ -343,6 +337,7 @@ CALLS = {
     "CurrentSource": by_field(elements.CurrentSource, plus="a", minus="b"),
     "VoltageSource": by_field(elements.VoltageSource, plus="a", minus="b"),
     **{kind.__name__: by_field(kind) for kind in methods.Method.kinds().values()},
+    **{kind.__name__: by_field(kind, **sizes(kind)) for kind in layers.Layer.kinds().values()},
     "Settling": by_field(pnn.Settling),
     "Settling.from_config": of(pnn.Settling.from_config, config=pnn.Settling().to_config()),
     "SGD": of(optim.SGD, learning_rate=0.1, momentum=0.5, weight_decay=0.1, schedule=optim.StepDecay(2)),

@@ -11,6 +11,8 @@ from pnncore.analog import AnalogIO, Wires
 from pnncore.layers._base import Layer
 from pnncore.layers._crossbar import Crossbar
 from pnncore.layers._custom import Custom
+from pnncore.layers._detect import Detect
+from pnncore.layers._encode import Encode
 from pnncore.layers._linear import Linear
 from pnncore.layers._normalize import Normalize
 from pnncore.layers._pendula import Pendula
@@ -24,7 +26,9 @@ __all__ = [
     "AnalogIO",
     "Crossbar",
     "Custom",
+    "Detect",
     "ElectroOptic",
+    "Encode",
     "Layer",
     "Linear",
     "Logistic",

@@ -96,8 +96,11 @@ class Stack(System):
         """Return the name in `params` of a layer's parameter, such as ``"W"`` of the layer at place 1."""
         return f"{name}{place}" if self.numbered else name
 
-    def measure(self, x: Any, *, repeat: int = 0, threads: int | None = None) -> list[FloatArray]:
-        """Return what is measured after every layer: arrays (samples, outputs of the layer), as `predict` measures."""
+    def measure(self, x: Any, *, repeat: int = 0, threads: int | None = None) -> list[Any]:
+        """Return what is measured after every layer: arrays (samples, outputs of the layer), as `predict` measures.
+
+        After a layer that gives a field there is None: nothing measures it.
+        """
         x = as_inputs(x, self.n_in, self.dtype)
         with self.lock:
             return _core.measure(self.core, self.arrays(), x, as_repeat(repeat), as_threads(threads))

@@ -31,8 +31,8 @@ class LayerTwin(Twin):
     def forward(self, x: FloatArray, params: Params) -> FloatArray:
         """See `Twin.forward`."""
         stack = self._of(x)
-        (found,) = _core.measure(stack.core, self._arrays(params), x, 0, None)
-        return found
+        found: list[FloatArray] = _core.measure(stack.core, self._arrays(params), x, 0, None)
+        return found[0]
 
     def vjp(self, x: FloatArray, params: Params, dy: FloatArray) -> tuple[FloatArray, Params]:
         """See `Twin.vjp`."""

@@ -336,7 +336,7 @@ pub(crate) fn predict<'py>(
     })
 }
 
-/// What is measured after every layer of a stack: arrays (samples, outputs of the layer).
+/// What is measured after every layer of a stack: arrays (samples, outputs of the layer), none after layers that give fields.
 #[pyfunction]
 #[pyo3(signature = (system, params, x, repeat, threads))]
 pub(crate) fn measure<'py>(
@@ -346,7 +346,7 @@ pub(crate) fn measure<'py>(
     x: Bound<'py, PyAny>,
     repeat: u64,
     threads: Option<usize>,
-) -> PyResult<Vec<Bound<'py, PyAny>>> {
+) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
     with_dtype!(py, [&x], T => {
         let core = system.of::<T>();
         let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
@@ -365,8 +365,9 @@ pub(crate) fn measure<'py>(
             })
         })?;
         let layers = stack.stages().iter().enumerate().map(|(l, stage)| {
-            let shape = [batch.len(), stage.twin().outputs()];
-            PyArray1::from_vec(py, propagation.outputs(l)).reshape(shape).map(Bound::into_any)
+            let gives = stage.twin().gives();
+            let found = (!gives.complex).then(|| PyArray1::from_vec(py, propagation.outputs(l)));
+            found.map(|found| found.reshape([batch.len(), gives.numbers()]).map(Bound::into_any)).transpose()
         });
         layers.collect()
     })

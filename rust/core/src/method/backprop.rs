@@ -74,7 +74,7 @@ impl<T: Real> CompiledMethod<T> for Backprop {
             Model::Twin if self.vaccination > 0.0 => vaccines.iter().map(|layer| &**layer).collect(),
             Model::Twin => stack.twin(),
         };
-        let noise = vec![self.noise; stack.stages().len()];
+        let noise: Vec<f64> = stack.stages().iter().map(|stage| stage.measured(self.noise)).collect();
         let random = draw.of(runtime.random(Purpose::Noise));
         let propagation = Propagation::of(&mut state.workspace)?;
         propagation.begin(stack, batch);

@@ -32,14 +32,15 @@ use pnncore::settling::Settling;
 use pnncore::signal::Signal;
 use pnncore::states::States;
 use pnncore::system::stack::{
-    Entry, ForwardRecord, Function, Layer, LayerChoice, LayerContext, LayerSpec, LinearSpec, NormaliseSpec, Parts,
-    PendulaSpec, PlateSpec, PointwiseSpec, Propagation, SecondHarmonicSpec, Site, Spec, SpeckleSpec, Stack, Stage,
-    SurrogateDerivative, TransistorSpec,
+    Carrier, DetectSpec, EncodeSpec, Entry, ForwardRecord, Function, Layer, LayerChoice, LayerContext, LayerSpec,
+    LinearSpec, NormaliseSpec, Parts, PendulaSpec, PlateSpec, PointwiseSpec, Propagation, SecondHarmonicSpec, Site,
+    Spec, SpeckleSpec, Stack, Stage, SurrogateDerivative, TransistorSpec,
 };
 use pnncore::system::{Experiment, System};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use std::time::Duration;
 
+mod light;
 mod noise;
 mod physics;
 
@@ -55,21 +56,22 @@ fn pointwise(function: Function) -> LayerChoice {
     PointwiseSpec { function }.into()
 }
 
-/// Every kind of layer that takes six inputs, with the number of its outputs.
-fn kinds() -> Vec<(LayerChoice, usize)> {
+/// Every kind of layer, in chains from six real inputs to so many real outputs.
+fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
     vec![
-        (LinearSpec { inputs: 6, outputs: 4, bias: false }.into(), 4),
-        (pointwise(Function::Relu), 6),
-        (tanh(), 6),
-        (pointwise(Function::Logistic), 6),
-        (pointwise(Function::SaturableAbsorber { depth: 2.0, saturation: 0.5 }), 6),
-        (pointwise(Function::ElectroOptic { gain: 1.5, bias: 1.0, tap: 0.1 }), 6),
-        (NormaliseSpec {}.into(), 6),
-        (SpeckleSpec { inputs: 6, outputs: 7, reference: 0.3 }.into(), 7),
-        (SecondHarmonicSpec { inputs: 6, parameters: 5 }.into(), 21),
-        (PendulaSpec { inputs: 6, time: 2.0, steps: 20 }.into(), 6),
-        (PlateSpec { inputs: 6, parameters: 3, modes: 5, damping: 0.1, cubic: 0.5 }.into(), 9),
-        (TransistorSpec { inputs: 6, parameters: 3 }.into(), 9),
+        (vec![LinearSpec { inputs: 6, outputs: 4, bias: false }.into()], 4),
+        (vec![pointwise(Function::Relu)], 6),
+        (vec![tanh()], 6),
+        (vec![pointwise(Function::Logistic)], 6),
+        (vec![pointwise(Function::SaturableAbsorber { depth: 2.0, saturation: 0.5 })], 6),
+        (vec![pointwise(Function::ElectroOptic { gain: 1.5, bias: 1.0, tap: 0.1 })], 6),
+        (vec![NormaliseSpec {}.into()], 6),
+        (vec![SpeckleSpec { inputs: 6, outputs: 7, reference: 0.3 }.into()], 7),
+        (vec![SecondHarmonicSpec { inputs: 6, parameters: 5 }.into()], 21),
+        (vec![PendulaSpec { inputs: 6, time: 2.0, steps: 20 }.into()], 6),
+        (vec![PlateSpec { inputs: 6, parameters: 3, modes: 5, damping: 0.1, cubic: 0.5 }.into()], 9),
+        (vec![TransistorSpec { inputs: 6, parameters: 3 }.into()], 9),
+        (vec![EncodeSpec { inputs: Some(6), carrier: Carrier::Amplitude }.into(), DetectSpec {}.into()], 6),
     ]
 }
 
@@ -78,8 +80,8 @@ fn stack<T: Real>(layers: &[LayerChoice], mismatch: f64, noise: f64) -> Stack<T>
     Spec { layers, noise, mismatch, seed: 3, numbered: true }.build_for().unwrap()
 }
 
-fn between(kind: &LayerChoice, width: usize) -> Vec<LayerChoice> {
-    vec![linear(5, 6), kind.clone(), linear(width, 3)]
+fn between(chain: &[LayerChoice], width: usize) -> Vec<LayerChoice> {
+    [&[linear(5, 6)], chain, &[linear(width, 3)]].concat()
 }
 
 fn initial<T: Real>(stack: &Stack<T>) -> Vec<Vec<T>> {
@@ -480,7 +482,7 @@ fn phases_that_are_shifted_give_the_exact_gradient() {
     let exact = gradient(method(EXACT), &net, &params, &data, 1);
     let found = gradient(method(ParameterShift {}), &net, &params, &data, 1);
     assert!(difference(&found, &exact) < 1e-10, "{}", difference(&found, &exact));
-    for layers in [vec![linear(5, 3)], between(&SpeckleSpec { inputs: 6, outputs: 6, reference: 0.0 }.into(), 6)] {
+    for layers in [vec![linear(5, 3)], between(&[SpeckleSpec { inputs: 6, outputs: 6, reference: 0.0 }.into()], 6)] {
         let net = stack::<f64>(&layers, 0.0, 0.0);
         let refused = method(ParameterShift {}).protocol::<f64>(&net);
         assert!(matches!(refused, Err(Error::Capability(_))));

@@ -48,11 +48,11 @@ fn differences(net: &Stack<f64>, params: &[Vec<f64>], data: &Data<f64>, noise: &
 }
 
 /// Chains in which every kind of layer is measured with noise: in the middle, and at the end.
-fn chains() -> Vec<(LayerChoice, Vec<LayerChoice>)> {
+fn chains() -> Vec<Vec<LayerChoice>> {
     let mut all = Vec::new();
     for (kind, width) in kinds() {
-        all.push((kind.clone(), between(&kind, width)));
-        all.push((kind.clone(), vec![linear(5, 6), kind.clone()]));
+        all.push(between(&kind, width));
+        all.push([&[linear(5, 6)], &kind[..]].concat());
     }
     all
 }
@@ -61,16 +61,16 @@ fn chains() -> Vec<(LayerChoice, Vec<LayerChoice>)> {
 fn gradients_are_those_of_the_measured_loss() {
     // Step 4 of the helper that takes gradients.
     let draw = DrawIndex::of_step(4);
-    for (kind, layers) in chains() {
+    for layers in chains() {
         let net = stack::<f64>(&layers, 0.0, NOISE);
         let (params, mut data) = (initial(&net), Data::<f64>::new(7, 5));
         data.labels.iter_mut().for_each(|label| *label %= System::<f64>::outputs(&net) as i64);
-        let noise = vec![NOISE; layers.len()];
+        let noise: Vec<f64> = net.stages().iter().map(Stage::noise).collect();
         let measured = draw.of(Philox::new(3, Purpose::Noise));
         let wanted = differences(&net, &params, &data, &noise, measured);
         for rule in [method(PhysicsAware {}), method(InSituBackprop {})] {
             let found = gradient(rule.clone(), &net, &params, &data, 1);
-            assert!(difference(&found, &wanted) < 1e-6, "{kind:?} {rule:?}: {}", difference(&found, &wanted));
+            assert!(difference(&found, &wanted) < 1e-6, "{layers:?} {rule:?}: {}", difference(&found, &wanted));
         }
         // The noise of training in silico has draws of its own.
         let quiet = stack::<f64>(&layers, 0.0, 0.0);
@@ -78,25 +78,26 @@ fn gradients_are_those_of_the_measured_loss() {
         let wanted = differences(&quiet, &params, &data, &noise, drawn);
         let rule = method(Backprop { model: Model::Twin, noise: NOISE, vaccination: 0.0 });
         let found = gradient(rule, &quiet, &params, &data, 1);
-        assert!(difference(&found, &wanted) < 1e-6, "{kind:?}: {}", difference(&found, &wanted));
+        assert!(difference(&found, &wanted) < 1e-6, "{layers:?}: {}", difference(&found, &wanted));
     }
 }
 
 /// Slopes along directions are those of the measured loss, too.
 #[test]
 fn forward_gradients_are_slopes_of_the_measured_loss() {
-    for (kind, layers) in chains() {
+    for layers in chains() {
         let net = stack::<f64>(&layers, 0.0, NOISE);
         let (params, mut data) = (initial(&net), Data::<f64>::new(7, 5));
         data.labels.iter_mut().for_each(|label| *label %= System::<f64>::outputs(&net) as i64);
         let random = Philox::new(3, Purpose::Noise).at(4 << 24);
-        let exact = differences(&net, &params, &data, &vec![NOISE; layers.len()], random);
+        let exact =
+            differences(&net, &params, &data, &net.stages().iter().map(Stage::noise).collect::<Vec<_>>(), random);
         let found = gradient(method(ForwardGradient { directions: 1 }), &net, &params, &data, 1);
         let mut direction = vec![0.0; exact.len()];
         let drawn = Runtime::new(Some(1), 1).unwrap().random(Purpose::Direction);
         DrawIndex::of_step(4).of(drawn).fill_normal(Level::get(), 0, 0, &mut direction);
         let slope: f64 = exact.iter().zip(&direction).map(|(g, d)| g * d).sum();
         let wanted: Vec<f64> = direction.iter().map(|d| slope * d).collect();
-        assert!(difference(&found, &wanted) < 1e-5, "{kind:?}: {}", difference(&found, &wanted));
+        assert!(difference(&found, &wanted) < 1e-5, "{layers:?}: {}", difference(&found, &wanted));
     }
 }

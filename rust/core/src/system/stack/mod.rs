@@ -4,6 +4,8 @@
 //! mismatch and adds noise to what it measures. In simulation both are models; methods respect which is which.
 
 mod crossbar;
+mod detect;
+mod encode;
 mod harmonic;
 mod layer;
 mod linear;
@@ -20,6 +22,8 @@ mod speckle;
 mod transistor;
 
 pub use crossbar::{CrossbarSpec, Hardware, Remap};
+pub use detect::DetectSpec;
+pub use encode::{Carrier, EncodeSpec};
 pub use harmonic::SecondHarmonicSpec;
 pub use layer::{Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative};
 pub use linear::{Linear, LinearSpec};
@@ -69,6 +73,16 @@ impl<T: Real> Stage<T> {
     /// The model with known derivatives.
     pub fn twin(&self) -> &dyn Layer<T> {
         &*self.parts.twin
+    }
+
+    /// The standard deviation of what a measurement of its outputs adds.
+    pub fn noise(&self) -> f64 {
+        self.noise
+    }
+
+    /// The same for noise that measurements have everywhere: nothing measures a field.
+    pub(crate) fn measured(&self, noise: f64) -> f64 {
+        if self.twin().gives().complex { 0.0 } else { noise }
     }
 
     /// Whether it is a linear map.

@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, de};
 
 use super::crossbar::CrossbarSpec;
+use super::detect::DetectSpec;
+use super::encode::EncodeSpec;
 use super::harmonic::SecondHarmonicSpec;
 use super::linear::LinearSpec;
 use super::normalise::NormaliseSpec;
@@ -33,6 +35,8 @@ static LAYERS: &[Entry] = &[
     Entry::of::<PlateSpec>(),
     Entry::of::<TransistorSpec>(),
     Entry::of::<CrossbarSpec>(),
+    Entry::of::<EncodeSpec>(),
+    Entry::of::<DetectSpec>(),
 ];
 
 /// The description of a layer: what makes one, as configurations have it.

@@ -10,7 +10,7 @@ use pnncore_kernels::{Real, add_scaled};
 use rayon::prelude::*;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, Role};
-use super::{Stack, outcome};
+use super::{Stack, Stage, outcome};
 use crate::batch::{Batch, Targets};
 use crate::draw::DrawIndex;
 use crate::loss::Loss;
@@ -185,7 +185,7 @@ impl<T: Real> Propagation<T> {
         derivatives: bool,
         draw: DrawIndex,
     ) -> Result<()> {
-        let noise: Vec<f64> = stack.stages().iter().map(|stage| stage.noise).collect();
+        let noise: Vec<f64> = stack.stages().iter().map(Stage::noise).collect();
         self.pass(runtime, stack, layers, params, derivatives, &noise, stack.noise(draw))
     }
 
