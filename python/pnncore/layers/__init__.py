@@ -14,6 +14,7 @@ from pnncore.layers._custom import Custom
 from pnncore.layers._detect import Detect
 from pnncore.layers._encode import Encode
 from pnncore.layers._linear import Linear
+from pnncore.layers._mzi_mesh import MZIMesh
 from pnncore.layers._normalize import Normalize
 from pnncore.layers._pendula import Pendula
 from pnncore.layers._plate import Plate
@@ -32,6 +33,7 @@ __all__ = [
     "Layer",
     "Linear",
     "Logistic",
+    "MZIMesh",
     "Normalize",
     "Pendula",
     "Plate",

@@ -33,8 +33,8 @@ use pnncore::signal::Signal;
 use pnncore::states::States;
 use pnncore::system::stack::{
     Carrier, DetectSpec, EncodeSpec, Entry, ForwardRecord, Function, Layer, LayerChoice, LayerContext, LayerSpec,
-    LinearSpec, NormaliseSpec, Parts, PendulaSpec, PlateSpec, PointwiseSpec, Propagation, SecondHarmonicSpec, Site,
-    Spec, SpeckleSpec, Stack, Stage, SurrogateDerivative, TransistorSpec,
+    LinearSpec, MZIMeshSpec, NormaliseSpec, Parts, PendulaSpec, PlateSpec, PointwiseSpec, Propagation,
+    SecondHarmonicSpec, Site, Spec, SpeckleSpec, Stack, Stage, SurrogateDerivative, TransistorSpec,
 };
 use pnncore::system::{Experiment, System};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
@@ -71,6 +71,14 @@ fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
         (vec![PendulaSpec { inputs: 6, time: 2.0, steps: 20 }.into()], 6),
         (vec![PlateSpec { inputs: 6, parameters: 3, modes: 5, damping: 0.1, cubic: 0.5 }.into()], 9),
         (vec![TransistorSpec { inputs: 6, parameters: 3 }.into()], 9),
+        (
+            vec![
+                EncodeSpec { inputs: Some(6), carrier: Carrier::Phase }.into(),
+                MZIMeshSpec { modes: 6, loss: 0.0 }.into(),
+                DetectSpec {}.into(),
+            ],
+            6,
+        ),
         (vec![EncodeSpec { inputs: Some(6), carrier: Carrier::Amplitude }.into(), DetectSpec {}.into()], 6),
     ]
 }

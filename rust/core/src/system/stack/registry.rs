@@ -12,6 +12,7 @@ use super::detect::DetectSpec;
 use super::encode::EncodeSpec;
 use super::harmonic::SecondHarmonicSpec;
 use super::linear::LinearSpec;
+use super::mzi_mesh::MZIMeshSpec;
 use super::normalise::NormaliseSpec;
 use super::pendula::PendulaSpec;
 use super::plate::PlateSpec;
@@ -37,6 +38,7 @@ static LAYERS: &[Entry] = &[
     Entry::of::<CrossbarSpec>(),
     Entry::of::<EncodeSpec>(),
     Entry::of::<DetectSpec>(),
+    Entry::of::<MZIMeshSpec>(),
 ];
 
 /// The description of a layer: what makes one, as configurations have it.
