@@ -47,6 +47,11 @@ def test_own_layer_learns(tmp_path):
     assert float(re.search(r"accuracy (\S+)", text)[1]) > 80
 
 
+def test_methods_of_ones_own_learn(tmp_path):
+    for name, least in (("node_perturbation.py", 85), ("asymmetric_nudge.py", 85)):
+        assert float(re.search(r"test accuracy (\S+)%", run(name, folder=tmp_path))[1]) > least
+
+
 def test_own_system_with_every_method(tmp_path):
     for method in ("coupled-learning", "implicit-differentiation"):
         assert f"{method}, on" in run("own_system.py", "--method", method, "--epochs", "1", folder=tmp_path)

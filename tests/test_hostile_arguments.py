@@ -438,6 +438,7 @@ CALLS = {
     "History.energy": on(lambda: fitted().history, "energy", power=1.0, settling_time=1.0, write_energy=1.0),
     "audit": of(pnn.audit, system=hopfield, method=EP(), **batch(hopfield()), threads=1),
     "check_layer": of(testing.check_layer, layer=layers.Speckle(2, 3), seed=1, raises=False),
+    "check_method": of(testing.check_method, method=EP(), system=hopfield, seed=1, raises=False),
     "check_system": of(testing.check_system, system=hopfield, seed=1, raises=False),
     "compare": of(
         pnn.compare,
@@ -525,8 +526,33 @@ CALLS = {
 
 # Public, and not called with what users make: results that are returned, bases, drawings, and what other files test.
 ELSEWHERE = {
-    *("Audit", "Comparison", "Settled", "Status", "NodalVoltages", "Ledger", "Scores", "Collapse", "Finding", "Fit"),
-    *("Quality", "FittedTwin", "Outline", "History", "Examination", "State", "Shot", "Salvage", "Journal", "Curves"),
+    *(
+        "Audit",
+        "Comparison",
+        "Settled",
+        "Status",
+        "NodalVoltages",
+        "Ledger",
+        "Scores",
+        "Collapse",
+        "Finding",
+        "Fit",
+        "Experiment",
+    ),
+    *(
+        "Quality",
+        "FittedTwin",
+        "Outline",
+        "NewParameters",
+        "SettledPhases",
+        "History",
+        "Examination",
+        "State",
+        "Shot",
+        "Salvage",
+        "Journal",
+        "Curves",
+    ),
     *("Trajectory", "Demo", "Callback", "Config", "Algorithm", "Cells", "Element", "Layer", "Memory", "Method"),
     *("SettlingMethod", "Schedule", "Optimizer", "System", "Twin", "Budget", "Reference", "read_idx", "mnist"),
     *("fashion_mnist", "vowels", "read", "salvage", "answer", "quality", "fit", "of", "solve", "calibrate", "program"),

@@ -99,6 +99,7 @@ def read(
     path: str,
     *,
     system: System | None,
+    method: methods.Method | None,
     optimizer: optim.Optimizer | None,
     **settings: Any,
 ) -> AnyTrainer:
@@ -111,7 +112,7 @@ def read(
         metadata = _metadata(text, path)
         state = metadata["trainer"]
         made = _system(metadata, tensors, len(text), path) if system is None else system
-        method = methods.from_config(metadata["method"])
+        method = _method(metadata["method"], path) if method is None else method
         chosen = optim.from_config(metadata["optimizer"]) if optimizer is None else optimizer
         marks = [_mark(mark) for mark in _list(metadata["journals"], "journals")]
         if len(marks) != len(made.instruments):
@@ -138,6 +139,16 @@ def read(
     for name, array in targets.items():
         array[...] = tensors[name]
     return trainer
+
+
+def _method(told: Any, path: str) -> methods.Method:
+    """Return the method that the file describes; `CheckpointError` for one of a user's own, which no file can hold."""
+    if "own" in (config := as_settings(told, "a method")):
+        raise CheckpointError(
+            f"{path} was made with a method of the user's own, {shown(config['own'])}; make an equal one and pass it: "
+            "Trainer.load(path, method=...)"
+        )
+    return methods.from_config(config)
 
 
 def _not_compared(system: System | None, optimizer: optim.Optimizer | None) -> list[str]:

@@ -10,6 +10,8 @@ _Array = npt.NDArray[Any]
 
 __all__ = [
     "Journal",
+    "Pass",
+    "Phases",
     "System",
     "__version__",
     "after_fork",
@@ -28,14 +30,18 @@ __all__ = [
     "info",
     "initialise_memory",
     "load",
+    "loss",
     "measure",
     "methods",
     "no_progress",
     "note_main",
     "permutation",
     "predict",
+    "run_pass",
+    "run_phases",
     "salvage",
     "save",
+    "send_back",
     "settle",
     "solve_wires",
     "train",
@@ -103,13 +109,38 @@ class System:
     def methods(self) -> list[str]: ...
     def specs(self) -> list[tuple[str, list[int]]]: ...
 
+@final
+class Pass:
+    """A pass of a batch through a system."""
+
+    def outputs(self, system: System, like: _Array) -> tuple[_Array, npt.NDArray[np.uint8], npt.NDArray[np.uint32]]: ...
+    def signals(self, system: System, like: _Array) -> list[Any]: ...
+
+@final
+class Phases:
+    """Phases of a batch on a system that settles."""
+
+    def outputs(
+        self, system: System, like: _Array
+    ) -> tuple[list[_Array], npt.NDArray[np.uint8], npt.NDArray[np.uint32]]: ...
+    def read(
+        self,
+        system: System,
+        params: Sequence[_Array],
+        x: _Array,
+        y: _Array,
+        weights: Sequence[float],
+        threads: int | None,
+    ) -> list[_Array]: ...
+    def states(self, p: int, like: _Array) -> list[_Array]: ...
+
 def check_device(device: str) -> None: ...
 def check_method(method: str) -> None: ...
 def check_optimizer(optimizer: str) -> None: ...
 def check_tile(tile: str) -> None: ...
 def check_wires(wires: str) -> None: ...
 def clip(system: System, params: Sequence[_Array]) -> None: ...
-def check_pair(system: System, dtype: str, method: str, optimizer: str) -> list[tuple[str, list[int]]]: ...
+def check_pair(system: System, dtype: str, method: Any, optimizer: str) -> list[tuple[str, list[int]]]: ...
 def finish_epoch(
     record: dict[str, Any], changes: dict[str, Any], rows: list[dict[str, float]], row: dict[str, float]
 ) -> None: ...
@@ -123,14 +154,15 @@ def gradient(
     params: Sequence[_Array],
     x: _Array,
     y: _Array,
-    method: str,
+    method: Any,
     seed: int,
     step: int,
     threads: int | None,
 ) -> tuple[list[npt.NDArray[np.float64]], dict[str, Any]]: ...
 def info() -> dict[str, Any]: ...
-def initialise_memory(system: System, method: str, memory: Sequence[_Array], seed: int) -> None: ...
+def initialise_memory(system: System, method: Any, memory: Sequence[_Array], seed: int) -> None: ...
 def load(path: str) -> tuple[str, dict[str, _Array]]: ...
+def loss(outputs: _Array, y: _Array, loss: str) -> tuple[npt.NDArray[np.float64], _Array]: ...
 def measure(system: System, params: Sequence[_Array], x: _Array, repeat: int, threads: int | None) -> list[Any]: ...
 def methods() -> list[tuple[str, str]]: ...
 def no_progress() -> dict[str, float]: ...
@@ -138,8 +170,39 @@ def permutation(n: int, seed: int, epoch: int) -> npt.NDArray[np.uint64]: ...
 def predict(
     system: System, params: Sequence[_Array], x: _Array, settling: str, repeat: int, threads: int | None
 ) -> tuple[_Array, npt.NDArray[np.uint8]]: ...
+def run_pass(
+    system: System,
+    params: Sequence[_Array],
+    x: _Array,
+    injected: Sequence[_Array | None],
+    settling: str,
+    seed: int,
+    at: tuple[int, int],
+    threads: int | None,
+) -> Pass: ...
+def run_phases(
+    system: System,
+    params: Sequence[_Array],
+    x: _Array,
+    y: _Array,
+    boundaries: Sequence[tuple[str, float]],
+    loss: str,
+    settling: str,
+    seed: int,
+    at: tuple[int, int],
+    threads: int | None,
+) -> Phases: ...
 def salvage(path: str, to: str) -> tuple[int, int, list[tuple[int, int]]]: ...
 def save(path: str, metadata: str, tensors: dict[str, _Array]) -> None: ...
+def send_back(
+    run: Pass,
+    system: System,
+    params: Sequence[_Array],
+    errors: _Array,
+    physics: bool,
+    feedback: Sequence[_Array],
+    threads: int | None,
+) -> tuple[_Array, list[_Array]]: ...
 def settle(
     system: System,
     params: Sequence[_Array],
@@ -158,7 +221,7 @@ def train(
     y: _Array,
     order: npt.NDArray[np.uint64],
     *,
-    method: str,
+    method: Any,
     optimizer: str,
     rates: Sequence[float],
     batch_size: int,

@@ -1,15 +1,21 @@
-"""Checks for systems and layers of one's own."""
+"""Checks for systems, layers and methods of one's own."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import FloatArray, Seed, as_seed, as_system, flag
-from pnncore.errors import PnnError
+from pnncore._convert import FloatArray, Seed, as_seed, as_system, flag, instance
+from pnncore.auditing import audit
+from pnncore.errors import CapabilityError, PnnError
 from pnncore.layers import Layer
+from pnncore.methods import Method
+from pnncore.optim import SGD
 from pnncore.systems import EnergySystem, Stack, System
+from pnncore.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,81 @@ class SystemCheckError(PnnError, AssertionError):
 
 class LayerCheckError(PnnError, AssertionError):
     """A layer is not what it says; the message lists what is wrong."""
+
+
+class MethodCheckError(PnnError, AssertionError):
+    """A method is not what it says; the message lists what is wrong."""
+
+
+def check_method(method: Method, system: System, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:
+    """Run the steps of a method on a system: whether they can be trusted, and what their gradient is worth.
+
+    Whether the same step finds the same twice, on any number of threads; whether training goes on from a file as it
+    would have without; and the cosine to the exact gradient, where there is one: it passes above zero. Parameters end
+    as they were.
+
+    Parameters
+    ----------
+    method
+        The method.
+    system
+        A small system that it trains.
+    seed
+        Of random inputs and targets, and of the method.
+    raises
+        Whether to raise when a check fails.
+
+    Returns
+    -------
+    list of Finding
+        One per check.
+
+    Raises
+    ------
+    MethodCheckError
+        If a check fails (and `raises`); the message says in words what is wrong.
+    """
+    instance(method, Method, "method", "a pnncore Method")
+    raises, rng = flag(raises, "raises"), np.random.default_rng(seed := as_seed(seed))
+    kept = [array.copy() for array in as_system(system).arrays()]
+    x = rng.uniform(0, 1, (8, system.n_in)).astype(system.dtype)
+    y = rng.integers(0, system.n_out, 8) if system.n_out > 1 else rng.uniform(0, 1, (8, 1)).astype(system.dtype)
+
+    def trained(epochs: int, path: Path | None, threads: int = 1) -> FloatArray:
+        for array, start in zip(system.arrays(), kept, strict=True):
+            array[...] = start
+        trainer = Trainer(system, method, SGD(1e-3), batch_size=4, seed=seed, threads=threads, progress=False)
+        for _ in range(epochs):
+            trainer.fit(x, y, epochs=1)
+            if path is not None:
+                trainer.save(path)
+                trainer = Trainer.load(path, system=system, method=method, threads=threads, progress=False)
+        return np.concatenate([array.ravel() for array in system.arrays()])
+
+    findings = []
+    with tempfile.TemporaryDirectory() as folder:
+        once = trained(2, None)
+        findings.append(_equal("the same steps lead to the same parameters", once, trained(2, None)))
+        findings.append(_equal("threads do not matter", once, trained(2, None, threads=2)))
+        resumed = trained(2, Path(folder) / "check.pnn")
+        findings.append(_equal("training goes on from a file as without one", once, resumed))
+    for array, start in zip(system.arrays(), kept, strict=True):
+        array[...] = start
+    try:
+        cosine = audit(system, method, x, y).cosine
+    except CapabilityError:
+        # New parameters and no gradient, or physics without an exact one.
+        pass
+    else:
+        findings.append(Finding("the gradient leads down", cosine > 0, f"its cosine to the exact one is {cosine:.4f}"))
+    if raises and not all(finding.passed for finding in findings):
+        raise MethodCheckError(f"{method!r}:\n" + "\n".join(str(finding) for finding in findings))
+    return findings
+
+
+def _equal(check: str, once: FloatArray, again: FloatArray) -> Finding:
+    differ = int(np.sum(once != again))
+    return Finding(check, differ == 0, f"{differ} of {once.size} parameters differ" if differ else "")
 
 
 def check_layer(layer: Layer, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:

@@ -164,7 +164,7 @@ class Trainer:
         """
         _check_kinds(system, method, optimizer)
         settings = json.dumps(optimizer.settings())
-        kept = _core.check_pair(system.core, str(system.dtype), method.to_json(), settings)
+        kept = _core.check_pair(system.core, str(system.dtype), method.for_core(system), settings)
         return {name: tuple(shape) for name, shape in kept}
 
     def stop(self) -> None:
@@ -285,7 +285,9 @@ class Trainer:
         own = [name for name in self.memory if name.startswith("method/")]
         if not held.keys() >= set(own):
             arrays = [self.memory[name] for name in own]
-            _core.initialise_memory(self.system.core, self.method.to_json(), arrays, self.seed)
+            _core.initialise_memory(
+                self.system.core, self.method.for_core(self.system, seed=self.seed), arrays, self.seed
+            )
 
     def _call(self, run: Callable[[Callback], None]) -> None:
         for callback in self.callbacks:
@@ -350,7 +352,7 @@ class Trainer:
                 epoch.x,
                 epoch.y,
                 epoch.order,
-                method=epoch.method.to_json(),
+                method=epoch.method.for_core(epoch.system, seed=epoch.seed, threads=epoch.threads),
                 optimizer=epoch.optimizer,
                 rates=epoch.rates,
                 batch_size=epoch.batch_size,
@@ -459,6 +461,7 @@ class Trainer:
         path: str | Path,
         *,
         system: System | None = None,
+        method: methods.Method | None = None,
         optimizer: optim.Optimizer | None = None,
         threads: int | None = None,
         callbacks: Sequence[Callback] = (),
@@ -473,6 +476,8 @@ class Trainer:
         system
             For a system of the user's own, which no file can hold: an equal one, whose parameters are overwritten. One
             of pnncore must be as the file says.
+        method
+            For a method of the user's own, which no file can hold: an equal one.
         optimizer
             For an optimizer with a schedule of the user's own.
         threads, callbacks, progress
@@ -489,12 +494,15 @@ class Trainer:
         path = as_path(path)
         if system is not None:
             instance(system, System, "system", "a pnncore System or None")
+        if method is not None:
+            instance(method, methods.Method, "method", "a pnncore Method or None")
         if optimizer is not None:
             instance(optimizer, optim.Optimizer, "optimizer", "a pnncore Optimizer or None")
         return _checkpoint.read(
             cls,
             path,
             system=system,
+            method=method,
             optimizer=optimizer,
             threads=as_threads(threads),
             callbacks=_as_callbacks(callbacks),

@@ -28,6 +28,9 @@ from pnncore.methods._outputs import FiniteDifference as FiniteDifference
 from pnncore.methods._outputs import GeneticAlgorithm as GeneticAlgorithm
 from pnncore.methods._outputs import ParameterShift as ParameterShift
 from pnncore.methods._outputs import SurrogateOptimization as SurrogateOptimization
+from pnncore.methods._own import Experiment as Experiment
+from pnncore.methods._own import NewParameters as NewParameters
+from pnncore.methods._own import SettledPhases as SettledPhases
 from pnncore.methods._settling import AgnosticEquilibriumPropagation as AgnosticEquilibriumPropagation
 from pnncore.methods._settling import ContrastiveLearning as ContrastiveLearning
 from pnncore.methods._settling import CoupledLearning as CoupledLearning

@@ -3,15 +3,18 @@
 import dataclasses
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin
 
 import numpy as np
+import numpy.typing as npt
 
 from pnncore import _core
 from pnncore._config import Registered
 from pnncore._convert import FloatArray, Seed, as_seed, as_system, as_threads, number, one_of, positive_int, shown
 from pnncore.errors import ConfigError, SettlingWarning
+from pnncore.methods._own import Experiment, NewParameters, OwnSteps
 from pnncore.settling import Settling
 
 if TYPE_CHECKING:
@@ -62,9 +65,20 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Registered, family="method"):
-    """Base of all methods: a loss, "squared-error" or "cross-entropy"."""
+    """Base of all methods: a loss, "squared-error" or "cross-entropy".
+
+    A method of one's own is a subclass with a `step`; what else it may say of itself is `needs` and `memory`. Settings
+    are fields of a frozen dataclass, as those of the methods here. `pnncore.testing.check_method` examines it.
+
+    Attributes
+    ----------
+    needs
+        What a method of one's own needs of a system, beside outputs: some of ``"layers"``, ``"twins"``,
+        ``"linear-readout"``, ``"phases"``, ``"local-rule"``, ``"state-derivatives"``.
+    """
 
     loss: Loss = "squared-error"
+    needs: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def kinds(cls) -> dict[str, type[Self]]:
@@ -84,14 +98,46 @@ class Method(Registered, family="method"):
                 object.__setattr__(self, name, positive_int(value, name))
             if setting.type is Settling and not isinstance(value, Settling):
                 raise ConfigError(f"settling must be a pnncore.Settling, got {shown(value)}")
-        _core.check_method(self.to_json())
+        if not self.is_own:
+            _core.check_method(self.to_json())
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the method is one of a user's own."""
+        return type(self).step is not Method.step
+
+    def step(self, experiment: Experiment) -> "Mapping[str, npt.ArrayLike] | NewParameters":
+        """Make a step of a method of one's own: run experiments, and return the gradient by parameter.
+
+        Parameters
+        ----------
+        experiment
+            The batch, the parameters, and what can be asked of the physics.
+
+        Returns
+        -------
+        mapping of arrays, or NewParameters
+            dL/dθ by name, of all parameters, which the optimizer takes; or new values of the parameters.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is made by the core")
+
+    def memory(self, system: "System", random: np.random.Generator) -> "Mapping[str, npt.ArrayLike]":
+        """Return the arrays, by name, that a method of one's own keeps from step to step, as they are at first.
+
+        `random` depends on the seed of the training alone. The arrays are in every checkpoint.
+        """
+        return {}
+
+    def for_core(self, system: "System", *, seed: int = 0, threads: int | None = None) -> "str | OwnSteps":
+        """Return what the core makes the steps of: a configuration, or an object that makes those of a user's own."""
+        return OwnSteps(self, system, seed, threads) if self.is_own else self.to_json()
 
     def to_config(self) -> dict[str, Any]:
         """Return the configuration as plain data, as the core reads it and checkpoints keep it."""
         config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if isinstance(settling := config.get("settling"), Settling):
             config["settling"] = settling.to_config()
-        return {"name": type(self).__name__, **config}
+        return {"own" if self.is_own else "name": type(self).__name__, **config}
 
     def to_json(self) -> str:
         """Return `to_config` as JSON text."""
@@ -137,7 +183,8 @@ class Method(Registered, family="method"):
         x, y = system.as_batch(x, y)
         seed, threads = as_seed(seed), as_threads(threads)
         with system.lock:
-            gradient, found = _core.gradient(system.core, system.arrays(), x, y, self.to_json(), seed, step, threads)
+            method = self.for_core(system, seed=seed, threads=threads)
+            gradient, found = _core.gradient(system.core, system.arrays(), x, y, method, seed, step, threads)
         phases = {name: int(found[name]) for name in ("unconverged", "diverged", "unbounded")}
         return dict(zip(system.names, gradient, strict=True)), Measured(len(x), int(found["whole"]), phases)
 

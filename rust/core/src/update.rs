@@ -5,7 +5,7 @@ use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate, lists_pay, n
 use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
 
-use crate::params::{ParamSpec, all_finite, cut};
+use crate::params::{ParamSpec, all_finite};
 use crate::runtime::Runtime;
 use crate::states::States;
 
@@ -50,10 +50,21 @@ pub enum Term<T> {
 }
 
 impl<T: Real> LocalUpdate<T> {
-    /// Holds a gradient of all parameters, one after the other.
-    pub(crate) fn set(&mut self, specs: &[ParamSpec], gradient: &[T]) {
-        self.terms.clear();
-        self.terms.extend(cut(specs, gradient).map(|own| Term::Dense(own.to_vec())));
+    /// Holds a gradient of all parameters, given one by one. Keeps the memory.
+    pub(crate) fn set<'a>(&mut self, gradient: impl ExactSizeIterator<Item = &'a [T]>)
+    where
+        T: 'a,
+    {
+        self.terms.resize_with(gradient.len(), || Term::Dense(Vec::new()));
+        for (term, own) in self.terms.iter_mut().zip(gradient) {
+            if !matches!(term, Term::Dense(_)) {
+                *term = Term::Dense(Vec::new());
+            }
+            if let Term::Dense(values) = term {
+                values.clear();
+                values.extend_from_slice(own);
+            }
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 mod arrays;
 mod calls;
 mod errors;
+mod experiment;
 mod files;
 mod foreign;
 mod journal;
+mod own_method;
 mod raised;
 mod run;
 mod system;
@@ -19,6 +21,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::calls::{after_fork, after_fork_in_child, before_fork, close, note_main};
+    #[pymodule_export]
+    use super::experiment::{Pass, Phases, loss, run_pass, run_phases, send_back};
     #[pymodule_export]
     use super::files::{load, save};
     #[pymodule_export]

@@ -27,6 +27,8 @@ use pyo3::types::{PyDict, PyList};
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
 use crate::calls::{self, detached};
 use crate::errors::OrRaise;
+use crate::experiment::measured;
+use crate::own_method::method_of;
 use crate::system::System;
 
 pub(crate) fn parse<C: serde::de::DeserializeOwned>(py: Python<'_>, what: &str, json: &str) -> PyResult<C> {
@@ -46,10 +48,10 @@ pub(crate) fn check_pair(
     py: Python<'_>,
     system: &System,
     dtype: &str,
-    method: &str,
+    method: &Bound<'_, PyAny>,
     optimizer: &str,
 ) -> PyResult<Vec<(String, Vec<usize>)>> {
-    let method = parse::<Method>(py, "method", method)?;
+    let method = method_of(method, system.raised())?;
     let optimizer = parse(py, "optimizer", optimizer)?;
     fn kept<T: Real>(
         core: &dyn CoreSystem<T>,
@@ -76,11 +78,11 @@ pub(crate) fn check_pair(
 pub(crate) fn initialise_memory(
     py: Python<'_>,
     system: &System,
-    method: &str,
+    method: &Bound<'_, PyAny>,
     memory: Vec<Bound<'_, PyAny>>,
     seed: u64,
 ) -> PyResult<()> {
-    let method: Method = parse(py, "method", method)?;
+    let method = method_of(method, system.raised())?;
     with_dtype!(py, memory, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
@@ -364,12 +366,7 @@ pub(crate) fn measure<'py>(
                 propagation.forward(&runtime, stack, &stack.hardware(), &params, false, DrawIndex::of_inference(repeat))
             })
         })?;
-        let layers = stack.stages().iter().enumerate().map(|(l, stage)| {
-            let gives = stage.twin().gives();
-            let found = (!gives.complex).then(|| PyArray1::from_vec(py, propagation.outputs(l)));
-            found.map(|found| found.reshape([batch.len(), gives.numbers()]).map(Bound::into_any)).transpose()
-        });
-        layers.collect()
+        measured(py, stack, &propagation, batch.len())
     })
 }
 
@@ -430,16 +427,16 @@ pub(crate) fn gradient<'py>(
     params: Vec<Bound<'py, PyAny>>,
     x: Bound<'py, PyAny>,
     y: Bound<'py, PyAny>,
-    method: &str,
+    method: &Bound<'py, PyAny>,
     seed: u64,
     step: u64,
     threads: Option<usize>,
 ) -> PyResult<(Vec<Bound<'py, PyAny>>, Bound<'py, PyDict>)> {
-    let method: Method = parse(py, "method", method)?;
+    let method = method_of(method, system.raised())?;
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
-        let runtime = system.runtime(py, threads, seed)?;
+        let runtime = system.runtime(py, if method.calls_out() { Some(1) } else { threads }, seed)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         core.check_params(&params).or_raise(py)?;
@@ -492,7 +489,7 @@ pub(crate) fn train<'py>(
     x: Bound<'py, PyAny>,
     y: Bound<'py, PyAny>,
     order: PyReadonlyArray1<'py, u64>,
-    method: &str,
+    method: &Bound<'py, PyAny>,
     optimizer: &str,
     rates: Vec<f64>,
     batch_size: usize,
@@ -504,7 +501,7 @@ pub(crate) fn train<'py>(
     seed: u64,
     threads: Option<usize>,
 ) -> PyResult<Option<String>> {
-    let method: Method = parse(py, "method", method)?;
+    let method = method_of(method, system.raised())?;
     let optimizer: Optimizer = parse(py, "optimizer", optimizer)?;
     optimizer.check().or_raise(py)?;
     let time = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
@@ -514,7 +511,7 @@ pub(crate) fn train<'py>(
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
-        let runtime = system.runtime(py, threads, seed)?;
+        let runtime = system.runtime(py, if method.calls_out() { Some(1) } else { threads }, seed)?;
         let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
         let mut kept = Exclusive::<T>::new(&memory, "every array of optimizer and method")?;
         let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);

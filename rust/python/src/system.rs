@@ -29,6 +29,11 @@ impl System {
         T::pick(&self.physics)
     }
 
+    /// Where exceptions of the user's code are kept.
+    pub(crate) fn raised(&self) -> &Raised {
+        &self.raised
+    }
+
     /// Runs `work` with the GIL released; a signal whose handler raises ends it.
     pub(crate) fn run<R: Send>(&self, py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + Send) -> PyResult<R> {
         detached(py, work)?.map_err(|error| self.raised.take().unwrap_or_else(|| exception(py, &error)))

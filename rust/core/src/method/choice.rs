@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub(super) struct Entry {
     name: &'static str,
     variants: &'static [(&'static str, Abilities)],
-    parse: fn(serde_json::Value) -> serde_json::Result<Arc<dyn AnyConfig>>,
+    parse: fn(serde_json::Value) -> serde_json::Result<Arc<dyn AnyMethod>>,
 }
 
 impl Entry {
@@ -28,15 +28,36 @@ impl Entry {
     }
 }
 
-/// The settings of a method, whichever it is.
-trait AnyConfig: Compile<f32> + Compile<f64> + std::fmt::Debug + Send + Sync {
-    fn variant(&self) -> &'static (&'static str, Abilities);
-    fn check(&self, settling: &Settling) -> Result<()>;
+/// A method with its settings, whichever it is: one of the core, or one of a user's own.
+pub trait AnyMethod: Compile<f32> + Compile<f64> + std::fmt::Debug + Send + Sync {
+    /// The call that makes this variant of the method.
+    fn name(&self) -> &str;
+
+    /// What the method needs of a system.
+    fn needs(&self) -> Abilities;
+
+    /// Checks the ranges of all settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the setting, what it is and what it may be.
+    fn check(&self, settling: &Settling) -> Result<()> {
+        let _ = settling;
+        Ok(())
+    }
+
+    /// Whether its steps call code of the user's, which is to run on the calling thread.
+    fn calls_out(&self) -> bool {
+        false
+    }
 }
 
-impl<C: MethodConfig> AnyConfig for C {
-    fn variant(&self) -> &'static (&'static str, Abilities) {
-        &C::VARIANTS[MethodConfig::variant(self)]
+impl<C: MethodConfig> AnyMethod for C {
+    fn name(&self) -> &str {
+        C::VARIANTS[self.variant()].0
+    }
+
+    fn needs(&self) -> Abilities {
+        C::VARIANTS[self.variant()].1
     }
 
     fn check(&self, settling: &Settling) -> Result<()> {
@@ -45,7 +66,11 @@ impl<C: MethodConfig> AnyConfig for C {
 }
 
 /// [`MethodConfig::compile`] for one type of numbers.
-trait Compile<T: Real> {
+pub trait Compile<T: Real> {
+    /// Compiles the method for a system that has what it needs.
+    ///
+    /// # Errors
+    /// As [`MethodConfig::compile`].
     fn compile_for(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>>;
 }
 
@@ -55,7 +80,7 @@ impl<T: Real, C: MethodConfig> Compile<T> for C {
     }
 }
 
-impl BothPrecisions for dyn AnyConfig {
+impl BothPrecisions for dyn AnyMethod {
     type Of<T: Real> = dyn Compile<T>;
 
     fn f32(&self) -> &Self::Of<f32> {
@@ -74,23 +99,28 @@ pub struct Method {
     pub loss: Loss,
     /// How systems that settle do so.
     pub settling: Settling,
-    config: Arc<dyn AnyConfig>,
+    config: Arc<dyn AnyMethod>,
 }
 
 impl Method {
     /// The method with these settings.
-    pub fn new(config: impl MethodConfig, loss: Loss, settling: Settling) -> Self {
+    pub fn new(config: impl AnyMethod + 'static, loss: Loss, settling: Settling) -> Self {
         Self { loss, settling, config: Arc::new(config) }
     }
 
     /// The call that makes this variant of the method.
-    pub fn name(&self) -> &'static str {
-        self.config.variant().0
+    pub fn name(&self) -> &str {
+        self.config.name()
     }
 
     /// What the method needs of a system.
     pub fn needs(&self) -> Abilities {
-        self.config.variant().1
+        self.config.needs()
+    }
+
+    /// Whether its steps call code of the user's, which is to run on the calling thread.
+    pub fn calls_out(&self) -> bool {
+        self.config.calls_out()
     }
 
     /// Checks the ranges of all settings.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::candidates::{comparable, distance, flatten, ranked};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
-use crate::params::ParamSpec;
+use crate::params::{ParamSpec, cut};
 use crate::runtime::Runtime;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
@@ -115,7 +115,7 @@ impl<T: Real> CompiledMethod<T> for Adaptation {
         let specs = experiment.system.specs();
         if !losses.iter().any(|loss| loss.is_finite()) {
             // Nothing was learned: chance alone would choose the parents.
-            return Ok(state.found_values(specs, &base));
+            return Ok(state.found_values(cut(specs, &base)));
         }
         let constants = Constants::of(self.dimensions, self.population);
         let parents: Vec<Move> = ranked(&losses)
@@ -127,7 +127,7 @@ impl<T: Real> CompiledMethod<T> for Adaptation {
         let mean: Vec<f64> = (0..n).map(|k| parents.iter().map(|p| p.weight * moves[(k, p.candidate)]).sum()).collect();
         distribution.adapt(&constants, &ellipsoid, &moves, &parents, &mean, experiment.draw.step());
         let values: Vec<T> = base.iter().zip(&mean).map(|(&value, y)| value + T::from_f64(sigma * y)).collect();
-        Ok(state.found_values(specs, &values))
+        Ok(state.found_values(cut(specs, &values)))
     }
 }
 

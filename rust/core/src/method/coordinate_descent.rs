@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::candidates::{distance, flatten};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
+use crate::params::cut;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
 use crate::system::{Abilities, Experiment};
@@ -79,7 +80,7 @@ impl<T: Real> CompiledMethod<T> for Descent {
             here += moved * slope + 0.5 * moved * moved * curvature;
         }
         experiment.keep_within(&mut values);
-        Ok(state.found_values(experiment.system.specs(), &values))
+        Ok(state.found_values(cut(experiment.system.specs(), &values)))
     }
 }
 

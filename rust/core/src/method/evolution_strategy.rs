@@ -10,7 +10,7 @@ use super::candidates::{distance, flatten};
 use super::pairs::{Pairs, add, known_pairs, make_mean, slope};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::params::ParamSpec;
+use crate::params::{ParamSpec, cut};
 use crate::runtime::Runtime;
 use crate::settings::{at_least, at_least_zero, positive};
 use crate::settling::Settling;
@@ -113,7 +113,7 @@ impl<T: Real> CompiledMethod<T> for Evolution {
                 changes = rest;
             }
         }
-        Ok(state.found_gradient(experiment.system.specs(), &gradient))
+        Ok(state.found_gradient(cut(experiment.system.specs(), &gradient)))
     }
 }
 

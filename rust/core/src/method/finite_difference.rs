@@ -7,6 +7,7 @@ use super::candidates::{distance, flatten};
 use super::pairs::{pair_of, slope};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
+use crate::params::cut;
 use crate::settings::positive;
 use crate::settling::Settling;
 use crate::system::{Abilities, Experiment};
@@ -61,6 +62,6 @@ impl<T: Real> CompiledMethod<T> for Differences {
         let apart = places[0].iter().zip(&places[1]).map(|(up, down)| up.to_f64() - down.to_f64());
         let slopes = losses.chunks_exact(2).zip(apart).map(|(pair, apart)| slope(&pair_of(pair), 0.5 * apart));
         let gradient: Vec<T> = slopes.collect();
-        Ok(state.found_gradient(experiment.system.specs(), &gradient))
+        Ok(state.found_gradient(cut(experiment.system.specs(), &gradient)))
     }
 }

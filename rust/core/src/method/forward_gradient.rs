@@ -64,6 +64,6 @@ impl<T: Real> CompiledMethod<T> for ForwardGradient {
             let share = T::from_f64(slope / f64::from(self.directions));
             add_scaled(runtime.level(), &direction, share, &mut gradient);
         }
-        Ok(state.found_gradient(stack.specs(), &gradient))
+        Ok(state.found_gradient(cut(stack.specs(), &gradient)))
     }
 }

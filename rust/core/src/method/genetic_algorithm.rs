@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::candidates::{comparable, distance, flatten, ranked};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
-use crate::params::{ParamSpec, elements};
+use crate::params::{ParamSpec, cut, elements};
 use crate::runtime::Runtime;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
@@ -127,6 +127,6 @@ impl<T: Real> CompiledMethod<T> for Breeding {
             }));
         }
         population.copy_from_slice(&next);
-        Ok(state.found_values(experiment.system.specs(), &next[..n]))
+        Ok(state.found_values(cut(experiment.system.specs(), &next[..n])))
     }
 }

@@ -54,7 +54,7 @@ use crate::system::{Abilities, Experiment, System};
 use crate::update::LocalUpdate;
 
 use choice::Entry;
-pub use choice::{Method, methods_for, variants};
+pub use choice::{AnyMethod, Compile, Method, methods_for, variants};
 pub use protocol::Protocol;
 pub use state::{Cost, StepResult, StepState};
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::candidates::flatten;
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
+use crate::params::cut;
 use crate::states::States;
 use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
@@ -67,7 +68,7 @@ impl<T: Real> CompiledMethod<T> for ParameterShift {
             })
         };
         let gradient = sums.chunks_exact(2).enumerate().map(slope).collect::<Result<Vec<T>>>()?;
-        Ok(state.found_gradient(system.specs(), &gradient))
+        Ok(state.found_gradient(cut(system.specs(), &gradient)))
     }
 }
 

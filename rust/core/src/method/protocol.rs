@@ -17,7 +17,7 @@ use crate::{Error, Result, memory};
 /// A method compiled for a system: what each step of training does.
 #[derive(Debug)]
 pub struct Protocol<T: Real> {
-    name: &'static str,
+    name: String,
     needs: Abilities,
     /// The free phase alone, which is what methods that only look at outputs settle.
     plan: PhasePlan,
@@ -27,7 +27,7 @@ pub struct Protocol<T: Real> {
 impl<T: Real> Protocol<T> {
     pub(super) fn new(method: &Method, compiled: Box<dyn CompiledMethod<T>>) -> Self {
         let plan = PhasePlan::free(method.loss, method.settling);
-        Self { name: method.name(), needs: method.needs(), plan, method: compiled }
+        Self { name: method.name().to_owned(), needs: method.needs(), plan, method: compiled }
     }
 
     /// The loss of the method.

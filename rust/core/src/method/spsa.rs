@@ -8,6 +8,7 @@ use super::candidates::{distance, flatten};
 use super::pairs::{Pairs, add, known_pairs, make_mean, slope};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
+use crate::params::cut;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
 use crate::system::{Abilities, Experiment};
@@ -65,7 +66,7 @@ impl<T: Real> CompiledMethod<T> for Perturbations {
             add(experiment.runtime, &weights, directions, &mut gradient);
         })?;
         make_mean(pairs.count, known, &mut gradient);
-        Ok(state.found_gradient(experiment.system.specs(), &gradient))
+        Ok(state.found_gradient(cut(experiment.system.specs(), &gradient)))
     }
 }
 

@@ -3,7 +3,6 @@
 use pnncore_kernels::Real;
 
 use super::candidates::CandidatePool;
-use crate::params::{ParamSpec, cut};
 use crate::states::States;
 use crate::system::{System, Workspace};
 use crate::update::LocalUpdate;
@@ -25,7 +24,7 @@ pub struct Cost {
 
 impl Cost {
     /// Counts passes of a batch through the physics.
-    pub(crate) fn add(&mut self, passes: usize, samples: usize) {
+    pub fn add(&mut self, passes: usize, samples: usize) {
         self.passes += passes as u64;
         self.measured += (passes * samples) as u64;
     }
@@ -76,16 +75,22 @@ impl<T: Real> StepState<T> {
         }
     }
 
-    /// Leaves the gradient by all parameters, given one after the other.
-    pub(super) fn found_gradient(&mut self, specs: &[ParamSpec], gradient: &[T]) -> StepResult {
-        self.update.set(specs, gradient);
+    /// Leaves the gradient by all parameters, given one by one.
+    pub fn found_gradient<'a>(&mut self, gradient: impl ExactSizeIterator<Item = &'a [T]>) -> StepResult
+    where
+        T: 'a,
+    {
+        self.update.set(gradient);
         StepResult::Gradient
     }
 
-    /// Leaves new values of all parameters, given one after the other.
-    pub(super) fn found_values(&mut self, specs: &[ParamSpec], values: &[T]) -> StepResult {
+    /// Leaves new values of all parameters, given one by one.
+    pub fn found_values<'a>(&mut self, values: impl Iterator<Item = &'a [T]>) -> StepResult
+    where
+        T: 'a,
+    {
         self.wanted.clear();
-        self.wanted.extend(cut(specs, values).map(<[T]>::to_vec));
+        self.wanted.extend(values.map(<[T]>::to_vec));
         StepResult::Change
     }
 }

@@ -145,7 +145,7 @@ impl<T: Real> CompiledMethod<T> for Surrogate {
             add_scaled(runtime.level(), &row[system.inputs()..], T::ONE, &mut gradient);
         }
         state.cost.operations += net.operations() * 3 * (FITTED * self.fits + batch.len()) as u64;
-        Ok(state.found_gradient(system.specs(), &gradient))
+        Ok(state.found_gradient(cut(system.specs(), &gradient)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What systems can do, and what methods ask of them.
 
+use crate::{Error, Result};
+
 /// Abilities of a system, as a set of flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Abilities(u32);
@@ -21,24 +23,41 @@ impl Abilities {
     pub const HOLOMORPHIC: Self = Self(1 << 5);
     /// Exact derivatives of the energy by the states: a simulation.
     pub const STATE_DERIVATIVES: Self = Self(1 << 6);
-
     /// A motion that can be run backwards, and a local rule that is read on the way.
     pub const ECHOES: Self = Self(1 << 7);
 
-    /// What each ability is called after "needs".
-    const WORDS: [(Self, &'static str); 8] = [
-        (Self::LAYERS, "layers that signals pass through (a Stack)"),
-        (Self::TWINS, "layers that signals pass through, with twins that answer errors (a Stack)"),
-        (Self::LINEAR_READOUT, "a last layer that is linear (a Stack that ends in Linear)"),
+    /// What each ability is called, and what it is called after "needs".
+    const WORDS: [(Self, &'static str, &'static str); 8] = [
+        (Self::LAYERS, "layers", "layers that signals pass through (a Stack)"),
+        (Self::TWINS, "twins", "layers that signals pass through, with twins that answer errors (a Stack)"),
+        (Self::LINEAR_READOUT, "linear-readout", "a last layer that is linear (a Stack that ends in Linear)"),
         (
             Self::PHASES,
-            "phases for parameters, and intensities for outputs (a Stack whose only layer with parameters is a last Speckle)",
+            "phases",
+            "phases for parameters, and intensities for outputs (a Stack whose only layer with parameters is a last Speckle, \
+             or MZIMesh before Detect)",
         ),
-        (Self::LOCAL_RULE, "a steady state that minimises an energy"),
-        (Self::HOLOMORPHIC, "an energy that is holomorphic in its states (smooth units, such as activation=\"tanh\")"),
-        (Self::STATE_DERIVATIVES, "exact derivatives of the energy, which only a simulation has"),
-        (Self::ECHOES, "a motion that can be run backwards (a Hamiltonian system)"),
+        (Self::LOCAL_RULE, "local-rule", "a steady state that minimises an energy"),
+        (
+            Self::HOLOMORPHIC,
+            "holomorphic",
+            "an energy that is holomorphic in its states (smooth units, such as activation=\"tanh\")",
+        ),
+        (Self::STATE_DERIVATIVES, "state-derivatives", "exact derivatives of the energy, which only a simulation has"),
+        (Self::ECHOES, "echoes", "a motion that can be run backwards (a Hamiltonian system)"),
     ];
+
+    /// The ability of this name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the names of all.
+    pub fn named(name: &str) -> Result<Self> {
+        let found = Self::WORDS.iter().find(|(_, own, _)| *own == name);
+        found.map(|(ability, ..)| *ability).ok_or_else(|| {
+            let known: Vec<&str> = Self::WORDS.iter().map(|(_, own, _)| *own).collect();
+            Error::Config(format!("unknown ability {name:?}, expected one of {}", known.join(", ")))
+        })
+    }
 
     /// These abilities and others.
     #[must_use]
@@ -64,7 +83,7 @@ impl Abilities {
 
     /// Those that are not among `others`, in words.
     pub fn missing_from(self, others: Self) -> String {
-        let missing = Self::WORDS.iter().filter(|(one, _)| self.has(*one) && !others.has(*one));
-        missing.map(|(_, words)| *words).collect::<Vec<_>>().join(" and ")
+        let missing = Self::WORDS.iter().filter(|(one, ..)| self.has(*one) && !others.has(*one));
+        missing.map(|(.., words)| *words).collect::<Vec<_>>().join(" and ")
     }
 }

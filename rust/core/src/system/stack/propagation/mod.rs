@@ -24,7 +24,7 @@ use back::Retraced;
 pub use back::{BackwardRule, ErrorSignal};
 
 /// Some rows on their way.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Block<T> {
     /// The number of the first row.
     pub first: usize,
@@ -69,7 +69,7 @@ fn outputs_without_noise<'a, T>(signals: &'a [Vec<T>], noiseless: &'a [Vec<T>], 
 }
 
 /// The rows of a batch on their way.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Propagation<T> {
     /// The rows, in blocks.
     pub blocks: Vec<Block<T>>,
@@ -78,6 +78,8 @@ pub struct Propagation<T> {
     reversed: Vec<Vec<T>>,
     /// The random numbers of the last pass.
     random: Option<Philox>,
+    /// What the next pass adds to the outputs of layers, all rows of a layer one after the other; empty: nothing.
+    injected: Vec<Vec<T>>,
 }
 
 /// The layers that a linear layer begins, with the normalisation before it: up to the next one. What comes before the first one
@@ -153,6 +155,11 @@ impl<T: Real> Propagation<T> {
         self.blocks.iter().flat_map(|block| &block.errors[0]).copied().collect()
     }
 
+    /// Adds signals to the outputs of layers in all passes that follow, given layer by layer for all rows; empty ones add nothing.
+    pub fn inject(&mut self, signals: Vec<Vec<T>>) {
+        self.injected = signals;
+    }
+
     /// Forgets all errors.
     pub fn clear_errors(&mut self) {
         for block in &mut self.blocks {
@@ -206,7 +213,7 @@ impl<T: Real> Propagation<T> {
     ) -> Result<()> {
         self.prepare(runtime, stack, layers, params, derivatives);
         self.random = Some(random);
-        let prepared = &self.prepared;
+        let (prepared, injected) = (&self.prepared, &self.injected);
         let values: Vec<Vec<&[T]>> =
             stack.stages().iter().map(|stage| of_stage(params, stage.params.clone())).collect();
         let run = |block: &mut Block<T>| -> Result<()> {
@@ -227,24 +234,15 @@ impl<T: Real> Propagation<T> {
                 y.resize(block.rows * layer.outputs(), T::ZERO);
                 block.tapes[l].resize(if derivatives { block.rows * layer.tape() } else { 0 }, T::ZERO);
                 layer.forward(context, block.rows, &before[l], y, &mut block.tapes[l])?;
+                let added = injected.get(l).filter(|added| !added.is_empty());
                 block.noiseless[l].clear();
-                if noise[l] > 0.0 {
-                    if derivatives {
-                        block.noiseless[l].extend_from_slice(y);
-                    }
-                    let width = layer.outputs();
-                    let mut drawn = vec![T::ZERO; width];
-                    for (r, y) in (block.first as u64..).zip(y.chunks_exact_mut(width)) {
-                        // Every row has draws of its own, in whole blocks.
-                        random.fill_normal(
-                            runtime.level(),
-                            r * width.next_multiple_of(64) as u64,
-                            l as u32,
-                            &mut drawn,
-                        );
-                        add_scaled(runtime.level(), &drawn, T::from_f64(noise[l]), y);
-                    }
+                if derivatives && (noise[l] > 0.0 || added.is_some()) {
+                    block.noiseless[l].extend_from_slice(y);
                 }
+                if let Some(added) = added {
+                    add_scaled(runtime.level(), &added[first * layer.outputs()..][..y.len()], T::ONE, y);
+                }
+                add_noise(context, layer.outputs(), noise[l], y);
             }
             Ok(())
         };
@@ -359,6 +357,20 @@ impl<T: Real> Propagation<T> {
         params: &Params<'_, T>,
     ) {
         self.prepare(runtime, stack, layers, params, true);
+    }
+}
+
+/// Adds noise of a standard deviation to rows of outputs.
+fn add_noise<T: Real>(context: LayerContext<'_, T>, width: usize, noise: f64, y: &mut [T]) {
+    if noise == 0.0 {
+        return;
+    }
+    let LayerContext { level, layer, first, random, .. } = context;
+    let mut drawn = vec![T::ZERO; width];
+    for (r, y) in (first as u64..).zip(y.chunks_exact_mut(width)) {
+        // Every row has draws of its own, in whole blocks.
+        random.fill_normal(level, r * width.next_multiple_of(64) as u64, layer as u32, &mut drawn);
+        add_scaled(level, &drawn, T::from_f64(noise), y);
     }
 }
 

@@ -1,0 +1,331 @@
+"""Methods of a user's own: what a step is given, and what the core calls."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore import _core
+from pnncore._convert import FloatArray, as_settings, number, one_of, shown
+from pnncore.errors import CapabilityError, ConfigError, ShapeError
+from pnncore.settling import Settling
+
+if TYPE_CHECKING:
+    from pnncore.methods._base import Method
+    from pnncore.systems import System
+
+Boundary = tuple[Literal["nudged", "clamped", "forced"], float]
+
+
+@dataclass(frozen=True)
+class NewParameters:
+    """What a step returns that wants new values of the parameters, and not a gradient.
+
+    Parameters
+    ----------
+    values
+        The values by name, of all parameters.
+    """
+
+    values: Mapping[str, npt.ArrayLike]
+
+
+class SettledPhases:
+    """Phases of a batch on a system that settles: the free one, and those that were asked for.
+
+    Attributes
+    ----------
+    outputs
+        The outputs (samples, n_out) of every phase, the free one first; NaN where a sample has no steady state.
+    usable
+        Of which samples (samples,) all phases mean something; the others contribute nothing to `read`.
+    """
+
+    def __init__(self, experiment: "Experiment", phases: _core.Phases) -> None:
+        self._experiment, self._phases = experiment, phases
+        found = phases.outputs(experiment.system.core, experiment.x)
+        self.outputs: list[FloatArray] = found[0]
+        self._status, self._sweeps = found[1], found[2]
+        self.usable: npt.NDArray[Any] = np.all(~np.isin(self._status, _UNUSABLE), axis=1)
+
+    def states(self, phase: int) -> list[FloatArray]:
+        """Return the states (samples, units) of every layer in a phase; 0 is the free one."""
+        if phase not in range(len(self.outputs)):
+            raise ConfigError(f"phase must be in 0..{len(self.outputs)}, got {shown(phase)}")
+        return self._phases.states(phase, self._experiment.x)
+
+    def read(self, weights: Sequence[float]) -> dict[str, FloatArray]:
+        """Return the local rule by parameter: the sum over phases of weight times dE/dθ, a mean over samples.
+
+        Parameters
+        ----------
+        weights
+            One for each phase, the free one first. Those of a gradient sum to zero.
+        """
+        own = [number(weight, "every weight") for weight in weights]
+        if len(own) != len(self.outputs):
+            raise ShapeError(f"weights must be {len(self.outputs)}, one for each phase, got {len(own)}")
+        experiment = self._experiment
+        arrays = self._phases.read(
+            experiment.system.core, experiment._arrays(), experiment.x, experiment.y, own, experiment._threads
+        )
+        return dict(zip(experiment.system.names, arrays, strict=True))
+
+
+# Numbers of the statuses that a row has which means nothing: diverged, unbounded.
+_UNUSABLE = (2, 3)
+
+
+class Experiment:
+    """What the step of a method of a user's own can ask of the physics: see `Method.step`.
+
+    Attributes
+    ----------
+    system
+        The system.
+    params
+        The parameters by name: copies, which nobody may write to.
+    x
+        The inputs (samples, n_in).
+    y
+        The labels (samples,), or the targets (samples, n_out).
+    memory
+        The arrays that `Method.memory` began with, by name, to change in place. A step that fails or diverges changes
+        nothing.
+    step
+        How many steps have been made before.
+    """
+
+    def __init__(self, steps: "OwnSteps", params: Any, memory: Any, x: FloatArray, y: Any, step: int) -> None:
+        self._steps, self._method, self._threads = steps, steps.method, steps.threads
+        self.system = steps.system
+        for array in (*params, x, y):
+            array.flags.writeable = False
+        self.params: dict[str, FloatArray] = dict(zip(self.system.names, params, strict=True))
+        self.memory: dict[str, FloatArray] = dict(zip((name for name, _ in steps.shapes), memory, strict=True))
+        self.x: FloatArray = x
+        self.y: npt.NDArray[Any] = y
+        self.step = step
+        self._runs, self._counts = 0, [0, 0, 0, 0]
+        self._pass: _core.Pass | None = None
+        self._first: tuple[FloatArray, Any, Any] | None = None
+
+    @functools.cached_property
+    def targets(self) -> FloatArray:
+        """The targets (samples, n_out): of labels, one at the label and zero elsewhere."""
+        return self.y if self.y.ndim == 2 else np.eye(self.system.n_out, dtype=self.x.dtype)[self.y]
+
+    @functools.cached_property
+    def random(self) -> np.random.Generator:
+        """A generator of random numbers that depends on the seed and the number of the step, and on nothing else."""
+        return np.random.default_rng([self._steps.seed, self.step])
+
+    def measure(
+        self,
+        params: Mapping[str, npt.ArrayLike] | None = None,
+        noise: Sequence[npt.ArrayLike | None] | None = None,
+    ) -> FloatArray:
+        """Run the system once on the batch, and return its outputs (samples, n_out); NaN where a sample diverged.
+
+        Parameters
+        ----------
+        params
+            Other values, by name, of some or all parameters.
+        noise
+            Of a stack: for each layer a signal (samples, outputs of the layer) that is added to what it puts out, or
+            None.
+        """
+        added = [] if noise is None else self._injected(noise)
+        run = _core.run_pass(
+            self.system.core,
+            self._arrays(params),
+            self.x,
+            added,
+            self._steps.settling,
+            self._steps.seed,
+            (self.step, self._next()),
+            self._threads,
+        )
+        found = run.outputs(self.system.core, self.x)
+        if params is None and noise is None:
+            self._pass = run
+            self._first = found if self._first is None else self._first
+        return found[0]
+
+    def signals(self) -> list[Any]:
+        """Return what the last `measure` at the parameters of the step found after every layer of a stack.
+
+        Arrays (samples, outputs of the layer); None after a layer that gives a field.
+        """
+        return self._last().signals(self.system.core, self.x)
+
+    def backward(
+        self,
+        errors: npt.ArrayLike,
+        how: Literal["twins", "physics"] = "twins",
+        feedback: Sequence[npt.ArrayLike] = (),
+    ) -> tuple[dict[str, FloatArray], FloatArray]:
+        """Send errors of the outputs back through a stack, at the signals that the last `measure` found.
+
+        Parameters
+        ----------
+        errors
+            dL/d(outputs) (samples, n_out), such as `errors` returns.
+        how
+            ``"twins"``: by the derivatives of the twins. ``"physics"``: hardware that can be run backwards answers
+            itself.
+        feedback
+            In the place of the transposed weights of the linear maps, matrices (outputs, inputs), the first one first.
+
+        Returns
+        -------
+        gradient, dx
+            The gradient by parameter, and dL/dx (samples, n_in).
+        """
+        one_of(how, "how", ("twins", "physics"))
+        own = self._like(errors, (len(self.x), self.system.n_out), "errors")
+        matrices = [np.ascontiguousarray(matrix, dtype=self.x.dtype) for matrix in feedback]
+        dx, found = _core.send_back(
+            self._last(), self.system.core, self._arrays(), own, how == "physics", matrices, self._threads
+        )
+        self._counts[3] += len(self.x) if how == "physics" else 0
+        return dict(zip(self.system.names, found, strict=True)), dx
+
+    def settle(self, *boundaries: Boundary) -> SettledPhases:
+        """Settle the batch in the free phase, and then, from there, under boundary conditions at the outputs.
+
+        Parameters
+        ----------
+        boundaries
+            ``("nudged", beta)``: the loss, beta strong, is added to the energy. ``("clamped", eta)``: outputs are held
+            at o + η (y - o), with o the free outputs. ``("forced", strength)``: a constant force of minus strength
+            times dL/do at the free outputs.
+        """
+        for boundary in boundaries:
+            if not isinstance(boundary, tuple) or len(boundary) != 2 or not isinstance(boundary[0], str):
+                raise ConfigError(f'every boundary must be a pair such as ("nudged", 0.2), got {shown(boundary)}')
+            number(boundary[1], f"the strength of {boundary[0]!r}")
+        phases = _core.run_phases(
+            self.system.core,
+            self._arrays(),
+            self.x,
+            self.y,
+            list(boundaries),
+            self._steps.loss,
+            self._steps.settling,
+            self._steps.seed,
+            (self.step, self._next(1 + len(boundaries))),
+            self._threads,
+        )
+        settled = SettledPhases(self, phases)
+        if self._first is None:
+            self._first = settled.outputs[0], settled._status, settled._sweeps
+        return settled
+
+    def losses(self, outputs: npt.ArrayLike) -> FloatArray:
+        """Return the loss (samples,) of every sample, for outputs (samples, n_out)."""
+        return self._loss(outputs)[0]
+
+    def errors(self, outputs: npt.ArrayLike) -> FloatArray:
+        """Return dL/d(outputs) (samples, n_out), with L the mean of the losses over the batch."""
+        return self._loss(outputs)[1]
+
+    def _loss(self, outputs: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        own = self._like(outputs, (len(self.x), self.system.n_out), "outputs")
+        return _core.loss(own, self.y, self._steps.loss)
+
+    def _next(self, phases: int = 1) -> int:
+        """Count an experiment, and return its number."""
+        self._runs += 1
+        self._counts[0] += phases
+        self._counts[1] += phases * len(self.x)
+        return self._runs - 1
+
+    def _last(self) -> _core.Pass:
+        if self._pass is None:
+            self.measure()
+        assert self._pass is not None
+        return self._pass
+
+    def _like(self, value: npt.ArrayLike, shape: tuple[int, ...], name: str) -> FloatArray:
+        array = np.asarray(value)
+        if array.shape != shape or array.dtype.kind not in "biuf":
+            raise ShapeError(f"{name} must be real numbers of shape {shape}, got {array.dtype} of {array.shape}")
+        return np.ascontiguousarray(array, dtype=self.x.dtype)
+
+    def _arrays(self, params: Mapping[str, npt.ArrayLike] | None = None) -> list[FloatArray]:
+        return (
+            list(self.params.values()) if params is None else list(self._named(params, "params", self.params).values())
+        )
+
+    def _named(self, values: Any, name: str, others: Mapping[str, FloatArray] | None) -> dict[str, FloatArray]:
+        """Return arrays of all parameters; those that are not given are the others, or missing."""
+        given = as_settings(values, name)
+        unknown = [key for key in given if key not in self.params]
+        missing = [key for key in self.params if key not in given] if others is None else []
+        if unknown or missing:
+            raise ConfigError(f"{name} must be of {list(self.params)}; missing {missing}, unknown {unknown}")
+        full = given if others is None else {**others, **given}
+        return {key: self._like(full[key], own.shape, f"{name}[{key!r}]") for key, own in self.params.items()}
+
+    def _injected(self, noise: Sequence[npt.ArrayLike | None]) -> list[FloatArray | None]:
+        measured = self.signals()
+        if len(noise) != len(measured):
+            raise ShapeError(f"noise must be {len(measured)} signals, one for each layer, got {len(noise)}")
+        for place, (added, signal) in enumerate(zip(noise, measured, strict=True), start=1):
+            if added is not None and signal is None:
+                raise CapabilityError(f"noise of layer {place} must be None: it gives a field, which nothing reaches")
+        return [
+            None if added is None else self._like(added, signal.shape, f"noise[{place}]")
+            for place, (added, signal) in enumerate(zip(noise, measured, strict=True))
+        ]
+
+    def _found(self, found: Any) -> "Found":
+        """Return what the core takes of a step."""
+        is_change = isinstance(found, NewParameters)
+        name = "the new parameters" if is_change else "the gradient"
+        values = list(self._named(found.values if is_change else found, name, None).values())
+        if self._first is None:
+            self.measure()
+        assert self._first is not None
+        memory = [
+            self._like(self.memory.get(key, np.empty(0)), tuple(shape), f"memory[{key!r}]")
+            for key, shape in self._steps.shapes
+        ]
+        outputs, status, sweeps = self._first
+        return Found(is_change, values, memory, outputs, status, sweeps, tuple(self._counts))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a step leaves, as the core reads it."""
+
+    is_change: bool
+    values: list[FloatArray]
+    memory: list[FloatArray]
+    outputs: FloatArray
+    status: Any
+    sweeps: Any
+    counts: tuple[int, ...]
+
+
+class OwnSteps:
+    """The steps of a method of a user's own on one system, as the core calls them."""
+
+    def __init__(self, method: "Method", system: "System", seed: int, threads: int | None) -> None:
+        self.method, self.system, self.seed, self.threads = method, system, seed, threads
+        self.name, self.needs = type(method).__name__, list(method.needs)
+        self.loss = json.dumps(method.loss)
+        self.settling = getattr(method, "settling", Settling()).to_json()
+        given = as_settings(method.memory(system, np.random.default_rng(seed)), "what memory() returns")
+        self.initial = [np.ascontiguousarray(array, dtype=system.dtype) for array in given.values()]
+        self.shapes = [(name, list(array.shape)) for name, array in zip(given, self.initial, strict=True)]
+
+    def run(self, params: Any, memory: Any, x: FloatArray, y: Any, step: int) -> Found:
+        """Make a step."""
+        experiment = Experiment(self, params, memory, x, y, step)
+        return experiment._found(self.method.step(experiment))
