@@ -18,6 +18,13 @@ def test_detectors_see_the_power_of_modulated_light():
     np.testing.assert_allclose(pair("phase").predict(x), np.ones((5, 4)), rtol=1e-14)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 1e9), ("float64", 1e18)])
+def test_a_phase_has_power_one_however_large_it_is(dtype, size):
+    x = (size * np.linspace(0.5, 1, 400).reshape(100, 4)).astype(dtype)
+    net = pnn.systems.Stack([layers.Encode(4, carrier="phase"), layers.Detect()], dtype=dtype, seed=0)
+    np.testing.assert_allclose(net.predict(x), 1, atol=1e-6)
+
+
 def test_hardware_of_light_is_off_by_gains_and_responsivities():
     x = np.random.default_rng(0).normal(size=(5, 4))
     found = pair("amplitude", mismatch=0.1).predict(x) / x**2

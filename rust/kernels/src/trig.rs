@@ -4,8 +4,7 @@ use crate::level::dispatch;
 use crate::simd::{Real, Vector};
 
 dispatch! {
-    /// Writes the sines and cosines of `x`, to about two units in the last place of one for |x| up to some thousands; the error
-    /// grows in proportion to |x| from there. What is not finite gives NaN.
+    /// Writes the sines and cosines of `x`, to about two units in the last place of one. What is not finite gives NaN.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -15,6 +14,22 @@ dispatch! {
 #[inline(always)]
 fn sin_cos_body<V: Vector>(x: &[V::Scalar], sin: &mut [V::Scalar], cos: &mut [V::Scalar]) {
     assert!(x.len() == sin.len() && x.len() == cos.len(), "lengths differ");
+    turn_all::<V>(x, sin, cos);
+    // Multiples of pi are too coarse from here on.
+    let far = |x: V::Scalar| x.to_f64().abs() > FARTHEST;
+    if x.chunks(64).any(|chunk| chunk.iter().fold(false, |any, &x| any | far(x))) {
+        for (&x, (sin, cos)) in x.iter().zip(sin.iter_mut().zip(cos)).filter(|(x, _)| far(**x)) {
+            let (s, c) = x.to_f64().sin_cos();
+            (*sin, *cos) = (Real::from_f64(s), Real::from_f64(c));
+        }
+    }
+}
+
+/// The largest argument from which multiples of pi are subtracted: farther off, the library's functions answer.
+const FARTHEST: f64 = 8192.0;
+
+#[inline(always)]
+fn turn_all<V: Vector>(x: &[V::Scalar], sin: &mut [V::Scalar], cos: &mut [V::Scalar]) {
     let (n, whole) = (x.len(), x.len() - x.len() % V::LANES);
     let (x, sin, cos) = (x.as_ptr(), sin.as_mut_ptr(), cos.as_mut_ptr());
     // SAFETY: whole vectors below `n`, the rest by its length; `dispatch!` vouches for the instruction set.
@@ -95,6 +110,24 @@ mod tests {
             let (mut sin, mut cos) = ([T::ZERO; 3], [T::ZERO; 3]);
             sin_cos(level, &[T::from_f64(f64::NAN); 3], &mut sin, &mut cos);
             assert!(sin.iter().chain(&cos).all(|v| !v.is_finite()), "NaN must survive");
+        }
+    }
+
+    /// However far off: a field of light stays one of power one.
+    #[test]
+    fn large_arguments_are_no_larger_in_error() {
+        for level in Level::available() {
+            let x: Vec<f32> = (0..200).map(|k| 1e3f32 * 1.3f32.powi(k)).collect();
+            let wide: Vec<f64> = (0..200).map(|k| -1e3 * 2.3f64.powi(k)).collect();
+            let (mut sin, mut cos) = (vec![0.0f32; x.len()], vec![0.0f32; x.len()]);
+            sin_cos(level, &x, &mut sin, &mut cos);
+            for ((&x, &s), &c) in x.iter().zip(&sin).zip(&cos).filter(|((x, _), _)| x.is_finite()) {
+                let (sin, cos) = f64::from(x).sin_cos();
+                assert!((f64::from(s) - sin).abs() < 1e-6 && (f64::from(c) - cos).abs() < 1e-6, "{x}");
+            }
+            let (mut sin, mut cos) = (vec![0.0; wide.len()], vec![0.0; wide.len()]);
+            sin_cos(level, &wide, &mut sin, &mut cos);
+            assert!(sin.iter().zip(&cos).all(|(s, c)| (s * s + c * c - 1.0).abs() < 1e-12));
         }
     }
 
