@@ -5,7 +5,7 @@ import pnncore as pnn
 import pytest
 from helpers import refuses
 from pnncore import layers, methods
-from pnncore.errors import ConfigError
+from pnncore.errors import CapabilityError, ConfigError
 
 
 def chip(n, *, carrier="amplitude", dtype="float64", seed=0, **settings):
@@ -87,6 +87,22 @@ def test_gradients_of_the_hardware_are_those_of_shifted_phases(settings):
     assert np.abs(exact["gamma2"]).max() < 1e-15, "a phase in front of a detector changes nothing"
 
 
+@pytest.mark.parametrize(
+    ("n", "loss", "dtype", "bound"), [(4, 40, "float32", 1e-4), (8, 20, "float32", 1e-4), (16, 40, "float64", 1e-11)]
+)
+def test_gradients_are_as_good_where_light_is_nearly_lost(n, loss, dtype, bound):
+    net = chip(n, loss=loss, dtype=dtype, seed=1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, n)).astype(dtype)
+    outputs = net.predict(x)
+    y = (outputs * rng.uniform(0, 1, outputs.shape)).astype(dtype)
+    exact = methods.Backprop(model="hardware").gradient(net, x, y)
+    found = methods.ParameterShift().gradient(net, x, y)
+    largest = max(np.abs(own).max() for own in found.values())
+    for name, own in found.items():
+        np.testing.assert_allclose(exact[name], own, rtol=0, atol=bound * largest)
+
+
 def test_single_precision_and_threads():
     x = np.random.default_rng(0).normal(size=(100, 16))
     net, reference = chip(16, dtype="float32"), chip(16)
@@ -106,6 +122,11 @@ def test_a_chip_learns_and_is_saved(tmp_path):
     assert net.score(x_test, y_test) > 0.85
     trainer.save(tmp_path / "chip.pnn")
     assert pnn.Trainer.load(tmp_path / "chip.pnn").system.score(x_test, y_test) == net.score(x_test, y_test)
+
+
+def test_local_learning_needs_a_linear_map():
+    with pytest.raises(CapabilityError, match="teaches linear maps"):
+        methods.PhysicalLocalLearning().gradient(chip(4), np.ones((4, 4)), np.array([0, 1, 2, 3]))
 
 
 def test_what_is_no_mesh_is_refused():

@@ -43,7 +43,7 @@ impl LayerSpec for MZIMeshSpec {
         Ok(LayerOutline {
             parameters: parameters(modes),
             constants: if site.is_mismatched() { couplers } else { 0 },
-            numbers: couplers.saturating_mul(8).saturating_add(memory::product(&[8, modes, ROWS])),
+            numbers: couplers.saturating_mul(8).saturating_add(memory::product(&[modes, modes - 1, 2, ROWS])),
             ..LayerOutline::new(Signal::complex(modes), Signal::complex(modes))
         })
     }
@@ -147,19 +147,15 @@ impl<T: Real> Light<T> {
         }
     }
 
-    fn scale(&mut self, top: usize, factor: T) {
-        let both = top * self.rows..(top + 2) * self.rows;
-        for part in [&mut self.re, &mut self.im] {
-            part[both.clone()].iter_mut().for_each(|x| *x *= factor);
-        }
-    }
-
-    /// The upper field between the couplers of an interferometer, from those behind it: c E0 - i s E1.
-    fn between(&self, top: usize, [c, s]: [T; 2]) -> (Vec<T>, Vec<T>) {
+    /// The sum of the fields of `top` and `top + 1` times complex numbers a and b.
+    fn sum(&self, top: usize, [ar, ai, br, bi]: [T; 4]) -> (Vec<T>, Vec<T>) {
         let (upper, lower) = (self.mode(top), self.mode(top + 1));
-        let re = self.re[upper.clone()].iter().zip(&self.im[lower.clone()]).map(|(&x, &v)| c * x + s * v);
-        let im = self.im[upper].iter().zip(&self.re[lower]).map(|(&y, &u)| c * y - s * u);
-        (re.collect(), im.collect())
+        let fields = self.re[upper.clone()].iter().zip(&self.im[upper]);
+        let fields = fields.zip(self.re[lower.clone()].iter().zip(&self.im[lower]));
+        let sum = |((&u, &v), (&w, &z)): ((&T, &T), (&T, &T))| {
+            (ar * u - ai * v + br * w - bi * z, ar * v + ai * u + br * z + bi * w)
+        };
+        fields.map(sum).unzip()
     }
 }
 
@@ -186,14 +182,15 @@ impl<T: Real> MZIMesh<T> {
         Self { modes, tops, couplers, transmission }
     }
 
-    /// One over the power that passes a coupler.
-    fn gain(&self) -> T {
-        T::from_f64(self.transmission.powi(-2))
-    }
-
     /// The matrix of interferometer `k`, as it was prepared.
     fn matrix(&self, prepared: &[T], k: usize) -> [T; 8] {
         std::array::from_fn(|i| prepared[8 * k + i])
+    }
+
+    /// By what the fields in front of interferometer `k` are multiplied to make the upper one behind its phase theta.
+    fn within(&self, prepared: &[T], k: usize) -> [T; 4] {
+        let place = 8 * self.tops.len() + 2 * self.modes + 4 * k;
+        std::array::from_fn(|i| prepared[place + i])
     }
 
     /// Cosine and sine of the phase of a mode behind the mesh, as they were prepared.
@@ -237,7 +234,12 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         true
     }
 
-    /// The matrices of all interferometers, then the phases behind them.
+    /// The fields that the phases of interferometers act on: in front of it, and within.
+    fn tape(&self) -> usize {
+        4 * self.tops.len()
+    }
+
+    /// The matrices of all interferometers, the phases behind them, and what makes the fields within.
     fn prepare(&self, _level: Level, params: &[&[T]], _derivatives: bool, prepared: &mut Vec<T>) {
         prepared.clear();
         for (k, couplers) in self.couplers.chunks_exact(2).enumerate() {
@@ -255,12 +257,27 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
             let (sin, cos) = phase.to_f64().sin_cos();
             prepared.extend([T::from_f64(cos), T::from_f64(sin)]);
         }
+        for (k, couplers) in self.couplers.chunks_exact(2).enumerate() {
+            let [c, s] = couplers[0].map(T::to_f64);
+            let [theta, phi] = [params[0][k], params[1][k]].map(|phase| Complex::cis(phase.to_f64()));
+            let factors = [theta * phi * c, theta * Complex::i() * s];
+            prepared.extend(factors.into_iter().flat_map(|factor| [factor.re, factor.im]).map(T::from_f64));
+        }
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
         let mut light = Light::of(x, self.modes);
+        let length = self.tape();
         for (k, &top) in self.tops.iter().enumerate() {
             poll(16 * rows);
+            if !tape.is_empty() {
+                let within = light.sum(top, self.within(context.prepared, k));
+                let upper = light.mode(top);
+                let fields = [&light.re[upper.clone()], &light.im[upper], &within.0, &within.1];
+                for (r, tape) in tape.chunks_exact_mut(length).enumerate() {
+                    fields.iter().enumerate().for_each(|(i, field)| tape[4 * k + i] = field[r]);
+                }
+            }
             light.mix(top, &self.matrix(context.prepared, k));
         }
         for mode in 0..self.modes {
@@ -270,7 +287,6 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         Ok(())
     }
 
-    /// Fields within are found from those behind, back through the mesh together with the gradients: nothing is kept.
     fn vjp(
         &self,
         context: LayerContext<'_, T>,
@@ -279,29 +295,26 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let gain = self.gain();
-        let (mut light, mut back) = (Light::of(record.y, self.modes), Light::of(dy, self.modes));
+        let (light, mut back) = (Light::of(record.y, self.modes), Light::of(dy, self.modes));
         for (mode, gradient) in gradient[2].iter_mut().enumerate() {
             let own = light.mode(mode);
             let fields = (&light.re[own.clone()], &light.im[own.clone()]);
             *gradient += by_phase(fields, (&back.re[own.clone()], &back.im[own]));
             let (cos, sin) = self.phase(context.prepared, mode);
-            light.turn(mode, (cos, -sin));
             back.turn(mode, (cos, -sin));
         }
         for (k, &top) in self.tops.iter().enumerate().rev() {
             poll(64 * record.rows);
-            let coupler = self.couplers[2 * k + 1];
-            let (within, back_within) = (light.between(top, coupler), back.between(top, coupler));
-            gradient[0][k] += gain * by_phase((&within.0, &within.1), (&back_within.0, &back_within.1));
-            let inverse = adjoint(self.matrix(context.prepared, k));
-            back.mix(top, &inverse);
-            light.mix(top, &inverse);
-            // Each coupler took a part of the power: its inverse gives it back.
-            light.scale(top, gain * gain);
-            let upper = light.mode(top);
-            let fields = (&light.re[upper.clone()], &light.im[upper.clone()]);
-            gradient[1][k] += by_phase(fields, (&back.re[upper.clone()], &back.im[upper]));
+            let tape = |i: usize| -> Vec<T> { record.tape[4 * k + i..].iter().step_by(self.tape()).copied().collect() };
+            let [before_re, before_im, within_re, within_im] = [tape(0), tape(1), tape(2), tape(3)];
+            // The conjugate transpose of the second coupler brings gradients to between the couplers.
+            let [c, s] = self.couplers[2 * k + 1];
+            let errors = back.sum(top, [c, T::ZERO, T::ZERO, -s]);
+            gradient[0][k] += by_phase((&within_re, &within_im), (&errors.0, &errors.1));
+            back.mix(top, &adjoint(self.matrix(context.prepared, k)));
+            let upper = back.mode(top);
+            let errors = (&back.re[upper.clone()], &back.im[upper]);
+            gradient[1][k] += by_phase((&before_re, &before_im), errors);
         }
         if !dx.is_empty() {
             back.write(dx, self.modes);
@@ -324,10 +337,10 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
             let matrix = self.matrix(context.prepared, k);
             // E changes by i E d(phi) in front, and by the second coupler of i E d(theta) between the couplers.
             change.add(top, along[1][k], [T::ZERO, T::ONE], &light.re[light.mode(top)], &light.im[light.mode(top)]);
+            let (re, im) = light.sum(top, self.within(context.prepared, k));
             change.mix(top, &matrix);
             light.mix(top, &matrix);
-            let (re, im) = light.between(top, [c, s]);
-            let moved = self.gain() * along[0][k];
+            let moved = along[0][k];
             change.add(top, moved, [T::ZERO, c], &re, &im);
             change.add(top + 1, moved, [-s, T::ZERO], &re, &im);
         }
