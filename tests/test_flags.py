@@ -19,12 +19,25 @@ from pnncore import (
     estimators,
     layers,
     memories,
+    methods,
     systems,
     testing,
 )
 from pnncore.errors import ConfigError, PnnError
 
 NOT_FLAGS = ["no", "yes", "False", "", 0, 1, 1.0, None, [], [False], np.array([True, False]), object(), np.int8(1)]
+
+
+def small():
+    return systems.Stack([layers.Linear(3, 2)], seed=0)
+
+
+class Squared(pnn.losses.Loss):
+    def value(self, outputs, targets):
+        return 0.5 * ((outputs - targets) ** 2).sum(axis=1)
+
+    def gradient(self, outputs, targets):
+        return outputs - targets
 
 
 def springs(**settings):
@@ -92,11 +105,19 @@ CALLS = {
     ("Instrument", "batch"): bench,
     ("Instrument", "idempotent"): bench,
     ("check_layer", "raises"): lambda **settings: testing.check_layer(layers.Speckle(2, 3), **settings),
+    ("check_loss", "raises"): lambda **settings: testing.check_loss(Squared(), 2, **settings),
+    ("check_method", "raises"): lambda **settings: testing.check_method(methods.PhysicsAware(), small(), **settings),
     ("check_system", "raises"): lambda **settings: testing.check_system(springs(), **settings),
 }
 
 # Results, and what only the package itself calls.
-INTERNAL = {("Finding", "passed"), ("Policy", "batch"), ("Policy", "idempotent"), ("Cells", "additive_noise")}
+INTERNAL = {
+    ("Finding", "passed"),
+    ("Found", "is_change"),
+    ("Policy", "batch"),
+    ("Policy", "idempotent"),
+    ("Cells", "additive_noise"),
+}
 
 OR_NONE = {"progress"}
 

@@ -20,6 +20,14 @@ TORTURE = os.environ.get("PNNCORE_TORTURE") == "1"
 EP = methods.EquilibriumPropagation
 
 
+class Absolute(pnn.losses.Loss):
+    def value(self, outputs, targets):
+        return np.abs(outputs - targets).sum(axis=1)
+
+    def gradient(self, outputs, targets):
+        return np.sign(outputs - targets)
+
+
 class Unprintable:
     def __repr__(self):
         raise RuntimeError("not this one")
@@ -429,6 +437,8 @@ CALLS = {
         pnn.Trainer.load,
         path="kept.pnn",
         system=hopfield,
+        method=EP(),
+        loss=None,
         optimizer=optim.SGD(0.1),
         threads=1,
         callbacks=[],
@@ -438,6 +448,7 @@ CALLS = {
     "History.energy": on(lambda: fitted().history, "energy", power=1.0, settling_time=1.0, write_energy=1.0),
     "audit": of(pnn.audit, system=hopfield, method=EP(), **batch(hopfield()), threads=1),
     "check_layer": of(testing.check_layer, layer=layers.Speckle(2, 3), seed=1, raises=False),
+    "check_loss": of(testing.check_loss, loss=Absolute(), n_out=3, seed=1, raises=False),
     "check_method": of(testing.check_method, method=EP(), system=hopfield, seed=1, raises=False),
     "check_system": of(testing.check_system, system=hopfield, seed=1, raises=False),
     "compare": of(
@@ -545,6 +556,7 @@ ELSEWHERE = {
         "Outline",
         "NewParameters",
         "SettledPhases",
+        "Loss",
         "History",
         "Examination",
         "State",
@@ -559,7 +571,9 @@ ELSEWHERE = {
     *("from_config", "outline", "storage", "iris", "digits", *devices.PRESETS),
 }
 
-MODULES = "analog costs data devices elements instruments journal layers memories methods optim systems testing twins"
+MODULES = (
+    "analog costs data devices elements instruments journal layers losses memories methods optim systems testing twins"
+)
 
 
 def test_every_public_call_is_tried():

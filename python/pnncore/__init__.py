@@ -22,6 +22,7 @@ from pnncore import errors as errors
 from pnncore import instruments as instruments
 from pnncore import journal as journal
 from pnncore import layers as layers
+from pnncore import losses as losses
 from pnncore import memories as memories
 from pnncore import methods as methods
 from pnncore import optim as optim

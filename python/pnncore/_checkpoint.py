@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import _core, methods, optim, systems
+from pnncore import _core, losses, methods, optim, systems
 from pnncore._convert import FloatArray, as_settings, integer, shown
 from pnncore.errors import CheckpointError, ConfigError, DataError, PnnError
 from pnncore.history import History
@@ -100,6 +100,7 @@ def read(
     *,
     system: System | None,
     method: methods.Method | None,
+    loss: losses.Loss | None,
     optimizer: optim.Optimizer | None,
     **settings: Any,
 ) -> AnyTrainer:
@@ -112,7 +113,7 @@ def read(
         metadata = _metadata(text, path)
         state = metadata["trainer"]
         made = _system(metadata, tensors, len(text), path) if system is None else system
-        method = _method(metadata["method"], path) if method is None else method
+        method = _method(metadata["method"], path, loss) if method is None else method
         chosen = optim.from_config(metadata["optimizer"]) if optimizer is None else optimizer
         marks = [_mark(mark) for mark in _list(metadata["journals"], "journals")]
         if len(marks) != len(made.instruments):
@@ -141,14 +142,25 @@ def read(
     return trainer
 
 
-def _method(told: Any, path: str) -> methods.Method:
-    """Return the method that the file describes; `CheckpointError` for one of a user's own, which no file can hold."""
+def _method(told: Any, path: str, loss: losses.Loss | None) -> methods.Method:
+    """Return the method that the file describes; `CheckpointError` where it or its loss is of the user's own."""
     if "own" in (config := as_settings(told, "a method")):
         raise CheckpointError(
             f"{path} was made with a method of the user's own, {shown(config['own'])}; make an equal one and pass it: "
             "Trainer.load(path, method=...)"
         )
-    return methods.from_config(config)
+    if not isinstance(config.get("loss"), dict):
+        if loss is not None:
+            raise CheckpointError(
+                f"{path} was made with a loss of pnncore's, {shown(config.get('loss'))}: leave loss out"
+            )
+        return methods.from_config(config)
+    if loss is None:
+        raise CheckpointError(
+            f"{path} was made with a loss of the user's own, {shown(config['loss'].get('own'))}; make an equal one and "
+            "pass it: Trainer.load(path, loss=...)"
+        )
+    return methods.from_config({**config, "loss": loss})
 
 
 def _not_compared(system: System | None, optimizer: optim.Optimizer | None) -> list[str]:

@@ -1,11 +1,21 @@
 """Settings that check themselves, and go to files and back."""
 
 import dataclasses
+import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pnncore._convert import as_settings, flag, made, number, positive_int, shown
 from pnncore.errors import ConfigError
+
+
+def types_of(kind: type) -> dict[str, Any]:
+    """Return the types of the settings of a dataclass, also where the annotations of a user's module are text."""
+    try:
+        return typing.get_type_hints(kind)
+    except (NameError, TypeError):
+        # Names that only a type checker sees: nothing is known of these.
+        return {}
 
 
 class Registered:
@@ -53,12 +63,12 @@ class Config:
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting. Ranges are checked by the core."""
         for setting in dataclasses.fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            if setting.type is bool:
+            name, value, kind = setting.name, getattr(self, setting.name), types_of(type(self)).get(setting.name)
+            if kind is bool:
                 object.__setattr__(self, name, flag(value, name))
-            if setting.type is int or (setting.type == int | None and value is not None):
+            if kind is int or (kind == int | None and value is not None):
                 object.__setattr__(self, name, positive_int(value, name))
-            if setting.type is float or (setting.type == float | None and value is not None):
+            if kind is float or (kind == float | None and value is not None):
                 object.__setattr__(self, name, number(value, name))
 
     def to_config(self) -> dict[str, Any]:

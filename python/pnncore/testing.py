@@ -1,5 +1,6 @@
-"""Checks for systems, layers and methods of one's own."""
+"""Checks for systems, layers, methods and losses of one's own."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import FloatArray, Seed, as_seed, as_system, flag, instance
+from pnncore._convert import FloatArray, Seed, as_seed, as_system, flag, instance, positive_int
 from pnncore.auditing import audit
 from pnncore.errors import CapabilityError, PnnError
 from pnncore.layers import Layer
+from pnncore.losses import Loss, evaluate
 from pnncore.methods import Method
 from pnncore.optim import SGD
 from pnncore.systems import EnergySystem, Stack, System
@@ -84,18 +86,25 @@ def check_method(method: Method, system: System, *, seed: Seed = 0, raises: bool
             trainer.fit(x, y, epochs=1)
             if path is not None:
                 trainer.save(path)
-                trainer = Trainer.load(path, system=system, method=method, threads=threads, progress=False)
+                # A method of its own: what another keeps beside its memory is in no file.
+                again = dataclasses.replace(method)
+                trainer = Trainer.load(path, system=system, method=again, threads=threads, progress=False)
         return np.concatenate([array.ravel() for array in system.arrays()])
 
-    findings = []
-    with tempfile.TemporaryDirectory() as folder:
+    findings, resumes = [], "training goes on from a file as without one"
+    try:
         once = trained(2, None)
         findings.append(_equal("the same steps lead to the same parameters", once, trained(2, None)))
         findings.append(_equal("threads do not matter", once, trained(2, None, threads=2)))
-        resumed = trained(2, Path(folder) / "check.pnn")
-        findings.append(_equal("training goes on from a file as without one", once, resumed))
-    for array, start in zip(system.arrays(), kept, strict=True):
-        array[...] = start
+        with tempfile.TemporaryDirectory() as folder:
+            findings.append(_equal(resumes, once, trained(2, Path(folder) / "check.pnn")))
+    except Exception as error:
+        if len(findings) != 2:
+            raise
+        findings.append(Finding(resumes, False, f"{type(error).__name__}: {error}"))
+    finally:
+        for array, start in zip(system.arrays(), kept, strict=True):
+            array[...] = start
     try:
         cosine = audit(system, method, x, y).cosine
     except CapabilityError:
@@ -111,6 +120,53 @@ def check_method(method: Method, system: System, *, seed: Seed = 0, raises: bool
 def _equal(check: str, once: FloatArray, again: FloatArray) -> Finding:
     differ = int(np.sum(once != again))
     return Finding(check, differ == 0, f"{differ} of {once.size} parameters differ" if differ else "")
+
+
+class LossCheckError(PnnError, AssertionError):
+    """A loss is not what it says; the message lists what is wrong."""
+
+
+def check_loss(loss: Loss, n_out: int, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:
+    """Compare the gradient of a loss with finite differences, in float64, and its samples with each other.
+
+    Parameters
+    ----------
+    loss
+        The loss.
+    n_out
+        A number of outputs.
+    seed
+        Of random outputs and targets.
+    raises
+        Whether to raise when a check fails.
+
+    Returns
+    -------
+    list of Finding
+        One per check.
+
+    Raises
+    ------
+    LossCheckError
+        If a check fails (and `raises`); the message says in words what is wrong.
+    """
+    instance(loss, Loss, "loss", "a pnncore.losses.Loss")
+    raises, rng, width = flag(raises, "raises"), np.random.default_rng(as_seed(seed)), positive_int(n_out, "n_out")
+    outputs, targets = rng.normal(size=(6, width)), rng.uniform(size=(6, width))
+    values, gradient = evaluate(loss, outputs, targets)
+    rows = [evaluate(loss, outputs[i : i + 1], targets[i : i + 1]) for i in range(6)]
+    alone = np.concatenate([found[0] for found in rows])
+    slopes = np.empty_like(outputs)
+    for k in range(width):
+        step = _STEP * np.eye(width)[k]
+        slopes[:, k] = evaluate(loss, outputs + step, targets)[0] - evaluate(loss, outputs - step, targets)[0]
+    findings = [
+        _compared("samples do not depend on each other", alone, values, 1e-12),
+        _compared("the gradient is the derivative of the value", 6 * gradient, slopes / (2 * _STEP), 1e-5),
+    ]
+    if raises and not all(finding.passed for finding in findings):
+        raise LossCheckError(f"{loss!r}:\n" + "\n".join(str(finding) for finding in findings))
+    return findings
 
 
 def check_layer(layer: Layer, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pnncore import _checkpoint, _core, methods, optim
+from pnncore import _checkpoint, _core, losses, methods, optim
 from pnncore._convert import (
     FloatArray,
     Seed,
@@ -50,6 +50,8 @@ class _Epoch:
     validation: tuple[FloatArray, FloatArray] | None
     system: System
     method: methods.Method
+    # What the core makes its steps of.
+    steps_of: Any
     order: FloatArray
     rates: list[float]
     optimizer: str
@@ -136,6 +138,7 @@ class Trainer:
         self.step = 0
         self.history = History()
         self.memory: dict[str, FloatArray] = {}
+        self._kept_for: type[methods.Method] | None = None
         self._fit_memory(memory)
         self._sums: dict[str, float] = {}
         self._steps_before = 0
@@ -278,9 +281,15 @@ class Trainer:
 
     def _fit_memory(self, wanted: dict[str, tuple[int, ...]]) -> None:
         """Make the arrays that optimizer, cells and method keep; those that are there and fit stay."""
-        if {name: array.shape for name, array in self.memory.items()} == wanted:
+        # What another kind of method kept under the same names is none of this one's.
+        same, self._kept_for = self._kept_for is type(self.method), type(self.method)
+        if same and {name: array.shape for name, array in self.memory.items()} == wanted:
             return
-        held = {name: array for name, array in self.memory.items() if array.shape == wanted.get(name)}
+        held = {
+            name: array
+            for name, array in self.memory.items()
+            if array.shape == wanted.get(name) and (same or not name.startswith("method/"))
+        }
         self.memory = {name: held.get(name, np.zeros(shape, self.system.dtype)) for name, shape in wanted.items()}
         own = [name for name in self.memory if name.startswith("method/")]
         if not held.keys() >= set(own):
@@ -305,6 +314,7 @@ class Trainer:
             validation=validation,
             system=self.system,
             method=self.method,
+            steps_of=self.method.for_core(self.system, seed=self.seed, threads=self.threads),
             order=_core.permutation(len(x), self.seed, self.epoch),
             rates=self.optimizer.rates(self.system.names, self.epoch),
             optimizer=json.dumps(self.optimizer.settings()),
@@ -352,7 +362,7 @@ class Trainer:
                 epoch.x,
                 epoch.y,
                 epoch.order,
-                method=epoch.method.for_core(epoch.system, seed=epoch.seed, threads=epoch.threads),
+                method=epoch.steps_of,
                 optimizer=epoch.optimizer,
                 rates=epoch.rates,
                 batch_size=epoch.batch_size,
@@ -462,6 +472,7 @@ class Trainer:
         *,
         system: System | None = None,
         method: methods.Method | None = None,
+        loss: losses.Loss | None = None,
         optimizer: optim.Optimizer | None = None,
         threads: int | None = None,
         callbacks: Sequence[Callback] = (),
@@ -478,6 +489,8 @@ class Trainer:
             of pnncore must be as the file says.
         method
             For a method of the user's own, which no file can hold: an equal one.
+        loss
+            For a method of pnncore with a loss of the user's own: an equal one.
         optimizer
             For an optimizer with a schedule of the user's own.
         threads, callbacks, progress
@@ -496,6 +509,8 @@ class Trainer:
             instance(system, System, "system", "a pnncore System or None")
         if method is not None:
             instance(method, methods.Method, "method", "a pnncore Method or None")
+        if loss is not None:
+            instance(loss, losses.Loss, "loss", "a pnncore.losses.Loss or None")
         if optimizer is not None:
             instance(optimizer, optim.Optimizer, "optimizer", "a pnncore Optimizer or None")
         return _checkpoint.read(
@@ -503,6 +518,7 @@ class Trainer:
             path,
             system=system,
             method=method,
+            loss=loss,
             optimizer=optimizer,
             threads=as_threads(threads),
             callbacks=_as_callbacks(callbacks),

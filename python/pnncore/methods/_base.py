@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_or
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import _core
-from pnncore._config import Registered
+from pnncore import _core, losses
+from pnncore._config import Registered, types_of
 from pnncore._convert import FloatArray, Seed, as_seed, as_system, as_threads, number, one_of, positive_int, shown
 from pnncore.errors import ConfigError, SettlingWarning
 from pnncore.methods._own import Experiment, NewParameters, OwnSteps
@@ -20,7 +20,7 @@ from pnncore.settling import Settling
 if TYPE_CHECKING:
     from pnncore.systems import System
 
-Loss = Literal["squared-error", "cross-entropy"]
+Loss = Literal["squared-error", "cross-entropy"] | losses.Loss
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Registered, family="method"):
-    """Base of all methods: a loss, "squared-error" or "cross-entropy".
+    """Base of all methods: a loss, "squared-error", "cross-entropy" or a `pnncore.losses.Loss`.
 
     A method of one's own is a subclass with a `step`; what else it may say of itself is `needs` and `memory`. Settings
     are fields of a frozen dataclass, as those of the methods here. `pnncore.testing.check_method` examines it.
@@ -88,18 +88,20 @@ class Method(Registered, family="method"):
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
+        if not isinstance(self.loss, losses.Loss):
+            one_of(self.loss, "loss", ("squared-error", "cross-entropy"))
         for setting in dataclasses.fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            if get_origin(setting.type) is Literal:
-                one_of(value, name, get_args(setting.type))
-            if setting.type is float or (setting.type == float | None and value is not None):
+            name, value, kind = setting.name, getattr(self, setting.name), types_of(type(self)).get(setting.name)
+            if get_origin(kind) is Literal:
+                one_of(value, name, get_args(kind))
+            if kind is float or (kind == float | None and value is not None):
                 object.__setattr__(self, name, number(value, name))
-            if setting.type is int or (setting.type == int | None and value is not None):
+            if kind is int or (kind == int | None and value is not None):
                 object.__setattr__(self, name, positive_int(value, name))
-            if setting.type is Settling and not isinstance(value, Settling):
+            if kind is Settling and not isinstance(value, Settling):
                 raise ConfigError(f"settling must be a pnncore.Settling, got {shown(value)}")
         if not self.is_own:
-            _core.check_method(self.to_json())
+            _core.check_method(self._settings())
 
     @property
     def is_own(self) -> bool:
@@ -128,20 +130,27 @@ class Method(Registered, family="method"):
         """
         return {}
 
-    def for_core(self, system: "System", *, seed: int = 0, threads: int | None = None) -> "str | OwnSteps":
-        """Return what the core makes the steps of: a configuration, or an object that makes those of a user's own."""
-        return OwnSteps(self, system, seed, threads) if self.is_own else self.to_json()
+    def for_core(self, system: "System", *, seed: int = 0, threads: int | None = None) -> "str | OwnSteps | OwnLoss":
+        """Return what the core makes the steps of: a configuration, or an object with what is the user's own."""
+        if self.is_own:
+            return OwnSteps(self, system, seed, threads)
+        if isinstance(self.loss, losses.Loss):
+            return OwnLoss(self._settings(), losses.Evaluated(self.loss, system.n_out))
+        return self._settings()
+
+    def _settings(self) -> str:
+        """Return what the core reads of the settings; a loss of the user's own is handed beside them."""
+        config = self.to_config()
+        return json.dumps(config if isinstance(self.loss, str) else {**config, "loss": "squared-error"})
 
     def to_config(self) -> dict[str, Any]:
         """Return the configuration as plain data, as the core reads it and checkpoints keep it."""
         config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if isinstance(settling := config.get("settling"), Settling):
             config["settling"] = settling.to_config()
+        if isinstance(self.loss, losses.Loss):
+            config["loss"] = self.loss.to_config()
         return {"own" if self.is_own else "name": type(self).__name__, **config}
-
-    def to_json(self) -> str:
-        """Return `to_config` as JSON text."""
-        return json.dumps(self.to_config())
 
     def gradient(
         self, system: "System", x: Any, y: Any, *, seed: Seed = 0, step: int = 0, threads: int | None = None
@@ -178,8 +187,8 @@ class Method(Registered, family="method"):
     ) -> tuple[dict[str, FloatArray], "Measured"]:
         """Return the gradient of `gradient`, and what it comes from."""
         as_system(system)
-        if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**64:
-            raise ConfigError(f"step must be an integer in 0..2**64, got {shown(step)}")
+        if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**39:
+            raise ConfigError(f"step must be an integer in 0..2**39, got {shown(step)}")
         x, y = system.as_batch(x, y)
         seed, threads = as_seed(seed), as_threads(threads)
         with system.lock:
@@ -196,6 +205,14 @@ class Method(Registered, family="method"):
     def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
         """Return the accuracy for labels, or the coefficient of determination R² for targets, of `predict`."""
         return float(as_system(system).score(x, y, threads=threads))
+
+
+@dataclass(frozen=True)
+class OwnLoss:
+    """A method of the core, by its configuration, with a loss of the user's own."""
+
+    config: str
+    own_loss: losses.Evaluated
 
 
 @dataclass(frozen=True, kw_only=True)

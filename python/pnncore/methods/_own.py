@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import _core
-from pnncore._convert import FloatArray, as_settings, number, one_of, shown
-from pnncore.errors import CapabilityError, ConfigError, ShapeError
+from pnncore import _core, losses
+from pnncore._convert import FloatArray, as_numbers, as_settings, has_masked, number, one_of, shown
+from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
 from pnncore.settling import Settling
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class SettledPhases:
         Of which samples (samples,) all phases mean something; the others contribute nothing to `read`.
     """
 
-    def __init__(self, experiment: "Experiment", phases: _core.Phases) -> None:
-        self._experiment, self._phases = experiment, phases
+    def __init__(self, experiment: "Experiment", phases: _core.Phases, y: npt.NDArray[Any]) -> None:
+        self._experiment, self._phases, self._y = experiment, phases, y
         found = phases.outputs(experiment.system.core, experiment.x)
         self.outputs: list[FloatArray] = found[0]
         self._status, self._sweeps = found[1], found[2]
@@ -71,7 +71,7 @@ class SettledPhases:
             raise ShapeError(f"weights must be {len(self.outputs)}, one for each phase, got {len(own)}")
         experiment = self._experiment
         arrays = self._phases.read(
-            experiment.system.core, experiment._arrays(), experiment.x, experiment.y, own, experiment._threads
+            experiment.system.core, experiment._arrays(), experiment.x, self._y, own, experiment._threads
         )
         return dict(zip(experiment.system.names, arrays, strict=True))
 
@@ -111,7 +111,8 @@ class Experiment:
         self.y: npt.NDArray[Any] = y
         self.step = step
         self._runs, self._counts = 0, [0, 0, 0, 0]
-        self._pass: _core.Pass | None = None
+        self._pass: tuple[_core.Pass, list[FloatArray]] | None = None
+        self._sent, self._over = 0, False
         self._first: tuple[FloatArray, Any, Any] | None = None
 
     @functools.cached_property
@@ -122,7 +123,7 @@ class Experiment:
     @functools.cached_property
     def random(self) -> np.random.Generator:
         """A generator of random numbers that depends on the seed and the number of the step, and on nothing else."""
-        return np.random.default_rng([self._steps.seed, self.step])
+        return np.random.default_rng(np.random.SeedSequence(self._steps.seed, spawn_key=(1, self.step)))
 
     def measure(
         self,
@@ -139,10 +140,10 @@ class Experiment:
             Of a stack: for each layer a signal (samples, outputs of the layer) that is added to what it puts out, or
             None.
         """
-        added = [] if noise is None else self._injected(noise)
+        added, arrays = [] if noise is None else self._injected(noise), self._arrays(params)
         run = _core.run_pass(
             self.system.core,
-            self._arrays(params),
+            arrays,
             self.x,
             added,
             self._steps.settling,
@@ -151,17 +152,19 @@ class Experiment:
             self._threads,
         )
         found = run.outputs(self.system.core, self.x)
-        if params is None and noise is None:
-            self._pass = run
-            self._first = found if self._first is None else self._first
+        self._pass, self._sent = (run, arrays), 0
+        self._counts[2] += self.system.core.operations() * len(self.x)
+        if params is None and noise is None and self._first is None:
+            # The trainer takes losses from these, whatever becomes of the array that is returned.
+            self._first = found[0].copy(), *found[1:]
         return found[0]
 
     def signals(self) -> list[Any]:
-        """Return what the last `measure` at the parameters of the step found after every layer of a stack.
+        """Return what the last `measure` found after every layer of a stack.
 
         Arrays (samples, outputs of the layer); None after a layer that gives a field.
         """
-        return self._last().signals(self.system.core, self.x)
+        return self._last()[0].signals(self.system.core, self.x)
 
     def backward(
         self,
@@ -169,7 +172,9 @@ class Experiment:
         how: Literal["twins", "physics"] = "twins",
         feedback: Sequence[npt.ArrayLike] = (),
     ) -> tuple[dict[str, FloatArray], FloatArray]:
-        """Send errors of the outputs back through a stack, at the signals that the last `measure` found.
+        """Send errors of the outputs back through a stack, at the signals and parameters of the last `measure`.
+
+        Samples whose outputs are not finite teach nothing.
 
         Parameters
         ----------
@@ -188,10 +193,13 @@ class Experiment:
         """
         one_of(how, "how", ("twins", "physics"))
         own = self._like(errors, (len(self.x), self.system.n_out), "errors")
-        matrices = [np.ascontiguousarray(matrix, dtype=self.x.dtype) for matrix in feedback]
-        dx, found = _core.send_back(
-            self._last(), self.system.core, self._arrays(), own, how == "physics", matrices, self._threads
-        )
+        matrices = [self._like(matrix, None, f"feedback[{k}]") for k, matrix in enumerate(feedback)]
+        run, arrays = self._last()
+        # Each time that errors go through hardware is a read of its own, with noise of its own.
+        at = (self.step, self._next(0)) if self._sent and how == "physics" else None
+        dx, found = _core.send_back(run, self.system.core, arrays, own, how == "physics", matrices, at, self._threads)
+        self._sent += how == "physics"
+        self._counts[2] += self.system.core.operations() * len(self.x)
         self._counts[3] += len(self.x) if how == "physics" else 0
         return dict(zip(self.system.names, found, strict=True)), dx
 
@@ -209,11 +217,16 @@ class Experiment:
             if not isinstance(boundary, tuple) or len(boundary) != 2 or not isinstance(boundary[0], str):
                 raise ConfigError(f'every boundary must be a pair such as ("nudged", 0.2), got {shown(boundary)}')
             number(boundary[1], f"the strength of {boundary[0]!r}")
+        y = self.y
+        if self._steps.own_loss is not None:
+            # The squared error from o - dC/do has the gradient of the loss C at the free outputs o.
+            free = self.measure()
+            y = np.where(np.isfinite(free), free - len(free) * self.errors(free), 0).astype(self.x.dtype)
         phases = _core.run_phases(
             self.system.core,
             self._arrays(),
             self.x,
-            self.y,
+            y,
             list(boundaries),
             self._steps.loss,
             self._steps.settling,
@@ -221,9 +234,9 @@ class Experiment:
             (self.step, self._next(1 + len(boundaries))),
             self._threads,
         )
-        settled = SettledPhases(self, phases)
+        settled = SettledPhases(self, phases, y)
         if self._first is None:
-            self._first = settled.outputs[0], settled._status, settled._sweeps
+            self._first = settled.outputs[0].copy(), settled._status, settled._sweeps
         return settled
 
     def losses(self, outputs: npt.ArrayLike) -> FloatArray:
@@ -231,30 +244,42 @@ class Experiment:
         return self._loss(outputs)[0]
 
     def errors(self, outputs: npt.ArrayLike) -> FloatArray:
-        """Return dL/d(outputs) (samples, n_out), with L the mean of the losses over the batch."""
+        """Return dL/d(outputs) (samples, n_out), with L the mean of the losses over the batch.
+
+        Zero for samples whose outputs are not finite.
+        """
         return self._loss(outputs)[1]
 
     def _loss(self, outputs: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        own = self._like(outputs, (len(self.x), self.system.n_out), "outputs")
-        return _core.loss(own, self.y, self._steps.loss)
+        own = self._like(outputs, (len(self.x), self.system.n_out), "outputs", finite=False)
+        kept = np.all(np.isfinite(own), axis=1, keepdims=True)
+        values, errors = losses.evaluate(self._method.loss, np.where(kept, own, 0), self.y)
+        return np.where(kept[:, 0], values, np.nan), np.where(kept, errors, 0)
 
     def _next(self, phases: int = 1) -> int:
         """Count an experiment, and return its number."""
+        if self._over:
+            raise ConfigError("the step of this experiment is over: ask that of the step under way")
         self._runs += 1
         self._counts[0] += phases
         self._counts[1] += phases * len(self.x)
         return self._runs - 1
 
-    def _last(self) -> _core.Pass:
+    def _last(self) -> tuple[_core.Pass, list[FloatArray]]:
         if self._pass is None:
             self.measure()
         assert self._pass is not None
         return self._pass
 
-    def _like(self, value: npt.ArrayLike, shape: tuple[int, ...], name: str) -> FloatArray:
+    def _like(
+        self, value: npt.ArrayLike, shape: tuple[int, ...] | None, name: str, *, finite: bool = True
+    ) -> FloatArray:
+        """Return an array of the system's dtype; a gradient that is not finite is told as a divergence."""
         array = np.asarray(value)
-        if array.shape != shape or array.dtype.kind not in "biuf":
+        if shape not in (None, array.shape) or array.dtype.kind not in "biuf" or has_masked(value):
             raise ShapeError(f"{name} must be real numbers of shape {shape}, got {array.dtype} of {array.shape}")
+        if finite and not np.isfinite(array).all():
+            raise DataError(f"{name} must be finite")
         return np.ascontiguousarray(array, dtype=self.x.dtype)
 
     def _arrays(self, params: Mapping[str, npt.ArrayLike] | None = None) -> list[FloatArray]:
@@ -270,10 +295,15 @@ class Experiment:
         if unknown or missing:
             raise ConfigError(f"{name} must be of {list(self.params)}; missing {missing}, unknown {unknown}")
         full = given if others is None else {**others, **given}
-        return {key: self._like(full[key], own.shape, f"{name}[{key!r}]") for key, own in self.params.items()}
+        return {
+            key: self._like(full[key], own.shape, f"{name}[{key!r}]", finite=others is not None)
+            for key, own in self.params.items()
+        }
 
     def _injected(self, noise: Sequence[npt.ArrayLike | None]) -> list[FloatArray | None]:
         measured = self.signals()
+        if not measured:
+            raise CapabilityError(f"noise is added to the layers of a Stack; {type(self.system).__name__} has none")
         if len(noise) != len(measured):
             raise ShapeError(f"noise must be {len(measured)} signals, one for each layer, got {len(noise)}")
         for place, (added, signal) in enumerate(zip(noise, measured, strict=True), start=1):
@@ -292,10 +322,13 @@ class Experiment:
         if self._first is None:
             self.measure()
         assert self._first is not None
+        if set(self.memory) != {key for key, _ in self._steps.shapes}:
+            raise ConfigError(f"memory must stay what memory() returned, {self._steps.shapes}, got {list(self.memory)}")
         memory = [
-            self._like(self.memory.get(key, np.empty(0)), tuple(shape), f"memory[{key!r}]")
+            self._like(self.memory[key], tuple(shape), f"memory[{key!r}]", finite=False)
             for key, shape in self._steps.shapes
         ]
+        self._over = True
         outputs, status, sweeps = self._first
         return Found(is_change, values, memory, outputs, status, sweeps, tuple(self._counts))
 
@@ -319,13 +352,34 @@ class OwnSteps:
     def __init__(self, method: "Method", system: "System", seed: int, threads: int | None) -> None:
         self.method, self.system, self.seed, self.threads = method, system, seed, threads
         self.name, self.needs = type(method).__name__, list(method.needs)
-        self.loss = json.dumps(method.loss)
+        is_own = isinstance(method.loss, losses.Loss)
+        self.own_loss = losses.Evaluated(method.loss, system.n_out) if isinstance(method.loss, losses.Loss) else None
+        self.loss = json.dumps("squared-error" if is_own else method.loss)
         self.settling = getattr(method, "settling", Settling()).to_json()
-        given = as_settings(method.memory(system, np.random.default_rng(seed)), "what memory() returns")
-        self.initial = [np.ascontiguousarray(array, dtype=system.dtype) for array in given.values()]
+        random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+        given = as_settings(method.memory(system, random), "what memory() returns")
+        self.initial = [_kept(array, f"memory()[{name!r}]", system.dtype) for name, array in given.items()]
         self.shapes = [(name, list(array.shape)) for name, array in zip(given, self.initial, strict=True)]
 
     def run(self, params: Any, memory: Any, x: FloatArray, y: Any, step: int) -> Found:
         """Make a step."""
         experiment = Experiment(self, params, memory, x, y, step)
-        return experiment._found(self.method.step(experiment))
+        live = [array for array in self.system.params.values() if array.flags.writeable]
+        try:
+            # They are lent to the core: what a step wants of them, it returns.
+            for array in live:
+                array.flags.writeable = False
+            return experiment._found(self.method.step(experiment))
+        finally:
+            for array in live:
+                array.flags.writeable = True
+            experiment._over = True
+
+
+def _kept(value: Any, name: str, dtype: np.dtype[Any]) -> FloatArray:
+    """Return an array of memory as the system's dtype keeps it; `ConfigError` where it cannot."""
+    array = as_numbers(value, name, dtype=None, refusal=ConfigError)
+    kept = np.ascontiguousarray(array, dtype=dtype)
+    if array.ndim == 0 or (array.dtype.kind in "iub" and not np.array_equal(kept.astype(array.dtype), array)):
+        raise ConfigError(f"{name} must be an array of numbers that {dtype} holds, got {shown(value)}")
+    return kept

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pnncore import losses
 from pnncore._convert import FloatArray, Seed, as_seed, as_system, number, positive_int, shown
 from pnncore.callbacks import Callback
 from pnncore.errors import ConfigError
@@ -69,6 +70,7 @@ def quality(
     """
     count, size = positive_int(directions, "directions"), number(step, "step", positive=True)
     x, y = as_system(system).as_batch(x, y)
+    wanted = y if y.ndim == 1 else y.astype(np.float64)
     if not hasattr(type(method), "gradient"):
         raise ConfigError(f"method must be a pnncore Method, got {shown(method)}")
     random = np.random.default_rng(as_seed(seed))
@@ -79,12 +81,13 @@ def quality(
     try:
         for k in range(count):
             towards = {name: scales[name] * random.normal(size=array.shape) for name, array in before.items()}
-            losses = []
+            found = []
             for sign in (1, -1):
                 for name, array in before.items():
                     system.params[name][...] = array + sign * size * towards[name]
-                losses.append(_loss(method.loss, system.predict(x, threads=threads), y))
-            measured[k] = (losses[0] - losses[1]) / (2 * size)
+                outputs = system.predict(x, threads=threads).astype(np.float64)
+                found.append(losses.evaluate(method.loss, outputs, wanted)[0].mean())
+            measured[k] = (found[0] - found[1]) / (2 * size)
             predicted[k] = sum(float(np.vdot(gradient[name], towards[name])) for name in before)
     finally:
         for name, array in before.items():
@@ -92,16 +95,6 @@ def quality(
     norm = float(np.linalg.norm(measured) * np.linalg.norm(predicted))
     cosine = float(measured @ predicted) / norm if norm > 0 else float("nan")
     return Quality(cosine, measured, predicted)
-
-
-def _loss(name: str, outputs: FloatArray, y: FloatArray) -> float:
-    outputs = outputs.astype(np.float64)
-    targets = np.eye(outputs.shape[1])[y] if y.ndim == 1 else y
-    if name == "squared-error":
-        return float(0.5 * ((outputs - targets) ** 2).sum(axis=1).mean())
-    top = outputs.max(axis=1, keepdims=True)
-    logs = outputs - top - np.log(np.exp(outputs - top).sum(axis=1, keepdims=True))
-    return float(-(targets * logs).sum(axis=1).mean())
 
 
 class TwinMonitor(Callback):

@@ -105,7 +105,7 @@ impl Checker<'_> {
 
     fn experiment<'a>(&'a self, params: &'a Params<'a, f64>, plan: &'a PhasePlan) -> Experiment<'a, f64> {
         let Self { system, runtime, batch, .. } = self;
-        Experiment { runtime, system: *system, params, batch, plan, draw: DrawIndex::of_step(0) }
+        Experiment { runtime, system: *system, params, batch, plan, draw: DrawIndex::of_step(0), own_loss: None }
     }
 
     /// Random states, away from walls.

@@ -65,6 +65,11 @@ impl<'a, T: Real> Scale<'a, T> {
         }
     }
 
+    /// The same for a loss of the user's own, of which nothing is known but what it was in the first epoch.
+    pub(crate) fn is_exceeded_by_own(&self, mean: f64) -> bool {
+        !mean.is_finite() || (self.first_epoch > 0.0 && mean > FARTHEST * self.first_epoch)
+    }
+
     /// Whether the mean loss of a batch is beyond all units. `local` losses have one of their own: the nat.
     pub(crate) fn is_exceeded(&self, mean: f64, batch: &Batch<'_, T>, local: bool) -> bool {
         if !mean.is_finite() {

@@ -21,6 +21,7 @@ pub mod loss;
 pub mod memory;
 pub mod method;
 pub mod optim;
+pub mod own_loss;
 pub mod params;
 pub mod plan;
 pub mod runtime;

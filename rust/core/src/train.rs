@@ -126,7 +126,8 @@ impl Progress {
             self.scored += 1;
             let outputs = states.outputs(free);
             batch.y.write(i, target);
-            self.loss += protocol.loss().value(outputs, target);
+            let value = || protocol.loss().value(outputs, target);
+            self.loss += state.own_losses.as_ref().map_or_else(value, |losses| losses[i]);
             if argmax(outputs).is_some_and(|found| batch.y.label(i) == Some(found)) {
                 self.correct += 1;
             }
@@ -335,7 +336,11 @@ fn diverges<T: Real>(
         return Some(Divergence::Outputs);
     }
     let mean = loss / usable as f64;
-    if usable > 0 && scale.is_exceeded(mean, batch, state.local_losses.is_some()) {
+    let is_exceeded = match &state.own_losses {
+        Some(_) => scale.is_exceeded_by_own(mean),
+        None => scale.is_exceeded(mean, batch, state.local_losses.is_some()),
+    };
+    if is_exceeded {
         return Some(Divergence::Loss(mean));
     }
     let finite = match state.found {

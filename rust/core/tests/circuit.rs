@@ -103,7 +103,8 @@ fn settled(
     let runtime = Runtime::new(Some(threads), 0).unwrap();
     let mut workspace = System::<f64>::workspace(circuit);
     let (params, draw) = (shared(params), DrawIndex::of_inference(0));
-    let experiment = Experiment { runtime: &runtime, system: circuit, params: &params, batch, plan: &plan, draw };
+    let experiment =
+        Experiment { runtime: &runtime, system: circuit, params: &params, batch, plan: &plan, draw, own_loss: None };
     circuit.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
     states
 }

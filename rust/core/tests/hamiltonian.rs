@@ -50,8 +50,15 @@ fn run(spec: Spec, phases: Vec<Boundary>) -> States<f64> {
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::None };
     let plan = PhasePlan { loss: Loss::SquaredError, phases, settling: Settling::default(), measures_free: true };
     let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
-    let experiment =
-        Experiment { runtime: &runtime, system: &chain, params: &shared, batch: &batch, plan: &plan, draw };
+    let experiment = Experiment {
+        runtime: &runtime,
+        system: &chain,
+        params: &shared,
+        batch: &batch,
+        plan: &plan,
+        draw,
+        own_loss: None,
+    };
     let mut states = States::new(System::<f64>::layout(&chain));
     states.reset(SAMPLES, plan.rows_per_sample(), false);
     chain.run(&experiment, &mut [], &mut states, &mut System::<f64>::workspace(&chain)).unwrap();
@@ -120,8 +127,15 @@ fn one_mass_swings() {
     let batch = Batch { x: Rows::all(&x, 1), y: Targets::None };
     let plan = PhasePlan::free(Loss::SquaredError, settling);
     let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
-    let experiment =
-        Experiment { runtime: &runtime, system: &chain, params: &shared, batch: &batch, plan: &plan, draw };
+    let experiment = Experiment {
+        runtime: &runtime,
+        system: &chain,
+        params: &shared,
+        batch: &batch,
+        plan: &plan,
+        draw,
+        own_loss: None,
+    };
     let mut states = States::new(System::<f64>::layout(&chain));
     experiment.infer(&mut states, &mut System::<f64>::workspace(&chain)).unwrap();
     for (i, x) in x.iter().enumerate() {
@@ -170,8 +184,15 @@ fn rows_that_diverge_teach_nothing() {
     let phases = vec![Boundary::Kicked(0.01), Boundary::Kicked(-0.01)];
     let plan = PhasePlan { loss: Loss::SquaredError, phases, settling: Settling::default(), measures_free: false };
     let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
-    let experiment =
-        Experiment { runtime: &runtime, system: &chain, params: &shared, batch: &batch, plan: &plan, draw };
+    let experiment = Experiment {
+        runtime: &runtime,
+        system: &chain,
+        params: &shared,
+        batch: &batch,
+        plan: &plan,
+        draw,
+        own_loss: None,
+    };
     let mut states = States::new(System::<f64>::layout(&chain));
     states.reset(SAMPLES, 3, false);
     let weights = [Complex::ZERO, Complex::ONE, -Complex::ONE];

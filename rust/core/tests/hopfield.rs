@@ -214,7 +214,15 @@ fn settle<T: Real>(
     states.reset(batch.len(), plan.rows_per_sample(), false);
     let mut workspace = System::<T>::workspace(net);
     let (params, draw) = (shared(params), DrawIndex::of_inference(0));
-    let experiment = Experiment { runtime: &runtime, system: net, params: &params, batch: &batch, plan: &plan, draw };
+    let experiment = Experiment {
+        runtime: &runtime,
+        system: net,
+        params: &params,
+        batch: &batch,
+        plan: &plan,
+        draw,
+        own_loss: None,
+    };
     net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
     states
 }
@@ -393,8 +401,15 @@ fn a_network_that_settles_has_no_motion() {
     let refused = |phase: Boundary, accumulation: Accumulation| {
         let settling = Settling::default();
         let plan = PhasePlan { loss: Loss::SquaredError, phases: vec![phase], settling, measures_free: true };
-        let experiment =
-            Experiment { runtime: &runtime, system: &net, params: &params, batch: &batch, plan: &plan, draw };
+        let experiment = Experiment {
+            runtime: &runtime,
+            system: &net,
+            params: &params,
+            batch: &batch,
+            plan: &plan,
+            draw,
+            own_loss: None,
+        };
         let mut states = States::new(System::<f64>::layout(&net));
         states.reset(3, 2, false);
         let (weights, mut update) = ([Complex::ONE, -Complex::ONE], pnncore::update::LocalUpdate::default());

@@ -74,7 +74,8 @@ fn settled<T: Real>(
     states.reset(batch.len(), plan.rows_per_sample(), false);
     let mut workspace = System::<T>::workspace(net);
     let (runtime, params, draw) = (runtime(1), shared(params), DrawIndex::of_inference(0));
-    let experiment = Experiment { runtime: &runtime, system: net, params: &params, batch, plan: &plan, draw };
+    let experiment =
+        Experiment { runtime: &runtime, system: net, params: &params, batch, plan: &plan, draw, own_loss: None };
     net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
     states
 }

@@ -202,7 +202,8 @@ impl Case {
         let mut workspace = System::<T>::workspace(&net);
         let shared = Params::shared(params.iter().map(Vec::as_slice));
         let (system, draw): (&dyn System<T>, _) = (&net, DrawIndex::of_inference(0));
-        let experiment = Experiment { runtime: &runtime, system, params: &shared, batch: &batch, plan: &plan, draw };
+        let experiment =
+            Experiment { runtime: &runtime, system, params: &shared, batch: &batch, plan: &plan, draw, own_loss: None };
         net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
         let ended = |r: usize| Ended {
             status: states.outcomes[r].status,
@@ -469,8 +470,15 @@ fn complex_phases_that_converge_are_at_rest() {
                     let mut workspace = System::<f64>::workspace(&net);
                     let params = Params::shared(case.params.iter().map(Vec::as_slice));
                     let (system, draw): (&dyn System<f64>, _) = (&net, DrawIndex::of_inference(0));
-                    let experiment =
-                        Experiment { runtime: &runtime, system, params: &params, batch: &batch, plan: &plan, draw };
+                    let experiment = Experiment {
+                        runtime: &runtime,
+                        system,
+                        params: &params,
+                        batch: &batch,
+                        plan: &plan,
+                        draw,
+                        own_loss: None,
+                    };
                     net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
                     for r in (0..states.rows()).filter(|r| states.outcomes[*r].status == Status::Converged) {
                         let (i, p) = (r / states.phases(), r % states.phases());

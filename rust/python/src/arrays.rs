@@ -52,7 +52,13 @@ pub(crate) struct Shared<'py, T: Float>(Vec<PyReadonlyArrayDyn<'py, T>>);
 
 impl<'py, T: Float> Shared<'py, T> {
     pub(crate) fn new(values: &[Bound<'py, PyAny>], name: &str) -> PyResult<Self> {
-        values.iter().map(|value| Ok(array::<T>(value, name)?.try_readonly()?)).collect::<PyResult<_>>().map(Self)
+        let lent = |value| {
+            array::<T>(value, name)?.try_readonly().map_err(|_| {
+                let text = format!("{name} is lent to a step of training that is under way: ask its experiment");
+                exception(value.py(), &Error::Config(text))
+            })
+        };
+        values.iter().map(lent).collect::<PyResult<_>>().map(Self)
     }
 
     pub(crate) fn params(&self, py: Python<'_>) -> PyResult<Params<'_, T>> {

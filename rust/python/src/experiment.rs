@@ -13,7 +13,7 @@ use pnncore::method::StepState;
 use pnncore::params::ParamSpec;
 use pnncore::plan::{Boundary, PhasePlan};
 use pnncore::states::States;
-use pnncore::system::stack::{BackwardRule, Propagation};
+use pnncore::system::stack::{BackwardRule, Propagation, Stack};
 use pnncore::system::{Experiment, check_rows};
 use pnncore::train::write_gradient;
 use pyo3::prelude::*;
@@ -96,7 +96,7 @@ pub(crate) fn run_pass<'py>(
             runtime.enter(|| -> Result<_, Error> {
                 let (plan, draw) = (&plan, draw(at));
                 let experiment =
-                    Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw };
+                    Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw, own_loss: None };
                 let Some(stack) = core.as_stack() else {
                     experiment.infer(&mut states, &mut core.workspace())?;
                     return Ok(None);
@@ -151,7 +151,7 @@ impl Pass {
 /// What a propagation measured after every layer.
 pub(crate) fn measured<'py, T: Float>(
     py: Python<'py>,
-    stack: &pnncore::system::stack::Stack<T>,
+    stack: &Stack<T>,
     propagation: &Propagation<T>,
     rows: usize,
 ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
@@ -165,7 +165,7 @@ pub(crate) fn measured<'py, T: Float>(
 
 /// Sends errors (rows, outputs) back through the stack that a pass went through: what comes back to the inputs, and the gradient.
 #[pyfunction]
-#[pyo3(signature = (run, system, params, errors, physics, feedback, threads))]
+#[pyo3(signature = (run, system, params, errors, physics, feedback, at, threads))]
 #[allow(clippy::type_complexity, reason = "arrays of inputs, and of all parameters")]
 #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
 pub(crate) fn send_back<'py>(
@@ -176,6 +176,7 @@ pub(crate) fn send_back<'py>(
     errors: Bound<'py, PyAny>,
     physics: bool,
     feedback: Vec<Bound<'py, PyAny>>,
+    at: Option<(u64, u64)>,
     threads: Option<usize>,
 ) -> PyResult<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)> {
     with_dtype!(py, [&errors], T => {
@@ -186,6 +187,7 @@ pub(crate) fn send_back<'py>(
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
         let errors = errors.cast::<PyArrayDyn<T>>()?.to_vec()?;
+        check_feedback(stack, &feedback)?.or_raise(py)?;
         let matrices = feedback.iter().map(|matrix| Ok(matrix.cast::<PyArrayDyn<T>>()?.to_vec()?));
         let matrices = matrices.collect::<PyResult<Vec<Vec<T>>>>()?;
         // A pass may be sent back through more than once.
@@ -195,7 +197,11 @@ pub(crate) fn send_back<'py>(
         let mut gradient = vec![Vec::new(); core.specs().len()];
         system.run(py, || {
             runtime.enter(|| -> Result<_, Error> {
+                if let Some(at) = at {
+                    propagation.draw_anew(stack, draw(at));
+                }
                 propagation.clear_errors();
+                propagation.zero_nonfinite_rows(stack);
                 propagation.set_errors(stack.stages().len() - 1, &errors);
                 let feedback: Vec<&[T]> = matrices.iter().map(Vec::as_slice).collect();
                 let twin = stack.twin();
@@ -215,6 +221,19 @@ pub(crate) fn send_back<'py>(
         let dx = PyArray1::from_vec(py, propagation.input_errors()).reshape([rows, core.inputs()])?.into_any();
         Ok((dx, gradients(py, core.specs(), gradient)?))
     })
+}
+
+/// Refuses feedback but one matrix (outputs, inputs) for each linear map.
+fn check_feedback<T: Float>(stack: &Stack<T>, feedback: &[Bound<'_, PyAny>]) -> PyResult<Result<(), Error>> {
+    let maps = stack.stages().iter().filter(|stage| stage.is_linear_map());
+    let wanted: Vec<(usize, usize)> = maps.map(|stage| (stage.twin().outputs(), stage.twin().inputs())).collect();
+    let shapes = feedback.iter().map(|matrix| matrix.getattr("shape")?.extract::<Vec<usize>>());
+    let shapes = shapes.collect::<PyResult<Vec<_>>>()?;
+    let fits = shapes.iter().map(Vec::as_slice).eq(wanted.iter().map(|&(n, m)| [n, m]));
+    let refusal = || {
+        Error::Shape(format!("feedback must be matrices of shapes {wanted:?}, one for each linear map, got {shapes:?}"))
+    };
+    Ok(if feedback.is_empty() || fits { Ok(()) } else { Err(refusal()) })
 }
 
 /// Gradients as arrays of the shapes of the parameters.
@@ -283,7 +302,7 @@ pub(crate) fn run_phases<'py>(
             runtime.enter(|| {
                 let (plan, draw) = (&plan, draw(at));
                 let experiment =
-                    Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw };
+                    Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw, own_loss: None };
                 state.states.reset(batch.len(), plan.rows_per_sample(), false);
                 dynamics.run(&experiment, &mut [], &mut state.states, &mut state.workspace)
             })
@@ -318,8 +337,12 @@ impl Phases {
             with(py, &self.held, |own: &mut StepState<T>| {
                 let states = &own.states;
                 let layer = |(l, &n): (usize, &usize)| {
-                    let rows = (0..states.samples()).flat_map(|i| states.layer(i * states.phases() + p, l));
-                    PyArray1::from_iter(py, rows.copied()).reshape([states.samples(), n]).map(Bound::into_any)
+                    let mut found = Vec::with_capacity(states.samples() * n);
+                    for row in (0..states.samples()).map(|i| i * states.phases() + p) {
+                        let usable = states.outcomes[row].status.usable();
+                        found.extend(states.layer(row, l).iter().map(|&s| if usable { s } else { T::from_f64(f64::NAN) }));
+                    }
+                    PyArray1::from_vec(py, found).reshape([states.samples(), n]).map(Bound::into_any)
                 };
                 states.layout().sizes().iter().enumerate().map(layer).collect()
             })?
@@ -354,7 +377,7 @@ impl Phases {
                     runtime.enter(|| -> Result<_, Error> {
                         let (plan, draw) = (&self.plan, DrawIndex::of_step(0));
                         let experiment =
-                            Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw };
+                            Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw, own_loss: None };
                         let StepState { states, workspace, update, .. } = &mut *own;
                         dynamics.read(&experiment, states, &weights, workspace, update)?;
                         write_gradient(&runtime, core.specs(), own, &mut gradient);

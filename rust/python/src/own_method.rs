@@ -9,6 +9,7 @@ use std::sync::Arc;
 use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pnncore::batch::Targets;
 use pnncore::method::{AnyMethod, Compile, CompiledMethod, Method, Setup, StepResult, StepState};
+use pnncore::own_loss::OwnLoss;
 use pnncore::params::ParamSpec;
 use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
@@ -23,16 +24,52 @@ use crate::calls::attached;
 use crate::raised::Raised;
 use crate::run::parse;
 
-/// The method of a configuration, or of an object that makes the steps of one of the user's own.
+/// The method of a configuration, or of an object that has one, or makes the steps of one of the user's own; with the loss of
+/// the user's own that the object may have.
 pub(crate) fn method_of(method: &Bound<'_, PyAny>, raised: &Raised) -> PyResult<Method> {
     let py = method.py();
     if let Ok(text) = method.extract::<&str>() {
         return parse(py, "method", text);
     }
     let attribute = |name: &str| method.getattr(name)?.extract::<String>();
-    let loss = parse(py, "loss", &attribute("loss")?)?;
-    let settling: Settling = parse(py, "settling", &attribute("settling")?)?;
-    Ok(Method::new(OwnMethod::new(method, raised)?, loss, settling))
+    let found = if method.hasattr("config")? {
+        parse(py, "method", &attribute("config")?)?
+    } else {
+        let loss = parse(py, "loss", &attribute("loss")?)?;
+        let settling: Settling = parse(py, "settling", &attribute("settling")?)?;
+        Method::new(OwnMethod::new(method, raised)?, loss, settling)
+    };
+    let own = method.getattr("own_loss")?;
+    if own.is_none() {
+        return Ok(found);
+    }
+    Ok(found.with_own_loss(Arc::new(UserLoss { object: own.unbind(), raised: raised.clone() })))
+}
+
+/// A loss of the user's own.
+struct UserLoss {
+    object: Py<PyAny>,
+    raised: Raised,
+}
+
+impl std::fmt::Debug for UserLoss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a loss of the user's own")
+    }
+}
+
+impl<T: Float> OwnLoss<T> for UserLoss {
+    fn evaluate(&self, outputs: &[T], targets: &[T]) -> Result<(Vec<f64>, Vec<T>)> {
+        attached(|py| {
+            let call = || {
+                let lent = |values: &[T]| PyArray1::from_slice(py, values);
+                let found = self.object.bind(py).call_method1("evaluate", (lent(outputs), lent(targets)))?;
+                let (values, gradients): (Bound<'_, PyArray1<f64>>, Bound<'_, PyArrayDyn<T>>) = found.extract()?;
+                Ok((values.to_vec()?, gradients.to_vec()?))
+            };
+            call().map_err(|error| self.raised.keep("the loss", error))
+        })
+    }
 }
 
 /// A `pnncore.methods.Method` of the user's own, for one system.

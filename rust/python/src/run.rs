@@ -239,7 +239,15 @@ fn settle_as<'py, T: Float>(
             states.reset(batch.len(), plan.rows_per_sample(), false);
             let mut workspace = core.workspace();
             let draw = DrawIndex::of_inference(0);
-            let experiment = Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw };
+            let experiment = Experiment {
+                runtime: &runtime,
+                system: core,
+                params: &params,
+                batch: &batch,
+                plan,
+                draw,
+                own_loss: None,
+            };
             dynamics.run(&experiment, &mut [], &mut states, &mut workspace)?;
             let last = states.last_phase();
             let (mut energy, mut residual) = (None, None);
@@ -319,7 +327,7 @@ pub(crate) fn predict<'py>(
                     let draw = DrawIndex::of_inference(repeat).after(k as u64);
                     let batch = batch.pick(index);
                     let experiment = Experiment {
-                        runtime: &runtime, system: core, params: &params, batch: &batch, plan: &plan, draw,
+                        runtime: &runtime, system: core, params: &params, batch: &batch, plan: &plan, draw, own_loss: None
                     };
                     experiment.infer(&mut states, &mut workspace)
                 })

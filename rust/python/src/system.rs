@@ -156,6 +156,11 @@ impl System {
         self.of::<f32>().inputs()
     }
 
+    /// Multiply-adds of the digital layers of a stack per sample.
+    fn operations(&self) -> u64 {
+        self.of::<f32>().as_stack().map_or(0, stack::Stack::operations)
+    }
+
     /// Of a stack, the last layer of each group, counted from zero: what methods without a chain of errors take together.
     fn group_ends(&self) -> Vec<usize> {
         let groups = self.of::<f32>().as_stack().map(stack::groups);

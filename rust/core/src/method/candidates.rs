@@ -123,31 +123,42 @@ impl<T: Real> Experiment<'_, T> {
     }
 
     /// dL/d(outputs) of a mean over the batch, row by row; zero where a row has no usable outputs.
-    pub(super) fn errors(&self, states: &States<T>) -> Vec<f64> {
-        let n = self.system.outputs();
+    ///
+    /// # Errors
+    /// What a loss of the user's own may fail with.
+    pub(super) fn errors(&self, states: &States<T>) -> Result<Vec<f64>> {
+        let (n, samples) = (self.system.outputs(), self.batch.len() as f64);
+        if let Some(own) = self.own_loss {
+            return Ok(self.evaluate(own, states)?.1.iter().map(|e| e.to_f64() / samples).collect());
+        }
         let (mut target, mut error) = (vec![T::ZERO; n], vec![T::ZERO; n]);
         let mut errors = Vec::with_capacity(self.batch.len() * n);
         for i in 0..self.batch.len() {
             self.batch.y.write(i, &mut target);
             self.plan.loss.gradient(states.outputs(i), &target, &mut error);
             let usable = states.outcomes[i].status.usable();
-            errors.extend(error.iter().map(|e| if usable { e.to_f64() / self.batch.len() as f64 } else { 0.0 }));
+            errors.extend(error.iter().map(|e| if usable { e.to_f64() / samples } else { 0.0 }));
         }
-        errors
+        Ok(errors)
     }
 
     /// The loss of what was found, for targets row by row.
-    fn loss(&self, states: &States<T>, targets: &[T]) -> CandidateLoss {
+    ///
+    /// # Errors
+    /// What a loss of the user's own may fail with.
+    fn loss(&self, states: &States<T>, targets: &[T]) -> Result<CandidateLoss> {
+        let own = self.own_loss.map(|own| self.evaluate(own, states)).transpose()?;
         let mut loss = CandidateLoss::default();
         for (i, target) in targets.chunks_exact(self.system.outputs()).enumerate() {
             if states.outcomes[i].status.usable() {
-                loss.mean += self.plan.loss.value(states.outputs(i), target);
+                let value = || self.plan.loss.value(states.outputs(i), target);
+                loss.mean += own.as_ref().map_or_else(value, |(values, _)| values[i]);
             } else {
                 loss.lost.push(i);
             }
         }
         loss.mean /= self.batch.len() as f64;
-        loss
+        Ok(loss)
     }
 }
 
@@ -181,7 +192,7 @@ impl<T: Real> CandidatePool<T> {
         cost: &mut Cost,
         shown: Option<&mut States<T>>,
         make: impl Fn(usize, &mut [T]) + Sync,
-        measure: impl Fn(&States<T>) -> R + Sync,
+        measure: impl Fn(&States<T>) -> Result<R> + Sync,
     ) -> Result<Vec<R>> {
         let Experiment { runtime, system, batch, .. } = *experiment;
         let alone = runtime.alone();
@@ -204,7 +215,7 @@ impl<T: Real> CandidatePool<T> {
                     slot.values.extend_from_slice(base);
                     make(c, &mut slot.values);
                     experiment.keep_within(&mut slot.values);
-                    *loss = experiment.run(within, c as u64, slot, j > 0).map(|()| measure(&slot.states));
+                    *loss = experiment.run(within, c as u64, slot, j > 0).and_then(|()| measure(&slot.states));
                     if c == 0
                         && let Ok(mut first) = first.lock()
                         && let Some(shown) = first.as_mut()

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{CompiledMethod, METHODS, MethodConfig, Protocol, Setup};
 use crate::loss::Loss;
+use crate::own_loss::AnyLoss;
 use crate::settling::Settling;
 use crate::system::{Abilities, System};
 use crate::{Error, Result};
@@ -49,6 +50,11 @@ pub trait AnyMethod: Compile<f32> + Compile<f64> + std::fmt::Debug + Send + Sync
     fn calls_out(&self) -> bool {
         false
     }
+
+    /// Whether it minimises whatever loss it is given.
+    fn takes_loss(&self) -> bool {
+        true
+    }
 }
 
 impl<C: MethodConfig> AnyMethod for C {
@@ -62,6 +68,10 @@ impl<C: MethodConfig> AnyMethod for C {
 
     fn check(&self, settling: &Settling) -> Result<()> {
         MethodConfig::check(self, settling)
+    }
+
+    fn takes_loss(&self) -> bool {
+        C::TAKES_LOSS
     }
 }
 
@@ -100,12 +110,24 @@ pub struct Method {
     /// How systems that settle do so.
     pub settling: Settling,
     config: Arc<dyn AnyMethod>,
+    own_loss: Option<Arc<dyn AnyLoss>>,
 }
 
 impl Method {
     /// The method with these settings.
     pub fn new(config: impl AnyMethod + 'static, loss: Loss, settling: Settling) -> Self {
-        Self { loss, settling, config: Arc::new(config) }
+        Self { loss, settling, config: Arc::new(config), own_loss: None }
+    }
+
+    /// The same method with a loss of a user's own.
+    #[must_use]
+    pub fn with_own_loss(self, own_loss: Arc<dyn AnyLoss>) -> Self {
+        Self { loss: Loss::SquaredError, own_loss: Some(own_loss), ..self }
+    }
+
+    /// The loss, where it is one of a user's own.
+    pub(super) fn own_loss(&self) -> Option<Arc<dyn AnyLoss>> {
+        self.own_loss.clone()
     }
 
     /// The call that makes this variant of the method.
@@ -118,9 +140,14 @@ impl Method {
         self.config.needs()
     }
 
+    /// Whether it is one of a user's own.
+    pub(super) fn is_own(&self) -> bool {
+        self.config.calls_out()
+    }
+
     /// Whether its steps call code of the user's, which is to run on the calling thread.
     pub fn calls_out(&self) -> bool {
-        self.config.calls_out()
+        self.is_own() || self.own_loss.is_some()
     }
 
     /// Checks the ranges of all settings.
@@ -129,6 +156,12 @@ impl Method {
     /// [`Error::Config`], naming the setting, what it is and what it may be.
     pub fn check(&self) -> Result<()> {
         self.settling.check()?;
+        if self.own_loss.is_some() && !self.config.takes_loss() {
+            return Err(Error::Config(format!(
+                "{} has a loss of its own making, and no use for another: leave loss out",
+                self.name()
+            )));
+        }
         self.config.check(&self.settling)
     }
 
@@ -174,7 +207,7 @@ impl<'de> Deserialize<'de> for Method {
         let entry =
             entry.ok_or_else(|| de::Error::custom(format!("unknown name {name:?}, expected one of {}", known())))?;
         let config = (entry.parse)(settings.into()).map_err(|e| de::Error::custom(format!("{name}: {e}")))?;
-        Ok(Self { loss, settling, config })
+        Ok(Self { loss, settling, config, own_loss: None })
     }
 }
 

@@ -30,6 +30,7 @@ pub struct ForwardForward {
 impl MethodConfig for ForwardForward {
     const NAME: &'static str = "ForwardForward";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::TWINS)];
+    const TAKES_LOSS: bool = false;
 
     fn check(&self, _settling: &Settling) -> Result<()> {
         at_least("classes", self.classes, 2)?;

@@ -43,12 +43,12 @@ impl<T: Real> CompiledMethod<T> for ForwardGradient {
         _memory: &mut [&mut [T]],
         state: &mut StepState<T>,
     ) -> Result<StepResult> {
-        let Experiment { runtime, params, batch, plan, draw, .. } = *experiment;
+        let Experiment { runtime, params, batch, draw, .. } = *experiment;
         let stack = experiment.stack()?;
         measure(experiment, stack, state)?;
         let propagation = Propagation::of(&mut state.workspace)?;
         propagation.report(&mut state.states);
-        propagation.seed_output_errors(plan.loss, &batch.y);
+        experiment.seed_output_errors(propagation, &state.states)?;
         let (twin, same) = (stack.twin(), stack.twins_are_exact());
         if !same {
             propagation.prepare_twins(runtime, stack, &twin, params);

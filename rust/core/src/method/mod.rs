@@ -106,6 +106,9 @@ pub trait MethodConfig: std::fmt::Debug + DeserializeOwned + Send + Sync + 'stat
     /// The calls that make the variants of the method which need different things, and what each needs.
     const VARIANTS: &'static [(&'static str, Abilities)];
 
+    /// Whether the method minimises whatever loss it is given; some have one of their own making.
+    const TAKES_LOSS: bool = true;
+
     /// Which of [`MethodConfig::VARIANTS`] these settings are.
     fn variant(&self) -> usize {
         0

@@ -41,7 +41,7 @@ impl<T: Real> CompiledMethod<T> for ParameterShift {
         let StepState { candidates, cost, states, workspace, .. } = &mut *state;
         experiment.infer(states, workspace)?;
         cost.add(1, batch.len());
-        let errors = experiment.errors(states);
+        let errors = experiment.errors(states)?;
         let quarter = T::from_f64(std::f64::consts::FRAC_PI_2);
         let places = |j: usize| {
             let (lower, upper) = experiment.range(j);
@@ -51,10 +51,11 @@ impl<T: Real> CompiledMethod<T> for ParameterShift {
         let shifted = Experiment { draw: experiment.draw.after(1), ..*experiment };
         let weigh = |found: &States<T>| {
             let rows = errors.chunks_exact(system.outputs()).enumerate();
-            rows.flat_map(|(i, errors)| errors.iter().zip(found.outputs(i))).map(|(e, y)| e * y.to_f64()).sum()
+            rows.flat_map(|(i, errors)| errors.iter().zip(found.outputs(i))).map(|(e, y)| e * y.to_f64()).sum::<f64>()
         };
-        let here: f64 = weigh(states);
-        let sums = candidates.measures(&shifted, &base, 2 * base.len(), cost, None, moved, weigh)?;
+        let here = weigh(states);
+        let weighed = |found: &States<T>| Ok(weigh(found));
+        let sums = candidates.measures(&shifted, &base, 2 * base.len(), cost, None, moved, weighed)?;
         let slope = |(j, pair): (usize, &[f64])| {
             if places(j) == [base[j] + quarter, base[j] - quarter] {
                 return Ok(T::from_f64(0.5 * (pair[0] - pair[1])));

@@ -11,7 +11,7 @@ use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::batch::{Batch, Targets};
 use crate::settings::positive;
 use crate::settling::Settling;
-use crate::system::stack::{BackwardRule, ErrorSignal, Propagation, Stack};
+use crate::system::stack::{BackwardRule, ErrorSignal, Propagation, Stack, Stage};
 use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
 
@@ -43,9 +43,12 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
         _memory: &mut [&mut [T]],
         state: &mut StepState<T>,
     ) -> Result<StepResult> {
-        let Experiment { runtime, params, batch, plan, draw, .. } = *experiment;
+        let Experiment { runtime, params, batch, draw, .. } = *experiment;
         let stack = experiment.stack()?;
         check_labels(batch)?;
+        if !stack.stages().iter().any(Stage::is_linear_map) {
+            return Err(Error::Capability("PhysicalLocalLearning teaches linear maps, and the Stack has none".into()));
+        }
         let samples = batch.len();
         let partners = partners(batch, draw.of(runtime.random(Purpose::Method)));
         let propagation = Propagation::of(&mut state.workspace)?;
@@ -55,7 +58,7 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
         propagation.report(&mut state.states);
         // The readout learns from the loss.
         propagation.clear_errors();
-        propagation.seed_output_errors(plan.loss, &batch.y);
+        experiment.seed_output_errors(propagation, &state.states)?;
         let is_linear = |l: &usize| stack.stages()[*l].is_linear_map();
         let readout = (0..stack.stages().len()).rev().find(is_linear);
         for l in (0..readout.unwrap_or(0)).filter(is_linear) {

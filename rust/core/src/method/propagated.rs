@@ -37,11 +37,11 @@ pub(super) fn send_back<T: Real>(
     rule: &BackwardRule<'_, T>,
     state: &mut StepState<T>,
 ) -> Result<StepResult> {
-    let Experiment { runtime, params, batch, plan, .. } = *experiment;
+    let Experiment { runtime, params, .. } = *experiment;
     let StepState { workspace, states, update, .. } = state;
     let propagation = Propagation::of(workspace)?;
     propagation.report(states);
-    propagation.seed_output_errors(plan.loss, &batch.y);
+    experiment.seed_output_errors(propagation, states)?;
     propagation.backward(runtime, stack, rule, params, update)?;
     Ok(StepResult::Gradient)
 }

@@ -30,6 +30,7 @@ pub struct RidgeReadout {
 impl MethodConfig for RidgeReadout {
     const NAME: &'static str = "RidgeReadout";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::LINEAR_READOUT)];
+    const TAKES_LOSS: bool = false;
 
     fn check(&self, _settling: &Settling) -> Result<()> {
         at_least_zero("regularization", self.regularization)?;

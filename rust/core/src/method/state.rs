@@ -53,6 +53,8 @@ pub struct StepState<T> {
     pub wanted: Vec<Vec<T>>,
     /// The losses of the samples, where a method has local ones in the place of that of the outputs.
     pub local_losses: Option<Vec<f64>>,
+    /// The losses of the samples, where the loss is one of the user's own.
+    pub own_losses: Option<Vec<f64>>,
     /// What all steps cost.
     pub cost: Cost,
     /// The memory of the system's experiments.
@@ -69,6 +71,7 @@ impl<T: Real> StepState<T> {
             update: LocalUpdate::default(),
             wanted: Vec::new(),
             local_losses: None,
+            own_losses: None,
             cost: Cost::default(),
             workspace: system.workspace(),
             candidates: CandidatePool::default(),

@@ -137,7 +137,7 @@ impl<T: Real> CompiledMethod<T> for Surrogate {
         let rows: Vec<T> =
             polled(batch.len(), net.inputs()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
         let inputs = Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None };
-        let errors: Vec<T> = experiment.errors(&state.states).into_iter().map(T::from_f64).collect();
+        let errors: Vec<T> = experiment.errors(&state.states)?.into_iter().map(T::from_f64).collect();
         propagation.vjp(runtime, &net, &model, &inputs, &errors, &mut LocalUpdate::default())?;
         let mut gradient = vec![T::ZERO; base.len()];
         for row in propagation.input_errors().chunks_exact(net.inputs()) {

@@ -6,6 +6,7 @@ use super::stack::{Propagation, Stack};
 use super::{Dynamics, StateDerivatives, System, Workspace};
 use crate::batch::Batch;
 use crate::draw::DrawIndex;
+use crate::own_loss::OwnLoss;
 use crate::params::Params;
 use crate::plan::PhasePlan;
 use crate::runtime::Runtime;
@@ -28,6 +29,8 @@ pub struct Experiment<'a, T: Real> {
     pub plan: &'a PhasePlan,
     /// What random numbers are drawn for.
     pub draw: DrawIndex,
+    /// A loss of the user's own, in the place of that of the plan.
+    pub own_loss: Option<&'a dyn OwnLoss<T>>,
 }
 
 impl<T: Real> std::fmt::Debug for dyn System<T> + '_ {
@@ -59,6 +62,45 @@ impl<'a, T: Real> Experiment<'a, T> {
     /// [`Error::Capability`] where it has none.
     pub fn stack(&self) -> Result<&'a Stack<T>> {
         self.system.as_stack().ok_or_else(|| self.lacks("has no layers"))
+    }
+
+    /// The user's loss of every sample at the free states, and its gradients by outputs, row by row; where a sample has no
+    /// usable outputs, nothing that it says is used.
+    ///
+    /// # Errors
+    /// What the user's code may fail with.
+    pub(crate) fn evaluate(&self, own: &dyn OwnLoss<T>, states: &States<T>) -> Result<(Vec<f64>, Vec<T>)> {
+        let n = self.system.outputs();
+        let (mut outputs, mut targets) =
+            (Vec::with_capacity(self.batch.len() * n), vec![T::ZERO; self.batch.len() * n]);
+        for (i, target) in targets.chunks_exact_mut(n).enumerate() {
+            outputs.extend_from_slice(states.outputs(i * states.phases()));
+            self.batch.y.write(i, target);
+        }
+        let (mut values, mut gradients) = own.evaluate(&outputs, &targets)?;
+        for (i, gradient) in gradients.chunks_exact_mut(n).enumerate() {
+            if !states.outcomes[i * states.phases()].status.usable() {
+                values[i] = 0.0;
+                gradient.fill(T::ZERO);
+            }
+        }
+        Ok((values, gradients))
+    }
+
+    /// Sets the errors of the outputs of a stack: the gradient of the loss, a mean over the batch. `states` are what the
+    /// propagation reports.
+    ///
+    /// # Errors
+    /// What a loss of the user's own may fail with.
+    pub(crate) fn seed_output_errors(&self, propagation: &mut Propagation<T>, states: &States<T>) -> Result<()> {
+        propagation.seed_output_errors(self.plan.loss, &self.batch.y);
+        if let Some(own) = self.own_loss {
+            let share = T::from_f64(1.0 / self.batch.len() as f64);
+            let (_, mut errors) = self.evaluate(own, states)?;
+            errors.iter_mut().for_each(|e| *e *= share);
+            propagation.set_errors(self.stack()?.stages().len() - 1, &errors);
+        }
+        Ok(())
     }
 
     fn lacks(&self, what: &str) -> Error {

@@ -309,7 +309,15 @@ fn outputs(net: &Stack<f64>, params: &[Vec<f64>], x: &[f64], draw: u64) -> Vec<f
     let mut states = States::new(System::<f64>::layout(net));
     let mut workspace = net.workspace();
     let (params, draw) = (shared(params), DrawIndex::of_step(0).after(draw));
-    let experiment = Experiment { runtime: &runtime, system: net, params: &params, batch: &batch, plan: &plan, draw };
+    let experiment = Experiment {
+        runtime: &runtime,
+        system: net,
+        params: &params,
+        batch: &batch,
+        plan: &plan,
+        draw,
+        own_loss: None,
+    };
     experiment.infer(&mut states, &mut workspace).unwrap();
     (0..batch.len()).flat_map(|r| states.outputs(r).to_vec()).collect()
 }
@@ -537,7 +545,15 @@ fn rows_that_diverge_teach_nothing() {
     let (runtime, values, batch) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), data.batch());
     let plan = PhasePlan::free(Loss::CrossEntropy, Settling::default());
     let draw = DrawIndex::of_step(0);
-    let experiment = Experiment { runtime: &runtime, system: &net, params: &values, batch: &batch, plan: &plan, draw };
+    let experiment = Experiment {
+        runtime: &runtime,
+        system: &net,
+        params: &values,
+        batch: &batch,
+        plan: &plan,
+        draw,
+        own_loss: None,
+    };
     net.infer(&experiment, &mut states, &mut propagation).unwrap();
     let usable: Vec<bool> = states.outcomes.iter().map(|outcome| outcome.status.usable()).collect();
     assert_eq!(usable, [true, false, true, true, true, true, true, true]);

@@ -160,6 +160,11 @@ impl<T: Real> Propagation<T> {
         self.injected = signals;
     }
 
+    /// Sends what is sent back from now on with the noise of another draw than that of the last pass.
+    pub fn draw_anew(&mut self, stack: &Stack<T>, draw: DrawIndex) {
+        self.random = Some(stack.noise(draw));
+    }
+
     /// Forgets all errors.
     pub fn clear_errors(&mut self) {
         for block in &mut self.blocks {

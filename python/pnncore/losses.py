@@ -1,0 +1,83 @@
+"""Losses of a user's own.
+
+Every method takes ``loss="squared-error"``, ``"cross-entropy"``, or an object of a class that derives from `Loss`.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore import _core
+from pnncore._convert import FloatArray, shown
+from pnncore.errors import ConfigError
+
+__all__ = ["Loss"]
+
+
+class Loss(ABC):
+    """Base of losses of a user's own: how far outputs are from targets, sample by sample.
+
+    Methods minimise the mean over samples; `testing.check_loss` compares the gradient with differences. Systems that
+    settle see the loss C by its model at the free outputs o, C + ∂C/∂o · (o' - o) + (o' - o)² / 2, for which they take
+    one more pass: the nudge has the force of C there, and gradients are those of C where nudges are weak.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pnncore as pnn
+    >>> class Absolute(pnn.losses.Loss):
+    ...     def value(self, outputs, targets):
+    ...         return np.abs(outputs - targets).sum(axis=1)
+    ...     def gradient(self, outputs, targets):
+    ...         return np.sign(outputs - targets)
+    >>> pnn.methods.Backprop(loss=Absolute()).loss
+    Absolute()
+    """
+
+    @abstractmethod
+    def value(self, outputs: FloatArray, targets: FloatArray) -> npt.ArrayLike:
+        """Return the loss (samples,), for outputs and targets (samples, n_out); labels are one at theirs, else zero."""
+
+    @abstractmethod
+    def gradient(self, outputs: FloatArray, targets: FloatArray) -> npt.ArrayLike:
+        """Return the derivatives (samples, n_out) of the loss of each sample by its outputs."""
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what a file says of the loss: the name of its class, by which none is made."""
+        return {"own": type(self).__name__}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Evaluated:
+    """A loss as the core calls it: rows of outputs and targets, one after the other, checked on their way back."""
+
+    def __init__(self, loss: Loss, n_out: int) -> None:
+        self.loss, self.n_out = loss, n_out
+
+    def evaluate(self, outputs: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the loss of every sample, and the gradients, one after the other."""
+        outputs, targets = outputs.reshape(-1, self.n_out), targets.reshape(-1, self.n_out)
+        values = _returned("value", self.loss.value(outputs, targets), (len(outputs),), np.dtype(np.float64))
+        gradients = _returned("gradient", self.loss.gradient(outputs, targets), outputs.shape, outputs.dtype)
+        return values, gradients.ravel()
+
+
+def _returned(what: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
+    array = np.asarray(value)
+    if array.shape != shape or array.dtype.kind not in "biuf":
+        raise ConfigError(f"{what} of a loss must return real numbers of shape {shape}, got {shown(array)}")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def evaluate(loss: "str | Loss", outputs: FloatArray, y: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+    """Return the loss of every sample, and the gradient of their mean by the outputs (samples, n_out)."""
+    if isinstance(loss, str):
+        return _core.loss(outputs, y, json.dumps(loss))
+    targets = y if y.ndim == 2 else np.eye(outputs.shape[1], dtype=outputs.dtype)[y]
+    values, gradients = Evaluated(loss, outputs.shape[1]).evaluate(outputs, targets)
+    return values, gradients.reshape(outputs.shape) / len(outputs)
