@@ -112,9 +112,7 @@ def check_method(method: Method, system: System, *, seed: Seed = 0, raises: bool
         pass
     else:
         findings.append(Finding("the gradient leads down", cosine > 0, f"its cosine to the exact one is {cosine:.4f}"))
-    if raises and not all(finding.passed for finding in findings):
-        raise MethodCheckError(f"{method!r}:\n" + "\n".join(str(finding) for finding in findings))
-    return findings
+    return _judged(findings, method, MethodCheckError if raises else None)
 
 
 def _equal(check: str, once: FloatArray, again: FloatArray) -> Finding:
@@ -164,9 +162,7 @@ def check_loss(loss: Loss, n_out: int, *, seed: Seed = 0, raises: bool = True) -
         _compared("samples do not depend on each other", alone, values, 1e-12),
         _compared("the gradient is the derivative of the value", 6 * gradient, slopes / (2 * _STEP), 1e-5),
     ]
-    if raises and not all(finding.passed for finding in findings):
-        raise LossCheckError(f"{loss!r}:\n" + "\n".join(str(finding) for finding in findings))
-    return findings
+    return _judged(findings, loss, LossCheckError if raises else None)
 
 
 def check_layer(layer: Layer, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:
@@ -219,8 +215,13 @@ def check_layer(layer: Layer, *, seed: Seed = 0, raises: bool = True) -> list[Fi
         array[...] = kept
         got = np.sum(gradients[name] * direction)
         findings.append(_compared(f"vjp is the derivative by {name}", got, expected, 1e-5))
-    if raises and not all(finding.passed for finding in findings):
-        raise LayerCheckError(f"{layer!r}:\n" + "\n".join(str(finding) for finding in findings))
+    return _judged(findings, layer, LayerCheckError if raises else None)
+
+
+def _judged(findings: list[Finding], subject: object, error: type[PnnError] | None) -> list[Finding]:
+    """Return what was found, or raise the error with it where a check failed."""
+    if error is not None and not all(finding.passed for finding in findings):
+        raise error(f"{subject!r}:\n" + "\n".join(str(finding) for finding in findings))
     return findings
 
 
@@ -272,9 +273,7 @@ def check_system(system: System, *, seed: Seed = 0, raises: bool = True) -> list
     findings = [Finding(*found) for found in system.core.check(arrays, as_seed(seed))]
     if isinstance(system, EnergySystem) and system.holomorphic:
         findings += _check_holomorphy(system, as_seed(seed))
-    if raises and not all(finding.passed for finding in findings):
-        raise SystemCheckError(f"{system!r}:\n" + "\n".join(str(finding) for finding in findings))
-    return findings
+    return _judged(findings, system, SystemCheckError if raises else None)
 
 
 def _check_holomorphy(system: EnergySystem, seed: int) -> list[Finding]:
