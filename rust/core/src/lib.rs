@@ -5,6 +5,11 @@
 //! [`train`] does so over batches. Python is nowhere in this crate.
 #![forbid(unsafe_code)]
 
+/// The programs in the documents are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/own-systems.md")]
+struct OwnSystems;
+
 pub mod analog;
 pub mod batch;
 pub mod check;
