@@ -296,6 +296,22 @@ def test_samples_without_a_steady_state_are_counted():
         Centered(settling=pnn.Settling(tolerance=1e-13, max_sweeps=3)).gradient(net, x, y)
 
 
+def test_phases_after_a_plain_measurement_are_counted_too():
+    def step(experiment):
+        experiment.measure()
+        return experiment.settle(("nudged", 0.2)).read([-5, 5])
+
+    class Measuring(methods.SettlingMethod):
+        needs = ("local-rule",)
+
+        def step(self, experiment):
+            return step(experiment)
+
+    net = hopfield("float64")
+    with pytest.warns(pnn.SettlingWarning, match="phases not settled: 36 unconverged"):
+        Measuring(settling=pnn.Settling(tolerance=1e-13, max_sweeps=3)).gradient(net, *batch(net))
+
+
 def test_ctrl_c_ends_a_step_and_keeps_what_was_learned():
     code = """
         import signal, threading, numpy as np, pnncore as pnn

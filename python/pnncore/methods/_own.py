@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pnncore import _core, losses
 from pnncore._convert import FloatArray, as_numbers, as_settings, has_masked, number, one_of, shown
 from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
-from pnncore.settling import Settling
+from pnncore.settling import Settling, Status
 
 if TYPE_CHECKING:
     from pnncore.methods._base import Method
@@ -50,7 +50,7 @@ class SettledPhases:
         found = phases.outputs(experiment.system.core, experiment.x)
         self.outputs: list[FloatArray] = found[0]
         self._status, self._sweeps = found[1], found[2]
-        self.usable: npt.NDArray[Any] = np.all(~np.isin(self._status, _UNUSABLE), axis=1)
+        self.usable: npt.NDArray[Any] = np.all(~np.isin(self._status, (Status.DIVERGED, Status.UNBOUNDED)), axis=1)
 
     def states(self, phase: int) -> list[FloatArray]:
         """Return the states (samples, units) of every layer in a phase; 0 is the free one."""
@@ -74,10 +74,6 @@ class SettledPhases:
             experiment.system.core, experiment._arrays(), experiment.x, self._y, own, experiment._threads
         )
         return dict(zip(experiment.system.names, arrays, strict=True))
-
-
-# Numbers of the statuses that a row has which means nothing: diverged, unbounded.
-_UNUSABLE = (2, 3)
 
 
 class Experiment:
@@ -113,7 +109,9 @@ class Experiment:
         self._runs, self._counts = 0, [0, 0, 0, 0]
         self._pass: tuple[_core.Pass, list[FloatArray]] | None = None
         self._sent, self._over = 0, False
-        self._first: tuple[FloatArray, Any, Any] | None = None
+        # The outputs at the parameters of the step, and how every phase of every sample ended there.
+        self._outputs: FloatArray | None = None
+        self._ends: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]] = []
 
     @functools.cached_property
     def targets(self) -> FloatArray:
@@ -151,13 +149,12 @@ class Experiment:
             (self.step, self._next()),
             self._threads,
         )
-        found = run.outputs(self.system.core, self.x)
+        outputs, status, sweeps = run.outputs(self.system.core, self.x)
         self._pass, self._sent = (run, arrays), 0
         self._counts[2] += self.system.core.operations() * len(self.x)
-        if params is None and noise is None and self._first is None:
-            # The trainer takes losses from these, whatever becomes of the array that is returned.
-            self._first = found[0].copy(), *found[1:]
-        return found[0]
+        if params is None and noise is None:
+            self._note(outputs, status, sweeps)
+        return outputs
 
     def signals(self) -> list[Any]:
         """Return what the last `measure` found after every layer of a stack.
@@ -235,8 +232,7 @@ class Experiment:
             self._threads,
         )
         settled = SettledPhases(self, phases, y)
-        if self._first is None:
-            self._first = settled.outputs[0].copy(), settled._status, settled._sweeps
+        self._note(settled.outputs[0], settled._status, settled._sweeps)
         return settled
 
     def losses(self, outputs: npt.ArrayLike) -> FloatArray:
@@ -264,6 +260,12 @@ class Experiment:
         self._counts[0] += phases
         self._counts[1] += phases * len(self.x)
         return self._runs - 1
+
+    def _note(self, outputs: FloatArray, status: npt.NDArray[np.uint8], sweeps: npt.NDArray[np.uint32]) -> None:
+        """Keep what the trainer takes losses and counts from, whatever becomes of the arrays that a step is handed."""
+        if self._outputs is None:
+            self._outputs = outputs.copy()
+        self._ends.append((status, sweeps))
 
     def _last(self) -> tuple[_core.Pass, list[FloatArray]]:
         if self._pass is None:
@@ -319,9 +321,9 @@ class Experiment:
         is_change = isinstance(found, NewParameters)
         name = "the new parameters" if is_change else "the gradient"
         values = list(self._named(found.values if is_change else found, name, None).values())
-        if self._first is None:
+        if self._outputs is None:
             self.measure()
-        assert self._first is not None
+        assert self._outputs is not None
         if set(self.memory) != {key for key, _ in self._steps.shapes}:
             raise ConfigError(f"memory must stay what memory() returned, {self._steps.shapes}, got {list(self.memory)}")
         memory = [
@@ -329,8 +331,8 @@ class Experiment:
             for key, shape in self._steps.shapes
         ]
         self._over = True
-        outputs, status, sweeps = self._first
-        return Found(is_change, values, memory, outputs, status, sweeps, tuple(self._counts))
+        status, sweeps = (np.concatenate(ends, axis=1) for ends in zip(*self._ends, strict=True))
+        return Found(is_change, values, memory, self._outputs, status, sweeps, tuple(self._counts))
 
 
 @dataclass(frozen=True)
