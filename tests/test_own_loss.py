@@ -1,5 +1,7 @@
 """Losses of a user's own in every method: the squared error is the built-in one, others have their exact gradient."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pnncore as pnn
 import pytest
@@ -192,6 +194,36 @@ def test_no_file_makes_a_loss_of_ones_own(tmp_path):
     trainer.fit(x, y, epochs=1)
     again.fit(x, y, epochs=1)
     assert all(np.array_equal(own, again.system.params[name]) for name, own in net.params.items())
+
+
+@dataclass(frozen=True)
+class Power(losses.Loss):
+    power: int = 4
+
+    def value(self, outputs, targets):
+        return (np.abs(outputs - targets) ** self.power).sum(axis=1)
+
+    def gradient(self, outputs, targets):
+        return self.power * np.sign(outputs - targets) * np.abs(outputs - targets) ** (self.power - 1)
+
+
+def test_settings_of_a_loss_are_compared_on_loading(tmp_path):
+    (x, y), net = batch(16), stack()
+    trainer = pnn.Trainer(net, methods.PhysicsAware(loss=Power()), optim.SGD(0.1), seed=1, progress=False)
+    trainer.fit(x, y, epochs=1)
+    trainer.save(tmp_path / "own.pnn")
+    refuses(CheckpointError, "loss.power", pnn.Trainer.load, tmp_path / "own.pnn", loss=Power(3))
+    assert pnn.Trainer.load(tmp_path / "own.pnn", loss=Power()).method == trainer.method
+
+
+def test_a_loss_cannot_change_what_it_is_given():
+    class Writing(Squared):
+        def value(self, outputs, targets):
+            outputs -= targets
+            return 0.5 * (outputs**2).sum(axis=1)
+
+    with pytest.raises(ValueError, match="read-only"):
+        methods.PhysicsAware(loss=Writing()).gradient(stack(), *batch())
 
 
 @pytest.mark.parametrize("threads", [2, 3])

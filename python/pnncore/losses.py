@@ -3,6 +3,7 @@
 Every method takes ``loss="squared-error"``, ``"cross-entropy"``, or an object of a class that derives from `Loss`.
 """
 
+import dataclasses
 import json
 from abc import ABC, abstractmethod
 from typing import Any
@@ -23,6 +24,8 @@ class Loss(ABC):
     Methods minimise the mean over samples; `testing.check_loss` compares the gradient with differences. Systems that
     settle see the loss C by its model at the free outputs o, C + ∂C/∂o · (o' - o) + (o' - o)² / 2, for which they take
     one more pass: the nudge has the force of C there, and gradients are those of C where nudges are weak.
+
+    Settings are fields of a dataclass; files say them, and a loss with others is refused on loading.
 
     Examples
     --------
@@ -46,8 +49,10 @@ class Loss(ABC):
         """Return the derivatives (samples, n_out) of the loss of each sample by its outputs."""
 
     def to_config(self) -> dict[str, Any]:
-        """Return what a file says of the loss: the name of its class, by which none is made."""
-        return {"own": type(self).__name__}
+        """Return what a file says of the loss: the name of its class, by which none is made, and its settings."""
+        own: Any = self
+        names = [field.name for field in dataclasses.fields(own)] if dataclasses.is_dataclass(self) else []
+        return {"own": type(self).__name__, **{name: getattr(self, name) for name in names}}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -61,7 +66,9 @@ class Evaluated:
 
     def evaluate(self, outputs: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the loss of every sample, and the gradients, one after the other."""
-        outputs, targets = outputs.reshape(-1, self.n_out), targets.reshape(-1, self.n_out)
+        outputs, targets = (array.reshape(-1, self.n_out).view() for array in (outputs, targets))
+        # What one function writes is not what the other is to see.
+        outputs.flags.writeable = targets.flags.writeable = False
         values = _returned("value", self.loss.value(outputs, targets), (len(outputs),), np.dtype(np.float64))
         gradients = _returned("gradient", self.loss.gradient(outputs, targets), outputs.shape, outputs.dtype)
         return values, gradients.ravel()
