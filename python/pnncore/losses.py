@@ -51,7 +51,7 @@ class Loss(ABC):
     def to_config(self) -> dict[str, Any]:
         """Return what a file says of the loss: the name of its class, by which none is made, and its settings."""
         own: Any = self
-        names = [field.name for field in dataclasses.fields(own)] if dataclasses.is_dataclass(self) else []
+        names: list[str] = [field.name for field in dataclasses.fields(own)] if dataclasses.is_dataclass(self) else []
         return {"own": type(self).__name__, **{name: getattr(self, name) for name in names}}
 
     def __repr__(self) -> str:
