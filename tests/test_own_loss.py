@@ -7,7 +7,7 @@ import pnncore as pnn
 import pytest
 from helpers import refuses
 from pnncore import layers, losses, methods, optim, systems, twins
-from pnncore.errors import CheckpointError, ConfigError
+from pnncore.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from pnncore.testing import LossCheckError, check_loss
 
 
@@ -165,19 +165,17 @@ class Own(methods.Method):
         return experiment.backward(experiment.errors(experiment.measure()))[0]
 
 
-class Settled(methods.SettlingMethod):
-    needs = ("local-rule",)
-
-    def step(self, experiment):
-        return experiment.settle(("nudged", 0.01), ("nudged", -0.01)).read([0, 50, -50])
-
-
 def test_methods_of_ones_own_take_losses_of_ones_own():
     (x, y), net = batch(), stack()
     assert cosine(Own(loss=Quartic()).gradient(net, x, y), differences(net, Quartic(), x, y))[1] < 1e-6
-    net = hopfield()
-    found = Settled(loss=Quartic(), settling=FINE).gradient(net, x, y)
-    assert cosine(found, differences(net, Quartic(), x, y))[1] < 1e-3
+
+    class Settling(methods.SettlingMethod):
+        needs = ("local-rule",)
+
+        def step(self, experiment):
+            return experiment.settle(("nudged", 0.1)).read([-10, 10])
+
+    refuses(CapabilityError, "a loss of one's own acts through", Settling(loss=Quartic()).gradient, hopfield(), x, y)
 
 
 def test_no_file_makes_a_loss_of_ones_own(tmp_path):
@@ -190,6 +188,7 @@ def test_no_file_makes_a_loss_of_ones_own(tmp_path):
     load = pnn.Trainer.load
     refuses(CheckpointError, "loss of the user's own, 'Quartic'", load, tmp_path / "own.pnn")
     refuses(CheckpointError, "loss", load, tmp_path / "own.pnn", loss=Squared())
+    refuses(ConfigError, "leave loss out", load, tmp_path / "own.pnn", loss=Quartic(), method=trainer.method)
     again = load(tmp_path / "own.pnn", loss=Quartic())
     trainer.fit(x, y, epochs=1)
     again.fit(x, y, epochs=1)
@@ -212,8 +211,83 @@ def test_settings_of_a_loss_are_compared_on_loading(tmp_path):
     trainer = pnn.Trainer(net, methods.PhysicsAware(loss=Power()), optim.SGD(0.1), seed=1, progress=False)
     trainer.fit(x, y, epochs=1)
     trainer.save(tmp_path / "own.pnn")
-    refuses(CheckpointError, "loss.power", pnn.Trainer.load, tmp_path / "own.pnn", loss=Power(3))
+    refuses(CheckpointError, "loss.settings.power", pnn.Trainer.load, tmp_path / "own.pnn", loss=Power(3))
     assert pnn.Trainer.load(tmp_path / "own.pnn", loss=Power()).method == trainer.method
+
+
+class Scaled(losses.Loss):
+    def __init__(self, factor):
+        self.factor = factor
+
+    def value(self, outputs, targets):
+        return self.factor / 2 * ((outputs - targets) ** 2).sum(axis=1)
+
+    def gradient(self, outputs, targets):
+        return self.factor * (outputs - targets)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 30.0, 1e5])
+@pytest.mark.parametrize("kind", [kind for kind, *_ in SETTLING])
+def test_the_units_of_a_loss_are_those_of_its_gradient_alone(kind, factor):
+    net, (x, y) = hopfield(), batch()
+    found = kind(loss=Scaled(factor)).gradient(net, x, y)
+    for name, own in kind().gradient(net, x, y).items():
+        np.testing.assert_allclose(found[name] / factor, own, rtol=0, atol=1e-6 * np.abs(own).max())
+    chained, (x, y) = chain(), batch(4)
+    found = methods.HamiltonianEcho(loss=Scaled(factor)).gradient(chained, x, y)
+    for name, own in methods.HamiltonianEcho().gradient(chained, x, y).items():
+        np.testing.assert_allclose(found[name] / factor, own, rtol=0, atol=1e-6 * np.abs(own).max())
+
+
+def test_training_does_not_depend_on_the_units_of_the_loss():
+    x, y, x_test, y_test = pnn.data.digits()
+    scores = []
+    for factor in (1.0, 100.0):
+        net = systems.Hopfield([64, 32, 10], seed=0)
+        method = methods.EquilibriumPropagation(loss=Scaled(factor))
+        trainer = pnn.Trainer(net, method, optim.SGD(0.2 / factor), batch_size=32, seed=0, progress=False)
+        trainer.fit(x[:600], y[:600], epochs=2)
+        scores.append(net.score(x_test, y_test))
+    assert abs(scores[0] - scores[1]) < 0.02, scores
+
+
+def test_parameters_that_physics_wants_move_with_the_loss():
+    (x, y), moves = batch(), []
+    for factor in (1.0, 2.0):
+        net = hopfield()
+        before = {name: array.copy() for name, array in net.params.items()}
+        method = methods.AgnosticEquilibriumPropagation(loss=Scaled(factor))
+        pnn.Trainer(net, method, optim.SGD(0.1), batch_size=9, seed=0, progress=False).fit(x, y, epochs=1)
+        moves.append({name: array - before[name] for name, array in net.params.items()})
+    for name, move in moves[0].items():
+        np.testing.assert_allclose(moves[1][name], 2 * move, rtol=0, atol=1e-6 * np.abs(move).max())
+
+
+@pytest.mark.parametrize("residual", [1e-1, 1e-4, 1e-6])
+def test_exact_gradients_are_exact_near_the_targets(residual):
+    net, (x, y) = hopfield(), batch()
+    near = net.predict(x, settling=pnn.Settling(tolerance=1e-14))
+    y = near + residual * np.random.default_rng(0).normal(size=y.shape)
+    for kind in (methods.ImplicitDifferentiation, methods.RecurrentBackprop):
+        own, same = kind(loss=Scaled(2.0)).gradient(net, x, y), kind().gradient(net, x, y)
+        assert cosine(own, {name: 2 * value for name, value in same.items()})[1] < 1e-5
+
+
+def test_gradients_of_a_loss_are_finite_and_whole():
+    class Steep(Squared):
+        def gradient(self, outputs, targets):
+            return np.where(np.arange(len(outputs))[:, None] == 0, np.inf, outputs - targets)
+
+    class Masked(Squared):
+        def gradient(self, outputs, targets):
+            return np.ma.array(outputs - targets, mask=targets < 0.5)
+
+    x, y = batch()
+    for net, kind in ((hopfield(), methods.ImplicitDifferentiation), (stack(), methods.PhysicsAware)):
+        refuses(DataError, "gradient of the loss is not finite at sample 0", kind(loss=Steep()).gradient, net, x, y)
+        refuses(ConfigError, "must return real numbers", kind(loss=Masked()).gradient, net, x, y)
+    refuses(ConfigError, "settings of a loss must be finite", methods.Backprop, loss=Scaled(np.inf))
+    methods.Backprop(loss=Scaled(np.ones(3)))
 
 
 def test_a_loss_cannot_change_what_it_is_given():

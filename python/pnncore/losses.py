@@ -3,7 +3,6 @@
 Every method takes ``loss="squared-error"``, ``"cross-entropy"``, or an object of a class that derives from `Loss`.
 """
 
-import dataclasses
 import json
 from abc import ABC, abstractmethod
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import FloatArray, shown
+from pnncore._convert import FloatArray, has_masked, shown
 from pnncore.errors import ConfigError
 
 __all__ = ["Loss"]
@@ -22,10 +21,12 @@ class Loss(ABC):
     """Base of losses of a user's own: how far outputs are from targets, sample by sample.
 
     Methods minimise the mean over samples; `testing.check_loss` compares the gradient with differences. Systems that
-    settle see the loss C by its model at the free outputs o, C + ∂C/∂o · (o' - o) + (o' - o)² / 2, for which they take
-    one more pass: the nudge has the force of C there, and gradients are those of C where nudges are weak.
+    settle see the loss C by a model at the free outputs o, the squared error from o - s ∂C/∂o, for which they take one
+    more pass; s makes that as far from the outputs as the targets are, and gradients are divided by it: they are those
+    of C where nudges are weak, and strengths mean what they mean for the squared error.
 
-    Settings are fields of a dataclass; files say them, and a loss with others is refused on loading.
+    Settings are attributes, numbers, text or arrays of them: files say them, and a loss with others is refused on
+    loading.
 
     Examples
     --------
@@ -50,9 +51,8 @@ class Loss(ABC):
 
     def to_config(self) -> dict[str, Any]:
         """Return what a file says of the loss: the name of its class, by which none is made, and its settings."""
-        own: Any = self
-        names: list[str] = [field.name for field in dataclasses.fields(own)] if dataclasses.is_dataclass(self) else []
-        return {"own": type(self).__name__, **{name: getattr(self, name) for name in names}}
+        settings = {name: np.asarray(value).tolist() for name, value in vars(self).items()}
+        return {"own": type(self).__name__, "settings": settings}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -76,7 +76,7 @@ class Evaluated:
 
 def _returned(what: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
     array = np.asarray(value)
-    if array.shape != shape or array.dtype.kind not in "biuf":
+    if array.shape != shape or array.dtype.kind not in "biuf" or has_masked(value):
         raise ConfigError(f"{what} of a loss must return real numbers of shape {shape}, got {shown(array)}")
     return np.ascontiguousarray(array, dtype=dtype)
 

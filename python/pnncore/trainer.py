@@ -509,6 +509,8 @@ class Trainer:
             instance(system, System, "system", "a pnncore System or None")
         if method is not None:
             instance(method, methods.Method, "method", "a pnncore Method or None")
+        if method is not None and loss is not None:
+            raise ConfigError("a method that is passed has its loss: leave loss out")
         if loss is not None:
             instance(loss, losses.Loss, "loss", "a pnncore.losses.Loss or None")
         if optimizer is not None:

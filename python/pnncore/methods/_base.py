@@ -88,7 +88,14 @@ class Method(Registered, family="method"):
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
-        if not isinstance(self.loss, losses.Loss):
+        if isinstance(self.loss, losses.Loss):
+            try:
+                json.dumps(self.loss.to_config(), allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"settings of a loss must be finite numbers, text or arrays of them: {error}"
+                ) from None
+        else:
             one_of(self.loss, "loss", ("squared-error", "cross-entropy"))
         for setting in dataclasses.fields(self):
             name, value, kind = setting.name, getattr(self, setting.name), types_of(type(self)).get(setting.name)

@@ -216,9 +216,10 @@ class Experiment:
             number(boundary[1], f"the strength of {boundary[0]!r}")
         y = self.y
         if self._steps.own_loss is not None:
-            # The squared error from o - dC/do has the gradient of the loss C at the free outputs o.
-            free = self.measure()
-            y = np.where(np.isfinite(free), free - len(free) * self.errors(free), 0).astype(self.x.dtype)
+            raise CapabilityError(
+                "settle() nudges by the squared error or by the cross-entropy: a loss of one's own acts through "
+                "errors(), or as that of a method of pnncore"
+            )
         phases = _core.run_phases(
             self.system.core,
             self._arrays(),

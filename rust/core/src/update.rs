@@ -50,6 +50,27 @@ pub enum Term<T> {
 }
 
 impl<T: Real> LocalUpdate<T> {
+    /// Multiplies all of it.
+    pub(crate) fn scale(&mut self, factor: T) {
+        let all = |values: &mut [T]| values.iter_mut().for_each(|value| *value *= factor);
+        for term in &mut self.terms {
+            match term {
+                Term::Dense(values) => all(values),
+                Term::Product(blocks) => blocks.iter_mut().for_each(|(_, right)| all(right)),
+                Term::Outer(Outer { products, rows, columns, .. }) => {
+                    all(rows);
+                    all(columns);
+                    for product in products {
+                        match &mut product.lists {
+                            Lists::ByRow(lists) => lists.scale(factor),
+                            Lists::ByParameter(lists, _) => lists.iter_mut().for_each(|lists| lists.scale(factor)),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// Holds a gradient of all parameters, given one by one. Keeps the memory.
     pub(crate) fn set<'a>(&mut self, gradient: impl ExactSizeIterator<Item = &'a [T]>)
     where

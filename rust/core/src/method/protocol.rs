@@ -13,6 +13,7 @@ use crate::own_loss::{AnyLoss, OwnLoss};
 use crate::params::{ParamSpec, Params};
 use crate::plan::PhasePlan;
 use crate::runtime::Runtime;
+use crate::settling::{Settling, Stop};
 use crate::system::{Abilities, Experiment, System, check_rows};
 use crate::update::LocalUpdate;
 use crate::{Error, Result, memory};
@@ -28,12 +29,20 @@ pub struct Protocol<T: Real> {
     own_loss: Option<Arc<dyn AnyLoss>>,
     /// Whether a loss of the user's own comes in by a model of it.
     by_model: bool,
+    /// The free phase that the model is made at.
+    model_plan: PhasePlan,
 }
 
 impl<T: Real> Protocol<T> {
     pub(super) fn new(method: &Method, compiled: Box<dyn CompiledMethod<T>>) -> Self {
         let plan = PhasePlan::free(method.loss, method.settling);
         let settles = [Abilities::LOCAL_RULE, Abilities::STATE_DERIVATIVES, Abilities::ECHOES];
+        // Where the model is made is where all methods find the system, however exactly they settle it.
+        let stop = match method.settling.stop {
+            Stop::Automatic => Stop::Relative(256.0 * T::EPSILON.to_f64()),
+            stop => stop,
+        };
+        let model_plan = PhasePlan::free(method.loss, Settling { stop, ..method.settling });
         // Methods of a user's own ask the loss themselves.
         let by_model = !method.is_own() && settles.iter().any(|&ability| method.needs().has(ability));
         Self {
@@ -43,6 +52,7 @@ impl<T: Real> Protocol<T> {
             method: compiled,
             own_loss: method.own_loss(),
             by_model,
+            model_plan,
         }
     }
 
@@ -136,8 +146,9 @@ impl<T: Real> Protocol<T> {
     }
 
     /// A step with a loss C of the user's own, on a system that settles or moves: by the model
-    /// C(o) + dC/do (o' - o) + |o' - o|^2 / 2 of it at the free outputs o. That is the squared error from o - dC/do, less a
-    /// constant: it nudges with the force of C, and its gradient at o is that of C.
+    /// s C(o) + s dC/do (o' - o) + |o' - o|^2 / 2 of it at the free outputs o. That is the squared error from o - s dC/do, less a
+    /// constant: it nudges with the force of s C, and its gradient at o is s times that of C. The scale s puts what the model
+    /// aims at as far away as the targets are, whatever the units of C; for the squared error it is one.
     fn step_by_model(
         &self,
         own: &dyn OwnLoss<T>,
@@ -146,15 +157,32 @@ impl<T: Real> Protocol<T> {
         state: &mut StepState<T>,
     ) -> Result<StepResult> {
         let (n, samples) = (experiment.system.outputs(), experiment.batch.len());
-        let free = Experiment { plan: &self.plan, ..*experiment };
+        let free = Experiment { plan: &self.model_plan, ..*experiment };
         free.infer(&mut state.states, &mut state.workspace)?;
-        state.cost.add(1, samples);
+        if !self.needs.has(Abilities::STATE_DERIVATIVES) {
+            // Methods in silico make no passes.
+            state.cost.add(1, samples);
+        }
         let (_, mut targets) = free.evaluate(own, &state.states)?;
+        let scale = free.model_scale(&state.states, &targets);
         for (i, target) in targets.chunks_exact_mut(n).enumerate() {
-            target.iter_mut().zip(state.states.outputs(i)).for_each(|(y, &o)| *y = o - *y);
+            let outputs = state.states.outputs(i);
+            target.iter_mut().zip(outputs).for_each(|(y, &o)| *y = o - T::from_f64(scale) * *y);
         }
         let batch = Batch { x: experiment.batch.x, y: Targets::Values(Rows::all(&targets, n)) };
-        self.method.step(&Experiment { batch: &batch, own_loss: None, ..*experiment }, memory, state)
+        let found = self.method.step(&Experiment { batch: &batch, own_loss: None, ..*experiment }, memory, state)?;
+        let back = T::from_f64(1.0 / scale);
+        match found {
+            _ if scale == 1.0 => {}
+            StepResult::Gradient => state.update.scale(back),
+            StepResult::Change => {
+                for (i, wanted) in state.wanted.iter_mut().enumerate() {
+                    let present = experiment.params.get(i);
+                    wanted.iter_mut().zip(present).for_each(|(new, &old)| *new = old + back * (*new - old));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Changes what follows the parameters as the optimizer is about to change those, at these rates.

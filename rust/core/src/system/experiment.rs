@@ -79,12 +79,33 @@ impl<'a, T: Real> Experiment<'a, T> {
         }
         let (mut values, mut gradients) = own.evaluate(&outputs, &targets)?;
         for (i, gradient) in gradients.chunks_exact_mut(n).enumerate() {
+            let usable = states.outcomes[i * states.phases()].status.usable();
+            if usable && values[i].is_finite() && !gradient.iter().all(|g| g.is_finite()) {
+                return Err(Error::Data(format!(
+                    "the gradient of the loss is not finite at sample {i} of the batch, where its value is {}",
+                    values[i]
+                )));
+            }
             if !states.outcomes[i * states.phases()].status.usable() {
                 values[i] = 0.0;
                 gradient.fill(T::ZERO);
             }
         }
         Ok((values, gradients))
+    }
+
+    /// By what gradients of a loss, row by row, are multiplied to be as large as the distances of free outputs from their targets.
+    pub(crate) fn model_scale(&self, states: &States<T>, gradients: &[T]) -> f64 {
+        let n = self.system.outputs();
+        let (mut target, mut distances, mut slopes) = (vec![T::ZERO; n], 0.0, 0.0);
+        for (i, gradient) in gradients.chunks_exact(n).enumerate().filter(|(i, _)| states.usable(*i)) {
+            self.batch.y.write(i, &mut target);
+            let outputs = states.outputs(i * states.phases());
+            distances += outputs.iter().zip(&target).map(|(&o, &y)| (o - y).to_f64().powi(2)).sum::<f64>();
+            slopes += gradient.iter().map(|g| g.to_f64().powi(2)).sum::<f64>();
+        }
+        let scale = (distances / slopes).sqrt();
+        if scale > 0.0 && scale.is_finite() { scale } else { 1.0 }
     }
 
     /// Sets the errors of the outputs of a stack: the gradient of the loss, a mean over the batch. `states` are what the
