@@ -45,8 +45,8 @@ class SettledPhases:
         Of which samples (samples,) all phases mean something; the others contribute nothing to `read`.
     """
 
-    def __init__(self, experiment: "Experiment", phases: _core.Phases, y: npt.NDArray[Any]) -> None:
-        self._experiment, self._phases, self._y = experiment, phases, y
+    def __init__(self, experiment: "Experiment", phases: _core.Phases) -> None:
+        self._experiment, self._phases = experiment, phases
         found = phases.outputs(experiment.system.core, experiment.x)
         self.outputs: list[FloatArray] = found[0]
         self._status, self._sweeps = found[1], found[2]
@@ -71,7 +71,7 @@ class SettledPhases:
             raise ShapeError(f"weights must be {len(self.outputs)}, one for each phase, got {len(own)}")
         experiment = self._experiment
         arrays = self._phases.read(
-            experiment.system.core, experiment._arrays(), experiment.x, self._y, own, experiment._threads
+            experiment.system.core, experiment._arrays(), experiment.x, experiment.y, own, experiment._threads
         )
         return dict(zip(experiment.system.names, arrays, strict=True))
 
@@ -214,7 +214,6 @@ class Experiment:
             if not isinstance(boundary, tuple) or len(boundary) != 2 or not isinstance(boundary[0], str):
                 raise ConfigError(f'every boundary must be a pair such as ("nudged", 0.2), got {shown(boundary)}')
             number(boundary[1], f"the strength of {boundary[0]!r}")
-        y = self.y
         if self._steps.own_loss is not None:
             raise CapabilityError(
                 "settle() nudges by the squared error or by the cross-entropy: a loss of one's own acts through "
@@ -224,7 +223,7 @@ class Experiment:
             self.system.core,
             self._arrays(),
             self.x,
-            y,
+            self.y,
             list(boundaries),
             self._steps.loss,
             self._steps.settling,
@@ -232,7 +231,7 @@ class Experiment:
             (self.step, self._next(1 + len(boundaries))),
             self._threads,
         )
-        settled = SettledPhases(self, phases, y)
+        settled = SettledPhases(self, phases)
         self._note(settled.outputs[0], settled._status, settled._sweeps)
         return settled
 
@@ -355,9 +354,8 @@ class OwnSteps:
     def __init__(self, method: "Method", system: "System", seed: int, threads: int | None) -> None:
         self.method, self.system, self.seed, self.threads = method, system, seed, threads
         self.name, self.needs = type(method).__name__, list(method.needs)
-        is_own = isinstance(method.loss, losses.Loss)
         self.own_loss = losses.Evaluated(method.loss, system.n_out) if isinstance(method.loss, losses.Loss) else None
-        self.loss = json.dumps("squared-error" if is_own else method.loss)
+        self.loss = json.dumps(method.loss if self.own_loss is None else "squared-error")
         self.settling = getattr(method, "settling", Settling()).to_json()
         random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
         given = as_settings(method.memory(system, random), "what memory() returns")

@@ -52,6 +52,16 @@ impl PhasePlan {
         Self { loss, phases: Vec::new(), settling, measures_free: true }
     }
 
+    /// A free phase alone, settled as far as rounding errors of type `T` allow where nothing else is said: the implicit function
+    /// theorem, for one, holds at the steady state, not near it.
+    pub fn exact<T: Real>(loss: Loss, settling: Settling) -> Self {
+        let stop = match settling.stop {
+            Stop::Automatic => Stop::Relative(256.0 * T::EPSILON.to_f64()),
+            stop => stop,
+        };
+        Self::free(loss, Settling { stop, ..settling })
+    }
+
     /// Phases per sample, the free one included.
     pub fn rows_per_sample(&self) -> usize {
         1 + self.phases.len()

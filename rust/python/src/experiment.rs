@@ -181,8 +181,7 @@ pub(crate) fn send_back<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)> {
     with_dtype!(py, [&errors], T => {
         let core = system.of::<T>();
-        let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
-        let stack = stack.or_raise(py)?;
+        let stack = system.stack_of::<T>(py)?;
         let runtime = system.runtime(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
@@ -200,9 +199,7 @@ pub(crate) fn send_back<'py>(
                 if let Some(at) = at {
                     propagation.draw_anew(stack, draw(at));
                 }
-                propagation.clear_errors();
-                propagation.zero_nonfinite_rows(stack);
-                propagation.set_errors(stack.stages().len() - 1, &errors);
+                propagation.set_output_errors(stack, &errors);
                 let feedback: Vec<&[T]> = matrices.iter().map(Vec::as_slice).collect();
                 let twin = stack.twin();
                 let rule = BackwardRule {
@@ -237,7 +234,7 @@ fn check_feedback<T: Float>(stack: &Stack<T>, feedback: &[Bound<'_, PyAny>]) -> 
 }
 
 /// Gradients as arrays of the shapes of the parameters.
-fn gradients<'py, T: Float>(
+pub(crate) fn gradients<'py, T: Float>(
     py: Python<'py>,
     specs: &[ParamSpec],
     values: Vec<Vec<T>>,

@@ -27,7 +27,7 @@ use pyo3::types::{PyDict, PyList};
 use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
 use crate::calls::{self, detached};
 use crate::errors::OrRaise;
-use crate::experiment::measured;
+use crate::experiment::{gradients, measured};
 use crate::own_method::method_of;
 use crate::system::System;
 
@@ -359,8 +359,7 @@ pub(crate) fn measure<'py>(
 ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
     with_dtype!(py, [&x], T => {
         let core = system.of::<T>();
-        let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
-        let stack = stack.or_raise(py)?;
+        let stack = system.stack_of::<T>(py)?;
         let runtime = system.runtime(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
@@ -392,8 +391,7 @@ pub(crate) fn vjp<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)> {
     with_dtype!(py, [&x], T => {
         let core = system.of::<T>();
-        let stack = core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())));
-        let stack = stack.or_raise(py)?;
+        let stack = system.stack_of::<T>(py)?;
         let runtime = system.runtime(py, threads, 0)?;
         let arrays = Shared::<T>::new(&params, "every parameter")?;
         let params = arrays.params(py)?;
@@ -418,10 +416,7 @@ pub(crate) fn vjp<'py>(
             })
         })?;
         let dx = PyArray1::from_vec(py, propagation.input_errors()).reshape([batch.len(), core.inputs()])?.into_any();
-        let arrays = core.specs().iter().zip(gradient).map(|(spec, values)| {
-            PyArray1::from_vec(py, values).reshape(spec.shape.as_slice()).map(Bound::into_any)
-        });
-        Ok((dx, arrays.collect::<PyResult<_>>()?))
+        Ok((dx, gradients(py, core.specs(), gradient)?))
     })
 }
 
@@ -470,13 +465,10 @@ pub(crate) fn gradient<'py>(
                 Ok(())
             })
         })?;
-        let arrays = core.specs().iter().zip(&gradient).map(|(spec, values)| {
-            let wide: Vec<f64> = values.iter().map(|&v| v.to_f64()).collect();
-            PyArray1::from_vec(py, wide).reshape(spec.shape.as_slice()).map(Bound::into_any)
-        });
+        let wide = gradient.iter().map(|values| values.iter().map(|&v| v.to_f64()).collect()).collect();
         let found = progress_dict(py, &progress)?;
         found.set_item("whole", progress.whole)?;
-        Ok((arrays.collect::<PyResult<_>>()?, found))
+        Ok((gradients::<f64>(py, core.specs(), wide)?, found))
     })
 }
 

@@ -29,6 +29,12 @@ impl System {
         T::pick(&self.physics)
     }
 
+    /// The system as a stack of layers.
+    pub(crate) fn stack_of<T: Float>(&self, py: Python<'_>) -> PyResult<&Stack<T>> {
+        let core = self.of::<T>();
+        core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name()))).or_raise(py)
+    }
+
     /// Where exceptions of the user's code are kept.
     pub(crate) fn raised(&self) -> &Raised {
         &self.raised

@@ -9,7 +9,6 @@ use serde::Deserialize;
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
 use crate::plan::PhasePlan;
-use crate::settling::{Settling, Stop};
 use crate::states::States;
 use crate::system::{Abilities, Experiment, StateDerivatives, at_walls};
 
@@ -23,7 +22,7 @@ impl MethodConfig for ImplicitDifferentiation {
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::STATE_DERIVATIVES)];
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
-        Ok(Box::new(Implicit { plan: exact_plan(setup) }))
+        Ok(Box::new(Implicit { plan: PhasePlan::exact::<T>(setup.loss, setup.settling) }))
     }
 }
 
@@ -45,17 +44,6 @@ impl<T: Real> CompiledMethod<T> for Implicit {
             system.adjoint(experiment.params, experiment.batch, states, frozen, error)
         })
     }
-}
-
-/// The free phase, settled as far as rounding errors allow where nothing else is said: the implicit function theorem holds at
-/// the steady state, not near it.
-pub(super) fn exact_plan<T: Real>(setup: Setup<'_, T>) -> PhasePlan {
-    let Setup { loss, settling, .. } = setup;
-    let stop = match settling.stop {
-        Stop::Automatic => Stop::Relative(256.0 * T::EPSILON.to_f64()),
-        stop => stop,
-    };
-    PhasePlan::free(loss, Settling { stop, ..settling })
 }
 
 /// Settles the free phase, and leaves the gradient that `adjoint` makes of the output errors there.

@@ -13,7 +13,6 @@ use crate::own_loss::{AnyLoss, OwnLoss};
 use crate::params::{ParamSpec, Params};
 use crate::plan::PhasePlan;
 use crate::runtime::Runtime;
-use crate::settling::{Settling, Stop};
 use crate::system::{Abilities, Experiment, System, check_rows};
 use crate::update::LocalUpdate;
 use crate::{Error, Result, memory};
@@ -38,11 +37,7 @@ impl<T: Real> Protocol<T> {
         let plan = PhasePlan::free(method.loss, method.settling);
         let settles = [Abilities::LOCAL_RULE, Abilities::STATE_DERIVATIVES, Abilities::ECHOES];
         // Where the model is made is where all methods find the system, however exactly they settle it.
-        let stop = match method.settling.stop {
-            Stop::Automatic => Stop::Relative(256.0 * T::EPSILON.to_f64()),
-            stop => stop,
-        };
-        let model_plan = PhasePlan::free(method.loss, Settling { stop, ..method.settling });
+        let model_plan = PhasePlan::exact::<T>(method.loss, method.settling);
         // Methods of a user's own ask the loss themselves.
         let by_model = !method.is_own() && settles.iter().any(|&ability| method.needs().has(ability));
         Self {

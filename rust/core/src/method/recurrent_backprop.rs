@@ -6,7 +6,7 @@ use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
 use serde::Deserialize;
 
-use super::implicit_differentiation::{by_adjoint, exact_plan};
+use super::implicit_differentiation::by_adjoint;
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
 use crate::plan::PhasePlan;
@@ -32,7 +32,7 @@ impl MethodConfig for RecurrentBackprop {
     }
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
-        Ok(Box::new(Relaxation { plan: exact_plan(setup), steps: self.steps }))
+        Ok(Box::new(Relaxation { plan: PhasePlan::exact::<T>(setup.loss, setup.settling), steps: self.steps }))
     }
 }
 

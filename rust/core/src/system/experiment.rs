@@ -114,13 +114,14 @@ impl<'a, T: Real> Experiment<'a, T> {
     /// # Errors
     /// What a loss of the user's own may fail with.
     pub(crate) fn seed_output_errors(&self, propagation: &mut Propagation<T>, states: &States<T>) -> Result<()> {
-        propagation.seed_output_errors(self.plan.loss, &self.batch.y);
-        if let Some(own) = self.own_loss {
-            let share = T::from_f64(1.0 / self.batch.len() as f64);
-            let (_, mut errors) = self.evaluate(own, states)?;
-            errors.iter_mut().for_each(|e| *e *= share);
-            propagation.set_errors(self.stack()?.stages().len() - 1, &errors);
-        }
+        let Some(own) = self.own_loss else {
+            propagation.seed_output_errors(self.plan.loss, &self.batch.y);
+            return Ok(());
+        };
+        let share = T::from_f64(1.0 / self.batch.len() as f64);
+        let (_, mut errors) = self.evaluate(own, states)?;
+        errors.iter_mut().for_each(|e| *e *= share);
+        propagation.set_output_errors(self.stack()?, &errors);
         Ok(())
     }
 

@@ -334,30 +334,22 @@ fn check_signals<T: Real>(stages: &[Stage<T>]) -> Result<()> {
             continue;
         };
         let arrives = before.gives();
-        match (arrives.complex, takes.complex) {
-            _ if arrives == takes => {}
-            (true, false) => {
-                return shape(format!(
-                    "layer {number} ({name}) takes {takes}, but the layer before ({}) gives {arrives}: put Detect between them",
-                    before.name()
-                ));
-            }
-            (false, true) => {
-                return shape(format!(
-                    "layer {number} ({name}) takes {takes}, but the layer before ({}) gives {arrives}: put Encode between them",
-                    before.name()
-                ));
-            }
-            _ if (arrives.steps, takes.steps) == (1, 1) => {
-                return shape(format!(
-                    "layer {number} ({name}) takes {} inputs, but the layer before has {} outputs",
-                    takes.width, arrives.width
-                ));
-            }
-            _ => {
-                return shape(format!("layer {number} ({name}) takes {takes}, but the layer before gives {arrives}"));
-            }
+        if arrives == takes {
+            continue;
         }
+        if (arrives.complex, arrives.steps, takes.complex, takes.steps) == (false, 1, false, 1) {
+            return shape(format!(
+                "layer {number} ({name}) takes {} inputs, but the layer before has {} outputs",
+                takes.width, arrives.width
+            ));
+        }
+        let converter = if arrives.complex { "Detect" } else { "Encode" };
+        let advice =
+            if arrives.complex == takes.complex { String::new() } else { format!(": put {converter} between them") };
+        return shape(format!(
+            "layer {number} ({name}) takes {takes}, but the layer before ({}) gives {arrives}{advice}",
+            before.name()
+        ));
     }
     match stages.last().map(Stage::twin) {
         Some(last) if last.gives().complex => shape(format!(

@@ -51,11 +51,9 @@ impl LayerSpec for MZIMeshSpec {
     /// Hardware differs from its twin by loss, too.
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
         let twin = MZIMesh::new(self.modes, 1.0, |_| FRAC_PI_4);
-        let transmission = 10f64.powf(-self.loss / 20.0);
-        let random = site.deviations();
-        let angle = |k: usize| FRAC_PI_4 * (1.0 + site.mismatch * random.normal(k as u64, site.group()));
-        let hardware: Option<Box<dyn Layer<T>>> = (site.is_mismatched() || self.loss > 0.0)
-            .then(|| Box::new(MZIMesh::new(self.modes, transmission, angle)) as _);
+        let lossy = MZIMesh::new(self.modes, 10f64.powf(-self.loss / 20.0), |_| FRAC_PI_4);
+        let off = || lossy.mismatched(site.mismatch, site.deviations(), site.group());
+        let hardware: Option<Box<dyn Layer<T>>> = (site.is_mismatched() || self.loss > 0.0).then(off);
         Ok(Parts::new(Box::new(twin), hardware))
     }
 }
@@ -184,18 +182,17 @@ impl<T: Real> MZIMesh<T> {
 
     /// The matrix of interferometer `k`, as it was prepared.
     fn matrix(&self, prepared: &[T], k: usize) -> [T; 8] {
-        std::array::from_fn(|i| prepared[8 * k + i])
+        std::array::from_fn(|i| prepared[12 * k + i])
     }
 
     /// By what the fields in front of interferometer `k` are multiplied to make the upper one behind its phase theta.
     fn within(&self, prepared: &[T], k: usize) -> [T; 4] {
-        let place = 8 * self.tops.len() + 2 * self.modes + 4 * k;
-        std::array::from_fn(|i| prepared[place + i])
+        std::array::from_fn(|i| prepared[12 * k + 8 + i])
     }
 
     /// Cosine and sine of the phase of a mode behind the mesh, as they were prepared.
     fn phase(&self, prepared: &[T], mode: usize) -> (T, T) {
-        let place = 8 * self.tops.len() + 2 * mode;
+        let place = 12 * self.tops.len() + 2 * mode;
         (prepared[place], prepared[place + 1])
     }
 }
@@ -239,7 +236,7 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         4 * self.tops.len()
     }
 
-    /// The matrices of all interferometers, the phases behind them, and what makes the fields within.
+    /// For every interferometer its matrix, and what makes the field within; then the phases behind them.
     fn prepare(&self, _level: Level, params: &[&[T]], _derivatives: bool, prepared: &mut Vec<T>) {
         prepared.clear();
         for (k, couplers) in self.couplers.chunks_exact(2).enumerate() {
@@ -250,18 +247,14 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
                 Complex::<f64>::i() * (theta * (d * s) + t * c),
                 Complex::<f64>::i() * (theta * (t * c) + d * s) * phi,
                 -theta * (t * s) + d * c,
+                theta * phi * c,
+                theta * Complex::i() * s,
             ];
             prepared.extend(elements.into_iter().flat_map(|element| [element.re, element.im]).map(T::from_f64));
         }
         for phase in params[2] {
             let (sin, cos) = phase.to_f64().sin_cos();
             prepared.extend([T::from_f64(cos), T::from_f64(sin)]);
-        }
-        for (k, couplers) in self.couplers.chunks_exact(2).enumerate() {
-            let [c, s] = couplers[0].map(T::to_f64);
-            let [theta, phi] = [params[0][k], params[1][k]].map(|phase| Complex::cis(phase.to_f64()));
-            let factors = [theta * phi * c, theta * Complex::i() * s];
-            prepared.extend(factors.into_iter().flat_map(|factor| [factor.re, factor.im]).map(T::from_f64));
         }
     }
 

@@ -183,6 +183,13 @@ impl<T: Real> Propagation<T> {
         }
     }
 
+    /// Sets the errors of the stack's outputs, row by row, and no others. Rows whose outputs are not finite are blanked.
+    pub fn set_output_errors(&mut self, stack: &Stack<T>, errors: &[T]) {
+        self.clear_errors();
+        self.zero_nonfinite_rows(stack);
+        self.set_errors(stack.stages().len() - 1, errors);
+    }
+
     /// Passes the rows through `layers`, each measured with the noise of its stage as of `draw`. `derivatives` tells
     /// whether [`Propagation::backward`] comes next.
     ///
