@@ -22,7 +22,7 @@ from pnncore.systems import System
 if TYPE_CHECKING:
     from pnncore.trainer import Trainer
 
-SCHEMA = 6
+SCHEMA = 7
 
 _KEYS = ("schema", "pnncore", "system", "system_class", "method", "optimizer", "trainer", "journals")
 _STATE = ("batch_size", "seed", "epoch", "step", "steps_before", "sums")
@@ -76,7 +76,7 @@ def write(trainer: "Trainer", path: str) -> None:
     system = trainer.system
     metadata = describe(trainer)
     metadata["journals"] = [instrument.mark() for instrument in system.instruments]
-    tensors: Tensors = dict(zip([f"params/{name}" for name in system.names], system.arrays(), strict=True))
+    tensors: Tensors = _of_system(system)
     tensors |= {f"memory/{name}": array for name, array in trainer.memory.items()}
     wanted = trainer.memory_shapes(system, trainer.method, trainer.optimizer)
     if {name: array.shape for name, array in trainer.memory.items()} != wanted:
@@ -122,6 +122,7 @@ def read(
             )
         shapes = {f"params/{name}": shape for name, shape in made.shapes.items()}
         memory = kind.memory_shapes(made, method, chosen)
+        shapes |= {f"system/{name}": shape for name, shape in made.memory_shapes.items()}
         shapes |= {f"memory/{name}": shape for name, shape in memory.items()}
         _check_shapes(shapes, made.dtype, tensors, path)
         batch_size, seed = state["batch_size"], state["seed"]
@@ -277,7 +278,7 @@ def _history(tensors: Tensors, epochs: int) -> History:
 
 def _targets(trainer: "Trainer", tensors: Tensors, path: str) -> dict[str, FloatArray]:
     """Return the arrays that the file's arrays go to, by their names there; every one has its place."""
-    targets = dict(zip([f"params/{name}" for name in trainer.system.names], trainer.system.arrays(), strict=True))
+    targets = _of_system(trainer.system)
     targets |= {f"memory/{name}": array for name, array in trainer.memory.items()}
     for k, instrument in enumerate(trainer.system.instruments):
         twin = {f"instrument/{k}/{name}": array for name, array in instrument.twin_arrays().items()}
@@ -290,6 +291,12 @@ def _targets(trainer: "Trainer", tensors: Tensors, path: str) -> dict[str, Float
         if not np.isfinite(tensors[name]).all():
             raise CheckpointError(f"{path} holds NaN or infinity in {name}")
     return targets
+
+
+def _of_system(system: System) -> dict[str, FloatArray]:
+    """Return the parameters and the memory of a system, by their names in a file."""
+    names = [f"params/{name}" for name in system.names] + [f"system/{name}" for name in system.memory_shapes]
+    return dict(zip(names, system.lent(), strict=True))
 
 
 def _check_same(own: dict[str, Any], told: dict[str, Any], given: list[str]) -> None:

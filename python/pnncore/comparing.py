@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import systems
 from pnncore._convert import Seed, as_progress, as_seed, as_threads, instance, positive_int, shown
 from pnncore._progress import ProgressLine
 from pnncore.errors import ConfigError
 from pnncore.methods import Method
 from pnncore.optim import Adam, Optimizer
 from pnncore.systems import System
+from pnncore.systems._base import restore
 from pnncore.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -133,9 +133,7 @@ def compare(
                 f"methods must be named by text, each a method or (method, optimizer); got {shown(methods)}"
             )
         method, optimizer = pair
-        copy = systems.from_config(system.to_config())
-        for parameter, values in system.params.items():
-            copy.params[parameter][...] = values
+        copy = restore(system.to_config(), system.params, system.memory)
         trainers[name] = Trainer(
             copy, method, optimizer, batch_size=batch_size, seed=seed, threads=threads, progress=False
         )

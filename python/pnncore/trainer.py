@@ -357,7 +357,7 @@ class Trainer:
         with epoch.system.lock:
             return _core.train(
                 epoch.system.core,
-                epoch.system.arrays(),
+                epoch.system.lent(),
                 list(self.memory.values()),
                 epoch.x,
                 epoch.y,

@@ -24,6 +24,10 @@ class MZIMesh(Layer):
         The number of modes, at least 2.
     loss
         What each coupler of the hardware loses, in decibels of power; the twin loses nothing.
+    drift
+        How far heat moves every phase of the hardware from one step of training to the next, in radians: the standard
+        deviation of a step of a random walk. The system's `memory` has how far it has come: ``theta_drift``,
+        ``phi_drift`` and ``gamma_drift``. The twin does not drift.
 
     References
     ----------
@@ -32,7 +36,8 @@ class MZIMesh(Layer):
 
     n: int
     loss: float = 0.0
+    drift: float = 0.0
 
     def spec(self) -> dict[str, Any]:
         """See `Layer.spec`."""
-        return {"kind": "mzi-mesh", "modes": self.n, "loss": self.loss}
+        return {"kind": "mzi-mesh", "modes": self.n, "loss": self.loss, "drift": self.drift}

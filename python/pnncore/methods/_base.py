@@ -200,7 +200,7 @@ class Method(Registered, family="method"):
         seed, threads = as_seed(seed), as_threads(threads)
         with system.lock:
             method = self.for_core(system, seed=seed, threads=threads)
-            gradient, found = _core.gradient(system.core, system.arrays(), x, y, method, seed, step, threads)
+            gradient, found = _core.gradient(system.core, system.lent(), x, y, method, seed, step, threads)
         phases = {name: int(found[name]) for name in ("unconverged", "diverged", "unbounded")}
         return dict(zip(system.names, gradient, strict=True)), Measured(len(x), int(found["whole"]), phases)
 

@@ -96,12 +96,15 @@ class Experiment:
         How many steps have been made before.
     """
 
-    def __init__(self, steps: "OwnSteps", params: Any, memory: Any, x: FloatArray, y: Any, step: int) -> None:
+    def __init__(
+        self, steps: "OwnSteps", params: Any, kept: Any, memory: Any, x: FloatArray, y: Any, step: int
+    ) -> None:
         self._steps, self._method, self._threads = steps, steps.method, steps.threads
         self.system = steps.system
         for array in (*params, x, y):
             array.flags.writeable = False
         self.params: dict[str, FloatArray] = dict(zip(self.system.names, params, strict=True))
+        self._kept = list(kept)
         self.memory: dict[str, FloatArray] = dict(zip((name for name, _ in steps.shapes), memory, strict=True))
         self.x: FloatArray = x
         self.y: npt.NDArray[Any] = y
@@ -200,7 +203,7 @@ class Experiment:
         self._counts[3] += len(self.x) if how == "physics" else 0
         return dict(zip(self.system.names, found, strict=True)), dx
 
-    def settle(self, *boundaries: Boundary) -> SettledPhases:
+    def settle(self, *boundaries: Boundary, start: Sequence[npt.ArrayLike] | None = None) -> SettledPhases:
         """Settle the batch in the free phase, and then, from there, under boundary conditions at the outputs.
 
         Parameters
@@ -209,6 +212,9 @@ class Experiment:
             ``("nudged", beta)``: the loss, beta strong, is added to the energy. ``("clamped", eta)``: outputs are held
             at o + η (y - o), with o the free outputs. ``("forced", strength)``: a constant force of minus strength
             times dL/do at the free outputs.
+        start
+            Where the free phase starts: the states (samples, units) of every layer, such as `SettledPhases.states`
+            returns; by default at rest, all of them zero. Where there is more than one steady state it is what chooses.
         """
         for boundary in boundaries:
             if not isinstance(boundary, tuple) or len(boundary) != 2 or not isinstance(boundary[0], str):
@@ -225,6 +231,7 @@ class Experiment:
             self.x,
             self.y,
             list(boundaries),
+            None if start is None else self._layers(start),
             self._steps.loss,
             self._steps.settling,
             self._steps.seed,
@@ -234,6 +241,13 @@ class Experiment:
         settled = SettledPhases(self, phases)
         self._note(settled.outputs[0], settled._status, settled._sweeps)
         return settled
+
+    def _layers(self, start: Sequence[npt.ArrayLike]) -> list[FloatArray]:
+        sizes = self.system.core.layers()
+        if len(start) != len(sizes):
+            raise ShapeError(f"start must be the states of {len(sizes)} layers, got {len(start)}")
+        layers = zip(start, sizes, strict=True)
+        return [self._like(own, (len(self.x), n), f"start[{k}]") for k, (own, n) in enumerate(layers)]
 
     def losses(self, outputs: npt.ArrayLike) -> FloatArray:
         """Return the loss (samples,) of every sample, for outputs (samples, n_out)."""
@@ -285,9 +299,8 @@ class Experiment:
         return np.ascontiguousarray(array, dtype=self.x.dtype)
 
     def _arrays(self, params: Mapping[str, npt.ArrayLike] | None = None) -> list[FloatArray]:
-        return (
-            list(self.params.values()) if params is None else list(self._named(params, "params", self.params).values())
-        )
+        named = self.params if params is None else self._named(params, "params", self.params)
+        return [*named.values(), *self._kept]
 
     def _named(self, values: Any, name: str, others: Mapping[str, FloatArray] | None) -> dict[str, FloatArray]:
         """Return arrays of all parameters; those that are not given are the others, or missing."""
@@ -362,9 +375,9 @@ class OwnSteps:
         self.initial = [_kept(array, f"memory()[{name!r}]", system.dtype) for name, array in given.items()]
         self.shapes = [(name, list(array.shape)) for name, array in zip(given, self.initial, strict=True)]
 
-    def run(self, params: Any, memory: Any, x: FloatArray, y: Any, step: int) -> Found:
+    def run(self, params: Any, kept: Any, memory: Any, x: FloatArray, y: Any, step: int) -> Found:
         """Make a step."""
-        experiment = Experiment(self, params, memory, x, y, step)
+        experiment = Experiment(self, params, kept, memory, x, y, step)
         live = [array for array in self.system.params.values() if array.flags.writeable]
         try:
             # They are lent to the core: what a step wants of them, it returns.

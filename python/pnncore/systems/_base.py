@@ -57,6 +57,9 @@ class System(Registered, family="system"):
     ----------
     params
         The parameters by name: NumPy arrays of the system's dtype, writable in place.
+    memory
+        What the physics keeps from one step of training to the next, by name, such as how far phases have drifted; zero
+        at first, and empty for most systems. Steps of training change it; experiments read it, and checkpoints hold it.
     core
         The physics, as the compiled core knows it.
     lock
@@ -64,6 +67,7 @@ class System(Registered, family="system"):
     """
 
     params: dict[str, FloatArray]
+    memory: dict[str, FloatArray]
 
     def __init__(self, core: _core.System, dtype: npt.DTypeLike) -> None:
         self.core = core
@@ -75,6 +79,8 @@ class System(Registered, family="system"):
         self.names = [name for name, _ in specs]
         self.shapes = {name: tuple(shape) for name, shape in specs}
         self.params = {name: np.zeros(shape, self.dtype) for name, shape in specs}
+        self.memory_shapes = {name: tuple(shape) for name, shape in core.memory()}
+        self.memory = {name: np.zeros(shape, self.dtype) for name, shape in self.memory_shapes.items()}
         renew_in_children(self)
 
     def _renew(self) -> None:
@@ -85,10 +91,12 @@ class System(Registered, family="system"):
         self.lock = threading.RLock()
         # The old ones count as lent to the thread that is gone.
         self.params = {name: np.array(array) for name, array in self.params.items()}
+        self.memory = {name: np.array(array) for name, array in self.memory.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as configuration and parameters; `CapabilityError` for a system that has no configuration."""
-        return _restore, (self.to_config(), {name: array.copy() for name, array in self.params.items()})
+        """Pickle as configuration, parameters and memory; `CapabilityError` for a system that has no configuration."""
+        copies = [{name: array.copy() for name, array in kept.items()} for kept in (self.params, self.memory)]
+        return restore, (self.to_config(), *copies)
 
     @property
     def n_out(self) -> int:
@@ -117,26 +125,15 @@ class System(Registered, family="system"):
         ConfigError, ShapeError
             If a parameter was removed, or replaced by an array of another dtype, shape or memory layout.
         """
-        if not isinstance(self.params, Mapping):
-            raise ConfigError(f"params must be a dictionary of arrays, got {shown(self.params)}")
-        missing = [name for name in self.names if name not in self.params]
-        unknown = [name for name in self.params if name not in self.shapes]
-        if missing or unknown:
-            raise ConfigError(f"parameters must be {self.names}; missing {missing}, unknown {unknown}")
-        for name, shape in self.shapes.items():
-            array = self.params[name]
-            if isinstance(array, np.ma.MaskedArray):
-                raise ConfigError(f"parameter {name} must be a {self.dtype} array, got a masked one")
-            if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
-                got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-                raise ConfigError(f"parameter {name} must be a {self.dtype} array, got {got}")
-            if array.shape != shape:
-                raise ShapeError(f"parameter {name} must have shape {shape}, got {array.shape}")
-            if not (array.flags.c_contiguous and array.flags.aligned):
-                raise ConfigError(
-                    f"parameter {name} must be C-contiguous and aligned; set it with params[{name!r}][...] = values"
-                )
-        return [self.params[name] for name in self.names]
+        return _checked(self.params, "params", "parameter", self.shapes, self.dtype)
+
+    def kept(self) -> list[FloatArray]:
+        """Return the arrays of `memory` in the order of the core, checked as `arrays` does."""
+        return _checked(self.memory, "memory", "memory", self.memory_shapes, self.dtype)
+
+    def lent(self) -> list[FloatArray]:
+        """Return what an experiment borrows: the parameters, then the memory."""
+        return self.arrays() + self.kept()
 
     def clip(self) -> None:
         """Bring parameters into the ranges of the cells that they are stored in, after they were set from outside."""
@@ -191,7 +188,7 @@ class System(Registered, family="system"):
             y = as_targets(y, len(x), self.n_out, self.dtype)
         name, how, threads = _name(loss), _json(settling), as_threads(threads)
         with self.lock:
-            found = _core.settle(self.core, self.arrays(), x, y, beta, name, how, threads)
+            found = _core.settle(self.core, self.lent(), x, y, beta, name, how, threads)
         return Settled(**found)
 
     def predict(
@@ -216,7 +213,7 @@ class System(Registered, family="system"):
         x = as_inputs(x, self.n_in, self.dtype)
         how, repeat, threads = _json(settling), as_repeat(repeat), as_threads(threads)
         with self.lock:
-            outputs, status = _core.predict(self.core, self.arrays(), x, how, repeat, threads)
+            outputs, status = _core.predict(self.core, self.lent(), x, how, repeat, threads)
         warn_of_unsettled(status, stacklevel=3)
         return outputs
 
@@ -268,13 +265,41 @@ class System(Registered, family="system"):
         return Outline({name: list(shape) for name, shape in made.shapes.items()}, made.dtype)
 
 
-def _restore(config: dict[str, Any], params: dict[str, FloatArray]) -> System:
+def restore(config: dict[str, Any], params: dict[str, FloatArray], memory: dict[str, FloatArray]) -> System:
+    """Return the system of a configuration with these parameters and this memory."""
     from pnncore import systems
 
     system = systems.from_config(config)
-    for name, array in params.items():
-        system.params[name][...] = array
+    for own, given in ((system.params, params), (system.memory, memory)):
+        for name, array in given.items():
+            own[name][...] = array
     return system
+
+
+def _checked(
+    values: Any, attribute: str, kind: str, shapes: dict[str, tuple[int, ...]], dtype: np.dtype[Any]
+) -> list[FloatArray]:
+    """Return arrays in the order of their shapes; an error names the first that the core cannot borrow."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{attribute} must be a dictionary of arrays, got {shown(values)}")
+    missing = [name for name in shapes if name not in values]
+    unknown = [name for name in values if name not in shapes]
+    if missing or unknown:
+        raise ConfigError(f"{attribute} must be of {list(shapes)}; missing {missing}, unknown {unknown}")
+    for name, shape in shapes.items():
+        array = values[name]
+        if isinstance(array, np.ma.MaskedArray):
+            raise ConfigError(f"{kind} {name} must be a {dtype} array, got a masked one")
+        if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise ConfigError(f"{kind} {name} must be a {dtype} array, got {got}")
+        if array.shape != shape:
+            raise ShapeError(f"{kind} {name} must have shape {shape}, got {array.shape}")
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            raise ConfigError(
+                f"{kind} {name} must be C-contiguous and aligned; set it with {attribute}[{name!r}][...] = values"
+            )
+    return [values[name] for name in shapes]
 
 
 def _name(loss: str) -> str:

@@ -249,7 +249,7 @@ class Circuit(System):
         return flowing
 
     def _flowing(self, x: Any, threads: int | None) -> npt.NDArray[np.float64]:
-        return self.core.currents(self.arrays(), as_inputs(x, self.n_in, self.dtype), as_threads(threads))
+        return self.core.currents(self.lent(), as_inputs(x, self.n_in, self.dtype), as_threads(threads))
 
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the power (samples,) that all resistive elements and diodes dissipate at the free operating point.

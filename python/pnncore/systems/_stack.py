@@ -103,7 +103,7 @@ class Stack(System):
         """
         x = as_inputs(x, self.n_in, self.dtype)
         with self.lock:
-            return _core.measure(self.core, self.arrays(), x, as_repeat(repeat), as_threads(threads))
+            return _core.measure(self.core, self.lent(), x, as_repeat(repeat), as_threads(threads))
 
     def vjp(self, x: Any, dy: Any, *, threads: int | None = None) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Return dy times the Jacobians of the twins: by inputs (samples, n_in), and by parameter, summed over samples.
@@ -120,7 +120,7 @@ class Stack(System):
         x = as_inputs(x, self.n_in, self.dtype)
         dy = as_inputs(dy, self.n_out, self.dtype, "dy")
         with self.lock:
-            dx, found = _core.vjp(self.core, self.arrays(), x, dy, as_threads(threads))
+            dx, found = _core.vjp(self.core, self.lent(), x, dy, as_threads(threads))
         return dx, dict(zip(self.names, found, strict=True))
 
     @property

@@ -162,8 +162,7 @@ fn ends(chain: &Chain, runtime: &Runtime, k: &[f64], forces: &[f64]) -> Result<V
     let mut states = States::new(chain.layout());
     let plan = PhasePlan::free(Loss::SquaredError, settling);
     let (params, draw) = (Params::shared([k]), DrawIndex::of_inference(0));
-    let experiment =
-        Experiment { runtime, system: chain, params: &params, batch: &batch, plan: &plan, draw, own_loss: None };
+    let experiment = Experiment::new(runtime, chain, &params, &batch, &plan, draw);
     experiment.infer(&mut states, &mut chain.workspace())?;
     Ok((0..forces.len()).map(|r| states.outputs(r)[0]).collect())
 }

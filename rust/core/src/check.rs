@@ -105,7 +105,7 @@ impl Checker<'_> {
 
     fn experiment<'a>(&'a self, params: &'a Params<'a, f64>, plan: &'a PhasePlan) -> Experiment<'a, f64> {
         let Self { system, runtime, batch, .. } = self;
-        Experiment { runtime, system: *system, params, batch, plan, draw: DrawIndex::of_step(0), own_loss: None }
+        Experiment::new(runtime, *system, params, batch, plan, DrawIndex::of_step(0))
     }
 
     /// Random states, away from walls.
@@ -250,11 +250,10 @@ impl Checker<'_> {
 
     fn settled(&self, phases: Vec<Boundary>) -> Result<States<f64>> {
         let settling = Settling { stop: Stop::Absolute(1e-9), max_sweeps: (20_000, 20_000), ..Settling::default() };
-        let plan = PhasePlan { loss: Loss::SquaredError, phases, settling, measures_free: true };
+        let plan = PhasePlan::from_free(Loss::SquaredError, phases, settling);
         let mut states = States::new(self.system.layout());
-        states.reset(SAMPLES, plan.rows_per_sample(), false);
         let mut workspace = self.system.workspace();
-        self.system.run(&self.experiment(&self.params(), &plan), &mut [], &mut states, &mut workspace)?;
+        self.experiment(&self.params(), &plan).run(&mut [], &mut states, &mut workspace)?;
         Ok(states)
     }
 

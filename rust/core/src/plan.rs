@@ -6,7 +6,6 @@ use pnncore_kernels::Real;
 use crate::loss::Loss;
 use crate::settling::{DEFAULT_RELATIVE, DEFAULT_RELATIVE_TO_FREE, INFERENCE_TOLERANCE, MAX_GROWING, Settling, Stop};
 use crate::states::{Outcome, Status};
-use crate::{Error, Result};
 
 /// Under which conditions at the outputs a phase settles.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,9 +18,38 @@ pub enum Boundary {
     Clamped(f64),
     /// A constant force pulls at the outputs: minus this times the gradient of the loss at the free outputs.
     Forced(f64),
-    /// The motion of the free phase turns round at its end: all momenta are reversed, and those of the outputs kicked by this
-    /// times the gradient of the loss at the free outputs. For motions, not for steady states.
+    /// At the beginning the momenta of the outputs are kicked: by this times the gradient of the loss at the free outputs. For
+    /// motions, not for steady states.
     Kicked(f64),
+}
+
+/// Where a phase starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At rest.
+    Rest,
+    /// Where the rows of its states are: at what was kept of another run.
+    Given,
+    /// Where the phase of this number ended; 0 is the free one.
+    After(usize),
+    /// Where the phase of this number ended, with time reversed: all momenta have changed their signs.
+    Reversed(usize),
+}
+
+/// A phase of an experiment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Phase {
+    /// Where it starts.
+    pub start: Start,
+    /// What acts on the outputs.
+    pub boundary: Boundary,
+}
+
+impl From<Boundary> for Phase {
+    /// From the free state.
+    fn from(boundary: Boundary) -> Self {
+        Self { start: Start::After(0), boundary }
+    }
 }
 
 /// Moves outputs a fraction eta of the way to their targets: all of it where eta is one, to the last bit.
@@ -33,13 +61,15 @@ pub(crate) fn clamp_towards<T: Real>(eta: f64, targets: &[T], outputs: &mut [T])
     }
 }
 
-/// What a method asks of a system that settles: the free phase, then every other phase from the free state.
+/// What a method asks of a system with dynamics: the free phase, then others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PhasePlan {
     /// The loss that nudges, and whose gradient measures the output error.
     pub loss: Loss,
+    /// Where the free phase starts.
+    pub start: Start,
     /// The phases after the free one.
-    pub phases: Vec<Boundary>,
+    pub phases: Vec<Phase>,
     /// How each is settled.
     pub settling: Settling,
     /// Whether the free states are part of the contrast, and not only where the other phases start.
@@ -49,7 +79,17 @@ pub struct PhasePlan {
 impl PhasePlan {
     /// A free phase alone.
     pub fn free(loss: Loss, settling: Settling) -> Self {
-        Self { loss, phases: Vec::new(), settling, measures_free: true }
+        Self::new(loss, Vec::new(), settling)
+    }
+
+    /// A free phase from rest, and others from the free state; the free states are part of the contrast.
+    pub fn from_free(loss: Loss, boundaries: impl IntoIterator<Item = Boundary>, settling: Settling) -> Self {
+        Self::new(loss, boundaries.into_iter().map(Phase::from).collect(), settling)
+    }
+
+    /// A free phase from rest, and others; the free states are part of the contrast.
+    pub fn new(loss: Loss, phases: Vec<Phase>, settling: Settling) -> Self {
+        Self { loss, start: Start::Rest, phases, settling, measures_free: true }
     }
 
     /// A free phase alone, settled as far as rounding errors of type `T` allow where nothing else is said: the implicit function
@@ -67,26 +107,25 @@ impl PhasePlan {
         1 + self.phases.len()
     }
 
-    /// Refuses phases of motions: they have no steady state.
-    ///
-    /// # Errors
-    /// [`Error::Capability`], naming the system.
-    pub fn check_steady(&self, system: &str) -> Result<()> {
-        let is_motion = |phase: &Boundary| matches!(phase, Boundary::Kicked(_));
-        match self.phases.iter().find(|phase| is_motion(phase)) {
-            None => Ok(()),
-            Some(phase) => Err(Error::Capability(format!("{system} settles: it has no motion for a phase {phase:?}"))),
-        }
-    }
-
     /// Whether states are complex.
     pub fn is_complex(&self) -> bool {
-        self.phases.iter().any(|phase| matches!(phase, Boundary::Nudged(beta) if beta.im != 0.0))
+        self.phases.iter().any(|phase| matches!(phase.boundary, Boundary::Nudged(beta) if beta.im != 0.0))
+    }
+
+    /// Phase number `p`; 0 is the free one.
+    pub fn phase(&self, p: usize) -> Phase {
+        let free = Phase { start: self.start, boundary: Boundary::Free };
+        p.checked_sub(1).map_or(free, |other| self.phases[other])
     }
 
     /// The boundary of phase `p`; 0 is the free one.
     pub fn boundary(&self, p: usize) -> Boundary {
-        if p == 0 { Boundary::Free } else { self.phases[p - 1] }
+        self.phase(p).boundary
+    }
+
+    /// Whether some phase starts at states that are given.
+    pub fn starts_at_given(&self) -> bool {
+        (0..self.rows_per_sample()).any(|p| self.phase(p).start == Start::Given)
     }
 
     /// Whether a row under `boundary` is done, and how, given the displacement that it is to resolve, and the least part of
@@ -151,8 +190,8 @@ impl PhasePlan {
             Boundary::Free => self
                 .phases
                 .iter()
-                .filter(|&&phase| phase != Boundary::Free)
-                .filter_map(|&phase| self.reach(phase, softness))
+                .filter(|phase| phase.boundary != Boundary::Free)
+                .filter_map(|phase| self.reach(phase.boundary, softness))
                 .reduce(f64::min),
         }
     }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use pnncore_kernels::{Real, watch};
 
-use crate::Result;
 use crate::batch::Batch;
 use crate::device::{CellArray, Change, Device, UpdateKey};
 use crate::divergence::{Divergence, Kept, Scale, are_finite, copy_into};
@@ -13,7 +12,8 @@ use crate::optim::Optimizer;
 use crate::params::{ParamSpec, Params, all_finite};
 use crate::runtime::Runtime;
 use crate::states::Status;
-use crate::system::System;
+use crate::system::{Experiment, System};
+use crate::{Error, Result};
 
 /// What is trained, how, and on what.
 #[derive(Clone, Copy)]
@@ -260,10 +260,13 @@ impl<T: Real> Run<'_, '_, T> {
         let TrainingTask { system, protocol, optimizer, rates, .. } = **task;
         let (memory, kept) = memory.split_at_mut(optimizer.memory(system.specs()).len());
         let (cells, kept) = kept.split_at_mut(kept_by_cells(system));
+        let (own, kept) = kept.split_at_mut(system.memory().len());
         let batch = task.data.pick(task.batch(k));
         state.cost = before.cost;
         let mut undo = Undo::of(kept, copies, protocol.writes_memory());
-        protocol.step(&protocol.experiment(runtime, system, params, &batch, step), undo.memory, state)?;
+        let begun: Vec<&[T]> = own.iter().map(|array| &**array).collect();
+        let experiment = Experiment { memory: &begun, ..protocol.experiment(runtime, system, params, &batch, step) };
+        protocol.step(&experiment, undo.memory, state)?;
         let mut counted = before;
         counted.count(protocol, &batch, state, target);
         let mut alone = counted.loss - before.loss;
@@ -280,13 +283,18 @@ impl<T: Real> Run<'_, '_, T> {
         drop(undo);
         // From here on the step is made or not, but not left in the middle.
         let pulses = watch::to_the_end(|| {
-            if state.found == StepResult::Change {
-                return write(runtime, task, &state.wanted, params, cells, step);
-            }
-            let experiment = protocol.experiment(runtime, system, params, &batch, step);
-            protocol.before_update(&experiment, optimizer, rates, &state.update, kept);
-            let StepState { states, update, .. } = &mut *state;
-            optimizer.step(runtime, system, states, update, params, memory, cells, gradient, rates, step)
+            let begun: Vec<&[T]> = own.iter().map(|array| &**array).collect();
+            let pulses = if state.found == StepResult::Change {
+                write(runtime, task, &state.wanted, params, cells, step)?
+            } else {
+                let experiment =
+                    Experiment { memory: &begun, ..protocol.experiment(runtime, system, params, &batch, step) };
+                protocol.before_update(&experiment, optimizer, rates, &state.update, kept);
+                let StepState { states, update, .. } = &mut *state;
+                optimizer.step(runtime, system, states, update, params, memory, cells, gradient, rates, step)?
+            };
+            system.advance(step, own);
+            Ok::<_, Error>(pulses)
         })?;
         state.cost.pulses += pulses as u64;
         counted.cost = state.cost;

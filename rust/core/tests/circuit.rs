@@ -21,7 +21,7 @@ use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
 use pnncore::states::{States, Status};
 use pnncore::system::circuit::{Circuit, ElementSpec, Law, Place, Spec, Terminal};
-use pnncore::system::{Dynamics, Experiment, System, residual};
+use pnncore::system::{Experiment, System, residual};
 use pnncore::train::write_gradient;
 use proptest::prelude::*;
 
@@ -97,15 +97,13 @@ fn settled(
     phases: Vec<Boundary>,
     threads: usize,
 ) -> States<f64> {
-    let plan = PhasePlan { loss: Loss::SquaredError, phases, settling: Settling::default(), measures_free: true };
+    let plan = PhasePlan::from_free(Loss::SquaredError, phases, Settling::default());
     let mut states = States::new(System::<f64>::layout(circuit));
-    states.reset(batch.len(), plan.rows_per_sample(), false);
     let runtime = Runtime::new(Some(threads), 0).unwrap();
     let mut workspace = System::<f64>::workspace(circuit);
     let (params, draw) = (shared(params), DrawIndex::of_inference(0));
-    let experiment =
-        Experiment { runtime: &runtime, system: circuit, params: &params, batch, plan: &plan, draw, own_loss: None };
-    circuit.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
+    let experiment = Experiment::new(&runtime, circuit, &params, batch, &plan, draw);
+    experiment.run(&mut [], &mut states, &mut workspace).unwrap();
     states
 }
 

@@ -89,7 +89,7 @@ fn check<T: Real>(loss: Loss, phases: &[Boundary], settling: Settling) {
     let y = cast((0..4 * SAMPLES).map(|k| draw(k % 5 + 1)).collect());
     let index: Vec<u64> = [7, 2, 9, 2, 5].to_vec();
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::Values(Rows::all(&y, 2)) }.pick(&index);
-    let plan = PhasePlan { loss, phases: phases.to_vec(), settling, measures_free: true };
+    let plan = PhasePlan::from_free(loss, phases.iter().copied(), settling);
     let system_at = SystemAt { system, params: &params, batch: &batch };
     let (states, outcomes) = ends(&system_at, &net, &batch, &plan);
     assert_eq!(ends(&Whole(system_at), &net, &batch, &plan), (states.clone(), outcomes.clone()), "{plan:?}");

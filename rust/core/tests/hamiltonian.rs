@@ -10,12 +10,12 @@ use pnncore::method::finite_difference::FiniteDifference;
 use pnncore::method::hamiltonian_echo::HamiltonianEcho;
 use pnncore::method::{MethodConfig, StepState, methods_for};
 use pnncore::params::Params;
-use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::plan::{Boundary, Phase, PhasePlan, Start};
 use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
 use pnncore::states::{States, Status};
 use pnncore::system::hamiltonian_chain::{HamiltonianChain, Spec};
-use pnncore::system::{Accumulation, Dynamics, Experiment, Reading, System};
+use pnncore::system::{Accumulation, Experiment, Reading, System};
 use pnncore::train::write_gradient;
 use pnncore::update::LocalUpdate;
 
@@ -45,23 +45,19 @@ fn energy(params: &[Vec<f64>], p: &[f64], q: &[f64]) -> f64 {
     masses.chain(bonds).sum()
 }
 
-fn run(spec: Spec, phases: Vec<Boundary>) -> States<f64> {
+/// A kicked echo of the free phase.
+fn echo(kick: f64) -> Phase {
+    Phase { start: Start::Reversed(0), boundary: Boundary::Kicked(kick) }
+}
+
+fn run(spec: Spec, phases: Vec<Phase>) -> States<f64> {
     let (chain, params, x) = (HamiltonianChain::new(&spec).unwrap(), params(), inputs());
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::None };
-    let plan = PhasePlan { loss: Loss::SquaredError, phases, settling: Settling::default(), measures_free: true };
+    let plan = PhasePlan::new(Loss::SquaredError, phases, Settling::default());
     let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
-    let experiment = Experiment {
-        runtime: &runtime,
-        system: &chain,
-        params: &shared,
-        batch: &batch,
-        plan: &plan,
-        draw,
-        own_loss: None,
-    };
+    let experiment = Experiment::new(&runtime, &chain, &shared, &batch, &plan, draw);
     let mut states = States::new(System::<f64>::layout(&chain));
-    states.reset(SAMPLES, plan.rows_per_sample(), false);
-    chain.run(&experiment, &mut [], &mut states, &mut System::<f64>::workspace(&chain)).unwrap();
+    experiment.run(&mut [], &mut states, &mut System::<f64>::workspace(&chain)).unwrap();
     states
 }
 
@@ -108,12 +104,62 @@ fn energy_is_conserved() {
 /// An echo that nothing kicks comes back to where the motion began.
 #[test]
 fn motions_run_backwards() {
-    let (states, x) = (run(SPEC, vec![Boundary::Kicked(0.1)]), inputs());
+    let (states, x) = (run(SPEC, vec![echo(0.1)]), inputs());
     for i in 0..SAMPLES {
         let (p, q) = point(&states, 2 * i + 1);
         let off = q.iter().enumerate().map(|(k, q)| q - if k < 2 { x[2 * i + k] } else { 0.0 });
         let off = norm(off.chain(p));
         assert!(off < 1e-12, "{i}: {off}");
+    }
+}
+
+/// A phase that starts where another one ended makes one motion of both; one from given states goes on from there.
+#[test]
+fn phases_start_where_they_say() {
+    let free = |start: Start| Phase { start, boundary: Boundary::Free };
+    let damped = Spec { damping: 0.2, ..SPEC };
+    let states = run(damped, vec![free(Start::After(0)), free(Start::Rest), free(Start::Reversed(2))]);
+    let long = run(Spec { time: 2.0 * SPEC.time, steps: 2 * SPEC.steps, ..damped }, Vec::new());
+    let echo = run(damped, vec![free(Start::Reversed(0))]);
+    let (chain, params, x) = (HamiltonianChain::new(&damped).unwrap(), params(), inputs());
+    let batch = Batch { x: Rows::all(&x, 2), y: Targets::None };
+    let plan = PhasePlan { start: Start::Given, ..PhasePlan::free(Loss::SquaredError, Settling::default()) };
+    let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
+    let experiment = Experiment::new(&runtime, &chain, &shared, &batch, &plan, draw);
+    let mut given = States::new(System::<f64>::layout(&chain));
+    let mut workspace = System::<f64>::workspace(&chain);
+    let refusal = experiment.run(&mut [], &mut given, &mut workspace).unwrap_err();
+    assert!(refusal.to_string().contains("needs 41 rows of 1 phases, got 0"), "{refusal}");
+    given.reset(SAMPLES, 1, false);
+    (0..SAMPLES).for_each(|i| given.row_mut(i).copy_from_slice(states.row(4 * i)));
+    experiment.run(&mut [], &mut given, &mut workspace).unwrap();
+    for i in 0..SAMPLES {
+        let (first, after, again, back) = (4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3);
+        assert_eq!(states.row(after), long.row(i));
+        assert_eq!(states.row(after), given.row(i));
+        assert_eq!(states.row(again), states.row(first));
+        assert_eq!(states.row(back), echo.row(2 * i + 1));
+        assert_ne!(states.row(first), states.row(after));
+    }
+}
+
+/// A motion refuses phases that start where none has ended yet, and steady states.
+#[test]
+fn a_motion_refuses_what_it_has_not() {
+    let (chain, params, x) = (HamiltonianChain::new(&SPEC).unwrap(), params(), inputs());
+    let batch = Batch { x: Rows::all(&x, 2), y: Targets::None };
+    let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
+    for phase in [
+        Phase { start: Start::After(1), boundary: Boundary::Free },
+        Phase { start: Start::Reversed(1), boundary: Boundary::Kicked(0.1) },
+        Boundary::Nudged(Complex::ONE).into(),
+        Boundary::Clamped(0.5).into(),
+    ] {
+        let plan = PhasePlan::new(Loss::SquaredError, vec![phase], Settling::default());
+        let experiment = Experiment::new(&runtime, &chain, &shared, &batch, &plan, draw);
+        let mut states = States::new(System::<f64>::layout(&chain));
+        let found = experiment.run(&mut [], &mut states, &mut System::<f64>::workspace(&chain));
+        assert!(matches!(found, Err(pnncore::Error::Capability(_))), "{phase:?}");
     }
 }
 
@@ -127,15 +173,7 @@ fn one_mass_swings() {
     let batch = Batch { x: Rows::all(&x, 1), y: Targets::None };
     let plan = PhasePlan::free(Loss::SquaredError, settling);
     let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
-    let experiment = Experiment {
-        runtime: &runtime,
-        system: &chain,
-        params: &shared,
-        batch: &batch,
-        plan: &plan,
-        draw,
-        own_loss: None,
-    };
+    let experiment = Experiment::new(&runtime, &chain, &shared, &batch, &plan, draw);
     let mut states = States::new(System::<f64>::layout(&chain));
     experiment.infer(&mut states, &mut System::<f64>::workspace(&chain)).unwrap();
     for (i, x) in x.iter().enumerate() {
@@ -181,24 +219,15 @@ fn rows_that_diverge_teach_nothing() {
     x[6] = 1e160;
     let targets = vec![0.5; SAMPLES * 3];
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::Values(Rows::all(&targets, 3)) };
-    let phases = vec![Boundary::Kicked(0.01), Boundary::Kicked(-0.01)];
-    let plan = PhasePlan { loss: Loss::SquaredError, phases, settling: Settling::default(), measures_free: false };
+    let phases = vec![echo(0.01), echo(-0.01)];
+    let plan = PhasePlan { measures_free: false, ..PhasePlan::new(Loss::SquaredError, phases, Settling::default()) };
     let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
-    let experiment = Experiment {
-        runtime: &runtime,
-        system: &chain,
-        params: &shared,
-        batch: &batch,
-        plan: &plan,
-        draw,
-        own_loss: None,
-    };
+    let experiment = Experiment::new(&runtime, &chain, &shared, &batch, &plan, draw);
     let mut states = States::new(System::<f64>::layout(&chain));
-    states.reset(SAMPLES, 3, false);
     let weights = [Complex::ZERO, Complex::ONE, -Complex::ONE];
     let mut update = LocalUpdate::default();
     let reading = Reading { accumulation: Accumulation::Integral, weights: &weights, update: &mut update };
-    chain.run(&experiment, &mut [reading], &mut states, &mut System::<f64>::workspace(&chain)).unwrap();
+    experiment.run(&mut [reading], &mut states, &mut System::<f64>::workspace(&chain)).unwrap();
     assert_eq!(states.outcomes[9].status, Status::Diverged);
     assert!(states.row(9).iter().all(|&s| s == 0.0) && states.usable(2) && !states.usable(3));
     assert!(update.is_finite());

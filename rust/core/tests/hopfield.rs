@@ -36,7 +36,7 @@ use pnncore::method::surrogate_optimization::SurrogateOptimization;
 use pnncore::method::{Method, MethodConfig, StepState, methods_for, variants};
 use pnncore::optim::Optimizer;
 use pnncore::params::Params;
-use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::plan::{Boundary, Phase, PhasePlan, Start};
 use pnncore::runtime::Runtime;
 use pnncore::settling::{Order, OutputUpdate, Settling, Stop};
 use pnncore::states::{States, Status};
@@ -207,23 +207,14 @@ fn settle<T: Real>(
         x: Rows::all(x, System::<T>::inputs(net)),
         y: Targets::Values(Rows::all(y, System::<T>::outputs(net))),
     };
-    let phases = beta.map(|b| Boundary::Nudged(b.into())).into_iter().collect();
-    let plan = PhasePlan { loss: Loss::SquaredError, phases, settling, measures_free: true };
+    let phases = beta.map(|b| Boundary::Nudged(b.into()));
+    let plan = PhasePlan::from_free(Loss::SquaredError, phases, settling);
     let runtime = Runtime::new(Some(threads), 0).unwrap();
     let mut states = States::new(System::<T>::layout(net));
-    states.reset(batch.len(), plan.rows_per_sample(), false);
     let mut workspace = System::<T>::workspace(net);
     let (params, draw) = (shared(params), DrawIndex::of_inference(0));
-    let experiment = Experiment {
-        runtime: &runtime,
-        system: net,
-        params: &params,
-        batch: &batch,
-        plan: &plan,
-        draw,
-        own_loss: None,
-    };
-    net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
+    let experiment = Experiment::new(&runtime, net, &params, &batch, &plan, draw);
+    experiment.run(&mut [], &mut states, &mut workspace).unwrap();
     states
 }
 
@@ -400,26 +391,62 @@ fn a_network_that_settles_has_no_motion() {
     let (runtime, params, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
     let refused = |phase: Boundary, accumulation: Accumulation| {
         let settling = Settling::default();
-        let plan = PhasePlan { loss: Loss::SquaredError, phases: vec![phase], settling, measures_free: true };
-        let experiment = Experiment {
-            runtime: &runtime,
-            system: &net,
-            params: &params,
-            batch: &batch,
-            plan: &plan,
-            draw,
-            own_loss: None,
-        };
+        let plan = PhasePlan::from_free(Loss::SquaredError, [phase], settling);
+        let experiment = Experiment::new(&runtime, &net, &params, &batch, &plan, draw);
         let mut states = States::new(System::<f64>::layout(&net));
-        states.reset(3, 2, false);
         let (weights, mut update) = ([Complex::ONE, -Complex::ONE], pnncore::update::LocalUpdate::default());
         let mut readings = [Reading { accumulation, weights: &weights, update: &mut update }];
-        net.run(&experiment, &mut readings, &mut states, &mut System::<f64>::workspace(&net)).err()
+        experiment.run(&mut readings, &mut states, &mut System::<f64>::workspace(&net)).err()
     };
     let nudged = Boundary::Nudged(Complex::ONE * 0.1);
     assert_eq!(refused(nudged, Accumulation::Final), None);
     assert!(matches!(refused(nudged, Accumulation::Integral), Some(pnncore::Error::Capability(_))));
     assert!(matches!(refused(Boundary::Kicked(0.1), Accumulation::Final), Some(pnncore::Error::Capability(_))));
+}
+
+/// A network with two steady states ends in that of the basin that it starts in; phases then start from there.
+#[test]
+fn given_states_choose_the_steady_state() {
+    for (sizes, activation) in [(&[1, 1, 1][..], Activation::Tanh), (&[1, 2, 2, 1], Activation::Tanh)] {
+        let net = Layered::hopfield(sizes, activation).unwrap();
+        let params: Vec<Vec<f64>> = System::<f64>::specs(&net)
+            .iter()
+            .map(|spec| vec![if spec.name.starts_with('W') { 2.0 } else { 0.0 }; spec.len()])
+            .collect();
+        let (x, y) = ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0]);
+        let batch = Batch { x: Rows::all(&x, 1), y: Targets::Values(Rows::all(&y, 1)) };
+        let settling = Settling { stop: Stop::Absolute(1e-13), max_sweeps: (9_000, 9_000), ..Settling::default() };
+        let nudged = [Boundary::Nudged(Complex::new(0.01, 0.0))];
+        let plan = PhasePlan { start: Start::Given, ..PhasePlan::from_free(Loss::SquaredError, nudged, settling) };
+        let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
+        let experiment = Experiment::new(&runtime, &net, &shared, &batch, &plan, draw);
+        let mut states = States::new(System::<f64>::layout(&net));
+        states.reset(3, 2, false);
+        for (i, sign) in [1.0, -1.0, 0.0].into_iter().enumerate() {
+            for l in 0..states.layout().sizes().len() {
+                let place = states.layout().layer(l);
+                states.row_mut(2 * i)[place].fill(0.3 * sign);
+            }
+        }
+        experiment.run(&mut [], &mut states, &mut System::<f64>::workspace(&net)).unwrap();
+        let end = |r: usize| states.outputs(r)[0];
+        assert!(states.outcomes.iter().all(|outcome| outcome.status == Status::Converged));
+        assert!(end(0) > 0.5 && (end(0) + end(2)).abs() < 1e-12 && end(4) == 0.0, "{:?}", (end(0), end(2), end(4)));
+        assert!((end(1) - end(0)).abs() < 0.1 && end(1) < end(0), "{:?}", (end(0), end(1)));
+        // At the steady state that was found the next run has nothing left to do.
+        let (first, sweeps) = (states.clone(), states.outcomes[0].sweeps);
+        experiment.run(&mut [], &mut states, &mut System::<f64>::workspace(&net)).unwrap();
+        assert!(states.outcomes[0].sweeps < sweeps && sweeps > 4, "{sweeps}");
+        assert!(states.values.iter().zip(first.values.iter()).all(|(a, b)| (a - b).abs() < 1e-11));
+        let plan = PhasePlan::new(
+            Loss::SquaredError,
+            vec![Phase { start: Start::Reversed(0), boundary: Boundary::Free }],
+            settling,
+        );
+        let backwards = Experiment { plan: &plan, ..experiment };
+        let refusal = backwards.run(&mut [], &mut states, &mut System::<f64>::workspace(&net)).unwrap_err();
+        assert!(refusal.to_string().contains("Hopfield has no phase 1 of this kind"), "{refusal}");
+    }
 }
 
 #[test]

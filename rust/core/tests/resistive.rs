@@ -19,7 +19,7 @@ use pnncore::runtime::Runtime;
 use pnncore::settling::{Settling, Stop};
 use pnncore::states::{States, Status};
 use pnncore::system::layered::Layered;
-use pnncore::system::{Dynamics, Experiment, StateDerivatives, System, residual};
+use pnncore::system::{Experiment, StateDerivatives, System, residual};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -69,14 +69,12 @@ fn settled<T: Real>(
     phases: Vec<Boundary>,
     settling: Settling,
 ) -> States<T> {
-    let plan = PhasePlan { loss: Loss::SquaredError, phases, settling, measures_free: true };
+    let plan = PhasePlan::from_free(Loss::SquaredError, phases, settling);
     let mut states = States::new(System::<T>::layout(net));
-    states.reset(batch.len(), plan.rows_per_sample(), false);
     let mut workspace = System::<T>::workspace(net);
     let (runtime, params, draw) = (runtime(1), shared(params), DrawIndex::of_inference(0));
-    let experiment =
-        Experiment { runtime: &runtime, system: net, params: &params, batch, plan: &plan, draw, own_loss: None };
-    net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
+    let experiment = Experiment::new(&runtime, net, &params, batch, &plan, draw);
+    experiment.run(&mut [], &mut states, &mut workspace).unwrap();
     states
 }
 

@@ -19,7 +19,7 @@ use pnncore::settling::{Order, OutputUpdate, Settling, Stop};
 use pnncore::states::{States, Status};
 use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
-use pnncore::system::{Dynamics, Experiment, System};
+use pnncore::system::{Experiment, System};
 
 const SAMPLES: usize = 3;
 
@@ -195,16 +195,14 @@ impl Case {
         let params: Vec<Vec<T>> = self.params.iter().map(|p| p.iter().map(|&p| T::from_f64(p)).collect()).collect();
         let [x, y] = [&self.x, &self.y].map(|v| v.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>());
         let batch = Batch { x: Rows::all(&x, self.sizes[0]), y: Targets::Values(Rows::all(&y, self.outputs())) };
-        let plan = PhasePlan { loss, phases: phases.to_vec(), settling, measures_free: true };
+        let plan = PhasePlan::from_free(loss, phases.iter().copied(), settling);
         let runtime = Runtime::new(Some(1), 0).unwrap();
         let mut states = States::new(System::<T>::layout(&net));
-        states.reset(SAMPLES, plan.rows_per_sample(), plan.is_complex());
         let mut workspace = System::<T>::workspace(&net);
         let shared = Params::shared(params.iter().map(Vec::as_slice));
         let (system, draw): (&dyn System<T>, _) = (&net, DrawIndex::of_inference(0));
-        let experiment =
-            Experiment { runtime: &runtime, system, params: &shared, batch: &batch, plan: &plan, draw, own_loss: None };
-        net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
+        let experiment = Experiment::new(&runtime, system, &shared, &batch, &plan, draw);
+        experiment.run(&mut [], &mut states, &mut workspace).unwrap();
         let ended = |r: usize| Ended {
             status: states.outcomes[r].status,
             sweeps: states.outcomes[r].sweeps,
@@ -462,24 +460,16 @@ fn complex_phases_that_converge_are_at_rest() {
                         .map(|turn| Boundary::Nudged(Complex::from_polar(radius, *turn)))
                         .collect();
                     let settling = Settling { stop: Stop::Absolute(1e-11), ..Settling::default() };
-                    let plan = PhasePlan { loss, phases: phases.clone(), settling, measures_free: false };
+                    let plan =
+                        PhasePlan { measures_free: false, ..PhasePlan::from_free(loss, phases.clone(), settling) };
                     let batch = Batch { x: Rows::all(&case.x, sizes[0]), y: Targets::Values(Rows::all(&case.y, n)) };
                     let runtime = Runtime::new(Some(1), 0).unwrap();
                     let mut states = States::new(System::<f64>::layout(&net));
-                    states.reset(SAMPLES, plan.rows_per_sample(), true);
                     let mut workspace = System::<f64>::workspace(&net);
                     let params = Params::shared(case.params.iter().map(Vec::as_slice));
                     let (system, draw): (&dyn System<f64>, _) = (&net, DrawIndex::of_inference(0));
-                    let experiment = Experiment {
-                        runtime: &runtime,
-                        system,
-                        params: &params,
-                        batch: &batch,
-                        plan: &plan,
-                        draw,
-                        own_loss: None,
-                    };
-                    net.run(&experiment, &mut [], &mut states, &mut workspace).unwrap();
+                    let experiment = Experiment::new(&runtime, system, &params, &batch, &plan, draw);
+                    experiment.run(&mut [], &mut states, &mut workspace).unwrap();
                     for r in (0..states.rows()).filter(|r| states.outcomes[*r].status == Status::Converged) {
                         let (i, p) = (r / states.phases(), r % states.phases());
                         let beta =

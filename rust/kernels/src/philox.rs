@@ -39,6 +39,8 @@ pub enum Purpose {
     Cells = 12,
     /// Pulse trains, and what pulses do. Counter: row and cells, array (and which of these); the key holds the step.
     Pulses = 13,
+    /// How hardware drifts from step to step. Counter: element, layer (and which constant); the key holds the step.
+    Drift = 14,
 }
 
 /// One stream of random numbers.

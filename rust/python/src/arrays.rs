@@ -61,9 +61,12 @@ impl<'py, T: Float> Shared<'py, T> {
         values.iter().map(lent).collect::<PyResult<_>>().map(Self)
     }
 
+    pub(crate) fn slices(&self, py: Python<'_>, name: &str) -> PyResult<Vec<&[T]>> {
+        self.0.iter().map(|a| contiguous(py, a.as_slice().ok(), name)).collect()
+    }
+
     pub(crate) fn params(&self, py: Python<'_>) -> PyResult<Params<'_, T>> {
-        let slices = self.0.iter().map(|a| contiguous(py, a.as_slice().ok(), "every parameter"));
-        Ok(Params::shared(slices.collect::<PyResult<Vec<_>>>()?))
+        Ok(Params::shared(self.slices(py, "every parameter")?))
     }
 }
 

@@ -11,15 +11,17 @@ use pnncore::kernels::Real;
 use pnncore::loss::Loss;
 use pnncore::method::StepState;
 use pnncore::params::ParamSpec;
-use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::plan::{Boundary, PhasePlan, Start};
+use pnncore::settling::Settling;
 use pnncore::states::States;
-use pnncore::system::stack::{BackwardRule, Propagation, Stack};
+use pnncore::system::stack::{BackwardRule, Propagation, Stack, StackAt};
 use pnncore::system::{Experiment, check_rows};
 use pnncore::train::write_gradient;
 use pyo3::prelude::*;
 
 use crate::arrays::{Data, Float, Shared, with_dtype};
 use crate::errors::OrRaise;
+use crate::lent::{Lent, MEMORY, parted};
 use crate::run::parse;
 use crate::system::System;
 
@@ -77,40 +79,33 @@ pub(crate) fn run_pass<'py>(
     threads: Option<usize>,
 ) -> PyResult<Pass> {
     let plan = PhasePlan::free(Loss::SquaredError, parse(py, "settling", settling)?);
+    let lent = Lent { system, arrays: &params, x: &x, y: None, seed, threads };
     with_dtype!(py, [&x], T => {
-        let core = system.of::<T>();
-        let runtime = system.runtime(py, threads, seed)?;
-        let arrays = Shared::<T>::new(&params, "every parameter")?;
-        let params = arrays.params(py)?;
-        core.check_params(&params).or_raise(py)?;
-        let data = Data::<T>::new(&x, None)?;
-        let batch = data.batch(py, core.inputs(), core.outputs())?;
-        check_rows(core, batch.len(), 1, true).or_raise(py)?;
         let added = injected.iter().map(|signals| {
             let signals = signals.as_ref().map(|signals| signals.cast::<PyArrayDyn<T>>()?.to_vec().map_err(PyErr::from));
             signals.unwrap_or_else(|| Ok(Vec::new()))
         });
         let added = added.collect::<PyResult<Vec<Vec<T>>>>()?;
-        let mut states = States::new(core.layout());
-        let propagation = system.run(py, || {
-            runtime.enter(|| -> Result<_, Error> {
-                let (plan, draw) = (&plan, draw(at));
-                let experiment =
-                    Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw, own_loss: None };
-                let Some(stack) = core.as_stack() else {
-                    experiment.infer(&mut states, &mut core.workspace())?;
-                    return Ok(None);
-                };
-                let mut propagation = Propagation::default();
-                propagation.begin(stack, &batch);
-                propagation.inject(added);
-                let exact = stack.twins_are_exact();
-                propagation.forward(&runtime, stack, &stack.hardware(), &params, exact, draw)?;
-                propagation.report(&mut states);
-                Ok(Some(propagation))
-            })
-        })?;
-        Ok(Pass { held: hold(PassOf { states, propagation }) })
+        lent.with::<T, _>(py, &plan, draw(at), |experiment| {
+            let Experiment { runtime, system: core, batch, draw, .. } = *experiment;
+            check_rows(core, batch.len(), 1, true).or_raise(py)?;
+            let mut states = States::new(core.layout());
+            let propagation = system.run(py, || {
+                runtime.enter(|| -> Result<_, Error> {
+                    let Some(stack) = core.as_stack() else {
+                        experiment.infer(&mut states, &mut core.workspace())?;
+                        return Ok(None);
+                    };
+                    let mut propagation = Propagation::default();
+                    propagation.begin(stack, batch);
+                    propagation.inject(added);
+                    propagation.forward(experiment.at(stack), &stack.hardware(), stack.twins_are_exact(), draw)?;
+                    propagation.report(&mut states);
+                    Ok(Some(propagation))
+                })
+            })?;
+            Ok(Pass { held: hold(PassOf { states, propagation }) })
+        })
     })
 }
 
@@ -183,8 +178,9 @@ pub(crate) fn send_back<'py>(
         let core = system.of::<T>();
         let stack = system.stack_of::<T>(py)?;
         let runtime = system.runtime(py, threads, 0)?;
-        let arrays = Shared::<T>::new(&params, "every parameter")?;
-        let params = arrays.params(py)?;
+        let (params, memory) = parted(py, core, &params)?;
+        let (params, memory) = (Shared::<T>::new(params, "every parameter")?, Shared::<T>::new(memory, MEMORY)?);
+        let (params, memory) = (params.params(py)?, memory.slices(py, MEMORY)?);
         let errors = errors.cast::<PyArrayDyn<T>>()?.to_vec()?;
         check_feedback(stack, &feedback)?.or_raise(py)?;
         let matrices = feedback.iter().map(|matrix| Ok(matrix.cast::<PyArrayDyn<T>>()?.to_vec()?));
@@ -208,7 +204,8 @@ pub(crate) fn send_back<'py>(
                     feedback: &feedback,
                     ..BackwardRule::of(&twin, stack.twins_are_exact())
                 };
-                propagation.backward(&runtime, stack, &rule, &params, &mut state.update)?;
+                let place = StackAt { runtime: &runtime, stack, params: &params, memory: &memory };
+                propagation.backward(place, &rule, &mut state.update)?;
                 state.states.reset(errors.len() / core.outputs(), 1, false);
                 write_gradient(&runtime, core.specs(), &mut state, &mut gradient);
                 Ok(())
@@ -254,9 +251,10 @@ fn boundary(kind: &str, strength: f64) -> Result<Boundary, Error> {
     })
 }
 
-/// Settles a batch in the free phase, and then in phases with these boundary conditions and strengths.
+/// Settles a batch in the free phase, from rest or from the states of every layer (rows, units), and then in phases with these
+/// boundary conditions and strengths.
 #[pyfunction]
-#[pyo3(signature = (system, params, x, y, boundaries, loss, settling, seed, at, threads))]
+#[pyo3(signature = (system, params, x, y, boundaries, start, loss, settling, seed, at, threads))]
 #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
 pub(crate) fn run_phases<'py>(
     py: Python<'py>,
@@ -265,6 +263,7 @@ pub(crate) fn run_phases<'py>(
     x: Bound<'py, PyAny>,
     y: Bound<'py, PyAny>,
     boundaries: Vec<(String, f64)>,
+    start: Option<Vec<Bound<'py, PyAny>>>,
     loss: &str,
     settling: &str,
     seed: u64,
@@ -272,40 +271,43 @@ pub(crate) fn run_phases<'py>(
     threads: Option<usize>,
 ) -> PyResult<Phases> {
     let phases: Result<Vec<_>, _> = boundaries.iter().map(|(kind, strength)| boundary(kind, *strength)).collect();
-    let plan = PhasePlan {
-        loss: parse(py, "loss", loss)?,
-        phases: phases.or_raise(py)?,
-        settling: parse(py, "settling", settling)?,
-        measures_free: true,
-    };
+    let (loss, settling): (Loss, Settling) = (parse(py, "loss", loss)?, parse(py, "settling", settling)?);
+    let first = if start.is_some() { Start::Given } else { Start::Rest };
+    let plan = PhasePlan { start: first, ..PhasePlan::from_free(loss, phases.or_raise(py)?, settling) };
+    let lent = Lent { system, arrays: &params, x: &x, y: Some(&y), seed, threads };
     with_dtype!(py, [&x], T => {
-        let core = system.of::<T>();
-        let dynamics = core.as_dynamics().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
-        let dynamics = dynamics.or_raise(py)?;
-        for phase in &plan.phases {
-            if let Boundary::Nudged(beta) = phase {
-                dynamics.check_nudge(plan.loss, *beta).or_raise(py)?;
+        let state = lent.with::<T, _>(py, &plan, draw(at), |experiment| {
+            let Experiment { runtime, system: core, batch, plan, .. } = *experiment;
+            let dynamics = experiment.dynamics().or_raise(py)?;
+            for phase in &plan.phases {
+                if let Boundary::Nudged(beta) = phase.boundary {
+                    dynamics.check_nudge(plan.loss, beta).or_raise(py)?;
+                }
             }
-        }
-        let runtime = system.runtime(py, threads, seed)?;
-        let arrays = Shared::<T>::new(&params, "every parameter")?;
-        let params = arrays.params(py)?;
-        core.check_params(&params).or_raise(py)?;
-        let data = Data::<T>::new(&x, Some(&y))?;
-        let batch = data.batch(py, core.inputs(), core.outputs())?;
-        check_rows(core, batch.len(), plan.rows_per_sample(), false).or_raise(py)?;
-        let mut state = StepState::<T>::new(core);
-        system.run(py, || {
-            runtime.enter(|| {
-                let (plan, draw) = (&plan, draw(at));
-                let experiment =
-                    Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw, own_loss: None };
+            check_rows(core, batch.len(), plan.rows_per_sample(), false).or_raise(py)?;
+            let mut state = StepState::<T>::new(core);
+            if let Some(start) = &start {
                 state.states.reset(batch.len(), plan.rows_per_sample(), false);
-                dynamics.run(&experiment, &mut [], &mut state.states, &mut state.workspace)
-            })
+                write_free(start, &mut state.states)?;
+            }
+            system.run(py, || {
+                runtime.enter(|| experiment.run(&mut [], &mut state.states, &mut state.workspace))
+            })?;
+            Ok(state)
         })?;
         Ok(Phases { held: hold(state), plan })
     })
+}
+
+/// Writes the free states of every layer (rows, units); the Python side has checked their shapes.
+fn write_free<T: Float>(layers: &[Bound<'_, PyAny>], states: &mut States<T>) -> PyResult<()> {
+    for (l, layer) in layers.iter().enumerate() {
+        let (values, place) = (layer.cast::<PyArrayDyn<T>>()?.to_vec()?, states.layout().layer(l));
+        for (i, own) in values.chunks_exact(place.len().max(1)).enumerate() {
+            states.row_mut(i * states.phases())[place.clone()].copy_from_slice(own);
+        }
+    }
+    Ok(())
 }
 
 #[pymethods]
@@ -358,32 +360,38 @@ impl Phases {
         weights: Vec<f64>,
         threads: Option<usize>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let lent = Lent { system, arrays: &params, x: &x, y: Some(&y), seed: 0, threads };
         with_dtype!(py, [&x], T => {
-            let core = system.of::<T>();
-            let dynamics = core.as_dynamics().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
-            let dynamics = dynamics.or_raise(py)?;
-            let runtime = system.runtime(py, threads, 0)?;
-            let arrays = Shared::<T>::new(&params, "every parameter")?;
-            let params = arrays.params(py)?;
-            let data = Data::<T>::new(&x, Some(&y))?;
-            let batch = data.batch(py, core.inputs(), core.outputs())?;
-            let weights: Vec<Complex<f64>> = weights.into_iter().map(Complex::from).collect();
-            let mut gradient = vec![Vec::new(); core.specs().len()];
-            with(py, &self.held, |own: &mut StepState<T>| {
-                system.run(py, || {
-                    runtime.enter(|| -> Result<_, Error> {
-                        let (plan, draw) = (&self.plan, DrawIndex::of_step(0));
-                        let experiment =
-                            Experiment { runtime: &runtime, system: core, params: &params, batch: &batch, plan, draw, own_loss: None };
-                        let StepState { states, workspace, update, .. } = &mut *own;
-                        dynamics.read(&experiment, states, &weights, workspace, update)?;
-                        write_gradient(&runtime, core.specs(), own, &mut gradient);
-                        Ok(())
+            lent.with::<T, _>(py, &self.plan, DrawIndex::of_step(0), |experiment| {
+                let Experiment { runtime, system: core, .. } = *experiment;
+                let dynamics = experiment.dynamics().or_raise(py)?;
+                let weights: Vec<Complex<f64>> = weights.into_iter().map(Complex::from).collect();
+                let mut gradient = vec![Vec::new(); core.specs().len()];
+                with(py, &self.held, |own: &mut StepState<T>| {
+                    system.run(py, || {
+                        runtime.enter(|| -> Result<_, Error> {
+                            let StepState { states, workspace, update, .. } = &mut *own;
+                            dynamics.read(experiment, states, &weights, workspace, update)?;
+                            write_gradient(runtime, core.specs(), own, &mut gradient);
+                            Ok(())
+                        })
                     })
-                })
-            })??;
-            gradients(py, core.specs(), gradient)
+                })??;
+                gradients(py, core.specs(), gradient)
+            })
         })
+    }
+}
+
+/// Appends the outputs of a phase, NaN where a row has none.
+pub(crate) fn append_outputs<T: Float>(states: &States<T>, phase: usize, outputs: &mut Vec<T>) {
+    let width = states.layout().outputs().len();
+    for row in (0..states.samples()).map(|i| i * states.phases() + phase) {
+        if states.outcomes[row].status.usable() {
+            outputs.extend_from_slice(states.outputs(row));
+        } else {
+            outputs.resize(outputs.len() + width, T::from_f64(f64::NAN));
+        }
     }
 }
 
@@ -394,14 +402,7 @@ fn phase_outputs<'py, T: Float>(
     width: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
     let mut outputs = Vec::with_capacity(states.samples() * width);
-    for i in 0..states.samples() {
-        let row = i * states.phases() + phase;
-        if states.outcomes[row].status.usable() {
-            outputs.extend_from_slice(states.outputs(row));
-        } else {
-            outputs.resize(outputs.len() + width, T::from_f64(f64::NAN));
-        }
-    }
+    append_outputs(states, phase, &mut outputs);
     Ok(PyArray1::from_vec(py, outputs).reshape([states.samples(), width])?.into_any())
 }
 

@@ -7,6 +7,7 @@ mod experiment;
 mod files;
 mod foreign;
 mod journal;
+mod lent;
 mod own_method;
 mod raised;
 mod run;

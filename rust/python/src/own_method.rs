@@ -159,6 +159,7 @@ impl<T: Float> CompiledMethod<T> for OwnMethod {
             let (x, y) = batch(py, experiment)?;
             let arguments = (
                 arrays(py, params, specs)?,
+                arrays(py, experiment.memory.iter().copied(), experiment.system.memory())?,
                 arrays(py, memory.iter().map(|array| &**array), &self.0.memory)?,
                 x,
                 y,

@@ -24,10 +24,11 @@ use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
+use crate::arrays::{Data, Exclusive, Float, with_dtype};
 use crate::calls::{self, detached};
 use crate::errors::OrRaise;
-use crate::experiment::{gradients, measured};
+use crate::experiment::{append_outputs, gradients, measured};
+use crate::lent::{Lent, MEMORY, check_memory, parted};
 use crate::own_method::method_of;
 use crate::system::System;
 
@@ -209,56 +210,34 @@ pub(crate) fn settle<'py>(
     let loss: Loss = parse(py, "loss", loss)?;
     let settling: Settling = parse(py, "settling", settling)?;
     settling.check().or_raise(py)?;
-    let phases = beta.map(|beta| Boundary::Nudged(beta.into())).into_iter().collect();
-    let plan = PhasePlan { loss, phases, settling, measures_free: true };
-    with_dtype!(py, params, T => settle_as::<T>(py, system, &params, &x, y.as_ref(), &plan, threads))
+    let plan = PhasePlan::from_free(loss, beta.map(|beta| Boundary::Nudged(beta.into())), settling);
+    let lent = Lent { system, arrays: &params, x: &x, y: y.as_ref(), seed: 0, threads };
+    with_dtype!(py, params, T => {
+        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| settle_all(py, system, experiment))
+    })
 }
 
-fn settle_as<'py, T: Float>(
+fn settle_all<'py, T: Float>(
     py: Python<'py>,
     system: &System,
-    params: &[Bound<'py, PyAny>],
-    x: &Bound<'py, PyAny>,
-    y: Option<&Bound<'py, PyAny>>,
-    plan: &PhasePlan,
-    threads: Option<usize>,
+    experiment: &Experiment<'_, T>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let core = system.of::<T>();
-    let dynamics = core.as_dynamics().ok_or_else(|| Error::Capability(format!("{} does not settle", core.name())));
-    let dynamics = dynamics.or_raise(py)?;
-    let runtime = system.runtime(py, threads, 0)?;
-    let arrays = Shared::<T>::new(params, "every parameter")?;
-    let params = arrays.params(py)?;
-    core.check_params(&params).or_raise(py)?;
-    let data = Data::<T>::new(x, y)?;
-    let batch = data.batch(py, core.inputs(), core.outputs())?;
+    let Experiment { runtime, system: core, params, batch, plan, .. } = *experiment;
     check_rows(core, batch.len(), plan.rows_per_sample(), false).or_raise(py)?;
     let mut states = States::new(core.layout());
     let (energy, residual) = system.run(py, || {
         runtime.enter(|| -> Result<_, Error> {
-            states.reset(batch.len(), plan.rows_per_sample(), false);
-            let mut workspace = core.workspace();
-            let draw = DrawIndex::of_inference(0);
-            let experiment = Experiment {
-                runtime: &runtime,
-                system: core,
-                params: &params,
-                batch: &batch,
-                plan,
-                draw,
-                own_loss: None,
-            };
-            dynamics.run(&experiment, &mut [], &mut states, &mut workspace)?;
+            experiment.run(&mut [], &mut states, &mut core.workspace())?;
             let last = states.last_phase();
             let (mut energy, mut residual) = (None, None);
             if let Some(exact) = core.as_state_derivatives() {
                 let mut sums = vec![f64::NAN; last.rows()];
                 if exact.is_reciprocal() {
-                    exact.energy(&params, &batch, &last, &mut sums)?;
+                    exact.energy(params, batch, &last, &mut sums)?;
                 }
                 energy = Some(sums);
                 let boundary = plan.boundary(plan.phases.len());
-                residual = Some(pnncore::system::residual(exact, &params, &batch, plan.loss, boundary, &last)?);
+                residual = Some(pnncore::system::residual(exact, params, batch, plan.loss, boundary, &last)?);
             }
             states = last;
             Ok((energy, residual))
@@ -304,46 +283,38 @@ pub(crate) fn predict<'py>(
     let settling: Settling = parse(py, "settling", settling)?;
     settling.check().or_raise(py)?;
     let plan = PhasePlan::free(Loss::SquaredError, settling);
+    let lent = Lent { system, arrays: &params, x: &x, y: None, seed: 0, threads };
     with_dtype!(py, [&x], T => {
-        let core = system.of::<T>();
-        let runtime = system.runtime(py, threads, 0)?;
-        let arrays = Shared::<T>::new(&params, "every parameter")?;
-        let params = arrays.params(py)?;
-        core.check_params(&params).or_raise(py)?;
-        let data = Data::<T>::new(&x, None)?;
-        let batch = data.batch(py, core.inputs(), core.outputs())?;
-        check_rows(core, batch.len().min(INFERENCE_BATCH), 1, false).or_raise(py)?;
-        let bytes = memory::product(&[batch.len(), core.outputs(), size_of::<T>()]);
-        memory::check(bytes, || format!("the outputs of {} samples", batch.len())).or_raise(py)?;
-        let mut outputs = Vec::with_capacity(batch.len() * core.outputs());
-        let mut status = Vec::with_capacity(batch.len());
-        let mut states = States::new(core.layout());
-        let mut workspace = core.workspace();
-        let order: Vec<u64> = (0..batch.len() as u64).collect();
-        for (k, index) in order.chunks(INFERENCE_BATCH).enumerate() {
-            py.check_signals()?;
-            system.run(py, || {
-                runtime.enter(|| -> Result<_, Error> {
-                    let draw = DrawIndex::of_inference(repeat).after(k as u64);
-                    let batch = batch.pick(index);
-                    let experiment = Experiment {
-                        runtime: &runtime, system: core, params: &params, batch: &batch, plan: &plan, draw, own_loss: None
-                    };
-                    experiment.infer(&mut states, &mut workspace)
-                })
-            })?;
-            for (i, outcome) in states.outcomes.iter().enumerate() {
-                status.push(outcome.status as u8);
-                if outcome.status.usable() {
-                    outputs.extend_from_slice(states.outputs(i));
-                } else {
-                    outputs.resize(outputs.len() + core.outputs(), T::NAN);
-                }
-            }
-        }
-        let outputs = PyArray1::from_vec(py, outputs).reshape([batch.len(), core.outputs()])?;
-        Ok((outputs.into_any(), PyArray1::from_vec(py, status)))
+        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(repeat), |experiment| infer_all(py, system, experiment))
     })
+}
+
+fn infer_all<'py, T: Float>(
+    py: Python<'py>,
+    system: &System,
+    experiment: &Experiment<'_, T>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
+    let Experiment { runtime, system: core, batch, draw, .. } = *experiment;
+    check_rows(core, batch.len().min(INFERENCE_BATCH), 1, false).or_raise(py)?;
+    let bytes = memory::product(&[batch.len(), core.outputs(), size_of::<T>()]);
+    memory::check(bytes, || format!("the outputs of {} samples", batch.len())).or_raise(py)?;
+    let mut outputs = Vec::with_capacity(batch.len() * core.outputs());
+    let mut status = Vec::with_capacity(batch.len());
+    let mut states = States::new(core.layout());
+    let mut workspace = core.workspace();
+    let order: Vec<u64> = (0..batch.len() as u64).collect();
+    for (k, index) in order.chunks(INFERENCE_BATCH).enumerate() {
+        py.check_signals()?;
+        system.run(py, || {
+            let batch = batch.pick(index);
+            let experiment = Experiment { batch: &batch, draw: draw.after(k as u64), ..*experiment };
+            runtime.enter(|| experiment.infer(&mut states, &mut workspace))
+        })?;
+        status.extend(states.outcomes.iter().map(|outcome| outcome.status as u8));
+        append_outputs(&states, 0, &mut outputs);
+    }
+    let outputs = PyArray1::from_vec(py, outputs).reshape([batch.len(), core.outputs()])?;
+    Ok((outputs.into_any(), PyArray1::from_vec(py, status)))
 }
 
 /// What is measured after every layer of a stack: arrays (samples, outputs of the layer), none after layers that give fields.
@@ -357,23 +328,20 @@ pub(crate) fn measure<'py>(
     repeat: u64,
     threads: Option<usize>,
 ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
+    let lent = Lent { system, arrays: &params, x: &x, y: None, seed: 0, threads };
+    let plan = PhasePlan::free(Loss::SquaredError, Settling::default());
     with_dtype!(py, [&x], T => {
-        let core = system.of::<T>();
         let stack = system.stack_of::<T>(py)?;
-        let runtime = system.runtime(py, threads, 0)?;
-        let arrays = Shared::<T>::new(&params, "every parameter")?;
-        let params = arrays.params(py)?;
-        core.check_params(&params).or_raise(py)?;
-        let data = Data::<T>::new(&x, None)?;
-        let batch = data.batch(py, core.inputs(), core.outputs())?;
-        let mut propagation = Propagation::default();
-        system.run(py, || {
-            runtime.enter(|| {
-                propagation.begin(stack, &batch);
-                propagation.forward(&runtime, stack, &stack.hardware(), &params, false, DrawIndex::of_inference(repeat))
-            })
-        })?;
-        measured(py, stack, &propagation, batch.len())
+        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(repeat), |experiment| {
+            let mut propagation = Propagation::default();
+            system.run(py, || {
+                experiment.runtime.enter(|| {
+                    propagation.begin(stack, experiment.batch);
+                    propagation.forward(experiment.at(stack), &stack.hardware(), false, experiment.draw)
+                })
+            })?;
+            measured(py, stack, &propagation, experiment.batch.len())
+        })
     })
 }
 
@@ -389,34 +357,34 @@ pub(crate) fn vjp<'py>(
     dy: Bound<'py, PyAny>,
     threads: Option<usize>,
 ) -> PyResult<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)> {
+    let lent = Lent { system, arrays: &params, x: &x, y: None, seed: 0, threads };
+    let plan = PhasePlan::free(Loss::SquaredError, Settling::default());
     with_dtype!(py, [&x], T => {
-        let core = system.of::<T>();
         let stack = system.stack_of::<T>(py)?;
-        let runtime = system.runtime(py, threads, 0)?;
-        let arrays = Shared::<T>::new(&params, "every parameter")?;
-        let params = arrays.params(py)?;
-        core.check_params(&params).or_raise(py)?;
-        let (data, errors) = (Data::<T>::new(&x, None)?, Data::<T>::new(&dy, None)?);
-        let batch = data.batch(py, core.inputs(), core.outputs())?;
-        let errors = errors.batch(py, core.outputs(), core.outputs())?;
-        check_rows(core, batch.len(), 1, true).or_raise(py)?;
-        if errors.len() != batch.len() {
-            return Err(Error::Shape(format!("dy must have {} rows, got {}", batch.len(), errors.len()))).or_raise(py);
-        }
-        let errors: Vec<T> = (0..errors.len()).flat_map(|i| errors.x.row(i)).copied().collect();
-        let mut propagation = Propagation::default();
-        let mut state = StepState::new(core);
-        let mut gradient = vec![Vec::new(); core.specs().len()];
-        system.run(py, || {
-            runtime.enter(|| -> Result<_, Error> {
-                propagation.vjp(&runtime, stack, &params, &batch, &errors, &mut state.update)?;
-                state.states.reset(batch.len(), 1, false);
-                write_gradient(&runtime, core.specs(), &mut state, &mut gradient);
-                Ok(())
-            })
-        })?;
-        let dx = PyArray1::from_vec(py, propagation.input_errors()).reshape([batch.len(), core.inputs()])?.into_any();
-        Ok((dx, gradients(py, core.specs(), gradient)?))
+        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| {
+            let Experiment { runtime, system: core, batch, .. } = *experiment;
+            let errors = Data::<T>::new(&dy, None)?;
+            let errors = errors.batch(py, core.outputs(), core.outputs())?;
+            check_rows(core, batch.len(), 1, true).or_raise(py)?;
+            if errors.len() != batch.len() {
+                let text = format!("dy must have {} rows, got {}", batch.len(), errors.len());
+                return Err(Error::Shape(text)).or_raise(py);
+            }
+            let errors: Vec<T> = (0..errors.len()).flat_map(|i| errors.x.row(i)).copied().collect();
+            let mut propagation = Propagation::default();
+            let mut state = StepState::new(core);
+            let mut gradient = vec![Vec::new(); core.specs().len()];
+            system.run(py, || {
+                runtime.enter(|| -> Result<_, Error> {
+                    propagation.vjp(experiment.at(stack), batch, &errors, &mut state.update)?;
+                    state.states.reset(batch.len(), 1, false);
+                    write_gradient(runtime, core.specs(), &mut state, &mut gradient);
+                    Ok(())
+                })
+            })?;
+            let dx = PyArray1::from_vec(py, propagation.input_errors()).reshape([batch.len(), core.inputs()])?;
+            Ok((dx.into_any(), gradients(py, core.specs(), gradient)?))
+        })
     })
 }
 
@@ -436,39 +404,37 @@ pub(crate) fn gradient<'py>(
     threads: Option<usize>,
 ) -> PyResult<(Vec<Bound<'py, PyAny>>, Bound<'py, PyDict>)> {
     let method = method_of(method, system.raised())?;
+    let threads = if method.calls_out() { Some(1) } else { threads };
+    let lent = Lent { system, arrays: &params, x: &x, y: Some(&y), seed, threads };
     with_dtype!(py, params, T => {
-        let core = system.of::<T>();
-        let protocol = method.protocol(core).or_raise(py)?;
-        let runtime = system.runtime(py, if method.calls_out() { Some(1) } else { threads }, seed)?;
-        let arrays = Shared::<T>::new(&params, "every parameter")?;
-        let params = arrays.params(py)?;
-        core.check_params(&params).or_raise(py)?;
-        let data = Data::<T>::new(&x, Some(&y))?;
-        let batch = data.batch(py, core.inputs(), core.outputs())?;
-        protocol.check_batch(core, batch.len()).or_raise(py)?;
-        let mut gradient = vec![Vec::new(); core.specs().len()];
-        let mut progress = Progress::default();
-        system.run(py, || {
-            runtime.enter(|| -> Result<_, Error> {
-                let mut state = StepState::new(core);
-                let mut memory = fresh_memory(&protocol, &runtime, core);
-                let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
-                let experiment = protocol.experiment(&runtime, core, &params, &batch, step);
-                protocol.step(&experiment, &mut memory, &mut state)?;
-                if state.found == StepResult::Change {
-                    let text = format!("{} gives new parameters, not a gradient", method.name());
-                    return Err(Error::Capability(text));
-                }
-                progress.cost = state.cost;
-                progress.count(&protocol, &batch, &state, &mut Vec::new());
-                write_gradient(&runtime, core.specs(), &mut state, &mut gradient);
-                Ok(())
-            })
-        })?;
-        let wide = gradient.iter().map(|values| values.iter().map(|&v| v.to_f64()).collect()).collect();
-        let found = progress_dict(py, &progress)?;
-        found.set_item("whole", progress.whole)?;
-        Ok((gradients::<f64>(py, core.specs(), wide)?, found))
+        let protocol = method.protocol(system.of::<T>()).or_raise(py)?;
+        lent.with::<T, _>(py, protocol.plan(), DrawIndex::of_step(step), |experiment| {
+            let experiment = protocol.with_own_loss(*experiment);
+            let Experiment { runtime, system: core, batch, .. } = experiment;
+            protocol.check_batch(core, batch.len()).or_raise(py)?;
+            let mut gradient = vec![Vec::new(); core.specs().len()];
+            let mut progress = Progress::default();
+            system.run(py, || {
+                runtime.enter(|| -> Result<_, Error> {
+                    let mut state = StepState::new(core);
+                    let mut memory = fresh_memory(&protocol, runtime, core);
+                    let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
+                    protocol.step(&experiment, &mut memory, &mut state)?;
+                    if state.found == StepResult::Change {
+                        let text = format!("{} gives new parameters, not a gradient", method.name());
+                        return Err(Error::Capability(text));
+                    }
+                    progress.cost = state.cost;
+                    progress.count(&protocol, batch, &state, &mut Vec::new());
+                    write_gradient(runtime, core.specs(), &mut state, &mut gradient);
+                    Ok(())
+                })
+            })?;
+            let wide = gradient.iter().map(|values| values.iter().map(|&v| v.to_f64()).collect()).collect();
+            let found = progress_dict(py, &progress)?;
+            found.set_item("whole", progress.whole)?;
+            Ok((gradients::<f64>(py, core.specs(), wide)?, found))
+        })
     })
 }
 
@@ -512,18 +478,21 @@ pub(crate) fn train<'py>(
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
         let runtime = system.runtime(py, if method.calls_out() { Some(1) } else { threads }, seed)?;
-        let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
-        let mut kept = Exclusive::<T>::new(&memory, "every array of optimizer and method")?;
+        let (params, own) = parted(py, core, &params)?;
+        let mut arrays = Exclusive::<T>::new(params, "every parameter")?;
+        let (mut own, mut kept) = (Exclusive::<T>::new(own, MEMORY)?, Exclusive::<T>::new(&memory, KEPT)?);
         let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);
         core.check_params(&params).or_raise(py)?;
-        let mut memory = kept.slices(py, "every array of optimizer and method")?;
-        let own = protocol.memory(core);
-        let cells = pnncore::train::cells(core);
-        let needed = optimizer.memory(core.specs());
-        let needed = needed.iter().chain(&cells).chain(&own).map(ParamSpec::len);
+        let (own, mut memory) = (own.slices(py, MEMORY)?, kept.slices(py, KEPT)?);
+        check_memory(core, own.iter().map(|array| array.len())).or_raise(py)?;
+        let (needed, cells) = (optimizer.memory(core.specs()), pnncore::train::cells(core));
+        let needed = needed.iter().chain(&cells).chain(&protocol.memory(core)).map(ParamSpec::len).collect::<Vec<_>>();
         if !memory.iter().map(|m| m.len()).eq(needed) {
             return Err(Error::Shape("the arrays of optimizer and method do not fit the parameters".into())).or_raise(py);
         }
+        // What the system keeps comes before what the method does.
+        let place = memory.len() - protocol.memory(core).len();
+        memory.splice(place..place, own);
         let data = Data::<T>::new(&x, Some(&y))?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         let order = order.as_slice()?;
@@ -546,6 +515,9 @@ pub(crate) fn train<'py>(
         result.map(|()| progress.divergence.map(|divergence| divergence.to_string()))
     })
 }
+
+/// What arrays of optimizer, cells and method are called in errors.
+const KEPT: &str = "every array of optimizer and method";
 
 /// The step and the sums of a trainer.
 fn recorded<'py>(record: &Bound<'py, PyDict>) -> PyResult<(usize, Bound<'py, PyDict>)> {

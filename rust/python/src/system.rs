@@ -3,15 +3,20 @@
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn};
 use pnncore::Error;
 use pnncore::check::check_system;
+use pnncore::draw::DrawIndex;
+use pnncore::loss::Loss;
+use pnncore::plan::PhasePlan;
 use pnncore::runtime::Runtime;
+use pnncore::settling::Settling;
 use pnncore::system::stack::{self, Stack};
-use pnncore::system::{AnySystem, System as CoreSystem};
+use pnncore::system::{AnySystem, Experiment, System as CoreSystem};
 use pyo3::prelude::*;
 
-use crate::arrays::{Data, Exclusive, Float, Shared, with_dtype};
+use crate::arrays::{Exclusive, Float, with_dtype};
 use crate::calls::{self, detached, held};
 use crate::errors::{OrRaise, exception};
 use crate::foreign::{Foreign, Side};
+use crate::lent::Lent;
 use crate::raised::Raised;
 use crate::run::parse;
 use crate::user::UserSystem;
@@ -136,25 +141,27 @@ impl System {
         x: Bound<'py, PyAny>,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let lent = Lent { system: self, arrays: &params, x: &x, y: None, seed: 0, threads };
+        let plan = PhasePlan::free(Loss::SquaredError, Settling::default());
         with_dtype!(py, params, T => {
-            let core = self.of::<T>();
-            let circuit = core.as_circuit().ok_or_else(|| Error::Capability("only circuits have currents".into()));
-            let circuit = circuit.or_raise(py)?;
-            let runtime = self.runtime(py, threads, 0)?;
-            let arrays = Shared::<T>::new(&params, "every parameter")?;
-            let params = arrays.params(py)?;
-            core.check_params(&params).or_raise(py)?;
-            let data = Data::<T>::new(&x, None)?;
-            let batch = data.batch(py, core.inputs(), core.outputs())?;
-            let found = self.run(py, || Ok(runtime.enter(|| circuit.currents(&runtime, &params, &batch))))?;
-            let rows = batch.len();
-            PyArray1::from_vec(py, found).reshape([rows, circuit.elements()])
+            lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| {
+                let Experiment { runtime, system: core, params, batch, .. } = *experiment;
+                let circuit = core.as_circuit().ok_or_else(|| Error::Capability("only circuits have currents".into()));
+                let circuit = circuit.or_raise(py)?;
+                let found = self.run(py, || Ok(runtime.enter(|| circuit.currents(runtime, params, batch))))?;
+                PyArray1::from_vec(py, found).reshape([batch.len(), circuit.elements()])
+            })
         })
     }
 
     /// Name and shape of every parameter, in order.
     fn specs(&self) -> Vec<(String, Vec<usize>)> {
         self.of::<f32>().specs().iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect()
+    }
+
+    /// Name and shape of every array that the system keeps from step to step.
+    fn memory(&self) -> Vec<(String, Vec<usize>)> {
+        self.of::<f32>().memory().iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect()
     }
 
     /// The number of inputs.

@@ -252,7 +252,6 @@ impl<T: Float> Dynamics<T> for UserSystem {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let Experiment { params, batch, plan, .. } = *experiment;
-        plan.check_steady(&self.name)?;
         self.call(params, batch, states.phases(), |call| settle(call, batch, plan, states))?;
         read_at_end(self, experiment, readings, states, workspace)
     }

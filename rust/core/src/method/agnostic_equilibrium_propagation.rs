@@ -69,8 +69,8 @@ impl MethodConfig for AgnosticEquilibriumPropagation {
 
 /// The free phase and the nudged one.
 fn plan(beta: f64, loss: Loss, settling: Settling) -> WeightedPlan {
-    let phases = vec![Boundary::Nudged(Complex::new(beta, 0.0))];
-    WeightedPlan::new(Contrast { phases, weights: vec![-Complex::ONE, Complex::ONE] }, loss, settling)
+    let phases = [Boundary::Nudged(Complex::new(beta, 0.0))];
+    WeightedPlan::new(Contrast::from_free(phases, vec![-Complex::ONE, Complex::ONE]), loss, settling)
 }
 
 /// The method, compiled.
@@ -143,10 +143,8 @@ impl<T: Real> CompiledMethod<T> for Springs {
 
 fn settle<T: Real>(experiment: &Experiment<'_, T>, state: &mut StepState<T>) -> Result<()> {
     let StepState { states, workspace, cost, .. } = state;
-    let (samples, rows) = (experiment.batch.len(), experiment.plan.rows_per_sample());
-    states.reset(samples, rows, false);
-    cost.add(rows, samples);
-    experiment.dynamics()?.run(experiment, &mut [], states, workspace)
+    cost.add(experiment.plan.rows_per_sample(), experiment.batch.len());
+    experiment.run(&mut [], states, workspace)
 }
 
 /// dE/dtheta, summed over the phases with these weights.

@@ -60,7 +60,7 @@ impl<T: Real> CompiledMethod<T> for Backprop {
         _memory: &mut [&mut [T]],
         state: &mut StepState<T>,
     ) -> Result<StepResult> {
-        let Experiment { runtime, params, batch, draw, .. } = *experiment;
+        let Experiment { runtime, batch, draw, .. } = *experiment;
         let stack = experiment.stack()?;
         state.cost.operations += 3 * stack.operations() * batch.len() as u64;
         let vaccines: Vec<Box<dyn Layer<T>>> = match self.model {
@@ -78,7 +78,7 @@ impl<T: Real> CompiledMethod<T> for Backprop {
         let random = draw.of(runtime.random(Purpose::Noise));
         let propagation = Propagation::of(&mut state.workspace)?;
         propagation.begin(stack, batch);
-        propagation.pass(runtime, stack, &layers, params, true, &noise, random)?;
+        propagation.pass(experiment.at(stack), &layers, true, &noise, random)?;
         send_back(experiment, stack, &BackwardRule::of(&layers, true), state)
     }
 }

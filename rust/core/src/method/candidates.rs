@@ -112,7 +112,7 @@ impl<T: Real> Experiment<'_, T> {
     }
 
     /// Runs a candidate; `again` where the last one in this slot was one of the same experiment.
-    fn run(&self, runtime: &Runtime, candidate: u64, slot: &mut CandidateSlot<T>, again: bool) -> Result<()> {
+    fn run_candidate(&self, runtime: &Runtime, candidate: u64, slot: &mut CandidateSlot<T>, again: bool) -> Result<()> {
         let CandidateSlot { values, states, workspace } = slot;
         let params = Params::shared(cut(self.system.specs(), values));
         let experiment = Experiment { runtime, params: &params, draw: self.draw.after(candidate), ..*self };
@@ -215,7 +215,8 @@ impl<T: Real> CandidatePool<T> {
                     slot.values.extend_from_slice(base);
                     make(c, &mut slot.values);
                     experiment.keep_within(&mut slot.values);
-                    *loss = experiment.run(within, c as u64, slot, j > 0).and_then(|()| measure(&slot.states));
+                    *loss =
+                        experiment.run_candidate(within, c as u64, slot, j > 0).and_then(|()| measure(&slot.states));
                     if c == 0
                         && let Ok(mut first) = first.lock()
                         && let Some(shown) = first.as_mut()

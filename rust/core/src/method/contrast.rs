@@ -9,14 +9,21 @@ use super::{CompiledMethod, Setup, StepResult, StepState};
 use crate::Result;
 use crate::loss::Loss;
 use crate::params::ParamSpec;
-use crate::plan::{Boundary, PhasePlan};
+use crate::plan::{Boundary, Phase, PhasePlan};
 use crate::settling::Settling;
 use crate::system::{Accumulation, Experiment, Reading, System};
 
 /// Phases after the free one, and the weight of every phase, the free one first.
 pub(super) struct Contrast {
-    pub(super) phases: Vec<Boundary>,
+    pub(super) phases: Vec<Phase>,
     pub(super) weights: Vec<Complex<f64>>,
+}
+
+impl Contrast {
+    /// Phases from the free state.
+    pub(super) fn from_free(phases: impl IntoIterator<Item = Boundary>, weights: Vec<Complex<f64>>) -> Self {
+        Self { phases: phases.into_iter().map(Phase::from).collect(), weights }
+    }
 }
 
 /// The contrast of a method at a strength of nudging.
@@ -33,7 +40,7 @@ impl WeightedPlan {
     pub(super) fn new(contrast: Contrast, loss: Loss, settling: Settling) -> Self {
         let Contrast { phases, weights } = contrast;
         let measures_free = phases.is_empty() || weights[0] != Complex::ZERO;
-        Self { plan: PhasePlan { loss, phases, settling, measures_free }, weights }
+        Self { plan: PhasePlan { measures_free, ..PhasePlan::new(loss, phases, settling) }, weights }
     }
 
     /// Refuses strengths of nudging under which the system has no steady state.
@@ -42,7 +49,7 @@ impl WeightedPlan {
     /// As [`Dynamics::check_nudge`](crate::system::Dynamics::check_nudge).
     pub(super) fn check<T: Real>(&self, system: &dyn System<T>) -> Result<()> {
         let Some(dynamics) = system.as_dynamics() else { return Ok(()) };
-        self.plan.phases.iter().try_for_each(|phase| match *phase {
+        self.plan.phases.iter().try_for_each(|phase| match phase.boundary {
             Boundary::Nudged(beta) => dynamics.check_nudge(self.plan.loss, beta),
             _ => Ok(()),
         })
@@ -128,16 +135,9 @@ impl<T: Real> CompiledMethod<T> for Contrastive {
             }
         };
         let experiment = Experiment { plan, ..*experiment };
-        let system = experiment.dynamics()?;
         let StepState { states, update, workspace, cost, .. } = state;
-        states.reset(experiment.batch.len(), plan.rows_per_sample(), plan.is_complex());
         cost.add(plan.rows_per_sample(), experiment.batch.len());
-        system.run(
-            &experiment,
-            &mut [Reading { accumulation: self.accumulation, weights, update }],
-            states,
-            workspace,
-        )?;
+        experiment.run(&mut [Reading { accumulation: self.accumulation, weights, update }], states, workspace)?;
         Ok(StepResult::Gradient)
     }
 }

@@ -47,17 +47,17 @@ impl MethodConfig for CoupledLearning {
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let real = |x: f64| Complex::new(x, 0.0);
         let contrast: ContrastAt = match self.variant {
-            Side::Positive => Box::new(move |eta| Contrast {
-                phases: vec![Boundary::Clamped(eta)],
-                weights: vec![real(-1.0 / eta), real(1.0 / eta)],
+            Side::Positive => Box::new(move |eta| {
+                Contrast::from_free([Boundary::Clamped(eta)], vec![real(-1.0 / eta), real(1.0 / eta)])
             }),
-            Side::Negative => Box::new(move |eta| Contrast {
-                phases: vec![Boundary::Clamped(-eta)],
-                weights: vec![real(1.0 / eta), real(-1.0 / eta)],
+            Side::Negative => Box::new(move |eta| {
+                Contrast::from_free([Boundary::Clamped(-eta)], vec![real(1.0 / eta), real(-1.0 / eta)])
             }),
-            Side::Centered => Box::new(move |eta| Contrast {
-                phases: vec![Boundary::Clamped(eta), Boundary::Clamped(-eta)],
-                weights: vec![Complex::ZERO, real(0.5 / eta), -real(0.5 / eta)],
+            Side::Centered => Box::new(move |eta| {
+                Contrast::from_free(
+                    [Boundary::Clamped(eta), Boundary::Clamped(-eta)],
+                    vec![Complex::ZERO, real(0.5 / eta), -real(0.5 / eta)],
+                )
             }),
         };
         Ok(Box::new(Contrastive::new(setup, Strength::Given(self.eta), Accumulation::Final, vec![contrast])?))

@@ -108,13 +108,12 @@ impl MethodConfig for EquilibriumPropagation {
 
 fn one_sided(beta: f64) -> Contrast {
     let beta = Complex::new(beta, 0.0);
-    Contrast { phases: vec![Boundary::Nudged(beta)], weights: vec![-beta.inv(), beta.inv()] }
+    Contrast::from_free([Boundary::Nudged(beta)], vec![-beta.inv(), beta.inv()])
 }
 
 fn centered(beta: f64) -> Contrast {
     let (beta, weight) = (Complex::new(beta, 0.0), Complex::new(0.5 / beta, 0.0));
-    let phases = vec![Boundary::Nudged(beta), Boundary::Nudged(-beta)];
-    Contrast { phases, weights: vec![Complex::ZERO, weight, -weight] }
+    Contrast::from_free([beta, -beta].map(Boundary::Nudged), vec![Complex::ZERO, weight, -weight])
 }
 
 /// D at conjugate points is conjugate: the upper half of the circle carries the weight of both.
@@ -132,5 +131,5 @@ fn on_circle(beta: f64, points: u32) -> Contrast {
         phases.push(Boundary::Nudged(turn * beta));
         weights.push(turn.conj() * if alone { 1.0 } else { 2.0 } / (n * beta));
     }
-    Contrast { phases, weights }
+    Contrast::from_free(phases, weights)
 }

@@ -49,7 +49,7 @@ impl<T: Real> CompiledMethod<T> for ForwardForward {
         _memory: &mut [&mut [T]],
         state: &mut StepState<T>,
     ) -> Result<StepResult> {
-        let Experiment { runtime, params, batch, draw, .. } = *experiment;
+        let Experiment { runtime, batch, draw, .. } = *experiment;
         let stack = experiment.stack()?;
         check_labels(batch)?;
         let (samples, classes) = (batch.len(), self.classes as usize);
@@ -70,7 +70,7 @@ impl<T: Real> CompiledMethod<T> for ForwardForward {
             inputs.extend((0..classes).map(|k| if k == label { T::ONE } else { T::ZERO }));
         });
         state.cost.add(2, samples);
-        propagation.forward(runtime, stack, &stack.hardware(), params, stack.twins_are_exact(), draw)?;
+        propagation.forward(experiment.at(stack), &stack.hardware(), stack.twins_are_exact(), draw)?;
         propagation.clear_errors();
         state.states.reset(samples, 1, false);
         for r in propagation.zero_nonfinite_rows(stack) {

@@ -43,7 +43,7 @@ impl<T: Real> CompiledMethod<T> for ForwardGradient {
         _memory: &mut [&mut [T]],
         state: &mut StepState<T>,
     ) -> Result<StepResult> {
-        let Experiment { runtime, params, batch, draw, .. } = *experiment;
+        let Experiment { runtime, batch, draw, .. } = *experiment;
         let stack = experiment.stack()?;
         measure(experiment, stack, state)?;
         let propagation = Propagation::of(&mut state.workspace)?;
@@ -51,7 +51,7 @@ impl<T: Real> CompiledMethod<T> for ForwardGradient {
         experiment.seed_output_errors(propagation, &state.states)?;
         let (twin, same) = (stack.twin(), stack.twins_are_exact());
         if !same {
-            propagation.prepare_twins(runtime, stack, &twin, params);
+            propagation.prepare_twins(experiment.at(stack), &twin);
         }
         state.cost.operations += u64::from(self.directions) * 2 * stack.operations() * batch.len() as u64;
         let n = stack.specs().iter().map(ParamSpec::len).sum();
@@ -60,7 +60,7 @@ impl<T: Real> CompiledMethod<T> for ForwardGradient {
         for k in 0..u64::from(self.directions) {
             draw.after(k).of(random).fill_normal(runtime.level(), 0, 0, &mut direction);
             let along = Params::shared(cut(stack.specs(), &direction));
-            let slope = propagation.slope(runtime, stack, &twin, same, params, &along)?;
+            let slope = propagation.slope(experiment.at(stack), &twin, same, &along)?;
             let share = T::from_f64(slope / f64::from(self.directions));
             add_scaled(runtime.level(), &direction, share, &mut gradient);
         }

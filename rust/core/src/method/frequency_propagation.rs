@@ -63,5 +63,5 @@ fn over_period(amplitude: f64, points: u32) -> Contrast {
             weights.push(Complex::new(sign * 2.0 * copies * swing / (n * amplitude), 0.0));
         }
     }
-    Contrast { phases, weights }
+    Contrast::from_free(phases, weights)
 }

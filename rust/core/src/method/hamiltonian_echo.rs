@@ -13,7 +13,7 @@ use super::contrast::{Contrast, Contrastive};
 use super::strength::Strength;
 use super::{CompiledMethod, MethodConfig, Setup};
 use crate::Result;
-use crate::plan::Boundary;
+use crate::plan::{Boundary, Phase, Start};
 use crate::settings::positive;
 use crate::settling::Settling;
 use crate::system::{Abilities, Accumulation};
@@ -38,7 +38,9 @@ impl MethodConfig for HamiltonianEcho {
         let contrast = Box::new(|epsilon: f64| {
             let weight = Complex::new(0.5 / epsilon, 0.0);
             Contrast {
-                phases: vec![Boundary::Kicked(epsilon), Boundary::Kicked(-epsilon)],
+                phases: [epsilon, -epsilon]
+                    .map(|kick| Phase { start: Start::Reversed(0), boundary: Boundary::Kicked(kick) })
+                    .to_vec(),
                 weights: vec![Complex::ZERO, -weight, weight],
             }
         });

@@ -57,8 +57,7 @@ pub(super) fn by_adjoint<T: Real>(
 ) -> Result<StepResult> {
     let system = experiment.state_derivatives()?;
     let StepState { states, update, workspace, .. } = state;
-    states.reset(experiment.batch.len(), 1, false);
-    system.run(experiment, &mut [], states, workspace)?;
+    experiment.run(&mut [], states, workspace)?;
     let frozen = at_walls(system, experiment.params, states);
     let error = output_gradient(experiment, states, &frozen);
     let lambda = adjoint(system, states, &frozen, &error)?;

@@ -43,7 +43,7 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
         _memory: &mut [&mut [T]],
         state: &mut StepState<T>,
     ) -> Result<StepResult> {
-        let Experiment { runtime, params, batch, draw, .. } = *experiment;
+        let Experiment { runtime, batch, draw, .. } = *experiment;
         let stack = experiment.stack()?;
         check_labels(batch)?;
         if !stack.stages().iter().any(Stage::is_linear_map) {
@@ -54,7 +54,7 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
         let propagation = Propagation::of(&mut state.workspace)?;
         propagation.begin(stack, batch);
         state.cost.add(1, samples);
-        propagation.forward(runtime, stack, &stack.hardware(), params, stack.twins_are_exact(), draw)?;
+        propagation.forward(experiment.at(stack), &stack.hardware(), stack.twins_are_exact(), draw)?;
         propagation.report(&mut state.states);
         // The readout learns from the loss.
         propagation.clear_errors();
@@ -86,7 +86,7 @@ pub(super) fn learn_locally<T: Real>(
     let StepState { workspace, update, cost, .. } = state;
     let twin = stack.twin();
     let rule = BackwardRule { error_signal: ErrorSignal::Local, ..BackwardRule::of(&twin, stack.twins_are_exact()) };
-    Propagation::of(workspace)?.backward(experiment.runtime, stack, &rule, experiment.params, update)?;
+    Propagation::of(workspace)?.backward(experiment.at(stack), &rule, update)?;
     cost.operations += 2 * stack.operations() * experiment.batch.len() as u64;
     Ok(StepResult::Gradient)
 }

@@ -19,12 +19,12 @@ pub(super) fn measure<T: Real>(
     stack: &Stack<T>,
     state: &mut StepState<T>,
 ) -> Result<()> {
-    let Experiment { runtime, params, batch, draw, .. } = *experiment;
+    let Experiment { batch, draw, .. } = *experiment;
     let propagation = Propagation::of(&mut state.workspace)?;
     propagation.begin(stack, batch);
     state.cost.add(1, batch.len());
     state.cost.operations += 2 * stack.operations() * batch.len() as u64;
-    propagation.forward(runtime, stack, &stack.hardware(), params, stack.twins_are_exact(), draw)
+    propagation.forward(experiment.at(stack), &stack.hardware(), stack.twins_are_exact(), draw)
 }
 
 /// Passes the gradient of the loss at the outputs that were measured back through the stack.
@@ -37,12 +37,11 @@ pub(super) fn send_back<T: Real>(
     rule: &BackwardRule<'_, T>,
     state: &mut StepState<T>,
 ) -> Result<StepResult> {
-    let Experiment { runtime, params, .. } = *experiment;
     let StepState { workspace, states, update, .. } = state;
     let propagation = Propagation::of(workspace)?;
     propagation.report(states);
     experiment.seed_output_errors(propagation, states)?;
-    propagation.backward(runtime, stack, rule, params, update)?;
+    propagation.backward(experiment.at(stack), rule, update)?;
     Ok(StepResult::Gradient)
 }
 

@@ -91,7 +91,7 @@ impl<T: Real> Protocol<T> {
         self.method.check_optimizer(optimizer)
     }
 
-    /// The experiment of a step, `steps` having been made before.
+    /// The experiment of a step, `steps` having been made before, on a system as it is at first.
     pub fn experiment<'a>(
         &'a self,
         runtime: &'a Runtime,
@@ -100,15 +100,18 @@ impl<T: Real> Protocol<T> {
         batch: &'a Batch<'a, T>,
         steps: u64,
     ) -> Experiment<'a, T> {
-        Experiment {
-            runtime,
-            system,
-            params,
-            batch,
-            plan: &self.plan,
-            draw: DrawIndex::of_step(steps),
-            own_loss: self.own_loss(),
-        }
+        let draw = DrawIndex::of_step(steps);
+        self.with_own_loss(Experiment::new(runtime, system, params, batch, &self.plan, draw))
+    }
+
+    /// The free phase alone, with the loss of the method.
+    pub fn plan(&self) -> &PhasePlan {
+        &self.plan
+    }
+
+    /// An experiment with the loss of the method, where that is one of the user's own.
+    pub fn with_own_loss<'a>(&'a self, experiment: Experiment<'a, T>) -> Experiment<'a, T> {
+        Experiment { own_loss: self.own_loss(), ..experiment }
     }
 
     /// Runs the experiments of a step, and leaves in `state` the states, and a gradient or the parameters that are wanted.

@@ -144,7 +144,7 @@ impl<T: Real> CompiledMethod<T> for RidgeReadout {
         let stack = experiment.stack()?;
         let propagation = Propagation::<T>::of(&mut state.workspace)?;
         propagation.begin(stack, batch);
-        propagation.forward(runtime, stack, &stack.hardware(), params, false, draw)?;
+        propagation.forward(experiment.at(stack), &stack.hardware(), false, draw)?;
         propagation.report(&mut state.states);
         state.cost.add(1, batch.len());
         let readout = Readout::of(stack);

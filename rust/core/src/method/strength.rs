@@ -115,13 +115,12 @@ fn measure<T: Real>(experiment: &Experiment<'_, T>, state: &mut StepState<T>) ->
 /// `None` where no sample has a gradient.
 fn response<T: Real>(experiment: &Experiment<'_, T>, strength: f64, state: &mut StepState<T>) -> Result<Option<f64>> {
     let StepState { states, workspace, cost, .. } = state;
-    let phases = vec![Boundary::Forced(strength), Boundary::Forced(-strength)];
+    let phases = [strength, -strength].map(|strength| Boundary::Forced(strength).into()).to_vec();
     let plan = PhasePlan { phases, measures_free: true, ..*experiment.plan };
     let experiment = Experiment { plan: &plan, ..*experiment };
     let batch = experiment.batch;
-    states.reset(batch.len(), plan.rows_per_sample(), false);
     cost.add(plan.rows_per_sample(), batch.len());
-    experiment.dynamics()?.run(&experiment, &mut [], states, workspace)?;
+    experiment.run(&mut [], states, workspace)?;
     Ok((0..batch.len()).filter_map(|i| softness(&experiment, states, i)).reduce(f64::max_magnitude))
 }
 

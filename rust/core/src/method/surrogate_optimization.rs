@@ -16,7 +16,9 @@ use crate::runtime::Runtime;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
 use crate::states::States;
-use crate::system::stack::{BackwardRule, Entry, Function, LinearSpec, PointwiseSpec, Propagation, Spec, Stack};
+use crate::system::stack::{
+    BackwardRule, Entry, Function, LinearSpec, PointwiseSpec, Propagation, Spec, Stack, StackAt,
+};
 use crate::system::{Abilities, Experiment, System};
 use crate::update::LocalUpdate;
 
@@ -138,7 +140,8 @@ impl<T: Real> CompiledMethod<T> for Surrogate {
             polled(batch.len(), net.inputs()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
         let inputs = Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None };
         let errors: Vec<T> = experiment.errors(&state.states)?.into_iter().map(T::from_f64).collect();
-        propagation.vjp(runtime, &net, &model, &inputs, &errors, &mut LocalUpdate::default())?;
+        let at = StackAt { runtime, stack: &net, params: &model, memory: &[] };
+        propagation.vjp(at, &inputs, &errors, &mut LocalUpdate::default())?;
         let mut gradient = vec![T::ZERO; base.len()];
         for row in propagation.input_errors().chunks_exact(net.inputs()) {
             poll(row.len());
@@ -248,10 +251,11 @@ impl Surrogate {
             };
             let mut params = Params::exclusive(model.iter_mut().map(|array| &mut **array));
             propagation.begin(net, &batch);
-            propagation.pass(runtime, net, &twin, &params, true, &quiet, random)?;
+            let place = StackAt { runtime, stack: net, params: &params, memory: &[] };
+            propagation.pass(place, &twin, true, &quiet, random)?;
             propagation.report(&mut states);
             propagation.seed_output_errors(Loss::SquaredError, &batch.y);
-            propagation.backward(runtime, net, &backward_rule, &params, &mut update)?;
+            propagation.backward(place, &backward_rule, &mut update)?;
             ADAM.step(runtime, net, &states, &mut update, &mut params, moments, &mut [], &mut gradient, &rates, at)?;
         }
         Ok(())

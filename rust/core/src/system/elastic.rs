@@ -247,7 +247,6 @@ impl<T: Real> Dynamics<T> for Elastic {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let Experiment { params, batch, plan, .. } = *experiment;
-        plan.check_steady(experiment.system.name())?;
         settle(&SystemAt { system: self, params, batch }, batch, plan, states)?;
         read_at_end(self, experiment, readings, states, workspace)
     }

@@ -2,8 +2,8 @@
 
 use pnncore_kernels::Real;
 
-use super::stack::{Propagation, Stack};
-use super::{Dynamics, StateDerivatives, System, Workspace};
+use super::stack::{Propagation, Stack, StackAt};
+use super::{Dynamics, Reading, StateDerivatives, System, Workspace};
 use crate::batch::Batch;
 use crate::draw::DrawIndex;
 use crate::own_loss::OwnLoss;
@@ -29,6 +29,9 @@ pub struct Experiment<'a, T: Real> {
     pub plan: &'a PhasePlan,
     /// What random numbers are drawn for.
     pub draw: DrawIndex,
+    /// What the system keeps from step to step: the arrays of [`System::memory`] as they are when the step begins. None: as they are
+    /// before the first.
+    pub memory: &'a [&'a [T]],
     /// A loss of the user's own, in the place of that of the plan.
     pub own_loss: Option<&'a dyn OwnLoss<T>>,
 }
@@ -40,6 +43,18 @@ impl<T: Real> std::fmt::Debug for dyn System<T> + '_ {
 }
 
 impl<'a, T: Real> Experiment<'a, T> {
+    /// An experiment with the loss of the plan, on a system as it is at first.
+    pub fn new(
+        runtime: &'a Runtime,
+        system: &'a dyn System<T>,
+        params: &'a Params<'a, T>,
+        batch: &'a Batch<'a, T>,
+        plan: &'a PhasePlan,
+        draw: DrawIndex,
+    ) -> Self {
+        Self { runtime, system, params, batch, plan, draw, memory: &[], own_loss: None }
+    }
+
     /// The system as one with dynamics.
     ///
     /// # Errors
@@ -62,6 +77,11 @@ impl<'a, T: Real> Experiment<'a, T> {
     /// [`Error::Capability`] where it has none.
     pub fn stack(&self) -> Result<&'a Stack<T>> {
         self.system.as_stack().ok_or_else(|| self.lacks("has no layers"))
+    }
+
+    /// A stack at the parameters and the memory of the experiment.
+    pub fn at(&self, stack: &'a Stack<T>) -> StackAt<'a, T> {
+        StackAt { runtime: self.runtime, stack, params: self.params, memory: self.memory }
     }
 
     /// The user's loss of every sample at the free states, and its gradients by outputs, row by row; where a sample has no
@@ -129,6 +149,28 @@ impl<'a, T: Real> Experiment<'a, T> {
         Error::Capability(format!("{} {what}", self.system.name()))
     }
 
+    /// Runs all phases of the plan on every sample, and fills the readings.
+    ///
+    /// # Errors
+    /// [`Error::Capability`] for systems without dynamics, and for phases that they do not admit; as [`States::begin`] and
+    /// [`Dynamics::run`].
+    pub fn run(
+        &self,
+        readings: &mut [Reading<'_, T>],
+        states: &mut States<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let dynamics = self.dynamics()?;
+        for p in 0..self.plan.rows_per_sample() {
+            let phase = self.plan.phase(p);
+            if !dynamics.admits(p, phase) {
+                return Err(self.lacks(&format!("has no phase {p} of this kind: {phase:?}")));
+            }
+        }
+        states.begin(self.batch.len(), self.plan)?;
+        dynamics.run(self, readings, states, workspace)
+    }
+
     /// Runs the system once on every sample, and leaves its outputs in states of one phase. A system that settles follows the
     /// plan, which has the free phase alone.
     ///
@@ -138,7 +180,6 @@ impl<'a, T: Real> Experiment<'a, T> {
         if let Some(stack) = self.system.as_stack() {
             return stack.infer(self, states, Propagation::of(workspace)?);
         }
-        states.reset(self.batch.len(), 1, false);
-        self.dynamics()?.run(self, &mut [], states, workspace)
+        self.run(&mut [], states, workspace)
     }
 }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{Abilities, Accumulation, AnySystem, Dynamics, Experiment, Reading, System, SystemSpec, Workspace};
 use crate::device::Device;
 use crate::params::{ParamSpec, Params};
-use crate::plan::{Boundary, PhasePlan};
+use crate::plan::{Boundary, Phase, Start};
 use crate::settings::{at_least_zero, positive};
 use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States, Status};
@@ -109,6 +109,13 @@ impl HamiltonianChain {
         }
         Outcome { status: if finite { Status::Completed } else { Status::Diverged }, ..Outcome::default() }
     }
+
+    /// Reads momenta and places from a row of states.
+    fn read<T: Real>(&self, row: &[T], at: &mut Point) {
+        let places = (0..self.layout.sizes().len()).flat_map(|l| self.layout.layer(l));
+        let values: Vec<f64> = places.map(|place| row[place].to_f64()).collect();
+        (at.p, at.q) = (values[..self.spec.masses].to_vec(), values[self.spec.masses..].to_vec());
+    }
 }
 
 /// A point in phase space.
@@ -196,9 +203,8 @@ fn add_sensitivities(q: &[f64], time: f64, integral: &mut [f64]) {
 /// Memory for some samples.
 #[derive(Debug, Clone, Default)]
 struct Chunk<T> {
-    /// Where the free phase ends, and where another one is.
-    end: Point,
-    at: Point,
+    /// Where each phase of a sample is, and at last where it ends.
+    points: Vec<Point>,
     target: Vec<T>,
     error: Vec<T>,
     /// The integrals of dH/dtheta over each phase of a sample.
@@ -238,45 +244,53 @@ impl<T: Real> Run<'_, '_, T> {
     }
 
     fn sample(&self, i: usize, rows: &mut [T], outcomes: &mut [Outcome], chunk: &mut Chunk<T>) {
-        let Chunk { end, at, target, error, integrals, .. } = chunk;
+        let Chunk { points, target, error, integrals, .. } = chunk;
         let (n, outputs, size) = (self.chain.spec.masses, self.chain.spec.outputs, self.chain.size());
         let Experiment { batch, plan, .. } = *self.experiment;
         integrals.clear();
         integrals.resize(size * self.phases, 0.0);
-        end.rest(n);
-        end.q.iter_mut().zip(batch.x.row(i)).for_each(|(q, x)| *q = x.to_f64());
-        let (free, others) = integrals.split_at_mut(size);
-        self.motion.advance(end, |q, time| add_sensitivities(q, time, free));
-        outcomes[0] = self.chain.write(end, &mut rows[..self.stride]);
-        if self.phases == 1 {
-            return;
-        }
-        target.resize(outputs, T::ZERO);
-        error.clear();
-        error.resize(outputs, T::ZERO);
-        // Without targets the echo is not kicked: it comes back to where the motion began.
-        if batch.y.write(i, target) {
-            plan.loss.gradient(&rows[self.chain.layout.outputs()], target, error);
-        }
-        for (p, integral) in (1..self.phases).zip(others.chunks_exact_mut(size)) {
-            let Boundary::Kicked(kick) = plan.boundary(p) else { continue };
-            at.copy(end);
-            at.p.iter_mut().for_each(|p| *p = -*p);
-            at.p[n - outputs..].iter_mut().zip(&*error).for_each(|(p, e)| *p += kick * e.to_f64());
+        points.resize_with(self.phases, Point::default);
+        for (p, integral) in integrals.chunks_exact_mut(size).enumerate() {
+            let Phase { start, boundary } = plan.phase(p);
+            let (ended, rest) = points.split_at_mut(p);
+            let at = &mut rest[0];
+            let row = p * self.stride..(p + 1) * self.stride;
+            match start {
+                Start::Rest => {
+                    at.rest(n);
+                    at.q.iter_mut().zip(batch.x.row(i)).for_each(|(q, x)| *q = x.to_f64());
+                }
+                Start::Given => self.chain.read(&rows[row.clone()], at),
+                Start::After(from) | Start::Reversed(from) => at.copy(&ended[from]),
+            }
+            if matches!(start, Start::Reversed(_)) {
+                at.p.iter_mut().for_each(|p| *p = -*p);
+            }
+            if let Boundary::Kicked(kick) = boundary {
+                at.p[n - outputs..].iter_mut().zip(&*error).for_each(|(p, e)| *p += kick * e.to_f64());
+            }
             self.motion.advance(at, |q, time| add_sensitivities(q, time, integral));
-            outcomes[p] = self.chain.write(at, &mut rows[p * self.stride..(p + 1) * self.stride]);
+            outcomes[p] = self.chain.write(at, &mut rows[row]);
+            if p == 0 {
+                target.resize(outputs, T::ZERO);
+                error.clear();
+                error.resize(outputs, T::ZERO);
+                // Without targets nothing is kicked: an echo comes back to where the motion began.
+                if batch.y.write(i, target) {
+                    plan.loss.gradient(&rows[self.chain.layout.outputs()], target, error);
+                }
+            }
         }
     }
 }
 
-/// Refuses what a motion has not: other phases than the free one and echoes, and readings of its end.
-fn check(plan: &PhasePlan, readings: &[Reading<'_, impl Real>]) -> Result<()> {
-    let refuse = |what: String| Err(Error::Capability(format!("a HamiltonianChain moves: it has no {what}")));
-    if let Some(phase) = plan.phases.iter().find(|phase| !matches!(phase, Boundary::Kicked(_))) {
-        return refuse(format!("steady state for a phase {phase:?}"));
-    }
+/// Refuses readings of the end of a motion.
+fn check(readings: &[Reading<'_, impl Real>]) -> Result<()> {
     match readings.iter().find(|reading| reading.accumulation != Accumulation::Integral) {
-        Some(reading) => refuse(format!("reading {:?}", reading.accumulation)),
+        Some(reading) => {
+            let what = reading.accumulation;
+            Err(Error::Capability(format!("a HamiltonianChain moves: it has no reading {what:?}")))
+        }
         None => Ok(()),
     }
 }
@@ -316,6 +330,15 @@ impl<T: Real> System<T> for HamiltonianChain {
 }
 
 impl<T: Real> Dynamics<T> for HamiltonianChain {
+    /// A motion starts at rest, at a given point, or where an earlier phase ended; it is free, and may begin with a kick.
+    fn admits(&self, p: usize, phase: Phase) -> bool {
+        let starts = match phase.start {
+            Start::Rest | Start::Given => true,
+            Start::After(from) | Start::Reversed(from) => from < p,
+        };
+        starts && matches!(phase.boundary, Boundary::Free | Boundary::Kicked(_))
+    }
+
     fn run(
         &self,
         experiment: &Experiment<'_, T>,
@@ -323,8 +346,8 @@ impl<T: Real> Dynamics<T> for HamiltonianChain {
         states: &mut States<T>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let Experiment { runtime, params, batch, plan, .. } = *experiment;
-        check(plan, readings)?;
+        let Experiment { runtime, params, batch, .. } = *experiment;
+        check(readings)?;
         let other = || Error::Capability("the memory of a step belongs to another system".into());
         let chunks: &mut Vec<Chunk<T>> = workspace.downcast_mut().ok_or_else(other)?;
         let values = values(params);

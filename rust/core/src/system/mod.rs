@@ -30,7 +30,7 @@ use crate::batch::Batch;
 use crate::device::{CellArray, Device};
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params, all_finite};
-use crate::plan::Boundary;
+use crate::plan::{Boundary, Phase, Start};
 use crate::runtime::Runtime;
 use crate::signal::Signal;
 use crate::states::{Layout, States};
@@ -87,6 +87,17 @@ pub trait System<T: Real>: Send + Sync {
     fn clip(&self, parameter: usize) -> Option<f64> {
         let _ = parameter;
         None
+    }
+
+    /// Names and shapes of the arrays in which the system keeps what time makes of it (chains of samples, clocks, drift); they are
+    /// zero at first. Experiments read them; nothing but [`System::advance`] writes them.
+    fn memory(&self) -> &[ParamSpec] {
+        &[]
+    }
+
+    /// Changes those arrays as they do between step number `step` of training, which has succeeded, and the next.
+    fn advance(&self, step: u64, memory: &mut [&mut [T]]) {
+        let _ = (step, memory);
     }
 
     /// Memory for the experiments of one call.
@@ -212,9 +223,19 @@ pub trait Dynamics<T: Real>: System<T> {
         Ok(())
     }
 
-    /// Runs the free phase, then every other phase of the plan from the free state, and fills the readings.
+    /// Whether the system has a phase of this kind, as number `p` of a plan; 0 is the free one. By default as systems do which settle:
+    /// the free phase at rest or where it is told, and every other one from the free state.
+    fn admits(&self, p: usize, phase: Phase) -> bool {
+        match phase.start {
+            Start::Rest | Start::Given => p == 0,
+            Start::After(from) => from == 0 && p > 0 && !matches!(phase.boundary, Boundary::Kicked(_)),
+            Start::Reversed(_) => false,
+        }
+    }
+
+    /// Runs all phases of the plan, which it [admits](Dynamics::admits), and fills the readings.
     ///
-    /// `states` has been reset for the batch and the plan. Numerical outcomes go to [`States::outcomes`]; rows that
+    /// `states` have [begun](States::begin) for the batch and the plan. Numerical outcomes go to [`States::outcomes`]; rows that
     /// diverged or are unbounded are blank (zero).
     ///
     /// # Errors

@@ -53,7 +53,8 @@ fn by_parts(chain: &[LayerChoice], mismatch: f64, data: &Data<f64>) -> (Vec<f64>
     let (values, batch) = (shared(&params), data.batch());
     let mut passed = Propagation::default();
     passed.begin(&net, &batch);
-    passed.forward(&runtime, &net, &net.hardware(), &values, false, DrawIndex::of_step(4)).unwrap();
+    let at = StackAt { runtime: &runtime, stack: &net, params: &values, memory: &[] };
+    passed.forward(at, &net.hardware(), false, DrawIndex::of_step(4)).unwrap();
     passed.seed_output_errors(Loss::CrossEntropy, &batch.y);
     let mut errors: Vec<f64> = passed.blocks.iter().flat_map(|block| &block.errors[layers.len()]).copied().collect();
     let mut parts = Vec::new();
@@ -64,7 +65,9 @@ fn by_parts(chain: &[LayerChoice], mismatch: f64, data: &Data<f64>) -> (Vec<f64>
         let own: Vec<_> = net.stages()[part].iter().flat_map(|stage| params[stage.params.clone()].to_vec()).collect();
         let batch = Batch { x: Rows::all(&arrived, twins.stages()[0].twin().inputs()), y: Targets::None };
         let (mut pass, mut state) = (Propagation::default(), StepState::new(&twins));
-        pass.vjp(&runtime, &twins, &shared(&own), &batch, &errors, &mut state.update).unwrap();
+        let own = shared(&own);
+        let at = StackAt { runtime: &runtime, stack: &twins, params: &own, memory: &[] };
+        pass.vjp(at, &batch, &errors, &mut state.update).unwrap();
         errors = pass.input_errors();
         let mut gradients = vec![Vec::new(); twins.specs().len()];
         write_gradient(&runtime, twins.specs(), &mut state, &mut gradients);

@@ -32,14 +32,15 @@ use pnncore::settling::Settling;
 use pnncore::signal::Signal;
 use pnncore::states::States;
 use pnncore::system::stack::{
-    Carrier, DetectSpec, EncodeSpec, Entry, ForwardRecord, Function, Layer, LayerChoice, LayerContext, LayerSpec,
-    LinearSpec, MZIMeshSpec, NormaliseSpec, Parts, PendulaSpec, PlateSpec, PointwiseSpec, Propagation,
-    SecondHarmonicSpec, Site, Spec, SpeckleSpec, Stack, Stage, SurrogateDerivative, TransistorSpec,
+    BackwardRule, Carrier, DetectSpec, EncodeSpec, Entry, ForwardRecord, Function, Layer, LayerChoice, LayerContext,
+    LayerSpec, LinearSpec, MZIMeshSpec, NormaliseSpec, Parts, PendulaSpec, PlateSpec, PointwiseSpec, Propagation,
+    SecondHarmonicSpec, Site, Spec, SpeckleSpec, Stack, StackAt, Stage, SurrogateDerivative, TransistorSpec,
 };
 use pnncore::system::{Experiment, System};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use std::time::Duration;
 
+mod drift;
 mod light;
 mod noise;
 mod physics;
@@ -74,7 +75,7 @@ fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
         (
             vec![
                 EncodeSpec { inputs: Some(6), carrier: Carrier::Phase }.into(),
-                MZIMeshSpec { modes: 6, loss: 0.0 }.into(),
+                MZIMeshSpec { modes: 6, loss: 0.0, drift: 0.0 }.into(),
                 DetectSpec {}.into(),
             ],
             6,
@@ -309,15 +310,7 @@ fn outputs(net: &Stack<f64>, params: &[Vec<f64>], x: &[f64], draw: u64) -> Vec<f
     let mut states = States::new(System::<f64>::layout(net));
     let mut workspace = net.workspace();
     let (params, draw) = (shared(params), DrawIndex::of_step(0).after(draw));
-    let experiment = Experiment {
-        runtime: &runtime,
-        system: net,
-        params: &params,
-        batch: &batch,
-        plan: &plan,
-        draw,
-        own_loss: None,
-    };
+    let experiment = Experiment::new(&runtime, net, &params, &batch, &plan, draw);
     experiment.infer(&mut states, &mut workspace).unwrap();
     (0..batch.len()).flat_map(|r| states.outputs(r).to_vec()).collect()
 }
@@ -545,15 +538,7 @@ fn rows_that_diverge_teach_nothing() {
     let (runtime, values, batch) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), data.batch());
     let plan = PhasePlan::free(Loss::CrossEntropy, Settling::default());
     let draw = DrawIndex::of_step(0);
-    let experiment = Experiment {
-        runtime: &runtime,
-        system: &net,
-        params: &values,
-        batch: &batch,
-        plan: &plan,
-        draw,
-        own_loss: None,
-    };
+    let experiment = Experiment::new(&runtime, &net, &values, &batch, &plan, draw);
     net.infer(&experiment, &mut states, &mut propagation).unwrap();
     let usable: Vec<bool> = states.outcomes.iter().map(|outcome| outcome.status.usable()).collect();
     assert_eq!(usable, [true, false, true, true, true, true, true, true]);

@@ -25,7 +25,9 @@ fn loss(net: &Stack<f64>, params: &[Vec<f64>], data: &Data<f64>, noise: &[f64], 
     let runtime = Runtime::new(Some(1), 1).unwrap();
     let (mut propagation, mut states) = (Propagation::default(), States::new(System::<f64>::layout(net)));
     propagation.begin(net, &data.batch());
-    propagation.pass(&runtime, net, &net.twin(), &shared(params), false, noise, random).unwrap();
+    let params = shared(params);
+    let at = StackAt { runtime: &runtime, stack: net, params: &params, memory: &[] };
+    propagation.pass(at, &net.twin(), false, noise, random).unwrap();
     propagation.report(&mut states);
     mean_loss(data, &states)
 }

@@ -32,7 +32,7 @@ pub(super) fn is_linear(circuit: &Circuit, plan: &PhasePlan) -> bool {
     circuit.nonlinear.is_empty()
         && circuit.walls.iter().all(|&(lo, hi)| lo.is_infinite() && hi.is_infinite())
         && (plan.loss == Loss::SquaredError
-            || !plan.phases.iter().any(|p| matches!(p, Boundary::Nudged(_) | Boundary::Forced(_))))
+            || !plan.phases.iter().any(|p| matches!(p.boundary, Boundary::Nudged(_) | Boundary::Forced(_))))
 }
 
 /// Settles all phases of a batch.

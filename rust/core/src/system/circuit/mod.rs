@@ -39,7 +39,7 @@ use values::{Assembly, Values};
 use crate::batch::Batch;
 use crate::device::Device;
 use crate::params::{ParamSpec, Params};
-use crate::plan::{Boundary, PhasePlan, clamp_towards};
+use crate::plan::{Boundary, PhasePlan, Start, clamp_towards};
 use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States};
 use crate::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
@@ -227,8 +227,11 @@ impl Circuit {
         let wanted = batch.y.write(i, &mut target);
         let target = to_f64(&target);
         let mut gradient = vec![0.0; self.outputs];
-        let mut free = self.start();
         let stride = self.layout.stride();
+        let mut free = match plan.start {
+            Start::Given => self.unpack(&states[..stride]),
+            _ => self.start(),
+        };
         for (p, outcome) in outcomes.iter_mut().enumerate() {
             let boundary = plan.boundary(p);
             let mut v = free.clone();
@@ -348,7 +351,6 @@ impl<T: Real> Dynamics<T> for Circuit {
         /// Multiply-adds per element of the matrix and phase: some Newton steps.
         const COST: usize = 50;
         let Experiment { runtime, params, batch, plan, .. } = *experiment;
-        plan.check_steady(experiment.system.name())?;
         let values = Values::new(self, params);
         if linear::is_linear(self, plan) {
             linear::settle(self, &values, runtime, batch, plan, states);

@@ -221,7 +221,6 @@ impl<T: Real> Dynamics<T> for Layered {
         states: &mut States<T>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        experiment.plan.check_steady(experiment.system.name())?;
         settle::settle(self, experiment, states, buffers(workspace)?);
         read_at_end(self, experiment, readings, states, workspace)
     }

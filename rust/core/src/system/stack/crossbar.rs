@@ -284,14 +284,14 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         self.map.specs()
     }
 
-    fn prepare(&self, level: Level, params: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+    fn prepare(&self, level: Level, params: &[&[T]], memory: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
         prepared.clear();
         self.remap(level, params[0], prepared);
         if self.hardware.wires.is_some() {
             self.prepare_wires(params[0], prepared);
         } else if derivatives {
             let mut own = Vec::new();
-            self.map.prepare(level, params, derivatives, &mut own);
+            self.map.prepare(level, params, memory, derivatives, &mut own);
             prepared.append(&mut own);
         }
     }
@@ -382,8 +382,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         true
     }
 
-    fn prepare_reverse(&self, level: Level, params: &[&[T]], prepared: &mut Vec<T>) {
-        self.prepare(level, params, false, prepared);
+    fn prepare_reverse(&self, level: Level, params: &[&[T]], memory: &[&[T]], prepared: &mut Vec<T>) {
+        self.prepare(level, params, memory, false, prepared);
         let mut turned = vec![T::ZERO; self.inputs * self.outputs];
         let mut rest = &mut turned[..];
         for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {

@@ -159,9 +159,20 @@ pub trait Layer<T: Real>: Send + Sync {
         parameters.max(self.inputs()).max(self.outputs())
     }
 
-    /// Writes what does not change from row to row: for the forward pass, and for derivatives where `derivatives`.
-    fn prepare(&self, level: Level, params: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
-        let _ = (level, params, derivatives);
+    /// Names and shapes of the arrays in which the layer, as hardware, keeps what time makes of it; they are zero at first.
+    fn memory(&self) -> Vec<ParamSpec> {
+        Vec::new()
+    }
+
+    /// Changes those arrays as they do from one step of training to the next, by random numbers of groups `group..` of `random`.
+    fn advance(&self, random: Philox, group: u32, memory: &mut [&mut [T]]) {
+        let _ = (random, group, memory);
+    }
+
+    /// Writes what does not change from row to row: for the forward pass, and for derivatives where `derivatives`. `memory` are the
+    /// arrays of [`Layer::memory`], or none: as they are at first.
+    fn prepare(&self, level: Level, params: &[&[T]], memory: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+        let _ = (level, params, memory, derivatives);
         prepared.clear();
     }
 
@@ -270,8 +281,8 @@ pub trait Layer<T: Real>: Send + Sync {
     }
 
     /// Writes what [`Layer::reverse`] needs that does not change from row to row.
-    fn prepare_reverse(&self, level: Level, params: &[&[T]], prepared: &mut Vec<T>) {
-        let _ = (level, params);
+    fn prepare_reverse(&self, level: Level, params: &[&[T]], memory: &[&[T]], prepared: &mut Vec<T>) {
+        let _ = (level, params, memory);
         prepared.clear();
     }
 

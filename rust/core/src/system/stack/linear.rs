@@ -241,7 +241,7 @@ impl<T: Real> Layer<T> for Linear<T> {
         (self.inputs * self.outputs) as u64
     }
 
-    fn prepare(&self, level: Level, params: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+    fn prepare(&self, level: Level, params: &[&[T]], _memory: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
         prepared.clear();
         prepared.extend(self.gains.iter().zip(params[0]).map(|(&gain, &weight)| gain * weight));
         if derivatives {

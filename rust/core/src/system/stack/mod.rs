@@ -47,7 +47,7 @@ use pnncore_kernels::philox::{Philox, Purpose};
 use super::{Abilities, Experiment, System, Workspace};
 use crate::device::{CellArray, Device};
 use crate::draw::DrawIndex;
-use crate::params::ParamSpec;
+use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
 use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States, Status};
@@ -64,12 +64,40 @@ pub struct Stage<T> {
     noise: f64,
     /// Its parameters, among those of the stack.
     pub params: Range<usize>,
+    /// What its hardware keeps, among what that of the stack does.
+    memory: Range<usize>,
+}
+
+/// A stack at its parameters and the memory of its hardware: what signals pass through.
+#[derive(Clone, Copy)]
+pub struct StackAt<'a, T: Real> {
+    /// Threads, instruction set and seed.
+    pub runtime: &'a Runtime,
+    /// The layers.
+    pub stack: &'a Stack<T>,
+    /// The values of the parameters.
+    pub params: &'a Params<'a, T>,
+    /// The arrays of [`System::memory`]; none: as the hardware is at first.
+    pub memory: &'a [&'a [T]],
+}
+
+impl<'a, T: Real> StackAt<'a, T> {
+    /// The parameters of one of the layers.
+    fn params_of(&self, stage: &Stage<T>) -> Vec<&'a [T]> {
+        propagation::of_stage(self.params, stage.params.clone())
+    }
+
+    /// What `layer` keeps, which stands for one of the layers: nothing where it is a twin, for only hardware does.
+    fn memory_of(&self, stage: &Stage<T>, layer: &dyn Layer<T>) -> &'a [&'a [T]] {
+        let keeps = !layer.memory().is_empty();
+        self.memory.get(stage.memory.clone()).filter(|_| keeps).unwrap_or_default()
+    }
 }
 
 impl<T: Real> Stage<T> {
     /// A layer, and the standard deviation of what a measurement of its outputs adds.
     pub fn new(parts: Parts<T>, noise: f64) -> Self {
-        Self { parts, noise, params: 0..0 }
+        Self { parts, noise, params: 0..0, memory: 0..0 }
     }
 
     /// The model with known derivatives.
@@ -102,6 +130,7 @@ impl<T: Real> Stage<T> {
 pub struct Stack<T> {
     stages: Vec<Stage<T>>,
     specs: Vec<ParamSpec>,
+    memory: Vec<ParamSpec>,
     inputs: usize,
     outputs: usize,
     seed: u64,
@@ -121,13 +150,14 @@ impl<T: Real> Stack<T> {
         };
         let (inputs, outputs) = (first.twin().inputs(), last.twin().outputs());
         check_signals(&stages)?;
-        let mut specs = Vec::new();
+        let (mut specs, mut memory) = (Vec::new(), Vec::new());
         for (l, stage) in stages.iter_mut().enumerate() {
-            let first = specs.len();
+            let first = (specs.len(), memory.len());
             specs.extend(stage.twin().specs().into_iter().map(|own| name_in_stack(own, l, numbered)));
-            stage.params = first..specs.len();
+            memory.extend(stage.hardware().memory().into_iter().map(|own| name_in_stack(own, l, numbered)));
+            (stage.params, stage.memory) = (first.0..specs.len(), first.1..memory.len());
         }
-        Ok(Self { stages, specs, inputs, outputs, seed, foreign })
+        Ok(Self { stages, specs, memory, inputs, outputs, seed, foreign })
     }
 
     /// The layers.
@@ -218,8 +248,7 @@ impl<T: Real> Stack<T> {
         states: &mut States<T>,
         propagation: &mut Propagation<T>,
     ) -> Result<()> {
-        let Experiment { runtime, params, draw, .. } = *experiment;
-        propagation.forward(runtime, self, &self.hardware(), params, false, draw)?;
+        propagation.forward(experiment.at(self), &self.hardware(), false, experiment.draw)?;
         propagation.report(states);
         Ok(())
     }
@@ -250,6 +279,17 @@ impl<T: Real> System<T> for Stack<T> {
 
     fn specs(&self) -> &[ParamSpec] {
         &self.specs
+    }
+
+    fn memory(&self) -> &[ParamSpec] {
+        &self.memory
+    }
+
+    fn advance(&self, step: u64, memory: &mut [&mut [T]]) {
+        let random = Philox::new(self.seed, Purpose::Drift).at(step);
+        for (l, stage) in self.stages.iter().enumerate() {
+            stage.hardware().advance(random, GROUPS * l as u32, &mut memory[stage.memory.clone()]);
+        }
     }
 
     fn device(&self, parameter: usize) -> &Device {

@@ -28,17 +28,21 @@ pub struct MZIMeshSpec {
     pub modes: usize,
     /// What the hardware loses in each coupler, in decibels of power.
     pub loss: f64,
+    /// The standard deviation, in radians, of what every phase of the hardware is off by more at each step of training than at the
+    /// one before: a random walk.
+    pub drift: f64,
 }
 
 impl LayerSpec for MZIMeshSpec {
     const KIND: &'static str = "mzi-mesh";
 
     fn outline(&self, site: &Site) -> Result<LayerOutline> {
-        let Self { modes, loss } = *self;
+        let Self { modes, loss, drift } = *self;
         if modes < 2 {
             return Err(Error::Config(format!("n must be at least 2 modes, got {modes}")));
         }
         at_least_zero("loss", loss)?;
+        at_least_zero("drift", drift)?;
         let couplers = memory::product(&[modes, modes - 1]);
         Ok(LayerOutline {
             parameters: parameters(modes),
@@ -48,12 +52,14 @@ impl LayerSpec for MZIMeshSpec {
         })
     }
 
-    /// Hardware differs from its twin by loss, too.
+    /// Hardware differs from its twin by loss and drift, too.
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
-        let twin = MZIMesh::new(self.modes, 1.0, |_| FRAC_PI_4);
-        let lossy = MZIMesh::new(self.modes, 10f64.powf(-self.loss / 20.0), |_| FRAC_PI_4);
-        let off = || lossy.mismatched(site.mismatch, site.deviations(), site.group());
-        let hardware: Option<Box<dyn Layer<T>>> = (site.is_mismatched() || self.loss > 0.0).then(off);
+        let Self { modes, loss, drift } = *self;
+        let twin = MZIMesh::new(modes, 1.0, |_| FRAC_PI_4);
+        let real = MZIMesh { drift, ..MZIMesh::new(modes, 10f64.powf(-loss / 20.0), |_| FRAC_PI_4) };
+        let off = || real.mismatched(site.mismatch, site.deviations(), site.group());
+        let differs = site.is_mismatched() || loss > 0.0 || drift > 0.0;
+        let hardware: Option<Box<dyn Layer<T>>> = differs.then(off);
         Ok(Parts::new(Box::new(twin), hardware))
     }
 }
@@ -77,6 +83,8 @@ struct MZIMesh<T> {
     couplers: Vec<[T; 2]>,
     /// The amplitude that passes a coupler.
     transmission: f64,
+    /// The standard deviation of a step of the random walk of every phase.
+    drift: f64,
 }
 
 /// The fields of some rows, mode by mode: what all rows have in a mode lies together.
@@ -163,6 +171,11 @@ fn by_phase<T: Real>((re, im): (&[T], &[T]), (g_re, g_im): (&[T], &[T])) -> T {
     fields.zip(g_re.iter().zip(g_im)).map(|((&x, &y), (&u, &v))| v * x - u * y).sum()
 }
 
+/// Phase `k` of parameter `i`, with what it has drifted by.
+fn phase_at<T: Real>(params: &[&[T]], memory: &[&[T]], i: usize, k: usize) -> f64 {
+    params[i][k].to_f64() + memory.get(i).map_or(0.0, |walk| walk[k].to_f64())
+}
+
 /// The conjugate transpose of a matrix of real and imaginary parts.
 fn adjoint<T: Real>([ar, ai, br, bi, cr, ci, dr, di]: [T; 8]) -> [T; 8] {
     [ar, -ai, cr, -ci, br, -bi, dr, -di]
@@ -177,7 +190,7 @@ impl<T: Real> MZIMesh<T> {
             [T::from_f64(transmission * cos), T::from_f64(transmission * sin)]
         };
         let couplers = (0..2 * tops.len()).map(coupler).collect();
-        Self { modes, tops, couplers, transmission }
+        Self { modes, tops, couplers, transmission, drift: 0.0 }
     }
 
     /// The matrix of interferometer `k`, as it was prepared.
@@ -227,6 +240,23 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         16 * self.tops.len()
     }
 
+    /// By how much every phase is off.
+    fn memory(&self) -> Vec<ParamSpec> {
+        if self.drift == 0.0 {
+            return Vec::new();
+        }
+        let off = |own: ParamSpec| ParamSpec { name: format!("{}_drift", own.name), ..own };
+        parameters(self.modes).into_iter().map(off).collect()
+    }
+
+    fn advance(&self, random: Philox, group: u32, memory: &mut [&mut [T]]) {
+        for (walks, group) in memory.iter_mut().zip(group..) {
+            for (k, walk) in walks.iter_mut().enumerate() {
+                *walk += T::from_f64(self.drift * random.normal(k as u64, group));
+            }
+        }
+    }
+
     fn is_sinusoidal(&self) -> bool {
         true
     }
@@ -237,11 +267,11 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
     }
 
     /// For every interferometer its matrix, and what makes the field within; then the phases behind them.
-    fn prepare(&self, _level: Level, params: &[&[T]], _derivatives: bool, prepared: &mut Vec<T>) {
+    fn prepare(&self, _level: Level, params: &[&[T]], memory: &[&[T]], _derivatives: bool, prepared: &mut Vec<T>) {
         prepared.clear();
         for (k, couplers) in self.couplers.chunks_exact(2).enumerate() {
             let [[c, s], [d, t]] = [couplers[0], couplers[1]].map(|own| own.map(T::to_f64));
-            let [theta, phi] = [params[0][k], params[1][k]].map(|phase| Complex::cis(phase.to_f64()));
+            let [theta, phi] = [0, 1].map(|i| Complex::cis(phase_at(params, memory, i, k)));
             let elements = [
                 (theta * (d * c) - t * s) * phi,
                 Complex::<f64>::i() * (theta * (d * s) + t * c),
@@ -252,8 +282,8 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
             ];
             prepared.extend(elements.into_iter().flat_map(|element| [element.re, element.im]).map(T::from_f64));
         }
-        for phase in params[2] {
-            let (sin, cos) = phase.to_f64().sin_cos();
+        for k in 0..self.modes {
+            let (sin, cos) = phase_at(params, memory, 2, k).sin_cos();
             prepared.extend([T::from_f64(cos), T::from_f64(sin)]);
         }
     }
@@ -351,6 +381,6 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
     /// The angles of the couplers are off.
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
         let angle = |k: usize| FRAC_PI_4 * (1.0 + mismatch * random.normal(k as u64, group));
-        Box::new(Self::new(self.modes, self.transmission, angle))
+        Box::new(Self { drift: self.drift, ..Self::new(self.modes, self.transmission, angle) })
     }
 }

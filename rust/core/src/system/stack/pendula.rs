@@ -267,7 +267,7 @@ impl<T: Real> Layer<T> for Pendula<T> {
         self.steps * STAGES * self.n
     }
 
-    fn prepare(&self, level: Level, params: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+    fn prepare(&self, level: Level, params: &[&[T]], _memory: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
         let n = self.n;
         prepared.clear();
         prepared.extend(self.gains.iter().zip(params[0]).map(|(&gain, &weight)| gain * weight));

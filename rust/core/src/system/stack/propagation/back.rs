@@ -7,13 +7,12 @@ use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::sparse::Dense;
 
-use super::{Block, Propagation, each, groups, of_stage, outputs_without_noise};
+use super::{Block, Propagation, each, groups, outputs_without_noise};
 use crate::Result;
 use crate::batch::Batch;
-use crate::params::Params;
 use crate::runtime::Runtime;
 use crate::system::stack::layer::{Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative};
-use crate::system::stack::{Stack, Stage};
+use crate::system::stack::{Stack, StackAt, Stage};
 use crate::update::{LocalUpdate, Term};
 
 /// What the outputs of a group of layers hear of an error.
@@ -115,14 +114,13 @@ impl<T: Real> Propagation<T> {
     /// What a layer may fail with.
     pub fn backward(
         &mut self,
-        runtime: &Runtime,
-        stack: &Stack<T>,
+        at: StackAt<'_, T>,
         rule: &BackwardRule<'_, T>,
-        params: &Params<'_, T>,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
+        let StackAt { runtime, stack, .. } = at;
         let groups = groups(stack);
-        self.prepare_backward(runtime, stack, rule, params, &groups);
+        self.prepare_backward(at, rule, &groups);
         let samples: usize = self.blocks.iter().map(|block| block.rows).sum();
         let passages = stack.stages().iter().enumerate().map(|(l, stage)| {
             let hardware = stage.hardware();
@@ -136,7 +134,7 @@ impl<T: Real> Propagation<T> {
             };
             Passage {
                 layer: rule.layers[l],
-                params: of_stage(params, stage.params.clone()),
+                params: at.params_of(stage),
                 prepared: &self.prepared[l],
                 answer,
                 is_asked: rule.asks(stage),
@@ -153,30 +151,32 @@ impl<T: Real> Propagation<T> {
             random: self.random.unwrap_or_else(|| runtime.random(Purpose::Noise)),
         };
         each(runtime, stack.work(), &mut self.blocks, |block| backward.block(block))?;
-        self.collect(stack, rule.layers, params, update);
+        self.collect(at, rule.layers, update);
         Ok(())
     }
 
     /// Prepares what derivatives and hardware that is run backwards need.
-    fn prepare_backward(
-        &mut self,
-        runtime: &Runtime,
-        stack: &Stack<T>,
-        rule: &BackwardRule<'_, T>,
-        params: &Params<'_, T>,
-        groups: &[Range<usize>],
-    ) {
+    fn prepare_backward(&mut self, at: StackAt<'_, T>, rule: &BackwardRule<'_, T>, groups: &[Range<usize>]) {
+        let StackAt { stack, .. } = at;
+        let level = at.runtime.level();
         self.reversed.resize_with(stack.stages().len(), Vec::new);
         for (l, (layer, stage)) in rule.layers.iter().zip(stack.stages()).enumerate() {
-            let values = of_stage(params, stage.params.clone());
+            let values = at.params_of(stage);
             let late = layer.prepares_transpose_alone();
             if late || !rule.same {
                 let passes = rule.asks(stage) && rule.is_heard(groups, l);
                 let by_transpose = passes && !rule.reverses(stage) && rule.matrix(stack.stages(), l).is_none();
-                layer.prepare(runtime.level(), &values, by_transpose || !late, &mut self.prepared[l]);
+                layer.prepare(
+                    level,
+                    &values,
+                    at.memory_of(stage, *layer),
+                    by_transpose || !late,
+                    &mut self.prepared[l],
+                );
             }
             if rule.reverses(stage) {
-                stage.hardware().prepare_reverse(runtime.level(), &values, &mut self.reversed[l]);
+                let hardware = stage.hardware();
+                hardware.prepare_reverse(level, &values, at.memory_of(stage, hardware), &mut self.reversed[l]);
             }
         }
     }
@@ -188,35 +188,28 @@ impl<T: Real> Propagation<T> {
     /// What a layer may fail with.
     pub fn vjp(
         &mut self,
-        runtime: &Runtime,
-        stack: &Stack<T>,
-        params: &Params<'_, T>,
+        at: StackAt<'_, T>,
         batch: &Batch<'_, T>,
         errors: &[T],
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        let twin = stack.twin();
-        self.begin(stack, batch);
-        self.pass(runtime, stack, &twin, params, true, &vec![0.0; twin.len()], runtime.random(Purpose::Noise))?;
+        let twin = at.stack.twin();
+        self.begin(at.stack, batch);
+        self.pass(at, &twin, true, &vec![0.0; twin.len()], at.runtime.random(Purpose::Noise))?;
         self.clear_errors();
         self.set_errors(twin.len() - 1, errors);
-        self.backward(runtime, stack, &BackwardRule { inputs: true, ..BackwardRule::of(&twin, true) }, params, update)
+        self.backward(at, &BackwardRule { inputs: true, ..BackwardRule::of(&twin, true) }, update)
     }
 
     /// Moves the gradients of the blocks into the terms of an update: products keep their rows.
-    fn collect(
-        &mut self,
-        stack: &Stack<T>,
-        layers: &[&dyn Layer<T>],
-        params: &Params<'_, T>,
-        update: &mut LocalUpdate<T>,
-    ) {
+    fn collect(&mut self, at: StackAt<'_, T>, layers: &[&dyn Layer<T>], update: &mut LocalUpdate<T>) {
+        let stack = at.stack;
         update.terms.resize_with(stack.specs.len(), || Term::Dense(Vec::new()));
         for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
             for k in stage.params.clone() {
                 let term = &mut update.terms[k];
                 if layer.is_factored() && k == stage.params.start {
-                    let values = of_stage(params, stage.params.clone());
+                    let values = at.params_of(stage);
                     if !matches!(term, Term::Product(_)) {
                         *term = Term::Product(Vec::new());
                     }

@@ -10,7 +10,7 @@ use pnncore_kernels::{Real, add_scaled};
 use rayon::prelude::*;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, Role};
-use super::{Stack, Stage, outcome};
+use super::{Stack, StackAt, Stage, outcome};
 use crate::batch::{Batch, Targets};
 use crate::draw::DrawIndex;
 use crate::loss::Loss;
@@ -105,18 +105,11 @@ impl<T: Real> Propagation<T> {
     }
 
     /// Prepares all layers; those that need a transpose for derivatives, for signals alone.
-    fn prepare(
-        &mut self,
-        runtime: &Runtime,
-        stack: &Stack<T>,
-        layers: &[&dyn Layer<T>],
-        params: &Params<'_, T>,
-        derivatives: bool,
-    ) {
+    fn prepare(&mut self, at: StackAt<'_, T>, layers: &[&dyn Layer<T>], derivatives: bool) {
         self.prepared.resize_with(layers.len(), Vec::new);
-        for ((layer, stage), prepared) in layers.iter().zip(stack.stages()).zip(&mut self.prepared) {
-            let values = of_stage(params, stage.params.clone());
-            layer.prepare(runtime.level(), &values, derivatives && !layer.prepares_transpose_alone(), prepared);
+        for ((layer, stage), prepared) in layers.iter().zip(at.stack.stages()).zip(&mut self.prepared) {
+            let derivatives = derivatives && !layer.prepares_transpose_alone();
+            layer.prepare(at.runtime.level(), &at.params_of(stage), at.memory_of(stage, *layer), derivatives, prepared);
         }
     }
 
@@ -197,37 +190,32 @@ impl<T: Real> Propagation<T> {
     /// What a layer may fail with.
     pub fn forward(
         &mut self,
-        runtime: &Runtime,
-        stack: &Stack<T>,
+        at: StackAt<'_, T>,
         layers: &[&dyn Layer<T>],
-        params: &Params<'_, T>,
         derivatives: bool,
         draw: DrawIndex,
     ) -> Result<()> {
-        let noise: Vec<f64> = stack.stages().iter().map(Stage::noise).collect();
-        self.pass(runtime, stack, layers, params, derivatives, &noise, stack.noise(draw))
+        let noise: Vec<f64> = at.stack.stages().iter().map(Stage::noise).collect();
+        self.pass(at, layers, derivatives, &noise, at.stack.noise(draw))
     }
 
     /// [`Propagation::forward`] with noise of these standard deviations, from this stream.
     ///
     /// # Errors
     /// What a layer may fail with.
-    #[allow(clippy::too_many_arguments, reason = "a pass, and the conditions it is made under")]
     pub fn pass(
         &mut self,
-        runtime: &Runtime,
-        stack: &Stack<T>,
+        at: StackAt<'_, T>,
         layers: &[&dyn Layer<T>],
-        params: &Params<'_, T>,
         derivatives: bool,
         noise: &[f64],
         random: Philox,
     ) -> Result<()> {
-        self.prepare(runtime, stack, layers, params, derivatives);
+        self.prepare(at, layers, derivatives);
         self.random = Some(random);
+        let StackAt { runtime, stack, .. } = at;
         let (prepared, injected) = (&self.prepared, &self.injected);
-        let values: Vec<Vec<&[T]>> =
-            stack.stages().iter().map(|stage| of_stage(params, stage.params.clone())).collect();
+        let values: Vec<Vec<&[T]>> = stack.stages().iter().map(|stage| at.params_of(stage)).collect();
         let run = |block: &mut Block<T>| -> Result<()> {
             let first = block.first;
             block.tapes.resize_with(layers.len(), Vec::new);
@@ -313,13 +301,12 @@ impl<T: Real> Propagation<T> {
     /// What a layer may fail with.
     pub fn slope(
         &mut self,
-        runtime: &Runtime,
-        stack: &Stack<T>,
+        at: StackAt<'_, T>,
         layers: &[&dyn Layer<T>],
         same: bool,
-        params: &Params<'_, T>,
         along: &Params<'_, T>,
     ) -> Result<f64> {
+        let StackAt { runtime, stack, .. } = at;
         let prepared = &self.prepared;
         let random = self.random.unwrap_or_else(|| runtime.random(Purpose::Noise));
         let run = |block: &mut Block<T>| -> Result<()> {
@@ -332,8 +319,7 @@ impl<T: Real> Propagation<T> {
                 let mut after = vec![T::ZERO; rows * layer.outputs()];
                 // Before the first parameters nothing moves.
                 if stage.params.end > 0 || layer.gives().complex {
-                    let (values, along) =
-                        (of_stage(params, stage.params.clone()), of_stage(along, stage.params.clone()));
+                    let (values, along) = (at.params_of(stage), of_stage(along, stage.params.clone()));
                     let context = LayerContext {
                         level: runtime.level(),
                         params: &values,
@@ -361,14 +347,8 @@ impl<T: Real> Propagation<T> {
     }
 
     /// Prepares the layers whose Jacobians [`Propagation::slope`] takes, where they are not those that signals passed.
-    pub fn prepare_twins(
-        &mut self,
-        runtime: &Runtime,
-        stack: &Stack<T>,
-        layers: &[&dyn Layer<T>],
-        params: &Params<'_, T>,
-    ) {
-        self.prepare(runtime, stack, layers, params, true);
+    pub fn prepare_twins(&mut self, at: StackAt<'_, T>, layers: &[&dyn Layer<T>]) {
+        self.prepare(at, layers, true);
     }
 }
 
@@ -401,6 +381,6 @@ fn each<T: Real>(
     blocks.iter_mut().find_map(|block| block.failure.take()).map_or(Ok(()), Err)
 }
 
-fn of_stage<'a, T: Real>(params: &'a Params<'_, T>, range: std::ops::Range<usize>) -> Vec<&'a [T]> {
+pub(super) fn of_stage<'a, T: Real>(params: &'a Params<'_, T>, range: std::ops::Range<usize>) -> Vec<&'a [T]> {
     range.map(|i| params.get(i)).collect()
 }
