@@ -360,13 +360,13 @@ fn diverges<T: Real>(
 
 /// How many arrays the tiles of a system keep.
 fn kept_by_cells<T: Real>(system: &dyn System<T>) -> usize {
-    (0..system.specs().len()).filter_map(|i| system.tile(i)).map(CellArray::kept).sum()
+    (0..system.specs().len()).map(|i| system.store(i).kept()).sum()
 }
 
 /// Names and shapes of the arrays that the tiles of a system keep, parameter by parameter; they are zero at first.
 pub fn cells<T: Real>(system: &dyn System<T>) -> Vec<ParamSpec> {
     let of_parameter = |(i, spec): (usize, &ParamSpec)| {
-        let own = system.tile(i).map_or_else(Vec::new, CellArray::memory);
+        let own = system.store(i).cells.map_or_else(Vec::new, CellArray::memory);
         let named = |array: ParamSpec| ParamSpec { name: format!("{}/{}", spec.name, array.name), ..array };
         own.into_iter().map(named).collect::<Vec<_>>()
     };
@@ -384,18 +384,20 @@ fn write<T: Real>(
 ) -> Result<f64> {
     let (mut rest, mut pulses) = (cells, 0.0);
     for (i, (wanted, &rate)) in wanted.iter().zip(task.rates).enumerate() {
+        let store = task.system.store(i);
         let own;
-        (own, rest) = rest.split_at_mut(task.system.tile(i).map_or(0, CellArray::kept));
+        (own, rest) = rest.split_at_mut(store.kept());
         if rate == 0.0 {
             continue;
         }
         let values = params.get_mut(i)?;
-        if let Some(tile) = task.system.tile(i) {
+        if let Some(cells) = store.cells {
             let change: Vec<T> = wanted.iter().zip(&*values).map(|(&wanted, &value)| wanted - value).collect();
-            pulses += tile.update(runtime, UpdateKey { parameter: i, step, rate }, Change::Dense(&change), values, own);
+            pulses +=
+                cells.update(runtime, UpdateKey { parameter: i, step, rate }, Change::Dense(&change), values, own);
         } else {
             values.copy_from_slice(wanted);
-            task.system.device(i).write(runtime, i, step + 1, values);
+            store.device.write(runtime, i, step + 1, values);
         }
     }
     Ok(pulses)

@@ -109,9 +109,7 @@ pub(crate) fn clip(py: Python<'_>, system: &System, params: Vec<Bound<'_, PyAny>
         let core = system.of::<T>();
         let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;
         for (i, values) in arrays.slices(py, "every parameter")?.into_iter().enumerate() {
-            if let Some(tile) = core.tile(i) {
-                tile.keep_within(values);
-            }
+            core.store(i).keep_within(values);
         }
     });
     Ok(())

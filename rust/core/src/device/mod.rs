@@ -5,6 +5,7 @@
 
 mod cells;
 mod pulses;
+mod store;
 mod tile;
 mod transfer;
 mod unit;
@@ -12,6 +13,7 @@ mod written;
 
 pub use cells::{Law, Pulsed, Spread};
 pub use pulses::{Kind, Trains};
+pub use store::{CellArrays, Store};
 pub use tile::{Algorithm, CellArray, Change, TileSpec, UpdateKey};
 pub use transfer::{Transfer, Version};
 pub use unit::{Choice, Unit};

@@ -116,7 +116,7 @@ impl<T: Real> CompiledMethod<T> for Springs {
         let (mut moved, mut changes) = (start.clone(), start.clone());
         for relaxation in 1..=self.relaxations {
             for i in 0..count {
-                let (epsilon, (lower, upper)) = (epsilons[i], system.device(i).range::<f64>());
+                let (epsilon, (lower, upper)) = (epsilons[i], system.store(i).device.range::<f64>());
                 for (k, start) in start[i].iter().map(|start| start.to_f64()).enumerate() {
                     // The springs pull, but the material has its range. (Not moved - start, which would be mostly rounding.)
                     let pulled = epsilon * (free[i][k] - nudged[i][k]).to_f64();

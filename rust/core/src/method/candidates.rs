@@ -93,7 +93,7 @@ impl<T: Real> Experiment<'_, T> {
         self.system.specs().iter().enumerate().filter_map(move |(i, spec)| {
             let span = start..start + spec.len();
             start = span.end;
-            let (lower, upper) = self.system.device(i).range::<T>();
+            let (lower, upper) = self.system.store(i).device.range::<T>();
             (lower.is_finite() || upper.is_finite()).then_some((span, (lower, upper)))
         })
     }

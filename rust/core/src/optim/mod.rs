@@ -3,7 +3,7 @@
 use pnncore_kernels::{Real, shift_within};
 use serde::{Deserialize, Serialize};
 
-use crate::device::{CellArray, Change, Device, UpdateKey};
+use crate::device::{CellArray, Change, Device, Store, UpdateKey};
 use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
 use crate::states::States;
@@ -105,21 +105,21 @@ impl Optimizer {
         let (mut rest, mut pulses) = (cells, 0.0);
         for (i, &rate) in rates.iter().enumerate() {
             let own;
-            (own, rest) = rest.split_at_mut(system.tile(i).map_or(0, CellArray::kept));
+            let Store { device, cells, clip: deviations } = system.store(i);
+            (own, rest) = rest.split_at_mut(cells.map_or(0, CellArray::kept));
             if rate == 0.0 {
                 continue;
             }
             let values = params.get_mut(i)?;
             let mut turn =
                 ParamStep { runtime, system, states, i, rate, memory: &mut *memory, gradient: &mut *gradient };
-            let Some(tile) = system.tile(i) else {
-                let device = system.device(i);
+            let Some(tile) = cells else {
                 let kept = self.change(&mut turn, update, device.range(), values);
                 // A device that only has a range is done with where that is kept.
                 if !device.is_exact() || (!kept && *device != Device::IDEAL) {
                     device.write(runtime, i, steps + 1, values);
                 }
-                if let Some(deviations) = system.clip(i) {
+                if let Some(deviations) = deviations {
                     clip(runtime, deviations, values);
                 }
                 continue;

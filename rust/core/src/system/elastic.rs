@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::descent::settle;
-use crate::device::Device;
+use crate::device::{Device, Store};
 use crate::params::{ParamSpec, Params};
 use crate::signal::Signal;
 use crate::states::{Layout, States};
@@ -221,8 +221,8 @@ impl<T: Real> System<T> for Elastic {
         &self.specs
     }
 
-    fn device(&self, parameter: usize) -> &Device {
-        if parameter == 0 { &self.device } else { &Device::IDEAL }
+    fn store(&self, parameter: usize) -> Store<'_, T> {
+        if parameter == 0 { Store::of(&self.device) } else { Store::IDEAL }
     }
 
     fn abilities(&self) -> Abilities {

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::{Abilities, Accumulation, AnySystem, Dynamics, Experiment, Reading, System, SystemSpec, Workspace};
-use crate::device::Device;
+use crate::device::{Device, Store};
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, Phase, Start};
 use crate::settings::{at_least_zero, positive};
@@ -312,8 +312,8 @@ impl<T: Real> System<T> for HamiltonianChain {
         &self.specs
     }
 
-    fn device(&self, parameter: usize) -> &Device {
-        if parameter % 2 == 1 { &self.positive } else { &Device::IDEAL }
+    fn store(&self, parameter: usize) -> Store<'_, T> {
+        if parameter % 2 == 1 { Store::of(&self.positive) } else { Store::IDEAL }
     }
 
     fn abilities(&self) -> Abilities {

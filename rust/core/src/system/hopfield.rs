@@ -8,7 +8,6 @@
 use serde::Deserialize;
 
 use super::layered::{Layered, Physics};
-use super::tiled::Tiled;
 use super::{AnySystem, SystemSpec};
 use crate::Result;
 use crate::device::{Device, TileSpec};
@@ -54,10 +53,10 @@ impl SystemSpec for Spec {
 
     fn build(&self) -> Result<AnySystem> {
         let net = Layered::hopfield(&self.layers, self.activation)?;
-        let Some(tile) = &self.tile else { return Ok(AnySystem::same(net)) };
-        let single: Tiled<f32, _> = Tiled::new(net.clone(), tile, self.seed)?;
-        let double: Tiled<f64, _> = Tiled::new(net, tile, self.seed)?;
-        Ok(AnySystem::new(single, double))
+        Ok(AnySystem::same(match &self.tile {
+            Some(tile) => net.with_cells(tile, self.seed)?,
+            None => net,
+        }))
     }
 }
 

@@ -14,7 +14,6 @@ mod registry;
 pub mod resistive;
 mod rows;
 pub mod stack;
-pub mod tiled;
 
 pub use abilities::Abilities;
 pub use at::SystemAt;
@@ -27,9 +26,9 @@ use num_complex::Complex;
 use pnncore_kernels::Real;
 
 use crate::batch::Batch;
-use crate::device::{CellArray, Device};
+use crate::device::Store;
 use crate::loss::Loss;
-use crate::params::{ParamSpec, Params, all_finite};
+use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, Phase, Start};
 use crate::runtime::Runtime;
 use crate::signal::Signal;
@@ -72,21 +71,9 @@ pub trait System<T: Real>: Send + Sync {
     }
 
     /// What parameter number `parameter` is stored in.
-    fn device(&self, parameter: usize) -> &Device {
+    fn store(&self, parameter: usize) -> Store<'_, T> {
         let _ = parameter;
-        &Device::IDEAL
-    }
-
-    /// The array of cells that parameter number `parameter` is stored in, where there is one: it then has no other device.
-    fn tile(&self, parameter: usize) -> Option<&CellArray<T>> {
-        let _ = parameter;
-        None
-    }
-
-    /// Within how many of their standard deviations the values of parameter number `parameter` are kept by every update.
-    fn clip(&self, parameter: usize) -> Option<f64> {
-        let _ = parameter;
-        None
+        Store::IDEAL
     }
 
     /// Names and shapes of the arrays in which the system keeps what time makes of it (chains of samples, clocks, drift); they are
@@ -156,45 +143,7 @@ pub trait System<T: Real>: Send + Sync {
         if params.len() != specs.len() {
             return Err(Error::Shape(format!("expected {} parameters, got {}", specs.len(), params.len())));
         }
-        for (i, spec) in specs.iter().enumerate() {
-            let values = params.get(i);
-            if values.len() != spec.len() {
-                return Err(Error::Shape(format!(
-                    "parameter {} needs shape {:?} ({} elements), got {} elements",
-                    spec.name,
-                    spec.shape,
-                    spec.len(),
-                    values.len()
-                )));
-            }
-            if !all_finite(values) {
-                return Err(Error::Data(format!(
-                    "parameter {} holds NaN or infinity; training diverged or the array was overwritten",
-                    spec.name
-                )));
-            }
-            if let Some((at, (lower, upper))) = self.tile(i).and_then(|tile| tile.outside(values)) {
-                return Err(Error::Data(format!(
-                    "parameter {} holds {} at {:?}, but the cell there only has values in [{lower}, {upper}]: \
-                     system.clip() brings all into their ranges",
-                    spec.name,
-                    values[at],
-                    (at / spec.rows_cols().1, at % spec.rows_cols().1),
-                )));
-            }
-            let (lower, upper) = self.device(i).range::<T>();
-            let is_outside = |value: &T| *value < lower || *value > upper;
-            let bounded = if lower.is_finite() || upper.is_finite() { values } else { &[] };
-            // A whole chunk at a time vectorises; the first value alone would not.
-            let outside = bounded.chunks(256).find(|chunk| chunk.iter().fold(false, |any, v| any | is_outside(v)));
-            if let Some(value) = outside.and_then(|chunk| chunk.iter().find(|value| is_outside(value))) {
-                return Err(Error::Data(format!(
-                    "parameter {} holds {value}, but its device only has values in [{lower}, {upper}]",
-                    spec.name
-                )));
-            }
-        }
-        Ok(())
+        specs.iter().enumerate().try_for_each(|(i, spec)| self.store(i).check(spec, params.get(i)))
     }
 
     /// The numbers that a row of inputs is.
@@ -503,6 +452,7 @@ mod tests {
 
     #[test]
     fn parameters_that_do_not_fit_are_named() {
+        use crate::device::Device;
         let conductances = Device { lower: Some(0.0), ..Device::IDEAL };
         let net = Layered::resistive(&[1, 3], 1.0, conductances).expect("a network");
         let sources = [0.0f32; 3];

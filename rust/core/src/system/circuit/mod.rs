@@ -37,7 +37,7 @@ use spec::{check_elements, check_grounded, walls};
 use values::{Assembly, Values};
 
 use crate::batch::Batch;
-use crate::device::Device;
+use crate::device::{Device, Store};
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, PhasePlan, Start, clamp_towards};
 use crate::signal::Signal;
@@ -315,8 +315,8 @@ impl<T: Real> System<T> for Circuit {
         &self.specs
     }
 
-    fn device(&self, parameter: usize) -> &Device {
-        if self.specs[parameter].name == "g" { &self.device } else { &Device::IDEAL }
+    fn store(&self, parameter: usize) -> Store<'_, T> {
+        if self.specs[parameter].name == "g" { Store::of(&self.device) } else { Store::IDEAL }
     }
 
     fn is_reciprocal(&self) -> bool {

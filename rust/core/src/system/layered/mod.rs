@@ -23,7 +23,7 @@ use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::watch::poll;
 
 use super::hopfield::Activation;
-use crate::device::Device;
+use crate::device::{CellArrays, Device, Store, TileSpec};
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
@@ -55,6 +55,8 @@ pub struct Layered {
     specs: Vec<ParamSpec>,
     layout: Layout,
     device: Device,
+    /// The cells that couplings are stored in, where there are any.
+    cells: Option<CellArrays>,
 }
 
 impl Layered {
@@ -77,7 +79,15 @@ impl Layered {
             specs.push(ParamSpec { name: format!("b{}", l + 1), shape: vec![pair[1]] });
         }
         let layout = Layout::new(&sizes[1..]);
-        Ok(Self { physics, sizes, specs, layout, device })
+        Ok(Self { physics, sizes, specs, layout, device, cells: None })
+    }
+
+    /// Stores couplings in arrays of cells, drawn from `seed`.
+    ///
+    /// # Errors
+    /// As [`TileSpec::check`].
+    pub fn with_cells(self, spec: &TileSpec, seed: u64) -> Result<Self> {
+        Ok(Self { cells: Some(CellArrays::of_matrices(spec, &self.specs, seed)?), ..self })
     }
 
     /// What a sweep of one row takes, in multiply-adds.
@@ -163,8 +173,12 @@ impl<T: Real> System<T> for Layered {
         &self.specs
     }
 
-    fn device(&self, parameter: usize) -> &Device {
-        if parameter.is_multiple_of(2) { &self.device } else { &Device::IDEAL }
+    fn store(&self, parameter: usize) -> Store<'_, T> {
+        if !parameter.is_multiple_of(2) {
+            return Store::IDEAL;
+        }
+        let cells = self.cells.as_ref().and_then(|cells| T::pick(cells)[parameter].as_ref());
+        Store { cells, ..Store::of(&self.device) }
     }
 
     fn workspace(&self) -> Workspace {
@@ -172,7 +186,7 @@ impl<T: Real> System<T> for Layered {
     }
 
     /// Writes initial parameters: couplings uniform in +-gain/sqrt(fan-in), the magnitudes of such numbers where they are
-    /// conductances, as the device stores them; biases zero.
+    /// conductances, as the device stores them, and within the ranges of cells; biases zero.
     fn initialise(&self, runtime: &Runtime, seed: u64, gain: f64, params: &mut [&mut [T]]) {
         let random = Philox::new(seed, Purpose::Initialise);
         for (i, (spec, values)) in self.specs.iter().zip(params).enumerate() {
@@ -187,6 +201,7 @@ impl<T: Real> System<T> for Layered {
                 *value = T::from_f64(if self.is_resistive() { drawn.abs() } else { drawn });
             }
             self.device.write(runtime, i, 0, values);
+            System::<T>::store(self, i).keep_within(values);
         }
     }
 

@@ -123,9 +123,9 @@ impl LayerSpec for CrossbarSpec {
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
         let map = self.map();
         let hardware = Crossbar::new(map.clone(), &self.hardware, site.deviations(), site.group())?;
-        let cells = |tile: &TileSpec| CellArray::new(tile, (self.inputs, self.outputs), site.seed, site.layer);
-        let tile = self.tile.as_ref().map(cells).transpose()?;
-        Ok(Parts { tile, clip: self.clip, ..Parts::new(Box::new(map), Some(Box::new(hardware))) })
+        let array = |tile: &TileSpec| CellArray::new(tile, (self.inputs, self.outputs), site.seed, site.layer);
+        let cells = self.tile.as_ref().map(array).transpose()?;
+        Ok(Parts { cells, clip: self.clip, ..Parts::new(Box::new(map), Some(Box::new(hardware))) })
     }
 }
 

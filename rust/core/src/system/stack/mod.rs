@@ -45,7 +45,7 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
 
 use super::{Abilities, Experiment, System, Workspace};
-use crate::device::{CellArray, Device};
+use crate::device::Store;
 use crate::draw::DrawIndex;
 use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
@@ -292,22 +292,11 @@ impl<T: Real> System<T> for Stack<T> {
         }
     }
 
-    fn device(&self, parameter: usize) -> &Device {
-        let stage = self.stages.iter().find(|stage| stage.params.contains(&parameter));
-        stage.map_or(&Device::IDEAL, |stage| &stage.parts.device)
-    }
-
-    fn tile(&self, parameter: usize) -> Option<&CellArray<T>> {
-        self.stages
-            .iter()
-            .find(|stage| stage.params.start == parameter && !stage.params.is_empty())?
-            .parts
-            .tile
-            .as_ref()
-    }
-
-    fn clip(&self, parameter: usize) -> Option<f64> {
-        self.stages.iter().find(|stage| stage.params.start == parameter && !stage.params.is_empty())?.parts.clip
+    fn store(&self, parameter: usize) -> Store<'_, T> {
+        match self.stages.iter().find(|stage| stage.params.contains(&parameter)) {
+            Some(stage) => stage.parts.store(parameter - stage.params.start),
+            None => Store::IDEAL,
+        }
     }
 
     fn workspace(&self) -> Workspace {
@@ -340,9 +329,7 @@ impl<T: Real> System<T> for Stack<T> {
         for (l, stage) in self.stages.iter().enumerate() {
             let own = &mut params[stage.params.clone()];
             stage.twin().initialise(random, GROUPS * l as u32, own);
-            if let (Some(tile), [weights, ..]) = (&stage.parts.tile, own) {
-                tile.keep_within(weights);
-            }
+            own.iter_mut().enumerate().for_each(|(i, values)| stage.parts.store(i).keep_within(values));
         }
     }
 

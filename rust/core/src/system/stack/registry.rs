@@ -20,7 +20,7 @@ use super::pointwise::PointwiseSpec;
 use super::speckle::SpeckleSpec;
 use super::transistor::TransistorSpec;
 use super::{GROUPS, Layer};
-use crate::device::{CellArray, Device};
+use crate::device::{CellArray, Device, Store};
 use crate::params::ParamSpec;
 use crate::signal::Signal;
 use crate::{Error, Result};
@@ -140,7 +140,7 @@ pub struct Parts<T> {
     /// What parameters are stored in.
     pub device: Device,
     /// The cells of the first one, where it is stored in an array of these.
-    pub tile: Option<CellArray<T>>,
+    pub cells: Option<CellArray<T>>,
     /// Within how many of their standard deviations the values of the first one are kept.
     pub clip: Option<f64>,
 }
@@ -148,7 +148,13 @@ pub struct Parts<T> {
 impl<T: Real> Parts<T> {
     /// A model and its hardware, whose parameters are stored in something ideal.
     pub fn new(twin: Box<dyn Layer<T>>, hardware: Option<Box<dyn Layer<T>>>) -> Self {
-        Self { twin, hardware, device: Device::IDEAL, tile: None, clip: None }
+        Self { twin, hardware, device: Device::IDEAL, cells: None, clip: None }
+    }
+
+    /// What parameter number `i` of the layer is stored in.
+    pub(super) fn store(&self, i: usize) -> Store<'_, T> {
+        let material = Store::of(&self.device);
+        if i == 0 { Store { cells: self.cells.as_ref(), clip: self.clip, ..material } } else { material }
     }
 
     /// A model, and hardware that differs from it where that is so at `site`.
