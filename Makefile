@@ -56,6 +56,7 @@ bench: $(BUILT) ## Rates of the kernels, and pnncore beside its peers (quiet mac
 
 lint: $(BUILT) ## Check formats, lints, types and stubs.
 	cargo fmt --all --check
+	! LC_ALL=C.UTF-8 grep -rnE '.{101}' --include=*.rs rust
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 	$(BIN)/ruff format --check .

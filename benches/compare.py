@@ -1,7 +1,8 @@
 """pnncore beside its peers, in one run on one machine: ``make bench``.
 
-Every figure is the best of several epochs in a process of its own, so that a noisy machine shows as little as it can;
-peers run at their best thread count, ours at two threads. Ratios are what counts: absolute figures drift.
+Every figure is the best of several epochs in a process of its own, so that a noisy machine shows as
+little as it can; peers run at their best thread count, ours at two threads. Ratios are what counts:
+absolute figures drift.
 """
 
 import argparse
@@ -18,17 +19,29 @@ from typing import Any
 import numpy as np
 import peers
 
-# name, layers, batch, peer's free and nudged steps, our settling ("fixed": the peer's), samples, target ratio
+# name, layers, batch, peer's free and nudged steps, our settling ("fixed": the peer's), samples,
+# target ratio
 CASES: list[tuple[str, list[int], int, int, int, str, int, float]] = [
     ("784-512-10, batch 128, fixed 20/10", [784, 512, 10], 128, 20, 10, "fixed", 25600, 3.0),
     ("784-512-10, batch 128, per sample", [784, 512, 10], 128, 20, 10, "auto", 25600, 7.0),
     ("784-512-10, batch 16, per sample", [784, 512, 10], 16, 20, 10, "auto", 12800, 8.0),
     ("64-128-10, batch 32, per sample", [64, 128, 10], 32, 20, 10, "auto", 19200, 8.0),
-    ("784-1024-1024-10, batch 128, per sample", [784, 1024, 1024, 10], 128, 50, 20, "auto", 2560, 3.0),
+    (
+        "784-1024-1024-10, batch 128, per sample",
+        [784, 1024, 1024, 10],
+        128,
+        50,
+        20,
+        "auto",
+        2560,
+        3.0,
+    ),
 ]
 
 
-def work(layers: list[int], batch: int, steps: list[int], settling: str, samples: int, threads: int) -> dict[str, Any]:
+def work(
+    layers: list[int], batch: int, steps: list[int], settling: str, samples: int, threads: int
+) -> dict[str, Any]:
     """Time our training in this process."""
     import pnncore as pnn
 
@@ -38,7 +51,8 @@ def work(layers: list[int], batch: int, steps: list[int], settling: str, samples
     trainer = pnn.Trainer(
         pnn.systems.Hopfield(layers, seed=0),
         pnn.methods.EquilibriumPropagation(
-            beta=0.2, settling=pnn.Settling(sweeps=(steps[0], steps[1]) if settling == "fixed" else None)
+            beta=0.2,
+            settling=pnn.Settling(sweeps=(steps[0], steps[1]) if settling == "fixed" else None),
         ),
         pnn.optim.SGD(0.05),
         batch_size=batch,
@@ -56,8 +70,9 @@ def work(layers: list[int], batch: int, steps: list[int], settling: str, samples
 
 
 def gradient_errors(layers: list[int], batch: int, steps: list[int]) -> dict[str, float]:
-    """How far the gradients of one batch are from those of settling to the end, as the norm of the difference over
-    that of the gradient (mean over batches): ours, and the NumPy peer's at its steps and stopping at 1e-3. The network
+    """How far the gradients of one batch are from those of settling to the end, as the norm of the
+    difference over that of the gradient (mean over batches): ours, and the NumPy peer's at its
+    steps and stopping at 1e-3. The network
     has seen 20,000 samples, without biases, which the peer cannot be given."""
     import pnncore as pnn
 
@@ -78,9 +93,17 @@ def gradient_errors(layers: list[int], batch: int, steps: list[int]) -> dict[str
 
     def of_peer(index: np.ndarray, tolerance: float | None) -> list[np.ndarray]:
         peer = peers.NumpyEP(
-            layers, batch=batch, steps_free=steps[0], steps_nudged=steps[1], beta=0.2, rates=[1.0] * len(names),
-            seed=0, threads=1, weights=weights, tolerance=tolerance,
-        )  # fmt: skip
+            layers,
+            batch=batch,
+            steps_free=steps[0],
+            steps_nudged=steps[1],
+            beta=0.2,
+            rates=[1.0] * len(names),
+            seed=0,
+            threads=1,
+            weights=weights,
+            tolerance=tolerance,
+        )
         peer.train_epoch(x, labels, index)
         return [before - after for before, after in zip(weights, peer.weights, strict=True)]
 
@@ -91,13 +114,16 @@ def gradient_errors(layers: list[int], batch: int, steps: list[int]) -> dict[str
         gradients = [ours[name] for name in names], of_peer(index, None), of_peer(index, 1e-3)
         size = np.sqrt(sum(np.sum(truth[name] ** 2) for name in names))
         for errors, gradient in zip(found.values(), gradients, strict=True):
-            off = sum(np.sum((g - truth[name]) ** 2) for g, name in zip(gradient, names, strict=True))
+            off = sum(
+                np.sum((g - truth[name]) ** 2) for g, name in zip(gradient, names, strict=True)
+            )
             errors.append(float(np.sqrt(off) / size))
     return {who: float(np.mean(errors)) for who, errors in found.items()}
 
 
 def accuracy(who: str) -> float:
-    """Train one epoch of MNIST (784-512-10, batch 16) and return the test accuracy: ours or the NumPy peer's."""
+    """Train one epoch of MNIST (784-512-10, batch 16) and return the test accuracy: ours or the
+    NumPy peer's."""
     import pnncore as pnn
 
     os.environ.setdefault("PNNCORE_DATA", str(peers.Path(__file__).parents[2] / "shared/data"))
@@ -155,7 +181,13 @@ def compare() -> dict[str, Any]:
     for name, layers, batch, free, nudged, settling, samples, target in CASES:
         ours = child("time", layers, batch, [free, nudged], settling, samples, 2)
         one = child("time", layers, batch, [free, nudged], settling, samples, 1)
-        peer_case = (layers, batch, free, nudged, next(c[4] for c in peers.CASES if list(c[0]) == layers))
+        peer_case = (
+            layers,
+            batch,
+            free,
+            nudged,
+            next(c[4] for c in peers.CASES if list(c[0]) == layers),
+        )
         found = {}
         for backend in (b for b in peers.BACKENDS if importlib.util.find_spec(b)):
             for tolerance in (None, 1e-3) if settling == "auto" else (None,):
@@ -165,27 +197,50 @@ def compare() -> dict[str, Any]:
         best = max(found, key=lambda label: found[label])
         rows.append(
             {
-                "case": name, "ours": ours["samples_per_s"], "ours_one_thread": one["samples_per_s"],
-                "sweeps": ours["sweeps"], "extra_mib": ours["extra_mib"], "data": ours["data"], "peers": found,
-                "peer": best, "ratio": ours["samples_per_s"] / found[best], "target": target,
-                "errors": child("errors", layers, batch, [free, nudged]) if settling == "auto" else {},
+                "case": name,
+                "ours": ours["samples_per_s"],
+                "ours_one_thread": one["samples_per_s"],
+                "sweeps": ours["sweeps"],
+                "extra_mib": ours["extra_mib"],
+                "data": ours["data"],
+                "peers": found,
+                "peer": best,
+                "ratio": ours["samples_per_s"] / found[best],
+                "target": target,
+                "errors": child("errors", layers, batch, [free, nudged])
+                if settling == "auto"
+                else {},
             }
-        )  # fmt: skip
+        )
         print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return {"sgemm": sgemm, "rows": rows, "busy": {threads: busy_ratio(threads) for threads in (1, 2)}}
+    return {
+        "sgemm": sgemm,
+        "rows": rows,
+        "busy": {threads: busy_ratio(threads) for threads in (1, 2)},
+    }
 
 
 def main() -> None:
     """Print a table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--accuracy", action="store_true", help="also train both for an epoch of MNIST and score them")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of a table"
+    )
+    parser.add_argument(
+        "--accuracy",
+        action="store_true",
+        help="also train both for an epoch of MNIST and score them",
+    )
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
         kind, *job = arguments.job
-        print(json.dumps({"time": work, "errors": gradient_errors, "accuracy": accuracy}[kind](*job)))
+        print(
+            json.dumps({"time": work, "errors": gradient_errors, "accuracy": accuracy}[kind](*job))
+        )
         return
     found = compare()
     if arguments.accuracy:
@@ -195,12 +250,16 @@ def main() -> None:
         return
     one, two = found["sgemm"][1], found["sgemm"][2]
     print(f"sgemm ({one['kernel']}): {one['gflops']} GFLOP/s on one thread, {two['gflops']} on two")
-    print(f"{'case':42}{'ours, 2 thr.':>13}{'1 thread':>10}{'best peer':>11}{'ratio':>7}{'target':>8}  peer")
+    print(
+        f"{'case':42}{'ours, 2 thr.':>13}{'1 thread':>10}{'best peer':>11}"
+        f"{'ratio':>7}{'target':>8}  peer"
+    )
     for row in found["rows"]:
         print(
             f"{row['case']:42}{row['ours']:13,.0f}{row['ours_one_thread']:10,.0f}{row['peers'][row['peer']]:11,.0f}"
             f"{row['ratio']:6.1f}x{row['target']:7.0f}x  {row['peer']}; {row['data']}; our sweeps "
-            f"{row['sweeps'][0]:.1f} + {row['sweeps'][1]:.1f}, {row['extra_mib']:.0f} MiB beyond the data"
+            f"{row['sweeps'][0]:.1f} + {row['sweeps'][1]:.1f}, {row['extra_mib']:.0f} MiB beyond "
+            "the data"
         )
     for row in found["rows"]:
         if row["errors"]:
@@ -209,9 +268,11 @@ def main() -> None:
     dense = 2.42e6
     fixed = found["rows"][0]
     print(
-        f"784-512-10 at 20/10 sweeps is {dense / 1e6:.2f} Mflop per sample if all is dense: ours does the work of "
+        f"784-512-10 at 20/10 sweeps is {dense / 1e6:.2f} Mflop per sample if all is dense: ours "
+        "does the work of "
         f"{fixed['ours_one_thread'] * dense / 1e9:.0f} GFLOP/s on one thread "
-        f"({fixed['ours_one_thread'] * dense / 1e9 / one['gflops']:.2f} of sgemm; zero pixels are skipped)"
+        f"({fixed['ours_one_thread'] * dense / 1e9 / one['gflops']:.2f} of sgemm; zero pixels are "
+        "skipped)"
     )
     print(
         "with a second process spinning on one of two cores our rate falls to "

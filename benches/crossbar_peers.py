@@ -1,8 +1,8 @@
 """What published crossbar simulators take for the cases of `crossbar.py`, where they are installed.
 
-``pip install --no-deps badcrossbar`` (and sigfig and pathvalidate) is enough without its plots. On Python 3.11,
-``pip install torch==2.10.0`` and ``pip install --no-deps aihwkit==1.1.0`` (and scipy, tqdm and requests) go together.
-Functions return None where the package is not there.
+``pip install --no-deps badcrossbar`` (and sigfig and pathvalidate) is enough without its plots. On
+Python 3.11, ``pip install torch==2.10.0`` and ``pip install --no-deps aihwkit==1.1.0`` (and scipy,
+tqdm and requests) go together. Functions return None where the package is not there.
 """
 
 import importlib.util
@@ -26,7 +26,8 @@ def milliseconds(call: Callable[[], Any], times: int = 30) -> float:
 
 
 def _aihwkit(threads: int | None) -> Any:
-    """Return torch with so many threads (None: one per processor), or None where a package is missing."""
+    """Return torch with so many threads (None: one per processor), or None where a package is
+    missing."""
     if importlib.util.find_spec("aihwkit") is None or importlib.util.find_spec("torch") is None:
         return None
     import torch
@@ -64,7 +65,8 @@ def update(x: Any, d: Any, slots: int) -> float | None:
 
 
 def read(x: Any, n_out: int, threads: int | None) -> float | None:
-    """Return the milliseconds of a read of these rows, with converters, output noise and absmax noise management."""
+    """Return the milliseconds of a read of these rows, with converters, output noise and absmax
+    noise management."""
     torch = _aihwkit(threads)
     if torch is None:
         return None
@@ -98,7 +100,9 @@ def epoch(name: str, x: Any, y: Any, sizes: list[int]) -> float | None:
         config: Any = configs.FloatingPointRPUConfig()
     elif name in compounds:
         # A line per sample, as here.
-        own = compounds[name](unit_cell_devices=[cell, cell], transfer_every=1.0, units_in_mbatch=False)
+        own = compounds[name](
+            unit_cell_devices=[cell, cell], transfer_every=1.0, units_in_mbatch=False
+        )
         config = configs.UnitCellRPUConfig(device=own)
     else:
         config = configs.SingleRPUConfig(device=cell)

@@ -1,4 +1,5 @@
-"""What an instrument costs beyond its callable: microseconds per call, by how it is called and how it is journalled.
+"""What an instrument costs beyond its callable: microseconds per call, by how it is called and how
+it is journalled.
 
 python benches/instrument.py
 """
@@ -64,7 +65,10 @@ def main() -> None:
         held = pnn.journal.read(path)
         took = time.perf_counter() - start
         size = path.stat().st_size
-        print(f"opening a journal of {len(held)} shots: {1e3 * took:.0f} ms, {size / took / 1e6:.0f} MB/s")
+        print(
+            f"opening a journal of {len(held)} shots: {1e3 * took:.0f} ms, "
+            f"{size / took / 1e6:.0f} MB/s"
+        )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benches/own_method.py
 
-Physics-aware training of two linear maps with tanh between, on one thread: milliseconds a step, the fastest of ten
-epochs of 100 steps.
+Physics-aware training of two linear maps with tanh between, on one thread: milliseconds a step, the
+fastest of ten epochs of 100 steps.
 """
 
 import time
@@ -26,10 +26,14 @@ class Own(methods.Method):
 def milliseconds(method: methods.Method, sizes: list[int], batch: int) -> float:
     """Time of a step."""
     n_in, hidden, n_out = sizes
-    net = pnn.systems.Stack([layers.Linear(n_in, hidden), layers.Tanh(), layers.Linear(hidden, n_out)], seed=0)
+    net = pnn.systems.Stack(
+        [layers.Linear(n_in, hidden), layers.Tanh(), layers.Linear(hidden, n_out)], seed=0
+    )
     x = np.random.default_rng(0).uniform(0, 1, (100 * batch, n_in)).astype(np.float32)
     y = np.zeros(len(x), int)
-    trainer = pnn.Trainer(net, method, pnn.optim.SGD(1e-4), batch_size=batch, seed=0, threads=1, progress=False)
+    trainer = pnn.Trainer(
+        net, method, pnn.optim.SGD(1e-4), batch_size=batch, seed=0, threads=1, progress=False
+    )
     times = []
     for _ in range(10):
         start = time.perf_counter()
@@ -43,7 +47,10 @@ def main() -> None:
     print("layers, batch: own, core, difference (ms a step)")
     for sizes in ([5, 6, 3], [64, 128, 10], [784, 256, 10]):
         for batch in (8, 64):
-            own, core = milliseconds(Own(), sizes, batch), milliseconds(methods.PhysicsAware(), sizes, batch)
+            own, core = (
+                milliseconds(Own(), sizes, batch),
+                milliseconds(methods.PhysicsAware(), sizes, batch),
+            )
             print(f"{sizes}, {batch}: {own:.3f}, {core:.3f}, {own - core:.3f}")
 
 

@@ -1,14 +1,15 @@
-"""Resistive networks beside their peers, in one run: NumPy for layered networks, ngspice for operating points, scipy
-for flow.
+"""Resistive networks beside their peers, in one run: NumPy for layered networks, ngspice for
+operating points, scipy for flow.
 
     python benches/resistive.py            # a table (quiet machine, please)
     python benches/resistive.py --json
 
-Layered networks: samples per second of training, 784-h-10, batches of 4, 4 + 4 sweeps, and the floor of memory
-traffic: the conductances are read for drives and column sums, read and written by the update. The NumPy peer folds
-the column sums into the product of the drive and the column shift into the product of the update; what is left are
-five passes over the conductances. Operating points: seconds of one, ours with its preparation against the analysis
-that ngspice itself reports. Cases whose peer is not installed are skipped, and say so.
+Layered networks: samples per second of training, 784-h-10, batches of 4, 4 + 4 sweeps, and the
+floor of memory traffic: the conductances are read for drives and column sums, read and written by
+the update. The NumPy peer folds the column sums into the product of the drive and the column shift
+into the product of the update; what is left are five passes over the conductances. Operating
+points: seconds of one, ours with its preparation against the analysis that ngspice itself reports.
+Cases whose peer is not installed are skipped, and say so.
 """
 
 import argparse
@@ -29,7 +30,8 @@ SWEEPS, BETA, RATE, BATCH = 4, 1.0, 0.006, 4
 
 
 class ResistivePeer:
-    """Centred equilibrium propagation on a deep resistive network with one hidden layer, in NumPy and BLAS alone."""
+    """Centred equilibrium propagation on a deep resistive network with one hidden layer, in
+    NumPy and BLAS alone."""
 
     def __init__(self, g1: np.ndarray, g2: np.ndarray, gain: float):
         from peers import _buffer, _product
@@ -46,7 +48,14 @@ class ResistivePeer:
         self.drive = _product(self.x, self.g1, self.fed, 1.0, 0.0)
         self.update = _product(self.x.T, self.change, self.g1)
 
-    def settle(self, drive: np.ndarray, v2: np.ndarray, sweeps: int, pull: np.ndarray | None, beta: np.ndarray) -> Any:
+    def settle(
+        self,
+        drive: np.ndarray,
+        v2: np.ndarray,
+        sweeps: int,
+        pull: np.ndarray | None,
+        beta: np.ndarray,
+    ) -> Any:
         soft1 = 1 / (self.fed[-1] + self.g2.sum(axis=1))
         soft2 = 1 / (self.g2.sum(axis=0) + beta)
         for _ in range(sweeps):
@@ -66,7 +75,9 @@ class ResistivePeer:
         _, free = self.settle(drive, np.zeros_like(y), SWEEPS, None, np.float32(0))
         signs = np.repeat(np.float32([[BETA], [-BETA]]), BATCH, axis=0)
         both = np.vstack([y, y]) * signs
-        v1, v2 = self.settle(np.vstack([drive, drive]), np.vstack([free, free]), SWEEPS, both, signs)
+        v1, v2 = self.settle(
+            np.vstack([drive, drive]), np.vstack([free, free]), SWEEPS, both, signs
+        )
         scale = np.float32(RATE / (2 * BETA * BATCH))
         self.change[:BATCH] = scale * (v1[:BATCH] - v1[BATCH:])
         squares1, squares2 = v1 * v1, v2 * v2
@@ -104,7 +115,9 @@ def layered(hidden: int, gain: float, samples: int, threads: int, who: str) -> f
     net = pnn.systems.DeepResistive([784, hidden, 10], input_gain=gain, seed=0)
     if who == "ours":
         method = pnn.methods.EquilibriumPropagation(beta=BETA, settling=pnn.Settling(sweeps=SWEEPS))
-        trainer = pnn.Trainer(net, method, pnn.optim.SGD(RATE), batch_size=BATCH, seed=0, threads=threads)
+        trainer = pnn.Trainer(
+            net, method, pnn.optim.SGD(RATE), batch_size=BATCH, seed=0, threads=threads
+        )
         trainer.fit(x[:400], y[:400], epochs=1)
         return samples / min(trainer.fit(x, y, epochs=1)["seconds"][-1] for _ in range(3))
     peer = ResistivePeer(net.params["g1"], net.params["g2"], gain)
@@ -119,7 +132,8 @@ def layered(hidden: int, gain: float, samples: int, threads: int, who: str) -> f
 
 
 def parity() -> float:
-    """Return how far ours and the peer's conductances are apart after ten steps, relative to how far they moved."""
+    """Return how far ours and the peer's conductances are apart after ten steps, relative to how
+    far they moved."""
     import pnncore as pnn
 
     x, y = data(10 * BATCH)
@@ -141,7 +155,9 @@ def ngspice(netlist: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         deck = Path(folder) / "deck.cir"
         deck.write_text(netlist.replace(".op\n.end\n", ".control\nop\nrusage\n.endc\n.end\n"))
-        ran = subprocess.run(["ngspice", "-b", deck], capture_output=True, text=True, check=False, timeout=900)
+        ran = subprocess.run(
+            ["ngspice", "-b", deck], capture_output=True, text=True, check=False, timeout=900
+        )
     found = re.search(r"Total analysis time \(seconds\) = (\S+)", ran.stdout)
     if found is None:
         raise RuntimeError(ran.stdout[-2000:] + ran.stderr[-2000:])
@@ -170,12 +186,16 @@ def diode_layers(ideal: bool) -> tuple[Any, np.ndarray]:
 
 
 def diode_grid(side: int) -> tuple[Any, np.ndarray]:
-    """Return a grid of resistors with a diode across every second one: nothing can be eliminated."""
+    """Return a grid of resistors with a diode across every second one: nothing can be
+    eliminated."""
     from pnncore.elements import Diode, Resistor
     from pnncore.systems import Circuit
 
     rng = np.random.default_rng(1)
-    found: list[Any] = [Resistor("in", "n0_0", 1e-2), Resistor(f"n{side - 1}_{side - 1}", "0", 1e-2)]
+    found: list[Any] = [
+        Resistor("in", "n0_0", 1e-2),
+        Resistor(f"n{side - 1}_{side - 1}", "0", 1e-2),
+    ]
     for i in range(side):
         for j in range(side):
             for a, b in ((i + 1, j), (i, j + 1)):
@@ -197,7 +217,8 @@ def operating_point(which: str) -> dict[str, float]:
         best = min(best, time.perf_counter() - start)
     found = {"ours": best, "unknowns": len(net.nodes)}
     if which == "ideal":
-        # The same network as a layered one, whose conductances only differ in that each diode sits at its node.
+        # The same network as a layered one, whose conductances only differ in that each diode sits
+        # at its node.
         import pnncore as pnn
 
         layers = pnn.systems.DeepResistive([784, 64, 10], input_gain=5.0, seed=0)
@@ -220,7 +241,9 @@ def flow_grid(side: int = 100, samples: int = 256) -> dict[str, float]:
     pairs += [((i, j), (i, j + 1)) for i in range(side) for j in range(side - 1)]
     corners, ends = [(0, 0), (0, side - 1), (side - 1, 0)], [(side // 2, k) for k in range(20, 30)]
     net = pnn.systems.Flow(
-        [(name(*a), name(*b)) for a, b in pairs], inputs=[name(*c) for c in corners], outputs=[name(*e) for e in ends]
+        [(name(*a), name(*b)) for a, b in pairs],
+        inputs=[name(*c) for c in corners],
+        outputs=[name(*e) for e in ends],
     )
     net.params["g"][...] = rng.uniform(0.5, 1.5, len(pairs))
     x, y = rng.uniform(0, 1, (samples, 3)), rng.uniform(0, 1, (samples, 10))
@@ -245,12 +268,20 @@ def flow_grid(side: int = 100, samples: int = 256) -> dict[str, float]:
     place[free] = np.arange(len(free))
 
     def gradient() -> np.ndarray:
-        """Adjoint: two solves with all right-hand sides on one factor, then voltages times adjoint voltages."""
+        """Adjoint: two solves with all right-hand sides on one factor, then voltages times
+        adjoint voltages."""
         g = net.params["g"]
         rows, columns = np.concatenate([a, b, a, b]), np.concatenate([a, b, b, a])
-        laplacian = csc_matrix((np.concatenate([g, g, -g, -g]), (rows, columns)), shape=(side * side,) * 2)
+        laplacian = csc_matrix(
+            (np.concatenate([g, g, -g, -g]), (rows, columns)), shape=(side * side,) * 2
+        )
         inner = laplacian[free][:, free]
-        factor = splu(inner, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        factor = splu(
+            inner,
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
         v = np.zeros((side * side, samples))
         v[held] = x.T
         v[free] = factor.solve(-(laplacian[free][:, held] @ x.T))
@@ -274,9 +305,14 @@ JOBS = {"layered": layered, "parity": parity, "point": operating_point, "flow": 
 
 def child(job: str, *arguments: Any, threads: int = 1) -> Any:
     """Run a job in a process of its own, with BLAS at so many threads."""
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads),
+    }
     command = [sys.executable, __file__, "--job", json.dumps([job, *arguments])]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=1200)
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=1200
+    )
     if ran.returncode:
         raise RuntimeError(ran.stderr[-3000:])
     return json.loads(ran.stdout.splitlines()[-1])
@@ -284,8 +320,12 @@ def child(job: str, *arguments: Any, threads: int = 1) -> Any:
 
 def main() -> None:
     """Measure everything, print a table or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of a table"
+    )
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
@@ -301,7 +341,11 @@ def main() -> None:
     for hidden, gain, samples in ((100, 100.0, 20000), (1024, 480.0, 4000)):
         ours = {n: child("layered", hidden, gain, samples, n, "ours") for n in (1, 2)}
         peer = {n: child("layered", hidden, gain, samples, n, "peer", threads=n) for n in (1, 2)}
-        found[f"784-{hidden}-10"] = {"ours": ours, "peer": peer, "floor_bytes": 3 * 4 * 1568 * hidden}
+        found[f"784-{hidden}-10"] = {
+            "ours": ours,
+            "peer": peer,
+            "floor_bytes": 3 * 4 * 1568 * hidden,
+        }
     for which in ("diodes", "ideal", "grid"):
         found[which] = child("point", which)
     found["flow"] = child("flow", threads=2)
@@ -309,13 +353,17 @@ def main() -> None:
         print(json.dumps(found))
         return
     print(f"sgemm: {found['sgemm'][1]} GFLOP/s on one thread, {found['sgemm'][2]} on two")
-    print(f"after ten steps ours and the NumPy peer's conductances differ by {found['parity']:.1e} of what they moved")
+    print(
+        f"after ten steps ours and the NumPy peer's conductances differ by {found['parity']:.1e} "
+        "of what they moved"
+    )
     for hidden in (100, 1024):
         case = found[f"784-{hidden}-10"]
         ours, peer = case["ours"], max(case["peer"].values())
         traffic = case["floor_bytes"] * ours[2] / BATCH / 1e9
         print(
-            f"DeepResistive 784-{hidden}-10, batch 4, 4/4 sweeps: {ours[2]:,.0f} samples/s on two threads, "
+            f"DeepResistive 784-{hidden}-10, batch 4, 4/4 sweeps: {ours[2]:,.0f} samples/s on two "
+            "threads, "
             f"{ours[1]:,.0f} on one; NumPy {peer:,.0f}: {ours[2] / peer:.1f}x. "
             f"Floor {case['floor_bytes'] / 1e6:.1f} MB per batch: {traffic:.0f} GB/s of it"
         )
@@ -327,7 +375,8 @@ def main() -> None:
     for which, label in labels.items():
         case = found[which]
         print(
-            f"{label} ({case['unknowns']} unknowns): {1e3 * case['ours']:.2f} ms; ngspice {1e3 * case['peer']:.0f} ms: "
+            f"{label} ({case['unknowns']} unknowns): {1e3 * case['ours']:.2f} ms; ngspice "
+            f"{1e3 * case['peer']:.0f} ms: "
             f"{case['peer'] / case['ours']:.0f}x"
         )
     layered_time = found["ideal"]["layered"]
@@ -335,7 +384,8 @@ def main() -> None:
     print(f"ideal diodes as DeepResistive: {1e6 * layered_time:.1f} us; {ratio:,.0f}x of ngspice")
     flow = found["flow"]
     print(
-        f"flow on a 100 x 100 grid, 256 samples, solve + gradient: {1e3 * flow['ours']:.0f} ms; scipy "
+        f"flow on a 100 x 100 grid, 256 samples, solve + gradient: {1e3 * flow['ours']:.0f} ms; "
+        "scipy "
         f"{1e3 * flow['peer']:.0f} ms: {flow['peer'] / flow['ours']:.1f}x; "
         f"gradients differ by {flow.get('apart', float('nan')):.0e}"
     )

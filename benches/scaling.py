@@ -1,12 +1,13 @@
 """Time and memory of circuits against their size, up to a million edges, with fitted exponents.
 
-    python benches/scaling.py                        # five minutes; prints a table and writes scaling.png
-    python benches/scaling.py --edges 100000         # up to so many edges
+    python benches/scaling.py                 # five minutes; prints a table and writes scaling.png
+    python benches/scaling.py --edges 100000  # up to so many edges
 
-Two kinds of square grids, in which nothing can be eliminated: linear ones (16 samples, solve and gradient, on the
-factors of one boundary) and ones with a diode across every second resistor (one operating point by Newton steps). Each
-size is built and solved in a process of its own; its memory is the largest that the process held beyond its imports.
-ngspice's own time of the analysis stands beside where it is installed, for sizes that it solves within a minute.
+Two kinds of square grids, in which nothing can be eliminated: linear ones (16 samples, solve and
+gradient, on the factors of one boundary) and ones with a diode across every second resistor (one
+operating point by Newton steps). Each size is built and solved in a process of its own; its memory
+is the largest that the process held beyond its imports. ngspice's own time of the analysis stands
+beside where it is installed, for sizes that it solves within a minute.
 """
 
 import argparse
@@ -67,7 +68,12 @@ def diodes(side: int) -> dict[str, float]:
     settled = net.settle(x, threads=1)
     solved = time.perf_counter() - start
     assert settled.converged
-    found = {"edges": len(net.elements), "build": built, "solve": solved, "memory": megabytes() - before}
+    found = {
+        "edges": len(net.elements),
+        "build": built,
+        "solve": solved,
+        "memory": megabytes() - before,
+    }
     if shutil.which("ngspice") and len(net.elements) < NGSPICE_EDGES:
         found["ngspice"] = resistive.ngspice(net.to_spice(x[0]))
     return found
@@ -87,7 +93,10 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    names = {"flow": f"linear grid, {SAMPLES} samples, solve + gradient", "diodes": "diode grid, operating point"}
+    names = {
+        "flow": f"linear grid, {SAMPLES} samples, solve + gradient",
+        "diodes": "diode grid, operating point",
+    }
     for (kind, rows), colour in zip(found.items(), ("tab:blue", "tab:orange"), strict=True):
         edges = np.array([row["edges"] for row in rows])
         for axes, key, what, style in (
@@ -101,7 +110,11 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
         peer = [(row["edges"], row["ngspice"]) for row in rows if "ngspice" in row]
         if peer:
             left.loglog(
-                *zip(*peer, strict=True), "s--", color="grey", label="diode grid, ngspice's analysis", markersize=4
+                *zip(*peer, strict=True),
+                "s--",
+                color="grey",
+                label="diode grid, ngspice's analysis",
+                markersize=4,
             )
     left.set(xlabel="edges", ylabel="seconds", title="Time")
     right.set(xlabel="edges", ylabel="MB beyond imports", title="Memory")
@@ -116,9 +129,13 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 def main() -> None:
     """Measure every size in a process of its own, print a table, draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--edges", type=int, default=1_000_000, help="the most edges")
-    parser.add_argument("--out", type=Path, default=Path("scaling.png"), help="where the picture goes")
+    parser.add_argument(
+        "--out", type=Path, default=Path("scaling.png"), help="where the picture goes"
+    )
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
@@ -140,13 +157,20 @@ def main() -> None:
             found[kind].append(row)
             peer = f", ngspice {row['ngspice']:.2f} s" if "ngspice" in row else ""
             print(
-                f"{kind:7} {row['edges']:9,} edges: built in {row['build']:.2f} s, solved in {row['solve']:.3f} s, "
+                f"{kind:7} {row['edges']:9,} edges: built in {row['build']:.2f} s, solved in "
+                f"{row['solve']:.3f} s, "
                 f"{row['memory']:.0f} MB{peer}",
                 flush=True,
             )
         edges = np.array([row["edges"] for row in found[kind]])
-        powers = {key: exponent(edges, np.array([row[key] for row in found[kind]])) for key in ("solve", "memory")}
-        print(f"{kind}: time grows as edges^{powers['solve']:.2f}, memory as edges^{powers['memory']:.2f}")
+        powers = {
+            key: exponent(edges, np.array([row[key] for row in found[kind]]))
+            for key in ("solve", "memory")
+        }
+        print(
+            f"{kind}: time grows as edges^{powers['solve']:.2f}, memory as "
+            f"edges^{powers['memory']:.2f}"
+        )
     draw(found, arguments.out)
     print(f"picture: {arguments.out}")
 

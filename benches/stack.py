@@ -1,11 +1,13 @@
-"""Stacks beside their peers, in one run: NumPy (BLAS), and where they are installed torch and JAX (compiled epochs).
+"""Stacks beside their peers, in one run: NumPy (BLAS), and where they are installed torch and JAX
+(compiled epochs).
 
     python benches/stack.py            # a table (quiet machine, please)
     python benches/stack.py --json
 
-Samples per second of training with plain SGD in float32, and the share of sgemm that the multiply-adds of it reach:
-three per weight and sample for backpropagation (two in the first layer), fewer for direct feedback alignment. Coupled
-pendula: samples per second of a gradient through RK4. Evolution: candidates per second, each on the whole batch.
+Samples per second of training with plain SGD in float32, and the share of sgemm that the
+multiply-adds of it reach: three per weight and sample for backpropagation (two in the first layer),
+fewer for direct feedback alignment. Coupled pendula: samples per second of a gradient through RK4.
+Evolution: candidates per second, each on the whole batch.
 """
 
 import argparse
@@ -47,18 +49,32 @@ def sgemm() -> float:
 
 
 def chain(sizes: list[int], activation: type[layers.Layer]) -> list[layers.Layer]:
-    pairs = [layer for n, m in itertools.pairwise(sizes) for layer in (layers.Linear(n, m), activation())]
+    pairs = [
+        layer for n, m in itertools.pairwise(sizes) for layer in (layers.Linear(n, m), activation())
+    ]
     return pairs[:-1]
 
 
-def ours(sizes: list[int], activation: type[layers.Layer], method: methods.Method, batch: int, x: Any, y: Any) -> float:
+def ours(
+    sizes: list[int],
+    activation: type[layers.Layer],
+    method: methods.Method,
+    batch: int,
+    x: Any,
+    y: Any,
+) -> float:
     net = pnn.systems.Stack(chain(sizes, activation), seed=0)
-    trainer = pnn.Trainer(net, method, pnn.optim.SGD(1e-4), batch_size=batch, seed=0, progress=False)
+    trainer = pnn.Trainer(
+        net, method, pnn.optim.SGD(1e-4), batch_size=batch, seed=0, progress=False
+    )
     return len(x) / best(lambda: trainer.fit(x, y, epochs=1))
 
 
 def numpy_training(sizes: list[int], tanh: bool, direct: bool, batch: int, x: Any, y: Any) -> float:
-    weights = [RNG.normal(size=s).astype(np.float32) / np.float32(s[0] ** 0.5) for s in itertools.pairwise(sizes)]
+    weights = [
+        RNG.normal(size=s).astype(np.float32) / np.float32(s[0] ** 0.5)
+        for s in itertools.pairwise(sizes)
+    ]
     biases = [np.zeros(n, np.float32) for n in sizes[1:]]
     feedback = [RNG.normal(size=(sizes[-1], n)).astype(np.float32) for n in sizes[1:-1]]
     targets = np.eye(sizes[-1], dtype=np.float32)[y]
@@ -88,7 +104,9 @@ def numpy_training(sizes: list[int], tanh: bool, direct: bool, batch: int, x: An
     return len(x) / best(epoch)
 
 
-def jax_training(sizes: list[int], tanh: bool, direct: bool, batch: int, x: Any, y: Any) -> float | None:
+def jax_training(
+    sizes: list[int], tanh: bool, direct: bool, batch: int, x: Any, y: Any
+) -> float | None:
     if jax is None:
         return None
     params = [
@@ -108,7 +126,10 @@ def jax_training(sizes: list[int], tanh: bool, direct: bool, batch: int, x: Any,
         for w, b in params[:-1]:
             signals.append(act(signals[-1] @ w + b))
         e = (signals[-1] @ params[-1][0] + params[-1][1] - t) / len(x)
-        deltas = [e @ f * ((1 - a * a) if tanh else (a > 0)) for f, a in zip(feedback, signals[1:], strict=True)] + [e]
+        deltas = [
+            e @ f * ((1 - a * a) if tanh else (a > 0))
+            for f, a in zip(feedback, signals[1:], strict=True)
+        ] + [e]
         return [(s.T @ d, d.sum(axis=0)) for s, d in zip(signals, deltas, strict=True)]
 
     gradient = told if direct else jax.grad(loss)
@@ -123,11 +144,15 @@ def jax_training(sizes: list[int], tanh: bool, direct: bool, batch: int, x: Any,
         return jax.lax.scan(step, params, (x, t))[0]
 
     xs = jnp.asarray(x[: steps * batch]).reshape(steps, batch, -1)
-    ts = jnp.asarray(np.eye(sizes[-1], dtype=np.float32)[y[: steps * batch]]).reshape(steps, batch, -1)
+    ts = jnp.asarray(np.eye(sizes[-1], dtype=np.float32)[y[: steps * batch]]).reshape(
+        steps, batch, -1
+    )
     return steps * batch / best(lambda: jax.block_until_ready(epoch(params, xs, ts)))
 
 
-def training(name: str, sizes: list[int], tanh: bool, direct: bool, batch: int, samples: int) -> dict[str, Any]:
+def training(
+    name: str, sizes: list[int], tanh: bool, direct: bool, batch: int, samples: int
+) -> dict[str, Any]:
     x = RNG.random((samples, sizes[0]), dtype=np.float32)
     y = RNG.integers(0, sizes[-1], samples)
     method = methods.DirectFeedbackAlignment() if direct else methods.Backprop()
@@ -138,7 +163,11 @@ def training(name: str, sizes: list[int], tanh: bool, direct: bool, batch: int, 
     per_sample = 2 * sum(weights) + (told if direct else sum(weights[1:]))
     numpy_rate = numpy_training(sizes, tanh, direct, batch, x, y)
     torch_rate = None if direct else stack_torch.training(sizes, tanh, batch, x, y, best)
-    peers = {"numpy": numpy_rate, "torch": torch_rate, "jax": jax_training(sizes, tanh, direct, batch, x, y)}
+    peers = {
+        "numpy": numpy_rate,
+        "torch": torch_rate,
+        "jax": jax_training(sizes, tanh, direct, batch, x, y),
+    }
     return row(name, rate, peers, 2 * per_sample)
 
 
@@ -151,7 +180,9 @@ def pendula(n: int = 196, batch: int = 32, steps: int = 50) -> dict[str, Any]:
     target = np.zeros((batch, n), np.float32)
     net = pnn.systems.Stack([layers.Pendula(n, 5.0, steps)], seed=0)
     # One step is one forward and one backward walk.
-    trainer = pnn.Trainer(net, methods.Backprop(), pnn.optim.SGD(1e-6), batch_size=batch, seed=0, progress=False)
+    trainer = pnn.Trainer(
+        net, methods.Backprop(), pnn.optim.SGD(1e-6), batch_size=batch, seed=0, progress=False
+    )
     data = np.tile(x, (16, 1)), np.tile(target, (16, 1))
     own = len(data[0]) / best(lambda: trainer.fit(*data, epochs=1), 3.0)
     h = np.float32(5.0 / steps)
@@ -180,7 +211,9 @@ def pendula(n: int = 196, batch: int = 32, steps: int = 50) -> dict[str, Any]:
         for stages in reversed(kept):
             sum_q, sum_p = back_q.copy(), back_p.copy()
             g_q = g_p = np.float32(0)
-            for a, weight, c in zip(reversed(stages), (h / 6, h / 3, h / 3, h / 6), (0, h, h / 2, h / 2), strict=True):
+            for a, weight, c in zip(
+                reversed(stages), (h / 6, h / 3, h / 3, h / 6), (0, h, h / 2, h / 2), strict=True
+            ):
                 l_q, l_p = weight * back_q + c * g_q, weight * back_p + c * g_p
                 s = np.sin(a)
                 total += s.T @ l_p - (s * l_p).sum(axis=0)
@@ -205,7 +238,10 @@ def pendula(n: int = 196, batch: int = 32, steps: int = 50) -> dict[str, Any]:
                 k2 = rate(moved(k1, h / 2))
                 k3 = rate(moved(k2, h / 2))
                 k4 = rate(moved(k3, h))
-                q, p = (v + h / 6 * (a + 2 * b + 2 * c + d) for v, a, b, c, d in zip(s, k1, k2, k3, k4, strict=True))
+                q, p = (
+                    v + h / 6 * (a + 2 * b + 2 * c + d)
+                    for v, a, b, c, d in zip(s, k1, k2, k3, k4, strict=True)
+                )
                 return (q, p), None
 
             (q, _), _ = jax.lax.scan(step, (x, jnp.zeros_like(x)), None, length=steps)
@@ -215,7 +251,11 @@ def pendula(n: int = 196, batch: int = 32, steps: int = 50) -> dict[str, Any]:
         j, xs = jnp.asarray(couplings), jnp.asarray(x)
         jax_rate = batch / best(lambda: jax.block_until_ready(compiled(j, xs)), 3.0)
     # Four products forward, four backward, and the couplings' four.
-    peers = {"numpy": numpy_rate, "torch": stack_torch.pendula(couplings, x, float(h), steps, best), "jax": jax_rate}
+    peers = {
+        "numpy": numpy_rate,
+        "torch": stack_torch.pendula(couplings, x, float(h), steps, best),
+        "jax": jax_rate,
+    }
     return row(f"pendula {n}, batch {batch}, {steps} steps", own, peers, 2 * steps * 12 * n * n)
 
 
@@ -224,7 +264,9 @@ def evolution(sizes: list[int], pairs: int = 32, batch: int = 64) -> dict[str, A
     y = RNG.integers(0, sizes[-1], batch)
     net = pnn.systems.Stack(chain(sizes, layers.Tanh), seed=0)
     method = methods.EvolutionStrategy(pairs=pairs, sigma=0.05)
-    trainer = pnn.Trainer(net, method, pnn.optim.SGD(1e-4), batch_size=batch, seed=0, progress=False)
+    trainer = pnn.Trainer(
+        net, method, pnn.optim.SGD(1e-4), batch_size=batch, seed=0, progress=False
+    )
     repeated = np.tile(x, (8, 1)), np.tile(y, 8)
     own = 8 * 2 * pairs / best(lambda: trainer.fit(*repeated, epochs=1))
     shapes = [(n + 1, m) for n, m in itertools.pairwise(sizes)]
@@ -258,11 +300,16 @@ def evolution(sizes: list[int], pairs: int = 32, batch: int = 64) -> dict[str, A
                 return 0.5 * ((signal - jt) ** 2).sum() / batch
 
             keys = jax.random.split(key, len(values))
-            noise = [jax.random.normal(k, (pairs, *v.shape)) for k, v in zip(keys, values, strict=True)]
+            noise = [
+                jax.random.normal(k, (pairs, *v.shape)) for k, v in zip(keys, values, strict=True)
+            ]
             plus = jax.vmap(loss)([v + 0.05 * e for v, e in zip(values, noise, strict=True)])
             minus = jax.vmap(loss)([v - 0.05 * e for v, e in zip(values, noise, strict=True)])
             weights = (plus - minus) / (0.1 * pairs)
-            return [v - 1e-4 * jnp.tensordot(weights, e, axes=1) for v, e in zip(values, noise, strict=True)]
+            return [
+                v - 1e-4 * jnp.tensordot(weights, e, axes=1)
+                for v, e in zip(values, noise, strict=True)
+            ]
 
         jx, jt = jnp.asarray(x), jnp.asarray(target)
         compiled, key = jax.jit(population), jax.random.key(0)
@@ -274,14 +321,22 @@ def evolution(sizes: list[int], pairs: int = 32, batch: int = 64) -> dict[str, A
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
     peak = sgemm()
     cases = [
-        lambda: training("backprop 784-256-128-10, batch 64", [784, 256, 128, 10], False, False, 64, 12800),
-        lambda: training("direct feedback 784-256-128-10, batch 64", [784, 256, 128, 10], False, True, 64, 12800),
-        lambda: training("backprop 64-16-16-16-10, batch 16", [64, 16, 16, 16, 10], True, False, 16, 12800),
+        lambda: training(
+            "backprop 784-256-128-10, batch 64", [784, 256, 128, 10], False, False, 64, 12800
+        ),
+        lambda: training(
+            "direct feedback 784-256-128-10, batch 64", [784, 256, 128, 10], False, True, 64, 12800
+        ),
+        lambda: training(
+            "backprop 64-16-16-16-10, batch 16", [64, 16, 16, 16, 10], True, False, 16, 12800
+        ),
         pendula,
         lambda: evolution([64, 16, 10]),
         lambda: evolution([64, 128, 10]),
@@ -298,7 +353,11 @@ def main() -> None:
     for case in found:
         told = ""
         for rate in (case[name] for name in names):
-            told += f" {'-':>10s} {'':>6s}" if rate is None else f" {rate:10,.0f} {case['ours'] / rate:5.1f}x"
+            told += (
+                f" {'-':>10s} {'':>6s}"
+                if rate is None
+                else f" {rate:10,.0f} {case['ours'] / rate:5.1f}x"
+            )
         print(f"{case['case']:42s} {case['ours']:10,.0f}{told} {100 * case['gflops'] / peak:8.0f}%")
 
 

@@ -1,6 +1,7 @@
 """The cases of `stack.py` in torch, where it is installed; without it functions return None.
 
-Eager steps, at the faster of one thread and all: compiled ones took as long (torch 2.10, both networks).
+Eager steps, at the faster of one thread and all: compiled ones took as long (torch 2.10, both
+networks).
 """
 
 import itertools
@@ -37,7 +38,10 @@ def training(
     random = np.random.default_rng(0)
     params = []
     for n, m in itertools.pairwise(sizes):
-        params += [torch.tensor(random.normal(size=(m, n)) / n**0.5, dtype=torch.float32), torch.zeros(m)]
+        params += [
+            torch.tensor(random.normal(size=(m, n)) / n**0.5, dtype=torch.float32),
+            torch.zeros(m),
+        ]
     for p in params:
         p.requires_grad_(True)
     rows, targets = torch.from_numpy(x), torch.eye(sizes[-1])[torch.from_numpy(y)]
@@ -80,7 +84,10 @@ def pendula(couplings: Any, x: Any, h: float, steps: int, best: Best) -> float |
             k2 = p + h / 2 * k1[1], force(q + h / 2 * k1[0])
             k3 = p + h / 2 * k2[1], force(q + h / 2 * k2[0])
             k4 = p + h * k3[1], force(q + h * k3[0])
-            q, p = (v + h / 6 * (a + 2 * b + 2 * c + d) for v, a, b, c, d in zip((q, p), k1, k2, k3, k4, strict=True))
+            q, p = (
+                v + h / 6 * (a + 2 * b + 2 * c + d)
+                for v, a, b, c, d in zip((q, p), k1, k2, k3, k4, strict=True)
+            )
         torch.autograd.grad(0.5 * (q**2).sum() / len(start), j)
 
     return len(x) / fastest(gradient, best)

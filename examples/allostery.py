@@ -1,9 +1,9 @@
 """An elastic network learns allostery: pull at one place, and another place moves as asked.
 
-A disordered sheet of springs is pinned at two nodes. Two neighbours on the left are pulled apart (the source);
-training by coupled learning or equilibrium propagation changes spring constants until two neighbours on the far right
-(the target) move apart by a wanted fraction of that, in either direction. The picture shows the sheet before and
-after.
+A disordered sheet of springs is pinned at two nodes. Two neighbours on the left are pulled apart
+(the source); training by coupled learning or equilibrium propagation changes spring constants until
+two neighbours on the far right (the target) move apart by a wanted fraction of that, in either
+direction. The picture shows the sheet before and after.
 
     python examples/allostery.py                      # writes allostery.png
     python examples/allostery.py --method coupled --ratio -0.5
@@ -38,10 +38,15 @@ def sheet(side: int, seed: int) -> pnn.systems.Elastic:
 
 def main() -> None:
     """Train, report, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--side", type=int, default=8, help="nodes along a side")
     parser.add_argument(
-        "--ratio", type=float, default=0.6, help="wanted opening of the target per opening of the source"
+        "--ratio",
+        type=float,
+        default=0.6,
+        help="wanted opening of the target per opening of the source",
     )
     parser.add_argument("--method", choices=["propagation", "coupled"], default="propagation")
     parser.add_argument("--epochs", type=int, default=400)
@@ -66,7 +71,9 @@ def main() -> None:
         seed=0,
     )
     history = trainer.fit(x, y, epochs=arguments.epochs)
-    print(f"{net!r}, {arguments.method}: loss {history['loss'][0]:.2e} -> {history['loss'][-1]:.2e}")
+    print(
+        f"{net!r}, {arguments.method}: loss {history['loss'][0]:.2e} -> {history['loss'][-1]:.2e}"
+    )
     found = net.predict(x)
     for k, wide in enumerate(opening[:, 0]):
         was, now = (shape[k, 1] - shape[k, 0] for shape in (before["shape"], found))

@@ -2,9 +2,9 @@
 
     python examples/asymmetric_nudge.py
 
-Three phases, free, pulled and pushed, and weights for which errors of first order in both strengths cancel: for
-bounded units that are pushed out of their range sooner than pulled. Equal strengths are centered equilibrium
-propagation (Laborieux et al., Front. Neurosci. 15, 633674, 2021).
+Three phases, free, pulled and pushed, and weights for which errors of first order in both strengths
+cancel: for bounded units that are pushed out of their range sooner than pulled. Equal strengths are
+centered equilibrium propagation (Laborieux et al., Front. Neurosci. 15, 633674, 2021).
 """
 
 import argparse
@@ -30,11 +30,15 @@ class AsymmetricNudge(pnn.methods.SettlingMethod):
 
 def main():
     """Compare it with the exact gradient, and train."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     x, y, x_test, y_test = pnn.data.digits()
     net = pnn.systems.Hopfield([64, 64, 10], activation="tanh", seed=0)
     print(pnn.audit(net, AsymmetricNudge(), x[:100], y[:100]))
-    pnn.Trainer(net, AsymmetricNudge(), pnn.optim.SGD(0.1), batch_size=32, seed=0).fit(x, y, epochs=5)
+    pnn.Trainer(net, AsymmetricNudge(), pnn.optim.SGD(0.1), batch_size=32, seed=0).fit(
+        x, y, epochs=5
+    )
     print(f"test accuracy {net.score(x_test, y_test):.1%}")
 
 

@@ -1,15 +1,15 @@
 """How the bias of equilibrium propagation falls with the strength of nudging.
 
-Every estimator tends to the exact gradient as beta goes to zero, each at its own order: one-sided 1,
-centered 2, holomorphic with N points N. The table gives the relative error against the exact gradient for
-several beta, and the slope of log error against log beta.
+Every estimator tends to the exact gradient as beta goes to zero, each at its own order: one-sided
+1, centered 2, holomorphic with N points N. The table gives the relative error against the exact
+gradient for several beta, and the slope of log error against log beta.
 
     python examples/bias_of_beta.py
     python examples/bias_of_beta.py --loss cross-entropy --layers 8 16 12 4
     python examples/bias_of_beta.py --plot bias.png
 
-Units are smooth, the arithmetic is float64 and samples settle to rounding errors: what is left is the bias
-of the method. Errors below 1e-11 are rounding, and do not count for the slope.
+Units are smooth, the arithmetic is float64 and samples settle to rounding errors: what is left is
+the bias of the method. Errors below 1e-11 are rounding, and do not count for the slope.
 """
 
 import argparse
@@ -41,10 +41,17 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
     betas = np.array(arguments.betas)
     rows = []
     for name, method in estimators.items():
-        found = [pnn.audit(net, replace(method, beta=beta), x, y).relative_error for beta in arguments.betas]
+        found = [
+            pnn.audit(net, replace(method, beta=beta), x, y).relative_error
+            for beta in arguments.betas
+        ]
         errors = np.array(found)
         above = errors > FLOOR
-        slope = np.polyfit(np.log(betas[above]), np.log(errors[above]), 1)[0] if above.sum() > 1 else np.nan
+        slope = (
+            np.polyfit(np.log(betas[above]), np.log(errors[above]), 1)[0]
+            if above.sum() > 1
+            else np.nan
+        )
         rows.append((name, errors, float(slope)))
     return rows
 
@@ -56,7 +63,11 @@ def plot(rows: list[Row], betas: list[float], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
     for name, errors, slope in rows:
         axes.loglog(betas, errors, "o-", label=f"{name}: slope {slope:.1f}")
-    axes.set(xlabel="beta", ylabel="relative error of the gradient", title="Bias of equilibrium propagation")
+    axes.set(
+        xlabel="beta",
+        ylabel="relative error of the gradient",
+        title="Bias of equilibrium propagation",
+    )
     axes.legend()
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -66,12 +77,20 @@ def main() -> None:
     """Print the table, and draw it where asked."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--layers", type=int, nargs="+", default=[8, 16, 12, 4], help="sizes, inputs first")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=[8, 16, 12, 4], help="sizes, inputs first"
+    )
     parser.add_argument("--activation", choices=["tanh", "logistic"], default="tanh")
-    parser.add_argument("--loss", choices=["squared-error", "cross-entropy"], default="squared-error")
-    parser.add_argument("--betas", type=float, nargs="+", default=[0.4, 0.2, 0.1, 0.05], help="strengths")
+    parser.add_argument(
+        "--loss", choices=["squared-error", "cross-entropy"], default="squared-error"
+    )
+    parser.add_argument(
+        "--betas", type=float, nargs="+", default=[0.4, 0.2, 0.1, 0.05], help="strengths"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the table; needs matplotlib")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the table; needs matplotlib"
+    )
     arguments = parser.parse_args()
 
     rows = measure(arguments)

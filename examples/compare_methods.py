@@ -1,18 +1,20 @@
-"""Every method on the same physics and data: accuracy, and how far its gradient is from the exact one.
+"""Every method on the same physics and data.
 
-A Hopfield network of smooth units learns the 8x8 digits with each method in turn. The cosine is that of the
-method's gradient to the exact one, on test samples, before and after training. The controls, on the same
-split: the same network with only its last layer trained, a linear model (multinomial logistic regression at
-a rate of its own), and the network before training.
+Accuracy, and how far its gradient is from the exact one.
+
+A Hopfield network of smooth units learns the 8x8 digits with each method in turn. The cosine is
+that of the method's gradient to the exact one, on test samples, before and after training. The
+controls, on the same split: the same network with only its last layer trained, a linear model
+(multinomial logistic regression at a rate of its own), and the network before training.
 
     python examples/compare_methods.py
     python examples/compare_methods.py --seeds 0 1 2 3 4 --hidden 32 --epochs 60
 
-The hidden layer is narrow on purpose: with 128 units training the last layer alone comes close. A linear
-model does well on these digits, so an accuracy like its own shows that a method trains, no more; what shows
-that hidden couplings are learned is the distance to the last layer only. The test set is scored once per
-run, after the last epoch, and never used for a choice. All methods have the same rate; Adam scales each
-gradient by its own size.
+The hidden layer is narrow on purpose: with 128 units training the last layer alone comes close. A
+linear model does well on these digits, so an accuracy like its own shows that a method trains, no
+more; what shows that hidden couplings are learned is the distance to the last layer only. The test
+set is scored once per run, after the last epoch, and never used for a choice. All methods have the
+same rate; Adam scales each gradient by its own size.
 """
 
 import argparse
@@ -46,13 +48,17 @@ EXACT = METHODS["implicit differentiation"]
 class Run:
     """What training with one seed gave: test accuracy in %, cosines before and after, seconds."""
 
-    def __init__(self, net: Hopfield, method: Method, rate: optim.Rate, epochs: int, seed: int) -> None:
+    def __init__(
+        self, net: Hopfield, method: Method, rate: optim.Rate, epochs: int, seed: int
+    ) -> None:
         x, y, x_test, y_test = pnn.data.digits()
         some = x_test[:64], y_test[:64]
         self.before = pnn.audit(net, method, *some).cosine
         start = time.perf_counter()
         if epochs:
-            pnn.Trainer(net, method, optim.Adam(rate), batch_size=30, seed=seed).fit(x, y, epochs=epochs)
+            pnn.Trainer(net, method, optim.Adam(rate), batch_size=30, seed=seed).fit(
+                x, y, epochs=epochs
+            )
         self.seconds = time.perf_counter() - start
         self.after = pnn.audit(net, method, *some).cosine
         self.accuracy = 100 * net.score(x_test, y_test)
@@ -64,7 +70,10 @@ def line(name: str, runs: list[Run], *, cosines: bool) -> str:
     spread = f"± {np.std(accuracies, ddof=1):.1f}" if len(runs) > 1 else ""
     text = f"{name:26}{np.mean(accuracies):8.1f} {spread:6}"
     if cosines:
-        text += f"{np.mean([run.before for run in runs]):12.4f}{np.mean([run.after for run in runs]):10.4f}"
+        before, after = (
+            np.mean([getattr(run, when) for run in runs]) for when in ("before", "after")
+        )
+        text += f"{before:12.4f}{after:10.4f}"
         text += f"{np.mean([run.seconds for run in runs]):10.2f}"
     return text
 
@@ -93,7 +102,9 @@ def main() -> None:
     linear = ImplicitDifferentiation(loss="cross-entropy")
     controls = {
         "last layer only": [Run(network(seed), EXACT, last, epochs, seed) for seed in seeds],
-        "logistic regression": [Run(Hopfield([64, 10], seed=s), linear, 0.02, epochs, s) for s in seeds],
+        "logistic regression": [
+            Run(Hopfield([64, 10], seed=s), linear, 0.02, epochs, s) for s in seeds
+        ],
         "untrained": [Run(network(seed), EXACT, rate, 0, seed) for seed in seeds],
     }
     for name, runs in controls.items():

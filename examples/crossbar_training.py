@@ -1,13 +1,14 @@
 """Train a network on analog crossbars, with the devices and the algorithms of the literature.
 
-    python examples/crossbar_training.py                                  # digits on a row of devices and algorithms
-    python examples/crossbar_training.py --dataset mnist --device none    # 784-256-128-10 in floating point
+    python examples/crossbar_training.py  # digits on a row of devices and algorithms
+    # 784-256-128-10 in floating point
+    python examples/crossbar_training.py --dataset mnist --device none
     python examples/crossbar_training.py --dataset mnist --device ConstantStep
     python examples/crossbar_training.py --dataset mnist --device PCM --algorithm mixed-precision
 
-Weights are read through 7-bit and 9-bit converters with noise, errors go back through the arrays, and updates are
-trains of pulses. The row of devices ends with a picture, crossbar_training.png: accuracy by epoch, and how many pulses
-cells had.
+Weights are read through 7-bit and 9-bit converters with noise, errors go back through the arrays,
+and updates are trains of pulses. The row of devices ends with a picture, crossbar_training.png:
+accuracy by epoch, and how many pulses cells had.
 """
 
 import argparse
@@ -22,7 +23,11 @@ import pnncore as pnn
 from pnncore import devices
 from pnncore.layers import AnalogIO, Crossbar, Linear, Logistic
 
-DEVICES: dict[str, Any] = {"none": lambda: None, "ConstantStep": devices.ConstantStep, **devices.PRESETS}
+DEVICES: dict[str, Any] = {
+    "none": lambda: None,
+    "ConstantStep": devices.ConstantStep,
+    **devices.PRESETS,
+}
 ALGORITHMS: dict[str, Any] = {
     "none": lambda: None,
     "mixed-precision": devices.MixedPrecision,
@@ -45,7 +50,10 @@ ROW = [
 
 
 def network(sizes: list[int], device: str, algorithm: str, seed: int) -> pnn.systems.Stack:
-    """Return crossbars with logistic units between them; plain linear maps for the device "none"."""
+    """Return crossbars with logistic units between them.
+
+    Plain linear maps for the device "none".
+    """
     layers: list[Any] = []
     for n_in, n_out in itertools.pairwise(sizes):
         if device == "none":
@@ -57,28 +65,36 @@ def network(sizes: list[int], device: str, algorithm: str, seed: int) -> pnn.sys
     return pnn.systems.Stack(layers[:-1], seed=seed)
 
 
-def train(net: pnn.systems.Stack, data: Any, arguments: argparse.Namespace, seed: int) -> pnn.Trainer:
+def train(
+    net: pnn.systems.Stack, data: Any, arguments: argparse.Namespace, seed: int
+) -> pnn.Trainer:
     """Train with errors that go back through the arrays."""
     x, y, x_test, y_test = data
     schedule = pnn.optim.CosineDecay(arguments.epochs, 0.05) if arguments.cosine else None
     optimizer = pnn.optim.SGD(arguments.rate, schedule=schedule)
     method = pnn.methods.InSituBackprop(loss="cross-entropy")
     threads = arguments.threads
-    trainer = pnn.Trainer(net, method, optimizer, batch_size=arguments.batch_size, seed=seed, threads=threads)
+    trainer = pnn.Trainer(
+        net, method, optimizer, batch_size=arguments.batch_size, seed=seed, threads=threads
+    )
     trainer.fit(x, y, epochs=arguments.epochs, validation=(x_test, y_test))
     return trainer
 
 
 def main() -> None:
     """Train one network, or the row of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", choices=["digits", "mnist"], default="digits")
     parser.add_argument("--device", choices=DEVICES, default=None)
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="none")
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--rate", type=float, default=None)
     parser.add_argument("--batch-size", type=int, default=10)
-    parser.add_argument("--cosine", action="store_true", help="let the rate fall to a twentieth along half a cosine")
+    parser.add_argument(
+        "--cosine", action="store_true", help="let the rate fall to a twentieth along half a cosine"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--picture", type=Path, default=Path("crossbar_training.png"))
@@ -98,7 +114,11 @@ def main() -> None:
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
         seconds = (time.perf_counter() - start) / len(scores) / arguments.epochs
         name = f"{device}, {algorithm}"
-        print(f"{name:28} {statistics.mean(scores):6.2f} +- {spread:.2f} %, {seconds:.3f} s per epoch", flush=True)
+        print(
+            f"{name:28} {statistics.mean(scores):6.2f} +- {spread:.2f} %, "
+            f"{seconds:.3f} s per epoch",
+            flush=True,
+        )
         curves[name] = trainers
     if arguments.device is None:
         draw(curves, arguments.picture)
@@ -113,7 +133,9 @@ def draw(curves: dict[str, list[pnn.Trainer]], path: Path) -> None:
     for name, trainers in curves.items():
         mean = np.mean([trainer.history["validation"] for trainer in trainers], axis=0)
         (line,) = left.plot(np.arange(1, len(mean) + 1), 100 * mean, label=name)
-        endured = [array.ravel() for key, array in trainers[0].memory.items() if key.endswith("/pulses")]
+        endured = [
+            array.ravel() for key, array in trainers[0].memory.items() if key.endswith("/pulses")
+        ]
         if endured:
             edges = np.logspace(0, 5, 41)
             share, _ = np.histogram(np.concatenate(endured), edges)
@@ -122,7 +144,9 @@ def draw(curves: dict[str, list[pnn.Trainer]], path: Path) -> None:
     left.grid(alpha=0.3)
     right.set(xscale="log", xlabel="pulses that a cell had", ylabel="cells, %", title="Endurance")
     right.grid(alpha=0.3)
-    figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
+    figure.legend(
+        *left.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5
+    )
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

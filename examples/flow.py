@@ -1,7 +1,7 @@
 """Flow networks learn by coupled learning and its relatives: regression, and Fisher's irises.
 
-A random network of pipes (or resistors) gets pressures at its inputs and answers with pressures at its outputs. Every
-pipe changes its conductance by what it sees itself.
+A random network of pipes (or resistors) gets pressures at its inputs and answers with pressures at
+its outputs. Every pipe changes its conductance by what it sees itself.
 
     python examples/flow.py                      # both tasks, writes flow.png
     python examples/flow.py --method frequency
@@ -24,7 +24,11 @@ METHODS = {
 
 def places(inputs: int, outputs: int, nodes: int, seed: int) -> dict[str, tuple[float, float]]:
     """Return where inputs, outputs and `nodes` junctions are, by name."""
-    names = [f"in{k}" for k in range(inputs)] + [f"out{k}" for k in range(outputs)] + [f"n{k}" for k in range(nodes)]
+    names = (
+        [f"in{k}" for k in range(inputs)]
+        + [f"out{k}" for k in range(outputs)]
+        + [f"n{k}" for k in range(nodes)]
+    )
     points = np.random.default_rng(seed).uniform(0, 1, (len(names), 2))
     return dict(zip(names, points.tolist(), strict=True))
 
@@ -36,11 +40,15 @@ def network(inputs: int, outputs: int, nodes: int, seed: int) -> pnn.systems.Flo
     apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
     near = {tuple(sorted((a, int(b)))) for a in range(len(names)) for b in apart[a].argsort()[1:7]}
     return pnn.systems.Flow(
-        [(names[a], names[b]) for a, b in sorted(near)], inputs=names[:inputs], outputs=names[inputs : inputs + outputs]
+        [(names[a], names[b]) for a, b in sorted(near)],
+        inputs=names[:inputs],
+        outputs=names[inputs : inputs + outputs],
     )
 
 
-def regression(method: pnn.methods.Method, seed: int) -> tuple[pnn.systems.Flow, pnn.History, float]:
+def regression(
+    method: pnn.methods.Method, seed: int
+) -> tuple[pnn.systems.Flow, pnn.History, float]:
     """Two outputs that are given weighted means of two inputs and a constant."""
     rng = np.random.default_rng(seed)
     net = network(3, 2, 30, seed)
@@ -69,15 +77,23 @@ def irises(method: pnn.methods.Method, seed: int) -> tuple[pnn.systems.Flow, pnn
 
 def main() -> None:
     """Train on both tasks, report over seeds, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--method", choices=METHODS, default="coupled")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--picture", type=Path, default=Path("flow.png"))
     arguments = parser.parse_args()
     method = METHODS[arguments.method]
-    runs = {task.__name__: [task(method, seed) for seed in arguments.seeds] for task in (regression, irises)}
+    runs = {
+        task.__name__: [task(method, seed) for seed in arguments.seeds]
+        for task in (regression, irises)
+    }
     scores = {name: np.array([score for *_, score in found]) for name, found in runs.items()}
-    print(f"regression, {arguments.method}: R² {scores['regression'].mean():.4f} ± {scores['regression'].std():.4f}")
+    print(
+        f"regression, {arguments.method}: R² {scores['regression'].mean():.4f} ± "
+        f"{scores['regression'].std():.4f}"
+    )
     print(
         f"irises, {arguments.method}: {100 * scores['irises'].mean():.1f} ± "
         f"{100 * scores['irises'].std():.1f} % correct"
@@ -101,7 +117,9 @@ def main() -> None:
                 color={"regression": "#0072B2", "irises": "#D55E00"}[name],
                 label=label,
             )
-    axes[1].set(xlabel="epoch", ylabel="loss", title=f"{arguments.method}, {len(arguments.seeds)} seeds")
+    axes[1].set(
+        xlabel="epoch", ylabel="loss", title=f"{arguments.method}, {len(arguments.seeds)} seeds"
+    )
     axes[1].legend(frameon=False)
     axes[1].spines[["top", "right"]].set_visible(False)
     page.savefig(arguments.picture, dpi=130)

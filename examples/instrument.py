@@ -1,11 +1,15 @@
-"""A laboratory instrument in the middle of a network: examined, journalled, given a twin, and trained.
+"""A laboratory instrument in the middle of a network.
+
+Examined, journalled, given a twin, and trained.
 
     python examples/instrument.py                      # about a minute; writes instrument.png
-    python examples/instrument.py --journal shots.pnj  # stop it with Ctrl-C, and start it again: no shot is made twice
+    # stop it with Ctrl-C, and start it again: no shot is made twice
+    python examples/instrument.py --journal shots.pnj
 
-The instrument is light through a scattering medium, behind a plain Python function that nobody can differentiate: 16
-amplitudes in, 16 intensities out, 16 phases to set, with noise. Its twin is learned from random shots. Linear maps
-stand before and after it; 450 test digits. Control: the readout alone learns.
+The instrument is light through a scattering medium, behind a plain Python function that nobody can
+differentiate: 16 amplitudes in, 16 intensities out, 16 phases to set, with noise. Its twin is
+learned from random shots. Linear maps stand before and after it; 450 test digits. Control: the
+readout alone learns.
 """
 
 import argparse
@@ -53,7 +57,9 @@ def network(instrument: Instrument, seed: int) -> Stack:
 
 def main() -> None:
     """Examine, fit, train, and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--journal", type=Path)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--picture", type=Path, default=Path("instrument.png"))
@@ -67,7 +73,11 @@ def main() -> None:
             instrument.rewind()
         random = np.random.default_rng(0)
         inputs = lambda n: random.uniform(-1, 1, (n, N)).astype(np.float32)  # noqa: E731 - drawn in several places
-        print(instrument.check(inputs(64), methods=[pnn.methods.SPSA()], samples=1347, epochs=arguments.epochs))
+        print(
+            instrument.check(
+                inputs(64), methods=[pnn.methods.SPSA()], samples=1347, epochs=arguments.epochs
+            )
+        )
         for _ in range(1500):
             instrument.params["phase"][...] = random.normal(0, 0.3, N)
             instrument.predict(inputs(8))
@@ -85,15 +95,27 @@ def main() -> None:
         watch = pnn.twins.TwinMonitor(x[:128], y[:128], every=4, step=0.05, directions=32)
         for name, method, rate in cases:
             net = network(instrument, seed=0)
-            rates = rate if isinstance(rate, float) else {key: rate.get(key, 0.0) for key in net.params}
+            rates = (
+                rate if isinstance(rate, float) else {key: rate.get(key, 0.0) for key in net.params}
+            )
             optimizer = Adam(rates, schedule=CosineDecay(arguments.epochs))
             callbacks = [watch] if "twin" in name and "no" not in name else []
-            trainer = pnn.Trainer(net, method, optimizer, batch_size=32, seed=0, callbacks=callbacks)
+            trainer = pnn.Trainer(
+                net, method, optimizer, batch_size=32, seed=0, callbacks=callbacks
+            )
             history = trainer.fit(x, y, epochs=arguments.epochs)
             score = 100 * net.score(x_test, y_test)
             print(f"{name:28} {score:6.2f} %  {int(history['passes'].sum()):6} shots", flush=True)
-        print(f"cosine to the hardware's gradient: {', '.join(f'{c:.2f}' for _, c in watch.cosines)}")
-        print({key: count for key, count in instrument.counts.items() if key in ("results", "replayed", "retries")})
+        print(
+            f"cosine to the hardware's gradient: {', '.join(f'{c:.2f}' for _, c in watch.cosines)}"
+        )
+        print(
+            {
+                key: count
+                for key, count in instrument.counts.items()
+                if key in ("results", "replayed", "retries")
+            }
+        )
         draw(instrument, inputs(200), watch, arguments.picture)
 
 
@@ -104,12 +126,26 @@ def draw(instrument: Instrument, x: np.ndarray, watch: pnn.twins.TwinMonitor, pa
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     assert instrument.twin is not None
-    left.plot(instrument.predict(x).ravel(), instrument.twin.forward(x, instrument.params).ravel(), ".", ms=2)
+    left.plot(
+        instrument.predict(x).ravel(),
+        instrument.twin.forward(x, instrument.params).ravel(),
+        ".",
+        ms=2,
+    )
     left.axline((0, 0), slope=1, color="0.6", lw=1, zorder=0)
-    left.set(xlabel="measured intensity", ylabel="intensity of the learned twin", title=str(instrument.twin.quality))
+    left.set(
+        xlabel="measured intensity",
+        ylabel="intensity of the learned twin",
+        title=str(instrument.twin.quality),
+    )
     left.title.set_fontsize(9)
     right.plot(*zip(*watch.cosines, strict=True), "o-")
-    right.set(xlabel="epoch", ylabel="cosine to measured slopes", ylim=(0, 1.02), title="physics-aware training")
+    right.set(
+        xlabel="epoch",
+        ylabel="cosine to measured slopes",
+        ylim=(0, 1.02),
+        title="physics-aware training",
+    )
     right.title.set_fontsize(9)
     figure.savefig(path, dpi=120)
     print(f"picture: {path}")

@@ -1,11 +1,11 @@
-"""Every method for layered physics on the bundled digits, each on a network where learning is needed to do well.
+"""Every method for layered physics on the bundled digits, each on a network that needs it.
 
-    python examples/layered_digits.py                  # a table, about a minute
-    python examples/layered_digits.py --seeds 0        # quicker
-    python examples/layered_digits.py --compare        # and a picture: accuracy against physical passes
+    python examples/layered_digits.py            # a table, about a minute
+    python examples/layered_digits.py --seeds 0  # quicker
+    python examples/layered_digits.py --compare  # and a picture: accuracy against physical passes
 
-Controls stand beside: what the same network reaches with its last layer alone, or with untrained maps. 450 test
-images; logistic regression reaches 0.969.
+Controls stand beside: what the same network reaches with its last layer alone, or with untrained
+maps. 450 test images; logistic regression reaches 0.969.
 """
 
 import argparse
@@ -25,7 +25,9 @@ CE = "cross-entropy"
 
 def chain(*sizes: int, bias: bool = True) -> list[Layer]:
     """Return linear maps with hyperbolic tangents between them."""
-    pairs = [layer for n, m in itertools.pairwise(sizes) for layer in (Linear(n, m, bias=bias), Tanh())]
+    pairs = [
+        layer for n, m in itertools.pairwise(sizes) for layer in (Linear(n, m, bias=bias), Tanh())
+    ]
     return pairs[:-1]
 
 
@@ -50,7 +52,9 @@ def scattering(seed: int) -> pnn.systems.Stack:
 
 def labelled(seed: int) -> pnn.systems.Stack:
     """Return 74-200-200: ten inputs carry the label."""
-    return pnn.systems.Stack([Linear(74, 200), ReLU(), Normalize(), Linear(200, 200), ReLU()], seed=seed)
+    return pnn.systems.Stack(
+        [Linear(74, 200), ReLU(), Normalize(), Linear(200, 200), ReLU()], seed=seed
+    )
 
 
 def small(seed: int) -> pnn.systems.Stack:
@@ -65,9 +69,13 @@ def only(net: pnn.systems.Stack, names: tuple[str, ...], rate: float) -> dict[st
 
 def main() -> None:
     """Train, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--compare", action="store_true", help="draw accuracy against physical passes")
+    parser.add_argument(
+        "--compare", action="store_true", help="draw accuracy against physical passes"
+    )
     parser.add_argument("--picture", type=Path, default=Path("layered_digits.png"))
     arguments = parser.parse_args()
     split = pnn.data.digits()
@@ -84,20 +92,90 @@ def main() -> None:
     cases: list[tuple[str, object, methods.Method, Optimizer, int, int]] = [
         ("64-16-16-16-10: backpropagation", narrow, methods.Backprop(loss=CE), Adam(3e-3), 16, 100),
         ("  feedback alignment", narrow, align(loss=CE), Adam(3e-3), 16, 100),
-        ("  sign-symmetric", narrow, align(loss=CE, feedback="sign-symmetric"), Adam(3e-3), 16, 100),
-        ("  Kolen-Pollack", narrow, align(loss=CE, feedback="kolen-pollack"), SGD(0.3, weight_decay=1e-4), 16, 100),
-        ("  direct feedback", narrow, methods.DirectFeedbackAlignment(loss=CE), Adam(3e-3), 16, 100),
-        ("  augmented", narrow, methods.DirectFeedbackAlignment(loss=CE, slope="triangle"), Adam(3e-3), 16, 100),
+        (
+            "  sign-symmetric",
+            narrow,
+            align(loss=CE, feedback="sign-symmetric"),
+            Adam(3e-3),
+            16,
+            100,
+        ),
+        (
+            "  Kolen-Pollack",
+            narrow,
+            align(loss=CE, feedback="kolen-pollack"),
+            SGD(0.3, weight_decay=1e-4),
+            16,
+            100,
+        ),
+        (
+            "  direct feedback",
+            narrow,
+            methods.DirectFeedbackAlignment(loss=CE),
+            Adam(3e-3),
+            16,
+            100,
+        ),
+        (
+            "  augmented",
+            narrow,
+            methods.DirectFeedbackAlignment(loss=CE, slope="triangle"),
+            Adam(3e-3),
+            16,
+            100,
+        ),
         ("  last layer only", narrow, methods.Backprop(loss=CE), Adam(last), 16, 100),
-        ("64-128-128-10, half off: in silico", mismatched, methods.Backprop(loss=CE), Adam(1e-3), 32, 60),
-        ("  vaccinated", mismatched, methods.Backprop(loss=CE, vaccination=0.5), Adam(1e-3), 32, 60),
+        (
+            "64-128-128-10, half off: in silico",
+            mismatched,
+            methods.Backprop(loss=CE),
+            Adam(1e-3),
+            32,
+            60,
+        ),
+        (
+            "  vaccinated",
+            mismatched,
+            methods.Backprop(loss=CE, vaccination=0.5),
+            Adam(1e-3),
+            32,
+            60,
+        ),
         ("  physics-aware", mismatched, methods.PhysicsAware(loss=CE), Adam(1e-3), 32, 60),
-        ("64-20-20 speckle: local learning", scattering, local, Adam(maps, schedule=CosineDecay(300)), 128, 300),
+        (
+            "64-20-20 speckle: local learning",
+            scattering,
+            local,
+            Adam(maps, schedule=CosineDecay(300)),
+            128,
+            300,
+        ),
         ("  untrained maps", scattering, local, Adam(readout, schedule=CosineDecay(300)), 128, 300),
-        ("74-200-200: forward-forward", labelled, methods.ForwardForward(classes=10), Adam(1e-3), 32, 200),
-        ("64-16-10: PEPG", small, adaptive, Adam(0.02, weight_decay=0.03, schedule=CosineDecay(333)), 225, 333),
+        (
+            "74-200-200: forward-forward",
+            labelled,
+            methods.ForwardForward(classes=10),
+            Adam(1e-3),
+            32,
+            200,
+        ),
+        (
+            "64-16-10: PEPG",
+            small,
+            adaptive,
+            Adam(0.02, weight_decay=0.03, schedule=CosineDecay(333)),
+            225,
+            333,
+        ),
         ("  SPSA", small, methods.SPSA(loss=CE, directions=30), budget, 225, 166),
-        ("  coordinates", small, methods.CoordinateDescent(loss=CE, epsilon=0.5, coordinates=30), budget, 225, 163),
+        (
+            "  coordinates",
+            small,
+            methods.CoordinateDescent(loss=CE, epsilon=0.5, coordinates=30),
+            budget,
+            225,
+            163,
+        ),
     ]
     print(f"{'':38s} {'test accuracy':>24s} {'passes':>8s} {'seconds':>8s}")
     for name, make, method, optimizer, batch, epochs in cases:
@@ -107,12 +185,17 @@ def main() -> None:
             free = net.n_in - 64
             x, y, x_test, y_test = split
             x, x_test = (np.hstack([a, np.zeros((len(a), free), a.dtype)]) for a in (x, x_test))
-            trainer = pnn.Trainer(net, method, optimizer, batch_size=batch, seed=seed, progress=False)
+            trainer = pnn.Trainer(
+                net, method, optimizer, batch_size=batch, seed=seed, progress=False
+            )
             passes = float(trainer.fit(x, y, epochs=epochs)["passes"].sum())
             scores.append(method.score(net, x_test, y_test))
         seconds = (time.perf_counter() - start) / len(scores)
         spread = f" ± {statistics.stdev(scores):.3f}" if len(scores) > 1 else ""
-        print(f"{name:38s} {statistics.mean(scores):16.3f}{spread} {passes:8,.0f} {seconds:8.2f}", flush=True)
+        print(
+            f"{name:38s} {statistics.mean(scores):16.3f}{spread} {passes:8,.0f} {seconds:8.2f}",
+            flush=True,
+        )
     if arguments.compare:
         fast = Adam(3e-3)
         found = pnn.compare(

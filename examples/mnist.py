@@ -1,18 +1,22 @@
 """Reproduce the published MNIST results of equilibrium propagation on Hopfield networks.
 
-The recipe is that of Scellier et al., "Energy-based learning algorithms for analog computing: a comparative study"
-(2023): centered equilibrium propagation, beta 0.2, batches of 16, plain SGD, rates times 0.99 per epoch, 100 epochs,
-inputs in [0, 1]. Ours differs in one thing: samples settle until they are settled, not for a fixed number of sweeps
-(``--published-sweeps`` brings those back). Two hidden layers end near a loss of stability, where the test error jumps
-from epoch to epoch; with rates that fall to zero along half a cosine (``--cosine``) it comes to rest.
+The recipe is that of Scellier et al., "Energy-based learning algorithms for analog computing: a
+comparative study" (2023): centered equilibrium propagation, beta 0.2, batches of 16, plain SGD,
+rates times 0.99 per epoch, 100 epochs, inputs in [0, 1]. Ours differs in one thing: samples settle
+until they are settled, not for a fixed number of sweeps (``--published-sweeps`` brings those back).
+Two hidden layers end near a loss of stability, where the test error jumps from epoch to epoch; with
+rates that fall to zero along half a cosine (``--cosine``) it comes to rest.
 
     python examples/mnist.py --network shallow --seeds 0 1 2
-    python examples/mnist.py --network deep --seeds 0 --epochs 60 --cosine --save runs/deep.pnn     # the same command
-    resumes python examples/mnist.py --network shallow --dataset fashion python examples/mnist.py --network linear
-    # controls: no hidden layer, and python examples/mnist.py --network shallow --last-layer         # a hidden layer
-    that does not learn
+    # the same command resumes
+    python examples/mnist.py --network deep --seeds 0 --epochs 60 --cosine --save runs/deep.pnn
+    python examples/mnist.py --network shallow --dataset fashion
+    # controls: no hidden layer, and a hidden layer that does not learn
+    python examples/mnist.py --network linear
+    python examples/mnist.py --network shallow --last-layer
 
-The test set is scored after every epoch and never used for a choice: the figure that counts is that of the last epoch.
+The test set is scored after every epoch and never used for a choice: the figure that counts is that
+of the last epoch.
 """
 
 import argparse
@@ -32,7 +36,10 @@ NETWORKS = {
 
 
 def train(arguments: argparse.Namespace, seed: int) -> tuple[float, float]:
-    """Train one network; return its test error in % after the last epoch, and the seconds that training took."""
+    """Train one network.
+
+    Return its test error in % after the last epoch, and the seconds that training took.
+    """
     layers, rates, sweeps, _ = NETWORKS[arguments.network]
     last = len(rates)
     trained = {f"{kind}{last}": rates[-1] for kind in "Wb"} if arguments.last_layer else rates
@@ -73,25 +80,40 @@ def train(arguments: argparse.Namespace, seed: int) -> tuple[float, float]:
 
 def main() -> None:
     """Train with every seed, then print one line for the README's table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", choices=NETWORKS, default="shallow")
     parser.add_argument("--dataset", choices=["mnist", "fashion"], default="mnist")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--cosine", action="store_true", help="rates fall to zero along half a cosine")
+    parser.add_argument(
+        "--cosine", action="store_true", help="rates fall to zero along half a cosine"
+    )
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--last-layer", action="store_true", help="control: train the last layer only")
-    parser.add_argument("--published-sweeps", action="store_true", help="settle for the published number of sweeps")
-    parser.add_argument("--save", type=Path, default=None, help="checkpoint file, one per seed; resumes if it exists")
+    parser.add_argument(
+        "--last-layer", action="store_true", help="control: train the last layer only"
+    )
+    parser.add_argument(
+        "--published-sweeps", action="store_true", help="settle for the published number of sweeps"
+    )
+    parser.add_argument(
+        "--save",
+        type=Path,
+        default=None,
+        help="checkpoint file, one per seed; resumes if it exists",
+    )
     arguments = parser.parse_args()
     results = [train(arguments, seed) for seed in arguments.seeds]
     errors = [error for error, _ in results]
     layers, _, _, published = NETWORKS[arguments.network]
     spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
     print(
-        f"{arguments.dataset} {'-'.join(map(str, layers))}{' (last layer only)' if arguments.last_layer else ''}, "
+        f"{arguments.dataset} "
+        f"{'-'.join(map(str, layers))}{' (last layer only)' if arguments.last_layer else ''}, "
         f"{arguments.epochs} epochs, seeds {arguments.seeds}: "
-        f"test error {statistics.mean(errors):.2f}{spread} % ({', '.join(f'{e:.2f}' for e in errors)}); "
+        f"test error {statistics.mean(errors):.2f}{spread} % "
+        f"({', '.join(f'{e:.2f}' for e in errors)}); "
         f"{statistics.mean(seconds for _, seconds in results):.0f} s per run"
         + (
             f"; published {published} %"

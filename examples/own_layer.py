@@ -1,4 +1,6 @@
-"""Train an optical layer of one's own: light through a phase mask and a scatterer, seen by a camera.
+"""Train an optical layer of one's own.
+
+Light through a phase mask and a scatterer, seen by a camera.
 
 python examples/own_layer.py
 """
@@ -8,7 +10,9 @@ import argparse
 import numpy as np
 import pnncore as pnn
 
-argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+).parse_args()
 rng = np.random.default_rng(0)
 SCATTERER = (rng.normal(size=(64, 30)) + 1j * rng.normal(size=(64, 30))) / np.sqrt(2 * 64)
 

@@ -1,11 +1,15 @@
-"""Physics-aware training of two systems of Wright et al., Nature 601, 549 (2022), beside training in silico.
+"""Physics-aware training of two systems of Wright et al., Nature 601, 549 (2022).
 
-    python examples/physics_aware.py vowels            # second harmonics, 7 vowels; published about 93 %
-    python examples/physics_aware.py oscillators       # coupled pendula, MNIST in 14 x 14 pixels; published 98 %
+Training in silico stands beside it.
 
-The hardware's constants are off from those of its twin, and its measurements are noisy. In silico, signals and
-derivatives come from the twin; physics-aware training takes signals from the hardware. Both are judged on the hardware;
-a linear classifier stands beside. Data are looked for where ``PNNCORE_DATA`` says.
+    python examples/physics_aware.py vowels       # second harmonics, 7 vowels; published about 93 %
+    # coupled pendula, MNIST in 14 x 14 pixels; published 98 %
+    python examples/physics_aware.py oscillators
+
+The hardware's constants are off from those of its twin, and its measurements are noisy. In silico,
+signals and derivatives come from the twin; physics-aware training takes signals from the hardware.
+Both are judged on the hardware; a linear classifier stands beside. Data are looked for where
+``PNNCORE_DATA`` says.
 """
 
 import argparse
@@ -22,7 +26,7 @@ CE = "cross-entropy"
 
 
 def harmonics() -> list[Layer]:
-    """Return pulses that are shaped by data and parameters, twice, and a readout of their second harmonics."""
+    """Return pulses shaped by data and parameters, twice, and a readout of second harmonics."""
     return [
         *(Linear(12, 24), SecondHarmonic(24, 26), Normalize()),
         *(Linear(99, 24), SecondHarmonic(24, 26), Normalize()),
@@ -31,7 +35,7 @@ def harmonics() -> list[Layer]:
 
 
 def pendula() -> list[Layer]:
-    """Return three networks of pendula, the first released from the pixels, and a readout of their angles."""
+    """Return three networks of pendula, released from the pixels, and a readout of their angles."""
     return [*(Pendula(196, time=2.0, steps=8) for _ in range(3)), Linear(196, 10)]
 
 
@@ -47,7 +51,9 @@ def small_mnist() -> tuple[np.ndarray, ...]:
 
 def main() -> None:
     """Train, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=["vowels", "oscillators"])
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--epochs", type=int)
@@ -66,11 +72,16 @@ def main() -> None:
         ("physics-aware", harmonics() if vowels else pendula(), PhysicsAware(loss=CE)),
     ]
     published = "about 93 %" if vowels else "98 %"
-    print(f"mismatch {arguments.mismatch}, noise {arguments.noise}; published (physics-aware): {published}")
+    print(
+        f"mismatch {arguments.mismatch}, noise {arguments.noise}; published (physics-aware): "
+        f"{published}"
+    )
     for name, layers, method in rows:
         start, scores = time.perf_counter(), []
         for seed in seeds:
-            off = (0.0, 0.0) if name == "linear classifier" else (arguments.mismatch, arguments.noise)
+            off = (
+                (0.0, 0.0) if name == "linear classifier" else (arguments.mismatch, arguments.noise)
+            )
             net = pnn.systems.Stack(layers, mismatch=off[0], noise=off[1], seed=seed)
             optimizer = Adam(rate, schedule=CosineDecay(epochs))
             trainer = pnn.Trainer(net, method, optimizer, batch_size=batch_size, seed=seed)
@@ -79,7 +90,8 @@ def main() -> None:
         spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         seconds = (time.perf_counter() - start) / len(scores)
         print(
-            f"{name:20} {statistics.mean(scores):6.2f}{spread} %   {len(scores)} seeds, {seconds:.1f} s each",
+            f"{name:20} {statistics.mean(scores):6.2f}{spread} %   {len(scores)} seeds, "
+            f"{seconds:.1f} s each",
             flush=True,
         )
 

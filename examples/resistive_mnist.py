@@ -1,17 +1,22 @@
 """Reproduce the published MNIST results of equilibrium propagation on deep resistive networks.
 
-The recipe is that of Scellier, "A fast algorithm to simulate nonlinear resistive networks" (2024): centered equilibrium
-propagation, batches of 4, plain SGD, rates times 0.99 per epoch, 4 to 6 sweeps per phase.
+The recipe is that of Scellier, "A fast algorithm to simulate nonlinear resistive networks" (2024):
+centered equilibrium propagation, batches of 4, plain SGD, rates times 0.99 per epoch, 4 to 6 sweeps
+per phase.
 
-    python examples/resistive_mnist.py --network small                # 10 epochs, a quarter of a minute
-    python examples/resistive_mnist.py --network small --scale-rates 2 --cosine --seeds 0 1 2    # better than published
+    python examples/resistive_mnist.py --network small  # 10 epochs, a quarter of a minute
+    # better than published
+    python examples/resistive_mnist.py --network small --scale-rates 2 --cosine --seeds 0 1 2
     python examples/resistive_mnist.py --network shallow --seeds 0 1 2
     python examples/resistive_mnist.py --network deep
-    python examples/resistive_mnist.py --network small --levels 64 --write-noise 1e-3 --open 0.02    # what devices cost
-    python examples/resistive_mnist.py --network small --dataset digits --epochs 3      # without any download
+    # what devices cost
+    python examples/resistive_mnist.py --network small --levels 64 --write-noise 1e-3 --open 0.02
+    # without any download
+    python examples/resistive_mnist.py --network small --dataset digits --epochs 3
 
-The test set is scored after every epoch and never used for a choice: the figure that counts is that of the last epoch.
-A picture of the last seed is written to resistive_mnist.png: its errors, what hidden nodes listen to, what diodes do.
+The test set is scored after every epoch and never used for a choice: the figure that counts is that
+of the last epoch. A picture of the last seed is written to resistive_mnist.png: its errors, what
+hidden nodes listen to, what diodes do.
 """
 
 import argparse
@@ -23,7 +28,8 @@ from typing import Any
 import numpy as np
 import pnncore as pnn
 
-# Hidden layers, input gain, beta, one rate per layer, sweeps (free, nudged), epochs, published test error in %.
+# Hidden layers, input gain, beta, one rate per layer, sweeps (free, nudged), epochs, published test
+# error in %.
 NETWORKS = {
     "small": ([100], 100.0, 1.0, [0.006, 0.006], (4, 4), 10, 3.46),
     "shallow": ([1024], 480.0, 1.0, [0.006, 0.006], (4, 4), 50, 1.57),
@@ -33,32 +39,53 @@ NETWORKS = {
 
 def main() -> None:
     """Train with every seed, then print one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--dataset", choices=["mnist", "fashion", "digits"], default="mnist")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--scale-rates", type=float, default=1.0, help="multiply the published rates")
-    parser.add_argument("--cosine", action="store_true", help="cosine decay of the rates instead of 0.99 per epoch")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--levels", type=int, default=None, help="conductance levels of the devices")
     parser.add_argument(
-        "--upper", type=float, default=None, help="their largest conductance (1 with --levels, --shorted)"
+        "--scale-rates", type=float, default=1.0, help="multiply the published rates"
     )
-    parser.add_argument("--write-noise", type=float, default=0.0, help="standard deviation of a write")
+    parser.add_argument(
+        "--cosine", action="store_true", help="cosine decay of the rates instead of 0.99 per epoch"
+    )
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument(
+        "--levels", type=int, default=None, help="conductance levels of the devices"
+    )
+    parser.add_argument(
+        "--upper",
+        type=float,
+        default=None,
+        help="their largest conductance (1 with --levels, --shorted)",
+    )
+    parser.add_argument(
+        "--write-noise", type=float, default=0.0, help="standard deviation of a write"
+    )
     parser.add_argument("--open", type=float, default=0.0, help="fraction of devices stuck at zero")
     parser.add_argument(
-        "--shorted", type=float, default=0.0, help="fraction of devices stuck at the largest conductance"
+        "--shorted",
+        type=float,
+        default=0.0,
+        help="fraction of devices stuck at the largest conductance",
     )
     parser.add_argument(
-        "--settling-time", type=float, default=1e-6, help="seconds that a settling takes, for the energy (default 1 us)"
+        "--settling-time",
+        type=float,
+        default=1e-6,
+        help="seconds that a settling takes, for the energy (default 1 us)",
     )
     parser.add_argument("--picture", type=Path, default=Path("resistive_mnist.png"))
     arguments = parser.parse_args()
     hidden, input_gain, beta, rates, sweeps, epochs, published = NETWORKS[arguments.network]
     epochs = arguments.epochs or epochs
     rates = [arguments.scale_rates * rate for rate in rates]
-    load = {"mnist": pnn.data.mnist, "fashion": pnn.data.fashion_mnist, "digits": pnn.data.digits}[arguments.dataset]
+    load = {"mnist": pnn.data.mnist, "fashion": pnn.data.fashion_mnist, "digits": pnn.data.digits}[
+        arguments.dataset
+    ]
     x, y, x_test, y_test = load()
     bounded = arguments.levels is not None or arguments.shorted > 0
     device = pnn.devices.Device(
@@ -69,11 +96,17 @@ def main() -> None:
         open=arguments.open,
         shorted=arguments.shorted,
     )
-    schedule = pnn.optim.CosineDecay(epochs) if arguments.cosine else pnn.optim.ExponentialDecay(0.99)
+    schedule = (
+        pnn.optim.CosineDecay(epochs) if arguments.cosine else pnn.optim.ExponentialDecay(0.99)
+    )
     errors, seconds, powers = [], [], []
     for seed in arguments.seeds:
         net = pnn.systems.DeepResistive(
-            [x.shape[1], *hidden, 10], input_gain=input_gain, device=device, seed=seed, dtype=x.dtype
+            [x.shape[1], *hidden, 10],
+            input_gain=input_gain,
+            device=device,
+            seed=seed,
+            dtype=x.dtype,
         )
         trainer = pnn.Trainer(
             net,
@@ -89,7 +122,8 @@ def main() -> None:
             print(
                 f"{arguments.network} seed {seed} epoch {trainer.epoch:3d}: "
                 f"training error {100 - 100 * history['accuracy'][-1]:.2f} %, "
-                f"test error {100 - 100 * history['validation'][-1]:.2f} %, {history['seconds'][-1]:.1f} s",
+                f"test error {100 - 100 * history['validation'][-1]:.2f} %, "
+                f"{history['seconds'][-1]:.1f} s",
                 flush=True,
             )
         seconds.append(time.perf_counter() - start)
@@ -106,25 +140,41 @@ def main() -> None:
     watts, history = 1e-6 * power, trainer.history
     energy = history.energy(power=watts, settling_time=arguments.settling_time)
     print(
-        f"At volts and microsiemens, settling in {arguments.settling_time:.1g} s: {watts:.3g} W and "
+        f"At volts and microsiemens, settling in {arguments.settling_time:.1g} s: {watts:.3g} W "
+        "and "
         f"{watts * arguments.settling_time:.3g} J per inference; {energy.sum():.3g} J for the "
-        f"{history['measured'].sum():,.0f} settlings of training, with {history['writes'].sum():,.0f} writes"
+        f"{history['measured'].sum():,.0f} settlings of training, with "
+        f"{history['writes'].sum():,.0f} writes"
     )
-    draw(net, trainer.history, x_test, published if arguments.dataset == "mnist" else None, arguments.picture)
+    draw(
+        net,
+        trainer.history,
+        x_test,
+        published if arguments.dataset == "mnist" else None,
+        arguments.picture,
+    )
     print(f"picture: {arguments.picture}")
 
 
 def draw(
-    net: pnn.systems.DeepResistive, history: pnn.History, x: np.ndarray, published: float | None, path: Path
+    net: pnn.systems.DeepResistive,
+    history: pnn.History,
+    x: np.ndarray,
+    published: float | None,
+    path: Path,
 ) -> None:
-    """Draw errors over epochs, the pixels that hidden nodes are joined to, and the voltages that diodes leave."""
+    """Draw errors over epochs, the pixels that feed hidden nodes, and voltages behind diodes."""
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=(13, 4), layout="constrained")
     left, middle, right = figure.subfigures(1, 3)
     axes: Any = left.subplots()
-    axes.semilogy(history["epoch"], 100 - 100 * history["accuracy"], color="tab:gray", label="training")
-    axes.semilogy(history["epoch"], 100 - 100 * history["validation"], "o-", markersize=3, label="test")
+    axes.semilogy(
+        history["epoch"], 100 - 100 * history["accuracy"], color="tab:gray", label="training"
+    )
+    axes.semilogy(
+        history["epoch"], 100 - 100 * history["validation"], "o-", markersize=3, label="test"
+    )
     if published is not None:
         axes.axhline(published, color="tab:red", linestyle=":", label=f"published, {published} %")
     axes.set(xlabel="epoch", ylabel="error in %", title="Errors")
@@ -143,11 +193,23 @@ def draw(
     half = -(-hidden.shape[1] // 2)
     axes = right.subplots()
     width = np.quantile(np.abs(hidden), 0.99)
-    for voltages, label in ((hidden[:, :half], "first half, v ≥ 0"), (hidden[:, half:], "second half, v ≤ 0")):
+    for voltages, label in (
+        (hidden[:, :half], "first half, v ≥ 0"),
+        (hidden[:, half:], "second half, v ≤ 0"),
+    ):
         free = voltages[voltages != 0]
         conducting = 100 * (1 - free.size / voltages.size)
-        axes.hist(free, bins=np.linspace(-width, width, 81), alpha=0.7, label=f"{label}; {conducting:.0f} % at 0")
-    axes.set(xlabel="voltage of hidden nodes whose diode blocks", ylabel="nodes and samples", title="What diodes do")
+        axes.hist(
+            free,
+            bins=np.linspace(-width, width, 81),
+            alpha=0.7,
+            label=f"{label}; {conducting:.0f} % at 0",
+        )
+    axes.set(
+        xlabel="voltage of hidden nodes whose diode blocks",
+        ylabel="nodes and samples",
+        title="What diodes do",
+    )
     axes.set_ylim(top=1.25 * axes.get_ylim()[1])
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)

@@ -1,11 +1,12 @@
 """Digests of the parameters that every method leaves in every system, in both precisions.
 
-They are pinned in `digests.json` by what decides about the last bit: the instruction set of the core, and the functions
-of the system's mathematical library. A change that is to leave all results as they are leaves all digests as they are.
+They are pinned in `digests.json` by what decides about the last bit: the instruction set of the
+core, and the functions of the system's mathematical library. A change that is to leave all results
+as they are leaves all digests as they are.
 
-    python tests/digests.py                               # print what differs from the pinned digests of this machine
-    python tests/digests.py --pin                         # pin the digests of this machine anew
-    PNNCORE_SIMD=portable python tests/digests.py --pin   # those of a lower instruction set
+    python tests/digests.py  # print what differs from the pinned digests of this machine
+    python tests/digests.py --pin                        # pin the digests of this machine anew
+    PNNCORE_SIMD=portable python tests/digests.py --pin  # those of a lower instruction set
 """
 
 import argparse
@@ -37,8 +38,12 @@ SETTINGS: dict[str, methods.Method] = {
     "EquilibriumPropagation holomorphic": EP(variant="holomorphic", points=3, beta=0.1),
     "EquilibriumPropagation cross-entropy": EP(loss="cross-entropy"),
     "EquilibriumPropagation given sweeps": EP(beta=0.1, settling=Settling(sweeps=(9, 5))),
-    "EquilibriumPropagation synchronous": EP(beta=0.1, settling=Settling(sweeps=(9, 5), order="synchronous")),
-    "EquilibriumPropagation explicit": EP(beta=0.1, settling=Settling(sweeps=(9, 5), output_update="explicit")),
+    "EquilibriumPropagation synchronous": EP(
+        beta=0.1, settling=Settling(sweeps=(9, 5), order="synchronous")
+    ),
+    "EquilibriumPropagation explicit": EP(
+        beta=0.1, settling=Settling(sweeps=(9, 5), output_update="explicit")
+    ),
     "CoupledLearning centered": methods.CoupledLearning(variant="centered"),
     "RecurrentBackprop": methods.RecurrentBackprop(steps=5),
     "FiniteDifference": methods.FiniteDifference(epsilon=1e-3),
@@ -48,12 +53,16 @@ SETTINGS: dict[str, methods.Method] = {
     "CoordinateDescent": methods.CoordinateDescent(epsilon=1e-3, coordinates=3),
     "CMAES": methods.CMAES(sigma=1e-3, population=6),
     "GeneticAlgorithm": methods.GeneticAlgorithm(population=6, mutation=1e-3),
-    "SurrogateOptimization": methods.SurrogateOptimization(hidden=4, samples=32, fits=3, exploration=1e-3),
+    "SurrogateOptimization": methods.SurrogateOptimization(
+        hidden=4, samples=32, fits=3, exploration=1e-3
+    ),
     "ForwardForward": methods.ForwardForward(classes=2),
 }
 
 OPTIMIZERS: dict[str, optim.Optimizer] = {
-    "momentum": optim.SGD(0.01, momentum=0.9, weight_decay=0.01, schedule=optim.ExponentialDecay(0.9)),
+    "momentum": optim.SGD(
+        0.01, momentum=0.9, weight_decay=0.01, schedule=optim.ExponentialDecay(0.9)
+    ),
     "Adam": optim.Adam(0.002),
 }
 
@@ -71,7 +80,9 @@ class Anharmonic(systems.EnergySystem):
     def energy(self, params, x, s):
         d = self._stretch(x, s)
         # Products: the last bit of a power is that of NumPy's instruction set.
-        return (params["k"] * d * d / 2 + d * d * d * d / 4).sum(axis=1) + 0.15 * (s * s).sum(axis=1)
+        return (params["k"] * d * d / 2 + d * d * d * d / 4).sum(axis=1) + 0.15 * (s * s).sum(
+            axis=1
+        )
 
     def state_gradient(self, params, x, s):
         d = self._stretch(x, s)
@@ -85,9 +96,14 @@ class Anharmonic(systems.EnergySystem):
 
 def circuit(dtype: str) -> systems.Circuit:
     found = [
-        Resistor("a", "m", 1.0), Resistor("b", "m", 2.0), Diode("m", "u", 1e-3, 1.5), Cubic("m", "v", 1.0, 0.3),
-        Resistor("u", "0", 1.0), Resistor("v", "0", 0.5), Resistor("u", "v", 0.7),
-    ]  # fmt: skip
+        Resistor("a", "m", 1.0),
+        Resistor("b", "m", 2.0),
+        Diode("m", "u", 1e-3, 1.5),
+        Cubic("m", "v", 1.0, 0.3),
+        Resistor("u", "0", 1.0),
+        Resistor("v", "0", 0.5),
+        Resistor("u", "v", 0.7),
+    ]
     return systems.Circuit(found, inputs=["a", "b"], outputs=["u", "v"], dtype=dtype)
 
 
@@ -95,13 +111,21 @@ def flow(dtype: str) -> systems.Flow:
     """A square lattice."""
     at = [(i, j) for i in range(4) for j in range(4)]
     edges = [(f"{a}", f"{b}") for a in at for b in at if a < b and math.dist(a, b) == 1]
-    return systems.Flow(edges, inputs=["(0, 0)", "(3, 3)"], outputs=["(0, 3)", "(2, 1)"], dtype=dtype)
+    return systems.Flow(
+        edges, inputs=["(0, 0)", "(3, 3)"], outputs=["(0, 3)", "(2, 1)"], dtype=dtype
+    )
 
 
 def elastic(dtype: str) -> systems.Elastic:
-    at = [(i + 0.1 * math.sin(3 * i + j), j + 0.1 * math.sin(i - 2 * j)) for i in range(3) for j in range(3)]
+    at = [
+        (i + 0.1 * math.sin(3 * i + j), j + 0.1 * math.sin(i - 2 * j))
+        for i in range(3)
+        for j in range(3)
+    ]
     springs = [(a, b) for a in range(9) for b in range(a) if math.dist(at[a], at[b]) < 1.7]
-    return systems.Elastic(at, springs, inputs=[(6, 0), (8, 1)], outputs=[(5, 0), (7, 1)], fixed=[0, 1, 2], dtype=dtype)
+    return systems.Elastic(
+        at, springs, inputs=[(6, 0), (8, 1)], outputs=[(5, 0), (7, 1)], fixed=[0, 1, 2], dtype=dtype
+    )
 
 
 def instrument(dtype: str) -> systems.Instrument:
@@ -118,7 +142,8 @@ def stack(*chain: layers.Layer) -> Callable[[str], systems.Stack]:
 
 
 def lit(layer: layers.Layer) -> list[layers.Layer]:
-    """Return a chain with the layer that takes four real signals and gives real ones; a field has no noise."""
+    """Return a chain with the layer that takes four real signals and gives real ones; a field
+    has no noise."""
     for own in (layer, dataclasses.replace(layer, noise=None)):
         for before, behind in itertools.product(([], [layers.Encode()]), ([], [layers.Detect()])):
             with suppress(ShapeError, ConfigError):
@@ -138,7 +163,13 @@ def layered() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
             outputs = systems.Stack(chain, seed=0).n_out
             yield f"Stack {name}{ideal}".rstrip(), stack(*chain, layers.Linear(outputs, 2))
     yield "Stack Speckle alone", stack(layers.Speckle(3, 2, reference=0.5))
-    deep = [layers.Linear(3, 6), layers.Tanh(), layers.Linear(6, 5, noise=0.01), layers.ReLU(), layers.Linear(5, 2)]
+    deep = [
+        layers.Linear(3, 6),
+        layers.Tanh(),
+        layers.Linear(6, 5, noise=0.01),
+        layers.ReLU(),
+        layers.Linear(5, 2),
+    ]
     yield "Stack deep", stack(*deep)
 
 
@@ -154,13 +185,18 @@ def arrays() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
                 continue
             yield f"Crossbar {name}", stack(crossbar)
         if issubclass(kind, devices.Algorithm) and kind is not devices.Algorithm:
-            yield f"Crossbar {name}", stack(layers.Crossbar(3, 2, device=devices.SoftBounds(), algorithm=kind()))
+            yield (
+                f"Crossbar {name}",
+                stack(layers.Crossbar(3, 2, device=devices.SoftBounds(), algorithm=kind())),
+            )
 
 
 def all_systems() -> dict[str, Callable[[str], systems.System]]:
     return {
         "Hopfield": lambda dtype: systems.Hopfield([5, 9, 3], seed=0, dtype=dtype),
-        "Hopfield tanh": lambda dtype: systems.Hopfield([5, 9, 7, 3], activation="tanh", seed=0, dtype=dtype),
+        "Hopfield tanh": lambda dtype: systems.Hopfield(
+            [5, 9, 7, 3], activation="tanh", seed=0, dtype=dtype
+        ),
         "Hopfield logistic": lambda dtype: systems.Hopfield(
             [5, 8, 7, 6, 3], activation="logistic", seed=0, dtype=dtype
         ),
@@ -213,19 +249,27 @@ def cases() -> Iterator[tuple[str, Callable[[str], str]]]:
         yield f"{system}, Backprop", case(make, methods.Backprop())
     for name, optimizer in OPTIMIZERS.items():
         yield f"Hopfield, {name}", case(all_systems()["Hopfield"], EP(), optimizer)
-        yield f"Stack deep, {name}", case(all_systems()["Stack deep"], methods.Backprop(), optimizer)
+        yield (
+            f"Stack deep, {name}",
+            case(all_systems()["Stack deep"], methods.Backprop(), optimizer),
+        )
 
 
 def machine() -> str:
-    """What decides about the last bit: the instruction set, and the functions of the mathematical library."""
+    """What decides about the last bit: the instruction set, and the functions of the
+    mathematical library."""
     points = [0.01 * k for k in range(1, 400)]
     functions = (math.exp, math.log, math.sin, math.cos, math.tanh, math.log1p, math.atan)
     values = np.array([[f(p) for p in points] for f in functions])
-    return f"{pnn._core.info()['simd']}, mathematics {hashlib.sha256(values.tobytes()).hexdigest()[:8]}"
+    return (
+        f"{pnn._core.info()['simd']}, mathematics "
+        f"{hashlib.sha256(values.tobytes()).hexdigest()[:8]}"
+    )
 
 
 def digests(wanted: Callable[[str], bool] = lambda _: True) -> dict[str, str]:
-    """The digests, in single and in double precision, of the cases that are wanted and that can be trained."""
+    """The digests, in single and in double precision, of the cases that are wanted and that can
+    be trained."""
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -241,7 +285,9 @@ def pinned() -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pin", action="store_true", help="write the digests of this machine")
     options = parser.parse_args()
     known, found = pinned(), digests()

@@ -1,4 +1,5 @@
-"""Every number that a setting can be, one at a time: constructed and used for a step. Run by `test_runs`.
+"""Every number that a setting can be, one at a time: constructed and used for a step. Run by
+`test_runs`.
 
 Prints a line for each case that ends in anything but success or an error of pnncore.
 """
@@ -18,7 +19,8 @@ from pnncore.errors import PnnError
 FLOATS = [0.0, -1.0, 1e-300, 1e-30, 1e-12, 1e12, 1e30, 1e300, float("inf"), float("nan"), 2**63]
 INTS = [0, -1, 1, 3, 31, 32, 64, 2**16, 2**31 - 1, 2**32 - 1, 2**32, 2**64]
 WIDTH = 4
-# Bytes beyond those of the process at the start, and seconds: floats must be done with, counts interruptible.
+# Bytes beyond those of the process at the start, and seconds: floats must be done with, counts
+# interruptible.
 ROOM, SECONDS, COUNTED, ANSWER = 3 << 30, 10.0, 0.4, 0.5
 
 
@@ -29,9 +31,13 @@ class Late(Exception):  # noqa: N818 - it is the case that is late
 def step(system, method, optimizer=None):
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 1, (6, system.n_in)).astype(system.dtype)
-    trainer = pnn.Trainer(system, method, optimizer or optim.SGD(0.1), batch_size=3, seed=0, progress=False)
+    trainer = pnn.Trainer(
+        system, method, optimizer or optim.SGD(0.1), batch_size=3, seed=0, progress=False
+    )
     trainer.fit(x, rng.integers(0, system.n_out, 6), epochs=1)
-    assert all(np.isfinite(array).all() for array in system.params.values()), "parameters are not finite"
+    assert all(np.isfinite(array).all() for array in system.params.values()), (
+        "parameters are not finite"
+    )
     system.predict(x)
 
 
@@ -99,7 +105,10 @@ def use_cells(cells):
 
 
 def use_device(device):
-    step(systems.DeepResistive([WIDTH, 3, 2], device=device, seed=0), methods.EquilibriumPropagation())
+    step(
+        systems.DeepResistive([WIDTH, 3, 2], device=device, seed=0),
+        methods.EquilibriumPropagation(),
+    )
 
 
 def of_module(module, base, use, given=dict):
@@ -135,10 +144,25 @@ def constructors():
     yield from of_module(devices, devices.Algorithm, use_algorithm)
     yield analog.AnalogIO, use_io, {}, [field.name for field in dataclasses.fields(analog.AnalogIO)]
     yield analog.Wires, use_wires, {}, [field.name for field in dataclasses.fields(analog.Wires)]
-    yield devices.Device, use_device, {}, [field.name for field in dataclasses.fields(devices.Device)]
+    yield (
+        devices.Device,
+        use_device,
+        {},
+        [field.name for field in dataclasses.fields(devices.Device)],
+    )
     yield pnn.Settling, use_settling, {}, [field.name for field in dataclasses.fields(pnn.Settling)]
-    yield optim.SGD, use_optimizer, {"learning_rate": 0.1}, ["learning_rate", "momentum", "weight_decay"]
-    yield optim.Adam, use_optimizer, {"learning_rate": 0.1}, ["learning_rate", "epsilon", "weight_decay"]
+    yield (
+        optim.SGD,
+        use_optimizer,
+        {"learning_rate": 0.1},
+        ["learning_rate", "momentum", "weight_decay"],
+    )
+    yield (
+        optim.Adam,
+        use_optimizer,
+        {"learning_rate": 0.1},
+        ["learning_rate", "epsilon", "weight_decay"],
+    )
     for kind in (optim.ExponentialDecay, optim.StepDecay, optim.CosineDecay):
         fields = dataclasses.fields(kind)
         defaults = {field.name: 1 if field.type is int else 0.5 for field in fields}
@@ -163,7 +187,11 @@ def cases():
     for make, use, start, names in constructors():
         for name in names:
             present = start.get(name, getattr(make, name, None))
-            values = INTS if isinstance(present, int) and not isinstance(present, bool) else [*FLOATS, *INTS]
+            values = (
+                INTS
+                if isinstance(present, int) and not isinstance(present, bool)
+                else [*FLOATS, *INTS]
+            )
             yield from ((make, use, start, name, value) for value in values)
 
 

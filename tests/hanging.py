@@ -11,7 +11,8 @@ def double(x):
 
 
 def moody(x):
-    """Doubles; hangs where an input is 1, dies where one is 2, raises where one is 3, and cannot be pickled at 4."""
+    """Doubles; hangs where an input is 1, dies where one is 2, raises where one is 3, and cannot
+    be pickled at 4."""
     if np.any(x == 1):
         time.sleep(60)
     if np.any(x == 2):

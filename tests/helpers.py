@@ -1,7 +1,7 @@
 """An independent NumPy account of layered Hopfield networks, and small tools of several test files.
 
-Nothing of the physics here calls the core: formulas are written from the energy alone, unit by unit where
-speed does not matter.
+Nothing of the physics here calls the core: formulas are written from the energy alone, unit by unit
+where speed does not matter.
 """
 
 import os
@@ -39,7 +39,8 @@ def one_hot(y, n):
 
 
 def steps_of(samples, batch_size):
-    """The bounds of the steps of an epoch: as few as may be, and of sizes that differ by one at most."""
+    """The bounds of the steps of an epoch: as few as may be, and of sizes that differ by one at
+    most."""
     steps = -(-samples // batch_size)
     return [(k * samples // steps, (k + 1) * samples // steps) for k in range(steps)]
 
@@ -132,14 +133,16 @@ class Reference:
         return full + full.T
 
     def is_convex(self):
-        """Whether the energy has one minimum: Phi'' is at least 1 (4 for logistic units; outputs have 1)."""
+        """Whether the energy has one minimum: Phi'' is at least 1 (4 for logistic units; outputs
+        have 1)."""
         curvature = np.ones(sum(self.sizes))
         if self.activation == "logistic":
             curvature[: sum(self.sizes[:-1])] = 4
         return np.linalg.eigvalsh(np.diag(curvature) - self.couplings()).min() > 0.02
 
     def solve(self, x, t=None, beta=0.0, rounds=20_000):
-        """Return the steady state for the squared error, one unit at a time, each to its own minimum."""
+        """Return the steady state for the squared error, one unit at a time, each to its own
+        minimum."""
         s = [np.zeros((len(x), n)) for n in self.sizes]
         for _ in range(rounds):
             moved = 0.0
@@ -197,7 +200,9 @@ def clear_net(layers, activation, samples=3, margin=0.02):
 
 def copy_of(net):
     """Return a network with the same parameters."""
-    twin = pnn.systems.Hopfield(net.layers, activation=net.activation, dtype=net.dtype, gain=net.gain, seed=net.seed)
+    twin = pnn.systems.Hopfield(
+        net.layers, activation=net.activation, dtype=net.dtype, gain=net.gain, seed=net.seed
+    )
     for name, array in net.params.items():
         twin.params[name][...] = array
     return twin
@@ -222,12 +227,18 @@ def parameter_bytes(net):
 
 
 def command(code):
-    """Return the command that runs `code` in a fresh interpreter in which all warnings are errors."""
+    """Return the command that runs `code` in a fresh interpreter in which all warnings are
+    errors."""
     return [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
 
 
 def environment(**variables):
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(__file__), **variables}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.path.dirname(__file__),
+        **variables,
+    }
 
 
 def run_python(code, *arguments, timeout=60, **variables):

@@ -1,4 +1,5 @@
-"""IDX files made byte by byte, for the tests of their reader and of the sets that consist of them."""
+"""IDX files made byte by byte, for the tests of their reader and of the sets that consist of
+them."""
 
 import gzip
 

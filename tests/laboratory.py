@@ -40,6 +40,8 @@ def bench(fn=lab, **settings):
 
 def train(system, steps=4, method=None, **settings):
     method = method or pnn.methods.SPSA(loss="cross-entropy")
-    trainer = pnn.Trainer(system, method, pnn.optim.SGD(0.2), batch_size=4, seed=3, progress=False, **settings)
+    trainer = pnn.Trainer(
+        system, method, pnn.optim.SGD(0.2), batch_size=4, seed=3, progress=False, **settings
+    )
     trainer.fit(X, Y, epochs=steps)
     return trainer

@@ -1,4 +1,5 @@
-"""Wrong arguments: a typed error at once, whose message names the argument and says what is needed."""
+"""Wrong arguments: a typed error at once, whose message names the argument and says what is
+needed."""
 
 import pickle
 
@@ -67,7 +68,9 @@ ENTRIES = {
     "gradient": lambda net, x, y: EquilibriumPropagation().gradient(net, x, y),
     "implicit": lambda net, x, y: ImplicitDifferentiation().gradient(net, x, y),
     "audit": lambda net, x, y: pnn.audit(net, EquilibriumPropagation(), x, y),
-    "fit": lambda net, x, y: pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1)).fit(x, y, epochs=1),
+    "fit": lambda net, x, y: pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1)).fit(
+        x, y, epochs=1
+    ),
     "validation": lambda net, x, y: pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1)).fit(
         np.zeros((2, 3), np.float32), np.zeros(2, int), epochs=1, validation=(x, y)
     ),
@@ -103,7 +106,11 @@ SUPERVISED = [name for name in ENTRIES if name not in ("settle", "predict", "cla
         (lambda x: x.astype(object), ConfigError, "x must be float32, got object"),
         (lambda x: x.astype(">f4"), ConfigError, "x must be float32, got >f4"),
         (lambda x: "text", DataError, "x must be an array of numbers"),
-        (lambda x: np.ma.array(x, mask=x > x.min()), DataError, "x has masked elements; leave those samples out"),
+        (
+            lambda x: np.ma.array(x, mask=x > x.min()),
+            DataError,
+            "x has masked elements; leave those samples out",
+        ),
         (lambda x: list(np.ma.array(x, mask=x > x.min())), DataError, "x has masked elements"),
         (lambda x: [[1, np.ma.masked, 3]], DataError, "x has masked elements"),
         (lambda x: [["1", "2", "3"]], DataError, "x must be an array of numbers"),
@@ -116,9 +123,21 @@ SUPERVISED = [name for name in ENTRIES if name not in ("settle", "predict", "cla
         (lambda x: [[1, 2, 3], [1, 2]], DataError, "x must be an array of numbers"),
         (lambda x: [["a", 2, 3]], DataError, "x must be an array of numbers"),
         (lambda x: [[None, {}, 3]], DataError, "x must be an array of numbers"),
-        (lambda x: with_value(x, NAN), DataError, "x holds nan at row 3, column 1; inputs must be finite"),
-        (lambda x: with_value(x, INF), DataError, "x holds inf at row 3, column 1; inputs must be finite"),
-        (lambda x: with_value(x, -INF), DataError, "x holds -inf at row 3, column 1; inputs must be finite"),
+        (
+            lambda x: with_value(x, NAN),
+            DataError,
+            "x holds nan at row 3, column 1; inputs must be finite",
+        ),
+        (
+            lambda x: with_value(x, INF),
+            DataError,
+            "x holds inf at row 3, column 1; inputs must be finite",
+        ),
+        (
+            lambda x: with_value(x, -INF),
+            DataError,
+            "x holds -inf at row 3, column 1; inputs must be finite",
+        ),
         (lambda x: [[1e39, 0, 0]], DataError, "x holds inf at row 0, column 0"),
         (lambda x: [[1, NAN, 0]], DataError, "x holds nan at row 0, column 1"),
     ],
@@ -140,7 +159,11 @@ def with_value(x, value):
     ("make", "kind", "match"),
     [
         (lambda y: np.ma.array(y, mask=y == y[0]), DataError, "y has masked elements"),
-        (lambda y: np.ma.array(np.eye(2, dtype=np.float32)[y], mask=True), DataError, "y has masked elements"),
+        (
+            lambda y: np.ma.array(np.eye(2, dtype=np.float32)[y], mask=True),
+            DataError,
+            "y has masked elements",
+        ),
         (lambda y: y[:4], ShapeError, "y must hold 5 labels, one per sample, got 4"),
         (
             lambda y: y + 1,
@@ -149,7 +172,11 @@ def with_value(x, value):
         ),
         (lambda y: y - 1, DataError, r"y must hold labels in 0..1 .*, got values in -1..0"),
         (lambda y: y.astype(np.uint64) + np.uint64(2**63), DataError, "y must hold labels in 0..1"),
-        (lambda y: [0, 1, 0, 1, 2**70], DataError, "y must be integer labels or an array of targets"),
+        (
+            lambda y: [0, 1, 0, 1, 2**70],
+            DataError,
+            "y must be integer labels or an array of targets",
+        ),
         (
             lambda y: y.astype(np.float32),
             ShapeError,
@@ -158,15 +185,27 @@ def with_value(x, value):
         (lambda y: y.astype(bool), ShapeError, r"y must be integer labels of shape \(5,\).*bool"),
         (lambda y: list("abcde"), ShapeError, r"y must be integer labels of shape \(5,\)"),
         (lambda y: [None] * 5, DataError, "y must be integer labels or an array of targets"),
-        (lambda y: [[1], [1, 2]], DataError, "y must be integer labels or an array of targets.*ragged"),
+        (
+            lambda y: [[1], [1, 2]],
+            DataError,
+            "y must be integer labels or an array of targets.*ragged",
+        ),
         (lambda y: 3, ShapeError, r"y must have shape \(samples, 2\), got \(\)"),
         (
             lambda y: np.zeros((5, 3), np.float32),
             ShapeError,
             r"y must have shape \(samples, 2\), got \(5, 3\)",
         ),
-        (lambda y: np.zeros((4, 2), np.float32), ShapeError, "y must hold 5 rows, one per sample, got 4"),
-        (lambda y: np.zeros((5, 2)), ConfigError, "y is float64, but the system computes in float32"),
+        (
+            lambda y: np.zeros((4, 2), np.float32),
+            ShapeError,
+            "y must hold 5 rows, one per sample, got 4",
+        ),
+        (
+            lambda y: np.zeros((5, 2)),
+            ConfigError,
+            "y is float64, but the system computes in float32",
+        ),
         (lambda y: np.zeros((5, 2), int), ConfigError, "y must be float32, got int64"),
         (lambda y: np.full((5, 2), NAN, np.float32), DataError, "y holds nan at row 0, column 0"),
         (lambda y: np.full((5, 2), -INF, np.float32), DataError, "y holds -inf at row 0, column 0"),
@@ -226,22 +265,36 @@ def test_inputs_of_any_layout_work(net, x, y):
     [
         (lambda W: W.tolist(), ConfigError, "parameter W1 must be a float32 array, got list"),
         (lambda W: None, ConfigError, "parameter W1 must be a float32 array, got NoneType"),
-        (lambda W: W.astype(np.float64), ConfigError, "parameter W1 must be a float32 array, got float64"),
+        (
+            lambda W: W.astype(np.float64),
+            ConfigError,
+            "parameter W1 must be a float32 array, got float64",
+        ),
         (lambda W: W.astype(">f4"), ConfigError, "parameter W1 must be a float32 array, got >f4"),
         (lambda W: W.T.copy(), ShapeError, r"parameter W1 must have shape \(3, 4\), got \(4, 3\)"),
-        (lambda W: np.ma.array(W, mask=W > 0), ConfigError, "parameter W1 must be a float32 array, got a masked one"),
+        (
+            lambda W: np.ma.array(W, mask=W > 0),
+            ConfigError,
+            "parameter W1 must be a float32 array, got a masked one",
+        ),
         (lambda W: W.ravel(), ShapeError, r"parameter W1 must have shape \(3, 4\), got \(12,\)"),
         (
             np.asfortranarray,
             ConfigError,
             r"parameter W1 must be C-contiguous and aligned; set it with params\['W1'\]\[...\]",
         ),
-        (lambda W: np.repeat(W, 2, axis=1)[:, ::2], ConfigError, "parameter W1 must be C-contiguous"),
+        (
+            lambda W: np.repeat(W, 2, axis=1)[:, ::2],
+            ConfigError,
+            "parameter W1 must be C-contiguous",
+        ),
         (lambda W: np.full_like(W, NAN), DataError, "parameter W1 holds NaN or infinity"),
         (lambda W: np.full_like(W, INF), DataError, "parameter W1 holds NaN or infinity"),
     ],
 )
-@pytest.mark.parametrize("entry", ["settle", "nudge", "predict", "score", "gradient", "implicit", "audit", "fit"])
+@pytest.mark.parametrize(
+    "entry", ["settle", "nudge", "predict", "score", "gradient", "implicit", "audit", "fit"]
+)
 def test_parameters(net, x, y, value, kind, match, entry):
     net.params["W1"] = value(net.params["W1"])
     refuses(kind, match, ENTRIES[entry], net, x, y)
@@ -268,7 +321,9 @@ def test_unaligned_parameters(net, x, y):
 
 def test_missing_and_unknown_parameters(net, x):
     net.params["W3"] = net.params.pop("W2")
-    refuses(ConfigError, r"parameters must be .*; missing \['W2'\], unknown \['W3'\]", net.predict, x)
+    refuses(
+        ConfigError, r"parameters must be .*; missing \['W2'\], unknown \['W3'\]", net.predict, x
+    )
 
 
 def test_read_only_parameters(net, x, y, trainer):
@@ -320,7 +375,12 @@ JUNK = st.one_of(
     st.text(max_size=5),
     st.binary(max_size=5),
     st.lists(
-        st.one_of(st.integers(-3, 3), st.floats(), st.text(max_size=2), st.lists(st.integers(), max_size=2)),
+        st.one_of(
+            st.integers(-3, 3),
+            st.floats(),
+            st.text(max_size=2),
+            st.lists(st.integers(), max_size=2),
+        ),
         max_size=4,
     ),
     st.tuples(st.integers(-3, 3), st.integers(-3, 3)),
@@ -369,8 +429,12 @@ CALLS = {
     "y": lambda junk, net, x, y: EquilibriumPropagation().gradient(net, x, junk),
     "step": lambda junk, net, x, y: EquilibriumPropagation().gradient(net, x, y, step=junk),
     "nudge": lambda junk, net, x, y: net.settle(x, y, beta=junk),
-    "batch_size": lambda junk, net, x, y: pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=junk),
-    "callbacks": lambda junk, net, x, y: pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), callbacks=junk),
+    "batch_size": lambda junk, net, x, y: pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=junk
+    ),
+    "callbacks": lambda junk, net, x, y: pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.1), callbacks=junk
+    ),
 }
 
 
@@ -380,7 +444,11 @@ CALLS = {
 def test_junk_gives_typed_errors_only(name, junk):
     net = make_net([3, 4, 2], dtype="float32")
     x, y = make_batch(net, 2)
-    if name == "layers" and isinstance(junk, list | tuple | range) and any(isinstance(n, int) and n > 99 for n in junk):
+    if (
+        name == "layers"
+        and isinstance(junk, list | tuple | range)
+        and any(isinstance(n, int) and n > 99 for n in junk)
+    ):
         return  # sizes that are merely too large for the test
     try:
         CALLS[name](junk, net, x, y)

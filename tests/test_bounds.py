@@ -36,7 +36,11 @@ def test_differences_at_bounds():
 
 
 @pytest.mark.parametrize(
-    "method", [methods.SPSA(epsilon=1e-4, directions=20_000), methods.EvolutionStrategy(sigma=1e-4, pairs=20_000)]
+    "method",
+    [
+        methods.SPSA(epsilon=1e-4, directions=20_000),
+        methods.EvolutionStrategy(sigma=1e-4, pairs=20_000),
+    ],
 )
 def test_estimates_at_bounds(method):
     net, x, y = edge()
@@ -49,7 +53,9 @@ def test_estimates_at_bounds(method):
 def test_evolution_makes_up_for_what_is_cut_off(share):
     # One linear conductance near its lower end, in units of the deviation of perturbations.
     sigma = 1e-3
-    net = Flow([("a", "b"), ("b", "0")], inputs=["a"], outputs=["b"], ground="0", device=Device(lower=1.0))
+    net = Flow(
+        [("a", "b"), ("b", "0")], inputs=["a"], outputs=["b"], ground="0", device=Device(lower=1.0)
+    )
     net.params["g"][...] = [1.0 + share * sigma, 5.0]
     x, y = np.ones((1, 1)), np.zeros((1, 1))
     found = methods.EvolutionStrategy(sigma=sigma, pairs=40_000).gradient(net, x, y, seed=1)["g"]
@@ -59,7 +65,11 @@ def test_evolution_makes_up_for_what_is_cut_off(share):
 def test_coordinate_descent_goes_to_the_bottom_at_bounds():
     net, x, y = edge()
     trainer = pnn.Trainer(
-        net, methods.CoordinateDescent(epsilon=0.05, coordinates=5), pnn.optim.SGD(1.0), batch_size=3, seed=0
+        net,
+        methods.CoordinateDescent(epsilon=0.05, coordinates=5),
+        pnn.optim.SGD(1.0),
+        batch_size=3,
+        seed=0,
     )
     history = trainer.fit(x, y, epochs=40)
     assert (net.params["g"] >= 1).all()
@@ -72,7 +82,9 @@ def test_coordinate_descent_goes_to_the_bottom_at_bounds():
     assert np.abs(left).max() < 1e-3
 
 
-@pytest.mark.parametrize("method", [methods.CMAES(sigma=0.2), methods.GeneticAlgorithm(population=16, mutation=0.1)])
+@pytest.mark.parametrize(
+    "method", [methods.CMAES(sigma=0.2), methods.GeneticAlgorithm(population=16, mutation=0.1)]
+)
 def test_populations_stay_within_bounds(method):
     net, x, y = edge()
     before = 0.5 * ((net.predict(x) - y) ** 2).sum()
@@ -97,7 +109,9 @@ def test_zero_conductances(dtype):
 
 def test_adam_counts_the_steps_in_which_it_moved():
     def net():
-        return pnn.systems.Stack([layers.Linear(2, 1), layers.Linear(1, 1, bias=False)], seed=0, dtype="float64")
+        return pnn.systems.Stack(
+            [layers.Linear(2, 1), layers.Linear(1, 1, bias=False)], seed=0, dtype="float64"
+        )
 
     x, y = np.ones((4, 2)), np.zeros((4, 1))
     rate = {"W1": 0.01, "b1": 0.01, "W2": 0.01}
@@ -110,7 +124,9 @@ def test_adam_counts_the_steps_in_which_it_moved():
 
     def moved(schedule, epochs):
         stack = net()
-        trainer = pnn.Trainer(stack, methods.Backprop(), pnn.optim.Adam(rate, schedule=schedule), batch_size=2, seed=0)
+        trainer = pnn.Trainer(
+            stack, methods.Backprop(), pnn.optim.Adam(rate, schedule=schedule), batch_size=2, seed=0
+        )
         trainer.fit(x, y, epochs=epochs)
         return stack.params
 
@@ -120,7 +136,9 @@ def test_adam_counts_the_steps_in_which_it_moved():
     # And the first step is the rate.
     stack = net()
     start = {name: array.copy() for name, array in stack.params.items()}
-    trainer = pnn.Trainer(stack, methods.Backprop(), pnn.optim.Adam(rate, schedule=Late()), batch_size=4, seed=0)
+    trainer = pnn.Trainer(
+        stack, methods.Backprop(), pnn.optim.Adam(rate, schedule=Late()), batch_size=4, seed=0
+    )
     trainer.fit(x, y, epochs=6)
     for name, array in stack.params.items():
         np.testing.assert_allclose(np.abs(array - start[name]), 0.01, rtol=1e-4)
@@ -128,7 +146,9 @@ def test_adam_counts_the_steps_in_which_it_moved():
 
 def test_parameters_with_a_rate_of_zero_keep_their_moments():
     stack = pnn.systems.Stack([layers.Linear(2, 2), layers.Linear(2, 1)], seed=0)
-    trainer = pnn.Trainer(stack, methods.Backprop(), pnn.optim.Adam({"W1": 0.01}), batch_size=4, seed=0)
+    trainer = pnn.Trainer(
+        stack, methods.Backprop(), pnn.optim.Adam({"W1": 0.01}), batch_size=4, seed=0
+    )
     trainer.fit(np.ones((8, 2), np.float32), np.zeros((8, 1), np.float32), epochs=1)
     assert trainer.memory["steps/W1"][0] == 2
     assert trainer.memory["steps/W2"][0] == 0
@@ -142,9 +162,9 @@ def test_ridge_sums_in_double_precision(offset):
     w = rng.normal(size=(5, 2))
     y = ((x - offset) @ w + 0.01 * rng.normal(size=(4000, 2))).astype(np.float32)
     net = pnn.systems.Stack([layers.Linear(5, 2)], seed=0)
-    pnn.Trainer(net, methods.RidgeReadout(regularization=1e-6), pnn.optim.SGD(1.0), batch_size=64, seed=0).fit(
-        x, y, epochs=1
-    )
+    pnn.Trainer(
+        net, methods.RidgeReadout(regularization=1e-6), pnn.optim.SGD(1.0), batch_size=64, seed=0
+    ).fit(x, y, epochs=1)
     wide = np.hstack([x.astype(np.float64), np.ones((4000, 1))])
     expected = np.linalg.lstsq(wide, y.astype(np.float64), rcond=None)[0]
     np.testing.assert_allclose(net.params["W1"], expected[:5], rtol=1e-3, atol=1e-4)

@@ -20,7 +20,9 @@ def trained(epochs=2, optimizer=None, **settings):
     net = make_net([6, 8, 3], dtype="float32")
     x, y = make_batch(net, 20)
     optimizer = optimizer or optim.Adam(0.01)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optimizer, batch_size=6, seed=2, **settings)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optimizer, batch_size=6, seed=2, **settings
+    )
     if epochs:
         trainer.fit(x, y, epochs=epochs, validation=(x, y))
     return trainer, x, y
@@ -37,9 +39,15 @@ def saved(tmp_path):
     ("method", "optimizer", "settings"),
     [
         (EquilibriumPropagation(beta=0.3), optim.SGD(0.1), {}),
-        (EquilibriumPropagation(variant="one-sided", sign="random"), optim.SGD([0.1, 0.2], momentum=0.9), {}),
         (
-            EquilibriumPropagation(variant="holomorphic", points=4, settling=Settling(max_sweeps=50)),
+            EquilibriumPropagation(variant="one-sided", sign="random"),
+            optim.SGD([0.1, 0.2], momentum=0.9),
+            {},
+        ),
+        (
+            EquilibriumPropagation(
+                variant="holomorphic", points=4, settling=Settling(max_sweeps=50)
+            ),
             optim.Adam({"W1": 0.1}, betas=(0.5, 0.9), epsilon=1e-3, weight_decay=0.1),
             {"activation": "tanh", "dtype": "float64"},
         ),
@@ -54,7 +62,9 @@ def saved(tmp_path):
             {},
         ),
         (
-            methods.ImplicitDifferentiation(settling=Settling(tolerance=1e-6, output_update="explicit")),
+            methods.ImplicitDifferentiation(
+                settling=Settling(tolerance=1e-6, output_update="explicit")
+            ),
             optim.SGD(0.1, schedule=optim.ExponentialDecay(0.9)),
             {},
         ),
@@ -81,7 +91,13 @@ def test_everything_comes_back(method, optimizer, settings, tmp_path):
     assert set(loaded.memory) == set(trainer.memory)
     for name, array in trainer.memory.items():
         np.testing.assert_array_equal(loaded.memory[name], array)
-    assert (loaded.epoch, loaded.step, loaded.seed, loaded.batch_size, loaded.threads) == (2, 0, 2, 6, 2)
+    assert (loaded.epoch, loaded.step, loaded.seed, loaded.batch_size, loaded.threads) == (
+        2,
+        0,
+        2,
+        6,
+        2,
+    )
     for key in pnn.History.KEYS:
         expected = np.full(2, np.nan) if key == "seconds" else trainer.history[key]
         np.testing.assert_array_equal(loaded.history[key], expected)
@@ -166,7 +182,17 @@ def test_every_damaged_byte_is_refused(saved):
         struct.pack("<Q", 16) + b'{"a":{"b":[1]}} ',
         b"{" * 5000,
     ],
-    ids=["empty", "zeros", "pickle", "zip", "text", "huge header", "no metadata", "wrong metadata", "braces"],
+    ids=[
+        "empty",
+        "zeros",
+        "pickle",
+        "zip",
+        "text",
+        "huge header",
+        "no metadata",
+        "wrong metadata",
+        "braces",
+    ],
 )
 def test_foreign_files_are_refused(content, tmp_path):
     path = tmp_path / "foreign.pnn"
@@ -219,14 +245,18 @@ def test_sound_files_that_are_no_trainer_are_refused(saved):
     refused(r"is no checkpoint .*missing \['trainer'\]", lambda m, t: m.pop("trainer"))
     refused(r"missing \['seed'\]", lambda m, t: m["trainer"].pop("seed"))
     refused(r"missing \['optimizer'\]", lambda m, t: m.pop("optimizer"))
-    refused("holds nothing for params/W1, but the system needs float32", lambda m, t: t.pop("params/W1"))
+    refused(
+        "holds nothing for params/W1, but the system needs float32", lambda m, t: t.pop("params/W1")
+    )
     refused("holds nothing for memory/mean/b2", lambda m, t: t.pop("memory/mean/b2"))
     refused(r"a history .*missing \['loss'\]", lambda m, t: t.pop("history/loss"))
     refused(
         r"holds float32 \(8, 6\) for params/W1, but the system needs float32 \(6, 8\)",
         lambda m, t: t.update({"params/W1": np.ascontiguousarray(t["params/W1"].T)}),
     )
-    refused("holds float64", lambda m, t: t.update({"params/W1": t["params/W1"].astype(np.float64)}))
+    refused(
+        "holds float64", lambda m, t: t.update({"params/W1": t["params/W1"].astype(np.float64)})
+    )
     refused("unknown system 'Crystal'", lambda m, t: m["system"].update(name="Crystal"))
     refused("unknown method 'Alchemy'", lambda m, t: m["method"].update(name="Alchemy"))
     refused("unknown optimizer 'Prayer'", lambda m, t: m["optimizer"].update(name="Prayer"))
@@ -320,7 +350,8 @@ def test_a_schedule_of_ones_own_needs_the_optimizer(tmp_path):
     trainer, x, y = trained(optimizer=optimizer)
     trainer.save(tmp_path / "run.pnn")
     with pytest.raises(
-        CheckpointError, match=r"schedule 'Mine' is not part of pnncore; pass the optimizer when loading"
+        CheckpointError,
+        match=r"schedule 'Mine' is not part of pnncore; pass the optimizer when loading",
     ):
         pnn.Trainer.load(tmp_path / "run.pnn")
     loaded = pnn.Trainer.load(tmp_path / "run.pnn", optimizer=optimizer)
@@ -345,7 +376,9 @@ def test_checkpoint_callback(tmp_path):
     trainer.callbacks = [pnn.Checkpoint(str(path), epochs=None, minutes=1e-9)]
     trainer.fit(x, y, epochs=1)
     loaded = pnn.Trainer.load(path)
-    assert (loaded.epoch, loaded.step) == (5, 4), "saved after the last step, before the end of the epoch"
+    assert (loaded.epoch, loaded.step) == (5, 4), (
+        "saved after the last step, before the end of the epoch"
+    )
     loaded.fit(x, y, epochs=1)
     assert parameter_bytes(loaded.system) == parameter_bytes(trainer.system)
 
@@ -412,7 +445,8 @@ VICTIM = """
         trainer = pnn.Trainer.load(path, callbacks=callbacks)
     else:
         method = pnn.methods.EquilibriumPropagation(variant="one-sided", sign="random")
-        trainer = pnn.Trainer(net, method, pnn.optim.Adam(0.002), batch_size=16, seed=7, callbacks=callbacks)
+        settings = {"batch_size": 16, "seed": 7, "callbacks": callbacks}
+        trainer = pnn.Trainer(net, method, pnn.optim.Adam(0.002), **settings)
     print("ready", trainer.epoch, trainer.step, flush=True)
     if trainer.epoch < epochs:
         trainer.fit(x, y, epochs=epochs - trainer.epoch, validation=(x, y))

@@ -1,4 +1,5 @@
-"""Sound files that say nonsense: refused at load, or a trainer that works; and small files that claim large systems."""
+"""Sound files that say nonsense: refused at load, or a trainer that works; and small files that
+claim large systems."""
 
 import contextlib
 import copy
@@ -16,7 +17,11 @@ from pnncore.errors import CheckpointError, PnnError
 TORTURE = os.environ.get("PNNCORE_TORTURE") == "1"
 EP = methods.EquilibriumPropagation
 
-DIVIDER = [elements.Resistor("in", "a", 1.0), elements.Resistor("a", "out", 2.0), elements.Resistor("out", "0", 3.0)]
+DIVIDER = [
+    elements.Resistor("in", "a", 1.0),
+    elements.Resistor("a", "out", 2.0),
+    elements.Resistor("out", "0", 3.0),
+]
 SQUARE = [(0, 0), (1, 0), (1, 1), (0, 1)]
 PAIRS = [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2)]
 
@@ -29,9 +34,14 @@ def crossbar(**settings):
     return stack(layers.Crossbar(3, 4, **settings), layers.Tanh(), layers.Linear(4, 2))
 
 
-# A system of every kind and with every kind of part, every method, both optimizers with all their settings.
+# A system of every kind and with every kind of part, every method, both optimizers with all their
+# settings.
 CASES = {
-    "Hopfield": lambda: (systems.Hopfield([3, 4, 2], seed=1), EP(), optim.SGD([0.1, 0.2], momentum=0.5)),
+    "Hopfield": lambda: (
+        systems.Hopfield([3, 4, 2], seed=1),
+        EP(),
+        optim.SGD([0.1, 0.2], momentum=0.5),
+    ),
     "Hopfield with cells": lambda: (
         systems.Hopfield([3, 4, 2], device=devices.ReRamSB(), algorithm=devices.TikiTaka(), seed=1),
         EP(variant="one-sided", sign="random"),
@@ -49,7 +59,10 @@ CASES = {
     ),
     "Circuit": lambda: (
         systems.Circuit(
-            DIVIDER, inputs=["in"], outputs=["out"], device=devices.Device(lower=0.0, upper=9.0, levels=64)
+            DIVIDER,
+            inputs=["in"],
+            outputs=["out"],
+            device=devices.Device(lower=0.0, upper=9.0, levels=64),
         ),
         methods.FrequencyPropagation(),
         optim.Adam(0.01),
@@ -81,7 +94,11 @@ CASES = {
         methods.AgnosticEquilibriumPropagation(),
         optim.SGD({"k": 0.01}),
     ),
-    "recurrent": lambda: (systems.Hopfield([3, 4, 2], seed=1), methods.RecurrentBackprop(steps=5), optim.SGD(0.1)),
+    "recurrent": lambda: (
+        systems.Hopfield([3, 4, 2], seed=1),
+        methods.RecurrentBackprop(steps=5),
+        optim.SGD(0.1),
+    ),
     "Linear": lambda: (
         stack(layers.Linear(3, 4, noise=0.1), layers.ReLU(), layers.Linear(4, 2), mismatch=0.1),
         methods.Backprop(noise=0.1),
@@ -98,14 +115,20 @@ CASES = {
         methods.InSituBackprop(),
         optim.Adam(),
     ),
-    "Wires": lambda: (crossbar(wires=layers.Wires(exact=False)), methods.Backprop(model="hardware"), optim.SGD(0.1)),
+    "Wires": lambda: (
+        crossbar(wires=layers.Wires(exact=False)),
+        methods.Backprop(model="hardware"),
+        optim.SGD(0.1),
+    ),
     "Pair": lambda: (
         crossbar(device=devices.PCM(), algorithm=devices.MixedPrecision()),
         methods.PhysicsAware(),
         optim.SGD(0.1),
     ),
     "MultiCell": lambda: (
-        crossbar(device=devices.MultiCell(devices.TableStep(up=(2.0, 1.0), down=(1.0, 2.0)), (1.0, 0.5))),
+        crossbar(
+            device=devices.MultiCell(devices.TableStep(up=(2.0, 1.0), down=(1.0, 2.0)), (1.0, 0.5))
+        ),
         methods.FeedbackAlignment(feedback="kolen-pollack"),
         optim.SGD(0.1, weight_decay=0.01),
     ),
@@ -140,19 +163,37 @@ CASES = {
         optim.SGD(0.1),
     ),
     "ForwardForward": lambda: (
-        stack(layers.Linear(3, 4), layers.ReLU(), layers.Normalize(), layers.Linear(4, 2), layers.ReLU()),
+        stack(
+            layers.Linear(3, 4),
+            layers.ReLU(),
+            layers.Normalize(),
+            layers.Linear(4, 2),
+            layers.ReLU(),
+        ),
         methods.ForwardForward(classes=2),
         optim.SGD(0.01),
     ),
-    "FiniteDifference": lambda: (stack(layers.Linear(3, 2)), methods.FiniteDifference(), optim.SGD(0.1)),
+    "FiniteDifference": lambda: (
+        stack(layers.Linear(3, 2)),
+        methods.FiniteDifference(),
+        optim.SGD(0.1),
+    ),
     "EvolutionStrategy": lambda: (
         stack(layers.Linear(3, 2, bias=False), numbered=False),
         methods.EvolutionStrategy(pairs=2, adaptation=0.1),
         optim.SGD(0.1),
     ),
-    "CoordinateDescent": lambda: (stack(layers.Linear(3, 2)), methods.CoordinateDescent(coordinates=2), optim.SGD(0.1)),
+    "CoordinateDescent": lambda: (
+        stack(layers.Linear(3, 2)),
+        methods.CoordinateDescent(coordinates=2),
+        optim.SGD(0.1),
+    ),
     "CMAES": lambda: (stack(layers.Linear(3, 2)), methods.CMAES(), optim.SGD(0.1)),
-    "GeneticAlgorithm": lambda: (stack(layers.Linear(3, 2)), methods.GeneticAlgorithm(population=4), optim.SGD(0.1)),
+    "GeneticAlgorithm": lambda: (
+        stack(layers.Linear(3, 2)),
+        methods.GeneticAlgorithm(population=4),
+        optim.SGD(0.1),
+    ),
     "SurrogateOptimization": lambda: (
         stack(layers.Linear(3, 2)),
         methods.SurrogateOptimization(hidden=4, samples=32, fits=2),
@@ -160,15 +201,38 @@ CASES = {
     ),
 }
 
-# What a part of the metadata becomes. Numbers are such that settings which they fit make nothing slow.
-NONSENSE = [None, True, False, 0, 1, -1, 3, 2**63, -(2**63), 2**70, 0.5, -0.5, 100.0, "", "x", "NaN", "Infinity"]
+# What a part of the metadata becomes. Numbers are such that settings which they fit make nothing
+# slow.
+NONSENSE = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    3,
+    2**63,
+    -(2**63),
+    2**70,
+    0.5,
+    -0.5,
+    100.0,
+    "",
+    "x",
+    "NaN",
+    "Infinity",
+]
 NONSENSE += [[], {}, [[]], [None], [1, 2], {"name": "x"}, {"name": []}, "in", "\x00", "é" * 300]
 
 
 def data(system):
     rng = np.random.default_rng(3)
     x = rng.uniform(0, 1, (10, system.n_in)).astype(system.dtype)
-    return x, (np.arange(10) % 2 if system.n_out == 2 else rng.uniform(0, 1, (10, system.n_out)).astype(system.dtype))
+    return x, (
+        np.arange(10) % 2
+        if system.n_out == 2
+        else rng.uniform(0, 1, (10, system.n_out)).astype(system.dtype)
+    )
 
 
 class After(pnn.Callback):
@@ -184,7 +248,9 @@ class After(pnn.Callback):
 
 def saved_in_mid_epoch(make, path):
     system, method, optimizer = make()
-    trainer = pnn.Trainer(system, method, optimizer, batch_size=4, seed=2, callbacks=[After(path, 2)], progress=False)
+    trainer = pnn.Trainer(
+        system, method, optimizer, batch_size=4, seed=2, callbacks=[After(path, 2)], progress=False
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pnn.SettlingWarning)
         trainer.fit(*data(system), epochs=2)
@@ -209,7 +275,13 @@ def put(path, metadata, tensors):
 def places(value, at=()):
     """All ways to a part of plain data."""
     yield at
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    parts = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, part in parts:
         yield from places(part, (*at, key))
 
@@ -237,7 +309,11 @@ def mutate(metadata, tensors, rng):
     elif kind == "nest":
         for _ in range(rng.integers(1, 50)):
             parent[key] = [parent[key]]
-    elif kind == "nudge" and isinstance(parent[key], int | float) and not isinstance(parent[key], bool):
+    elif (
+        kind == "nudge"
+        and isinstance(parent[key], int | float)
+        and not isinstance(parent[key], bool)
+    ):
         parent[key] = parent[key] + 1 if rng.random() < 0.5 else float(parent[key])
     elif kind == "move":
         parent[key] = copy.deepcopy(at(metadata, ways[rng.integers(len(ways))]))
@@ -272,7 +348,10 @@ def is_refused_or_works(path, other):
     assert repr(trainer)
     assert repr(trainer.history)
     trainer.save(other)
-    assert json.loads(_core.load(other)[0]) == {**json.loads(_core.load(path)[0]), "pnncore": pnn.__version__}
+    assert json.loads(_core.load(other)[0]) == {
+        **json.loads(_core.load(path)[0]),
+        "pnncore": pnn.__version__,
+    }
     # What training does with odd numbers that are in range is its own affair: it may diverge.
     with contextlib.suppress(PnnError):
         trainer.fit(*data(trainer.system), epochs=1)
@@ -315,12 +394,21 @@ def test_a_run_goes_on_in_mid_epoch_as_if_undisturbed(name, tmp_path):
 
 
 def claims(metadata):
-    """The metadata with sizes that are not those of the arrays: one, all that are alike, or all of them large."""
+    """The metadata with sizes that are not those of the arrays: one, all that are alike, or all
+    of them large."""
     for part in ("system", "method", "optimizer"):
         whole = metadata[part]
-        ways = [place for place in places(whole) if type(at(whole, place)) is int and place[-1] != "seed"]
+        ways = [
+            place
+            for place in places(whole)
+            if type(at(whole, place)) is int and place[-1] != "seed"
+        ]
         sizes = {at(whole, place) for place in ways}
-        chosen = [*([place] for place in ways), *([w for w in ways if at(whole, w) == n] for n in sizes), ways]
+        chosen = [
+            *([place] for place in ways),
+            *([w for w in ways if at(whole, w) == n] for n in sizes),
+            ways,
+        ]
         for group in chosen:
             for size in (20_000, 2**31 - 1):
                 changed = copy.deepcopy(metadata)
@@ -356,7 +444,8 @@ def test_small_files_that_claim_large_systems_cost_nothing(tmp_path):
     code = """
         import pathlib, resource, sys
         import test_checkpoint_metadata as tests
-        lines = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+        told = pathlib.Path("/proc/self/status").read_text().splitlines()
+        lines = dict(line.split(":", 1) for line in told)
         limit = (int(lines["VmSize"].split()[0]) << 10) + (512 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         tests.claim_large_systems(pathlib.Path(sys.argv[1]))
@@ -370,7 +459,9 @@ def test_small_files_that_claim_large_systems_cost_nothing(tmp_path):
 @pytest.mark.parametrize("name", ["Hopfield with cells", "transfer"])
 def test_clocks_of_transfers_that_no_clock_shows_end(name, value, files, tmp_path):
     metadata, tensors = files[name]
-    clocks = {key: np.full_like(array, value) for key, array in tensors.items() if key.endswith("/clock")}
+    clocks = {
+        key: np.full_like(array, value) for key, array in tensors.items() if key.endswith("/clock")
+    }
     assert clocks
     put(tmp_path / "run.pnn", metadata, tensors | clocks)
     is_refused_or_works(tmp_path / "run.pnn", tmp_path / "other.pnn")

@@ -1,4 +1,5 @@
-"""Circuits, flow and elastic networks: closed forms, methods, errors, files. (Against ngspice: test_spice.)"""
+"""Circuits, flow and elastic networks: closed forms, methods, errors, files. (Against ngspice:
+test_spice.)"""
 
 import numpy as np
 import pnncore as pnn
@@ -40,17 +41,28 @@ def cubic_network(nodes=24, outputs=2, seed=0):
 
 
 def test_closed_forms():
-    divider = Circuit([Resistor("in", "out", 2.0), Resistor("out", "0", 6.0)], inputs=["in"], outputs=["out"])
+    divider = Circuit(
+        [Resistor("in", "out", 2.0), Resistor("out", "0", 6.0)], inputs=["in"], outputs=["out"]
+    )
     assert divider.predict([[4.0]])[0, 0] == pytest.approx(1.0, rel=1e-14)
     assert divider.power([[4.0]])[0] == pytest.approx(4.0 * 1.5 * 4.0, rel=1e-14)
     # A diode fed by a current: v = slope ln(1 + i / saturation).
     fed = Circuit(
-        [Diode("out", "0", 1e-12, 1.5), CurrentSource("0", "out", 1e-3), Resistor("in", "out", 1e-15)],
-        inputs=["in"], outputs=["out"],
-    )  # fmt: skip
-    assert fed.predict([[0.0]])[0, 0] == pytest.approx(1.5 * THERMAL_VOLTAGE * np.log1p(1e9), rel=1e-9)
+        [
+            Diode("out", "0", 1e-12, 1.5),
+            CurrentSource("0", "out", 1e-3),
+            Resistor("in", "out", 1e-15),
+        ],
+        inputs=["in"],
+        outputs=["out"],
+    )
+    assert fed.predict([[0.0]])[0, 0] == pytest.approx(
+        1.5 * THERMAL_VOLTAGE * np.log1p(1e9), rel=1e-9
+    )
     # Two equal cubic elements in series halve the voltage.
-    pair = Circuit([Cubic("in", "out", 1.0, 0.3), Cubic("out", "0", 1.0, 0.3)], inputs=["in"], outputs=["out"])
+    pair = Circuit(
+        [Cubic("in", "out", 1.0, 0.3), Cubic("out", "0", 1.0, 0.3)], inputs=["in"], outputs=["out"]
+    )
     assert pair.predict([[1.7]])[0, 0] == pytest.approx(0.85, rel=1e-13)
     held = Circuit(
         [VoltageSource("supply", "0", 5.0), Resistor("supply", "out"), Resistor("out", "in")],
@@ -67,7 +79,12 @@ def test_linear_circuits_against_a_dense_solve(nodes, seed):
     edges = [(k, int(rng.integers(k))) for k in range(1, nodes)] + [
         (int(a), int(b)) for a, b in rng.integers(nodes, size=(nodes, 2)) if a != b
     ]
-    net = Flow([(f"n{a}", f"n{b}") for a, b in edges], inputs=["n0"], outputs=[f"n{nodes - 1}"], ground="n1")
+    net = Flow(
+        [(f"n{a}", f"n{b}") for a, b in edges],
+        inputs=["n0"],
+        outputs=[f"n{nodes - 1}"],
+        ground="n1",
+    )
     net.params["g"][...] = rng.uniform(0.1, 3, len(edges))
     laplacian = np.zeros((nodes, nodes))
     for (a, b), g in zip(edges, net.params["g"], strict=True):
@@ -84,7 +101,10 @@ def test_audits(outputs):
     x, y = rng.normal(size=(6, 2)), rng.normal(size=(6, outputs))
     assert pnn.audit(net, EquilibriumPropagation(beta=1e-4), x, y).relative_error < 1e-6
     assert pnn.audit(net, FrequencyPropagation(amplitude=1e-4), x, y).relative_error < 1e-6
-    assert pnn.audit(net, AgnosticEquilibriumPropagation(beta=1e-5, epsilon=1e-5), x, y).relative_error < 1e-3
+    assert (
+        pnn.audit(net, AgnosticEquilibriumPropagation(beta=1e-5, epsilon=1e-5), x, y).relative_error
+        < 1e-3
+    )
     # One sample: with many, each is clamped with a stiffness of its own.
     one = pnn.audit(net, CoupledLearning(eta=1e-4, variant="centered"), x[:1], y[:1])
     assert (one.cosine > 1 - 1e-9) == (outputs == 1)
@@ -118,16 +138,27 @@ def test_gradients_against_differences(loss):
 def test_conformance():
     pnn.testing.check_system(cubic_network(8))
     pnn.testing.check_system(
-        Flow([("a", "b"), ("b", "c"), ("c", "d"), ("b", "d")], inputs=["a"], outputs=["c"], ground="d")
+        Flow(
+            [("a", "b"), ("b", "c"), ("c", "d"), ("b", "d")],
+            inputs=["a"],
+            outputs=["c"],
+            ground="d",
+        )
     )
 
 
 def test_ideal_diodes_are_walls_and_carry_what_is_left():
     net = Circuit(
-        [Resistor("in", "out", 1.0), Resistor("out", "0", 1.0), IdealDiode("0", "out"), IdealDiode("out", "top"),
-         VoltageSource("top", "0", 2.0)],
-        inputs=["in"], outputs=["out"],
-    )  # fmt: skip
+        [
+            Resistor("in", "out", 1.0),
+            Resistor("out", "0", 1.0),
+            IdealDiode("0", "out"),
+            IdealDiode("out", "top"),
+            VoltageSource("top", "0", 2.0),
+        ],
+        inputs=["in"],
+        outputs=["out"],
+    )
     x = np.array([[-3.0], [1.0], [7.0]])
     assert net.predict(x)[:, 0] == pytest.approx([0.0, 0.5, 2.0])
     flowing = net.currents(x)
@@ -137,7 +168,12 @@ def test_ideal_diodes_are_walls_and_carry_what_is_left():
 
 def test_ideal_diodes_between_free_nodes_carry_what_joins_them():
     # A bridge: the diode joins its middle nodes where the left one would be higher.
-    bridge = [Resistor("in", "l"), Resistor("l", "0"), Resistor("in", "r", 0.5), Resistor("r", "0", 1.5)]
+    bridge = [
+        Resistor("in", "l"),
+        Resistor("l", "0"),
+        Resistor("in", "r", 0.5),
+        Resistor("r", "0", 1.5),
+    ]
     net = Circuit([*bridge, IdealDiode("l", "r")], inputs=["in"], outputs=["l", "r"])
     outputs = net.predict([[1.0], [-1.0]])
     np.testing.assert_allclose(outputs, [[0.375, 0.375], [-0.5, -0.25]], rtol=1e-12)
@@ -183,7 +219,9 @@ def transistor_network(nodes=12, outputs=2, seed=0):
     found = [Transistor("in0", "n0", 3.0, 0.8, 0.7), Transistor("in1", "n1", 3.0, 0.8, 0.7)]
     for k in range(3, len(names)):
         for _ in range(2):
-            found.append(Transistor(names[k], names[rng.integers(k)], rng.uniform(2.0, 4.0), 0.8, 0.7))
+            found.append(
+                Transistor(names[k], names[rng.integers(k)], rng.uniform(2.0, 4.0), 0.8, 0.7)
+            )
     return Circuit(found, inputs=["in0", "in1"], outputs=names[-outputs:])
 
 
@@ -209,7 +247,9 @@ def test_transistors_that_block_cut_nodes_off():
     # Below threshold nothing flows: the output is at ground.
     net.params["gate"][1] = -1.0
     assert net.predict([[0.5]])[0, 0] == 0.0
-    cut = Circuit([Transistor("in", "out", -1.0), Resistor("in", "0")], inputs=["in"], outputs=["out"])
+    cut = Circuit(
+        [Transistor("in", "out", -1.0), Resistor("in", "0")], inputs=["in"], outputs=["out"]
+    )
     assert cut.settle([[0.5]]).counts()["unbounded"] == 1
     with pytest.warns(pnn.errors.SettlingWarning, match="no operating point"):
         assert np.isnan(cut.currents([[0.5]])).all()
@@ -224,8 +264,15 @@ def test_transistors_learn():
 
 
 def test_floating_sources_shift():
-    cells = [Resistor("in", "a"), VoltageSource("b", "a", 1.5), Resistor("b", "c"), VoltageSource("c", "out", 0.25)]
-    net = Circuit([*cells, Resistor("out", "0"), Resistor("c", "0", 0.5)], inputs=["in"], outputs=["out"])
+    cells = [
+        Resistor("in", "a"),
+        VoltageSource("b", "a", 1.5),
+        Resistor("b", "c"),
+        VoltageSource("c", "out", 0.25),
+    ]
+    net = Circuit(
+        [*cells, Resistor("out", "0"), Resistor("c", "0", 0.5)], inputs=["in"], outputs=["out"]
+    )
     at = {node: float(v[0]) for node, v in net.voltages([[1.0]]).items()}
     assert at["b"] - at["a"] == pytest.approx(1.5)
     assert at["c"] - at["out"] == pytest.approx(0.25)
@@ -253,7 +300,11 @@ def test_trains_to_divide_voltages():
     net = Flow(edges, inputs=["in0", "in1"], outputs=["n5"])
     x = rng.uniform(0, 1, (60, 2))
     y = x @ [[0.25], [0.75]]
-    for method in (EquilibriumPropagation(beta=0.1), CoupledLearning(eta=0.1), FrequencyPropagation()):
+    for method in (
+        EquilibriumPropagation(beta=0.1),
+        CoupledLearning(eta=0.1),
+        FrequencyPropagation(),
+    ):
         net.params["g"][...] = 1.0
         pnn.Trainer(net, method, pnn.optim.Adam(0.05), batch_size=20, seed=0).fit(x, y, epochs=60)
         assert net.score(x, y) > 0.99, method
@@ -261,12 +312,20 @@ def test_trains_to_divide_voltages():
 
 def test_trained_sources_and_files(tmp_path):
     net = Circuit(
-        [Resistor("in", "out", 1.0), Diode("out", "0"), CurrentSource("0", "out", 0.1, trained=True)],
-        inputs=["in"], outputs=["out"], device=Device(lower=0.1, upper=2.0),
-    )  # fmt: skip
+        [
+            Resistor("in", "out", 1.0),
+            Diode("out", "0"),
+            CurrentSource("0", "out", 0.1, trained=True),
+        ],
+        inputs=["in"],
+        outputs=["out"],
+        device=Device(lower=0.1, upper=2.0),
+    )
     assert net.shapes == {"g": (1,), "i": (1,)}
     x, y = np.linspace(0, 1, 20)[:, None], np.linspace(0.3, 0.6, 20)[:, None]
-    trainer = pnn.Trainer(net, EquilibriumPropagation(beta=0.1), pnn.optim.Adam(0.01), batch_size=7, seed=0)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(beta=0.1), pnn.optim.Adam(0.01), batch_size=7, seed=0
+    )
     trainer.fit(x, y, epochs=3)
     trainer.save(tmp_path / "run.pnn")
     again = pnn.Trainer.load(tmp_path / "run.pnn")
@@ -301,15 +360,32 @@ RESISTORS = [Resistor("in", "out"), Resistor("out", "0")]
         (RESISTORS, {"inputs": "in"}, "inputs must be a list of names"),
         (RESISTORS, {"outputs": ["out", "out"]}, "more than once"),
         ([*RESISTORS, VoltageSource("in", "0", 1.0)], {}, "loop of sources"),
-        ([*RESISTORS, VoltageSource("s", "0", 1.0), VoltageSource("s", "0", 2.0)], {}, "loop of sources"),
-        ([*RESISTORS, VoltageSource("out", "in", 1.0)], {}, "output 'out' is held by an input or a source"),
-        ([*RESISTORS, VoltageSource("a", "b", 1.0), VoltageSource("b", "a", 1.0)], {}, "loop of sources"),
+        (
+            [*RESISTORS, VoltageSource("s", "0", 1.0), VoltageSource("s", "0", 2.0)],
+            {},
+            "loop of sources",
+        ),
+        (
+            [*RESISTORS, VoltageSource("out", "in", 1.0)],
+            {},
+            "output 'out' is held by an input or a source",
+        ),
+        (
+            [*RESISTORS, VoltageSource("a", "b", 1.0), VoltageSource("b", "a", 1.0)],
+            {},
+            "loop of sources",
+        ),
         (
             [*RESISTORS, Resistor("p", "out"), VoltageSource("out", "p", 1.0)],
             {"outputs": ["out", "p"]},
-            "output 'p' is held by a source and another output|output 'out' is held by a source and another output",
+            "output 'p' is held by a source and another output|output 'out' is held by a source "
+            "and another output",
         ),
-        ([*RESISTORS, Resistor("p", "q"), VoltageSource("q", "p", 1.0)], {}, "no conducting path from p"),
+        (
+            [*RESISTORS, Resistor("p", "q"), VoltageSource("q", "p", 1.0)],
+            {},
+            "no conducting path from p",
+        ),
         ([*RESISTORS, IdealDiode("in", "0")], {}, "terminal that no source holds"),
         (RESISTORS, {"device": Device()}, "conductances cannot be negative"),
         ([Resistor("in", "out", 1.0, False)], {}, "no element is trained"),
@@ -317,7 +393,9 @@ RESISTORS = [Resistor("in", "out"), Resistor("out", "0")]
     ],
 )
 def test_impossible_circuits(elements, settings, match):
-    refuses(ConfigError, match, Circuit, elements, **{"inputs": ["in"], "outputs": ["out"], **settings})
+    refuses(
+        ConfigError, match, Circuit, elements, **{"inputs": ["in"], "outputs": ["out"], **settings}
+    )
 
 
 @pytest.mark.parametrize(
@@ -353,13 +431,19 @@ def test_elastic_closed_form_and_learning():
     rng = np.random.default_rng(0)
     grid = np.array([[i, j] for i in range(4) for j in range(4)]) + rng.uniform(-0.2, 0.2, (16, 2))
     apart = np.linalg.norm(grid[:, None] - grid[None], axis=-1)
-    sheet = Elastic(grid, np.argwhere(np.triu(apart < 1.5, 1)), inputs=[(15, 0)], outputs=[(3, 1)], fixed=[0, 12])
+    sheet = Elastic(
+        grid,
+        np.argwhere(np.triu(apart < 1.5, 1)),
+        inputs=[(15, 0)],
+        outputs=[(3, 1)],
+        fixed=[0, 12],
+    )
     x = np.linspace(-0.1, 0.1, 8)[:, None]
     y = 0.3 * x
     untrained = sheet.score(x, y)
-    pnn.Trainer(sheet, EquilibriumPropagation(beta=0.05), pnn.optim.Adam(0.03), batch_size=8, seed=0).fit(
-        x, y, epochs=200
-    )
+    pnn.Trainer(
+        sheet, EquilibriumPropagation(beta=0.05), pnn.optim.Adam(0.03), batch_size=8, seed=0
+    ).fit(x, y, epochs=200)
     assert sheet.score(x, y) > 0.95 > untrained
     assert (sheet.params["k"] >= 0).all()
 

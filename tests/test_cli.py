@@ -54,7 +54,9 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_module_runs() -> None:
-    done = subprocess.run([sys.executable, "-m", "pnncore", "train", "--rate", "x"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pnncore", "train", "--rate", "x"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: argument --rate: needs a number")
     assert "Traceback" not in done.stderr
@@ -66,13 +68,18 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["simd"] in report["simd_available"]
     assert report["threads"] >= 1
     assert report["data"]["digits"]
-    assert {"EquilibriumPropagation", "CoupledLearning"} <= {method["name"] for method in report["methods"]}
+    assert {"EquilibriumPropagation", "CoupledLearning"} <= {
+        method["name"] for method in report["methods"]
+    }
     assert main(["info"]) == 0
     assert "equilibrium" in capsys.readouterr().out.lower()
 
 
 def test_info_finds_data(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data_dir: Path
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
     monkeypatch.setenv("PNNCORE_DATA", str(data_dir))
     report = run_json(capsys, "info")
@@ -111,9 +118,21 @@ def test_train_reports_accuracy_beside_controls(capsys: pytest.CaptureFixture[st
         (["--method", "coupled-learning", "--eta", "0.5"], "CoupledLearning", {"eta": 0.5}),
         (["--method", "contrastive-learning", "--rate", "0.01"], "ContrastiveLearning", {}),
         (["--method", "recurrent-backprop", "--steps", "5"], "RecurrentBackprop", {"steps": 5}),
-        (["--method", "implicit-differentiation", "--loss", "cross-entropy"], "ImplicitDifferentiation", {}),
-        (["--optimizer", "adam", "--sweeps", "8,4", "--decay", "0.9"], "EquilibriumPropagation", {}),
-        (["--rate", "0.1,0.05", "--tolerance", "1e-3", "--gain", "0.5"], "EquilibriumPropagation", {}),
+        (
+            ["--method", "implicit-differentiation", "--loss", "cross-entropy"],
+            "ImplicitDifferentiation",
+            {},
+        ),
+        (
+            ["--optimizer", "adam", "--sweeps", "8,4", "--decay", "0.9"],
+            "EquilibriumPropagation",
+            {},
+        ),
+        (
+            ["--rate", "0.1,0.05", "--tolerance", "1e-3", "--gain", "0.5"],
+            "EquilibriumPropagation",
+            {},
+        ),
     ],
 )
 def test_train_options(
@@ -151,12 +170,21 @@ def test_plot_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         (["train", "--layers", "64"], "begin with 64"),
         (["train", "--mismatch", "0.1"], "go with --system stack"),
         (["train", "--system", "stack", "--gain", "1"], "--gain is a setting of Hopfield networks"),
-        (["train", "--system", "stack", "--activation", "hard-sigmoid"], "is one of tanh, logistic, relu"),
+        (
+            ["train", "--system", "stack", "--activation", "hard-sigmoid"],
+            "is one of tanh, logistic, relu",
+        ),
         (["train", "--activation", "relu"], "activation"),
         (["train", "--system", "stack", "--tolerance", "1e-3"], "which physics-aware does not"),
-        (["train", "--method", "spsa", "--set", "beta=1"], "settings of spsa (directions, epsilon, loss)"),
+        (
+            ["train", "--method", "spsa", "--set", "beta=1"],
+            "settings of spsa (directions, epsilon, loss)",
+        ),
         (["train", "--method", "spsa", "--set", "directions"], "needs NAME=VALUE"),
-        (["train", "--method", "spsa", "--set", "directions=0"], "directions must be a positive integer"),
+        (
+            ["train", "--method", "spsa", "--set", "directions=0"],
+            "directions must be a positive integer",
+        ),
         (["train", "--method", "physics-aware"], "PhysicsAware needs layers"),
         (["train", "--beta", "-1", "--epochs", "1"], "beta"),
         (["train", "--variant", "sideways"], "variant"),
@@ -186,7 +214,9 @@ def test_plot_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         ([], "COMMAND"),
     ],
 )
-def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], argv: list[str], part: str) -> None:
+def test_bad_input_is_one_line(
+    capsys: pytest.CaptureFixture[str], argv: list[str], part: str
+) -> None:
     assert part in run_error(capsys, *argv)
 
 
@@ -201,7 +231,9 @@ def test_missing_data_are_explained(
     assert "--download" not in run_error(capsys, "train", "--data", "vowels")
 
 
-def test_damaged_checkpoints_are_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_explained(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     path = tmp_path / "run.pnn"
     path.write_bytes(b"nonsense")
     run_error(capsys, "train", "--resume", str(path))
@@ -209,7 +241,9 @@ def test_damaged_checkpoints_are_explained(capsys: pytest.CaptureFixture[str], t
 
 
 def test_audit_of_all_methods(capsys: pytest.CaptureFixture[str]) -> None:
-    report = run_json(capsys, "audit", "--layers", "64,16,10", "--samples", "4", "--activation", "tanh")
+    report = run_json(
+        capsys, "audit", "--layers", "64,16,10", "--samples", "4", "--activation", "tanh"
+    )
     rows = {row["method"]: row for row in report["audits"]}
     assert len(rows) == 9
     assert report["skipped"] == []
@@ -284,7 +318,17 @@ def test_the_demo_is_good() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child on Windows")
 def test_ctrl_c_saves(tmp_path: Path) -> None:
     path = tmp_path / "run.pnn"
-    argv = [sys.executable, "-m", "pnncore", "train", "--epochs", "1000000", "--save", str(path), "--json"]
+    argv = [
+        sys.executable,
+        "-m",
+        "pnncore",
+        "train",
+        "--epochs",
+        "1000000",
+        "--save",
+        str(path),
+        "--json",
+    ]
     # A background job of a shell ignores SIGINT, and so would its children.
     child = subprocess.Popen(
         argv,
@@ -306,7 +350,16 @@ def test_ctrl_c_saves(tmp_path: Path) -> None:
 
 def test_stacks_are_trained(capsys, tmp_path):
     path = tmp_path / "run.pnn"
-    settings = ["--system", "stack", "--mismatch", "0.2", "--noise", "0.01", "--loss", "cross-entropy"]
+    settings = [
+        "--system",
+        "stack",
+        "--mismatch",
+        "0.2",
+        "--noise",
+        "0.01",
+        "--loss",
+        "cross-entropy",
+    ]
     report = run_json(capsys, "train", *settings, "--epochs", "8", "--save", str(path))
     assert report["test_accuracy"] > 0.9
     assert report["system"]["mismatch"] == 0.2
@@ -314,6 +367,15 @@ def test_stacks_are_trained(capsys, tmp_path):
     assert sum(report["history"]["passes"]) == 8 * 43
     again = run_json(capsys, "train", "--resume", str(path), "--epochs", "1")
     assert again["epoch"] == 9
-    other = ["--system", "stack", "--layers", "64,16,10", "--method", "spsa", "--set", "directions=2"]
+    other = [
+        "--system",
+        "stack",
+        "--layers",
+        "64,16,10",
+        "--method",
+        "spsa",
+        "--set",
+        "directions=2",
+    ]
     assert main(["train", *other, "--epochs", "1"]) == 0
     assert "172 passes of a batch through the physics" in capsys.readouterr().out

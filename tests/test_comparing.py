@@ -10,7 +10,9 @@ DATA = pnn.data.iris()
 
 
 def stack(**settings):
-    return pnn.systems.Stack([layers.Linear(4, 8), layers.Tanh(), layers.Linear(8, 3)], seed=0, **settings)
+    return pnn.systems.Stack(
+        [layers.Linear(4, 8), layers.Tanh(), layers.Linear(8, 3)], seed=0, **settings
+    )
 
 
 def test_runs_keep_to_the_budget(tmp_path):
@@ -44,6 +46,8 @@ def test_runs_keep_to_the_budget(tmp_path):
 
 def test_impossible_budgets_are_refused():
     spsa = {"SPSA": methods.SPSA(directions=4)}
-    refuses(ConfigError, "an epoch of SPSA takes 32 passes", pnn.compare, stack(), spsa, DATA, passes=31)
+    refuses(
+        ConfigError, "an epoch of SPSA takes 32 passes", pnn.compare, stack(), spsa, DATA, passes=31
+    )
     refuses(ConfigError, "methods must be a dictionary", pnn.compare, stack(), [], DATA, passes=31)
     refuses(ConfigError, "data must be", pnn.compare, stack(), spsa, DATA[:2], passes=31)

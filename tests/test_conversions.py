@@ -36,7 +36,9 @@ def test_masked_rows_of_any_sequence_are_refused(wrap):
 
 def test_arrays_of_foreign_objects():
     net = systems.Hopfield([3, 4, 2], seed=0)
-    np.testing.assert_array_equal(net.predict(Foreign(np.ones((2, 3)))), net.predict([[1, 1, 1]] * 2))
+    np.testing.assert_array_equal(
+        net.predict(Foreign(np.ones((2, 3)))), net.predict([[1, 1, 1]] * 2)
+    )
     with pytest.raises(DataError, match="x has masked elements"):
         net.predict(Foreign(masked(np.ones((2, 3)))))
     endless = [1.0]
@@ -58,7 +60,9 @@ def test_spans_of_time_are_no_numbers(unit):
         lambda: methods.SPSA(directions=span),
         lambda: methods.EquilibriumPropagation(beta=span),
         lambda: optim.SGD(span),
-        lambda: pnn.Trainer(systems.Hopfield([3, 4, 2]), methods.SPSA(), optim.SGD(0.1), batch_size=span),
+        lambda: pnn.Trainer(
+            systems.Hopfield([3, 4, 2]), methods.SPSA(), optim.SGD(0.1), batch_size=span
+        ),
         lambda: bench(retries=span, idempotent=True),
         lambda: layers.AnalogIO(input_bits=span),
     ):
@@ -94,7 +98,11 @@ def test_what_energies_return_is_numbers(name, spoil, error):
 
     def method(self, *args):
         found = getattr(Springs, name)(self, *args)
-        return {key: spoil(value) for key, value in found.items()} if isinstance(found, dict) else spoil(found)
+        return (
+            {key: spoil(value) for key, value in found.items()}
+            if isinstance(found, dict)
+            else spoil(found)
+        )
 
     setattr(Spoilt, name, method)
     net = Spoilt(n_in=1, n_states=1, n_out=1, params={"k": np.ones(1)})
@@ -109,7 +117,9 @@ def test_gradients_of_parameters_are_dictionaries(found):
             return found
 
     net = Spoilt(n_in=1, n_states=1, n_out=1, params={"k": np.ones(1)})
-    with pytest.raises(ShapeError, match=r"Spoilt\.param_gradient must return a dictionary of the parameters"):
+    with pytest.raises(
+        ShapeError, match=r"Spoilt\.param_gradient must return a dictionary of the parameters"
+    ):
         methods.EquilibriumPropagation().gradient(net, np.ones((2, 1)), np.zeros((2, 1)))
 
 
@@ -130,7 +140,11 @@ def test_retries_without_leave_are_refused():
 @pytest.mark.parametrize("name", ["file", "allow_pickle", "args", "a/b", "n" * 300])
 def test_journals_export_parameters_of_any_name(tmp_path, name):
     system = systems.Instrument(
-        lambda x, params: x * params[name], 2, 2, params={name: np.ones(2)}, journal=tmp_path / "shots.pnj"
+        lambda x, params: x * params[name],
+        2,
+        2,
+        params={name: np.ones(2)},
+        journal=tmp_path / "shots.pnj",
     )
     system.predict(np.ones((3, 2)))
     system.close()

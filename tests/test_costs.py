@@ -11,7 +11,9 @@ from pnncore.layers import AnalogIO, Crossbar, Tanh
 def trained(method, algorithm=None):
     x, y, *_ = pnn.data.digits()
     first = Crossbar(64, 12, tile=(32, 6), device=devices.ConstantStep(), algorithm=algorithm)
-    last = Crossbar(12, 10, device=devices.ConstantStep(), io=AnalogIO(output_bits=6), algorithm=algorithm)
+    last = Crossbar(
+        12, 10, device=devices.ConstantStep(), io=AnalogIO(output_bits=6), algorithm=algorithm
+    )
     net = pnn.systems.Stack([first, Tanh(), last], seed=0)
     trainer = pnn.Trainer(net, method, pnn.optim.SGD(0.1), batch_size=10, seed=0, progress=False)
     trainer.fit(x[:100], y[:100], epochs=2)
@@ -29,7 +31,9 @@ def test_reads_conversions_and_pulses_are_counted():
     # The first matrix is cut in four: inputs are converted twice, and outputs, too.
     assert ledger.counts["inputs"].tolist() == [100 * (2 * 64 + 12 + 10)] * 2
     assert ledger.counts["outputs"].tolist() == [100 * (2 * 12 + 10 + 12)] * 2
-    assert ledger.counts["pulses"].sum() == sum(a.sum() for n, a in trainer.memory.items() if n.endswith("pulses"))
+    assert ledger.counts["pulses"].sum() == sum(
+        a.sum() for n, a in trainer.memory.items() if n.endswith("pulses")
+    )
     prices = costs.Prices()
     levels = 100 * (2 * 12 * 2**9 + (10 + 12) * 2**6)
     assert ledger.energy["outputs"][0] == pytest.approx(levels * prices.output_level)
@@ -69,17 +73,26 @@ def test_lines_take_a_read_each_and_sums_no_trains():
         net, trainer = trained(pnn.methods.PhysicsAware(), algorithm)
         return costs.estimate(net, trainer.history)
 
-    plain, lines, summed = ledger(None), ledger(devices.TikiTaka(every=2.0)), ledger(devices.MixedPrecision())
+    plain, lines, summed = (
+        ledger(None),
+        ledger(devices.TikiTaka(every=2.0)),
+        ledger(devices.MixedPrecision()),
+    )
     time = costs.Prices().read_time
-    np.testing.assert_allclose(lines.seconds - plain.seconds, (lines.counts["reads"] - plain.counts["reads"]) * time)
+    np.testing.assert_allclose(
+        lines.seconds - plain.seconds, (lines.counts["reads"] - plain.counts["reads"]) * time
+    )
     np.testing.assert_allclose(summed.seconds, summed.counts["reads"] * time)
     assert (lines.counts["cells"] - plain.counts["cells"]).tolist() == [50 * (12 + 10)] * 2
 
 
 def test_cells_of_a_weight_are_read_together():
-    for device, cells in ((devices.Pair(devices.PCM().cells), 2), (devices.MultiCell(devices.ConstantStep()), 2)):
+    for device, cells in (
+        (devices.Pair(devices.PCM().cells), 2),
+        (devices.MultiCell(devices.ConstantStep()), 2),
+    ):
         net = pnn.systems.Stack([Crossbar(4, 3, device=device)], seed=0)
-        history = pnn.Trainer(net, pnn.methods.PhysicsAware(), pnn.optim.SGD(0.1), seed=0, progress=False).fit(
-            np.ones((8, 4), np.float32), np.zeros(8, np.int64), epochs=1
-        )
+        history = pnn.Trainer(
+            net, pnn.methods.PhysicsAware(), pnn.optim.SGD(0.1), seed=0, progress=False
+        ).fit(np.ones((8, 4), np.float32), np.zeros(8, np.int64), epochs=1)
         assert costs.estimate(net, history).counts["cells"] == [8 * 12 * cells]

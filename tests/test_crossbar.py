@@ -1,4 +1,5 @@
-"""Analog crossbars: what is read, against an independent account of it, and the statistics of its noise."""
+"""Analog crossbars: what is read, against an independent account of it, and the statistics of
+its noise."""
 
 import copy
 import dataclasses
@@ -58,7 +59,9 @@ def read(io, w, x):
     st.booleans(),
     st.integers(0, 1000),
 )
-def test_reads_are_those_of_the_account(n_in, n_out, bits_in, bits_out, bound_in, bound_out, s, scale, manage, seed):
+def test_reads_are_those_of_the_account(
+    n_in, n_out, bits_in, bits_out, bound_in, bound_out, s, scale, manage, seed
+):
     io = AnalogIO(
         input_bits=bits_in,
         output_bits=bits_out,
@@ -89,7 +92,14 @@ def test_an_ideal_read_is_the_linear_map(dtype):
 def test_converters():
     x = RANDOM.permutation(np.linspace(-1, 1, 4001))[:, None]
     for bits in (2, 4, 8):
-        io = AnalogIO(input_bits=bits, output_bits=None, output_bound=None, bound_management=False, scale=1.0, **QUIET)
+        io = AnalogIO(
+            input_bits=bits,
+            output_bits=None,
+            output_bound=None,
+            bound_management=False,
+            scale=1.0,
+            **QUIET,
+        )
         net = array(1, 1, io)
         net.params["W1"][...] = 1
         once = net.predict(x)
@@ -125,12 +135,21 @@ def test_converters():
         ({"output_noise": 0.06}, lambda w, x: 0.06),
         ({"input_noise": 0.02}, lambda w, x: 0.02 * np.linalg.norm(w)),
         ({"weight_noise": 0.03}, lambda w, x: 0.03 * np.linalg.norm(x)),
-        ({"weight_noise": 0.03, "weight_noise_kind": "phase-change"}, lambda w, x: 0.03 * np.sqrt(np.abs(w) @ x**2)),
+        (
+            {"weight_noise": 0.03, "weight_noise_kind": "phase-change"},
+            lambda w, x: 0.03 * np.sqrt(np.abs(w) @ x**2),
+        ),
     ],
     ids=["output", "input", "weights", "phase-change"],
 )
 def test_noise_is_normal_with_its_deviation(settings, deviation):
-    quiet = {"input_bits": None, "output_bits": None, "output_bound": None, "bound_management": False, "scale": 1.0}
+    quiet = {
+        "input_bits": None,
+        "output_bits": None,
+        "output_bound": None,
+        "bound_management": False,
+        "scale": 1.0,
+    }
     net = array(12, 1, AnalogIO(**(quiet | QUIET | settings)))
     x = RANDOM.uniform(-1, 1, 12)
     w = net.params["W1"][:, 0]
@@ -146,12 +165,20 @@ def test_errors_go_back_through_the_array():
     x, y = RANDOM.normal(size=(20, 6)), RANDOM.integers(0, 3, 20)
 
     def stack(io, back):
-        layers = [Crossbar(6, 5, io=io, backward=back), Tanh(), Crossbar(5, 3, io=io, backward=back)]
+        layers = [
+            Crossbar(6, 5, io=io, backward=back),
+            Tanh(),
+            Crossbar(5, 3, io=io, backward=back),
+        ]
         return Stack(layers, dtype="float64", seed=2)
 
     ideal = AnalogIO.ideal()
     exact = pnn.methods.Backprop().gradient(stack(ideal, ideal), x, y)
-    for method in (pnn.methods.InSituBackprop(), pnn.methods.PhysicsAware(), pnn.methods.Backprop(model="hardware")):
+    for method in (
+        pnn.methods.InSituBackprop(),
+        pnn.methods.PhysicsAware(),
+        pnn.methods.Backprop(model="hardware"),
+    ):
         found = method.gradient(stack(ideal, None), x, y)
         for name, wanted in exact.items():
             np.testing.assert_allclose(found[name], wanted, atol=1e-12)
@@ -232,7 +259,10 @@ def test_errors_go_back_through_all_arrays(wires):
     x, y = RANDOM.normal(size=(20, 12)), RANDOM.normal(size=(20, 5))
     own = {"io": AnalogIO.ideal(), "wires": wires, "tile": (5, 4)}
     net = Stack([Crossbar(12, 9, **own), Tanh(), Crossbar(9, 5, **own)], dtype="float64", seed=0)
-    exact, back = Backprop(model="hardware").gradient(net, x, y), InSituBackprop().gradient(net, x, y)
+    exact, back = (
+        Backprop(model="hardware").gradient(net, x, y),
+        InSituBackprop().gradient(net, x, y),
+    )
     np.testing.assert_allclose(back["b1"], exact["b1"], rtol=1e-8, atol=1e-12)
     if wires is None:
         np.testing.assert_allclose(back["W1"], exact["W1"], rtol=1e-8, atol=1e-12)
@@ -247,7 +277,12 @@ def test_errors_go_back_through_all_arrays(wires):
 
 def test_ten_million_draws_of_noise_are_normal():
     io = AnalogIO(
-        input_bits=None, output_bits=None, output_bound=None, output_noise=1.0, scale=1.0, bound_management=False
+        input_bits=None,
+        output_bits=None,
+        output_bound=None,
+        output_noise=1.0,
+        scale=1.0,
+        bound_management=False,
     )
     net = array(1, 10_000, io, dtype="float32")
     net.params["W1"][...] = 0.0
@@ -260,10 +295,22 @@ def test_ten_million_draws_of_noise_are_normal():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(["signs", "bits"]), st.sampled_from([2, 3, 7]), st.sampled_from([4, 8]), st.integers(0, 1000))
+@given(
+    st.sampled_from(["signs", "bits"]),
+    st.sampled_from([2, 3, 7]),
+    st.sampled_from([4, 8]),
+    st.integers(0, 1000),
+)
 def test_passes_are_those_of_the_account(passes, bits, bits_out, seed):
-    """Each pass is converted for itself; with the product of codes and weights they are what one pass reads."""
-    own = {"input_bits": bits, "bound_management": False, "input_bound": 0.7, "passes": passes, **QUIET}
+    """Each pass is converted for itself; with the product of codes and weights they are what one
+    pass reads."""
+    own = {
+        "input_bits": bits,
+        "bound_management": False,
+        "input_bound": 0.7,
+        "passes": passes,
+        **QUIET,
+    }
     io = AnalogIO(output_bits=bits_out, output_bound=3.0, s_shape=0.1, **own)
     net = array(9, 5, io, seed=seed)
     w, x = net.params["W1"], np.random.default_rng(seed).normal(size=(4, 9))
@@ -282,14 +329,20 @@ def test_passes_are_those_of_the_account(passes, bits, bits_out, seed):
 
     wanted = np.abs(x).max(1, keepdims=True) * sum(factor * out(part) for factor, part in parts)
     np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-9, atol=1e-12)
-    once = array(9, 5, AnalogIO(output_bits=None, output_bound=None, **(own | {"passes": "one"})), seed=seed)
+    once = array(
+        9, 5, AnalogIO(output_bits=None, output_bound=None, **(own | {"passes": "one"})), seed=seed
+    )
     many = array(9, 5, AnalogIO(output_bits=None, output_bound=None, **own), seed=seed)
     np.testing.assert_allclose(many.predict(x), once.predict(x), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("passes", "factor"), [("one", 1.0), ("signs", 2**0.5), ("bits", (1 + 4 + 16) ** 0.5 / 7)])
+@pytest.mark.parametrize(
+    ("passes", "factor"), [("one", 1.0), ("signs", 2**0.5), ("bits", (1 + 4 + 16) ** 0.5 / 7)]
+)
 def test_every_pass_has_noise_of_its_own(passes, factor):
-    io = AnalogIO(input_bits=4, output_bits=None, output_noise=0.1, passes=passes, bound_management=False)
+    io = AnalogIO(
+        input_bits=4, output_bits=None, output_noise=0.1, passes=passes, bound_management=False
+    )
     net = array(6, 40, io)
     x = np.tile(RANDOM.uniform(-1, 1, size=6), (5000, 1))
     found = net.predict(x) / np.abs(x[0]).max()
@@ -299,7 +352,12 @@ def test_every_pass_has_noise_of_its_own(passes, factor):
 
 def test_offsets_are_for_good():
     io = AnalogIO(
-        input_bits=None, output_bits=None, output_noise=0.0, output_offset=0.2, bound_management=False, scale=2.0
+        input_bits=None,
+        output_bits=None,
+        output_noise=0.0,
+        output_offset=0.2,
+        bound_management=False,
+        scale=2.0,
     )
     net = array(10, 4000, io, tile=(5, 4000))
     x = RANDOM.uniform(-1, 1, size=(3, 10))
@@ -314,7 +372,13 @@ def test_offsets_are_for_good():
 
 def test_noise_is_that_of_the_number_of_a_measurement():
     x = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
-    io = AnalogIO(input_bits=None, output_bits=None, output_bound=None, bound_management=False, output_noise=0.1)
+    io = AnalogIO(
+        input_bits=None,
+        output_bits=None,
+        output_bound=None,
+        bound_management=False,
+        output_noise=0.1,
+    )
     net = Stack([Crossbar(12, 8, bias=False, io=io)], seed=0)
     clean = Stack([Crossbar(12, 8, bias=False, io=AnalogIO.ideal())], seed=0).predict(x)
     found = np.stack([net.predict(x, repeat=k) for k in range(40)])

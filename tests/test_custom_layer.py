@@ -24,7 +24,12 @@ def jvp(x, params, dx, along):
 
 
 def waves(**settings):
-    given = {"vjp": vjp, "jvp": jvp, "params": {"a": np.linspace(0.5, 1.5, 5), "b": np.zeros(4)}, **settings}
+    given = {
+        "vjp": vjp,
+        "jvp": jvp,
+        "params": {"a": np.linspace(0.5, 1.5, 5), "b": np.zeros(4)},
+        **settings,
+    }
     return layers.Custom(5, 4, given.pop("forward", forward), **given)
 
 
@@ -43,8 +48,12 @@ def flat(gradient):
 
 def test_it_computes_what_the_functions_say():
     net, (x, _) = stack(waves()), data()
-    between = forward(x @ net.params["W1"] + net.params["b1"], {"a": net.params["a2"], "b": net.params["b2"]})
-    np.testing.assert_allclose(net.predict(x), between @ net.params["W3"] + net.params["b3"], rtol=1e-12)
+    between = forward(
+        x @ net.params["W1"] + net.params["b1"], {"a": net.params["a2"], "b": net.params["b2"]}
+    )
+    np.testing.assert_allclose(
+        net.predict(x), between @ net.params["W3"] + net.params["b3"], rtol=1e-12
+    )
     np.testing.assert_array_equal(net.params["a2"], np.linspace(0.5, 1.5, 5))
 
 
@@ -60,7 +69,10 @@ def test_gradients_are_those_of_differences(loss):
         np.testing.assert_allclose(flat(method.gradient(net, x, y)), wanted, rtol=0, atol=1e-8)
     assert pnn.audit(net, methods.PhysicsAware(loss=loss), x, y).relative_error < 1e-12
     # Unbiased: directions of deviation one.
-    found = [flat(methods.ForwardGradient(loss=loss, directions=400).gradient(net, x, y, seed=s)) for s in range(8)]
+    found = [
+        flat(methods.ForwardGradient(loss=loss, directions=400).gradient(net, x, y, seed=s))
+        for s in range(8)
+    ]
     spread = np.linalg.norm(np.mean(found, axis=0) - wanted) / np.linalg.norm(wanted)
     assert spread < 2 * np.sqrt(len(wanted) / 3200)
 
@@ -70,7 +82,9 @@ def test_it_trains_saves_and_resumes(tmp_path, dtype):
     x, y = data(dtype, 40)
 
     def trainer(net):
-        return pnn.Trainer(net, methods.Backprop(loss="cross-entropy"), pnn.optim.Adam(0.02), batch_size=8, seed=0)
+        return pnn.Trainer(
+            net, methods.Backprop(loss="cross-entropy"), pnn.optim.Adam(0.02), batch_size=8, seed=0
+        )
 
     whole, parts = trainer(stack(waves(), dtype)), trainer(stack(waves(), dtype))
     history = whole.fit(x, y, epochs=6)
@@ -100,7 +114,9 @@ def test_checks_find_what_is_wrong():
     assert all(finding.passed for finding in testing.check_layer(waves()))
     assert all(finding.passed for finding in testing.check_layer(layers.Speckle(3, 4)))
     flipped = waves(vjp=lambda x, params, dy: (-vjp(x, params, dy)[0], vjp(x, params, dy)[1]))
-    with pytest.raises(testing.LayerCheckError, match=r"FAIL vjp is the derivative by the inputs.*sign is wrong"):
+    with pytest.raises(
+        testing.LayerCheckError, match=r"FAIL vjp is the derivative by the inputs.*sign is wrong"
+    ):
         testing.check_layer(flipped)
     twice = waves(
         vjp=lambda x, params, dy: (
@@ -108,13 +124,17 @@ def test_checks_find_what_is_wrong():
             {**vjp(x, params, dy)[1], "a": vjp(x, params, 2 * dy)[1]["a"]},
         )
     )
-    with pytest.raises(testing.LayerCheckError, match=r"FAIL vjp is the derivative by a.*factor of 2"):
+    with pytest.raises(
+        testing.LayerCheckError, match=r"FAIL vjp is the derivative by a.*factor of 2"
+    ):
         testing.check_layer(twice)
     mixed = waves(forward=lambda x, params: forward(x, params) - forward(x, params).mean(axis=0))
     found = {finding.check: finding.passed for finding in testing.check_layer(mixed, raises=False)}
     assert not found["rows do not depend on each other"]
     drifting = waves(forward=lambda x, params: forward(x, params) + RNG.normal())
-    found = {finding.check: finding.passed for finding in testing.check_layer(drifting, raises=False)}
+    found = {
+        finding.check: finding.passed for finding in testing.check_layer(drifting, raises=False)
+    }
     assert not found["equal inputs give equal outputs"]
 
 
@@ -136,7 +156,9 @@ def test_what_is_wrong_is_said():
     with pytest.raises(ConfigError, match="forward must return real numbers"):
         stack(waves(forward=lambda x, params: forward(x, params) * 1j)).predict(x)
     with pytest.raises(ConfigError, match="vjp must return gradients by"):
-        methods.Backprop().gradient(stack(waves(vjp=lambda x, params, dy: (dy @ MIXING.T, {}))), x, y)
+        methods.Backprop().gradient(
+            stack(waves(vjp=lambda x, params, dy: (dy @ MIXING.T, {}))), x, y
+        )
 
     def broken(x, params):
         raise ZeroDivisionError("my own")

@@ -1,4 +1,5 @@
-"""The data sets: what they return, where they are found, and that a bad file raises DataError, nothing else."""
+"""The data sets: what they return, where they are found, and that a bad file raises DataError,
+nothing else."""
 
 import hashlib
 import http.client
@@ -68,7 +69,9 @@ sys.modules["pnncore"], sys.modules["pnncore._core"] = stub, None
 import pnncore.data
 print(len(pnncore.data.digits()[0]), "sklearn" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.split() == ["1347", "False"]
 
 
@@ -100,12 +103,16 @@ def test_digits_are_those_of_uci():
     digest = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
     package = importlib.resources.files("pnncore.data")
     assert digest in package.joinpath("SOURCES.md").read_text("utf-8")
-    with np.load(io.BytesIO(package.joinpath("digits.npz").read_bytes()), allow_pickle=False) as raw:
+    with np.load(
+        io.BytesIO(package.joinpath("digits.npz").read_bytes()), allow_pickle=False
+    ) as raw:
         pixels, labels = raw["pixels"], raw["labels"]
     assert hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest() == digest
 
     x, y, x_test, y_test = data.digits(test_size=500, seed=3)
-    got = np.column_stack([np.vstack([x, x_test]) * 16, np.concatenate([y, y_test])]).astype(np.uint8)
+    got = np.column_stack([np.vstack([x, x_test]) * 16, np.concatenate([y, y_test])]).astype(
+        np.uint8
+    )
     want = np.column_stack([pixels, labels])
     assert sorted(map(bytes, got)) == sorted(map(bytes, want))
 
@@ -205,7 +212,9 @@ class Tiny:
             url="https://example.org/tiny/",
             fingerprint=zlib.crc32(self.arrays[1].tobytes()),
             files=tuple(
-                _sets._IdxFile(n, a.shape, len(self.served[n]), hashlib.md5(self.served[n]).hexdigest())
+                _sets._IdxFile(
+                    n, a.shape, len(self.served[n]), hashlib.md5(self.served[n]).hexdigest()
+                )
                 for n, a in zip(names, self.arrays, strict=True)
             ),
         )
@@ -323,7 +332,12 @@ def test_missing_set_says_what_where_and_how(call, tmp_path, monkeypatch):
     lacks = next(line for line in text.splitlines() if f"{given} (path): lacks" in line)
     assert "t10k-labels" not in lacks
     assert "train-labels-idx1-ubyte" in lacks
-    for way in (f"{call.__name__}(download=True)", "amazonaws.com", f"{call.__name__}(path)", "PNNCORE_DATA"):
+    for way in (
+        f"{call.__name__}(download=True)",
+        "amazonaws.com",
+        f"{call.__name__}(path)",
+        "PNNCORE_DATA",
+    ):
         assert way in text
     monkeypatch.delenv("PNNCORE_DATA")
     with pytest.raises(DataError, match="PNNCORE_DATA is not set"):
@@ -380,7 +394,9 @@ def test_download(tiny, cache, monkeypatch):
     assert {file.name for file in cache.iterdir()} == {f"{name}.gz" for name in tiny.plain}
     plain = cache.parent / "plain"
     plain.touch()
-    assert {file.stat().st_mode for file in cache.iterdir()} == {plain.stat().st_mode}, "others may read what is shared"
+    assert {file.stat().st_mode for file in cache.iterdir()} == {plain.stat().st_mode}, (
+        "others may read what is shared"
+    )
     tiny.check(tiny.load(download=True))
     tiny.check(tiny.load())
     assert len(tiny.asked) == 4
@@ -441,7 +457,9 @@ def test_download_without_a_network(tiny, cache, monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(urllib.request, "urlopen", fail)
-    with pytest.raises(DataError, match=r"https://example\.org/tiny/train-images.*no route to host"):
+    with pytest.raises(
+        DataError, match=r"https://example\.org/tiny/train-images.*no route to host"
+    ):
         tiny.load(download=True)
     assert list(cache.iterdir()) == []
 
@@ -502,7 +520,9 @@ def real(data_dir, folder, how):
     ],
 )
 def test_real_mnist_and_fashion_mnist(data_dir, call, mean, first):
-    folder = real(data_dir, call.__name__.replace("_", "-"), f"pnncore.data.{call.__name__}(download=True)")
+    folder = real(
+        data_dir, call.__name__.replace("_", "-"), f"pnncore.data.{call.__name__}(download=True)"
+    )
     x, y, x_test, y_test = call(folder)
     assert x.shape == (60000, 784)
     assert x_test.shape == (10000, 784)
@@ -528,7 +548,10 @@ def test_real_files_have_the_checksums_that_a_download_must_have(data_dir):
                 assert hashlib.md5(content).hexdigest() == part.md5
                 checked += 1
     if not checked:
-        pytest.skip(f"{data_dir} has no .gz files in mnist/ or fashion-mnist/: pnncore.data.mnist(download=True)")
+        pytest.skip(
+            f"{data_dir} has no .gz files in mnist/ or fashion-mnist/: "
+            "pnncore.data.mnist(download=True)"
+        )
 
 
 def test_real_sets_are_not_taken_for_each_other(data_dir):
@@ -547,6 +570,7 @@ def test_real_vowels(data_dir):
     assert np.allclose(np.maximum(x.max(axis=0), x_test.max(axis=0)), 1)
     assert len(data.VOWEL_CLASSES) == 7
     assert np.bincount(np.concatenate([y, y_test])).tolist() == [37] * 7
-    # What the labels mean shows in the first formant: heed and who'd are close vowels, had and hod are open.
+    # What the labels mean shows in the first formant: heed and who'd are close vowels, had and hod
+    # are open.
     f1 = {name: x[y == k, 0].mean() for k, name in enumerate(data.VOWEL_CLASSES)}
     assert max(f1["iy"], f1["uw"], f1["ih"], f1["er"]) < min(f1["ah"], f1["aw"])

@@ -18,7 +18,9 @@ PLAIN = devices.ConstantStep(step=0.01).without_spread()
 
 def network(device, algorithm=None, seed=0, hidden=64, **more):
     both = {"device": device, "algorithm": algorithm, **more}
-    return Stack([Crossbar(64, hidden, **both), Logistic(), Crossbar(hidden, 10, **both)], seed=seed)
+    return Stack(
+        [Crossbar(64, hidden, **both), Logistic(), Crossbar(hidden, 10, **both)], seed=seed
+    )
 
 
 def train(net, epochs=20, rate=0.3, seed=0, batch_size=10):
@@ -66,7 +68,8 @@ def trains_of(values, scale, slots, first):
 
 
 class Reference:
-    """A crossbar of noiseless constant steps, trained by Tiki-Taka with deterministic trains of 31 slots."""
+    """A crossbar of noiseless constant steps, trained by Tiki-Taka with deterministic trains of
+    31 slots."""
 
     def __init__(self, w, version, *, step, fast_rate, rate, every, threshold, momentum, period):
         self.c, self.a = w.copy(), np.zeros_like(w)
@@ -112,7 +115,14 @@ class Reference:
 @pytest.mark.parametrize("version", ["v2", "chopped", "agad"])
 @pytest.mark.parametrize("every", [1.0, 2.5])
 def test_schedules_of_tiki_taka_are_those_of_a_short_reference(version, every):
-    own = {"fast_rate": 0.4, "rate": 0.3, "every": every, "threshold": 1.31373, "momentum": 0.2371, "period": 3}
+    own = {
+        "fast_rate": 0.4,
+        "rate": 0.3,
+        "every": every,
+        "threshold": 1.31373,
+        "momentum": 0.2371,
+        "period": 3,
+    }
     layer = Crossbar(
         7,
         5,
@@ -145,7 +155,9 @@ def test_the_first_version_transfers_what_it_reads_without_a_sum():
     net.params["W1"][...] = 0.0
     trainer = pnn.Trainer(net, Backprop(), SGD(0.1), batch_size=1, seed=0, progress=False)
     trainer.fit(np.ones((1, 1)), RANDOM.uniform(-1, 1, size=(1, 3000)), epochs=1)
-    assert list(trainer.memory) == [f"cells/W1/{name}" for name in ("pulses", "fast", "fast_pulses", "clock")]
+    assert list(trainer.memory) == [
+        f"cells/W1/{name}" for name in ("pulses", "fast", "fast_pulses", "clock")
+    ]
     # Rounded at random to one of the two next pulses.
     off = net.params["W1"] - 0.2 * trainer.memory["cells/W1/fast"]
     assert np.abs(off).max() < 0.01
@@ -188,14 +200,18 @@ def test_other_optimizers_and_methods_write_cell_by_cell():
         scores.append(net.score(x_test, y_test))
     assert abs(scores[0] - scores[1]) < 0.03
     net = network(devices.GokmenVlasov(), hidden=8)
-    trainer = pnn.Trainer(net, pnn.methods.GeneticAlgorithm(), SGD(1.0), batch_size=200, seed=0, progress=False)
+    trainer = pnn.Trainer(
+        net, pnn.methods.GeneticAlgorithm(), SGD(1.0), batch_size=200, seed=0, progress=False
+    )
     trainer.fit(x, y, epochs=1)
     assert trainer.history["pulses"][0] > 0
 
 
 def test_measured_steps_make_a_device():
     states = np.array([-0.5, -0.2, 0.1, 0.5])
-    device = devices.TableStep.measured(states, [0.004, 0.003, 0.002, 0.0], [0.0, 0.001, 0.002, 0.004])
+    device = devices.TableStep.measured(
+        states, [0.004, 0.003, 0.002, 0.0], [0.0, 0.001, 0.002, 0.004]
+    )
     assert (device.lower, device.upper) == (-0.5, 0.5)
     assert device.step == pytest.approx((0.0023333 + 0.0016667) / 2, rel=1e-4)
     soft = devices.SoftBounds(step=0.002, lower=-0.8, upper=0.8).without_spread()
@@ -204,13 +220,15 @@ def test_measured_steps_make_a_device():
     ).without_spread()
     ends = []
     for device in (soft, table):
-        net = network(device, hidden=8, trains=devices.PulseTrains(kind="deterministic", at_once=False))
+        net = network(
+            device, hidden=8, trains=devices.PulseTrains(kind="deterministic", at_once=False)
+        )
         train(net, epochs=1)
         ends.append(net.params["W1"])
     np.testing.assert_allclose(*ends, atol=1e-4)
-    assert devices.SoftBounds(step=0.002, lower=-0.75, upper=1.25, up_down=0.3).symmetric_point() == pytest.approx(
-        (0.002 - 0.0014) / (0.002 / 1.25 + 0.0014 / 0.75)
-    )
+    assert devices.SoftBounds(
+        step=0.002, lower=-0.75, upper=1.25, up_down=0.3
+    ).symmetric_point() == pytest.approx((0.002 - 0.0014) / (0.002 / 1.25 + 0.0014 / 0.75))
 
 
 def test_bad_settings_are_refused():
@@ -224,7 +242,9 @@ def test_bad_settings_are_refused():
         Crossbar(3, 2, algorithm=devices.MixedPrecision())
     with pytest.raises(ConfigError, match="every must be positive"):
         Crossbar(3, 2, device=PLAIN, algorithm=devices.TikiTaka(every=0.0))
-    with pytest.raises(ConfigError, match=r"device must be pnncore.devices.Cells or pnncore.devices.Pair"):
+    with pytest.raises(
+        ConfigError, match=r"device must be pnncore.devices.Cells or pnncore.devices.Pair"
+    ):
         Crossbar(3, 2, device="ReRamSB")
     with pytest.raises(ConfigError, match="slots must be 1 to 31"):
         devices.PulseTrains(slots=32)
@@ -251,7 +271,10 @@ def test_checkpoints_of_other_cells_are_refused(tmp_path):
     trainer = train(network(devices.ReRamSB(), hidden=8), epochs=1)
     trainer.save(tmp_path / "a.pnn")
     with pytest.raises(CheckpointError, match="cells/W1"):
-        pnn.Trainer.load(tmp_path / "a.pnn", system=network(devices.ReRamSB(), devices.MixedPrecision(), hidden=8))
+        pnn.Trainer.load(
+            tmp_path / "a.pnn",
+            system=network(devices.ReRamSB(), devices.MixedPrecision(), hidden=8),
+        )
     assert dataclasses.replace(devices.ReRamSB(), step=0.1).step == 0.1
 
 
@@ -278,10 +301,17 @@ def test_an_equilibrium_network_learns_with_couplings_in_cells(device, algorithm
 
 
 def test_chopping_cancels_what_converters_are_off_by():
-    """Where nothing is to be learned, offsets of reads are transferred all the same, unless signs change."""
+    """Where nothing is to be learned, offsets of reads are transferred all the same, unless
+    signs change."""
     drift = {}
     for version in ("v2", "chopped"):
-        io = AnalogIO(input_bits=None, output_bits=None, output_noise=0.0, output_offset=0.05, bound_management=False)
+        io = AnalogIO(
+            input_bits=None,
+            output_bits=None,
+            output_noise=0.0,
+            output_offset=0.05,
+            bound_management=False,
+        )
         algorithm = devices.TikiTaka(version=version, io=io, rate=0.2, period=5)
         layer = Crossbar(6, 50, bias=False, io=AnalogIO.ideal(), device=PLAIN, algorithm=algorithm)
         net = Stack([layer], dtype="float64", seed=0)
@@ -297,7 +327,9 @@ def test_a_weight_of_several_cells_learns_and_resumes(tmp_path):
     x, y, x_test, y_test = pnn.data.digits()
     coarse = devices.ConstantStep(step=0.01, lower=-0.4, upper=0.4)
     device = devices.MultiCell(coarse, (1.0, 0.5, 0.25), choice="random")
-    net = Stack([Crossbar(64, 32, device=device), Logistic(), Crossbar(32, 10, device=device)], seed=0)
+    net = Stack(
+        [Crossbar(64, 32, device=device), Logistic(), Crossbar(32, 10, device=device)], seed=0
+    )
     method = Backprop(loss="cross-entropy")
     trainer = pnn.Trainer(net, method, SGD(0.3), batch_size=10, seed=0, progress=False)
     trainer.fit(x, y, epochs=4)
@@ -345,7 +377,9 @@ def test_pulses_of_pairs_count_where_they_go():
     cells = devices.ConstantStep(step=0.001, lower=0.0, upper=1.0).without_spread()
     device = devices.Pair(cells)
     trains = devices.PulseTrains(kind="deterministic")
-    net = Stack([Crossbar(3, 2, bias=False, io=AnalogIO.ideal(), device=device, trains=trains)], seed=0)
+    net = Stack(
+        [Crossbar(3, 2, bias=False, io=AnalogIO.ideal(), device=device, trains=trains)], seed=0
+    )
     net.params["W1"][...] = 0.0
     trainer = pnn.Trainer(net, InSituBackprop(), SGD(0.01), batch_size=1, seed=0, progress=False)
     # Outputs of zero, targets of one: ten steps up for every cell.
@@ -364,7 +398,10 @@ def test_pairs_hold_cells():
 
 def test_numbers_of_numpy_are_numbers_and_flags_are_flags():
     io = AnalogIO(input_bits=np.int64(7), stochastic_rounding=np.True_)
-    assert Stack([Crossbar(3, 2, io=io)], seed=0).predict(np.ones((1, 3), np.float32)).shape == (1, 2)
+    assert Stack([Crossbar(3, 2, io=io)], seed=0).predict(np.ones((1, 3), np.float32)).shape == (
+        1,
+        2,
+    )
     for wrong in (
         lambda: AnalogIO(stochastic_rounding=1),
         lambda: Crossbar(4, 3, bias="no"),
@@ -379,4 +416,6 @@ def test_numbers_of_numpy_are_numbers_and_flags_are_flags():
         devices.LinearStep(upper=0.0, gamma_up=0.0, gamma_down=0.0).symmetric_point()
     for settings in ({"places": -3}, {"up": ["a", "b"]}):
         with pytest.raises(ConfigError):
-            devices.TableStep.measured(**{"states": [-1.0, 1.0], "up": [1.0, 1.0], "down": [1.0, 1.0], **settings})
+            devices.TableStep.measured(
+                **{"states": [-1.0, 1.0], "up": [1.0, 1.0], "down": [1.0, 1.0], **settings}
+            )

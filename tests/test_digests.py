@@ -1,4 +1,5 @@
-"""The last bit of what every method leaves in every system, pinned for the machines where it was."""
+"""The last bit of what every method leaves in every system, pinned for the machines where it
+was."""
 
 import json
 
@@ -27,7 +28,8 @@ def test_nothing_has_changed_to_the_last_bit(simd):
 
 
 def test_all_methods_leave_something_of_their_own():
-    """Digests tell methods apart: what trains moves parameters, and no two methods move them alike."""
+    """Digests tell methods apart: what trains moves parameters, and no two methods move them
+    alike."""
     found = digests.digests(lambda name: name.startswith("Hopfield tanh, "))
     assert len(found) >= 20
     for precision in (0, 1):

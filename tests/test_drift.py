@@ -14,7 +14,13 @@ DRIFT = 0.03
 
 
 def mesh(drift: float = DRIFT, **settings: Any) -> systems.Stack:
-    chain = [layers.Linear(4, 5), layers.Encode(), layers.MZIMesh(5, drift=drift), layers.Detect(), layers.Linear(5, 3)]
+    chain = [
+        layers.Linear(4, 5),
+        layers.Encode(),
+        layers.MZIMesh(5, drift=drift),
+        layers.Detect(),
+        layers.Linear(5, 3),
+    ]
     return systems.Stack(chain, **{"mismatch": 0.05, "dtype": "float64", "seed": 2, **settings})
 
 
@@ -31,7 +37,9 @@ def data(samples: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 
 def method_named(call: str, net: systems.Stack) -> pnn.methods.Method:
-    given = {"ForwardForward": "ForwardForward(classes=2)"}.get(call, call if "(" in call else f"{call}()")
+    given = {"ForwardForward": "ForwardForward(classes=2)"}.get(
+        call, call if "(" in call else f"{call}()"
+    )
     return eval(given, vars(methods))
 
 
@@ -64,7 +72,9 @@ def test_only_training_moves_what_drifts() -> None:
     methods.PhysicsAware().gradient(net, x, y)
     pnn.audit(net, methods.InSituBackprop(), x, y)
     assert all(np.array_equal(array, before[name]) for name, array in net.memory.items())
-    pnn.Trainer(net, methods.PhysicsAware(), optim.SGD(0.01), batch_size=12, seed=0).fit(x, y, epochs=1)
+    pnn.Trainer(net, methods.PhysicsAware(), optim.SGD(0.01), batch_size=12, seed=0).fit(
+        x, y, epochs=1
+    )
     steps = np.concatenate([net.memory[name].ravel() - before[name].ravel() for name in before])
     assert np.all(steps != 0)
     assert np.std(steps) == pytest.approx(DRIFT, rel=0.4)
@@ -72,7 +82,9 @@ def test_only_training_moves_what_drifts() -> None:
 
 def test_walks_spread_with_the_root_of_the_steps() -> None:
     net, (x, y) = mesh(), data()
-    pnn.Trainer(net, methods.PhysicsAware(), optim.SGD(0.0), batch_size=1, seed=0).fit(x, y, epochs=75)
+    pnn.Trainer(net, methods.PhysicsAware(), optim.SGD(0.0), batch_size=1, seed=0).fit(
+        x, y, epochs=75
+    )
     walks = np.concatenate([array.ravel() for array in net.memory.values()])
     # 25 walks of 900 steps: the spread is known to one part in seven.
     assert np.sqrt(np.mean(walks**2)) == pytest.approx(DRIFT * 30, rel=0.45)
@@ -99,7 +111,9 @@ def test_training_keeps_up_with_drift() -> None:
 def test_resumed_runs_go_on_drifting(tmp_path: Path) -> None:
     x, y = data()
     whole, path = mesh(), str(tmp_path / "run.pnn")
-    pnn.Trainer(whole, methods.PhysicsAware(), optim.Adam(0.01), batch_size=5, seed=3).fit(x, y, epochs=4)
+    pnn.Trainer(whole, methods.PhysicsAware(), optim.Adam(0.01), batch_size=5, seed=3).fit(
+        x, y, epochs=4
+    )
     half = pnn.Trainer(mesh(), methods.PhysicsAware(), optim.Adam(0.01), batch_size=5, seed=3)
     half.fit(x, y, epochs=2)
     half.save(path)
@@ -117,9 +131,17 @@ def test_copies_are_as_far_adrift() -> None:
     net, (x, y) = drifted(), data()
     copy = pickle.loads(pickle.dumps(net))
     assert np.array_equal(copy.predict(x), net.predict(x))
-    runs = pnn.compare(net, {"a": methods.PhysicsAware(), "b": methods.PhysicsAware()}, (x, y, x, y), passes=3, seed=0)
+    runs = pnn.compare(
+        net,
+        {"a": methods.PhysicsAware(), "b": methods.PhysicsAware()},
+        (x, y, x, y),
+        passes=3,
+        seed=0,
+    )
     first = [run.trainer.history["loss"][0] for run in runs.runs.values()]
-    assert first[0] == first[1] == pytest.approx(loss_of_a_step(drifted(), "PhysicsAware"), rel=1e-6)
+    assert (
+        first[0] == first[1] == pytest.approx(loss_of_a_step(drifted(), "PhysicsAware"), rel=1e-6)
+    )
 
 
 class Measured(methods.Method):
@@ -133,14 +155,18 @@ class Measured(methods.Method):
 
 def test_own_methods_measure_what_has_drifted() -> None:
     x, y = data()
-    own, built_in = (method.gradient(drifted(), x, y) for method in (Measured(), methods.PhysicsAware()))
+    own, built_in = (
+        method.gradient(drifted(), x, y) for method in (Measured(), methods.PhysicsAware())
+    )
     assert all(np.allclose(own[name], built_in[name], rtol=1e-12, atol=1e-15) for name in own)
     nets = drifted(), drifted()
     for net, method in zip(nets, (Measured(), methods.PhysicsAware()), strict=True):
         pnn.Trainer(net, method, optim.SGD(0.1), batch_size=4, seed=0).fit(x, y, epochs=2)
     for name, array in nets[0].params.items():
         assert np.allclose(array, nets[1].params[name], rtol=1e-10, atol=1e-12)
-    assert all(np.array_equal(array, nets[1].memory[name]) for name, array in nets[0].memory.items())
+    assert all(
+        np.array_equal(array, nets[1].memory[name]) for name, array in nets[0].memory.items()
+    )
 
 
 def test_memory_that_does_not_fit_is_refused() -> None:

@@ -23,7 +23,9 @@ def test_scikit_learn_is_content(estimator):
         # Checks that need packages which are not there say so.
         warnings.simplefilter("ignore")
         found = check_estimator(estimator, on_fail=None)
-    failed = [(check["check_name"], check["exception"]) for check in found if check["status"] == "failed"]
+    failed = [
+        (check["check_name"], check["exception"]) for check in found if check["status"] == "failed"
+    ]
     assert not failed
     assert sum(check["status"] == "passed" for check in found) > 40
 
@@ -37,7 +39,9 @@ def test_any_system_and_method_is_an_estimator():
     names = np.array(["setosa", "versicolor", "virginica"])
 
     method = pnn.methods.EquilibriumPropagation(beta=0.2)
-    estimator = Classifier(hopfield, method=method, optimizer=pnn.optim.Adam(0.01), epochs=60, random_state=0)
+    estimator = Classifier(
+        hopfield, method=method, optimizer=pnn.optim.Adam(0.01), epochs=60, random_state=0
+    )
     estimator.fit(x, names[y])
     assert estimator.score(x_test, names[y_test]) > 0.9
     again = pickle.loads(pickle.dumps(estimator))

@@ -35,7 +35,9 @@ def test_help_says_how_to_run_it(example, tmp_path):
 def test_own_system_learns(tmp_path):
     text = run("own_system.py", "--epochs", "25", folder=tmp_path)
     assert "FAIL" not in text
-    before, after = (float(re.search(rf"{when} training\s+(\S+)", text)[1]) for when in ("before", "after"))
+    before, after = (
+        float(re.search(rf"{when} training\s+(\S+)", text)[1]) for when in ("before", "after")
+    )
     assert before < 0.5
     assert after > 0.9
 
@@ -54,7 +56,9 @@ def test_methods_of_ones_own_learn(tmp_path):
 
 def test_own_system_with_every_method(tmp_path):
     for method in ("coupled-learning", "implicit-differentiation"):
-        assert f"{method}, on" in run("own_system.py", "--method", method, "--epochs", "1", folder=tmp_path)
+        assert f"{method}, on" in run(
+            "own_system.py", "--method", method, "--epochs", "1", folder=tmp_path
+        )
 
 
 def test_biases_have_their_orders(tmp_path):
@@ -69,10 +73,16 @@ def test_biases_have_their_orders(tmp_path):
 
 def test_methods_compare(tmp_path):
     text = run("compare_methods.py", "--seeds", "0", "--epochs", "5", folder=tmp_path)
-    rows = {line[:26].strip(): line[26:].split() for line in text.splitlines()[2:] if line != "controls"}
+    rows = {
+        line[:26].strip(): line[26:].split() for line in text.splitlines()[2:] if line != "controls"
+    }
     assert len(rows) == 10
     assert float(rows["implicit differentiation"][2]) == 1
-    assert float(rows["EP centered"][0]) > float(rows["last layer only"][0]) > float(rows["untrained"][0])
+    assert (
+        float(rows["EP centered"][0])
+        > float(rows["last layer only"][0])
+        > float(rows["untrained"][0])
+    )
 
 
 def test_flow_networks_learn(tmp_path):
@@ -84,7 +94,9 @@ def test_flow_networks_learn(tmp_path):
 
 def test_allostery_is_learned(tmp_path):
     text = run("allostery.py", "--side", "6", "--epochs", "150", "--ratio", "0.4", folder=tmp_path)
-    for opened, now, wanted in re.findall(r"opened by (\S+): target opens by (\S+) \(wanted (\S+),", text):
+    for opened, now, wanted in re.findall(
+        r"opened by (\S+): target opens by (\S+) \(wanted (\S+),", text
+    ):
         assert abs(float(now) - float(wanted)) < 0.15 * float(opened), text
     assert (tmp_path / "allostery.png").read_bytes().startswith(b"\x89PNG")
 
@@ -99,7 +111,18 @@ def test_layered_methods_learn_digits(tmp_path):
 
 
 def test_a_resistive_network_learns_digits_on_real_devices(tmp_path):
-    settings = ("--dataset", "digits", "--epochs", "3", "--levels", "128", "--upper", "0.5", "--open", "0.02")
+    settings = (
+        "--dataset",
+        "digits",
+        "--epochs",
+        "3",
+        "--levels",
+        "128",
+        "--upper",
+        "0.5",
+        "--open",
+        "0.02",
+    )
     text = run("resistive_mnist.py", *settings, folder=tmp_path)
     assert float(re.search(r"test error (\S+) % \(", text)[1]) < 20, text
 

@@ -25,7 +25,21 @@ from pnncore import (
 )
 from pnncore.errors import ConfigError, PnnError
 
-NOT_FLAGS = ["no", "yes", "False", "", 0, 1, 1.0, None, [], [False], np.array([True, False]), object(), np.int8(1)]
+NOT_FLAGS = [
+    "no",
+    "yes",
+    "False",
+    "",
+    0,
+    1,
+    1.0,
+    None,
+    [],
+    [False],
+    np.array([True, False]),
+    object(),
+    np.int8(1),
+]
 
 
 def small():
@@ -62,7 +76,9 @@ def trainer(**settings):
 def compared(**settings):
     net = systems.Hopfield([3, 2], seed=0)
     x, y = X.astype(np.float32), np.zeros(12, int)
-    return comparing.compare(net, {"a": pnn.methods.EquilibriumPropagation()}, (x, y, x, y), passes=10, **settings)
+    return comparing.compare(
+        net, {"a": pnn.methods.EquilibriumPropagation()}, (x, y, x, y), passes=10, **settings
+    )
 
 
 def fitted(**settings):
@@ -71,8 +87,13 @@ def fitted(**settings):
 
 
 CELLS = [
-    devices.ConstantStep, devices.ExpStep, devices.LinearStep, devices.PowerStep, devices.SoftBounds, devices.TableStep
-]  # fmt: skip
+    devices.ConstantStep,
+    devices.ExpStep,
+    devices.LinearStep,
+    devices.PowerStep,
+    devices.SoftBounds,
+    devices.TableStep,
+]
 
 # What takes flags, by the names that the package gives it, and a call that gives one.
 CALLS = {
@@ -96,7 +117,10 @@ CALLS = {
     **{(kind.__name__, "additive_noise"): kind for kind in CELLS},
     ("LinearStep", "mean_bound"): devices.LinearStep,
     ("SoftBounds", "mean_bound"): devices.SoftBounds,
-    **{("PulseTrains", name): devices.PulseTrains for name in ("manage_length", "balance", "at_once")},
+    **{
+        ("PulseTrains", name): devices.PulseTrains
+        for name in ("manage_length", "balance", "at_once")
+    },
     ("Classifier", "standardize"): standardized(estimators.Classifier),
     ("Regressor", "standardize"): standardized(estimators.Regressor),
     ("Mapping", "per_column"): memories.Mapping,
@@ -104,9 +128,13 @@ CALLS = {
     ("EnergySystem", "holomorphic"): holomorphic,
     ("Instrument", "batch"): bench,
     ("Instrument", "idempotent"): bench,
-    ("check_layer", "raises"): lambda **settings: testing.check_layer(layers.Speckle(2, 3), **settings),
+    ("check_layer", "raises"): lambda **settings: testing.check_layer(
+        layers.Speckle(2, 3), **settings
+    ),
     ("check_loss", "raises"): lambda **settings: testing.check_loss(Squared(), 2, **settings),
-    ("check_method", "raises"): lambda **settings: testing.check_method(methods.PhysicsAware(), small(), **settings),
+    ("check_method", "raises"): lambda **settings: testing.check_method(
+        methods.PhysicsAware(), small(), **settings
+    ),
     ("check_system", "raises"): lambda **settings: testing.check_system(springs(), **settings),
 }
 
@@ -127,7 +155,9 @@ def never_fetched(load, **settings):
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv("PNNCORE_DATA", raising=False)
         patched.setenv("XDG_CACHE_HOME", "/nowhere")
-        patched.setattr("urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
+        patched.setattr(
+            "urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
+        )
         return load(**settings)
 
 
@@ -148,7 +178,11 @@ def flags_of_the_package():
         ):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
-            own = callable(value) and not name.startswith("_") and value.__module__.startswith("pnncore.")
+            own = (
+                callable(value)
+                and not name.startswith("_")
+                and value.__module__.startswith("pnncore.")
+            )
             if not own or value.__module__.split(".")[1] in ("cli", "_convert", "_progress"):
                 continue
             if inspect.isclass(value) and issubclass(value, Exception | Warning):
@@ -164,7 +198,9 @@ def test_all_flags_are_tried():
 
 
 @pytest.mark.parametrize(
-    ("where", "call"), CALLS.items(), ids=lambda value: str(value) if isinstance(value, tuple) else ""
+    ("where", "call"),
+    CALLS.items(),
+    ids=lambda value: str(value) if isinstance(value, tuple) else "",
 )
 def test_flags_are_bools(where, call):
     _, name = where
@@ -176,7 +212,9 @@ def test_flags_are_bools(where, call):
 
 
 @pytest.mark.parametrize(
-    ("where", "call"), CALLS.items(), ids=lambda value: str(value) if isinstance(value, tuple) else ""
+    ("where", "call"),
+    CALLS.items(),
+    ids=lambda value: str(value) if isinstance(value, tuple) else "",
 )
 def test_flags_of_numpy_are_bools(where, call):
     _, name = where

@@ -58,7 +58,9 @@ def test_echoes_tell_the_gradient(loss):
 
     def off(epsilon):
         found = methods.HamiltonianEcho(loss=loss, epsilon=epsilon).gradient(system, x, y)
-        return np.linalg.norm(np.concatenate(list(found.values())) - wanted) / np.linalg.norm(wanted)
+        return np.linalg.norm(np.concatenate(list(found.values())) - wanted) / np.linalg.norm(
+            wanted
+        )
 
     assert off(0.1) / off(0.01) == pytest.approx(100, rel=0.1)
     assert off(1e-3) < 1e-5
@@ -70,7 +72,12 @@ def test_bytes_do_not_depend_on_threads():
     for threads in (1, 2, 3, 8):
         system = chain()
         trainer = pnn.Trainer(
-            system, methods.HamiltonianEcho(), pnn.optim.SGD(0.1), batch_size=33, seed=0, threads=threads
+            system,
+            methods.HamiltonianEcho(),
+            pnn.optim.SGD(0.1),
+            batch_size=33,
+            seed=0,
+            threads=threads,
         )
         trainer.fit(x, y, epochs=2)
         found.add(b"".join(array.tobytes() for array in system.params.values()))
@@ -87,7 +94,9 @@ def test_a_chain_learns_from_another_and_resumes(tmp_path):
     linear = np.sum((columns @ np.linalg.lstsq(columns, y, rcond=None)[0] - y) ** 2) / 2 / 64
 
     def trainer():
-        return pnn.Trainer(chain(), methods.HamiltonianEcho(), pnn.optim.Adam(0.02), batch_size=16, seed=0)
+        return pnn.Trainer(
+            chain(), methods.HamiltonianEcho(), pnn.optim.Adam(0.02), batch_size=16, seed=0
+        )
 
     whole, parts = trainer(), trainer()
     history = whole.fit(x, y, epochs=60)
@@ -102,7 +111,9 @@ def test_a_chain_learns_from_another_and_resumes(tmp_path):
 
 def test_bonds_and_quartic_terms_stay_positive():
     system, x = chain(), np.random.default_rng(0).normal(size=(32, 2))
-    trainer = pnn.Trainer(system, methods.HamiltonianEcho(), pnn.optim.SGD(1.0), batch_size=8, seed=0)
+    trainer = pnn.Trainer(
+        system, methods.HamiltonianEcho(), pnn.optim.SGD(1.0), batch_size=8, seed=0
+    )
     trainer.fit(x, 2 * system.predict(x), epochs=3)
     assert system.params["c"].min() >= 0
     assert system.params["k"].min() >= 0
@@ -121,8 +132,12 @@ def test_what_is_wrong_is_said():
             chain(**settings)
     with pytest.raises(ConfigError, match="epsilon must be a positive number, got 0"):
         methods.HamiltonianEcho(epsilon=0)
-    with pytest.raises(CapabilityError, match="HamiltonianEcho needs a motion that can be run backwards"):
-        methods.HamiltonianEcho().gradient(systems.Hopfield([2, 3], seed=0), np.ones((1, 2), np.float32), [0])
+    with pytest.raises(
+        CapabilityError, match="HamiltonianEcho needs a motion that can be run backwards"
+    ):
+        methods.HamiltonianEcho().gradient(
+            systems.Hopfield([2, 3], seed=0), np.ones((1, 2), np.float32), [0]
+        )
     with pytest.raises(CapabilityError, match="HamiltonianEcho"):
         methods.EquilibriumPropagation().gradient(chain(), np.ones((1, 2)), [0])
     with pytest.raises(ConfigError, match="epsilon must be given"):

@@ -15,7 +15,9 @@ class Anharmonic(pnn.systems.EnergySystem):
     holomorphic = True
 
     def energy(self, params, x, s):
-        return (0.5 * s**2 + 0.25 * s**4 - 0.5 * (s @ params["W"]) * s - (x @ params["U"]) * s).sum(axis=1)
+        return (0.5 * s**2 + 0.25 * s**4 - 0.5 * (s @ params["W"]) * s - (x @ params["U"]) * s).sum(
+            axis=1
+        )
 
     def state_gradient(self, params, x, s):
         return s + s**3 - 0.5 * s @ (params["W"] + params["W"].T) - x @ params["U"]
@@ -48,7 +50,9 @@ def test_bias_falls_with_the_power_of_the_points(points, loss):
 
 def test_two_points_are_the_centered_estimate():
     net, x, y = make()
-    found = EquilibriumPropagation(variant="holomorphic", points=2, beta=0.1, settling=TIGHT).gradient(net, x, y)
+    found = EquilibriumPropagation(
+        variant="holomorphic", points=2, beta=0.1, settling=TIGHT
+    ).gradient(net, x, y)
     centered = EquilibriumPropagation(beta=0.1, settling=TIGHT).gradient(net, x, y)
     assert error(found, centered) < 1e-7
 
@@ -65,7 +69,9 @@ def test_automatic_stopping_costs_less_than_a_percent(dtype):
 def test_training_learns():
     net, x, y = make()
     method = EquilibriumPropagation(variant="holomorphic", points=4, beta=0.2)
-    history = pnn.Trainer(net, method, pnn.optim.SGD(0.3), batch_size=6, seed=0).fit(x, y, epochs=100)
+    history = pnn.Trainer(net, method, pnn.optim.SGD(0.3), batch_size=6, seed=0).fit(
+        x, y, epochs=100
+    )
     assert history["loss"][-1] < 0.2 * history["loss"][0]
 
 
@@ -74,9 +80,13 @@ def test_a_phase_that_does_not_settle_contributes_nothing():
     net, x, y = make()
     x[2] = 1e200  # its cube overflows
     with pytest.warns(SettlingWarning, match="comes from 5 of 6 samples"):
-        found = EquilibriumPropagation(variant="holomorphic", points=4, beta=0.2).gradient(net, x, y)
+        found = EquilibriumPropagation(variant="holomorphic", points=4, beta=0.2).gradient(
+            net, x, y
+        )
     kept = [0, 1, 3, 4, 5]
-    expected = EquilibriumPropagation(variant="holomorphic", points=4, beta=0.2).gradient(net, x[kept], y[kept])
+    expected = EquilibriumPropagation(variant="holomorphic", points=4, beta=0.2).gradient(
+        net, x[kept], y[kept]
+    )
     for name, values in found.items():
         np.testing.assert_allclose(values * 6 / 5, expected[name], atol=1e-4)
 
@@ -86,14 +96,21 @@ def test_check_system_finds_what_is_not_analytic():
 
     class Magnitude(Anharmonic):
         def state_gradient(self, params, x, s):
-            return s + np.abs(s) ** 2 * s - 0.5 * s @ (params["W"] + params["W"].T) - x @ params["U"]
+            return (
+                s + np.abs(s) ** 2 * s - 0.5 * s @ (params["W"] + params["W"].T) - x @ params["U"]
+            )
 
-    with pytest.raises(pnn.testing.SystemCheckError, match=r"FAIL state_gradient is analytic.*is there an abs"):
+    with pytest.raises(
+        pnn.testing.SystemCheckError, match=r"FAIL state_gradient is analytic.*is there an abs"
+    ):
         pnn.testing.check_system(make(Magnitude)[0])
 
     class Cast(Anharmonic):
         def param_gradient(self, params, x, s, weights):
-            return {name: value.real for name, value in super().param_gradient(params, x, s, weights).items()}
+            return {
+                name: value.real
+                for name, value in super().param_gradient(params, x, s, weights).items()
+            }
 
     with pytest.raises(pnn.testing.SystemCheckError, match="FAIL param_gradient for W is analytic"):
         pnn.testing.check_system(make(Cast)[0])
@@ -118,4 +135,6 @@ def test_refusals():
 
     net, x, y = make(Failing)
     with pytest.raises(ArithmeticError, match="no complex numbers here"):
-        EquilibriumPropagation(variant="holomorphic", settling=Settling(tolerance=1e-6)).gradient(net, x, y)
+        EquilibriumPropagation(variant="holomorphic", settling=Settling(tolerance=1e-6)).gradient(
+            net, x, y
+        )

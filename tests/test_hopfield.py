@@ -36,7 +36,9 @@ def test_energy_is_the_formula(layers, activation, dtype, tolerance):
     for sweeps in (1, 2, 30):
         found = net.settle(x, settling=Settling(sweeps=sweeps))
         states = [layer.astype(np.float64) for layer in found.states]
-        np.testing.assert_allclose(found.energy, Reference(net).energy(x, states), rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(
+            found.energy, Reference(net).energy(x, states), rtol=tolerance, atol=tolerance
+        )
         assert found.energy.dtype == np.float64
         assert [layer.dtype for layer in found.states] == [net.dtype] * (len(layers) - 1)
         assert [layer.shape for layer in found.states] == [(7, n) for n in layers[1:]]
@@ -52,7 +54,9 @@ def test_residual_is_the_projected_force(layers, activation, order):
     for sweeps in (1, 2, 3):
         settling = Settling(sweeps=sweeps, order=order)
         free = net.settle(x, settling=settling)
-        np.testing.assert_allclose(free.residual, reference.residual(x, free.states), rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(
+            free.residual, reference.residual(x, free.states), rtol=1e-8, atol=1e-12
+        )
         for loss, beta in [("squared-error", 0.3), ("squared-error", -0.5), ("cross-entropy", 0.7)]:
             nudged = net.settle(x, y, beta=beta, loss=loss, settling=settling)
             expected = reference.residual(x, nudged.states, target, beta, loss)
@@ -134,23 +138,33 @@ def test_hidden_units_stay_in_their_range(activation):
     beta=st.sampled_from([None, 0.3, -0.3]),
 )
 def test_converged_is_true(net, exponent, order, beta):
-    # A layer moves to the minimum given the others: a force is what the neighbours moved afterwards.
+    # A layer moves to the minimum given the others: a force is what the neighbours moved
+    # afterwards.
     tolerance = 10.0**-exponent
     reference = Reference(net)
     x, y = make_batch(net, 6)
     nudge = {} if beta is None else {"y": y, "beta": beta}
-    found = net.settle(x, **nudge, settling=Settling(tolerance=tolerance, max_sweeps=500, order=order))
+    found = net.settle(
+        x, **nudge, settling=Settling(tolerance=tolerance, max_sweeps=500, order=order)
+    )
     saturated, rounding = np.zeros(len(x), bool), np.zeros(len(x))
     if net.activation != "hard-sigmoid":
-        # At saturation Phi' turns the rounding of a state into a force of any size: the rounding times Phi''.
+        # At saturation Phi' turns the rounding of a state into a force of any size: the rounding
+        # times Phi''.
         for layer in found.states[:-1]:
             slope = np.abs(reference.slope(np.clip(layer, -1 + 1e-15, 1 - 1e-15)))
             saturated |= (slope > 8).any(axis=1)
-            curvature = np.cosh(slope) ** 2 if net.activation == "tanh" else 4 * np.cosh(slope / 2) ** 2
-            rounding = np.maximum(rounding, 1.5 * np.finfo(float).eps * curvature.max(axis=1, initial=0.0))
+            curvature = (
+                np.cosh(slope) ** 2 if net.activation == "tanh" else 4 * np.cosh(slope / 2) ** 2
+            )
+            rounding = np.maximum(
+                rounding, 1.5 * np.finfo(float).eps * curvature.max(axis=1, initial=0.0)
+            )
     done = (found.status == Status.CONVERGED) & ~saturated
     assume(done.any())
-    bound = max(np.abs(reference.couplings()).sum(axis=1).max(), 1.0) * (1 + abs(beta or 0)) * tolerance
+    bound = (
+        max(np.abs(reference.couplings()).sum(axis=1).max(), 1.0) * (1 + abs(beta or 0)) * tolerance
+    )
     assert (found.residual[done] <= (bound + 1e-9 * tolerance + 1e-11 + rounding)[done]).all()
 
 
@@ -192,8 +206,16 @@ def test_unconverged_when_sweeps_run_out():
         assert (found.status == Status.UNCONVERGED).all()
         assert (found.sweeps == 1).all()
         assert not found.converged
-        assert found.counts() == {"converged": 0, "unconverged": 5, "diverged": 0, "unbounded": 0, "completed": 0}
-    with pytest.warns(pnn.SettlingWarning, match="of 5 samples some did not settle: {'unconverged': 5}"):
+        assert found.counts() == {
+            "converged": 0,
+            "unconverged": 5,
+            "diverged": 0,
+            "unbounded": 0,
+            "completed": 0,
+        }
+    with pytest.warns(
+        pnn.SettlingWarning, match="of 5 samples some did not settle: {'unconverged': 5}"
+    ):
         outputs = net.predict(x, settling=Settling(max_sweeps=1))
     assert np.isfinite(outputs).all()
 
@@ -227,7 +249,9 @@ def test_nudges_just_inside_their_range_settle(loss):
     net = make_net([6, 8, 3], "tanh", gain=0.3)
     x, y = make_batch(net, 5)
     edge = -0.8 if loss == "squared-error" else -1.2
-    found = net.settle(x, y, beta=edge, loss=loss, settling=Settling(tolerance=1e-12, max_sweeps=100_000))
+    found = net.settle(
+        x, y, beta=edge, loss=loss, settling=Settling(tolerance=1e-12, max_sweeps=100_000)
+    )
     assert found.converged
     assert Reference(net).residual(x, found.states, one_hot(y, 3), edge, loss).max() < 1e-10
 
@@ -340,7 +364,9 @@ def test_many_samples_at_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         outputs = net.predict(x)
-    np.testing.assert_array_equal(outputs, np.concatenate([net.predict(part) for part in np.split(x, 6)]))
+    np.testing.assert_array_equal(
+        outputs, np.concatenate([net.predict(part) for part in np.split(x, 6)])
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1e3, 1e5])

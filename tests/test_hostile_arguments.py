@@ -1,4 +1,5 @@
-"""Every public call, with each of its arguments replaced by each of many hostile objects: it works, or refuses in type.
+"""Every public call, with each of its arguments replaced by each of many hostile objects: it works,
+or refuses in type.
 
 `CALLS` holds a valid call of everything that is public; a test sees that nothing is missing.
 """
@@ -13,7 +14,20 @@ import pnncore as pnn
 import pytest
 from helpers import Springs, make_batch, make_net
 from hostile import HOSTILE
-from pnncore import analog, costs, data, devices, elements, layers, memories, methods, optim, systems, testing, twins
+from pnncore import (
+    analog,
+    costs,
+    data,
+    devices,
+    elements,
+    layers,
+    memories,
+    methods,
+    optim,
+    systems,
+    testing,
+    twins,
+)
 from pnncore.errors import PnnError
 
 TORTURE = os.environ.get("PNNCORE_TORTURE") == "1"
@@ -43,7 +57,9 @@ def sizes(kind):
 
 
 def stack(*given):
-    return systems.Stack(list(given) or [layers.Linear(3, 4), layers.Tanh(), layers.Linear(4, 2)], seed=0)
+    return systems.Stack(
+        list(given) or [layers.Linear(3, 4), layers.Tanh(), layers.Linear(4, 2)], seed=0
+    )
 
 
 def circuit(dtype="float32"):
@@ -52,7 +68,12 @@ def circuit(dtype="float32"):
 
 def elastic():
     return systems.Elastic(
-        [[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 2]], inputs=[(2, 0)], outputs=[(1, 0)], fixed=[0], dtype="float32"
+        [[0, 0], [1, 0], [2, 0]],
+        [[0, 1], [1, 2]],
+        inputs=[(2, 0)],
+        outputs=[(1, 0)],
+        fixed=[0],
+        dtype="float32",
     )
 
 
@@ -61,7 +82,9 @@ def batch(net, samples=4):
 
 
 def trainer(net=None, method=None, **settings):
-    return pnn.Trainer(net or hopfield(), method or EP(), optim.SGD(0.1), seed=0, progress=False, **settings)
+    return pnn.Trainer(
+        net or hopfield(), method or EP(), optim.SGD(0.1), seed=0, progress=False, **settings
+    )
 
 
 def fitted():
@@ -75,7 +98,9 @@ def on(make, name, **arguments):
 
     def prepare():
         owner = make()
-        return getattr(owner, name), {k: v(owner) if callable(v) else v for k, v in arguments.items()}
+        return getattr(owner, name), {
+            k: v(owner) if callable(v) else v for k, v in arguments.items()
+        }
 
     return prepare
 
@@ -85,14 +110,19 @@ def by_field(kind, **required):
 
     def prepare():
         made = kind(**required)
-        names = [n for n, p in inspect.signature(kind).parameters.items() if p.kind is not p.VAR_KEYWORD]
+        names = [
+            n for n, p in inspect.signature(kind).parameters.items() if p.kind is not p.VAR_KEYWORD
+        ]
         return kind, {name: getattr(made, name) for name in names}
 
     return prepare
 
 
 def of(call, **arguments):
-    return lambda: (call, {k: v() if callable(v) and k in MADE else v for k, v in arguments.items()})
+    return lambda: (
+        call,
+        {k: v() if callable(v) and k in MADE else v for k, v in arguments.items()},
+    )
 
 
 MADE = ("net", "system", "history", "method")
@@ -105,10 +135,18 @@ def compare_with(part):
     x, y = batch(stack()).values()
 
     def run(value):
-        given = {"x": x, "y": y, "x_test": x, "y_test": y} | ({part: value} if part[0] in "xy" else {})
-        method = {"entry": value, "method": (value, optim.SGD(0.1)), "rule": (methods.Backprop(), value)}
+        given = {"x": x, "y": y, "x_test": x, "y_test": y} | (
+            {part: value} if part[0] in "xy" else {}
+        )
+        method = {
+            "entry": value,
+            "method": (value, optim.SGD(0.1)),
+            "rule": (methods.Backprop(), value),
+        }
         named = {"a": method.get(part, methods.Backprop(model="hardware"))}
-        return pnn.compare(stack(), named, tuple(given.values()), passes=4, batch_size=2, progress=False)
+        return pnn.compare(
+            stack(), named, tuple(given.values()), passes=4, batch_size=2, progress=False
+        )
 
     good = {"entry": methods.Backprop(), "method": methods.Backprop(), "rule": optim.SGD(0.1)}
     return of(run, value={"x": x, "y": y, "x_test": x, "y_test": y, **good}[part])
@@ -154,7 +192,10 @@ CALLS = {
     ),
     "Circuit.from_graph": of(systems.Circuit.from_graph, graph=None, inputs=["a"], outputs=["b"]),
     "Circuit.from_spice": of(
-        systems.Circuit.from_spice, text="R1 in out 1 $ trained\nR2 out 0 1\n", inputs=["in"], outputs=["out"]
+        systems.Circuit.from_spice,
+        text="R1 in out 1 $ trained\nR2 out 0 1\n",
+        inputs=["in"],
+        outputs=["out"],
     ),
     "Flow": of(
         systems.Flow,
@@ -201,7 +242,9 @@ CALLS = {
         bounded_outputs=False,
         dtype="float64",
     ),
-    "EnergySystem of": of(lambda k: Springs(n_in=2, n_states=1, n_out=1, params={"k": k}), k=np.array([1.0, 3.0])),
+    "EnergySystem of": of(
+        lambda k: Springs(n_in=2, n_states=1, n_out=1, params={"k": k}), k=np.array([1.0, 3.0])
+    ),
     "Stack": of(
         systems.Stack,
         layers=[layers.Linear(3, 2)],
@@ -225,9 +268,14 @@ CALLS = {
     "optim.from_config": of(optim.from_config, config=optim.SGD(0.1).to_config()),
     "layers.from_config": of(layers.from_config, config=layers.Linear(2, 3).to_config()),
     "devices.from_config": of(devices.from_config, config=devices.ReRamSB().to_config()),
-    "elements.from_config": of(elements.from_config, config=elements.Resistor("a", "b").to_config()),
+    "elements.from_config": of(
+        elements.from_config, config=elements.Resistor("a", "b").to_config()
+    ),
     "devices.storage": of(
-        devices.storage, device=devices.ReRamSB(), trains=devices.PulseTrains(), algorithm=devices.TikiTaka()
+        devices.storage,
+        device=devices.ReRamSB(),
+        trains=devices.PulseTrains(),
+        algorithm=devices.TikiTaka(),
     ),
     "Custom": of(
         layers.Custom,
@@ -250,9 +298,15 @@ CALLS = {
     "ExpStep": by_field(devices.ExpStep),
     "PowerStep": by_field(devices.PowerStep),
     "TableStep": by_field(devices.TableStep),
-    "TableStep.of": of(devices.TableStep.of, up=lambda w: 1 + 0 * w, down=lambda w: 1 + 0 * w, places=9, lower=-1.0),
+    "TableStep.of": of(
+        devices.TableStep.of, up=lambda w: 1 + 0 * w, down=lambda w: 1 + 0 * w, places=9, lower=-1.0
+    ),
     "TableStep.measured": of(
-        devices.TableStep.measured, states=[-1.0, 0.0, 1.0], up=[1.0, 1.0, 1.0], down=[1.0, 1.0, 1.0], places=9
+        devices.TableStep.measured,
+        states=[-1.0, 0.0, 1.0],
+        up=[1.0, 1.0, 1.0],
+        down=[1.0, 1.0, 1.0],
+        places=9,
     ),
     "Pair": by_field(devices.Pair, cells=devices.PCM().cells),
     "MultiCell": by_field(devices.MultiCell, cells=devices.ReRamSB()),
@@ -269,15 +323,24 @@ CALLS = {
     **{kind.__name__: by_field(kind, **sizes(kind)) for kind in layers.Layer.kinds().values()},
     "Settling": by_field(pnn.Settling),
     "Settling.from_config": of(pnn.Settling.from_config, config=pnn.Settling().to_config()),
-    "SGD": of(optim.SGD, learning_rate=0.1, momentum=0.5, weight_decay=0.1, schedule=optim.StepDecay(2)),
+    "SGD": of(
+        optim.SGD, learning_rate=0.1, momentum=0.5, weight_decay=0.1, schedule=optim.StepDecay(2)
+    ),
     "Adam": of(
-        optim.Adam, learning_rate=[0.1], betas=(0.9, 0.99), epsilon=1e-8, weight_decay=0.1, schedule=optim.StepDecay(2)
+        optim.Adam,
+        learning_rate=[0.1],
+        betas=(0.9, 0.99),
+        epsilon=1e-8,
+        weight_decay=0.1,
+        schedule=optim.StepDecay(2),
     ),
     "rates by name": of(lambda rate: optim.SGD({"W1": rate}), rate=0.1),
     "ExponentialDecay": by_field(optim.ExponentialDecay, gamma=0.9),
     "StepDecay": by_field(optim.StepDecay, every=2),
     "CosineDecay": by_field(optim.CosineDecay, epochs=2),
-    "EarlyStopping": of(pnn.EarlyStopping, patience=2, quantity="loss", minimise=True, margin=0.1, restore=True),
+    "EarlyStopping": of(
+        pnn.EarlyStopping, patience=2, quantity="loss", minimise=True, margin=0.1, restore=True
+    ),
     "Checkpoint": of(pnn.Checkpoint, path="run.pnn", epochs=1, minutes=1.0),
     "Prices": by_field(costs.Prices),
     "costs.estimate": of(
@@ -292,8 +355,16 @@ CALLS = {
     "memories.program": of(
         memories.program, net=stack, memory=memories.Resistive(), mapping=memories.Mapping(), seed=1
     ),
-    "Programmed": of(memories.Programmed, net=stack, memory=memories.Resistive(), mapping=memories.Mapping(), seed=1),
-    "Programmed.at": on(lambda: memories.program(stack(), seed=1), "at", seconds=9.0, compensation="none", repeat=1),
+    "Programmed": of(
+        memories.Programmed,
+        net=stack,
+        memory=memories.Resistive(),
+        mapping=memories.Mapping(),
+        seed=1,
+    ),
+    "Programmed.at": on(
+        lambda: memories.program(stack(), seed=1), "at", seconds=9.0, compensation="none", repeat=1
+    ),
     "Programmed.scores": on(
         lambda: memories.program(stack(), seed=1),
         "scores",
@@ -303,7 +374,16 @@ CALLS = {
         compensations=["none"],
         repeats=1,
     ),
-    "settle": on(hopfield, "settle", x=X, y=Y, beta=0.1, loss="cross-entropy", settling=pnn.Settling(), threads=1),
+    "settle": on(
+        hopfield,
+        "settle",
+        x=X,
+        y=Y,
+        beta=0.1,
+        loss="cross-entropy",
+        settling=pnn.Settling(),
+        threads=1,
+    ),
     "predict": on(hopfield, "predict", x=X, settling=pnn.Settling(), repeat=1, threads=1),
     "classify": on(hopfield, "classify", x=X, settling=pnn.Settling(), repeat=1, threads=1),
     "score": on(hopfield, "score", x=X, y=Y, settling=pnn.Settling(), repeat=1, threads=1),
@@ -316,21 +396,36 @@ CALLS = {
     "Circuit.power": on(circuit, "power", x=X, threads=1),
     "Circuit.to_spice": on(circuit, "to_spice", x=lambda net: X(net)[0]),
     "DeepResistive.power": on(
-        lambda: systems.DeepResistive([3, 4, 2], seed=0), "power", x=lambda net: make_batch(net, 4)[0], threads=1
+        lambda: systems.DeepResistive([3, 4, 2], seed=0),
+        "power",
+        x=lambda net: make_batch(net, 4)[0],
+        threads=1,
     ),
     "Elastic.shape": on(elastic, "shape", x=X, threads=1),
     "Elastic.lengths": on(elastic, "lengths", positions=lambda net: net.positions),
     "Method.gradient": of(
-        lambda **settings: EP().gradient(**settings), system=hopfield, **batch(hopfield()), seed=1, step=1, threads=1
+        lambda **settings: EP().gradient(**settings),
+        system=hopfield,
+        **batch(hopfield()),
+        seed=1,
+        step=1,
+        threads=1,
     ),
     "Method.predict": of(
-        lambda **settings: EP().predict(**settings), system=hopfield, x=batch(hopfield())["x"], threads=1
+        lambda **settings: EP().predict(**settings),
+        system=hopfield,
+        x=batch(hopfield())["x"],
+        threads=1,
     ),
-    "Method.score": of(lambda **settings: EP().score(**settings), system=hopfield, **batch(hopfield()), threads=1),
+    "Method.score": of(
+        lambda **settings: EP().score(**settings), system=hopfield, **batch(hopfield()), threads=1
+    ),
     "ForwardForward.predict": of(
         methods.ForwardForward(classes=2).predict, system=stack, x=batch(stack())["x"], threads=1
     ),
-    "ForwardForward.score": of(methods.ForwardForward(classes=2).score, system=stack, **batch(stack()), threads=1),
+    "ForwardForward.score": of(
+        methods.ForwardForward(classes=2).score, system=stack, **batch(stack()), threads=1
+    ),
     "PhysicalLocalLearning.collapse": of(
         methods.PhysicalLocalLearning().collapse, system=stack, **batch(stack()), threads=1
     ),
@@ -365,8 +460,12 @@ CALLS = {
         callbacks=[],
         progress=False,
     ),
-    "Trainer.memory_shapes": of(pnn.Trainer.memory_shapes, system=hopfield, method=EP(), optimizer=optim.SGD(0.1)),
-    "History.energy": on(lambda: fitted().history, "energy", power=1.0, settling_time=1.0, write_energy=1.0),
+    "Trainer.memory_shapes": of(
+        pnn.Trainer.memory_shapes, system=hopfield, method=EP(), optimizer=optim.SGD(0.1)
+    ),
+    "History.energy": on(
+        lambda: fitted().history, "energy", power=1.0, settling_time=1.0, write_energy=1.0
+    ),
     "audit": of(pnn.audit, system=hopfield, method=EP(), **batch(hopfield()), threads=1),
     "check_layer": of(testing.check_layer, layer=layers.Speckle(2, 3), seed=1, raises=False),
     "check_loss": of(testing.check_loss, loss=Absolute(), n_out=3, seed=1, raises=False),
@@ -383,32 +482,53 @@ CALLS = {
         threads=1,
         progress=False,
     ),
-    **{f"compare: {name}": compare_with(name) for name in ("x", "y", "x_test", "y_test", "entry", "method", "rule")},
-    "one of validation": of(lambda part: fit_with((part, batch(hopfield())["y"])), part=batch(hopfield())["x"]),
-    "other of validation": of(lambda part: fit_with((batch(hopfield())["x"], part)), part=batch(hopfield())["y"]),
+    **{
+        f"compare: {name}": compare_with(name)
+        for name in ("x", "y", "x_test", "y_test", "entry", "method", "rule")
+    },
+    "one of validation": of(
+        lambda part: fit_with((part, batch(hopfield())["y"])), part=batch(hopfield())["x"]
+    ),
+    "other of validation": of(
+        lambda part: fit_with((batch(hopfield())["x"], part)), part=batch(hopfield())["y"]
+    ),
     "one of betas": of(lambda beta: optim.Adam(betas=(beta, 0.9)), beta=0.5),
     "one of rates": of(lambda rate: optim.SGD([rate]), rate=0.5),
     "one of layers": of(lambda size: systems.Hopfield([3, size]), size=2),
     "layer of a stack": of(lambda layer: stack(layer), layer=layers.Linear(2, 3)),
     "one of tile": of(lambda size: layers.Crossbar(2, 3, tile=(size, 2)), size=2),
-    "one of significance": of(lambda part: devices.MultiCell(devices.ReRamSB(), (part, 1.0)), part=0.5),
+    "one of significance": of(
+        lambda part: devices.MultiCell(devices.ReRamSB(), (part, 1.0)), part=0.5
+    ),
     "one of sweeps": of(lambda sweeps: pnn.Settling(sweeps=(sweeps, 2)), sweeps=3),
     "one of up": of(lambda part: devices.TableStep(up=(part, 1.0)), part=0.5),
     "one of bounds": of(lambda part: springs_with(bounds=(part, 1.0)), part=0.5),
-    "element": of(lambda part: systems.Circuit([*DIVIDER, part], inputs=["in"], outputs=["out"]), part=DIVIDER[0]),
+    "element": of(
+        lambda part: systems.Circuit([*DIVIDER, part], inputs=["in"], outputs=["out"]),
+        part=DIVIDER[0],
+    ),
     "node": of(lambda node: systems.Circuit(DIVIDER, inputs=[node], outputs=["out"]), node="in"),
-    "edge": of(lambda edge: systems.Flow([edge, ("b", "c")], inputs=["a", "c"], outputs=["b"]), edge=("a", "b")),
+    "edge": of(
+        lambda edge: systems.Flow([edge, ("b", "c")], inputs=["a", "c"], outputs=["b"]),
+        edge=("a", "b"),
+    ),
     "coordinate": of(
-        lambda pair: systems.Elastic([[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 2]], inputs=[pair], outputs=[(1, 0)]),
+        lambda pair: systems.Elastic(
+            [[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 2]], inputs=[pair], outputs=[(1, 0)]
+        ),
         pair=(2, 0),
     ),
     "callback": of(lambda one: trainer(callbacks=[one]), one=pnn.Callback()),
     "compensation": of(
-        lambda one: memories.program(stack(), seed=1).scores(**batch(stack()), times=[1.0], compensations=[one]),
+        lambda one: memories.program(stack(), seed=1).scores(
+            **batch(stack()), times=[1.0], compensations=[one]
+        ),
         one="none",
     ),
     "array of a source": of(
-        lambda part: twins.fit({"x": np.zeros((20, 2)), "y": part}, hidden=[2], epochs=1, progress=False),
+        lambda part: twins.fit(
+            {"x": np.zeros((20, 2)), "y": part}, hidden=[2], epochs=1, progress=False
+        ),
         part=np.ones((20, 1)),
     ),
     "analog.solve": of(
@@ -456,7 +576,8 @@ CALLS = {
     "data.digits": of(data.digits),
 }
 
-# Public, and not called with what users make: results that are returned, bases, drawings, and what other files test.
+# Public, and not called with what users make: results that are returned, bases, drawings, and what
+# other files test.
 RESULTS_AND_BASES = """
 Audit Comparison Settled Status NodalVoltages Ledger Scores Collapse Finding Fit Experiment Quality
 FittedTwin Outline NewParameters SettledPhases Loss History Examination State Shot Salvage Journal
@@ -467,7 +588,8 @@ answer quality fit of solve calibrate program from_config outline storage iris d
 ELSEWHERE = {*RESULTS_AND_BASES.split(), *devices.PRESETS}
 
 MODULES = (
-    "analog costs data devices elements instruments journal layers losses memories methods optim systems testing twins"
+    "analog costs data devices elements instruments journal layers losses memories methods optim "
+    "systems testing twins"
 )
 
 
@@ -479,7 +601,9 @@ def test_every_public_call_is_tried():
             if not callable(value) or not value.__module__.startswith("pnncore"):
                 continue
             is_error = isinstance(value, type) and issubclass(value, Exception)
-            assert is_error or name in called or name in ELSEWHERE, f"{module.__name__}.{name} is not tried"
+            assert is_error or name in called or name in ELSEWHERE, (
+                f"{module.__name__}.{name} is not tried"
+            )
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""The IDX reader: arrays of the right values, and a DataError for everything that is no IDX file."""
+"""The IDX reader: arrays of the right values, and a DataError for everything that is no IDX
+file."""
 
 import os
 import pickle
@@ -86,7 +87,10 @@ def test_idx_every_change_of_a_byte(idx_file):
                 got = idx_file(changed)
                 assert got.shape == SMALL.shape
                 assert got.tobytes() == changed[header:]
-            elif (place, new) == (2, CODES["i1"]):  # as long as the original, so nothing gives it away
+            elif (place, new) == (
+                2,
+                CODES["i1"],
+            ):  # as long as the original, so nothing gives it away
                 assert np.array_equal(idx_file(changed), SMALL.view(np.int8))
             else:
                 with pytest.raises(DataError):

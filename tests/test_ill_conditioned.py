@@ -1,4 +1,5 @@
-"""Circuits whose conductances differ by many orders: refined to rounding, grounded where cut off, or said not to be."""
+"""Circuits whose conductances differ by many orders: refined to rounding, grounded where cut
+off, or said not to be."""
 
 from fractions import Fraction
 
@@ -45,7 +46,8 @@ def test_a_large_conductance_between_small_ones(spread, nonlinear):
     g = [1e-6, 1e-6 * spread**2 if spread < 1e9 else 1e3, 1e-6]
     elements = [Resistor("in", "a", g[0]), Resistor("a", "b", g[1]), Resistor("b", "0", g[2])]
     if nonlinear:
-        # A diode that the rest of the circuit does not feel: Newton's method in the place of one linear solve.
+        # A diode that the rest of the circuit does not feel: Newton's method in the place of one
+        # linear solve.
         elements += [Resistor("in", "c", 1e-6), Diode("c", "0", saturation=1e-9, ideality=2.0)]
     net = Circuit(elements, inputs=["in"], outputs=["a", "b"])
     settled = net.settle([[1.0]])
@@ -72,7 +74,9 @@ def test_networks_of_any_spread_are_right_or_say_so(seed, nodes, decades):
     beta = float(10 ** rng.uniform(-decades, decades))
     nudged = net.settle([[x]], [[0.5]], beta=beta)
     if nudged.converged:
-        pulled = rational([*edges, (nodes - 1, "y")], [*g, beta], {0: x, 1: 0.0, "y": 0.5})[nodes - 1]
+        pulled = rational([*edges, (nodes - 1, "y")], [*g, beta], {0: x, 1: 0.0, "y": 0.5})[
+            nodes - 1
+        ]
         np.testing.assert_allclose(nudged.outputs[0, 0], pulled, rtol=1e-8, atol=1e-10 * abs(x))
 
 
@@ -143,23 +147,30 @@ def test_conductances_beyond_all_precision_are_not_called_converged():
 @pytest.mark.parametrize("activation", ["tanh", "logistic"])
 @pytest.mark.parametrize("seed", range(5))
 def test_implicit_differentiation_of_saturated_networks(activation, dtype, seed):
-    """Curvatures of saturated units are up to 1e15 times those of the others: against a dense solve in float64."""
+    """Curvatures of saturated units are up to 1e15 times those of the others: against a dense
+    solve in float64."""
     net = pnn.systems.Hopfield([20, 64, 10], activation=activation, dtype=dtype, seed=seed)
     rng = np.random.default_rng(seed)
     x, y = (50 * rng.uniform(0, 1, (4, 20))).astype(dtype), rng.uniform(0, 1, (4, 10)).astype(dtype)
     found = pnn.methods.ImplicitDifferentiation().gradient(net, x, y)
-    settled = net.settle(x, settling=pnn.Settling(relative_tolerance=1e-12 if dtype == "float64" else 1e-6))
+    settled = net.settle(
+        x, settling=pnn.Settling(relative_tolerance=1e-12 if dtype == "float64" else 1e-6)
+    )
     hidden, outputs = (layer.astype(np.float64) for layer in settled.states)
     weights = net.params["W2"].astype(np.float64)
     wanted = {name: np.zeros(array.shape) for name, array in net.params.items()}
     for k in range(4):
         slope = 1 - hidden[k] ** 2 if activation == "tanh" else hidden[k] * (1 - hidden[k])
         # lambda_h = rho' W lambda_o, lambda_o = dL/do + W^T lambda_h.
-        adjoint_out = np.linalg.solve(np.eye(10) - weights.T @ (slope[:, None] * weights), outputs[k] - y[k])
+        adjoint_out = np.linalg.solve(
+            np.eye(10) - weights.T @ (slope[:, None] * weights), outputs[k] - y[k]
+        )
         adjoint_hidden = slope * (weights @ adjoint_out)
         wanted["W1"] += np.outer(x[k], adjoint_hidden) / 4
         wanted["b1"] += adjoint_hidden / 4
-        wanted["W2"] += (np.outer(hidden[k], adjoint_out) + np.outer(adjoint_hidden, outputs[k])) / 4
+        wanted["W2"] += (
+            np.outer(hidden[k], adjoint_out) + np.outer(adjoint_hidden, outputs[k])
+        ) / 4
         wanted["b2"] += adjoint_out / 4
     error = sum(((found[name] - wanted[name]) ** 2).sum() for name in wanted)
     size = sum((part**2).sum() for part in wanted.values())

@@ -41,7 +41,9 @@ class TestAsSystem:
             assert one.counts["results"] == (1 if batch else 12)
             assert one.counts["samples"] == 12
             one.params["gain"][...] = 2.0
-            np.testing.assert_allclose(one.predict(X), lab(X, {"gain": np.full(3, 2.0)}), rtol=1e-14)
+            np.testing.assert_allclose(
+                one.predict(X), lab(X, {"gain": np.full(3, 2.0)}), rtol=1e-14
+            )
 
     def test_without_parameters_and_in_float32(self):
         seen = []
@@ -61,7 +63,9 @@ class TestAsSystem:
         system = bench()
         assert "SPSA" in system.methods()
         assert "PhysicsAware" not in system.methods()
-        with raises(CapabilityError, "PhysicsAware needs layers that signals pass through, with twins"):
+        with raises(
+            CapabilityError, "PhysicsAware needs layers that signals pass through, with twins"
+        ):
             train(system, method=pnn.methods.PhysicsAware())
         system.twin = TWIN
         assert "PhysicsAware" in system.methods()
@@ -115,11 +119,17 @@ class TestAsSystem:
             return lab(x, params)
 
         device = pnn.devices.Device(lower=-1.0, upper=1.0, levels=9)
-        train(bench(fn, device=device), method=pnn.methods.FiniteDifference(loss="cross-entropy"), steps=8)
+        train(
+            bench(fn, device=device),
+            method=pnn.methods.FiniteDifference(loss="cross-entropy"),
+            steps=8,
+        )
         assert all(np.abs(gain).max() <= 1 for gain in seen)
         system = bench(fn, device=device)
         train(system)
-        np.testing.assert_allclose(system.params["gain"] * 4, np.round(system.params["gain"] * 4), atol=1e-12)
+        np.testing.assert_allclose(
+            system.params["gain"] * 4, np.round(system.params["gain"] * 4), atol=1e-12
+        )
 
     def test_layers_that_do_not_fit(self):
         with raises(ShapeError, "takes 3 inputs, but the layer before has 4 outputs"):
@@ -162,9 +172,21 @@ class TestBadSettings:
 
 
 class Faults:
-    """A callable that fails as a script says, shot by shot; a model of the same says what must come of it."""
+    """A callable that fails as a script says, shot by shot; a model of the same says what must
+    come of it."""
 
-    KINDS = ("ok", "raise", "disconnect", "nan", "infinite", "shape", "dtype", "range", "stale", "hang")
+    KINDS = (
+        "ok",
+        "raise",
+        "disconnect",
+        "nan",
+        "infinite",
+        "shape",
+        "dtype",
+        "range",
+        "stale",
+        "hang",
+    )
 
     def __init__(self, script):
         self.script = list(script)
@@ -282,12 +304,19 @@ class TestFailures:
         release.set()
         np.testing.assert_array_equal(system.predict(X[2:3]), lab(X[2:3], THETA))
         system.close()
-        reasons = [(shot, reason) for shot, _, reason, _ in pnn.journal.read(tmp_path / "a.pnj").failures]
+        reasons = [
+            (shot, reason) for shot, _, reason, _ in pnn.journal.read(tmp_path / "a.pnj").failures
+        ]
         assert reasons == [(0, "timeout"), (1, "busy"), (0, "late")]
 
     def test_safe_state_has_its_own_deadline(self):
-        system = bench(Faults(["raise"]), echo=np.sum, safe_state=lambda: time.sleep(5), safe_seconds=0.05)
-        with pytest.warns(RuntimeWarning, match="did not return within"), raises(HardwareError, "lamp off"):
+        system = bench(
+            Faults(["raise"]), echo=np.sum, safe_state=lambda: time.sleep(5), safe_seconds=0.05
+        )
+        with (
+            pytest.warns(RuntimeWarning, match="did not return within"),
+            raises(HardwareError, "lamp off"),
+        ):
             system.predict(X)
         assert system.state is State.FAILED
         with raises(HardwareError, r"look at the instrument, then call reset\(\)"):
@@ -414,7 +443,11 @@ class TestJournal:
         np.testing.assert_array_equal(held[-1].params["gain"], np.full(3, 3.0))
         np.testing.assert_array_equal(held[-1].y, lab(X[4:5], {"gain": np.full(3, 3.0)}))
         arrays = held.arrays()
-        assert {name: array.shape for name, array in arrays.items()} == {"x": (5, 3), "y": (5, 2), "gain": (5, 3)}
+        assert {name: array.shape for name, array in arrays.items()} == {
+            "x": (5, 3),
+            "y": (5, 2),
+            "gain": (5, 3),
+        }
         held.export(tmp_path / "a.npz")
         with np.load(tmp_path / "a.npz") as kept:
             np.testing.assert_array_equal(kept["y"], arrays["y"])

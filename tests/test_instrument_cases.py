@@ -50,7 +50,9 @@ class TestMethodsForInstruments:
             return bench(twin=TWIN, journal=tmp_path / "a.pnj")
 
         def trainer_of(system):
-            return pnn.Trainer(system, method, pnn.optim.Adam(0.05), batch_size=6, seed=1, progress=False)
+            return pnn.Trainer(
+                system, method, pnn.optim.Adam(0.05), batch_size=6, seed=1, progress=False
+            )
 
         trainer = trainer_of(make())
         trainer.fit(X, targets, epochs=2)
@@ -67,7 +69,10 @@ class TestMethodsForInstruments:
         system = bench(twin=TWIN)
         exact = pnn.methods.PhysicsAware().gradient(system, X, Y)["gain"]
         found = np.mean(
-            [pnn.methods.ForwardGradient(directions=50).gradient(system, X, Y, step=k)["gain"] for k in range(40)],
+            [
+                pnn.methods.ForwardGradient(directions=50).gradient(system, X, Y, step=k)["gain"]
+                for k in range(40)
+            ],
             axis=0,
         )
         np.testing.assert_allclose(found, exact, atol=0.1 * np.linalg.norm(exact))
@@ -154,8 +159,18 @@ class TestHardCases:
                 with raises(UnresolvedShot, "shot 1 of .* was begun"):
                     shoot()
             masked = np.ma.array(np.ones((12, 2)), mask=np.eye(12, 2))
-            numbers = [[["a", "b"]] * 12, [["1", "2"]] * 12, [[True, False]] * 12, [[10**400, 1]] * 12]
-            other = [np.ones((12, 2), complex), np.ones((12, 2), "m8[s]"), np.full((12, 2), np.nan), masked]
+            numbers = [
+                [["a", "b"]] * 12,
+                [["1", "2"]] * 12,
+                [[True, False]] * 12,
+                [[10**400, 1]] * 12,
+            ]
+            other = [
+                np.ones((12, 2), complex),
+                np.ones((12, 2), "m8[s]"),
+                np.full((12, 2), np.nan),
+                masked,
+            ]
             for wrong in (np.ones((12, 3)), 1.0, [[1.0]], object(), *numbers, *other):
                 with raises((ConfigError, ShapeError), "y must|y has masked elements"):
                     system.resolve(wrong)
@@ -203,8 +218,12 @@ class TestHardCases:
                     raise ValueError("lamp off")
                 return lab(x, params)
 
-            system = Stack([bench(fn, journal=tmp_path / f"{fail}.pnj"), Linear(2, 2)], dtype="float64", seed=0)
-            trainer = pnn.Trainer(system, method, pnn.optim.Adam(0.02), batch_size=6, seed=1, progress=False)
+            system = Stack(
+                [bench(fn, journal=tmp_path / f"{fail}.pnj"), Linear(2, 2)], dtype="float64", seed=0
+            )
+            trainer = pnn.Trainer(
+                system, method, pnn.optim.Adam(0.02), batch_size=6, seed=1, progress=False
+            )
             while trainer.epoch < 3:
                 try:
                     trainer.fit(X, Y, epochs=3 - trainer.epoch)
@@ -221,7 +240,13 @@ class TestHardCases:
 
     def test_safe_does_not_wait_for_a_hung_call(self):
         hang, safe = threading.Event(), []
-        system = Instrument(lambda x: (hang.wait(20), x)[1], 1, 1, safe_state=lambda: safe.append(1), safe_seconds=0.1)
+        system = Instrument(
+            lambda x: (hang.wait(20), x)[1],
+            1,
+            1,
+            safe_state=lambda: safe.append(1),
+            safe_seconds=0.1,
+        )
         thread = threading.Thread(target=lambda: system.predict([[1.0]]), daemon=True)
         thread.start()
         time.sleep(0.05)
@@ -239,7 +264,9 @@ class TestHardCases:
         def fn(x):
             raise ValueError("lamp off")
 
-        system = Instrument(fn, 1, 1, idempotent=True, retries=50, backoff=0.2, safe_state=lambda: safe.append(1))
+        system = Instrument(
+            fn, 1, 1, idempotent=True, retries=50, backoff=0.2, safe_state=lambda: safe.append(1)
+        )
         timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
@@ -251,7 +278,14 @@ class TestHardCases:
             raise SystemExit(3)
 
         system = Instrument(
-            fn, 1, 1, idempotent=True, retries=1, backoff=0.0, reconnect=reconnect, safe_state=lambda: safe.append(1)
+            fn,
+            1,
+            1,
+            idempotent=True,
+            retries=1,
+            backoff=0.0,
+            reconnect=reconnect,
+            safe_state=lambda: safe.append(1),
         )
         with pytest.raises(SystemExit):
             system.predict([[1.0]])
@@ -289,7 +323,9 @@ class TestHardCases:
         with raises(HardwareError, "the instrument is closed: save before"):
             trainer.save(tmp_path / "run.pnn")
         with raises(CheckpointError, "made with 1 instruments; the system has 0"):
-            pnn.Trainer.load(tmp_path / "run.pnn", system=Stack([Linear(3, 2, bias=False)], dtype="float64"))
+            pnn.Trainer.load(
+                tmp_path / "run.pnn", system=Stack([Linear(3, 2, bias=False)], dtype="float64")
+            )
         with raises(JournalError, "not the journal that the checkpoint was made with"):
             pnn.Trainer.load(tmp_path / "run.pnn", system=bench(journal=tmp_path / "b.pnj"))
         with raises(JournalError, "the run was made with a journal"):
@@ -326,7 +362,12 @@ class TestHardCases:
         def make():
             close_all()
             reference = Reference(
-                x=X[0], params=THETA, every=3, tolerance=0.05, recalibrate=recalibrate, refit=refits.append
+                x=X[0],
+                params=THETA,
+                every=3,
+                tolerance=0.05,
+                recalibrate=recalibrate,
+                refit=refits.append,
             )
             return bench(fn, journal=tmp_path / "a.pnj", reference=reference)
 

@@ -14,7 +14,8 @@ from pnncore.errors import HardwareError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
-# What a child does with everything of its parent. REFUSED raise an error of pnncore; QUIET do nothing.
+# What a child does with everything of its parent. REFUSED raise an error of pnncore; QUIET do
+# nothing.
 REFUSED = {
     "predict": "system.predict(X)",
     "check": "system.check(X)",
@@ -117,7 +118,8 @@ CASES = """
         place = f"{root}/{k}"
         os.mkdir(place)
         system = bench(seed=int(state == "shooting"))
-        trainer = pnn.Trainer(system, pnn.methods.SPSA(), pnn.optim.SGD(0.01), batch_size=8, progress=False)
+        method, optimizer = pnn.methods.SPSA(), pnn.optim.SGD(0.01)
+        trainer = pnn.Trainer(system, method, optimizer, batch_size=8, progress=False)
         core = system.driver.journal
         thread = None
         shooting.clear()
@@ -169,9 +171,14 @@ def run(script, *arguments):
 def test_a_child_leaves_everything_as_it_is(tmp_path):
     codes = [*REFUSED.values(), *QUIET.values()]
     # Whether a system's own lock is free is not the instrument's business.
-    codes_of = {"idle": codes, "shooting": [code for code in codes if code not in THROUGH_THE_SYSTEM]}
+    codes_of = {
+        "idle": codes,
+        "shooting": [code for code in codes if code not in THROUGH_THE_SYSTEM],
+    }
     starts = ("os", "multiprocessing")
-    cases = [[start, state, code] for start in starts for state, own in codes_of.items() for code in own]
+    cases = [
+        [start, state, code] for start in starts for state, own in codes_of.items() for code in own
+    ]
     for start, state, code, said, unharmed in json.loads(run(CASES, tmp_path, json.dumps(cases))):
         case = f"{start}, {state}, {code}: {said}"
         assert unharmed, case
@@ -189,14 +196,16 @@ WORKER = """
         system = pnn.systems.Instrument(double, 2, 2, isolation="process", timeout=20)
         system.predict([[1.0, 2.0]])
         worker = system.driver._channel._process.pid
-        for way in (lambda: sys.exit(0), lambda: system.close(), lambda: gc.collect(), lambda: os._exit(0)):
+        ways = lambda: sys.exit(0), system.close, gc.collect, lambda: os._exit(0)
+        for way in ways:
             pid = os.fork()
             if pid == 0:
                 way()
                 sys.exit(0)
             assert os.waitpid(pid, 0)[1] == 0
             assert (system.predict([[3.0, 2.0]]) == [[6.0, 4.0]]).all()
-            assert system.driver._channel._process.pid == worker, "the child ended its parent's process"
+            alive = system.driver._channel._process.pid == worker
+            assert alive, "the child ended its parent's process"
         print("well")
 """
 
@@ -231,7 +240,9 @@ def test_a_child_may_open_and_make_its_own(tmp_path):
 def test_errors_say_what_to_do(tmp_path):
     system = bench(journal=tmp_path / "a.pnj")
     system.driver._process += 1
-    with pytest.raises(HardwareError, match="belongs to the process that made it; make another one here"):
+    with pytest.raises(
+        HardwareError, match="belongs to the process that made it; make another one here"
+    ):
         system.predict(np.ones((1, 3)))
     system.driver._process -= 1
     close_all()

@@ -21,7 +21,8 @@ from pnncore.systems import Instrument
 
 TORTURE = os.environ.get("PNNCORE_TORTURE") == "1"
 
-# A run that goes on wherever it was killed. What the instrument was made to do is in a log of its own.
+# A run that goes on wherever it was killed. What the instrument was made to do is in a log of its
+# own.
 RUN = """
     import os, sys, time
     from pathlib import Path
@@ -42,7 +43,8 @@ RUN = """
     labels = np.random.default_rng(2).integers(0, 2, 12)
     system = pnn.systems.Instrument(
         lab, 3, 2, params={"gain": np.array([1.0, 0.5, -0.5])}, seed=0, journal=place / "shots.pnj",
-        idempotent=idempotent, reference=pnn.instruments.Reference(x=x[0], params={"gain": np.ones(3)}, every=7),
+        idempotent=idempotent,
+        reference=pnn.instruments.Reference(x=x[0], params={"gain": np.ones(3)}, every=7),
     )
     saved = place / "run.pnn"
     save = pnn.Checkpoint(saved, epochs=3)
@@ -52,7 +54,8 @@ RUN = """
         system.rewind()
         method = pnn.methods.SPSA(loss="cross-entropy")
         trainer = pnn.Trainer(
-            system, method, pnn.optim.Adam(0.05), batch_size=4, seed=3, callbacks=[save], progress=False
+            system, method, pnn.optim.Adam(0.05),
+            batch_size=4, seed=3, callbacks=[save], progress=False
         )
     print("ready", flush=True)
     while trainer.epoch < 10:
@@ -70,7 +73,8 @@ RUN = """
                 system.resolve()
     for name, array in trainer.system.params.items():
         np.save(place / f"{name}.npy", array)
-    np.save(place / "history.npy", np.stack([trainer.history[key] for key in ("loss", "validation", "passes")]))
+    told = [trainer.history[key] for key in ("loss", "validation", "passes")]
+    np.save(place / "history.npy", np.stack(told))
     (place / "finished").touch()
     system.close()
 """
@@ -154,10 +158,21 @@ def test_ctrl_c_ends_after_the_shot_and_goes_on_where_it_was(tmp_path):
     def run(journal, interrupts):
         calls.clear()
         system = Instrument(
-            lab, 3, 2, params={"gain": np.ones(2)}, batch=False, journal=journal, safe_state=lambda: safe.append(1)
+            lab,
+            3,
+            2,
+            params={"gain": np.ones(2)},
+            batch=False,
+            journal=journal,
+            safe_state=lambda: safe.append(1),
         )
         trainer = pnn.Trainer(
-            system, pnn.methods.SPSA(loss="cross-entropy"), pnn.optim.SGD(0.1), batch_size=6, seed=0, progress=False
+            system,
+            pnn.methods.SPSA(loss="cross-entropy"),
+            pnn.optim.SGD(0.1),
+            batch_size=6,
+            seed=0,
+            progress=False,
         )
         for k in range(interrupts):
             timer = threading.Timer(0.011 + 0.003 * k, os.kill, (os.getpid(), signal.SIGINT))
@@ -204,7 +219,8 @@ SAFE = """
 
 
 @pytest.mark.parametrize(
-    ("way", "code"), [("exit", 0), ("error", 1), ("end", 0), ("SIGTERM", 143), ("SIGINT", -signal.SIGINT)]
+    ("way", "code"),
+    [("exit", 0), ("error", 1), ("end", 0), ("SIGTERM", 143), ("SIGINT", -signal.SIGINT)],
 )
 def test_every_way_out_is_safe(tmp_path, way, code):
     child = start(tmp_path, way, script=SAFE)
@@ -233,10 +249,12 @@ FULL = """
         return x[:, :2] * params["gain"]
 
     system = pnn.systems.Instrument(
-        lab, 3, 2, params={"gain": np.ones(2)}, seed=0, journal=place + "/a.pnj", safe_state=lambda: safe.append(1)
+        lab, 3, 2, params={"gain": np.ones(2)}, seed=0,
+        journal=place + "/a.pnj", safe_state=lambda: safe.append(1)
     )
     trainer = pnn.Trainer(
-        system, pnn.methods.SPSA(loss="cross-entropy"), pnn.optim.SGD(0.1), batch_size=4, seed=0, progress=False
+        system, pnn.methods.SPSA(loss="cross-entropy"), pnn.optim.SGD(0.1),
+        batch_size=4, seed=0, progress=False
     )
     x, y = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 2
     failures = 0
@@ -249,10 +267,12 @@ FULL = """
             assert error.filename == place + "/a.pnj" and error.errno, repr(error)
             assert system.state is pnn.instruments.State.SAFE and safe
             failures += 1
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            most = resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     system.close()
     held = pnn.journal.read(place + "/a.pnj")
-    print(json.dumps([system.params["gain"].tolist(), failures, len(calls), len(list(held.answered()))]))
+    answered = len(list(held.answered()))
+    print(json.dumps([system.params["gain"].tolist(), failures, len(calls), answered]))
 """
 
 
@@ -283,7 +303,8 @@ def test_a_flush_that_fails_is_told_and_not_tried_again(tmp_path):
             import numpy as np, pnncore as pnn
             safe = []
             system = pnn.systems.Instrument(
-                lambda x: 2 * x, 2, 2, journal=sys.argv[1], durability="shot", safe_state=lambda: safe.append(1)
+                lambda x: 2 * x, 2, 2,
+                journal=sys.argv[1], durability="shot", safe_state=lambda: safe.append(1)
             )
             for k in range(2):
                 try:
@@ -313,7 +334,9 @@ def test_a_flush_that_fails_is_told_and_not_tried_again(tmp_path):
 
 class TestIsolation:
     def test_answers(self, tmp_path):
-        with Instrument(double, 2, 2, isolation="process", timeout=20, journal=tmp_path / "a.pnj") as system:
+        with Instrument(
+            double, 2, 2, isolation="process", timeout=20, journal=tmp_path / "a.pnj"
+        ) as system:
             np.testing.assert_array_equal(system.predict([[1.0, 2.0]]), [[2.0, 4.0]])
             np.testing.assert_array_equal(system.predict([[3.0, 2.0]]), [[6.0, 4.0]])
         assert len(pnn.journal.read(tmp_path / "a.pnj")) == 2
@@ -375,5 +398,7 @@ def test_a_torn_end_on_a_full_disk_stays_where_it_is(tmp_path):
     for full in (0, 1, 2500, 5003):
         place = tmp_path / str(full)
         place.mkdir()
-        found = subprocess.run([sys.executable, script, place, str(full)], capture_output=True, text=True, timeout=60)
+        found = subprocess.run(
+            [sys.executable, script, place, str(full)], capture_output=True, text=True, timeout=60
+        )
         assert found.returncode == 0, found.stderr

@@ -1,4 +1,5 @@
-"""Signals that end the process lead through the safe state, wherever the run is; other handlers are left alone."""
+"""Signals that end the process lead through the safe state, wherever the run is; other handlers
+are left alone."""
 
 import faulthandler
 import gc
@@ -21,9 +22,12 @@ from pnncore.instruments import State, _guard, _signals
 
 TORTURE = os.environ.get("PNNCORE_TORTURE") == "1"
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no signals of this kind on this system")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="no signals of this kind on this system"
+)
 
-# One process that has imported everything forks one for every case, and sends it signals when it is ready.
+# One process that has imported everything forks one for every case, and sends it signals when it is
+# ready.
 CASES = """
     import json, os, signal, sys, threading, time
     import numpy as np, pnncore as pnn
@@ -51,7 +55,10 @@ CASES = """
         if number in (signal.SIGPIPE, getattr(signal, "SIGXFSZ", None)):
             # Python ignores them, unless a program wants to end by them.
             signal.signal(number, signal.SIG_DFL)
-        system = pnn.systems.Instrument(lab, 3, 2, params={"gain": np.ones(2)}, safe_state=make_safe, safe_seconds=1)
+        gain = {"gain": np.ones(2)}
+        system = pnn.systems.Instrument(
+            lab, 3, 2, params=gain, safe_state=make_safe, safe_seconds=1
+        )
         trainer = pnn.Trainer(system, pnn.methods.SPSA(), pnn.optim.SGD(0.01), progress=False)
         fit = lambda: trainer.fit(X, LABELS, epochs=10**6)
         if way == "raises":
@@ -89,7 +96,8 @@ CASES = """
         until, status = time.monotonic() + 20, 0
         os.kill(pid, number)
         if way == "slow" or (way == "thread" and number == signal.SIGINT):
-            # In the middle of the safe state; and the end of a process waits for its threads until the next Ctrl-C.
+            # In the middle of the safe state; and the end of a process waits for its threads until
+            # the next Ctrl-C.
             time.sleep(0.03)
             os.kill(pid, number)
         if way == "hung":
@@ -119,12 +127,21 @@ def outcomes(cases):
 
 def test_every_signal_leads_to_the_safe_state():
     numbers = _signals.ending()
-    assert {signal.SIGHUP, signal.SIGTERM, signal.SIGALRM, signal.SIGPIPE, signal.SIGINT} <= set(numbers)
+    assert {signal.SIGHUP, signal.SIGTERM, signal.SIGALRM, signal.SIGPIPE, signal.SIGINT} <= set(
+        numbers
+    )
     ways = ["fit", "predict", "block", "idle", "thread", "daemon", "raises"]
     all_ways = [[way, number] for way in ways for number in numbers]
     named = [number for number in numbers if number < getattr(signal, "SIGRTMIN", 99)]
-    few = [["fit", n] for n in [*named, max(numbers)]] + [[w, n] for w in ways[1:] for n in named[:: len(named) // 3]]
-    extra = [["hung", signal.SIGTERM], ["slow", signal.SIGTERM], ["slow", signal.SIGHUP], ["thread", signal.SIGTERM]]
+    few = [["fit", n] for n in [*named, max(numbers)]] + [
+        [w, n] for w in ways[1:] for n in named[:: len(named) // 3]
+    ]
+    extra = [
+        ["hung", signal.SIGTERM],
+        ["slow", signal.SIGTERM],
+        ["slow", signal.SIGHUP],
+        ["thread", signal.SIGTERM],
+    ]
     found, errors = outcomes([*(all_ways if TORTURE else few), *extra])
     wrong = [case for case in found if case[3] < 1]
     assert not wrong, (wrong, errors)
@@ -245,7 +262,8 @@ class AlarmError(Exception):
 
 @pytest.mark.parametrize("seed", range(100 if TORTURE else 6))
 def test_handlers_that_raise_anywhere(seed):
-    """A handler that raises at any instant of a shot or of the way to safety: the safe state is called all the same."""
+    """A handler that raises at any instant of a shot or of the way to safety: the safe state is
+    called all the same."""
     draw, safe, made = np.random.default_rng(seed), [], []
 
     def ring(number, frame):
@@ -282,7 +300,8 @@ def test_handlers_that_raise_anywhere(seed):
                 shoot(1e-5 + 1.2 * whole * draw.random())
             if len(made) > shots:
                 if len(safe) == called:
-                    # Raised between two instructions of the way out, which goes on when the exception is dropped.
+                    # Raised between two instructions of the way out, which goes on when the
+                    # exception is dropped.
                     gc.collect()
                 assert len(safe) > called, f"round {k}: no safe state"
                 assert system.state is State.SAFE
@@ -293,7 +312,8 @@ def test_handlers_that_raise_anywhere(seed):
 
 
 def test_ctrl_c_is_kept_from_nobody(calm):
-    """Where a handler raises before the first Ctrl-C is given back, the next one finds Python's handler."""
+    """Where a handler raises before the first Ctrl-C is given back, the next one finds Python's
+    handler."""
     interrupt = Interrupt()
     interrupt.__enter__()
     assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
@@ -341,7 +361,9 @@ def test_a_run_in_another_thread_that_was_stopped_can_go_on():
     assert ends == [143]
     assert safe
     np.testing.assert_array_equal(system.predict(X), lab(X, THETA))
-    trainer = pnn.Trainer(system, pnn.methods.SPSA(loss="cross-entropy"), pnn.optim.SGD(0.1), progress=False)
+    trainer = pnn.Trainer(
+        system, pnn.methods.SPSA(loss="cross-entropy"), pnn.optim.SGD(0.1), progress=False
+    )
     other = threading.Thread(target=lambda: trainer.fit(X, Y, epochs=2))
     other.start()
     other.join(20)
@@ -350,7 +372,8 @@ def test_a_run_in_another_thread_that_was_stopped_can_go_on():
 
 
 def test_handlers_that_raise_do_not_end_the_wait():
-    """The safe state is waited for once, as long as it may take, whatever is raised meanwhile; then that is raised."""
+    """The safe state is waited for once, as long as it may take, whatever is raised meanwhile;
+    then that is raised."""
     calls = []
 
     def make_safe():

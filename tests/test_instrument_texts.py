@@ -1,4 +1,5 @@
-"""Whatever instruments say, and whatever they are set to, journals hold it: nothing that was measured is lost."""
+"""Whatever instruments say, and whatever they are set to, journals hold it: nothing that was
+measured is lost."""
 
 import contextlib
 import itertools
@@ -41,7 +42,9 @@ def closed():
 
 def fuzz(*given_):
     slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-    return lambda test: settings(max_examples=ROUNDS, deadline=None, suppress_health_check=slow)(given(*given_)(test))
+    return lambda test: settings(max_examples=ROUNDS, deadline=None, suppress_health_check=slow)(
+        given(*given_)(test)
+    )
 
 
 def escaped(value):
@@ -56,7 +59,8 @@ def escaped(value):
 
 
 @fuzz(
-    st.dictionaries(ANY_TEXT, SAID, max_size=4), st.sampled_from(["run-start", "state", "checkpoint-ref", "run-stop"])
+    st.dictionaries(ANY_TEXT, SAID, max_size=4),
+    st.sampled_from(["run-start", "state", "checkpoint-ref", "run-stop"]),
 )
 def test_what_is_said_is_read(tmp_path, said, kind):
     path = str(tmp_path / f"{time.time_ns()}.pnj")
@@ -65,7 +69,9 @@ def test_what_is_said_is_read(tmp_path, said, kind):
     journal.intend(False, "run", 0, 1, 1, True, bytes(8), b"")
     journal.fail(0, 0, 7, _records.dump(said))
     journal.close(True)
-    (_, one, *_, text), (_, two, shot, attempt, duration, failed) = _core.Journal.read(path)[0].notes()
+    (_, one, *_, text), (_, two, shot, attempt, duration, failed) = _core.Journal.read(path)[
+        0
+    ].notes()
     assert (one, two, shot, attempt, duration) == (kind, "fail", 0, 0, 7)
     assert text == failed
     assert repr(_records.load(text)) == repr(escaped(said))
@@ -78,13 +84,20 @@ CALLS = st.one_of(
     st.tuples(st.just("note"), st.sampled_from(["run-start", "state", "sync", "fail", ""]), WORDS),
     st.tuples(st.just("fail"), NUMBERS, NUMBERS, NUMBERS, WORDS),
     st.tuples(
-        st.just("intend"), st.booleans(), st.sampled_from(["run", "check", "predict", "reference", "?"]),
-        NUMBERS, NUMBERS, NUMBERS, st.booleans(), BYTES, BYTES,
+        st.just("intend"),
+        st.booleans(),
+        st.sampled_from(["run", "check", "predict", "reference", "?"]),
+        NUMBERS,
+        NUMBERS,
+        NUMBERS,
+        st.booleans(),
+        BYTES,
+        BYTES,
     ),
     st.tuples(st.just("result"), NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.booleans(), BYTES),
     st.tuples(st.just("shot"), st.booleans(), st.integers(0, 3), st.integers(0, 3), st.booleans()),
     st.tuples(st.just("mark")),
-)  # fmt: skip
+)
 
 
 def make(journal, call):
@@ -165,11 +178,21 @@ class RecursiveError(Exception):
 
 
 TEXTS = [
-    ValueError("\ud800 lone"), ValueError("\udc80\udcff"), ValueError("nul \0 \x1f \x7f"), ValueError("x" * 3_000_000),
-    ValueError("\U0001f600" * 6_000_000), ValueError(b"\xff"), ValueError("\\ud800 \" \u2028"), SilentError(),
-    NoTextError(), OddTextError(), RecursiveError(), KeyError("\ud800"), OSError(5, "\udcff"),
+    ValueError("\ud800 lone"),
+    ValueError("\udc80\udcff"),
+    ValueError("nul \0 \x1f \x7f"),
+    ValueError("x" * 3_000_000),
+    ValueError("\U0001f600" * 6_000_000),
+    ValueError(b"\xff"),
+    ValueError('\\ud800 " \u2028'),
+    SilentError(),
+    NoTextError(),
+    OddTextError(),
+    RecursiveError(),
+    KeyError("\ud800"),
+    OSError(5, "\udcff"),
     UnicodeEncodeError("utf-8", "\ud800", 0, 1, "x"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("way", ["direct", "thread", "late", "array", "safe", "reconnect"])
@@ -198,7 +221,10 @@ def test_no_text_of_an_exception_loses_a_result(tmp_path, way, error):
 
     path = tmp_path / "a.pnj"
     limit = {"direct": None, "array": None, "late": 0.05}.get(way, 20.0)
-    hooks = {"safe": {"safe_state": fails}, "reconnect": {"reconnect": fails, "idempotent": True, "retries": 1}}
+    hooks = {
+        "safe": {"safe_state": fails},
+        "reconnect": {"reconnect": fails, "idempotent": True, "retries": 1},
+    }
     system = Instrument(fn, 3, 3, timeout=limit, journal=path, backoff=0.0, **hooks.get(way, {}))
     system.predict(X)
     with pytest.raises(HardwareError):
@@ -234,7 +260,9 @@ def test_any_text_is_journaled(tmp_path, words):
 def test_failures_of_processes_with_odd_texts(tmp_path):
     from hanging import odd
 
-    with Instrument(odd, 3, 3, isolation="process", timeout=20, journal=tmp_path / "a.pnj") as system:
+    with Instrument(
+        odd, 3, 3, isolation="process", timeout=20, journal=tmp_path / "a.pnj"
+    ) as system:
         for _ in range(2):
             with pytest.raises(HardwareError, match="its text cannot be told"):
                 system.predict(X)
@@ -254,7 +282,11 @@ def test_journals_have_paths(journal):
 
 
 def test_paths_of_any_bytes(tmp_path):
-    for path in (os.fsencode(tmp_path) + b"/\xff.pnj", tmp_path / "\udcfe.pnj", tmp_path / "µ \n.pnj"):
+    for path in (
+        os.fsencode(tmp_path) + b"/\xff.pnj",
+        tmp_path / "\udcfe.pnj",
+        tmp_path / "µ \n.pnj",
+    ):
         system = bench(journal=path)
         answer = system.predict(X)
         system.driver.checkpoint_made(os.fsdecode(path))
@@ -263,7 +295,8 @@ def test_paths_of_any_bytes(tmp_path):
 
 
 def test_arrays_that_change_while_they_are_written(tmp_path):
-    """What the instrument is given, what the journal holds and what is returned are the same, whoever writes to it."""
+    """What the instrument is given, what the journal holds and what is returned are the same,
+    whoever writes to it."""
     answer, seen = np.zeros((12, 2)), []
 
     def fn(x, params):
@@ -278,7 +311,8 @@ def test_arrays_that_change_while_they_are_written(tmp_path):
     call = system.driver._channel.call
 
     def scribbled(ticket, args):
-        # Another thread, between the journal and the instrument, and between the instrument and the journal.
+        # Another thread, between the journal and the instrument, and between the instrument and the
+        # journal.
         inputs[...] += 1
         gain[...] += 1
         y = call(ticket, args)
@@ -311,21 +345,41 @@ def test_two_instruments_on_one_journal(tmp_path):
     assert len(pnn.journal.read(path)) == 2
 
 
-@pytest.mark.parametrize("said", [
-    {}, {"instrument": 3}, {"instrument": {}}, {"instrument": {"n_in": 3, "n_out": 2, "params": 3}},
-    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [10**9, 10**9]]], "batch": True}},
-    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [-1]]], "batch": True}},
-    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", ["3"]]], "batch": True}},
-    {"instrument": {"n_in": "3", "n_out": 2, "params": [], "batch": True}},
-    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [3]]]}},
-    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [3]]], "batch": "yes"}},
-    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", 3]], "batch": True}},
-    *(
-        {"instrument": {"n_in": 3, "n_out": 2, "params": [[name, [3]]], "batch": True}}
-        for name in (["gain"], {}, None, "", "x", "y")
-    ),
-    {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [1]], ["gain", [2]]], "batch": True}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"instrument": 3},
+        {"instrument": {}},
+        {"instrument": {"n_in": 3, "n_out": 2, "params": 3}},
+        {
+            "instrument": {
+                "n_in": 3,
+                "n_out": 2,
+                "params": [["gain", [10**9, 10**9]]],
+                "batch": True,
+            }
+        },
+        {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [-1]]], "batch": True}},
+        {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", ["3"]]], "batch": True}},
+        {"instrument": {"n_in": "3", "n_out": 2, "params": [], "batch": True}},
+        {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [3]]]}},
+        {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", [3]]], "batch": "yes"}},
+        {"instrument": {"n_in": 3, "n_out": 2, "params": [["gain", 3]], "batch": True}},
+        *(
+            {"instrument": {"n_in": 3, "n_out": 2, "params": [[name, [3]]], "batch": True}}
+            for name in (["gain"], {}, None, "", "x", "y")
+        ),
+        {
+            "instrument": {
+                "n_in": 3,
+                "n_out": 2,
+                "params": [["gain", [1]], ["gain", [2]]],
+                "batch": True,
+            }
+        },
+    ],
+)
 def test_runs_that_pnncore_has_not_written(tmp_path, said):
     path = str(tmp_path / "a.pnj")
     journal, _ = _core.Journal.append_to(path, '"none"')
@@ -369,7 +423,9 @@ def test_a_failed_start_is_not_the_last_one(monkeypatch, way):
             if way == "thread":
                 patched.setattr(threading.Thread, "start", refuse)
             elif way == "process":
-                patched.setattr(multiprocessing.context.SpawnProcess, "_Popen", staticmethod(refuse))
+                patched.setattr(
+                    multiprocessing.context.SpawnProcess, "_Popen", staticmethod(refuse)
+                )
             elif way == "pipe":
                 patched.setattr(system.driver._channel._context, "Pipe", refuse)
             elif way == "hangs":
@@ -391,11 +447,24 @@ def refuse(*arguments, **settings):
 @pytest.mark.parametrize(
     "value",
     [
-        -1, -INF, INF, math.nan, 9.3e9, 1e7, 1e300, 10**400, "5", True, None, [1.0], 1j, np.float64(2e9),
+        -1,
+        -INF,
+        INF,
+        math.nan,
+        9.3e9,
+        1e7,
+        1e300,
+        10**400,
+        "5",
+        True,
+        None,
+        [1.0],
+        1j,
+        np.float64(2e9),
         np.array([1.0, 2.0]),
     ],
     ids=lambda value: str(value)[:10],
-)  # fmt: skip
+)
 def test_seconds_that_no_timer_takes(name, value):
     if name == "timeout" and value is None:
         return

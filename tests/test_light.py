@@ -9,7 +9,9 @@ from pnncore.errors import ConfigError, ShapeError
 
 
 def pair(carrier, **settings):
-    return pnn.systems.Stack([layers.Encode(4, carrier=carrier), layers.Detect()], dtype="float64", seed=0, **settings)
+    return pnn.systems.Stack(
+        [layers.Encode(4, carrier=carrier), layers.Detect()], dtype="float64", seed=0, **settings
+    )
 
 
 def test_detectors_see_the_power_of_modulated_light():
@@ -21,7 +23,9 @@ def test_detectors_see_the_power_of_modulated_light():
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 1e9), ("float64", 1e18)])
 def test_a_phase_has_power_one_however_large_it_is(dtype, size):
     x = (size * np.linspace(0.5, 1, 400).reshape(100, 4)).astype(dtype)
-    net = pnn.systems.Stack([layers.Encode(4, carrier="phase"), layers.Detect()], dtype=dtype, seed=0)
+    net = pnn.systems.Stack(
+        [layers.Encode(4, carrier="phase"), layers.Detect()], dtype=dtype, seed=0
+    )
     np.testing.assert_allclose(net.predict(x), 1, atol=1e-6)
 
 
@@ -47,8 +51,19 @@ def test_what_does_not_fit_is_refused_with_what_converts_it():
     refuses(ShapeError, "put Encode between them", stack, [layers.Linear(3, 4), layers.Detect()])
     refuses(ShapeError, "put Detect behind it", stack, [layers.Encode(4)])
     refuses(ShapeError, "Detect does not say how many", stack, [layers.Detect()])
-    refuses(ConfigError, "nothing measures a field", stack, [layers.Encode(4, noise=0.1), layers.Detect()])
-    refuses(ConfigError, 'carrier must be one of "amplitude", "phase"', layers.Encode, 4, carrier="colour")
+    refuses(
+        ConfigError,
+        "nothing measures a field",
+        stack,
+        [layers.Encode(4, noise=0.1), layers.Detect()],
+    )
+    refuses(
+        ConfigError,
+        'carrier must be one of "amplitude", "phase"',
+        layers.Encode,
+        4,
+        carrier="colour",
+    )
 
 
 def test_light_between_layers_is_trained():

@@ -1,4 +1,5 @@
-"""What is lost is said: quantities of samples without a steady state, and divergence that no next step sees."""
+"""What is lost is said: quantities of samples without a steady state, and divergence that no
+next step sees."""
 
 import warnings
 
@@ -8,8 +9,16 @@ import pytest
 from pnncore import devices, layers, methods, optim, systems
 
 LOST = {
-    "power of a layered network": (lambda: systems.DeepResistive([3, 6, 2], seed=0), 1e38, lambda net, x: net.power(x)),
-    "power of a network cut off": (lambda: systems.DeepResistive([3, 6, 2], seed=0), 0.0, lambda net, x: net.power(x)),
+    "power of a layered network": (
+        lambda: systems.DeepResistive([3, 6, 2], seed=0),
+        1e38,
+        lambda net, x: net.power(x),
+    ),
+    "power of a network cut off": (
+        lambda: systems.DeepResistive([3, 6, 2], seed=0),
+        0.0,
+        lambda net, x: net.power(x),
+    ),
     "power": (lambda: flow(), 0.0, lambda net, x: net.power(x)),
     "voltages": (lambda: flow(), 0.0, lambda net, x: net.voltages(x)["b"]),
     "currents": (lambda: flow(), 0.0, lambda net, x: net.currents(x)),
@@ -18,14 +27,19 @@ LOST = {
 
 
 def flow():
-    return systems.Flow([("a", "b"), ("b", "c")], inputs=["a", "c"], outputs=["b"], device=devices.Device(lower=0.0))
+    return systems.Flow(
+        [("a", "b"), ("b", "c")], inputs=["a", "c"], outputs=["b"], device=devices.Device(lower=0.0)
+    )
 
 
 def sheet():
     return systems.Elastic(
-        [[0, 0], [1, 0], [2, 0], [1, 1]], [[0, 1], [1, 2], [0, 3], [1, 3], [2, 3]],
-        inputs=[(2, 0), (2, 1), (3, 1)], outputs=[(1, 0), (1, 1)], fixed=[0],
-    )  # fmt: skip
+        [[0, 0], [1, 0], [2, 0], [1, 1]],
+        [[0, 1], [1, 2], [0, 3], [1, 3], [2, 3]],
+        inputs=[(2, 0), (2, 1), (3, 1)],
+        outputs=[(1, 0), (1, 1)],
+        fixed=[0],
+    )
 
 
 @pytest.mark.parametrize("quantity", LOST)
@@ -46,8 +60,12 @@ def test_what_the_last_step_of_a_fit_has_done_is_seen_by_the_validation():
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0, 1, (24, 3)), rng.uniform(0, 1, (24, 2))
     net = systems.Stack([layers.Linear(3, 6), layers.Linear(6, 2)], seed=0, dtype="float64")
-    trainer = pnn.Trainer(net, methods.Backprop(), optim.SGD(3), batch_size=8, seed=0, progress=False)
-    with pytest.warns(pnn.errors.SettlingWarning, match="diverged by the end of epoch 1: validation finds R²"):
+    trainer = pnn.Trainer(
+        net, methods.Backprop(), optim.SGD(3), batch_size=8, seed=0, progress=False
+    )
+    with pytest.warns(
+        pnn.errors.SettlingWarning, match="diverged by the end of epoch 1: validation finds R²"
+    ):
         history = trainer.fit(x, y, epochs=1, validation=(x, y))
     assert history.diverged == (1, 0)
 
@@ -79,7 +97,9 @@ def test_a_batch_of_which_little_is_wanted_has_not_diverged():
     x, y = np.ones((8, 3)), np.ones((8, 2))
     y[::2] = 1e-8
     net = systems.Stack([layers.Linear(3, 2)], seed=0, dtype="float64")
-    trainer = pnn.Trainer(net, methods.Backprop(), optim.SGD(0.01), batch_size=1, seed=0, progress=False)
+    trainer = pnn.Trainer(
+        net, methods.Backprop(), optim.SGD(0.01), batch_size=1, seed=0, progress=False
+    )
     assert trainer.fit(x, y, epochs=2).diverged is None
 
 
@@ -93,7 +113,9 @@ CANDIDATES = {
 def overflowing():
     """A stack in which the last of eight samples overflows, whatever its parameters."""
     net = systems.Stack(
-        [layers.Linear(3, 4), layers.SecondHarmonic(4, 2), layers.Linear(11, 2)], seed=0, dtype="float64"
+        [layers.Linear(3, 4), layers.SecondHarmonic(4, 2), layers.Linear(11, 2)],
+        seed=0,
+        dtype="float64",
     )
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0.1, 1, (8, 3)), rng.uniform(0, 1, (8, 2))
@@ -129,5 +151,7 @@ def test_a_lost_sample_does_not_keep_the_others_from_being_learned(method):
     before = loss()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pnn.errors.SettlingWarning)
-        pnn.Trainer(net, method, optim.SGD(1.0), batch_size=8, seed=0, progress=False).fit(x, y, epochs=60)
+        pnn.Trainer(net, method, optim.SGD(1.0), batch_size=8, seed=0, progress=False).fit(
+            x, y, epochs=60
+        )
     assert loss() < 0.3 * before

@@ -1,4 +1,5 @@
-"""Memories that weights are programmed to: statistics against their formulas, and inference over time."""
+"""Memories that weights are programmed to: statistics against their formulas, and inference over
+time."""
 
 import numpy as np
 import pnncore as pnn
@@ -70,7 +71,9 @@ def test_an_ideal_memory_changes_nothing(trained):
         same = program(trained, PhaseChange(scale=0.0), mapping=mapping, seed=0).at(1e6)
         for name, w in trained.params.items():
             np.testing.assert_allclose(same.params[name], w, atol=2e-6)
-    coarse = program(trained, PhaseChange(scale=0.0), mapping=Mapping(slices=2, bits=2), seed=0).at(1e6)
+    coarse = program(trained, PhaseChange(scale=0.0), mapping=Mapping(slices=2, bits=2), seed=0).at(
+        1e6
+    )
     w = trained.params["W1"]
     step = np.abs(w).max(axis=0) / 15
     assert np.abs((coarse.params["W1"] - w) / step).max() <= 0.5 + 1e-5
@@ -100,7 +103,9 @@ def test_compensation_mends_drift(trained):
 def test_verifying_writes_brings_cells_nearer(trained):
     errors = {}
     for verify in (0, 3, 10):
-        programmed = program(trained, Resistive(), mapping=Mapping(verify=verify, tolerance=0.005), seed=1)
+        programmed = program(
+            trained, Resistive(), mapping=Mapping(verify=verify, tolerance=0.005), seed=1
+        )
         now = programmed.at(1.0, compensation="none").params["W1"] - trained.params["W1"]
         errors[verify] = (float(np.abs(now).mean()), programmed.attempts)
     assert errors[0][0] > 1.5 * errors[3][0] > 1.5 * errors[10][0]

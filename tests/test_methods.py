@@ -1,4 +1,5 @@
-"""Training methods against finite differences, against each other, and at the orders of their biases."""
+"""Training methods against finite differences, against each other, and at the orders of their
+biases."""
 
 import numpy as np
 import pnncore as pnn
@@ -114,7 +115,10 @@ def test_recurrent_backprop_is_backpropagation_through_synchronous_steps(activat
 def test_recurrent_backprop_tends_to_the_exact_gradient(case):
     net, x, y, loss, exact = case
     steps = (1, 2, 4, 8, 16, 32, 64, 256)
-    errors = [error(RecurrentBackprop(steps=n, loss=loss, settling=TIGHT).gradient(net, x, y), exact) for n in steps]
+    errors = [
+        error(RecurrentBackprop(steps=n, loss=loss, settling=TIGHT).gradient(net, x, y), exact)
+        for n in steps
+    ]
     resolved = [e for e in errors if e > 1e-9]
     assert (np.diff(resolved) < 0).all()
     assert errors[0] > 1e-2
@@ -135,7 +139,9 @@ def test_order_of_the_bias(case, settings, order):
     betas = np.array([0.04, 0.02, 0.01, 0.005])
 
     def found(beta):
-        return EquilibriumPropagation(beta=beta, loss=loss, settling=TIGHT, **settings).gradient(net, x, y)
+        return EquilibriumPropagation(beta=beta, loss=loss, settling=TIGHT, **settings).gradient(
+            net, x, y
+        )
 
     errors = [error(found(beta), exact) for beta in betas.tolist()]
     assert abs(slope(betas, errors) - order) < 0.1, errors
@@ -167,9 +173,13 @@ def test_random_sign_averages_to_the_centered_estimate(case):
         signs.append((g == flat(plus)).all())
     assert 16 <= sum(signs) <= 48
     assert len({tuple(signs[i : i + 4]) for i in range(0, 64, 4)}) > 4, "no pattern"
-    again = [(flat(random.gradient(net, x, y, seed=3, step=s)) == flat(plus)).all() for s in range(64)]
+    again = [
+        (flat(random.gradient(net, x, y, seed=3, step=s)) == flat(plus)).all() for s in range(64)
+    ]
     assert signs == again
-    other = [(flat(random.gradient(net, x, y, seed=4, step=s)) == flat(plus)).all() for s in range(64)]
+    other = [
+        (flat(random.gradient(net, x, y, seed=4, step=s)) == flat(plus)).all() for s in range(64)
+    ]
     assert signs != other
     mean = {name: (plus[name] + minus[name]) / 2 for name in plus}
     assert error(mean, exact) < 0.3 * error(plus, exact)
@@ -183,7 +193,9 @@ def test_holomorphic_bias_falls_with_the_points(smooth, layers, loss):
     exact = ImplicitDifferentiation(loss=loss, settling=TIGHT).gradient(net, x, y)
 
     def at(points, radius):
-        method = EquilibriumPropagation(variant="holomorphic", beta=radius, points=points, loss=loss, settling=TIGHT)
+        method = EquilibriumPropagation(
+            variant="holomorphic", beta=radius, points=points, loss=loss, settling=TIGHT
+        )
         return error(method.gradient(net, x, y), exact)
 
     assert at(8, 0.2) < 1e-4
@@ -205,7 +217,8 @@ def test_two_points_of_the_circle_are_the_centered_estimate(smooth, loss):
 
 
 def test_contrastive_learning_is_what_it_says(activation):
-    # dE/dtheta of the clamped state against the free one, with every state from an independent computation.
+    # dE/dtheta of the clamped state against the free one, with every state from an independent
+    # computation.
     net = make_net([5, 6, 4, 3], activation)
     x, y = make_batch(net, 4)
     reference, target = Reference(net), one_hot(y, 3)
@@ -232,12 +245,19 @@ def test_contrastive_learning_is_what_it_says(activation):
         (ContrastiveLearning(settling=TIGHT), part(1.0), free, 1.0),
         (CoupledLearning(eta=0.3, settling=TIGHT), part(0.3), free, 1 / 0.3),
         (CoupledLearning(eta=0.3, variant="negative", settling=TIGHT), free, part(-0.3), 1 / 0.3),
-        (CoupledLearning(eta=0.3, variant="centered", settling=TIGHT), part(0.3), part(-0.3), 0.5 / 0.3),
+        (
+            CoupledLearning(eta=0.3, variant="centered", settling=TIGHT),
+            part(0.3),
+            part(-0.3),
+            0.5 / 0.3,
+        ),
     ]
     for method, a, b, weight in cases:
         found, expected = method.gradient(net, x, y), contrast(a, b, weight)
         for name in found:
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, atol=1e-10, err_msg=repr(method))
+            np.testing.assert_allclose(
+                found[name], expected[name], rtol=1e-9, atol=1e-10, err_msg=repr(method)
+            )
 
 
 def test_clamping_several_outputs_is_not_the_gradient():
@@ -276,7 +296,9 @@ def test_automatic_stopping_costs_less_than_a_percent(activation, dtype, wanted,
     x = x.astype(np.float64)
     net = pnn.systems.Hopfield(layers, activation=activation, dtype="float64", seed=1)
     if epochs:
-        pnn.Trainer(net, EquilibriumPropagation(), pnn.optim.SGD(0.02), batch_size=30, seed=0).fit(x, y, epochs=epochs)
+        pnn.Trainer(net, EquilibriumPropagation(), pnn.optim.SGD(0.02), batch_size=30, seed=0).fit(
+            x, y, epochs=epochs
+        )
     tested = net
     if dtype == "float32":
         tested = pnn.systems.Hopfield(layers, activation=activation, seed=1)
@@ -298,7 +320,9 @@ def test_automatic_stopping_spares_sweeps():
     x, y = make_batch(net, 50)
     sweeps = []
     for settling in (Settling(), Settling(tolerance=1e-6)):
-        trainer = pnn.Trainer(net, EquilibriumPropagation(settling=settling), pnn.optim.SGD(0.0), batch_size=50)
+        trainer = pnn.Trainer(
+            net, EquilibriumPropagation(settling=settling), pnn.optim.SGD(0.0), batch_size=50
+        )
         history = trainer.fit(x, y, epochs=1)
         sweeps.append(history["free_sweeps"][0] + history["other_sweeps"][0])
     assert sweeps[0] < 0.7 * sweeps[1]
@@ -347,7 +371,9 @@ def test_gradient_is_a_mean_over_samples(activation):
         parts = [method.gradient(net, x[i : i + 1], y[i : i + 1]) for i in range(7)]
         for name in whole:
             mean = np.mean([part[name] for part in parts], axis=0)
-            np.testing.assert_allclose(whole[name], mean, rtol=1e-10, atol=1e-12, err_msg=repr(method))
+            np.testing.assert_allclose(
+                whole[name], mean, rtol=1e-10, atol=1e-12, err_msg=repr(method)
+            )
 
 
 def test_labels_are_one_hot_targets(loss):
@@ -388,7 +414,9 @@ def test_samples_that_diverge_contribute_nothing():
     # The same for a phase that diverges after a free phase that did not.
     settling = Settling(output_update="explicit", sweeps=(50, 5000))
     method = EquilibriumPropagation(variant="one-sided", beta=1.5, settling=settling)
-    assert (flat(method.gradient(make_net([3, 4, 2]), *make_batch(make_net([3, 4, 2]), 5))) == 0).all()
+    assert (
+        flat(method.gradient(make_net([3, 4, 2]), *make_batch(make_net([3, 4, 2]), 5))) == 0
+    ).all()
 
 
 def test_output_layer_by_hand():
@@ -397,13 +425,18 @@ def test_output_layer_by_hand():
     x, y = make_batch(net, 6)
     o, t = net.predict(x), one_hot(y, 3)
     for loss in LOSSES:
-        by_hand = {"W1": x.T @ loss_slope(loss, o, t) / 6, "b1": loss_slope(loss, o, t).mean(axis=0)}
+        by_hand = {
+            "W1": x.T @ loss_slope(loss, o, t) / 6,
+            "b1": loss_slope(loss, o, t).mean(axis=0),
+        }
         assert error(ImplicitDifferentiation(loss=loss).gradient(net, x, y), by_hand) < 1e-12
         assert error(RecurrentBackprop(steps=1, loss=loss).gradient(net, x, y), by_hand) < 1e-12
     by_hand = {"W1": x.T @ (o - t) / 6, "b1": (o - t).mean(axis=0)}
     beta = 0.25
     shrunk = {name: part / (1 + beta) for name, part in by_hand.items()}
-    found = EquilibriumPropagation(variant="one-sided", beta=beta, settling=TIGHT).gradient(net, x, y)
+    found = EquilibriumPropagation(variant="one-sided", beta=beta, settling=TIGHT).gradient(
+        net, x, y
+    )
     assert error(found, shrunk) < 1e-11
     assert error(CoupledLearning(eta=0.3, settling=TIGHT).gradient(net, x, y), by_hand) < 1e-11
 
@@ -420,7 +453,9 @@ def test_methods_are_values():
         EquilibriumPropagation(variant="holomorphic", points=6, beta=0.3),
         EquilibriumPropagation(variant="one-sided", sign="random"),
         ContrastiveLearning(loss="cross-entropy"),
-        CoupledLearning(eta=0.5, variant="centered", settling=Settling(tolerance=1e-3, order="synchronous")),
+        CoupledLearning(
+            eta=0.5, variant="centered", settling=Settling(tolerance=1e-3, order="synchronous")
+        ),
         ImplicitDifferentiation(settling=Settling(relative_tolerance=0.1, max_sweeps=7)),
         RecurrentBackprop(steps=3, settling=Settling(output_update="explicit")),
     ):
@@ -431,12 +466,18 @@ def test_audit():
     net = make_net([8, 9, 4], "tanh")
     x, y = make_batch(net, 8)
     exact = ImplicitDifferentiation().gradient(net, x, y)
-    for method in (EquilibriumPropagation(beta=0.5), CoupledLearning(), EquilibriumPropagation(beta=0.01)):
+    for method in (
+        EquilibriumPropagation(beta=0.5),
+        CoupledLearning(),
+        EquilibriumPropagation(beta=0.01),
+    ):
         report = pnn.audit(net, method, x, y)
         found = method.gradient(net, x, y)
         assert report.cosine == pytest.approx(cosine(found, exact), rel=1e-12)
         assert report.relative_error == pytest.approx(error(found, exact), rel=1e-12)
-        assert report.norm_ratio == pytest.approx(np.linalg.norm(flat(found)) / np.linalg.norm(flat(exact)))
+        assert report.norm_ratio == pytest.approx(
+            np.linalg.norm(flat(found)) / np.linalg.norm(flat(exact))
+        )
         assert report.samples == 8
         assert report.method is method
         for name, (c, e) in report.by_parameter.items():

@@ -88,7 +88,8 @@ def test_gradients_of_the_hardware_are_those_of_shifted_phases(settings):
 
 
 @pytest.mark.parametrize(
-    ("n", "loss", "dtype", "bound"), [(4, 40, "float32", 1e-4), (8, 20, "float32", 1e-4), (16, 40, "float64", 1e-11)]
+    ("n", "loss", "dtype", "bound"),
+    [(4, 40, "float32", 1e-4), (8, 20, "float32", 1e-4), (16, 40, "float64", 1e-11)],
 )
 def test_gradients_are_as_good_where_light_is_nearly_lost(n, loss, dtype, bound):
     net = chip(n, loss=loss, dtype=dtype, seed=1)
@@ -107,7 +108,9 @@ def test_single_precision_and_threads():
     x = np.random.default_rng(0).normal(size=(100, 16))
     net, reference = chip(16, dtype="float32"), chip(16)
     np.testing.assert_allclose(net.predict(x.astype("float32")), reference.predict(x), atol=2e-5)
-    one, *others = [net.predict(x.astype("float32"), threads=threads).tobytes() for threads in (1, 2, 3, 8)]
+    one, *others = [
+        net.predict(x.astype("float32"), threads=threads).tobytes() for threads in (1, 2, 3, 8)
+    ]
     assert all(other == one for other in others)
 
 
@@ -121,7 +124,9 @@ def test_a_chip_learns_and_is_saved(tmp_path):
     trainer.fit(x, y, epochs=8)
     assert net.score(x_test, y_test) > 0.85
     trainer.save(tmp_path / "chip.pnn")
-    assert pnn.Trainer.load(tmp_path / "chip.pnn").system.score(x_test, y_test) == net.score(x_test, y_test)
+    assert pnn.Trainer.load(tmp_path / "chip.pnn").system.score(x_test, y_test) == net.score(
+        x_test, y_test
+    )
 
 
 def test_local_learning_needs_a_linear_map():

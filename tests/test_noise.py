@@ -1,4 +1,5 @@
-"""Expected gradients under noise, against differences of mean losses: every layer, every place where noise enters."""
+"""Expected gradients under noise, against differences of mean losses: every layer, every place
+where noise enters."""
 
 import dataclasses
 
@@ -11,21 +12,34 @@ from pnncore.systems import Stack
 
 def test_additive_noise_leaves_slopes_alone():
     """The mean gradient of (logistic(w x) + noise)²/2 by w, from its closed form."""
-    net = Stack([layers.Linear(1, 1, bias=False, noise=0.0), layers.Logistic(noise=0.5)], seed=0, dtype="float64")
+    net = Stack(
+        [layers.Linear(1, 1, bias=False, noise=0.0), layers.Logistic(noise=0.5)],
+        seed=0,
+        dtype="float64",
+    )
     net.params["W1"][...] = 0.8
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4000, 1))
     y = np.zeros((4000, 1))
     a = 1 / (1 + np.exp(-0.8 * x))
     expected = float((a * a * (1 - a) * x).mean())
-    for method in (methods.PhysicsAware(), methods.InSituBackprop(), methods.ForwardGradient(directions=4)):
+    for method in (
+        methods.PhysicsAware(),
+        methods.InSituBackprop(),
+        methods.ForwardGradient(directions=4),
+    ):
         steps = [method.gradient(net, x, y, step=k)["W1"].item() for k in range(40)]
         spread = np.std(steps) / np.sqrt(len(steps))
-        assert abs(np.mean(steps) - expected) < 5 * spread + 1e-3, (method, np.mean(steps), expected)
+        assert abs(np.mean(steps) - expected) < 5 * spread + 1e-3, (
+            method,
+            np.mean(steps),
+            expected,
+        )
 
 
 def chain(kind, noise):
-    """A stack with this kind of layer in the middle, every layer of which is measured with noise."""
+    """A stack with this kind of layer in the middle, every layer of which is measured with
+    noise."""
     width = 5
     middle = {
         "Tanh": layers.Tanh,
@@ -39,7 +53,11 @@ def chain(kind, noise):
         "Speckle": lambda **settings: layers.Speckle(width, width, **settings),
     }[kind]
     return Stack(
-        [layers.Linear(3, width, noise=noise), middle(noise=noise), layers.Linear(width, 2, noise=noise)],
+        [
+            layers.Linear(3, width, noise=noise),
+            middle(noise=noise),
+            layers.Linear(width, 2, noise=noise),
+        ],
         seed=1,
         dtype="float64",
     )
@@ -48,10 +66,21 @@ def chain(kind, noise):
 @pytest.mark.parametrize("loss", ["squared-error", "cross-entropy"])
 @pytest.mark.parametrize(
     "kind",
-    ["Tanh", "Logistic", "ReLU", "SaturableAbsorber", "ElectroOptic", "Normalize", "Linear", "Pendula", "Speckle"],
+    [
+        "Tanh",
+        "Logistic",
+        "ReLU",
+        "SaturableAbsorber",
+        "ElectroOptic",
+        "Normalize",
+        "Linear",
+        "Pendula",
+        "Speckle",
+    ],
 )
 def test_mean_gradients_are_slopes_of_mean_losses(kind, loss):
-    """Along the mean gradient, the mean loss over the same draws has the slope that the gradient says."""
+    """Along the mean gradient, the mean loss over the same draws has the slope that the gradient
+    says."""
     net = chain(kind, 0.3)
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(200, 3)), rng.integers(0, 2, 200)
@@ -74,7 +103,11 @@ def test_mean_gradients_are_slopes_of_mean_losses(kind, loss):
                 values.append(0.5 * ((o - target) ** 2).sum(axis=1).mean())
             else:
                 top = o - o.max(axis=1, keepdims=True)
-                values.append(-(target * (top - np.log(np.exp(top).sum(axis=1, keepdims=True)))).sum(axis=1).mean())
+                values.append(
+                    -(target * (top - np.log(np.exp(top).sum(axis=1, keepdims=True))))
+                    .sum(axis=1)
+                    .mean()
+                )
         return np.mean(values)
 
     h = 0.05 / np.sqrt(size)
@@ -95,14 +128,16 @@ def test_audits_see_the_noise():
     [
         ({"output_noise": 0.5}, 0.0),
         ({"weight_noise": 0.5}, 0.0),
-        # The variance of x W is s² W² x², that of phase-change cells s² W x²: half its derivative by W.
+        # The variance of x W is s² W² x², that of phase-change cells s² W x²: half its derivative
+        # by W.
         ({"input_noise": 0.5}, 0.25 * 0.5),
         ({"weight_noise": 0.8, "weight_noise_kind": "phase-change"}, 0.5 * 0.64),
     ],
     ids=str,
 )
 def test_what_twins_do_not_know_of_noise_inside_of_arrays(noise, left_out, method):
-    """The mean gradient is that of the mean loss, less the growth of the noise: as the documentation says."""
+    """The mean gradient is that of the mean loss, less the growth of the noise: as the
+    documentation says."""
     io = dataclasses.replace(layers.AnalogIO.ideal(), **noise)
     net = Stack([layers.Crossbar(1, 1, bias=False, io=io)], seed=0, dtype="float64")
     net.params["W1"][...] = 0.5

@@ -1,4 +1,5 @@
-"""Losses of a user's own in every method: the squared error is the built-in one, others have their exact gradient."""
+"""Losses of a user's own in every method: the squared error is the built-in one, others have
+their exact gradient."""
 
 from dataclasses import dataclass
 
@@ -32,7 +33,9 @@ class Quartic(losses.Loss):
 
 
 def hopfield(**settings):
-    return systems.Hopfield([5, 8, 3], activation="tanh", gain=0.5, seed=0, dtype="float64", **settings)
+    return systems.Hopfield(
+        [5, 8, 3], activation="tanh", gain=0.5, seed=0, dtype="float64", **settings
+    )
 
 
 def stack(**settings):
@@ -86,7 +89,11 @@ def differences(net, loss, x, y):
             kept, sides = array[place], []
             for step in (1e-5, -1e-5):
                 array[place] = kept + step
-                outputs = net.predict(x, settling=FINE) if isinstance(net, systems.Hopfield) else net.predict(x)
+                outputs = (
+                    net.predict(x, settling=FINE)
+                    if isinstance(net, systems.Hopfield)
+                    else net.predict(x)
+                )
                 sides.append(np.mean(loss.value(outputs, y)))
             array[place] = kept
             found[name][place] = (sides[0] - sides[1]) / 2e-5
@@ -98,7 +105,9 @@ def cosine(one, other):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b), np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
-@pytest.mark.parametrize(("kind", "settings", "bound"), SETTLING, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("kind", "settings", "bound"), SETTLING, ids=lambda value: getattr(value, "__name__", None)
+)
 def test_systems_that_settle_learn_from_the_gradient_of_the_loss(kind, settings, bound):
     net, (x, y) = hopfield(), batch()
     found = kind(loss=Quartic(), settling=FINE, **settings).gradient(net, x, y)
@@ -108,7 +117,9 @@ def test_systems_that_settle_learn_from_the_gradient_of_the_loss(kind, settings,
     assert cosine(found, differences(net, Quartic(), x, y))[1] < bound
 
 
-@pytest.mark.parametrize(("kind", "settings", "bound"), STACKED, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("kind", "settings", "bound"), STACKED, ids=lambda value: getattr(value, "__name__", None)
+)
 def test_stacks_and_outputs_learn_from_the_gradient_of_the_loss(kind, settings, bound):
     (x, y), net = batch(), light() if kind is methods.ParameterShift else stack()
     found = kind(loss=Quartic(), **settings).gradient(net, x, y)
@@ -127,14 +138,17 @@ def test_echoes_learn_from_the_gradient_of_the_loss():
 
 
 @pytest.mark.parametrize(
-    "kind", [methods.PhysicsAware, methods.EvolutionStrategy, methods.CMAES, methods.GeneticAlgorithm]
+    "kind",
+    [methods.PhysicsAware, methods.EvolutionStrategy, methods.CMAES, methods.GeneticAlgorithm],
 )
 def test_training_with_the_squared_error_of_ones_own_is_training_with_the_squared_error(kind):
     x, y = batch(40)
     trained = []
     for loss in ("squared-error", Squared()):
         net = stack(noise=0.1, mismatch=0.2)
-        trainer = pnn.Trainer(net, kind(loss=loss), optim.SGD(0.05), batch_size=8, seed=1, progress=False)
+        trainer = pnn.Trainer(
+            net, kind(loss=loss), optim.SGD(0.05), batch_size=8, seed=1, progress=False
+        )
         rows = trainer.fit(x, y, epochs=2).rows
         trained.append((net.params, [(row["loss"], row["passes"]) for row in rows]))
     for name, own in trained[0][0].items():
@@ -146,7 +160,9 @@ def test_labels_losses_and_accuracies_are_those_of_the_outputs():
     x, y, x_test, y_test = pnn.data.digits()
     net = systems.Hopfield([64, 32, 10], seed=0)
     method = methods.EquilibriumPropagation(beta=0.2, loss=Squared())
-    history = pnn.Trainer(net, method, optim.SGD(0.2), batch_size=32, seed=0, progress=False).fit(x, y, epochs=3)
+    history = pnn.Trainer(net, method, optim.SGD(0.2), batch_size=32, seed=0, progress=False).fit(
+        x, y, epochs=3
+    )
     assert history["accuracy"][-1] > 0.8
     assert history["loss"][-1] < history["loss"][0]
     assert net.score(x_test, y_test) > 0.8
@@ -167,7 +183,9 @@ class Own(methods.Method):
 
 def test_methods_of_ones_own_take_losses_of_ones_own():
     (x, y), net = batch(), stack()
-    assert cosine(Own(loss=Quartic()).gradient(net, x, y), differences(net, Quartic(), x, y))[1] < 1e-6
+    assert (
+        cosine(Own(loss=Quartic()).gradient(net, x, y), differences(net, Quartic(), x, y))[1] < 1e-6
+    )
 
     class Settling(methods.SettlingMethod):
         needs = ("local-rule",)
@@ -175,20 +193,39 @@ def test_methods_of_ones_own_take_losses_of_ones_own():
         def step(self, experiment):
             return experiment.settle(("nudged", 0.1)).read([-10, 10])
 
-    refuses(CapabilityError, "a loss of one's own acts through", Settling(loss=Quartic()).gradient, hopfield(), x, y)
+    refuses(
+        CapabilityError,
+        "a loss of one's own acts through",
+        Settling(loss=Quartic()).gradient,
+        hopfield(),
+        x,
+        y,
+    )
 
 
 def test_no_file_makes_a_loss_of_ones_own(tmp_path):
     (x, y), net = batch(40), stack()
     trainer = pnn.Trainer(
-        net, methods.PhysicsAware(loss=Quartic()), optim.SGD(0.1), batch_size=8, seed=1, progress=False
+        net,
+        methods.PhysicsAware(loss=Quartic()),
+        optim.SGD(0.1),
+        batch_size=8,
+        seed=1,
+        progress=False,
     )
     trainer.fit(x, y, epochs=1)
     trainer.save(tmp_path / "own.pnn")
     load = pnn.Trainer.load
     refuses(CheckpointError, "loss of the user's own, 'Quartic'", load, tmp_path / "own.pnn")
     refuses(CheckpointError, "loss", load, tmp_path / "own.pnn", loss=Squared())
-    refuses(ConfigError, "leave loss out", load, tmp_path / "own.pnn", loss=Quartic(), method=trainer.method)
+    refuses(
+        ConfigError,
+        "leave loss out",
+        load,
+        tmp_path / "own.pnn",
+        loss=Quartic(),
+        method=trainer.method,
+    )
     again = load(tmp_path / "own.pnn", loss=Quartic())
     trainer.fit(x, y, epochs=1)
     again.fit(x, y, epochs=1)
@@ -203,15 +240,25 @@ class Power(losses.Loss):
         return (np.abs(outputs - targets) ** self.power).sum(axis=1)
 
     def gradient(self, outputs, targets):
-        return self.power * np.sign(outputs - targets) * np.abs(outputs - targets) ** (self.power - 1)
+        return (
+            self.power * np.sign(outputs - targets) * np.abs(outputs - targets) ** (self.power - 1)
+        )
 
 
 def test_settings_of_a_loss_are_compared_on_loading(tmp_path):
     (x, y), net = batch(16), stack()
-    trainer = pnn.Trainer(net, methods.PhysicsAware(loss=Power()), optim.SGD(0.1), seed=1, progress=False)
+    trainer = pnn.Trainer(
+        net, methods.PhysicsAware(loss=Power()), optim.SGD(0.1), seed=1, progress=False
+    )
     trainer.fit(x, y, epochs=1)
     trainer.save(tmp_path / "own.pnn")
-    refuses(CheckpointError, "loss.settings.power", pnn.Trainer.load, tmp_path / "own.pnn", loss=Power(3))
+    refuses(
+        CheckpointError,
+        "loss.settings.power",
+        pnn.Trainer.load,
+        tmp_path / "own.pnn",
+        loss=Power(3),
+    )
     assert pnn.Trainer.load(tmp_path / "own.pnn", loss=Power()).method == trainer.method
 
 
@@ -245,7 +292,9 @@ def test_training_does_not_depend_on_the_units_of_the_loss():
     for factor in (1.0, 100.0):
         net = systems.Hopfield([64, 32, 10], seed=0)
         method = methods.EquilibriumPropagation(loss=Scaled(factor))
-        trainer = pnn.Trainer(net, method, optim.SGD(0.2 / factor), batch_size=32, seed=0, progress=False)
+        trainer = pnn.Trainer(
+            net, method, optim.SGD(0.2 / factor), batch_size=32, seed=0, progress=False
+        )
         trainer.fit(x[:600], y[:600], epochs=2)
         scores.append(net.score(x_test, y_test))
     assert abs(scores[0] - scores[1]) < 0.02, scores
@@ -257,7 +306,9 @@ def test_parameters_that_physics_wants_move_with_the_loss():
         net = hopfield()
         before = {name: array.copy() for name, array in net.params.items()}
         method = methods.AgnosticEquilibriumPropagation(loss=Scaled(factor))
-        pnn.Trainer(net, method, optim.SGD(0.1), batch_size=9, seed=0, progress=False).fit(x, y, epochs=1)
+        pnn.Trainer(net, method, optim.SGD(0.1), batch_size=9, seed=0, progress=False).fit(
+            x, y, epochs=1
+        )
         moves.append({name: array - before[name] for name, array in net.params.items()})
     for name, move in moves[0].items():
         np.testing.assert_allclose(moves[1][name], 2 * move, rtol=0, atol=1e-6 * np.abs(move).max())
@@ -283,8 +334,18 @@ def test_gradients_of_a_loss_are_finite_and_whole():
             return np.ma.array(outputs - targets, mask=targets < 0.5)
 
     x, y = batch()
-    for net, kind in ((hopfield(), methods.ImplicitDifferentiation), (stack(), methods.PhysicsAware)):
-        refuses(DataError, "gradient of the loss is not finite at sample 0", kind(loss=Steep()).gradient, net, x, y)
+    for net, kind in (
+        (hopfield(), methods.ImplicitDifferentiation),
+        (stack(), methods.PhysicsAware),
+    ):
+        refuses(
+            DataError,
+            "gradient of the loss is not finite at sample 0",
+            kind(loss=Steep()).gradient,
+            net,
+            x,
+            y,
+        )
         refuses(ConfigError, "must return real numbers", kind(loss=Masked()).gradient, net, x, y)
     refuses(ConfigError, "settings of a loss must be finite", methods.Backprop, loss=Scaled(np.inf))
     methods.Backprop(loss=Scaled(np.ones(3)))
@@ -303,8 +364,13 @@ def test_a_loss_cannot_change_what_it_is_given():
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_do_not_matter(threads):
     x, y = batch(70)
-    for net, method in ((stack(), methods.PhysicsAware), (hopfield(), methods.EquilibriumPropagation)):
-        one, other = (method(loss=Quartic()).gradient(net, x, y, threads=number) for number in (1, threads))
+    for net, method in (
+        (stack(), methods.PhysicsAware),
+        (hopfield(), methods.EquilibriumPropagation),
+    ):
+        one, other = (
+            method(loss=Quartic()).gradient(net, x, y, threads=number) for number in (1, threads)
+        )
         assert all(np.array_equal(other[name], own) for name, own in one.items())
 
 
@@ -323,8 +389,13 @@ def test_mistakes_are_told_and_change_nothing():
 
     (x, y), net = batch(), stack()
     before = {name: array.copy() for name, array in net.params.items()}
-    for make, kind, text in ((Short, ConfigError, "value of a loss must return"), (Broken, RuntimeError, "no slope")):
-        trainer = pnn.Trainer(net, methods.PhysicsAware(loss=make()), optim.SGD(0.1), seed=1, progress=False)
+    for make, kind, text in (
+        (Short, ConfigError, "value of a loss must return"),
+        (Broken, RuntimeError, "no slope"),
+    ):
+        trainer = pnn.Trainer(
+            net, methods.PhysicsAware(loss=make()), optim.SGD(0.1), seed=1, progress=False
+        )
         with pytest.raises(kind, match=text):
             trainer.fit(x, y, epochs=1)
         assert all(np.array_equal(before[name], own) for name, own in net.params.items())
@@ -332,5 +403,8 @@ def test_mistakes_are_told_and_change_nothing():
         check_loss(Twice(), 3)
     assert all(finding.passed for finding in check_loss(Quartic(), 3))
     refuses(ConfigError, "loss must be one of", methods.PhysicsAware, loss="absolute")
-    for kind in (methods.RidgeReadout(loss=Squared()), methods.ForwardForward(classes=3, loss=Squared())):
+    for kind in (
+        methods.RidgeReadout(loss=Squared()),
+        methods.ForwardForward(classes=3, loss=Squared()),
+    ):
         refuses(ConfigError, "no use for another", kind.gradient, net, x, np.zeros(len(x), int))

@@ -1,4 +1,5 @@
-"""Methods of a user's own: bit by bit what built-in ones are where they are the same, and held to the same promises."""
+"""Methods of a user's own: bit by bit what built-in ones are where they are the same, and held
+to the same promises."""
 
 import sys
 from dataclasses import dataclass
@@ -58,7 +59,10 @@ class Hopping(methods.Method):
     """Keeps what is better: new parameters, and no gradient."""
 
     def step(self, experiment):
-        moved = {name: own + 0.05 * experiment.random.normal(size=own.shape) for name, own in experiment.params.items()}
+        moved = {
+            name: own + 0.05 * experiment.random.normal(size=own.shape)
+            for name, own in experiment.params.items()
+        }
         here = experiment.losses(experiment.measure()).mean()
         there = experiment.losses(experiment.measure(moved)).mean()
         return methods.NewParameters(moved if there < here else experiment.params)
@@ -75,7 +79,9 @@ def stack(dtype="float32", **settings):
 
 def batch(system, samples=12):
     rng = np.random.default_rng(0)
-    return rng.uniform(0, 1, (samples, system.n_in)).astype(system.dtype), rng.integers(0, system.n_out, samples)
+    return rng.uniform(0, 1, (samples, system.n_in)).astype(system.dtype), rng.integers(
+        0, system.n_out, samples
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -84,11 +90,15 @@ def test_what_is_the_same_as_a_built_in_method_is_that_to_rounding(dtype, loss):
     net = hopfield(dtype)
     x, y = batch(net)
     own = Centered(loss=loss).gradient(net, x, y)
-    for name, gradient in methods.EquilibriumPropagation(loss=loss, beta=0.2).gradient(net, x, y).items():
+    for name, gradient in (
+        methods.EquilibriumPropagation(loss=loss, beta=0.2).gradient(net, x, y).items()
+    ):
         np.testing.assert_allclose(own[name], gradient, rtol=0, atol=1e-2 * np.abs(gradient).max())
     net = stack(dtype, noise=0.1, mismatch=0.2)
     own = Aware(loss=loss).gradient(net, x, y, seed=3, step=7)
-    for name, gradient in methods.PhysicsAware(loss=loss).gradient(net, x, y, seed=3, step=7).items():
+    for name, gradient in (
+        methods.PhysicsAware(loss=loss).gradient(net, x, y, seed=3, step=7).items()
+    ):
         assert np.array_equal(own[name], gradient), "the noise is that of the step, too"
 
 
@@ -99,7 +109,9 @@ def test_training_is_that_of_the_built_in_method_bit_by_bit():
         net = stack(noise=0.1, mismatch=0.2)
         trainer = pnn.Trainer(net, method, optim.Adam(0.01), batch_size=8, seed=1, progress=False)
         history = trainer.fit(x, y, epochs=3, validation=(x, y))
-        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in history.rows]
+        rows = [
+            {key: value for key, value in row.items() if key != "seconds"} for row in history.rows
+        ]
         trained.append((net.params, rows))
     assert all(np.array_equal(trained[0][0][name], trained[1][0][name]) for name in trained[0][0])
     assert trained[0][1] == trained[1][1], "losses, accuracies and passes are counted alike"
@@ -127,9 +139,9 @@ def test_built_in_methods_pass_the_checks(method):
     method = method(classes=3) if method is methods.ForwardForward else method()
     for make in (hopfield, lambda: stack("float64")):
         net = make()
-        if type(method).__name__ in {name.split("(")[0] for name in net.methods()} and not isinstance(
-            method, methods.FeedbackAlignment
-        ):
+        if type(method).__name__ in {
+            name.split("(")[0] for name in net.methods()
+        } and not isinstance(method, methods.FeedbackAlignment):
             check_method(method, net)
 
 
@@ -141,7 +153,9 @@ def test_the_parabola_through_three_phases_errs_by_the_product_of_the_strengths(
 
     def error(scale):
         method = AsymmetricNudge(pull=0.3 * scale, push=0.1 * scale, settling=settling)
-        return max(np.abs(method.gradient(net, x, y)[name] - own).max() for name, own in exact.items())
+        return max(
+            np.abs(method.gradient(net, x, y)[name] - own).max() for name, own in exact.items()
+        )
 
     assert 3.0 < error(1.0) / error(0.5) < 5.0, "second order"
 
@@ -186,12 +200,23 @@ def test_no_file_makes_a_method_of_ones_own(tmp_path):
     trainer = pnn.Trainer(net, Averaged(), optim.SGD(0.1), seed=1, progress=False)
     trainer.fit(x, y, epochs=1)
     trainer.save(tmp_path / "own.pnn")
-    refuses(CheckpointError, "method of the user's own, 'Averaged'", pnn.Trainer.load, tmp_path / "own.pnn")
+    refuses(
+        CheckpointError,
+        "method of the user's own, 'Averaged'",
+        pnn.Trainer.load,
+        tmp_path / "own.pnn",
+    )
     again = pnn.Trainer.load(tmp_path / "own.pnn", method=Averaged())
     trainer.fit(x, y, epochs=1)
     again.fit(x, y, epochs=1)
     assert all(np.array_equal(own, again.system.params[name]) for name, own in net.params.items())
-    refuses(CheckpointError, "method", pnn.Trainer.load, tmp_path / "own.pnn", method=Averaged(loss="cross-entropy"))
+    refuses(
+        CheckpointError,
+        "method",
+        pnn.Trainer.load,
+        tmp_path / "own.pnn",
+        method=Averaged(loss="cross-entropy"),
+    )
     refuses(CheckpointError, "method", pnn.Trainer.load, tmp_path / "own.pnn", method=Aware())
 
 
@@ -227,13 +252,37 @@ class Wrong(methods.Method):
         (ShapeError, "noise must be 3 signals", lambda e: e.measure(noise=[None])),
         (ShapeError, "noise\\[0\\] must be", lambda e: e.measure(noise=[np.ones(3), None, None])),
         (ConfigError, "how must be one of", lambda e: e.backward(e.targets, how="guess")),
-        (ShapeError, "matrices of shapes", lambda e: e.backward(e.targets, feedback=[e.params["W1"], e.params["W3"]])),
-        (ShapeError, "matrices of shapes", lambda e: e.backward(e.targets, feedback=[e.params["W1"].T])),
-        (ShapeError, "feedback\\[0\\]", lambda e: e.backward(e.targets, feedback=[1j * e.params["W1"].T])),
-        (DataError, "noise\\[0\\] must be finite", lambda e: e.measure(noise=[np.full((12, 6), np.nan), None, None])),
-        (ShapeError, "params\\['b1'\\]", lambda e: e.measure({"b1": np.ma.array(np.ones(6), mask=np.eye(6)[0])})),
+        (
+            ShapeError,
+            "matrices of shapes",
+            lambda e: e.backward(e.targets, feedback=[e.params["W1"], e.params["W3"]]),
+        ),
+        (
+            ShapeError,
+            "matrices of shapes",
+            lambda e: e.backward(e.targets, feedback=[e.params["W1"].T]),
+        ),
+        (
+            ShapeError,
+            "feedback\\[0\\]",
+            lambda e: e.backward(e.targets, feedback=[1j * e.params["W1"].T]),
+        ),
+        (
+            DataError,
+            "noise\\[0\\] must be finite",
+            lambda e: e.measure(noise=[np.full((12, 6), np.nan), None, None]),
+        ),
+        (
+            ShapeError,
+            "params\\['b1'\\]",
+            lambda e: e.measure({"b1": np.ma.array(np.ones(6), mask=np.eye(6)[0])}),
+        ),
         (ValueError, "read-only", lambda e: e.system.params["W1"].fill(0)),
-        (ShapeError, "errors must be real numbers of shape \\(12, 3\\)", lambda e: e.backward(np.ones(3))),
+        (
+            ShapeError,
+            "errors must be real numbers of shape \\(12, 3\\)",
+            lambda e: e.backward(np.ones(3)),
+        ),
         (ValueError, "read-only", lambda e: e.params["W1"].fill(0)),
         (ZeroDivisionError, "division", lambda e: 1 / 0),
     ],
@@ -258,7 +307,14 @@ def test_what_a_method_needs_is_asked_of_the_system():
         def step(self, experiment):
             return {}
 
-    refuses(ConfigError, 'unknown ability "light", expected one of layers, twins', Odd().gradient, stack(), x, y)
+    refuses(
+        ConfigError,
+        'unknown ability "light", expected one of layers, twins',
+        Odd().gradient,
+        stack(),
+        x,
+        y,
+    )
 
 
 def test_a_method_that_is_wrong_does_not_pass_the_checks():
@@ -270,7 +326,10 @@ def test_a_method_that_is_wrong_does_not_pass_the_checks():
         drawn = np.random.default_rng(0)
 
         def step(self, experiment):
-            return {name: own + self.drawn.normal(size=own.shape) for name, own in super().step(experiment).items()}
+            return {
+                name: own + self.drawn.normal(size=own.shape)
+                for name, own in super().step(experiment).items()
+            }
 
     with pytest.raises(MethodCheckError, match="FAIL the gradient leads down"):
         check_method(Uphill(), stack())
@@ -282,10 +341,14 @@ def test_instruments_and_custom_layers_are_trained_by_methods_of_ones_own():
     def measure(x, params):
         return np.tanh(x * params["gain"])
 
-    net = systems.Instrument(measure, 3, 3, params={"gain": np.full(3, 0.2)}, seed=0, dtype="float64")
+    net = systems.Instrument(
+        measure, 3, 3, params={"gain": np.full(3, 0.2)}, seed=0, dtype="float64"
+    )
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (20, 3))
-    pnn.Trainer(net, Hopping(), optim.SGD(0.1), batch_size=20, seed=0, progress=False).fit(x, np.tanh(x), epochs=150)
+    pnn.Trainer(net, Hopping(), optim.SGD(0.1), batch_size=20, seed=0, progress=False).fit(
+        x, np.tanh(x), epochs=150
+    )
     assert np.abs(net.params["gain"] - 1).max() < 0.3
 
 
@@ -326,7 +389,8 @@ def test_ctrl_c_ends_a_step_and_keeps_what_was_learned():
                     experiment.measure()
                 return experiment.backward(errors)[0]
 
-        net = pnn.systems.Stack([layers.Linear(300, 1000), layers.Tanh(), layers.Linear(1000, 10)], seed=0)
+        chain = [layers.Linear(300, 1000), layers.Tanh(), layers.Linear(1000, 10)]
+        net = pnn.systems.Stack(chain, seed=0)
         x, y = np.ones((640, 300), np.float32), np.zeros(640, int)
         trainer = pnn.Trainer(net, Slow(), optim.SGD(1e-6), batch_size=64, progress=False)
         threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
@@ -375,7 +439,8 @@ def test_arrays_that_a_step_changes_are_its_own():
         return gradient
 
     assert (
-        fitted(doing(plain, ("twins",)), stack())[1]["loss"] == fitted(doing(changing, ("twins",)), stack())[1]["loss"]
+        fitted(doing(plain, ("twins",)), stack())[1]["loss"]
+        == fitted(doing(changing, ("twins",)), stack())[1]["loss"]
     )
     assert fitted(doing(settled, ("local-rule",)), hopfield())[1]["loss"] < 2
 
@@ -384,7 +449,10 @@ def test_errors_go_back_at_the_signals_and_parameters_of_the_last_pass():
     net = stack("float64")
     x, y = batch(net)
     rng, targets, params = np.random.default_rng(1), np.eye(3)[y], net.params
-    noise, moved = rng.normal(size=(12, 6)), {"W1": rng.normal(size=(5, 6)), "W3": rng.normal(size=(6, 3))}
+    noise, moved = (
+        rng.normal(size=(12, 6)),
+        {"W1": rng.normal(size=(5, 6)), "W3": rng.normal(size=(6, 3))},
+    )
 
     def reference(w1, w3, added):
         hidden = np.tanh(x @ w1 + params["b1"] + added)
@@ -393,19 +461,30 @@ def test_errors_go_back_at_the_signals_and_parameters_of_the_last_pass():
         return {"W1": x.T @ slopes, "W3": hidden.T @ errors}
 
     def noisy(experiment):
-        return experiment.backward(experiment.errors(experiment.measure(noise=[noise, None, None])))[0]
+        return experiment.backward(
+            experiment.errors(experiment.measure(noise=[noise, None, None]))
+        )[0]
 
     def elsewhere(experiment):
         return experiment.backward(experiment.errors(experiment.measure(moved)))[0]
 
-    for step, wanted in ((noisy, (params["W1"], params["W3"], noise)), (elsewhere, (moved["W1"], moved["W3"], 0))):
+    for step, wanted in (
+        (noisy, (params["W1"], params["W3"], noise)),
+        (elsewhere, (moved["W1"], moved["W3"], 0)),
+    ):
         found = doing(step, ("twins",)).gradient(net, x, y)
         for name, own in reference(*wanted).items():
             np.testing.assert_allclose(found[name], own, atol=1e-14)
 
 
 def test_samples_that_are_lost_teach_nothing():
-    chain = [layers.Linear(5, 4), layers.Encode(), layers.MZIMesh(4), layers.Detect(), layers.Linear(4, 3)]
+    chain = [
+        layers.Linear(5, 4),
+        layers.Encode(),
+        layers.MZIMesh(4),
+        layers.Detect(),
+        layers.Linear(4, 3),
+    ]
     net = systems.Stack(chain, seed=0)
     x, y = batch(net)
     x[3] = 1e25
@@ -495,7 +574,15 @@ def test_what_is_kept_in_the_object_is_found_by_the_checks():
 
 @pytest.mark.parametrize(
     "value",
-    [np.array([2**24 + 1]), np.array([1 + 2j]), np.ma.masked_array([1.0, 2.0], [1, 0]), 3.0, None, ["x"], [np.nan]],
+    [
+        np.array([2**24 + 1]),
+        np.array([1 + 2j]),
+        np.ma.masked_array([1.0, 2.0], [1, 0]),
+        3.0,
+        None,
+        ["x"],
+        [np.nan],
+    ],
     ids=repr,
 )
 def test_memory_that_cannot_be_kept_is_refused(value):
@@ -529,7 +616,9 @@ def test_experiments_end_with_their_step_and_keep_their_memory():
     with pytest.raises(ConfigError, match="lent to a step of training"):
         fitted(doing(lambda experiment: experiment.system.predict(experiment.x)), stack())
     with pytest.raises(CapabilityError, match="Hopfield has none"):
-        doing(lambda experiment: experiment.measure(noise=[])).gradient(hopfield(), *batch(hopfield()))
+        doing(lambda experiment: experiment.measure(noise=[])).gradient(
+            hopfield(), *batch(hopfield())
+        )
 
 
 class FromHere(methods.Method):
@@ -568,7 +657,10 @@ def test_free_phases_start_where_they_are_told() -> None:
 
 @pytest.mark.parametrize(
     ("start", "says"),
-    [([np.zeros((2, 2))], "2 layers, got 1"), ([np.zeros((2, 2)), np.zeros((2, 2))], r"start\[1\]")],
+    [
+        ([np.zeros((2, 2))], "2 layers, got 1"),
+        ([np.zeros((2, 2)), np.zeros((2, 2))], r"start\[1\]"),
+    ],
 )
 def test_starts_that_do_not_fit_are_refused(start: list[np.ndarray], says: str) -> None:
     class Wrong(methods.Method):
@@ -578,4 +670,6 @@ def test_starts_that_do_not_fit_are_refused(start: list[np.ndarray], says: str) 
             return experiment.settle(start=start).read([0.0])
 
     with pytest.raises(ShapeError, match=says):
-        Wrong().gradient(systems.Hopfield([1, 2, 1], dtype="float64"), np.zeros((2, 1)), np.zeros((2, 1)))
+        Wrong().gradient(
+            systems.Hopfield([1, 2, 1], dtype="float64"), np.zeros((2, 1)), np.zeros((2, 1))
+        )

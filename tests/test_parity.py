@@ -1,8 +1,8 @@
 """The published fixed-step algorithm, transcribed to NumPy: same states, same parameters.
 
-The free phase runs a number of sweeps from rest (all states zero), each over the even layers (the first
-hidden one is layer 0), then the odd ones, or over all layers at once; nudged phases continue from it.
-Published code moves nudged outputs by a - beta (o - y) at the outputs before the move.
+The free phase runs a number of sweeps from rest (all states zero), each over the even layers (the
+first hidden one is layer 0), then the odd ones, or over all layers at once; nudged phases continue
+from it. Published code moves nudged outputs by a - beta (o - y) at the outputs before the move.
 """
 
 import numpy as np
@@ -22,7 +22,13 @@ class Published:
     def __init__(self, net, *, beta, free, nudged, order, update):
         self.W = [net.params[f"W{k}"].copy() for k in range(1, len(net.layers))]
         self.b = [net.params[f"b{k}"].copy() for k in range(1, len(net.layers))]
-        self.beta, self.free, self.nudged, self.order, self.update = beta, free, nudged, order, update
+        self.beta, self.free, self.nudged, self.order, self.update = (
+            beta,
+            free,
+            nudged,
+            order,
+            update,
+        )
 
     def move(self, k, x, s, y, beta):
         last = k == len(self.W) - 1
@@ -50,11 +56,15 @@ class Published:
     def states(self, x, y):
         rest = [np.zeros((len(x), len(b)), x.dtype) for b in self.b]
         free = self.phase(x, rest, y, 0, self.free)
-        return free, *(self.phase(x, free, y, beta, self.nudged) for beta in (self.beta, -self.beta))
+        return free, *(
+            self.phase(x, free, y, beta, self.nudged) for beta in (self.beta, -self.beta)
+        )
 
     def step(self, x, y, rate, variant):
         free, plus, minus = self.states(x, y)
-        up, down, distance = (plus, minus, 2 * self.beta) if variant == "centered" else (plus, free, self.beta)
+        up, down, distance = (
+            (plus, minus, 2 * self.beta) if variant == "centered" else (plus, free, self.beta)
+        )
         for k in range(len(self.W)):
             below = [x if k == 0 else s[k - 1] for s in (up, down)]
             self.W[k] += rate * (below[0].T @ up[k] - below[1].T @ down[k]) / (distance * len(x))
@@ -103,7 +113,9 @@ def test_training(layers, variant, order, update, dtype, values):
     net = make_net(layers, dtype=dtype)
     x, y = make_batch(net, 11, values=values)
     method = EquilibriumPropagation(
-        beta=0.2, variant=variant, settling=Settling(sweeps=(12, 5), order=order, output_update=update)
+        beta=0.2,
+        variant=variant,
+        settling=Settling(sweeps=(12, 5), order=order, output_update=update),
     )
     published = Published(net, beta=0.2, free=12, nudged=5, order=order, update=update)
     pnn.Trainer(net, method, pnn.optim.SGD(0.1), batch_size=11, seed=1).fit(x, y, epochs=6)
@@ -115,7 +127,8 @@ def test_training(layers, variant, order, update, dtype, values):
 
 
 def test_training_on_minibatches_with_a_rate_per_layer(dtype):
-    # The published recipe in small: batches in a shuffled order, one rate per layer, rates falling by epoch.
+    # The published recipe in small: batches in a shuffled order, one rate per layer, rates falling
+    # by epoch.
     net = make_net([7, 9, 6, 3], dtype=dtype)
     x, y = make_batch(net, 23)
     target = one_hot(y, 3).astype(dtype)
@@ -123,7 +136,9 @@ def test_training_on_minibatches_with_a_rate_per_layer(dtype):
     rates, twin = [0.2, 0.05, 0.01], copy_of(net)
     optimizer = pnn.optim.SGD(rates, schedule=pnn.optim.ExponentialDecay(0.5))
     settling = Settling(sweeps=(12, 5), output_update="explicit")
-    trainer = pnn.Trainer(net, EquilibriumPropagation(settling=settling), optimizer, batch_size=5, seed=9)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(settling=settling), optimizer, batch_size=5, seed=9
+    )
     trainer.fit(x, y, epochs=3)
     for epoch in range(3):
         order = pnn._core.permutation(23, 9, epoch)
@@ -132,7 +147,9 @@ def test_training_on_minibatches_with_a_rate_per_layer(dtype):
             rows = order[start:end]
             kept = [array.copy() for array in published.W + published.b]
             published.step(x[rows], target[rows], 1.0, "centered")
-            for array, old, rate in zip(published.W + published.b, kept, rates + rates, strict=True):
+            for array, old, rate in zip(
+                published.W + published.b, kept, rates + rates, strict=True
+            ):
                 array[...] = old + rate * 0.5**epoch * (array - old)
     for k in range(3):
         assert_close(net.params[f"W{k + 1}"], published.W[k], dtype)

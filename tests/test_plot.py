@@ -53,7 +53,9 @@ def test_history_is_drawn(tmp_path: Path, epochs: int, values: dict[str, float])
     assert len(figure.axes) == 3
 
 
-def test_history_without_a_path_only_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_without_a_path_only_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     assert make().plot().axes[1].get_ylabel() == "accuracy (%)"
@@ -66,7 +68,8 @@ def test_pyplot_stays_out() -> None:
     import sys
 
     code = (
-        "import sys, pnncore as pnn; from pnncore import plot; assert 'matplotlib' not in sys.modules;"
+        "import sys, pnncore as pnn; from pnncore import plot; assert 'matplotlib' not in "
+        "sys.modules;"
         "plot.require(); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

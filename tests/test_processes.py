@@ -21,7 +21,9 @@ def train(threads, seed=0, epochs=2):
     """Train a network large enough for threads; return its parameters."""
     net = make_net([64, 128, 10], dtype="float32", seed=seed)
     x, y = make_batch(net, 600)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=300, seed=seed, threads=threads)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=300, seed=seed, threads=threads
+    )
     trainer.fit(x, y, epochs=epochs, validation=(x, y))
     return parameter_bytes(net)
 
@@ -121,7 +123,9 @@ def test_threads_of_python_share_a_network_to_read():
     def work(i):
         if i % 2:
             return np.array_equal(net.predict(x, threads=2), outputs)
-        return np.array_equal(EquilibriumPropagation().gradient(net, x, y, threads=2)["W1"], gradient)
+        return np.array_equal(
+            EquilibriumPropagation().gradient(net, x, y, threads=2)["W1"], gradient
+        )
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(40)))
@@ -177,7 +181,9 @@ def test_a_network_that_another_thread_trains_is_refused_or_waits():
                     refused.append(error)
     finally:
         thread.join()
-    assert all(isinstance(error, pnn.PnnError) for error in refused), {type(e).__mro__ for e in refused}
+    assert all(isinstance(error, pnn.PnnError) for error in refused), {
+        type(e).__mro__ for e in refused
+    }
     assert trainer.epoch == 10 or refused
 
 
@@ -215,7 +221,9 @@ FIT = """
 def started(code, *arguments):
     """Run Python code in a process of its own, whose output is read here."""
     pipe = subprocess.PIPE
-    return subprocess.Popen([*command(code), *arguments], env=environment(), stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [*command(code), *arguments], env=environment(), stdout=pipe, stderr=pipe, text=True
+    )
 
 
 @pytest.mark.parametrize("kind", ["small", "large"])
@@ -271,7 +279,14 @@ def interruptible(*steps):
     x, y = make_batch(net, 20)
     callbacks = [InterruptAt(*steps)]
     return (
-        pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, seed=3, callbacks=callbacks),
+        pnn.Trainer(
+            net,
+            EquilibriumPropagation(),
+            optim.SGD(0.05),
+            batch_size=4,
+            seed=3,
+            callbacks=callbacks,
+        ),
         x,
         y,
     )
@@ -366,22 +381,22 @@ def test_interrupts_at_random_instants(tmp_path):
 
 # Calls that take seconds. Each prints "ready" and is interrupted in its middle.
 CALLS = {
-    "predict": "big().predict(np.ones((20_000, 500), np.float32))",
-    "predict alone": "big().predict(np.ones((20_000, 500), np.float32), threads=1)",
-    "settle": "deep().settle(np.ones((4000, 200), np.float32), settling=pnn.Settling(sweeps=3000))",
-    "settle alone": "deep().settle(np.ones((4000, 200), np.float32), settling=pnn.Settling(sweeps=3000), threads=1)",
-    "audit": "pnn.audit(deep(), methods.EquilibriumPropagation(), np.ones((4000, 200), np.float32), labels(4000))",
-    "gradient": "methods.FiniteDifference().gradient(deep(), np.ones((50, 200), np.float32), labels(50))",
-    "spsa": "methods.SPSA(directions=10**6).gradient(deep(), np.ones((50, 200), np.float32), labels(50))",
-    "implicit": "methods.RecurrentBackprop(steps=10**8).gradient(deep(), np.ones((5, 200), np.float32), labels(5))",
+    "predict": "big().predict(ones(20_000, 500))",
+    "predict alone": "big().predict(ones(20_000, 500), threads=1)",
+    "settle": "deep().settle(ones(4000, 200), settling=pnn.Settling(sweeps=3000))",
+    "settle alone": "deep().settle(ones(4000, 200), settling=pnn.Settling(sweeps=3000), threads=1)",
+    "audit": "pnn.audit(deep(), methods.EquilibriumPropagation(), ones(4000, 200), labels(4000))",
+    "gradient": "methods.FiniteDifference().gradient(deep(), ones(50, 200), labels(50))",
+    "spsa": "methods.SPSA(directions=10**6).gradient(deep(), ones(50, 200), labels(50))",
+    "implicit": "methods.RecurrentBackprop(steps=10**8).gradient(deep(), ones(5, 200), labels(5))",
     "surrogate": "fit(small(), methods.SurrogateOptimization(fits=10**6))",
     "cmaes": "fit(small(), methods.CMAES(population=10**6))",
     "genetic": "fit(small(), methods.GeneticAlgorithm(population=10**6))",
-    "measure": "[big().measure(np.ones((20_000, 500), np.float32)) for _ in range(100)]",
-    "vjp": "[big().vjp(np.ones((9000, 500), np.float32), np.ones((9000, 10), np.float32)) for _ in range(100)]",
+    "measure": "[big().measure(ones(20_000, 500)) for _ in range(100)]",
+    "vjp": "[big().vjp(ones(9000, 500), ones(9000, 10)) for _ in range(100)]",
     "wires": "pnn.analog.solve(np.full((900, 900), 1e-3), np.ones((200, 900)), tolerance=1e-15)",
     "circuit": "circuit().predict(np.random.default_rng(0).uniform(1, 2, (10**6, 1)))",
-    "pendula": "stack(layers.Pendula(50, steps=10**5)).predict(np.ones((1000, 50), np.float32))",
+    "pendula": "stack(layers.Pendula(50, steps=10**5)).predict(ones(1000, 50))",
     "map": "stack(layers.Linear(10_000, 20_000))",
     "mismatch": "stack(layers.Linear(10_000, 10_000, mismatch=0.1))",
     "speckle": "stack(layers.Speckle(6000, 6000))",
@@ -398,6 +413,9 @@ INTERRUPTED = """
 
     def stack(*chain):
         return pnn.systems.Stack([*chain], seed=0)
+
+    def ones(*shape):
+        return np.ones(shape, np.float32)
 
     def big():
         return stack(layers.Linear(500, 4000), layers.Tanh(), layers.Linear(4000, 10))
@@ -517,17 +535,20 @@ EXIT = """
 
     def bench(dtype):
         shot = lambda x, params: np.tanh(x @ params["W"])
-        return pnn.systems.Instrument(shot, 3, 2, params={"W": np.ones((3, 2))}, isolation="none", seed=0)
+        weights = {"W": np.ones((3, 2))}
+        return pnn.systems.Instrument(shot, 3, 2, params=weights, isolation="none", seed=0)
 
     kind, use, seconds = sys.argv[1:]
     net = {**SYSTEMS, "instrument": bench}[kind]("float64")
     x, y = make_batch(net, 2000)
-    method = methods.EquilibriumPropagation() if "Stack" not in str(type(net).__mro__) else methods.SPSA()
+    is_stack = "Stack" in str(type(net).__mro__)
+    method = methods.SPSA() if is_stack else methods.EquilibriumPropagation()
 
     def work():
         while True:
             if use == "fit":
-                pnn.Trainer(net, method, optim.SGD(1e-4), seed=0, progress=False).fit(x, y, epochs=1)
+                trainer = pnn.Trainer(net, method, optim.SGD(1e-4), seed=0, progress=False)
+                trainer.fit(x, y, epochs=1)
             else:
                 net.predict(x)
 

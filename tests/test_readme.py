@@ -22,7 +22,9 @@ def blocks(page):
 
 
 def with_code():
-    return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if any(blocks(page))]
+    return [
+        pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if any(blocks(page))
+    ]
 
 
 @pytest.mark.parametrize("page", with_code())
@@ -39,7 +41,8 @@ def test_code_runs(page, tmp_path, monkeypatch, request):
             except DataError as error:
                 if "is not found; it needs" not in str(error):
                     raise
-                # Once more where the tests keep their data sets; skips, and says why, where there are none.
+                # Once more where the tests keep their data sets; skips, and says why, where there
+                # are none.
                 monkeypatch.setenv("PNNCORE_DATA", str(request.getfixturevalue("data_dir")))
                 exec(code, namespace)
 

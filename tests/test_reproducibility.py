@@ -1,4 +1,5 @@
-"""Same seed, same bits: any number of threads, in pieces or in one go; any instruction set to rounding."""
+"""Same seed, same bits: any number of threads, in pieces or in one go; any instruction set to
+rounding."""
 
 import json
 
@@ -46,7 +47,9 @@ def test_settling_on_any_number_of_threads(layers, samples, dtype):
 
     def digest(threads):
         free, nudged = net.settle(x, threads=threads), net.settle(x, y, beta=0.2, threads=threads)
-        arrays = [a for f in (free, nudged) for a in (*f.states, f.energy, f.residual, f.sweeps, f.status)]
+        arrays = [
+            a for f in (free, nudged) for a in (*f.states, f.energy, f.residual, f.sweeps, f.status)
+        ]
         return b"".join(a.tobytes() for a in [*arrays, net.predict(x, threads=threads)])
 
     assert len({digest(threads) for threads in THREADS}) == 1
@@ -58,7 +61,10 @@ def test_gradients_on_any_number_of_threads(layers, samples, name):
     method = METHODS[name]
     net = make_net(layers, activation_for(method), dtype="float32")
     x, y = make_batch(net, samples)
-    found = {flat(method.gradient(net, x, y, seed=2, step=3, threads=threads)).tobytes() for threads in THREADS}
+    found = {
+        flat(method.gradient(net, x, y, seed=2, step=3, threads=threads)).tobytes()
+        for threads in THREADS
+    }
     assert len(found) == 1
 
 
@@ -75,7 +81,12 @@ def test_training_on_any_number_of_threads(layers, samples, optimizer, dtype, tm
         net = make_net(layers, dtype=dtype)
         x, y = make_batch(net, samples)
         trainer = pnn.Trainer(
-            net, EquilibriumPropagation(), optimizer, batch_size=(samples + 1) // 2, seed=5, threads=threads
+            net,
+            EquilibriumPropagation(),
+            optimizer,
+            batch_size=(samples + 1) // 2,
+            seed=5,
+            threads=threads,
         )
         trainer.fit(x, y, epochs=2, validation=(x[:50], y[:50]))
         trainer.save(tmp_path / "run.pnn")
@@ -118,7 +129,13 @@ def test_a_sample_does_not_see_its_neighbours(layers):
     net = make_net(layers, dtype="float32")
     x, y = make_batch(net, 1000)
     whole, outputs = net.settle(x, y, beta=0.2, threads=3), net.predict(x, threads=2)
-    for rows in (slice(0, 1), slice(3, 500), slice(501, 1000), slice(None, None, -1), slice(5, None, 7)):
+    for rows in (
+        slice(0, 1),
+        slice(3, 500),
+        slice(501, 1000),
+        slice(None, None, -1),
+        slice(5, None, 7),
+    ):
         part = net.settle(x[rows], y[rows], beta=0.2)
         for a, b in zip(part.states, whole.states, strict=True):
             np.testing.assert_array_equal(a, b[rows])
@@ -132,13 +149,17 @@ def test_the_place_in_memory_does_not_matter(offset):
     moved = copy_of(net)
     for name, array in moved.params.items():
         room = np.empty(array.nbytes + 64, np.uint8)
-        moved.params[name] = room[offset : offset + array.nbytes].view(np.float32).reshape(array.shape)
+        moved.params[name] = (
+            room[offset : offset + array.nbytes].view(np.float32).reshape(array.shape)
+        )
         moved.params[name][...] = array
     room = np.empty(x.nbytes + 64, np.uint8)
     shifted = room[offset : offset + x.nbytes].view(np.float32).reshape(x.shape)
     shifted[...] = x
     for system, inputs in ((net, x), (moved, shifted)):
-        pnn.Trainer(system, EquilibriumPropagation(), optim.SGD(0.1), batch_size=6, seed=0).fit(inputs, y, epochs=2)
+        pnn.Trainer(system, EquilibriumPropagation(), optim.SGD(0.1), batch_size=6, seed=0).fit(
+            inputs, y, epochs=2
+        )
     assert parameter_bytes(net) == parameter_bytes(moved)
 
 
@@ -156,7 +177,9 @@ class StopAt(pnn.Callback):
 
 def make_trainer(method, optimizer, seed=7, **settings):
     net = make_net([17, 33, 7, 5], activation_for(method), dtype="float32")
-    return pnn.Trainer(net, method, optimizer, batch_size=16, seed=seed, **settings), *make_batch(net, 100)
+    return pnn.Trainer(net, method, optimizer, batch_size=16, seed=seed, **settings), *make_batch(
+        net, 100
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -180,7 +203,11 @@ def test_stopped_saved_and_resumed_is_as_if_undisturbed(name, stop, tmp_path):
 
 
 def test_in_pieces_is_as_in_one_go(tmp_path):
-    for optimizer in (optim.SGD(0.05), optim.SGD([0.05, 0.02, 0.01], momentum=0.9), optim.Adam(0.01)):
+    for optimizer in (
+        optim.SGD(0.05),
+        optim.SGD([0.05, 0.02, 0.01], momentum=0.9),
+        optim.Adam(0.01),
+    ):
         files = []
         for pieces in ([6], [1, 2, 3], [1] * 6):
             trainer, x, y = make_trainer(METHODS["one-sided"], optimizer)
@@ -228,7 +255,8 @@ def test_instruction_sets_agree_to_rounding():
                     net = make_net(layers, activation, dtype=dtype)
                     x, y = make_batch(net, 21)
                     key = f"{dtype} {layers} {activation} "
-                    found[key + "outputs"] = net.predict(x, settling=pnn.Settling(sweeps=20)).ravel().tolist()
+                    outputs = net.predict(x, settling=pnn.Settling(sweeps=20))
+                    found[key + "outputs"] = outputs.ravel().tolist()
                     for name, method in METHODS.items():
                         if name != "holomorphic" or activation != "hard-sigmoid":
                             tight = pnn.Settling(sweeps=30, order=method.settling.order)
@@ -244,7 +272,8 @@ def test_instruction_sets_agree_to_rounding():
     for run in runs[1:]:
         for key, values in run["found"].items():
             expected = runs[0]["found"][key]
-            # Gradients are differences of states divided by beta: rounding is amplified by ten or so.
+            # Gradients are differences of states divided by beta: rounding is amplified by ten or
+            # so.
             tolerance = 3e-5 if "float32" in key else 1e-12
             np.testing.assert_allclose(
                 values, expected, rtol=tolerance, atol=tolerance, err_msg=f"{run['level']} {key}"

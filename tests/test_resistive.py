@@ -1,4 +1,5 @@
-"""Deep resistive networks: against a NumPy account from the circuit's laws, devices, threads, files."""
+"""Deep resistive networks: against a NumPy account from the circuit's laws, devices, threads,
+files."""
 
 import numpy as np
 import pnncore as pnn
@@ -33,17 +34,22 @@ def network(layers, input_gain=3.0, seed=1, dtype="float64"):
 
 def batch(net, samples, seed=0):
     rng = np.random.default_rng(seed)
-    return rng.uniform(0, 1, (samples, net.n_in)).astype(net.dtype), rng.uniform(0, 1, (samples, net.n_out)).astype(
-        net.dtype
-    )
+    return rng.uniform(0, 1, (samples, net.n_in)).astype(net.dtype), rng.uniform(
+        0, 1, (samples, net.n_out)
+    ).astype(net.dtype)
 
 
 def sweeps(net, x, count, start=None, y=None, beta=0.0):
-    """Settle by the published algorithm, written from Kirchhoff's law: weighted means, clipped, every other layer."""
+    """Settle by the published algorithm, written from Kirchhoff's law: weighted means, clipped,
+    every other layer."""
     g = [net.params[f"g{k + 1}"].astype(float) for k in range(len(net.layers) - 1)]
     b = [net.params[f"b{k + 1}"].astype(float) for k in range(len(g))]
     v = [np.hstack([x, -x]) * net.input_gain]
-    v += [np.zeros((len(x), n)) for n in net.layers[1:]] if start is None else [layer.copy() for layer in start]
+    v += (
+        [np.zeros((len(x), n)) for n in net.layers[1:]]
+        if start is None
+        else [layer.copy() for layer in start]
+    )
 
     def move(k):
         feed, total = v[k - 1] @ g[k - 1] + b[k - 1], g[k - 1].sum(axis=0)
@@ -86,9 +92,13 @@ def test_the_gradient_is_the_contrast_of_squared_voltages():
     phases = [[sources, *sweeps(net, x, 20, free, y, sign * beta)] for sign in (1, -1)]
     for k in range(3):
         squares = [0.5 * (v[k][:, :, None] - v[k + 1][:, None, :]) ** 2 for v in phases]
-        np.testing.assert_allclose(found[f"g{k + 1}"], (squares[0] - squares[1]).mean(axis=0) / (2 * beta), atol=1e-12)
+        np.testing.assert_allclose(
+            found[f"g{k + 1}"], (squares[0] - squares[1]).mean(axis=0) / (2 * beta), atol=1e-12
+        )
         currents = [-v[k + 1].mean(axis=0) for v in phases]
-        np.testing.assert_allclose(found[f"b{k + 1}"], (currents[0] - currents[1]) / (2 * beta), atol=1e-12)
+        np.testing.assert_allclose(
+            found[f"b{k + 1}"], (currents[0] - currents[1]) / (2 * beta), atol=1e-12
+        )
 
 
 def test_power_is_what_the_resistors_dissipate():
@@ -96,7 +106,8 @@ def test_power_is_what_the_resistors_dissipate():
     x, _ = batch(net, 5)
     v = [np.hstack([x, -x]) * net.input_gain, *net.settle(x).states]
     expected = sum(
-        (net.params[f"g{k + 1}"] * (v[k][:, :, None] - v[k + 1][:, None, :]) ** 2).sum(axis=(1, 2)) for k in range(3)
+        (net.params[f"g{k + 1}"] * (v[k][:, :, None] - v[k + 1][:, None, :]) ** 2).sum(axis=(1, 2))
+        for k in range(3)
     )
     np.testing.assert_allclose(net.power(x), expected, rtol=1e-10)
 
@@ -129,7 +140,8 @@ def test_conformance():
 def test_settled_states_obey_the_laws(layers, samples, gain):
     net = network(layers, gain)
     x, y = batch(net, samples)
-    # Half of what outputs can be nudged away by before the network without diodes has no minimum; diodes add to it.
+    # Half of what outputs can be nudged away by before the network without diodes has no minimum;
+    # diodes add to it.
     between = [net.params[f"g{k}"] for k in range(2, len(layers))]
     starts = np.cumsum([0, *layers[1:]])
     laplacian = np.zeros((starts[-1],) * 2)
@@ -140,7 +152,9 @@ def test_settled_states_obey_the_laws(layers, samples, gain):
         laplacian[there, there] += np.diag(g.sum(axis=0))
         laplacian[here, there] -= g
         laplacian[there, here] -= g.T
-    beta = -0.5 / float(np.linalg.eigvalsh(np.linalg.inv(laplacian)[-layers[-1] :, -layers[-1] :]).max())
+    beta = -0.5 / float(
+        np.linalg.eigvalsh(np.linalg.inv(laplacian)[-layers[-1] :, -layers[-1] :]).max()
+    )
     for args in ((), (y, 0.5), (y, beta)):
         found = net.settle(x, *args[:1], beta=args[1] if args else None, settling=TIGHT)
         assert found.converged
@@ -153,7 +167,12 @@ def test_threads_and_pieces_give_the_same_bytes():
         net = network([90, 200, 30], dtype="float32")
         x, y = batch(net, 60)
         trainer = pnn.Trainer(
-            net, EquilibriumPropagation(beta=0.5), pnn.optim.SGD(0.01), batch_size=7, seed=3, threads=threads
+            net,
+            EquilibriumPropagation(beta=0.5),
+            pnn.optim.SGD(0.01),
+            batch_size=7,
+            seed=3,
+            threads=threads,
         )
         for n in epochs:
             trainer.fit(x, y, epochs=n)
@@ -270,7 +289,11 @@ def test_history_counts_what_hardware_would_be_asked():
     net = network([4, 5, 2])
     x, y = batch(net, 21)
     trainer = pnn.Trainer(
-        net, EquilibriumPropagation(beta=0.2), pnn.optim.SGD({"g1": 0.01, "b2": 0.01}), batch_size=5, seed=0
+        net,
+        EquilibriumPropagation(beta=0.2),
+        pnn.optim.SGD({"g1": 0.01, "b2": 0.01}),
+        batch_size=5,
+        seed=0,
     )
     history = trainer.fit(x, y, epochs=2)
     # A free and two nudged phases per sample; five steps that each write what has a rate.
@@ -292,7 +315,9 @@ def test_a_current_into_a_node_without_conductances_is_unbounded(layer):
     for settled in (net.settle(x), net.settle(x, y, beta=0.1)):
         assert settled.counts()["unbounded"] == 1
     with pytest.warns(pnn.errors.SettlingWarning, match="measured nothing|comes from 0"):
-        assert not any(part.any() for part in ImplicitDifferentiation().gradient(net, x, y).values())
+        assert not any(
+            part.any() for part in ImplicitDifferentiation().gradient(net, x, y).values()
+        )
 
 
 @pytest.mark.parametrize("layer", [1, 2])

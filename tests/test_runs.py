@@ -1,4 +1,5 @@
-"""What stops a run, and what it leaves: divergence, exceptions at every line, signals, settings that change."""
+"""What stops a run, and what it leaves: divergence, exceptions at every line, signals, settings
+that change."""
 
 import contextlib
 import signal
@@ -57,7 +58,11 @@ METHODS = {
         methods.DirectFeedbackAlignment(),
         methods.EvolutionStrategy(),
     ],
-    "linear stack": [methods.Backprop(), methods.PhysicsAware(loss="cross-entropy"), methods.FiniteDifference()],
+    "linear stack": [
+        methods.Backprop(),
+        methods.PhysicsAware(loss="cross-entropy"),
+        methods.FiniteDifference(),
+    ],
     "energy": [EquilibriumPropagation(), methods.FiniteDifference(epsilon=1e-2)],
 }
 PAIRS = [(name, method) for name in SYSTEMS for method in METHODS[name]]
@@ -69,7 +74,9 @@ class EveryStep(pnn.Callback):
         self.kept = []
 
     def on_step(self, trainer):
-        self.kept.append((trainer.epoch, trainer.step, parameter_bytes(trainer.system), memory_bytes(trainer)))
+        self.kept.append(
+            (trainer.epoch, trainer.step, parameter_bytes(trainer.system), memory_bytes(trainer))
+        )
 
 
 def memory_bytes(trainer):
@@ -79,7 +86,9 @@ def memory_bytes(trainer):
 def diverging(name, method, optimizer, dtype, callbacks=()):
     system = SYSTEMS[name](dtype)
     x, y = make_batch(system, 24, values=not isinstance(system, systems.Stack))
-    trainer = pnn.Trainer(system, method, optimizer, batch_size=4, seed=0, callbacks=callbacks, progress=False)
+    trainer = pnn.Trainer(
+        system, method, optimizer, batch_size=4, seed=0, callbacks=callbacks, progress=False
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(x, y, epochs=40)
@@ -88,7 +97,9 @@ def diverging(name, method, optimizer, dtype, callbacks=()):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 @pytest.mark.parametrize(
-    ("name", "method"), PAIRS, ids=lambda value: value if isinstance(value, str) else type(value).__name__
+    ("name", "method"),
+    PAIRS,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_run_that_diverges_stops_before_the_step(name, method, optimizer, dtype):
@@ -101,7 +112,9 @@ def test_a_run_that_diverges_stops_before_the_step(name, method, optimizer, dtyp
         assert trainer.history.diverged is None
         return
     assert trainer.history.diverged == (trainer.epoch, trainer.step)
-    assert any("training diverged in step" in text and "Lower the rate" in text for text in messages)
+    assert any(
+        "training diverged in step" in text and "Lower the rate" in text for text in messages
+    )
     # The same bytes, whether the core is left after every step or not.
     each = EveryStep()
     other, _ = diverging(name, method, optimizer, dtype, [each])
@@ -114,7 +127,10 @@ def test_a_run_that_diverges_stops_before_the_step(name, method, optimizer, dtyp
 
 def test_most_of_these_runs_diverge():
     # Or the test above says little.
-    ended = [diverging(name, method, optim.SGD(1e6), "float32")[0].history.diverged for name, method in PAIRS]
+    ended = [
+        diverging(name, method, optim.SGD(1e6), "float32")[0].history.diverged
+        for name, method in PAIRS
+    ]
     assert sum(end is not None for end in ended) >= len(PAIRS) - 3, ended
 
 
@@ -132,10 +148,14 @@ def test_a_fit_that_diverged_goes_on_at_a_lower_rate():
 def test_no_comparison_and_no_early_stopping_is_led_astray():
     net = stack("float32")
     x, y = make_batch(net, 24)
-    found = pnn.compare(net, {"wild": (methods.Backprop(), optim.SGD(1e9))}, (x, y, x, y), passes=1000)
+    found = pnn.compare(
+        net, {"wild": (methods.Backprop(), optim.SGD(1e9))}, (x, y, x, y), passes=1000
+    )
     assert found.runs["wild"].trainer.history.diverged is not None
     assert np.isfinite(found.runs["wild"].score).all()
-    trainer = pnn.Trainer(net, methods.Backprop(), optim.SGD(1e9), seed=0, callbacks=[pnn.EarlyStopping(2)])
+    trainer = pnn.Trainer(
+        net, methods.Backprop(), optim.SGD(1e9), seed=0, callbacks=[pnn.EarlyStopping(2)]
+    )
     trainer.fit(x, y, epochs=10, validation=(x, y))
     assert all(np.isfinite(array).all() for array in net.params.values())
 
@@ -221,7 +241,13 @@ def interruptible(callbacks=()):
     net = make_net([6, 8, 3], dtype="float32")
     x, y = make_batch(net, 20)
     trainer = pnn.Trainer(
-        net, EquilibriumPropagation(), optim.Adam(0.01), batch_size=4, seed=3, callbacks=callbacks, progress=False
+        net,
+        EquilibriumPropagation(),
+        optim.Adam(0.01),
+        batch_size=4,
+        seed=3,
+        callbacks=callbacks,
+        progress=False,
     )
     return trainer, x, y
 
@@ -229,7 +255,13 @@ def interruptible(callbacks=()):
 def final(trainer):
     quantities = {key: trainer.history[key] for key in trainer.history.KEYS if key != "seconds"}
     text = {key: value.tolist() for key, value in quantities.items()}
-    return parameter_bytes(trainer.system), memory_bytes(trainer), repr(text), trainer.epoch, trainer.step
+    return (
+        parameter_bytes(trainer.system),
+        memory_bytes(trainer),
+        repr(text),
+        trainer.epoch,
+        trainer.step,
+    )
 
 
 def undisturbed(epochs):
@@ -256,7 +288,8 @@ class Singly(pnn.Callback):
 
 
 @pytest.mark.skipif(
-    sys.version_info >= (3, 12) and hasattr(sys, "gettrace") and sys.gettrace() is not None, reason="traced"
+    sys.version_info >= (3, 12) and hasattr(sys, "gettrace") and sys.gettrace() is not None,
+    reason="traced",
 )
 @pytest.mark.parametrize("single", [False, True])
 def test_an_exception_at_every_line_of_a_fit(single):
@@ -354,15 +387,17 @@ def test_what_a_failed_step_leaves_is_counted():
 
     net = Failing(n_in=3, n_states=2, n_out=2, params={"W": np.ones((3, 2)) / 3})
     x, y = make_batch(net, 20, values=True)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, progress=False)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, progress=False
+    )
     with pytest.raises(Stop):
         trainer.fit(x, y, epochs=1)
     assert trainer.step == 2
     trainer.fit(x, y, epochs=1)
     other = energy_system("float64")
-    pnn.Trainer(other, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, progress=False).fit(
-        x, y, epochs=1
-    )
+    pnn.Trainer(
+        other, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, progress=False
+    ).fit(x, y, epochs=1)
     assert parameter_bytes(net) == parameter_bytes(other)
 
 
@@ -428,7 +463,8 @@ def test_an_epoch_under_way_is_finished_with_its_own_batches():
 
 
 @pytest.mark.parametrize(
-    "method", [methods.Backprop(), methods.ForwardForward(classes=3), methods.PhysicalLocalLearning()]
+    "method",
+    [methods.Backprop(), methods.ForwardForward(classes=3), methods.PhysicalLocalLearning()],
 )
 @pytest.mark.parametrize("seconds", [0.3, pytest.param(20.0, marks=pytest.mark.slow)])
 def test_labels_that_another_thread_changes(method, seconds):
@@ -459,7 +495,11 @@ def test_a_stiff_relaxation_does_not_panic():
     net = make_net([3, 4, 2], dtype="float32")
     x, y = make_batch(net, 20)
     trainer = pnn.Trainer(
-        net, methods.AgnosticEquilibriumPropagation(relaxations=3), optim.SGD(1e38), batch_size=4, progress=False
+        net,
+        methods.AgnosticEquilibriumPropagation(relaxations=3),
+        optim.SGD(1e38),
+        batch_size=4,
+        progress=False,
     )
     with pytest.warns(SettlingWarning):
         trainer.fit(x, y, epochs=3)
@@ -487,7 +527,9 @@ SIZES = {
     "linear": lambda: stack("float32", layers.Linear(LARGE, LARGE)),
     "mismatch": lambda: stack("float32", layers.Linear(2, LARGE, mismatch=0.1)),
     "crossbar": lambda: stack("float32", layers.Crossbar(LARGE, LARGE)),
-    "cells": lambda: stack("float32", layers.Crossbar(2**18, 2**18, device=pnn.devices.SoftBounds())),
+    "cells": lambda: stack(
+        "float32", layers.Crossbar(2**18, 2**18, device=pnn.devices.SoftBounds())
+    ),
     "speckle": lambda: stack("float32", layers.Speckle(LARGE, LARGE)),
     "pendula": lambda: stack("float32", layers.Pendula(LARGE)),
     "pendula steps": lambda: stack("float32", layers.Pendula(100, steps=LARGE)),
@@ -495,10 +537,18 @@ SIZES = {
     "harmonic": lambda: stack("float32", layers.SecondHarmonic(LARGE, 5)),
     "hopfield": lambda: systems.Hopfield([LARGE, LARGE, 2]),
     "resistive": lambda: systems.DeepResistive([LARGE, LARGE, 2]),
-    "energy": lambda: Counted(n_in=1, n_states=LARGE, n_out=1, params={"W": [1.0]}).predict(np.ones((50, 1))),
-    "surrogate": lambda: pnn.Trainer(stack("float32"), methods.SurrogateOptimization(hidden=LARGE), optim.SGD(0.1)),
-    "kept": lambda: pnn.Trainer(stack("float32"), methods.SurrogateOptimization(samples=LARGE), optim.SGD(0.1)),
-    "genetic": lambda: pnn.Trainer(stack("float32"), methods.GeneticAlgorithm(population=LARGE), optim.SGD(0.1)),
+    "energy": lambda: Counted(n_in=1, n_states=LARGE, n_out=1, params={"W": [1.0]}).predict(
+        np.ones((50, 1))
+    ),
+    "surrogate": lambda: pnn.Trainer(
+        stack("float32"), methods.SurrogateOptimization(hidden=LARGE), optim.SGD(0.1)
+    ),
+    "kept": lambda: pnn.Trainer(
+        stack("float32"), methods.SurrogateOptimization(samples=LARGE), optim.SGD(0.1)
+    ),
+    "genetic": lambda: pnn.Trainer(
+        stack("float32"), methods.GeneticAlgorithm(population=LARGE), optim.SGD(0.1)
+    ),
     "cmaes": lambda: pnn.Trainer(stack("float32"), methods.CMAES(population=LARGE), optim.SGD(0.1)),
 }
 
@@ -520,7 +570,8 @@ def test_crosstalk_of_wide_maps_has_its_transpose(outputs):
     method = methods.Backprop(model="hardware")
     x, y = np.ones((1, 3)), np.zeros((1, outputs))
     found = method.gradient(net, x, y)["b1"]
-    # The error of the outputs, back through the crosstalk C: the gradient of the bias is C (b C + x W C).
+    # The error of the outputs, back through the crosstalk C: the gradient of the bias is C (b C + x
+    # W C).
     unit = np.zeros(outputs)
     unit[-1] = 1
     net.params["b1"][...] = unit

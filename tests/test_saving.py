@@ -15,12 +15,27 @@ from pnncore import methods, optim
 from pnncore.errors import CheckpointError, ConfigError, DataError
 from pnncore.methods import EquilibriumPropagation
 
-NAMES_OF_NO_FILE = [None, 123, 1.5, b"run.pnn", "", "a\0b", "\ud800", [], {}, object(), True, ("run.pnn",)]
+NAMES_OF_NO_FILE = [
+    None,
+    123,
+    1.5,
+    b"run.pnn",
+    "",
+    "a\0b",
+    "\ud800",
+    [],
+    {},
+    object(),
+    True,
+    ("run.pnn",),
+]
 
 
 @pytest.fixture
 def trainer():
-    return pnn.Trainer(make_net([3, 4, 2], dtype="float32"), EquilibriumPropagation(), optim.Adam(0.01), seed=0)
+    return pnn.Trainer(
+        make_net([3, 4, 2], dtype="float32"), EquilibriumPropagation(), optim.Adam(0.01), seed=0
+    )
 
 
 @pytest.mark.parametrize("path", NAMES_OF_NO_FILE, ids=ascii)
@@ -33,7 +48,13 @@ def test_names_of_no_file(path, trainer, tmp_path, monkeypatch):
 
 def test_paths_of_all_kinds(trainer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for path in ("plain.pnn", pathlib.Path("object.pnn"), "é ü.pnn", os.fsdecode(b"\xff.pnn"), "./././dots.pnn"):
+    for path in (
+        "plain.pnn",
+        pathlib.Path("object.pnn"),
+        "é ü.pnn",
+        os.fsdecode(b"\xff.pnn"),
+        "./././dots.pnn",
+    ):
         trainer.save(path)
         assert pnn.Trainer.load(path).epoch == 0
         assert os.path.isfile(path)
@@ -56,7 +77,9 @@ def make_socket(path):
         listener.bind(path.name)
 
 
-@pytest.mark.parametrize("make", [make_pipe, make_device, make_socket, os.mkdir], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [make_pipe, make_device, make_socket, os.mkdir], ids=lambda make: make.__name__
+)
 @pytest.mark.parametrize("way", ["itself", "link", "prev"])
 def test_what_is_no_file_is_refused_and_left_alone(make, way, trainer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -163,7 +186,9 @@ def test_what_is_not_finite_is_not_written(method, optimizer, bad, tmp_path):
     assert os.listdir(tmp_path) == ["run.pnn"]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 5e-324, -0.0, 1.7976931348623157e308, 0.1])
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, -np.inf, 5e-324, -0.0, 1.7976931348623157e308, 0.1]
+)
 def test_sums_of_an_epoch_under_way_come_back_exactly(value, tmp_path):
     class Save(pnn.Callback):
         def on_step(self, trainer):
@@ -174,7 +199,9 @@ def test_sums_of_an_epoch_under_way_come_back_exactly(value, tmp_path):
 
     net = make_net([3, 4, 2], dtype="float32")
     x, y = make_batch(net, 8)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, callbacks=[Save()])
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, callbacks=[Save()]
+    )
     trainer.fit(x, y, epochs=1)
     loaded = pnn.Trainer.load(tmp_path / "run.pnn")
     np.testing.assert_equal(loaded._sums, trainer._sums)
@@ -188,7 +215,14 @@ def test_a_trainer_that_could_not_be_loaded_is_not_written(trainer, tmp_path):
     trainer.fit(x, y, epochs=1)
     trainer.save(tmp_path / "run.pnn")
     before = (tmp_path / "run.pnn").read_bytes()
-    for name, bad in [("epoch", 7), ("epoch", -1), ("step", 3), ("batch_size", 0), ("seed", "x"), ("_steps_before", 0)]:
+    for name, bad in [
+        ("epoch", 7),
+        ("epoch", -1),
+        ("step", 3),
+        ("batch_size", 0),
+        ("seed", "x"),
+        ("_steps_before", 0),
+    ]:
         kept = getattr(trainer, name)
         setattr(trainer, name, bad)
         with pytest.raises(ConfigError):
@@ -209,20 +243,26 @@ def test_load_checks_what_it_is_given(trainer, tmp_path):
         pnn.Trainer.load(path, system=pnn.systems.Stack([pnn.layers.Linear(3, 2)]))
 
 
-@pytest.mark.parametrize("make", [make_pipe, make_device, make_socket, os.mkdir], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [make_pipe, make_device, make_socket, os.mkdir], ids=lambda make: make.__name__
+)
 def test_the_command_line_refuses_what_is_no_file_before_the_work(make, tmp_path, monkeypatch):
     from pnncore.cli import _common
 
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "run.pnn")
-    refuses(ConfigError, "--save needs a file, got", _common.writable, tmp_path / "run.pnn", "--save")
+    refuses(
+        ConfigError, "--save needs a file, got", _common.writable, tmp_path / "run.pnn", "--save"
+    )
     _common.writable(tmp_path / "new.pnn", "--save")
 
 
 def test_a_population_that_is_not_born_can_be_saved(tmp_path):
     net = make_net([3, 4, 2], dtype="float32")
     x, y = make_batch(net, 8)
-    trainer = pnn.Trainer(net, methods.GeneticAlgorithm(population=4), optim.SGD(0.1), batch_size=4, seed=0)
+    trainer = pnn.Trainer(
+        net, methods.GeneticAlgorithm(population=4), optim.SGD(0.1), batch_size=4, seed=0
+    )
     trainer.save(tmp_path / "run.pnn")
     resumed = pnn.Trainer.load(tmp_path / "run.pnn")
     trainer.fit(x, y, epochs=2)
@@ -234,7 +274,9 @@ def test_a_population_that_is_not_born_can_be_saved(tmp_path):
 def test_what_is_saved_while_another_thread_fits_is_of_one_step(tmp_path):
     def made():
         net = make_net([16, 33, 4], dtype="float32")
-        return pnn.Trainer(net, EquilibriumPropagation(), optim.Adam(0.01), seed=0, batch_size=4, progress=False)
+        return pnn.Trainer(
+            net, EquilibriumPropagation(), optim.Adam(0.01), seed=0, batch_size=4, progress=False
+        )
 
     trainer, undisturbed = made(), made()
     x, y = make_batch(trainer.system, 400)
@@ -262,7 +304,9 @@ def test_one_fit_at_a_time():
 
     net = make_net([3, 4, 2], dtype="float32")
     x, y = make_batch(net, 8)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, callbacks=[Again()])
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.1), batch_size=4, seed=0, callbacks=[Again()]
+    )
     with pytest.raises(ConfigError, match="a fit of this trainer is under way"):
         trainer.fit(x, y, epochs=1)
     trainer.callbacks = []

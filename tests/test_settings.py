@@ -1,4 +1,5 @@
-"""Settings out of range, of the wrong kind or unknown: each a ConfigError that names the setting."""
+"""Settings out of range, of the wrong kind or unknown: each a ConfigError that names the
+setting."""
 
 import numpy as np
 import pnncore as pnn
@@ -63,7 +64,10 @@ def test_layers(layers, match):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"activation": "relu"}, 'activation must be "hard-sigmoid", "tanh" or "logistic", got .relu.'),
+        (
+            {"activation": "relu"},
+            'activation must be "hard-sigmoid", "tanh" or "logistic", got .relu.',
+        ),
         ({"activation": None}, "activation must be .* got None"),
         ({"activation": "Tanh"}, "activation must be .*Tanh"),
         ({"gain": -1}, "gain must be a finite number, at least 0, got -1"),
@@ -111,7 +115,9 @@ def test_numbers_of_sweeps(name, bad):
 @pytest.mark.parametrize("name", ["tolerance", "relative_tolerance"])
 @pytest.mark.parametrize("bad", [0, -1e-3, NAN, INF, "1e-3", True, (1e-3, 1e-3)])
 def test_tolerances(name, bad):
-    refuses(ConfigError, rf"^{name} must be a (finite|positive) number, got", Settling, **{name: bad})
+    refuses(
+        ConfigError, rf"^{name} must be a (finite|positive) number, got", Settling, **{name: bad}
+    )
 
 
 def test_names_in_settling():
@@ -140,7 +146,11 @@ def test_names_in_settling():
     ("make", "settings", "match"),
     [
         (EquilibriumPropagation, {"beta": 0}, "beta must be a finite number other than 0, got 0"),
-        (EquilibriumPropagation, {"beta": -0.1}, 'beta must be positive, got -0.1.*sign="negative"'),
+        (
+            EquilibriumPropagation,
+            {"beta": -0.1},
+            'beta must be positive, got -0.1.*sign="negative"',
+        ),
         (EquilibriumPropagation, {"beta": NAN}, "beta must be a finite number, got nan"),
         (EquilibriumPropagation, {"beta": INF}, "beta must be a finite number, got inf"),
         (EquilibriumPropagation, {"beta": "0.1"}, "beta must be a finite number, got '0.1'"),
@@ -151,7 +161,11 @@ def test_names_in_settling():
             'variant must be one of "centered", "one-sided", "holo',
         ),
         (EquilibriumPropagation, {"variant": None}, "variant must be one of"),
-        (EquilibriumPropagation, {"variant": "one-sided", "sign": "up"}, 'sign must be one of "positive"'),
+        (
+            EquilibriumPropagation,
+            {"variant": "one-sided", "sign": "up"},
+            'sign must be one of "positive"',
+        ),
         (EquilibriumPropagation, {"sign": "negative"}, 'sign applies to variant="one-sided" only'),
         (
             EquilibriumPropagation,
@@ -159,12 +173,20 @@ def test_names_in_settling():
             'loss must be one of "squared-error", "cross-entropy"; got .mse.',
         ),
         (EquilibriumPropagation, {"loss": ["squared-error"]}, "loss must be"),
-        (EquilibriumPropagation, {"variant": "holomorphic", "points": 1}, "points must be at least 2, got 1"),
+        (
+            EquilibriumPropagation,
+            {"variant": "holomorphic", "points": 1},
+            "points must be at least 2, got 1",
+        ),
         (EquilibriumPropagation, {"points": 0}, "points must be a positive integer, got 0"),
         (EquilibriumPropagation, {"points": 4.0}, "points must be a positive integer, got 4.0"),
         (EquilibriumPropagation, {"points": 2**40}, "points must be a positive integer"),
         (EquilibriumPropagation, {"settling": {}}, "settling must be a pnncore.Settling, got {}"),
-        (EquilibriumPropagation, {"settling": None}, "settling must be a pnncore.Settling, got None"),
+        (
+            EquilibriumPropagation,
+            {"settling": None},
+            "settling must be a pnncore.Settling, got None",
+        ),
         (CoupledLearning, {"eta": 0.0}, "eta must be"),
         (CoupledLearning, {"eta": -0.1}, r"eta must be in \(0, 1\], got -0.1"),
         (CoupledLearning, {"eta": 1.1}, r"eta must be in \(0, 1\], got 1.1"),
@@ -218,9 +240,9 @@ def test_numpy_numbers_are_numbers(net, x, y):
     assert method == EquilibriumPropagation(beta=0.25, points=6)
     assert EquilibriumPropagation(beta=np.float32(0.25)) == EquilibriumPropagation(beta=0.25)
     assert repr(optim.SGD(np.float32(0.25))) == repr(optim.SGD(0.25))
-    pnn.Trainer(net, method, optim.SGD(np.float64(0.1)), batch_size=np.int32(2), threads=np.int8(1)).fit(
-        x, y, epochs=np.int64(1)
-    )
+    pnn.Trainer(
+        net, method, optim.SGD(np.float64(0.1)), batch_size=np.int32(2), threads=np.int8(1)
+    ).fit(x, y, epochs=np.int64(1))
 
 
 def test_unknown_arguments():
@@ -248,12 +270,17 @@ def test_holomorphic_needs_smooth_units(net, x, y):
         with pytest.raises(CapabilityError) as caught:
             call()
         text = str(caught.value)
-        assert text.startswith('EquilibriumPropagation(variant="holomorphic") needs an energy that is holomorphic')
+        assert text.startswith(
+            'EquilibriumPropagation(variant="holomorphic") needs an energy that is holomorphic'
+        )
         assert 'activation="tanh"' in text
         assert text.endswith("Methods that train this system: " + ", ".join(net.methods()))
     assert 'EquilibriumPropagation(variant="holomorphic")' not in net.methods()
     smooth = Hopfield([3, 4, 2], activation="logistic", seed=0)
-    assert set(smooth.methods()) == {*net.methods(), 'EquilibriumPropagation(variant="holomorphic")'}
+    assert set(smooth.methods()) == {
+        *net.methods(),
+        'EquilibriumPropagation(variant="holomorphic")',
+    }
     assert set(method.gradient(smooth, x, y)) == set(smooth.params)
 
 
@@ -338,7 +365,12 @@ def test_systems(x, y):
         (optim.SGD, (0.1,), {"momentum": NAN}, "momentum must be a finite number, got nan"),
         (optim.SGD, (0.1,), {"momentum": "a"}, "momentum must be a finite number, got 'a'"),
         (optim.SGD, (0.1,), {"weight_decay": -1}, "weight_decay must be at least 0"),
-        (optim.SGD, (0.1,), {"weight_decay": None}, "weight_decay must be a finite number, got None"),
+        (
+            optim.SGD,
+            (0.1,),
+            {"weight_decay": None},
+            "weight_decay must be a finite number, got None",
+        ),
         (optim.SGD, (0.1,), {"schedule": 3}, r"schedule needs a method factor\(epoch\), got 3"),
         (optim.SGD, (0.1,), {"schedule": "cosine"}, "schedule needs a method factor"),
         (optim.Adam, (0.1,), {"betas": (1.0, 0.9)}, r"beta1 must be in \[0, 1\), got 1"),
@@ -365,7 +397,10 @@ def test_settings_of_optimizers(make, arguments, settings, match):
 @pytest.mark.parametrize(
     ("rate", "match"),
     [
-        ({"W9": 0.1}, r"rates for unknown parameters \['W9'\]; the system has \['W1', 'b1', 'W2', 'b2'\]"),
+        (
+            {"W9": 0.1},
+            r"rates for unknown parameters \['W9'\]; the system has \['W1', 'b1', 'W2', 'b2'\]",
+        ),
         ([0.1], "1 rates by layer do not fit the parameters"),
         ([0.1, 0.1, 0.1], "3 rates by layer do not fit the parameters"),
     ],
@@ -392,11 +427,20 @@ def test_rates_that_do_not_fit(net, rate, match):
     ids=str,
 )
 def test_settings_of_trainer(net, settings, match):
-    refuses(ConfigError, match, pnn.Trainer, net, EquilibriumPropagation(), optim.SGD(0.1), **settings)
+    refuses(
+        ConfigError, match, pnn.Trainer, net, EquilibriumPropagation(), optim.SGD(0.1), **settings
+    )
 
 
 def test_parts_of_trainer(net):
-    refuses(ConfigError, "method must be a pnncore Method, got 'ep'", pnn.Trainer, net, "ep", optim.SGD(0.1))
+    refuses(
+        ConfigError,
+        "method must be a pnncore Method, got 'ep'",
+        pnn.Trainer,
+        net,
+        "ep",
+        optim.SGD(0.1),
+    )
     refuses(
         ConfigError,
         "optimizer must be a pnncore Optimizer, got 0.1",
@@ -417,7 +461,10 @@ def test_parts_of_trainer(net):
         ({"epochs": True}, "epochs must be a positive integer, got True"),
         ({"epochs": 1, "validation": 3}, r"validation must be a pair \(inputs, targets\)"),
         ({"epochs": 1, "validation": (1, 2, 3)}, r"validation must be a pair \(inputs, targets\)"),
-        ({"epochs": 1, "validation": np.zeros((2, 3))}, r"validation must be a pair \(inputs, targets\)"),
+        (
+            {"epochs": 1, "validation": np.zeros((2, 3))},
+            r"validation must be a pair \(inputs, targets\)",
+        ),
     ],
     ids=str,
 )
@@ -440,8 +487,18 @@ def test_settings_of_fit(trainer, x, y, settings, match):
         (pnn.Checkpoint, ("run.pnn",), {"epochs": None}, "give epochs, minutes, or both"),
         (pnn.Checkpoint, ("run.pnn",), {"epochs": 0}, "epochs must be a positive integer, got 0"),
         (pnn.Checkpoint, ("run.pnn",), {"minutes": 0}, "minutes must be a positive number, got 0"),
-        (pnn.Checkpoint, ("run.pnn",), {"minutes": NAN}, "minutes must be a finite number, got nan"),
-        (pnn.Checkpoint, ("run.pnn",), {"minutes": "1"}, "minutes must be a finite number, got '1'"),
+        (
+            pnn.Checkpoint,
+            ("run.pnn",),
+            {"minutes": NAN},
+            "minutes must be a finite number, got nan",
+        ),
+        (
+            pnn.Checkpoint,
+            ("run.pnn",),
+            {"minutes": "1"},
+            "minutes must be a finite number, got '1'",
+        ),
     ],
     ids=str,
 )

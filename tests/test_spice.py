@@ -8,7 +8,15 @@ import numpy as np
 import pnncore as pnn
 import pytest
 from helpers import refuses
-from pnncore.elements import Cubic, CurrentSource, Diode, IdealDiode, Resistor, Transistor, VoltageSource
+from pnncore.elements import (
+    Cubic,
+    CurrentSource,
+    Diode,
+    IdealDiode,
+    Resistor,
+    Transistor,
+    VoltageSource,
+)
 from pnncore.errors import ConfigError
 from pnncore.systems import Circuit
 
@@ -23,7 +31,11 @@ def random_circuit(kind, nodes, seed):
     """Every node joins earlier ones by a resistor and, according to `kind`, by other elements."""
     rng = np.random.default_rng(seed)
     names = ["0", "in0", "in1", "supply"] + [f"n{i}" for i in range(nodes)]
-    found = [VoltageSource("supply", "0", 1.5), Resistor("in0", "n0", 1e-3), Resistor("in1", "n1", 2e-3)]
+    found = [
+        VoltageSource("supply", "0", 1.5),
+        Resistor("in0", "n0", 1e-3),
+        Resistor("in1", "n1", 2e-3),
+    ]
     for k in range(4, len(names)):
         found.append(Resistor(names[k], names[rng.integers(k)], 10 ** rng.uniform(-4, -2)))
         a, b = names[k], names[rng.integers(k)]
@@ -34,13 +46,25 @@ def random_circuit(kind, nodes, seed):
                     found.append(CurrentSource(a, b, rng.normal() * 1e-4))
             case "diode":
                 found.append(
-                    Diode(*((a, b) if rng.random() < 0.5 else (b, a)), 10 ** rng.uniform(-15, -12), rng.uniform(1, 2))
+                    Diode(
+                        *((a, b) if rng.random() < 0.5 else (b, a)),
+                        10 ** rng.uniform(-15, -12),
+                        rng.uniform(1, 2),
+                    )
                 )
             case "cubic":
                 found.append(Cubic(a, b, 10 ** rng.uniform(-4, -2), rng.uniform(0.2, 2.0)))
             case "transistor":
                 # Some conduct, some saturate, some block.
-                found.append(Transistor(a, b, rng.uniform(0.0, 3.0), 10 ** rng.uniform(-4, -2), rng.uniform(0.3, 0.9)))
+                found.append(
+                    Transistor(
+                        a,
+                        b,
+                        rng.uniform(0.0, 3.0),
+                        10 ** rng.uniform(-4, -2),
+                        rng.uniform(0.3, 0.9),
+                    )
+                )
                 if k % 5 == 0:
                     found += [VoltageSource(b, f"below{k}", 0.3), Cubic(f"below{k}", a, 1e-3, 0.5)]
     return Circuit(found, inputs=["in0", "in1"], outputs=[names[-1]])
@@ -52,7 +76,9 @@ def ngspice(netlist, nodes, tmp_path):
     names = " ".join(f"v({node})" for node in nodes)
     control = f".control\nset numdgt=15\nop\nwrdata {tmp_path / 'out'} {names}\n.endc\n.end\n"
     deck.write_text(netlist.replace(".op\n.end\n", control))
-    ran = subprocess.run(["ngspice", "-b", deck], capture_output=True, text=True, check=False, timeout=120)
+    ran = subprocess.run(
+        ["ngspice", "-b", deck], capture_output=True, text=True, check=False, timeout=120
+    )
     table = tmp_path / "out"
     assert table.exists(), ran.stdout + ran.stderr
     # Every value comes after its abscissa.
@@ -61,7 +87,9 @@ def ngspice(netlist, nodes, tmp_path):
 
 @needs_ngspice
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("nodes", "seed"), [(3, 0), (10, 1), (30, 2), (60, 3), (100, 4), (300, 5), (1200, 6)])
+@pytest.mark.parametrize(
+    ("nodes", "seed"), [(3, 0), (10, 1), (30, 2), (60, 3), (100, 4), (300, 5), (1200, 6)]
+)
 def test_voltages_agree_with_ngspice(kind, nodes, seed, tmp_path):
     net = random_circuit(kind, nodes, seed)
     x = np.array([0.8, -0.4])
@@ -76,10 +104,15 @@ def test_voltages_agree_with_ngspice(kind, nodes, seed, tmp_path):
 def test_many_inputs_reach_ngspice(tmp_path):
     rng = np.random.default_rng(0)
     inputs = [f"input{k}" for k in range(600)]
-    net = Circuit([Resistor(node, "out", g) for node, g in zip(inputs, rng.uniform(1, 2, 600), strict=True)],
-                  inputs=inputs, outputs=["out"])  # fmt: skip
+    net = Circuit(
+        [Resistor(node, "out", g) for node, g in zip(inputs, rng.uniform(1, 2, 600), strict=True)],
+        inputs=inputs,
+        outputs=["out"],
+    )
     x = rng.normal(size=600)
-    assert ngspice(net.to_spice(x), net.nodes, tmp_path)[0] == pytest.approx(net.predict([x])[0, 0], rel=1e-9)
+    assert ngspice(net.to_spice(x), net.nodes, tmp_path)[0] == pytest.approx(
+        net.predict([x])[0, 0], rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,7 +121,9 @@ def test_kirchhoffs_law(kind):
     x = np.random.default_rng(0).normal(size=(4, 2))
     flowing = net.currents(x)
     # A node below another by a source is one with it.
-    above = {e.minus: e.plus for e in net.elements if isinstance(e, VoltageSource) and e.minus != "0"}
+    above = {
+        e.minus: e.plus for e in net.elements if isinstance(e, VoltageSource) and e.minus != "0"
+    }
     left = {node: np.zeros(4) for node in net.nodes}
     for k, element in enumerate(e for e in net.elements if not isinstance(e, VoltageSource)):
         for node, sign in ((element.plus, 1.0), (element.minus, -1.0)):
@@ -109,7 +144,9 @@ def test_netlist_there_and_back(kind):
         np.testing.assert_allclose(again.params[name], array, rtol=1e-15)
     assert (
         again.to_spice(x).split()
-        == Circuit.from_spice(again.to_spice(x), inputs=["in0", "in1"], outputs=["n19"]).to_spice(x).split()
+        == Circuit.from_spice(again.to_spice(x), inputs=["in0", "in1"], outputs=["n19"])
+        .to_spice(x)
+        .split()
     )
 
 
@@ -151,7 +188,10 @@ def test_a_netlist_written_by_hand():
         (".model m NPN(BF=3)", "line 2: only models of diodes"),
         ("M1 a g b 0 m\nVg g 0 1\n.model m NMOS(LEVEL=2)", "line 4: transistors must have LEVEL=1"),
         ("M1 a g b 0 m\n.model m NMOS(KP=1)", "line 2: no source holds gate 'g'"),
-        ("M1 a g b 0 m W=2\nVg g 0 1\n.model m NMOS(KP=1)", "line 2: a transistor is M drain gate source bulk model"),
+        (
+            "M1 a g b 0 m W=2\nVg g 0 1\n.model m NMOS(KP=1)",
+            "line 2: a transistor is M drain gate source bulk model",
+        ),
         (".model m D(IS=1 RS=3)", r"line 2: the D model has \['rs'\]; only IS, N"),
         (".subckt x", "line 2: .subckt is not understood"),
         ("B1 a b I=V(a,b)^2", "line 2: a B source must be"),
@@ -159,21 +199,33 @@ def test_a_netlist_written_by_hand():
     ],
 )
 def test_what_is_not_understood(text, match):
-    refuses(ConfigError, match, Circuit.from_spice, f"title\n{text}\n", inputs=["in"], outputs=["out"])
+    refuses(
+        ConfigError, match, Circuit.from_spice, f"title\n{text}\n", inputs=["in"], outputs=["out"]
+    )
 
 
 def test_names_that_spice_cannot_read():
-    for names, match in ((("a b", "c"), "no name that SPICE reads"), (("n", "N"), "by its case only")):
+    for names, match in (
+        (("a b", "c"), "no name that SPICE reads"),
+        (("n", "N"), "by its case only"),
+    ):
         a, b = names
-        net = Circuit([Resistor("in", a), Resistor(a, b), Resistor(b, "0")], inputs=["in"], outputs=[b])
+        net = Circuit(
+            [Resistor("in", a), Resistor(a, b), Resistor(b, "0")], inputs=["in"], outputs=[b]
+        )
         refuses(ConfigError, match, net.to_spice, [1.0])
 
 
 def test_numbers_survive():
     rng = np.random.default_rng(1)
-    net = Circuit([Resistor("in", "out", 1.0), Resistor("out", "0", 1.0)], inputs=["in"], outputs=["out"])
+    net = Circuit(
+        [Resistor("in", "out", 1.0), Resistor("out", "0", 1.0)], inputs=["in"], outputs=["out"]
+    )
     for _ in range(20):
         net.params["g"][...] = 10 ** rng.uniform(-9, 3, 2)
-        resistances = [float(word) for word in re.findall(r"^R\d+ \S+ \S+ (\S+)", net.to_spice([1.0]), re.MULTILINE)]
+        resistances = [
+            float(word)
+            for word in re.findall(r"^R\d+ \S+ \S+ (\S+)", net.to_spice([1.0]), re.MULTILINE)
+        ]
         np.testing.assert_allclose(1 / np.array(resistances), net.params["g"], rtol=3e-16)
     assert pnn.systems.Circuit is Circuit

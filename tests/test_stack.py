@@ -68,7 +68,13 @@ def test_the_last_layer_alone_does_not_learn_digits():
 
 def test_hardware_that_differs_from_its_twin_wants_to_be_measured():
     def score(method, seed):
-        chain = [layers.Linear(64, 128), layers.Tanh(), layers.Linear(128, 128), layers.Tanh(), layers.Linear(128, 10)]
+        chain = [
+            layers.Linear(64, 128),
+            layers.Tanh(),
+            layers.Linear(128, 128),
+            layers.Tanh(),
+            layers.Linear(128, 10),
+        ]
         net = pnn.systems.Stack(chain, mismatch=0.5, seed=seed)
         return train(net, method, 60, 32, pnn.optim.Adam(1e-3))[0]
 
@@ -87,7 +93,9 @@ def test_angles_of_feedback_alignment_fall():
         def cosines(net=net, trainer=trainer, x64=x64):
             # The feedback of the trainer, through a step from where it is.
             fixed = {name: array.copy() for name, array in net.params.items()}
-            probe = pnn.Trainer(net, trainer.method, pnn.optim.SGD(1.0), batch_size=256, seed=trainer.seed)
+            probe = pnn.Trainer(
+                net, trainer.method, pnn.optim.SGD(1.0), batch_size=256, seed=trainer.seed
+            )
             for name, array in probe.memory.items():
                 array[...] = trainer.memory[name]
             probe.fit(x64[:256], y[:256], epochs=1)
@@ -96,7 +104,11 @@ def test_angles_of_feedback_alignment_fall():
                 net.params[name][...] = array
             exact = methods.Backprop(loss=CE).gradient(net, x64[:256], y[:256])
             return [
-                float((found[w] * exact[w]).sum() / np.linalg.norm(found[w]) / np.linalg.norm(exact[w]))
+                float(
+                    (found[w] * exact[w]).sum()
+                    / np.linalg.norm(found[w])
+                    / np.linalg.norm(exact[w])
+                )
                 for w in ("W1", "W3", "W5")
             ]
 
@@ -109,7 +121,13 @@ def test_angles_of_feedback_alignment_fall():
 
 
 def test_forward_forward_learns_digits():
-    chain = [layers.Linear(74, 200), layers.ReLU(), layers.Normalize(), layers.Linear(200, 200), layers.ReLU()]
+    chain = [
+        layers.Linear(74, 200),
+        layers.ReLU(),
+        layers.Normalize(),
+        layers.Linear(200, 200),
+        layers.ReLU(),
+    ]
     net = pnn.systems.Stack(chain, seed=0)
     method = methods.ForwardForward(classes=10)
     score, trainer = train(net, method, 150, 32, pnn.optim.Adam(1e-3), pad=10)
@@ -121,7 +139,13 @@ def test_forward_forward_learns_digits():
 def speckle_net(seed):
     """Linear maps around a scattering medium, and a readout."""
     medium = [layers.Normalize(), layers.Speckle(20, 20, 1.0), layers.Normalize()]
-    chain = [layers.Linear(64, 20), *medium, layers.Linear(20, 20), layers.Normalize(), layers.Linear(20, 10)]
+    chain = [
+        layers.Linear(64, 20),
+        *medium,
+        layers.Linear(20, 20),
+        layers.Normalize(),
+        layers.Linear(20, 10),
+    ]
     return pnn.systems.Stack(chain, seed=seed)
 
 
@@ -198,7 +222,9 @@ def test_the_ledger_counts_passes():
     }
     for method, (passes, digital) in expected.items():
         net = pnn.systems.Stack([layers.Linear(64, 3), layers.Tanh(), layers.Linear(3, 10)], seed=0)
-        history = pnn.Trainer(net, method, pnn.optim.SGD(0.1), batch_size=50, seed=0).fit(x[:100], y[:100], epochs=1)
+        history = pnn.Trainer(net, method, pnn.optim.SGD(0.1), batch_size=50, seed=0).fit(
+            x[:100], y[:100], epochs=1
+        )
         assert history["passes"][0] == 2 * passes
         assert history["measured"][0] == 100 * passes
         assert history["operations"][0] == 100 * digital * (64 * 3 + 3 * 10)
@@ -226,7 +252,9 @@ def test_a_run_that_was_saved_goes_on_with_the_same_bytes(method, tmp_path):
     def start():
         chain = [layers.Linear(64, 4), layers.SaturableAbsorber(), layers.Linear(4, 10)]
         net = pnn.systems.Stack(chain, mismatch=0.1, noise=0.02, seed=1)
-        return pnn.Trainer(net, method, pnn.optim.SGD(rate, weight_decay=1e-3), batch_size=40, seed=2)
+        return pnn.Trainer(
+            net, method, pnn.optim.SGD(rate, weight_decay=1e-3), batch_size=40, seed=2
+        )
 
     whole = start()
     whole.fit(x[:200], y[:200], epochs=4)
@@ -254,7 +282,11 @@ def test_a_digital_stack_is_what_numpy_says(samples, n_in, n_hidden, seed):
     expected = hidden @ net.params["W3"]
     np.testing.assert_allclose(net.predict(x), expected, rtol=1e-12, atol=1e-13)
     signals = net.measure(x)
-    assert [signal.shape for signal in signals] == [(samples, n_hidden), (samples, n_hidden), (samples, 3)]
+    assert [signal.shape for signal in signals] == [
+        (samples, n_hidden),
+        (samples, n_hidden),
+        (samples, 3),
+    ]
     np.testing.assert_allclose(signals[1], hidden, rtol=1e-13)
     threaded = net.predict(x, threads=3)
     assert threaded.tobytes() == net.predict(x, threads=1).tobytes()
@@ -295,14 +327,37 @@ def test_configurations_make_equal_stacks():
 def test_what_cannot_be_is_refused():
     linear = layers.Linear(3, 2)
     refuses(ConfigError, "layers must be a list", pnn.systems.Stack, [])
-    refuses(ConfigError, "layers must be pnncore.layers objects", pnn.systems.Stack, [linear, "tanh"])
-    refuses(ShapeError, "takes 3 inputs, but the layer before has 2 outputs", pnn.systems.Stack, [linear, linear])
+    refuses(
+        ConfigError, "layers must be pnncore.layers objects", pnn.systems.Stack, [linear, "tanh"]
+    )
+    refuses(
+        ShapeError,
+        "takes 3 inputs, but the layer before has 2 outputs",
+        pnn.systems.Stack,
+        [linear, linear],
+    )
     refuses(ShapeError, "does not say how many inputs", pnn.systems.Stack, [layers.Tanh()])
     refuses(ConfigError, "mismatch must be at least 0", pnn.systems.Stack, [linear], mismatch=-1.0)
-    refuses(ConfigError, "noise must be a finite number", pnn.systems.Stack, [linear], noise=float("nan"))
+    refuses(
+        ConfigError,
+        "noise must be a finite number",
+        pnn.systems.Stack,
+        [linear],
+        noise=float("nan"),
+    )
     refuses(ConfigError, "n_in must be a positive integer", layers.Linear, 0, 2)
-    refuses(ConfigError, "tap must be a fraction", pnn.systems.Stack, [linear, layers.ElectroOptic(tap=1.0)])
-    refuses(ConfigError, "time must be a positive number", pnn.systems.Stack, [layers.Pendula(3, time=0.0)])
+    refuses(
+        ConfigError,
+        "tap must be a fraction",
+        pnn.systems.Stack,
+        [linear, layers.ElectroOptic(tap=1.0)],
+    )
+    refuses(
+        ConfigError,
+        "time must be a positive number",
+        pnn.systems.Stack,
+        [layers.Pendula(3, time=0.0)],
+    )
     refuses(ConfigError, "unknown layer", layers.from_config, {"name": "Mirror"})
     refuses(ConfigError, "noise is for model", methods.Backprop, model="hardware", noise=0.1)
     net = pnn.systems.Stack([linear, layers.Tanh()], seed=0)
@@ -315,7 +370,14 @@ def test_what_cannot_be_is_refused():
         methods.EquilibriumPropagation(),
         pnn.optim.SGD(0.1),
     )
-    refuses(CapabilityError, "last layer that is linear", pnn.Trainer, net, methods.RidgeReadout(), pnn.optim.SGD(0.1))
+    refuses(
+        CapabilityError,
+        "last layer that is linear",
+        pnn.Trainer,
+        net,
+        methods.RidgeReadout(),
+        pnn.optim.SGD(0.1),
+    )
     refuses(CapabilityError, "phases for parameters", methods.ParameterShift().gradient, net, x, y)
     refuses(CapabilityError, "new parameters, not a gradient", methods.CMAES().gradient, net, x, y)
     refuses(CapabilityError, "does not settle", net.settle, x)
@@ -327,13 +389,41 @@ def test_what_cannot_be_is_refused():
         methods.FeedbackAlignment(feedback="kolen-pollack"),
         pnn.optim.Adam(0.1),
     )
-    refuses(ConfigError, "needs integer labels", methods.PhysicalLocalLearning().gradient, net, x, x[:, :2])
-    refuses(ConfigError, "classes must be at least 2 and less", methods.ForwardForward(classes=3).gradient, net, x, y)
+    refuses(
+        ConfigError,
+        "needs integer labels",
+        methods.PhysicalLocalLearning().gradient,
+        net,
+        x,
+        x[:, :2],
+    )
+    refuses(
+        ConfigError,
+        "classes must be at least 2 and less",
+        methods.ForwardForward(classes=3).gradient,
+        net,
+        x,
+        y,
+    )
     wide = pnn.systems.Stack([layers.Linear(5, 4)], seed=0)
     wider = np.ones((2, 5), np.float32)
-    refuses(DataError, "labels must be below", methods.ForwardForward(classes=2).gradient, wide, wider, [3, 0])
+    refuses(
+        DataError,
+        "labels must be below",
+        methods.ForwardForward(classes=2).gradient,
+        wide,
+        wider,
+        [3, 0],
+    )
     hopfield = pnn.systems.Hopfield([3, 2], seed=0)
-    refuses(CapabilityError, "layers that signals pass through", methods.PhysicsAware().gradient, hopfield, x, y)
+    refuses(
+        CapabilityError,
+        "layers that signals pass through",
+        methods.PhysicsAware().gradient,
+        hopfield,
+        x,
+        y,
+    )
     big = pnn.systems.Stack([layers.Linear(64, 64)], seed=0)
     refuses(ConfigError, "at most 500", pnn.Trainer, big, methods.CMAES(), pnn.optim.SGD(0.1))
 

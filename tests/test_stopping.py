@@ -31,10 +31,21 @@ def resistive(sizes, gain=2.0):
 
 def elastic(seed):
     rng = np.random.default_rng(seed)
-    places = np.array([[i, j] for i in range(4) for j in range(4)]) + rng.uniform(-0.15, 0.15, (16, 2))
-    springs = [(a, b) for a in range(16) for b in range(a) if np.hypot(*(places[a] - places[b])) < 1.7]
+    places = np.array([[i, j] for i in range(4) for j in range(4)]) + rng.uniform(
+        -0.15, 0.15, (16, 2)
+    )
+    springs = [
+        (a, b) for a in range(16) for b in range(a) if np.hypot(*(places[a] - places[b])) < 1.7
+    ]
     stiffness = rng.uniform(0.3, 3, len(springs))
-    net = Elastic(places, springs, inputs=[(15, 0)], outputs=[(5, 1), (9, 0)], fixed=[0, 1], stiffness=stiffness)
+    net = Elastic(
+        places,
+        springs,
+        inputs=[(15, 0)],
+        outputs=[(5, 1), (9, 0)],
+        fixed=[0, 1],
+        stiffness=stiffness,
+    )
     net.params["l0"] *= rng.uniform(0.97, 1.03, len(springs))
     return net
 
@@ -47,8 +58,12 @@ SYSTEMS = {
         for sizes in SIZES
     },
     **{f"resistive {len(sizes) - 2}": resistive(sizes) for sizes in SIZES},
-    # Of a displacement of the outputs little arrives at the first layer, and inputs make much of it.
-    **{f"resistive {len(sizes) - 2}, gain 100": resistive(sizes, 100.0) for sizes in (*SIZES, [5, 40, 30, 20, 10, 1])},
+    # Of a displacement of the outputs little arrives at the first layer, and inputs make much of
+    # it.
+    **{
+        f"resistive {len(sizes) - 2}, gain 100": resistive(sizes, 100.0)
+        for sizes in (*SIZES, [5, 40, 30, 20, 10, 1])
+    },
     "elastic": elastic,
 }
 
@@ -77,7 +92,10 @@ def test_gradients_are_within_one_per_cent(system, method, loss):
         net = SYSTEMS[system](seed)
         rng = np.random.default_rng(seed + 50)
         scale = 0.2 if system == "elastic" else 1.0
-        x, y = scale * rng.uniform(0, 1, (4, net.n_in)), 0.5 * scale * rng.uniform(0, 1, (4, net.n_out))
+        x, y = (
+            scale * rng.uniform(0, 1, (4, net.n_in)),
+            0.5 * scale * rng.uniform(0, 1, (4, net.n_out)),
+        )
         make = partial(METHODS[method], loss=loss)
         found = make(settling=pnn.Settling()).gradient(net, x, y)
         rest = make(settling=TIGHT).gradient(net, x, y)
@@ -89,7 +107,9 @@ def test_gradients_are_within_one_per_cent(system, method, loss):
 
 
 @pytest.mark.parametrize("make", [methods.EquilibriumPropagation, methods.FrequencyPropagation])
-@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "elastic" and "resistive" not in name])
+@pytest.mark.parametrize(
+    "system", [name for name in SYSTEMS if name != "elastic" and "resistive" not in name]
+)
 def test_estimators_have_the_length_of_the_gradient_at_any_depth(system, make):
     net = SYSTEMS[system](0)
     rng = np.random.default_rng(0)
@@ -100,7 +120,9 @@ def test_estimators_have_the_length_of_the_gradient_at_any_depth(system, make):
     assert found.norm_ratio == pytest.approx(1, abs=0.15)
 
 
-@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "elastic" and "resistive" not in name])
+@pytest.mark.parametrize(
+    "system", [name for name in SYSTEMS if name != "elastic" and "resistive" not in name]
+)
 def test_contrastive_learning_of_the_last_bias_is_the_output_error(system):
     net = SYSTEMS[system](1)
     rng = np.random.default_rng(0)
@@ -115,7 +137,8 @@ def test_contrastive_learning_of_the_last_bias_is_the_output_error(system):
 @pytest.mark.parametrize("seed", [2, 3, 49])
 @pytest.mark.parametrize("sizes", [[8, 16, 12, 10, 8, 4], [8, 12, 12, 4]])
 def test_free_phases_do_not_end_on_plateaus(sizes, seed):
-    # Stopped near a saddle, where sweeps move little, nudged phases go from there to different minima.
+    # Stopped near a saddle, where sweeps move little, nudged phases go from there to different
+    # minima.
     net = pnn.systems.Hopfield(sizes, activation="tanh", gain=1.0, dtype="float64", seed=seed)
     rng = np.random.default_rng(seed)
     x, y = rng.uniform(0, 1, (6, net.n_in)), rng.uniform(0, 1, (6, net.n_out))
@@ -146,7 +169,9 @@ class Valley(pnn.systems.EnergySystem):
         return self
 
     def energy(self, params, x, s):
-        return 0.5 * np.einsum("ri,ij,rj->r", s, self.matrix, s) - ((x @ self.inputs + params["b"]) * s).sum(axis=1)
+        return 0.5 * np.einsum("ri,ij,rj->r", s, self.matrix, s) - (
+            (x @ self.inputs + params["b"]) * s
+        ).sum(axis=1)
 
     def state_gradient(self, params, x, s):
         return s @ self.matrix - x @ self.inputs - params["b"]
@@ -170,7 +195,8 @@ def test_descent_in_valleys_ends_near_the_minimum(condition):
         error[:, -2:] = rng.normal(size=(4, 2))
         wanted = np.linalg.solve(net.matrix, error.T).T.mean(axis=0)
         strength = 0.1 / np.linalg.eigvalsh(np.linalg.inv(net.matrix)[-2:, -2:])[-1]
-        # Exact at any strength, since the energy is quadratic: what is left is the error of stopping.
+        # Exact at any strength, since the energy is quadratic: what is left is the error of
+        # stopping.
         method = methods.FrequencyPropagation(amplitude=strength)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")

@@ -72,7 +72,11 @@ PUBLIC = {
 
 def modules():
     names = ["pnncore"]
-    names += [m.name for m in pkgutil.walk_packages(pnn.__path__, "pnncore.") if not m.name.endswith("__main__")]
+    names += [
+        m.name
+        for m in pkgutil.walk_packages(pnn.__path__, "pnncore.")
+        if not m.name.endswith("__main__")
+    ]
     return [name for name in names if name != "pnncore._core"]
 
 
@@ -82,11 +86,17 @@ def test_public_names_are_there_and_documented(module, name):
     assert inspect.getdoc(thing), f"{module}.{name} has no docstring"
     if inspect.isclass(thing):
         for key, member in vars(thing).items():
-            if not key.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
-                assert inspect.getdoc(getattr(thing, key)), f"{module}.{name}.{key} has no docstring"
+            if not key.startswith("_") and (
+                inspect.isfunction(member) or isinstance(member, property | classmethod)
+            ):
+                assert inspect.getdoc(getattr(thing, key)), (
+                    f"{module}.{name}.{key} has no docstring"
+                )
 
 
-@pytest.mark.parametrize("module", [m for m in PUBLIC if hasattr(importlib.import_module(m), "__all__")])
+@pytest.mark.parametrize(
+    "module", [m for m in PUBLIC if hasattr(importlib.import_module(m), "__all__")]
+)
 def test_all_names_exist(module):
     found = importlib.import_module(module)
     assert all(hasattr(found, name) for name in found.__all__)
@@ -105,7 +115,9 @@ def test_doctests(module):
 
 def test_there_are_doctests():
     finder = doctest.DocTestFinder()
-    examples = {m: sum(len(t.examples) for t in finder.find(importlib.import_module(m))) for m in modules()}
+    examples = {
+        m: sum(len(t.examples) for t in finder.find(importlib.import_module(m))) for m in modules()
+    }
     assert examples["pnncore"] >= 5
     assert examples["pnncore.systems._hopfield"] >= 2
 
@@ -154,7 +166,13 @@ def test_prints():
 
 
 def test_statuses():
-    assert [status.name for status in pnn.Status] == ["CONVERGED", "UNCONVERGED", "DIVERGED", "UNBOUNDED", "COMPLETED"]
+    assert [status.name for status in pnn.Status] == [
+        "CONVERGED",
+        "UNCONVERGED",
+        "DIVERGED",
+        "UNBOUNDED",
+        "COMPLETED",
+    ]
     assert [int(status) for status in pnn.Status] == [0, 1, 2, 3, 4]
     assert all(inspect.getdoc(status) for status in pnn.Status)
 
@@ -194,5 +212,7 @@ def test_info():
     layered = set(pnn.systems.Stack([pnn.layers.Linear(2, 2)]).methods())
     optical = set(pnn.systems.Stack([pnn.layers.Speckle(2, 2)]).methods())
     assert names >= settling | layered | optical
-    assert {name.split("(")[0] for name in names} == {kind.__name__ for kind in pnn.methods.Method.kinds().values()}
+    assert {name.split("(")[0] for name in names} == {
+        kind.__name__ for kind in pnn.methods.Method.kinds().values()
+    }
     assert all(needs for _, needs in info["methods"])

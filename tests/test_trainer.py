@@ -1,4 +1,5 @@
-"""The training loop: what it learns, in which order things happen, optimizers, schedules, history."""
+"""The training loop: what it learns, in which order things happen, optimizers, schedules,
+history."""
 
 import io
 import math
@@ -59,18 +60,24 @@ def test_fit_learns_the_digits(digits):
     x, y, x_test, y_test = digits
     net = pnn.systems.Hopfield([64, 128, 10], seed=0)
     untrained = net.score(x_test, y_test)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(beta=0.2), optim.SGD(0.1), batch_size=30, seed=0)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(beta=0.2), optim.SGD(0.1), batch_size=30, seed=0
+    )
     history = trainer.fit(x, y, epochs=12, validation=(x_test, y_test))
     readout = pnn.systems.Hopfield([64, 128, 10], seed=0)
     rates = {"W2": 0.1, "b2": 0.1}
-    pnn.Trainer(readout, EquilibriumPropagation(beta=0.2), optim.SGD(rates), batch_size=30, seed=0).fit(x, y, epochs=12)
+    pnn.Trainer(
+        readout, EquilibriumPropagation(beta=0.2), optim.SGD(rates), batch_size=30, seed=0
+    ).fit(x, y, epochs=12)
     # Chance, what untrained hidden units give, and all layers trained.
     assert untrained < 0.3
     assert net.score(x_test, y_test) > 0.9
     assert net.score(x_test, y_test) > readout.score(x_test, y_test) + 0.02
     assert history["loss"][-1] < 0.3 * history["loss"][0]
     assert history["accuracy"][-1] > 0.9
-    np.testing.assert_array_equal(readout.params["W1"], pnn.systems.Hopfield([64, 128, 10], seed=0).params["W1"])
+    np.testing.assert_array_equal(
+        readout.params["W1"], pnn.systems.Hopfield([64, 128, 10], seed=0).params["W1"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +113,9 @@ def test_regression_learns_targets():
     assert np.isnan(history["accuracy"]).all()
     linear = np.linalg.lstsq(np.c_[x, np.ones(300)], y, rcond=None)[0]
     residue = y - np.c_[x, np.ones(300)] @ linear
-    assert 1 - (residue**2).sum() / ((y - y.mean(axis=0)) ** 2).sum() < 0.3, "the control, a linear model"
+    assert 1 - (residue**2).sum() / ((y - y.mean(axis=0)) ** 2).sum() < 0.3, (
+        "the control, a linear model"
+    )
 
 
 def test_history():
@@ -133,10 +142,14 @@ def test_history():
     with pytest.raises(KeyError, match=r"accurcy.*loss, accuracy, validation"):
         history["accurcy"]
     # With rates of zero the loss and the accuracy of an epoch are those of the network.
-    frozen = pnn.Trainer(twin, EquilibriumPropagation(settling=pnn.Settling(tolerance=1e-12)), optim.SGD(0.0))
+    frozen = pnn.Trainer(
+        twin, EquilibriumPropagation(settling=pnn.Settling(tolerance=1e-12)), optim.SGD(0.0)
+    )
     row = frozen.fit(x, y, epochs=1)
     outputs = twin.predict(x, settling=pnn.Settling(tolerance=1e-12))
-    assert row["loss"][0] == pytest.approx(0.5 * ((outputs - one_hot(y, 3)) ** 2).sum(axis=1).mean(), rel=1e-10)
+    assert row["loss"][0] == pytest.approx(
+        0.5 * ((outputs - one_hot(y, 3)) ** 2).sum(axis=1).mean(), rel=1e-10
+    )
     assert row["accuracy"][0] == (outputs.argmax(axis=1) == y).mean()
 
 
@@ -151,7 +164,9 @@ def test_history_without_validation_or_labels():
 def test_history_counts_rows_that_do_not_settle():
     net, x, y = small(samples=20)
     settling = pnn.Settling(tolerance=1e-12, max_sweeps=1)
-    history = pnn.Trainer(net, EquilibriumPropagation(settling=settling), optim.SGD(0.0)).fit(x, y, epochs=1)
+    history = pnn.Trainer(net, EquilibriumPropagation(settling=settling), optim.SGD(0.0)).fit(
+        x, y, epochs=1
+    )
     assert history["unconverged"][0] == 60
     settling = pnn.Settling(output_update="explicit", sweeps=(50, 5000))
     method = EquilibriumPropagation(variant="one-sided", beta=1.5, settling=settling)
@@ -183,7 +198,9 @@ def test_warnings_turned_into_errors_leave_the_trainer_sound():
 def test_callbacks_in_order():
     net, x, y = small(samples=20)
     recorder = Recorder()
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=8, callbacks=[recorder])
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=8, callbacks=[recorder]
+    )
     trainer.fit(x, y, epochs=2)
     steps = [[("step", e, s), ("pause", e, s)] for e in (0, 1) for s in (1, 2, 3)]
     first, second = (
@@ -205,9 +222,14 @@ def test_callbacks_on_step_change_nothing():
     _, x, y = small(samples=20)
     recorder = Recorder()
     for net, callbacks in zip(nets, ([], [recorder], [Quiet()]), strict=True):
-        pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=8, seed=3, callbacks=callbacks).fit(
-            x, y, epochs=3
-        )
+        pnn.Trainer(
+            net,
+            EquilibriumPropagation(),
+            optim.SGD(0.05),
+            batch_size=8,
+            seed=3,
+            callbacks=callbacks,
+        ).fit(x, y, epochs=3)
     for net in nets[1:]:
         for name in net.params:
             np.testing.assert_array_equal(net.params[name], nets[0].params[name])
@@ -226,7 +248,9 @@ def test_stop_from_a_step_goes_on_in_the_middle_of_the_epoch():
 
     net, x, y = small(samples=20)
     twin = copy_of(net)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, seed=3, callbacks=[StopAt(2)])
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, seed=3, callbacks=[StopAt(2)]
+    )
     history = trainer.fit(x, y, epochs=3)
     assert (trainer.epoch, trainer.step, len(history)) == (0, 2, 0)
     assert "0 epochs + 2 steps done" in repr(trainer)
@@ -247,7 +271,9 @@ def test_stop_from_the_last_step_ends_the_epoch():
                 trainer.stop()
 
     net, x, y = small(samples=20)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, callbacks=[StopAtEnd()])
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, callbacks=[StopAtEnd()]
+    )
     trainer.fit(x, y, epochs=3)
     assert (trainer.epoch, trainer.step, len(trainer.history)) == (1, 0, 1)
 
@@ -265,14 +291,18 @@ def test_an_error_in_a_callback_ends_the_fit_and_keeps_the_state():
 
     net, x, y = small(samples=20)
     twin, fails = copy_of(net), Fails()
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, seed=3, callbacks=[fails])
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, seed=3, callbacks=[fails]
+    )
     with pytest.raises(ZeroDivisionError, match="mine"):
         trainer.fit(x, y, epochs=1)
     assert fails.ended
     assert trainer.step == 2
     trainer.callbacks = []
     trainer.fit(x, y, epochs=1)
-    pnn.Trainer(twin, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, seed=3).fit(x, y, epochs=1)
+    pnn.Trainer(twin, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, seed=3).fit(
+        x, y, epochs=1
+    )
     np.testing.assert_array_equal(net.params["W1"], twin.params["W1"])
 
 
@@ -287,7 +317,9 @@ def test_early_stopping_on_validation():
             kept[trainer.epoch] = net.params["W1"].copy()
 
     stopping = pnn.EarlyStopping(patience=3)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), callbacks=[Keep(), stopping], seed=0)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.05), callbacks=[Keep(), stopping], seed=0
+    )
     trainer.fit(x, y, epochs=50, validation=(x, y))
     assert trainer.epoch == 6
     np.testing.assert_array_equal(net.params["W1"], kept[3])
@@ -296,7 +328,9 @@ def test_early_stopping_on_validation():
 @pytest.mark.parametrize(("margin", "epochs"), [(0.0, 6), (0.15, 4)])
 def test_early_stopping_on_the_loss(margin, epochs):
     net, x, y = small(samples=20)
-    stopping = pnn.EarlyStopping(patience=2, quantity="loss", minimise=True, margin=margin, restore=False)
+    stopping = pnn.EarlyStopping(
+        patience=2, quantity="loss", minimise=True, margin=margin, restore=False
+    )
     trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), seed=0)
     losses = iter([1.0, 0.8, 0.7, 0.69, 0.75, 0.72, 0.1])
     row_of = trainer.history.row
@@ -309,12 +343,18 @@ def test_early_stopping_on_the_loss(margin, epochs):
 def test_early_stopping_begins_afresh_and_needs_validation():
     net, x, y = small(samples=20)
     stopping = pnn.EarlyStopping(patience=1, quantity="loss", minimise=True)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.0), callbacks=[stopping], seed=0)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.0), callbacks=[stopping], seed=0
+    )
     trainer.fit(x, y, epochs=9)
     assert trainer.epoch <= 3, "nothing changes but rounding"
     trainer.fit(x, y, epochs=1)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.0), callbacks=[pnn.EarlyStopping()])
-    with pytest.raises(pnn.errors.ConfigError, match=r"'validation', which is nan; pass validation= to fit"):
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.0), callbacks=[pnn.EarlyStopping()]
+    )
+    with pytest.raises(
+        pnn.errors.ConfigError, match=r"'validation', which is nan; pass validation= to fit"
+    ):
         trainer.fit(x, y, epochs=2)
 
 
@@ -335,7 +375,9 @@ def test_schedule_scales_the_steps():
 
     net, x, y = small(samples=20)
     expected = copy_of(net)
-    trainer = pnn.Trainer(net, ImplicitDifferentiation(), optim.SGD(0.1, schedule=Halves()), batch_size=20)
+    trainer = pnn.Trainer(
+        net, ImplicitDifferentiation(), optim.SGD(0.1, schedule=Halves()), batch_size=20
+    )
     trainer.fit(x, y, epochs=4)
     for epoch in range(4):
         gradient = ImplicitDifferentiation().gradient(expected, x, y)
@@ -370,7 +412,9 @@ def test_schedule_with_a_bad_factor(factor):
 def test_rates(rate, by_name, kind):
     net, x, y = small(samples=20)
     expected = copy_of(net)
-    make = {"sgd": optim.SGD, "momentum": lambda r: optim.SGD(r, momentum=0.5), "adam": optim.Adam}[kind]
+    make = {"sgd": optim.SGD, "momentum": lambda r: optim.SGD(r, momentum=0.5), "adam": optim.Adam}[
+        kind
+    ]
     pnn.Trainer(net, ImplicitDifferentiation(), make(rate), batch_size=20).fit(x, y, epochs=1)
     gradient = ImplicitDifferentiation().gradient(expected, x, y)
     for name, array in expected.params.items():
@@ -396,7 +440,11 @@ def reference_adam(params, gradient, memory, step, *, rate, betas, epsilon, weig
         m[...] = betas[0] * m + (1 - betas[0]) * gradient[name]
         v[...] = betas[1] * v + (1 - betas[1]) * gradient[name] ** 2
         theta *= 1 - rate * weight_decay
-        theta -= rate * (m / (1 - betas[0] ** (step + 1))) / (np.sqrt(v / (1 - betas[1] ** (step + 1))) + epsilon)
+        theta -= (
+            rate
+            * (m / (1 - betas[0] ** (step + 1)))
+            / (np.sqrt(v / (1 - betas[1] ** (step + 1))) + epsilon)
+        )
 
 
 @pytest.mark.parametrize(
@@ -416,7 +464,10 @@ def reference_adam(params, gradient, memory, step, *, rate, betas, epsilon, weig
 @pytest.mark.parametrize(
     "method",
     # Settled tightly: where the automatic rule stops hangs on rounding errors.
-    [EquilibriumPropagation(variant="one-sided", sign="random", settling=TIGHT), ImplicitDifferentiation()],
+    [
+        EquilibriumPropagation(variant="one-sided", sign="random", settling=TIGHT),
+        ImplicitDifferentiation(),
+    ],
 )
 def test_optimizers_against_numpy(optimizer, reference, settings, layers, method):
     # 23 samples in batches of 5: the last batch of an epoch has 3, and is a mean over 3.
@@ -445,10 +496,14 @@ def test_single_precision_optimizers_agree_with_double():
         for dtype in ("float64", "float32"):
             net = pnn.systems.Hopfield([6, 8, 3], dtype=dtype, seed=4)
             x, y = make_batch(pnn.systems.Hopfield([6, 8, 3], dtype="float32", seed=4), 23)
-            pnn.Trainer(net, ImplicitDifferentiation(), make, batch_size=5, seed=1).fit(x.astype(dtype), y, epochs=5)
+            pnn.Trainer(net, ImplicitDifferentiation(), make, batch_size=5, seed=1).fit(
+                x.astype(dtype), y, epochs=5
+            )
             nets.append(net)
         for name in net.params:
-            np.testing.assert_allclose(nets[1].params[name], nets[0].params[name], rtol=0, atol=2e-5)
+            np.testing.assert_allclose(
+                nets[1].params[name], nets[0].params[name], rtol=0, atol=2e-5
+            )
 
 
 def test_epochs_visit_every_sample_once_in_changing_order():
@@ -459,15 +514,22 @@ def test_epochs_visit_every_sample_once_in_changing_order():
     counts = np.zeros((8, 8))
     for epoch in range(4000):
         counts[np.arange(8), pnn._core.permutation(8, 1, epoch)] += 1
-    assert ((counts - 500) ** 2 / 500).sum() < 49 + 5 * math.sqrt(2 * 49), "every place is equally likely"
+    assert ((counts - 500) ** 2 / 500).sum() < 49 + 5 * math.sqrt(2 * 49), (
+        "every place is equally likely"
+    )
 
 
 @pytest.mark.parametrize(
-    "kind", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "list", "tuple"]
+    "kind",
+    ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "list", "tuple"],
 )
 def test_labels_of_any_integer_type(kind):
     net, x, y = small(samples=20)
-    labels = {"list": y.tolist(), "tuple": tuple(y.tolist())}[kind] if kind in ("list", "tuple") else y.astype(kind)
+    labels = (
+        {"list": y.tolist(), "tuple": tuple(y.tolist())}[kind]
+        if kind in ("list", "tuple")
+        else y.astype(kind)
+    )
     twin = copy_of(net)
     pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), seed=0).fit(x, labels, epochs=2)
     pnn.Trainer(twin, EquilibriumPropagation(), optim.SGD(0.1), seed=0).fit(x, y, epochs=2)
@@ -478,7 +540,9 @@ def test_labels_of_any_integer_type(kind):
 def test_targets_equal_to_labels_train_alike():
     net, x, y = small(samples=20)
     twin = copy_of(net)
-    pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), seed=0).fit(x, one_hot(y, 3), epochs=2)
+    pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.1), seed=0).fit(
+        x, one_hot(y, 3), epochs=2
+    )
     pnn.Trainer(twin, EquilibriumPropagation(), optim.SGD(0.1), seed=0).fit(x, y, epochs=2)
     np.testing.assert_array_equal(net.params["W1"], twin.params["W1"])
 
@@ -487,7 +551,9 @@ def test_targets_equal_to_labels_train_alike():
 def test_any_batch_size(batch_size):
     net, x, y = small(samples=20)
     recorder = Recorder()
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=batch_size, callbacks=[recorder])
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=batch_size, callbacks=[recorder]
+    )
     history = trainer.fit(x, y, epochs=2)
     assert sum(name == "step" for name, *_ in recorder.calls) == 2 * math.ceil(20 / batch_size)
     assert np.isfinite(history["loss"]).all()
@@ -497,10 +563,14 @@ def test_fit_goes_on():
     net, x, y = small(samples=20)
     twin = copy_of(net)
     schedule = optim.ExponentialDecay(0.5)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.Adam(0.05, schedule=schedule), batch_size=6, seed=1)
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.Adam(0.05, schedule=schedule), batch_size=6, seed=1
+    )
     assert trainer.fit(x, y, epochs=2) is trainer.fit(x, y, epochs=3)
     assert trainer.epoch == 5
-    whole = pnn.Trainer(twin, EquilibriumPropagation(), optim.Adam(0.05, schedule=schedule), batch_size=6, seed=1)
+    whole = pnn.Trainer(
+        twin, EquilibriumPropagation(), optim.Adam(0.05, schedule=schedule), batch_size=6, seed=1
+    )
     whole.fit(x, y, epochs=5)
     for name in net.params:
         np.testing.assert_array_equal(net.params[name], twin.params[name])
@@ -514,9 +584,13 @@ def test_fit_with_fewer_data_in_the_middle_of_an_epoch():
                 trainer.stop()
 
     net, x, y = small(samples=20)
-    trainer = pnn.Trainer(net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, callbacks=[StopAt()])
+    trainer = pnn.Trainer(
+        net, EquilibriumPropagation(), optim.SGD(0.05), batch_size=4, callbacks=[StopAt()]
+    )
     trainer.fit(x, y, epochs=1)
-    with pytest.raises(pnn.errors.ShapeError, match="the epoch under way is at step 4, but these data make 3 steps"):
+    with pytest.raises(
+        pnn.errors.ShapeError, match="the epoch under way is at step 4, but these data make 3 steps"
+    ):
         trainer.fit(x[:12], y[:12], epochs=1)
 
 
@@ -524,7 +598,9 @@ def test_weight_decay_shrinks_what_has_no_gradient():
     net, x, _ = small(samples=20)
     y = net.settle(x, settling=pnn.Settling(tolerance=1e-14)).outputs
     before = net.params["W1"].copy()
-    pnn.Trainer(net, ImplicitDifferentiation(), optim.SGD(0.1, weight_decay=0.5), batch_size=20).fit(x, y, epochs=1)
+    pnn.Trainer(
+        net, ImplicitDifferentiation(), optim.SGD(0.1, weight_decay=0.5), batch_size=20
+    ).fit(x, y, epochs=1)
     np.testing.assert_allclose(net.params["W1"], 0.95 * before, rtol=0, atol=1e-12)
 
 
@@ -557,7 +633,8 @@ def test_optimizers_print_and_rebuild():
         (optim.SGD([0.1, 0.2], momentum=0.9), "SGD([0.1, 0.2], momentum=0.9, weight_decay=0.0)"),
         (
             optim.SGD({"W1": 1}, schedule=optim.StepDecay(3)),
-            "SGD({'W1': 1.0}, momentum=0.0, weight_decay=0.0, schedule=StepDecay(every=3, gamma=0.1))",
+            "SGD({'W1': 1.0}, momentum=0.0, weight_decay=0.0, schedule=StepDecay(every=3, "
+            "gamma=0.1))",
         ),
         (optim.Adam(), "Adam(0.001, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0)"),
         (

@@ -51,12 +51,17 @@ def differences(twin, x, params, dy, dtype):
         return (sums[0] - sums[1]) / (2 * step)
 
     dx = np.array([slope(x, k) for k in range(x.size)]).reshape(x.shape)
-    grads = {n: np.array([slope(a, k) for k in range(a.size)]).reshape(a.shape) for n, a in params.items()}
+    grads = {
+        n: np.array([slope(a, k) for k in range(a.size)]).reshape(a.shape)
+        for n, a in params.items()
+    }
     return dx, grads
 
 
 @pytest.mark.parametrize(
-    "layer", [SecondHarmonic(3, 4), Speckle(3, 4), Plate(3, 2, modes=4), Linear(3, 4)], ids=lambda layer: repr(layer)
+    "layer",
+    [SecondHarmonic(3, 4), Speckle(3, 4), Plate(3, 2, modes=4), Linear(3, 4)],
+    ids=lambda layer: repr(layer),
 )
 def test_layers_are_twins(layer):
     twin = pnn.twins.LayerTwin(layer, seed=3)
@@ -141,7 +146,9 @@ def test_quality_is_measured(learned):
 def test_quality_is_shown_while_training(learned, capsys):
     watch = pnn.twins.TwinMonitor(X, Y, every=2, directions=4)
     method = pnn.methods.PhysicsAware(loss="cross-entropy")
-    trainer = pnn.Trainer(learned, method, pnn.optim.SGD(0.1), seed=0, callbacks=[watch], progress=True)
+    trainer = pnn.Trainer(
+        learned, method, pnn.optim.SGD(0.1), seed=0, callbacks=[watch], progress=True
+    )
     trainer.fit(X, Y, epochs=4)
     assert [epoch for epoch, _ in watch.cosines] == [2, 4]
     assert capsys.readouterr().err.count("cosine 0.9") == 2
@@ -159,13 +166,19 @@ def test_a_drifting_instrument_gets_a_new_twin(tmp_path):
     def refit(drift):
         for _ in range(150):
             system.driver.shoot(
-                RANDOM.normal(size=(4, 3)), [RANDOM.normal(1, 0.5, 3), RANDOM.normal(0, 0.5, 2)], "check"
+                RANDOM.normal(size=(4, 3)),
+                [RANDOM.normal(1, 0.5, 3), RANDOM.normal(0, 0.5, 2)],
+                "check",
             )
         system.twin = pnn.twins.fit(system, epochs=40, latest=600, progress=False)
         refits.append(drift)
 
-    reference = pnn.instruments.Reference(x=X[0], params=params, every=3, tolerance=0.1, refit=refit)
-    system = Instrument(drifting, 3, 2, params=params, journal=tmp_path / "a.pnj", seed=0, reference=reference)
+    reference = pnn.instruments.Reference(
+        x=X[0], params=params, every=3, tolerance=0.1, refit=refit
+    )
+    system = Instrument(
+        drifting, 3, 2, params=params, journal=tmp_path / "a.pnj", seed=0, reference=reference
+    )
     with retraced([system.driver]):
         system.predict(X)
         state["sign"] = -1.0

@@ -23,7 +23,9 @@ def resistive(v, g):
     net = DeepResistive([3, 6, 5, 2], input_gain=1.5 * v, seed=2, dtype="float64")
     rng = np.random.default_rng(1)
     for name, array in net.params.items():
-        array[...] = array * g if name.startswith("g") else 0.2 * g * v * rng.normal(size=array.shape)
+        array[...] = (
+            array * g if name.startswith("g") else 0.2 * g * v * rng.normal(size=array.shape)
+        )
     x = rng.uniform(0, 1, (4, 3))
     return Scaled(net, x, v * rng.uniform(0, 1, (4, 2)), {"g": (0, 1), "b": (1, 1)})
 
@@ -33,12 +35,29 @@ def shallow(v, g):
     for name, array in net.params.items():
         array[...] *= g if name.startswith("g") else g * v
     rng = np.random.default_rng(1)
-    return Scaled(net, rng.uniform(0, 1, (4, 3)), v * rng.uniform(0, 1, (4, 2)), {"g": (0, 1), "b": (1, 1)})
+    return Scaled(
+        net, rng.uniform(0, 1, (4, 3)), v * rng.uniform(0, 1, (4, 2)), {"g": (0, 1), "b": (1, 1)}
+    )
 
 
 def flow(v, g):
-    edges = [("a", "b"), ("b", "c"), ("c", "0"), ("a", "c"), ("b", "d"), ("d", "0"), ("e", "d"), ("c", "e")]
-    net = Flow(edges, inputs=["a"], outputs=["c", "e"], ground="0", conductance=[g * (1 + 0.3 * k) for k in range(8)])
+    edges = [
+        ("a", "b"),
+        ("b", "c"),
+        ("c", "0"),
+        ("a", "c"),
+        ("b", "d"),
+        ("d", "0"),
+        ("e", "d"),
+        ("c", "e"),
+    ]
+    net = Flow(
+        edges,
+        inputs=["a"],
+        outputs=["c", "e"],
+        ground="0",
+        conductance=[g * (1 + 0.3 * k) for k in range(8)],
+    )
     rng = np.random.default_rng(1)
     return Scaled(net, v * rng.normal(size=(4, 1)), v * rng.normal(size=(4, 2)), {"g": (0, 1)})
 
@@ -58,7 +77,9 @@ def circuit(v, g):
         outputs=["out", "b"],
     )
     rng = np.random.default_rng(1)
-    return Scaled(net, v * rng.normal(size=(4, 1)), v * rng.normal(size=(4, 2)), {"g": (0, 1), "i": (1, 1)})
+    return Scaled(
+        net, v * rng.normal(size=(4, 1)), v * rng.normal(size=(4, 2)), {"g": (0, 1), "i": (1, 1)}
+    )
 
 
 def transistors(v, g):
@@ -73,13 +94,22 @@ def transistors(v, g):
         outputs=["out"],
     )
     rng = np.random.default_rng(1)
-    return Scaled(net, v * rng.uniform(0.2, 1, (4, 1)), v * rng.uniform(0, 1, (4, 1)), {"g": (0, 1), "gate": (1, 0)})
+    return Scaled(
+        net,
+        v * rng.uniform(0.2, 1, (4, 1)),
+        v * rng.uniform(0, 1, (4, 1)),
+        {"g": (0, 1), "gate": (1, 0)},
+    )
 
 
 def elastic(v, g):
     rng = np.random.default_rng(4)
-    positions = np.array([[i, j] for i in range(3) for j in range(3)]) + rng.uniform(-0.15, 0.15, (9, 2))
-    springs = [(a, b) for a in range(9) for b in range(a) if np.hypot(*(positions[a] - positions[b])) < 1.7]
+    positions = np.array([[i, j] for i in range(3) for j in range(3)]) + rng.uniform(
+        -0.15, 0.15, (9, 2)
+    )
+    springs = [
+        (a, b) for a in range(9) for b in range(a) if np.hypot(*(positions[a] - positions[b])) < 1.7
+    ]
     net = Elastic(
         positions * v,
         springs,
@@ -94,11 +124,14 @@ def elastic(v, g):
 
 
 class Anharmonic(EnergySystem):
-    """A chain of states between inputs, each on a spring that hardens: E = k d²/2 + c d⁴/4 along the chain."""
+    """A chain of states between inputs, each on a spring that hardens: E = k d²/2 + c d⁴/4 along
+    the chain."""
 
     def __init__(self, v, g):
         self.unit, self.stiffness = v, g
-        super().__init__(n_in=1, n_states=4, n_out=1, params={"k": g * np.array([1.0, 0.6, 0.8, 1.5])})
+        super().__init__(
+            n_in=1, n_states=4, n_out=1, params={"k": g * np.array([1.0, 0.6, 0.8, 1.5])}
+        )
 
     def _bends(self, x, s):
         return np.diff(np.concatenate([x, s], axis=1), axis=1)
@@ -111,7 +144,11 @@ class Anharmonic(EnergySystem):
     def state_gradient(self, params, x, s):
         d = self._bends(x, s)
         force = params["k"] * d + self.stiffness / self.unit**2 * d**3
-        return force - np.concatenate([force[:, 1:], 0 * force[:, :1]], axis=1) + 0.3 * self.stiffness * s
+        return (
+            force
+            - np.concatenate([force[:, 1:], 0 * force[:, :1]], axis=1)
+            + 0.3 * self.stiffness * s
+        )
 
     def param_gradient(self, params, x, s, weights):
         return {"k": weights @ (self._bends(x, s) ** 2 / 2)}
@@ -119,7 +156,9 @@ class Anharmonic(EnergySystem):
 
 def user(v, g):
     rng = np.random.default_rng(1)
-    return Scaled(Anharmonic(v, g), v * rng.normal(size=(4, 1)), v * rng.normal(size=(4, 1)), {"k": (0, 1)})
+    return Scaled(
+        Anharmonic(v, g), v * rng.normal(size=(4, 1)), v * rng.normal(size=(4, 1)), {"k": (0, 1)}
+    )
 
 
 SYSTEMS = {f.__name__: f for f in (resistive, shallow, flow, circuit, transistors, elastic, user)}
@@ -142,7 +181,9 @@ def test_predictions_scale(name, v, g):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_predictions_are_steady(name):
     own = SYSTEMS[name](1.0, 1.0)
-    tight = own.net.predict(own.x, settling=pnn.Settling(relative_tolerance=1e-12, max_sweeps=100_000))
+    tight = own.net.predict(
+        own.x, settling=pnn.Settling(relative_tolerance=1e-12, max_sweeps=100_000)
+    )
     assert relative(own.net.predict(own.x), tight) < 5e-4
 
 
@@ -165,7 +206,8 @@ def test_gradients_scale(name, v, g):
     for method in METHODS:
         here = method.gradient(own.net, own.x, own.y)
         there = method.gradient(other.net, other.x, other.y)
-        # Contrasts of energies without a loss: energy over the parameter; gradients: loss over the parameter.
+        # Contrasts of energies without a loss: energy over the parameter; gradients: loss over the
+        # parameter.
         contrast = isinstance(method, methods.ContrastiveLearning | methods.CoupledLearning)
         for parameter, found in there.items():
             volts, siemens = own.powers[parameter if parameter in own.powers else parameter[0]]
@@ -176,7 +218,8 @@ def test_gradients_scale(name, v, g):
 @pytest.mark.parametrize(("v", "g"), [(1.0, 1.0), *SCALES])
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "transistors"])
 def test_default_strengths_give_the_gradient(name, v, g):
-    """Up to the bias, of the order of a hundredth, and of a tenth where ideal diodes switch on the way.
+    """Up to the bias, of the order of a hundredth, and of a tenth where ideal diodes switch on the
+    way.
 
     Circuits with transistors have no energy.
     """
@@ -222,7 +265,9 @@ def test_converged_means_that_no_force_is_left(name, v, g):
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "transistors"])
 def test_agnostic_gradients_do_not_grow_wrong_as_errors_fall(name):
     own = SYSTEMS[name](1.0, 1.0)
-    rest = own.net.predict(own.x, settling=pnn.Settling(relative_tolerance=1e-12, max_sweeps=100_000))
+    rest = own.net.predict(
+        own.x, settling=pnn.Settling(relative_tolerance=1e-12, max_sweeps=100_000)
+    )
     fine = pnn.Settling(relative_tolerance=1e-6, max_sweeps=100_000)
     for error in (1e-1, 1e-2, 1e-3):
         y = rest + error * np.random.default_rng(1).normal(size=rest.shape)
@@ -233,11 +278,18 @@ def test_agnostic_gradients_do_not_grow_wrong_as_errors_fall(name):
             assert found.relative_error < 0.4, (error, relaxations, str(found))
 
 
-@pytest.mark.parametrize(("voltage", "target"), [(0.6, 2.0), (1.0, 1.0), (1.0, 0.1), (2.0, 0.2), (5.0, 0.1)])
+@pytest.mark.parametrize(
+    ("voltage", "target"), [(0.6, 2.0), (1.0, 1.0), (1.0, 0.1), (2.0, 0.2), (5.0, 0.1)]
+)
 def test_default_strengths_where_the_response_is_one_sided(voltage, target):
     """A diode at the output: stiff where it conducts, soft where it blocks."""
     net = Circuit(
-        [Resistor("in", "a", 1e-3), Resistor("a", "out", 1e-3), Diode("out", "0"), Resistor("out", "0", 1e-4)],
+        [
+            Resistor("in", "a", 1e-3),
+            Resistor("a", "out", 1e-3),
+            Diode("out", "0"),
+            Resistor("out", "0", 1e-4),
+        ],
         inputs=["in"],
         outputs=["out"],
     )
@@ -268,15 +320,28 @@ def test_steps_of_candidates_have_units_and_must_be_given(name, method):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("method", [methods.ImplicitDifferentiation(), methods.RecurrentBackprop(steps=300)])
+@pytest.mark.parametrize(
+    "method", [methods.ImplicitDifferentiation(), methods.RecurrentBackprop(steps=300)]
+)
 def test_the_origin_of_an_elastic_network_does_not_matter(method, dtype):
     rng = np.random.default_rng(2)
-    places = np.array([[i, j] for i in range(3) for j in range(3)]) + rng.integers(-8, 8, (9, 2)) / 64
-    springs = [(a, b) for a in range(9) for b in range(a) if np.hypot(*(places[a] - places[b])) < 1.7]
+    places = (
+        np.array([[i, j] for i in range(3) for j in range(3)]) + rng.integers(-8, 8, (9, 2)) / 64
+    )
+    springs = [
+        (a, b) for a in range(9) for b in range(a) if np.hypot(*(places[a] - places[b])) < 1.7
+    ]
     x, y = rng.normal(size=(3, 1)).astype(dtype) / 16, rng.normal(size=(3, 2)).astype(dtype) / 16
 
     def found(shift):
-        net = Elastic(places + shift, springs, inputs=[(8, 0)], outputs=[(4, 1), (5, 0)], fixed=[0, 1], dtype=dtype)
+        net = Elastic(
+            places + shift,
+            springs,
+            inputs=[(8, 0)],
+            outputs=[(4, 1), (5, 0)],
+            fixed=[0, 1],
+            dtype=dtype,
+        )
         net.params["l0"] *= np.linspace(0.97, 1.03, len(springs), dtype=dtype)
         return method.gradient(net, x, y), net.predict(x)
 

@@ -72,15 +72,27 @@ class Trap:
         ({"train_dataset_x": np.zeros((210, 12))}, "train_dataset_x: expected float32"),
         ({"train_dataset_x": np.zeros((210, 12), np.float16)}, "train_dataset_x: .* got float16"),
         ({"train_dataset_x": np.zeros((210, 12), ">f4")}, "train_dataset_x: .* got >f4"),
-        ({"train_dataset_x": np.zeros((12, 210), np.float32)}, r"shape \(210, 12\), got .*\(12, 210\)"),
+        (
+            {"train_dataset_x": np.zeros((12, 210), np.float32)},
+            r"shape \(210, 12\), got .*\(12, 210\)",
+        ),
         ({"train_dataset_x": np.zeros((12, 210), np.float32).T}, "train_dataset_x: expected"),
         (
             {"train_dataset_x": np.zeros((1000, 1000), np.float32)},
             "train_dataset_x: expected .*4000128 bytes",
         ),
-        ({"train_dataset_x": np.full((210, 12), np.nan, np.float32)}, "train_dataset_x: expected numbers"),
-        ({"test_dataset_x": np.full((49, 12), np.inf, np.float32)}, "test_dataset_x: expected numbers"),
-        ({"test_dataset_x": np.full((49, 12), -0.1, np.float32)}, "test_dataset_x: expected numbers"),
+        (
+            {"train_dataset_x": np.full((210, 12), np.nan, np.float32)},
+            "train_dataset_x: expected numbers",
+        ),
+        (
+            {"test_dataset_x": np.full((49, 12), np.inf, np.float32)},
+            "test_dataset_x: expected numbers",
+        ),
+        (
+            {"test_dataset_x": np.full((49, 12), -0.1, np.float32)},
+            "test_dataset_x: expected numbers",
+        ),
         ({"train_dataset_y": np.full(210, 7)}, "train_dataset_y: expected labels 0 to 6"),
         ({"test_dataset_y": np.full(49, -1)}, "test_dataset_y: expected labels 0 to 6"),
         ({"test_dataset_y": np.array([Trap()] * 49, object)}, "test_dataset_y: expected"),
@@ -88,7 +100,9 @@ class Trap:
 )
 def test_vowels_with_other_arrays(tmp_path, monkeypatch, change, words):
     monkeypatch.delenv("PNNCORE_TEST_TRAP", raising=False)
-    arrays = {key: array for key, array in {**vowel_arrays(), **change}.items() if array is not None}
+    arrays = {
+        key: array for key, array in {**vowel_arrays(), **change}.items() if array is not None
+    }
     save_vowels(tmp_path, arrays)
     with pytest.raises(DataError, match=words):
         data.vowels(tmp_path)
@@ -141,7 +155,9 @@ def test_vowels_foreign_file(tmp_path):
         b"\xff\xfe",
     ):
         for version in (b"\x01\x00", b"\x02\x00", b"\x09\x09"):
-            member = b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + bytes(10080)
+            member = (
+                b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + bytes(10080)
+            )
             with zipfile.ZipFile(file, "w") as archive:
                 archive.writestr("train_dataset_x.npy", member)
             with pytest.raises(DataError, match="pat_vowels"):

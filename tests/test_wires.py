@@ -1,4 +1,5 @@
-"""Crossbars with resistive wires: against a dense solve of all nodes, and what must hold of any network."""
+"""Crossbars with resistive wires: against a dense solve of all nodes, and what must hold of any
+network."""
 
 import numpy as np
 import pnncore as pnn
@@ -63,7 +64,9 @@ def test_all_nodes_are_those_of_a_dense_solve(n, m, samples, exponent, side, see
     scale = np.abs(x).max()
     np.testing.assert_allclose(found.rows, u, atol=1e-10 * scale)
     np.testing.assert_allclose(found.columns, v, atol=1e-10 * scale)
-    np.testing.assert_allclose(found.currents, currents, atol=1e-10 * max(1, np.abs(currents).max()))
+    np.testing.assert_allclose(
+        found.currents, currents, atol=1e-10 * max(1, np.abs(currents).max())
+    )
 
 
 def array(n, m, drop=0.3):
@@ -137,7 +140,9 @@ def network(wires, dtype="float64", seed=0):
 
 
 def test_a_layer_reads_the_difference_of_two_arrays():
-    net = Stack([Crossbar(12, 9, bias=False, io=AnalogIO.ideal(), wires=STRONG)], dtype="float64", seed=0)
+    net = Stack(
+        [Crossbar(12, 9, bias=False, io=AnalogIO.ideal(), wires=STRONG)], dtype="float64", seed=0
+    )
     w, x = net.params["W1"], RANDOM.normal(size=(20, 12))
     plus, minus = (2e-6 + 9.8e-5 * np.maximum(sign * w, 0) for sign in (1, -1))
     wanted = sum(sign * dense(g, x, 40.0)[0] for g, sign in ((plus, 1), (minus, -1))) / 9.8e-5
@@ -180,7 +185,10 @@ def test_derivatives_of_the_hardware_are_exact():
                 sides.append(loss())
             at[index] = kept
             slope = (sides[0] - sides[1]) / (2 * h)
-            assert found[name].reshape(-1)[index] == pytest.approx(slope, rel=1e-5, abs=1e-9), (name, index)
+            assert found[name].reshape(-1)[index] == pytest.approx(slope, rel=1e-5, abs=1e-9), (
+                name,
+                index,
+            )
 
 
 def test_errors_go_back_through_the_wires():
@@ -189,9 +197,13 @@ def test_errors_go_back_through_the_wires():
     exact = Backprop(model="hardware").gradient(net, x, y)
     reverse, twin = InSituBackprop().gradient(net, x, y), PhysicsAware().gradient(net, x, y)
     cosine = lambda a, b: (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)  # noqa: E731
-    # The first layer hears errors that passed the second: by its wires, or by the twin that has none.
+    # The first layer hears errors that passed the second: by its wires, or by the twin that has
+    # none.
     assert cosine(reverse["W1"], exact["W1"]) > 0.95
-    off = {name: np.linalg.norm(found["b1"] - exact["b1"]) for name, found in (("reverse", reverse), ("twin", twin))}
+    off = {
+        name: np.linalg.norm(found["b1"] - exact["b1"])
+        for name, found in (("reverse", reverse), ("twin", twin))
+    }
     assert off["reverse"] < 1e-9
     assert off["twin"] > 0.02 * np.linalg.norm(exact["b1"])
 
@@ -212,7 +224,9 @@ def test_training_through_wires_makes_up_for_them():
             ],
             seed=0,
         )
-        pnn.Trainer(net, method, SGD(0.2), batch_size=32, seed=0, progress=False).fit(x, y, epochs=20)
+        pnn.Trainer(net, method, SGD(0.2), batch_size=32, seed=0, progress=False).fit(
+            x, y, epochs=20
+        )
         scores[name] = net.score(x_test, y_test)
     assert scores["hardware"] > scores["twin"] + 0.04
 
@@ -236,9 +250,12 @@ def test_bad_input_is_refused(tmp_path):
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_the_largest_weight_scales_all_conductances(sign):
-    # Where no weight is given for the largest conductance, the largest one is: its derivative goes through all cells.
+    # Where no weight is given for the largest conductance, the largest one is: its derivative goes
+    # through all cells.
     rng = np.random.default_rng(0)
-    layer = Crossbar(6, 5, bias=False, io=AnalogIO.ideal(), wires=Wires(resistance=20.0, tolerance=1e-13))
+    layer = Crossbar(
+        6, 5, bias=False, io=AnalogIO.ideal(), wires=Wires(resistance=20.0, tolerance=1e-13)
+    )
     net = Stack([layer], seed=0, dtype="float64")
     weights = net.params["W1"]
     weights[...] = sign * rng.normal(size=(6, 5))

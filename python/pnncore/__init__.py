@@ -1,13 +1,14 @@
 """Train physical neural networks.
 
-A *system* is the physics (`pnncore.systems`), a *method* turns a batch into a gradient by running experiments on it
-(`pnncore.methods`), an *optimizer* turns gradients into parameter changes (`pnncore.optim`), and a `Trainer` loops over
-the data.
+A *system* is the physics (`pnncore.systems`), a *method* turns a batch into a gradient by running
+experiments on it (`pnncore.methods`), an *optimizer* turns gradients into parameter changes
+(`pnncore.optim`), and a `Trainer` loops over the data.
 
 >>> import pnncore as pnn
 >>> x, y, x_test, y_test = pnn.data.digits()
 >>> net = pnn.systems.Hopfield([64, 128, 10], seed=0)
->>> trainer = pnn.Trainer(net, pnn.methods.EquilibriumPropagation(beta=0.2), pnn.optim.SGD(0.1), seed=0)
+>>> method = pnn.methods.EquilibriumPropagation(beta=0.2)
+>>> trainer = pnn.Trainer(net, method, pnn.optim.SGD(0.1), seed=0)
 >>> history = trainer.fit(x, y, epochs=1)
 """
 

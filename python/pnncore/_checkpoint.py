@@ -1,8 +1,8 @@
 """What a checkpoint holds of a trainer, and how a trainer is made of it again.
 
-A file may say anything. It is believed only as far as it fits: what its configuration claims is compared with the
-arrays in it before anything of that size is made, and the trainer that was made must say the same of itself, word for
-word, as the file says.
+A file may say anything. It is believed only as far as it fits: what its configuration claims is
+compared with the arrays in it before anything of that size is made, and the trainer that was made
+must say the same of itself, word for word, as the file says.
 """
 
 import contextlib
@@ -24,14 +24,24 @@ if TYPE_CHECKING:
 
 SCHEMA = 7
 
-_KEYS = ("schema", "pnncore", "system", "system_class", "method", "optimizer", "trainer", "journals")
+_KEYS = (
+    "schema",
+    "pnncore",
+    "system",
+    "system_class",
+    "method",
+    "optimizer",
+    "trainer",
+    "journals",
+)
 _STATE = ("batch_size", "seed", "epoch", "step", "steps_before", "sums")
 _MARK = ("record", "hash", "shots", "since", "baseline", "drifts")
 
 # JSON has no names for these.
 _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}
 
-# A system may draw so many bytes from its seed however small its file is, and so many more per byte of the file.
+# A system may draw so many bytes from its seed however small its file is, and so many more per byte
+# of the file.
 _FREE_BYTES = 1 << 27
 _BYTES_PER_BYTE = 64
 # In single and in double precision.
@@ -42,7 +52,10 @@ AnyTrainer = TypeVar("AnyTrainer", bound="Trainer")
 
 
 def describe(trainer: "Trainer") -> dict[str, Any]:
-    """Return what a file says of a trainer beside its arrays, as plain data; journals are left out."""
+    """Return what a file says of a trainer beside its arrays, as plain data.
+
+    Journals are left out.
+    """
     system = trainer.system
     try:
         config: dict[str, Any] | None = system.to_config()
@@ -67,7 +80,11 @@ def describe(trainer: "Trainer") -> dict[str, Any]:
 
 
 def _told(value: float) -> float | str:
-    names = [name for name, other in _NOT_FINITE.items() if value == other or (value != value and other != other)]
+    names = [
+        name
+        for name, other in _NOT_FINITE.items()
+        if value == other or (value != value and other != other)
+    ]
     return names[0] if names else value
 
 
@@ -81,14 +98,20 @@ def write(trainer: "Trainer", path: str) -> None:
     wanted = trainer.memory_shapes(system, trainer.method, trainer.optimizer)
     if {name: array.shape for name, array in trainer.memory.items()} != wanted:
         raise DataError(
-            "another optimizer or method was set within an epoch, which the one that it began with has to finish: save "
+            "another optimizer or method was set within an epoch, which the one that it began "
+            "with has to finish: save "
             f"at its end; nothing was written to {path}, and what is there is kept"
         )
     for k, instrument in enumerate(system.instruments):
-        tensors |= {f"instrument/{k}/{name}": array for name, array in instrument.twin_arrays().items()}
+        tensors |= {
+            f"instrument/{k}/{name}": array for name, array in instrument.twin_arrays().items()
+        }
     for name, array in tensors.items():
         if not np.isfinite(array).all():
-            raise DataError(f"{name} holds NaN or infinity: nothing was written to {path}, and what is there is kept")
+            raise DataError(
+                f"{name} holds NaN or infinity: nothing was written to {path}, and what is there "
+                "is kept"
+            )
     tensors |= {f"history/{name}": array for name, array in trainer.history.to_tensors().items()}
     _check_state(metadata["trainer"], len(trainer.history))
     _core.save(path, json.dumps(metadata, allow_nan=False), tensors)
@@ -118,7 +141,8 @@ def read(
         marks = [_mark(mark) for mark in _list(metadata["journals"], "journals")]
         if len(marks) != len(made.instruments):
             raise CheckpointError(
-                f"{path} was made with {len(marks)} instruments; the system has {len(made.instruments)}"
+                f"{path} was made with {len(marks)} instruments; the system has "
+                f"{len(made.instruments)}"
             )
         shapes = {f"params/{name}": shape for name, shape in made.shapes.items()}
         memory = kind.memory_shapes(made, method, chosen)
@@ -144,28 +168,34 @@ def read(
 
 
 def _method(told: Any, path: str, loss: losses.Loss | None) -> methods.Method:
-    """Return the method that the file describes; `CheckpointError` where it or its loss is of the user's own."""
+    """Return the method that the file describes.
+
+    `CheckpointError` where it or its loss is of the user's own.
+    """
     if "own" in (config := as_settings(told, "a method")):
         raise CheckpointError(
-            f"{path} was made with a method of the user's own, {shown(config['own'])}; make an equal one and pass it: "
+            f"{path} was made with a method of the user's own, {shown(config['own'])}; make an "
+            "equal one and pass it: "
             "Trainer.load(path, method=...)"
         )
     if not isinstance(config.get("loss"), dict):
         if loss is not None:
             raise CheckpointError(
-                f"{path} was made with a loss of pnncore's, {shown(config.get('loss'))}: leave loss out"
+                f"{path} was made with a loss of pnncore's, {shown(config.get('loss'))}: leave "
+                "loss out"
             )
         return methods.from_config(config)
     if loss is None:
         raise CheckpointError(
-            f"{path} was made with a loss of the user's own, {shown(config['loss'].get('own'))}; make an equal one and "
+            f"{path} was made with a loss of the user's own, {shown(config['loss'].get('own'))}; "
+            "make an equal one and "
             "pass it: Trainer.load(path, loss=...)"
         )
     return methods.from_config({**config, "loss": loss})
 
 
 def _not_compared(system: System | None, optimizer: optim.Optimizer | None) -> list[str]:
-    """Return the parts that were passed, which may be the user's own and say nothing of themselves."""
+    """Return the parts that were passed: a user's own may say nothing of themselves."""
     return [
         *([] if system is None else ["system", "system_class"]),
         *([] if optimizer is None else ["optimizer"]),
@@ -179,16 +209,31 @@ def _refusing(path: str) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except (PnnError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
+    except (
+        PnnError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
         reason = str(error) if isinstance(error, PnnError) else repr(error)
-        raise CheckpointError(f"{path} is no checkpoint that this trainer can go on from: {reason}") from error
+        raise CheckpointError(
+            f"{path} is no checkpoint that this trainer can go on from: {reason}"
+        ) from error
 
 
 def _metadata(text: str, path: str) -> dict[str, Any]:
-    """Return what the file says, with all its parts there and of the right kind; the configurations are not read."""
+    """Return what the file says, with all its parts there and of the right kind.
+
+    The configurations are not read.
+    """
     metadata = as_settings(json.loads(text), "a checkpoint")
     if type(metadata.get("schema")) is not int or metadata["schema"] != SCHEMA:
-        raise CheckpointError(f"{path} has schema {shown(metadata.get('schema'))}; this pnncore reads {SCHEMA}")
+        raise CheckpointError(
+            f"{path} has schema {shown(metadata.get('schema'))}; this pnncore reads {SCHEMA}"
+        )
     _check_keys(metadata, _KEYS, "a checkpoint")
     for name in ("pnncore", "system_class"):
         if not isinstance(metadata[name], str):
@@ -205,16 +250,27 @@ def _check_keys(found: dict[str, Any], keys: tuple[str, ...], what: str) -> None
     missing = [key for key in keys if key not in found]
     unknown = [key for key in found if key not in keys]
     if missing or unknown:
-        raise ConfigError(f"the parts of {what} are {list(keys)}; missing {missing}, unknown {shown(unknown)}")
+        raise ConfigError(
+            f"the parts of {what} are {list(keys)}; missing {missing}, unknown {shown(unknown)}"
+        )
 
 
 def _check_state(state: dict[str, Any], epochs: int | None) -> None:
-    """Refuse counters of a trainer that cannot be; `epochs` is the length of its history, where that is known."""
+    """Refuse counters of a trainer that cannot be.
+
+    `epochs` is the length of its history, where that is known.
+    """
     batch = integer(state["batch_size"], "batch_size", 1, 2**32, "a positive integer")
     integer(state["seed"], "seed", 0, 2**64, "in 0..2**64")
     epoch = integer(state["epoch"], "epoch", 0, 2**32, "an integer from 0 on")
     step = integer(state["step"], "step", 0, 2**62, "an integer from 0 on")
-    integer(state["steps_before"], "steps_before", epoch, 2**62 if epoch else 1, "at least the number of epochs")
+    integer(
+        state["steps_before"],
+        "steps_before",
+        epoch,
+        2**62 if epoch else 1,
+        "at least the number of epochs",
+    )
     if epochs is not None and epochs != epoch:
         raise ConfigError(f"epoch is {epoch}, but the history has {epochs}")
     sums = as_settings(state["sums"], "the epoch under way")
@@ -223,16 +279,30 @@ def _check_state(state: dict[str, Any], epochs: int | None) -> None:
     wanted = {name: type(value) for name, value in _core.no_progress().items() if name != "steps"}
     _check_keys(sums, tuple(wanted), "the epoch under way")
     for name, kind in wanted.items():
-        value = _NOT_FINITE.get(sums[name], sums[name]) if isinstance(sums[name], str) else sums[name]
-        if type(value) not in ({int, kind} if kind is float else {kind}) or (kind is int and value < 0):
-            raise ConfigError(f"{name} of the epoch under way must be a number ({kind.__name__}), got {shown(value)}")
-    # Steps are as few as may be, and differ by one sample at most: their number follows from that of the samples.
+        value = (
+            _NOT_FINITE.get(sums[name], sums[name]) if isinstance(sums[name], str) else sums[name]
+        )
+        if type(value) not in ({int, kind} if kind is float else {kind}) or (
+            kind is int and value < 0
+        ):
+            raise ConfigError(
+                f"{name} of the epoch under way must be a number ({kind.__name__}), got "
+                f"{shown(value)}"
+            )
+    # Steps are as few as may be, and differ by one sample at most: their number follows from that
+    # of the samples.
     if step != -(-sums["samples"] // batch):
-        raise ConfigError(f"step is {step}, which is not what {sums['samples']} samples make in batches of {batch}")
+        raise ConfigError(
+            f"step is {step}, which is not what {sums['samples']} samples make in batches of "
+            f"{batch}"
+        )
 
 
 def _sums(told: dict[str, Any]) -> dict[str, float]:
-    return {name: _NOT_FINITE[value] if isinstance(value, str) else value for name, value in told.items()}
+    return {
+        name: _NOT_FINITE[value] if isinstance(value, str) else value
+        for name, value in told.items()
+    }
 
 
 def _system(metadata: dict[str, Any], tensors: Tensors, length: int, path: str) -> System:
@@ -250,34 +320,48 @@ def _system(metadata: dict[str, Any], tensors: Tensors, length: int, path: str) 
     needed, free = _BYTES_PER_CONSTANT * outline.constants, _FREE_BYTES + _BYTES_PER_BYTE * held
     if needed > free:
         raise CheckpointError(
-            f"{path} holds {held} bytes, but describes a system that draws {needed} bytes beside its parameters; "
+            f"{path} holds {held} bytes, but describes a system that draws {needed} bytes beside "
+            "its parameters; "
             "where that is right, make the system and pass it: Trainer.load(path, system=...)"
         )
     return systems.from_config(config)
 
 
-def _check_shapes(shapes: dict[str, tuple[int, ...]], dtype: np.dtype[Any], tensors: Tensors, path: str) -> None:
+def _check_shapes(
+    shapes: dict[str, tuple[int, ...]], dtype: np.dtype[Any], tensors: Tensors, path: str
+) -> None:
     for name, shape in shapes.items():
         saved = tensors.get(name)
         if saved is None or saved.shape != shape or saved.dtype != dtype:
             got = "nothing" if saved is None else f"{saved.dtype} {saved.shape}"
-            raise CheckpointError(f"{path} holds {got} for {name}, but the system needs {dtype} {shape}")
+            raise CheckpointError(
+                f"{path} holds {got} for {name}, but the system needs {dtype} {shape}"
+            )
 
 
 def _history(tensors: Tensors, epochs: int) -> History:
     """Return the history that the file holds, of so many epochs."""
-    found = {name.removeprefix("history/"): array for name, array in tensors.items() if name.startswith("history/")}
+    found = {
+        name.removeprefix("history/"): array
+        for name, array in tensors.items()
+        if name.startswith("history/")
+    }
     _check_keys(found, tuple(History().to_tensors()), "a history")
     for name, array in found.items():
         if array.shape != (epochs,) or array.dtype != np.float64:
-            raise ConfigError(f"history/{name} must hold {epochs} numbers, got {array.dtype} {array.shape}")
+            raise ConfigError(
+                f"history/{name} must hold {epochs} numbers, got {array.dtype} {array.shape}"
+            )
     if not np.array_equal(found["epoch"], np.arange(1, epochs + 1)):
         raise ConfigError("history/epoch must count the epochs from 1 on")
     return History.from_tensors(found)
 
 
 def _targets(trainer: "Trainer", tensors: Tensors, path: str) -> dict[str, FloatArray]:
-    """Return the arrays that the file's arrays go to, by their names there; every one has its place."""
+    """Return the arrays that the file's arrays go to, by their names there.
+
+    Every one has its place.
+    """
     targets = _of_system(trainer.system)
     targets |= {f"memory/{name}": array for name, array in trainer.memory.items()}
     for k, instrument in enumerate(trainer.system.instruments):
@@ -285,8 +369,12 @@ def _targets(trainer: "Trainer", tensors: Tensors, path: str) -> dict[str, Float
         for name, array in twin.items():
             _check_shapes({name: array.shape}, array.dtype, tensors, path)
         targets |= twin
-    if unknown := [name for name in tensors if name not in targets and not name.startswith("history/")]:
-        raise CheckpointError(f"{path} holds {shown(unknown[0])}, which the trainer has no place for")
+    if unknown := [
+        name for name in tensors if name not in targets and not name.startswith("history/")
+    ]:
+        raise CheckpointError(
+            f"{path} holds {shown(unknown[0])}, which the trainer has no place for"
+        )
     for name in targets:
         if not np.isfinite(tensors[name]).all():
             raise CheckpointError(f"{path} holds NaN or infinity in {name}")
@@ -295,25 +383,31 @@ def _targets(trainer: "Trainer", tensors: Tensors, path: str) -> dict[str, Float
 
 def _of_system(system: System) -> dict[str, FloatArray]:
     """Return the parameters and the memory of a system, by their names in a file."""
-    names = [f"params/{name}" for name in system.names] + [f"system/{name}" for name in system.memory_shapes]
+    names = [f"params/{name}" for name in system.names] + [
+        f"system/{name}" for name in system.memory_shapes
+    ]
     return dict(zip(names, system.lent(), strict=True))
 
 
 def _check_same(own: dict[str, Any], told: dict[str, Any], given: list[str]) -> None:
     """Refuse a file that says anything else of a trainer than the trainer that was made of it."""
     for part in ("system", "system_class", "method", "optimizer", "trainer"):
-        if part not in given and (places := list(_differences(json.loads(json.dumps(own[part])), told[part], part))):
+        if part not in given and (
+            places := list(_differences(json.loads(json.dumps(own[part])), told[part], part))
+        ):
             raise ConfigError(f"{places[0]} is no setting that a trainer has")
 
 
 def _check_same_system(own: dict[str, Any], told: dict[str, Any], path: str) -> None:
-    """Refuse a system that says something else of itself than the file says of the one that was trained."""
+    """Refuse a system that differs from what the file says of the one that was trained."""
     own = json.loads(json.dumps(own))
     if "noise" not in own and systems.outline(own).constants == 0:
         # Nothing was drawn from the seed but the first parameters, which the file has others of.
         own["seed"] = told.get("seed")
     for place in _differences(own, told, "system"):
-        raise CheckpointError(f"{path} was made with {place}; the system that was passed is another one")
+        raise CheckpointError(
+            f"{path} was made with {place}; the system that was passed is another one"
+        )
 
 
 def _differences(own: Any, told: Any, place: str) -> Iterator[str]:
@@ -350,5 +444,7 @@ def _mark(told: Any) -> dict[str, Any] | None:
     if mark["baseline"] is not None:
         dtype, values = _list(mark["baseline"], "baseline")
         if dtype not in ("float32", "float64") or np.array(values, dtype).ndim not in (1, 2):
-            raise ConfigError(f"baseline of a mark must be a type and numbers, got {shown(mark['baseline'])}")
+            raise ConfigError(
+                f"baseline of a mark must be a type and numbers, got {shown(mark['baseline'])}"
+            )
     return mark

@@ -10,7 +10,7 @@ from pnncore.errors import ConfigError
 
 
 def types_of(kind: type) -> dict[str, Any]:
-    """Return the types of the settings of a dataclass, also where the annotations of a user's module are text."""
+    """Return the types of the settings of a dataclass, also where annotations are text."""
     try:
         return typing.get_type_hints(kind)
     except (NameError, TypeError):
@@ -19,14 +19,17 @@ def types_of(kind: type) -> dict[str, Any]:
 
 
 class Registered:
-    """Base of the families of classes that configurations name: each class of pnncore puts itself into its family.
+    """Base of the families of classes that configurations name.
+
+    Each class of pnncore puts itself into its family.
 
     Classes of a user are of this process only: no file makes one by its name.
 
     Parameters
     ----------
     family
-        What the classes that derive from this one are called in messages; only the base of a family says so.
+        What the classes that derive from this one are called in messages; only the base of a family
+        says so.
     listed
         Whether the class is one that a configuration names.
     """
@@ -34,7 +37,9 @@ class Registered:
     _family: ClassVar[str]
     _kinds: ClassVar[dict[str, Any]]
 
-    def __init_subclass__(cls, *, family: str | None = None, listed: bool = True, **rest: Any) -> None:
+    def __init_subclass__(
+        cls, *, family: str | None = None, listed: bool = True, **rest: Any
+    ) -> None:
         super().__init_subclass__(**rest)
         if family is not None:
             cls._family, cls._kinds = family, {}
@@ -48,7 +53,10 @@ class Registered:
 
     @classmethod
     def chosen(cls, config: Any) -> tuple[type[Self], dict[str, Any]]:
-        """Return the class that a `to_config` dictionary names, and its other settings; `ConfigError` for none."""
+        """Return the class that a `to_config` dictionary names, and its other settings.
+
+        `ConfigError` for none.
+        """
         settings, kinds = as_settings(config, f"a {cls._family}"), cls.kinds()
         name = settings.pop("name", None)
         if not isinstance(name, str) or name not in kinds:
@@ -63,7 +71,11 @@ class Config:
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting. Ranges are checked by the core."""
         for setting in dataclasses.fields(self):
-            name, value, kind = setting.name, getattr(self, setting.name), types_of(type(self)).get(setting.name)
+            name, value, kind = (
+                setting.name,
+                getattr(self, setting.name),
+                types_of(type(self)).get(setting.name),
+            )
             if kind is bool:
                 object.__setattr__(self, name, flag(value, name))
             if kind is int or (kind == int | None and value is not None):
@@ -82,5 +94,9 @@ class Config:
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)
-        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields if getattr(self, f.name) != f.default]
+        shown = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields
+            if getattr(self, f.name) != f.default
+        ]
         return f"{type(self).__name__}({', '.join(shown)})"

@@ -51,13 +51,18 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 
 def as_path(path: Any, name: str = "path") -> str:
-    """Return the name of a file as text; `ConfigError` unless it is a `str` or a path object, and can name one."""
+    """Return the name of a file as text.
+
+    `ConfigError` unless it is a `str` or a path object, and can name one.
+    """
     try:
         text = os.fspath(path)
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise ConfigError(f"{name} must be the path of a file, as a str or pathlib.Path; got {shown(path)}")
+        raise ConfigError(
+            f"{name} must be the path of a file, as a str or pathlib.Path; got {shown(path)}"
+        )
     try:
         encoded = os.fsencode(text)
     except UnicodeEncodeError:
@@ -73,7 +78,10 @@ def is_integer(value: Any) -> bool:
 
 
 def integer(value: Any, name: str, low: int, high: int, wanted: str) -> int:
-    """Return an integer from `low` to below `high`; `ConfigError`, which says what is `wanted`, otherwise."""
+    """Return an integer from `low` to below `high`.
+
+    `ConfigError`, which says what is `wanted`, otherwise.
+    """
     if not is_integer(value) or not low <= value < high:
         raise ConfigError(f"{name} must be {wanted}, got {shown(value)}")
     return int(value)
@@ -110,10 +118,15 @@ _MOST_SECONDS = 1e6
 
 
 def seconds(value: Any, name: str, *, positive: bool = True) -> float:
-    """Return a time in seconds that timers can wait for, above 0 or from 0 on; `ConfigError` otherwise."""
+    """Return a time in seconds that timers can wait for, above 0 or from 0 on.
+
+    `ConfigError` otherwise.
+    """
     result = number(value, name)
     if result <= 0 if positive else result < 0:
-        raise ConfigError(f"{name} must be {'a positive number' if positive else 'at least 0'}, got {value!r}")
+        raise ConfigError(
+            f"{name} must be {'a positive number' if positive else 'at least 0'}, got {value!r}"
+        )
     if result > _MOST_SECONDS:
         raise ConfigError(f"{name} must be at most {_MOST_SECONDS:g} seconds, got {result:g}")
     return result
@@ -180,7 +193,10 @@ def as_system(system: Any) -> Any:
 
 
 def as_list(value: Any, name: str, wanted: str) -> list[Any]:
-    """Return what can be gone through as a list; `ConfigError` for anything else, text and bytes among it."""
+    """Return what can be gone through as a list.
+
+    `ConfigError` for anything else, text and bytes among it.
+    """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise ConfigError(f"{name} must be {wanted}, got {shown(value)}")
     try:
@@ -190,7 +206,9 @@ def as_list(value: Any, name: str, wanted: str) -> list[Any]:
 
 
 def as_interval(value: Any, name: str, *, infinite: bool = False) -> tuple[float, float]:
-    """Return the ends (lower, upper) of an interval; `ConfigError` unless these are numbers, the first the smaller one.
+    """Return the ends (lower, upper) of an interval.
+
+    `ConfigError` unless these are numbers, the first the smaller one.
 
     Ends may be infinite where `infinite`.
     """
@@ -198,7 +216,9 @@ def as_interval(value: Any, name: str, *, infinite: bool = False) -> tuple[float
     if len(ends) != 2:
         raise ConfigError(f"{name} must be (lower, upper), got {shown(value)}")
     lower, upper = (
-        float(end) if infinite and isinstance(end, float) and math.isinf(end) else number(end, f"every end of {name}")
+        float(end)
+        if infinite and isinstance(end, float) and math.isinf(end)
+        else number(end, f"every end of {name}")
         for end in ends
     )
     if not lower < upper:
@@ -216,25 +236,35 @@ def made(kind: Callable[..., T], settings: Mapping[str, Any], what: str) -> T:
 
 
 def as_settings(config: Any, what: str) -> dict[str, Any]:
-    """Return a copy of settings by name; `ConfigError` unless they are a dictionary with text for keys."""
+    """Return a copy of settings by name.
+
+    `ConfigError` unless they are a dictionary with text for keys.
+    """
     if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
-        raise ConfigError(f"the configuration of {what} must be a dictionary of settings, got {shown(config)}")
+        raise ConfigError(
+            f"the configuration of {what} must be a dictionary of settings, got {shown(config)}"
+        )
     return dict(config)
 
 
 def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> FloatArray:
     """Return inputs as a C-contiguous (samples, n_in) array of the system's dtype, all finite.
 
-    Lists are converted; arrays of another dtype are refused, since a silent conversion costs memory and hides mistakes.
+    Lists are converted; arrays of another dtype are refused, since a silent conversion costs memory
+    and hides mistakes.
     """
     return _as_matrix(x, n_in, dtype, name)
 
 
-def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str = "y") -> FloatArray:
-    """Return labels as int64 (samples,), or targets as a (samples, n_out) array of the system's dtype."""
+def as_targets(
+    y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str = "y"
+) -> FloatArray:
+    """Return labels as int64 (samples,), or targets (samples, n_out) of the system's dtype."""
     array = _as_array(y, name)
     if array.dtype == object:
-        raise DataError(f"{name} must be integer labels or an array of targets, got ragged or mixed values")
+        raise DataError(
+            f"{name} must be integer labels or an array of targets, got ragged or mixed values"
+        )
     if array.ndim == 1 and array.dtype.kind in "iu":
         if len(array) != samples:
             raise ShapeError(f"{name} must hold {samples} labels, one per sample, got {len(array)}")
@@ -245,14 +275,21 @@ def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str
             )
         return np.ascontiguousarray(array, dtype=np.int64)
     if array.ndim == 1:
-        whole = array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.trunc(array)).all()
+        whole = (
+            array.dtype.kind == "f"
+            and np.isfinite(array).all()
+            and (array == np.trunc(array)).all()
+        )
         raise ShapeError(
-            f"{name} must be integer labels of shape ({samples},) or targets of shape ({samples}, {n_out}); "
+            f"{name} must be integer labels of shape ({samples},) or targets of shape ({samples}, "
+            f"{n_out}); "
             f"got shape {array.shape} of {array.dtype}"
             + (f"; labels are made integers by {name}.astype(int)" if whole else "")
         )
     if array.ndim == 2 and array.shape[1] == 1 != n_out and array.dtype.kind in "iu":
-        raise ShapeError(f"{name} is a column of integers; labels of shape ({samples},) are {name}[:, 0]")
+        raise ShapeError(
+            f"{name} is a column of integers; labels of shape ({samples},) are {name}[:, 0]"
+        )
     targets = _as_matrix(y, n_out, dtype, name)
     if len(targets) != samples:
         raise ShapeError(f"{name} must hold {samples} rows, one per sample, got {len(targets)}")
@@ -260,9 +297,14 @@ def as_targets(y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str
 
 
 def as_numbers(
-    value: Any, name: str, dtype: np.dtype[Any] | type | None = np.float64, refusal: type[PnnError] = DataError
+    value: Any,
+    name: str,
+    dtype: np.dtype[Any] | type | None = np.float64,
+    refusal: type[PnnError] = DataError,
 ) -> FloatArray:
-    """Return a C-contiguous copy of an array of real, finite numbers of any shape, of a dtype or, for None, of its own.
+    """Return a C-contiguous copy of an array of real, finite numbers of any shape.
+
+    It has this dtype or, for None, its own.
 
     The `refusal` for anything else: text, complex numbers, objects, ragged lists, masked elements.
     """
@@ -289,12 +331,14 @@ def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
         masked = has_masked(value)
         array = np.asanyarray(value)
     if masked or has_masked(array):
-        raise DataError(f"{name} has masked elements; leave those samples out, or fill them in with filled()")
+        raise DataError(
+            f"{name} has masked elements; leave those samples out, or fill them in with filled()"
+        )
     return np.asarray(array)
 
 
 def has_masked(value: Any) -> bool:
-    """Whether an array, or one in a sequence of sequences, has masked elements, whose values mean nothing."""
+    """Whether an array, or one in a sequence of sequences, has masked elements."""
     seen: set[int] = set()
     rest = [value]
     while rest:
@@ -302,7 +346,11 @@ def has_masked(value: Any) -> bool:
         if isinstance(part, np.ma.MaskedArray):
             if np.ma.getmaskarray(part).any():
                 return True
-        elif isinstance(part, Sequence) and not isinstance(part, str | bytes) and id(part) not in seen:
+        elif (
+            isinstance(part, Sequence)
+            and not isinstance(part, str | bytes)
+            and id(part) not in seen
+        ):
             # A list may hold itself.
             seen.add(id(part))
             rest.extend(part)
@@ -314,10 +362,12 @@ def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> Float
     if isinstance(value, np.ndarray):
         if array.dtype != dtype:
             raise ConfigError(
-                f"{name} is {value.dtype}, but the system computes in {dtype}; convert it once with "
+                f"{name} is {value.dtype}, but the system computes in {dtype}; convert it once "
+                "with "
                 f"{name}.astype(numpy.{dtype}), or make the system with dtype={str(value.dtype)!r}"
                 if value.dtype in _DTYPES.values()
-                else f"{name} must be {dtype}, got {value.dtype}; convert and scale it once, before training"
+                else f"{name} must be {dtype}, got {value.dtype}; convert and scale it once, "
+                "before training"
             )
     elif array.dtype.kind not in "biuf":
         raise DataError(f"{name} must be an array of numbers, got {shown(value)}")
@@ -330,5 +380,8 @@ def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> Float
     array = np.require(array, requirements=["C", "ALIGNED"])
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
-        raise DataError(f"{name} holds {array[row, column]} at row {row}, column {column}; inputs must be finite")
+        raise DataError(
+            f"{name} holds {array[row, column]} at row {row}, column {column}; inputs must be "
+            "finite"
+        )
     return array

@@ -8,13 +8,17 @@ from typing import ClassVar
 
 
 class Interrupt:
-    """While active, the first Ctrl-C only sets `requested`; a second one raises KeyboardInterrupt at once.
+    """While active, the first Ctrl-C only sets `requested`.
 
-    Only in the main thread and where Python's own handler is in place: a program with a handler of its own keeps it.
-    The handler is given back by `end`; where an exception came before that, by the next Ctrl-C.
+    A second one raises KeyboardInterrupt at once.
+
+    Only in the main thread and where Python's own handler is in place: a program with a handler of
+    its own keeps it. The handler is given back by `end`; where an exception came before that, by
+    the next Ctrl-C.
     """
 
-    # Weak: where the handler of another signal raises in the middle of `end`, Ctrl-C is not kept from anybody.
+    # Weak: where the handler of another signal raises in the middle of `end`, Ctrl-C is not kept
+    # from anybody.
     _current: ClassVar["weakref.ref[Interrupt] | None"] = None
 
     def __init__(self) -> None:
@@ -29,13 +33,16 @@ class Interrupt:
 
     @classmethod
     def pending(cls) -> bool:
-        """Whether Ctrl-C was pressed in what the main thread is in, and has not been answered yet."""
+        """Whether a Ctrl-C in what the main thread is in has not been answered yet."""
         current = cls.current()
         return current is not None and current.requested
 
     @classmethod
     def forget(cls) -> None:
-        """Give Ctrl-C back to Python: at the end, or in a process that was forked, where the steps are not its own."""
+        """Give Ctrl-C back to Python.
+
+        At the end, or in a process that was forked, where the steps are not its own.
+        """
         cls._current = None
         # A handler that the program has set meanwhile stays.
         if signal.getsignal(signal.SIGINT) is _answer:
@@ -61,7 +68,10 @@ class Interrupt:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.end()
 

@@ -1,4 +1,7 @@
-"""Pictures of networks: voltages and currents on the graph of a circuit, springs of an elastic network."""
+"""Pictures of networks.
+
+Voltages and currents on the graph of a circuit, springs of an elastic network.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,15 +21,21 @@ FloatArray = npt.NDArray[Any]
 _INK, _FAINT, _STRONG = "#222222", "#BBBBBB", "#D55E00"
 
 
-def _places(circuit: "Circuit", layout: Mapping[str, tuple[float, float]] | None) -> dict[str, FloatArray]:
-    """Return where every node is drawn: as given, or by springs between joined nodes, inputs left and outputs right."""
+def _places(
+    circuit: "Circuit", layout: Mapping[str, tuple[float, float]] | None
+) -> dict[str, FloatArray]:
+    """Return where every node is drawn.
+
+    As given, or by springs between joined nodes, inputs left and outputs right.
+    """
     pairs = [(e.plus, e.minus) for e in circuit.elements if not isinstance(e, VoltageSource)]
     names = list(dict.fromkeys(node for pair in pairs for node in pair))
     if layout is not None:
         if missing := [name for name in names if name not in layout]:
             raise ConfigError(f"layout has no place for the nodes {missing[:5]}")
         return {name: np.asarray(layout[name], dtype=float) for name in names}
-    # Spectral: the two slowest modes of the graph, after one that is constant. Deterministic, and near nodes stay near.
+    # Spectral: the two slowest modes of the graph, after one that is constant. Deterministic, and
+    # near nodes stay near.
     index = {name: k for k, name in enumerate(names)}
     laplacian = np.zeros((len(names), len(names)))
     for a, b in pairs:
@@ -43,9 +52,16 @@ def _places(circuit: "Circuit", layout: Mapping[str, tuple[float, float]] | None
 
 
 def circuit(
-    net: "Circuit", x: Any, axes: "Axes | None" = None, *, layout: Mapping[str, tuple[float, float]] | None = None
+    net: "Circuit",
+    x: Any,
+    axes: "Axes | None" = None,
+    *,
+    layout: Mapping[str, tuple[float, float]] | None = None,
 ) -> "Axes":
-    """Draw the voltages of nodes and the currents along elements of one sample; see `Circuit.plot`."""
+    """Draw the voltages of nodes and the currents along elements of one sample.
+
+    See `Circuit.plot`.
+    """
     from pnncore import plot
 
     figure = plot.require()
@@ -67,7 +83,9 @@ def circuit(
     reach = max(np.abs(voltages).max(), 1e-300)
     # Around zero if there are both signs; otherwise what there is.
     both = voltages.min() < 0 < voltages.max()
-    colors, low, high = ("RdBu_r", -reach, reach) if both else ("viridis", voltages.min(), voltages.max())
+    colors, low, high = (
+        ("RdBu_r", -reach, reach) if both else ("viridis", voltages.min(), voltages.max())
+    )
     special = {**dict.fromkeys(net.inputs, "s"), **dict.fromkeys(net.outputs, "D"), net.ground: "v"}
     size = float(np.clip(2400 / len(names), 12, 90))
     shown = None
@@ -77,10 +95,18 @@ def circuit(
             continue
         big = size if marker == "o" else 1.8 * size
         shown = axes.scatter(
-            points[chosen, 0], points[chosen, 1], c=voltages[chosen], s=big, marker=marker,
-            cmap=colors, vmin=low, vmax=high,
-            edgecolors=_INK, linewidths=0.6 if marker == "o" else 1.2, zorder=2,
-        )  # fmt: skip
+            points[chosen, 0],
+            points[chosen, 1],
+            c=voltages[chosen],
+            s=big,
+            marker=marker,
+            cmap=colors,
+            vmin=low,
+            vmax=high,
+            edgecolors=_INK,
+            linewidths=0.6 if marker == "o" else 1.2,
+            zorder=2,
+        )
     for name in (*net.inputs, *net.outputs, net.ground):
         if name in places and len(net.inputs) + len(net.outputs) <= 24:
             axes.annotate(
@@ -133,10 +159,20 @@ def elastic(net: "Elastic", x: Any, axes: "Axes | None" = None) -> "Axes":
     for nodes, marker, color, label in marks:
         if nodes:
             chosen = sorted(set(nodes))
-            axes.scatter(shape[chosen, 0], shape[chosen, 1], marker=marker, s=60, color=color, label=label, zorder=3)
+            axes.scatter(
+                shape[chosen, 0],
+                shape[chosen, 1],
+                marker=marker,
+                s=60,
+                color=color,
+                label=label,
+                zorder=3,
+            )
             for start, end in zip(net.positions[chosen], shape[chosen], strict=True):
                 if np.hypot(*(end - start)) > 0:
-                    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": color}, zorder=4)
+                    axes.annotate(
+                        "", end, start, arrowprops={"arrowstyle": "-|>", "color": color}, zorder=4
+                    )
     axes.figure.colorbar(springs, ax=axes, label="strain", shrink=0.8)
     axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=3, bbox_to_anchor=(0, 1.06))
     axes.set_aspect("equal")

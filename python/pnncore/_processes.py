@@ -1,7 +1,7 @@
 """Forked processes, and the end of the interpreter.
 
-A child that is forked while another thread uses a system finds its lock held and its arrays lent, for ever: it gets
-fresh ones. What the other thread was about stays where it was.
+A child that is forked while another thread uses a system finds its lock held and its arrays lent,
+for ever: it gets fresh ones. What the other thread was about stays where it was.
 """
 
 import atexit
@@ -39,7 +39,9 @@ def _install() -> None:
         _core.note_main()
     atexit.register(_core.close)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_core.before_fork, after_in_parent=_core.after_fork, after_in_child=_in_child)
+        os.register_at_fork(
+            before=_core.before_fork, after_in_parent=_core.after_fork, after_in_child=_in_child
+        )
 
 
 _install()

@@ -24,7 +24,9 @@ class ProgressLine:
         None: only if the stream is a terminal.
     """
 
-    def __init__(self, total: int, *, enabled: bool | None = None, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, *, enabled: bool | None = None, stream: TextIO | None = None
+    ) -> None:
         self.stream = stream if stream is not None else sys.stderr
         self.enabled = self.stream.isatty() if enabled is None else enabled
         self.total = max(total, 1)

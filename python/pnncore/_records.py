@@ -1,7 +1,8 @@
 """What journals say in words: JSON that every reader takes, whatever was said.
 
-JSON has no infinite numbers, and no text that is not Unicode: an infinite number or NaN becomes an object such as
-``{"float": "-inf"}``, which `load` turns back; what is no Unicode (lone surrogates) becomes its escape sequence.
+JSON has no infinite numbers, and no text that is not Unicode: an infinite number or NaN becomes an
+object such as ``{"float": "-inf"}``, which `load` turns back; what is no Unicode (lone surrogates)
+becomes its escape sequence.
 """
 
 import json

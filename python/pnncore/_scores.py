@@ -1,4 +1,7 @@
-"""What outputs are worth: labels and scores. Outputs that are not finite are a miss, wherever they are looked at."""
+"""What outputs are worth: labels and scores.
+
+Outputs that are not finite are a miss, wherever they are looked at.
+"""
 
 import warnings
 
@@ -13,14 +16,17 @@ NO_LABEL = -1
 
 
 def labels_of(outputs: FloatArray) -> npt.NDArray[np.int64]:
-    """Return for each row the place of its largest output; `NO_LABEL` where an output is NaN or infinite."""
+    """Return for each row the place of its largest output.
+
+    `NO_LABEL` where an output is NaN or infinite.
+    """
     found = np.asarray(outputs.argmax(axis=1), dtype=np.int64)
     found[~np.isfinite(outputs).all(axis=1)] = NO_LABEL
     return found
 
 
 def score(outputs: FloatArray, y: FloatArray) -> float:
-    """Return the accuracy of outputs for labels y, or their coefficient of determination for targets y.
+    """Return the accuracy of outputs for labels, or the coefficient of determination for targets.
 
     A row that is not finite has no label, and an infinite error: R² is then minus infinity.
     """
@@ -37,5 +43,8 @@ def warn_of_lost(outputs: FloatArray, what: str, stacklevel: int) -> None:
     """Say how many rows of something are not finite, if any; `stacklevel` 1 is the caller."""
     lost = int((~np.isfinite(outputs)).any(axis=1).sum())
     if lost:
-        text = f"of {len(outputs)} samples {lost} have {what} that are not finite: they count as misses"
+        text = (
+            f"of {len(outputs)} samples {lost} have {what} that are not finite: they count as "
+            "misses"
+        )
         warnings.warn(text, SettlingWarning, stacklevel=stacklevel + 1)

@@ -10,7 +10,16 @@ import numpy.typing as npt
 
 from pnncore import _core
 from pnncore._config import Config
-from pnncore._convert import as_inputs, as_numbers, as_system, as_threads, number, one_of, positive_int, shown
+from pnncore._convert import (
+    as_inputs,
+    as_numbers,
+    as_system,
+    as_threads,
+    number,
+    one_of,
+    positive_int,
+    shown,
+)
 from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -23,10 +32,11 @@ __all__ = ["AnalogIO", "NodalVoltages", "Wires", "calibrate", "solve"]
 class AnalogIO(Config):
     """How an analog array is read: converters and noise.
 
-    Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight noise, pass an output
-    stage y / (1 + |s y|), get offsets and output noise, are rounded and clipped, and are multiplied by a. Deviations
-    and bounds are in units of the largest input and of the weights. The defaults are those of a typical array:
-    converters of 7 and 9 bits, and output noise of 0.06; `ideal` has none of it.
+    Inputs are divided by a scale a, rounded and clipped, and get input noise. Products get weight
+    noise, pass an output stage y / (1 + |s y|), get offsets and output noise, are rounded and
+    clipped, and are multiplied by a. Deviations and bounds are in units of the largest input and of
+    the weights. The defaults are those of a typical array: converters of 7 and 9 bits, and output
+    noise of 0.06; `ideal` has none of it.
 
     Parameters
     ----------
@@ -39,11 +49,12 @@ class AnalogIO(Config):
     output_offset
         The standard deviation of what outputs are off by, each for good: converters differ.
     passes
-        How inputs are put on lines: ``"one"``, as they are; ``"signs"``, positive ones first, then negative ones; or
-        ``"bits"``, bit by bit, each as nothing or plus or minus the largest input. Every pass is converted; results are
-        added digitally.
+        How inputs are put on lines: ``"one"``, as they are; ``"signs"``, positive ones first, then
+        negative ones; or ``"bits"``, bit by bit, each as nothing or plus or minus the largest
+        input. Every pass is converted; results are added digitally.
     weight_noise
-        The standard deviation of every weight in every read, times sqrt(|w|) for phase-change memory.
+        The standard deviation of every weight in every read, times sqrt(|w|) for phase-change
+        memory.
     weight_noise_kind
         ``"additive"`` or ``"phase-change"``.
     s_shape
@@ -51,15 +62,16 @@ class AnalogIO(Config):
     stochastic_rounding
         Whether converters round at random, so that the mean is the value.
     scale
-        a; None: the largest magnitude of each sample's inputs; ``"learned"``: a parameter of the layer (``A1``, ...),
-        beyond which inputs are cut. Methods with gradients train it; `calibrate` sets it to what inputs are like.
+        a; None: the largest magnitude of each sample's inputs; ``"learned"``: a parameter of the
+        layer (``A1``, ...), beyond which inputs are cut. Methods with gradients train it;
+        `calibrate` sets it to what inputs are like.
     bound_management
-        Whether a sample some of whose outputs are clipped is read again at half the input scale, up to ten times.
+        Whether a sample some of whose outputs are clipped is read again at half the input scale, up
+        to ten times.
 
-    References
-    ----------
-    Gokmen, Onen, Haensch, Front. Neurosci. 11, 538 (2017); Rasch et al., AICAS (2021), arXiv 2104.02184; learned
-    ranges: Choi et al. (2018), arXiv 1805.06085; bit by bit: Shafiee et al., ISCA (2016).
+    References ---------- Gokmen, Onen, Haensch, Front. Neurosci. 11, 538 (2017); Rasch et al.,
+    AICAS (2021), arXiv 2104.02184; learned ranges: Choi et al. (2018), arXiv 1805.06085; bit by
+    bit: Shafiee et al., ISCA (2016).
     """
 
     input_bits: int | None = 7
@@ -78,7 +90,10 @@ class AnalogIO(Config):
     bound_management: bool = True
 
     def __post_init__(self) -> None:
-        """Validate at once: `ConfigError` names the setting; ranges are checked by the core when a stack is made."""
+        """Validate at once: `ConfigError` names the setting.
+
+        Ranges are checked by the core when a stack is made.
+        """
         super().__post_init__()
         one_of(self.weight_noise_kind, "weight_noise_kind", ("additive", "phase-change"))
         one_of(self.passes, "passes", ("one", "signs", "bits"))
@@ -124,10 +139,10 @@ class AnalogIO(Config):
 class Wires(Config):
     """Weights as pairs of conductances between wires that have a resistance.
 
-    A weight w is the difference of two arrays: off + (on - off) |w| / weight in the one of its sign, off in the other.
-    Rows are driven at their left ends, columns are grounded at their bottoms, and a piece of wire lies before every
-    cell of a row and after every cell of a column. The nodal equations are solved by conjugate gradients with exact
-    solves along the lines.
+    A weight w is the difference of two arrays: off + (on - off) |w| / weight in the one of its
+    sign, off in the other. Rows are driven at their left ends, columns are grounded at their
+    bottoms, and a piece of wire lies before every cell of a row and after every cell of a column.
+    The nodal equations are solved by conjugate gradients with exact solves along the lines.
 
     Parameters
     ----------
@@ -136,9 +151,11 @@ class Wires(Config):
     on, off
         The largest and the smallest conductance, in siemens.
     weight
-        The weight that is the largest conductance: larger ones are cut; None: the largest weight that there is.
+        The weight that is the largest conductance: larger ones are cut; None: the largest weight
+        that there is.
     exact
-        False: what is right to first order in the resistance, in one pass, and so are its derivatives.
+        False: what is right to first order in the resistance, in one pass, and so are its
+        derivatives.
     tolerance
         Of the residual, relative.
 
@@ -186,7 +203,10 @@ class NodalVoltages:
 
     def __repr__(self) -> str:
         samples, n, m = self.rows.shape
-        return f"NodalVoltages({samples} samples of {n} rows and {m} columns; {self.iterations} iterations)"
+        return (
+            f"NodalVoltages({samples} samples of {n} rows and {m} columns; {self.iterations} "
+            "iterations)"
+        )
 
 
 def solve(
@@ -205,8 +225,8 @@ def solve(
     conductances
         Of the cells (rows, columns), in siemens, none negative.
     voltages
-        At the driven ends (samples, lines), in volts: those of rows at the left, or of columns at the bottom. The
-        other lines are grounded there.
+        At the driven ends (samples, lines), in volts: those of rows at the left, or of columns at
+        the bottom. The other lines are grounded there.
     resistance
         Of a piece of wire, in ohms.
     side
@@ -219,15 +239,22 @@ def solve(
     Raises
     ------
     ShapeError, DataError, ConfigError
-        For arrays that do not fit each other, conductances that are negative, numbers that are not finite.
+        For arrays that do not fit each other, conductances that are negative, numbers that are not
+        finite.
     """
     one_of(side, "side", ("rows", "columns"))
     # Complex ones are no numbers here: wires have a resistance, and nothing else.
     cells, drive = as_numbers(conductances, "conductances"), as_numbers(voltages, "voltages")
     lines = 0 if side == "rows" else 1
-    if cells.ndim != 2 or 0 in cells.shape or drive.ndim != 2 or drive.shape[1] != cells.shape[lines]:
+    if (
+        cells.ndim != 2
+        or 0 in cells.shape
+        or drive.ndim != 2
+        or drive.shape[1] != cells.shape[lines]
+    ):
         raise ShapeError(
-            f"conductances must be (rows, columns) and voltages (samples, {side}), got {cells.shape} and {drive.shape}"
+            f"conductances must be (rows, columns) and voltages (samples, {side}), got "
+            f"{cells.shape} and {drive.shape}"
         )
     if cells.min() < 0:
         raise DataError("conductances must be at least 0")
@@ -236,21 +263,27 @@ def solve(
         number(tolerance, "tolerance", positive=True),
     )
     threads = as_threads(threads)
-    currents, rows, columns, iterations = _core.solve_wires(cells, drive, resistance, lines == 1, tolerance, threads)
+    currents, rows, columns, iterations = _core.solve_wires(
+        cells, drive, resistance, lines == 1, tolerance, threads
+    )
     return NodalVoltages(currents, rows, columns, iterations)
 
 
 def calibrate(net: "Stack", x: npt.ArrayLike, *, quantile: float | None = None) -> dict[str, float]:
-    """Set the learned input ranges of a network's crossbars to what their inputs are like, the first layer first.
+    """Set the learned input ranges of a network's crossbars to what their inputs are like.
+
+    The first layer comes first.
 
     Parameters
     ----------
     net
-        A `Stack` with crossbars whose `AnalogIO.scale` is ``"learned"``; its parameters ``A1``, ... are changed.
+        A `Stack` with crossbars whose `AnalogIO.scale` is ``"learned"``; its parameters ``A1``, ...
+        are changed.
     x
         Samples (samples, inputs).
     quantile
-        Of all magnitudes, such as .999; None: the average over samples of the largest magnitude of each.
+        Of all magnitudes, such as .999; None: the average over samples of the largest magnitude of
+        each.
 
     Returns
     -------
@@ -275,7 +308,9 @@ def calibrate(net: "Stack", x: npt.ArrayLike, *, quantile: float | None = None) 
         if not len(arrived):
             raise DataError("x must hold at least one sample, got none")
         sizes = np.abs(arrived)
-        own_range = float(sizes.max(axis=1).mean() if quantile is None else np.quantile(sizes, quantile))
+        own_range = float(
+            sizes.max(axis=1).mean() if quantile is None else np.quantile(sizes, quantile)
+        )
         if own_range > 0:
             net.params[name][...] = own_range
         found[name] = float(net.params[name][0])

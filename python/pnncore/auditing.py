@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 class Audit:
     """How a method's gradient compares with the exact one.
 
-    That is the derivative of the hardware's model without noise. Converters and output stages of crossbars have none:
-    it passes them as if they were not there.
+    That is the derivative of the hardware's model without noise. Converters and output stages of
+    crossbars have none: it passes them as if they were not there.
 
     Attributes
     ----------
     cosine
-        Of the angle between the two, all parameters together. NaN, as are the other figures, where one of the two comes
-        from no sample at all.
+        Of the angle between the two, all parameters together. NaN, as are the other figures, where
+        one of the two comes from no sample at all.
     relative_error
         |method - exact| / |exact|, all parameters together.
     norm_ratio
@@ -68,8 +68,9 @@ class Audit:
 def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | None = None) -> Audit:
     """Compare the gradient of a method with the exact gradient of its loss.
 
-    The reference is implicit differentiation at the free steady state, or backpropagation through the hardware itself,
-    in the dtype of the system: make the system with ``dtype="float64"`` to see biases below 1e-5.
+    The reference is implicit differentiation at the free steady state, or backpropagation through
+    the hardware itself, in the dtype of the system: make the system with ``dtype="float64"`` to see
+    biases below 1e-5.
 
     Parameters
     ----------
@@ -97,14 +98,21 @@ def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | No
     instance(method, Method, "method", "a pnncore Method")
     found, measured = method._measure(system, x, y, threads=threads)
     measured.warn(method, stacklevel=2)
-    # The hardware itself, where signals pass through layers; the free steady state, where a system settles.
+    # The hardware itself, where signals pass through layers; the free steady state, where a system
+    # settles.
     layered = "Backprop" in system.methods()
-    reference = Backprop(loss=method.loss, model="hardware") if layered else ImplicitDifferentiation(loss=method.loss)
+    reference = (
+        Backprop(loss=method.loss, model="hardware")
+        if layered
+        else ImplicitDifferentiation(loss=method.loss)
+    )
     exact, behind = reference._measure(system, x, y, threads=threads)
     behind.warn(reference, stacklevel=2)
     measurable = measured.usable > 0 and behind.usable > 0
 
-    def compare(a: list[np.ndarray[Any, Any]], b: list[np.ndarray[Any, Any]]) -> tuple[float, float, float]:
+    def compare(
+        a: list[np.ndarray[Any, Any]], b: list[np.ndarray[Any, Any]]
+    ) -> tuple[float, float, float]:
         u, v = (np.concatenate([part.ravel() for part in parts]) for parts in (a, b))
         if not measurable:
             return float("nan"), float("nan"), float("nan")
@@ -116,4 +124,13 @@ def audit(system: "System", method: Method, x: Any, y: Any, *, threads: int | No
 
     cosine, error, ratio = compare(list(found.values()), list(exact.values()))
     by_parameter = {name: compare([found[name]], [exact[name]])[:2] for name in system.names}
-    return Audit(cosine, error, ratio, by_parameter, method, len(x), usable=measured.usable, **measured.phases)
+    return Audit(
+        cosine,
+        error,
+        ratio,
+        by_parameter,
+        method,
+        len(x),
+        usable=measured.usable,
+        **measured.phases,
+    )

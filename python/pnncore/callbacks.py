@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base of callbacks: override what you need. `trainer.stop()` ends the fit after the current step or epoch.
+    """Base of callbacks: override what you need.
 
-    A callback that overrides `on_step` makes the trainer leave the core after every step, which costs speed on small
-    networks.
+    `trainer.stop()` ends the fit after the current step or epoch.
+
+    A callback that overrides `on_step` makes the trainer leave the core after every step, which
+    costs speed on small networks.
     """
 
     def on_start(self, trainer: "Trainer") -> None:
@@ -28,10 +30,16 @@ class Callback:
         """Run after every step."""
 
     def on_pause(self, trainer: "Trainer") -> None:
-        """Run between two steps, every 50 ms or so: for what must happen in time but not at every step."""
+        """Run between two steps, every 50 ms or so.
+
+        For what must happen in time but not at every step.
+        """
 
     def describe(self, trainer: "Trainer") -> str | None:
-        """Return what the line of an epoch shows beside loss and accuracy; run once after every epoch."""
+        """Return what the line of an epoch shows beside loss and accuracy.
+
+        Run once after every epoch.
+        """
         return None
 
     def on_epoch(self, trainer: "Trainer") -> None:
@@ -55,8 +63,8 @@ class EarlyStopping(Callback):
     margin
         Improvements up to this do not count.
     restore
-        Whether to go back to the parameters of the best epoch at the end of the fit. One that was interrupted keeps its
-        last parameters, and can be gone on with.
+        Whether to go back to the parameters of the best epoch at the end of the fit. One that was
+        interrupted keeps its last parameters, and can be gone on with.
     """
 
     def __init__(
@@ -70,7 +78,9 @@ class EarlyStopping(Callback):
     ) -> None:
         self.patience = positive_int(patience, "patience")
         if not isinstance(quantity, str) or quantity not in History.KEYS:
-            raise ConfigError(f"quantity must be one of {', '.join(History.KEYS)}; got {shown(quantity)}")
+            raise ConfigError(
+                f"quantity must be one of {', '.join(History.KEYS)}; got {shown(quantity)}"
+            )
         self.quantity = quantity
         self.minimise = flag(minimise, "minimise")
         self.margin = number(margin, "margin")
@@ -87,7 +97,10 @@ class EarlyStopping(Callback):
         """Compare the last epoch with the best one."""
         value = float(trainer.history[self.quantity][-1])
         if np.isnan(value) and self.quantity in ("validation", "accuracy"):
-            raise ConfigError(f"early stopping watches {self.quantity!r}, which is {value}; pass validation= to fit")
+            raise ConfigError(
+                f"early stopping watches {self.quantity!r}, which is {value}; pass validation= to "
+                "fit"
+            )
         cost = value if self.minimise else -value
         # An epoch in which nothing finite was measured is never the best.
         if np.isfinite(cost) and cost < self.best - self.margin:
@@ -100,7 +113,10 @@ class EarlyStopping(Callback):
             trainer.stop()
 
     def on_end(self, trainer: "Trainer") -> None:
-        """Go back to the best parameters, unless the fit was interrupted: it may go on where it was."""
+        """Go back to the best parameters, unless the fit was interrupted.
+
+        It may go on where it was.
+        """
         if self._kept is not None and trainer.finished:
             for name, array in self._kept.items():
                 trainer.system.params[name][...] = array
@@ -119,7 +135,9 @@ class Checkpoint(Callback):
         Save also after so many minutes, in the middle of an epoch too.
     """
 
-    def __init__(self, path: str | Path, *, epochs: int | None = 1, minutes: float | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, epochs: int | None = 1, minutes: float | None = None
+    ) -> None:
         if epochs is None and minutes is None:
             raise ConfigError("give epochs, minutes, or both")
         self.path = Path(as_path(path))

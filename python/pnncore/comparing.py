@@ -34,8 +34,9 @@ class Run:
     operations
         Multiply-adds of the digital computer, after every epoch.
     score
-        Accuracy (or R²) on the test data, before the first epoch and after every one. A run that diverges ends with the
-        epoch before (``trainer.history.diverged`` tells where), and so do its other figures.
+        Accuracy (or R²) on the test data, before the first epoch and after every one. A run that
+        diverges ends with the epoch before (``trainer.history.diverged`` tells where), and so do
+        its other figures.
     trainer
         The trainer, with the system as it was left.
     """
@@ -63,16 +64,23 @@ class Comparison:
     runs: dict[str, Run]
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draw test scores against physical passes; needs matplotlib. Written to `path` where one is given."""
+        """Draw test scores against physical passes.
+
+        Needs matplotlib. Written to `path` where one is given.
+        """
         from pnncore import plot
 
         return plot.comparison(self, path)
 
     def __str__(self) -> str:
         width = max(len(name) for name in self.runs)
-        lines = [f"{'':{width}s} {'score':>8s} {'passes':>10s} {'measured':>12s} {'operations':>11s} {'epochs':>7s}"]
+        lines = [
+            f"{'':{width}s} {'score':>8s} {'passes':>10s} {'measured':>12s} {'operations':>11s} "
+            f"{'epochs':>7s}"
+        ]
         lines += [
-            f"{name:{width}s} {run.score[-1]:8.4f} {run.passes[-1]:10,.0f} {run.measured[-1]:12,.0f} "
+            f"{name:{width}s} {run.score[-1]:8.4f} {run.passes[-1]:10,.0f} "
+            f"{run.measured[-1]:12,.0f} "
             f"{run.operations[-1]:11.3g} {len(run.passes) - 1:7d}"
             for name, run in self.runs.items()
         ]
@@ -92,8 +100,8 @@ def compare(
 ) -> Comparison:
     """Train equal systems with several methods under one budget of physical passes.
 
-    Every run has as many whole epochs as fit the budget. A method that never asks the hardware (`Backprop` on the
-    twin) gets the epochs that one pass per step would allow.
+    Every run has as many whole epochs as fit the budget. A method that never asks the hardware
+    (`Backprop` on the twin) gets the epochs that one pass per step would allow.
 
     Parameters
     ----------
@@ -102,7 +110,8 @@ def compare(
     methods
         By name, each with the optimizer it goes with; `Adam(1e-3)` where there is none.
     data
-        Inputs and labels (or targets) for training, then for testing, as the functions of `pnncore.data` return them.
+        Inputs and labels (or targets) for training, then for testing, as the functions of
+        `pnncore.data` return them.
     passes
         The most physical passes of a run: runs of the physics on a batch. Scoring is not counted.
     batch_size, seed, threads
@@ -130,12 +139,19 @@ def compare(
         pair = given if isinstance(given, tuple) else (given, Adam(1e-3))
         if not isinstance(name, str) or len(pair) != 2:
             raise ConfigError(
-                f"methods must be named by text, each a method or (method, optimizer); got {shown(methods)}"
+                "methods must be named by text, each a method or (method, optimizer); got "
+                f"{shown(methods)}"
             )
         method, optimizer = pair
         copy = restore(system.to_config(), system.params, system.memory)
         trainers[name] = Trainer(
-            copy, method, optimizer, batch_size=batch_size, seed=seed, threads=threads, progress=False
+            copy,
+            method,
+            optimizer,
+            batch_size=batch_size,
+            seed=seed,
+            threads=threads,
+            progress=False,
         )
     line = ProgressLine(len(trainers) * budget, enabled=progress)
     runs = {}
@@ -147,7 +163,9 @@ def compare(
     return Comparison(budget, runs)
 
 
-def _run(name: str, trainer: Trainer, data: Any, test: Any, budget: int, line: ProgressLine, before: int) -> Run:
+def _run(
+    name: str, trainer: Trainer, data: Any, test: Any, budget: int, line: ProgressLine, before: int
+) -> Run:
     method, system = trainer.method, trainer.system
     scores = [method.score(system, *test, threads=trainer.threads)]
     steps = -(-len(data[0]) // trainer.batch_size)
@@ -160,7 +178,9 @@ def _run(name: str, trainer: Trainer, data: Any, test: Any, budget: int, line: P
         each = trainer.history["passes"][-1] or float(steps)
         spent += each
         if spent > budget:
-            raise ConfigError(f"an epoch of {name} takes {each:.0f} passes, but the budget is {budget}")
+            raise ConfigError(
+                f"an epoch of {name} takes {each:.0f} passes, but the budget is {budget}"
+            )
         scores.append(method.score(system, *test, threads=trainer.threads))
         line.update(before + int(spent), f"{name}  score {scores[-1]:.4f}")
     line.log(f"{name}: {scores[-1]:.4f} after {len(scores) - 1} epochs")
@@ -169,4 +189,6 @@ def _run(name: str, trainer: Trainer, data: Any, test: Any, budget: int, line: P
     def so_far(key: str) -> npt.NDArray[np.float64]:
         return np.concatenate([[0.0], np.cumsum(history[key])])
 
-    return Run(so_far("passes"), so_far("measured"), so_far("operations"), np.array(scores), trainer)
+    return Run(
+        so_far("passes"), so_far("measured"), so_far("operations"), np.array(scores), trainer
+    )

@@ -1,9 +1,11 @@
 """What training on crossbars would cost: reads, conversions and pulses, as energy and time.
 
 >>> import pnncore as pnn
->>> net = pnn.systems.Stack([pnn.layers.Crossbar(64, 10, device=pnn.devices.ConstantStep())], seed=0)
+>>> crossbar = pnn.layers.Crossbar(64, 10, device=pnn.devices.ConstantStep())
+>>> net = pnn.systems.Stack([crossbar], seed=0)
 >>> x, y, *_ = pnn.data.digits()
->>> trainer = pnn.Trainer(net, pnn.methods.InSituBackprop(), pnn.optim.SGD(0.1), seed=0, progress=False)
+>>> method, optimizer = pnn.methods.InSituBackprop(), pnn.optim.SGD(0.1)
+>>> trainer = pnn.Trainer(net, method, optimizer, seed=0, progress=False)
 >>> history = trainer.fit(x, y, epochs=1)
 >>> ledger = estimate(net, history)
 """
@@ -27,21 +29,25 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What single events cost. The defaults are round numbers of today's circuits, to be replaced by one's own.
+    """What single events cost.
+
+    The defaults are round numbers of today's circuits, to be replaced by one's own.
 
     Parameters
     ----------
     input_level, output_level
-        The energy of a conversion per level of the converter, in joules: 1 fJ and 10 fJ. Output converters of good
-        design take some 10 fJ per conversion step: Murmann, ADC Performance Survey 1997-2024.
+        The energy of a conversion per level of the converter, in joules: 1 fJ and 10 fJ. Output
+        converters of good design take some 10 fJ per conversion step: Murmann, ADC Performance
+        Survey 1997-2024.
     voltage, read_time, conductance
-        Of a read, in volts and seconds, and the mean of the conductances in siemens: a cell takes G V² t, here 40 fJ
-        (Le Gallo et al., Nat. Electron. 6, 680 (2023), reads in 133 ns).
+        Of a read, in volts and seconds, and the mean of the conductances in siemens: a cell takes G
+        V² t, here 40 fJ (Le Gallo et al., Nat. Electron. 6, 680 (2023), reads in 133 ns).
     pulse, slot
-        The energy of a programming pulse at a cell, in joules, and the time of a slot of a train, in seconds: 1 pJ and
-        10 ns (Yu, Proc. IEEE 106, 260 (2018), table of devices).
+        The energy of a programming pulse at a cell, in joules, and the time of a slot of a train,
+        in seconds: 1 pJ and 10 ns (Yu, Proc. IEEE 106, 260 (2018), table of devices).
     operation
-        The energy of a digital multiply-add, in joules: 1 pJ; 4.6 pJ at 45 nm (Horowitz, ISSCC (2014)).
+        The energy of a digital multiply-add, in joules: 1 pJ; 4.6 pJ at 45 nm (Horowitz, ISSCC
+        (2014)).
     """
 
     input_level: float = 1e-15
@@ -66,8 +72,9 @@ class Ledger:
     Attributes
     ----------
     counts
-        ``reads`` (of arrays, or of a line that is transferred), ``cells`` (that were read), ``inputs`` and ``outputs``
-        (conversions), ``pulses`` and ``operations`` (digital multiply-adds).
+        ``reads`` (of arrays, or of a line that is transferred), ``cells`` (that were read),
+        ``inputs`` and ``outputs`` (conversions), ``pulses`` and ``operations`` (digital
+        multiply-adds).
     energy
         In joules: ``cells``, ``inputs``, ``outputs``, ``pulses``, ``operations``.
     seconds
@@ -88,7 +95,9 @@ class Ledger:
         for name, count in self.counts.items():
             energy = f"{self.energy[name].sum():10.3g}" if name in self.energy else ""
             lines.append(f"{name:12s} {count.sum():10.3g} {energy}".rstrip())
-        return "\n".join([*lines, f"{'together':12s} {'':10s} {self.total:10.3g}, in {self.seconds.sum():.3g} s"])
+        return "\n".join(
+            [*lines, f"{'together':12s} {'':10s} {self.total:10.3g}, in {self.seconds.sum():.3g} s"]
+        )
 
 
 def estimate(net: Stack, history: History, prices: Prices | None = None) -> Ledger:
@@ -114,7 +123,9 @@ def estimate(net: Stack, history: History, prices: Prices | None = None) -> Ledg
         raise CapabilityError(f"{shown(net)} has no crossbars to count reads of")
     names = ("reads", "cells", "inputs", "outputs")
     counts: dict[str, Array] = {name: np.zeros(len(history)) for name in names}
-    energy: dict[str, Array] = {name: np.zeros(len(history)) for name in ("cells", "inputs", "outputs")}
+    energy: dict[str, Array] = {
+        name: np.zeros(len(history)) for name in ("cells", "inputs", "outputs")
+    }
     seconds = np.zeros(len(history))
 
     def level(bits: int | None) -> float:
@@ -130,7 +141,8 @@ def estimate(net: Stack, history: History, prices: Prices | None = None) -> Ledg
         cells = layer.n_in * layer.n_out * _per_weight(layer)
         passes = [(history["measured"], cells, layer.n_in * wide, layer.n_out * high, layer.io)]
         if k > 0 or layer.io.scale == "learned":
-            # Errors go back to all layers but the first, and to that where the range of its inputs is learned.
+            # Errors go back to all layers but the first, and to that where the range of its inputs
+            # is learned.
             back = layer.backwards()
             passes.append((history["reversed"], cells, layer.n_out * high, layer.n_in * wide, back))
         if isinstance(layer.algorithm, TikiTaka):

@@ -1,6 +1,9 @@
-"""Two-terminal elements of circuits: plain data, which `pnncore.systems.Circuit` joins by the names of their nodes.
+"""Two-terminal elements of circuits.
 
-Voltages are in volts, currents in amperes, conductances in siemens (or any units that fit each other).
+Plain data, which `pnncore.systems.Circuit` joins by the names of their nodes.
+
+Voltages are in volts, currents in amperes, conductances in siemens (or any units that fit each
+other).
 """
 
 import dataclasses
@@ -37,8 +40,8 @@ class Element(Registered, family="element"):
     Parameters
     ----------
     plus, minus
-        The names of the nodes of the first and the second terminal. V is the voltage of the first over the second,
-        and I flows through the element from the first to the second.
+        The names of the nodes of the first and the second terminal. V is the voltage of the first
+        over the second, and I flows through the element from the first to the second.
     """
 
     plus: str
@@ -50,7 +53,9 @@ class Element(Registered, family="element"):
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
             if setting.type is str and not (isinstance(value, str) and value):
-                raise ConfigError(f"{what}: {setting.name} must be the name of a node, got {shown(value)}")
+                raise ConfigError(
+                    f"{what}: {setting.name} must be the name of a node, got {shown(value)}"
+                )
             if setting.type is float:
                 value = number(value, f"{what}: {setting.name}", positive=setting.name in _POSITIVE)
                 object.__setattr__(self, setting.name, value)
@@ -108,12 +113,19 @@ class Cubic(Element):
 
     def law(self) -> dict[str, Any]:
         """Return what the core reads of it, terminals left out."""
-        return {"law": "cubic", "scale": self.scale, "value": self.conductance, "trained": self.trained}
+        return {
+            "law": "cubic",
+            "scale": self.scale,
+            "value": self.conductance,
+            "trained": self.trained,
+        }
 
 
 @dataclass(frozen=True)
 class Diode(Element):
-    """I = saturation * (exp(V / (ideality * 25.9 mV)) - 1), from the anode (`plus`) to the cathode (`minus`).
+    """An exponential diode, from the anode (`plus`) to the cathode (`minus`).
+
+    I = saturation * (exp(V / (ideality * 25.9 mV)) - 1).
 
     Parameters
     ----------
@@ -128,15 +140,19 @@ class Diode(Element):
 
     def law(self) -> dict[str, Any]:
         """Return what the core reads of it, terminals left out."""
-        return {"law": "diode", "saturation": self.saturation, "slope": self.ideality * THERMAL_VOLTAGE}
+        return {
+            "law": "diode",
+            "saturation": self.saturation,
+            "slope": self.ideality * THERMAL_VOLTAGE,
+        }
 
 
 @dataclass(frozen=True)
 class IdealDiode(Element):
     """V <= 0, by whatever current from the anode (`plus`) to the cathode (`minus`) keeps it so.
 
-    Where one of the two is ground or held by a voltage source the diode is a wall for the voltage of the other, which
-    costs nothing; between two free nodes it takes a few more Newton steps.
+    Where one of the two is ground or held by a voltage source the diode is a wall for the voltage
+    of the other, which costs nothing; between two free nodes it takes a few more Newton steps.
     """
 
     def law(self) -> dict[str, Any]:
@@ -146,16 +162,20 @@ class IdealDiode(Element):
 
 @dataclass(frozen=True)
 class Transistor(Element):
-    """A field-effect transistor between drain and source, which may change places: an edge with a gate that learns.
+    """A field-effect transistor between drain and source, which may change places.
 
-    With V1 and V2 the voltages of `plus` and `minus` over ground, a = gate - threshold,
-    I = strength / 2 * (max(a - V2, 0)² - max(a - V1, 0)²): MOS level 1 (Shichman and Hodges 1968). While both stay
-    below a, that is a resistor of conductance ``strength * (a - (V1 + V2) / 2)``; beyond it saturates, and blocks.
+    An edge with a gate that learns.
 
-    The current is not a function of V1 - V2 alone, so a circuit with transistors has no energy. It settles all the
-    same; equilibrium propagation and its relatives then use the local rule of the learning circuits of Dillavou et al.
-    (PNAS 2024), strength * V² / 2 for the gate, which is near to the gradient but not equal: `pnncore.audit` tells how
-    near. `ImplicitDifferentiation` is exact.
+    With V1 and V2 the voltages of `plus` and `minus` over ground, a = gate - threshold, I =
+    strength / 2 * (max(a - V2, 0)² - max(a - V1, 0)²): MOS level 1 (Shichman and Hodges 1968).
+    While both stay below a, that is a resistor of conductance ``strength * (a - (V1 + V2) / 2)``;
+    beyond it saturates, and blocks.
+
+    The current is not a function of V1 - V2 alone, so a circuit with transistors has no energy. It
+    settles all the same; equilibrium propagation and its relatives then use the local rule of the
+    learning circuits of Dillavou et al. (PNAS 2024), strength * V² / 2 for the gate, which is near
+    to the gradient but not equal: `pnncore.audit` tells how near. `ImplicitDifferentiation` is
+    exact.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The exceptions of pnncore.
 
-Every error that the package raises on purpose is a `PnnError`. Each child also inherits from the built-in
-exception that a caller would expect, so that ``except ValueError`` keeps working.
+Every error that the package raises on purpose is a `PnnError`. Each child also inherits from the
+built-in exception that a caller would expect, so that ``except ValueError`` keeps working.
 """
 
 __all__ = [
@@ -61,7 +61,10 @@ class CheckpointError(PnnError, ValueError):
 
 
 class SettlingWarning(UserWarning):
-    """Some samples did not settle: they ran out of sweeps, diverged, or their energy has no minimum."""
+    """Some samples did not settle.
+
+    They ran out of sweeps, diverged, or their energy has no minimum.
+    """
 
 
 class DriftWarning(UserWarning):

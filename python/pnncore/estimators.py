@@ -79,9 +79,18 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         # A feature that is constant up to rounding stays where it is.
         self.scale_[self.scale_ <= 1e-9 * np.abs(self.mean_)] = 1.0
         self.scale_[self.scale_ == 0] = 1.0
-        self.method_ = self.method if self.method is not None else methods.PhysicsAware(loss=self._loss)
+        self.method_ = (
+            self.method if self.method is not None else methods.PhysicsAware(loss=self._loss)
+        )
         optimizer = self.optimizer if self.optimizer is not None else optim.Adam(1e-2)
-        trainer = Trainer(self.system_, self.method_, optimizer, batch_size=self.batch_size, seed=seed, progress=False)
+        trainer = Trainer(
+            self.system_,
+            self.method_,
+            optimizer,
+            batch_size=self.batch_size,
+            seed=seed,
+            progress=False,
+        )
         target = y if y.ndim == 1 else y.astype(self.system_.dtype)
         self.history_ = trainer.fit(self._inputs(x), target, epochs=self.epochs)
         self.n_iter_ = trainer.epoch
@@ -98,8 +107,8 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     Parameters
     ----------
     system
-        What makes the system: a function of the numbers of inputs and outputs and a seed. None: a `systems.Stack` of
-        two linear maps with 32 hidden units.
+        What makes the system: a function of the numbers of inputs and outputs and a seed. None: a
+        `systems.Stack` of two linear maps with 32 hidden units.
     method
         How it is trained; None: physics-aware training with the cross-entropy.
     optimizer
@@ -107,7 +116,8 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     epochs, batch_size
         As for `Trainer`.
     standardize
-        Whether inputs are shifted and scaled to mean zero and variance one, as measured on the training data.
+        Whether inputs are shifted and scaled to mean zero and variance one, as measured on the
+        training data.
     random_state
         Of the system and the training.
 
@@ -129,7 +139,10 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"Classifier needs samples of at least 2 classes, got one class: {self.classes_[0]!r}")
+            raise ValueError(
+                "Classifier needs samples of at least 2 classes, got one class: "
+                f"{self.classes_[0]!r}"
+            )
         self._fit(X, labels.astype(np.int64), len(self.classes_))
         return self
 
@@ -141,7 +154,8 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     def predict(self, X: Any) -> Any:
         """Return the label of the largest output.
 
-        A sample whose outputs are not finite gets what is no class: the least one minus one, or ``"no label"``.
+        A sample whose outputs are not finite gets what is no class: the least one minus one, or
+        ``"no label"``.
         """
         best = labels_of(self._outputs(X))
         if (best != NO_LABEL).all():
@@ -155,8 +169,8 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     Parameters
     ----------
     system
-        What makes the system: a function of the numbers of inputs and outputs and a seed. None: a `systems.Stack` of
-        two linear maps with 32 hidden units.
+        What makes the system: a function of the numbers of inputs and outputs and a seed. None: a
+        `systems.Stack` of two linear maps with 32 hidden units.
     method
         How it is trained; None: physics-aware training with the squared error.
     optimizer
@@ -164,7 +178,8 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     epochs, batch_size
         As for `Trainer`.
     standardize
-        Whether inputs are shifted and scaled to mean zero and variance one, as measured on the training data.
+        Whether inputs are shifted and scaled to mean zero and variance one, as measured on the
+        training data.
     random_state
         Of the system and the training.
 
@@ -177,7 +192,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     """
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Train a new system on inputs (samples, features) and targets (samples,) or (samples, targets)."""
+        """Train a new system on inputs (samples, features) and targets (samples,[ targets])."""
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True)
         self._single = y.ndim == 1
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)

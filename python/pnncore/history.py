@@ -11,30 +11,34 @@ from pnncore._convert import number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Wall time differs between equal runs: checkpoints leave it out, so that equal runs give equal files.
+# Wall time differs between equal runs: checkpoints leave it out, so that equal runs give equal
+# files.
 _NOT_SAVED = ("seconds",)
 
 
 class History:
     """One array per quantity, one element per finished epoch.
 
-    Quantities: ``epoch`` (1 is the first), ``loss`` and ``accuracy`` (mean over the epoch, at the free state, before
-    each step; accuracy only for labels; the loss over samples that did not diverge), ``validation`` (`System.score`
-    after the epoch; NaN without validation data), ``free_sweeps`` and ``other_sweeps`` (mean per sample; the second
-    sums over all phases but the free one), ``unconverged``, ``diverged`` and ``unbounded`` (numbers of rows),
-    ``passes`` (how often the physics was run on a batch: once per phase, or candidate), ``measured`` (samples that it
-    was run on, all passes together), ``writes`` (elements of parameters that were written) and ``operations``
-    (multiply-adds of the digital computer beside it), ``pulses`` (that came to cells) and ``reversed`` (samples whose
-    errors were sent back through the physics): what the epoch would cost on hardware, ``seconds`` (wall time of the
-    epoch's training; NaN for epochs read from a file).
+    Quantities: ``epoch`` (1 is the first), ``loss`` and ``accuracy`` (mean over the epoch, at the
+    free state, before each step; accuracy only for labels; the loss over samples that did not
+    diverge), ``validation`` (`System.score` after the epoch; NaN without validation data),
+    ``free_sweeps`` and ``other_sweeps`` (mean per sample; the second sums over all phases but the
+    free one), ``unconverged``, ``diverged`` and ``unbounded`` (numbers of rows), ``passes`` (how
+    often the physics was run on a batch: once per phase, or candidate), ``measured`` (samples that
+    it was run on, all passes together), ``writes`` (elements of parameters that were written) and
+    ``operations`` (multiply-adds of the digital computer beside it), ``pulses`` (that came to
+    cells) and ``reversed`` (samples whose errors were sent back through the physics): what the
+    epoch would cost on hardware, ``seconds`` (wall time of the epoch's training; NaN for epochs
+    read from a file).
 
     Attributes
     ----------
     rows
         The quantities, epoch by epoch.
     diverged
-        Where the last fit stopped because its next step diverged, or because the validation after an epoch said that
-        its steps had: the epochs and the steps of the epoch under way that were done; None if it did not.
+        Where the last fit stopped because its next step diverged, or because the validation after
+        an epoch said that its steps had: the epochs and the steps of the epoch under way that were
+        done; None if it did not.
     """
 
     KEYS = (
@@ -78,13 +82,16 @@ class History:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def energy(self, *, power: float, settling_time: float, write_energy: float = 0.0) -> npt.NDArray[np.float64]:
+    def energy(
+        self, *, power: float, settling_time: float, write_energy: float = 0.0
+    ) -> npt.NDArray[np.float64]:
         """Return the energy (epochs,) that training would have taken on hardware, in joules.
 
         Parameters
         ----------
         power
-            The power in watts that the system dissipates while it settles: the mean of ``net.power(x)``.
+            The power in watts that the system dissipates while it settles: the mean of
+            ``net.power(x)``.
         settling_time
             The time in seconds that a settling takes.
         write_energy
@@ -111,7 +118,10 @@ class History:
         return history
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draw loss, accuracy and sweeps over epochs; needs matplotlib. Written to `path` where one is given."""
+        """Draw loss, accuracy and sweeps over epochs.
+
+        Needs matplotlib. Written to `path` where one is given.
+        """
         from pnncore import plot
 
         return plot.history(self, path)
@@ -120,6 +130,8 @@ class History:
         if not self.rows:
             return "History(no epochs)"
         last = self.rows[-1]
-        shown = {key: last[key] for key in ("loss", "accuracy", "validation") if np.isfinite(last[key])}
+        shown = {
+            key: last[key] for key in ("loss", "accuracy", "validation") if np.isfinite(last[key])
+        }
         text = ", ".join(f"{key} {value:.4g}" for key, value in shown.items())
         return f"History({len(self)} epochs; last: {text})"

@@ -1,7 +1,7 @@
 """Journals of instruments: all that was measured, to look at, to learn from, and to answer again.
 
-An `Instrument` with ``journal=`` writes one; `read` opens it, also while the instrument goes on. The format is in the
-documentation of the Rust crate, module ``journal``.
+An `Instrument` with ``journal=`` writes one; `read` opens it, also while the instrument goes on.
+The format is in the documentation of the Rust crate, module ``journal``.
 """
 
 import math
@@ -55,7 +55,10 @@ class Shot:
 
     def __repr__(self) -> str:
         answer = "no answer" if self.y is None else f"{self.y.shape} in {1e3 * self.seconds:.3g} ms"
-        return f"Shot({self.number}, {self.purpose}, {self.x.shape} -> {answer}, {self.attempts} attempts)"
+        return (
+            f"Shot({self.number}, {self.purpose}, {self.x.shape} -> {answer}, {self.attempts} "
+            "attempts)"
+        )
 
 
 class Journal(Sequence[Shot]):
@@ -66,17 +69,21 @@ class Journal(Sequence[Shot]):
     path
         The file.
     torn
-        Where the last whole record ends, if something comes after it: a process was killed while it wrote. None
-        otherwise.
+        Where the last whole record ends, if something comes after it: a process was killed while it
+        wrote. None otherwise.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = as_path(path)
         self._core, self.torn = _core.Journal.read(self.path)
-        self._notes = [(kind, shot, attempt, load(text)) for _, kind, shot, attempt, _, text in self._core.notes()]
+        self._notes = [
+            (kind, shot, attempt, load(text))
+            for _, kind, shot, attempt, _, text in self._core.notes()
+        ]
         if not self.runs:
             raise JournalError(
-                f"{self.path} holds no run, that is, not what its instrument is; where it was salvaged, open it once "
+                f"{self.path} holds no run, that is, not what its instrument is; where it was "
+                "salvaged, open it once "
                 f"with the instrument, Instrument(..., journal={self.path!r}), which says so anew"
             )
         for kind, _, _, note in self._notes:
@@ -84,7 +91,10 @@ class Journal(Sequence[Shot]):
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """What processes said when they began to write: the instrument, its policy, the version of pnncore."""
+        """What processes said when they began to write.
+
+        The instrument, its policy, the version of pnncore.
+        """
         return [note for kind, _, _, note in self._notes if kind == "run-start"]
 
     @property
@@ -96,7 +106,11 @@ class Journal(Sequence[Shot]):
     @property
     def failures(self) -> list[tuple[int, int, str, str]]:
         """All failures: shot, attempt, reason, text."""
-        return [(shot, attempt, n["reason"], n["text"]) for kind, shot, attempt, n in self._notes if kind == "fail"]
+        return [
+            (shot, attempt, n["reason"], n["text"])
+            for kind, shot, attempt, n in self._notes
+            if kind == "fail"
+        ]
 
     @property
     def states(self) -> list[tuple[str, str]]:
@@ -125,7 +139,9 @@ class Journal(Sequence[Shot]):
         for name, shape in self.instrument["params"]:
             end = at + math.prod(shape) * x.itemsize
             if end > len(theta):
-                raise JournalError(f"{self.path}: shot {k} holds fewer parameters than the instrument has")
+                raise JournalError(
+                    f"{self.path}: shot {k} holds fewer parameters than the instrument has"
+                )
             params[name] = np.frombuffer(theta[at:end], dtype).reshape(shape)
             at = end
         y, seconds = None, float("nan")
@@ -144,7 +160,8 @@ class Journal(Sequence[Shot]):
     def arrays(self, upto: int | None = None) -> dict[str, FloatArray]:
         """Return all answered samples.
 
-        That is ``x`` (samples, n_in), each parameter by its name (samples, ...), and ``y`` (samples, n_out).
+        That is ``x`` (samples, n_in), each parameter by its name (samples, ...), and ``y``
+        (samples, n_out).
 
         Parameters
         ----------
@@ -167,14 +184,23 @@ class Journal(Sequence[Shot]):
         """Write `arrays` to an ``.npz`` file."""
         path = as_path(path)
         # Not `numpy.savez`, which takes some names of arrays for its own arguments.
-        with zipfile.ZipFile(path if path.endswith(".npz") else f"{path}.npz", "w", zipfile.ZIP_STORED) as file:
+        with zipfile.ZipFile(
+            path if path.endswith(".npz") else f"{path}.npz", "w", zipfile.ZIP_STORED
+        ) as file:
             for name, array in self.arrays().items():
                 with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
 
     def __repr__(self) -> str:
-        fates = Counter("answered" if self._core.shot(k)[4] is not None else "unanswered" for k in range(len(self)))
-        parts = [f"{len(self)} shots", *(f"{n} {fate}" for fate, n in fates.items()), f"{len(self.runs)} runs"]
+        fates = Counter(
+            "answered" if self._core.shot(k)[4] is not None else "unanswered"
+            for k in range(len(self))
+        )
+        parts = [
+            f"{len(self)} shots",
+            *(f"{n} {fate}" for fate, n in fates.items()),
+            f"{len(self.runs)} runs",
+        ]
         if self.failures:
             parts.append(f"{len(self.failures)} failures")
         if self.torn is not None:
@@ -197,19 +223,31 @@ def _check_note(path: str, kind: str, note: dict[str, Any]) -> None:
         own = note["instrument"]
         sizes = [own.get("n_in"), own.get("n_out")]
         params = own.get("params")
-        if isinstance(params, list) and all(isinstance(p, list) and list(map(type, p)) == [str, list] for p in params):
+        if isinstance(params, list) and all(
+            isinstance(p, list) and list(map(type, p)) == [str, list] for p in params
+        ):
             sizes += [size for _, shape in params for size in shape]
             names = [name for name, _ in params]
-            bad = (name for name in names if name in ("", "x", "y") or "\0" in name or names.count(name) > 1)
+            bad = (
+                name
+                for name in names
+                if name in ("", "x", "y") or "\0" in name or names.count(name) > 1
+            )
             wrong += [f"the name {name!r}" for name in bad]
         else:
             wrong.append("params")
         if not isinstance(own.get("batch"), bool):
             wrong.append("batch")
         # A size of 0 belongs to a parameter without elements.
-        wrong += [f"a size of {n!r}" for n in sizes if isinstance(n, bool) or not isinstance(n, int) or n < 0]
+        wrong += [
+            f"a size of {n!r}"
+            for n in sizes
+            if isinstance(n, bool) or not isinstance(n, int) or n < 0
+        ]
     if wrong:
-        raise JournalError(f"{path}: a record {kind!r} is not what pnncore writes: {', '.join(wrong)}")
+        raise JournalError(
+            f"{path}: a record {kind!r} is not what pnncore writes: {', '.join(wrong)}"
+        )
 
 
 def read(path: str | os.PathLike[str]) -> Journal:
@@ -227,7 +265,10 @@ def read(path: str | os.PathLike[str]) -> Journal:
 
 @dataclass(frozen=True)
 class Salvage:
-    """What `salvage` saved: answered shots, records that say nothing any more, and gaps as (first byte, end)."""
+    """What `salvage` saved.
+
+    Answered shots, records that say nothing any more, and gaps as (first byte, end).
+    """
 
     shots: int
     dropped: int
@@ -248,9 +289,9 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> Salvage
 def answer(path: str | os.PathLike[str]) -> Callable[..., FloatArray]:
     """Return a callable that answers as a journal says: its instrument, without the hardware.
 
-    Give it to an `Instrument` in the place of the original callable. It answers to inputs and parameters that the
-    journal holds, whatever their order; of several answers to the same, each is given in turn, and then the first
-    again.
+    Give it to an `Instrument` in the place of the original callable. It answers to inputs and
+    parameters that the journal holds, whatever their order; of several answers to the same, each is
+    given in turn, and then the first again.
 
     Raises
     ------
@@ -277,4 +318,6 @@ def answer(path: str | os.PathLike[str]) -> Callable[..., FloatArray]:
 
 
 def _key(x: FloatArray, params: dict[str, FloatArray]) -> bytes:
-    return b"".join([str(x.dtype).encode(), x.tobytes(), *(array.tobytes() for array in params.values())])
+    return b"".join(
+        [str(x.dtype).encode(), x.tobytes(), *(array.tobytes() for array in params.values())]
+    )

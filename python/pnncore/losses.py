@@ -1,6 +1,7 @@
 """Losses of a user's own.
 
-Every method takes ``loss="squared-error"``, ``"cross-entropy"``, or an object of a class that derives from `Loss`.
+Every method takes ``loss="squared-error"``, ``"cross-entropy"``, or an object of a class that
+derives from `Loss`.
 """
 
 import json
@@ -20,13 +21,14 @@ __all__ = ["Loss"]
 class Loss(ABC):
     """Base of losses of a user's own: how far outputs are from targets, sample by sample.
 
-    Methods minimise the mean over samples; `testing.check_loss` compares the gradient with differences. Systems that
-    settle see the loss C by a model at the free outputs o, the squared error from o - s ∂C/∂o, for which they take one
-    more pass; s makes that as far from the outputs as the targets are, and gradients are divided by it: they are those
-    of C where nudges are weak, and strengths mean what they mean for the squared error.
+    Methods minimise the mean over samples; `testing.check_loss` compares the gradient with
+    differences. Systems that settle see the loss C by a model at the free outputs o, the squared
+    error from o - s ∂C/∂o, for which they take one more pass; s makes that as far from the outputs
+    as the targets are, and gradients are divided by it: they are those of C where nudges are weak,
+    and strengths mean what they mean for the squared error.
 
-    Settings are attributes, numbers, text or arrays of them: files say them, and a loss with others is refused on
-    loading.
+    Settings are attributes, numbers, text or arrays of them: files say them, and a loss with others
+    is refused on loading.
 
     Examples
     --------
@@ -43,14 +45,20 @@ class Loss(ABC):
 
     @abstractmethod
     def value(self, outputs: FloatArray, targets: FloatArray) -> npt.ArrayLike:
-        """Return the loss (samples,), for outputs and targets (samples, n_out); labels are one at theirs, else zero."""
+        """Return the loss (samples,), for outputs and targets (samples, n_out).
+
+        Labels are one at theirs, else zero.
+        """
 
     @abstractmethod
     def gradient(self, outputs: FloatArray, targets: FloatArray) -> npt.ArrayLike:
         """Return the derivatives (samples, n_out) of the loss of each sample by its outputs."""
 
     def to_config(self) -> dict[str, Any]:
-        """Return what a file says of the loss: the name of its class, by which none is made, and its settings."""
+        """Return what a file says of the loss.
+
+        The name of its class, by which none is made, and its settings.
+        """
         settings = {name: np.asarray(value).tolist() for name, value in vars(self).items()}
         return {"own": type(self).__name__, "settings": settings}
 
@@ -59,7 +67,10 @@ class Loss(ABC):
 
 
 class Evaluated:
-    """A loss as the core calls it: rows of outputs and targets, one after the other, checked on their way back."""
+    """A loss as the core calls it.
+
+    Rows of outputs and targets, one after the other, checked on their way back.
+    """
 
     def __init__(self, loss: Loss, n_out: int) -> None:
         self.loss, self.n_out = loss, n_out
@@ -69,20 +80,30 @@ class Evaluated:
         outputs, targets = (array.reshape(-1, self.n_out).view() for array in (outputs, targets))
         # What one function writes is not what the other is to see.
         outputs.flags.writeable = targets.flags.writeable = False
-        values = _returned("value", self.loss.value(outputs, targets), (len(outputs),), np.dtype(np.float64))
-        gradients = _returned("gradient", self.loss.gradient(outputs, targets), outputs.shape, outputs.dtype)
+        values = _returned(
+            "value", self.loss.value(outputs, targets), (len(outputs),), np.dtype(np.float64)
+        )
+        gradients = _returned(
+            "gradient", self.loss.gradient(outputs, targets), outputs.shape, outputs.dtype
+        )
         return values, gradients.ravel()
 
 
-def _returned(what: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
+def _returned(
+    what: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> FloatArray:
     array = np.asarray(value)
     if array.shape != shape or array.dtype.kind not in "biuf" or has_masked(value):
-        raise ConfigError(f"{what} of a loss must return real numbers of shape {shape}, got {shown(array)}")
+        raise ConfigError(
+            f"{what} of a loss must return real numbers of shape {shape}, got {shown(array)}"
+        )
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-def evaluate(loss: "str | Loss", outputs: FloatArray, y: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-    """Return the loss of every sample, and the gradient of their mean by the outputs (samples, n_out)."""
+def evaluate(
+    loss: "str | Loss", outputs: FloatArray, y: npt.NDArray[Any]
+) -> tuple[FloatArray, FloatArray]:
+    """Return every sample's loss, and the gradient of their mean by outputs (samples, n_out)."""
     if isinstance(loss, str):
         return _core.loss(outputs, y, json.dumps(loss))
     targets = y if y.ndim == 2 else np.eye(outputs.shape[1], dtype=outputs.dtype)[y]

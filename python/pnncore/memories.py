@@ -1,8 +1,8 @@
 """Networks whose weights are written once to a memory that drifts, and read for a year.
 
-A `Memory` is the statistics of a kind of cell: how far off a conductance is when it was programmed, how it drifts, and
-how it fluctuates. `program` writes the weights of a network to such cells, and returns what can be asked at any time
-after.
+A `Memory` is the statistics of a kind of cell: how far off a conductance is when it was programmed,
+how it drifts, and how it fluctuates. `program` writes the weights of a network to such cells, and
+returns what can be asked at any time after.
 
 >>> import pnncore as pnn
 >>> net = pnn.systems.Stack([pnn.layers.Crossbar(64, 10)], seed=0)
@@ -80,14 +80,25 @@ class Memory(ABC):
 
     @abstractmethod
     def programming_deviation(self, g: Array) -> Array:
-        """Return by how much conductances are off when they were programmed to g: a standard deviation."""
+        """Return by how much conductances are off when they were programmed to g.
+
+        A standard deviation.
+        """
 
     def write(self, g: Array, random: np.random.Generator) -> Array:
-        """Return what one pulse of programming leaves of wanted conductances g; none is negative."""
-        return np.maximum(g + self.scale * self.programming_deviation(g) * _normals(random, g.shape), 0.0)
+        """Return what one pulse of programming leaves of wanted conductances g.
+
+        None is negative.
+        """
+        return np.maximum(
+            g + self.scale * self.programming_deviation(g) * _normals(random, g.shape), 0.0
+        )
 
     def drift(self, g: Array, random: np.random.Generator) -> Array:
-        """Return the drift exponents of cells that were programmed to g; zero where they do not drift."""
+        """Return the drift exponents of cells that were programmed to g.
+
+        Zero where they do not drift.
+        """
         return np.zeros_like(g)
 
     def at(self, g: Array, exponents: Array, seconds: float) -> Array:
@@ -103,9 +114,10 @@ class Memory(ABC):
 class PhaseChange(Memory):
     """Phase-change memory of 25 µS: programming noise, drift as a power of time, 1/f noise.
 
-    With g = G / 25 µS: programmed with σ = .26348 + 1.9650 g - 1.1731 g² µS; g(t) = g (t / 20 s)^-ν, ν = |µ + s ξ| with
-    µ = -.0155 ln g + .0244 within .049 and .1, and s = -.0125 ln g - .0059 within .008 and .045; read with
-    σ = g(t) Q sqrt(ln((t + t_r) / (2 t_r))), Q = .0088 / g^.65 below .2, t_r = 250 ns.
+    With g = G / 25 µS: programmed with σ = .26348 + 1.9650 g - 1.1731 g² µS; g(t) = g (t / 20
+    s)^-ν, ν = |µ + s ξ| with µ = -.0155 ln g + .0244 within .049 and .1, and s = -.0125 ln g -
+    .0059 within .008 and .045; read with σ = g(t) Q sqrt(ln((t + t_r) / (2 t_r))), Q = .0088 /
+    g^.65 below .2, t_r = 250 ns.
 
     References
     ----------
@@ -136,13 +148,17 @@ class PhaseChange(Memory):
         """See `Memory.read`."""
         q = np.minimum(0.0088 / np.maximum(g, self._LEAST) ** 0.65, 0.2)
         width = 250e-9
-        deviation = drifted * q * np.sqrt(np.log((max(seconds, self.REFERENCE) + width) / (2 * width)))
+        deviation = (
+            drifted * q * np.sqrt(np.log((max(seconds, self.REFERENCE) + width) / (2 * width)))
+        )
         return np.asarray(drifted + self.scale * deviation * _normals(random, g.shape))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resistive(Memory):
-    """Resistive memory of 40 µS, one second after programming: σ = .348 + 16.03 g - 43.85 g² + 45.39 g³ - 16.82 g⁴ µS.
+    """Resistive memory of 40 µS, one second after programming.
+
+    Σ = .348 + 16.03 g - 43.85 g² + 45.39 g³ - 16.82 g⁴ µS.
 
     References
     ----------
@@ -164,14 +180,15 @@ class Mapping:
     Parameters
     ----------
     per_column
-        Whether every column has a digital scale of its own, so that its largest weight is the largest conductance;
-        otherwise each layer.
+        Whether every column has a digital scale of its own, so that its largest weight is the
+        largest conductance; otherwise each layer.
     slices
         Cells per conductance: 1, or the digits of a number, the most significant first.
     bits
         Of a digit, where there is more than one.
     verify
-        How often a cell that is off by more than `tolerance` is written again; the best attempt is kept.
+        How often a cell that is off by more than `tolerance` is written again; the best attempt is
+        kept.
     tolerance
         In units of the largest conductance.
     """
@@ -187,7 +204,9 @@ class Mapping:
         object.__setattr__(self, "per_column", flag(self.per_column, "per_column"))
         positive_int(self.slices, "slices")
         if positive_int(self.bits, "bits") * self.slices > 24:
-            raise ConfigError(f"slices times bits must be at most 24, got {self.slices} and {self.bits}")
+            raise ConfigError(
+                f"slices times bits must be at most 24, got {self.slices} and {self.bits}"
+            )
         integer(self.verify, "verify", 0, 2**32, "an integer of at least 0")
         number(self.tolerance, "tolerance", positive=True)
 
@@ -232,11 +251,17 @@ class Scores:
     def __repr__(self) -> str:
         width = max(len(name) for name in self.scores)
         lines = [f"{'seconds':{width}s} " + " ".join(f"{t:9.3g}" for t in self.times)]
-        lines += [f"{name:{width}s} " + " ".join(f"{v:9.4f}" for v in s.mean(1)) for name, s in self.scores.items()]
+        lines += [
+            f"{name:{width}s} " + " ".join(f"{v:9.4f}" for v in s.mean(1))
+            for name, s in self.scores.items()
+        ]
         return "\n".join(lines)
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draw scores against time, with their deviations; needs matplotlib. Written to `path` where one is given."""
+        """Draw scores against time, with their deviations.
+
+        Needs matplotlib. Written to `path` where one is given.
+        """
         from pnncore import plot
 
         return plot.over_time(self.times, self.scores, path)
@@ -257,7 +282,9 @@ class Programmed:
 
     def __init__(self, net: Stack, memory: Memory, mapping: Mapping, seed: Seed) -> None:
         if not isinstance(net, Stack):
-            raise CapabilityError(f"only the weights of a Stack can be written to a memory, got {shown(net)}")
+            raise CapabilityError(
+                f"only the weights of a Stack can be written to a memory, got {shown(net)}"
+            )
         self.net, self.seed = net, as_seed(seed)
         self.memory = instance(memory, Memory, "memory", "a pnncore.memories.Memory")
         self.mapping = instance(mapping, Mapping, "mapping", "a pnncore.memories.Mapping")
@@ -269,7 +296,9 @@ class Programmed:
                 name = net.parameter("W", place)
                 self._cells[name] = self._write(net.params[name].astype(np.float64), random)
         if not self._cells:
-            raise CapabilityError(f"{net!r} has no crossbars or linear maps whose weights could be written")
+            raise CapabilityError(
+                f"{net!r} has no crossbars or linear maps whose weights could be written"
+            )
         self._fresh = {name: self._weights(name, 0.0, None) for name in self._cells}
 
     def _write(self, w: Array, random: np.random.Generator) -> list[_Cells]:
@@ -306,7 +335,11 @@ class Programmed:
         return np.asarray(total)
 
     def at(
-        self, seconds: float, *, compensation: Literal["none", "global", "column"] = "global", repeat: int = 0
+        self,
+        seconds: float,
+        *,
+        compensation: Literal["none", "global", "column"] = "global",
+        repeat: int = 0,
     ) -> systems.System:
         """Return the network as it is read once, some time after programming.
 
@@ -315,8 +348,9 @@ class Programmed:
         seconds
             After programming.
         compensation
-            Of drift, by a digital factor: the mean magnitude of a calibration read (a unit input on each row, in
-            turn), when programmed and now; of all outputs of a layer, or of each column.
+            Of drift, by a digital factor: the mean magnitude of a calibration read (a unit input on
+            each row, in turn), when programmed and now; of all outputs of a layer, or of each
+            column.
         repeat
             The number of the read: each has noise of its own.
         """
@@ -324,7 +358,9 @@ class Programmed:
         if number(seconds, "seconds") < 0:
             raise ConfigError(f"seconds must be at least 0, got {seconds}")
         repeat = as_repeat(repeat)
-        random = np.random.default_rng([self.seed, 1, repeat, *np.frombuffer(np.float64(seconds).tobytes(), np.uint32)])
+        random = np.random.default_rng(
+            [self.seed, 1, repeat, *np.frombuffer(np.float64(seconds).tobytes(), np.uint32)]
+        )
         net = systems.from_config(self.net.to_config())
         for name, array in self.net.params.items():
             net.params[name][...] = array
@@ -360,7 +396,10 @@ class Programmed:
             Reads at each time.
         """
         positive_int(repeats, "repeats")
-        times = [number(time, "every one of times") for time in as_list(times, "times", "a list of seconds")]
+        times = [
+            number(time, "every one of times")
+            for time in as_list(times, "times", "a list of seconds")
+        ]
         compensations = as_list(compensations, "compensations", "a list of those of `at`")
         if not times or not compensations:
             raise ConfigError("times and compensations must be lists of at least one")
@@ -368,7 +407,13 @@ class Programmed:
             one_of(name, "every one of compensations", ("none", "global", "column"))
         found: dict[str, Array] = {
             name: np.array(
-                [[self.at(t, compensation=name, repeat=k).score(x, y, repeat=k) for k in range(repeats)] for t in times]
+                [
+                    [
+                        self.at(t, compensation=name, repeat=k).score(x, y, repeat=k)
+                        for k in range(repeats)
+                    ]
+                    for t in times
+                ]
             )
             for name in compensations
         }

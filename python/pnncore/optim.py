@@ -12,7 +12,16 @@ from pnncore._config import Registered
 from pnncore._convert import as_settings, made, number, positive_int, shown
 from pnncore.errors import ConfigError
 
-__all__ = ["SGD", "Adam", "CosineDecay", "ExponentialDecay", "Optimizer", "Schedule", "StepDecay", "from_config"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "CosineDecay",
+    "ExponentialDecay",
+    "Optimizer",
+    "Schedule",
+    "StepDecay",
+    "from_config",
+]
 
 Rate = float | Sequence[float] | Mapping[str, float]
 
@@ -81,7 +90,9 @@ class CosineDecay:
         return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-_SCHEDULES: dict[str, type] = {kind.__name__: kind for kind in (ExponentialDecay, StepDecay, CosineDecay)}
+_SCHEDULES: dict[str, type] = {
+    kind.__name__: kind for kind in (ExponentialDecay, StepDecay, CosineDecay)
+}
 
 
 class Optimizer(Registered, family="optimizer"):
@@ -90,8 +101,8 @@ class Optimizer(Registered, family="optimizer"):
     Parameters
     ----------
     learning_rate
-        One learning rate; or one per layer (a sequence: the first for ``W1`` and ``b1``, ...); or one per parameter (a
-        mapping from names; those left out do not change).
+        One learning rate; or one per layer (a sequence: the first for ``W1`` and ``b1``, ...); or
+        one per parameter (a mapping from names; those left out do not change).
     schedule
         A `Schedule`: a factor on all rates, by epoch.
     """
@@ -100,7 +111,8 @@ class Optimizer(Registered, family="optimizer"):
         values: list[float]
         if isinstance(learning_rate, Mapping):
             self.learning_rate: Rate = {
-                str(name): number(value, f"learning rate of {name}") for name, value in learning_rate.items()
+                str(name): number(value, f"learning rate of {name}")
+                for name, value in learning_rate.items()
             }
             values = list(self.learning_rate.values())
         elif isinstance(learning_rate, Sequence) and not isinstance(learning_rate, str):
@@ -115,7 +127,9 @@ class Optimizer(Registered, family="optimizer"):
                 f"got {shown(learning_rate)}"
             )
         if not values or min(values) < 0:
-            raise ConfigError(f"learning rates must be finite and at least 0, got {shown(learning_rate)}")
+            raise ConfigError(
+                f"learning rates must be finite and at least 0, got {shown(learning_rate)}"
+            )
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ConfigError(f"schedule needs a method factor(epoch), got {shown(schedule)}")
         self.schedule = schedule
@@ -126,20 +140,26 @@ class Optimizer(Registered, family="optimizer"):
         raise TypeError("use a concrete optimizer, such as SGD or Adam")
 
     def rates(self, names: Sequence[str], epoch: int) -> list[float]:
-        """Return the rate of every parameter in an epoch; `ConfigError` if the rates do not fit the parameters."""
+        """Return the rate of every parameter in an epoch.
+
+        `ConfigError` if the rates do not fit the parameters.
+        """
         factor = self.schedule.factor(epoch) if self.schedule is not None else 1.0
         if not (math.isfinite(factor) and factor >= 0):
             raise ConfigError(f"the schedule gave a factor of {factor} for epoch {epoch}")
         if isinstance(self.learning_rate, Mapping):
             unknown = sorted(set(self.learning_rate) - set(names))
             if unknown:
-                raise ConfigError(f"rates for unknown parameters {unknown}; the system has {list(names)}")
+                raise ConfigError(
+                    f"rates for unknown parameters {unknown}; the system has {list(names)}"
+                )
             return [self.learning_rate.get(name, 0.0) * factor for name in names]
         if isinstance(self.learning_rate, Sequence):
             layers = {name: int(name[1:]) for name in names if name[1:].isdigit()}
             if len(layers) != len(names) or len(self.learning_rate) != max(layers.values()):
                 raise ConfigError(
-                    f"{len(self.learning_rate)} rates by layer do not fit the parameters {list(names)}; "
+                    f"{len(self.learning_rate)} rates by layer do not fit the parameters "
+                    f"{list(names)}; "
                     "give one rate per layer, or a mapping by parameter"
                 )
             return [self.learning_rate[layers[name] - 1] * factor for name in names]
@@ -162,7 +182,9 @@ class Optimizer(Registered, family="optimizer"):
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent: v <- momentum v + g + weight_decay theta; theta <- theta - rate v.
+    """Stochastic gradient descent: v <- momentum v + g + weight_decay theta.
+
+    Theta <- theta - rate v.
 
     Without momentum the gradient stays factored and goes into the parameters in one product.
 
@@ -177,7 +199,12 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, learning_rate: Rate, *, momentum: float = 0.0, weight_decay: float = 0.0, schedule: Schedule | None = None
+        self,
+        learning_rate: Rate,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        schedule: Schedule | None = None,
     ) -> None:
         self.momentum = number(momentum, "momentum")
         self.weight_decay = number(weight_decay, "weight_decay")
@@ -236,7 +263,10 @@ class Adam(Optimizer):
 
 
 def from_config(config: dict[str, Any]) -> Optimizer:
-    """Return the optimizer of an `Optimizer.to_config` dictionary; a schedule of the user's own cannot be restored."""
+    """Return the optimizer of an `Optimizer.to_config` dictionary.
+
+    A schedule of the user's own cannot be restored.
+    """
     kind, settings = Optimizer.chosen(config)
     if settings.get("schedule") is not None:
         settings["schedule"] = _schedule(settings["schedule"])
@@ -249,6 +279,8 @@ def _schedule(config: Any) -> Schedule:
     arguments = as_settings(config, "a schedule")
     name = arguments.pop("name", None)
     if not isinstance(name, str) or name not in _SCHEDULES:
-        raise ConfigError(f"schedule {shown(name)} is not part of pnncore; pass the optimizer when loading")
+        raise ConfigError(
+            f"schedule {shown(name)} is not part of pnncore; pass the optimizer when loading"
+        )
     schedule: Schedule = made(_SCHEDULES[name], arguments, name)
     return schedule

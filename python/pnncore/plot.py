@@ -1,4 +1,7 @@
-"""Pictures: histories, and the demo's. Needs matplotlib, which is imported only when something is drawn."""
+"""Pictures: histories, and the demo's.
+
+Needs matplotlib, which is imported only when something is drawn.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +20,17 @@ if TYPE_CHECKING:
     from pnncore.comparing import Comparison
     from pnncore.history import History
 
-__all__ = ["Curves", "Demo", "Trajectory", "comparison", "demo", "endurance", "history", "over_time", "require"]
+__all__ = [
+    "Curves",
+    "Demo",
+    "Trajectory",
+    "comparison",
+    "demo",
+    "endurance",
+    "history",
+    "over_time",
+    "require",
+]
 
 FloatArray = npt.NDArray[Any]
 
@@ -29,7 +42,10 @@ _DPI = 150
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves of one method: its name, and the test accuracy after every epoch for every seed."""
+    """Learning curves of one method.
+
+    Its name, and the test accuracy after every epoch for every seed.
+    """
 
     name: str
     accuracy: Sequence[FloatArray]
@@ -37,10 +53,12 @@ class Curves:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """How one sample settles, sweep by sweep: free, then nudged from there with +beta and with -beta.
+    """How one sample settles, sweep by sweep.
 
-    The outputs are arrays (sweeps, n_out). `excess` is the energy above its value at the steady state of the
-    phase, with the nudge included; `residual` the largest force on a unit.
+    Free, then nudged from there with +beta and with -beta.
+
+    The outputs are arrays (sweeps, n_out). `excess` is the energy above its value at the steady
+    state of the phase, with the nudge included; `residual` the largest force on a unit.
     """
 
     label: int
@@ -84,14 +102,20 @@ def endurance(memory: dict[str, FloatArray], path: str | Path | None = None) -> 
     ConfigError
         If nothing there counts pulses.
     """
-    counted = {name: array for name, array in memory.items() if name.startswith("cells/") and name.endswith("pulses")}
+    counted = {
+        name: array
+        for name, array in memory.items()
+        if name.startswith("cells/") and name.endswith("pulses")
+    }
     if not counted:
         raise ConfigError("no array of cells was trained: memory has no pulses")
     figure = require()(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     most = max(float(array.max()) for array in counted.values())
     edges = np.unique(np.round(np.logspace(0, np.log10(max(most, 10.0)) + 0.05, 50)))
-    for colour, (name, array) in zip((_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY, _INK) * 9, counted.items(), strict=False):
+    for colour, (name, array) in zip(
+        (_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY, _INK) * 9, counted.items(), strict=False
+    ):
         share, _ = np.histogram(array, edges)
         label = name.removeprefix("cells/").replace("/", ", ").replace("_", " ")
         axes.stairs(100 * share / array.size, edges, color=colour, label=label, linewidth=1.5)
@@ -103,18 +127,42 @@ def endurance(memory: dict[str, FloatArray], path: str | Path | None = None) -> 
     return figure
 
 
-def over_time(times: FloatArray, scores: dict[str, FloatArray], path: str | Path | None = None) -> "Figure":
-    """Draw scores (times, repeats) by name against the time since programming: means, and deviations of reads."""
+def over_time(
+    times: FloatArray, scores: dict[str, FloatArray], path: str | Path | None = None
+) -> "Figure":
+    """Draw scores (times, repeats) by name against the time since programming.
+
+    Means, and deviations of reads.
+    """
     figure = require()(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     colours = dict(zip(scores, (_GREY, _BLUE, _GREEN, _ORANGE, _PURPLE), strict=False))
     for name, found in scores.items():
         mean, spread = 100 * found.mean(1), 100 * found.std(1)
         axes.plot(times, mean, "o-", color=colours.get(name, _INK), label=name, markersize=4)
-        axes.fill_between(times, mean - spread, mean + spread, color=colours.get(name, _INK), alpha=0.15, linewidth=0)
-    marks = [(1, "1 s"), (60, "1 min"), (3600, "1 h"), (86400, "1 day"), (2.6e6, "1 month"), (3.15e7, "1 year")]
+        axes.fill_between(
+            times,
+            mean - spread,
+            mean + spread,
+            color=colours.get(name, _INK),
+            alpha=0.15,
+            linewidth=0,
+        )
+    marks = [
+        (1, "1 s"),
+        (60, "1 min"),
+        (3600, "1 h"),
+        (86400, "1 day"),
+        (2.6e6, "1 month"),
+        (3.15e7, "1 year"),
+    ]
     shown = [(t, text) for t, text in marks if times.min() <= t * 1.01 and t <= times.max() * 1.01]
-    axes.set(xscale="log", xlabel="time since programming", ylabel="score, %", title="Inference over time")
+    axes.set(
+        xscale="log",
+        xlabel="time since programming",
+        ylabel="score, %",
+        title="Inference over time",
+    )
     axes.set_xticks([t for t, _ in shown], [text for _, text in shown])
     axes.minorticks_off()
     axes.grid(color=_FAINT)
@@ -154,7 +202,9 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
         if high - low < 3:
             every = (1, 2, 5) if high - low > 1 else range(1, 10)
             decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-            losses.yaxis.set_major_locator(_fixed([digit * 10.0**decade for decade in decades for digit in every]))
+            losses.yaxis.set_major_locator(
+                _fixed([digit * 10.0**decade for decade in decades for digit in every])
+            )
             losses.yaxis.set_minor_locator(_fixed([]))
             losses.yaxis.set_major_formatter("{x:.4g}")
     labels = bool(np.isfinite(history["accuracy"]).any())
@@ -166,12 +216,22 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
     for name, key, color in parts:
         if np.isfinite(history[key]).any():
             scores.plot(epoch, scale * history[key], color=color, marker=marker, label=name)
-    _label(scores, "accuracy" if labels else "R² of the outputs", "accuracy (%)" if labels else "R²")
+    _label(
+        scores, "accuracy" if labels else "R² of the outputs", "accuracy (%)" if labels else "R²"
+    )
     if scores.lines:
         scores.margins(y=0.1)
         scores.legend(frameon=False, loc="best")
     else:
-        scores.text(0.5, 0.5, "no validation data", ha="center", va="center", color=_INK, transform=scores.transAxes)
+        scores.text(
+            0.5,
+            0.5,
+            "no validation data",
+            ha="center",
+            va="center",
+            color=_INK,
+            transform=scores.transAxes,
+        )
         scores.set_yticks([])
 
     settles = bool((history["free_sweeps"] > 0).any())
@@ -179,18 +239,28 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
     if settles:
         sweeps.plot(epoch, history["free_sweeps"], color=_BLUE, marker=marker, label="free phase")
         if (history["other_sweeps"] > 0).any():
-            sweeps.plot(epoch, history["other_sweeps"], color=_ORANGE, marker=marker, label="all other phases")
+            sweeps.plot(
+                epoch,
+                history["other_sweeps"],
+                color=_ORANGE,
+                marker=marker,
+                label="all other phases",
+            )
         sweeps.legend(frameon=False, loc="best")
     else:
         sweeps.plot(epoch, np.cumsum(history["passes"]), color=_BLUE, marker=marker)
     _label(
-        sweeps, "settling" if settles else "cost", "sweeps per sample (mean)" if settles else "physical passes so far"
+        sweeps,
+        "settling" if settles else "cost",
+        "sweeps per sample (mean)" if settles else "physical passes so far",
     )
     sweeps.set_ylim(0, 1.15 * max(sweeps.get_ylim()[1], 1.0))
     troubles = {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")}
     if any(troubles.values()):
         text = ", ".join(f"{number:,} {key}" for key, number in troubles.items() if number)
-        sweeps.set_title(f"{'settling' if settles else 'cost'} ({text})", loc="left", color=_INK, fontsize=12)
+        sweeps.set_title(
+            f"{'settling' if settles else 'cost'} ({text})", loc="left", color=_INK, fontsize=12
+        )
 
     for axes in (losses, scores, sweeps):
         axes.set_xlabel("epoch")
@@ -228,7 +298,9 @@ def comparison(found: "Comparison", path: str | Path | None = None) -> "Figure":
         if run.passes[-1] > 0:
             # The start, at zero passes, has no place on a logarithmic axis.
             marker = "o" if len(run.passes) < 5 else ""
-            axes.plot(run.passes[1:], run.score[1:], style, color=color, marker=marker, ms=4, label=label)
+            axes.plot(
+                run.passes[1:], run.score[1:], style, color=color, marker=marker, ms=4, label=label
+            )
         else:
             axes.axhline(run.score[-1], ls=(0, (1, 2)), color=color, label=f"{label} (no passes)")
     axes.set_xscale("log")
@@ -241,7 +313,9 @@ def comparison(found: "Comparison", path: str | Path | None = None) -> "Figure":
 
 
 def demo(content: Demo, path: str | Path | None = None) -> "Figure":
-    """Draw the demo's picture: learning curves, one sample settling, what hidden units learned, test digits.
+    """Draw the demo's picture.
+
+    Learning curves, one sample settling, what hidden units learned, test digits.
 
     Parameters
     ----------
@@ -253,7 +327,9 @@ def demo(content: Demo, path: str | Path | None = None) -> "Figure":
     kind = require()
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = kind(figsize=(13, 9.6), layout=ConstrainedLayoutEngine(rect=(0.008, 0.008, 0.984, 0.984)))
+    figure = kind(
+        figsize=(13, 9.6), layout=ConstrainedLayoutEngine(rect=(0.008, 0.008, 0.984, 0.984))
+    )
     figure.suptitle(f"{content.title}\n", fontsize=17, color=_INK)
     figure.text(0.5, 0.954, content.subtitle, ha="center", va="center", fontsize=11, color=_GREY)
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.04])[:, 0]
@@ -293,7 +369,9 @@ def _learning(axes: "Axes", curves: Sequence[Curves]) -> None:
         (axes.xaxis, (1, 3, 10, 30, 100, 300, 1000)),
         (axes.yaxis, (2, 3, 5, 10, 20, 50, 100)),
     ):
-        axis.set_major_locator(_fixed([tick for tick in ticks if axis is axes.yaxis or tick <= max(last, 2)]))
+        axis.set_major_locator(
+            _fixed([tick for tick in ticks if axis is axes.yaxis or tick <= max(last, 2)])
+        )
         axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(_fixed([]))
     _label(axes, "Learning curves, one line per seed", "test error (%)")
@@ -330,10 +408,16 @@ def _settling(figure: "SubFigure", trajectory: Trajectory) -> None:
         what = "its label" if unit == trajectory.label else "its rival"
         outputs.text(end + 0.5, place, f"{unit}, {what}", color=color, va="center", fontsize=10)
     wrong = trajectory.free_outputs[-1, rival] > trajectory.free_outputs[-1, trajectory.label]
-    reads = f"a {trajectory.label} that the network reads as a {rival}" if wrong else f"a {trajectory.label}"
+    reads = (
+        f"a {trajectory.label} that the network reads as a {rival}"
+        if wrong
+        else f"a {trajectory.label}"
+    )
     _label(outputs, f"One test digit settles: {reads}", "outputs")
     outputs.plot([], [], color=_INK, lw=1.5, label=f"nudged, β = +{trajectory.beta:g}")
-    outputs.plot([], [], color=_INK, lw=1.5, ls=(0, (1.5, 1.2)), label=f"nudged, β = −{trajectory.beta:g}")
+    outputs.plot(
+        [], [], color=_INK, lw=1.5, ls=(0, (1.5, 1.2)), label=f"nudged, β = −{trajectory.beta:g}"
+    )
     outputs.legend(frameon=False, loc="lower left", fontsize=9)
 
     parts = (
@@ -379,12 +463,18 @@ def _weights(figure: "SubFigure", weights: FloatArray) -> None:
         color=_INK,
         fontsize=12,
     )
-    bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.035, aspect=45, pad=0.02, extend="both")
-    bar.set_label("weight from a pixel: ink there switches the unit on (red) or off (blue)", color=_INK)
+    bar = figure.colorbar(
+        image, ax=axes, orientation="horizontal", fraction=0.035, aspect=45, pad=0.02, extend="both"
+    )
+    bar.set_label(
+        "weight from a pixel: ink there switches the unit on (red) or off (blue)", color=_INK
+    )
     bar.outline.set_visible(False)
 
 
-def _digits(figure: "SubFigure", images: FloatArray, labels: FloatArray, predictions: FloatArray) -> None:
+def _digits(
+    figure: "SubFigure", images: FloatArray, labels: FloatArray, predictions: FloatArray
+) -> None:
     rows, columns = 4, 7
     wrong = np.flatnonzero(labels != predictions)
     right = np.flatnonzero(labels == predictions)
@@ -400,7 +490,8 @@ def _digits(figure: "SubFigure", images: FloatArray, labels: FloatArray, predict
     figure.suptitle(
         f"Test digits: all {len(wrong)} errors and some of {len(right)} correct ones"
         if len(shown_wrong) == len(wrong)
-        else f"Test digits: {len(shown_wrong)} of {len(wrong)} errors and some of {len(right)} correct ones",
+        else f"Test digits: {len(shown_wrong)} of {len(wrong)} errors and some of {len(right)} "
+        "correct ones",
         fontsize=12,
         color=_INK,
         x=0.01,
@@ -414,10 +505,18 @@ def _digits(figure: "SubFigure", images: FloatArray, labels: FloatArray, predict
             continue
         sample = shown[place]
         error = labels[sample] != predictions[sample]
-        axes.imshow(images[sample].reshape(side, side), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(
+            images[sample].reshape(side, side),
+            cmap="gray_r",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+        )
         for spine in axes.spines.values():
             spine.set(color=_ORANGE if error else _FAINT, linewidth=2.4 if error else 0.8)
-        text = f"✗ {predictions[sample]}, is {labels[sample]}" if error else f"{predictions[sample]}"
+        text = (
+            f"✗ {predictions[sample]}, is {labels[sample]}" if error else f"{predictions[sample]}"
+        )
         axes.set_title(text, fontsize=10, color=_ORANGE if error else _INK, pad=3)
 
 

@@ -25,42 +25,47 @@ class Status(enum.IntEnum):
     UNBOUNDED = 3
     """The nudged energy has no minimum; the row is blank."""
     COMPLETED = 4
-    """The phase went on for as long as it was to: there is nothing to converge in layers, or in a motion."""
+    """The phase went on for as long as it was to: layers and motions have nothing to converge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settling:
     """When a phase ends, and in which order units move.
 
-    By default each sample stops by itself, when its states are as near to steady as 0.4 % of the displacement that the
-    phase is to measure: |beta| times the output error of the sample, over the stiffness of the outputs. (A fixed
-    tolerance is wrong for small errors: at tolerance 1e-3 and beta 0.2, a sample with an output error of .01 gets a
-    gradient 27 % off.) The distance is estimated from the last two sweeps: if they moved units by c' and then by
-    c = q c', what is left is c q / (1 - q). Networks with several hidden layers extrapolate their sweeps near rest,
-    unless their number is given; an extrapolation that raises the energy is taken back. Inference stops at 1e-4
-    of the largest state (of 1 in Hopfield networks), whatever the units of the states.
+    By default each sample stops by itself, when its states are as near to steady as 0.4 % of the
+    displacement that the phase is to measure: |beta| times the output error of the sample, over the
+    stiffness of the outputs. (A fixed tolerance is wrong for small errors: at tolerance 1e-3 and
+    beta 0.2, a sample with an output error of .01 gets a gradient 27 % off.) The distance is
+    estimated from the last two sweeps: if they moved units by c' and then by c = q c', what is left
+    is c q / (1 - q). Networks with several hidden layers extrapolate their sweeps near rest, unless
+    their number is given; an extrapolation that raises the energy is taken back. Inference stops at
+    1e-4 of the largest state (of 1 in Hopfield networks), whatever the units of the states.
 
-    A nudged phase that moves more in each of five sweeps than in the one before is leaving the basin of the free state,
-    and is stopped: its end would say nothing about a derivative. It counts as unconverged.
+    A nudged phase that moves more in each of five sweeps than in the one before is leaving the
+    basin of the free state, and is stopped: its end would say nothing about a derivative. It counts
+    as unconverged.
 
     Parameters
     ----------
     sweeps
-        A fixed number of sweeps instead, for parity with published protocols: (free, nudged), or one number for both.
+        A fixed number of sweeps instead, for parity with published protocols: (free, nudged), or
+        one number for both.
     tolerance
-        A fixed tolerance instead: the largest change of a unit in a sweep, in the units of the states.
+        A fixed tolerance instead: the largest change of a unit in a sweep, in the units of the
+        states.
     relative_tolerance
-        The fraction of the displacement, if not 0.004 (0.0025 where the free states are part of the contrast);
-        inference: of the largest state, if not 1e-4.
+        The fraction of the displacement, if not 0.004 (0.0025 where the free states are part of the
+        contrast); inference: of the largest state, if not 1e-4.
     max_sweeps
-        The most sweeps of a phase that stops by tolerance: (free, any other), or one number for both. Systems that
-        settle by descent (`Elastic`, `EnergySystem`) take up to ten steps for each.
+        The most sweeps of a phase that stops by tolerance: (free, any other), or one number for
+        both. Systems that settle by descent (`Elastic`, `EnergySystem`) take up to ten steps for
+        each.
     order
-        ``"asynchronous"``: every other layer, then the layers between; each moves to its exact minimum, so the energy
-        never rises. ``"synchronous"``: all layers at once; may oscillate.
+        ``"asynchronous"``: every other layer, then the layers between; each moves to its exact
+        minimum, so the energy never rises. ``"synchronous"``: all layers at once; may oscillate.
     output_update
-        ``"exact"``: nudged outputs move to their minimum. ``"explicit"``: a - beta dC/do at the previous outputs, as
-        published code does; the same fixed point.
+        ``"exact"``: nudged outputs move to their minimum. ``"explicit"``: a - beta dC/do at the
+        previous outputs, as published code does; the same fixed point.
     """
 
     sweeps: tuple[int, int] | int | None = None
@@ -83,7 +88,10 @@ class Settling:
                 continue
             pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
             if len(pair) != 2 or not all(type(n) is int and 1 <= n < 2**32 for n in pair):
-                raise ConfigError(f"{name} must be a positive integer or a pair (free, nudged), got {shown(value)}")
+                raise ConfigError(
+                    f"{name} must be a positive integer or a pair (free, nudged), got "
+                    f"{shown(value)}"
+                )
             object.__setattr__(self, name, pair)
         for name in ("tolerance", "relative_tolerance"):
             value = getattr(self, name)
@@ -109,13 +117,17 @@ class Settling:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Settling":
         """Return the settling of a `to_config` dictionary."""
-        settings = {name.replace("-", "_"): value for name, value in as_settings(config, "settling").items()}
+        settings = {
+            name.replace("-", "_"): value for name, value in as_settings(config, "settling").items()
+        }
         stop = settings.pop("stop", "automatic")
         if stop != "automatic":
             rules = {"sweeps": "sweeps", "absolute": "tolerance", "relative": "relative_tolerance"}
             kind, *others = as_settings(stop, "the stopping rule")
             if others or kind not in rules:
-                raise ConfigError(f"the stopping rule must be one of {', '.join(rules)}, got {shown(stop)}")
+                raise ConfigError(
+                    f"the stopping rule must be one of {', '.join(rules)}, got {shown(stop)}"
+                )
             settings[rules[kind]] = stop[kind]
         return made(cls, settings, "Settling")
 
@@ -137,9 +149,11 @@ class Settled:
     states
         One array (samples, units) per layer; the last holds the outputs.
     energy
-        E of every sample, without the loss; NaN for systems that have none (circuits with transistors).
+        E of every sample, without the loss; NaN for systems that have none (circuits with
+        transistors).
     residual
-        The largest force |dF/ds| on a unit that no wall holds, per sample: zero at the steady state.
+        The largest force |dF/ds| on a unit that no wall holds, per sample: zero at the steady
+        state.
     sweeps
         Sweeps that every sample took in the last phase.
     status
@@ -172,7 +186,8 @@ class Settled:
         residual = f"{self.residual.max():.2g}" if len(self.residual) else "-"
         mean = f"{self.sweeps.mean():.1f}" if len(self.sweeps) else "-"
         return (
-            f"Settled({len(self.status)} samples: {ends}; layers [{sizes}]; mean sweeps {mean}; residual <= {residual})"
+            f"Settled({len(self.status)} samples: {ends}; layers [{sizes}]; mean sweeps {mean}; "
+            f"residual <= {residual})"
         )
 
 
@@ -184,5 +199,11 @@ def warn_of_unsettled(statuses: npt.NDArray[np.uint8], stacklevel: int) -> None:
     """Count the samples that did not settle in a `SettlingWarning`, if there are any."""
     if not np.isin(statuses, (Status.CONVERGED, Status.COMPLETED)).all():
         ends = {name: count for name, count in _counts(statuses).items() if count}
-        ends = {name: count for name, count in ends.items() if name not in ("converged", "completed")}
-        warnings.warn(f"of {len(statuses)} samples some did not settle: {ends}", SettlingWarning, stacklevel=stacklevel)
+        ends = {
+            name: count for name, count in ends.items() if name not in ("converged", "completed")
+        }
+        warnings.warn(
+            f"of {len(statuses)} samples some did not settle: {ends}",
+            SettlingWarning,
+            stacklevel=stacklevel,
+        )

@@ -44,12 +44,16 @@ class MethodCheckError(PnnError, AssertionError):
     """A method is not what it says; the message lists what is wrong."""
 
 
-def check_method(method: Method, system: System, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:
-    """Run the steps of a method on a system: whether they can be trusted, and what their gradient is worth.
+def check_method(
+    method: Method, system: System, *, seed: Seed = 0, raises: bool = True
+) -> list[Finding]:
+    """Run the steps of a method on a system.
 
-    Whether the same step finds the same twice, on any number of threads; whether training goes on from a file as it
-    would have without; and the cosine to the exact gradient, where there is one: it passes above zero. Parameters end
-    as they were.
+    Whether they can be trusted, and what their gradient is worth.
+
+    Whether the same step finds the same twice, on any number of threads; whether training goes on
+    from a file as it would have without; and the cosine to the exact gradient, where there is one:
+    it passes above zero. Parameters end as they were.
 
     Parameters
     ----------
@@ -76,25 +80,35 @@ def check_method(method: Method, system: System, *, seed: Seed = 0, raises: bool
     raises, rng = flag(raises, "raises"), np.random.default_rng(seed := as_seed(seed))
     kept = [array.copy() for array in as_system(system).arrays()]
     x = rng.uniform(0, 1, (8, system.n_in)).astype(system.dtype)
-    y = rng.integers(0, system.n_out, 8) if system.n_out > 1 else rng.uniform(0, 1, (8, 1)).astype(system.dtype)
+    y = (
+        rng.integers(0, system.n_out, 8)
+        if system.n_out > 1
+        else rng.uniform(0, 1, (8, 1)).astype(system.dtype)
+    )
 
     def trained(epochs: int, path: Path | None, threads: int = 1) -> FloatArray:
         for array, start in zip(system.arrays(), kept, strict=True):
             array[...] = start
-        trainer = Trainer(system, method, SGD(1e-3), batch_size=4, seed=seed, threads=threads, progress=False)
+        trainer = Trainer(
+            system, method, SGD(1e-3), batch_size=4, seed=seed, threads=threads, progress=False
+        )
         for _ in range(epochs):
             trainer.fit(x, y, epochs=1)
             if path is not None:
                 trainer.save(path)
                 # A method of its own: what another keeps beside its memory is in no file.
                 again = dataclasses.replace(method)
-                trainer = Trainer.load(path, system=system, method=again, threads=threads, progress=False)
+                trainer = Trainer.load(
+                    path, system=system, method=again, threads=threads, progress=False
+                )
         return np.concatenate([array.ravel() for array in system.arrays()])
 
     findings, resumes = [], "training goes on from a file as without one"
     try:
         once = trained(2, None)
-        findings.append(_equal("the same steps lead to the same parameters", once, trained(2, None)))
+        findings.append(
+            _equal("the same steps lead to the same parameters", once, trained(2, None))
+        )
         findings.append(_equal("threads do not matter", once, trained(2, None, threads=2)))
         with tempfile.TemporaryDirectory() as folder:
             findings.append(_equal(resumes, once, trained(2, Path(folder) / "check.pnn")))
@@ -111,13 +125,21 @@ def check_method(method: Method, system: System, *, seed: Seed = 0, raises: bool
         # New parameters and no gradient, or physics without an exact one.
         pass
     else:
-        findings.append(Finding("the gradient leads down", cosine > 0, f"its cosine to the exact one is {cosine:.4f}"))
+        findings.append(
+            Finding(
+                "the gradient leads down",
+                cosine > 0,
+                f"its cosine to the exact one is {cosine:.4f}",
+            )
+        )
     return _judged(findings, method, MethodCheckError if raises else None)
 
 
 def _equal(check: str, once: FloatArray, again: FloatArray) -> Finding:
     differ = int(np.sum(once != again))
-    return Finding(check, differ == 0, f"{differ} of {once.size} parameters differ" if differ else "")
+    return Finding(
+        check, differ == 0, f"{differ} of {once.size} parameters differ" if differ else ""
+    )
 
 
 class LossCheckError(PnnError, AssertionError):
@@ -125,7 +147,7 @@ class LossCheckError(PnnError, AssertionError):
 
 
 def check_loss(loss: Loss, n_out: int, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:
-    """Compare the gradient of a loss with finite differences, in float64, and its samples with each other.
+    """Compare the gradient of a loss with finite differences, and its samples with each other.
 
     Parameters
     ----------
@@ -149,7 +171,11 @@ def check_loss(loss: Loss, n_out: int, *, seed: Seed = 0, raises: bool = True) -
         If a check fails (and `raises`); the message says in words what is wrong.
     """
     instance(loss, Loss, "loss", "a pnncore.losses.Loss")
-    raises, rng, width = flag(raises, "raises"), np.random.default_rng(as_seed(seed)), positive_int(n_out, "n_out")
+    raises, rng, width = (
+        flag(raises, "raises"),
+        np.random.default_rng(as_seed(seed)),
+        positive_int(n_out, "n_out"),
+    )
     outputs, targets = rng.normal(size=(6, width)), rng.uniform(size=(6, width))
     values, gradient = evaluate(loss, outputs, targets)
     rows = [evaluate(loss, outputs[i : i + 1], targets[i : i + 1]) for i in range(6)]
@@ -157,16 +183,20 @@ def check_loss(loss: Loss, n_out: int, *, seed: Seed = 0, raises: bool = True) -
     slopes = np.empty_like(outputs)
     for k in range(width):
         step = _STEP * np.eye(width)[k]
-        slopes[:, k] = evaluate(loss, outputs + step, targets)[0] - evaluate(loss, outputs - step, targets)[0]
+        slopes[:, k] = (
+            evaluate(loss, outputs + step, targets)[0] - evaluate(loss, outputs - step, targets)[0]
+        )
     findings = [
         _compared("samples do not depend on each other", alone, values, 1e-12),
-        _compared("the gradient is the derivative of the value", 6 * gradient, slopes / (2 * _STEP), 1e-5),
+        _compared(
+            "the gradient is the derivative of the value", 6 * gradient, slopes / (2 * _STEP), 1e-5
+        ),
     ]
     return _judged(findings, loss, LossCheckError if raises else None)
 
 
 def check_layer(layer: Layer, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:
-    """Compare the derivatives of a layer with finite differences, in float64, and its rows with each other.
+    """Compare the derivatives of a layer with finite differences, and its rows with each other.
 
     Parameters
     ----------
@@ -203,11 +233,17 @@ def check_layer(layer: Layer, *, seed: Seed = 0, raises: bool = True) -> list[Fi
         return np.asarray((move(_STEP) - move(-_STEP)) / (2 * _STEP))
 
     change = sides(lambda h: net.predict(x + h * along))
-    findings.append(_compared("vjp is the derivative by the inputs", np.sum(dx * along), np.sum(dy * change), 1e-5))
+    findings.append(
+        _compared(
+            "vjp is the derivative by the inputs", np.sum(dx * along), np.sum(dy * change), 1e-5
+        )
+    )
     for name, array in net.params.items():
         kept, direction = array.copy(), rng.normal(size=array.shape)
 
-        def moved(h: float, name: str = name, kept: FloatArray = kept, along: FloatArray = direction) -> FloatArray:
+        def moved(
+            h: float, name: str = name, kept: FloatArray = kept, along: FloatArray = direction
+        ) -> FloatArray:
             net.params[name][...] = kept + h * along
             return net.predict(x)
 
@@ -218,7 +254,9 @@ def check_layer(layer: Layer, *, seed: Seed = 0, raises: bool = True) -> list[Fi
     return _judged(findings, layer, LayerCheckError if raises else None)
 
 
-def _judged(findings: list[Finding], subject: object, error: type[PnnError] | None) -> list[Finding]:
+def _judged(
+    findings: list[Finding], subject: object, error: type[PnnError] | None
+) -> list[Finding]:
     """Return what was found, or raise the error with it where a check failed."""
     if error is not None and not all(finding.passed for finding in findings):
         raise error(f"{subject!r}:\n" + "\n".join(str(finding) for finding in findings))
@@ -244,10 +282,11 @@ def _compared(check: str, got: npt.ArrayLike, expected: npt.ArrayLike, tolerance
 def check_system(system: System, *, seed: Seed = 0, raises: bool = True) -> list[Finding]:
     """Compare everything that a system says with finite differences.
 
-    Energies against their gradients by states and by parameters, the symmetry of the Hessian, the independence of rows,
-    whether settling finds a state without forces, whether nudging moves outputs towards targets, and whether
-    equilibrium propagation is the gradient of the loss; at the present parameters, on a few random samples, in float64.
-    A system that says it is `holomorphic` is also compared with its derivatives along the imaginary axis.
+    Energies against their gradients by states and by parameters, the symmetry of the Hessian, the
+    independence of rows, whether settling finds a state without forces, whether nudging moves
+    outputs towards targets, and whether equilibrium propagation is the gradient of the loss; at the
+    present parameters, on a few random samples, in float64. A system that says it is `holomorphic`
+    is also compared with its derivatives along the imaginary axis.
 
     Parameters
     ----------
@@ -277,7 +316,7 @@ def check_system(system: System, *, seed: Seed = 0, raises: bool = True) -> list
 
 
 def _check_holomorphy(system: EnergySystem, seed: int) -> list[Finding]:
-    """Compare both gradients at s + ihv with their Taylor series, whose terms are derivatives at real states."""
+    """Compare both gradients at s + ihv with their Taylor series about real states."""
     rng = np.random.default_rng(seed)
     rows, h = 4, 1e-3
     params = {name: np.asarray(value, dtype=np.float64) for name, value in system.params.items()}
@@ -294,16 +333,29 @@ def _check_holomorphy(system: EnergySystem, seed: int) -> list[Finding]:
     try:
         there = gradients(s + 1j * h * v, weights.astype(np.complex128))
     except (TypeError, ValueError) as refusal:
-        return [Finding("gradients take complex states", False, f"{type(refusal).__name__}: {refusal}")]
-    here, up, down = gradients(s, weights), gradients(s + h * v, weights), gradients(s - h * v, weights)
+        return [
+            Finding("gradients take complex states", False, f"{type(refusal).__name__}: {refusal}")
+        ]
+    here, up, down = (
+        gradients(s, weights),
+        gradients(s + h * v, weights),
+        gradients(s - h * v, weights),
+    )
     findings = []
     for what, got in there.items():
-        # f(s + ihv) = f - h^2/2 f'' + i h f' + O(h^3), and f' and f'' by central differences, which err as much.
-        expected = here[what] - 0.5 * (up[what] - 2 * here[what] + down[what]) + 0.5j * (up[what] - down[what])
+        # f(s + ihv) = f - h^2/2 f'' + i h f' + O(h^3), and f' and f'' by central differences, which
+        # err as much.
+        expected = (
+            here[what]
+            - 0.5 * (up[what] - 2 * here[what] + down[what])
+            + 0.5j * (up[what] - down[what])
+        )
         error = float(np.abs(got - expected).max() / (1 + np.abs(expected).max()))
         passed = error < 1e-6
         message = f"largest error {error:.1e}"
         if not passed:
-            message += "; is there an abs, a comparison, a conjugate, or a cast to real numbers in it?"
+            message += (
+                "; is there an abs, a comparison, a conjugate, or a cast to real numbers in it?"
+            )
         findings.append(Finding(f"{what} is analytic", passed, message))
     return findings

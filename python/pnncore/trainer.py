@@ -38,7 +38,16 @@ _LEG_SECONDS = 0.05
 # A validation score (R²) below minus this means outputs that have left all units of the problem.
 _FARTHEST_SCORE = 1e9
 # Quantities of the history that are sums over the steps of an epoch.
-_SUMMED = ("unconverged", "diverged", "unbounded", "passes", "measured", "operations", "pulses", "reversed")
+_SUMMED = (
+    "unconverged",
+    "diverged",
+    "unbounded",
+    "passes",
+    "measured",
+    "operations",
+    "pulses",
+    "reversed",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,8 @@ class _Epoch:
     batch_size: int
     seed: int
     threads: int | None
-    # Whether the core is left after every step: an instrument may fail in one, which is then made again.
+    # Whether the core is left after every step: an instrument may fail in one, which is then made
+    # again.
     single: bool
     # Epochs of the fit that are done.
     done: int
@@ -71,8 +81,8 @@ class _Epoch:
 class Trainer:
     """Trains a system with a method and an optimizer.
 
-    The order of samples and all random choices follow from `seed` and the number of the epoch alone: training in one
-    go, in pieces, or resumed from a file gives the same bytes.
+    The order of samples and all random choices follow from `seed` and the number of the epoch
+    alone: training in one go, in pieces, or resumed from a file gives the same bytes.
 
     Parameters
     ----------
@@ -83,12 +93,13 @@ class Trainer:
     optimizer
         How a gradient becomes a change.
     batch_size
-        The most samples per step. The steps of an epoch differ by one sample at most: a short last batch would move the
-        parameters as far as a full one, on the word of a few samples.
+        The most samples per step. The steps of an epoch differ by one sample at most: a short last
+        batch would move the parameters as far as a full one, on the word of a few samples.
     seed
         Of the order of samples and random choices; None draws one, which `seed` then tells.
     threads
-        Threads to use (None: ``PNNCORE_NUM_THREADS``, otherwise all cores); the result does not depend on it.
+        Threads to use (None: ``PNNCORE_NUM_THREADS``, otherwise all cores); the result does not
+        depend on it.
     callbacks
         `Callback` objects, such as `Checkpoint` and `EarlyStopping`.
     progress
@@ -155,8 +166,12 @@ class Trainer:
             self._fitting = None
 
     @staticmethod
-    def memory_shapes(system: System, method: methods.Method, optimizer: optim.Optimizer) -> dict[str, tuple[int, ...]]:
-        """Return names and shapes of the arrays that optimizer, cells and method keep; they are in `memory`.
+    def memory_shapes(
+        system: System, method: methods.Method, optimizer: optim.Optimizer
+    ) -> dict[str, tuple[int, ...]]:
+        """Return names and shapes of the arrays that optimizer, cells and method keep.
+
+        They are in `memory`.
 
         Raises
         ------
@@ -184,17 +199,17 @@ class Trainer:
     ) -> History:
         """Train for so many more epochs.
 
-        Ctrl-C ends the training after the step under way and raises KeyboardInterrupt; everything learned is kept, and
-        calling `fit` again goes on from there, in the middle of the epoch. So it is after any exception: `step` always
-        counts what is in the parameters.
+        Ctrl-C ends the training after the step under way and raises KeyboardInterrupt; everything
+        learned is kept, and calling `fit` again goes on from there, in the middle of the epoch. So
+        it is after any exception: `step` always counts what is in the parameters.
 
-        A step that diverges is not made, and ends the fit with a `SettlingWarning`; `History.diverged` tells where. The
-        parameters are those before it. A step diverges if no sample has finite outputs, if its mean loss is beyond
-        10⁹ times that of outputs of zero and that of the first epoch, or if it would leave parameters or moments that
-        are not finite.
+        A step that diverges is not made, and ends the fit with a `SettlingWarning`;
+        `History.diverged` tells where. The parameters are those before it. A step diverges if no
+        sample has finite outputs, if its mean loss is beyond 10⁹ times that of outputs of zero and
+        that of the first epoch, or if it would leave parameters or moments that are not finite.
 
-        What callbacks set (`batch_size`, `seed`, `method`, `optimizer`) holds from the next epoch on; what another
-        optimizer or method keeps from step to step begins anew with it.
+        What callbacks set (`batch_size`, `seed`, `method`, `optimizer`) holds from the next epoch
+        on; what another optimizer or method keeps from step to step begins anew with it.
 
         Parameters
         ----------
@@ -213,7 +228,10 @@ class Trainer:
             The history of all epochs so far.
         """
         if self._is_fitting():
-            raise ConfigError("a fit of this trainer is under way: a callback or another thread cannot begin one more")
+            raise ConfigError(
+                "a fit of this trainer is under way: a callback or another thread cannot begin "
+                "one more"
+            )
         epochs = positive_int(epochs, "epochs")
         _check_kinds(self.system, self.method, self.optimizer)
         self.callbacks = _as_callbacks(self.callbacks)
@@ -224,9 +242,14 @@ class Trainer:
             validation = self.system.as_batch(*validation)
         for name, array in zip(self.system.names, self.system.arrays(), strict=True):
             if not array.flags.writeable:
-                raise ConfigError(f"parameter {name} is read-only; training changes it in place: make it writable")
+                raise ConfigError(
+                    f"parameter {name} is read-only; training changes it in place: make it writable"
+                )
             if np.may_share_memory(x, array) or np.may_share_memory(y, array):
-                raise ConfigError(f"the data share memory with parameter {name}, which training changes; pass a copy")
+                raise ConfigError(
+                    f"the data share memory with parameter {name}, which training changes; pass a "
+                    "copy"
+                )
         steps = -(-len(x) // positive_int(self.batch_size, "batch_size"))
         self._check_epoch_under_way(len(x), steps)
         line = ProgressLine(epochs * steps, enabled=self.progress)
@@ -256,31 +279,43 @@ class Trainer:
     def _is_fitting(self) -> bool:
         """Whether a fit is under way that this one would be in the way of.
 
-        An exception in the middle of the end of a fit may leave the mark of its thread: what counts is whether that
-        thread still is in `fit`.
+        An exception in the middle of the end of a fit may leave the mark of its thread: what counts
+        is whether that thread still is in `fit`.
         """
         frame = None if self._fitting is None else sys._current_frames().get(self._fitting)
         own = sys._getframe(1)
         while frame is not None:
-            if frame is not own and frame.f_code is own.f_code and frame.f_locals.get("self") is self:
+            if (
+                frame is not own
+                and frame.f_code is own.f_code
+                and frame.f_locals.get("self") is self
+            ):
                 return True
             frame = frame.f_back
         return False
 
     def _check_epoch_under_way(self, samples: int, steps: int) -> None:
         """Refuse data or a batch size that the epoch under way was not begun with."""
-        # A checkpoint made after the last step of an epoch has all its steps: only its end is missing.
+        # A checkpoint made after the last step of an epoch has all its steps: only its end is
+        # missing.
         if self.step > steps:
-            raise ShapeError(f"the epoch under way is at step {self.step}, but these data make {steps} steps")
+            raise ShapeError(
+                f"the epoch under way is at step {self.step}, but these data make {steps} steps"
+            )
         seen = self._sums.get("samples", 0)
         if self.step and seen != self.step * samples // steps:
             raise ShapeError(
-                f"the epoch under way has seen {seen:.0f} samples in {self.step} steps, but these data and batch_size "
-                f"would have made it {self.step * samples // steps}: go on with those that it was begun with"
+                f"the epoch under way has seen {seen:.0f} samples in {self.step} steps, but these "
+                "data and batch_size "
+                f"would have made it {self.step * samples // steps}: go on with those that it was "
+                "begun with"
             )
 
     def _fit_memory(self, wanted: dict[str, tuple[int, ...]]) -> None:
-        """Make the arrays that optimizer, cells and method keep; those that are there and fit stay."""
+        """Make the arrays that optimizer, cells and method keep.
+
+        Those that are there and fit stay.
+        """
         # What another kind of method kept under the same names is none of this one's.
         same, self._kept_for = self._kept_for is type(self.method), type(self.method)
         if same and {name: array.shape for name, array in self.memory.items()} == wanted:
@@ -290,12 +325,18 @@ class Trainer:
             for name, array in self.memory.items()
             if array.shape == wanted.get(name) and (same or not name.startswith("method/"))
         }
-        self.memory = {name: held.get(name, np.zeros(shape, self.system.dtype)) for name, shape in wanted.items()}
+        self.memory = {
+            name: held.get(name, np.zeros(shape, self.system.dtype))
+            for name, shape in wanted.items()
+        }
         own = [name for name in self.memory if name.startswith("method/")]
         if not held.keys() >= set(own):
             arrays = [self.memory[name] for name in own]
             _core.initialise_memory(
-                self.system.core, self.method.for_core(self.system, seed=self.seed), arrays, self.seed
+                self.system.core,
+                self.method.for_core(self.system, seed=self.seed),
+                arrays,
+                self.seed,
             )
 
     def _call(self, run: Callable[[Callback], None]) -> None:
@@ -303,7 +344,11 @@ class Trainer:
             run(callback)
 
     def _begin_epoch(
-        self, x: FloatArray, y: FloatArray, validation: tuple[FloatArray, FloatArray] | None, done: int
+        self,
+        x: FloatArray,
+        y: FloatArray,
+        validation: tuple[FloatArray, FloatArray] | None,
+        done: int,
     ) -> _Epoch:
         _check_kinds(self.system, self.method, self.optimizer)
         self.seed = as_seed(self.seed)
@@ -336,7 +381,8 @@ class Trainer:
             if divergence is not None:
                 self.history.diverged = self.epoch, self.step
                 self._divergence = (
-                    f"training diverged in step {self.step + 1} of epoch {self.epoch + 1}: {divergence}. "
+                    f"training diverged in step {self.step + 1} of epoch {self.epoch + 1}: "
+                    f"{divergence}. "
                     "The parameters are those before that step"
                 )
                 self._stopping = True
@@ -344,7 +390,10 @@ class Trainer:
             if epoch.single:
                 self._call(lambda callback: callback.on_step(self))
             self._call(lambda callback: callback.on_pause(self))
-            line.update(epoch.done * steps + self.step, f"epoch {self.epoch + 1}  loss {self._mean('loss'):.4f}")
+            line.update(
+                epoch.done * steps + self.step,
+                f"epoch {self.epoch + 1}  loss {self._mean('loss'):.4f}",
+            )
             if (interrupt.requested or self._stopping) and self.step < steps:
                 self._stopping = True
                 return
@@ -352,7 +401,10 @@ class Trainer:
         self._stopping = self._stopping or interrupt.requested
 
     def _leg(self, epoch: _Epoch) -> str | None:
-        """Make steps for a while, which the core counts in `step` and `_sums`; return why the next diverges, if so."""
+        """Make steps for a while, which the core counts in `step` and `_sums`.
+
+        Return why the next diverges, if so.
+        """
         # Other threads may look at the system between two legs.
         with epoch.system.lock:
             return _core.train(
@@ -390,7 +442,11 @@ class Trainer:
             with retraced(epoch.system.instruments):
                 score = epoch.method.score(epoch.system, *epoch.validation, threads=epoch.threads)
         sums, names = self._sums, epoch.system.names
-        written = sum(epoch.system.params[name].size for name, rate in zip(names, epoch.rates, strict=True) if rate > 0)
+        written = sum(
+            epoch.system.params[name].size
+            for name, rate in zip(names, epoch.rates, strict=True)
+            if rate > 0
+        )
         # Local losses leave no outputs to count hits by.
         has_accuracy = labels and (sums["scored"] > 0 or sums["usable"] == 0)
         row = self.history.row(
@@ -404,7 +460,12 @@ class Trainer:
             seconds=seconds,
             **{key: sums[key] for key in _SUMMED},
         )
-        changes = {"epoch": self.epoch + 1, "step": 0, "_steps_before": self._steps_before + epoch.steps, "_sums": {}}
+        changes = {
+            "epoch": self.epoch + 1,
+            "step": 0,
+            "_steps_before": self._steps_before + epoch.steps,
+            "_sums": {},
+        }
         # At once: an exception finds the epoch either under way or finished.
         _core.finish_epoch(vars(self), changes, self.history.rows, row)
         rate = sums["samples"] / seconds if seconds > 0 else float("nan")
@@ -413,17 +474,23 @@ class Trainer:
             parts.append(f"accuracy {100 * row['accuracy']:.2f} %")
         if epoch.validation is not None:
             parts.append(f"validation {100 * score:.2f} %" if labels else f"validation {score:.4f}")
-        parts += [text for callback in self.callbacks if (text := callback.describe(self)) is not None]
+        parts += [
+            text for callback in self.callbacks if (text := callback.describe(self)) is not None
+        ]
         line.log("  ".join([*parts, f"{rate:,.0f} samples/s"]))
         # No next step sees what the last one of an epoch has done, if this was the last epoch.
         if np.isfinite(score) and score < -_FARTHEST_SCORE:
             self.history.diverged, self._stopping = (self.epoch, 0), True
-            self._divergence = f"training diverged by the end of epoch {self.epoch}: validation finds R² = {score:.1e}"
+            self._divergence = (
+                f"training diverged by the end of epoch {self.epoch}: validation finds R² = "
+                f"{score:.1e}"
+            )
         self._call(lambda callback: callback.on_epoch(self))
         # Last, since a program may turn warnings into errors.
         if blank := int(row["diverged"] + row["unbounded"]):
             warnings.warn(
-                f"in epoch {self.epoch} {blank} phases diverged or had no minimum; their samples taught nothing. "
+                f"in epoch {self.epoch} {blank} phases diverged or had no minimum; their samples "
+                "taught nothing. "
                 "Smaller rates or beta may help",
                 SettlingWarning,
                 stacklevel=4,
@@ -431,7 +498,8 @@ class Trainer:
 
     def _warn_of_divergence(self) -> None:
         warnings.warn(
-            f"{self._divergence}. Lower the rate of {self.optimizer!r}, and begin anew or from a checkpoint",
+            f"{self._divergence}. Lower the rate of {self.optimizer!r}, and begin anew or from a "
+            "checkpoint",
             SettlingWarning,
             stacklevel=3,
         )
@@ -439,24 +507,27 @@ class Trainer:
     def save(self, path: str | Path) -> None:
         """Write everything that training goes on from to one file.
 
-        The file is written beside the target, flushed, and renamed: a kill at any moment leaves either the old or the
-        new file. The old one is kept with ``.prev`` added to its name. Wall times are left out, so that equal runs give
-        equal files.
+        The file is written beside the target, flushed, and renamed: a kill at any moment leaves
+        either the old or the new file. The old one is kept with ``.prev`` added to its name. Wall
+        times are left out, so that equal runs give equal files.
 
-        Where there is a file, the new one has its permissions and, as far as allowed, its owner. A symbolic link is
-        followed: the file that it points to is written, and the old one kept beside that.
+        Where there is a file, the new one has its permissions and, as far as allowed, its owner. A
+        symbolic link is followed: the file that it points to is written, and the old one kept
+        beside that.
 
         Raises
         ------
         OSError
-            If the file cannot be written (a full disk, say), or something else than a file is there, such as a
-            directory, a pipe or a device; what is there is untouched.
+            If the file cannot be written (a full disk, say), or something else than a file is
+            there, such as a directory, a pipe or a device; what is there is untouched.
         DataError
-            If a parameter, or an array of optimizer or method, holds NaN or infinity, or another optimizer or method
-            was set within an epoch: it holds from the next one on. What is there is untouched.
+            If a parameter, or an array of optimizer or method, holds NaN or infinity, or another
+            optimizer or method was set within an epoch: it holds from the next one on. What is
+            there is untouched.
         """
         path = as_path(path)
-        # Between two legs of a fit that another thread is in: parameters, memory and counts are then of one step.
+        # Between two legs of a fit that another thread is in: parameters, memory and counts are
+        # then of one step.
         _check_kinds(self.system, self.method, self.optimizer)
         with self.system.lock:
             if self.step == 0:
@@ -485,8 +556,8 @@ class Trainer:
         path
             The file.
         system
-            For a system of the user's own, which no file can hold: an equal one, whose parameters are overwritten. One
-            of pnncore must be as the file says.
+            For a system of the user's own, which no file can hold: an equal one, whose parameters
+            are overwritten. One of pnncore must be as the file says.
         method
             For a method of the user's own, which no file can hold: an equal one.
         loss
@@ -499,8 +570,9 @@ class Trainer:
         Raises
         ------
         CheckpointError
-            If the file is damaged, truncated, no checkpoint, does not fit the system, holds NaN or infinity in a
-            parameter, or says anything that a trainer would not say of itself; it says which.
+            If the file is damaged, truncated, no checkpoint, does not fit the system, holds NaN or
+            infinity in a parameter, or says anything that a trainer would not say of itself; it
+            says which.
         FileNotFoundError
             If there is no file.
         """
@@ -530,7 +602,8 @@ class Trainer:
     def __repr__(self) -> str:
         under_way = f" + {self.step} steps" if self.step else ""
         return (
-            f"Trainer({self.system!r}, {self.method!r}, {self.optimizer!r}, batch_size={self.batch_size}, "
+            f"Trainer({self.system!r}, {self.method!r}, {self.optimizer!r}, "
+            f"batch_size={self.batch_size}, "
             f"seed={self.seed}; {self.epoch} epochs{under_way} done)"
         )
 
@@ -546,7 +619,9 @@ def _check_kinds(system: Any, method: Any, optimizer: Any) -> None:
 
 def _as_callbacks(callbacks: Any) -> list[Callback]:
     if not isinstance(callbacks, list | tuple):
-        raise ConfigError(f"callbacks must be a list of pnncore.Callback objects, got {shown(callbacks)}")
+        raise ConfigError(
+            f"callbacks must be a list of pnncore.Callback objects, got {shown(callbacks)}"
+        )
     if any(not isinstance(callback, Callback) for callback in callbacks):
         raise ConfigError(f"callbacks must be pnncore.Callback objects, got {shown(callbacks)}")
     return list(callbacks)

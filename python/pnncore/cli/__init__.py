@@ -20,7 +20,7 @@ _DESCRIPTION = """\
 Train physical neural networks: networks whose layers are physics.
 
 start here:
-  pnncore demo                  train a network on handwritten digits, and draw what happened (seconds)
+  pnncore demo                  train a network on handwritten digits, and draw it (seconds)
   pnncore train --help          train on your choice of data, network and method
   pnncore info                  what this installation can do
 """
@@ -29,7 +29,9 @@ start here:
 def _parser() -> Parser:
     parser = Parser(prog="pnncore", description=_DESCRIPTION, formatter_class=RawHelp)
     parser.add_argument("--version", action="version", version=f"pnncore {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, title="commands"
+    )
     for module in (_demo, _train, _audit, _bench, _info):
         module.add(commands)
     return parser
@@ -38,7 +40,8 @@ def _parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return its exit code.
 
-    0: done. 2: bad input, with one line on standard error that says what. 130: interrupted by Ctrl-C.
+    0: done. 2: bad input, with one line on standard error that says what. 130: interrupted by
+    Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

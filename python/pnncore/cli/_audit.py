@@ -15,31 +15,46 @@ from pnncore.systems import Hopfield
 from pnncore.trainer import Trainer
 
 _DESCRIPTION = """\
-Compare the gradient that a training method measures with the exact gradient of the loss, on a few samples.
-The exact one is implicit differentiation at the free steady state. Cosine 1 and relative error 0 are perfect;
-a method may train well with a cosine far below 1. The arithmetic is float64, so that the biases of the
-methods show, not rounding. With --tolerance every phase settles for as long as that takes.
+Compare the gradient that a training method measures with the exact gradient of the loss, on a few
+samples. The exact one is implicit differentiation at the free steady state. Cosine 1 and relative
+error 0 are perfect; a method may train well with a cosine far below 1. The arithmetic is float64,
+so that the biases of the methods show, not rounding. With --tolerance every phase settles for as
+long as that takes.
 
 Without --method: every method that fits the system, equilibrium propagation in all its variants.
 
 examples:
-  pnncore audit                                                 a fresh 64-128-10 network on digits
+  pnncore audit                               # a fresh 64-128-10 network on digits
   pnncore audit --method equilibrium-propagation --beta 0.01 --tolerance 1e-12
-  pnncore audit --activation tanh                               smooth units: the holomorphic variant joins
-  pnncore audit --load run.pnn --data mnist                     a trained network
+  pnncore audit --activation tanh             # smooth units: the holomorphic variant joins
+  pnncore audit --load run.pnn --data mnist   # a trained network
 """
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = common.add_command(commands, "audit", "gradients of methods against the exact one", _DESCRIPTION, run)
+    parser = common.add_command(
+        commands, "audit", "gradients of methods against the exact one", _DESCRIPTION, run
+    )
     common.add_system(parser)
     common.add_method(parser, several=True)
     common.add_data(parser)
     group = parser.add_argument_group("audit")
-    group.add_argument("--load", type=Path, metavar="RUN.pnn", help="audit the system of this file (give its --data)")
-    group.add_argument("--samples", type=common.count, default=8, help="the first so many test samples (default: 8)")
-    group.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="default: float64")
+    group.add_argument(
+        "--load",
+        type=Path,
+        metavar="RUN.pnn",
+        help="audit the system of this file (give its --data)",
+    )
+    group.add_argument(
+        "--samples",
+        type=common.count,
+        default=8,
+        help="the first so many test samples (default: 8)",
+    )
+    group.add_argument(
+        "--dtype", choices=("float64", "float32"), default="float64", help="default: float64"
+    )
     group.add_argument("--seed", type=int, help="of the couplings (default: 0)")
     common.add_threads(group)
 
@@ -58,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     x, y = x[: arguments.samples].astype(net.dtype), y[: arguments.samples]
     if net.n_in != x.shape[1]:
         raise ConfigError(
-            f"the system has {net.n_in} inputs, {arguments.data} has {x.shape[1]}; give the --data it is for"
+            f"the system has {net.n_in} inputs, {arguments.data} has {x.shape[1]}; give the "
+            "--data it is for"
         )
     rows: list[dict[str, Any]] = []
     for method in chosen:
@@ -98,12 +114,14 @@ def run(arguments: argparse.Namespace) -> int:
     width = max(len(row["method"]) for row in rows)
     lines = [
         f"{net!r}" + (f" from {arguments.load}" if arguments.load else ""),
-        f"gradients of the {loss} loss on {len(x)} test samples of {arguments.data}, against the exact ones",
+        f"gradients of the {loss} loss on {len(x)} test samples of {arguments.data}, against the "
+        "exact ones",
         "",
         f"  {'method':{width}}  {'cosine':>12}  {'relative error':>14}  {'norm ratio':>10}",
     ]
     lines += [
-        f"  {row['method']:{width}}  {row['cosine']:12.9f}  {row['relative_error']:14.2e}  {row['norm_ratio']:10.5f}"
+        f"  {row['method']:{width}}  {row['cosine']:12.9f}  {row['relative_error']:14.2e}  "
+        f"{row['norm_ratio']:10.5f}"
         for row in rows
     ]
     lines += [f"  skipped {row['method']}: {row['why']}" for row in skipped]
@@ -116,16 +134,22 @@ def _system(arguments: argparse.Namespace, x: Any, y: Any) -> Hopfield:
     if arguments.load is None:
         layers = common.make_layers(arguments, x, y)
         seed = 0 if arguments.seed is None else arguments.seed
-        return Hopfield(layers, dtype=arguments.dtype, seed=seed, **common.system_settings(arguments))
+        return Hopfield(
+            layers, dtype=arguments.dtype, seed=seed, **common.system_settings(arguments)
+        )
     saved = Trainer.load(arguments.load).system
     if not isinstance(saved, Hopfield):
-        raise ConfigError(f"--load {arguments.load}: the command line audits Hopfield networks, not {saved!r}")
+        raise ConfigError(
+            f"--load {arguments.load}: the command line audits Hopfield networks, not {saved!r}"
+        )
     return in_dtype(saved, arguments.dtype)
 
 
 def in_dtype(net: Hopfield, dtype: str) -> Hopfield:
     """Return an equal network in another precision."""
-    copy = Hopfield(net.layers, activation=net.activation, gain=net.gain, dtype=dtype, seed=net.seed)
+    copy = Hopfield(
+        net.layers, activation=net.activation, gain=net.gain, dtype=dtype, seed=net.seed
+    )
     for name, array in net.params.items():
         copy.params[name][...] = array.astype(np.dtype(dtype))
     return copy

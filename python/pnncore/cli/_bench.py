@@ -19,13 +19,13 @@ from pnncore.systems import Hopfield
 from pnncore.trainer import Trainer
 
 _DESCRIPTION = """\
-Measure how fast this machine trains: samples per second of centered equilibrium propagation (one free and two
-nudged settlings per sample, then the update) on three Hopfield networks. Each network settles sample by
-sample until it is settled, and for fixed sweeps as published protocols do. The data are synthetic: ten noisy
-prototypes. Fresh networks settle faster than trained ones.
+Measure how fast this machine trains: samples per second of centered equilibrium propagation (one
+free and two nudged settlings per sample, then the update) on three Hopfield networks. Each network
+settles sample by sample until it is settled, and for fixed sweeps as published protocols do. The
+data are synthetic: ten noisy prototypes. Fresh networks settle faster than trained ones.
 
-For context it also gives the speed of a float32 matrix product in NumPy. Its library has threads of its own,
-which suffer when other programs run: on a busy machine the number is low.
+For context it also gives the speed of a float32 matrix product in NumPy. Its library has threads of
+its own, which suffer when other programs run: on a busy machine the number is low.
 
 example:
   pnncore bench --threads 1 --seconds 0.5
@@ -48,9 +48,15 @@ _CASES = (
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = common.add_command(commands, "bench", "how fast this machine trains", _DESCRIPTION, run)
-    parser.add_argument("--batch-size", type=common.count, default=32, help="samples per step (default: 32)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time for each row of the table (default: 1)")
+    parser = common.add_command(
+        commands, "bench", "how fast this machine trains", _DESCRIPTION, run
+    )
+    parser.add_argument(
+        "--batch-size", type=common.count, default=32, help="samples per step (default: 32)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="time for each row of the table (default: 1)"
+    )
     common.add_threads(parser)
 
 
@@ -83,8 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     for row in rows:
         took = f"{row['free_sweeps']:.1f} + {row['other_sweeps']:.1f}"
-        lines.append(f"  {_name(row['layers']):20} {row['stopping']:18} {row['samples_per_second']:12,.0f} {took:>23}")
-    lines += ["", f"NumPy's float32 matrix product of size 1024, with its own threads: {gflops:.0f} GFLOP/s"]
+        lines.append(
+            f"  {_name(row['layers']):20} {row['stopping']:18} {row['samples_per_second']:12,.0f} "
+            f"{took:>23}"
+        )
+    lines += [
+        "",
+        f"NumPy's float32 matrix product of size 1024, with its own threads: {gflops:.0f} GFLOP/s",
+    ]
     common.emit(arguments, report, "\n".join(lines))
     return 0
 
@@ -93,7 +105,9 @@ def _name(layers: list[int]) -> str:
     return "-".join(map(str, layers))
 
 
-def _measure(case: _Case, sweeps: tuple[int, int] | None, arguments: argparse.Namespace) -> dict[str, Any]:
+def _measure(
+    case: _Case, sweeps: tuple[int, int] | None, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """Train for the time of a row; the median over epochs is robust against whatever else runs."""
     x, y = _prototypes(case)
     trainer = Trainer(
@@ -124,7 +138,9 @@ def _measure(case: _Case, sweeps: tuple[int, int] | None, arguments: argparse.Na
 def _prototypes(case: _Case) -> tuple[FloatArray, FloatArray]:
     rng = np.random.default_rng(0)
     y = np.arange(case.samples) % 10
-    noisy = rng.random((10, case.layers[0]))[y] + 0.3 * rng.standard_normal((case.samples, case.layers[0]))
+    noisy = rng.random((10, case.layers[0]))[y] + 0.3 * rng.standard_normal(
+        (case.samples, case.layers[0])
+    )
     return np.clip(noisy, 0, 1).astype(np.float32), y
 
 

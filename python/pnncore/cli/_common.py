@@ -1,4 +1,7 @@
-"""What the commands share: parsing, the choices of data, systems and methods, and how results are shown."""
+"""What the commands share.
+
+Parsing, the choices of data, systems and methods, and how results are shown.
+"""
 
 import argparse
 import dataclasses
@@ -27,7 +30,8 @@ RawHelp = argparse.RawDescriptionHelpFormatter
 
 #: All methods by what they are called in commands.
 METHODS: dict[str, type[methods.Method]] = {
-    re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower(): kind for name, kind in methods.Method.kinds().items()
+    re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower(): kind
+    for name, kind in methods.Method.kinds().items()
 }
 _FUNCTIONS = {"tanh": layers.Tanh, "logistic": layers.Logistic, "relu": layers.ReLU}
 DATA = ("digits", "mnist", "fashion-mnist", "vowels")
@@ -47,8 +51,12 @@ class Parser(argparse.ArgumentParser):
 
 def add_command(commands: Commands, name: str, summary: str, description: str, run: Any) -> Parser:
     """Add a command, with its ``--json`` and what to run."""
-    parser = commands.add_parser(name, help=summary, description=description, formatter_class=RawHelp)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+    parser = commands.add_parser(
+        name, help=summary, description=description, formatter_class=RawHelp
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, and nothing else"
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -58,7 +66,8 @@ def add_threads(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> 
     parser.add_argument(
         "--threads",
         type=count,
-        help="threads; default PNNCORE_NUM_THREADS, otherwise all cores. Results do not depend on it",
+        help="threads; default PNNCORE_NUM_THREADS, otherwise all cores. Results do not depend on "
+        "it",
     )
 
 
@@ -66,10 +75,19 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the choice of a data set."""
     group = parser.add_argument_group("data")
     group.add_argument(
-        "--data", choices=DATA, default="digits", help="data set (default: digits, which ships with pnncore)"
+        "--data",
+        choices=DATA,
+        default="digits",
+        help="data set (default: digits, which ships with pnncore)",
     )
-    group.add_argument("--data-path", metavar="FOLDER", help="where the set is; default: PNNCORE_DATA, then the cache")
-    group.add_argument("--download", action="store_true", help="fetch mnist or fashion-mnist if it is not there")
+    group.add_argument(
+        "--data-path",
+        metavar="FOLDER",
+        help="where the set is; default: PNNCORE_DATA, then the cache",
+    )
+    group.add_argument(
+        "--download", action="store_true", help="fetch mnist or fashion-mnist if it is not there"
+    )
 
 
 def add_system(parser: argparse.ArgumentParser, *, stacks: bool = False) -> None:
@@ -84,12 +102,20 @@ def add_system(parser: argparse.ArgumentParser, *, stacks: bool = False) -> None
         help="sizes, inputs first (default: from the data, one hidden layer of 128)",
     )
     group.add_argument(
-        "--activation", choices=ACTIVATIONS, help="of hidden units (default: hard-sigmoid; of a stack: tanh)"
+        "--activation",
+        choices=ACTIVATIONS,
+        help="of hidden units (default: hard-sigmoid; of a stack: tanh)",
     )
     if stacks:
-        group.add_argument("--mismatch", type=float, help="stack: how far hardware is off its twin (default: 0)")
+        group.add_argument(
+            "--mismatch", type=float, help="stack: how far hardware is off its twin (default: 0)"
+        )
         group.add_argument("--noise", type=float, help="stack: of every measurement (default: 0)")
-    group.add_argument("--gain", type=float, help="initial couplings are uniform in +-gain/sqrt(fan-in) (default: 0.7)")
+    group.add_argument(
+        "--gain",
+        type=float,
+        help="initial couplings are uniform in +-gain/sqrt(fan-in) (default: 0.7)",
+    )
 
 
 def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -98,7 +124,10 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
     names = (*audited(), "all") if several else METHODS
     default = "all that fit" if several else "equilibrium-propagation"
     group.add_argument(
-        "--method", choices=names, metavar="NAME", help=f"one of {', '.join(names)} (default: {default})"
+        "--method",
+        choices=names,
+        metavar="NAME",
+        help=f"one of {', '.join(names)} (default: {default})",
     )
     group.add_argument("--loss", choices=LOSSES, help="default: squared-error")
     group.add_argument(
@@ -111,22 +140,37 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         help="equilibrium propagation: centered (default), one-sided, holomorphic; "
         "coupled learning: positive (default), negative, centered",
     )
-    group.add_argument("--sign", help="one-sided equilibrium propagation: positive (default), negative, random")
     group.add_argument(
-        "--points", type=count, help="holomorphic equilibrium propagation: points on the circle (default: 8)"
+        "--sign", help="one-sided equilibrium propagation: positive (default), negative, random"
     )
-    group.add_argument("--eta", type=float, help="coupled learning: fraction of the way to the target (default: 0.1)")
-    group.add_argument("--steps", type=count, help="recurrent backprop: steps of the adjoint (default: 20)")
+    group.add_argument(
+        "--points",
+        type=count,
+        help="holomorphic equilibrium propagation: points on the circle (default: 8)",
+    )
+    group.add_argument(
+        "--eta",
+        type=float,
+        help="coupled learning: fraction of the way to the target (default: 0.1)",
+    )
+    group.add_argument(
+        "--steps", type=count, help="recurrent backprop: steps of the adjoint (default: 20)"
+    )
     group.add_argument(
         "--sweeps",
         type=counts,
         metavar="FREE,NUDGED",
         help="settle for fixed numbers of sweeps (default: each sample until settled)",
     )
-    group.add_argument("--tolerance", type=float, help="settle until no unit moves by more than this in a sweep")
+    group.add_argument(
+        "--tolerance", type=float, help="settle until no unit moves by more than this in a sweep"
+    )
     if not several:
         group.add_argument(
-            "--set", action="append", metavar="NAME=VALUE", help="any other setting of the method, such as directions=8"
+            "--set",
+            action="append",
+            metavar="NAME=VALUE",
+            help="any other setting of the method, such as directions=8",
         )
 
 
@@ -151,7 +195,9 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"needs a number, or numbers with commas between them, got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"needs a number, or numbers with commas between them, got {text!r}"
+        ) from None
 
 
 def given(arguments: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
@@ -164,7 +210,9 @@ def load_data(arguments: argparse.Namespace) -> Split:
     name, path, download = arguments.data, arguments.data_path, arguments.download
     if name == "digits":
         if path is not None or download:
-            raise ConfigError("digits ship with pnncore; --data-path and --download are for the other sets")
+            raise ConfigError(
+                "digits ship with pnncore; --data-path and --download are for the other sets"
+            )
         return data.digits()
     if name == "vowels" and download:
         raise ConfigError("vowels cannot be downloaded; --download is for mnist and fashion-mnist")
@@ -179,27 +227,41 @@ def load_data(arguments: argparse.Namespace) -> Split:
         fix = "" if name == "vowels" else ", or fetch it with --download"
         first, _, *places = (line.strip() for line in message.split("\n"))
         raise DataError(
-            f"{first}. Looked in: {'; '.join(places)}. Name its folder with --data-path or PNNCORE_DATA{fix}"
+            f"{first}. Looked in: {'; '.join(places)}. Name its folder with --data-path or "
+            f"PNNCORE_DATA{fix}"
         ) from None
 
 
 def make_settling(arguments: argparse.Namespace) -> Settling:
     """Return how phases are settled; an audit with a tolerance settles for as long as it takes."""
-    if arguments.sweeps is None and arguments.command == "audit" and arguments.tolerance is not None:
+    if (
+        arguments.sweeps is None
+        and arguments.command == "audit"
+        and arguments.tolerance is not None
+    ):
         return Settling(tolerance=arguments.tolerance, max_sweeps=100_000)
     if arguments.sweeps is None:
         return Settling(tolerance=arguments.tolerance)
     if len(arguments.sweeps) > 2:
-        raise ConfigError(f"--sweeps needs FREE,NUDGED or one number, got {len(arguments.sweeps)} numbers")
+        raise ConfigError(
+            f"--sweeps needs FREE,NUDGED or one number, got {len(arguments.sweeps)} numbers"
+        )
     free, nudged = arguments.sweeps[0], arguments.sweeps[-1]
     return Settling(sweeps=(free, nudged), tolerance=arguments.tolerance)
 
 
 def make_method(arguments: argparse.Namespace, name: str) -> methods.Method:
-    """Return the method of this name with the given settings; `ConfigError` for one that it lacks."""
+    """Return the method of this name with the given settings.
+
+    `ConfigError` for one that it lacks.
+    """
     kind = METHODS[name]
     fields = {field.name for field in dataclasses.fields(kind)}
-    settings = {key: getattr(arguments, key) for key in _METHOD_SETTINGS if getattr(arguments, key) is not None}
+    settings = {
+        key: getattr(arguments, key)
+        for key in _METHOD_SETTINGS
+        if getattr(arguments, key) is not None
+    }
     for key in settings:
         if key not in fields:
             known = ", ".join(f"--{field}" for field in _METHOD_SETTINGS if field in fields)
@@ -208,12 +270,18 @@ def make_method(arguments: argparse.Namespace, name: str) -> methods.Method:
         key, equals, value = text.partition("=")
         if not equals or key not in fields - {"settling", *settings}:
             others = ", ".join(sorted(fields - {"settling"}))
-            raise ConfigError(f"--set needs NAME=VALUE with one of the settings of {name} ({others}), got {text!r}")
+            raise ConfigError(
+                f"--set needs NAME=VALUE with one of the settings of {name} ({others}), got "
+                f"{text!r}"
+            )
         settings[key] = _value(value)
     if "settling" in fields:
         settings["settling"] = make_settling(arguments)
     elif arguments.sweeps is not None or arguments.tolerance is not None:
-        raise ConfigError(f"--sweeps and --tolerance are for methods that let a system settle, which {name} does not")
+        raise ConfigError(
+            f"--sweeps and --tolerance are for methods that let a system settle, which {name} "
+            "does not"
+        )
     return kind(**settings)
 
 
@@ -227,7 +295,9 @@ def _value(text: str) -> Any:
     return text
 
 
-def make_layers(arguments: argparse.Namespace, x: FloatArray, y: npt.NDArray[np.int64]) -> list[int]:
+def make_layers(
+    arguments: argparse.Namespace, x: FloatArray, y: npt.NDArray[np.int64]
+) -> list[int]:
     """Return the layers, checked against the data."""
     n_in, n_out = x.shape[1], int(y.max()) + 1
     if arguments.layers is None:
@@ -235,7 +305,10 @@ def make_layers(arguments: argparse.Namespace, x: FloatArray, y: npt.NDArray[np.
     sizes: list[int] = arguments.layers
     if len(sizes) < 2 or sizes[0] != n_in or sizes[-1] != n_out:
         shown = ",".join(map(str, sizes))
-        raise ConfigError(f"--layers must begin with {n_in} and end with {n_out} for {arguments.data}, got {shown}")
+        raise ConfigError(
+            f"--layers must begin with {n_in} and end with {n_out} for {arguments.data}, got "
+            f"{shown}"
+        )
     return sizes
 
 
@@ -243,14 +316,21 @@ def make_system(arguments: argparse.Namespace, sizes: list[int], seed: int) -> s
     """Return the system that was chosen; `ConfigError` for settings that it lacks."""
     if arguments.system == "stack":
         if arguments.gain is not None:
-            raise ConfigError("--gain is a setting of Hopfield networks; a stack begins with variances of 1 / inputs")
+            raise ConfigError(
+                "--gain is a setting of Hopfield networks; a stack begins with variances of 1 / "
+                "inputs"
+            )
         name = arguments.activation or "tanh"
         if name not in _FUNCTIONS:
-            raise ConfigError(f"--activation of a stack is one of {', '.join(_FUNCTIONS)}; got {name}")
+            raise ConfigError(
+                f"--activation of a stack is one of {', '.join(_FUNCTIONS)}; got {name}"
+            )
         chain: list[layers.Layer] = []
         for n_in, n_out in itertools.pairwise(sizes):
             chain += [layers.Linear(n_in, n_out), _FUNCTIONS[name]()]
-        return systems.Stack(chain[:-1], mismatch=arguments.mismatch or 0.0, noise=arguments.noise or 0.0, seed=seed)
+        return systems.Stack(
+            chain[:-1], mismatch=arguments.mismatch or 0.0, noise=arguments.noise or 0.0, seed=seed
+        )
     if wrong := given(arguments, ("mismatch", "noise")):
         raise ConfigError(f"{', '.join(wrong)} go with --system stack")
     return systems.Hopfield(sizes, seed=seed, **system_settings(arguments))
@@ -258,13 +338,22 @@ def make_system(arguments: argparse.Namespace, sizes: list[int], seed: int) -> s
 
 def system_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of the system that were given."""
-    return {key: getattr(arguments, key) for key in ("activation", "gain") if getattr(arguments, key) is not None}
+    return {
+        key: getattr(arguments, key)
+        for key in ("activation", "gain")
+        if getattr(arguments, key) is not None
+    }
 
 
 def audited() -> list[str]:
-    """Return the methods that an audit knows: those that train a Hopfield network by more than its outputs."""
+    """Return the methods that an audit knows.
+
+    Those that train a Hopfield network by more than its outputs.
+    """
     only_outputs = {name for name, needs in _core.methods() if needs == "outputs"}
-    train = {name for name in systems.Hopfield([1, 1], seed=0).methods() if name not in only_outputs}
+    train = {
+        name for name in systems.Hopfield([1, 1], seed=0).methods() if name not in only_outputs
+    }
     return [name for name, kind in METHODS.items() if kind.__name__ in train]
 
 
@@ -272,14 +361,18 @@ def describe(method: methods.Method) -> str:
     """Return the method with its own settings, in words."""
     name = next(name for name, kind in METHODS.items() if kind is type(method))
     settings = {
-        f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name not in ("loss", "settling")
+        f.name: getattr(method, f.name)
+        for f in dataclasses.fields(method)
+        if f.name not in ("loss", "settling")
     }
     if settings.get("variant") != "one-sided":
         settings.pop("sign", None)
     if settings.get("variant") != "holomorphic":
         settings.pop("points", None)
     # None is what suits the system.
-    text = ", ".join(f"{key} {'by default' if value is None else value}" for key, value in settings.items())
+    text = ", ".join(
+        f"{key} {'by default' if value is None else value}" for key, value in settings.items()
+    )
     return f"{name} ({text})" if text else name
 
 
@@ -291,19 +384,28 @@ def writable(path: Path | None, option: str) -> None:
     if path.is_dir():
         raise ConfigError(f"{option} needs a file, got the folder {path}")
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{option} needs a file, got {path}, which is a pipe, a socket or a device")
+        raise ConfigError(
+            f"{option} needs a file, got {path}, which is a pipe, a socket or a device"
+        )
     if not folder.is_dir():
         raise ConfigError(f"{option} {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"{option} {path}: cannot write into {folder}")
 
 
-def linear_control(x: FloatArray, y: npt.NDArray[np.int64], x_test: FloatArray, y_test: npt.NDArray[np.int64]) -> float:
-    """Return the test accuracy of a linear readout: ridge regression of one-hot labels, in closed form."""
+def linear_control(
+    x: FloatArray, y: npt.NDArray[np.int64], x_test: FloatArray, y_test: npt.NDArray[np.int64]
+) -> float:
+    """Return the test accuracy of a linear readout.
+
+    Ridge regression of one-hot labels, in closed form.
+    """
     width, classes = x.shape[1], int(y.max()) + 1
     targets = np.eye(classes, dtype=x.dtype)[y]
     gram, cross = np.zeros((width, width)), np.zeros((width, classes))
-    for start in range(0, len(x), 4096):  # in blocks: products in the precision of the data, sums in float64
+    for start in range(
+        0, len(x), 4096
+    ):  # in blocks: products in the precision of the data, sums in float64
         block = x[start : start + 4096]
         gram += block.T @ block
         cross += block.T @ targets[start : start + 4096]

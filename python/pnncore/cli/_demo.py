@@ -28,13 +28,14 @@ from pnncore.systems import Hopfield
 from pnncore.trainer import Trainer
 
 _DESCRIPTION = """\
-Train a Hopfield network of 64-128-10 units on the 8x8 digits that ship with pnncore, by centered equilibrium
-propagation: let the network settle freely, settle it twice more with its outputs nudged towards and away from
-the labels, and change each coupling by what its two units did. No error is sent backward.
+Train a Hopfield network of 64-128-10 units on the 8x8 digits that ship with pnncore, by centered
+equilibrium propagation: let the network settle freely, settle it twice more with its outputs nudged
+towards and away from the labels, and change each coupling by what its two units did. No error is
+sent backward.
 
-Beside it stand two controls on the same split: softmax regression (the same library, without a hidden layer),
-and the same network with only its last layer trained. An audit gives the angle between the measured and the
-exact gradient.
+Beside it stand two controls on the same split: softmax regression (the same library, without a
+hidden layer), and the same network with only its last layer trained. An audit gives the angle
+between the measured and the exact gradient.
 
 It writes a picture (needs matplotlib), and report.json beside it with all numbers.
 
@@ -42,7 +43,8 @@ examples:
   pnncore demo
   pnncore demo --seeds 1 --output pictures/demo.png
 """
-# Rates, batches and epochs of all trainings were chosen on validation samples cut from the training part.
+# Rates, batches and epochs of all trainings were chosen on validation samples cut from the training
+# part.
 _LAYERS = [64, 128, 10]
 _BETA = 0.2
 _SWEEPS = 16
@@ -89,9 +91,15 @@ class _Tick(Callback):
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = common.add_command(commands, "demo", "train on digits, report, and draw a picture", _DESCRIPTION, run)
-    parser.add_argument("--seeds", type=common.count, default=3, help="trainings, with seeds 0, 1, ... (default: 3)")
-    parser.add_argument("--epochs", type=common.count, default=100, help="epochs of each (default: 100)")
+    parser = common.add_command(
+        commands, "demo", "train on digits, report, and draw a picture", _DESCRIPTION, run
+    )
+    parser.add_argument(
+        "--seeds", type=common.count, default=3, help="trainings, with seeds 0, 1, ... (default: 3)"
+    )
+    parser.add_argument(
+        "--epochs", type=common.count, default=100, help="epochs of each (default: 100)"
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -114,7 +122,10 @@ def run(arguments: argparse.Namespace) -> int:
     common.writable(path, "the report beside --output")
     split = data.digits()
     plans = _plans(arguments.epochs)
-    line = ProgressLine(arguments.seeds * sum(plan.epochs for plan in plans), enabled=False if arguments.json else None)
+    line = ProgressLine(
+        arguments.seeds * sum(plan.epochs for plan in plans),
+        enabled=False if arguments.json else None,
+    )
     runs: list[_Runs] = []
     done = 0
     try:
@@ -131,7 +142,9 @@ def run(arguments: argparse.Namespace) -> int:
         audit(exact, method, x[:8], y[:8], threads=arguments.threads)
         for method in (
             main.plan.method,
-            EquilibriumPropagation(beta=0.01, settling=Settling(tolerance=1e-12, max_sweeps=10_000)),
+            EquilibriumPropagation(
+                beta=0.01, settling=Settling(tolerance=1e-12, max_sweeps=10_000)
+            ),
         )
     ]
     report = _report(arguments, runs, audits, split)
@@ -139,7 +152,9 @@ def run(arguments: argparse.Namespace) -> int:
         plot.demo(_picture(report, runs, exact, split), output)
         report["picture"] = str(output)
     report["seconds"] = time.perf_counter() - start
-    path.write_text(json.dumps(common.plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(common.plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     common.emit(arguments, report, _text(report, path))
     return 0
 
@@ -149,13 +164,23 @@ def _plans(epochs: int) -> list[_Plan]:
     softmax = ImplicitDifferentiation(loss="cross-entropy")
     last = {"W2": 0.04, "b2": 0.04}
     return [
-        _Plan("equilibrium_propagation", "equilibrium propagation", _LAYERS, nudging, [0.5, 0.02], 16, epochs),
+        _Plan(
+            "equilibrium_propagation",
+            "equilibrium propagation",
+            _LAYERS,
+            nudging,
+            [0.5, 0.02],
+            16,
+            epochs,
+        ),
         _Plan("softmax_regression", "softmax regression", [64, 10], softmax, 0.5, 32, 3 * epochs),
         _Plan("last_layer_only", "only the last layer trained", _LAYERS, nudging, last, 16, epochs),
     ]
 
 
-def _train(plan: _Plan, arguments: argparse.Namespace, split: Split, line: ProgressLine, done: int) -> _Runs:
+def _train(
+    plan: _Plan, arguments: argparse.Namespace, split: Split, line: ProgressLine, done: int
+) -> _Runs:
     x, y, x_test, y_test = split
     runs = _Runs(plan, [], [])
     for seed in range(arguments.seeds):
@@ -182,7 +207,9 @@ def _train(plan: _Plan, arguments: argparse.Namespace, split: Split, line: Progr
     return runs
 
 
-def _report(arguments: argparse.Namespace, runs: list[_Runs], audits: list[Audit], split: Split) -> dict[str, Any]:
+def _report(
+    arguments: argparse.Namespace, runs: list[_Runs], audits: list[Audit], split: Split
+) -> dict[str, Any]:
     core: dict[str, Any] = dict(_core.info())
     x, _, x_test, _ = split
     main = runs[0]
@@ -193,7 +220,9 @@ def _report(arguments: argparse.Namespace, runs: list[_Runs], audits: list[Audit
     }
     seeds = arguments.seeds
     return {
-        "command": shlex.join(["pnncore", "demo", "--seeds", str(seeds), "--epochs", str(arguments.epochs)]),
+        "command": shlex.join(
+            ["pnncore", "demo", "--seeds", str(seeds), "--epochs", str(arguments.epochs)]
+        ),
         "version": __version__,
         "simd": core["simd"],
         "threads": arguments.threads or core["threads"],
@@ -215,7 +244,10 @@ def _report(arguments: argparse.Namespace, runs: list[_Runs], audits: list[Audit
                     "by_seed": run.accuracies,
                 },
                 "train_accuracy_by_seed": [history["accuracy"][-1] for history in run.histories],
-                "settlings": len(x) * run.plan.epochs * seeds * (3 if run.plan.method == main.plan.method else 1),
+                "settlings": len(x)
+                * run.plan.epochs
+                * seeds
+                * (3 if run.plan.method == main.plan.method else 1),
                 "diverged_settlings": run.rows("diverged", "unbounded"),
                 "unsettled_settlings": run.rows("unconverged"),
                 "test_accuracy_by_epoch": [history["validation"] for history in run.histories],
@@ -263,15 +295,21 @@ def _text(report: dict[str, Any], path: Path) -> str:
     layers = "-".join(map(str, main["layers"]))
     lines = [
         f"A Hopfield network of {layers} units learns to read digits of 8x8 pixels by centered",
-        f"equilibrium propagation (β = {_BETA:g}, {report['train_samples']} training digits, epochs: {main['epochs']})",
+        f"equilibrium propagation (β = {_BETA:g}, {report['train_samples']} training digits, "
+        f"epochs: {main['epochs']})",
         "",
         f"test accuracy on {report['test_samples']} digits, after the last epoch, {over}",
-        *(f"  {trainings[key]['name']:{width}}  {_percent(accuracies[key]):16}  {notes[key]}" for key in trainings),
+        *(
+            f"  {trainings[key]['name']:{width}}  {_percent(accuracies[key]):16}  {notes[key]}"
+            for key in trainings
+        ),
         f"  (so few test digits give a standard error of {error:.1f} %, shared by all three)",
         "",
-        f"measured against exact gradient, {trained['samples']} test digits, trained network, float64",
+        f"measured against exact gradient, {trained['samples']} test digits, trained network, "
+        "float64",
         *(
-            f"  {name:27}  cosine {found['cosine']:.6f}   relative error {found['relative_error']:.1e}"
+            f"  {name:27}  cosine {found['cosine']:.6f}   relative error "
+            f"{found['relative_error']:.1e}"
             for name, found in (
                 (f"β = {_BETA:g}, as in training", trained),
                 ("β = 0.01, settled to 1e-12", best),
@@ -283,7 +321,10 @@ def _text(report: dict[str, Any], path: Path) -> str:
         f"{sweeps['free_sweeps']:.1f} free + {sweeps['other_sweeps']:.1f} nudged sweeps per sample",
     ]
     for training in trainings.values():
-        for key, what in (("diverged", "diverged"), ("unsettled", "were cut at the limit of sweeps")):
+        for key, what in (
+            ("diverged", "diverged"),
+            ("unsettled", "were cut at the limit of sweeps"),
+        ):
             share = 100 * training[f"{key}_settlings"] / training["settlings"]
             if share >= 0.1:
                 lines.append(f'note: {share:.1f} % of the settlings of "{training["name"]}" {what}')
@@ -295,16 +336,19 @@ def _text(report: dict[str, Any], path: Path) -> str:
 def _picture(report: dict[str, Any], runs: list[_Runs], exact: Hopfield, split: Split) -> plot.Demo:
     _, _, x_test, y_test = split
     main = runs[0]
-    training = report["trainings"]["equilibrium_propagation"]
+    score = _percent(report["trainings"]["equilibrium_propagation"]["test_accuracy"])
     number = len(report["seeds"])
     over = f"mean ± sd over {number} seeds" if number > 1 else "one seed"
     layers = "-".join(map(str, main.plan.layers))
     controls = [f"{run.plan.name} {100 * run.accuracies.mean():.1f} %" for run in runs[1:]]
     return plot.Demo(
-        title=f"Equilibrium propagation reads digits: {_percent(training['test_accuracy'])} correct",
+        title=f"Equilibrium propagation reads digits: {score} correct",
         subtitle=f"Hopfield network {layers}; {len(y_test)} test digits; {over}. "
         f"On the same split: {', '.join(controls)}",
-        curves=[plot.Curves(run.plan.name, [history["validation"] for history in run.histories]) for run in runs],
+        curves=[
+            plot.Curves(run.plan.name, [history["validation"] for history in run.histories])
+            for run in runs
+        ],
         trajectory=_trajectory(exact, x_test.astype(np.float64), y_test),
         weights=main.systems[0].params["W1"],
         images=x_test,

@@ -13,8 +13,9 @@ from pnncore.data import _sets
 from pnncore.errors import DataError
 
 _DESCRIPTION = """\
-Show what this installation can do: its version, the SIMD instructions in use, the number of threads, the
-training methods with what they need from a system, the data sets that were found, and the optional packages.
+Show what this installation can do: its version, the SIMD instructions in use, the number of
+threads, the training methods with what they need from a system, the data sets that were found, and
+the optional packages.
 
 example:
   pnncore info
@@ -48,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     }
     width = max(len(name) for name, _ in core["methods"])
     lines = [
-        f"pnncore {core['version']}, Python {report['python']}, NumPy {np.__version__}, {report['platform']}",
+        f"pnncore {core['version']}, Python {report['python']}, NumPy {np.__version__}, "
+        f"{report['platform']}",
         f"SIMD {core['simd']} (of {', '.join(core['simd_available'])}); {core['threads']} threads",
         "",
         "methods, and what they need",
@@ -58,9 +60,15 @@ def run(arguments: argparse.Namespace) -> int:
         *(f"  {name:14} {folder or 'not found'}" for name, folder in found.items()),
     ]
     if None in found.values():
-        lines.append("  (looked in PNNCORE_DATA and the cache; `pnncore train --data mnist --download` fetches MNIST)")
+        lines.append(
+            "  (looked in PNNCORE_DATA and the cache; `pnncore train --data mnist --download` "
+            "fetches MNIST)"
+        )
     lines += ["", "optional packages"]
-    lines += [f"  {name:14} {packages[name] or 'not installed':14} {use}" for name, use in _OPTIONAL.items()]
+    lines += [
+        f"  {name:14} {packages[name] or 'not installed':14} {use}"
+        for name, use in _OPTIONAL.items()
+    ]
     emit(arguments, report, "\n".join(lines))
     return 0
 
@@ -68,7 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _data_sets() -> dict[str, str | None]:
     """Return where each data set lies; None for what is not there, or is damaged."""
     found: dict[str, str | None] = {"digits": "in the package"}
-    idx = {"mnist": (_sets._MNIST, data.mnist), "fashion-mnist": (_sets._FASHION_MNIST, data.fashion_mnist)}
+    idx = {
+        "mnist": (_sets._MNIST, data.mnist),
+        "fashion-mnist": (_sets._FASHION_MNIST, data.fashion_mnist),
+    }
     for name, (spec, load) in idx.items():
         files, _ = _sets._search(None, spec.folder, tuple(file.name for file in spec.files), _GZ)
         found[name] = None

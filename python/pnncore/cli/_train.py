@@ -15,20 +15,21 @@ from pnncore.errors import ConfigError
 from pnncore.trainer import Trainer
 
 _DESCRIPTION = """\
-Train a physical neural network on a data set, and report its accuracy beside two controls on the same split:
-the most frequent label, and a linear readout (ridge regression). The test set is scored after every epoch and
-never used for a choice.
+Train a physical neural network on a data set, and report its accuracy beside two controls on the
+same split: the most frequent label, and a linear readout (ridge regression). The test set is scored
+after every epoch and never used for a choice.
 
-Ctrl-C ends the training after the step under way; with --save everything learned is kept, and --resume goes
-on from there, in the middle of the epoch, with the same result as if it had never stopped.
+Ctrl-C ends the training after the step under way; with --save everything learned is kept, and
+--resume goes on from there, in the middle of the epoch, with the same result as if it had never
+stopped.
 
 examples:
-  pnncore train                                               digits, 64-128-10, equilibrium propagation
-  pnncore train --data mnist --layers 784,1024,10 --rate 0.05 --batch-size 16 --epochs 5 --save run.pnn
-  pnncore train --resume run.pnn --data mnist --epochs 5 --save run.pnn       five more epochs
+  pnncore train                                     # digits, 64-128-10, equilibrium propagation
+  pnncore train --data mnist --layers 784,1024,10 --rate 0.05 --epochs 5 --save run.pnn
+  pnncore train --resume run.pnn --data mnist --epochs 5 --save run.pnn   # five more epochs
   pnncore train --method coupled-learning --eta 0.5 --rate 0.02 --plot run.png
   pnncore train --activation tanh --variant holomorphic --rate 0.1
-  pnncore train --system stack --mismatch 0.3 --noise 0.02 --loss cross-entropy     physics-aware training
+  pnncore train --system stack --mismatch 0.3 --noise 0.02 --loss cross-entropy
   pnncore train --system stack --method spsa --set directions=8 --loss cross-entropy
 """
 # What a checkpoint fixes.
@@ -57,13 +58,18 @@ _RATES = {"sgd": 0.1, "adam": 1e-3}
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = common.add_command(commands, "train", "train a system on a data set", _DESCRIPTION, run)
+    parser = common.add_command(
+        commands, "train", "train a system on a data set", _DESCRIPTION, run
+    )
     common.add_system(parser, stacks=True)
     common.add_method(parser)
     common.add_data(parser)
     group = parser.add_argument_group("training")
     group.add_argument(
-        "--epochs", type=common.count, default=20, help="epochs to make; with --resume, more (default: 20)"
+        "--epochs",
+        type=common.count,
+        default=20,
+        help="epochs to make; with --resume, more (default: 20)",
     )
     group.add_argument("--batch-size", type=common.count, help="samples per step (default: 32)")
     group.add_argument(
@@ -73,13 +79,26 @@ def add(commands: Commands) -> None:
         help="learning rate, or one per layer (default: sgd 0.1, adam 0.001)",
     )
     group.add_argument("--optimizer", choices=tuple(_RATES), help="default: sgd; of a stack: adam")
-    group.add_argument("--decay", type=float, help="factor on all rates after every epoch (default: 1)")
-    group.add_argument("--seed", type=int, help="of couplings, order and random choices (default: 0)")
+    group.add_argument(
+        "--decay", type=float, help="factor on all rates after every epoch (default: 1)"
+    )
+    group.add_argument(
+        "--seed", type=int, help="of couplings, order and random choices (default: 0)"
+    )
     common.add_threads(group)
     group = parser.add_argument_group("files")
-    group.add_argument("--save", type=Path, metavar="RUN.pnn", help="keep the run here: every minute, and at the end")
-    group.add_argument("--resume", type=Path, metavar="RUN.pnn", help="go on from this file (give the same --data)")
-    group.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the history; needs matplotlib")
+    group.add_argument(
+        "--save",
+        type=Path,
+        metavar="RUN.pnn",
+        help="keep the run here: every minute, and at the end",
+    )
+    group.add_argument(
+        "--resume", type=Path, metavar="RUN.pnn", help="go on from this file (give the same --data)"
+    )
+    group.add_argument(
+        "--plot", type=Path, metavar="OUT.png", help="draw the history; needs matplotlib"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -102,7 +121,10 @@ def run(arguments: argparse.Namespace) -> int:
         trainer.history.plot(arguments.plot)
     report = _report(trainer, seconds, interrupted)
     majority = float((y_test == np.bincount(y).argmax()).mean())
-    report["controls"] = {"majority": majority, "linear": common.linear_control(x, y, x_test, y_test)}
+    report["controls"] = {
+        "majority": majority,
+        "linear": common.linear_control(x, y, x_test, y_test),
+    }
     report |= {"data": arguments.data, "save": arguments.save, "plot": arguments.plot}
     common.emit(arguments, report, _text(report, trainer))
     return 130 if interrupted else 0
@@ -121,14 +143,23 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, F
         if not arguments.resume.is_file():
             raise ConfigError(f"--resume {arguments.resume}: there is no such file")
         x, y, x_test, y_test = common.load_data(arguments)
-        trainer = Trainer.load(arguments.resume, threads=arguments.threads, callbacks=callbacks, progress=progress)
+        trainer = Trainer.load(
+            arguments.resume, threads=arguments.threads, callbacks=callbacks, progress=progress
+        )
         system = trainer.system
         if system.n_in != x.shape[1] or system.n_out <= y.max():
             raise ConfigError(
-                f"{arguments.resume} holds a system with {system.n_in} inputs and {system.n_out} outputs, "
+                f"{arguments.resume} holds a system with {system.n_in} inputs and {system.n_out} "
+                "outputs, "
                 f"which does not fit {arguments.data}; give the --data that it was trained on"
             )
-        return trainer, x.astype(system.dtype, copy=False), y, x_test.astype(system.dtype, copy=False), y_test
+        return (
+            trainer,
+            x.astype(system.dtype, copy=False),
+            y,
+            x_test.astype(system.dtype, copy=False),
+            y_test,
+        )
     stack = arguments.system == "stack"
     method = common.make_method(
         arguments, arguments.method or ("physics-aware" if stack else "equilibrium-propagation")
@@ -168,7 +199,9 @@ def _report(trainer: Trainer, seconds: float, interrupted: bool) -> dict[str, An
         "test_accuracy": last["validation"],
         "free_sweeps": last["free_sweeps"],
         "other_sweeps": last["other_sweeps"],
-        "troubles": {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")},
+        "troubles": {
+            key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")
+        },
         "seconds": seconds,
         "system": trainer.system.to_config(),
         "method": trainer.method.to_config(),
@@ -183,7 +216,10 @@ def _effort(report: dict[str, Any], trainer: Trainer) -> str:
     """Say what the last epoch took of the physics."""
     if report["free_sweeps"]:
         free, other = report["free_sweeps"], report["other_sweeps"]
-        return f"settling took {free:.1f} free and {other:.1f} other sweeps per sample in the last epoch"
+        return (
+            f"settling took {free:.1f} free and {other:.1f} other sweeps per sample in the last "
+            "epoch"
+        )
     return f"{int(trainer.history['passes'].sum()):,} passes of a batch through the physics"
 
 
@@ -201,21 +237,31 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
     if report["epoch"]:
         lines += [
             f"  loss {report['loss']:.4g}; {_effort(report, trainer)}",
-            f"  accuracy   training {100 * report['train_accuracy']:.2f} %, test {100 * report['test_accuracy']:.2f} %",
+            f"  accuracy   training {100 * report['train_accuracy']:.2f} %, test "
+            f"{100 * report['test_accuracy']:.2f} %",
         ]
     lines.append(
-        f"  controls   on the same test set: linear readout {100 * report['controls']['linear']:.2f} %, "
+        "  controls   on the same test set: linear readout "
+        f"{100 * report['controls']['linear']:.2f} %, "
         f"most frequent label {100 * report['controls']['majority']:.2f} %"
     )
     troubles = report["troubles"]
     failed = troubles["diverged"] + troubles["unbounded"]
     if failed:
         lines.append(
-            f"  warning    {failed:,} settlings diverged and taught nothing; use a smaller --rate, --gain or --beta"
+            f"  warning    {failed:,} settlings diverged and taught nothing; use a smaller "
+            "--rate, --gain or --beta"
         )
     if troubles["unconverged"]:
-        lines.append(f"  note       {troubles['unconverged']:,} settlings ended at the limit of sweeps, not settled")
-    lines += [f"  {name:10} {report[name]}" for name in ("save", "plot") if report[name] is not None]
+        lines.append(
+            f"  note       {troubles['unconverged']:,} settlings ended at the limit of sweeps, "
+            "not settled"
+        )
+    lines += [
+        f"  {name:10} {report[name]}" for name in ("save", "plot") if report[name] is not None
+    ]
     if report["interrupted"] and report["save"] is not None:
-        lines.append(f"  go on with: pnncore train --resume {report['save']} --data {report['data']}")
+        lines.append(
+            f"  go on with: pnncore train --resume {report['save']} --data {report['data']}"
+        )
     return "\n".join(lines)

@@ -1,8 +1,9 @@
 """Small data sets for training physical neural networks.
 
-Every loader returns ``(x, y, x_test, y_test)``: inputs as float32 rows in [0, 1], labels as int64. Only the
-digits and the irises ship with the package; the other sets are read from a folder, or downloaded and verified on
-request. Where the data come from and under which licence is in ``SOURCES.md`` beside this file.
+Every loader returns ``(x, y, x_test, y_test)``: inputs as float32 rows in [0, 1], labels as int64.
+Only the digits and the irises ship with the package; the other sets are read from a folder, or
+downloaded and verified on request. Where the data come from and under which licence is in
+``SOURCES.md`` beside this file.
 """
 
 from pnncore.data._idx import read_idx as read_idx

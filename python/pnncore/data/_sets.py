@@ -24,7 +24,9 @@ from pnncore._convert import flag
 from pnncore.data import _idx
 from pnncore.errors import ConfigError, DataError
 
-Split = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]
+Split = tuple[
+    npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]
+]
 _Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 _Path = str | os.PathLike[str]
 
@@ -56,8 +58,8 @@ class _IdxFile:
 class _IdxSet:
     """A set of four IDX files: training images and labels, test images and labels.
 
-    `fingerprint` is the CRC-32 of the training labels. It tells sets apart whose files have the same names
-    and shapes.
+    `fingerprint` is the CRC-32 of the training labels. It tells sets apart whose files have the
+    same names and shapes.
     """
 
     title: str
@@ -75,9 +77,13 @@ _MNIST = _IdxSet(
     url="https://ossci-datasets.s3.amazonaws.com/mnist/",
     fingerprint=3121080559,
     files=(
-        _IdxFile("train-images-idx3-ubyte", (60000, 28, 28), 9912422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        _IdxFile(
+            "train-images-idx3-ubyte", (60000, 28, 28), 9912422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"
+        ),
         _IdxFile("train-labels-idx1-ubyte", (60000,), 28881, "d53e105ee54ea40749a09fcbcd1e9432"),
-        _IdxFile("t10k-images-idx3-ubyte", (10000, 28, 28), 1648877, "9fb629c4189551a2d022fa330f9573f3"),
+        _IdxFile(
+            "t10k-images-idx3-ubyte", (10000, 28, 28), 1648877, "9fb629c4189551a2d022fa330f9573f3"
+        ),
         _IdxFile("t10k-labels-idx1-ubyte", (10000,), 4542, "ec29112dd5afa0611ce80d1b7f02629c"),
     ),
 )
@@ -88,9 +94,13 @@ _FASHION_MNIST = _IdxSet(
     url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     fingerprint=785835114,
     files=(
-        _IdxFile("train-images-idx3-ubyte", (60000, 28, 28), 26421880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        _IdxFile(
+            "train-images-idx3-ubyte", (60000, 28, 28), 26421880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"
+        ),
         _IdxFile("train-labels-idx1-ubyte", (60000,), 29515, "25c81989df183df01b3e8a0aad5dffbe"),
-        _IdxFile("t10k-images-idx3-ubyte", (10000, 28, 28), 4422102, "bef4ecab320f06d8554ea6380940ec79"),
+        _IdxFile(
+            "t10k-images-idx3-ubyte", (10000, 28, 28), 4422102, "bef4ecab320f06d8554ea6380940ec79"
+        ),
         _IdxFile("t10k-labels-idx1-ubyte", (10000,), 5148, "bb300cfdad3c16e7a12a480ee83cd310"),
     ),
 )
@@ -100,8 +110,8 @@ _IDX_SETS = (_MNIST, _FASHION_MNIST)
 def digits(*, test_size: int = 450, seed: int = 0) -> Split:
     """Load the 1797 handwritten digits of 8 x 8 pixels that ship with the package.
 
-    The samples are shuffled and cut in two; the same `test_size` and `seed` give the same split. The classes
-    are not balanced between the parts, and both hold digits of the same 13 writers.
+    The samples are shuffled and cut in two; the same `test_size` and `seed` give the same split.
+    The classes are not balanced between the parts, and both hold digits of the same 13 writers.
 
     Parameters
     ----------
@@ -128,10 +138,8 @@ def digits(*, test_size: int = 450, seed: int = 0) -> Split:
     DataError
         The file in the package is missing or damaged.
 
-    Notes
-    -----
-    The test part of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
-    Learning Repository (1998), DOI 10.24432/C50P49, CC BY 4.0.
+    Notes ----- The test part of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten
+    Digits", UCI Machine Learning Repository (1998), DOI 10.24432/C50P49, CC BY 4.0.
 
     Examples
     --------
@@ -144,7 +152,9 @@ def digits(*, test_size: int = 450, seed: int = 0) -> Split:
 
 
 def iris(*, test_size: int = 45, seed: int = 0) -> Split:
-    """Load Fisher's 150 irises, which ship with the package: four measurements of each, and its species.
+    """Load Fisher's 150 irises, which ship with the package.
+
+    Four measurements of each, and its species.
 
     The samples are shuffled and cut in two; the same `test_size` and `seed` give the same split.
 
@@ -158,7 +168,8 @@ def iris(*, test_size: int = 45, seed: int = 0) -> Split:
     Returns
     -------
     x : numpy.ndarray, float32, shape (150 - test_size, 4)
-        Length and width of sepals, length and width of petals, each from 0 to 1 over its range in the whole set.
+        Length and width of sepals, length and width of petals, each from 0 to 1 over its range in
+        the whole set.
     y : numpy.ndarray, int64, shape (150 - test_size,)
         The species: 0 setosa, 1 versicolor, 2 virginica.
     x_test : numpy.ndarray, float32, shape (test_size, 4)
@@ -173,10 +184,8 @@ def iris(*, test_size: int = 45, seed: int = 0) -> Split:
     DataError
         The file in the package is missing or damaged.
 
-    Notes
-    -----
-    R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7, 179 (1936); UCI
-    Machine Learning Repository, DOI 10.24432/C56C76, CC BY 4.0.
+    Notes ----- R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of
+    Eugenics 7, 179 (1936); UCI Machine Learning Repository, DOI 10.24432/C56C76, CC BY 4.0.
 
     Examples
     --------
@@ -195,11 +204,15 @@ def _shipped(name: str, layout: _Layout) -> dict[str, npt.NDArray[Any]]:
     try:
         content = importlib.resources.files("pnncore.data").joinpath(name).read_bytes()
     except OSError as err:
-        raise DataError(f"{name}, which ships with pnncore, cannot be read: {err}; reinstall pnncore") from err
+        raise DataError(
+            f"{name}, which ships with pnncore, cannot be read: {err}; reinstall pnncore"
+        ) from err
     return _parse_npz(content, f"{name}, which ships with pnncore,", layout)
 
 
-def _split(x: npt.NDArray[np.float32], labels: npt.NDArray[Any], test_size: int, seed: int) -> Split:
+def _split(
+    x: npt.NDArray[np.float32], labels: npt.NDArray[Any], test_size: int, seed: int
+) -> Split:
     """Shuffle, and cut off the test samples."""
     n_test = _integer("test_size", test_size, len(x))
     rng = np.random.Generator(np.random.Philox(_integer("seed", seed, None)))
@@ -213,9 +226,9 @@ def mnist(path: _Path | None = None, *, download: bool = False) -> Split:
     """Load MNIST: handwritten digits of 28 x 28 pixels, 60000 for training and 10000 for testing.
 
     The four IDX files are looked for in `path`, then in the folder that the environment variable
-    ``PNNCORE_DATA`` names, then in the cache folder (``$XDG_CACHE_HOME/pnncore``, or ``~/.cache/pnncore``);
-    in each of them first in the subfolder ``mnist``, then directly. The first folder that has all four wins.
-    They may be compressed (``.gz``) or not.
+    ``PNNCORE_DATA`` names, then in the cache folder (``$XDG_CACHE_HOME/pnncore``, or
+    ``~/.cache/pnncore``); in each of them first in the subfolder ``mnist``, then directly. The
+    first folder that has all four wins. They may be compressed (``.gz``) or not.
 
     Parameters
     ----------
@@ -228,7 +241,8 @@ def mnist(path: _Path | None = None, *, download: bool = False) -> Split:
     Returns
     -------
     x : numpy.ndarray, float32, shape (60000, 784)
-        Training images, row by row; the ink of each pixel, from 0 (none) to 1 in steps of 1/255. 188 MB.
+        Training images, row by row; the ink of each pixel, from 0 (none) to 1 in steps of 1/255.
+        188 MB.
     y : numpy.ndarray, int64, shape (60000,)
         Their labels, 0 to 9.
     x_test : numpy.ndarray, float32, shape (10000, 784)
@@ -239,24 +253,25 @@ def mnist(path: _Path | None = None, *, download: bool = False) -> Split:
     Raises
     ------
     DataError
-        The files are not found (the message says what is needed, where it was looked for and how to get it),
-        a file is damaged or has another shape, or a download fails or does not have its checksum.
+        The files are not found (the message says what is needed, where it was looked for and how to
+        get it), a file is damaged or has another shape, or a download fails or does not have its
+        checksum.
     ConfigError
         `path` is neither a str nor a path-like object.
 
-    Notes
-    -----
-    Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits". A folder that holds
-    Fashion-MNIST, whose files have the same names, is passed over.
+    Notes ----- Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits".
+    A folder that holds Fashion-MNIST, whose files have the same names, is passed over.
     """
     return _load_idx_set(_MNIST, path, download=download)
 
 
 def fashion_mnist(path: _Path | None = None, *, download: bool = False) -> Split:
-    """Load Fashion-MNIST: articles of clothing, 28 x 28 pixels, 60000 for training and 10000 for testing.
+    """Load Fashion-MNIST.
 
-    A drop-in replacement of MNIST with the same format. It is looked for as `mnist` describes, in the
-    subfolder ``fashion-mnist``.
+    Articles of clothing, 28 x 28 pixels, 60000 for training and 10000 for testing.
+
+    A drop-in replacement of MNIST with the same format. It is looked for as `mnist` describes, in
+    the subfolder ``fashion-mnist``.
 
     Parameters
     ----------
@@ -269,11 +284,11 @@ def fashion_mnist(path: _Path | None = None, *, download: bool = False) -> Split
     Returns
     -------
     x : numpy.ndarray, float32, shape (60000, 784)
-        Training images, row by row; the brightness of each pixel, from 0 (background) to 1 in steps of 1/255.
-        188 MB.
+        Training images, row by row; the brightness of each pixel, from 0 (background) to 1 in steps
+        of 1/255. 188 MB.
     y : numpy.ndarray, int64, shape (60000,)
-        Their labels, 0 to 9: T-shirt/top, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle
-        boot.
+        Their labels, 0 to 9: T-shirt/top, trouser, pullover, dress, coat, sandal, shirt, sneaker,
+        bag, ankle boot.
     x_test : numpy.ndarray, float32, shape (10000, 784)
         Test images.
     y_test : numpy.ndarray, int64, shape (10000,)
@@ -282,25 +297,26 @@ def fashion_mnist(path: _Path | None = None, *, download: bool = False) -> Split
     Raises
     ------
     DataError
-        The files are not found (the message says what is needed, where it was looked for and how to get it),
-        a file is damaged or has another shape, or a download fails or does not have its checksum.
+        The files are not found (the message says what is needed, where it was looked for and how to
+        get it), a file is damaged or has another shape, or a download fails or does not have its
+        checksum.
     ConfigError
         `path` is neither a str nor a path-like object.
 
-    Notes
-    -----
-    H. Xiao, K. Rasul and R. Vollgraf, arXiv 1708.07747 (2017); Zalando SE, MIT licence. A folder that holds
-    MNIST, whose files have the same names, is passed over.
+    Notes ----- H. Xiao, K. Rasul and R. Vollgraf, arXiv 1708.07747 (2017); Zalando SE, MIT licence.
+    A folder that holds MNIST, whose files have the same names, is passed over.
     """
     return _load_idx_set(_FASHION_MNIST, path, download=download)
 
 
 def vowels(path: _Path | None = None) -> Split:
-    """Load the vowel task of the physics-aware-training study: 7 vowels, 12 formant frequencies, 48 speakers.
+    """Load the vowel task of the physics-aware-training study.
 
-    The file ``pat_vowels.npz`` is looked for in `path`, then in the folder that the environment variable
-    ``PNNCORE_DATA`` names, then in the cache folder (``$XDG_CACHE_HOME/pnncore``, or ``~/.cache/pnncore``);
-    in each of them first in the subfolder ``vowel``, then directly.
+    7 vowels, 12 formant frequencies, 48 speakers.
+
+    The file ``pat_vowels.npz`` is looked for in `path`, then in the folder that the environment
+    variable ``PNNCORE_DATA`` names, then in the cache folder (``$XDG_CACHE_HOME/pnncore``, or
+    ``~/.cache/pnncore``); in each of them first in the subfolder ``vowel``, then directly.
 
     Parameters
     ----------
@@ -310,9 +326,9 @@ def vowels(path: _Path | None = None) -> Split:
     Returns
     -------
     x : numpy.ndarray, float32, shape (210, 12)
-        Training samples: the formants F1, F2, F3 at steady state, then at 20 %, 50 % and 80 % of the vowel's
-        duration. Each column is divided by its largest value, over training and test samples together; all
-        lie in (0, 1].
+        Training samples: the formants F1, F2, F3 at steady state, then at 20 %, 50 % and 80 % of
+        the vowel's duration. Each column is divided by its largest value, over training and test
+        samples together; all lie in (0, 1].
     y : numpy.ndarray, int64, shape (210,)
         Their labels, 0 to 6, named by `VOWEL_CLASSES`.
     x_test : numpy.ndarray, float32, shape (49, 12)
@@ -323,16 +339,14 @@ def vowels(path: _Path | None = None) -> Split:
     Raises
     ------
     DataError
-        The file is not found (the message says what is needed, where it was looked for and how to get it),
-        damaged, or holds other arrays.
+        The file is not found (the message says what is needed, where it was looked for and how to
+        get it), damaged, or holds other arrays.
     ConfigError
         `path` is neither a str nor a path-like object.
 
-    Notes
-    -----
-    L. G. Wright, T. Onodera et al., Nature 601, 549 (2022), CC BY 4.0; recordings of women by J. Hillenbrand
-    et al., J. Acoust. Soc. Am. 97, 3099 (1995). The split is that of the study. It is no test on new
-    speakers: every speaker of a test sample also has training samples.
+    Notes ----- L. G. Wright, T. Onodera et al., Nature 601, 549 (2022), CC BY 4.0; recordings of
+    women by J. Hillenbrand et al., J. Acoust. Soc. Am. 97, 3099 (1995). The split is that of the
+    study. It is no test on new speakers: every speaker of a test sample also has training samples.
     """
     name = "pat_vowels.npz"
     found, looked = _search(path, "vowel", (name,), ("",))
@@ -342,7 +356,8 @@ def vowels(path: _Path | None = None) -> Split:
             f"the vowel task is not found; it needs {name}\n{looked}\n"
             "To get it: take the data from https://github.com/mcmahon-lab/Physics-Aware-Training,\n"
             f"  save the arrays {arrays}\n"
-            f"  (x as float32, y as int64) in {name}, and name its folder with vowels(path) or PNNCORE_DATA."
+            f"  (x as float32, y as int64) in {name}, and name its folder with vowels(path) or "
+            "PNNCORE_DATA."
         )
     file = found[0]
     limit = 1 << 20
@@ -399,15 +414,18 @@ def _search(
 ) -> tuple[list[Path] | None, str]:
     """Find the first folder that holds all named files.
 
-    `refuse` says why the files of a folder are not the wanted ones, or returns the empty string. The second
-    result describes where was looked, for an error message.
+    `refuse` says why the files of a folder are not the wanted ones, or returns the empty string.
+    The second result describes where was looked, for an error message.
     """
     roots: list[tuple[str, Path]] = []
     notes = []
     if path is not None:
         given = _idx.as_path(path)
         if not os.path.isdir(given):
-            raise DataError(f"path: expected a folder with {', '.join(names)}, got {str(given)!r}: no such folder")
+            raise DataError(
+                f"path: expected a folder with {', '.join(names)}, got {str(given)!r}: no such "
+                "folder"
+            )
         roots.append(("path", given))
     if os.environ.get("PNNCORE_DATA"):
         roots.append(("PNNCORE_DATA", _idx.as_path(os.environ["PNNCORE_DATA"], "PNNCORE_DATA")))
@@ -419,10 +437,14 @@ def _search(
     for origin, root in roots:
         for place in (root / folder, root):
             candidates = [[place / (name + suffix) for suffix in suffixes] for name in names]
-            files = [next((file for file in some if os.path.isfile(file)), None) for some in candidates]
+            files = [
+                next((file for file in some if os.path.isfile(file)), None) for some in candidates
+            ]
             found = [file for file in files if file is not None]
             if len(found) < len(names):
-                missing = ", ".join(name for name, file in zip(names, files, strict=True) if file is None)
+                missing = ", ".join(
+                    name for name, file in zip(names, files, strict=True) if file is None
+                )
                 why = f"lacks {missing}" if os.path.isdir(place) else "no such folder"
             else:
                 why = refuse(found) if refuse is not None else ""
@@ -437,7 +459,9 @@ def _load_idx_set(spec: _IdxSet, path: _Path | None, *, download: bool) -> Split
 
     def refuse(files: list[Path]) -> str:
         checksum = zlib.crc32(_idx.load(files[1], shape=spec.files[1].shape).tobytes())
-        others = [other.title for other in _IDX_SETS if other.fingerprint == checksum != spec.fingerprint]
+        others = [
+            other.title for other in _IDX_SETS if other.fingerprint == checksum != spec.fingerprint
+        ]
         return f"holds {others[0]}" if others else ""
 
     download = flag(download, "download")
@@ -450,12 +474,15 @@ def _load_idx_set(spec: _IdxSet, path: _Path | None, *, download: bool) -> Split
         where = "the user's cache folder" if cache is None else cache / spec.folder
         megabytes = math.ceil(sum(file.size for file in spec.files) / 1e6)
         raise DataError(
-            f"{spec.title} is not found; it needs {', '.join(names)}, each as it is or with .gz\n{looked}\n"
+            f"{spec.title} is not found; it needs {', '.join(names)}, each as it is or with "
+            f".gz\n{looked}\n"
             f"To get it: call {spec.call}(download=True), which puts {megabytes} MB into {where};\n"
             f"  or fetch the four .gz files from {spec.url} into a folder,\n"
             f"  and name it with {spec.call}(path) or PNNCORE_DATA."
         )
-    x, y, x_test, y_test = (_idx.load(file, shape=part.shape) for file, part in zip(files, spec.files, strict=True))
+    x, y, x_test, y_test = (
+        _idx.load(file, shape=part.shape) for file, part in zip(files, spec.files, strict=True)
+    )
     for file, labels in ((files[1], y), (files[3], y_test)):
         if labels.size and labels.max() > 9:
             raise DataError(f"{file}: expected labels 0 to 9, got {labels.max()}")
@@ -473,7 +500,9 @@ def _download(spec: _IdxSet) -> list[Path]:
     """Fetch the files of a set that the cache lacks."""
     cache = _cache()
     if cache is None:
-        raise DataError("download: there is no cache folder; set XDG_CACHE_HOME to an absolute path")
+        raise DataError(
+            "download: there is no cache folder; set XDG_CACHE_HOME to an absolute path"
+        )
     files = []
     for part in spec.files:
         places = [cache / spec.folder / (part.name + suffix) for suffix in ("", ".gz")]
@@ -485,7 +514,10 @@ def _download(spec: _IdxSet) -> list[Path]:
 
 
 def _fetch(url: str, target: Path, size: int, md5: str) -> None:
-    """Download one file of known length and checksum; `target` appears whole and verified, or not at all."""
+    """Download one file of known length and checksum.
+
+    `target` appears whole and verified, or not at all.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
@@ -506,12 +538,18 @@ def _fetch(url: str, target: Path, size: int, md5: str) -> None:
             out.flush()
             os.fsync(out.fileno())
         if got != size:
-            raise DataError(f"{url}: expected {size} bytes, got {f'at least {got}' if got > size else got}")
+            raise DataError(
+                f"{url}: expected {size} bytes, got {f'at least {got}' if got > size else got}"
+            )
         if digest.hexdigest() != md5:
-            raise DataError(f"{url}: checksum mismatch: expected MD5 {md5}, got {digest.hexdigest()}")
+            raise DataError(
+                f"{url}: checksum mismatch: expected MD5 {md5}, got {digest.hexdigest()}"
+            )
         os.replace(temporary, target)
     except (OSError, http.client.HTTPException) as err:
-        raise DataError(f"{url}: download to {target} failed: {err!s} ({type(err).__name__})") from err
+        raise DataError(
+            f"{url}: download to {target} failed: {err!s} ({type(err).__name__})"
+        ) from err
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -527,11 +565,15 @@ def _parse_npz(content: bytes, source: str, layout: _Layout) -> dict[str, npt.ND
     except DataError as err:
         raise DataError(f"{source} {err}") from err
     except Exception as err:  # a damaged archive makes zipfile and NumPy raise a dozen types
-        raise DataError(f"{source} not a NumPy archive, or damaged: {err!s} ({type(err).__name__})") from err
+        raise DataError(
+            f"{source} not a NumPy archive, or damaged: {err!s} ({type(err).__name__})"
+        ) from err
     return arrays
 
 
-def _parse_npy(archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _parse_npy(
+    archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
     """Read one array of an NPZ archive."""
     if f"{key}.npy" not in archive.namelist():
         raise DataError(f"has no array {key}")
@@ -542,10 +584,14 @@ def _parse_npy(archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: 
     stream = io.BytesIO(archive.read(member))
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
-        raise DataError(f"{key}: expected version 1.0 of the NPY format, got {version[0]}.{version[1]}")
+        raise DataError(
+            f"{key}: expected version 1.0 of the NPY format, got {version[0]}.{version[1]}"
+        )
     got_shape, fortran, got_dtype = np.lib.format.read_array_header_1_0(stream)
     if (got_shape, got_dtype, fortran) != (shape, dtype, False):
-        raise DataError(f"{key}: expected {dtype} of shape {shape}, got {got_dtype} of shape {got_shape}")
+        raise DataError(
+            f"{key}: expected {dtype} of shape {shape}, got {got_dtype} of shape {got_shape}"
+        )
     payload = stream.read()
     if len(payload) != expected:
         raise DataError(f"{key}: expected {expected} bytes, got {len(payload)}")

@@ -1,7 +1,7 @@
 """Devices: what the material does with a wanted change of a parameter.
 
-A `Device` is written: every element is brought to the wanted value, as near as it can. `Cells` are moved by pulses,
-each in its own way; an `Algorithm` says which pulses come.
+A `Device` is written: every element is brought to the wanted value, as near as it can. `Cells` are
+moved by pulses, each in its own way; an `Algorithm` says which pulses come.
 """
 
 import json
@@ -22,7 +22,17 @@ from pnncore.devices._cells import (
     TableStep,
 )
 from pnncore.devices._config import from_config
-from pnncore.devices._presets import PCM, PRESETS, Capacitor, EcRam, EcRamMO, GokmenVlasov, Idealized, ReRamES, ReRamSB
+from pnncore.devices._presets import (
+    PCM,
+    PRESETS,
+    Capacitor,
+    EcRam,
+    EcRamMO,
+    GokmenVlasov,
+    Idealized,
+    ReRamES,
+    ReRamSB,
+)
 from pnncore.devices._trains import PulseTrains
 from pnncore.devices._written import Device
 from pnncore.errors import ConfigError
@@ -61,8 +71,13 @@ __all__ = [
 Stored = Cells | Pair | MultiCell
 
 
-def storage(device: Stored | None, trains: PulseTrains, algorithm: Algorithm | None) -> dict[str, Any] | None:
-    """Return what a matrix of weights is stored in, as the core reads it; `ConfigError` for what cannot be."""
+def storage(
+    device: Stored | None, trains: PulseTrains, algorithm: Algorithm | None
+) -> dict[str, Any] | None:
+    """Return what a matrix of weights is stored in, as the core reads it.
+
+    `ConfigError` for what cannot be.
+    """
     for name, value, choices in (
         ("device", device, (Cells, Pair, MultiCell)),
         ("trains", trains, (PulseTrains,)),
@@ -75,7 +90,9 @@ def storage(device: Stored | None, trains: PulseTrains, algorithm: Algorithm | N
         if algorithm is not None:
             raise ConfigError(f"{algorithm!r} needs a device whose cells get the pulses")
         return None
-    cells, unit = (device, {"unit": "single"}) if isinstance(device, Cells) else (device.cells, device.unit())
+    cells, unit = (
+        (device, {"unit": "single"}) if isinstance(device, Cells) else (device.cells, device.unit())
+    )
     pulses = {"algorithm": "direct"} if algorithm is None else algorithm.spec()
     spec = {"device": cells.spec(), "unit": unit, "trains": trains.spec(), "algorithm": pulses}
     _core.check_tile(json.dumps(spec))

@@ -22,16 +22,16 @@ class Algorithm(DeviceConfig, listed=False):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MixedPrecision(Algorithm):
-    """Changes are summed digitally, and a cell gets a pulse for every whole step that its sum holds.
+    """Changes are summed digitally, and a cell gets a pulse for every whole step of its sum.
 
     Parameters
     ----------
     threshold
-        How many steps of the device make one of the sum: above 1 weights change by so much less than the rate says.
+        How many steps of the device make one of the sum: above 1 weights change by so much less
+        than the rate says.
 
-    References
-    ----------
-    Le Gallo et al., Nat. Electron. 1, 246 (2018); Nandakumar et al., Front. Neurosci. 14, 406 (2020).
+    References ---------- Le Gallo et al., Nat. Electron. 1, 246 (2018); Nandakumar et al., Front.
+    Neurosci. 14, 406 (2020).
     """
 
     threshold: float = 1.0
@@ -43,17 +43,19 @@ class MixedPrecision(Algorithm):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TikiTaka(Algorithm):
-    """Changes go to a fast array, which is read line by line and transferred to the one that computes.
+    """Changes go to a fast array, which is read by lines and transferred to the one that computes.
 
-    Up and down steps of real cells differ, which pulls a cell under random changes to where they do not. Here that only
-    offsets the fast array; and versions differ in what they make of such offsets.
+    Up and down steps of real cells differ, which pulls a cell under random changes to where they do
+    not. Here that only offsets the fast array; and versions differ in what they make of such
+    offsets.
 
     Parameters
     ----------
     version
-        ``"v1"``: what was read of a line changes the slow array. ``"v2"``: it is summed digitally, and the slow array
-        gets a pulse for every whole step of the sum. ``"chopped"``: the same, and lines go to the fast array with
-        alternating signs. ``"agad"``: the same, and what was read at the end of the last period is subtracted.
+        ``"v1"``: what was read of a line changes the slow array. ``"v2"``: it is summed digitally,
+        and the slow array gets a pulse for every whole step of the sum. ``"chopped"``: the same,
+        and lines go to the fast array with alternating signs. ``"agad"``: the same, and what was
+        read at the end of the last period is subtracted.
     fast
         The cells of the fast array; None: those of the slow one.
     fast_rate
@@ -69,12 +71,11 @@ class TikiTaka(Algorithm):
     period
         Transfers of a line between two changes of its sign.
     io
-        How lines of the fast array are read, each once: bound management does not repeat what is clipped.
+        How lines of the fast array are read, each once: bound management does not repeat what is
+        clipped.
 
-    References
-    ----------
-    Gokmen, Haensch, Front. Neurosci. 14, 103 (2020); Gokmen, Front. Artif. Intell. 4, 699148 (2021); Rasch et al.,
-    Nat. Commun. 15, 7133 (2024).
+    References ---------- Gokmen, Haensch, Front. Neurosci. 14, 103 (2020); Gokmen, Front. Artif.
+    Intell. 4, 699148 (2021); Rasch et al., Nat. Commun. 15, 7133 (2024).
     """
 
     version: Literal["v1", "v2", "chopped", "agad"] = "v2"

@@ -18,15 +18,16 @@ from pnncore.errors import ConfigError
 class Cells(DeviceConfig, listed=False):
     """Base of cells: a weight w between two bounds, which every pulse moves by a step up or down.
 
-    Constants with a spread differ from cell to cell: they are times 1 + spread ξ, with ξ standard normal. After every
-    pulse w is kept within its bounds.
+    Constants with a spread differ from cell to cell: they are times 1 + spread ξ, with ξ standard
+    normal. After every pulse w is kept within its bounds.
 
     Parameters
     ----------
     step
         The mean step Δ of a pulse, before the law of the device.
     up_down
-        By which part of a step pulses up are larger than those down; the smaller of the two is reduced.
+        By which part of a step pulses up are larger than those down; the smaller of the two is
+        reduced.
     lower, upper
         The bounds; zero must lie within.
     step_spread, lower_spread, upper_spread
@@ -38,11 +39,11 @@ class Cells(DeviceConfig, listed=False):
     additive_noise
         Whether that is relative to Δ instead.
     write_noise
-        The deviation of what an update adds to what is seen of a cell that it moved, in units of Δ. The state itself
-        is not changed by it.
+        The deviation of what an update adds to what is seen of a cell that it moved, in units of Δ.
+        The state itself is not changed by it.
     lifetime
-        In every update a cell loses one part in so many of its state: all but 1/e of it in as many, where these are
-        many; None: it loses nothing.
+        In every update a cell loses one part in so many of its state: all but 1/e of it in as many,
+        where these are many; None: it loses nothing.
     lifetime_spread
         Its relative deviation among cells.
     diffusion
@@ -50,9 +51,8 @@ class Cells(DeviceConfig, listed=False):
     stuck
         The fraction of cells that do not move from where they are, anywhere in their range.
 
-    References
-    ----------
-    Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016); the models and their names are those of Rasch et al., AICAS (2021).
+    References ---------- Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016); the models and their
+    names are those of Rasch et al., AICAS (2021).
     """
 
     step: float = 0.001
@@ -135,7 +135,10 @@ class LinearStep(Cells):
 
     def symmetric_point(self) -> float:
         """Return the state where steps up and down of a device without spread are equal."""
-        up, down = self.step * (1 + min(self.up_down, 0.0)), self.step * (1 - max(self.up_down, 0.0))
+        up, down = (
+            self.step * (1 + min(self.up_down, 0.0)),
+            self.step * (1 - max(self.up_down, 0.0)),
+        )
         # A slope of zero has no bound to shrink towards, which may then be zero.
         parts = ((up * self.gamma_up, self.upper), (-down * self.gamma_down, self.lower))
         slopes = sum(slope / bound for slope, bound in parts if slope != 0)
@@ -155,7 +158,9 @@ class SoftBounds(LinearStep):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ExpStep(Cells):
-    """Exponential steps: Δ max(1 - A exp(± γ z), 0) (1 + σ ξ), with z = 2 a w / (upper - lower) + b.
+    """Exponential steps.
+
+    Δ max(1 - A exp(± γ z), 0) (1 + σ ξ), with z = 2 a w / (upper - lower) + b.
 
     Parameters
     ----------
@@ -182,7 +187,9 @@ class ExpStep(Cells):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PowerStep(Cells):
-    """Steps by a power of the distance from the bound that they go to: Δ (distance / (upper - lower))^γ (1 + σ ξ).
+    """Steps by a power of the distance from the bound that they go to.
+
+    Δ (distance / (upper - lower))^γ (1 + σ ξ).
 
     Parameters
     ----------
@@ -200,9 +207,12 @@ class PowerStep(Cells):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TableStep(Cells):
-    """Steps from tables: Δ times factors at places that are evenly spaced from the lower bound to the upper.
+    """Steps from tables.
 
-    Between places they are interpolated. `measured` makes tables of measured steps, `of` of functions.
+    Δ times factors at places that are evenly spaced from the lower bound to the upper.
+
+    Between places they are interpolated. `measured` makes tables of measured steps, `of` of
+    functions.
 
     Parameters
     ----------
@@ -219,20 +229,30 @@ class TableStep(Cells):
         for name in ("up", "down"):
             value = getattr(self, name)
             factors = as_list(value, name, "a sequence of factors")
-            object.__setattr__(self, name, tuple(number(factor, f"every factor of {name}") for factor in factors))
+            object.__setattr__(
+                self, name, tuple(number(factor, f"every factor of {name}") for factor in factors)
+            )
 
     def law(self) -> dict[str, Any]:
         """See `Cells.law`."""
         return {"law": "table", "up": list(self.up), "down": list(self.down)}
 
     @classmethod
-    def of(cls, up: Callable[[Any], Any], down: Callable[[Any], Any], *, places: int = 257, **settings: Any) -> Self:
+    def of(
+        cls,
+        up: Callable[[Any], Any],
+        down: Callable[[Any], Any],
+        *,
+        places: int = 257,
+        **settings: Any,
+    ) -> Self:
         """Return cells whose steps are functions of the state.
 
         Parameters
         ----------
         up, down
-            Functions of an array of states from `lower` to `upper` that return the sizes of steps, none negative.
+            Functions of an array of states from `lower` to `upper` that return the sizes of steps,
+            none negative.
         places
             How many states the functions are asked for.
         settings
@@ -240,26 +260,36 @@ class TableStep(Cells):
         """
         for name, function in (("up", up), ("down", down)):
             if not callable(function):
-                raise ConfigError(f"{name} must be a function of an array of states, got {shown(function)}")
+                raise ConfigError(
+                    f"{name} must be a function of an array of states, got {shown(function)}"
+                )
         plain = made(cls, {"lower": cls.lower, "upper": cls.upper, **settings}, cls.__name__)
         states = np.linspace(plain.lower, plain.upper, positive_int(places, "places"))
         try:
             steps = up(states), down(states)
         except TypeError as error:
-            raise ConfigError(f"up and down must be functions of an array of states: {error}") from None
+            raise ConfigError(
+                f"up and down must be functions of an array of states: {error}"
+            ) from None
         return cls.measured(states, *steps, places=places, **settings)
 
     @classmethod
     def measured(
-        cls, states: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike, *, places: int = 257, **settings: Any
+        cls,
+        states: npt.ArrayLike,
+        up: npt.ArrayLike,
+        down: npt.ArrayLike,
+        *,
+        places: int = 257,
+        **settings: Any,
     ) -> Self:
         """Return cells with measured steps.
 
         Parameters
         ----------
         states
-            Where steps were measured: an increasing array. Its ends are the bounds, unless `lower` and `upper` say
-            otherwise.
+            Where steps were measured: an increasing array. Its ends are the bounds, unless `lower`
+            and `upper` say otherwise.
         up, down
             The sizes of the mean steps there, none negative.
         places
@@ -269,10 +299,13 @@ class TableStep(Cells):
         """
         positive_int(places, "places")
         given = (states, up, down)
-        at, rises, falls = (as_numbers(values, "states, up and down", refusal=ConfigError) for values in given)
+        at, rises, falls = (
+            as_numbers(values, "states, up and down", refusal=ConfigError) for values in given
+        )
         if at.ndim != 1 or len(at) < 2 or at.shape != rises.shape or at.shape != falls.shape:
             raise ConfigError(
-                f"states, up and down must be arrays of one length, got {at.shape}, {rises.shape}, {falls.shape}"
+                f"states, up and down must be arrays of one length, got {at.shape}, "
+                f"{rises.shape}, {falls.shape}"
             )
         if not (np.diff(at) > 0).all():
             raise ConfigError("states must increase")
@@ -281,7 +314,10 @@ class TableStep(Cells):
         step = settings.setdefault("step", float(np.interp(0.0, at, (rises + falls) / 2)))
         if not step > 0:
             raise ConfigError(f"the mean of the steps at zero must be positive, got {step}")
-        tables = {name: np.interp(grid, at, values) / step for name, values in (("up", rises), ("down", falls))}
+        tables = {
+            name: np.interp(grid, at, values) / step
+            for name, values in (("up", rises), ("down", falls))
+        }
         return cls(**settings, **tables)
 
 
@@ -307,10 +343,10 @@ class Unit(DeviceConfig, ABC, listed=False):
 
 @dataclass(frozen=True, repr=False)
 class Pair(Unit):
-    """Weights that are the difference of two cells which only move up, such as those of phase-change memory.
+    """Weights that are the difference of two cells which only move up (phase-change memory).
 
-    Pulses down go to the second cell. Where one of the two is beyond a part of its range, both lose what they have in
-    common.
+    Pulses down go to the second cell. Where one of the two is beyond a part of its range, both lose
+    what they have in common.
 
     Parameters
     ----------
@@ -344,8 +380,8 @@ class MultiCell(Unit):
     significance
         What each cell counts by, such as (1, 1, 1), or (1, 1/8) for two slices of a number.
     choice
-        Which cells an update goes to: ``"cyclic"`` (one after the other), ``"random"`` (one drawn anew for every
-        update), or ``"all"`` (every one, with the same pulses).
+        Which cells an update goes to: ``"cyclic"`` (one after the other), ``"random"`` (one drawn
+        anew for every update), or ``"all"`` (every one, with the same pulses).
 
     References
     ----------
@@ -366,7 +402,9 @@ class MultiCell(Unit):
         if not isinstance(self.cells, Cells):
             raise ConfigError(f"cells must be Cells, got {shown(self.cells)}")
         if not isinstance(self.significance, tuple | list):
-            raise ConfigError(f"significance must be a number for each cell, got {shown(self.significance)}")
+            raise ConfigError(
+                f"significance must be a number for each cell, got {shown(self.significance)}"
+            )
         own = tuple(number(value, "every significance") for value in self.significance)
         object.__setattr__(self, "significance", own)
         one_of(self.choice, "choice", ("cyclic", "random", "all"))

@@ -1,8 +1,9 @@
 # ruff: noqa: N802 -- these are names of the literature
 """Cells with the constants of published devices, by the names of the literature.
 
-Constants are those of the analog hardware acceleration kit of Rasch et al., AICAS (2021), and of the measurements that
-they were fitted to. All weights are in units in which the range is about -1 to 1.
+Constants are those of the analog hardware acceleration kit of Rasch et al., AICAS (2021), and of
+the measurements that they were fitted to. All weights are in units in which the range is about -1
+to 1.
 """
 
 from collections.abc import Callable
@@ -11,17 +12,26 @@ from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, Pai
 
 
 def Idealized() -> ConstantStep:
-    """Return a symmetric device with 10,000 steps: Rasch, Gokmen, Haensch, IEEE Des. Test 37, 177 (2020)."""
+    """Return a symmetric device with 10,000 steps: Rasch, Gokmen, Haensch, IEEE Des.
+
+    Test 37, 177 (2020).
+    """
     return ConstantStep(step=0.0002, lower=-1.0, upper=1.0, up_down_spread=0.0)
 
 
 def GokmenVlasov() -> ConstantStep:
-    """Return the specification of Gokmen and Vlasov, Front. Neurosci. 10, 333 (2016): 1,200 steps."""
+    """Return the specification of Gokmen and Vlasov, Front.
+
+    Neurosci. 10, 333 (2016): 1,200 steps.
+    """
     return ConstantStep(step=0.0016, lower=-1.0, upper=1.0)
 
 
 def ReRamES() -> ExpStep:
-    """Return resistive memory with exponential steps, fitted to Gong et al., Nat. Commun. 9, 2102 (2018)."""
+    """Return resistive memory with exponential steps, fitted to Gong et al., Nat.
+
+    Commun. 9, 2102 (2018).
+    """
     return ExpStep(
         step=0.00135,
         up_down=0.259359,
@@ -41,7 +51,10 @@ def ReRamES() -> ExpStep:
 
 
 def ReRamSB() -> SoftBounds:
-    """Return resistive memory with soft bounds, symmetric at zero: Gong et al., Nat. Commun. 9, 2102 (2018)."""
+    """Return resistive memory with soft bounds, symmetric at zero: Gong et al., Nat.
+
+    Commun. 9, 2102 (2018).
+    """
     return SoftBounds(
         step=0.002,
         lower=-0.75,
@@ -81,7 +94,14 @@ def EcRam() -> LinearStep:
 
 def EcRamMO() -> LinearStep:
     """Return electrochemical memory of metal oxides: Kim et al., IEDM (2019)."""
-    return _ecram(step=2.8214e-4, lower=-0.8286, upper=1.1714, gamma_up=0.4152, gamma_down=0.7342, cycle_noise=2.0)
+    return _ecram(
+        step=2.8214e-4,
+        lower=-0.8286,
+        upper=1.1714,
+        gamma_up=0.4152,
+        gamma_down=0.7342,
+        cycle_noise=2.0,
+    )
 
 
 def _ecram(**own: float) -> LinearStep:
@@ -90,7 +110,10 @@ def _ecram(**own: float) -> LinearStep:
 
 
 def PCM() -> Pair:
-    """Return pairs of phase-change memory cells: Nandakumar et al., Front. Neurosci. 14, 406 (2020)."""
+    """Return pairs of phase-change memory cells: Nandakumar et al., Front.
+
+    Neurosci. 14, 406 (2020).
+    """
     return Pair(
         ExpStep(
             step=0.01,
@@ -112,5 +135,6 @@ def PCM() -> Pair:
 
 
 PRESETS: dict[str, Callable[[], Cells | Pair]] = {
-    make.__name__: make for make in (Idealized, GokmenVlasov, ReRamES, ReRamSB, Capacitor, EcRam, EcRamMO, PCM)
+    make.__name__: make
+    for make in (Idealized, GokmenVlasov, ReRamES, ReRamSB, Capacitor, EcRam, EcRamMO, PCM)
 }

@@ -15,16 +15,18 @@ __all__ = ["Device"]
 class Device:
     """The elements that a parameter is stored in: conductances, say.
 
-    A write brings an element to the wanted value, as near as the device can: within its range, on one of its levels,
-    with noise. Defective elements stay at an end of the range. Every step of training writes every element once.
+    A write brings an element to the wanted value, as near as the device can: within its range, on
+    one of its levels, with noise. Defective elements stay at an end of the range. Every step of
+    training writes every element once.
 
     Parameters
     ----------
     lower, upper
         The smallest and the largest value; None: there is none.
     levels
-        How many values there are, evenly spaced from the smallest to the largest; None: a continuum. Wanted values are
-        rounded at random to one of the two next to them, so that the mean is the wanted value.
+        How many values there are, evenly spaced from the smallest to the largest; None: a
+        continuum. Wanted values are rounded at random to one of the two next to them, so that the
+        mean is the wanted value.
     write_noise
         The standard deviation of what a write adds to the wanted value, in units of the value.
     open, shorted
@@ -54,7 +56,9 @@ class Device:
                 object.__setattr__(self, name, number(value, name))
         if self.levels is not None:
             object.__setattr__(self, "levels", positive_int(self.levels, "levels"))
-        object.__setattr__(self, "seed", integer(self.seed, "seed", 0, 2**64, "an integer in 0..2**64"))
+        object.__setattr__(
+            self, "seed", integer(self.seed, "seed", 0, 2**64, "an integer in 0..2**64")
+        )
         _core.check_device(self.to_json())
 
     def to_config(self) -> dict[str, Any]:

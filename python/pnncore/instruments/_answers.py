@@ -36,13 +36,16 @@ def measured(value: Any, x: FloatArray, n_out: int, policy: Policy) -> FloatArra
         raise BadAnswerError("shape", f"it has shape {y.shape}, not {wanted}")
     # A copy: it may be the callable's own buffer, which the next call fills again.
     y = np.array(y, dtype=x.dtype, order="C").reshape(len(x), n_out)
-    # The sum is finite unless an element is not, or the sum overflows: only then look at every element.
+    # The sum is finite unless an element is not, or the sum overflows: only then look at every
+    # element.
     if not math.isfinite(np.add.reduce(y, axis=None)) and not np.isfinite(y).all():
         raise BadAnswerError("nan" if np.isnan(y).any() else "infinite", "it holds NaN or infinity")
     if policy.output_range is not None:
         lower, upper = policy.output_range
         if y.size and (y.min() < lower or y.max() > upper):
-            raise BadAnswerError("range", f"it lies in {y.min():g}..{y.max():g}, outside of {lower:g}..{upper:g}")
+            raise BadAnswerError(
+                "range", f"it lies in {y.min():g}..{y.max():g}, outside of {lower:g}..{upper:g}"
+            )
     return y
 
 

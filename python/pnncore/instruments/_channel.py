@@ -1,4 +1,7 @@
-"""How a callable is called: here, on a thread that a deadline is kept for, or in a process that can be killed."""
+"""How a callable is called.
+
+Here, on a thread that a deadline is kept for, or in a process that can be killed.
+"""
 
 import contextlib
 import multiprocessing
@@ -41,7 +44,10 @@ class Channel(ABC):
 
     @abstractmethod
     def call(self, ticket: Any, args: tuple[Any, ...]) -> Any:
-        """Return what the function returns, or raise what it raises; `LateError` at the deadline."""
+        """Return what the function returns, or raise what it raises.
+
+        `LateError` at the deadline.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -63,10 +69,12 @@ class Direct(Channel):
 
 
 class Threaded(Channel):
-    """Calls on one daemon thread, which never has more than one call; the deadline is kept by the caller.
+    """Calls on one daemon thread, which never has more than one call.
 
-    A call that hangs cannot be stopped inside a process. The next one waits for it, as long as for an answer; what it
-    then answers is given to `late`, and to nobody else.
+    The deadline is kept by the caller.
+
+    A call that hangs cannot be stopped inside a process. The next one waits for it, as long as for
+    an answer; what it then answers is given to `late`, and to nobody else.
     """
 
     def __init__(self, fn: Function, timeout: float | None, late: Late) -> None:
@@ -84,7 +92,9 @@ class Threaded(Channel):
             self._drain()
         if self._thread is None:
             arguments = (self._fn, self._requests, self._answers)
-            thread = threading.Thread(target=_serve, args=arguments, daemon=True, name="pnncore-instrument")
+            thread = threading.Thread(
+                target=_serve, args=arguments, daemon=True, name="pnncore-instrument"
+            )
             thread.start()
             # Only one that has started: another is made for the next call.
             self._thread = thread
@@ -110,7 +120,10 @@ class Threaded(Channel):
         self._late(ticket, "it returned" if error is None else describe(error))
 
     def close(self) -> None:
-        """See `Channel.close`; a thread whose call hangs stays, and is waited for before the next call."""
+        """See `Channel.close`.
+
+        A thread whose call hangs stays, and is waited for before the next call.
+        """
         if self._waiting is not None:
             with contextlib.suppress(queue.Empty):
                 ticket, error, _ = self._answers.get_nowait()
@@ -121,7 +134,9 @@ class Threaded(Channel):
             self._thread = None
 
 
-def _serve(fn: Function, requests: "queue.SimpleQueue[Any]", answers: "queue.SimpleQueue[Any]") -> None:
+def _serve(
+    fn: Function, requests: "queue.SimpleQueue[Any]", answers: "queue.SimpleQueue[Any]"
+) -> None:
     while (request := requests.get()) is not None:
         ticket, args = request
         try:
@@ -131,14 +146,18 @@ def _serve(fn: Function, requests: "queue.SimpleQueue[Any]", answers: "queue.Sim
 
 
 class Isolated(Channel):
-    """Calls in a process of its own, which is killed at the deadline: the only way to stop a call that hangs."""
+    """Calls in a process of its own, which is killed at the deadline.
+
+    The only way to stop a call that hangs.
+    """
 
     def __init__(self, fn: Function, timeout: float | None) -> None:
         try:
             pickle.dumps(fn)
         except Exception as error:
             raise ConfigError(
-                f'isolation="process" needs a callable that can be pickled, such as a function of a module; got '
+                'isolation="process" needs a callable that can be pickled, such as a function of '
+                "a module; got "
                 f"{fn!r}: {error}"
             ) from None
         self._fn = fn
@@ -175,7 +194,8 @@ class Isolated(Channel):
     def _answers(process: Any, pipe: Any, timeout: float | None) -> bool:
         """Whether there is an answer in time; EOFError where the process has ended without one.
 
-        Its end closes the pipe, unless a process that was forked meanwhile holds it open: so it is looked at, too.
+        Its end closes the pipe, unless a process that was forked meanwhile holds it open: so it is
+        looked at, too.
         """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -190,7 +210,10 @@ class Isolated(Channel):
                 return False
 
     def _start(self) -> None:
-        """Start a process; where that fails, nothing of it is left, and the next call starts another one."""
+        """Start a process.
+
+        Where that fails, nothing of it is left, and the next call starts another one.
+        """
         self._kill()
         pipe, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve_process, args=(self._fn, theirs), daemon=True)
@@ -214,10 +237,11 @@ class Isolated(Channel):
             raise
 
     def forget(self) -> None:
-        """Let go of the process in one that was forked from its parent, which would end it when it exits."""
+        """Let go of the process in a fork of its parent, which would end it when it exits."""
         process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
         if process is not None:
-            # Nothing public: the exit of a forked process ends all daemons that it believes to be its own.
+            # Nothing public: the exit of a forked process ends all daemons that it believes to be
+            # its own.
             multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
             pipe.close()
 

@@ -31,14 +31,16 @@ from pnncore.instruments._settings import Policy, Reference
 from pnncore.instruments._state import State
 from pnncore.twins._twin import Twin
 
-# The most bytes of inputs and parameters, or of outputs, that a record of a journal holds, with some left for its head.
+# The most bytes of inputs and parameters, or of outputs, that a record of a journal holds, with
+# some left for its head.
 _LARGEST = (1 << 26) - 4096
 
 
 class Driver(Modelled, Safe):
     """Makes shots with a callable, one at a time, and keeps a journal of them.
 
-    The core calls `measure`, `model` and `vjp`. See `pnncore.systems.Instrument` for what the settings mean.
+    The core calls `measure`, `model` and `vjp`. See `pnncore.systems.Instrument` for what the
+    settings mean.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Driver(Modelled, Safe):
         self._channel = channel(self._late)
         self.path = journal
         self._spent = [0, 0]  # shots, nanoseconds
-        self._cursor: int | None = None  # the next shot of the journal that answers; None: the instrument does
+        self._cursor: int | None = (
+            None  # the next shot of the journal that answers; None: the instrument does
+        )
         self._again = False  # whether the next attempt is one of the last shot
         self._owed: tuple[Any, ...] | None = None  # a result that could not be written
         self._unresolved: int | None = None  # a shot of an earlier process that has no answer
@@ -123,7 +127,10 @@ class Driver(Modelled, Safe):
         x = np.array(reference.x, dtype=dtype, order="C").reshape(-1, self.n_in)
         if not self.policy.batch:
             x = x[:1]
-        params = [np.asarray(reference.params[name], dtype=dtype).reshape(shape) for name, shape in self.specs]
+        params = [
+            np.asarray(reference.params[name], dtype=dtype).reshape(shape)
+            for name, shape in self.specs
+        ]
         y = self.shoot(x, params, "reference")
         self._since = 0
         if self._baseline is None:
@@ -136,10 +143,14 @@ class Driver(Modelled, Safe):
             return
         self.counts["drifts"] += 1
         if reference.recalibrate is None and reference.refit is None:
-            text = f"the reference shot is off by {drift:.3g} of its size (tolerance {reference.tolerance:g})"
+            text = (
+                f"the reference shot is off by {drift:.3g} of its size (tolerance "
+                f"{reference.tolerance:g})"
+            )
             warnings.warn(text, DriftWarning, stacklevel=2)
             return
-        # Where the journal goes on, the instrument was recalibrated then; a twin must be fitted again.
+        # Where the journal goes on, the instrument was recalibrated then; a twin must be fitted
+        # again.
         if reference.recalibrate is not None and not self._replays():
             reference.recalibrate(drift)
         if reference.refit is not None:
@@ -149,7 +160,9 @@ class Driver(Modelled, Safe):
         self._refer(reference, dtype)
 
     def shoot(self, x: FloatArray, params: list[FloatArray], purpose: str) -> FloatArray:
-        """Return the answer to a shot: from the journal while it replays, otherwise from the instrument.
+        """Return the answer to a shot.
+
+        From the journal while it replays, otherwise from the instrument.
 
         Raises
         ------
@@ -160,8 +173,13 @@ class Driver(Modelled, Safe):
         data, parts = x.tobytes(), [array.tobytes() for array in params]
         theta, double = b"".join(parts), x.dtype == np.float64
         self._check_usable()
-        if max(len(data) + len(theta), len(x) * self.n_out * x.itemsize) > _LARGEST and self.journal is not None:
-            raise ConfigError(f"a shot of {len(x)} rows is too large for a journal (64 MiB); use smaller batches")
+        if (
+            max(len(data) + len(theta), len(x) * self.n_out * x.itemsize) > _LARGEST
+            and self.journal is not None
+        ):
+            raise ConfigError(
+                f"a shot of {len(x)} rows is too large for a journal (64 MiB); use smaller batches"
+            )
         if self._cursor is not None and purpose != "check":
             answer = self._replayed(len(x), double, data, theta, purpose)
             if answer is not None:
@@ -178,7 +196,11 @@ class Driver(Modelled, Safe):
                 y = measured(self._channel.call(ticket, args), x, self.n_out, self.policy)
             except BaseException as error:
                 self._fail(ticket, time.perf_counter_ns() - begin, error)
-                if isinstance(error, Exception) and self.policy.idempotent and attempt < self.policy.retries:
+                if (
+                    isinstance(error, Exception)
+                    and self.policy.idempotent
+                    and attempt < self.policy.retries
+                ):
                     try:
                         self._back_off(attempt)
                     except BaseException:
@@ -198,7 +220,10 @@ class Driver(Modelled, Safe):
         inputs = _read_only(x.shape if self.policy.batch else x.shape[1:], x.dtype, data)
         if not self.specs:
             return (inputs,)
-        held = [_read_only(shape, x.dtype, part) for (_, shape), part in zip(self.specs, parts, strict=True)]
+        held = [
+            _read_only(shape, x.dtype, part)
+            for (_, shape), part in zip(self.specs, parts, strict=True)
+        ]
         return inputs, self._named(held)
 
     def _check_usable(self) -> None:
@@ -218,11 +243,15 @@ class Driver(Modelled, Safe):
                 self.counts["unwritten"] += 1
             self._owed = None
 
-    def _intend(self, again: bool, purpose: str, rows: int, double: bool, data: bytes, theta: bytes) -> tuple[int, int]:
+    def _intend(
+        self, again: bool, purpose: str, rows: int, double: bool, data: bytes, theta: bytes
+    ) -> tuple[int, int]:
         budget = self.policy.budget
         if budget is not None and budget.is_spent(*self._spent):
             self.rest()
-            raise BudgetError(f"{budget} is spent: {self._spent[0]} shots, {self._spent[1] / 3.6e12:.3g} hours")
+            raise BudgetError(
+                f"{budget} is spent: {self._spent[0]} shots, {self._spent[1] / 3.6e12:.3g} hours"
+            )
         self._to(State.ARMED)
         self._spent[0] += 1
         if self.journal is None:
@@ -267,7 +296,9 @@ class Driver(Modelled, Safe):
             self._to(State.UNKNOWN)
         if self.journal is not None:
             try:
-                self.journal.fail(*ticket, duration, dump({"reason": reason, "text": describe(error)}))
+                self.journal.fail(
+                    *ticket, duration, dump({"reason": reason, "text": describe(error)})
+                )
             except BaseException:
                 self.rest()
                 raise
@@ -279,7 +310,8 @@ class Driver(Modelled, Safe):
             try:
                 self.journal.fail(*ticket, 0, dump({"reason": "late", "text": text}))
             except JournalError:
-                # The file was made anew since: it holds no such shot. The shot to come has nothing to do with it.
+                # The file was made anew since: it holds no such shot. The shot to come has nothing
+                # to do with it.
                 self.counts["unwritten"] += 1
 
     def _back_off(self, attempt: int) -> None:
@@ -310,7 +342,9 @@ class Driver(Modelled, Safe):
             durability = f'"{self.policy.durability}"'
             self.journal, aside = _core.Journal.append_to(path, durability)
             if aside is not None:
-                warnings.warn(f"{path} ended in the middle of a record; that end is in {aside}", stacklevel=4)
+                warnings.warn(
+                    f"{path} ended in the middle of a record; that end is in {aside}", stacklevel=4
+                )
             try:
                 self._begin_run(self.journal)
             except BaseException:
@@ -325,13 +359,20 @@ class Driver(Modelled, Safe):
         own = {"n_in": self.n_in, "n_out": self.n_out, "params": params, "batch": self.policy.batch}
         for _, kind, *_, text in journal.notes():
             if kind == "run-start" and (held := load(text).get("instrument")) != own:
-                raise JournalError(f"{self.path} holds shots of another instrument: {held}; this one is {own}")
+                raise JournalError(
+                    f"{self.path} holds shots of another instrument: {held}; this one is {own}"
+                )
         self._spent = list(journal.spent())
         self._owed = None
         last = journal.shot(len(journal) - 1) if len(journal) else None
         open_end = last is not None and last[0] != "check" and last[4] is None and not last[5]
         self._unresolved = len(journal) - 1 if open_end else None
-        start = {"run": self.run, "pnncore": _core.__version__, "instrument": own, "policy": self.policy.to_config()}
+        start = {
+            "run": self.run,
+            "pnncore": _core.__version__,
+            "instrument": own,
+            "policy": self.policy.to_config(),
+        }
         journal.note("run-start", dump(start))
 
     def open(self) -> None:
@@ -387,7 +428,10 @@ class Driver(Modelled, Safe):
         self.check_process()
         if self.journal is None:
             if self.path is not None:
-                raise HardwareError("the instrument is closed: save before, or open() it, so that its journal is known")
+                raise HardwareError(
+                    "the instrument is closed: save before, or open() it, so that its journal is "
+                    "known"
+                )
             return None
         with self.lock:
             record, digest = self.journal.mark()
@@ -395,11 +439,20 @@ class Driver(Modelled, Safe):
 
     def snapshot(self) -> dict[str, Any]:
         """Return where the run is, as `rewind` takes it."""
-        baseline = None if self._baseline is None else [str(self._baseline.dtype), self._baseline.tolist()]
-        return {"shots": self.position, "since": self._since, "baseline": baseline, "drifts": len(self.drift)}
+        baseline = (
+            None if self._baseline is None else [str(self._baseline.dtype), self._baseline.tolist()]
+        )
+        return {
+            "shots": self.position,
+            "since": self._since,
+            "baseline": baseline,
+            "drifts": len(self.drift),
+        }
 
     def rewind(self, mark: dict[str, Any]) -> None:
-        """Go back to where `mark` or `snapshot` were called: what was measured since is not measured again.
+        """Go back to where `mark` or `snapshot` were called.
+
+        What was measured since is not measured again.
 
         Raises
         ------
@@ -409,7 +462,9 @@ class Driver(Modelled, Safe):
         self.check_process()
         if self.journal is None:
             if "record" in mark:
-                raise JournalError("the run was made with a journal: give the instrument that file, journal=...")
+                raise JournalError(
+                    "the run was made with a journal: give the instrument that file, journal=..."
+                )
             return
         with self.lock:
             if "record" in mark:
@@ -422,8 +477,13 @@ class Driver(Modelled, Safe):
                 self._baseline = np.array(values, dtype)
             del self.drift[mark["drifts"] :]
 
-    def _replayed(self, rows: int, double: bool, data: bytes, theta: bytes, purpose: str) -> bytes | None:
-        """Return the answer that the journal holds to the next shot; None where it holds no more."""
+    def _replayed(
+        self, rows: int, double: bool, data: bytes, theta: bytes, purpose: str
+    ) -> bytes | None:
+        """Return the answer that the journal holds to the next shot.
+
+        None where it holds no more.
+        """
         journal = self.journal
         assert journal is not None
         assert self._cursor is not None
@@ -441,8 +501,10 @@ class Driver(Modelled, Safe):
                     # Not part of the run: it is made now, and the run goes on where it was.
                     return None
                 raise JournalError(
-                    f"shot {k} of {self.path} was made with other inputs or parameters: the run that it holds is not "
-                    "this one. Give the instrument another journal, or begin with the settings of that run"
+                    f"shot {k} of {self.path} was made with other inputs or parameters: the run "
+                    "that it holds is not "
+                    "this one. Give the instrument another journal, or begin with the settings of "
+                    "that run"
                 )
             if result is None:
                 # The process ended before there was an answer.
@@ -459,11 +521,16 @@ class Driver(Modelled, Safe):
 
     def _replays(self) -> bool:
         """Whether the journal holds more of the run."""
-        return self._cursor is not None and self.journal is not None and self._cursor < len(self.journal)
+        return (
+            self._cursor is not None
+            and self.journal is not None
+            and self._cursor < len(self.journal)
+        )
 
     def _unresolved_text(self, k: int) -> str:
         return (
-            f"shot {k} of {self.path} was begun, and the process ended before its answer. Whether the instrument made "
+            f"shot {k} of {self.path} was begun, and the process ended before its answer. Whether "
+            "the instrument made "
             "it is not known; call resolve(y) with what it measured, or resolve() to make it again"
         )
 
@@ -481,7 +548,9 @@ class Driver(Modelled, Safe):
                 journal.fail(shot, attempt, 0, text)
             else:
                 rows, double = (matrix := journal.intent(last[2])[1])[0], matrix[2]
-                y = self._resolved(y, (rows, self.n_out), np.dtype(np.float64 if double else np.float32))
+                y = self._resolved(
+                    y, (rows, self.n_out), np.dtype(np.float64 if double else np.float32)
+                )
                 journal.result(shot, attempt, 0, rows, self.n_out, double, y.tobytes())
             self._unresolved = None
 

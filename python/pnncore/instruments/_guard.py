@@ -28,7 +28,7 @@ _runs: list[tuple[int, Driver]] = []
 
 
 def close_at_exit(driver: Driver) -> None:
-    """Close the driver when the interpreter ends, if there is anything to do and nobody has done it before."""
+    """Close the driver when the interpreter ends, where that is left to do."""
     _follow_forks()
     if driver.path is None and driver.policy.safe_state is None:
         return
@@ -58,7 +58,7 @@ def _close_all() -> None:
 
 
 def each_whatever_happens(run: Callable[[Driver], Any], drivers: Iterable[Driver]) -> None:
-    """Run something for all instruments, each whatever the others do, and raise the first failure at the end."""
+    """Run something for each instrument, whatever the others do; raise the first failure."""
     first: BaseException | None = None
     for driver in drivers:
         try:
@@ -71,7 +71,10 @@ def each_whatever_happens(run: Callable[[Driver], Any], drivers: Iterable[Driver
 
 @contextlib.contextmanager
 def guarded(drivers: Sequence[Driver]) -> Iterator[None]:
-    """Bring the instruments to their safe states at the end, however it comes; signals then end the process."""
+    """Bring the instruments to their safe states at the end, however it comes.
+
+    Signals then end the process.
+    """
     if not drivers:
         yield
         return
@@ -87,7 +90,8 @@ def guarded(drivers: Sequence[Driver]) -> Iterator[None]:
         yield
     finally:
         raised, left = None, _TRIES
-        # No call comes before the first `try`: the handler of a signal could raise in it, and nothing would be safe.
+        # No call comes before the first `try`: the handler of a signal could raise in it, and
+        # nothing would be safe.
         while True:
             try:
                 each_whatever_happens(Driver.rest, drivers)
@@ -113,7 +117,10 @@ def _forget_run(run: list[tuple[int, Driver]]) -> None:
 
 @contextlib.contextmanager
 def retraced(drivers: Sequence[Driver]) -> Iterator[None]:
-    """Where what is done here fails, go back to where the journals were: tried again, it is answered from them."""
+    """Where what is done here fails, go back to where the journals were.
+
+    Tried again, it is answered from them.
+    """
     marks = [driver.snapshot() for driver in drivers]
     for driver in drivers:
         driver.running += 1
@@ -133,13 +140,17 @@ def retraced(drivers: Sequence[Driver]) -> Iterator[None]:
 
 
 def update_handlers() -> None:
-    """Handle the signals that would end the process as long as an instrument is in use; only the main thread can.
+    """Handle the signals that would end the process as long as an instrument is in use.
 
-    That is, from when it is opened or used in the main thread, to its safe state; and as long as the main thread is in
-    a run.
+    Only the main thread can.
+
+    That is, from when it is opened or used in the main thread, to its safe state; and as long as
+    the main thread is in a run.
     """
     main = threading.main_thread().ident
-    if any(thread == main for thread, _ in _runs) or any(driver.is_exposed for driver in list(_open)):
+    if any(thread == main for thread, _ in _runs) or any(
+        driver.is_exposed for driver in list(_open)
+    ):
         _handlers.install()
     else:
         _handlers.restore()
@@ -152,13 +163,18 @@ def _of_other_threads() -> list[Driver]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End the process by SystemExit, which the main thread's own run ends with; runs of other threads are stopped."""
+    """End the process by SystemExit, which the main thread's own run ends with.
+
+    Runs of other threads are stopped.
+    """
     status = 128 + number
     try:
         each_whatever_happens(lambda driver: driver.halt(status), _of_other_threads())
     finally:
         # What is in the middle of a shot in this thread comes to it on the way out.
-        each_whatever_happens(Driver.rest, [d for d in list(_open) if d.is_exposed and not d.shoots_here])
+        each_whatever_happens(
+            Driver.rest, [d for d in list(_open) if d.is_exposed and not d.shoots_here]
+        )
     sys.exit(status)
 
 

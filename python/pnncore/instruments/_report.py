@@ -28,13 +28,15 @@ class Examination:
     signal
         The deviation of each output from input to input (n_out,).
     repeatability
-        One minus the ratio of noise to signal, both as root mean squares; 1 is perfect, 0 without any signal.
+        One minus the ratio of noise to signal, both as root mean squares; 1 is perfect, 0 without
+        any signal.
     dead
         The parameters, as (name, flat index), that change no output by more than its noise does.
     examined
         How many parameters were moved.
     saturated
-        The fraction of outputs at the smallest or the largest value of their column, beyond the one that has to be.
+        The fraction of outputs at the smallest or the largest value of their column, beyond the one
+        that has to be.
     dead_outputs
         The outputs that do not change from input to input.
     hours
@@ -83,9 +85,13 @@ def examine(
     from pnncore.methods import Method
 
     methods = as_list(methods, "methods", "a list of pnncore methods")
-    methods = [instance(method, Method, "a method to time", "a pnncore method") for method in methods]
+    methods = [
+        instance(method, Method, "a method to time", "a pnncore method") for method in methods
+    ]
     if methods and samples is None:
-        raise ConfigError("methods are timed for a planned run: give samples, and perhaps epochs and batch_size")
+        raise ConfigError(
+            "methods are timed for a planned run: give samples, and perhaps epochs and batch_size"
+        )
     samples = None if samples is None else positive_int(samples, "samples")
     epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
     repeats = positive_int(repeats, "repeats")
@@ -113,7 +119,9 @@ def examine(
         signal = mean.std(axis=0)
         # What a shot without a change differs from the mean by, and five deviations of that more.
         expected = noise * np.sqrt((1 + 1 / repeats) * (1 + 5 * np.sqrt(2 / len(x))))
-        dead, examined = _dead(instrument, shoot, params, mean, expected, positive_int(parameters, "parameters"))
+        dead, examined = _dead(
+            instrument, shoot, params, mean, expected, positive_int(parameters, "parameters")
+        )
     extremes = ((mean == mean.min(axis=0)) | (mean == mean.max(axis=0))).sum(axis=0)
     tolerance = 1e-9 * np.abs(mean).max() + 3 * noise
     ratio = float(np.sqrt(np.mean(noise**2) / np.mean(signal**2))) if signal.any() else 1.0
@@ -128,7 +136,9 @@ def examine(
         saturated=float(np.maximum(extremes - 2, 0).mean() / len(mean)),
         dead_outputs=tuple(int(j) for j in np.flatnonzero(signal <= tolerance)),
         hours={
-            f"{type(method).__name__}": _hours(instrument, method, samples or 0, epochs, batch_size, seconds)
+            f"{type(method).__name__}": _hours(
+                instrument, method, samples or 0, epochs, batch_size, seconds
+            )
             for method in methods
         },
     )
@@ -142,7 +152,10 @@ def _dead(
     expected: FloatArray,
     most: int,
 ) -> tuple[tuple[tuple[str, int], ...], int]:
-    """Move parameters one by one, evenly picked, by a tenth of their range; without limits, of their size."""
+    """Move parameters one by one, evenly picked, by a tenth of their range.
+
+    Without limits, of their size.
+    """
     device = instrument.layer.device
     every = [(k, i) for k, array in enumerate(params) for i in range(array.size)]
     picked = every[:: max(1, -(-len(every) // most))]
@@ -164,7 +177,12 @@ def _dead(
 
 
 def _hours(
-    instrument: "Instrument", method: "Method", samples: int, epochs: int, batch_size: int, seconds: float
+    instrument: "Instrument",
+    method: "Method",
+    samples: int,
+    epochs: int,
+    batch_size: int,
+    seconds: float,
 ) -> float:
     """Let a stand-in of the same shape count the shots of one step."""
     from pnncore.optim import SGD

@@ -37,10 +37,14 @@ class Safe:
         self.state = State.CLOSED
         self.counts: Counter[str] = Counter()
         self.journal: _core.Journal | None = None
-        self.on_change: Callable[[], None] = lambda: None  # called where the instrument may be exposed, or no more
+        self.on_change: Callable[[], None] = lambda: (
+            None
+        )  # called where the instrument may be exposed, or no more
         self._process = os.getpid()
         self._unsafe = False  # whether safe_state failed, and nobody has looked
-        self._raised: BaseException | None = None  # by the handler of a signal on the way to the safe state
+        self._raised: BaseException | None = (
+            None  # by the handler of a signal on the way to the safe state
+        )
         self._halt: int | None = None  # the status that the run of another thread is to end with
         self._shooter: int | None = None  # the thread that makes a shot
 
@@ -50,12 +54,17 @@ class Safe:
         return os.getpid() == self._process
 
     def check_process(self) -> None:
-        """Refuse a process that was forked from the one that made it: the instrument has one user. Before any lock."""
+        """Refuse a process that was forked from the one that made it: the instrument has one user.
+
+        Before any lock.
+        """
         if not self.is_here:
-            raise HardwareError("the instrument belongs to the process that made it; make another one here")
+            raise HardwareError(
+                "the instrument belongs to the process that made it; make another one here"
+            )
 
     def halt(self, status: int) -> None:
-        """Bring the instrument to its safe state, and end the run of another thread before its next shot."""
+        """Bring the instrument to its safe state; end another thread's run before its next shot."""
         self._halt = status
         self.rest()
 
@@ -91,10 +100,12 @@ class Safe:
                 self.counts["unwritten"] += 1
 
     def rest(self) -> bool:
-        """Bring the instrument to its safe state; give whether that worked. It may be called at any time.
+        """Bring the instrument to its safe state.
 
-        Where the handler of a signal raises meanwhile, that is raised when `safe_state` has been called. A process that
-        was forked from the one that made the instrument leaves it alone.
+        Give whether that worked. It may be called at any time.
+
+        Where the handler of a signal raises meanwhile, that is raised when `safe_state` has been
+        called. A process that was forked from the one that made the instrument leaves it alone.
         """
         if not self.is_here:
             return False
@@ -147,13 +158,13 @@ class Safe:
 
     @property
     def is_exposed(self) -> bool:
-        """Whether somebody would have to bring the instrument to its safe state before the process ends."""
+        """Whether the instrument has to be brought to its safe state before the process ends."""
         used = self._shooter is not None or self.state not in (State.SAFE, State.CLOSED)
         return used and self.policy.safe_state is not None
 
     @property
     def is_unrested(self) -> bool:
-        """Whether nobody has tried to bring the instrument to its safe state since its last shot."""
+        """Whether the instrument has not been brought to its safe state since its last shot."""
         return self.is_here and self.state not in (State.SAFE, State.CLOSED, State.FAILED)
 
     def reset(self) -> None:

@@ -44,7 +44,8 @@ class Budget:
 class Reference:
     """A shot that is made again and again, to see whether the instrument drifts.
 
-    The drift is the root-mean-square change of its answer, over the root mean square of the first one.
+    The drift is the root-mean-square change of its answer, over the root mean square of the first
+    one.
 
     Parameters
     ----------
@@ -57,11 +58,12 @@ class Reference:
     tolerance
         The drift beyond which something is done.
     recalibrate
-        Called with the drift: it sets the instrument right. Not while a run is answered from its journal: it was
-        called then.
+        Called with the drift: it sets the instrument right. Not while a run is answered from its
+        journal: it was called then.
     refit
-        Called with the drift, and also while a run is answered from its journal: it fits the twin anew. After either
-        of both the next reference shot is the first again; without both, a `DriftWarning` is given.
+        Called with the drift, and also while a run is answered from its journal: it fits the twin
+        anew. After either of both the next reference shot is the first again; without both, a
+        `DriftWarning` is given.
     """
 
     x: Any

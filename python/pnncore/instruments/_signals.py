@@ -30,8 +30,8 @@ _NAMES = [
 def ending() -> tuple[int, ...]:
     """Return the signals that end a process that has no handler, and that it can handle and go on.
 
-    Not those of faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS): a handler in Python never comes to
-    run after them.
+    Not those of faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS): a handler in
+    Python never comes to run after them.
     """
     found = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     if hasattr(signal, "SIGPOLL") and not hasattr(signal, "SIGINFO"):
@@ -46,7 +46,7 @@ def ending() -> tuple[int, ...]:
 
 
 class Handlers:
-    """One handler for all signals that would end the process, where nobody else handles or ignores them.
+    """One handler for all signals that would end the process, where nobody else handles them.
 
     Parameters
     ----------
@@ -68,7 +68,8 @@ class Handlers:
                 try:
                     signal.signal(number, self._handle)
                 except (ValueError, OSError):
-                    # Another interpreter of the process, or a system that keeps the signal for itself.
+                    # Another interpreter of the process, or a system that keeps the signal for
+                    # itself.
                     self._numbers.discard(number)
 
     def restore(self) -> None:
@@ -82,7 +83,7 @@ class Handlers:
 
 
 def _has_handler_in_c(number: int) -> bool:
-    """Whether code in C handles the signal, which Python does not know of: `faulthandler.register`, say."""
+    """Whether code in C handles the signal unknown to Python, as `faulthandler.register` does."""
     try:
         current = ctypes.pythonapi.PyOS_getsig
     except AttributeError:

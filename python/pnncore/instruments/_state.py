@@ -6,8 +6,8 @@ import enum
 class State(enum.Enum):
     """What is known of an instrument.
 
-    Every change is in the journal: an intent stands for IDLE → ARMED → RUNNING, a result for RUNNING → IDLE, and all
-    others are records of their own.
+    Every change is in the journal: an intent stands for IDLE → ARMED → RUNNING, a result for
+    RUNNING → IDLE, and all others are records of their own.
     """
 
     CLOSED = "closed"

@@ -1,8 +1,8 @@
 """Layers of a `pnncore.systems.Stack`: what signals pass through.
 
-Every layer has a twin, the model with known derivatives. Its hardware may differ: `mismatch` puts its constants off,
-relatively, and `noise` is the standard deviation of what each measurement of an output adds. Both are set for the
-whole stack, or layer by layer.
+Every layer has a twin, the model with known derivatives. Its hardware may differ: `mismatch` puts
+its constants off, relatively, and `noise` is the standard deviation of what each measurement of an
+output adds. Both are set for the whole stack, or layer by layer.
 """
 
 from typing import Any

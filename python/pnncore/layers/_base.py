@@ -16,7 +16,8 @@ class Layer(Registered, Config, ABC, family="layer"):
     noise
         The standard deviation of what a measurement of an output adds; None: as the stack says.
     mismatch
-        By how much, relatively, the constants of the hardware are off from those of the twin; None: as the stack says.
+        By how much, relatively, the constants of the hardware are off from those of the twin; None:
+        as the stack says.
     """
 
     noise: float | None = None

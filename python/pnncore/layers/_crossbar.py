@@ -16,8 +16,8 @@ from pnncore.layers._base import Layer
 class Crossbar(Layer):
     """A linear map that is read from an analog array of conductances; its bias is digital.
 
-    The twin is the linear map itself. `methods.InSituBackprop` sends errors back through the array, by a read of its
-    transpose; other methods use the twin.
+    The twin is the linear map itself. `methods.InSituBackprop` sends errors back through the array,
+    by a read of its transpose; other methods use the twin.
 
     Parameters
     ----------
@@ -26,35 +26,36 @@ class Crossbar(Layer):
     bias
         Whether a bias is added.
     tile
-        The most rows and columns of an array: larger matrices are cut into several, each with converters of its own,
-        whose outputs are summed digitally. None: one array.
+        The most rows and columns of an array: larger matrices are cut into several, each with
+        converters of its own, whose outputs are summed digitally. None: one array.
     io
-        How the arrays are read: by default through converters of 7 and 9 bits, and with noise, as `AnalogIO` says;
-        `AnalogIO.ideal()` reads the product itself.
+        How the arrays are read: by default through converters of 7 and 9 bits, and with noise, as
+        `AnalogIO` says; `AnalogIO.ideal()` reads the product itself.
     backward
-        How its transpose is read; None: as `io` says, each sample scaled by its largest error where inputs have a
-        learned range.
+        How its transpose is read; None: as `io` says, each sample scaled by its largest error where
+        inputs have a learned range.
     wires
-        What is between the cells; None: nothing. Derivatives of the hardware are exact, by a second solve; with
-        ``exact=False`` they are of first order, as the read is.
+        What is between the cells; None: nothing. Derivatives of the hardware are exact, by a second
+        solve; with ``exact=False`` they are of first order, as the read is.
     device
-        The cells that weights are stored in, such as `devices.ReRamSB()`, or `devices.Pair` or `devices.MultiCell`
-        of them: training then sends pulses to these. None: any weight can be had.
+        The cells that weights are stored in, such as `devices.ReRamSB()`, or `devices.Pair` or
+        `devices.MultiCell` of them: training then sends pulses to these. None: any weight can be
+        had.
     trains
         How outer products become pulses.
     algorithm
-        How wanted changes become pulses: None (as they come), `devices.MixedPrecision` or `devices.TikiTaka`.
+        How wanted changes become pulses: None (as they come), `devices.MixedPrecision` or
+        `devices.TikiTaka`.
     remap
-        What shares a digital scale by which weights are brought to -1 to 1 before an array holds them: ``"array"``,
-        ``"columns"``, or None: they are held as they are. Noise and bounds are then in units of the largest weight.
+        What shares a digital scale by which weights are brought to -1 to 1 before an array holds
+        them: ``"array"``, ``"columns"``, or None: they are held as they are. Noise and bounds are
+        then in units of the largest weight.
     clip
-        Within how many of their standard deviations weights are kept by every update; None: they are not. Few large
-        weights then do not set the scale of all.
+        Within how many of their standard deviations weights are kept by every update; None: they
+        are not. Few large weights then do not set the scale of all.
 
-    References
-    ----------
-    Training for noise with `AnalogIO.weight_noise`, `remap`, `clip` and learned ranges: Rasch et al., Nat. Commun.
-    14, 5282 (2023).
+    References ---------- Training for noise with `AnalogIO.weight_noise`, `remap`, `clip` and
+    learned ranges: Rasch et al., Nat. Commun. 14, 5282 (2023).
     """
 
     n_in: int
@@ -77,13 +78,21 @@ class Crossbar(Layer):
         for name, choices in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, choices) and (value is not None or name == "io"):
-                known = " or ".join(f"{kind.__module__.partition('._')[0]}.{kind.__name__}" for kind in choices)
+                known = " or ".join(
+                    f"{kind.__module__.partition('._')[0]}.{kind.__name__}" for kind in choices
+                )
                 raise ConfigError(f"{name} must be {known}, got {shown(value)}")
         if self.tile is not None:
-            sizes = self.tile if isinstance(self.tile, tuple | list) and len(self.tile) == 2 else None
+            sizes = (
+                self.tile if isinstance(self.tile, tuple | list) and len(self.tile) == 2 else None
+            )
             if sizes is None:
-                raise ConfigError(f"tile must be a pair of numbers of rows and columns, got {shown(self.tile)}")
-            object.__setattr__(self, "tile", tuple(positive_int(size, "every size of tile") for size in sizes))
+                raise ConfigError(
+                    f"tile must be a pair of numbers of rows and columns, got {shown(self.tile)}"
+                )
+            object.__setattr__(
+                self, "tile", tuple(positive_int(size, "every size of tile") for size in sizes)
+            )
         if self.remap is not None:
             one_of(self.remap, "remap", ("array", "columns"))
         for name in ("remap", "clip"):
@@ -124,7 +133,12 @@ class Crossbar(Layer):
     def restore(cls, settings: dict[str, Any]) -> Self:
         """Return what `to_config` told, less the name."""
         settings = dict(settings)
-        for name, make in {"io": AnalogIO, "backward": AnalogIO, "wires": Wires, "trains": PulseTrains}.items():
+        for name, make in {
+            "io": AnalogIO,
+            "backward": AnalogIO,
+            "wires": Wires,
+            "trains": PulseTrains,
+        }.items():
             if settings.get(name) is not None:
                 settings[name] = made(make, as_settings(settings[name], name), name)
         for name in ("device", "algorithm"):

@@ -17,22 +17,24 @@ from pnncore.layers._base import Layer
 class Custom(Layer, listed=False):
     """A layer of one's own, from functions of NumPy arrays: a simulation that is its own twin.
 
-    Methods that only need outputs train it as it is; with `vjp` those that send errors back do, too. The functions are
-    called with all samples at once, on the calling thread. `pnncore.testing.check_layer` compares the derivatives with
-    differences. (A callable with failures and a journal is a `pnncore.systems.Instrument`.)
+    Methods that only need outputs train it as it is; with `vjp` those that send errors back do,
+    too. The functions are called with all samples at once, on the calling thread.
+    `pnncore.testing.check_layer` compares the derivatives with differences. (A callable with
+    failures and a journal is a `pnncore.systems.Instrument`.)
 
     Parameters
     ----------
     n_in, n_out
         The numbers of inputs and outputs.
     forward
-        ``forward(x, params)`` returns outputs (rows, n_out) for inputs (rows, n_in) and a dict of parameters. Rows do
-        not see each other.
+        ``forward(x, params)`` returns outputs (rows, n_out) for inputs (rows, n_in) and a dict of
+        parameters. Rows do not see each other.
     vjp
-        ``vjp(x, params, dy)`` returns ``dx`` (rows, n_in) and a dict of gradients, summed over rows.
+        ``vjp(x, params, dy)`` returns ``dx`` (rows, n_in) and a dict of gradients, summed over
+        rows.
     jvp
-        ``jvp(x, params, dx, along)`` returns the change of the outputs with inputs along ``dx`` and parameters along
-        ``along``; `ForwardGradient` asks for it.
+        ``jvp(x, params, dx, along)`` returns the change of the outputs with inputs along ``dx`` and
+        parameters along ``along``; `ForwardGradient` asks for it.
     params
         The initial parameters by name.
 
@@ -40,7 +42,8 @@ class Custom(Layer, listed=False):
     --------
     >>> import numpy as np
     >>> from pnncore.systems import Stack
-    >>> gain = Custom(2, 2, lambda x, params: x * params["gain"], params={"gain": np.array([2.0, 3.0])})
+    >>> initial = {"gain": np.array([2.0, 3.0])}
+    >>> gain = Custom(2, 2, lambda x, params: x * params["gain"], params=initial)
     >>> Stack([gain], dtype="float64", seed=0).predict([[1.0, 1.0]])
     array([[2., 3.]])
     """
@@ -48,8 +51,13 @@ class Custom(Layer, listed=False):
     n_in: int
     n_out: int
     forward: Callable[[FloatArray, dict[str, FloatArray]], Any]
-    vjp: Callable[[FloatArray, dict[str, FloatArray], FloatArray], tuple[Any, Mapping[str, Any]]] | None = None
-    jvp: Callable[[FloatArray, dict[str, FloatArray], FloatArray, dict[str, FloatArray]], Any] | None = None
+    vjp: (
+        Callable[[FloatArray, dict[str, FloatArray], FloatArray], tuple[Any, Mapping[str, Any]]]
+        | None
+    ) = None
+    jvp: (
+        Callable[[FloatArray, dict[str, FloatArray], FloatArray, dict[str, FloatArray]], Any] | None
+    ) = None
     params: Mapping[str, npt.ArrayLike] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,19 +67,31 @@ class Custom(Layer, listed=False):
             if not callable(function) and (function is not None or name == "forward"):
                 raise ConfigError(f"{name} must be a function, got {shown(function)}")
         if self.mismatch:
-            raise ConfigError("mismatch is for layers whose constants the core knows; a Custom layer has none")
+            raise ConfigError(
+                "mismatch is for layers whose constants the core knows; a Custom layer has none"
+            )
         given = as_settings(self.params, "params").items()
-        initial = {name: as_numbers(value, f"params[{name!r}]", refusal=ConfigError) for name, value in given}
+        initial = {
+            name: as_numbers(value, f"params[{name!r}]", refusal=ConfigError)
+            for name, value in given
+        }
         object.__setattr__(self, "initial", initial)
         object.__setattr__(self, "called", _Functions(self, initial))
 
     def spec(self) -> dict[str, Any]:
         """See `Layer.spec`."""
-        return {"kind": "foreign", "inputs": self.n_in, "outputs": self.n_out, "device": Device().to_config()}
+        return {
+            "kind": "foreign",
+            "inputs": self.n_in,
+            "outputs": self.n_out,
+            "device": Device().to_config(),
+        }
 
     def to_config(self) -> dict[str, Any]:
         """Refuse: what a function does is in no file."""
-        raise CapabilityError("a Custom layer cannot be rebuilt from a file; pass system= when loading")
+        raise CapabilityError(
+            "a Custom layer cannot be rebuilt from a file; pass system= when loading"
+        )
 
     def __repr__(self) -> str:
         return f"Custom({self.n_in}, {self.n_out})"
@@ -90,19 +110,30 @@ class _Functions:
 
     def model(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
         """Return the outputs."""
-        return _returned("forward", self.layer.forward(x, self._named(params)), (len(x), self.n_out), x)
+        return _returned(
+            "forward", self.layer.forward(x, self._named(params)), (len(x), self.n_out), x
+        )
 
-    def vjp(self, x: FloatArray, params: list[FloatArray], dy: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
+    def vjp(
+        self, x: FloatArray, params: list[FloatArray], dy: FloatArray
+    ) -> tuple[FloatArray, list[FloatArray]]:
         """Return errors of the inputs and of the parameters."""
         if self.layer.vjp is None:
             raise CapabilityError("a Custom layer without vjp= has no derivatives")
         dx, found = self.layer.vjp(x, self._named(params), dy)
         if set(found) != {name for name, _ in self.specs}:
-            raise ConfigError(f"vjp must return gradients by {[name for name, _ in self.specs]}, got {list(found)}")
-        own = [_returned(f"vjp[{name!r}]", found[name], tuple(shape), x) for name, shape in self.specs]
+            raise ConfigError(
+                f"vjp must return gradients by {[name for name, _ in self.specs]}, got "
+                f"{list(found)}"
+            )
+        own = [
+            _returned(f"vjp[{name!r}]", found[name], tuple(shape), x) for name, shape in self.specs
+        ]
         return _returned("vjp", dx, x.shape, x), own
 
-    def jvp(self, x: FloatArray, params: list[FloatArray], dx: FloatArray, along: list[FloatArray]) -> FloatArray:
+    def jvp(
+        self, x: FloatArray, params: list[FloatArray], dx: FloatArray, along: list[FloatArray]
+    ) -> FloatArray:
         """Return how the outputs change with inputs along `dx` and parameters along `along`."""
         if self.layer.jvp is None:
             raise CapabilityError("a Custom layer without jvp= has no forward derivatives")
@@ -116,5 +147,7 @@ class _Functions:
 def _returned(what: str, value: Any, shape: tuple[int, ...], x: FloatArray) -> FloatArray:
     array = np.asarray(value)
     if array.shape != shape or array.dtype.kind not in "biuf":
-        raise ConfigError(f"{what} must return real numbers of shape {shape}, got {array.dtype} of {array.shape}")
+        raise ConfigError(
+            f"{what} must return real numbers of shape {shape}, got {array.dtype} of {array.shape}"
+        )
     return np.ascontiguousarray(array, dtype=x.dtype)

@@ -9,10 +9,12 @@ from pnncore.layers._base import Layer
 
 @dataclass(frozen=True, repr=False)
 class Encode(Layer):
-    """Real signals, put on light: a field of as many modes, with amplitudes x, or with amplitudes exp(i x).
+    """Real signals, put on light.
 
-    The field is complex, and nothing measures it: layers of optics take it, and `Detect` ends their chain. In hardware
-    with a mismatch m, modulators answer to (1 + m ξ) x, with ξ standard normal.
+    A field of as many modes, with amplitudes x, or with amplitudes exp(i x).
+
+    The field is complex, and nothing measures it: layers of optics take it, and `Detect` ends their
+    chain. In hardware with a mismatch m, modulators answer to (1 + m ξ) x, with ξ standard normal.
 
     Parameters
     ----------

@@ -10,8 +10,8 @@ from pnncore.layers._base import Layer
 class Linear(Layer):
     """A linear map y = x W + b: digital, or an ideal crossbar.
 
-    Hardware with a mismatch m multiplies every weight by 1 + m xi, and outputs leak into each other as
-    I + (m / 2) xi / sqrt(n_out), with xi standard normal.
+    Hardware with a mismatch m multiplies every weight by 1 + m xi, and outputs leak into each other
+    as I + (m / 2) xi / sqrt(n_out), with xi standard normal.
 
     Parameters
     ----------

@@ -8,10 +8,12 @@ from pnncore.layers._base import Layer
 
 @dataclass(frozen=True, repr=False)
 class Pendula(Layer):
-    """Coupled pendula, released at rest from the angles x: q_i'' = -sin q_i + sum_j J_ji (sin q_j - sin q_i) + e_i.
+    """Coupled pendula, released at rest from the angles x.
 
-    Outputs are the angles after a time. The couplings ``J`` (from, to) and the torques ``e`` are parameters; in
-    hardware with a mismatch, restoring forces and couplings are off.
+    Q_i'' = -sin q_i + sum_j J_ji (sin q_j - sin q_i) + e_i.
+
+    Outputs are the angles after a time. The couplings ``J`` (from, to) and the torques ``e`` are
+    parameters; in hardware with a mismatch, restoring forces and couplings are off.
 
     Parameters
     ----------

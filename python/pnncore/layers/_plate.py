@@ -8,10 +8,13 @@ from pnncore.layers._base import Layer
 
 @dataclass(frozen=True, repr=False)
 class Plate(Layer):
-    """A driven oscillating plate: modes q'' + c q' + W² q + a q³ = g u(t), read as a weighted sum of the q.
+    """A driven oscillating plate.
 
-    The drive u is each input, then each of the n_params parameters ``theta``, for one unit of time each; after each
-    the plate is read: there are n_in + n_params outputs. Frequencies W lie between 0.3 and 3 radians per unit of time.
+    Modes q'' + c q' + W² q + a q³ = g u(t), read as a weighted sum of the q.
+
+    The drive u is each input, then each of the n_params parameters ``theta``, for one unit of time
+    each; after each the plate is read: there are n_in + n_params outputs. Frequencies W lie between
+    0.3 and 3 radians per unit of time.
 
     Parameters
     ----------

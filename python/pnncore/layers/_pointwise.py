@@ -8,13 +8,20 @@ from pnncore.layers._base import Layer
 
 
 class _Pointwise(Layer, listed=False):
-    """A function of each signal. Hardware with a mismatch m has f((1 + m) z + m z² / 2) in its place."""
+    """A function of each signal.
+
+    Hardware with a mismatch m has f((1 + m) z + m z² / 2) in its place.
+    """
 
     def spec(self) -> dict[str, Any]:
         """See `Layer.spec`."""
         names = {"ReLU": "relu", "Tanh": "tanh", "Logistic": "logistic"}
         names |= {"SaturableAbsorber": "saturable-absorber", "ElectroOptic": "electro-optic"}
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("noise", "mismatch")}
+        own = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("noise", "mismatch")
+        }
         return {"kind": "pointwise", "function": {"function": names[type(self).__name__], **own}}
 
 
@@ -51,7 +58,9 @@ class SaturableAbsorber(_Pointwise):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ElectroOptic(_Pointwise):
-    """An amplitude z of which a tapped part drives its own modulator: sqrt(1 - tap) z cos((gain z² + bias) / 2).
+    """An amplitude z of which a tapped part drives its own modulator.
+
+    Sqrt(1 - tap) z cos((gain z² + bias) / 2).
 
     Parameters
     ----------

@@ -10,8 +10,9 @@ from pnncore.layers._base import Layer
 class SecondHarmonic(Layer):
     """Second-harmonic generation of a shaped pulse: powers |sum over w1 of A(w1) A(2w - w1)|².
 
-    The spectrum A has the n_in inputs, then the n_params parameters ``theta``; there are 2 (n_in + n_params) - 1
-    outputs. In hardware with a mismatch, the amplitudes that arrive and the efficiencies of conversion are off.
+    The spectrum A has the n_in inputs, then the n_params parameters ``theta``; there are 2 (n_in +
+    n_params) - 1 outputs. In hardware with a mismatch, the amplitudes that arrive and the
+    efficiencies of conversion are off.
 
     References
     ----------

@@ -10,8 +10,8 @@ from pnncore.layers._base import Layer
 class Speckle(Layer):
     """Light through a random scattering medium: intensities |T (x e^{i phase}) + b|².
 
-    T has independent complex normal elements of variance 1 / n_in; the phases, one per input, are parameters. Hardware
-    with a mismatch m has T + m T', with T' another such medium.
+    T has independent complex normal elements of variance 1 / n_in; the phases, one per input, are
+    parameters. Hardware with a mismatch m has T + m T', with T' another such medium.
 
     Parameters
     ----------
@@ -27,4 +27,9 @@ class Speckle(Layer):
 
     def spec(self) -> dict[str, Any]:
         """See `Layer.spec`."""
-        return {"kind": "speckle", "inputs": self.n_in, "outputs": self.n_out, "reference": self.reference}
+        return {
+            "kind": "speckle",
+            "inputs": self.n_in,
+            "outputs": self.n_out,
+            "reference": self.reference,
+        }

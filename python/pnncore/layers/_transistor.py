@@ -10,8 +10,8 @@ from pnncore.layers._base import Layer
 class TransistorCircuit(Layer):
     """An analog circuit: a driven resonator whose voltage a transistor reads and loads.
 
-    The source voltage is each input, then each of the n_params parameters ``theta``, for one unit of time each; after
-    each the transistor's current is read: there are n_in + n_params outputs.
+    The source voltage is each input, then each of the n_params parameters ``theta``, for one unit
+    of time each; after each the transistor's current is read: there are n_in + n_params outputs.
 
     References
     ----------

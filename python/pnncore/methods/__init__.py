@@ -1,7 +1,7 @@
 """Training methods: how a batch becomes a gradient.
 
-A method is plain configuration; the core runs it. `method.gradient(system, x, y)` gives the gradients that a step of
-training would use.
+A method is plain configuration; the core runs it. `method.gradient(system, x, y)` gives the
+gradients that a step of training would use.
 """
 
 from typing import Any
@@ -31,7 +31,9 @@ from pnncore.methods._outputs import SurrogateOptimization as SurrogateOptimizat
 from pnncore.methods._own import Experiment as Experiment
 from pnncore.methods._own import NewParameters as NewParameters
 from pnncore.methods._own import SettledPhases as SettledPhases
-from pnncore.methods._settling import AgnosticEquilibriumPropagation as AgnosticEquilibriumPropagation
+from pnncore.methods._settling import (
+    AgnosticEquilibriumPropagation as AgnosticEquilibriumPropagation,
+)
 from pnncore.methods._settling import ContrastiveLearning as ContrastiveLearning
 from pnncore.methods._settling import CoupledLearning as CoupledLearning
 from pnncore.methods._settling import EquilibriumPropagation as EquilibriumPropagation

@@ -12,7 +12,17 @@ import numpy.typing as npt
 
 from pnncore import _core, losses
 from pnncore._config import Registered, types_of
-from pnncore._convert import FloatArray, Seed, as_seed, as_system, as_threads, number, one_of, positive_int, shown
+from pnncore._convert import (
+    FloatArray,
+    Seed,
+    as_seed,
+    as_system,
+    as_threads,
+    number,
+    one_of,
+    positive_int,
+    shown,
+)
 from pnncore.errors import ConfigError, SettlingWarning
 from pnncore.methods._own import Experiment, NewParameters, OwnSteps
 from pnncore.settling import Settling
@@ -53,11 +63,13 @@ class Measured:
         name = type(method).__name__
         missing = ", ".join(f"{count} {end}" for end, count in ends.items()) or "none"
         text = (
-            f"the gradient of {name} comes from {self.usable} of {self.samples} samples; phases not settled: {missing}"
+            f"the gradient of {name} comes from {self.usable} of {self.samples} samples; phases "
+            f"not settled: {missing}"
         )
         if self.usable == 0:
             text = (
-                f"{name} measured nothing: none of {self.samples} samples is usable; phases that did not settle: "
+                f"{name} measured nothing: none of {self.samples} samples is usable; phases that "
+                "did not settle: "
                 f"{missing}"
             )
         warnings.warn(text, SettlingWarning, stacklevel=stacklevel + 1)
@@ -67,14 +79,15 @@ class Measured:
 class Method(Registered, family="method"):
     """Base of all methods: a loss, "squared-error", "cross-entropy" or a `pnncore.losses.Loss`.
 
-    A method of one's own is a subclass with a `step`; what else it may say of itself is `needs` and `memory`. Settings
-    are fields of a frozen dataclass, as those of the methods here. `pnncore.testing.check_method` examines it.
+    A method of one's own is a subclass with a `step`; what else it may say of itself is `needs` and
+    `memory`. Settings are fields of a frozen dataclass, as those of the methods here.
+    `pnncore.testing.check_method` examines it.
 
     Attributes
     ----------
     needs
-        What a method of one's own needs of a system, beside outputs: some of ``"layers"``, ``"twins"``,
-        ``"linear-readout"``, ``"phases"``, ``"local-rule"``, ``"state-derivatives"``.
+        What a method of one's own needs of a system, beside outputs: some of ``"layers"``,
+        ``"twins"``, ``"linear-readout"``, ``"phases"``, ``"local-rule"``, ``"state-derivatives"``.
     """
 
     loss: Loss = "squared-error"
@@ -98,7 +111,11 @@ class Method(Registered, family="method"):
         else:
             one_of(self.loss, "loss", ("squared-error", "cross-entropy"))
         for setting in dataclasses.fields(self):
-            name, value, kind = setting.name, getattr(self, setting.name), types_of(type(self)).get(setting.name)
+            name, value, kind = (
+                setting.name,
+                getattr(self, setting.name),
+                types_of(type(self)).get(setting.name),
+            )
             if get_origin(kind) is Literal:
                 one_of(value, name, get_args(kind))
             if kind is float or (kind == float | None and value is not None):
@@ -116,7 +133,9 @@ class Method(Registered, family="method"):
         return type(self).step is not Method.step
 
     def step(self, experiment: Experiment) -> "Mapping[str, npt.ArrayLike] | NewParameters":
-        """Make a step of a method of one's own: run experiments, and return the gradient by parameter.
+        """Make a step of a method of one's own.
+
+        Run experiments, and return the gradient by parameter.
 
         Parameters
         ----------
@@ -126,19 +145,27 @@ class Method(Registered, family="method"):
         Returns
         -------
         mapping of arrays, or NewParameters
-            dL/dθ by name, of all parameters, which the optimizer takes; or new values of the parameters.
+            dL/dθ by name, of all parameters, which the optimizer takes; or new values of the
+            parameters.
         """
         raise NotImplementedError(f"{type(self).__name__} is made by the core")
 
-    def memory(self, system: "System", random: np.random.Generator) -> "Mapping[str, npt.ArrayLike]":
-        """Return the arrays, by name, that a method of one's own keeps from step to step, as they are at first.
+    def memory(
+        self, system: "System", random: np.random.Generator
+    ) -> "Mapping[str, npt.ArrayLike]":
+        """Return what a method of one's own keeps from step to step: arrays by name, as at first.
 
         `random` depends on the seed of the training alone. The arrays are in every checkpoint.
         """
         return {}
 
-    def for_core(self, system: "System", *, seed: int = 0, threads: int | None = None) -> "str | OwnSteps | OwnLoss":
-        """Return what the core makes the steps of: a configuration, or an object with what is the user's own."""
+    def for_core(
+        self, system: "System", *, seed: int = 0, threads: int | None = None
+    ) -> "str | OwnSteps | OwnLoss":
+        """Return what the core makes the steps of.
+
+        A configuration, or an object with what is the user's own.
+        """
         if self.is_own:
             return OwnSteps(self, system, seed, threads)
         if isinstance(self.loss, losses.Loss):
@@ -146,9 +173,14 @@ class Method(Registered, family="method"):
         return self._settings()
 
     def _settings(self) -> str:
-        """Return what the core reads of the settings; a loss of the user's own is handed beside them."""
+        """Return what the core reads of the settings.
+
+        A loss of the user's own is handed beside them.
+        """
         config = self.to_config()
-        return json.dumps(config if isinstance(self.loss, str) else {**config, "loss": "squared-error"})
+        return json.dumps(
+            config if isinstance(self.loss, str) else {**config, "loss": "squared-error"}
+        )
 
     def to_config(self) -> dict[str, Any]:
         """Return the configuration as plain data, as the core reads it and checkpoints keep it."""
@@ -160,12 +192,19 @@ class Method(Registered, family="method"):
         return {"own" if self.is_own else "name": type(self).__name__, **config}
 
     def gradient(
-        self, system: "System", x: Any, y: Any, *, seed: Seed = 0, step: int = 0, threads: int | None = None
+        self,
+        system: "System",
+        x: Any,
+        y: Any,
+        *,
+        seed: Seed = 0,
+        step: int = 0,
+        threads: int | None = None,
     ) -> dict[str, FloatArray]:
-        """Return the gradient that a step of training on this batch would use, by parameter, in float64.
+        """Return the gradient that a step of training on this batch would use, in float64.
 
-        Samples of which a phase diverged, or whose energy has no minimum under it, contribute nothing to it; a
-        `SettlingWarning` counts them, and phases that ran out of sweeps.
+        Samples of which a phase diverged, or whose energy has no minimum under it, contribute
+        nothing to it; a `SettlingWarning` counts them, and phases that ran out of sweeps.
 
         Parameters
         ----------
@@ -190,27 +229,45 @@ class Method(Registered, family="method"):
         return gradient
 
     def _measure(
-        self, system: "System", x: Any, y: Any, *, seed: Seed = 0, step: int = 0, threads: int | None = None
+        self,
+        system: "System",
+        x: Any,
+        y: Any,
+        *,
+        seed: Seed = 0,
+        step: int = 0,
+        threads: int | None = None,
     ) -> tuple[dict[str, FloatArray], "Measured"]:
         """Return the gradient of `gradient`, and what it comes from."""
         as_system(system)
-        if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**39:
+        if (
+            isinstance(step, bool)
+            or not isinstance(step, int | np.integer)
+            or not 0 <= step < 2**39
+        ):
             raise ConfigError(f"step must be an integer in 0..2**39, got {shown(step)}")
         x, y = system.as_batch(x, y)
         seed, threads = as_seed(seed), as_threads(threads)
         with system.lock:
             method = self.for_core(system, seed=seed, threads=threads)
-            gradient, found = _core.gradient(system.core, system.lent(), x, y, method, seed, step, threads)
+            gradient, found = _core.gradient(
+                system.core, system.lent(), x, y, method, seed, step, threads
+            )
         phases = {name: int(found[name]) for name in ("unconverged", "diverged", "unbounded")}
-        return dict(zip(system.names, gradient, strict=True)), Measured(len(x), int(found["whole"]), phases)
+        return dict(zip(system.names, gradient, strict=True)), Measured(
+            len(x), int(found["whole"]), phases
+        )
 
     def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
-        """Return the outputs (samples, n_out) that the method teaches: those of the system, as a rule."""
+        """Return the outputs (samples, n_out) that the method teaches.
+
+        Those of the system, as a rule.
+        """
         predicted: FloatArray = as_system(system).predict(x, threads=threads)
         return predicted
 
     def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
-        """Return the accuracy for labels, or the coefficient of determination R² for targets, of `predict`."""
+        """Return the accuracy (labels) or coefficient of determination (targets) of `predict`."""
         return float(as_system(system).score(x, y, threads=threads))
 
 

@@ -9,9 +9,9 @@ from pnncore.methods._base import Method
 class HamiltonianEcho(Method):
     """Hamiltonian echo backpropagation: run, turn round, kick by the error, run again.
 
-    Turned momenta are kicked by ``±epsilon`` dL/dq, and dL/dθ is the difference of the integrals of ∂H/∂θ along the
-    two echoes, over ``-2 epsilon``: with a bias of O(``epsilon``²). The physics computes its own adjoint, as long as
-    it runs backwards; damping spoils it.
+    Turned momenta are kicked by ``±epsilon`` dL/dq, and dL/dθ is the difference of the integrals of
+    ∂H/∂θ along the two echoes, over ``-2 epsilon``: with a bias of O(``epsilon``²). The physics
+    computes its own adjoint, as long as it runs backwards; damping spoils it.
 
     Parameters
     ----------

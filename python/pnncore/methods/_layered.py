@@ -23,13 +23,14 @@ class Backprop(Method):
     Parameters
     ----------
     model
-        ``"twin"``: signals pass through the twins, and the hardware is never asked. ``"hardware"``: through the
-        hardware itself, without its noise: the exact gradient, which only a simulation has; for audits.
+        ``"twin"``: signals pass through the twins, and the hardware is never asked. ``"hardware"``:
+        through the hardware itself, without its noise: the exact gradient, which only a simulation
+        has; for audits.
     noise
         The standard deviation of noise that is added to the outputs of every layer of the twin.
     vaccination
-        By how much, relatively, the twin's constants are off, drawn anew for every batch, so that what is learned does
-        not depend on them.
+        By how much, relatively, the twin's constants are off, drawn anew for every batch, so that
+        what is learned does not depend on them.
     """
 
     model: Literal["twin", "hardware"] = "twin"
@@ -39,14 +40,18 @@ class Backprop(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class PhysicsAware(Method):
-    """Physics-aware training: forward on the hardware, back through the twins' Jacobians at the measured signals.
+    """Physics-aware training.
 
-    The same as backpropagation where the twin is exact and nothing is noisy. Noise of constant deviation that is added
-    to outputs leaves the mean gradient that of the mean loss. Noise whose size depends on signals or weights adds to
-    the mean loss what no twin knows of, since twins answer with the derivative of the mean read: input noise and
-    weight noise of crossbars, additive or of phase-change memory, and their output noise where the scale follows the
-    inputs (``scale=None``, the default). For a read x W with input noise of deviation s, and the squared error, what W
-    hears nothing of is s² W; for weight noise, what x hears nothing of is s² x per output.
+    Forward on the hardware, back through the twins' Jacobians at the measured signals.
+
+    The same as backpropagation where the twin is exact and nothing is noisy. Noise of constant
+    deviation that is added to outputs leaves the mean gradient that of the mean loss. Noise whose
+    size depends on signals or weights adds to the mean loss what no twin knows of, since twins
+    answer with the derivative of the mean read: input noise and weight noise of crossbars, additive
+    or of phase-change memory, and their output noise where the scale follows the inputs
+    (``scale=None``, the default). For a read x W with input noise of deviation s, and the squared
+    error, what W hears nothing of is s² W; for weight noise, what x hears nothing of is s² x per
+    output.
 
     References
     ----------
@@ -56,10 +61,12 @@ class PhysicsAware(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class InSituBackprop(Method):
-    """Backpropagation in the hardware: signals pass it forward, and errors back, where it can be run backwards.
+    """Backpropagation in the hardware.
 
-    Crossbars read their transpose, through converters and with noise. Layers that cannot be run backwards answer by
-    their twins, as in physics-aware training.
+    Signals pass it forward, and errors back, where it can be run backwards.
+
+    Crossbars read their transpose, through converters and with noise. Layers that cannot be run
+    backwards answer by their twins, as in physics-aware training.
 
     References
     ----------
@@ -74,13 +81,12 @@ class FeedbackAlignment(Method):
     Parameters
     ----------
     feedback
-        ``"random"``: fixed matrices. ``"sign-symmetric"``: the signs of the weights, times their initial deviation.
-        ``"kolen-pollack"``: matrices that change as the weights do; both decay, and so meet. That needs `SGD` without
-        momentum and with ``weight_decay`` above zero.
+        ``"random"``: fixed matrices. ``"sign-symmetric"``: the signs of the weights, times their
+        initial deviation. ``"kolen-pollack"``: matrices that change as the weights do; both decay,
+        and so meet. That needs `SGD` without momentum and with ``weight_decay`` above zero.
 
-    References
-    ----------
-    Lillicrap et al., Nat. Commun. 7, 13276 (2016); Liao, Leibo, Poggio, AAAI (2016); Akrout et al., NeurIPS (2019).
+    References ---------- Lillicrap et al., Nat. Commun. 7, 13276 (2016); Liao, Leibo, Poggio, AAAI
+    (2016); Akrout et al., NeurIPS (2019).
     """
 
     feedback: Literal["random", "sign-symmetric", "kolen-pollack"] = "random"
@@ -88,14 +94,16 @@ class FeedbackAlignment(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class DirectFeedbackAlignment(Method):
-    """Direct feedback alignment: the output error goes to every layer through a fixed random matrix of its own.
+    """Direct feedback alignment.
+
+    The output error goes to every layer through a fixed random matrix of its own.
 
     Parameters
     ----------
     slope
-        How layers that act on each signal by itself answer: ``"twin"`` by the slope of the twin; ``"one"``, ``"box"``
-        (one where |z| < 1) or ``"triangle"`` (1 - |z| / 2): augmented direct feedback alignment, which need not know
-        the physics.
+        How layers that act on each signal by itself answer: ``"twin"`` by the slope of the twin;
+        ``"one"``, ``"box"`` (one where |z| < 1) or ``"triangle"`` (1 - |z| / 2): augmented direct
+        feedback alignment, which need not know the physics.
 
     References
     ----------
@@ -107,13 +115,14 @@ class DirectFeedbackAlignment(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardForward(Method):
-    """Forward-forward: every layer learns by itself to tell rows with true labels from rows with wrong ones.
+    """Forward-forward: every layer learns by itself to tell true labels from wrong ones.
 
-    The last `classes` inputs carry the label, one of them at one; what data hold there is overwritten. The goodness of
-    a group of layers (a linear map and what follows it) is the sum of squares of its outputs: it rises above the
-    threshold for true labels, and falls below it for wrong ones. Put a `layers.Normalize` before the next linear map,
-    or it would find the goodness ready-made. Labels are predicted by trying all: `predict` returns the goodness of
-    each, summed over groups.
+    The last `classes` inputs carry the label, one of them at one; what data hold there is
+    overwritten. The goodness of a group of layers (a linear map and what follows it) is the sum of
+    squares of its outputs: it rises above the threshold for true labels, and falls below it for
+    wrong ones. Put a `layers.Normalize` before the next linear map, or it would find the goodness
+    ready-made. Labels are predicted by trying all: `predict` returns the goodness of each, summed
+    over groups.
 
     Parameters
     ----------
@@ -163,7 +172,8 @@ class Collapse:
     same, other
         The mean cosines between samples of one class, and of different classes.
     rank
-        Over how many dimensions the directions of features spread (the participation ratio of their covariance).
+        Over how many dimensions the directions of features spread (the participation ratio of their
+        covariance).
     """
 
     layer: int
@@ -173,10 +183,12 @@ class Collapse:
 
     @property
     def verdict(self) -> str:
-        """``"constant"``: all samples look alike. ``"label"``: all of a class do, to a part in 10,000. ``"none"``.
+        """``"constant"``: all samples look alike.
 
-        Features of which nothing but the label is left come from a loss that can read the label off the input: the form
-        with one-hot labels in the input ends there.
+        ``"label"``: all of a class do, to a part in 10,000. ``"none"``.
+
+        Features of which nothing but the label is left come from a loss that can read the label off
+        the input: the form with one-hot labels in the input ends there.
         """
         if self.other > 0.99 or not self.same - self.other > 0.001:
             return "constant"
@@ -185,11 +197,14 @@ class Collapse:
 
 @dataclass(frozen=True, kw_only=True)
 class PhysicalLocalLearning(Method):
-    """Physical local learning: every linear map has a loss of its own, and nothing goes back through the physics.
+    """Physical local learning.
 
-    The pair-contrastive form: with i and `same` two samples of a class, `other` one of another, and a the outputs of a
-    linear map, its loss is softplus(tau [cos(a_i, a_other) - cos(a_i, a_same)]). The last linear map is a readout, and
-    learns from the loss of the outputs. Only linear maps learn; the transforms between them may be unknown.
+    Every linear map has a loss of its own, and nothing goes back through the physics.
+
+    The pair-contrastive form: with i and `same` two samples of a class, `other` one of another, and
+    a the outputs of a linear map, its loss is softplus(tau [cos(a_i, a_other) - cos(a_i, a_same)]).
+    The last linear map is a readout, and learns from the loss of the outputs. Only linear maps
+    learn; the transforms between them may be unknown.
 
     Parameters
     ----------
@@ -203,8 +218,12 @@ class PhysicalLocalLearning(Method):
 
     tau: float = 10.0
 
-    def collapse(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> list[Collapse]:
-        """Return what features tell beyond a constant or the label, for every linear map but the readout.
+    def collapse(
+        self, system: "System", x: Any, y: Any, *, threads: int | None = None
+    ) -> list[Collapse]:
+        """Return what features tell beyond a constant or the label, map by linear map.
+
+        The readout is left out.
 
         Parameters
         ----------
@@ -220,7 +239,11 @@ class PhysicalLocalLearning(Method):
         x, y = system.as_batch(x, y)
         if y.ndim != 1 or len(np.unique(y)) < 2:
             raise DataError("y must hold labels of at least two classes")
-        maps = [place for place, layer in enumerate(system.layers) if isinstance(layer, Linear | Crossbar)][:-1]
+        maps = [
+            place
+            for place, layer in enumerate(system.layers)
+            if isinstance(layer, Linear | Crossbar)
+        ][:-1]
         signals = system.measure(x, threads=threads)
         same = y[:, None] == y[None, :]
         found = []
@@ -231,7 +254,11 @@ class PhysicalLocalLearning(Method):
             cosines = directions @ directions.T
             own = same & ~np.eye(len(y), dtype=bool)
             spectrum = np.linalg.svd(directions - directions.mean(axis=0), compute_uv=False) ** 2
-            rank = spectrum.sum() ** 2 / (spectrum**2).sum() if spectrum.sum() > 1e-12 * len(y) else 0.0
+            rank = (
+                spectrum.sum() ** 2 / (spectrum**2).sum()
+                if spectrum.sum() > 1e-12 * len(y)
+                else 0.0
+            )
             within = float(cosines[own].mean()) if own.any() else float("nan")
             found.append(Collapse(place + 1, within, float(cosines[~same].mean()), float(rank)))
         return found
@@ -239,11 +266,13 @@ class PhysicalLocalLearning(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardGradient(Method):
-    """Forward gradients: the mean over random directions of each times the slope of the loss along it.
+    """Forward gradients.
 
-    Signals pass the hardware once per step; beside them, the twins tell how they change as the parameters move along a
-    direction, and nothing goes back. The mean is the gradient; the cosine between both is sqrt(q / (q + D - 1)) for q
-    directions in D dimensions, as a root mean square.
+    The mean over random directions of each times the slope of the loss along it.
+
+    Signals pass the hardware once per step; beside them, the twins tell how they change as the
+    parameters move along a direction, and nothing goes back. The mean is the gradient; the cosine
+    between both is sqrt(q / (q + D - 1)) for q directions in D dimensions, as a root mean square.
 
     Parameters
     ----------
@@ -260,11 +289,13 @@ class ForwardGradient(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class RidgeReadout(Method):
-    """Ridge regression of the last linear layer on what the layers before it put out: reservoir computing.
+    """Ridge regression of the last linear layer on what the layers before it put out.
 
-    Recursive least squares, batch by batch: without forgetting, one epoch is ridge regression on all samples. The
-    regression is to the targets, or to one at the label and zero elsewhere. The optimizer's rates do not matter,
-    except that a rate of zero leaves a parameter where it is.
+    Reservoir computing.
+
+    Recursive least squares, batch by batch: without forgetting, one epoch is ridge regression on
+    all samples. The regression is to the targets, or to one at the label and zero elsewhere. The
+    optimizer's rates do not matter, except that a rate of zero leaves a parameter where it is.
 
     Parameters
     ----------

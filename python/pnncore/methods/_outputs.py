@@ -7,7 +7,9 @@ from pnncore.methods._base import Method, SettlingMethod
 
 @dataclass(frozen=True, kw_only=True)
 class FiniteDifference(SettlingMethod):
-    """Central differences of the loss, one parameter after the other: two passes per parameter, error O(epsilon²).
+    """Central differences of the loss, one parameter after the other.
+
+    Two passes per parameter, error O(epsilon²).
 
     Parameters
     ----------
@@ -23,8 +25,8 @@ class FiniteDifference(SettlingMethod):
 class SPSA(SettlingMethod):
     """Simultaneous perturbation: central differences of the loss along random directions of signs.
 
-    The mean over directions is the gradient; from q directions in D dimensions an estimate has the root-mean-square
-    cosine sqrt(q / (q + D - 1)) with it.
+    The mean over directions is the gradient; from q directions in D dimensions an estimate has the
+    root-mean-square cosine sqrt(q / (q + D - 1)) with it.
 
     Parameters
     ----------
@@ -45,7 +47,9 @@ class SPSA(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class EvolutionStrategy(SettlingMethod):
-    """Evolution strategies: the gradient of the mean loss of Gaussian candidates, tried in pairs to either side.
+    """Evolution strategies.
+
+    The gradient of the mean loss of Gaussian candidates, tried in pairs to either side.
 
     Parameters
     ----------
@@ -72,14 +76,15 @@ class EvolutionStrategy(SettlingMethod):
 class CoordinateDescent(SettlingMethod):
     """One parameter after the other moves to the bottom of the parabola through three losses.
 
-    Where the parabola has no bottom, it moves by epsilon to the better side; it never moves by more than twice that.
-    The optimizer's rates do not matter, except that a rate of zero leaves a parameter where it is.
+    Where the parabola has no bottom, it moves by epsilon to the better side; it never moves by more
+    than twice that. The optimizer's rates do not matter, except that a rate of zero leaves a
+    parameter where it is.
 
     Parameters
     ----------
     epsilon
-        How far parameters are moved to either side to try. None: 0.3, for networks whose parameters are plain numbers;
-        elsewhere it has their units, and must be given.
+        How far parameters are moved to either side to try. None: 0.3, for networks whose parameters
+        are plain numbers; elsewhere it has their units, and must be given.
     coordinates
         Parameters tried per step, two passes each.
     """
@@ -90,16 +95,18 @@ class CoordinateDescent(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class CMAES(SettlingMethod):
-    """Covariance matrix adaptation: candidates from a normal distribution that learns its mean, width and shape.
+    """Covariance matrix adaptation.
 
-    Keeps the covariances of all pairs of parameters: for up to 500 of them. The optimizer's rates do not matter,
-    except that a rate of zero leaves a parameter where it is.
+    Candidates from a normal distribution that learns its mean, width and shape.
+
+    Keeps the covariances of all pairs of parameters: for up to 500 of them. The optimizer's rates
+    do not matter, except that a rate of zero leaves a parameter where it is.
 
     Parameters
     ----------
     sigma
-        The standard deviation of candidates at first. None: 0.3, for networks whose parameters are plain numbers;
-        elsewhere it has their units, and must be given.
+        The standard deviation of candidates at first. None: 0.3, for networks whose parameters are
+        plain numbers; elsewhere it has their units, and must be given.
     population
         Candidates per step; None: 4 + 3 ln D.
 
@@ -114,7 +121,9 @@ class CMAES(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class GeneticAlgorithm(SettlingMethod):
-    """A genetic algorithm: the best two survive, the others are mixed and mutated winners of tournaments of three.
+    """A genetic algorithm.
+
+    The best two survive, the others are mixed and mutated winners of tournaments of three.
 
     The optimizer's rates do not matter, except that a rate of zero leaves a parameter where it is.
 
@@ -133,12 +142,15 @@ class GeneticAlgorithm(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateOptimization(Method):
-    """Surrogate optimization: a model of the outputs is fitted online, asked for the gradient, and measured against.
+    """Surrogate optimization.
 
-    Every step measures the batch with the present parameters and, `explorers` times, with parameters around them; fits
-    a network from inputs and parameters to outputs to the latest `samples` measured samples; and takes the gradient of
-    the loss at the measured outputs back through the network to the parameters. For systems with few parameters: their
-    number is that of the network's inputs.
+    A model of the outputs is fitted online, asked for the gradient, and measured against.
+
+    Every step measures the batch with the present parameters and, `explorers` times, with
+    parameters around them; fits a network from inputs and parameters to outputs to the latest
+    `samples` measured samples; and takes the gradient of the loss at the measured outputs back
+    through the network to the parameters. For systems with few parameters: their number is that of
+    the network's inputs.
 
     Parameters
     ----------
@@ -149,15 +161,14 @@ class SurrogateOptimization(Method):
     fits, rate
         Steps of fitting per step, with 64 samples each, and their rate.
     exploration
-        The standard deviation of what is added to parameters to see what they do. None: 0.2, for networks whose
-        parameters are plain numbers; elsewhere it has their units, and must be given.
+        The standard deviation of what is added to parameters to see what they do. None: 0.2, for
+        networks whose parameters are plain numbers; elsewhere it has their units, and must be
+        given.
     explorers
         Passes per step with such parameters.
 
-    References
-    ----------
-    After the digital twins that dual adaptive training fits beside its hardware: Zheng et al., Nat. Mach. Intell. 5,
-    1119 (2023).
+    References ---------- After the digital twins that dual adaptive training fits beside its
+    hardware: Zheng et al., Nat. Mach. Intell. 5, 1119 (2023).
     """
 
     hidden: int = 64
@@ -170,10 +181,13 @@ class SurrogateOptimization(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterShift(Method):
-    """Parameter shift: intensities at phases a quarter turn to either side give their exact derivatives.
+    """Parameter shift.
 
-    For stacks whose only parameters are the phases of a last `layers.Speckle`: each measured intensity is a sinusoidal
-    function of each phase. Two passes per phase; the chain rule goes through the loss on the computer.
+    Intensities at phases a quarter turn to either side give their exact derivatives.
+
+    For stacks whose only parameters are the phases of a last `layers.Speckle`: each measured
+    intensity is a sinusoidal function of each phase. Two passes per phase; the chain rule goes
+    through the loss on the computer.
 
     References
     ----------

@@ -40,9 +40,11 @@ class SettledPhases:
     Attributes
     ----------
     outputs
-        The outputs (samples, n_out) of every phase, the free one first; NaN where a sample has no steady state.
+        The outputs (samples, n_out) of every phase, the free one first; NaN where a sample has no
+        steady state.
     usable
-        Of which samples (samples,) all phases mean something; the others contribute nothing to `read`.
+        Of which samples (samples,) all phases mean something; the others contribute nothing to
+        `read`.
     """
 
     def __init__(self, experiment: "Experiment", phases: _core.Phases) -> None:
@@ -50,7 +52,9 @@ class SettledPhases:
         found = phases.outputs(experiment.system.core, experiment.x)
         self.outputs: list[FloatArray] = found[0]
         self._status, self._sweeps = found[1], found[2]
-        self.usable: npt.NDArray[Any] = np.all(~np.isin(self._status, (Status.DIVERGED, Status.UNBOUNDED)), axis=1)
+        self.usable: npt.NDArray[Any] = np.all(
+            ~np.isin(self._status, (Status.DIVERGED, Status.UNBOUNDED)), axis=1
+        )
 
     def states(self, phase: int) -> list[FloatArray]:
         """Return the states (samples, units) of every layer in a phase; 0 is the free one."""
@@ -59,7 +63,9 @@ class SettledPhases:
         return self._phases.states(phase, self._experiment.x)
 
     def read(self, weights: Sequence[float]) -> dict[str, FloatArray]:
-        """Return the local rule by parameter: the sum over phases of weight times dE/dθ, a mean over samples.
+        """Return the local rule by parameter.
+
+        The sum over phases of weight times dE/dθ, a mean over samples.
 
         Parameters
         ----------
@@ -68,10 +74,17 @@ class SettledPhases:
         """
         own = [number(weight, "every weight") for weight in weights]
         if len(own) != len(self.outputs):
-            raise ShapeError(f"weights must be {len(self.outputs)}, one for each phase, got {len(own)}")
+            raise ShapeError(
+                f"weights must be {len(self.outputs)}, one for each phase, got {len(own)}"
+            )
         experiment = self._experiment
         arrays = self._phases.read(
-            experiment.system.core, experiment._arrays(), experiment.x, experiment.y, own, experiment._threads
+            experiment.system.core,
+            experiment._arrays(),
+            experiment.x,
+            experiment.y,
+            own,
+            experiment._threads,
         )
         return dict(zip(experiment.system.names, arrays, strict=True))
 
@@ -90,14 +103,21 @@ class Experiment:
     y
         The labels (samples,), or the targets (samples, n_out).
     memory
-        The arrays that `Method.memory` began with, by name, to change in place. A step that fails or diverges changes
-        nothing.
+        The arrays that `Method.memory` began with, by name, to change in place. A step that fails
+        or diverges changes nothing.
     step
         How many steps have been made before.
     """
 
     def __init__(
-        self, steps: "OwnSteps", params: Any, kept: Any, memory: Any, x: FloatArray, y: Any, step: int
+        self,
+        steps: "OwnSteps",
+        params: Any,
+        kept: Any,
+        memory: Any,
+        x: FloatArray,
+        y: Any,
+        step: int,
     ) -> None:
         self._steps, self._method, self._threads = steps, steps.method, steps.threads
         self.system = steps.system
@@ -105,14 +125,17 @@ class Experiment:
             array.flags.writeable = False
         self.params: dict[str, FloatArray] = dict(zip(self.system.names, params, strict=True))
         self._kept = list(kept)
-        self.memory: dict[str, FloatArray] = dict(zip((name for name, _ in steps.shapes), memory, strict=True))
+        self.memory: dict[str, FloatArray] = dict(
+            zip((name for name, _ in steps.shapes), memory, strict=True)
+        )
         self.x: FloatArray = x
         self.y: npt.NDArray[Any] = y
         self.step = step
         self._runs, self._counts = 0, [0, 0, 0, 0]
         self._pass: tuple[_core.Pass, list[FloatArray]] | None = None
         self._sent, self._over = 0, False
-        # The outputs at the parameters of the step, and how every phase of every sample ended there.
+        # The outputs at the parameters of the step, and how every phase of every sample ended
+        # there.
         self._outputs: FloatArray | None = None
         self._ends: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]] = []
 
@@ -123,23 +146,27 @@ class Experiment:
 
     @functools.cached_property
     def random(self) -> np.random.Generator:
-        """A generator of random numbers that depends on the seed and the number of the step, and on nothing else."""
-        return np.random.default_rng(np.random.SeedSequence(self._steps.seed, spawn_key=(1, self.step)))
+        """A generator of random numbers that depends on seed and number of the step alone."""
+        return np.random.default_rng(
+            np.random.SeedSequence(self._steps.seed, spawn_key=(1, self.step))
+        )
 
     def measure(
         self,
         params: Mapping[str, npt.ArrayLike] | None = None,
         noise: Sequence[npt.ArrayLike | None] | None = None,
     ) -> FloatArray:
-        """Run the system once on the batch, and return its outputs (samples, n_out); NaN where a sample diverged.
+        """Run the system once on the batch, and return its outputs (samples, n_out).
+
+        NaN where a sample diverged.
 
         Parameters
         ----------
         params
             Other values, by name, of some or all parameters.
         noise
-            Of a stack: for each layer a signal (samples, outputs of the layer) that is added to what it puts out, or
-            None.
+            Of a stack: for each layer a signal (samples, outputs of the layer) that is added to
+            what it puts out, or None.
         """
         added, arrays = [] if noise is None else self._injected(noise), self._arrays(params)
         run = _core.run_pass(
@@ -172,7 +199,7 @@ class Experiment:
         how: Literal["twins", "physics"] = "twins",
         feedback: Sequence[npt.ArrayLike] = (),
     ) -> tuple[dict[str, FloatArray], FloatArray]:
-        """Send errors of the outputs back through a stack, at the signals and parameters of the last `measure`.
+        """Send errors of outputs back through a stack, at the signals of the last `measure`.
 
         Samples whose outputs are not finite teach nothing.
 
@@ -181,10 +208,11 @@ class Experiment:
         errors
             dL/d(outputs) (samples, n_out), such as `errors` returns.
         how
-            ``"twins"``: by the derivatives of the twins. ``"physics"``: hardware that can be run backwards answers
-            itself.
+            ``"twins"``: by the derivatives of the twins. ``"physics"``: hardware that can be run
+            backwards answers itself.
         feedback
-            In the place of the transposed weights of the linear maps, matrices (outputs, inputs), the first one first.
+            In the place of the transposed weights of the linear maps, matrices (outputs, inputs),
+            the first one first.
 
         Returns
         -------
@@ -197,32 +225,44 @@ class Experiment:
         run, arrays = self._last()
         # Each time that errors go through hardware is a read of its own, with noise of its own.
         at = (self.step, self._next(0)) if self._sent and how == "physics" else None
-        dx, found = _core.send_back(run, self.system.core, arrays, own, how == "physics", matrices, at, self._threads)
+        dx, found = _core.send_back(
+            run, self.system.core, arrays, own, how == "physics", matrices, at, self._threads
+        )
         self._sent += how == "physics"
         self._counts[2] += self.system.core.operations() * len(self.x)
         self._counts[3] += len(self.x) if how == "physics" else 0
         return dict(zip(self.system.names, found, strict=True)), dx
 
-    def settle(self, *boundaries: Boundary, start: Sequence[npt.ArrayLike] | None = None) -> SettledPhases:
-        """Settle the batch in the free phase, and then, from there, under boundary conditions at the outputs.
+    def settle(
+        self, *boundaries: Boundary, start: Sequence[npt.ArrayLike] | None = None
+    ) -> SettledPhases:
+        """Settle the batch in the free phase, and from there under conditions at the outputs.
 
         Parameters
         ----------
         boundaries
-            ``("nudged", beta)``: the loss, beta strong, is added to the energy. ``("clamped", eta)``: outputs are held
-            at o + η (y - o), with o the free outputs. ``("forced", strength)``: a constant force of minus strength
-            times dL/do at the free outputs.
+            ``("nudged", beta)``: the loss, beta strong, is added to the energy. ``("clamped",
+            eta)``: outputs are held at o + η (y - o), with o the free outputs. ``("forced",
+            strength)``: a constant force of minus strength times dL/do at the free outputs.
         start
-            Where the free phase starts: the states (samples, units) of every layer, such as `SettledPhases.states`
-            returns; by default at rest, all of them zero. Where there is more than one steady state it is what chooses.
+            Where the free phase starts: the states (samples, units) of every layer, such as
+            `SettledPhases.states` returns; by default at rest, all of them zero. Where there is
+            more than one steady state it is what chooses.
         """
         for boundary in boundaries:
-            if not isinstance(boundary, tuple) or len(boundary) != 2 or not isinstance(boundary[0], str):
-                raise ConfigError(f'every boundary must be a pair such as ("nudged", 0.2), got {shown(boundary)}')
+            if (
+                not isinstance(boundary, tuple)
+                or len(boundary) != 2
+                or not isinstance(boundary[0], str)
+            ):
+                raise ConfigError(
+                    f'every boundary must be a pair such as ("nudged", 0.2), got {shown(boundary)}'
+                )
             number(boundary[1], f"the strength of {boundary[0]!r}")
         if self._steps.own_loss is not None:
             raise CapabilityError(
-                "settle() nudges by the squared error or by the cross-entropy: a loss of one's own acts through "
+                "settle() nudges by the squared error or by the cross-entropy: a loss of one's "
+                "own acts through "
                 "errors(), or as that of a method of pnncore"
             )
         phases = _core.run_phases(
@@ -247,7 +287,9 @@ class Experiment:
         if len(start) != len(sizes):
             raise ShapeError(f"start must be the states of {len(sizes)} layers, got {len(start)}")
         layers = zip(start, sizes, strict=True)
-        return [self._like(own, (len(self.x), n), f"start[{k}]") for k, (own, n) in enumerate(layers)]
+        return [
+            self._like(own, (len(self.x), n), f"start[{k}]") for k, (own, n) in enumerate(layers)
+        ]
 
     def losses(self, outputs: npt.ArrayLike) -> FloatArray:
         """Return the loss (samples,) of every sample, for outputs (samples, n_out)."""
@@ -275,8 +317,10 @@ class Experiment:
         self._counts[1] += phases * len(self.x)
         return self._runs - 1
 
-    def _note(self, outputs: FloatArray, status: npt.NDArray[np.uint8], sweeps: npt.NDArray[np.uint32]) -> None:
-        """Keep what the trainer takes losses and counts from, whatever becomes of the arrays that a step is handed."""
+    def _note(
+        self, outputs: FloatArray, status: npt.NDArray[np.uint8], sweeps: npt.NDArray[np.uint32]
+    ) -> None:
+        """Keep a copy of what the trainer takes losses and counts from."""
         if self._outputs is None:
             self._outputs = outputs.copy()
         self._ends.append((status, sweeps))
@@ -290,10 +334,15 @@ class Experiment:
     def _like(
         self, value: npt.ArrayLike, shape: tuple[int, ...] | None, name: str, *, finite: bool = True
     ) -> FloatArray:
-        """Return an array of the system's dtype; a gradient that is not finite is told as a divergence."""
+        """Return an array of the system's dtype.
+
+        A gradient that is not finite is told as a divergence.
+        """
         array = np.asarray(value)
         if shape not in (None, array.shape) or array.dtype.kind not in "biuf" or has_masked(value):
-            raise ShapeError(f"{name} must be real numbers of shape {shape}, got {array.dtype} of {array.shape}")
+            raise ShapeError(
+                f"{name} must be real numbers of shape {shape}, got {array.dtype} of {array.shape}"
+            )
         if finite and not np.isfinite(array).all():
             raise DataError(f"{name} must be finite")
         return np.ascontiguousarray(array, dtype=self.x.dtype)
@@ -302,13 +351,17 @@ class Experiment:
         named = self.params if params is None else self._named(params, "params", self.params)
         return [*named.values(), *self._kept]
 
-    def _named(self, values: Any, name: str, others: Mapping[str, FloatArray] | None) -> dict[str, FloatArray]:
+    def _named(
+        self, values: Any, name: str, others: Mapping[str, FloatArray] | None
+    ) -> dict[str, FloatArray]:
         """Return arrays of all parameters; those that are not given are the others, or missing."""
         given = as_settings(values, name)
         unknown = [key for key in given if key not in self.params]
         missing = [key for key in self.params if key not in given] if others is None else []
         if unknown or missing:
-            raise ConfigError(f"{name} must be of {list(self.params)}; missing {missing}, unknown {unknown}")
+            raise ConfigError(
+                f"{name} must be of {list(self.params)}; missing {missing}, unknown {unknown}"
+            )
         full = given if others is None else {**others, **given}
         return {
             key: self._like(full[key], own.shape, f"{name}[{key!r}]", finite=others is not None)
@@ -318,12 +371,18 @@ class Experiment:
     def _injected(self, noise: Sequence[npt.ArrayLike | None]) -> list[FloatArray | None]:
         measured = self.signals()
         if not measured:
-            raise CapabilityError(f"noise is added to the layers of a Stack; {type(self.system).__name__} has none")
+            raise CapabilityError(
+                f"noise is added to the layers of a Stack; {type(self.system).__name__} has none"
+            )
         if len(noise) != len(measured):
-            raise ShapeError(f"noise must be {len(measured)} signals, one for each layer, got {len(noise)}")
+            raise ShapeError(
+                f"noise must be {len(measured)} signals, one for each layer, got {len(noise)}"
+            )
         for place, (added, signal) in enumerate(zip(noise, measured, strict=True), start=1):
             if added is not None and signal is None:
-                raise CapabilityError(f"noise of layer {place} must be None: it gives a field, which nothing reaches")
+                raise CapabilityError(
+                    f"noise of layer {place} must be None: it gives a field, which nothing reaches"
+                )
         return [
             None if added is None else self._like(added, signal.shape, f"noise[{place}]")
             for place, (added, signal) in enumerate(zip(noise, measured, strict=True))
@@ -338,7 +397,10 @@ class Experiment:
             self.measure()
         assert self._outputs is not None
         if set(self.memory) != {key for key, _ in self._steps.shapes}:
-            raise ConfigError(f"memory must stay what memory() returned, {self._steps.shapes}, got {list(self.memory)}")
+            raise ConfigError(
+                f"memory must stay what memory() returned, {self._steps.shapes}, got "
+                f"{list(self.memory)}"
+            )
         memory = [
             self._like(self.memory[key], tuple(shape), f"memory[{key!r}]", finite=False)
             for key, shape in self._steps.shapes
@@ -367,13 +429,21 @@ class OwnSteps:
     def __init__(self, method: "Method", system: "System", seed: int, threads: int | None) -> None:
         self.method, self.system, self.seed, self.threads = method, system, seed, threads
         self.name, self.needs = type(method).__name__, list(method.needs)
-        self.own_loss = losses.Evaluated(method.loss, system.n_out) if isinstance(method.loss, losses.Loss) else None
+        self.own_loss = (
+            losses.Evaluated(method.loss, system.n_out)
+            if isinstance(method.loss, losses.Loss)
+            else None
+        )
         self.loss = json.dumps(method.loss if self.own_loss is None else "squared-error")
         self.settling = getattr(method, "settling", Settling()).to_json()
         random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
         given = as_settings(method.memory(system, random), "what memory() returns")
-        self.initial = [_kept(array, f"memory()[{name!r}]", system.dtype) for name, array in given.items()]
-        self.shapes = [(name, list(array.shape)) for name, array in zip(given, self.initial, strict=True)]
+        self.initial = [
+            _kept(array, f"memory()[{name!r}]", system.dtype) for name, array in given.items()
+        ]
+        self.shapes = [
+            (name, list(array.shape)) for name, array in zip(given, self.initial, strict=True)
+        ]
 
     def run(self, params: Any, kept: Any, memory: Any, x: FloatArray, y: Any, step: int) -> Found:
         """Make a step."""
@@ -394,6 +464,10 @@ def _kept(value: Any, name: str, dtype: np.dtype[Any]) -> FloatArray:
     """Return an array of memory as the system's dtype keeps it; `ConfigError` where it cannot."""
     array = as_numbers(value, name, dtype=None, refusal=ConfigError)
     kept = np.ascontiguousarray(array, dtype=dtype)
-    if array.ndim == 0 or (array.dtype.kind in "iub" and not np.array_equal(kept.astype(array.dtype), array)):
-        raise ConfigError(f"{name} must be an array of numbers that {dtype} holds, got {shown(value)}")
+    if array.ndim == 0 or (
+        array.dtype.kind in "iub" and not np.array_equal(kept.astype(array.dtype), array)
+    ):
+        raise ConfigError(
+            f"{name} must be an array of numbers that {dtype} holds, got {shown(value)}"
+        )
     return kept

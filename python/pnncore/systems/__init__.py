@@ -26,7 +26,7 @@ def from_config(config: dict[str, Any]) -> System:
 
 
 def outline(config: dict[str, Any]) -> Outline:
-    """Return how large the system of a `System.to_config` dictionary would be, without making what is large."""
+    """Return how large the system of a `System.to_config` dictionary would be."""
     kind, settings = System.chosen(config)
     try:
         return kind.outline(settings)

@@ -42,7 +42,8 @@ class Outline:
     dtype
         Theirs.
     constants
-        How many numbers are drawn from its seed beside them, such as the elements of a scattering medium.
+        How many numbers are drawn from its seed beside them, such as the elements of a scattering
+        medium.
     """
 
     shapes: dict[str, list[int]]
@@ -58,8 +59,9 @@ class System(Registered, family="system"):
     params
         The parameters by name: NumPy arrays of the system's dtype, writable in place.
     memory
-        What the physics keeps from one step of training to the next, by name, such as how far phases have drifted; zero
-        at first, and empty for most systems. Steps of training change it; experiments read it, and checkpoints hold it.
+        What the physics keeps from one step of training to the next, by name, such as how far
+        phases have drifted; zero at first, and empty for most systems. Steps of training change it;
+        experiments read it, and checkpoints hold it.
     core
         The physics, as the compiled core knows it.
     lock
@@ -80,7 +82,9 @@ class System(Registered, family="system"):
         self.shapes = {name: tuple(shape) for name, shape in specs}
         self.params = {name: np.zeros(shape, self.dtype) for name, shape in specs}
         self.memory_shapes = {name: tuple(shape) for name, shape in core.memory()}
-        self.memory = {name: np.zeros(shape, self.dtype) for name, shape in self.memory_shapes.items()}
+        self.memory = {
+            name: np.zeros(shape, self.dtype) for name, shape in self.memory_shapes.items()
+        }
         renew_in_children(self)
 
     def _renew(self) -> None:
@@ -94,8 +98,14 @@ class System(Registered, family="system"):
         self.memory = {name: np.array(array) for name, array in self.memory.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as configuration, parameters and memory; `CapabilityError` for a system that has no configuration."""
-        copies = [{name: array.copy() for name, array in kept.items()} for kept in (self.params, self.memory)]
+        """Pickle as configuration, parameters and memory.
+
+        `CapabilityError` for a system that has no configuration.
+        """
+        copies = [
+            {name: array.copy() for name, array in kept.items()}
+            for kept in (self.params, self.memory)
+        ]
         return restore, (self.to_config(), *copies)
 
     @property
@@ -123,7 +133,8 @@ class System(Registered, family="system"):
         Raises
         ------
         ConfigError, ShapeError
-            If a parameter was removed, or replaced by an array of another dtype, shape or memory layout.
+            If a parameter was removed, or replaced by an array of another dtype, shape or memory
+            layout.
         """
         return _checked(self.params, "params", "parameter", self.shapes, self.dtype)
 
@@ -136,12 +147,15 @@ class System(Registered, family="system"):
         return self.arrays() + self.kept()
 
     def clip(self) -> None:
-        """Bring parameters into the ranges of the cells that they are stored in, after they were set from outside."""
+        """Bring parameters that were set from outside into the ranges of their cells."""
         with self.lock:
             _core.clip(self.core, self.arrays())
 
     def as_batch(self, x: Any, y: Any) -> tuple[FloatArray, FloatArray]:
-        """Return inputs and targets as the core borrows them; the errors of the conversion say what to do."""
+        """Return inputs and targets as the core borrows them.
+
+        The errors of the conversion say what to do.
+        """
         x = as_inputs(x, self.n_in, self.dtype)
         if len(x) == 0:
             raise ShapeError("x holds no samples")
@@ -164,24 +178,27 @@ class System(Registered, family="system"):
         x
             Inputs (samples, n_in).
         y, beta
-            Labels or targets, and the strength with which `loss` nudges the outputs towards them, from the free state.
-            Both or none.
+            Labels or targets, and the strength with which `loss` nudges the outputs towards them,
+            from the free state. Both or none.
         loss
             ``"squared-error"`` or ``"cross-entropy"``.
         settling
-            How to settle; by default each sample to 1e-4 of its largest state; nudged, to 0.25 % of its displacement.
+            How to settle; by default each sample to 1e-4 of its largest state; nudged, to 0.25 % of
+            its displacement.
         threads
             Threads to use; the result does not depend on it.
 
         Returns
         -------
         Settled
-            States, energy, residual, sweeps and status of every sample. Samples that diverge, or whose nudged energy
-            has no minimum (beta <= -1 for the squared error on a Hopfield network), are reported by their status, not
-            by an exception.
+            States, energy, residual, sweeps and status of every sample. Samples that diverge, or
+            whose nudged energy has no minimum (beta <= -1 for the squared error on a Hopfield
+            network), are reported by their status, not by an exception.
         """
         if (y is None) != (beta is None):
-            raise ConfigError("y and beta go together: both for a nudged phase, none for the free one")
+            raise ConfigError(
+                "y and beta go together: both for a nudged phase, none for the free one"
+            )
         beta = None if beta is None else number(beta, "beta")
         x = as_inputs(x, self.n_in, self.dtype)
         if y is not None:
@@ -192,11 +209,17 @@ class System(Registered, family="system"):
         return Settled(**found)
 
     def predict(
-        self, x: Any, *, settling: Settling | None = None, repeat: int = 0, threads: int | None = None
+        self,
+        x: Any,
+        *,
+        settling: Settling | None = None,
+        repeat: int = 0,
+        threads: int | None = None,
     ) -> FloatArray:
-        """Return the outputs (samples, n_out) of the free steady state, or of one pass through a stack.
+        """Return outputs (samples, n_out): of the free steady state, or of a pass through a stack.
 
-        Samples that do not settle are reported by a `SettlingWarning`; the outputs of those that diverge are NaN.
+        Samples that do not settle are reported by a `SettlingWarning`; the outputs of those that
+        diverge are NaN.
 
         Parameters
         ----------
@@ -205,8 +228,8 @@ class System(Registered, family="system"):
         settling
             How to settle; by default each sample to 1e-4 of its largest state.
         repeat
-            The number of the measurement: simulated noise is that of the same row at the same number, always, and
-            another at each number. 0, 1, 2, ... measure again and again.
+            The number of the measurement: simulated noise is that of the same row at the same
+            number, always, and another at each number. 0, 1, 2, ... measure again and again.
         threads
             Threads to use; the result does not depend on it.
         """
@@ -218,7 +241,7 @@ class System(Registered, family="system"):
         return outputs
 
     def _at_rest(self, x: Any, threads: int | None = None) -> Settled:
-        """Settle as `settle` does, warn of samples that do not settle, and make the states of lost ones NaN."""
+        """Settle as `settle` does, warn of samples that do not, and make lost states NaN."""
         settled = self.settle(x, threads=threads)
         warn_of_unsettled(settled.status, stacklevel=4)
         lost = np.isin(settled.status, (Status.DIVERGED, Status.UNBOUNDED))
@@ -227,45 +250,65 @@ class System(Registered, family="system"):
         return settled
 
     def classify(
-        self, x: Any, *, settling: Settling | None = None, repeat: int = 0, threads: int | None = None
+        self,
+        x: Any,
+        *,
+        settling: Settling | None = None,
+        repeat: int = 0,
+        threads: int | None = None,
     ) -> npt.NDArray[np.int64]:
         """Return for each sample the label of its largest output, as `predict` finds it.
 
-        A sample whose outputs are not finite has no label: -1 stands for it, and a `SettlingWarning` counts them.
+        A sample whose outputs are not finite has no label: -1 stands for it, and a
+        `SettlingWarning` counts them.
         """
         return labels_of(self.predict(x, settling=settling, repeat=repeat, threads=threads))
 
     def score(
-        self, x: Any, y: Any, *, settling: Settling | None = None, repeat: int = 0, threads: int | None = None
+        self,
+        x: Any,
+        y: Any,
+        *,
+        settling: Settling | None = None,
+        repeat: int = 0,
+        threads: int | None = None,
     ) -> float:
-        """Return the accuracy for labels, or the coefficient of determination R² for targets, of what `predict` finds.
+        """Return accuracy (labels) or the coefficient of determination R² (targets) of `predict`.
 
-        R² is one minus the squared error over that of the best constant; 1 is perfect. A sample whose outputs are not
-        finite is a miss, and R² with one is minus infinity; a `SettlingWarning` counts them.
+        R² is one minus the squared error over that of the best constant; 1 is perfect. A sample
+        whose outputs are not finite is a miss, and R² with one is minus infinity; a
+        `SettlingWarning` counts them.
         """
         x, y = self.as_batch(x, y)
         return score(self.predict(x, settling=settling, repeat=repeat, threads=threads), y)
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal system, as plain data; checkpoints keep it."""
-        raise CapabilityError(f"{type(self).__name__} cannot be rebuilt from a file; pass system= when loading")
+        raise CapabilityError(
+            f"{type(self).__name__} cannot be rebuilt from a file; pass system= when loading"
+        )
 
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "System":
         """Return the system of a `to_config` dictionary, its name left out."""
-        raise CapabilityError(f"{cls.__name__} cannot be rebuilt from a file; pass system= when loading")
+        raise CapabilityError(
+            f"{cls.__name__} cannot be rebuilt from a file; pass system= when loading"
+        )
 
     @classmethod
     def outline(cls, settings: dict[str, Any]) -> Outline:
         """Return how large the system of a `to_config` dictionary would be, its name left out.
 
-        As it stands, it makes the system: its configuration lists every parameter, and is as large as the system.
+        As it stands, it makes the system: its configuration lists every parameter, and is as large
+        as the system.
         """
         made = cls.from_config(settings)
         return Outline({name: list(shape) for name, shape in made.shapes.items()}, made.dtype)
 
 
-def restore(config: dict[str, Any], params: dict[str, FloatArray], memory: dict[str, FloatArray]) -> System:
+def restore(
+    config: dict[str, Any], params: dict[str, FloatArray], memory: dict[str, FloatArray]
+) -> System:
     """Return the system of a configuration with these parameters and this memory."""
     from pnncore import systems
 
@@ -279,13 +322,18 @@ def restore(config: dict[str, Any], params: dict[str, FloatArray], memory: dict[
 def _checked(
     values: Any, attribute: str, kind: str, shapes: dict[str, tuple[int, ...]], dtype: np.dtype[Any]
 ) -> list[FloatArray]:
-    """Return arrays in the order of their shapes; an error names the first that the core cannot borrow."""
+    """Return arrays in the order of their shapes.
+
+    An error names the first that the core cannot borrow.
+    """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{attribute} must be a dictionary of arrays, got {shown(values)}")
     missing = [name for name in shapes if name not in values]
     unknown = [name for name in values if name not in shapes]
     if missing or unknown:
-        raise ConfigError(f"{attribute} must be of {list(shapes)}; missing {missing}, unknown {unknown}")
+        raise ConfigError(
+            f"{attribute} must be of {list(shapes)}; missing {missing}, unknown {unknown}"
+        )
     for name, shape in shapes.items():
         array = values[name]
         if isinstance(array, np.ma.MaskedArray):
@@ -297,7 +345,8 @@ def _checked(
             raise ShapeError(f"{kind} {name} must have shape {shape}, got {array.shape}")
         if not (array.flags.c_contiguous and array.flags.aligned):
             raise ConfigError(
-                f"{kind} {name} must be C-contiguous and aligned; set it with {attribute}[{name!r}][...] = values"
+                f"{kind} {name} must be C-contiguous and aligned; set it with "
+                f"{attribute}[{name!r}][...] = values"
             )
     return [values[name] for name in shapes]
 

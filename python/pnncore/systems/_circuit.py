@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, _network_plot, _spice, elements
-from pnncore._convert import FloatArray, as_dtype, as_inputs, as_list, as_threads, instance, made, shown
+from pnncore._convert import (
+    FloatArray,
+    as_dtype,
+    as_inputs,
+    as_list,
+    as_threads,
+    instance,
+    made,
+    shown,
+)
 from pnncore.devices import Device
 from pnncore.elements import Cubic, CurrentSource, Element, Resistor, Transistor, VoltageSource
 from pnncore.errors import ConfigError, SettlingWarning
@@ -24,17 +33,20 @@ _CONDUCTANCES = Device(lower=0.0)
 class Circuit(System):
     """An electrical circuit: any graph of two-terminal elements.
 
-    The states are the voltages of all nodes that no source holds. They settle to the minimum of the co-content, the
-    sum over elements of the integral of I dV, at which the currents into every node cancel (Kirchhoff's law). A
-    trained conductance learns from its own voltage: the derivative of the co-content by it is V²/2. The squared-error
-    nudge of equilibrium propagation is a current ``beta * (y - v)`` into each output.
+    The states are the voltages of all nodes that no source holds. They settle to the minimum of the
+    co-content, the sum over elements of the integral of I dV, at which the currents into every node
+    cancel (Kirchhoff's law). A trained conductance learns from its own voltage: the derivative of
+    the co-content by it is V²/2. The squared-error nudge of equilibrium propagation is a current
+    ``beta * (y - v)`` into each output.
 
-    Linear circuits are solved by one sparse Cholesky factorisation per boundary condition, shared by all samples;
-    others by damped Newton steps, with ideal diodes as walls. The analysis of the graph is done once, here. Operating
-    points are exact to rounding whatever the `Settling` asks for; a sweep is a Newton step.
+    Linear circuits are solved by one sparse Cholesky factorisation per boundary condition, shared
+    by all samples; others by damped Newton steps, with ideal diodes as walls. The analysis of the
+    graph is done once, here. Operating points are exact to rounding whatever the `Settling` asks
+    for; a sweep is a Newton step.
 
-    Circuits with a `Transistor` have no co-content, and `Settled.energy` is NaN: Newton steps on Kirchhoff's law itself
-    with LU factors. A floating voltage source makes one unknown of the two nodes that it joins.
+    Circuits with a `Transistor` have no co-content, and `Settled.energy` is NaN: Newton steps on
+    Kirchhoff's law itself with LU factors. A floating voltage source makes one unknown of the two
+    nodes that it joins.
 
     Parameters
     ----------
@@ -54,22 +66,21 @@ class Circuit(System):
     Attributes
     ----------
     params
-        ``g``, the conductances of trained `Resistor` and `Cubic` elements, ``i``, the currents of trained sources, and
-        ``gate``, the gate voltages of trained transistors, in the order of `elements`; one that would be empty does
-        not exist.
+        ``g``, the conductances of trained `Resistor` and `Cubic` elements, ``i``, the currents of
+        trained sources, and ``gate``, the gate voltages of trained transistors, in the order of
+        `elements`; one that would be empty does not exist.
     nodes
-        The names of the free nodes, outputs last. Of nodes joined by voltage sources one stands for all.
+        The names of the free nodes, outputs last. Of nodes joined by voltage sources one stands for
+        all.
 
     Raises
     ------
     ConfigError
-        If a node has no conducting path to a held one (the message names it), sources contradict each other, or a
-        setting is out of range.
+        If a node has no conducting path to a held one (the message names it), sources contradict
+        each other, or a setting is out of range.
 
-    References
-    ----------
-    Millar, Phil. Mag. 42, 1150 (1951): content and co-content. Kendall et al., arXiv 2006.01981: equilibrium
-    propagation in circuits.
+    References ---------- Millar, Phil. Mag. 42, 1150 (1951): content and co-content. Kendall et
+    al., arXiv 2006.01981: equilibrium propagation in circuits.
 
     Examples
     --------
@@ -77,7 +88,8 @@ class Circuit(System):
 
     >>> import pnncore as pnn
     >>> from pnncore.elements import Resistor
-    >>> net = Circuit([Resistor("in", "out", 1.0), Resistor("out", "0", 3.0)], inputs=["in"], outputs=["out"])
+    >>> divider = [Resistor("in", "out", 1.0), Resistor("out", "0", 3.0)]
+    >>> net = Circuit(divider, inputs=["in"], outputs=["out"])
     >>> net
     Circuit(2 elements, inputs=['in'], outputs=['out'], 1 free nodes; g (2,))
     >>> float(net.predict([[1.0]])[0, 0])
@@ -95,7 +107,11 @@ class Circuit(System):
         dtype: npt.DTypeLike = "float64",
     ) -> None:
         self.elements = as_list(elements, "elements", "a list of pnncore.elements")
-        self.inputs, self.outputs, self.ground = _names(inputs, "inputs"), _names(outputs, "outputs"), ground
+        self.inputs, self.outputs, self.ground = (
+            _names(inputs, "inputs"),
+            _names(outputs, "outputs"),
+            ground,
+        )
         instance(ground, str, "ground", "the name of a node")
         if not isinstance(device, Device):
             raise ConfigError(f"device must be a pnncore.devices.Device, got {shown(device)}")
@@ -109,7 +125,9 @@ class Circuit(System):
             if unknown := [node for node in names if node not in mentioned]:
                 raise ConfigError(f"{what} {unknown[0]!r} is no node of any element")
         roots = dict.fromkeys(self._sources.at(node)[0] for node in mentioned)
-        self.nodes = [node for node in roots if node not in (ground, *self.inputs, *self.outputs)] + self.outputs
+        self.nodes = [
+            node for node in roots if node not in (ground, *self.inputs, *self.outputs)
+        ] + self.outputs
         places: dict[str, dict[str, float]] = {ground: {"fixed": 0.0}}
         places |= {node: {"input": k} for k, node in enumerate(self.inputs)}
         places |= {node: {"node": k} for k, node in enumerate(self.nodes)}
@@ -118,7 +136,9 @@ class Circuit(System):
             root, offset = self._sources.at(node)
             return {**places[root], "offset": offset}
 
-        self._joined = [element for element in self.elements if not isinstance(element, VoltageSource)]
+        self._joined = [
+            element for element in self.elements if not isinstance(element, VoltageSource)
+        ]
         spec = {
             "inputs": len(self.inputs),
             "outputs": len(self.outputs),
@@ -131,18 +151,23 @@ class Circuit(System):
         }
         super().__init__(_core.System.build("Circuit", json.dumps(spec)), resolved)
         for name, array in self.params.items():
-            array[...] = [getattr(e, _SETTINGS[type(e)][1]) for e in self._joined if _parameter(e) == name]
+            array[...] = [
+                getattr(e, _SETTINGS[type(e)][1]) for e in self._joined if _parameter(e) == name
+            ]
         if not self.params:
             raise ConfigError("no element is trained: make at least one with trained=True")
 
     @classmethod
-    def from_graph(cls, graph: Any, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any) -> "Circuit":
+    def from_graph(
+        cls, graph: Any, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any
+    ) -> "Circuit":
         """Return the circuit of trained resistors along the edges of a networkx graph.
 
         Parameters
         ----------
         graph
-            A networkx graph; nodes are named by ``str``. Edges may carry ``conductance`` (otherwise 1).
+            A networkx graph; nodes are named by ``str``. Edges may carry ``conductance`` (otherwise
+            1).
         inputs, outputs
             The names of nodes.
         settings
@@ -151,13 +176,21 @@ class Circuit(System):
         edges = getattr(graph, "edges", None)
         if not callable(edges):
             raise ConfigError(f"graph must be a networkx graph, got {shown(graph)}")
-        resistors = [Resistor(str(u), str(v), g) for u, v, g in edges(data="conductance", default=1.0)]
+        resistors = [
+            Resistor(str(u), str(v), g) for u, v, g in edges(data="conductance", default=1.0)
+        ]
         return cls(resistors, inputs=inputs, outputs=outputs, **settings)
 
     def plot(
-        self, x: Any, axes: "Axes | None" = None, *, layout: Mapping[str, tuple[float, float]] | None = None
+        self,
+        x: Any,
+        axes: "Axes | None" = None,
+        *,
+        layout: Mapping[str, tuple[float, float]] | None = None,
     ) -> "Axes":
-        """Draw voltages (colours of nodes) and currents (widths of lines) at one operating point. Needs matplotlib.
+        """Draw voltages (colours of nodes) and currents (widths of lines) at one operating point.
+
+        Needs matplotlib.
 
         Parameters
         ----------
@@ -173,13 +206,17 @@ class Circuit(System):
         matplotlib.axes.Axes
             What was drawn on.
         """
-        return _network_plot.circuit(self, as_inputs([x], self.n_in, self.dtype)[0], axes, layout=layout)
+        return _network_plot.circuit(
+            self, as_inputs([x], self.n_in, self.dtype)[0], axes, layout=layout
+        )
 
     def to_spice(self, x: Any) -> str:
-        """Return a netlist that ngspice runs: the circuit at its present parameters, with its inputs held at `x`.
+        """Return a netlist that ngspice runs.
 
-        Ideal diodes become diodes with a drop of some millivolts; resistors that training has brought to zero
-        conductance are left out.
+        The circuit at its present parameters, with its inputs held at `x`.
+
+        Ideal diodes become diodes with a drop of some millivolts; resistors that training has
+        brought to zero conductance are left out.
 
         Parameters
         ----------
@@ -194,8 +231,12 @@ class Circuit(System):
         return _spice.write(self, as_inputs([x], self.n_in, self.dtype)[0].tolist())
 
     @classmethod
-    def from_spice(cls, text: str, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any) -> "Circuit":
-        """Return the circuit of a netlist of R, V, I, D (IS and N of its model) and the B sources of `to_spice`.
+    def from_spice(
+        cls, text: str, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any
+    ) -> "Circuit":
+        """Return the circuit of a netlist.
+
+        It may have R, V, I, D (IS and N of its model) and the B sources of `to_spice`.
 
         Parameters
         ----------
@@ -221,12 +262,16 @@ class Circuit(System):
             name = _parameter(element)
             if name is not None:
                 return float(next(trained[name]))
-            return float(getattr(element, _SETTINGS[type(element)][1])) if type(element) in _SETTINGS else np.nan
+            return (
+                float(getattr(element, _SETTINGS[type(element)][1]))
+                if type(element) in _SETTINGS
+                else np.nan
+            )
 
         return np.array([value(element) for element in self._joined], dtype=np.float64)
 
     def voltages(self, x: Any, *, threads: int | None = None) -> dict[str, FloatArray]:
-        """Return the voltage (samples,) of every node, held ones included, at the free operating point."""
+        """Return the voltage (samples,) of every node at the free operating point."""
         settled = self._at_rest(x, threads)
         at = dict(zip(self.nodes, np.hstack(settled.states).T, strict=True))
         at |= dict(zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True))
@@ -238,24 +283,32 @@ class Circuit(System):
         return found
 
     def currents(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
-        """Return the current (samples, elements) through every element, `VoltageSource` left out, from plus to minus.
+        """Return the current (samples, elements) through every element, from plus to minus.
 
-        That of an ideal diode is what Kirchhoff's law leaves to it, shared evenly where several hold one node. NaN for
-        samples without an operating point.
+        `VoltageSource` is left out.
+
+        That of an ideal diode is what Kirchhoff's law leaves to it, shared evenly where several
+        hold one node. NaN for samples without an operating point.
         """
         flowing = self._flowing(x, threads)
         if lost := int(np.isnan(flowing).any(axis=1).sum()):
-            warnings.warn(f"of {len(flowing)} samples {lost} have no operating point", SettlingWarning, stacklevel=2)
+            warnings.warn(
+                f"of {len(flowing)} samples {lost} have no operating point",
+                SettlingWarning,
+                stacklevel=2,
+            )
         return flowing
 
     def _flowing(self, x: Any, threads: int | None) -> npt.NDArray[np.float64]:
-        return self.core.currents(self.lent(), as_inputs(x, self.n_in, self.dtype), as_threads(threads))
+        return self.core.currents(
+            self.lent(), as_inputs(x, self.n_in, self.dtype), as_threads(threads)
+        )
 
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
-        """Return the power (samples,) that all resistive elements and diodes dissipate at the free operating point.
+        """Return the power (samples,) that resistive elements and diodes dissipate when free.
 
-        The sum of V I, sources left out: in watts for volts and amperes. Times the time that a circuit takes to settle
-        it is the energy of an inference.
+        The sum of V I, sources left out: in watts for volts and amperes. Times the time that a
+        circuit takes to settle it is the energy of an inference.
         """
         at = self.voltages(x, threads=threads)
         flowing = self._flowing(x, threads)
@@ -280,7 +333,10 @@ class Circuit(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Circuit":
         """Return the circuit of a `to_config` dictionary, its name left out."""
-        found = [elements.from_config(one) for one in as_list(settings["elements"], "elements", "a list of elements")]
+        found = [
+            elements.from_config(one)
+            for one in as_list(settings["elements"], "elements", "a list of elements")
+        ]
         settings = {**settings, "elements": found, "device": Device.from_config(settings["device"])}
         return made(cls, settings, "Circuit")
 
@@ -298,7 +354,7 @@ _SETTINGS = {
     CurrentSource: ("i", "current"),
     Transistor: ("gate", "gate"),
 }
-"""The parameter that the value of an element goes to where it is trained, and the setting that it comes from."""
+"""The parameter that a trained element's value goes to, and the setting it comes from."""
 
 
 def _parameter(element: Element) -> str | None:
@@ -306,31 +362,44 @@ def _parameter(element: Element) -> str | None:
 
 
 class _Sources:
-    """What voltage sources fix: the node that stands for each node, and the voltage of the one over the other.
+    """What voltage sources fix.
+
+    The node that stands for each node, and the voltage of the one over the other.
 
     Raises `ConfigError` where sources form a loop, with those that hold ground and inputs.
     """
 
-    def __init__(self, elements: list[Element], inputs: list[str], outputs: list[str], ground: str) -> None:
-        self.mentioned = dict.fromkeys(node for element in elements for node in (element.plus, element.minus))
+    def __init__(
+        self, elements: list[Element], inputs: list[str], outputs: list[str], ground: str
+    ) -> None:
+        self.mentioned = dict.fromkeys(
+            node for element in elements for node in (element.plus, element.minus)
+        )
         self._above: dict[str, tuple[str, float]] = {}
         held = {ground, *inputs}
         if ground in inputs:
             raise ConfigError(f"input {ground!r} is held by ground: a loop of sources")
         for node in outputs:
             if node in held:
-                raise ConfigError(f"output {node!r} is held by an input or a source: its voltage cannot be an output")
+                raise ConfigError(
+                    f"output {node!r} is held by an input or a source: its voltage cannot be an "
+                    "output"
+                )
         for source in (element for element in elements if isinstance(element, VoltageSource)):
             (plus, up), (minus, down) = self.at(source.plus), self.at(source.minus)
             if plus == minus or (plus in held and minus in held):
-                raise ConfigError(f"{source}: its nodes are held against each other already: a loop of sources")
+                raise ConfigError(
+                    f"{source}: its nodes are held against each other already: a loop of sources"
+                )
             # V(plus) - V(minus), for the nodes that stand for others.
             drop = source.voltage - up + down
             if plus in held or (plus in outputs and minus not in held):
                 plus, minus, drop = minus, plus, -drop
             if plus in outputs:
                 reason = "an input or a source" if minus in held else "a source and another output"
-                raise ConfigError(f"output {plus!r} is held by {reason}: its voltage cannot be an output")
+                raise ConfigError(
+                    f"output {plus!r} is held by {reason}: its voltage cannot be an output"
+                )
             self._above[plus] = (minus, drop)
 
     def at(self, node: str) -> tuple[str, float]:

@@ -8,7 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, _network_plot
-from pnncore._convert import FloatArray, as_dtype, as_inputs, as_list, as_numbers, integer, made, shown
+from pnncore._convert import (
+    FloatArray,
+    as_dtype,
+    as_inputs,
+    as_list,
+    as_numbers,
+    integer,
+    made,
+    shown,
+)
 from pnncore.devices import Device
 from pnncore.errors import ConfigError, ShapeError
 from pnncore.systems._base import System
@@ -22,12 +31,14 @@ _STIFFNESS = Device(lower=0.0)
 class Elastic(System):
     """An elastic network: nodes joined by springs, in two or three dimensions.
 
-    The states are displacements of coordinates from where the nodes were placed. They settle to a minimum of
-    E = sum over springs of k (l - l0)²/2. Inputs are coordinates that are displaced by x, outputs are displacements
-    of other coordinates. A spring learns from its own extension: dE/dk = (l - l0)²/2, dE/dl0 = -k (l - l0). The
-    squared-error nudge is a force ``beta * (y - u)`` on each output.
+    The states are displacements of coordinates from where the nodes were placed. They settle to a
+    minimum of E = sum over springs of k (l - l0)²/2. Inputs are coordinates that are displaced by
+    x, outputs are displacements of other coordinates. A spring learns from its own extension: dE/dk
+    = (l - l0)²/2, dE/dl0 = -k (l - l0). The squared-error nudge is a force ``beta * (y - u)`` on
+    each output.
 
-    Geometry makes it nonlinear, and there may be several minima: settling descends from where the nodes were placed.
+    Geometry makes it nonlinear, and there may be several minima: settling descends from where the
+    nodes were placed.
 
     Parameters
     ----------
@@ -42,8 +53,8 @@ class Elastic(System):
     stiffness
         The initial stiffness: a number, or one per spring.
     rest_length
-        The initial rest lengths; None: as long as the springs are where the nodes were placed, so that nothing is
-        strained.
+        The initial rest lengths; None: as long as the springs are where the nodes were placed, so
+        that nothing is strained.
     device
         What stiffnesses are stored in: a `pnncore.devices.Device` with `lower` at least 0.
     dtype
@@ -52,8 +63,8 @@ class Elastic(System):
     Attributes
     ----------
     params
-        ``k``, the stiffness, and ``l0``, the rest length of every spring. To train one of the two, give the optimizer
-        rates by parameter: ``SGD({"k": 0.1})``.
+        ``k``, the stiffness, and ``l0``, the rest length of every spring. To train one of the two,
+        give the optimizer rates by parameter: ``SGD({"k": 0.1})``.
 
     References
     ----------
@@ -63,7 +74,8 @@ class Elastic(System):
     --------
     Two springs in a row: the node between moves half as far as the end.
 
-    >>> net = Elastic([[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 2]], inputs=[(2, 0), (2, 1)], outputs=[(1, 0)], fixed=[0])
+    >>> chain = [[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 2]]
+    >>> net = Elastic(*chain, inputs=[(2, 0), (2, 1)], outputs=[(1, 0)], fixed=[0])
     >>> net
     Elastic(3 nodes in 2 dimensions, 2 springs, 2 inputs, 1 outputs)
     >>> float(net.predict([[0.2, 0.0]])[0, 0].round(4))
@@ -86,9 +98,17 @@ class Elastic(System):
         self.positions = as_numbers(positions, "positions", refusal=ConfigError)
         self.springs = as_numbers(springs, "springs", None, ConfigError)
         if self.positions.ndim != 2:
-            raise ShapeError(f"positions must have shape (nodes, 2) or (nodes, 3), got {self.positions.shape}")
-        if self.springs.ndim != 2 or self.springs.shape[1] != 2 or self.springs.dtype.kind not in "iu":
-            raise ShapeError(f"springs must be integers of shape (springs, 2), got {self.springs.shape}")
+            raise ShapeError(
+                f"positions must have shape (nodes, 2) or (nodes, 3), got {self.positions.shape}"
+            )
+        if (
+            self.springs.ndim != 2
+            or self.springs.shape[1] != 2
+            or self.springs.dtype.kind not in "iu"
+        ):
+            raise ShapeError(
+                f"springs must be integers of shape (springs, 2), got {self.springs.shape}"
+            )
         if len(self.springs) and self.springs.min() < 0:
             raise ConfigError("springs must name nodes from 0 on")
         if not isinstance(device, Device):
@@ -107,24 +127,33 @@ class Elastic(System):
         }
         super().__init__(_core.System.build("Elastic", json.dumps(spec)), resolved)
         self._fill("k", stiffness, "stiffness")
-        self._fill("l0", self.lengths(self.positions) if rest_length is None else rest_length, "rest_length")
+        self._fill(
+            "l0",
+            self.lengths(self.positions) if rest_length is None else rest_length,
+            "rest_length",
+        )
 
     def _fill(self, name: str, values: Any, setting: str) -> None:
         array, values = self.params[name], as_numbers(values, setting, refusal=ConfigError)
         if values.ndim and values.shape != array.shape:
-            raise ShapeError(f"{setting} must be a number, or one for each of {len(array)} springs, got {values.shape}")
+            raise ShapeError(
+                f"{setting} must be a number, or one for each of {len(array)} springs, got "
+                f"{values.shape}"
+            )
         array[...] = values
 
     def lengths(self, positions: FloatArray) -> FloatArray:
-        """Return the lengths (..., springs) of the springs with the nodes at `positions` (..., nodes, dimensions)."""
+        """Return the lengths (..., springs) with nodes at `positions` (..., nodes, dimensions)."""
         positions = as_numbers(positions, "positions")
         if positions.shape[-2:] != self.positions.shape:
-            raise ShapeError(f"positions must have shape (..., {self.positions.shape}), got {positions.shape}")
+            raise ShapeError(
+                f"positions must have shape (..., {self.positions.shape}), got {positions.shape}"
+            )
         apart = positions[..., self.springs[:, 1], :] - positions[..., self.springs[:, 0], :]
         return np.asarray(np.linalg.norm(apart, axis=-1))
 
     def shape(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
-        """Return where the nodes are (samples, nodes, dimensions) when the inputs are displaced by `x`."""
+        """Return where nodes are (samples, nodes, dimensions), the inputs displaced by `x`."""
         settled = self._at_rest(x, threads)
         moved = np.repeat(self.positions[None], len(settled.status), axis=0)
         taken = {*self.inputs, *self.outputs}
@@ -142,7 +171,10 @@ class Elastic(System):
         return moved
 
     def plot(self, x: Any, axes: "Axes | None" = None) -> "Axes":
-        """Draw the network with its inputs displaced by `x` (n_in,), springs coloured by strain. Needs matplotlib."""
+        """Draw the network with its inputs displaced by `x` (n_in,), springs coloured by strain.
+
+        Needs matplotlib.
+        """
         return _network_plot.elastic(self, as_inputs([x], self.n_in, self.dtype)[0], axes)
 
     def to_config(self) -> dict[str, Any]:

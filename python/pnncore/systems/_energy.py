@@ -26,9 +26,9 @@ from pnncore.systems._base import System
 class EnergySystem(System, ABC, listed=False):
     """A system given by its energy E(theta, x, s): subclass it, and all methods train it.
 
-    The steady state is the minimum of E over the states s; the core finds it by descent, with as many rows at a time as
-    a batch has samples and phases. Call `pnncore.testing.check_system` on an object: it compares everything with finite
-    differences and says in words what is wrong.
+    The steady state is the minimum of E over the states s; the core finds it by descent, with as
+    many rows at a time as a batch has samples and phases. Call `pnncore.testing.check_system` on an
+    object: it compares everything with finite differences and says in words what is wrong.
 
     Parameters
     ----------
@@ -50,9 +50,10 @@ class EnergySystem(System, ABC, listed=False):
     Attributes
     ----------
     holomorphic
-        Set it to True in a subclass whose energy is an analytic function of the states and whose `state_gradient` and
-        `param_gradient` take complex `s` and `weights`, as NumPy expressions without ``abs``, comparisons or conjugates
-        do. Holomorphic equilibrium propagation then works, too. Not with `bounds`.
+        Set it to True in a subclass whose energy is an analytic function of the states and whose
+        `state_gradient` and `param_gradient` take complex `s` and `weights`, as NumPy expressions
+        without ``abs``, comparisons or conjugates do. Holomorphic equilibrium propagation then
+        works, too. Not with `bounds`.
 
     Examples
     --------
@@ -89,7 +90,9 @@ class EnergySystem(System, ABC, listed=False):
         self._n_out = positive_int(n_out, "n_out")
         self.n_hidden = self.n_states - self._n_out
         if self.n_hidden < 0:
-            raise ConfigError(f"n_out = {n_out} outputs are more than the n_states = {n_states} states")
+            raise ConfigError(
+                f"n_out = {n_out} outputs are more than the n_states = {n_states} states"
+            )
         if bounds is not None:
             bounds = as_interval(bounds, "bounds", infinite=True)
         if bounds is not None and self.holomorphic:
@@ -115,19 +118,25 @@ class EnergySystem(System, ABC, listed=False):
         """Return E (rows,) for inputs x (rows, n_in) and states s (rows, n_states)."""
 
     @abstractmethod
-    def state_gradient(self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray) -> FloatArray:
+    def state_gradient(
+        self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray
+    ) -> FloatArray:
         """Return dE/ds (rows, n_states)."""
 
     @abstractmethod
     def param_gradient(
         self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray, weights: FloatArray
     ) -> dict[str, FloatArray]:
-        """Return for every parameter the sum over rows of weights[row] * dE/dtheta, in the parameter's shape."""
+        """Return for every parameter the sum over rows of weights[row] * dE/dtheta."""
 
-    def _checked_energy(self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray) -> FloatArray:
+    def _checked_energy(
+        self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray
+    ) -> FloatArray:
         return self._checked("energy", self.energy(params, x, s), (len(s),), np.dtype(np.float64))
 
-    def _checked_state_gradient(self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray) -> FloatArray:
+    def _checked_state_gradient(
+        self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray
+    ) -> FloatArray:
         return self._checked("state_gradient", self.state_gradient(params, x, s), s.shape, s.dtype)
 
     def _complex(self, real: FloatArray, imaginary: FloatArray) -> FloatArray:
@@ -146,7 +155,8 @@ class EnergySystem(System, ABC, listed=False):
         if not isinstance(found, Mapping) or set(found) != set(self.names):
             got = list(found) if isinstance(found, Mapping) else shown(found)
             raise ShapeError(
-                f"{type(self).__name__}.param_gradient must return a dictionary of the parameters {self.names}, "
+                f"{type(self).__name__}.param_gradient must return a dictionary of the parameters "
+                f"{self.names}, "
                 f"got {got}"
             )
         of_complex = np.iscomplexobj(s)
@@ -154,10 +164,16 @@ class EnergySystem(System, ABC, listed=False):
         for name in self.names:
             # The real part of the sum over rows, where states are complex.
             value = np.real(found[name]) if of_complex else found[name]
-            parts.append(self._checked(f"param_gradient[{name!r}]", value, self.shapes[name], np.dtype(s.real.dtype)))
+            parts.append(
+                self._checked(
+                    f"param_gradient[{name!r}]", value, self.shapes[name], np.dtype(s.real.dtype)
+                )
+            )
         return parts
 
-    def _checked(self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FloatArray:
+    def _checked(
+        self, what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> FloatArray:
         what = f"{type(self).__name__}.{what}"
         if has_masked(value):
             raise DataError(f"{what} returned masked elements")
@@ -166,10 +182,14 @@ class EnergySystem(System, ABC, listed=False):
             raise ShapeError(f"{what} must return shape {shape}, got {array.shape}")
         if array.dtype.kind not in ("fiuc" if dtype.kind == "c" else "fiu"):
             raise DataError(
-                f"{what} must return {'complex' if dtype.kind == 'c' else 'real'} numbers, got {array.dtype}"
+                f"{what} must return {'complex' if dtype.kind == 'c' else 'real'} numbers, got "
+                f"{array.dtype}"
             )
         return np.ascontiguousarray(array, dtype=dtype)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
-        return f"{type(self).__name__}(n_in={self.n_in}, n_states={self.n_states}, n_out={self._n_out}; {shapes})"
+        return (
+            f"{type(self).__name__}(n_in={self.n_in}, n_states={self.n_states}, "
+            f"n_out={self._n_out}; {shapes})"
+        )

@@ -17,10 +17,12 @@ _NARROWEST = 1e-6
 
 
 class Flow(Circuit):
-    """A flow network: pipes between nodes, whose conductances learn; pressures take the place of voltages.
+    """A flow network: pipes between nodes, whose conductances learn.
 
-    The same as a `Circuit` of trained resistors, and solved like one. Inputs are held at pressures x; one node,
-    `ground`, is at pressure zero; the pressures at the outputs are the answer.
+    Pressures take the place of voltages.
+
+    The same as a `Circuit` of trained resistors, and solved like one. Inputs are held at pressures
+    x; one node, `ground`, is at pressure zero; the pressures at the outputs are the answer.
 
     Parameters
     ----------
@@ -31,8 +33,8 @@ class Flow(Circuit):
     conductance
         The initial conductance of all pipes, or one per pipe.
     device
-        What conductances are stored in. By default they stay above a millionth of the smallest initial one, so that no
-        node is cut off.
+        What conductances are stored in. By default they stay above a millionth of the smallest
+        initial one, so that no node is cut off.
     dtype
         ``"float64"``, or ``"float32"`` for parameters and states.
 
@@ -63,21 +65,35 @@ class Flow(Circuit):
         if bad := [pair for pair in pairs if len(pair) != 2]:
             raise ConfigError(f"edges must be {wanted}, got {shown(bad[0])}")
         one = isinstance(conductance, numbers.Real)
-        each = [conductance] * len(pairs) if one else as_list(conductance, "conductance", "a number, or one per edge")
+        each = (
+            [conductance] * len(pairs)
+            if one
+            else as_list(conductance, "conductance", "a number, or one per edge")
+        )
         if len(each) != len(pairs):
-            raise ConfigError(f"conductance must be one number, or one per edge: {len(pairs)}, got {len(each)}")
+            raise ConfigError(
+                f"conductance must be one number, or one per edge: {len(pairs)}, got {len(each)}"
+            )
         resistors = [Resistor(u, v, g) for (u, v), g in zip(pairs, each, strict=True)]
         if device is None:
             device = Device(lower=_NARROWEST * min((r.conductance for r in resistors), default=1.0))
-        unused = "no ground" if ground is None else instance(ground, str, "ground", "the name of a node, or None")
-        super().__init__(resistors, inputs=inputs, outputs=outputs, ground=unused, device=device, dtype=dtype)
+        unused = (
+            "no ground"
+            if ground is None
+            else instance(ground, str, "ground", "the name of a node, or None")
+        )
+        super().__init__(
+            resistors, inputs=inputs, outputs=outputs, ground=unused, device=device, dtype=dtype
+        )
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal network, as plain data; checkpoints keep it."""
         return {
             "name": "Flow",
             "edges": [(element.plus, element.minus) for element in self.elements],
-            "conductance": [element.conductance for element in self.elements if isinstance(element, Resistor)],
+            "conductance": [
+                element.conductance for element in self.elements if isinstance(element, Resistor)
+            ],
             "inputs": self.inputs,
             "outputs": self.outputs,
             "ground": None if self.ground == "no ground" else self.ground,

@@ -11,12 +11,14 @@ from pnncore.systems._base import System
 
 
 class HamiltonianChain(System):
-    """A Hamiltonian chain: anharmonic oscillators side by side, released from the inputs and watched for a time.
+    """A Hamiltonian chain.
 
-    H = sum_i p_i²/2 + a_i q_i²/2 + c_i q_i⁴/4 - b_i q_i + sum_i k_i (q_{i+1} - q_i)²/2. The first masses begin at
-    q = x, the others at zero, all at rest; the outputs are the places of the last masses after the time. The motion is
-    computed by leapfrog, which keeps the energy to the second order of its steps and runs backwards exactly, but for
-    the damping p' = -damping p.
+    Anharmonic oscillators side by side, released from the inputs and watched for a time.
+
+    H = sum_i p_i²/2 + a_i q_i²/2 + c_i q_i⁴/4 - b_i q_i + sum_i k_i (q_{i+1} - q_i)²/2. The first
+    masses begin at q = x, the others at zero, all at rest; the outputs are the places of the last
+    masses after the time. The motion is computed by leapfrog, which keeps the energy to the second
+    order of its steps and runs backwards exactly, but for the damping p' = -damping p.
 
     It does not settle: `settle` returns momenta and places at the end, as ``completed``.
 
@@ -27,13 +29,16 @@ class HamiltonianChain(System):
     n_in, n_out
         How many of the first are released from the inputs, and how many of the last are watched.
     time, steps
-        The time, in units of one over the frequency of a mass with a = 1, and the steps that it is cut into.
+        The time, in units of one over the frequency of a mass with a = 1, and the steps that it is
+        cut into.
     damping
         The rate at which momenta decay.
     stiffness, quartic, bond
-        The initial a, c and k of all masses and bonds; b begins at zero. c and k are at least zero, and stay so.
+        The initial a, c and k of all masses and bonds; b begins at zero. c and k are at least zero,
+        and stay so.
     dtype
-        ``"float32"`` or ``"float64"`` for parameters and outputs; the motion itself is computed in float64.
+        ``"float32"`` or ``"float64"`` for parameters and outputs; the motion itself is computed in
+        float64.
 
     References
     ----------

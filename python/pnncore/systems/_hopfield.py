@@ -20,22 +20,24 @@ Activation = Literal["hard-sigmoid", "tanh", "logistic"]
 class Hopfield(System):
     """A layered Hopfield network: units that settle to the minimum of an energy.
 
-    E = sum_l Phi(s_l) - sum_l s_{l-1}ᵀ W_l s_l - sum_l b_lᵀ s_l, with the inputs s_0 held and the outputs linear
-    (Phi = s²/2). For hidden units Phi' is the inverse of the activation; for the hard sigmoid Phi = s²/2 in the box
-    [0, 1]. Given its neighbours, a layer is at its minimum at rho(W_lᵀ s_{l-1} + W_{l+1} s_{l+1} + b_l).
+    E = sum_l Phi(s_l) - sum_l s_{l-1}ᵀ W_l s_l - sum_l b_lᵀ s_l, with the inputs s_0 held and the
+    outputs linear (Phi = s²/2). For hidden units Phi' is the inverse of the activation; for the
+    hard sigmoid Phi = s²/2 in the box [0, 1]. Given its neighbours, a layer is at its minimum at
+    rho(W_lᵀ s_{l-1} + W_{l+1} s_{l+1} + b_l).
 
     Parameters
     ----------
     layers
         The sizes of the layers, inputs first, outputs last.
     activation
-        Of hidden units: ``"hard-sigmoid"``, ``"tanh"`` or ``"logistic"``. The last two are smooth, as holomorphic
-        equilibrium propagation needs.
+        Of hidden units: ``"hard-sigmoid"``, ``"tanh"`` or ``"logistic"``. The last two are smooth,
+        as holomorphic equilibrium propagation needs.
     gain
         Couplings start uniform in ±gain/sqrt(fan-in), biases at zero.
     device, trains, algorithm
-        What couplings are stored in, and how changes become pulses: see `pnncore.layers.Crossbar`. Settling sees the
-        couplings as they are stored; converters are not modelled. None: any coupling can be had.
+        What couplings are stored in, and how changes become pulses: see `pnncore.layers.Crossbar`.
+        Settling sees the couplings as they are stored; converters are not modelled. None: any
+        coupling can be had.
     dtype
         ``"float32"``, or ``"float64"`` for reference runs.
     seed
@@ -71,10 +73,16 @@ class Hopfield(System):
     ) -> None:
         self.layers = as_layers(layers)
         if not isinstance(activation, str) or activation not in get_args(Activation):
-            raise ConfigError(f'activation must be "hard-sigmoid", "tanh" or "logistic", got {shown(activation)}')
+            raise ConfigError(
+                f'activation must be "hard-sigmoid", "tanh" or "logistic", got {shown(activation)}'
+            )
         self.gain = as_gain(gain)
         self.seed = as_seed(seed)
-        self.device, self.trains, self.algorithm = device, trains if trains is not None else PulseTrains(), algorithm
+        self.device, self.trains, self.algorithm = (
+            device,
+            trains if trains is not None else PulseTrains(),
+            algorithm,
+        )
         tile = storage(self.device, self.trains, self.algorithm)
         core = _build(self.layers, activation, tile, self.seed)
         super().__init__(core, dtype)
@@ -98,7 +106,10 @@ class Hopfield(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Hopfield":
         """Return the network of a `to_config` dictionary, its name left out."""
-        parts = {name: None if settings[name] is None else restore(settings[name]) for name in ("device", "algorithm")}
+        parts = {
+            name: None if settings[name] is None else restore(settings[name])
+            for name in ("device", "algorithm")
+        }
         parts["trains"] = made(PulseTrains, as_settings(settings["trains"], "trains"), "trains")
         return made(cls, {**settings, **parts}, "Hopfield")
 
@@ -109,11 +120,15 @@ class Hopfield(System):
         return Outline(dict(core.specs()), as_dtype(settings["dtype"]))
 
     def __repr__(self) -> str:
-        stored = "" if self.device is None else f", device={self.device!r}, algorithm={self.algorithm!r}"
+        stored = (
+            "" if self.device is None else f", device={self.device!r}, algorithm={self.algorithm!r}"
+        )
         own = f"activation={self.activation!r}{stored}, dtype={str(self.dtype)!r}, seed={self.seed}"
         return f"Hopfield({self.layers}, {own})"
 
 
-def _build(layers: list[int], activation: Activation, tile: dict[str, Any] | None, seed: int) -> _core.System:
+def _build(
+    layers: list[int], activation: Activation, tile: dict[str, Any] | None, seed: int
+) -> _core.System:
     spec = {"layers": layers, "activation": activation, "tile": tile, "seed": seed}
     return _core.System.build("Hopfield", json.dumps(spec))

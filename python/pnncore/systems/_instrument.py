@@ -67,37 +67,43 @@ class InstrumentLayer(Layer, listed=False):
 
     def to_config(self) -> dict[str, Any]:
         """Refuse: what a callable does is in no file."""
-        raise CapabilityError("an instrument cannot be rebuilt from a file; pass system= when loading")
+        raise CapabilityError(
+            "an instrument cannot be rebuilt from a file; pass system= when loading"
+        )
 
     def __repr__(self) -> str:
         return f"Instrument({self.driver.n_in}, {self.driver.n_out})"
 
 
 class Instrument(Stack, listed=False):
-    """A callable as a layer of a `Stack`, or as a whole network: a lab instrument, another simulator.
+    """A callable as a layer of a `Stack`, or as a whole network.
 
-    Every call is a shot. Where there is a journal, its intent is written before it is made, and its result before
-    anybody sees it. A shot that fails (the callable raises, hangs, returns NaN, another shape or dtype, values out of
-    range, the answer to another shot) is no data: it is written down, counted, tried again where that is allowed, and
-    at last ends in a `HardwareError`, with the instrument in its safe state and everything measured kept.
+    A lab instrument, another simulator.
+
+    Every call is a shot. Where there is a journal, its intent is written before it is made, and its
+    result before anybody sees it. A shot that fails (the callable raises, hangs, returns NaN,
+    another shape or dtype, values out of range, the answer to another shot) is no data: it is
+    written down, counted, tried again where that is allowed, and at last ends in a `HardwareError`,
+    with the instrument in its safe state and everything measured kept.
 
     Parameters
     ----------
     fn
-        ``fn(x, params)`` returns the outputs (rows, n_out) for inputs (rows, n_in) and a dict of parameters; without
-        parameters it is called as ``fn(x)``. With ``batch=False`` it takes one sample: (n_in,) to (n_out,). What it is
-        given is read-only.
+        ``fn(x, params)`` returns the outputs (rows, n_out) for inputs (rows, n_in) and a dict of
+        parameters; without parameters it is called as ``fn(x)``. With ``batch=False`` it takes one
+        sample: (n_in,) to (n_out,). What it is given is read-only.
     n_in, n_out
         The numbers of inputs and outputs.
     params
         The initial parameters by name.
     device
-        What they are stored in: limits and quantisation, for instance ``Device(lower=0, upper=5, levels=4096)``.
+        What they are stored in: limits and quantisation, for instance ``Device(lower=0, upper=5,
+        levels=4096)``.
     batch
         Whether `fn` takes all samples at once.
     twin
-        A model with known derivatives: a `pnncore.twins` object, or a layer with the same parameters. Without one, the
-        methods that only need outputs train it.
+        A model with known derivatives: a `pnncore.twins` object, or a layer with the same
+        parameters. Without one, the methods that only need outputs train it.
     dtype
         What `fn` is given. In a stack, that of the stack.
     seed
@@ -105,25 +111,29 @@ class Instrument(Stack, listed=False):
     timeout
         Seconds that a call may take, at most a million. None: as long as it takes.
     isolation
-        ``"none"`` calls in the calling thread, ``"thread"`` on another (the default with a timeout): a call that hangs
-        is left behind, and no other can be made before it returns. ``"process"`` calls in a process of its own, which
-        is killed at the deadline: `fn` must be picklable, is imported anew, and each call costs some 0.15 ms.
+        ``"none"`` calls in the calling thread, ``"thread"`` on another (the default with a
+        timeout): a call that hangs is left behind, and no other can be made before it returns.
+        ``"process"`` calls in a process of its own, which is killed at the deadline: `fn` must be
+        picklable, is imported anew, and each call costs some 0.15 ms.
     idempotent
         Whether a shot may be made twice: only then a failed one is tried again.
     retries, backoff
-        How often, and the seconds before the first retry; they double from one to the next, up to a minute.
+        How often, and the seconds before the first retry; they double from one to the next, up to a
+        minute.
     reconnect
         Called before every retry.
     output_range
         The smallest and the largest output that can be right; infinite where there is no end.
     echo
-        For an instrument that tells what it answers to: `fn` then returns ``(outputs, e)``, and ``e`` must equal
-        ``echo(x)``, for instance a checksum. Answers to other shots are told by it.
+        For an instrument that tells what it answers to: `fn` then returns ``(outputs, e)``, and
+        ``e`` must equal ``echo(x)``, for instance a checksum. Answers to other shots are told by
+        it.
     safe_state
-        Brings the instrument to a state that it can be left in. Called at the end of every `Trainer.fit` and ``with``
-        block, at a `HardwareError`, at `close` and at exit, after Ctrl-C, and after SIGTERM and all other signals that
-        would end the process. It must be harmless at any time, also while a call hangs. It is not an interlock: nothing
-        calls it after SIGKILL, a fault such as SIGSEGV, or a power cut.
+        Brings the instrument to a state that it can be left in. Called at the end of every
+        `Trainer.fit` and ``with`` block, at a `HardwareError`, at `close` and at exit, after
+        Ctrl-C, and after SIGTERM and all other signals that would end the process. It must be
+        harmless at any time, also while a call hangs. It is not an interlock: nothing calls it
+        after SIGKILL, a fault such as SIGSEGV, or a power cut.
     safe_seconds
         How long it may take.
     budget
@@ -131,16 +141,17 @@ class Instrument(Stack, listed=False):
     journal
         The file of all shots; one that exists is appended to.
     durability
-        What a power cut may lose: ``"group"`` 64 shots or, while shots come, 50 ms; ``"shot"`` nothing (about 0.5 ms a
-        shot); ``"none"`` everything since the last checkpoint. The death of the process loses nothing in any.
+        What a power cut may lose: ``"group"`` 64 shots or, while shots come, 50 ms; ``"shot"``
+        nothing (about 0.5 ms a shot); ``"none"`` everything since the last checkpoint. The death of
+        the process loses nothing in any.
     reference
         A `pnncore.instruments.Reference` shot, by which drifts are seen.
 
     Attributes
     ----------
     counts
-        How often what happened: results, samples, replayed, retries, and failures by reason (exception, timeout, busy,
-        late, disconnect, nan, infinite, range, shape, dtype, stale).
+        How often what happened: results, samples, replayed, retries, and failures by reason
+        (exception, timeout, busy, late, disconnect, nan, infinite, range, shape, dtype, stale).
     state
         What is known of the instrument now.
 
@@ -188,7 +199,12 @@ class Instrument(Stack, listed=False):
         durability: Literal["group", "shot", "none"] = "group",
         reference: Reference | None = None,
     ) -> None:
-        for what, name in ((fn, "fn"), (reconnect, "reconnect"), (echo, "echo"), (safe_state, "safe_state")):
+        for what, name in (
+            (fn, "fn"),
+            (reconnect, "reconnect"),
+            (echo, "echo"),
+            (safe_state, "safe_state"),
+        ):
             if not callable(what) and (what is not None or name == "fn"):
                 raise ConfigError(f"{name} must be callable, got {what!r}")
         one_of(durability, "durability", ("group", "shot", "none"))
@@ -206,7 +222,8 @@ class Instrument(Stack, listed=False):
             _check_names(list(given))
         given = as_settings(given, "params")
         initial = {
-            name: as_numbers(value, f"parameter {name}", as_dtype(dtype), ConfigError) for name, value in given.items()
+            name: as_numbers(value, f"parameter {name}", as_dtype(dtype), ConfigError)
+            for name, value in given.items()
         }
         if scalars := [name for name, value in initial.items() if value.ndim == 0]:
             raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
@@ -217,7 +234,8 @@ class Instrument(Stack, listed=False):
             raise ConfigError(f"retries must be an integer, at least 0, got {retries!r}")
         if retries and not flag(idempotent, "idempotent"):
             raise ConfigError(
-                "retries need idempotent=True: only a shot that may be made twice is made again where it failed"
+                "retries need idempotent=True: only a shot that may be made twice is made again "
+                "where it failed"
             )
         policy = Policy(
             batch=batch,
@@ -251,7 +269,9 @@ class Instrument(Stack, listed=False):
 
     @classmethod
     def replay(cls, path: str | os.PathLike[str], **settings: Any) -> "Instrument":
-        """Return an instrument that answers from a journal, without the hardware: see `pnncore.journal.answer`.
+        """Return an instrument that answers from a journal, without the hardware.
+
+        See `pnncore.journal.answer`.
 
         Parameters
         ----------
@@ -293,19 +313,25 @@ class Instrument(Stack, listed=False):
         self.driver.twin = _as_twin(twin, self.shapes)
 
     def rewind(self) -> None:
-        """Answer from the beginning of the journal: a run that died goes on where it was, without a checkpoint.
+        """Answer from the beginning of the journal.
 
-        The same script, started again with the same seeds, is answered from the journal up to where it died, and by
-        the instrument from there on.
+        A run that died goes on where it was, without a checkpoint.
+
+        The same script, started again with the same seeds, is answered from the journal up to where
+        it died, and by the instrument from there on.
         """
         if self.driver.journal is None:
             raise ConfigError(
-                "there is no journal to answer from: give journal=, and open() the instrument if it is closed"
+                "there is no journal to answer from: give journal=, and open() the instrument if "
+                "it is closed"
             )
         self.driver.rewind({"shots": 0, "since": 0, "baseline": None, "drifts": 0})
 
     def resolve(self, y: npt.ArrayLike | None = None) -> None:
-        """Say what the unresolved shot at the end of the journal measured; None: it is made again."""
+        """Say what the unresolved shot at the end of the journal measured.
+
+        None: it is made again.
+        """
         self.driver.resolve(y)
 
     def reset(self) -> None:
@@ -334,8 +360,9 @@ class Instrument(Stack, listed=False):
         x
             Inputs (samples, n_in) that are typical of what it is used for.
         settings
-            ``repeats`` (8): shots of the same, for noise; ``parameters`` (32): how many are moved, to find dead ones;
-            ``methods``: those whose time is estimated, for ``samples``, ``epochs`` and ``batch_size``.
+            ``repeats`` (8): shots of the same, for noise; ``parameters`` (32): how many are moved,
+            to find dead ones; ``methods``: those whose time is estimated, for ``samples``,
+            ``epochs`` and ``batch_size``.
         """
         return examine(self, x, **settings)
 
@@ -354,7 +381,8 @@ class Instrument(Stack, listed=False):
         shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
         twin = f", twin={self.twin!r}" if self.twin is not None else ""
         return (
-            f"Instrument({self.driver.n_in}, {self.driver.n_out}; {shapes or 'no parameters'}{twin}; "
+            f"Instrument({self.driver.n_in}, {self.driver.n_out}; "
+            f"{shapes or 'no parameters'}{twin}; "
             f"{self.state.value}, {self.driver.counts['results']} results)"
         )
 
@@ -378,7 +406,10 @@ def _as_twin(twin: Any, shapes: Mapping[str, tuple[int, ...]]) -> Twin | None:
     if isinstance(twin, Layer):
         twin = LayerTwin(twin)
         if twin.shapes != dict(shapes):
-            raise ShapeError(f"the twin {twin.layer!r} has parameters {twin.shapes}, the instrument {dict(shapes)}")
+            raise ShapeError(
+                f"the twin {twin.layer!r} has parameters {twin.shapes}, the instrument "
+                f"{dict(shapes)}"
+            )
     if twin is not None and not isinstance(twin, Twin):
         raise ConfigError(f"twin must be a pnncore.twins object or a layer, got {shown(twin)}")
     return twin
@@ -398,8 +429,14 @@ def _check_reference(
 def _check_names(names: list[Any]) -> None:
     """Refuse names of parameters that a journal, or a file of its arrays, cannot hold."""
     for name in names:
-        if not isinstance(name, str) or not name or name.encode("utf-8", "replace").decode() != name:
-            raise ConfigError(f"parameters must be named by text, not empty and of Unicode alone, got {name!r}")
+        if (
+            not isinstance(name, str)
+            or not name
+            or name.encode("utf-8", "replace").decode() != name
+        ):
+            raise ConfigError(
+                f"parameters must be named by text, not empty and of Unicode alone, got {name!r}"
+            )
     if {"x", "y"} & set(names):
         raise ConfigError("parameters cannot be named x or y: these are the inputs and outputs")
 

@@ -20,25 +20,29 @@ _CONDUCTANCES = Device(lower=0.0)
 class DeepResistive(System):
     """A deep resistive network: layers of nodes joined by conductances, with ideal diodes.
 
-    The states are the voltages of the nodes. They settle to the minimum of
-    E = sum over resistors of g_ij (v_i - v_j)²/2 - sum b_j v_j, half the power that the conductances g dissipate less
-    what the current sources b feed in: Kirchhoff's laws, under the constraints of the diodes. Inputs are pairs of
-    voltage sources at ``±input_gain * x``, since conductances cannot be negative. A diode to ground at every hidden
-    node keeps the first half of each hidden layer at v >= 0 and the second half at v <= 0; outputs are free. Given
-    its neighbours a node settles to their mean, weighted by the conductances, within its walls. The squared-error
-    nudge of equilibrium propagation is a current ``beta * (y - v)`` into each output, and each conductance learns
-    from its own voltage drop: dE/dg_ij = (v_i - v_j)²/2.
+    The states are the voltages of the nodes. They settle to the minimum of E = sum over resistors
+    of g_ij (v_i - v_j)²/2 - sum b_j v_j, half the power that the conductances g dissipate less what
+    the current sources b feed in: Kirchhoff's laws, under the constraints of the diodes. Inputs are
+    pairs of voltage sources at ``±input_gain * x``, since conductances cannot be negative. A diode
+    to ground at every hidden node keeps the first half of each hidden layer at v >= 0 and the
+    second half at v <= 0; outputs are free. Given its neighbours a node settles to their mean,
+    weighted by the conductances, within its walls. The squared-error nudge of equilibrium
+    propagation is a current ``beta * (y - v)`` into each output, and each conductance learns from
+    its own voltage drop: dE/dg_ij = (v_i - v_j)²/2.
 
     Parameters
     ----------
     layers
         The sizes of the layers: inputs (each a pair of sources) first, outputs last.
     input_gain
-        The voltage of the sources at x = 1. Each layer divides voltages, so that deep networks want hundreds.
+        The voltage of the sources at x = 1. Each layer divides voltages, so that deep networks want
+        hundreds.
     gain
-        Conductances start at the magnitudes of numbers uniform in ±gain/sqrt(fan-in), current sources at zero.
+        Conductances start at the magnitudes of numbers uniform in ±gain/sqrt(fan-in), current
+        sources at zero.
     device
-        What conductances are stored in: a `pnncore.devices.Device` with `lower` at least 0. By default any g >= 0.
+        What conductances are stored in: a `pnncore.devices.Device` with `lower` at least 0. By
+        default any g >= 0.
     dtype
         ``"float32"``, or ``"float64"`` for reference runs.
     seed
@@ -47,13 +51,12 @@ class DeepResistive(System):
     Attributes
     ----------
     params
-        ``g1`` (2 n_0, n_1), first a row for +x of every input, then one for -x of every input; ``b1`` (n_1,); ``g2``
-        (n_1, n_2), ``b2``, ...: NumPy arrays, writable in place. Conductances in siemens if voltages are in volts and
-        currents in amperes.
+        ``g1`` (2 n_0, n_1), first a row for +x of every input, then one for -x of every input;
+        ``b1`` (n_1,); ``g2`` (n_1, n_2), ``b2``, ...: NumPy arrays, writable in place. Conductances
+        in siemens if voltages are in volts and currents in amperes.
 
-    References
-    ----------
-    Scellier, "A fast algorithm to simulate nonlinear resistive networks", ICML (2024), arXiv 2402.11674.
+    References ---------- Scellier, "A fast algorithm to simulate nonlinear resistive networks",
+    ICML (2024), arXiv 2402.11674.
 
     Examples
     --------
@@ -87,10 +90,12 @@ class DeepResistive(System):
         core.initialise(self.arrays(), self.seed, self.gain)
 
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
-        """Return the power (samples,) that the conductances dissipate at the free steady state: the sum of g ΔV².
+        """Return the power (samples,) that the conductances dissipate at the free steady state.
 
-        In watts for volts and siemens. Times the time that the circuit takes to settle it is the energy of an
-        inference. NaN for samples without a steady state.
+        The sum of g ΔV².
+
+        In watts for volts and siemens. Times the time that the circuit takes to settle it is the
+        energy of an inference. NaN for samples without a steady state.
         """
         settled = self._at_rest(x, threads)
         # The energy is half of it, less the work of the current sources.
@@ -115,7 +120,9 @@ class DeepResistive(System):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "DeepResistive":
         """Return the network of a `to_config` dictionary, its name left out."""
-        return made(cls, {**settings, "device": Device.from_config(settings["device"])}, "DeepResistive")
+        return made(
+            cls, {**settings, "device": Device.from_config(settings["device"])}, "DeepResistive"
+        )
 
     @classmethod
     def outline(cls, settings: dict[str, Any]) -> Outline:
@@ -127,7 +134,8 @@ class DeepResistive(System):
     def __repr__(self) -> str:
         device = "" if self.device == _CONDUCTANCES else f", device={self.device!r}"
         return (
-            f"DeepResistive({self.layers}, input_gain={self.input_gain!r}{device}, dtype={str(self.dtype)!r}, "
+            f"DeepResistive({self.layers}, input_gain={self.input_gain!r}{device}, "
+            f"dtype={str(self.dtype)!r}, "
             f"seed={self.seed})"
         )
 

@@ -35,24 +35,28 @@ class Stack(System):
     Parameters
     ----------
     layers
-        `pnncore.layers` objects, and `pnncore.systems.Instrument` objects, the first one first; outputs of one are
-        inputs of the next.
+        `pnncore.layers` objects, and `pnncore.systems.Instrument` objects, the first one first;
+        outputs of one are inputs of the next.
     mismatch
-        By how much, relatively, the constants of the hardware are off from those of the twins, for layers that do not
-        say so themselves.
+        By how much, relatively, the constants of the hardware are off from those of the twins, for
+        layers that do not say so themselves.
     noise
-        The standard deviation of what each measurement adds, for layers that do not say so themselves.
+        The standard deviation of what each measurement adds, for layers that do not say so
+        themselves.
     dtype
         ``"float32"``, or ``"float64"`` for reference runs.
     seed
-        Of initial parameters, disordered media, mismatches and noise; None draws one, which `seed` then tells.
+        Of initial parameters, disordered media, mismatches and noise; None draws one, which `seed`
+        then tells.
     numbered
-        Whether the names of parameters end with the number of their layer; False for a single layer.
+        Whether the names of parameters end with the number of their layer; False for a single
+        layer.
 
     Attributes
     ----------
     params
-        Parameters by name and number of the layer: ``W1``, ``b1``, ``W3``, ...: NumPy arrays, writable in place.
+        Parameters by name and number of the layer: ``W1``, ``b1``, ``W3``, ...: NumPy arrays,
+        writable in place.
 
     Examples
     --------
@@ -79,7 +83,9 @@ class Stack(System):
         self.numbered = flag(numbered, "numbered")
         called: list[Any] = [getattr(layer, "called", None) for layer in self.layers]
         if not self.numbered and len(self.layers) > 1:
-            raise ConfigError("numbered=False is for stacks of one layer: names of parameters would coincide")
+            raise ConfigError(
+                "numbered=False is for stacks of one layer: names of parameters would coincide"
+            )
         resolved = as_dtype(dtype)
         spec = _spec(self.layers, self.mismatch, self.noise, self.seed, self.numbered)
         if any(one is not None for one in called):
@@ -93,11 +99,13 @@ class Stack(System):
                 self.params[self.parameter(name, place)][...] = values
 
     def parameter(self, name: str, place: int) -> str:
-        """Return the name in `params` of a layer's parameter, such as ``"W"`` of the layer at place 1."""
+        """Return the name in `params` of a layer's parameter, such as ``"W"`` of layer 1."""
         return f"{name}{place}" if self.numbered else name
 
     def measure(self, x: Any, *, repeat: int = 0, threads: int | None = None) -> list[Any]:
-        """Return what is measured after every layer: arrays (samples, outputs of the layer), as `predict` measures.
+        """Return what is measured after every layer.
+
+        Arrays (samples, outputs of the layer), as `predict` measures.
 
         After a layer that gives a field there is None: nothing measures it.
         """
@@ -105,8 +113,12 @@ class Stack(System):
         with self.lock:
             return _core.measure(self.core, self.lent(), x, as_repeat(repeat), as_threads(threads))
 
-    def vjp(self, x: Any, dy: Any, *, threads: int | None = None) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """Return dy times the Jacobians of the twins: by inputs (samples, n_in), and by parameter, summed over samples.
+    def vjp(
+        self, x: Any, dy: Any, *, threads: int | None = None
+    ) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """Return dy times the Jacobians of the twins.
+
+        By inputs (samples, n_in), and by parameter, summed over samples.
 
         Parameters
         ----------
@@ -130,7 +142,10 @@ class Stack(System):
         return [driver for driver in drivers if driver is not None]
 
     def group_ends(self) -> list[int]:
-        """Return where groups of layers end: before each next linear map, and the normalisation in front of it."""
+        """Return where groups of layers end.
+
+        Before each next linear map, and the normalisation in front of it.
+        """
         return self.core.group_ends()
 
     def to_config(self) -> dict[str, Any]:
@@ -153,9 +168,16 @@ class Stack(System):
     @classmethod
     def outline(cls, settings: dict[str, Any]) -> Outline:
         """See `System.outline`."""
-        mismatch, noise = number(settings["mismatch"], "mismatch"), number(settings["noise"], "noise")
+        mismatch, noise = (
+            number(settings["mismatch"], "mismatch"),
+            number(settings["noise"], "noise"),
+        )
         spec = _spec(
-            _checked(_restored(settings)), mismatch, noise, 0, flag(settings.get("numbered", True), "numbered")
+            _checked(_restored(settings)),
+            mismatch,
+            noise,
+            0,
+            flag(settings.get("numbered", True), "numbered"),
         )
         shapes, constants = _core.System.outline_stack(json.dumps(spec))
         return Outline(dict(shapes), as_dtype(settings["dtype"]), constants)
@@ -185,7 +207,17 @@ def _restored(settings: dict[str, Any]) -> list[layers.Layer]:
     return [layers.from_config(layer) for layer in given]
 
 
-def _spec(given: list[layers.Layer], mismatch: float, noise: float, seed: int, numbered: bool) -> dict[str, Any]:
+def _spec(
+    given: list[layers.Layer], mismatch: float, noise: float, seed: int, numbered: bool
+) -> dict[str, Any]:
     """Return what the core makes the stack of."""
-    entries = [{"layer": layer.spec(), "noise": layer.noise, "mismatch": layer.mismatch} for layer in given]
-    return {"layers": entries, "noise": noise, "mismatch": mismatch, "seed": seed, "numbered": numbered}
+    entries = [
+        {"layer": layer.spec(), "noise": layer.noise, "mismatch": layer.mismatch} for layer in given
+    ]
+    return {
+        "layers": entries,
+        "noise": noise,
+        "mismatch": mismatch,
+        "seed": seed,
+        "numbered": numbered,
+    }

@@ -1,7 +1,7 @@
 """Twins: models with known derivatives, of instruments that have none.
 
-An instrument with a twin can be trained by every method of a `pnncore.systems.Stack`; physics-aware training takes
-signals from the instrument and derivatives from the twin.
+An instrument with a twin can be trained by every method of a `pnncore.systems.Stack`; physics-aware
+training takes signals from the instrument and derivatives from the twin.
 """
 
 from pnncore.twins._fit import Fit as Fit

@@ -25,8 +25,12 @@ class LayerTwin(Twin):
 
     def __init__(self, layer: layers.Layer, *, seed: Seed = 0) -> None:
         self.layer = layer
-        self._stacks = {dtype: Stack([layer], dtype=dtype, seed=seed) for dtype in ("float32", "float64")}
-        self.shapes = {name.removesuffix("1"): shape for name, shape in self._stacks["float64"].shapes.items()}
+        self._stacks = {
+            dtype: Stack([layer], dtype=dtype, seed=seed) for dtype in ("float32", "float64")
+        }
+        self.shapes = {
+            name.removesuffix("1"): shape for name, shape in self._stacks["float64"].shapes.items()
+        }
 
     def forward(self, x: FloatArray, params: Params) -> FloatArray:
         """See `Twin.forward`."""
@@ -45,7 +49,9 @@ class LayerTwin(Twin):
     def _arrays(self, params: Params) -> list[FloatArray]:
         if {name: array.shape for name, array in params.items()} != self.shapes:
             got = {name: array.shape for name, array in params.items()}
-            raise ShapeError(f"the twin {self.layer!r} has parameters {self.shapes}, the instrument has {got}")
+            raise ShapeError(
+                f"the twin {self.layer!r} has parameters {self.shapes}, the instrument has {got}"
+            )
         return [params[name] for name in self.shapes]
 
     def __repr__(self) -> str:
@@ -60,7 +66,8 @@ class FittedTwin(Twin):
     stack
         Has n_in + n_params inputs and n_out outputs, all in units of the deviations below.
     centre, scale
-        The means and deviations of inputs and parameters, then of outputs, by ``"in"`` and ``"out"``.
+        The means and deviations of inputs and parameters, then of outputs, by ``"in"`` and
+        ``"out"``.
     quality
         What `fit` measured on shots that it left out.
     """
@@ -76,7 +83,10 @@ class FittedTwin(Twin):
         for name, width in (("in", stack.n_in), ("out", stack.n_out)):
             for numbers, what in ((centre, "centre"), (scale, "scale")):
                 if np.shape(numbers[name]) != (width,):
-                    raise ConfigError(f"{what}[{name!r}] must have shape ({width},), got {np.shape(numbers[name])}")
+                    raise ConfigError(
+                        f"{what}[{name!r}] must have shape ({width},), got "
+                        f"{np.shape(numbers[name])}"
+                    )
         self.stack = stack
         self.centre = {name: np.array(values, np.float64) for name, values in centre.items()}
         self.scale = {name: np.array(values, np.float64) for name, values in scale.items()}

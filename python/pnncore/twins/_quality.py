@@ -23,7 +23,8 @@ class Quality:
     Attributes
     ----------
     cosine
-        The cosine between both lists of slopes: an estimate of that between the true gradient and this one.
+        The cosine between both lists of slopes: an estimate of that between the true gradient and
+        this one.
     measured, predicted
         The slopes (directions,).
     """
@@ -47,10 +48,10 @@ def quality(
     seed: Seed = 0,
     threads: int | None = None,
 ) -> Quality:
-    """Compare the gradient of a method with slopes of the loss that are measured, along a few random directions.
+    """Compare the gradient of a method with measured slopes of the loss along random directions.
 
-    Takes two passes of the batch per direction, and those of the method. With q directions the cosine is uncertain by
-    about 1 / sqrt(q), less where it is near one.
+    Takes two passes of the batch per direction, and those of the method. With q directions the
+    cosine is uncertain by about 1 / sqrt(q), less where it is near one.
 
     Parameters
     ----------
@@ -61,8 +62,8 @@ def quality(
     directions
         How many.
     step
-        How far to both sides, as a fraction of the root mean square of each array of parameters (of one, where that is
-        zero).
+        How far to both sides, as a fraction of the root mean square of each array of parameters (of
+        one, where that is zero).
     seed
         Of the directions.
     threads
@@ -76,11 +77,17 @@ def quality(
     random = np.random.default_rng(as_seed(seed))
     gradient = method.gradient(system, x, y, threads=threads)
     before = {name: array.copy() for name, array in system.params.items()}
-    scales = {name: float(np.sqrt(np.mean(array.astype(float) ** 2))) or 1.0 for name, array in before.items()}
+    scales = {
+        name: float(np.sqrt(np.mean(array.astype(float) ** 2))) or 1.0
+        for name, array in before.items()
+    }
     measured, predicted = np.empty(count), np.empty(count)
     try:
         for k in range(count):
-            towards = {name: scales[name] * random.normal(size=array.shape) for name, array in before.items()}
+            towards = {
+                name: scales[name] * random.normal(size=array.shape)
+                for name, array in before.items()
+            }
             found = []
             for sign in (1, -1):
                 for name, array in before.items():
@@ -126,6 +133,8 @@ class TwinMonitor(Callback):
         """Measure, and say what was found."""
         if trainer.epoch % self.every:
             return None
-        found = quality(trainer.system, trainer.method, self.x, self.y, threads=trainer.threads, **self.settings)
+        found = quality(
+            trainer.system, trainer.method, self.x, self.y, threads=trainer.threads, **self.settings
+        )
         self.cosines.append((trainer.epoch, found.cosine))
         return f"cosine {found.cosine:.3f}"

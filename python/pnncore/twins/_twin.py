@@ -13,7 +13,10 @@ Params = dict[str, FloatArray]
 
 
 class Twin(ABC):
-    """A model of an instrument: what it answers, and how that changes with inputs and parameters."""
+    """A model of an instrument.
+
+    What it answers, and how that changes with inputs and parameters.
+    """
 
     @abstractmethod
     def forward(self, x: FloatArray, params: Params) -> FloatArray:
@@ -21,10 +24,15 @@ class Twin(ABC):
 
     @abstractmethod
     def vjp(self, x: FloatArray, params: Params, dy: FloatArray) -> tuple[FloatArray, Params]:
-        """Return dy times the Jacobians: by the inputs (rows, n_in), and by each parameter, summed over rows."""
+        """Return dy times the Jacobians.
+
+        By the inputs (rows, n_in), and by each parameter, summed over rows.
+        """
 
     def jvp(self, x: FloatArray, params: Params, dx: FloatArray, along: Params) -> FloatArray:
-        """Return how outputs (rows, n_out) change with inputs along `dx` (rows, n_in) and parameters along `along`.
+        """Return how outputs (rows, n_out) change.
+
+        Inputs move along `dx` (rows, n_in), and parameters along `along`.
 
         As it stands it asks `vjp` for every output of every row by itself.
         """
@@ -35,11 +43,16 @@ class Twin(ABC):
                 only = np.zeros((1, n_out), outputs.dtype)
                 only[0, k] = 1
                 back, grads = self.vjp(x[r : r + 1], params, only)
-                outputs[r, k] = np.vdot(back, dx[r]) + sum(np.vdot(grads[name], along[name]) for name in params)
+                outputs[r, k] = np.vdot(back, dx[r]) + sum(
+                    np.vdot(grads[name], along[name]) for name in params
+                )
         return outputs
 
     def arrays(self) -> dict[str, FloatArray]:
-        """Return what of the model may change while an instrument is trained; checkpoints keep it."""
+        """Return what of the model may change while an instrument is trained.
+
+        Checkpoints keep it.
+        """
         return {}
 
 
@@ -49,9 +62,11 @@ class Analytic(Twin):
     Parameters
     ----------
     forward
-        ``forward(x, params)`` returns outputs (rows, n_out) for inputs (rows, n_in) and a dict of parameters.
+        ``forward(x, params)`` returns outputs (rows, n_out) for inputs (rows, n_in) and a dict of
+        parameters.
     vjp
-        ``vjp(x, params, dy)`` returns ``dx`` (rows, n_in) and a dict of gradients, summed over rows.
+        ``vjp(x, params, dy)`` returns ``dx`` (rows, n_in) and a dict of gradients, summed over
+        rows.
 
     Examples
     --------

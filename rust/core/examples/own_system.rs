@@ -1,8 +1,10 @@
-//! A system of one's own in Rust: a chain of springs with a quartic term, trained by every energy-based method.
+//! A system of one's own in Rust: a chain of springs with a quartic term, trained by every
+//! energy-based method.
 //!
-//! E = sum_i 1/2 k_i (s_i - s_{i-1})^2 + 1/4 q s_i^4 - f s_0, with s_{-1} = 0: the input pulls node 0, the last node is
-//! the output, and the stiffnesses k are trained. Only the energy and its derivatives are written here; settling comes
-//! from [`pnncore::descent`]. Run it with `cargo run --release --package pnncore --example own_system`.
+//! E = sum_i 1/2 k_i (s_i - s_{i-1})^2 + 1/4 q s_i^4 - f s_0, with s_{-1} = 0: the input pulls node
+//! 0, the last node is the output, and the stiffnesses k are trained. Only the energy and its
+//! derivatives are written here; settling comes from [`pnncore::descent`]. Run it with `cargo run
+//! --release --package pnncore --example own_system`.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use num_complex::Complex;
@@ -19,7 +21,8 @@ use pnncore::runtime::Runtime;
 use pnncore::signal::Signal;
 use pnncore::states::{Layout, States};
 use pnncore::system::{
-    Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt, Workspace, read_at_end,
+    Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt, Workspace,
+    read_at_end,
 };
 use pnncore::train::write_gradient;
 use pnncore::update::{LocalUpdate, Term};
@@ -171,7 +174,12 @@ fn main() -> Result<()> {
     let chain = Chain { specs: vec![ParamSpec { name: "k".into(), shape: vec![NODES] }] };
     let mut k = vec![1.0; NODES];
     for finding in check_system(&chain, std::slice::from_ref(&k), 0)? {
-        println!("{} {}: {}", if finding.passed { "ok  " } else { "FAIL" }, finding.check, finding.message);
+        println!(
+            "{} {}: {}",
+            if finding.passed { "ok  " } else { "FAIL" },
+            finding.check,
+            finding.message
+        );
         if !finding.passed {
             return Err(Error::Config(finding.message));
         }
@@ -184,15 +192,23 @@ fn main() -> Result<()> {
     let before = ends(&chain, &runtime, &k, &forces)?;
     let wanted: Vec<f64> = before.iter().map(|s| 0.5 * s).collect();
     let batch = Batch { x: Rows::all(&forces, 1), y: Targets::Values(Rows::all(&wanted, 1)) };
-    let method =
-        EquilibriumPropagation { variant: Estimator::Centered, beta: Some(0.5), sign: Sign::Positive, points: 2 }
-            .with(Loss::SquaredError, pnncore::settling::Settling::default());
+    let method = EquilibriumPropagation {
+        variant: Estimator::Centered,
+        beta: Some(0.5),
+        sign: Sign::Positive,
+        points: 2,
+    }
+    .with(Loss::SquaredError, pnncore::settling::Settling::default());
     let protocol = method.protocol(&chain)?;
     let mut state = StepState::new(&chain);
     let mut gradient = vec![Vec::new()];
     for step in 0..400 {
         let params = Params::shared([&k[..]]);
-        protocol.step(&protocol.experiment(&runtime, &chain, &params, &batch, step), &mut [], &mut state)?;
+        protocol.step(
+            &protocol.experiment(&runtime, &chain, &params, &batch, step),
+            &mut [],
+            &mut state,
+        )?;
         write_gradient(&runtime, &chain.specs, &mut state, &mut gradient);
         for (k, g) in k.iter_mut().zip(&gradient[0]) {
             *k = (*k - 20.0 * g).max(0.05);

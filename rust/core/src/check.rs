@@ -37,18 +37,25 @@ const ELEMENTS: usize = 24;
 /// Relative error that a derivative by differences may have.
 const TOLERANCE: f64 = 1e-5;
 
-/// Checks a system in f64 at parameters `params` (their lengths as in its specification), on random inputs in [0, 1)
-/// and random targets: derivatives against differences, rows against each other, settling, and the gradient of
-/// equilibrium propagation against differences of the loss.
+/// Checks a system in f64 at parameters `params` (their lengths as in its specification), on random
+/// inputs in [0, 1) and random targets: derivatives against differences, rows against each other,
+/// settling, and the gradient of equilibrium propagation against differences of the loss.
 ///
 /// # Errors
 /// What the system itself fails with.
-pub fn check_system(system: &dyn System<f64>, params: &[Vec<f64>], seed: u64) -> Result<Vec<Finding>> {
+pub fn check_system(
+    system: &dyn System<f64>,
+    params: &[Vec<f64>],
+    seed: u64,
+) -> Result<Vec<Finding>> {
     let random = Philox::new(seed, Purpose::Probe);
-    let inputs: Vec<f64> = (0..SAMPLES * system.inputs()).map(|i| random.uniform(i as u64, 0)).collect();
-    let targets: Vec<f64> = (0..SAMPLES * system.outputs()).map(|i| random.uniform(i as u64, 1)).collect();
+    let inputs: Vec<f64> =
+        (0..SAMPLES * system.inputs()).map(|i| random.uniform(i as u64, 0)).collect();
+    let targets: Vec<f64> =
+        (0..SAMPLES * system.outputs()).map(|i| random.uniform(i as u64, 1)).collect();
     let Some(exact) = system.as_state_derivatives() else {
-        let message = format!("{} gives no energies and gradients: there is nothing to check", system.name());
+        let message =
+            format!("{} gives no energies and gradients: there is nothing to check", system.name());
         return Ok(vec![Finding { check: "abilities", passed: false, message }]);
     };
     let checker = Checker {
@@ -103,7 +110,11 @@ impl Checker<'_> {
         Params::shared(self.params.iter().map(Vec::as_slice))
     }
 
-    fn experiment<'a>(&'a self, params: &'a Params<'a, f64>, plan: &'a PhasePlan) -> Experiment<'a, f64> {
+    fn experiment<'a>(
+        &'a self,
+        params: &'a Params<'a, f64>,
+        plan: &'a PhasePlan,
+    ) -> Experiment<'a, f64> {
         let Self { system, runtime, batch, .. } = self;
         Experiment::new(runtime, *system, params, batch, plan, DrawIndex::of_step(0))
     }
@@ -116,7 +127,8 @@ impl Checker<'_> {
             for l in 0..states.layout().sizes().len() {
                 for (j, k) in states.layout().layer(l).enumerate() {
                     let (lo, hi) = self.system.domain(l, j);
-                    states.row_mut(r)[k] = lo + (hi - lo) * (0.1 + 0.8 * self.random.uniform(k as u64, 100 + r as u32));
+                    states.row_mut(r)[k] = lo
+                        + (hi - lo) * (0.1 + 0.8 * self.random.uniform(k as u64, 100 + r as u32));
                 }
             }
         }
@@ -125,7 +137,8 @@ impl Checker<'_> {
 
     /// Some places of the states of a row.
     fn places(&self, states: &States<f64>) -> Vec<usize> {
-        let all: Vec<usize> = (0..states.layout().sizes().len()).flat_map(|l| states.layout().layer(l)).collect();
+        let all: Vec<usize> =
+            (0..states.layout().sizes().len()).flat_map(|l| states.layout().layer(l)).collect();
         let stride = all.len().div_ceil(ELEMENTS);
         all.into_iter().step_by(stride.max(1)).collect()
     }
@@ -149,7 +162,10 @@ impl Checker<'_> {
                 let got = gradient[r * states.stride() + k];
                 let error = (got - expected).abs() / (1.0 + expected.abs());
                 worst.see(error, || {
-                    format!("at state {k} it is {got:.6e}, not {expected:.6e}{}", diagnose(got, expected))
+                    format!(
+                        "at state {k} it is {got:.6e}, not {expected:.6e}{}",
+                        diagnose(got, expected)
+                    )
                 });
             }
         }
@@ -170,7 +186,9 @@ impl Checker<'_> {
             let mut energy = [0.0];
             self.system.energy(&params, &self.batch.pick(&index), &alone, &mut energy)?;
             let error = (energy[0] - together).abs() / (1.0 + together.abs());
-            worst.see(error, || format!("sample {r} has energy {together} in a batch, {} alone", energy[0]));
+            worst.see(error, || {
+                format!("sample {r} has energy {together} in a batch, {} alone", energy[0])
+            });
         }
         Ok(judge("rows do not depend on each other", worst, 1e-10))
     }
@@ -181,12 +199,21 @@ impl Checker<'_> {
         let weights = [Complex::ONE];
         let mut findings = Vec::new();
         let mut workspace = self.system.workspace();
-        let (params, plan) = (self.params(), PhasePlan::free(Loss::SquaredError, Settling::default()));
+        let (params, plan) =
+            (self.params(), PhasePlan::free(Loss::SquaredError, Settling::default()));
         let experiment = self.experiment(&params, &plan);
         self.system.read(&experiment, &states, &weights, &mut workspace, &mut update)?;
         for (i, spec) in self.system.specs().iter().enumerate() {
             let mut gradient = vec![0.0; spec.len()];
-            update.apply(&self.runtime, &states, i, spec, &mut gradient, 1.0, Device::IDEAL.range());
+            update.apply(
+                &self.runtime,
+                &states,
+                i,
+                spec,
+                &mut gradient,
+                1.0,
+                Device::IDEAL.range(),
+            );
             let mut worst = Worst::default();
             for k in (0..spec.len()).step_by(spec.len().div_ceil(ELEMENTS).max(1)) {
                 let h = 1e-5;
@@ -202,7 +229,9 @@ impl Checker<'_> {
                 let (expected, got) = ((means[0] - means[1]) / (2.0 * h), gradient[k]);
                 let error = (got - expected).abs() / (1.0 + expected.abs());
                 let (name, why) = (&spec.name, diagnose(got, expected));
-                worst.see(error, || format!("for {name}[{k}] it is {got:.6e}, not {expected:.6e}{why}"));
+                worst.see(error, || {
+                    format!("for {name}[{k}] it is {got:.6e}, not {expected:.6e}{why}")
+                });
             }
             findings.push(judge("param_gradient is dE/dtheta of energy", worst, TOLERANCE));
         }
@@ -222,34 +251,46 @@ impl Checker<'_> {
             v
         };
         let (u, v) = (probe(200), probe(300));
-        let (mut hu, mut hv, mut reference) = (vec![0.0; u.len()], vec![0.0; u.len()], vec![0.0; u.len()]);
+        let (mut hu, mut hv, mut reference) =
+            (vec![0.0; u.len()], vec![0.0; u.len()], vec![0.0; u.len()]);
         self.system.hessian_product(&params, &self.batch, &states, &u, &mut hu)?;
         self.system.hessian_product(&params, &self.batch, &states, &v, &mut hv)?;
-        let gradient =
-            |states: &States<f64>, found: &mut [f64]| self.system.state_gradient(&params, &self.batch, states, found);
+        let gradient = |states: &States<f64>, found: &mut [f64]| {
+            self.system.state_gradient(&params, &self.batch, states, found)
+        };
         crate::differences::hessian_product(gradient, &states, 1.0, &v, &mut reference)?;
         let mut worst = Worst::default();
         for r in 0..SAMPLES {
             let span = r * states.stride()..(r + 1) * states.stride();
-            let dot =
-                |a: &[f64], b: &[f64]| a[span.clone()].iter().zip(&b[span.clone()]).map(|(a, b)| a * b).sum::<f64>();
+            let dot = |a: &[f64], b: &[f64]| {
+                a[span.clone()].iter().zip(&b[span.clone()]).map(|(a, b)| a * b).sum::<f64>()
+            };
             let (uhv, vhu) = (dot(&u, &hv), dot(&v, &hu));
             let scale = 1.0 + uhv.abs() + vhu.abs();
             if self.system.is_reciprocal() {
                 let asymmetry = (uhv - vhu).abs() / scale;
                 worst.see(asymmetry, || {
-                    format!("u H v is {uhv:.6e}, v H u is {vhu:.6e}: state_gradient is the gradient of no energy")
+                    format!(
+                        "u H v is {uhv:.6e}, v H u is {vhu:.6e}: state_gradient is the \
+                             gradient of no energy"
+                    )
                 });
             }
             // What is multiplied is the transpose, where that makes a difference.
             let off = (vhu - dot(&u, &reference)).abs() / scale;
-            worst.see(off, || format!("v H u is {vhu:.6e}, differences of state_gradient say otherwise"));
+            worst.see(off, || {
+                format!("v H u is {vhu:.6e}, differences of state_gradient say otherwise")
+            });
         }
         Ok(judge("hessian_product is d2E/ds2 and symmetric", worst, 1e-4))
     }
 
     fn settled(&self, phases: Vec<Boundary>) -> Result<States<f64>> {
-        let settling = Settling { stop: Stop::Absolute(1e-9), max_sweeps: (20_000, 20_000), ..Settling::default() };
+        let settling = Settling {
+            stop: Stop::Absolute(1e-9),
+            max_sweeps: (20_000, 20_000),
+            ..Settling::default()
+        };
         let plan = PhasePlan::from_free(Loss::SquaredError, phases, settling);
         let mut states = States::new(self.system.layout());
         let mut workspace = self.system.workspace();
@@ -261,27 +302,42 @@ impl Checker<'_> {
         let params = self.params();
         let beta = 0.1;
         let states = self.settled(vec![Boundary::Nudged(beta.into())])?;
-        let mut names: Vec<&str> =
-            states.outcomes.iter().map(|o| o.status.name()).filter(|&name| name != "converged").collect();
+        let mut names: Vec<&str> = states
+            .outcomes
+            .iter()
+            .map(|o| o.status.name())
+            .filter(|&name| name != "converged")
+            .collect();
         names.dedup();
         let mut findings = vec![Finding {
             check: "settling converges",
             passed: names.is_empty(),
-            message: if names.is_empty() { String::new() } else { format!("some samples ended {names:?}") },
+            message: if names.is_empty() {
+                String::new()
+            } else {
+                format!("some samples ended {names:?}")
+            },
         }];
         let last = states.last_phase();
         let boundary = Boundary::Nudged(beta.into());
-        let rest = residual(self.system, &params, &self.batch, Loss::SquaredError, boundary, &last)?;
+        let rest =
+            residual(self.system, &params, &self.batch, Loss::SquaredError, boundary, &last)?;
         let rest = rest.iter().fold(0.0f64, |m, &r| pnncore_kernels::Real::max_magnitude(m, r));
         let text = format!("the largest force at a nudged steady state is {rest:.2e}");
-        findings.push(judge("no force is left at the steady state", Worst { error: rest, text }, 1e-5));
+        findings.push(judge(
+            "no force is left at the steady state",
+            Worst { error: rest, text },
+            1e-5,
+        ));
         let mut target = vec![0.0; self.system.outputs()];
         let mut risen = Worst::default();
         for i in 0..SAMPLES {
             self.batch.y.write(i, &mut target);
             let loss = |r: usize| Loss::SquaredError.value(states.outputs(r), &target);
             let (free, nudged) = (loss(2 * i), loss(2 * i + 1));
-            risen.see(nudged - free, || format!("sample {i}: nudging raised the loss from {free:.6} to {nudged:.6}"));
+            risen.see(nudged - free, || {
+                format!("sample {i}: nudging raised the loss from {free:.6} to {nudged:.6}")
+            });
         }
         findings.push(judge("nudging moves outputs towards targets", risen, 1e-9));
         Ok(findings)
@@ -299,16 +355,25 @@ impl Checker<'_> {
         Ok(losses.sum::<f64>() / SAMPLES as f64)
     }
 
-    /// The gradient of equilibrium propagation, or of implicit differentiation where the first is an approximation.
+    /// The gradient of equilibrium propagation, or of implicit differentiation where the first is
+    /// an approximation.
     fn gradient(&self) -> Result<Finding> {
-        let settling = Settling { stop: Stop::Absolute(1e-10), max_sweeps: (20_000, 20_000), ..Settling::default() };
+        let settling = Settling {
+            stop: Stop::Absolute(1e-10),
+            max_sweeps: (20_000, 20_000),
+            ..Settling::default()
+        };
         let loss = Loss::SquaredError;
         let (check, method) = if self.system.is_reciprocal() {
             let (variant, sign) = (Estimator::Centered, Sign::Positive);
-            let method = EquilibriumPropagation { variant, beta: Some(1e-2), sign, points: 2 }.with(loss, settling);
+            let method = EquilibriumPropagation { variant, beta: Some(1e-2), sign, points: 2 }
+                .with(loss, settling);
             ("equilibrium propagation is the gradient of the loss", method)
         } else {
-            ("implicit differentiation is the gradient of the loss", ImplicitDifferentiation {}.with(loss, settling))
+            (
+                "implicit differentiation is the gradient of the loss",
+                ImplicitDifferentiation {}.with(loss, settling),
+            )
         };
         let mut state = StepState::new(self.system);
         let protocol = method.protocol(self.system)?;
@@ -333,7 +398,8 @@ impl Checker<'_> {
         }
         let slope = (self.loss(&sides[0])? - self.loss(&sides[1])?) / (2.0 * h);
         let error = if size > 0.0 { (slope - along).abs() / size } else { slope.abs() };
-        let text = format!("along its own gradient the loss has slope {slope:.6e}, not {along:.6e}");
+        let text =
+            format!("along its own gradient the loss has slope {slope:.6e}, not {along:.6e}");
         Ok(judge(check, Worst { error, text }, 1e-2))
     }
 }

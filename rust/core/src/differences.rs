@@ -10,8 +10,8 @@ pub(crate) fn largest<T: Real>(values: &[T]) -> f64 {
     values.iter().fold(T::ZERO, |m, &v| m.max_magnitude(v)).to_f64()
 }
 
-/// The size of states that differences are taken in proportion to: the largest state, or what the system says of their
-/// scale; one where nothing is known. Results must not depend on units.
+/// The size of states that differences are taken in proportion to: the largest state, or what the
+/// system says of their scale; one where nothing is known. Results must not depend on units.
 pub(crate) fn size_of_states<T: Real>(states: &[T], scale: f64) -> f64 {
     /// States that are smaller are what rounding errors left of zero.
     const LEAST: f64 = 1e-15;
@@ -19,8 +19,8 @@ pub(crate) fn size_of_states<T: Real>(states: &[T], scale: f64) -> f64 {
     if size > LEAST { size } else { 1.0 }
 }
 
-/// d2E/ds2 v by central differences of dE/ds, each row with a step that moves states by the cube root of the rounding
-/// error, in proportion to `size`.
+/// d2E/ds2 v by central differences of dE/ds, each row with a step that moves states by the cube
+/// root of the rounding error, in proportion to `size`.
 pub(crate) fn hessian_product<T: Real>(
     gradient: impl Fn(&States<T>, &mut [T]) -> Result<()>,
     states: &States<T>,
@@ -39,13 +39,17 @@ pub(crate) fn hessian_product<T: Real>(
     for (sign, found) in [(1.0, &mut *product), (-1.0, &mut other[..])] {
         for (r, step) in steps.iter().enumerate() {
             let step = T::from_f64(sign * step);
-            for ((m, &s), &v) in moved.row_mut(r).iter_mut().zip(states.row(r)).zip(&v[r * stride..]) {
+            for ((m, &s), &v) in
+                moved.row_mut(r).iter_mut().zip(states.row(r)).zip(&v[r * stride..])
+            {
                 *m = s + step * v;
             }
         }
         gradient(&moved, found)?;
     }
-    for (r, (up, down)) in product.chunks_exact_mut(stride).zip(other.chunks_exact(stride)).enumerate() {
+    for (r, (up, down)) in
+        product.chunks_exact_mut(stride).zip(other.chunks_exact(stride)).enumerate()
+    {
         let scale = if steps[r] > 0.0 { T::from_f64(0.5 / steps[r]) } else { T::ZERO };
         for (u, &d) in up.iter_mut().zip(down) {
             *u = (*u - d) * scale;

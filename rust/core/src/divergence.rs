@@ -1,8 +1,9 @@
 //! When training has diverged, and how it is taken back.
 //!
-//! A step has diverged if it leaves, or would leave, something that is not finite, or if its mean loss is beyond all units that the
-//! problem has: [`FARTHEST`] times the loss that outputs of zero have (local losses: one nat). Where that is zero, as many
-//! times the mean loss of the first epoch.
+//! A step has diverged if it leaves, or would leave, something that is not finite, or if its mean
+//! loss is beyond all units that the problem has: [`FARTHEST`] times the loss that outputs of zero
+//! have (local losses: one nat). Where that is zero, as many times the mean loss of the first
+//! epoch.
 
 use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
@@ -12,8 +13,8 @@ use crate::batch::{Batch, Targets};
 use crate::loss::Loss;
 use crate::params::{Params, all_finite};
 
-/// How many times its natural size a loss may have: outputs are then some 30,000 times as large as what is wanted of them. A run
-/// that comes back from there would have begun anew.
+/// How many times its natural size a loss may have: outputs are then some 30,000 times as large as
+/// what is wanted of them. A run that comes back from there would have begun anew.
 pub const FARTHEST: f64 = 1e9;
 
 /// Why training ends before a step.
@@ -28,7 +29,8 @@ pub enum Divergence {
     /// The gradient, or the change that is wanted, is not finite.
     #[error("the step's change of the parameters is not finite")]
     Change,
-    /// The step would leave parameters, or memory of optimizer, method or cells, that are not finite.
+    /// The step would leave parameters, or memory of optimizer, method or cells, that are not
+    /// finite.
     #[error("the step would leave parameters or moments that are not finite")]
     Parameters,
 }
@@ -46,7 +48,12 @@ pub(crate) struct Scale<'a, T> {
 }
 
 impl<'a, T: Real> Scale<'a, T> {
-    pub(crate) fn new(loss: Loss, targets: Targets<'a, T>, outputs: usize, first_epoch: f64) -> Self {
+    pub(crate) fn new(
+        loss: Loss,
+        targets: Targets<'a, T>,
+        outputs: usize,
+        first_epoch: f64,
+    ) -> Self {
         let zeros = vec![T::ZERO; outputs];
         let mut target = zeros.clone();
         target.iter_mut().take(1).for_each(|wanted| *wanted = T::ONE);
@@ -58,19 +65,22 @@ impl<'a, T: Real> Scale<'a, T> {
     fn natural(&self, targets: &Targets<'_, T>) -> f64 {
         match targets {
             Targets::Values(rows) => {
-                let values = (0..rows.len()).map(|i| self.loss.value(&self.zeros, rows.row(i)).abs());
+                let values =
+                    (0..rows.len()).map(|i| self.loss.value(&self.zeros, rows.row(i)).abs());
                 values.sum::<f64>() / rows.len() as f64
             }
             _ => self.label,
         }
     }
 
-    /// The same for a loss of the user's own, of which nothing is known but what it was in the first epoch.
+    /// The same for a loss of the user's own, of which nothing is known but what it was in the
+    /// first epoch.
     pub(crate) fn is_exceeded_by_own(&self, mean: f64) -> bool {
         !mean.is_finite() || (self.first_epoch > 0.0 && mean > FARTHEST * self.first_epoch)
     }
 
-    /// Whether the mean loss of a batch is beyond all units. `local` losses have one of their own: the nat.
+    /// Whether the mean loss of a batch is beyond all units. `local` losses have one of their own:
+    /// the nat.
     pub(crate) fn is_exceeded(&self, mean: f64, batch: &Batch<'_, T>, local: bool) -> bool {
         if !mean.is_finite() {
             return true;
@@ -78,7 +88,8 @@ impl<'a, T: Real> Scale<'a, T> {
         if local {
             return mean > FARTHEST;
         }
-        // What is wanted in one batch may happen to be small; hardly any step looks at the whole data set.
+        // What is wanted in one batch may happen to be small; hardly any step looks at the whole
+        // data set.
         if mean <= FARTHEST * self.natural(&batch.y) {
             return false;
         }
@@ -114,7 +125,11 @@ impl<T: Real> Kept<T> {
         self.memory.iter_mut().zip(memory).for_each(|(own, array)| own.copy_from_slice(array));
     }
 
-    pub(crate) fn restore(&self, params: &mut Params<'_, T>, memory: &mut [&mut [T]]) -> Result<()> {
+    pub(crate) fn restore(
+        &self,
+        params: &mut Params<'_, T>,
+        memory: &mut [&mut [T]],
+    ) -> Result<()> {
         for (i, own) in self.params.iter().enumerate() {
             params.get_mut(i)?.copy_from_slice(own);
         }
@@ -135,7 +150,9 @@ pub(crate) fn copy_into<T: Real>(array: &[T], copy: &mut Vec<T>) {
     }
 }
 
-/// Whether all parameters and all memory are finite. What is not stays so: no later step makes it finite again.
+/// Whether all parameters and all memory are finite. What is not stays so: no later step makes it
+/// finite again.
 pub(crate) fn are_finite<T: Real>(params: &Params<'_, T>, memory: &[&mut [T]]) -> bool {
-    (0..params.len()).all(|i| all_finite(params.get(i))) && memory.iter().all(|array| all_finite(array))
+    (0..params.len()).all(|i| all_finite(params.get(i)))
+        && memory.iter().all(|array| all_finite(array))
 }

@@ -7,8 +7,9 @@ const PER_STEP: u32 = 24;
 
 /// The draw index of an experiment.
 ///
-/// Random numbers are a function of the seed, of their purpose and of the draw index, and never of who draws them or
-/// when: the same experiment draws the same numbers on any number of threads, and again after a run is resumed.
+/// Random numbers are a function of the seed, of their purpose and of the draw index, and never of
+/// who draws them or when: the same experiment draws the same numbers on any number of threads, and
+/// again after a run is resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrawIndex(u64);
 
@@ -23,13 +24,14 @@ impl DrawIndex {
         self.0 >> PER_STEP
     }
 
-    /// The first draw of an inference, `repeats` having been made before on the same inputs. No training step gets
-    /// there.
+    /// The first draw of an inference, `repeats` having been made before on the same inputs. No
+    /// training step gets there.
     pub fn of_inference(repeats: u64) -> Self {
         Self(1 << 63 | repeats << 32)
     }
 
-    /// The draw `k` places after this one: that of another candidate of a step, or of another part of the inputs.
+    /// The draw `k` places after this one: that of another candidate of a step, or of another part
+    /// of the inputs.
     #[must_use]
     pub fn after(self, k: u64) -> Self {
         Self(self.0 + k)
@@ -58,7 +60,9 @@ mod tests {
             DrawIndex::of_inference(0).after(1),
         ];
         for (i, a) in draws.iter().enumerate() {
-            assert!(draws[..i].iter().all(|b| a.of(random).words(0, 0) != b.of(random).words(0, 0)));
+            assert!(
+                draws[..i].iter().all(|b| a.of(random).words(0, 0) != b.of(random).words(0, 0))
+            );
         }
     }
 }

@@ -5,9 +5,10 @@ use pnncore_kernels::watch::poll;
 
 use crate::Result;
 
-/// Solves A x = b for symmetric positive A by conjugate gradients with a diagonal preconditioner (Hestenes and Stiefel
-/// 1952; empty: none), on rows of `stride` elements each with coefficients of its own, until every residual is
-/// `tolerance` of its right-hand side, both in the norm of the inverse preconditioner, or for `limit` products.
+/// Solves A x = b for symmetric positive A by conjugate gradients with a diagonal preconditioner
+/// (Hestenes and Stiefel 1952; empty: none), on rows of `stride` elements each with coefficients of
+/// its own, until every residual is `tolerance` of its right-hand side, both in the norm of the
+/// inverse preconditioner, or for `limit` products.
 pub(crate) fn conjugate_gradients<T: Real>(
     mut multiply: impl FnMut(&[T], &mut [T]) -> Result<()>,
     preconditioner: &[T],
@@ -16,8 +17,10 @@ pub(crate) fn conjugate_gradients<T: Real>(
     tolerance: f64,
     limit: usize,
 ) -> Result<Vec<T>> {
-    let dot = |a: &[T], b: &[T]| -> f64 { a.iter().zip(b).map(|(a, b)| a.to_f64() * b.to_f64()).sum() };
-    let precondition = |k: usize, r: T| if preconditioner.is_empty() { r } else { r / preconditioner[k] };
+    let dot =
+        |a: &[T], b: &[T]| -> f64 { a.iter().zip(b).map(|(a, b)| a.to_f64() * b.to_f64()).sum() };
+    let precondition =
+        |k: usize, r: T| if preconditioner.is_empty() { r } else { r / preconditioner[k] };
     let mut x = vec![T::ZERO; b.len()];
     let mut residual = b.to_vec();
     let mut scaled: Vec<T> = b.iter().enumerate().map(|(k, &r)| precondition(k, r)).collect();
@@ -39,7 +42,8 @@ pub(crate) fn conjugate_gradients<T: Real>(
             let span = r * stride..(r + 1) * stride;
             let curvature = dot(&direction[span.clone()], &product[span.clone()]);
             if curvature <= 0.0 {
-                // Not at a minimum, or at the end of precision: what has been found is the best there is.
+                // Not at a minimum, or at the end of precision: what has been found is the best
+                // there is.
                 squares[r] = 0.0;
                 continue;
             }

@@ -1,8 +1,9 @@
 //! Physical neural networks: physics, training methods, optimizers.
 //!
-//! A training method is a set of experiments and a local rule. A [`system`] is the physics, a [`method`] asks it for
-//! experiments and combines what they show, an optimizer ([`optim`]) turns that into a change of parameters, and
-//! [`train`] does so over batches. Python is nowhere in this crate.
+//! A training method is a set of experiments and a local rule. A [`system`] is the physics, a
+//! [`method`] asks it for experiments and combines what they show, an optimizer ([`optim`]) turns
+//! that into a change of parameters, and [`train`] does so over batches. Python is nowhere in this
+//! crate.
 #![forbid(unsafe_code)]
 
 /// The programs in the documents are compiled.

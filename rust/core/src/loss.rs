@@ -22,7 +22,8 @@ const NUDGE_STEPS: usize = 64;
 /// Halvings of a step of the cross-entropy nudge, after which no shorter one will do.
 const NUDGE_HALVINGS: u32 = 40;
 
-/// Newton steps are taken where the diagonal of the Hessian is at least this fraction of the stiffness.
+/// Newton steps are taken where the diagonal of the Hessian is at least this fraction of the
+/// stiffness.
 const TRUSTED_CURVATURE: f64 = 0.25;
 
 impl Loss {
@@ -35,9 +36,12 @@ impl Loss {
                 let square = |(o, y): (&T, &T)| (o.to_f64() - y.to_f64()).powi(2);
                 let mut sums = [0.0; 4];
                 let (fours, targets) = (output.chunks_exact(4), target.chunks_exact(4));
-                let rest = fours.remainder().iter().zip(targets.remainder()).map(square).sum::<f64>();
+                let rest =
+                    fours.remainder().iter().zip(targets.remainder()).map(square).sum::<f64>();
                 for four in fours.zip(targets) {
-                    sums.iter_mut().zip(four.0.iter().zip(four.1)).for_each(|(sum, pair)| *sum += square(pair));
+                    sums.iter_mut()
+                        .zip(four.0.iter().zip(four.1))
+                        .for_each(|(sum, pair)| *sum += square(pair));
                 }
                 0.5 * (sums[0] + sums[1] + sums[2] + sums[3] + rest)
             }
@@ -90,9 +94,10 @@ impl Loss {
         scratch.iter().fold(T::ZERO, |m, &g| m.max_magnitude(g)).to_f64()
     }
 
-    /// Whether the energy of linear outputs of this stiffness k, 1/2 k |o|^2 - a . o + beta C, has a single minimum, given
-    /// the sum m of the targets: beta > -k for the squared error, beta m > -2 k for the cross-entropy, whose curvature is at
-    /// most m / 2. A complex beta must have |beta| below k and |beta m| below 2 k.
+    /// Whether the energy of linear outputs of this stiffness k, 1/2 k |o|^2 - a . o + beta C, has
+    /// a single minimum, given the sum m of the targets: beta > -k for the squared error, beta m >
+    /// -2 k for the cross-entropy, whose curvature is at most m / 2. A complex beta must have
+    /// |beta| below k and |beta m| below 2 k.
     pub fn bounds_output(self, beta: Complex<f64>, stiffness: f64, mass: f64) -> bool {
         match self {
             Self::SquaredError if beta.im == 0.0 => beta.re > -stiffness,
@@ -102,8 +107,8 @@ impl Loss {
         }
     }
 
-    /// Refuses a strength of nudging for which [`bounds_output`](Self::bounds_output) is false at stiffness one and
-    /// targets that sum to one.
+    /// Refuses a strength of nudging for which [`bounds_output`](Self::bounds_output) is false at
+    /// stiffness one and targets that sum to one.
     ///
     /// # Errors
     /// [`Error::Config`] with the admitted range.
@@ -119,13 +124,15 @@ impl Loss {
         };
         let beta = if beta.im == 0.0 { beta.re.to_string() } else { beta.to_string() };
         Err(Error::Config(format!(
-            "a phase with beta = {beta} has no stable state: the nudged energy of the outputs needs {range} for this loss"
+            "a phase with beta = {beta} has no stable state: the nudged energy of the outputs \
+             needs {range} for this loss"
         )))
     }
 
-    /// Writes the minimiser of 1/2 sum k o^2 - a . o + beta C(o), with k the stiffness of each output; empty: one.
-    /// `output` holds the starting point of iterations, `memory` is theirs. Returns how far, at the most, an output is
-    /// from where the force on it would let it rest: zero but where iterations found no minimum.
+    /// Writes the minimiser of 1/2 sum k o^2 - a . o + beta C(o), with k the stiffness of each
+    /// output; empty: one. `output` holds the starting point of iterations, `memory` is theirs.
+    /// Returns how far, at the most, an output is from where the force on it would let it rest:
+    /// zero but where iterations found no minimum.
     pub fn nudge<T: Real>(
         self,
         a: &[T],
@@ -161,9 +168,17 @@ impl Loss {
     }
 
     /// [`gradient`](Self::gradient) at complex outputs: one complex number per output.
-    pub fn gradient_complex<T: Real>(self, output: (&[T], &[T]), target: &[T]) -> Vec<Complex<f64>> {
-        let outputs: Vec<_> =
-            output.0.iter().zip(output.1).map(|(re, im)| Complex::new(re.to_f64(), im.to_f64())).collect();
+    pub fn gradient_complex<T: Real>(
+        self,
+        output: (&[T], &[T]),
+        target: &[T],
+    ) -> Vec<Complex<f64>> {
+        let outputs: Vec<_> = output
+            .0
+            .iter()
+            .zip(output.1)
+            .map(|(re, im)| Complex::new(re.to_f64(), im.to_f64()))
+            .collect();
         match self {
             Self::SquaredError => outputs.iter().zip(target).map(|(o, y)| o - y.to_f64()).collect(),
             Self::CrossEntropy => {
@@ -176,7 +191,8 @@ impl Loss {
         }
     }
 
-    /// [`nudge`](Self::nudge) of outputs of stiffness one for a complex beta: real and imaginary parts in separate slices.
+    /// [`nudge`](Self::nudge) of outputs of stiffness one for a complex beta: real and imaginary
+    /// parts in separate slices.
     pub fn nudge_complex<T: Real>(
         self,
         a: (&[T], &[T]),
@@ -191,7 +207,9 @@ impl Loss {
                 let rest = |(a, y): (&Complex<f64>, &T)| (a + beta * y.to_f64()) / (beta + 1.0);
                 (drive.iter().zip(target).map(rest).collect(), 0.0)
             }
-            Self::CrossEntropy => nudge_cross_entropy_complex(&drive, target, beta, 4.0 * T::EPSILON.to_f64()),
+            Self::CrossEntropy => {
+                nudge_cross_entropy_complex(&drive, target, beta, 4.0 * T::EPSILON.to_f64())
+            }
         };
         for ((re, im), z) in output.0.iter_mut().zip(output.1).zip(&found) {
             (*re, *im) = (T::from_f64(z.re), T::from_f64(z.im));
@@ -200,10 +218,11 @@ impl Loss {
     }
 }
 
-/// The search for the minimum of 1/2 sum k o^2 - a . o + c ln sum exp(o), where a has the pull of the targets in it and c is
-/// beta times their sum: Newton's method with a line search. The Hessian diag(k + c p) - c p p^T, p being the softmax, is
-/// inverted by the formula of Sherman and Morrison; where its diagonal comes near to zero, as it may for c < 0, the
-/// step is that of the fixed point o = (a - c p) / k.
+/// The search for the minimum of 1/2 sum k o^2 - a . o + c ln sum exp(o), where a has the pull of
+/// the targets in it and c is beta times their sum: Newton's method with a line search. The Hessian
+/// diag(k + c p) - c p p^T, p being the softmax, is inverted by the formula of Sherman and
+/// Morrison; where its diagonal comes near to zero, as it may for c < 0, the step is that of the
+/// fixed point o = (a - c p) / k.
 struct CrossEntropyNudge<'m> {
     drive: &'m mut [f64],
     stiffness: &'m mut [f64],
@@ -214,7 +233,14 @@ struct CrossEntropyNudge<'m> {
 
 impl<'m> CrossEntropyNudge<'m> {
     /// The search from `output` on; `memory` has four numbers per output.
-    fn new<T: Real>(a: &[T], k: &[T], target: &[T], beta: f64, output: &[T], memory: &'m mut [f64]) -> Self {
+    fn new<T: Real>(
+        a: &[T],
+        k: &[T],
+        target: &[T],
+        beta: f64,
+        output: &[T],
+        memory: &'m mut [f64],
+    ) -> Self {
         let n = output.len();
         let (drive, rest) = memory.split_at_mut(n);
         let (stiffness, rest) = rest.split_at_mut(n);
@@ -233,8 +259,9 @@ impl<'m> CrossEntropyNudge<'m> {
         let at = |i: usize| self.output[i] + length * self.softmax[i];
         let top = (0..self.output.len()).map(at).fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = (0..self.output.len()).map(|i| (at(i) - top).exp()).sum();
-        let quadratic: f64 =
-            (0..self.output.len()).map(|i| (0.5 * self.stiffness[i] * at(i) - self.drive[i]) * at(i)).sum();
+        let quadratic: f64 = (0..self.output.len())
+            .map(|i| (0.5 * self.stiffness[i] * at(i) - self.drive[i]) * at(i))
+            .sum();
         quadratic + self.strength * (top + total.ln())
     }
 
@@ -246,8 +273,8 @@ impl<'m> CrossEntropyNudge<'m> {
         self.softmax.iter_mut().for_each(|p| *p /= total);
     }
 
-    /// Puts the step from here in the place of the softmax. Returns the largest force, as the distance that it would move an
-    /// output of this stiffness.
+    /// Puts the step from here in the place of the softmax. Returns the largest force, as the
+    /// distance that it would move an output of this stiffness.
     fn step(&mut self) -> f64 {
         let c = self.strength;
         let force = |i: usize, p: f64, o: f64| self.stiffness[i] * o - self.drive[i] + c * p;
@@ -262,7 +289,11 @@ impl<'m> CrossEntropyNudge<'m> {
         let common = c * projected / (1.0 - c * inverse);
         for (i, (p, &o)) in self.softmax.iter_mut().zip(&*self.output).enumerate() {
             let g = self.stiffness[i] * o - self.drive[i] + c * *p;
-            *p = if trusted { -(g + common * *p) / (self.stiffness[i] + c * *p) } else { -g / self.stiffness[i] };
+            *p = if trusted {
+                -(g + common * *p) / (self.stiffness[i] + c * *p)
+            } else {
+                -g / self.stiffness[i]
+            };
         }
         left
     }
@@ -280,7 +311,9 @@ impl<'m> CrossEntropyNudge<'m> {
             let here = self.energy(0.0);
             let rounding = 8.0 * f64::EPSILON * (1.0 + here.abs());
             let shorter = |k: u32| 0.5f64.powi(k as i32);
-            let length = (0..NUDGE_HALVINGS).map(shorter).find(|&length| self.energy(length) <= here + rounding);
+            let length = (0..NUDGE_HALVINGS)
+                .map(shorter)
+                .find(|&length| self.energy(length) <= here + rounding);
             let Some(length) = length else { break };
             self.output.iter_mut().zip(&*self.softmax).for_each(|(o, step)| *o += length * step);
         }
@@ -288,8 +321,8 @@ impl<'m> CrossEntropyNudge<'m> {
     }
 }
 
-/// The steady outputs of stiffness one under a complex nudge by the cross-entropy, by the steps of [`CrossEntropyNudge`],
-/// and how far from steady they are: there is no energy to search along.
+/// The steady outputs of stiffness one under a complex nudge by the cross-entropy, by the steps of
+/// [`CrossEntropyNudge`], and how far from steady they are: there is no energy to search along.
 fn nudge_cross_entropy_complex<T: Real>(
     drive: &[Complex<f64>],
     target: &[T],
@@ -305,8 +338,9 @@ fn nudge_cross_entropy_complex<T: Real>(
         let weights: Vec<_> = outputs.iter().map(|o| (o - top).exp()).collect();
         let total: Complex<f64> = weights.iter().sum();
         let softmax: Vec<_> = weights.iter().map(|w| w / total).collect();
-        let forces: Vec<_> =
-            (0..drive.len()).map(|i| outputs[i] - drive[i] + c * softmax[i] - beta * target[i].to_f64()).collect();
+        let forces: Vec<_> = (0..drive.len())
+            .map(|i| outputs[i] - drive[i] + c * softmax[i] - beta * target[i].to_f64())
+            .collect();
         left = forces.iter().fold(0.0f64, |m, g| m.max_magnitude(g.norm()));
         let size = outputs.iter().fold(1.0f64, |m, o| m.max_magnitude(o.norm()));
         if left <= tolerance * size || left.is_nan() {
@@ -314,11 +348,14 @@ fn nudge_cross_entropy_complex<T: Real>(
         }
         let diagonal = |i: usize| 1.0 + c * softmax[i];
         let trusted = (0..drive.len()).all(|i| diagonal(i).norm() >= TRUSTED_CURVATURE);
-        let inverse: Complex<f64> = (0..drive.len()).map(|i| softmax[i] * softmax[i] / diagonal(i)).sum();
-        let projected: Complex<f64> = (0..drive.len()).map(|i| softmax[i] * forces[i] / diagonal(i)).sum();
+        let inverse: Complex<f64> =
+            (0..drive.len()).map(|i| softmax[i] * softmax[i] / diagonal(i)).sum();
+        let projected: Complex<f64> =
+            (0..drive.len()).map(|i| softmax[i] * forces[i] / diagonal(i)).sum();
         let common = c * projected / (1.0 - c * inverse);
         for (i, output) in outputs.iter_mut().enumerate() {
-            *output -= if trusted { (forces[i] + common * softmax[i]) / diagonal(i) } else { forces[i] };
+            *output -=
+                if trusted { (forces[i] + common * softmax[i]) / diagonal(i) } else { forces[i] };
         }
     }
     (outputs, left)
@@ -353,7 +390,10 @@ mod tests {
                             gradient[i]
                         };
                         let difference = (slope(1e-5) - slope(-1e-5)) / 2e-5;
-                        assert!((difference - loss.curvature(&output, &target, i, j)).abs() < 1e-9, "{loss:?} {i} {j}");
+                        assert!(
+                            (difference - loss.curvature(&output, &target, i, j)).abs() < 1e-9,
+                            "{loss:?} {i} {j}"
+                        );
                     }
                 }
             }
@@ -363,7 +403,9 @@ mod tests {
     #[test]
     fn nudged_step_is_stationary() {
         let a = [0.4, -0.3, 1.1];
-        for (loss, beta) in [(Loss::SquaredError, 0.5), (Loss::SquaredError, -0.9), (Loss::CrossEntropy, 1.0)] {
+        for (loss, beta) in
+            [(Loss::SquaredError, 0.5), (Loss::SquaredError, -0.9), (Loss::CrossEntropy, 1.0)]
+        {
             let mut output = a;
             loss.nudge(&a, &[], &TARGET, beta, &mut output, &mut Vec::new());
             let mut gradient = [0.0; 3];
@@ -376,10 +418,18 @@ mod tests {
             loss.nudge(&a, &stiffness, &TARGET, beta, &mut stiff, &mut Vec::new());
             loss.gradient(&stiff, &TARGET, &mut gradient);
             for i in 0..3 {
-                assert!((stiffness[i] * stiff[i] - a[i] + beta * gradient[i]).abs() < 1e-13, "{loss:?} {beta}");
+                assert!(
+                    (stiffness[i] * stiff[i] - a[i] + beta * gradient[i]).abs() < 1e-13,
+                    "{loss:?} {beta}"
+                );
             }
             let (mut re, mut im) = ([0.0; 3], [0.0; 3]);
-            loss.nudge_complex((&a, &[0.0; 3]), &TARGET, Complex::new(beta, 0.0), (&mut re, &mut im));
+            loss.nudge_complex(
+                (&a, &[0.0; 3]),
+                &TARGET,
+                Complex::new(beta, 0.0),
+                (&mut re, &mut im),
+            );
             assert!(re.iter().zip(output).all(|(x, y)| (x - y).abs() < 1e-14) && im == [0.0; 3]);
         }
     }
@@ -399,7 +449,8 @@ mod tests {
         assert!(!Loss::CrossEntropy.bounds_output(real(-0.5), 1.0, 4.0));
     }
 
-    /// Any mass of targets, any strength that leaves a minimum: the step ends where no force is left, and says so.
+    /// Any mass of targets, any strength that leaves a minimum: the step ends where no force is
+    /// left, and says so.
     #[test]
     fn cross_entropy_nudges_end_at_rest() {
         let (mut gradient, mut memory) = ([0.0; 4], Vec::new());
@@ -410,9 +461,12 @@ mod tests {
                     let beta = if mass == 0.0 { strength } else { strength / mass };
                     let a = [top, -top, 0.3, -0.2];
                     let mut output = a;
-                    let left = Loss::CrossEntropy.nudge(&a, &[], &target, beta, &mut output, &mut memory);
+                    let left =
+                        Loss::CrossEntropy.nudge(&a, &[], &target, beta, &mut output, &mut memory);
                     Loss::CrossEntropy.gradient(&output, &target, &mut gradient);
-                    let force = (0..4).map(|i| output[i] - a[i] + beta * gradient[i]).fold(0.0, f64::max_magnitude);
+                    let force = (0..4)
+                        .map(|i| output[i] - a[i] + beta * gradient[i])
+                        .fold(0.0, f64::max_magnitude);
                     let size = output.iter().fold(1.0f64, |m, o| m.max(o.abs()));
                     assert!(force <= 1e-12 * size, "{mass} {strength} {top}: {force:e}");
                     assert!(left <= 1e-12 * size);

@@ -1,4 +1,5 @@
-//! Memory: how much something takes is reckoned before it is taken, for an allocation that fails ends the process.
+//! Memory: how much something takes is reckoned before it is taken, for an allocation that fails
+//! ends the process.
 
 use std::fs::read_to_string;
 
@@ -40,12 +41,14 @@ pub fn check_arrays<T>(specs: &[ParamSpec], what: impl FnOnce() -> String) -> Re
     check(elements.saturating_mul(size_of::<T>() as u128), what)
 }
 
-/// The bytes that the process may still take, by what the operating system tells; all of them where it tells nothing.
+/// The bytes that the process may still take, by what the operating system tells; all of them where
+/// it tells nothing.
 fn available() -> u128 {
     let free = field("/proc/meminfo", "MemAvailable:").map(|kib| kib << 10);
     let group = group_left();
     let limit = field("/proc/self/limits", "Max address space");
-    let space = limit.map(|most| most.saturating_sub(field("/proc/self/status", "VmSize:").unwrap_or(0) << 10));
+    let space = limit
+        .map(|most| most.saturating_sub(field("/proc/self/status", "VmSize:").unwrap_or(0) << 10));
     let most = isize::MAX as u128;
     [free, group, space].into_iter().flatten().fold(most, u128::min)
 }
@@ -72,7 +75,10 @@ mod tests {
     fn what_does_not_fit_is_refused_in_bytes() {
         assert!(check(SMALL - 1, String::new).is_ok());
         let error = check(u128::MAX, || "the map".into()).expect_err("too much").to_string();
-        assert!(error.contains("the map needs") && error.contains(&u128::MAX.to_string()), "{error}");
+        assert!(
+            error.contains("the map needs") && error.contains(&u128::MAX.to_string()),
+            "{error}"
+        );
         assert_eq!(product(&[usize::MAX; 4]), u128::MAX);
         let specs = [ParamSpec { name: "W".into(), shape: vec![usize::MAX, usize::MAX] }];
         assert!(check_arrays::<f32>(&specs, || "it".into()).is_err());

@@ -6,7 +6,8 @@ use crate::Result;
 
 /// A loss of a user's own, for outputs of one type of numbers.
 pub trait OwnLoss<T: Real>: std::fmt::Debug + Send + Sync {
-    /// The loss of every sample, and its gradient by the outputs of the sample, given outputs and targets row by row.
+    /// The loss of every sample, and its gradient by the outputs of the sample, given outputs and
+    /// targets row by row.
     ///
     /// # Errors
     /// What the user's code may fail with.

@@ -40,7 +40,10 @@ pub(crate) fn elements(specs: &[ParamSpec]) -> u128 {
 }
 
 /// Cuts values of all parameters, one after the other, into those of each.
-pub(crate) fn cut<'a, T>(specs: &'a [ParamSpec], mut values: &'a [T]) -> impl ExactSizeIterator<Item = &'a [T]> {
+pub(crate) fn cut<'a, T>(
+    specs: &'a [ParamSpec],
+    mut values: &'a [T],
+) -> impl ExactSizeIterator<Item = &'a [T]> {
     specs.iter().map(move |spec| {
         let (own, rest) = values.split_at(spec.len());
         values = rest;

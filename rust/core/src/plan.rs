@@ -4,7 +4,9 @@ use num_complex::Complex;
 use pnncore_kernels::Real;
 
 use crate::loss::Loss;
-use crate::settling::{DEFAULT_RELATIVE, DEFAULT_RELATIVE_TO_FREE, INFERENCE_TOLERANCE, MAX_GROWING, Settling, Stop};
+use crate::settling::{
+    DEFAULT_RELATIVE, DEFAULT_RELATIVE_TO_FREE, INFERENCE_TOLERANCE, MAX_GROWING, Settling, Stop,
+};
 use crate::states::{Outcome, Status};
 
 /// Under which conditions at the outputs a phase settles.
@@ -16,10 +18,11 @@ pub enum Boundary {
     Nudged(Complex<f64>),
     /// Outputs are held at o + eta (y - o), with o the outputs of the free phase.
     Clamped(f64),
-    /// A constant force pulls at the outputs: minus this times the gradient of the loss at the free outputs.
+    /// A constant force pulls at the outputs: minus this times the gradient of the loss at the free
+    /// outputs.
     Forced(f64),
-    /// At the beginning the momenta of the outputs are kicked: by this times the gradient of the loss at the free outputs. For
-    /// motions, not for steady states.
+    /// At the beginning the momenta of the outputs are kicked: by this times the gradient of the
+    /// loss at the free outputs. For motions, not for steady states.
     Kicked(f64),
 }
 
@@ -32,7 +35,8 @@ pub enum Start {
     Given,
     /// Where the phase of this number ended; 0 is the free one.
     After(usize),
-    /// Where the phase of this number ended, with time reversed: all momenta have changed their signs.
+    /// Where the phase of this number ended, with time reversed: all momenta have changed their
+    /// signs.
     Reversed(usize),
 }
 
@@ -52,7 +56,8 @@ impl From<Boundary> for Phase {
     }
 }
 
-/// Moves outputs a fraction eta of the way to their targets: all of it where eta is one, to the last bit.
+/// Moves outputs a fraction eta of the way to their targets: all of it where eta is one, to the
+/// last bit.
 pub(crate) fn clamp_towards<T: Real>(eta: f64, targets: &[T], outputs: &mut [T]) {
     let (near, far) = (T::from_f64(eta), T::from_f64(1.0 - eta));
     for (o, &y) in outputs.iter_mut().zip(targets) {
@@ -82,8 +87,13 @@ impl PhasePlan {
         Self::new(loss, Vec::new(), settling)
     }
 
-    /// A free phase from rest, and others from the free state; the free states are part of the contrast.
-    pub fn from_free(loss: Loss, boundaries: impl IntoIterator<Item = Boundary>, settling: Settling) -> Self {
+    /// A free phase from rest, and others from the free state; the free states are part of the
+    /// contrast.
+    pub fn from_free(
+        loss: Loss,
+        boundaries: impl IntoIterator<Item = Boundary>,
+        settling: Settling,
+    ) -> Self {
         Self::new(loss, boundaries.into_iter().map(Phase::from).collect(), settling)
     }
 
@@ -92,8 +102,8 @@ impl PhasePlan {
         Self { loss, start: Start::Rest, phases, settling, measures_free: true }
     }
 
-    /// A free phase alone, settled as far as rounding errors of type `T` allow where nothing else is said: the implicit function
-    /// theorem, for one, holds at the steady state, not near it.
+    /// A free phase alone, settled as far as rounding errors of type `T` allow where nothing else
+    /// is said: the implicit function theorem, for one, holds at the steady state, not near it.
     pub fn exact<T: Real>(loss: Loss, settling: Settling) -> Self {
         let stop = match settling.stop {
             Stop::Automatic => Stop::Relative(256.0 * T::EPSILON.to_f64()),
@@ -109,7 +119,9 @@ impl PhasePlan {
 
     /// Whether states are complex.
     pub fn is_complex(&self) -> bool {
-        self.phases.iter().any(|phase| matches!(phase.boundary, Boundary::Nudged(beta) if beta.im != 0.0))
+        self.phases
+            .iter()
+            .any(|phase| matches!(phase.boundary, Boundary::Nudged(beta) if beta.im != 0.0))
     }
 
     /// Phase number `p`; 0 is the free one.
@@ -128,8 +140,8 @@ impl PhasePlan {
         (0..self.rows_per_sample()).any(|p| self.phase(p).start == Start::Given)
     }
 
-    /// Whether a row under `boundary` is done, and how, given the displacement that it is to resolve, and the least part of
-    /// it that arrives at any layer.
+    /// Whether a row under `boundary` is done, and how, given the displacement that it is to
+    /// resolve, and the least part of it that arrives at any layer.
     pub fn verdict<T: Real>(
         &self,
         boundary: Boundary,
@@ -153,9 +165,14 @@ impl PhasePlan {
         let relative = matches!(stop, Stop::Relative(_) | Stop::Automatic);
         // Large errors displace outputs far, but bounded units no farther than their range.
         let displacement = displacement().map(|displacement| displacement.min(size));
-        let tolerance = self.tolerance(stop, displacement.map(|displacement| arriving * displacement), arriving * size);
+        let tolerance = self.tolerance(
+            stop,
+            displacement.map(|displacement| arriving * displacement),
+            arriving * size,
+        );
         let tolerance = if relative { tolerance.max(floor) } else { tolerance };
-        // Where the number of sweeps is given, the last ones may only have shuffled rounding errors, to more or to less.
+        // Where the number of sweeps is given, the last ones may only have shuffled rounding
+        // errors, to more or to less.
         let shuffled = fixed && outcome.growing < MAX_GROWING && outcome.ratio >= 1.0;
         let distance = if relative && !shuffled { outcome.distance() } else { outcome.change };
         if distance <= tolerance || outcome.change <= floor.min(tolerance) {
@@ -165,22 +182,25 @@ impl PhasePlan {
         (limit || leaving).then_some(Status::Unconverged)
     }
 
-    /// The distance from steady at which a phase ends, however fine, for a displacement to be resolved (`None`: inference,
-    /// which is relative to the size of the states). Negative: only the number of sweeps counts.
+    /// The distance from steady at which a phase ends, however fine, for a displacement to be
+    /// resolved (`None`: inference, which is relative to the size of the states). Negative: only
+    /// the number of sweeps counts.
     fn tolerance(&self, stop: Stop, displacement: Option<f64>, size: f64) -> f64 {
         match (stop, displacement) {
             (Stop::Sweeps(..), _) => -1.0,
             (Stop::Absolute(tolerance), _) => tolerance,
             (Stop::Relative(fraction), _) => fraction * displacement.unwrap_or(size),
             (Stop::Automatic, None) => INFERENCE_TOLERANCE * size,
-            (Stop::Automatic, Some(displacement)) if self.measures_free => DEFAULT_RELATIVE_TO_FREE * displacement,
+            (Stop::Automatic, Some(displacement)) if self.measures_free => {
+                DEFAULT_RELATIVE_TO_FREE * displacement
+            }
             (Stop::Automatic, Some(displacement)) => DEFAULT_RELATIVE * displacement,
         }
     }
 
-    /// By how much, at least, a phase displaces outputs of this softness (one over their stiffness) per unit of output
-    /// error: what it is to resolve. No nudge moves them farther than to their targets. Of the free phase: the least of the
-    /// others.
+    /// By how much, at least, a phase displaces outputs of this softness (one over their stiffness)
+    /// per unit of output error: what it is to resolve. No nudge moves them farther than to their
+    /// targets. Of the free phase: the least of the others.
     pub fn reach(&self, boundary: Boundary, softness: f64) -> Option<f64> {
         match boundary {
             Boundary::Nudged(beta) => Some((beta.norm() * softness).min(1.0)),

@@ -13,18 +13,21 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
-/// Work (in multiply-adds) below which a region is not worth a second thread: about 20 microseconds of one core.
+/// Work (in multiply-adds) below which a region is not worth a second thread: about 20 microseconds
+/// of one core.
 const SEQUENTIAL_BELOW: usize = 1 << 20;
 
-/// What a region counts for, in multiply-adds, between two looks for interrupts; its items count for themselves.
+/// What a region counts for, in multiply-adds, between two looks for interrupts; its items count
+/// for themselves.
 const REGION: usize = 1 << 14;
 
-/// How long a region may keep its caller waiting, beyond twice the caller's own work in it, before the machine counts as
-/// crowded: another process has taken the core of a thread that holds a part.
+/// How long a region may keep its caller waiting, beyond twice the caller's own work in it, before
+/// the machine counts as crowded: another process has taken the core of a thread that holds a part.
 const PATIENCE: Duration = Duration::from_micros(200);
 
-/// How long regions are not shared on a crowded machine: at first, for it may have been a moment's interruption; and at most, twice
-/// as long as the last time wherever a new try soon fails. Each may cost a time slice of the other process, some milliseconds.
+/// How long regions are not shared on a crowded machine: at first, for it may have been a moment's
+/// interruption; and at most, twice as long as the last time wherever a new try soon fails. Each
+/// may cost a time slice of the other process, some milliseconds.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(256));
 
 /// A try fails soon within this many times the last pause.
@@ -81,7 +84,8 @@ impl Pool {
     /// Regions are not shared for a while.
     fn back_off(&self) {
         let now = self.micros(Instant::now());
-        let (until, last) = (self.crowded.load(Ordering::Relaxed), self.pause.load(Ordering::Relaxed));
+        let (until, last) =
+            (self.crowded.load(Ordering::Relaxed), self.pause.load(Ordering::Relaxed));
         let (first, most) = (BACK_OFF.0.as_micros() as u64, BACK_OFF.1.as_micros() as u64);
         let pause = if now < until + SOON * last { (2 * last).min(most) } else { first };
         self.pause.store(pause, Ordering::Relaxed);
@@ -125,14 +129,18 @@ impl Runtime {
         Philox::new(self.seed, purpose)
     }
 
-    /// Into how many parts a region of `work` multiply-adds over `items` items is cut. Rows do not see how they are
-    /// grouped, so this may depend on the number of threads.
+    /// Into how many parts a region of `work` multiply-adds over `items` items is cut. Rows do not
+    /// see how they are grouped, so this may depend on the number of threads.
     pub fn parts(&self, work: usize, items: usize) -> usize {
-        if self.threads == 1 || work < SEQUENTIAL_BELOW { 1 } else { items.min(self.threads * 2).max(1) }
+        if self.threads == 1 || work < SEQUENTIAL_BELOW {
+            1
+        } else {
+            items.min(self.threads * 2).max(1)
+        }
     }
 
-    /// How many of `pieces` that are not to be cut each part of a region of `work` multiply-adds takes: one as they come,
-    /// or all where a second thread is not worth it.
+    /// How many of `pieces` that are not to be cut each part of a region of `work` multiply-adds
+    /// takes: one as they come, or all where a second thread is not worth it.
     pub fn grouped(&self, work: usize, pieces: usize) -> usize {
         if self.parts(work, pieces) == 1 { pieces.max(1) } else { 1 }
     }
@@ -146,12 +154,19 @@ impl Runtime {
         }
     }
 
-    /// Calls `work` for every item, in parallel where there is more than one item and thread, unless other processes
-    /// have just been seen to hold one of the threads up: a caller that gets on alone is faster than one that waits.
-    pub fn for_each<I: Send>(&self, items: impl IndexedParallelIterator<Item = I>, work: impl Fn(I) + Sync + Send) {
+    /// Calls `work` for every item, in parallel where there is more than one item and thread,
+    /// unless other processes have just been seen to hold one of the threads up: a caller that gets
+    /// on alone is faster than one that waits.
+    pub fn for_each<I: Send>(
+        &self,
+        items: impl IndexedParallelIterator<Item = I>,
+        work: impl Fn(I) + Sync + Send,
+    ) {
         watch::poll(REGION);
         let start = Instant::now();
-        let shared = |pool: &&Arc<Pool>| items.len() > 1 && pool.micros(start) >= pool.crowded.load(Ordering::Relaxed);
+        let shared = |pool: &&Arc<Pool>| {
+            items.len() > 1 && pool.micros(start) >= pool.crowded.load(Ordering::Relaxed)
+        };
         let Some(pool) = self.pool.as_ref().filter(shared) else {
             // A sequential run must not wake another pool: fold in place instead.
             return sequential(items, work);
@@ -191,11 +206,9 @@ fn sequential<I: Send>(items: impl IndexedParallelIterator<Item = I>, work: impl
 fn default_threads() -> Result<usize> {
     match std::env::var("PNNCORE_NUM_THREADS") {
         Err(_) => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
-        Ok(text) => text
-            .parse()
-            .ok()
-            .filter(|&n| n > 0)
-            .ok_or_else(|| Error::Config(format!("PNNCORE_NUM_THREADS must be a positive number, got {text:?}"))),
+        Ok(text) => text.parse().ok().filter(|&n| n > 0).ok_or_else(|| {
+            Error::Config(format!("PNNCORE_NUM_THREADS must be a positive number, got {text:?}"))
+        }),
     }
 }
 
@@ -208,18 +221,20 @@ thread_local! {
     static HELD: RefCell<Option<MutexGuard<'static, Option<Pools>>>> = const { RefCell::new(None) };
 }
 
-/// Keeps other threads from the list of pools until [`release_pools`]: a child that is forked meanwhile finds it whole, and free.
+/// Keeps other threads from the list of pools until [`release_pools`]: a child that is forked
+/// meanwhile finds it whole, and free.
 pub fn hold_pools() {
     HELD.set(Some(POOLS.lock().unwrap_or_else(PoisonError::into_inner)));
 }
 
-/// Lets go of the list of pools, on the thread that holds it, or in a child that this thread has forked.
+/// Lets go of the list of pools, on the thread that holds it, or in a child that this thread has
+/// forked.
 pub fn release_pools() {
     HELD.set(None);
 }
 
-/// The pool of this process with this many threads. Keyed by process id: threads do not survive a fork, so a forked
-/// child builds its own and the parent's is leaked there.
+/// The pool of this process with this many threads. Keyed by process id: threads do not survive a
+/// fork, so a forked child builds its own and the parent's is leaked there.
 fn pool(threads: usize) -> Result<Arc<Pool>> {
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let key = (std::process::id(), threads);
@@ -233,7 +248,8 @@ fn pool(threads: usize) -> Result<Arc<Pool>> {
         .build()
         .map_err(|e| Error::Config(format!("cannot start {threads} threads: {e}")))?;
     let quiet = || AtomicU64::new(0);
-    let pool = Arc::new(Pool { threads: pool, born: Instant::now(), crowded: quiet(), pause: quiet() });
+    let pool =
+        Arc::new(Pool { threads: pool, born: Instant::now(), crowded: quiet(), pause: quiet() });
     Ok(pools.entry(key).or_insert(pool).clone())
 }
 

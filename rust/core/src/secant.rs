@@ -1,15 +1,16 @@
 //! Acceleration of fixed-point sweeps by secants: Anderson's method in its symmetric (type I) form.
 //!
-//! Sweeps z -> F(z) that bring blocks of units to their minimum in turn are steepest descent, z - F(z) = g(z) being the
-//! gradient of the energy left when the other blocks have followed z. Near a minimum g changes linearly, H dz = dg with
-//! H symmetric, and the last few sweeps tell H on the span of their steps: there the energy is minimised at once, in
-//! the rest of the space the sweep goes on as it was. For a quadratic energy this is conjugate gradients with a short
-//! memory (Fang and Saad 2009, section 2.2, with H symmetric); the slow modes of a nearly critical network, which take plain
-//! sweeps hundreds of steps, are gone in a few.
+//! Sweeps z -> F(z) that bring blocks of units to their minimum in turn are steepest descent, z -
+//! F(z) = g(z) being the gradient of the energy left when the other blocks have followed z. Near a
+//! minimum g changes linearly, H dz = dg with H symmetric, and the last few sweeps tell H on the
+//! span of their steps: there the energy is minimised at once, in the rest of the space the sweep
+//! goes on as it was. For a quadratic energy this is conjugate gradients with a short memory (Fang
+//! and Saad 2009, section 2.2, with H symmetric); the slow modes of a nearly critical network,
+//! which take plain sweeps hundreds of steps, are gone in a few.
 //!
-//! A step along which the energy curves downward is not extrapolated: there a sweep, which never raises the energy, goes
-//! on alone, and so does it after an extrapolation that made the residual larger. Whoever knows the energy takes an
-//! extrapolation that raised it [back](Secants::retract).
+//! A step along which the energy curves downward is not extrapolated: there a sweep, which never
+//! raises the energy, goes on alone, and so does it after an extrapolation that made the residual
+//! larger. Whoever knows the energy takes an extrapolation that raised it [back](Secants::retract).
 
 use pnncore_kernels::{AVec, Level, Real, add_scaled, avec, dot};
 
@@ -21,23 +22,24 @@ const DEPTH: usize = 3;
 /// Vectors per row: a point, a residual, and the pairs.
 const VECTORS: usize = 2 + 2 * DEPTH;
 
-/// The least curvature that is believed, relative to that of one unit alone (which is one): with less, an extrapolation
-/// would be far longer than what it was learned from.
+/// The least curvature that is believed, relative to that of one unit alone (which is one): with
+/// less, an extrapolation would be far longer than what it was learned from.
 const LEAST_CURVATURE: f64 = 1e-3;
 
-/// A sweep that moves a unit by more than this is not extrapolated: far from rest the energy is not quadratic, and an
-/// extrapolation may end in the basin of another minimum than the sweeps do.
+/// A sweep that moves a unit by more than this is not extrapolated: far from rest the energy is not
+/// quadratic, and an extrapolation may end in the basin of another minimum than the sweeps do.
 const FARTHEST: f64 = 0.1;
 
-/// An extrapolation that made |residual|^2 larger by this factor was not worth it: the history is dropped.
+/// An extrapolation that made |residual|^2 larger by this factor was not worth it: the history is
+/// dropped.
 const WORSE: f64 = 4.0;
 
 /// The histories of some rows.
 #[derive(Debug)]
 pub(crate) struct Secants<T> {
     width: usize,
-    /// Per row: the point that the sweep under way began from, the residual F(z) - z before it, then the steps and the
-    /// differences of residuals.
+    /// Per row: the point that the sweep under way began from, the residual F(z) - z before it,
+    /// then the steps and the differences of residuals.
     vectors: AVec<T>,
     rows: Vec<Row>,
 }
@@ -45,8 +47,8 @@ pub(crate) struct Secants<T> {
 /// Where a sweep led.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Advance {
-    /// The largest change of a unit from the start of this sweep to that of the next, over the one before it; `None` after the
-    /// first sweep.
+    /// The largest change of a unit from the start of this sweep to that of the next, over the one
+    /// before it; `None` after the first sweep.
     pub(crate) ratio: Option<f64>,
     /// Whether the next sweep starts elsewhere than where this one ended.
     pub(crate) extrapolated: bool,
@@ -84,8 +86,8 @@ impl<T: Real> Secants<T> {
         }
     }
 
-    /// Gives row `to` what row `from` has learned of the curvature: phases of one sample see the same energy but for the
-    /// nudge.
+    /// Gives row `to` what row `from` has learned of the curvature: phases of one sample see the
+    /// same energy but for the nudge.
     pub(crate) fn inherit(&mut self, from: usize, to: usize) {
         let (width, row) = (self.width, self.rows[from]);
         let (from, start) = (from * width * VECTORS, to * width * VECTORS);
@@ -107,22 +109,24 @@ impl<T: Real> Secants<T> {
         self.rows[r].sweeps = 0;
     }
 
-    /// Writes the end point of the last sweep of row `r`, from which [`Self::advance`] has extrapolated, and forgets what led
-    /// there: the next sweep starts from that point.
+    /// Writes the end point of the last sweep of row `r`, from which [`Self::advance`] has
+    /// extrapolated, and forgets what led there: the next sweep starts from that point.
     pub(crate) fn retract(&mut self, r: usize, swept: &mut [T]) {
         let (width, row) = (self.width, &mut self.rows[r]);
         let vectors = &self.vectors[r * width * VECTORS..][..width * VECTORS];
         let step = &vectors[(2 + row.next) * width..][..width];
         let residual = &vectors[width..2 * width];
-        for (((to, &point), &step), &residual) in swept.iter_mut().zip(&vectors[..width]).zip(step).zip(residual) {
+        for (((to, &point), &step), &residual) in
+            swept.iter_mut().zip(&vectors[..width]).zip(step).zip(residual)
+        {
             *to = point - step + residual;
         }
         (row.pairs, row.next) = (0, 0);
         self.start(r, swept);
     }
 
-    /// Takes in the end point `swept` of a sweep of row `r` and moves it to where the next sweep should start; the first
-    /// `bounded` units stay within `walls`.
+    /// Takes in the end point `swept` of a sweep of row `r` and moves it to where the next sweep
+    /// should start; the first `bounded` units stay within `walls`.
     pub(crate) fn advance(
         &mut self,
         level: Level,
@@ -142,7 +146,9 @@ impl<T: Real> Secants<T> {
         let newest = row.next;
         let difference = &mut differences[slot(newest)];
         let mut moved = T::ZERO;
-        for (((d, old), &end), &begin) in difference.iter_mut().zip(residual.iter_mut()).zip(&*swept).zip(&*point) {
+        for (((d, old), &end), &begin) in
+            difference.iter_mut().zip(residual.iter_mut()).zip(&*swept).zip(&*point)
+        {
             let new = end - begin;
             *d = *old - new;
             *old = new;
@@ -176,7 +182,8 @@ impl<T: Real> Secants<T> {
         }
         let squares = |i: usize| dot(level, &steps[slot(i)], &steps[slot(i)]).to_f64();
         let near = moved <= T::from_f64(FARTHEST);
-        let (weights, used) = solve(&row.curvature, &pairs[..if near { row.pairs } else { 0 }], &slope, squares);
+        let (weights, used) =
+            solve(&row.curvature, &pairs[..if near { row.pairs } else { 0 }], &slope, squares);
         for (&pair, &weight) in pairs.iter().zip(&weights).take(used) {
             add_scaled(level, &steps[slot(pair)], T::from_f64(weight), swept);
             add_scaled(level, &differences[slot(pair)], T::from_f64(-weight), swept);
@@ -196,8 +203,9 @@ impl<T: Real> Secants<T> {
     }
 }
 
-/// Solves the symmetric system C w = slope over `pairs` by Cholesky's method, and stops before the first pair that adds
-/// no trustworthy curvature. Returns the weights, and over how many pairs they are.
+/// Solves the symmetric system C w = slope over `pairs` by Cholesky's method, and stops before the
+/// first pair that adds no trustworthy curvature. Returns the weights, and over how many pairs they
+/// are.
 fn solve(
     curvature: &[[f64; DEPTH]; DEPTH],
     pairs: &[usize],
@@ -238,7 +246,8 @@ fn solve(
 mod tests {
     use super::*;
 
-    /// The sweeps that z -> z - H z takes from (1, 2, 3, ...) / 100 n to |z| < 1e-11, H having these eigenvalues in a turned frame.
+    /// The sweeps that z -> z - H z takes from (1, 2, 3, ...) / 100 n to |z| < 1e-11, H having
+    /// these eigenvalues in a turned frame.
     fn sweeps(eigenvalues: &[f64], accelerate: bool) -> usize {
         let n = eigenvalues.len();
         // A Householder reflection turns the frame.
@@ -256,7 +265,8 @@ mod tests {
             if z.iter().all(|z| z.abs() < 1e-11) {
                 return k;
             }
-            let turned: Vec<f64> = turn(&z).iter().zip(eigenvalues).map(|(z, h)| z * (1.0 - h)).collect();
+            let turned: Vec<f64> =
+                turn(&z).iter().zip(eigenvalues).map(|(z, h)| z * (1.0 - h)).collect();
             z = turn(&turned);
             if accelerate {
                 secants.advance(Level::get(), 0, &mut z, 0, (0.0, 0.0));
@@ -267,7 +277,8 @@ mod tests {
 
     #[test]
     fn quadratic_energies_take_few_sweeps() {
-        // As many distinct eigenvalues other than one (which a plain sweep settles) as are kept, and one sweep more.
+        // As many distinct eigenvalues other than one (which a plain sweep settles) as are kept,
+        // and one sweep more.
         assert!(sweeps(&[0.01, 0.3, 0.6, 1.0, 1.0, 1.0], true) <= 6);
         // More than are kept: short-memory conjugate gradients.
         let many: Vec<f64> = (0..40).map(|i| 0.02 + 0.98 * f64::from(i) / 39.0).collect();
@@ -302,7 +313,10 @@ mod tests {
             if secants.advance(Level::get(), 0, &mut z, 0, (0.0, 0.0)).extrapolated {
                 let mut back = [0.0; 2];
                 secants.retract(0, &mut back);
-                assert!(back.iter().zip(swept).all(|(a, b)| (a - b).abs() < 1e-15), "{back:?} {swept:?}");
+                assert!(
+                    back.iter().zip(swept).all(|(a, b)| (a - b).abs() < 1e-15),
+                    "{back:?} {swept:?}"
+                );
                 z = back;
                 let after = [0.5 * z[0], 0.9 * z[1]];
                 z = after;

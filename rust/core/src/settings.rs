@@ -13,12 +13,20 @@ pub(crate) fn positive(name: &str, value: f64) -> Result<()> {
 
 /// Refuses what is negative or not finite.
 pub(crate) fn at_least_zero(name: &str, value: f64) -> Result<()> {
-    if value >= 0.0 && value.is_finite() { Ok(()) } else { refuse(name, "at least 0 and finite", value) }
+    if value >= 0.0 && value.is_finite() {
+        Ok(())
+    } else {
+        refuse(name, "at least 0 and finite", value)
+    }
 }
 
 /// Refuses zero and what is not finite.
 pub(crate) fn nonzero(name: &str, value: f64) -> Result<()> {
-    if value != 0.0 && value.is_finite() { Ok(()) } else { refuse(name, "a finite number other than 0", value) }
+    if value != 0.0 && value.is_finite() {
+        Ok(())
+    } else {
+        refuse(name, "a finite number other than 0", value)
+    }
 }
 
 /// Refuses what is not in (0, 1].

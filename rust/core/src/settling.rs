@@ -10,7 +10,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// Every other layer, then the layers between: exact block minimisation, which never raises the energy.
+    /// Every other layer, then the layers between: exact block minimisation, which never raises the
+    /// energy.
     #[default]
     Asynchronous,
     /// All layers from the previous states at once. May oscillate.
@@ -32,10 +33,10 @@ pub enum OutputUpdate {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stop {
-    /// When the states are as near to steady as this fraction of the displacement that the phase is to measure: |beta|
-    /// times the sample's output error over the stiffness of the outputs (or eta times it, where outputs are clamped). The
-    /// distance is estimated from the last two sweeps: if they moved units by c' and then by c = q c', what is left is
-    /// c q / (1 - q).
+    /// When the states are as near to steady as this fraction of the displacement that the phase is
+    /// to measure: |beta| times the sample's output error over the stiffness of the outputs (or eta
+    /// times it, where outputs are clamped). The distance is estimated from the last two sweeps: if
+    /// they moved units by c' and then by c = q c', what is left is c q / (1 - q).
     ///
     /// Inference, which has no displacement, takes it as a fraction of the largest state.
     Relative(f64),
@@ -43,7 +44,8 @@ pub enum Stop {
     Absolute(f64),
     /// After a number of sweeps, whatever has been reached: (free, nudged).
     Sweeps(u32, u32),
-    /// [`Stop::Relative`] at [`DEFAULT_RELATIVE`] or [`DEFAULT_RELATIVE_TO_FREE`]; inference: at [`INFERENCE_TOLERANCE`].
+    /// [`Stop::Relative`] at [`DEFAULT_RELATIVE`] or [`DEFAULT_RELATIVE_TO_FREE`]; inference: at
+    /// [`INFERENCE_TOLERANCE`].
     #[default]
     Automatic,
 }
@@ -55,15 +57,17 @@ impl Stop {
     }
 }
 
-/// The fraction of [`Stop::Relative`] by default: the gradient is then less than 1 % off (a test measures it).
+/// The fraction of [`Stop::Relative`] by default: the gradient is then less than 1 % off (a test
+/// measures it).
 pub const DEFAULT_RELATIVE: f64 = 0.004;
 
-/// The same where the free states are part of the contrast: their error, of another size than that of the phases that start
-/// from them, is not taken away by it.
+/// The same where the free states are part of the contrast: their error, of another size than that
+/// of the phases that start from them, is not taken away by it.
 pub const DEFAULT_RELATIVE_TO_FREE: f64 = 0.0025;
 
-/// Sweeps in a row, each moving more than the one before, after which a phase other than the free one is stopped: it is
-/// leaving the basin of the free state, and would end where its contrast with the others is no derivative of anything.
+/// Sweeps in a row, each moving more than the one before, after which a phase other than the free
+/// one is stopped: it is leaving the basin of the free state, and would end where its contrast with
+/// the others is no derivative of anything.
 pub const MAX_GROWING: u32 = 5;
 
 /// The most sweeps of a nudged or clamped phase by default.
@@ -109,9 +113,10 @@ impl Settling {
             Stop::Sweeps(free, nudged) if free == 0 || nudged == 0 => {
                 Err(Error::Config(format!("sweeps must be at least 1, got ({free}, {nudged})")))
             }
-            _ if self.max_sweeps.0 == 0 || self.max_sweeps.1 == 0 => {
-                Err(Error::Config(format!("max_sweeps must be at least 1, got {:?}", self.max_sweeps)))
-            }
+            _ if self.max_sweeps.0 == 0 || self.max_sweeps.1 == 0 => Err(Error::Config(format!(
+                "max_sweeps must be at least 1, got {:?}",
+                self.max_sweeps
+            ))),
             _ => Ok(()),
         }
     }

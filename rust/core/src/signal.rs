@@ -4,7 +4,8 @@ use std::fmt;
 
 /// A signal: the values that are there at once, for a number of steps in time.
 ///
-/// A row of a complex signal holds the real parts of all its values, step by step, and then the imaginary parts.
+/// A row of a complex signal holds the real parts of all its values, step by step, and then the
+/// imaginary parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal {
     /// How many steps in time; one where there is no time.
@@ -39,6 +40,11 @@ impl fmt::Display for Signal {
             write!(f, "{} steps of ", self.steps)?;
         }
         let plural = if self.width == 1 { "" } else { "s" };
-        write!(f, "{} {}{plural}", self.width, if self.complex { "complex amplitude" } else { "real value" })
+        write!(
+            f,
+            "{} {}{plural}",
+            self.width,
+            if self.complex { "complex amplitude" } else { "real value" }
+        )
     }
 }

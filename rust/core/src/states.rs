@@ -18,13 +18,15 @@ pub enum Status {
     Diverged = 2,
     /// The energy has no minimum under this boundary. The row is blank and contributes nothing.
     Unbounded = 3,
-    /// The phase went on for as long as it was to: there is nothing to converge in a pass through layers, or in a motion.
+    /// The phase went on for as long as it was to: there is nothing to converge in a pass through
+    /// layers, or in a motion.
     Completed = 4,
 }
 
 impl Status {
     /// All statuses, by their number.
-    pub const ALL: [Self; 5] = [Self::Converged, Self::Unconverged, Self::Diverged, Self::Unbounded, Self::Completed];
+    pub const ALL: [Self; 5] =
+        [Self::Converged, Self::Unconverged, Self::Diverged, Self::Unbounded, Self::Completed];
 
     /// The name that users see.
     pub fn name(self) -> &'static str {
@@ -52,12 +54,13 @@ pub struct Outcome {
     pub sweeps: u32,
     /// The largest change of a unit in the last sweep.
     pub change: f64,
-    /// By how much more the next sweep is expected to change, as a ratio: that of the last two, or what an accelerated
-    /// settler knows better. 0: nothing is expected.
+    /// By how much more the next sweep is expected to change, as a ratio: that of the last two, or
+    /// what an accelerated settler knows better. 0: nothing is expected.
     pub ratio: f64,
     /// Sweeps in a row up to the last that each changed more than the one before.
     pub growing: u32,
-    /// The largest state, which inference and rounding errors are measured by; 0 where states are of order one.
+    /// The largest state, which inference and rounding errors are measured by; 0 where states are
+    /// of order one.
     pub magnitude: f64,
     /// By how much rounding errors move states, where that is more than their size says.
     pub rounding: f64,
@@ -78,7 +81,8 @@ impl Outcome {
         self.magnitude = self.magnitude.max_magnitude(largest);
     }
 
-    /// An estimate of how far the states are from steady: the changes to come, were they to go on shrinking like this.
+    /// An estimate of how far the states are from steady: the changes to come, were they to go on
+    /// shrinking like this.
     pub fn distance(&self) -> f64 {
         if self.change == 0.0 {
             return 0.0;
@@ -144,8 +148,9 @@ impl Layout {
 
 /// The states of a batch: for each sample one row per phase, the free one first.
 ///
-/// Row `i * phases + p` is phase `p` of sample `i`, so that the rows of some samples are one piece of memory. Where the
-/// plan is complex, a row holds the real parts of all layers, then the imaginary parts.
+/// Row `i * phases + p` is phase `p` of sample `i`, so that the rows of some samples are one piece
+/// of memory. Where the plan is complex, a row holds the real parts of all layers, then the
+/// imaginary parts.
 #[derive(Debug, Clone)]
 pub struct States<T> {
     layout: Layout,
@@ -163,7 +168,8 @@ impl<T: Real> States<T> {
         Self { layout, phases: 1, complex: false, values: avec![], outcomes: Vec::new() }
     }
 
-    /// Makes room for a batch, the free states at rest (zero): other phases start from where these end. Keeps the memory.
+    /// Makes room for a batch, the free states at rest (zero): other phases start from where these
+    /// end. Keeps the memory.
     pub fn reset(&mut self, samples: usize, phases: usize, complex: bool) {
         self.phases = phases;
         self.complex = complex;
@@ -179,8 +185,8 @@ impl<T: Real> States<T> {
         self.outcomes.resize(rows, Outcome::default());
     }
 
-    /// Makes room for a batch in the phases of a plan, at rest as [`States::reset`] does, or with the states as they are where
-    /// some phase starts at given ones.
+    /// Makes room for a batch in the phases of a plan, at rest as [`States::reset`] does, or with
+    /// the states as they are where some phase starts at given ones.
     ///
     /// # Errors
     /// [`Error::Shape`] where states are to be given, and are not those of such a batch.
@@ -194,7 +200,8 @@ impl<T: Real> States<T> {
         if (self.rows(), self.phases, self.complex) != (rows, phases, complex) {
             let (has, of) = (self.rows(), self.phases);
             return Err(Error::Shape(format!(
-                "a run that starts at given states needs {rows} rows of {phases} phases, got {has} of {of}"
+                "a run that starts at given states needs {rows} rows of {phases} phases, got \
+                 {has} of {of}"
             )));
         }
         self.outcomes.fill(Outcome::default());
@@ -274,6 +281,8 @@ impl<T: Real> States<T> {
 
     /// Whether every phase of sample `i` is usable.
     pub fn usable(&self, i: usize) -> bool {
-        self.outcomes[i * self.phases..(i + 1) * self.phases].iter().all(|outcome| outcome.status.usable())
+        self.outcomes[i * self.phases..(i + 1) * self.phases]
+            .iter()
+            .all(|outcome| outcome.status.usable())
     }
 }

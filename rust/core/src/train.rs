@@ -30,8 +30,8 @@ pub struct TrainingTask<'a, T: Real> {
     pub data: Batch<'a, T>,
     /// The order of its samples in this epoch.
     pub order: &'a [u64],
-    /// The most samples per step. The steps of an epoch differ by one sample at most: a short last batch would move
-    /// the parameters as far as a full one, on the word of a few samples.
+    /// The most samples per step. The steps of an epoch differ by one sample at most: a short last
+    /// batch would move the parameters as far as a full one, on the word of a few samples.
     pub batch_size: usize,
 }
 
@@ -59,8 +59,8 @@ pub struct StepBudget {
     pub steps: usize,
     /// Stop after the step that ends later than this.
     pub time: Duration,
-    /// The mean loss of the first epoch, by which it is told whether training diverges where nothing but zero is wanted; 0
-    /// where there was none.
+    /// The mean loss of the first epoch, by which it is told whether training diverges where
+    /// nothing but zero is wanted; 0 where there was none.
     pub first_epoch: f64,
 }
 
@@ -112,7 +112,8 @@ impl Progress {
                 if outcome.sweeps > 0 || !outcome.status.usable() {
                     self.rows[outcome.status as usize] += 1;
                 }
-                *(if p == 0 { &mut self.free_sweeps } else { &mut self.other_sweeps }) += u64::from(outcome.sweeps);
+                *(if p == 0 { &mut self.free_sweeps } else { &mut self.other_sweeps }) +=
+                    u64::from(outcome.sweeps);
             }
             self.whole += u64::from(states.usable(i));
             if !states.outcomes[free].status.usable() {
@@ -140,7 +141,8 @@ impl Progress {
     }
 }
 
-/// The place of the largest element, the first of equals; `None` where one is infinite or not a number: such outputs have no label.
+/// The place of the largest element, the first of equals; `None` where one is infinite or not a
+/// number: such outputs have no label.
 pub fn argmax<T: Real>(values: &[T]) -> Option<usize> {
     let mut best = None;
     let mut top = T::ZERO;
@@ -155,13 +157,16 @@ pub fn argmax<T: Real>(values: &[T]) -> Option<usize> {
     best
 }
 
-/// Makes steps until the budget or the epoch ends, or until a step [diverges](crate::divergence), and adds what they found to `progress`:
-/// its sum of losses is gone on from, since floating-point sums depend on where they begin.
+/// Makes steps until the budget or the epoch ends, or until a step [diverges](crate::divergence),
+/// and adds what they found to `progress`: its sum of losses is gone on from, since floating-point
+/// sums depend on where they begin.
 ///
-/// Where calls end does not change any bit of the result. A step that diverges leaves parameters and memory as they were before it.
+/// Where calls end does not change any bit of the result. A step that diverges leaves parameters
+/// and memory as they were before it.
 ///
 /// # Errors
-/// Whatever a step may fail with. The steps before it are in the parameters and in `progress`; the failed one changed nothing.
+/// Whatever a step may fail with. The steps before it are in the parameters and in `progress`; the
+/// failed one changed nothing.
 pub fn train<T: Real>(
     runtime: &Runtime,
     task: TrainingTask<'_, T>,
@@ -174,7 +179,8 @@ pub fn train<T: Real>(
     let (mut kept, before) = (Kept::of(params, memory), *progress);
     let result = make_steps(runtime, &task, budget, params, memory, progress, None);
     let made = (progress.steps - before.steps) as usize;
-    // What is not finite stays so: it is enough to look once per call, and to look for the step only then.
+    // What is not finite stays so: it is enough to look once per call, and to look for the step
+    // only then.
     if made == 0 || are_finite(params, memory) {
         return result;
     }
@@ -188,7 +194,8 @@ pub fn train<T: Real>(
     make_steps(runtime, &task, again, params, memory, progress, Some(&mut kept))
 }
 
-/// Makes the steps of a budget. With `kept`, each is taken back that leaves what is not finite; otherwise that is the caller's to see.
+/// Makes the steps of a budget. With `kept`, each is taken back that leaves what is not finite;
+/// otherwise that is the caller's to see.
 fn make_steps<T: Real>(
     runtime: &Runtime,
     task: &TrainingTask<'_, T>,
@@ -203,7 +210,12 @@ fn make_steps<T: Real>(
         runtime,
         task,
         state: StepState::new(task.system),
-        scale: Scale::new(task.protocol.loss(), task.data.y, task.system.outputs(), budget.first_epoch),
+        scale: Scale::new(
+            task.protocol.loss(),
+            task.data.y,
+            task.system.outputs(),
+            budget.first_epoch,
+        ),
         gradient: Vec::new(),
         target: Vec::new(),
         copies: Vec::new(),
@@ -247,7 +259,8 @@ struct Run<'a, 'b, T: Real> {
 }
 
 impl<T: Real> Run<'_, '_, T> {
-    /// Makes step `k` of the epoch, `step` of all, and gives the progress after it. One that diverges leaves the parameters as they are.
+    /// Makes step `k` of the epoch, `step` of all, and gives the progress after it. One that
+    /// diverges leaves the parameters as they are.
     fn step(
         &mut self,
         k: usize,
@@ -265,7 +278,10 @@ impl<T: Real> Run<'_, '_, T> {
         state.cost = before.cost;
         let mut undo = Undo::of(kept, copies, protocol.writes_memory());
         let begun: Vec<&[T]> = own.iter().map(|array| &**array).collect();
-        let experiment = Experiment { memory: &begun, ..protocol.experiment(runtime, system, params, &batch, step) };
+        let experiment = Experiment {
+            memory: &begun,
+            ..protocol.experiment(runtime, system, params, &batch, step)
+        };
         protocol.step(&experiment, undo.memory, state)?;
         let mut counted = before;
         counted.count(protocol, &batch, state, target);
@@ -287,11 +303,15 @@ impl<T: Real> Run<'_, '_, T> {
             let pulses = if state.found == StepResult::Change {
                 write(runtime, task, &state.wanted, params, cells, step)?
             } else {
-                let experiment =
-                    Experiment { memory: &begun, ..protocol.experiment(runtime, system, params, &batch, step) };
+                let experiment = Experiment {
+                    memory: &begun,
+                    ..protocol.experiment(runtime, system, params, &batch, step)
+                };
                 protocol.before_update(&experiment, optimizer, rates, &state.update, kept);
                 let StepState { states, update, .. } = &mut *state;
-                optimizer.step(runtime, system, states, update, params, memory, cells, gradient, rates, step)?
+                optimizer.step(
+                    runtime, system, states, update, params, memory, cells, gradient, rates, step,
+                )?
             };
             system.advance(step, own);
             Ok::<_, Error>(pulses)
@@ -302,8 +322,8 @@ impl<T: Real> Run<'_, '_, T> {
     }
 }
 
-/// Takes back what the method changed in its memory, unless the step comes to its end: by an error or a divergence, or by an interrupt
-/// that unwinds.
+/// Takes back what the method changed in its memory, unless the step comes to its end: by an error
+/// or a divergence, or by an interrupt that unwinds.
 struct Undo<'a, 'b, T: Real> {
     memory: &'a mut [&'b mut [T]],
     copies: &'a [Vec<T>],
@@ -325,7 +345,10 @@ impl<'a, 'b, T: Real> Undo<'a, 'b, T> {
 impl<T: Real> Drop for Undo<'_, '_, T> {
     fn drop(&mut self) {
         if self.armed {
-            self.memory.iter_mut().zip(self.copies).for_each(|(array, copy)| array.copy_from_slice(copy));
+            self.memory
+                .iter_mut()
+                .zip(self.copies)
+                .for_each(|(array, copy)| array.copy_from_slice(copy));
         }
     }
 }
@@ -363,17 +386,20 @@ fn kept_by_cells<T: Real>(system: &dyn System<T>) -> usize {
     (0..system.specs().len()).map(|i| system.store(i).kept()).sum()
 }
 
-/// Names and shapes of the arrays that the tiles of a system keep, parameter by parameter; they are zero at first.
+/// Names and shapes of the arrays that the tiles of a system keep, parameter by parameter; they are
+/// zero at first.
 pub fn cells<T: Real>(system: &dyn System<T>) -> Vec<ParamSpec> {
     let of_parameter = |(i, spec): (usize, &ParamSpec)| {
         let own = system.store(i).cells.map_or_else(Vec::new, CellArray::memory);
-        let named = |array: ParamSpec| ParamSpec { name: format!("{}/{}", spec.name, array.name), ..array };
+        let named =
+            |array: ParamSpec| ParamSpec { name: format!("{}/{}", spec.name, array.name), ..array };
         own.into_iter().map(named).collect::<Vec<_>>()
     };
     system.specs().iter().enumerate().flat_map(of_parameter).collect()
 }
 
-/// Brings parameters to wanted values, as near as their devices can. Those with a rate of zero stay. Returns how many pulses that took.
+/// Brings parameters to wanted values, as near as their devices can. Those with a rate of zero
+/// stay. Returns how many pulses that took.
 fn write<T: Real>(
     runtime: &Runtime,
     task: &TrainingTask<'_, T>,
@@ -392,9 +418,15 @@ fn write<T: Real>(
         }
         let values = params.get_mut(i)?;
         if let Some(cells) = store.cells {
-            let change: Vec<T> = wanted.iter().zip(&*values).map(|(&wanted, &value)| wanted - value).collect();
-            pulses +=
-                cells.update(runtime, UpdateKey { parameter: i, step, rate }, Change::Dense(&change), values, own);
+            let change: Vec<T> =
+                wanted.iter().zip(&*values).map(|(&wanted, &value)| wanted - value).collect();
+            pulses += cells.update(
+                runtime,
+                UpdateKey { parameter: i, step, rate },
+                Change::Dense(&change),
+                values,
+                own,
+            );
         } else {
             values.copy_from_slice(wanted);
             store.device.write(runtime, i, step + 1, values);

@@ -1,4 +1,5 @@
-//! Local updates: what a gradient of couplings is made of, kept factored until it meets the parameters.
+//! Local updates: what a gradient of couplings is made of, kept factored until it meets the
+//! parameters.
 
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate, lists_pay, non_zeros};
@@ -25,11 +26,13 @@ pub enum Side<T> {
 pub enum Lists<T> {
     /// One list per row of the dense side.
     ByRow(SparseRows<T>),
-    /// The transpose of it: one list per row of the parameter, in blocks of this many (the last may have fewer).
+    /// The transpose of it: one list per row of the parameter, in blocks of this many (the last may
+    /// have fewer).
     ByParameter(Vec<SparseRows<T>>, usize),
 }
 
-/// A sum over rows r of outer products l_r d_r^T: l_r are lists of non-zeros (with all weights folded in), d_r dense.
+/// A sum over rows r of outer products l_r d_r^T: l_r are lists of non-zeros (with all weights
+/// folded in), d_r dense.
 #[derive(Debug, Clone)]
 pub struct OuterProducts<T> {
     /// The lists. Those of a transposed term are by row.
@@ -45,7 +48,8 @@ pub enum Term<T> {
     Dense(Vec<T>),
     /// A matrix, factored.
     Outer(Outer<T>),
-    /// A matrix as a sum over rows r of outer products l_r d_r^T: blocks of rows (l, d), both dense.
+    /// A matrix as a sum over rows r of outer products l_r d_r^T: blocks of rows (l, d), both
+    /// dense.
     Product(Vec<(Vec<T>, Vec<T>)>),
 }
 
@@ -63,7 +67,9 @@ impl<T: Real> LocalUpdate<T> {
                     for product in products {
                         match &mut product.lists {
                             Lists::ByRow(lists) => lists.scale(factor),
-                            Lists::ByParameter(lists, _) => lists.iter_mut().for_each(|lists| lists.scale(factor)),
+                            Lists::ByParameter(lists, _) => {
+                                lists.iter_mut().for_each(|lists| lists.scale(factor))
+                            }
                         }
                     }
                 }
@@ -89,8 +95,8 @@ impl<T: Real> LocalUpdate<T> {
     }
 }
 
-/// The sum of some [`OuterProducts`], or the transpose of it, which is cheaper where the columns are few; plus a number for
-/// each row and each column of the parameter.
+/// The sum of some [`OuterProducts`], or the transpose of it, which is cheaper where the columns
+/// are few; plus a number for each row and each column of the parameter.
 #[derive(Debug, Clone)]
 pub struct Outer<T> {
     /// The products.
@@ -137,7 +143,9 @@ impl<T: Real> Term<T> {
     fn is_finite(&self) -> bool {
         match self {
             Self::Dense(values) => all_finite(values),
-            Self::Product(blocks) => blocks.iter().all(|(left, right)| all_finite(left) && all_finite(right)),
+            Self::Product(blocks) => {
+                blocks.iter().all(|(left, right)| all_finite(left) && all_finite(right))
+            }
             Self::Outer(Outer { products, rows, columns, .. }) => {
                 let own = |product: &OuterProducts<T>| match &product.dense {
                     Side::Own(values, _) => all_finite(values),
@@ -155,7 +163,8 @@ impl<T: Real> LocalUpdate<T> {
         self.terms.iter().all(Term::is_finite)
     }
 
-    /// Adds `scale` times the term of parameter `i` to `target`, and keeps the result within `range`. Uses the term up.
+    /// Adds `scale` times the term of parameter `i` to `target`, and keeps the result within
+    /// `range`. Uses the term up.
     #[allow(clippy::too_many_arguments, reason = "an update, and where it goes")]
     pub fn apply(
         &mut self,
@@ -170,8 +179,12 @@ impl<T: Real> LocalUpdate<T> {
         let scale = T::from_f64(scale);
         let Self { terms, parts, turned } = self;
         match &mut terms[i] {
-            Term::Dense(values) => shift_within(runtime.level(), values, scale, T::ZERO, range, target),
-            Term::Product(blocks) => add_products(runtime, parts, blocks, target, spec.rows_cols(), scale, range),
+            Term::Dense(values) => {
+                shift_within(runtime.level(), values, scale, T::ZERO, range, target)
+            }
+            Term::Product(blocks) => {
+                add_products(runtime, parts, blocks, target, spec.rows_cols(), scale, range)
+            }
             Term::Outer(Outer { products, transposed, rows, columns }) => {
                 let cols = spec.rows_cols().1;
                 rows.iter_mut().chain(columns.iter_mut()).for_each(|sum| *sum *= scale);
@@ -183,14 +196,18 @@ impl<T: Real> LocalUpdate<T> {
                     let dense = product.dense.view(states);
                     match &mut product.lists {
                         Lists::ByParameter(blocks, height) => {
-                            add_blocks(runtime, parts, blocks, *height, dense, target, cols, scale, shift);
+                            add_blocks(
+                                runtime, parts, blocks, *height, dense, target, cols, scale, shift,
+                            );
                         }
                         Lists::ByRow(lists) if *transposed => {
                             lists.scale(scale);
                             lists.transpose_into(0..cols, turned);
                             // Narrow products are over before a second thread is awake.
                             first_part(parts).add_turned(runtime, turned, dense, target, cols);
-                            shift.into_iter().for_each(|shift| shift.apply(runtime, 0, target, cols));
+                            shift
+                                .into_iter()
+                                .for_each(|shift| shift.apply(runtime, 0, target, cols));
                         }
                         Lists::ByRow(lists) => {
                             lists.scale(scale);
@@ -203,8 +220,8 @@ impl<T: Real> LocalUpdate<T> {
     }
 }
 
-/// target += scale times the sum of the blocks' outer products, within the range. A piece of the target stays in cache while
-/// all blocks are added to it.
+/// target += scale times the sum of the blocks' outer products, within the range. A piece of the
+/// target stays in cache while all blocks are added to it.
 fn add_products<T: Real>(
     runtime: &Runtime,
     parts: &mut Vec<Part<T>>,
@@ -229,7 +246,15 @@ fn add_products<T: Real>(
         }
         let shift = Shift { rows: &[], columns: &[], range };
         let shift = shift.is_needed().then_some(&shift);
-        return add_lists(runtime, parts, &lists, Dense { data: &dense, stride: cols }, target, cols, shift);
+        return add_lists(
+            runtime,
+            parts,
+            &lists,
+            Dense { data: &dense, stride: cols },
+            target,
+            cols,
+            shift,
+        );
     }
     let groups = runtime.grouped(samples * target.len(), rows.div_ceil(GROUP));
     let bounded = range.0.is_finite() || range.1.is_finite();
@@ -240,7 +265,14 @@ fn add_products<T: Real>(
             for (left, right) in blocks {
                 let n = left.len() / rows;
                 let left = Strided { data: &left[first.min(left.len())..], row: 1, column: rows };
-                multiply(runtime.level(), left, Dense { data: right, stride: cols }, (count, n, cols), piece, cols);
+                multiply(
+                    runtime.level(),
+                    left,
+                    Dense { data: right, stride: cols },
+                    (count, n, cols),
+                    piece,
+                    cols,
+                );
             }
             if bounded {
                 shift_within(runtime.level(), &[], T::ZERO, T::ZERO, range, piece);
@@ -303,14 +335,26 @@ fn add_blocks<T: Real>(
     if parts.len() < blocks.len() {
         parts.resize_with(blocks.len(), Part::default);
     }
-    let pieces =
-        target.par_chunks_mut(chunk * height * cols).zip(blocks.par_chunks_mut(chunk)).zip(parts.par_iter_mut());
+    let pieces = target
+        .par_chunks_mut(chunk * height * cols)
+        .zip(blocks.par_chunks_mut(chunk))
+        .zip(parts.par_iter_mut());
     runtime.for_each(pieces.enumerate(), |(c, ((target, blocks), part))| {
         for (b, (rows, block)) in target.chunks_mut(height * cols).zip(blocks).enumerate() {
             block.scale(scale);
             for (g, rows) in rows.chunks_mut(GROUP * cols).enumerate() {
                 let (first, count) = (g * GROUP, rows.len() / cols);
-                accumulate(runtime.level(), block, first, count, dense, cols, rows, cols, &mut part.panel);
+                accumulate(
+                    runtime.level(),
+                    block,
+                    first,
+                    count,
+                    dense,
+                    cols,
+                    rows,
+                    cols,
+                    &mut part.panel,
+                );
                 let first = (c * chunk + b) * height + first;
                 shift.into_iter().for_each(|shift| shift.apply(runtime, first, rows, cols));
             }
@@ -354,11 +398,21 @@ impl<T: Real> Part<T> {
         cols: usize,
     ) {
         lists.transpose_into(first..first + piece.len() / cols, &mut self.lists);
-        accumulate(runtime.level(), &self.lists, 0, self.lists.rows(), dense, cols, piece, cols, &mut self.panel);
+        accumulate(
+            runtime.level(),
+            &self.lists,
+            0,
+            self.lists.rows(),
+            dense,
+            cols,
+            piece,
+            cols,
+            &mut self.panel,
+        );
     }
 
-    /// piece += the transpose of the lists (one per column) times the dense side. Few columns make for short rows; the
-    /// product is summed with the long side contiguous, and turned.
+    /// piece += the transpose of the lists (one per column) times the dense side. Few columns make
+    /// for short rows; the product is summed with the long side contiguous, and turned.
     fn add_turned(
         &mut self,
         runtime: &Runtime,
@@ -370,7 +424,17 @@ impl<T: Real> Part<T> {
         let rows = piece.len() / cols;
         self.sums.clear();
         self.sums.resize(cols * rows, T::ZERO);
-        accumulate(runtime.level(), lists, 0, cols, dense, rows, &mut self.sums, rows, &mut self.panel);
+        accumulate(
+            runtime.level(),
+            lists,
+            0,
+            cols,
+            dense,
+            rows,
+            &mut self.sums,
+            rows,
+            &mut self.panel,
+        );
         for (j, sums) in self.sums.chunks_exact(rows).enumerate() {
             for (target, &sum) in piece[j..].iter_mut().step_by(cols).zip(sums) {
                 *target += sum;
@@ -384,10 +448,13 @@ impl<T: Real> Side<T> {
         let layout = states.layout();
         match self {
             Self::Own(data, stride) => Dense { data, stride: *stride },
-            Self::States(l) => Dense { data: &states.values[layout.layer(*l).start..], stride: states.stride() },
-            Self::Imaginary(l) => {
-                Dense { data: &states.values[layout.stride() + layout.layer(*l).start..], stride: states.stride() }
+            Self::States(l) => {
+                Dense { data: &states.values[layout.layer(*l).start..], stride: states.stride() }
             }
+            Self::Imaginary(l) => Dense {
+                data: &states.values[layout.stride() + layout.layer(*l).start..],
+                stride: states.stride(),
+            },
         }
     }
 }

@@ -56,9 +56,13 @@ fn allocations(sizes: &[usize], threads: usize, steps: usize) -> usize {
     let x: Vec<f32> = (0..samples * sizes[0]).map(|i| ((i * 7919) % 101) as f32 / 101.0).collect();
     let labels: Vec<i64> = (0..samples as i64).map(|i| i % 10).collect();
     let order: Vec<u64> = (0..samples as u64).collect();
-    let method =
-        EquilibriumPropagation { variant: Estimator::Centered, beta: Some(0.2), sign: Sign::Positive, points: 8 }
-            .with(Loss::SquaredError, Settling::default());
+    let method = EquilibriumPropagation {
+        variant: Estimator::Centered,
+        beta: Some(0.2),
+        sign: Sign::Positive,
+        points: 8,
+    }
+    .with(Loss::SquaredError, Settling::default());
     let protocol = method.protocol(system).unwrap();
     let rates = vec![0.01; params.len()];
     let optimizer = Optimizer::SGD { momentum: 0.0, weight_decay: 0.0 };
@@ -87,10 +91,15 @@ fn steps_do_not_allocate_in_steady_state() {
     for sizes in [vec![64, 128, 10], vec![100, 300, 200, 10]] {
         for threads in [1, 2] {
             allocations(&sizes, threads, 2);
-            let (short, long) = (allocations(&sizes, threads, 40), allocations(&sizes, threads, 240));
-            // Lists may still grow now and then while the network learns, and the pool's queues come in blocks.
+            let (short, long) =
+                (allocations(&sizes, threads, 40), allocations(&sizes, threads, 240));
+            // Lists may still grow now and then while the network learns, and the pool's queues
+            // come in blocks.
             let per_step = (long as f64 - short as f64) / 200.0;
-            assert!(per_step < 0.2, "{sizes:?}, {threads} threads: {short} then {long} allocations");
+            assert!(
+                per_step < 0.2,
+                "{sizes:?}, {threads} threads: {short} then {long} allocations"
+            );
         }
     }
 }

@@ -47,8 +47,11 @@ fn hostile_lengths_are_not_allocated() {
     }
     for values in [1_u64 << 30, 1 << 40, 1 << 60] {
         let end = values.wrapping_mul(4);
-        let x = format!("\"x\":{{\"dtype\":\"F32\",\"shape\":[{values}],\"data_offsets\":[0,{end}]}}");
-        assert!(Checkpoint::from_bytes(&file(&format!("{{{},{x}}}", fields("{}")), &[0; 64])).is_err());
+        let x =
+            format!("\"x\":{{\"dtype\":\"F32\",\"shape\":[{values}],\"data_offsets\":[0,{end}]}}");
+        assert!(
+            Checkpoint::from_bytes(&file(&format!("{{{},{x}}}", fields("{}")), &[0; 64])).is_err()
+        );
     }
     let cost = status("VmPeak") - before;
     assert!(cost < 16, "{cost} MiB");
@@ -73,7 +76,13 @@ fn hostile_lengths_are_not_allocated() {
         (format!("{{{}}}", fields(&format!("{{\"a\":[{zeros}0]}}"))), true),
         (format!("{{{}}}", fields(&format!("{{\"a\":[{lists}[]]}}"))), true),
         (format!("{{{}}}", fields(&format!("{{{keys}\"\":1}}"))), true),
-        (format!("{{{},\"x\":{{\"dtype\":\"U8\",\"shape\":[{zeros}0],\"data_offsets\":[0,0]}}}}", fields("{}")), false),
+        (
+            format!(
+                "{{{},\"x\":{{\"dtype\":\"U8\",\"shape\":[{zeros}0],\"data_offsets\":[0,0]}}}}",
+                fields("{}")
+            ),
+            false,
+        ),
         (format!("{{{}{empty}}}", fields("{}")), false),
     ];
     for (header, understood) in headers {

@@ -28,7 +28,13 @@ use proptest::prelude::*;
 const CONDUCTANCES: Device = Device { lower: Some(0.0), ..Device::IDEAL };
 
 fn element(law: Law, from: Terminal, to: Terminal) -> ElementSpec {
-    ElementSpec { law, from, to, value: 1.0, trained: !matches!(law, Law::Diode { .. } | Law::IdealDiode) }
+    ElementSpec {
+        law,
+        from,
+        to,
+        value: 1.0,
+        trained: !matches!(law, Law::Diode { .. } | Law::IdealDiode),
+    }
 }
 
 fn spec(inputs: usize, nodes: usize, outputs: usize, elements: Vec<ElementSpec>) -> Spec {
@@ -37,7 +43,12 @@ fn spec(inputs: usize, nodes: usize, outputs: usize, elements: Vec<ElementSpec>)
 }
 
 /// A random connected circuit with elements of the given laws in turn, and its parameters.
-fn random_circuit(nodes: usize, outputs: usize, laws: &[Law], seed: u64) -> (Circuit, Vec<Vec<f64>>) {
+fn random_circuit(
+    nodes: usize,
+    outputs: usize,
+    laws: &[Law],
+    seed: u64,
+) -> (Circuit, Vec<Vec<f64>>) {
     let random = Philox::new(seed, Purpose::Probe);
     let inputs = 3;
     let terminal = |k: usize| match k {
@@ -52,13 +63,17 @@ fn random_circuit(nodes: usize, outputs: usize, laws: &[Law], seed: u64) -> (Cir
         let before = random.below((node + 2 + inputs) as u64, node as u64, 0) as usize;
         elements.push(element(Law::Resistor, Terminal::node(node), terminal(before)));
         for (k, &law) in laws.iter().enumerate() {
-            let other = random.below((nodes + 2 + inputs) as u64, node as u64, 1 + k as u32) as usize;
+            let other =
+                random.below((nodes + 2 + inputs) as u64, node as u64, 1 + k as u32) as usize;
             if terminal(other) != Terminal::node(node) {
                 let ends = (Terminal::node(node), terminal(other));
                 let forth = random.words(node as u64, 50 + k as u32)[0] & 1 == 0;
                 let (from, to) = if forth { ends } else { (ends.1, ends.0) };
-                // What joins two points twice in opposite directions, or inputs alone, could not be satisfied.
-                if law != Law::IdealDiode || (node < other && matches!(ends.1.place, Place::Node(_))) {
+                // What joins two points twice in opposite directions, or inputs alone, could not be
+                // satisfied.
+                if law != Law::IdealDiode
+                    || (node < other && matches!(ends.1.place, Place::Node(_)))
+                {
                     elements.push(element(law, from, to));
                 }
             }
@@ -66,7 +81,11 @@ fn random_circuit(nodes: usize, outputs: usize, laws: &[Law], seed: u64) -> (Cir
     }
     let circuit = Circuit::new(&spec(inputs, nodes, outputs, elements)).unwrap();
     let params = System::<f64>::specs(&circuit).iter().enumerate().map(|(i, spec)| {
-        let least = [("g", 0.2), ("i", 0.0), ("gate", 1.5)].iter().find(|(name, _)| spec.name == *name).unwrap().1;
+        let least = [("g", 0.2), ("i", 0.0), ("gate", 1.5)]
+            .iter()
+            .find(|(name, _)| spec.name == *name)
+            .unwrap()
+            .1;
         (0..spec.len()).map(|k| least + random.uniform(k as u64, 90 + i as u32)).collect()
     });
     let params = params.collect();
@@ -75,11 +94,15 @@ fn random_circuit(nodes: usize, outputs: usize, laws: &[Law], seed: u64) -> (Cir
 
 const LINEAR: [Law; 2] = [Law::Resistor, Law::CurrentSource];
 /// Not reciprocal; some transistors saturate.
-const TRANSISTORS: [Law; 3] =
-    [Law::Transistor { strength: 0.6, threshold: 1.2 }, Law::Cubic { scale: 0.5 }, Law::CurrentSource];
+const TRANSISTORS: [Law; 3] = [
+    Law::Transistor { strength: 0.6, threshold: 1.2 },
+    Law::Cubic { scale: 0.5 },
+    Law::CurrentSource,
+];
 /// With ideal diodes between free nodes.
 const TIED: [Law; 3] = [Law::Resistor, Law::IdealDiode, Law::CurrentSource];
-const CURVED: [Law; 3] = [Law::Resistor, Law::Cubic { scale: 0.5 }, Law::Diode { saturation: 1e-6, slope: 0.05 }];
+const CURVED: [Law; 3] =
+    [Law::Resistor, Law::Cubic { scale: 0.5 }, Law::Diode { saturation: 1e-6, slope: 0.05 }];
 
 fn noise(n: usize, group: u32) -> Vec<f64> {
     let random = Philox::new(9, Purpose::Probe);
@@ -109,8 +132,14 @@ fn settled(
 
 #[test]
 fn conformance() {
-    let cases: [(usize, usize, &[Law]); 6] =
-        [(6, 2, &LINEAR), (9, 3, &CURVED), (3, 3, &CURVED), (12, 1, &LINEAR), (10, 2, &TRANSISTORS), (10, 2, &TIED)];
+    let cases: [(usize, usize, &[Law]); 6] = [
+        (6, 2, &LINEAR),
+        (9, 3, &CURVED),
+        (3, 3, &CURVED),
+        (12, 1, &LINEAR),
+        (10, 2, &TRANSISTORS),
+        (10, 2, &TIED),
+    ];
     for (nodes, outputs, laws) in cases {
         let (circuit, params) = random_circuit(nodes, outputs, laws, 4);
         for finding in check_system(&circuit, &params, 1).unwrap() {
@@ -122,40 +151,62 @@ fn conformance() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn kirchhoff_holds(nodes in 3usize..60, seed in 0u64..1000, kind in 0usize..4, gain in 0.1f64..2.0) {
+    fn kirchhoff_holds(
+        nodes in 3usize..60, seed in 0u64..1000, kind in 0usize..4, gain in 0.1f64..2.0,
+    ) {
         let laws: [&[Law]; 4] = [&LINEAR, &CURVED, &TRANSISTORS, &TIED];
         let (curved, laws) = (kind == 1, laws[kind]);
         let (circuit, params) = random_circuit(nodes, 2, laws, seed);
         let x: Vec<f64> = noise(5 * 3, 0).iter().map(|x| gain * x).collect();
         let y = noise(5 * 2, 1);
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 2)) };
-        for phase in [Boundary::Nudged(0.3.into()), Boundary::Nudged((-0.001).into()), Boundary::Clamped(0.4)] {
+        for phase in [
+            Boundary::Nudged(0.3.into()),
+            Boundary::Nudged((-0.001).into()),
+            Boundary::Clamped(0.4),
+        ] {
             let states = settled(&circuit, &params, &batch, vec![phase], 1);
-            let bad: Vec<_> = states.outcomes.iter().filter(|o| o.status != Status::Converged).collect();
-            // An ideal diode that clamped outputs and inputs drive forward has no operating point: its current grows for ever.
+            let bad: Vec<_> =
+                states.outcomes.iter().filter(|o| o.status != Status::Converged).collect();
+            // An ideal diode that clamped outputs and inputs drive forward has no operating point:
+            // its current grows for ever.
             if kind == 3 && matches!(phase, Boundary::Clamped(_)) && !bad.is_empty() {
                 continue;
             }
             prop_assert!(bad.is_empty(), "{:?} {:?}", phase, bad);
             let last = states.last_phase();
-            let rest = residual(&circuit, &shared(&params), &batch, Loss::SquaredError, phase, &last).unwrap();
-            // The largest current is at least what flows through the largest voltage at the smallest conductance.
+            let rest =
+                residual(&circuit, &shared(&params), &batch, Loss::SquaredError, phase, &last)
+                    .unwrap();
+            // The largest current is at least what flows through the largest voltage at the
+            // smallest conductance.
             let scale = last.values.iter().fold(1e-3f64, |m, v| m.max(0.2 * v.abs()));
             // Diodes between clamped outputs and inputs may carry far more.
-            let scale = if curved && matches!(phase, Boundary::Clamped(_)) { f64::INFINITY } else { scale };
+            let scale =
+                if curved && matches!(phase, Boundary::Clamped(_)) { f64::INFINITY } else { scale };
             prop_assert!(rest.iter().all(|&r| r < 1e-10 * scale), "{:?} {:?}", phase, rest);
             for threads in [2, 3, 8] {
-                prop_assert_eq!(&settled(&circuit, &params, &batch, vec![phase], threads).values[..], &states.values[..]);
+                prop_assert_eq!(
+                    &settled(&circuit, &params, &batch, vec![phase], threads).values[..],
+                    &states.values[..]
+                );
             }
         }
     }
 }
 
-fn gradient(method: &Method, circuit: &Circuit, params: &[Vec<f64>], batch: &Batch<'_, f64>) -> Vec<f64> {
+fn gradient(
+    method: &Method,
+    circuit: &Circuit,
+    params: &[Vec<f64>],
+    batch: &Batch<'_, f64>,
+) -> Vec<f64> {
     let runtime = Runtime::new(Some(1), 0).unwrap();
     let mut state = StepState::new(circuit);
     let (protocol, shared) = (method.protocol::<f64>(circuit).unwrap(), shared(params));
-    protocol.step(&protocol.experiment(&runtime, circuit, &shared, batch, 0), &mut [], &mut state).unwrap();
+    protocol
+        .step(&protocol.experiment(&runtime, circuit, &shared, batch, 0), &mut [], &mut state)
+        .unwrap();
     let mut gradient = vec![Vec::new(); params.len()];
     write_gradient(&runtime, System::<f64>::specs(circuit), &mut state, &mut gradient);
     gradient.concat()
@@ -178,11 +229,13 @@ fn bias_of_equilibrium_propagation_has_the_right_order() {
         let (x, y) = (noise(4 * 3, 0), noise(4 * 3, 1));
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 3)) };
         let settling = Settling::default();
-        let exact = gradient(&ImplicitDifferentiation {}.with(LOSS, settling), &circuit, &params, &batch);
+        let exact =
+            gradient(&ImplicitDifferentiation {}.with(LOSS, settling), &circuit, &params, &batch);
         for (variant, order) in [(Estimator::OneSided, 1.0), (Estimator::Centered, 2.0)] {
             let errors = [0.02, 0.01].map(|beta| {
                 let sign = Sign::Positive;
-                let method = EquilibriumPropagation { variant, beta: Some(beta), sign, points: 2 }.with(LOSS, settling);
+                let method = EquilibriumPropagation { variant, beta: Some(beta), sign, points: 2 }
+                    .with(LOSS, settling);
                 relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
             });
             let slope = (errors[0] / errors[1]).log2();
@@ -198,9 +251,11 @@ fn forces_and_springs_tend_to_the_gradient() {
         let (x, y) = (noise(4 * 3, 0), noise(4 * 3, 1));
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 3)) };
         let settling = Settling::default();
-        let exact = gradient(&ImplicitDifferentiation {}.with(LOSS, settling), &circuit, &params, &batch);
+        let exact =
+            gradient(&ImplicitDifferentiation {}.with(LOSS, settling), &circuit, &params, &batch);
         let tone = |amplitude: f64, points| {
-            let method = FrequencyPropagation { amplitude: Some(amplitude), points }.with(LOSS, settling);
+            let method =
+                FrequencyPropagation { amplitude: Some(amplitude), points }.with(LOSS, settling);
             relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
         };
         assert!(tone(1e-4, 8) < 1e-6, "{}", tone(1e-4, 8));
@@ -212,12 +267,20 @@ fn forces_and_springs_tend_to_the_gradient() {
             assert!((slope - 2.0).abs() < 0.1, "{slope}");
         }
         let springs = |beta, epsilon, relaxations| {
-            let method = AgnosticEquilibriumPropagation { beta: Some(beta), epsilon: Some(epsilon), relaxations }
-                .with(LOSS, settling);
+            let method = AgnosticEquilibriumPropagation {
+                beta: Some(beta),
+                epsilon: Some(epsilon),
+                relaxations,
+            }
+            .with(LOSS, settling);
             relative_error(&gradient(&method, &circuit, &params, &batch), &exact)
         };
         let errors = [springs(1e-4, 1e-4, 3), springs(1e-5, 1e-5, 3), springs(1e-6, 1e-6, 3)];
-        assert!(errors[2] < 1e-4 && errors.windows(2).all(|pair| (pair[0] / pair[1] - 10.0).abs() < 1.0), "{errors:?}");
+        assert!(
+            errors[2] < 1e-4
+                && errors.windows(2).all(|pair| (pair[0] / pair[1] - 10.0).abs() < 1.0),
+            "{errors:?}"
+        );
         // Springs that are soft enough to give way do so to first order in their softness.
         let soft = [4e-3, 2e-3].map(|epsilon| springs(1e-6, epsilon, 20));
         assert!(soft[0] > 10.0 * errors[2] && (soft[0] / soft[1] - 2.0).abs() < 0.3, "{soft:?}");
@@ -231,7 +294,8 @@ fn coupled_learning_is_parallel_to_the_gradient_for_one_output() {
         let (x, y) = (noise(3, 0), noise(outputs, 1));
         let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, outputs)) };
         let settling = Settling::default();
-        let exact = gradient(&ImplicitDifferentiation {}.with(LOSS, settling), &circuit, &params, &batch);
+        let exact =
+            gradient(&ImplicitDifferentiation {}.with(LOSS, settling), &circuit, &params, &batch);
         let method = CoupledLearning { eta: 1e-4, variant: Side::Centered }.with(LOSS, settling);
         let coupled = gradient(&method, &circuit, &params, &batch);
         let dot: f64 = coupled.iter().zip(&exact).map(|(a, b)| a * b).sum();
@@ -247,7 +311,8 @@ struct Inequality {
     most: f64,
 }
 
-/// Against all subsets of diodes that may conduct: the one whose solution satisfies every inequality.
+/// Against all subsets of diodes that may conduct: the one whose solution satisfies every
+/// inequality.
 #[test]
 fn ideal_diodes_solve_the_quadratic_program() {
     let random = Philox::new(3, Purpose::Probe);
@@ -271,13 +336,16 @@ fn ideal_diodes_solve_the_quadratic_program() {
                 dense[i][j] -= g;
                 dense[j][i] -= g;
             }
-            let (g, e) =
-                (0.3 + random.uniform(i as u64, 40 + seed as u32), 4.0 * random.normal(i as u64, 70 + seed as u32));
+            let (g, e) = (
+                0.3 + random.uniform(i as u64, 40 + seed as u32),
+                4.0 * random.normal(i as u64, 70 + seed as u32),
+            );
             elements.push(resistor(g, i == 0, Terminal::node(i), Terminal::fixed(e)));
             dense[i][i] += if i == 0 { 0.9 } else { g };
             right[i] += if i == 0 { 0.9 } else { g } * e;
             // v >= 0 for even nodes, v <= 0.2 for odd ones.
-            let (from, to, most) = if i % 2 == 0 { (None, Some(i), 0.0) } else { (Some(i), None, 0.2) };
+            let (from, to, most) =
+                if i % 2 == 0 { (None, Some(i), 0.0) } else { (Some(i), None, 0.2) };
             inequalities.push(Inequality { from, to, most });
         }
         // And some between free nodes, one with a source in series.
@@ -297,17 +365,21 @@ fn ideal_diodes_solve_the_quadratic_program() {
         assert_eq!(states.outcomes[0].status, Status::Converged);
         let v = [states.layer(0, 0), states.layer(0, 1)].concat();
         let solutions: Vec<Vec<f64>> = (0..1 << inequalities.len())
-            .filter_map(|subset: usize| solve_with(&dense, &right, &inequalities, |d| subset >> d & 1 == 1))
+            .filter_map(|subset: usize| {
+                solve_with(&dense, &right, &inequalities, |d| subset >> d & 1 == 1)
+            })
             .collect();
         assert!(!solutions.is_empty());
-        let currents = circuit.currents(&Runtime::new(Some(1), 0).unwrap(), &shared(&params), &batch);
+        let currents =
+            circuit.currents(&Runtime::new(Some(1), 0).unwrap(), &shared(&params), &batch);
         for (found, expected) in v.iter().chain(&currents[resistors..]).zip(&solutions[0]) {
             assert!((found - expected).abs() < 1e-10, "{v:?} {currents:?} {solutions:?}");
         }
     }
 }
 
-/// Voltages, then the currents of all diodes, where those of a subset conduct; nothing if an inequality is violated then.
+/// Voltages, then the currents of all diodes, where those of a subset conduct; nothing if an
+/// inequality is violated then.
 fn solve_with(
     dense: &[Vec<f64>],
     right: &[f64],
@@ -344,7 +416,8 @@ fn solve_with(
 /// Gaussian elimination.
 fn solve_dense(a: &[Vec<f64>], b: &[f64]) -> Vec<f64> {
     let n = b.len();
-    let mut rows: Vec<Vec<f64>> = a.iter().zip(b).map(|(row, &b)| [&row[..], &[b]].concat()).collect();
+    let mut rows: Vec<Vec<f64>> =
+        a.iter().zip(b).map(|(row, &b)| [&row[..], &[b]].concat()).collect();
     for k in 0..n {
         let best = (k..n).max_by(|&i, &j| rows[i][k].abs().total_cmp(&rows[j][k].abs())).unwrap();
         rows.swap(k, best);
@@ -359,7 +432,8 @@ fn solve_dense(a: &[Vec<f64>], b: &[f64]) -> Vec<f64> {
     (0..n).map(|i| rows[i][n] / rows[i][i]).collect()
 }
 
-/// Where nodes are tied together, equilibrium propagation is as exact as elsewhere; with transistors it is near.
+/// Where nodes are tied together, equilibrium propagation is as exact as elsewhere; with
+/// transistors it is near.
 #[test]
 fn tied_nodes_and_transistors() {
     let (x, y) = (noise(4 * 3, 0), noise(4 * 3, 1));
@@ -370,8 +444,13 @@ fn tied_nodes_and_transistors() {
         let found = [
             ImplicitDifferentiation {}.with(LOSS, settling),
             RecurrentBackprop { steps: 4000 }.with(LOSS, settling),
-            EquilibriumPropagation { variant: Estimator::Centered, beta: Some(1e-5), sign: Sign::Positive, points: 2 }
-                .with(LOSS, settling),
+            EquilibriumPropagation {
+                variant: Estimator::Centered,
+                beta: Some(1e-5),
+                sign: Sign::Positive,
+                points: 2,
+            }
+            .with(LOSS, settling),
         ]
         .map(|method| gradient(&method, &circuit, &params, &batch));
         let [relaxed, error] = [1, 2].map(|k| relative_error(&found[k], &found[0]));
@@ -404,11 +483,16 @@ fn floating_sources_shift() {
         let batch = Batch { x: Rows::all(&[1.0][..], 1), y: Targets::None };
         let states = settled(&circuit, &params, &batch, vec![], 1);
         let (a, b) = (states.layer(0, 0)[0], states.layer(0, 1)[0]);
-        // What flows in from the input flows through the element and to ground; the resistor beside the source keeps its own.
+        // What flows in from the input flows through the element and to ground; the resistor beside
+        // the source keeps its own.
         let through = law.current(0.7, a + 0.4 - b);
         assert!((0.7 * (1.0 - a) - through).abs() < 1e-14 && (0.7 * b - through).abs() < 1e-14);
-        let currents = circuit.currents(&Runtime::new(Some(1), 0).unwrap(), &shared(&params), &batch);
-        assert!((currents[2] - 0.28).abs() < 1e-15 && (currents[1] - through).abs() < 1e-14, "{currents:?}");
+        let currents =
+            circuit.currents(&Runtime::new(Some(1), 0).unwrap(), &shared(&params), &batch);
+        assert!(
+            (currents[2] - 0.28).abs() < 1e-15 && (currents[1] - through).abs() < 1e-14,
+            "{currents:?}"
+        );
     }
 }
 
@@ -421,20 +505,30 @@ fn impossible_circuits_are_refused() {
         assert!(error.contains(words), "{error}");
     };
     refused(vec![resistor(n0, n1)], "no conducting path from n0, n1");
-    refused(vec![resistor(n0, ground), element(Law::CurrentSource, n1, ground)], "no conducting path from n1");
+    refused(
+        vec![resistor(n0, ground), element(Law::CurrentSource, n1, ground)],
+        "no conducting path from n1",
+    );
     refused(vec![resistor(n0, Terminal::input(1)), resistor(n1, ground)], "no input 1");
     refused(vec![resistor(n0, n0)], "same node");
     let negative = ElementSpec { value: -1.0, trained: false, ..resistor(n0, ground) };
     refused(vec![negative, resistor(n1, ground)], "must be positive, got -1");
     let between = element(Law::IdealDiode, n0, n1);
     let across = ElementSpec { to: Terminal { offset: -1.0, ..n0 }, ..between };
-    refused(vec![resistor(n0, ground), resistor(n1, ground), across], "no source holds against the other");
+    refused(
+        vec![resistor(n0, ground), resistor(n1, ground), across],
+        "no source holds against the other",
+    );
     let diode = |from, to| element(Law::IdealDiode, from, to);
     let contradiction = vec![diode(n0, ground), diode(Terminal::fixed(1.0), n0)];
-    refused([vec![resistor(n0, ground), resistor(n1, ground)], contradiction].concat(), "above 1 and below 0");
+    refused(
+        [vec![resistor(n0, ground), resistor(n1, ground)], contradiction].concat(),
+        "above 1 and below 0",
+    );
 }
 
-/// Conductances that training has brought to zero cut a node off: it has no operating point, and says so.
+/// Conductances that training has brought to zero cut a node off: it has no operating point, and
+/// says so.
 #[test]
 fn a_node_cut_off_is_unbounded() {
     for law in [Law::Resistor, Law::Cubic { scale: 1.0 }] {
@@ -444,7 +538,10 @@ fn a_node_cut_off_is_unbounded() {
         ];
         let circuit = Circuit::new(&spec(1, 2, 1, elements)).unwrap();
         let batch = Batch { x: Rows::all(&[1.0][..], 1), y: Targets::None };
-        assert_eq!(settled(&circuit, &[vec![1.0, 0.5]], &batch, vec![], 1).outcomes[0].status, Status::Converged);
+        assert_eq!(
+            settled(&circuit, &[vec![1.0, 0.5]], &batch, vec![], 1).outcomes[0].status,
+            Status::Converged
+        );
         let states = settled(&circuit, &[vec![1.0, 0.0]], &batch, vec![], 1);
         assert_eq!(states.outcomes[0].status, Status::Unbounded);
         assert!(states.values.iter().all(|&v| v == 0.0));

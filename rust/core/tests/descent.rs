@@ -1,4 +1,5 @@
-//! Descent that evaluates only the rows under way, against its plain twin that evaluates all of them in every step.
+//! Descent that evaluates only the rows under way, against its plain twin that evaluates all of
+//! them in every step.
 
 use pnncore::Result;
 use pnncore::batch::{Batch, Rows, Targets};
@@ -45,11 +46,15 @@ fn sheet() -> Spec {
         let bent = |k: usize| 0.15 * (k as f64).sin();
         vec![(i % SIDE) as f64 + bent(3 * i), (i / SIDE) as f64 + bent(5 * i + 1)]
     };
-    let near = |a: usize, b: usize| (a % SIDE).abs_diff(b % SIDE) <= 1 && (a / SIDE).abs_diff(b / SIDE) <= 1;
+    let near = |a: usize, b: usize| {
+        (a % SIDE).abs_diff(b % SIDE) <= 1 && (a / SIDE).abs_diff(b / SIDE) <= 1
+    };
     let n = SIDE * SIDE;
     Spec {
         positions: (0..n).map(place).collect(),
-        springs: (0..n).flat_map(|a| (0..a).filter(move |&b| near(a, b)).map(move |b| (a, b))).collect(),
+        springs: (0..n)
+            .flat_map(|a| (0..a).filter(move |&b| near(a, b)).map(move |b| (a, b)))
+            .collect(),
         inputs: vec![(SIDE, 0), (2 * SIDE - 1, 1)],
         outputs: vec![(n - 1, 0), (n - SIDE, 1)],
         fixed: (0..SIDE).collect(),
@@ -76,7 +81,8 @@ fn check<T: Real>(loss: Loss, phases: &[Boundary], settling: Settling) {
     let net = Elastic::new(&spec).expect("a sheet");
     let system: &dyn StateDerivatives<T> = &net;
     let distance = |&(a, b): &(usize, usize)| {
-        let square: f64 = spec.positions[a].iter().zip(&spec.positions[b]).map(|(a, b)| (a - b).powi(2)).sum();
+        let square: f64 =
+            spec.positions[a].iter().zip(&spec.positions[b]).map(|(a, b)| (a - b).powi(2)).sum();
         square.sqrt()
     };
     let cast = |values: Vec<f64>| values.into_iter().map(T::from_f64).collect::<Vec<T>>();
@@ -92,12 +98,20 @@ fn check<T: Real>(loss: Loss, phases: &[Boundary], settling: Settling) {
     let plan = PhasePlan::from_free(loss, phases.iter().copied(), settling);
     let system_at = SystemAt { system, params: &params, batch: &batch };
     let (states, outcomes) = ends(&system_at, &net, &batch, &plan);
-    assert_eq!(ends(&Whole(system_at), &net, &batch, &plan), (states.clone(), outcomes.clone()), "{plan:?}");
+    assert_eq!(
+        ends(&Whole(system_at), &net, &batch, &plan),
+        (states.clone(), outcomes.clone()),
+        "{plan:?}"
+    );
     let (rows, width) = (plan.rows_per_sample(), states.len() / SAMPLES);
     for i in 0..SAMPLES {
-        let own = Batch { x: Rows::all(&x, 2), y: Targets::Values(Rows::all(&y, 2)) }.pick(&index[i..=i]);
+        let own =
+            Batch { x: Rows::all(&x, 2), y: Targets::Values(Rows::all(&y, 2)) }.pick(&index[i..=i]);
         let alone = ends(&SystemAt { system, params: &params, batch: &own }, &net, &own, &plan);
-        let among = (states[i * width..(i + 1) * width].to_vec(), outcomes[i * rows..(i + 1) * rows].to_vec());
+        let among = (
+            states[i * width..(i + 1) * width].to_vec(),
+            outcomes[i * rows..(i + 1) * rows].to_vec(),
+        );
         assert_eq!(alone, among, "sample {i} of {plan:?}");
     }
 }
@@ -115,7 +129,9 @@ fn rows_end_where_they_would_alone() {
     ];
     for loss in [Loss::SquaredError, Loss::CrossEntropy] {
         for phases in plans {
-            for stop in [Stop::Automatic, Stop::Relative(0.05), Stop::Absolute(1e-6), Stop::Sweeps(12, 7)] {
+            for stop in
+                [Stop::Automatic, Stop::Relative(0.05), Stop::Absolute(1e-6), Stop::Sweeps(12, 7)]
+            {
                 let settling = Settling { stop, ..Settling::default() };
                 check::<f32>(loss, phases, settling);
                 check::<f64>(loss, phases, settling);

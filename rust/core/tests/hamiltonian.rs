@@ -1,4 +1,5 @@
-//! Motions and their echoes: conservation, reversal, and the gradient against differences of the loss.
+//! Motions and their echoes: conservation, reversal, and the gradient against differences of the
+//! loss.
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -24,7 +25,9 @@ const SAMPLES: usize = 41;
 
 fn params() -> Vec<Vec<f64>> {
     let lengths = [5, 5, 5, 4].into_iter().enumerate();
-    lengths.map(|(p, n)| (0..n).map(|k| 0.6 + 0.3 * ((7 * k + 3 * p) as f64).sin()).collect()).collect()
+    lengths
+        .map(|(p, n)| (0..n).map(|k| 0.6 + 0.3 * ((7 * k + 3 * p) as f64).sin()).collect())
+        .collect()
 }
 
 fn inputs() -> Vec<f64> {
@@ -41,7 +44,8 @@ fn energy(params: &[Vec<f64>], p: &[f64], q: &[f64]) -> f64 {
         let (a, c, b) = (params[0][i], params[1][i], params[2][i]);
         0.5 * p[i] * p[i] + 0.5 * a * q[i] * q[i] + 0.25 * c * q[i].powi(4) - b * q[i]
     });
-    let bonds = params[3].iter().zip(q.windows(2)).map(|(k, pair)| 0.5 * k * (pair[1] - pair[0]).powi(2));
+    let bonds =
+        params[3].iter().zip(q.windows(2)).map(|(k, pair)| 0.5 * k * (pair[1] - pair[0]).powi(2));
     masses.chain(bonds).sum()
 }
 
@@ -54,7 +58,8 @@ fn run(spec: Spec, phases: Vec<Phase>) -> States<f64> {
     let (chain, params, x) = (HamiltonianChain::new(&spec).unwrap(), params(), inputs());
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::None };
     let plan = PhasePlan::new(Loss::SquaredError, phases, Settling::default());
-    let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
+    let (runtime, shared, draw) =
+        (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
     let experiment = Experiment::new(&runtime, &chain, &shared, &batch, &plan, draw);
     let mut states = States::new(System::<f64>::layout(&chain));
     experiment.run(&mut [], &mut states, &mut System::<f64>::workspace(&chain)).unwrap();
@@ -66,14 +71,18 @@ fn point(states: &States<f64>, r: usize) -> (Vec<f64>, Vec<f64>) {
 }
 
 fn gradient(config: impl MethodConfig, damping: f64, threads: usize) -> Vec<f64> {
-    let (chain, params, x) = (HamiltonianChain::new(&Spec { damping, ..SPEC }).unwrap(), params(), inputs());
+    let (chain, params, x) =
+        (HamiltonianChain::new(&Spec { damping, ..SPEC }).unwrap(), params(), inputs());
     let labels: Vec<i64> = (0..SAMPLES as i64).map(|i| i % 3).collect();
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::Labels(Rows::all(&labels, 1)) };
-    let protocol = config.with(Loss::CrossEntropy, Settling::default()).protocol::<f64>(&chain).unwrap();
+    let protocol =
+        config.with(Loss::CrossEntropy, Settling::default()).protocol::<f64>(&chain).unwrap();
     let (runtime, shared) = (Runtime::new(Some(threads), 1).unwrap(), shared(&params));
     let (mut state, mut found) = (StepState::new(&chain), vec![Vec::new(); params.len()]);
     runtime.enter(|| {
-        protocol.step(&protocol.experiment(&runtime, &chain, &shared, &batch, 4), &mut [], &mut state).unwrap();
+        protocol
+            .step(&protocol.experiment(&runtime, &chain, &shared, &batch, 4), &mut [], &mut state)
+            .unwrap();
         write_gradient(&runtime, System::<f64>::specs(&chain), &mut state, &mut found);
     });
     found.concat()
@@ -113,18 +122,24 @@ fn motions_run_backwards() {
     }
 }
 
-/// A phase that starts where another one ended makes one motion of both; one from given states goes on from there.
+/// A phase that starts where another one ended makes one motion of both; one from given states goes
+/// on from there.
 #[test]
 fn phases_start_where_they_say() {
     let free = |start: Start| Phase { start, boundary: Boundary::Free };
     let damped = Spec { damping: 0.2, ..SPEC };
-    let states = run(damped, vec![free(Start::After(0)), free(Start::Rest), free(Start::Reversed(2))]);
+    let states =
+        run(damped, vec![free(Start::After(0)), free(Start::Rest), free(Start::Reversed(2))]);
     let long = run(Spec { time: 2.0 * SPEC.time, steps: 2 * SPEC.steps, ..damped }, Vec::new());
     let echo = run(damped, vec![free(Start::Reversed(0))]);
     let (chain, params, x) = (HamiltonianChain::new(&damped).unwrap(), params(), inputs());
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::None };
-    let plan = PhasePlan { start: Start::Given, ..PhasePlan::free(Loss::SquaredError, Settling::default()) };
-    let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
+    let plan = PhasePlan {
+        start: Start::Given,
+        ..PhasePlan::free(Loss::SquaredError, Settling::default())
+    };
+    let (runtime, shared, draw) =
+        (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
     let experiment = Experiment::new(&runtime, &chain, &shared, &batch, &plan, draw);
     let mut given = States::new(System::<f64>::layout(&chain));
     let mut workspace = System::<f64>::workspace(&chain);
@@ -148,7 +163,8 @@ fn phases_start_where_they_say() {
 fn a_motion_refuses_what_it_has_not() {
     let (chain, params, x) = (HamiltonianChain::new(&SPEC).unwrap(), params(), inputs());
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::None };
-    let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
+    let (runtime, shared, draw) =
+        (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
     for phase in [
         Phase { start: Start::After(1), boundary: Boundary::Free },
         Phase { start: Start::Reversed(1), boundary: Boundary::Kicked(0.1) },
@@ -172,7 +188,8 @@ fn one_mass_swings() {
     let (x, settling) = ([0.3, -1.0], Settling::default());
     let batch = Batch { x: Rows::all(&x, 1), y: Targets::None };
     let plan = PhasePlan::free(Loss::SquaredError, settling);
-    let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
+    let (runtime, shared, draw) =
+        (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_inference(0));
     let experiment = Experiment::new(&runtime, &chain, &shared, &batch, &plan, draw);
     let mut states = States::new(System::<f64>::layout(&chain));
     experiment.infer(&mut states, &mut System::<f64>::workspace(&chain)).unwrap();
@@ -220,13 +237,18 @@ fn rows_that_diverge_teach_nothing() {
     let targets = vec![0.5; SAMPLES * 3];
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::Values(Rows::all(&targets, 3)) };
     let phases = vec![echo(0.01), echo(-0.01)];
-    let plan = PhasePlan { measures_free: false, ..PhasePlan::new(Loss::SquaredError, phases, Settling::default()) };
-    let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
+    let plan = PhasePlan {
+        measures_free: false,
+        ..PhasePlan::new(Loss::SquaredError, phases, Settling::default())
+    };
+    let (runtime, shared, draw) =
+        (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
     let experiment = Experiment::new(&runtime, &chain, &shared, &batch, &plan, draw);
     let mut states = States::new(System::<f64>::layout(&chain));
     let weights = [Complex::ZERO, Complex::ONE, -Complex::ONE];
     let mut update = LocalUpdate::default();
-    let reading = Reading { accumulation: Accumulation::Integral, weights: &weights, update: &mut update };
+    let reading =
+        Reading { accumulation: Accumulation::Integral, weights: &weights, update: &mut update };
     experiment.run(&mut [reading], &mut states, &mut System::<f64>::workspace(&chain)).unwrap();
     assert_eq!(states.outcomes[9].status, Status::Diverged);
     assert!(states.row(9).iter().all(|&s| s == 0.0) && states.usable(2) && !states.usable(3));
@@ -247,6 +269,9 @@ fn a_motion_has_echoes_and_no_steady_state() {
         Spec { steps: 0, ..SPEC },
         Spec { damping: -1.0, ..SPEC },
     ] {
-        assert!(matches!(HamiltonianChain::new(&wrong), Err(pnncore::Error::Config(_))), "{wrong:?}");
+        assert!(
+            matches!(HamiltonianChain::new(&wrong), Err(pnncore::Error::Config(_))),
+            "{wrong:?}"
+        );
     }
 }

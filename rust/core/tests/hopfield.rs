@@ -44,15 +44,22 @@ use pnncore::system::hopfield::Activation;
 use pnncore::system::layered::Layered;
 use pnncore::system::stack::SurrogateDerivative;
 use pnncore::system::{
-    Abilities, Accumulation, Dynamics, Experiment, Reading, StateDerivatives, System, read_at_end, residual,
+    Abilities, Accumulation, Dynamics, Experiment, Reading, StateDerivatives, System, read_at_end,
+    residual,
 };
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
 use proptest::prelude::*;
 use std::time::Duration;
 
-fn network<T: Real>(sizes: &[usize], activation: Activation, gain: f64, seed: u64) -> (Layered, Vec<Vec<T>>) {
+fn network<T: Real>(
+    sizes: &[usize],
+    activation: Activation,
+    gain: f64,
+    seed: u64,
+) -> (Layered, Vec<Vec<T>>) {
     let net = Layered::hopfield(sizes, activation).unwrap();
-    let mut params: Vec<Vec<T>> = System::<T>::specs(&net).iter().map(|s| vec![T::ZERO; s.len()]).collect();
+    let mut params: Vec<Vec<T>> =
+        System::<T>::specs(&net).iter().map(|s| vec![T::ZERO; s.len()]).collect();
     let mut slices: Vec<&mut [T]> = params.iter_mut().map(Vec::as_mut_slice).collect();
     net.initialise(&Runtime::new(Some(1), 0).unwrap(), seed, gain, &mut slices);
     let random = Philox::new(seed, Purpose::Probe);
@@ -75,14 +82,16 @@ fn shared<T: Real>(params: &[Vec<T>]) -> Params<'_, T> {
 
 fn all_methods(settling: Settling) -> Vec<Method> {
     let loss = Loss::CrossEntropy;
-    let propagation =
-        |variant, sign, points| EquilibriumPropagation { variant, beta: Some(0.3), sign, points }.with(loss, settling);
+    let propagation = |variant, sign, points| {
+        EquilibriumPropagation { variant, beta: Some(0.3), sign, points }.with(loss, settling)
+    };
     vec![
         propagation(Estimator::Centered, Sign::Positive, 8),
         propagation(Estimator::OneSided, Sign::Random, 8),
         propagation(Estimator::Holomorphic, Sign::Positive, 5),
         FrequencyPropagation { amplitude: Some(0.1), points: 8 }.with(loss, settling),
-        AgnosticEquilibriumPropagation { beta: Some(0.1), epsilon: Some(0.01), relaxations: 2 }.with(loss, settling),
+        AgnosticEquilibriumPropagation { beta: Some(0.1), epsilon: Some(0.01), relaxations: 2 }
+            .with(loss, settling),
         ContrastiveLearning {}.with(loss, settling),
         CoupledLearning { eta: 0.2, variant: Side::Negative }.with(loss, settling),
         CoupledLearning { eta: 0.2, variant: Side::Centered }.with(loss, settling),
@@ -185,12 +194,20 @@ fn conformance_finds_planted_errors() {
     }
     let failed = |state: f64, local: f64| -> Vec<String> {
         let findings = check_system(&Wrong(net.clone(), state, local), &params, 1).unwrap();
-        findings.into_iter().filter(|f| !f.passed).map(|f| format!("{}: {}", f.check, f.message)).collect()
+        findings
+            .into_iter()
+            .filter(|f| !f.passed)
+            .map(|f| format!("{}: {}", f.check, f.message))
+            .collect()
     };
     assert_eq!(failed(1.0, 1.0), Vec::<String>::new());
     assert!(failed(-1.0, 1.0)[0].contains("sign is wrong"));
     assert!(failed(2.0, 1.0)[0].contains("factor of 2"));
-    assert!(failed(1.0, -1.0).iter().all(|f| f.contains("param_gradient") && f.contains("sign is wrong")));
+    assert!(
+        failed(1.0, -1.0)
+            .iter()
+            .all(|f| f.contains("param_gradient") && f.contains("sign is wrong"))
+    );
     assert!(failed(1.0, 0.5).iter().any(|f| f.contains("factor of 2")));
 }
 
@@ -221,10 +238,12 @@ fn settle<T: Real>(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Each block moves to its minimum, so the energy never rises from one sweep to the next, nudged or not.
+    /// Each block moves to its minimum, so the energy never rises from one sweep to the next,
+    /// nudged or not.
     #[test]
     fn energy_never_rises(
-        sizes in prop::collection::vec(1usize..9, 2..6), gain in 0.1..4.0, seed in 0u64..1000, nudged in any::<bool>(),
+        sizes in prop::collection::vec(1usize..9, 2..6), gain in 0.1..4.0, seed in 0u64..1000,
+        nudged in any::<bool>(),
         kind in 0usize..3,
     ) {
         let activation = [Activation::HardSigmoid, Activation::Tanh, Activation::Logistic][kind];
@@ -235,19 +254,24 @@ proptest! {
         for sweeps in 1..12 {
             let stop = if nudged { Stop::Sweeps(30, sweeps) } else { Stop::Sweeps(sweeps, 1) };
             let settling = Settling { stop, ..Settling::default() };
-            let states = settle(&net, &params, &x, &y, nudged.then_some(beta), settling, 1).last_phase();
+            let states =
+                settle(&net, &params, &x, &y, nudged.then_some(beta), settling, 1).last_phase();
             let batch = Batch { x: Rows::all(&x, sizes[0]), y: Targets::None };
             let mut energy = vec![0.0; 3];
             net.energy(&shared(&params), &batch, &states, &mut energy).unwrap();
             for (r, e) in energy.iter_mut().enumerate() {
                 if nudged {
                     let n = states.outputs(r).len();
-                    *e += beta * Loss::SquaredError.value(states.outputs(r), &y[r * n..(r + 1) * n]);
+                    *e +=
+                        beta * Loss::SquaredError.value(states.outputs(r), &y[r * n..(r + 1) * n]);
                 }
             }
             if let Some(last) = &last {
                 for (now, before) in energy.iter().zip(last) {
-                    prop_assert!(*now <= before + 1e-11 * (1.0 + before.abs()), "{before} -> {now}");
+                    prop_assert!(
+                        *now <= before + 1e-11 * (1.0 + before.abs()),
+                        "{before} -> {now}"
+                    );
                 }
             }
             last = Some(energy);
@@ -260,15 +284,28 @@ proptest! {
         sizes in prop::collection::vec(1usize..40, 2..5), samples in 1usize..40, seed in 0u64..1000,
     ) {
         let (net, params) = network::<f32>(&sizes, Activation::Tanh, 0.7, seed);
-        let (x, y) = (noise::<f32>(samples * sizes[0], 0), noise::<f32>(samples * sizes[sizes.len() - 1], 1));
-        let batch = Batch { x: Rows::all(&x, sizes[0]), y: Targets::Values(Rows::all(&y, sizes[sizes.len() - 1])) };
+        let (x, y) = (
+            noise::<f32>(samples * sizes[0], 0),
+            noise::<f32>(samples * sizes[sizes.len() - 1], 1),
+        );
+        let batch = Batch {
+            x: Rows::all(&x, sizes[0]),
+            y: Targets::Values(Rows::all(&y, sizes[sizes.len() - 1])),
+        };
         for method in all_methods(Settling::default()) {
             let gradient = |threads| {
                 let runtime = Runtime::new(Some(threads), 3).unwrap();
                 runtime.enter(|| {
-                    let (shared, mut state) = (shared(&params), StepState::new(&net as &dyn System<f32>));
+                    let (shared, mut state) =
+                        (shared(&params), StepState::new(&net as &dyn System<f32>));
                     let protocol = method.protocol(&net as &dyn System<f32>).unwrap();
-                    protocol.step(&protocol.experiment(&runtime, &net, &shared, &batch, 5), &mut [], &mut state).unwrap();
+                    protocol
+                        .step(
+                            &protocol.experiment(&runtime, &net, &shared, &batch, 5),
+                            &mut [],
+                            &mut state,
+                        )
+                        .unwrap();
                     let mut gradient = vec![Vec::new(); params.len()];
                     write_gradient(&runtime, System::<f32>::specs(&net), &mut state, &mut gradient);
                     gradient
@@ -276,7 +313,14 @@ proptest! {
             };
             let one = gradient(1);
             for threads in [2, 3, 8] {
-                prop_assert_eq!(&one, &gradient(threads), "{} with {} threads", method.name(), threads);
+                prop_assert_eq!(
+                    &one,
+                    &gradient(threads),
+                    "{} with {} \
+                                                       threads",
+                    method.name(),
+                    threads
+                );
             }
         }
     }
@@ -317,7 +361,8 @@ fn threads_do_not_change_bits_of_training() {
                     first_epoch: 0.0,
                 };
                 let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
-                let mut memory: Vec<&mut [f32]> = velocity.iter_mut().map(Vec::as_mut_slice).collect();
+                let mut memory: Vec<&mut [f32]> =
+                    velocity.iter_mut().map(Vec::as_mut_slice).collect();
                 let mut progress = Progress::default();
                 train(&runtime, task, budget, &mut values, &mut memory, &mut progress).unwrap();
                 done += progress.steps as usize;
@@ -339,15 +384,24 @@ fn orders_and_updates_share_the_fixed_point() {
         let (net, params) = network::<f64>(&sizes, Activation::HardSigmoid, 0.5, 2);
         let (x, y) = (noise(5 * 6, 0), noise(5 * sizes[sizes.len() - 1], 1));
         let settled = |order, output_update| {
-            let settling = Settling { stop: Stop::Absolute(1e-13), max_sweeps: (5000, 5000), order, output_update };
+            let settling = Settling {
+                stop: Stop::Absolute(1e-13),
+                max_sweeps: (5000, 5000),
+                order,
+                output_update,
+            };
             settle(&net, &params, &x, &y, Some(0.3), settling, 1)
         };
         let reference = settled(Order::Asynchronous, OutputUpdate::Exact);
         assert!(reference.outcomes.iter().all(|o| o.status == Status::Converged));
-        let batch = Batch { x: Rows::all(&x, 6), y: Targets::Values(Rows::all(&y, sizes[sizes.len() - 1])) };
+        let batch = Batch {
+            x: Rows::all(&x, 6),
+            y: Targets::Values(Rows::all(&y, sizes[sizes.len() - 1])),
+        };
         let boundary = Boundary::Nudged(0.3.into());
         let last = reference.last_phase();
-        let rest = residual(&net, &shared(&params), &batch, Loss::SquaredError, boundary, &last).unwrap();
+        let rest =
+            residual(&net, &shared(&params), &batch, Loss::SquaredError, boundary, &last).unwrap();
         assert!(rest.iter().all(|&r| r < 1e-12), "{rest:?}");
         for (order, update) in [
             (Order::Synchronous, OutputUpdate::Exact),
@@ -365,8 +419,9 @@ fn orders_and_updates_share_the_fixed_point() {
 #[test]
 fn bad_rows_are_blank_and_contribute_nothing() {
     let (net, params) = network::<f64>(&[3, 5, 2], Activation::HardSigmoid, 0.7, 1);
-    // The drives of one sample are not numbers; the others must not notice. (Whether a sum that overflows becomes infinite,
-    // where units saturate, or NaN depends on how an instruction set multiplies and adds.)
+    // The drives of one sample are not numbers; the others must not notice. (Whether a sum that
+    // overflows becomes infinite, where units saturate, or NaN depends on how an instruction set
+    // multiplies and adds.)
     let x = [vec![0.2, 0.4, 0.6], vec![f64::NAN, 1e308, 1e308], vec![0.5, 0.1, 0.9]].concat();
     let mut huge = params.clone();
     huge[0].iter_mut().for_each(|w| *w *= 1e10);
@@ -382,32 +437,41 @@ fn bad_rows_are_blank_and_contribute_nothing() {
     assert!(unbounded.outcomes.iter().step_by(2).all(|o| o.status == Status::Converged));
 }
 
-/// What only motions have is refused by what settles: phases that turn round, and readings on the way.
+/// What only motions have is refused by what settles: phases that turn round, and readings on the
+/// way.
 #[test]
 fn a_network_that_settles_has_no_motion() {
     let (net, params) = network::<f64>(&[3, 4, 2], Activation::Tanh, 0.7, 1);
     let (x, y) = (noise(3 * 3, 0), noise(3 * 2, 1));
     let batch = Batch { x: Rows::all(&x, 3), y: Targets::Values(Rows::all(&y, 2)) };
-    let (runtime, params, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
+    let (runtime, params, draw) =
+        (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
     let refused = |phase: Boundary, accumulation: Accumulation| {
         let settling = Settling::default();
         let plan = PhasePlan::from_free(Loss::SquaredError, [phase], settling);
         let experiment = Experiment::new(&runtime, &net, &params, &batch, &plan, draw);
         let mut states = States::new(System::<f64>::layout(&net));
-        let (weights, mut update) = ([Complex::ONE, -Complex::ONE], pnncore::update::LocalUpdate::default());
+        let (weights, mut update) =
+            ([Complex::ONE, -Complex::ONE], pnncore::update::LocalUpdate::default());
         let mut readings = [Reading { accumulation, weights: &weights, update: &mut update }];
         experiment.run(&mut readings, &mut states, &mut System::<f64>::workspace(&net)).err()
     };
     let nudged = Boundary::Nudged(Complex::ONE * 0.1);
     assert_eq!(refused(nudged, Accumulation::Final), None);
     assert!(matches!(refused(nudged, Accumulation::Integral), Some(pnncore::Error::Capability(_))));
-    assert!(matches!(refused(Boundary::Kicked(0.1), Accumulation::Final), Some(pnncore::Error::Capability(_))));
+    assert!(matches!(
+        refused(Boundary::Kicked(0.1), Accumulation::Final),
+        Some(pnncore::Error::Capability(_))
+    ));
 }
 
-/// A network with two steady states ends in that of the basin that it starts in; phases then start from there.
+/// A network with two steady states ends in that of the basin that it starts in; phases then start
+/// from there.
 #[test]
 fn given_states_choose_the_steady_state() {
-    for (sizes, activation) in [(&[1, 1, 1][..], Activation::Tanh), (&[1, 2, 2, 1], Activation::Tanh)] {
+    for (sizes, activation) in
+        [(&[1, 1, 1][..], Activation::Tanh), (&[1, 2, 2, 1], Activation::Tanh)]
+    {
         let net = Layered::hopfield(sizes, activation).unwrap();
         let params: Vec<Vec<f64>> = System::<f64>::specs(&net)
             .iter()
@@ -415,10 +479,18 @@ fn given_states_choose_the_steady_state() {
             .collect();
         let (x, y) = ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0]);
         let batch = Batch { x: Rows::all(&x, 1), y: Targets::Values(Rows::all(&y, 1)) };
-        let settling = Settling { stop: Stop::Absolute(1e-13), max_sweeps: (9_000, 9_000), ..Settling::default() };
+        let settling = Settling {
+            stop: Stop::Absolute(1e-13),
+            max_sweeps: (9_000, 9_000),
+            ..Settling::default()
+        };
         let nudged = [Boundary::Nudged(Complex::new(0.01, 0.0))];
-        let plan = PhasePlan { start: Start::Given, ..PhasePlan::from_free(Loss::SquaredError, nudged, settling) };
-        let (runtime, shared, draw) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
+        let plan = PhasePlan {
+            start: Start::Given,
+            ..PhasePlan::from_free(Loss::SquaredError, nudged, settling)
+        };
+        let (runtime, shared, draw) =
+            (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
         let experiment = Experiment::new(&runtime, &net, &shared, &batch, &plan, draw);
         let mut states = States::new(System::<f64>::layout(&net));
         states.reset(3, 2, false);
@@ -431,7 +503,11 @@ fn given_states_choose_the_steady_state() {
         experiment.run(&mut [], &mut states, &mut System::<f64>::workspace(&net)).unwrap();
         let end = |r: usize| states.outputs(r)[0];
         assert!(states.outcomes.iter().all(|outcome| outcome.status == Status::Converged));
-        assert!(end(0) > 0.5 && (end(0) + end(2)).abs() < 1e-12 && end(4) == 0.0, "{:?}", (end(0), end(2), end(4)));
+        assert!(
+            end(0) > 0.5 && (end(0) + end(2)).abs() < 1e-12 && end(4) == 0.0,
+            "{:?}",
+            (end(0), end(2), end(4))
+        );
         assert!((end(1) - end(0)).abs() < 0.1 && end(1) < end(0), "{:?}", (end(0), end(1)));
         // At the steady state that was found the next run has nothing left to do.
         let (first, sweeps) = (states.clone(), states.outcomes[0].sweeps);
@@ -444,7 +520,8 @@ fn given_states_choose_the_steady_state() {
             settling,
         );
         let backwards = Experiment { plan: &plan, ..experiment };
-        let refusal = backwards.run(&mut [], &mut states, &mut System::<f64>::workspace(&net)).unwrap_err();
+        let refusal =
+            backwards.run(&mut [], &mut states, &mut System::<f64>::workspace(&net)).unwrap_err();
         assert!(refusal.to_string().contains("Hopfield has no phase 1 of this kind"), "{refusal}");
     }
 }
@@ -504,10 +581,15 @@ fn secants_save_sweeps() {
     let (net, params) = network::<f64>(&sizes, Activation::Tanh, 1.0, 3);
     let (x, y) = (noise(8 * 20, 0), noise(8 * 5, 1));
     let tolerance = 1e-9;
-    let stopping = Settling { stop: Stop::Absolute(tolerance), max_sweeps: (5000, 5000), ..Settling::default() };
+    let stopping = Settling {
+        stop: Stop::Absolute(tolerance),
+        max_sweeps: (5000, 5000),
+        ..Settling::default()
+    };
     let fast = settle(&net, &params, &x, &y, Some(0.3), stopping, 1);
     assert!(fast.outcomes.iter().all(|o| o.status == Status::Converged));
-    let sweeps = |phase: usize| fast.outcomes.iter().skip(phase).step_by(2).map(|o| o.sweeps).max().unwrap();
+    let sweeps =
+        |phase: usize| fast.outcomes.iter().skip(phase).step_by(2).map(|o| o.sweeps).max().unwrap();
     let plain = |free: u32, nudged: u32| {
         let fixed = Settling { stop: Stop::Sweeps(free, nudged), ..Settling::default() };
         settle(&net, &params, &x, &y, Some(0.3), fixed, 1)
@@ -517,7 +599,10 @@ fn secants_save_sweeps() {
     };
     let (free, nudged) = (2 * sweeps(0), 2 * sweeps(1));
     assert!(!resting(&plain(free, 1), 0), "plain sweeps settle within {free}, too");
-    assert!(!resting(&plain(1000, nudged), 1), "plain sweeps settle within {nudged} when nudged, too");
+    assert!(
+        !resting(&plain(1000, nudged), 1),
+        "plain sweeps settle within {nudged} when nudged, too"
+    );
     let slow = plain(3000, 3000);
     for (a, b) in fast.values.iter().zip(slow.values.iter()) {
         assert!((a - b).abs() < 1e-7, "{a} {b}");

@@ -1,8 +1,9 @@
 //! Every way to settle a layered network against one plain, slow settler.
 //!
-//! The fused kernel, the sweeps that are skipped or extrapolated, the closed and iterated output steps, sparse lists and narrow
-//! searches are shortcuts to one thing: states on which no force is left. Here that thing is found unit by unit from the
-//! energy alone, for the product of depths, boundaries, losses, activations, precisions, stopping rules and orders.
+//! The fused kernel, the sweeps that are skipped or extrapolated, the closed and iterated output
+//! steps, sparse lists and narrow searches are shortcuts to one thing: states on which no force is
+//! left. Here that thing is found unit by unit from the energy alone, for the product of depths,
+//! boundaries, losses, activations, precisions, stopping rules and orders.
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -59,21 +60,24 @@ struct Case {
 }
 
 impl Case {
-    /// Random parameters; couplings of about the spectral norm `gain`, where they are of either sign: below one, or a half where
-    /// layers are between two others, there is one minimum.
+    /// Random parameters; couplings of about the spectral norm `gain`, where they are of either
+    /// sign: below one, or a half where layers are between two others, there is one minimum.
     fn new(kind: Kind, sizes: &[usize], gain: f64, seed: u64) -> Self {
         let random = Philox::new(seed, Purpose::Probe);
         let mut params = Vec::new();
         for (l, pair) in sizes.windows(2).enumerate() {
             let rows = if l == 0 && kind == Kind::Resistive { 2 * pair[0] } else { pair[0] };
             let [n, m] = [rows, pair[1]].map(|n| (n as f64).sqrt());
-            let bound = if kind == Kind::Resistive { gain / n } else { gain * 3f64.sqrt() / (n + m) };
+            let bound =
+                if kind == Kind::Resistive { gain / n } else { gain * 3f64.sqrt() / (n + m) };
             let coupling = |k: usize| {
                 let w = bound * (2.0 * random.uniform(k as u64, 2 * l as u32) - 1.0);
                 if kind == Kind::Resistive { w.abs() } else { w }
             };
             params.push((0..rows * pair[1]).map(coupling).collect());
-            params.push((0..pair[1]).map(|k| 0.3 * random.normal(k as u64, 1 + 2 * l as u32)).collect());
+            params.push(
+                (0..pair[1]).map(|k| 0.3 * random.normal(k as u64, 1 + 2 * l as u32)).collect(),
+            );
         }
         let outputs = sizes[sizes.len() - 1];
         let x = (0..SAMPLES * sizes[0]).map(|k| random.uniform(k as u64, 100)).collect();
@@ -87,7 +91,8 @@ impl Case {
         match self.kind {
             Kind::Hopfield(activation) => Layered::hopfield(&self.sizes, activation).unwrap(),
             Kind::Resistive => {
-                Layered::resistive(&self.sizes, 1.0, Device { lower: Some(0.0), ..Device::IDEAL }).unwrap()
+                Layered::resistive(&self.sizes, 1.0, Device { lower: Some(0.0), ..Device::IDEAL })
+                    .unwrap()
             }
         }
     }
@@ -139,7 +144,8 @@ impl Case {
         }
     }
 
-    /// Where output `j` rests, given its drive and the other outputs: by bisection of the force on it.
+    /// Where output `j` rests, given its drive and the other outputs: by bisection of the force on
+    /// it.
     fn rest_output(&self, (a, k): (f64, f64), pull: &dyn Fn(f64) -> f64) -> f64 {
         let force = |o: f64| k * o - a + pull(o);
         let (mut low, mut high) = (-1e4, 1e4);
@@ -150,7 +156,8 @@ impl Case {
         0.5 * (low + high)
     }
 
-    /// The steady states of sample `i`, unit by unit. `free` are its free outputs, where a boundary asks for them.
+    /// The steady states of sample `i`, unit by unit. `free` are its free outputs, where a boundary
+    /// asks for them.
     fn steady(&self, i: usize, loss: Loss, boundary: Boundary, free: &[f64]) -> Vec<Vec<f64>> {
         let (inputs, n) = (self.inputs(i), self.outputs());
         let y = &self.y[i * n..(i + 1) * n];
@@ -188,13 +195,23 @@ impl Case {
         s
     }
 
-    /// Settles with the library; for every phase, and in it for every sample: how it ended, its sweeps, and its states by
-    /// layer.
-    fn settle<T: Real>(&self, loss: Loss, phases: &[Boundary], settling: Settling) -> Vec<Vec<Ended>> {
+    /// Settles with the library; for every phase, and in it for every sample: how it ended, its
+    /// sweeps, and its states by layer.
+    fn settle<T: Real>(
+        &self,
+        loss: Loss,
+        phases: &[Boundary],
+        settling: Settling,
+    ) -> Vec<Vec<Ended>> {
         let net = self.net();
-        let params: Vec<Vec<T>> = self.params.iter().map(|p| p.iter().map(|&p| T::from_f64(p)).collect()).collect();
-        let [x, y] = [&self.x, &self.y].map(|v| v.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>());
-        let batch = Batch { x: Rows::all(&x, self.sizes[0]), y: Targets::Values(Rows::all(&y, self.outputs())) };
+        let params: Vec<Vec<T>> =
+            self.params.iter().map(|p| p.iter().map(|&p| T::from_f64(p)).collect()).collect();
+        let [x, y] =
+            [&self.x, &self.y].map(|v| v.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>());
+        let batch = Batch {
+            x: Rows::all(&x, self.sizes[0]),
+            y: Targets::Values(Rows::all(&y, self.outputs())),
+        };
         let plan = PhasePlan::from_free(loss, phases.iter().copied(), settling);
         let runtime = Runtime::new(Some(1), 0).unwrap();
         let mut states = States::new(System::<T>::layout(&net));
@@ -206,7 +223,9 @@ impl Case {
         let ended = |r: usize| Ended {
             status: states.outcomes[r].status,
             sweeps: states.outcomes[r].sweeps,
-            states: (0..self.layers()).map(|l| states.layer(r, l).iter().map(|s| s.to_f64()).collect()).collect(),
+            states: (0..self.layers())
+                .map(|l| states.layer(r, l).iter().map(|s| s.to_f64()).collect())
+                .collect(),
         };
         let phases = plan.rows_per_sample();
         (0..phases).map(|p| (0..SAMPLES).map(|i| ended(i * phases + p)).collect()).collect()
@@ -246,7 +265,8 @@ fn rules() -> [(Stop, f64); 4] {
     ]
 }
 
-/// Checks phases that are settled together, in all the ways to settle them, against the plain steady states of each.
+/// Checks phases that are settled together, in all the ways to settle them, against the plain
+/// steady states of each.
 fn check<T: Real>(case: &Case, loss: Loss, phases: &[Boundary], steady: &[Vec<Vec<Vec<f64>>>]) {
     let rounding = 2e3 * T::EPSILON.to_f64();
     for (stop, promised) in rules() {
@@ -258,22 +278,28 @@ fn check<T: Real>(case: &Case, loss: Loss, phases: &[Boundary], steady: &[Vec<Ve
                     for (Ended { status, sweeps, states }, steady) in found.iter().zip(steady) {
                         let off = apart(states, steady);
                         let what = format!(
-                            "{:?} {:?} {loss:?} phase {p} of {phases:?} {settling:?} {}: {status:?} after {sweeps} sweeps, \
+                            "{:?} {:?} {loss:?} phase {p} of {phases:?} {settling:?} {}: \
+                             {status:?} after {sweeps} sweeps, \
                              {off:.1e} off",
                             case.kind,
                             case.sizes,
                             T::NAME
                         );
-                        // Whatever is called converged is. f32 cannot meet tolerances below its rounding errors, and only sweeps
-                        // that minimise exactly, block by block, always arrive.
-                        let minimises = (order, output_update) == (Order::Asynchronous, OutputUpdate::Exact);
+                        // Whatever is called converged is. f32 cannot meet tolerances below its
+                        // rounding errors, and only sweeps that minimise exactly, block by block,
+                        // always arrive.
+                        let minimises =
+                            (order, output_update) == (Order::Asynchronous, OutputUpdate::Exact);
                         if *status == Status::Converged || (!stop.is_free() && minimises) {
-                            // Distances are estimates, from how fast sweeps shrink: those of all layers at once, evenly or not.
-                            let estimated = !minimises && (stop == Stop::Automatic || !stop.is_free());
+                            // Distances are estimates, from how fast sweeps shrink: those of all
+                            // layers at once, evenly or not.
+                            let estimated =
+                                !minimises && (stop == Stop::Automatic || !stop.is_free());
                             let promised = if estimated { 5e-2 } else { promised };
                             assert!(off <= promised.max(rounding), "{what}");
                         }
-                        let attainable = minimises && (T::NAME == "float64" || stop == Stop::Automatic);
+                        let attainable =
+                            minimises && (T::NAME == "float64" || stop == Stop::Automatic);
                         assert!(*status == Status::Converged || !attainable, "{what}");
                     }
                 }
@@ -290,9 +316,12 @@ fn all_ways_to_settle_end_in_the_steady_state() {
             let gain = if sizes.len() <= 3 { 0.9 } else { 0.5 };
             let case = Case::new(kind, sizes, gain, sizes.len() as u64);
             for loss in [Loss::SquaredError, Loss::CrossEntropy] {
-                let free: Vec<_> = (0..SAMPLES).map(|i| case.steady(i, loss, Boundary::Free, &[])).collect();
+                let free: Vec<_> =
+                    (0..SAMPLES).map(|i| case.steady(i, loss, Boundary::Free, &[])).collect();
                 let under = |boundary| -> Vec<_> {
-                    (0..SAMPLES).map(|i| case.steady(i, loss, boundary, &free[i][case.layers() - 1])).collect()
+                    (0..SAMPLES)
+                        .map(|i| case.steady(i, loss, boundary, &free[i][case.layers() - 1]))
+                        .collect()
                 };
                 let steady: Vec<_> = boundaries().into_iter().map(under).collect();
                 // Each alone, and all at once: what phases share must not show.
@@ -311,7 +340,8 @@ fn all_ways_to_settle_end_in_the_steady_state() {
     }
 }
 
-/// Outputs that are clamped stay where they are put: at the targets, to the last bit, where all of the way is gone.
+/// Outputs that are clamped stay where they are put: at the targets, to the last bit, where all of
+/// the way is gone.
 #[test]
 fn clamped_outputs_do_not_move() {
     for kind in KINDS {
@@ -319,10 +349,15 @@ fn clamped_outputs_do_not_move() {
             let case = Case::new(kind, sizes, 1.5, 7);
             for stop in [Stop::Automatic, Stop::Absolute(1e-9), Stop::Sweeps(50, 50)] {
                 let settling = Settling { stop, ..Settling::default() };
-                let found = case.settle::<f64>(Loss::SquaredError, &[Boundary::Clamped(1.0)], settling);
+                let found =
+                    case.settle::<f64>(Loss::SquaredError, &[Boundary::Clamped(1.0)], settling);
                 for (i, Ended { states, .. }) in found[1].iter().enumerate() {
                     let n = case.outputs();
-                    assert_eq!(states[case.layers() - 1], case.y[i * n..(i + 1) * n], "{kind:?} {sizes:?} {stop:?}");
+                    assert_eq!(
+                        states[case.layers() - 1],
+                        case.y[i * n..(i + 1) * n],
+                        "{kind:?} {sizes:?} {stop:?}"
+                    );
                 }
             }
         }
@@ -344,7 +379,9 @@ fn nudges_of_any_mass_end_at_rest() {
                     let settling = Settling { stop: Stop::Absolute(1e-11), ..Settling::default() };
                     let found = case.settle::<f64>(Loss::CrossEntropy, &[boundary], settling);
                     for (i, Ended { status, states, .. }) in found[1].iter().enumerate() {
-                        let what = format!("{kind:?} {sizes:?} mass {mass} beta {beta} sample {i}: {status:?}");
+                        let what = format!(
+                            "{kind:?} {sizes:?} mass {mass} beta {beta} sample {i}: {status:?}"
+                        );
                         if beta > 0.0 {
                             assert_eq!(*status, Status::Converged, "{what}");
                         }
@@ -379,7 +416,8 @@ fn largest_force(case: &Case, i: usize, s: &[Vec<f64>], beta: f64) -> f64 {
     largest
 }
 
-/// Where there are many minima, extrapolated sweeps never raise the energy, and mostly end where plain ones do.
+/// Where there are many minima, extrapolated sweeps never raise the energy, and mostly end where
+/// plain ones do.
 #[test]
 fn extrapolation_never_raises_the_energy() {
     extrapolate_and_compare::<f32>();
@@ -390,17 +428,19 @@ fn extrapolate_and_compare<T: Real>() {
     let (mut elsewhere, mut all) = (0, 0);
     // In units of the energy, whose terms are some tens.
     let rounding = 500.0 * T::EPSILON.to_f64();
-    for (activation, kind) in
-        [Activation::Tanh, Activation::Logistic, Activation::HardSigmoid].map(|a| (a, Kind::Hopfield(a)))
+    for (activation, kind) in [Activation::Tanh, Activation::Logistic, Activation::HardSigmoid]
+        .map(|a| (a, Kind::Hopfield(a)))
     {
         for sizes in [&[6, 12, 12, 4][..], &[6, 12, 12, 12, 4], &[6, 12, 12, 12, 12, 4]] {
             for gain in [1.5, 2.5, 4.0] {
                 for seed in 0..20 {
                     let case = Case::new(kind, sizes, gain, seed);
-                    let (net, params) = (case.net(), Params::shared(case.params.iter().map(Vec::as_slice)));
+                    let (net, params) =
+                        (case.net(), Params::shared(case.params.iter().map(Vec::as_slice)));
                     let batch = Batch { x: Rows::all(&case.x, sizes[0]), y: Targets::None };
                     let energies = |stop: Stop, sweeps: u32| {
-                        let settling = Settling { stop, max_sweeps: (sweeps, 1), ..Settling::default() };
+                        let settling =
+                            Settling { stop, max_sweeps: (sweeps, 1), ..Settling::default() };
                         let found = case.settle::<T>(Loss::SquaredError, &[], settling).remove(0);
                         let mut states = States::new(System::<f64>::layout(&net));
                         states.reset(SAMPLES, 1, false);
@@ -421,7 +461,8 @@ fn extrapolate_and_compare<T: Real>() {
                         for (now, before) in now.iter().zip(&before) {
                             assert!(
                                 *now <= before + rounding * (1.0 + before.abs()),
-                                "{activation:?} {sizes:?} gain {gain} seed {seed}, sweep {sweeps}: {before} -> {now}"
+                                "{activation:?} {sizes:?} gain {gain} seed {seed}, sweep \
+                                 {sweeps}: {before} -> {now}"
                             );
                         }
                         before = now;
@@ -429,8 +470,11 @@ fn extrapolate_and_compare<T: Real>() {
                     let fast = energies(Stop::Absolute(16.0 * T::EPSILON.to_f64()), 5000);
                     let plain = energies(Stop::Sweeps(5000, 1), 5000);
                     all += SAMPLES;
-                    elsewhere +=
-                        fast.iter().zip(&plain).filter(|(a, b)| (*a - *b).abs() > T::EPSILON.to_f64().sqrt()).count();
+                    elsewhere += fast
+                        .iter()
+                        .zip(&plain)
+                        .filter(|(a, b)| (*a - *b).abs() > T::EPSILON.to_f64().sqrt())
+                        .count();
                 }
             }
         }
@@ -439,7 +483,8 @@ fn extrapolate_and_compare<T: Real>() {
     assert!(50 * elsewhere <= all, "{elsewhere} of {all} samples end in another minimum");
 }
 
-/// Complex phases: a status of converged means that every unit is where its drive puts it, for any mass of the targets.
+/// Complex phases: a status of converged means that every unit is where its drive puts it, for any
+/// mass of the targets.
 #[test]
 fn complex_phases_that_converge_are_at_rest() {
     use num_complex::Complex;
@@ -460,28 +505,44 @@ fn complex_phases_that_converge_are_at_rest() {
                         .map(|turn| Boundary::Nudged(Complex::from_polar(radius, *turn)))
                         .collect();
                     let settling = Settling { stop: Stop::Absolute(1e-11), ..Settling::default() };
-                    let plan =
-                        PhasePlan { measures_free: false, ..PhasePlan::from_free(loss, phases.clone(), settling) };
-                    let batch = Batch { x: Rows::all(&case.x, sizes[0]), y: Targets::Values(Rows::all(&case.y, n)) };
+                    let plan = PhasePlan {
+                        measures_free: false,
+                        ..PhasePlan::from_free(loss, phases.clone(), settling)
+                    };
+                    let batch = Batch {
+                        x: Rows::all(&case.x, sizes[0]),
+                        y: Targets::Values(Rows::all(&case.y, n)),
+                    };
                     let runtime = Runtime::new(Some(1), 0).unwrap();
                     let mut states = States::new(System::<f64>::layout(&net));
                     let mut workspace = System::<f64>::workspace(&net);
                     let params = Params::shared(case.params.iter().map(Vec::as_slice));
                     let (system, draw): (&dyn System<f64>, _) = (&net, DrawIndex::of_inference(0));
-                    let experiment = Experiment::new(&runtime, system, &params, &batch, &plan, draw);
+                    let experiment =
+                        Experiment::new(&runtime, system, &params, &batch, &plan, draw);
                     experiment.run(&mut [], &mut states, &mut workspace).unwrap();
-                    for r in (0..states.rows()).filter(|r| states.outcomes[*r].status == Status::Converged) {
+                    for r in (0..states.rows())
+                        .filter(|r| states.outcomes[*r].status == Status::Converged)
+                    {
                         let (i, p) = (r / states.phases(), r % states.phases());
-                        let beta =
-                            if p == 0 { Complex::ZERO } else { Complex::from_polar(radius, [0.0, 1.0, 2.5][p - 1]) };
+                        let beta = if p == 0 {
+                            Complex::ZERO
+                        } else {
+                            Complex::from_polar(radius, [0.0, 1.0, 2.5][p - 1])
+                        };
                         let state = |l: usize| -> Vec<Complex<f64>> {
                             let span = states.layout().layer(l);
-                            let pairs = states.row(r)[span.clone()].iter().zip(&states.imaginary_row(r)[span]);
+                            let pairs = states.row(r)[span.clone()]
+                                .iter()
+                                .zip(&states.imaginary_row(r)[span]);
                             pairs.map(|(&re, &im)| Complex::new(re, im)).collect()
                         };
                         let s: Vec<_> = (0..case.layers()).map(state).collect();
                         let off = complex_force(&case, activation, loss, i, beta, &s);
-                        assert!(off < 1e-8, "{activation:?} {sizes:?} {loss:?} mass {mass} {beta}: {off:.1e}");
+                        assert!(
+                            off < 1e-8,
+                            "{activation:?} {sizes:?} {loss:?} mass {mass} {beta}: {off:.1e}"
+                        );
                         converged += 1;
                     }
                 }

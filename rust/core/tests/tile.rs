@@ -1,8 +1,10 @@
-//! Arrays of cells: what pulses do to them on average, how that scatters, and what does not depend on threads.
+//! Arrays of cells: what pulses do to them on average, how that scatters, and what does not depend
+//! on threads.
 #![allow(clippy::needless_range_loop, reason = "cells have two indices")]
 
 use pnncore::device::{
-    Algorithm, CellArray, Change, Choice, Kind, Law, Pulsed, Spread, TileSpec, Trains, Unit, UpdateKey,
+    Algorithm, CellArray, Change, Choice, Kind, Law, Pulsed, Spread, TileSpec, Trains, Unit,
+    UpdateKey,
 };
 use pnncore::runtime::Runtime;
 
@@ -30,7 +32,8 @@ fn soft_bounds(step: f64, lower: f64, upper: f64, cycle: f64) -> Pulsed {
     Pulsed { lower, upper, law, ..constant(step, 1.0, cycle) }
 }
 
-const TRAINS: Trains = Trains { kind: Kind::Stochastic, slots: 31, manage_length: true, balance: true, at_once: true };
+const TRAINS: Trains =
+    Trains { kind: Kind::Stochastic, slots: 31, manage_length: true, balance: true, at_once: true };
 
 fn direct(device: Pulsed, trains: Trains) -> TileSpec {
     TileSpec { device, unit: Unit::Single, trains, algorithm: Algorithm::Direct }
@@ -63,13 +66,26 @@ fn lines(n: usize, turn: f64) -> Vec<f64> {
 }
 
 /// Repeats of one update of a fresh array: the changes.
-fn repeats(spec: &TileSpec, (x, d): (&[f64], &[f64]), rate: f64, start: f64, count: u64) -> Vec<Vec<f64>> {
+fn repeats(
+    spec: &TileSpec,
+    (x, d): (&[f64], &[f64]),
+    rate: f64,
+    start: f64,
+    count: u64,
+) -> Vec<Vec<f64>> {
     let tile = CellArray::new(spec, (x.len(), d.len()), 1, 0).expect("a tile");
     let blocks = [(x.to_vec(), d.to_vec())];
     (0..count)
         .map(|step| {
             let mut values = vec![start; x.len() * d.len()];
-            update(&tile, &runtime(), (step, rate), Change::Product(&blocks), &mut values, &mut memory(&tile));
+            update(
+                &tile,
+                &runtime(),
+                (step, rate),
+                Change::Product(&blocks),
+                &mut values,
+                &mut memory(&tile),
+            );
             values.iter().map(|value| value - start).collect()
         })
         .collect()
@@ -80,11 +96,12 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / n
 }
 
-/// The mean change is -rate d x: slope 1 and z scores as of standard normal numbers; variances and covariances are as derived from
-/// shared trains.
+/// The mean change is -rate d x: slope 1 and z scores as of standard normal numbers; variances and
+/// covariances are as derived from shared trains.
 ///
-/// Cells of a line hear the same trains, so their z scores go together: by about the probability of the other line. Where that is near
-/// one, there are hardly more independent ones than lines; where it is small, their deviation is known to a percent.
+/// Cells of a line hear the same trains, so their z scores go together: by about the probability of
+/// the other line. Where that is near one, there are hardly more independent ones than lines; where
+/// it is small, their deviation is known to a percent.
 #[test]
 fn changes_have_their_mean_variance_and_covariance() {
     for (n, rate, manage_length, apart) in [(64, 0.1, true, 0.2), (96, 0.006, false, 0.03)] {
@@ -123,25 +140,34 @@ fn check_moments(n: usize, rate: f64, trains: Trains, apart: f64) {
             let spread = mean(own().map(|change| (change - wanted).powi(2)));
             // The fourth moment of a count of few pulses is above that of a normal number.
             let trust = 5.5 * ((2.0 + 1.5 / (slots * p)) / count as f64).sqrt();
-            assert!((spread / variance - 1.0).abs() < trust, "{trains:?} {cell}: {spread} {variance}");
+            assert!(
+                (spread / variance - 1.0).abs() < trust,
+                "{trains:?} {cell}: {spread} {variance}"
+            );
         }
     }
     assert!((slope / size - 1.0).abs() < 0.005, "{}", slope / size);
     let deviation = mean(z_scores.iter().map(|z| z * z)).sqrt();
     assert!((deviation - 1.0).abs() < apart, "{trains:?}: {deviation}");
-    // Two cells that hear the same errors, and inputs of two rows: p_x p_x' p_d (1 - p_d), with the sign of both changes.
+    // Two cells that hear the same errors, and inputs of two rows: p_x p_x' p_d (1 - p_d), with the
+    // sign of both changes.
     for (j, k, i) in [(0, 1, 2), (3, 9, 4), (5, 6, 11)] {
         let (a, b) = (j * n + i, k * n + i);
-        let wanted = slots * px(j) * px(k) * pd(i) * (1.0 - pd(i)) * step * step * (x[j] * x[k]).signum();
+        let wanted =
+            slots * px(j) * px(k) * pd(i) * (1.0 - pd(i)) * step * step * (x[j] * x[k]).signum();
         let (mean_a, mean_b) = (-rate * d[i] * x[j], -rate * d[i] * x[k]);
         let products: Vec<f64> = found.iter().map(|c| (c[a] - mean_a) * (c[b] - mean_b)).collect();
         let average = mean(products.iter().copied());
         let error = (mean(products.iter().map(|p| (p - average).powi(2))) / count as f64).sqrt();
-        assert!((average - wanted).abs() < 5.0 * error, "{trains:?} {j} {k}: {average} {wanted} +- {error}");
+        assert!(
+            (average - wanted).abs() < 5.0 * error,
+            "{trains:?} {j} {k}: {average} {wanted} +- {error}"
+        );
     }
 }
 
-/// The largest distance between two empirical distributions, in units that do not depend on their sizes.
+/// The largest distance between two empirical distributions, in units that do not depend on their
+/// sizes.
 fn smirnov(mut a: Vec<f64>, mut b: Vec<f64>) -> f64 {
     a.sort_by(f64::total_cmp);
     b.sort_by(f64::total_cmp);
@@ -163,7 +189,8 @@ fn smirnov(mut a: Vec<f64>, mut b: Vec<f64>) -> f64 {
 /// A number that is made of the changes of all cells.
 type Look<'a> = &'a dyn Fn(&[f64]) -> f64;
 
-/// Pulses at once and one by one have the same law: of one cell, and of sums and differences along a row, near bounds and far.
+/// Pulses at once and one by one have the same law: of one cell, and of sums and differences along
+/// a row, near bounds and far.
 #[test]
 fn the_law_does_not_depend_on_whether_pulses_are_summed() {
     let (x, d, rate) = (vec![0.9, -0.5], vec![0.8, -0.6, 0.3], 0.3);
@@ -181,8 +208,9 @@ fn the_law_does_not_depend_on_whether_pulses_are_summed() {
             };
             // Other numbers, not the same: one more repeat shifts them all.
             let (a, b) = (sample(false, 6000), sample(true, 12_000).split_off(6000));
-            let of =
-                |all: &[Vec<f64>], f: &dyn Fn(&[f64]) -> f64| all.iter().map(|change| f(change)).collect::<Vec<f64>>();
+            let of = |all: &[Vec<f64>], f: &dyn Fn(&[f64]) -> f64| {
+                all.iter().map(|change| f(change)).collect::<Vec<f64>>()
+            };
             let looks: [(&str, Look<'_>); 5] = [
                 ("a cell", &|c| c[0]),
                 ("another", &|c| c[5]),
@@ -244,8 +272,10 @@ fn laws_have_their_steps() {
     let power = Pulsed { law: Law::Power { up: 2.0, down: 0.5 }, ..constant(0.01, 0.5, 0.0) };
     assert!((after(&power, 0.1, &[1.0]) - 0.1 - 0.01 * 0.4f64.powi(2)).abs() < 1e-15);
     assert!((after(&power, 0.1, &[-1.0]) - 0.1 + 0.01 * 0.6f64.sqrt()).abs() < 1e-15);
-    let table =
-        Pulsed { law: Law::Table { up: vec![2.0, 1.0, 0.0], down: vec![1.0, 3.0] }, ..constant(0.01, 0.5, 0.0) };
+    let table = Pulsed {
+        law: Law::Table { up: vec![2.0, 1.0, 0.0], down: vec![1.0, 3.0] },
+        ..constant(0.01, 0.5, 0.0)
+    };
     // The mean of the steps at zero is 1.5 times the step: changes are in units of it.
     assert!((table.granularity() - 0.015).abs() < 1e-15);
     assert!((after(&table, 0.25, &[1.0]) - 0.25 - 0.005).abs() < 1e-15);
@@ -256,7 +286,8 @@ fn laws_have_their_steps() {
 #[test]
 fn deterministic_trains_round_products() {
     let (x, d, rate, step) = (lines(20, 0.9), lines(33, 1.1), 0.2, 0.01);
-    let trains = Trains { kind: Kind::Deterministic, balance: false, manage_length: false, ..TRAINS };
+    let trains =
+        Trains { kind: Kind::Deterministic, balance: false, manage_length: false, ..TRAINS };
     let found = &repeats(&direct(constant(step, 9.0, 0.0), trains), (&x, &d), rate, 0.0, 1)[0];
     let scale = (rate / (step * 31.0)).sqrt();
     let pulses = |v: f64| ((v.abs() * scale).min(1.0) * 31.0).round();
@@ -281,30 +312,46 @@ fn cells_differ_lose_wander_and_stick() {
     let n = 40_000;
     let spread = Spread { step: 0.2, up_down: 0.05, lower: 0.1, upper: 0.3, lifetime: 0.2 };
     let device = Pulsed { spread, stuck: 0.05, ..constant(0.01, 0.5, 0.0) };
-    let tile = CellArray::<f64>::new(&direct(device.clone(), TRAINS), (200, 200), 3, 0).expect("a tile");
+    let tile =
+        CellArray::<f64>::new(&direct(device.clone(), TRAINS), (200, 200), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.0; n], memory(&tile));
     tile.keep_within(&mut values);
     let before = values.clone();
     update(&tile, &runtime(), (0, 0.1), Change::Dense(&vec![0.01; n]), &mut values, &mut kept);
-    let steps: Vec<f64> = values.iter().zip(&before).map(|(after, before)| after - before).collect();
+    let steps: Vec<f64> =
+        values.iter().zip(&before).map(|(after, before)| after - before).collect();
     let still = steps.iter().filter(|&&s| s == 0.0).count() as f64 / n as f64;
     assert!((still - 0.05).abs() < 4.5 * (0.05 * 0.95 / n as f64).sqrt(), "{still}");
     let moving: Vec<f64> = steps.iter().copied().filter(|&s| s != 0.0).collect();
     let average = mean(moving.iter().copied());
     let deviation = mean(moving.iter().map(|s| (s - average).powi(2))).sqrt();
     let wanted = 0.01 * f64::hypot(0.2, 0.05);
-    assert!((average - 0.01).abs() < 5.0 * wanted / (n as f64).sqrt() && (deviation / wanted - 1.0).abs() < 0.02);
+    assert!(
+        (average - 0.01).abs() < 5.0 * wanted / (n as f64).sqrt()
+            && (deviation / wanted - 1.0).abs() < 0.02
+    );
     update(&tile, &runtime(), (1, 0.1), Change::Dense(&vec![9.0; n]), &mut values, &mut kept);
-    let free: Vec<f64> = values.iter().zip(&steps).filter(|(_, s)| **s != 0.0).map(|(v, _)| *v).collect();
-    assert!((mean(free.iter().copied()) / 0.5 - 1.0).abs() < 0.01 && tile.outside(&values).is_none());
+    let free: Vec<f64> =
+        values.iter().zip(&steps).filter(|(_, s)| **s != 0.0).map(|(v, _)| *v).collect();
+    assert!(
+        (mean(free.iter().copied()) / 0.5 - 1.0).abs() < 0.01 && tile.outside(&values).is_none()
+    );
     values[7] = 99.0;
     assert_eq!(tile.outside(&values).map(|(i, _)| i), Some(7));
     // Leaking and wandering, without any pulse.
-    let leaky = Pulsed { lifetime: Some(50.0), diffusion: 0.5, spread: EQUAL, stuck: 0.0, ..device };
+    let leaky =
+        Pulsed { lifetime: Some(50.0), diffusion: 0.5, spread: EQUAL, stuck: 0.0, ..device };
     let tile = CellArray::<f64>::new(&direct(leaky, TRAINS), (200, 200), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.4; n], memory(&tile));
     for step in 0..30 {
-        update(&tile, &runtime(), (step, 0.1), Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
+        update(
+            &tile,
+            &runtime(),
+            (step, 0.1),
+            Change::Dense(&vec![0.0; n]),
+            &mut values,
+            &mut kept,
+        );
     }
     let keep = 1.0 - 1.0 / 50.0f64;
     let variance = 0.005f64.powi(2) * (1.0 - keep.powi(60)) / (1.0 - keep * keep);
@@ -322,11 +369,26 @@ fn noise_of_writes_stays_what_it_is() {
     let tile = CellArray::<f64>::new(&direct(device, TRAINS), (100, 100), 3, 0).expect("a tile");
     let (mut values, mut kept) = (vec![0.0; n], memory(&tile));
     for step in 0..10 {
-        update(&tile, &runtime(), (step, 0.1), Change::Dense(&vec![0.02; n]), &mut values, &mut kept);
+        update(
+            &tile,
+            &runtime(),
+            (step, 0.1),
+            Change::Dense(&vec![0.02; n]),
+            &mut values,
+            &mut kept,
+        );
         let state = 0.02 * (step + 1) as f64;
         let deviation = mean(values.iter().map(|v| (v - state).powi(2))).sqrt();
-        assert!((deviation / 0.05 - 1.0).abs() < 5.0 * (0.5 / n as f64).sqrt(), "{step}: {deviation}");
-        assert!(values.iter().zip(&kept[1]).all(|(value, offset)| (value - offset - state).abs() < 1e-12));
+        assert!(
+            (deviation / 0.05 - 1.0).abs() < 5.0 * (0.5 / n as f64).sqrt(),
+            "{step}: {deviation}"
+        );
+        assert!(
+            values
+                .iter()
+                .zip(&kept[1])
+                .all(|(value, offset)| (value - offset - state).abs() < 1e-12)
+        );
     }
     let before = values.clone();
     update(&tile, &runtime(), (11, 0.1), Change::Dense(&vec![0.0; n]), &mut values, &mut kept);
@@ -388,14 +450,27 @@ fn multi(device: Pulsed, significance: &[f64], choice: Choice) -> TileSpec {
 #[test]
 fn cells_that_hear_the_same_are_one() {
     let blocks = [(lines(5 * 4, 0.7), lines(3 * 4, 1.3))];
-    let several =
-        CellArray::<f64>::new(&multi(constant(0.01, 0.1, 0.0), &[1.0, 0.5, 0.25], Choice::All), (5, 3), 1, 0).unwrap();
-    let one = CellArray::<f64>::new(&direct(constant(0.0175, 0.175, 0.0), TRAINS), (5, 3), 1, 0).unwrap();
+    let several = CellArray::<f64>::new(
+        &multi(constant(0.01, 0.1, 0.0), &[1.0, 0.5, 0.25], Choice::All),
+        (5, 3),
+        1,
+        0,
+    )
+    .unwrap();
+    let one =
+        CellArray::<f64>::new(&direct(constant(0.0175, 0.175, 0.0), TRAINS), (5, 3), 1, 0).unwrap();
     let (mut values, mut wanted) = (vec![0.02; 15], vec![0.02; 15]);
     let (mut kept, mut kept_of_one) = (memory(&several), memory(&one));
     for step in 0..60 {
         update(&several, &runtime(), (step, 0.1), Change::Product(&blocks), &mut values, &mut kept);
-        update(&one, &runtime(), (step, 0.1), Change::Product(&blocks), &mut wanted, &mut kept_of_one);
+        update(
+            &one,
+            &runtime(),
+            (step, 0.1),
+            Change::Product(&blocks),
+            &mut wanted,
+            &mut kept_of_one,
+        );
         for (value, wanted) in values.iter().zip(&wanted) {
             assert!((value - wanted).abs() < 1e-12, "{step}: {value} {wanted}");
         }
@@ -403,15 +478,18 @@ fn cells_that_hear_the_same_are_one() {
     assert!(values.iter().any(|v| v.abs() > 0.174), "some came to their bounds");
 }
 
-/// One cell after the other hears of updates; the weight is the sum of all, within its bounds, and may be set from outside.
+/// One cell after the other hears of updates; the weight is the sum of all, within its bounds, and
+/// may be set from outside.
 #[test]
 fn cells_take_turns() {
     let factors = [1.0, 0.5, 0.125];
     for choice in [Choice::Cyclic, Choice::Random] {
         let device = Pulsed { write_noise: 2.0, ..soft_bounds(0.01, -0.2, 0.3, 1.0) };
-        let tile = CellArray::<f64>::new(&multi(device, &factors, choice), (4, 3), 1, 0).expect("a tile");
+        let tile =
+            CellArray::<f64>::new(&multi(device, &factors, choice), (4, 3), 1, 0).expect("a tile");
         let (mut values, mut kept) = (vec![0.05; 12], memory(&tile));
-        // As tiles keep them: pulses and offset of the first; value, pulses and offset of each other.
+        // As tiles keep them: pulses and offset of the first; value, pulses and offset of each
+        // other.
         let pulses = |kept: &[Vec<f64>]| [0, 3, 6].map(|k| kept[k].iter().sum::<f64>());
         let mut turns = [0; 3];
         for step in 0..90 {
@@ -429,8 +507,13 @@ fn cells_take_turns() {
                 let share = value / 1.625;
                 let (second, third) = (kept[2][i] + share, kept[5][i] + share);
                 let first = value - 0.5 * second - 0.125 * third;
-                for (seen, offset) in [(first, kept[1][i]), (second, kept[4][i]), (third, kept[7][i])] {
-                    assert!((-0.2 - 1e-9..=0.3 + 1e-9).contains(&(seen - offset)), "{seen} {offset}");
+                for (seen, offset) in
+                    [(first, kept[1][i]), (second, kept[4][i]), (third, kept[7][i])]
+                {
+                    assert!(
+                        (-0.2 - 1e-9..=0.3 + 1e-9).contains(&(seen - offset)),
+                        "{seen} {offset}"
+                    );
                 }
             }
             if step == 50 {
@@ -440,12 +523,26 @@ fn cells_take_turns() {
         assert!(turns.iter().all(|&n| n > 15), "{turns:?}");
     }
     // What is set from outside is there after an update that asks for nothing.
-    let tile = CellArray::<f64>::new(&multi(constant(0.01, 0.5, 0.0), &factors, Choice::Cyclic), (1, 2), 1, 0)
-        .expect("a tile");
+    let tile = CellArray::<f64>::new(
+        &multi(constant(0.01, 0.5, 0.0), &factors, Choice::Cyclic),
+        (1, 2),
+        1,
+        0,
+    )
+    .expect("a tile");
     let (mut values, mut kept) = (vec![0.1, -0.3], memory(&tile));
-    for (step, set) in [[0.1, -0.3], [0.6, 0.2], [0.8125, -0.8125], [2.0, -2.0]].into_iter().enumerate() {
+    for (step, set) in
+        [[0.1, -0.3], [0.6, 0.2], [0.8125, -0.8125], [2.0, -2.0]].into_iter().enumerate()
+    {
         values.copy_from_slice(&set);
-        update(&tile, &runtime(), (step as u64, 0.1), Change::Dense(&[0.0, 0.0]), &mut values, &mut kept);
+        update(
+            &tile,
+            &runtime(),
+            (step as u64, 0.1),
+            Change::Dense(&[0.0, 0.0]),
+            &mut values,
+            &mut kept,
+        );
         for (value, set) in values.iter().zip(set) {
             assert!((value - set.clamp(-0.8125, 0.8125)).abs() < 1e-12, "{value} {set}");
         }
@@ -458,7 +555,13 @@ fn changes_of_several_cells_have_their_mean() {
     let (n, rate, count) = (24, 0.1, 6000);
     let (x, d) = (lines(n, 0.7), lines(n, 1.3));
     for choice in [Choice::Cyclic, Choice::Random, Choice::All] {
-        let found = repeats(&multi(constant(0.01, 9.0, 0.3), &[1.0, 0.4], choice), (&x, &d), rate, 0.0, count);
+        let found = repeats(
+            &multi(constant(0.01, 9.0, 0.3), &[1.0, 0.4], choice),
+            (&x, &d),
+            rate,
+            0.0,
+            count,
+        );
         let (mut slope, mut size) = (0.0, 0.0);
         for (j, i) in (0..n).flat_map(|j| (0..n).map(move |i| (j, i))) {
             let wanted = -rate * d[i] * x[j];
@@ -476,7 +579,8 @@ fn threads_do_not_matter() {
     let (x, d) = (lines(256 * 16, 0.37), lines(200 * 16, 0.91));
     let blocks = [(x, d)];
     let algorithms = [Algorithm::Direct, Algorithm::MixedPrecision { threshold: 1.0 }];
-    let units = [Unit::Single, Unit::Multi { significance: vec![1.0, 0.5], choice: Choice::Random }];
+    let units =
+        [Unit::Single, Unit::Multi { significance: vec![1.0, 0.5], choice: Choice::Random }];
     for (algorithm, unit) in algorithms.into_iter().zip(units) {
         let spec = TileSpec { algorithm, unit, ..direct(device.clone(), TRAINS) };
         let tile = CellArray::<f64>::new(&spec, (256, 200), 3, 0).expect("a tile");
@@ -485,7 +589,14 @@ fn threads_do_not_matter() {
             let (mut values, mut kept) = (vec![0.01; 256 * 200], memory(&tile));
             runtime.enter(|| {
                 for step in 0..3 {
-                    update(&tile, &runtime, (step, 0.1), Change::Product(&blocks), &mut values, &mut kept);
+                    update(
+                        &tile,
+                        &runtime,
+                        (step, 0.1),
+                        Change::Product(&blocks),
+                        &mut values,
+                        &mut kept,
+                    );
                 }
             });
             (values, kept)

@@ -44,12 +44,22 @@ fn sweep<T: Real, U: Unit>(name: &str, hidden: usize, outputs: usize) {
     let weights = noise::<T>(padded_outputs(outputs) * hidden, 1.0);
     let (mut states, mut sums) = (avec![T::ZERO; hidden], vec![T::ZERO; outputs]);
     let mut out = vec![T::ZERO; outputs];
-    let (softness, lower, upper) = (noise::<T>(hidden, 1.0), vec![T::ZERO; hidden], vec![T::ONE; hidden]);
+    let (softness, lower, upper) =
+        (noise::<T>(hidden, 1.0), vec![T::ZERO; hidden], vec![T::ONE; hidden]);
     let own = Nodes { softness: &softness, lower: &lower, upper: &upper };
     let nodes = if U::NODES { own } else { Nodes::default() };
     for level in Level::available() {
         let seconds = time(|| {
-            black_box(hidden_sweep::<T, U>(level, &drive, &weights, hidden, nodes, &out, &mut states, &mut sums));
+            black_box(hidden_sweep::<T, U>(
+                level,
+                &drive,
+                &weights,
+                hidden,
+                nodes,
+                &out,
+                &mut states,
+                &mut sums,
+            ));
             out.copy_from_slice(&sums);
         });
         let rate = (4 * hidden * outputs) as f64 / seconds / 1e9;
@@ -71,11 +81,23 @@ fn product<T: Real>(rows: usize, cols: usize, n: usize, density: f64) {
             lists.reset(cols);
             x.chunks(cols).for_each(|row| lists.push(level, row));
         });
-        let seconds =
-            time(|| accumulate(level, &lists, 0, rows, Dense { data: &m, stride: n }, n, &mut y, n, &mut panel));
+        let seconds = time(|| {
+            accumulate(
+                level,
+                &lists,
+                0,
+                rows,
+                Dense { data: &m, stride: n },
+                n,
+                &mut y,
+                n,
+                &mut panel,
+            )
+        });
         let rate = |flops: usize| flops as f64 / seconds / 1e9;
         println!(
-            "product {} {rows}x{cols}x{n} density {density} {}: {:.1} us, {:.1} GFLOP/s done, {:.1} if it were dense; \
+            "product {} {rows}x{cols}x{n} density {density} {}: {:.1} us, {:.1} GFLOP/s done, \
+             {:.1} if it were dense; \
              lists {:.1} us",
             T::NAME,
             level.name(),
@@ -90,12 +112,16 @@ fn product<T: Real>(rows: usize, cols: usize, n: usize, density: f64) {
 /// Pulses for a square array, uniform inputs and errors, with and without a slope of the steps.
 fn pulses(n: usize, samples: usize, slots: u32, at_once: bool, slope: f32) {
     let stream = Philox::new(5, Purpose::Probe);
-    let uniform =
-        |group| (0..samples * n).map(|i| 2.0 * stream.uniform(i as u64, group) as f32 - 1.0).collect::<Vec<_>>();
+    let uniform = |group| {
+        (0..samples * n)
+            .map(|i| 2.0 * stream.uniform(i as u64, group) as f32 - 1.0)
+            .collect::<Vec<_>>()
+    };
     let (x, d) = (uniform(2), uniform(3));
     let (all, scales) = (vec![slots; samples], vec![1.0; samples]);
     let (mut rows, mut columns) = (Vec::new(), Vec::new());
-    let (up, down, slopes) = (vec![0.001f32; n], vec![-0.001f32; n], vec![slope; if slope == 0.0 { 0 } else { n }]);
+    let (up, down, slopes) =
+        (vec![0.001f32; n], vec![-0.001f32; n], vec![slope; if slope == 0.0 { 0 } else { n }]);
     let (lower, upper) = (vec![-0.6f32; n], vec![0.6f32; n]);
     let (mut weights, mut counts) = (vec![0.0f32; n * n], vec![0.0f32; n * n]);
     let mut own = Vec::new();
@@ -104,7 +130,9 @@ fn pulses(n: usize, samples: usize, slots: u32, at_once: bool, slope: f32) {
             weights.fill(0.0);
             trains(level, &x, (n, &all), &scales, (stream, 4), &mut rows);
             trains(level, &d, (n, &all), &scales, (stream, 5), &mut columns);
-            for (j, (weights, counts)) in weights.chunks_mut(n).zip(counts.chunks_mut(n)).enumerate() {
+            for (j, (weights, counts)) in
+                weights.chunks_mut(n).zip(counts.chunks_mut(n)).enumerate()
+            {
                 own.clear();
                 own.extend(
                     (0..samples)
@@ -143,7 +171,9 @@ fn pulses(n: usize, samples: usize, slots: u32, at_once: bool, slope: f32) {
 }
 
 fn main() {
-    for (slots, at_once, slope) in [(1, false, 0.0), (31, true, 0.0), (31, false, 0.0), (31, true, -0.002)] {
+    for (slots, at_once, slope) in
+        [(1, false, 0.0), (31, true, 0.0), (31, false, 0.0), (31, true, -0.002)]
+    {
         pulses(512, 32, slots, at_once, slope);
     }
     sweep::<f32, Walled>("walled", 512, 10);
@@ -154,7 +184,9 @@ fn main() {
     for (rows, density) in [(8, 0.19), (64, 0.19), (64, 1.0), (128, 0.25)] {
         product::<f32>(rows, 784, 512, density);
     }
-    for (rows, density) in [(1, 0.4), (4, 0.4), (8, 0.4), (16, 0.4), (32, 0.4), (64, 0.4), (64, 1.0)] {
+    for (rows, density) in
+        [(1, 0.4), (4, 0.4), (8, 0.4), (16, 0.4), (32, 0.4), (64, 0.4), (64, 1.0)]
+    {
         product::<f32>(rows, 1024, 1024, density);
     }
     product::<f32>(784, 64, 512, 0.19);

@@ -1,7 +1,7 @@
 //! Converters: what digital-to-analog and analog-to-digital converters make of numbers.
 //!
-//! A number in, a number out: the floor is the bandwidth of the cache that they lie in. Loops are plain, and become vectors where they
-//! are compiled for an instruction set.
+//! A number in, a number out: the floor is the bandwidth of the cache that they lie in. Loops are
+//! plain, and become vectors where they are compiled for an instruction set.
 
 use crate::level::dispatch;
 use crate::simd::{Real, Vector};
@@ -9,7 +9,8 @@ use crate::simd::{Real, Vector};
 /// The levels of a converter: multiples of a step, between two ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Levels<T> {
-    /// Steps per unit, and units per step: 1 / step and step, or both zero where nothing is rounded.
+    /// Steps per unit, and units per step: 1 / step and step, or both zero where nothing is
+    /// rounded.
     pub per_unit: T,
     /// See `per_unit`.
     pub step: T,
@@ -18,16 +19,23 @@ pub struct Levels<T> {
 }
 
 dispatch! {
-    /// Rounds every value to a level, and cuts it at the ends: to the nearest level (halves to even), or at random to one of the two
-    /// next to it by the numbers of `uniform`, where there are any. NaN stays NaN.
+    /// Rounds every value to a level, and cuts it at the ends: to the nearest level (halves to
+    /// even), or at random to one of the two next to it by the numbers of `uniform`, where there
+    /// are any. NaN stays NaN.
     ///
     /// # Panics
     /// If there are numbers, but fewer than values.
-    pub fn convert<T>(level: Level, levels: Levels<T>, uniform: &[T], values: &mut [T]) = convert_body
+    pub fn convert<T>(
+        level: Level, levels: Levels<T>, uniform: &[T], values: &mut [T],
+    ) = convert_body
 }
 
 #[inline(always)]
-fn convert_body<V: Vector>(levels: Levels<V::Scalar>, uniform: &[V::Scalar], values: &mut [V::Scalar]) {
+fn convert_body<V: Vector>(
+    levels: Levels<V::Scalar>,
+    uniform: &[V::Scalar],
+    values: &mut [V::Scalar],
+) {
     let Levels { per_unit, step, bound } = levels;
     if per_unit > Real::ZERO {
         // Adding and taking away what leaves no bits below one rounds.
@@ -62,7 +70,8 @@ fn largest_body<V: Vector>(values: &[V::Scalar]) -> V::Scalar {
         for j in (0..whole).step_by(V::LANES) {
             most = most.max_magnitude(V::load(values.as_ptr().add(j)));
         }
-        most.max_magnitude(V::load_first(values.as_ptr().add(whole), values.len() - whole)).largest()
+        most.max_magnitude(V::load_first(values.as_ptr().add(whole), values.len() - whole))
+            .largest()
     }
 }
 
@@ -91,23 +100,33 @@ mod tests {
     proptest! {
         #[test]
         fn all_instruction_sets_do_the_same(
-            values in proptest::collection::vec(-3.0f32..3.0, 0..70), steps in 0u32..300, bound in 0.1f32..2.0, by in 0.1f32..9.0,
+            values in proptest::collection::vec(-3.0f32..3.0, 0..70), steps in 0u32..300,
+            bound in 0.1f32..2.0, by in 0.1f32..9.0,
         ) {
             let step = if steps == 0 { 0.0 } else { 2.0 * bound / steps as f32 };
-            let levels = Levels { per_unit: if steps == 0 { 0.0 } else { steps as f32 / (2.0 * bound) }, step, bound };
+            let levels = Levels {
+                per_unit: if steps == 0 { 0.0 } else { steps as f32 / (2.0 * bound) },
+                step,
+                bound,
+            };
             let uniform: Vec<f32> = (0..values.len()).map(|i| (0.37 * i as f32).fract()).collect();
             for uniform in [&[][..], &uniform] {
-                let all: Vec<Vec<f32>> = Level::available().map(|level| {
-                    let mut out = values.clone();
-                    convert(level, levels, uniform, &mut out);
-                    out
-                }).collect();
+                let all: Vec<Vec<f32>> = Level::available()
+                    .map(|level| {
+                        let mut out = values.clone();
+                        convert(level, levels, uniform, &mut out);
+                        out
+                    })
+                    .collect();
                 for out in &all {
                     prop_assert_eq!(out, &all[0]);
                     for (&v, &x) in values.iter().zip(out) {
                         let cut = v.clamp(-bound, bound);
                         let most = if uniform.is_empty() { 0.5 } else { 1.0 };
-                        prop_assert!((x - cut).abs() <= most * step * 1.0001 + 1e-6, "{v} became {x}");
+                        prop_assert!(
+                            (x - cut).abs() <= most * step * 1.0001 + 1e-6,
+                            "{v} became {x}"
+                        );
                         prop_assert!(x.abs() <= bound);
                     }
                 }

@@ -5,7 +5,8 @@ use crate::simd::{Real, Vector};
 use crate::sparse::Dense;
 use crate::watch::poll;
 
-/// A matrix as a product reads it: element (i, k) is `data[i * row + k * column]`, so that a transpose costs nothing.
+/// A matrix as a product reads it: element (i, k) is `data[i * row + k * column]`, so that a
+/// transpose costs nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Strided<'a, T> {
     /// The elements.
@@ -31,12 +32,12 @@ impl<'a, T> From<Dense<'a, T>> for Strided<'a, T> {
 }
 
 dispatch! {
-    /// target += A B, with A `shape.0` x `shape.1` and B `shape.1` x `shape.2`; rows of the target are `stride` elements
-    /// apart. Every element is summed in ascending order from what the target holds: it does not depend on how rows are
-    /// grouped into calls.
+    /// target += A B, with A `shape.0` x `shape.1` and B `shape.1` x `shape.2`; rows of the target
+    /// are `stride` elements apart. Every element is summed in ascending order from what the target
+    /// holds: it does not depend on how rows are grouped into calls.
     ///
-    /// Tiles of the target stay in registers while B streams by, so that each vector of B that is read (from L2, where the
-    /// matrix is large) serves eight rows.
+    /// Tiles of the target stay in registers while B streams by, so that each vector of B that is
+    /// read (from L2, where the matrix is large) serves eight rows.
     ///
     /// # Panics
     /// If a slice is too short for its shape.
@@ -138,7 +139,8 @@ impl<T: Real> Product<'_, T> {
         part: usize,
         target: &mut [T],
     ) {
-        // SAFETY: the caller vouches for M rows and N vectors of columns, or one vector's first `part` elements.
+        // SAFETY: the caller vouches for M rows and N vectors of columns, or one vector's first
+        // `part` elements.
         unsafe {
             let load = |p: *const T| if part == 0 { V::load(p) } else { V::load_first(p, part) };
             let to = target.as_mut_ptr().add(row * self.stride + col);
@@ -179,9 +181,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn products_are_sums_of_products(rows in 0usize..20, inner in 0usize..12, cols in 0usize..70, turned: bool) {
+        fn products_are_sums_of_products(
+            rows in 0usize..20, inner in 0usize..12, cols in 0usize..70, turned: bool,
+        ) {
             let a: Vec<f64> = (0..rows * inner).map(|k| ((k * 7 % 31) as f64) - 15.0).collect();
-            let b: Vec<f64> = (0..inner * (cols + 2)).map(|k| ((k * 5 % 23) as f64) - 11.0).collect();
+            let b: Vec<f64> =
+                (0..inner * (cols + 2)).map(|k| ((k * 5 % 23) as f64) - 11.0).collect();
             let (stride, pad) = (cols + 3, 0.5);
             let left = if turned {
                 Strided { data: &a, row: inner, column: 1 }.transposed().transposed()
@@ -195,7 +200,10 @@ mod tests {
                 for (i, line) in found.chunks_exact(stride).enumerate() {
                     for (j, &value) in line.iter().enumerate() {
                         let sum: f64 = (0..inner)
-                            .map(|k| left.data[i * left.row + k * left.column] * if j < cols { b[k * (cols + 2) + j] } else { 0.0 })
+                            .map(|k| {
+                                left.data[i * left.row + k * left.column]
+                                    * if j < cols { b[k * (cols + 2) + j] } else { 0.0 }
+                            })
                             .sum();
                         // Small whole numbers: sums are exact in any order.
                         prop_assert_eq!(value, if j < cols { pad + sum } else { pad });
@@ -205,7 +213,9 @@ mod tests {
         }
 
         #[test]
-        fn rows_do_not_see_how_they_are_grouped(rows in 1usize..20, inner in 1usize..40, cols in 1usize..60, cut in 0usize..20) {
+        fn rows_do_not_see_how_they_are_grouped(
+            rows in 1usize..20, inner in 1usize..40, cols in 1usize..60, cut in 0usize..20,
+        ) {
             let a: Vec<f32> = (0..rows * inner).map(|k| (k as f32 * 0.37).sin()).collect();
             let b: Vec<f32> = (0..inner * cols).map(|k| (k as f32 * 0.73).cos()).collect();
             let right = Dense { data: &b, stride: cols };

@@ -1,8 +1,9 @@
-//! One sweep of a network with one hidden layer and few outputs: the settle that most of the field's benchmarks are.
+//! One sweep of a network with one hidden layer and few outputs: the settle that most of the
+//! field's benchmarks are.
 //!
-//! s = rho(d + V o), then the sums V^T s from which the new outputs follow; d is the cached input drive. Both
-//! products read a vector of V once, while it is in a register. Floor: 4 flops per weight and sweep (20,480 for
-//! 512 x 10); everything stays in L1.
+//! s = rho(d + V o), then the sums V^T s from which the new outputs follow; d is the cached input
+//! drive. Both products read a vector of V once, while it is in a register. Floor: 4 flops per
+//! weight and sweep (20,480 for 512 x 10); everything stays in L1.
 
 use crate::level::dispatch;
 use crate::simd::{Real, Vector};
@@ -17,12 +18,13 @@ pub fn padded_outputs(n: usize) -> usize {
 }
 
 dispatch! {
-    /// With w_o the rows of `weights`, replaces `states` by s = rho(`drive` + sum of `outputs` w_o) and writes the
-    /// products w_o . s to `sums`. Returns the largest change of a state; NaN if any state is NaN.
+    /// With w_o the rows of `weights`, replaces `states` by s = rho(`drive` + sum of `outputs` w_o)
+    /// and writes the products w_o . s to `sums`. Returns the largest change of a state; NaN if any
+    /// state is NaN.
     ///
     /// `nodes` holds the constants of the units where these differ, and is empty where they do not.
-    /// `weights` has `padded_outputs(outputs.len())` rows of `drive.len()` elements, `stride` apart; rows past the outputs
-    /// are zero.
+    /// `weights` has `padded_outputs(outputs.len())` rows of `drive.len()` elements, `stride`
+    /// apart; rows past the outputs are zero.
     ///
     /// # Panics
     /// If there are more than [`MAX_OUTPUTS`] outputs, or the lengths do not fit.
@@ -66,8 +68,9 @@ fn hidden_sweep_body<V: Vector, U: Unit>(
     }
 }
 
-/// Vectors of hidden units that go through both products together where the registers cannot hold the weights: enough
-/// independent sums to cover the latency of a multiply-add several times over (measured: 16 beats 4, 6 and 8).
+/// Vectors of hidden units that go through both products together where the registers cannot hold
+/// the weights: enough independent sums to cover the latency of a multiply-add several times over
+/// (measured: 16 beats 4, 6 and 8).
 const BLOCK: usize = 16;
 
 #[inline(always)]
@@ -82,7 +85,8 @@ unsafe fn sweep<V: Vector, U: Unit, const O: usize>(
 ) -> V::Scalar {
     let n = drive.len();
     let (drive, weights, states) = (drive.as_ptr(), weights.as_ptr(), states.as_mut_ptr());
-    // SAFETY: the caller checked the lengths: O rows of n weights, `stride` apart, n drives and states.
+    // SAFETY: the caller checked the lengths: O rows of n weights, `stride` apart, n drives and
+    // states.
     unsafe {
         let zero = V::splat(Real::ZERO);
         let mut pass = Pass {
@@ -98,7 +102,13 @@ unsafe fn sweep<V: Vector, U: Unit, const O: usize>(
                 j += BLOCK * V::LANES;
             }
             while j + BLOCK / 2 * V::LANES <= n {
-                pass.block::<U, { BLOCK / 2 }>(j, drive.add(j), weights.add(j), stride, states.add(j));
+                pass.block::<U, { BLOCK / 2 }>(
+                    j,
+                    drive.add(j),
+                    weights.add(j),
+                    stride,
+                    states.add(j),
+                );
                 j += BLOCK / 2 * V::LANES;
             }
         }
@@ -127,8 +137,8 @@ struct Pass<'a, V: Vector, const O: usize> {
 impl<V: Vector, const O: usize> Pass<'_, V, O> {
     /// The vector of units from `j` on. `weights` has O rows, `stride` apart.
     ///
-    /// Its weights stay in registers for both products, or the loads would take as long as the multiply-adds; what one
-    /// vector waits for, the processor fills with the next ones.
+    /// Its weights stay in registers for both products, or the loads would take as long as the
+    /// multiply-adds; what one vector waits for, the processor fills with the next ones.
     #[inline(always)]
     unsafe fn whole<U: Unit>(
         &mut self,
@@ -225,7 +235,8 @@ mod tests {
 
     fn check<T: Real, U: Unit>(n: usize, outputs: usize, rho: fn(f64) -> f64, tolerance: f64) {
         // Nodes all alike, so that `rho` is the function of each.
-        let (softness, lower, upper) = (vec![T::from_f64(0.5); n], vec![T::ZERO; n], vec![T::ONE; n]);
+        let (softness, lower, upper) =
+            (vec![T::from_f64(0.5); n], vec![T::ZERO; n], vec![T::ONE; n]);
         let alike = Nodes { softness: &softness, lower: &lower, upper: &upper };
         let nodes = if U::NODES { alike } else { Nodes::default() };
         let stream = crate::philox::Philox::new(5, crate::philox::Purpose::Probe);
@@ -237,12 +248,23 @@ mod tests {
         weights.resize(padded_outputs(outputs) * n, T::ZERO);
         for level in Level::available() {
             let (mut states, mut sums) = (old.clone(), vec![T::ZERO; outputs]);
-            let change = hidden_sweep::<T, U>(level, &drive, &weights, n, nodes, &out, &mut states, &mut sums);
+            let change = hidden_sweep::<T, U>(
+                level,
+                &drive,
+                &weights,
+                n,
+                nodes,
+                &out,
+                &mut states,
+                &mut sums,
+            );
             let mut largest = 0.0f64;
             let mut expected = vec![0.0; outputs];
             for j in 0..n {
                 let a = drive[j].to_f64()
-                    + (0..outputs).map(|o| weights[o * n + j].to_f64() * out[o].to_f64()).sum::<f64>();
+                    + (0..outputs)
+                        .map(|o| weights[o * n + j].to_f64() * out[o].to_f64())
+                        .sum::<f64>();
                 assert!((states[j].to_f64() - rho(a)).abs() < tolerance);
                 largest = largest.max((rho(a) - old[j].to_f64()).abs());
                 for (o, sum) in expected.iter_mut().enumerate() {
@@ -255,7 +277,16 @@ mod tests {
             }
             let mut poisoned = drive.clone();
             poisoned[n - 1] = T::from_f64(f64::NAN);
-            let change = hidden_sweep::<T, U>(level, &poisoned, &weights, n, nodes, &out, &mut states, &mut sums);
+            let change = hidden_sweep::<T, U>(
+                level,
+                &poisoned,
+                &weights,
+                n,
+                nodes,
+                &out,
+                &mut states,
+                &mut sums,
+            );
             assert!(!change.is_finite(), "NaN must survive");
         }
     }

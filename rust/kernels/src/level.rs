@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-/// An instruction set that the kernels are compiled for and that this processor has: there is no way to make a value
-/// that it lacks.
+/// An instruction set that the kernels are compiled for and that this processor has: there is no
+/// way to make a value that it lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level(pub(crate) Isa);
 
@@ -18,8 +18,8 @@ pub(crate) enum Isa {
 }
 
 impl Level {
-    /// The best level of this processor, or the lower one that `PNNCORE_SIMD` asks for (`portable`, `avx2`,
-    /// `avx512`). Read once per process.
+    /// The best level of this processor, or the lower one that `PNNCORE_SIMD` asks for (`portable`,
+    /// `avx2`, `avx512`). Read once per process.
     pub fn get() -> Self {
         static LEVEL: OnceLock<Level> = OnceLock::new();
         *LEVEL.get_or_init(|| {
@@ -71,11 +71,14 @@ fn detect() -> Isa {
 
 /// Defines a safe function that runs `$body::<V, ..>` with the vector type `V` of a [`Level`].
 ///
-/// The body must be `#[inline(always)]`: it is compiled once per level, inside a function that has the features.
+/// The body must be `#[inline(always)]`: it is compiled once per level, inside a function that has
+/// the features.
 macro_rules! dispatch {
     (
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident<$T:ident $(, $U:ident : $Bound:path)?>($level:ident: Level, $($arg:ident: $ty:ty),* $(,)?)
+        $vis:vis fn $name:ident<$T:ident $(, $U:ident : $Bound:path)?>(
+            $level:ident: Level, $($arg:ident: $ty:ty),* $(,)?
+        )
             $(-> $ret:ty)? = $body:ident $(,)?
     ) => {
         $(#[$meta])*
@@ -84,7 +87,9 @@ macro_rules! dispatch {
             $level: $crate::level::Level, $($arg: $ty),*
         ) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,popcnt,bmi1,bmi2")]
+            #[target_feature(
+                enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,popcnt,bmi1,bmi2"
+            )]
             #[allow(clippy::too_many_arguments)]
             fn avx512<$T: $crate::simd::Real $(, $U: $Bound)?>($($arg: $ty),*) $(-> $ret)? {
                 $body::<<$T as $crate::simd::Real>::Avx512 $(, $U)?>($($arg),*)
@@ -102,7 +107,9 @@ macro_rules! dispatch {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::level::Isa::Avx2 => unsafe { avx2::<$T $(, $U)?>($($arg),*) },
-                $crate::level::Isa::Portable => $body::<<$T as $crate::simd::Real>::Portable $(, $U)?>($($arg),*),
+                $crate::level::Isa::Portable => {
+                    $body::<<$T as $crate::simd::Real>::Portable $(, $U)?>($($arg),*)
+                }
             }
         }
     };

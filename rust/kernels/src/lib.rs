@@ -1,11 +1,12 @@
 //! SIMD kernels with run-time dispatch, and counter-based random numbers.
 //!
-//! This is the only crate of the workspace with `unsafe` code. Every public function is safe: it checks the shapes it
-//! relies on and picks an instruction set that the processor has. A kernel is written once, over [`simd::Vector`], and
-//! instantiated per instruction set; the portable instance is the reference that the others are tested against.
+//! This is the only crate of the workspace with `unsafe` code. Every public function is safe: it
+//! checks the shapes it relies on and picks an instruction set that the processor has. A kernel is
+//! written once, over [`simd::Vector`], and instantiated per instruction set; the portable instance
+//! is the reference that the others are tested against.
 //!
-//! Reductions have a fixed order, so that a result depends on the instruction set alone: never on the number of
-//! threads, the alignment of a buffer, or how rows are grouped into calls.
+//! Reductions have a fixed order, so that a result depends on the instruction set alone: never on
+//! the number of threads, the alignment of a buffer, or how rows are grouped into calls.
 
 pub mod converter;
 pub mod gemm;
@@ -46,16 +47,21 @@ fn add_scaled_body<V: simd::Vector>(x: &[V::Scalar], factor: V::Scalar, y: &mut 
             scale.mul_add(V::load(x.as_ptr().add(j)), V::load(p)).store(p);
         }
         let (p, rest) = (y.as_mut_ptr().add(whole), x.len() - whole);
-        scale.mul_add(V::load_first(x.as_ptr().add(whole), rest), V::load_first(p, rest)).store_first(p, rest);
+        scale
+            .mul_add(V::load_first(x.as_ptr().add(whole), rest), V::load_first(p, rest))
+            .store_first(p, rest);
     }
 }
 
 level::dispatch! {
-    /// y_j <- y_j + factor x_j + constant, or the end of `range` that this is beyond. NaN stays NaN. An empty x is zero.
+    /// y_j <- y_j + factor x_j + constant, or the end of `range` that this is beyond. NaN stays
+    /// NaN. An empty x is zero.
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn shift_within<T>(level: Level, x: &[T], factor: T, constant: T, range: (T, T), y: &mut [T]) = shift_within_body
+    pub fn shift_within<T>(
+        level: Level, x: &[T], factor: T, constant: T, range: (T, T), y: &mut [T],
+    ) = shift_within_body
 }
 
 #[inline(always)]
@@ -69,19 +75,27 @@ fn shift_within_body<V: simd::Vector>(
     assert!(x.is_empty() || x.len() == y.len());
     let whole = y.len() - y.len() % V::LANES;
     let rest = y.len() - whole;
-    // SAFETY: both slices have y.len() elements, or x is not read; `dispatch!` vouches for the instruction set.
+    // SAFETY: both slices have y.len() elements, or x is not read; `dispatch!` vouches for the
+    // instruction set.
     unsafe {
         let (factor, constant, lower, upper) =
             (V::splat(factor), V::splat(constant), V::splat(range.0), V::splat(range.1));
         let within = |v: V| upper.min(lower.max(v));
         for j in (0..whole).step_by(V::LANES) {
             let p = y.as_mut_ptr().add(j);
-            let shift = if x.is_empty() { constant } else { factor.mul_add(V::load(x.as_ptr().add(j)), constant) };
+            let shift = if x.is_empty() {
+                constant
+            } else {
+                factor.mul_add(V::load(x.as_ptr().add(j)), constant)
+            };
             within(V::load(p).add(shift)).store(p);
         }
         let p = y.as_mut_ptr().add(whole);
-        let shift =
-            if x.is_empty() { constant } else { factor.mul_add(V::load_first(x.as_ptr().add(whole), rest), constant) };
+        let shift = if x.is_empty() {
+            constant
+        } else {
+            factor.mul_add(V::load_first(x.as_ptr().add(whole), rest), constant)
+        };
         within(V::load_first(p, rest).add(shift)).store_first(p, rest);
     }
 }
@@ -115,7 +129,8 @@ fn dot_body<V: simd::Vector>(x: &[V::Scalar], y: &[V::Scalar]) -> V::Scalar {
 }
 
 level::dispatch! {
-    /// Writes the sum of the rows of a row-major matrix, each as long as `sums`, in ascending order.
+    /// Writes the sum of the rows of a row-major matrix, each as long as `sums`, in ascending
+    /// order.
     ///
     /// # Panics
     /// If the matrix has no whole number of rows.
@@ -128,8 +143,8 @@ fn sum_rows_body<V: simd::Vector>(matrix: &[V::Scalar], sums: &mut [V::Scalar]) 
     assert!(n > 0 && matrix.len().is_multiple_of(n), "no whole number of rows");
     let rows = matrix.len() / n;
     let mut col = 0;
-    // SAFETY: columns col..col + 8 LANES, LANES or rest exist in every row and in `sums`; `dispatch!` vouches for the
-    // instruction set.
+    // SAFETY: columns col..col + 8 LANES, LANES or rest exist in every row and in `sums`;
+    // `dispatch!` vouches for the instruction set.
     unsafe {
         while col + 8 * V::LANES <= n {
             sum_columns::<V, 8>(matrix.as_ptr().add(col), rows, n, sums.as_mut_ptr().add(col));
@@ -170,12 +185,15 @@ unsafe fn sum_columns<V: simd::Vector, const N: usize>(
 }
 
 level::dispatch! {
-    /// Rounds every value, which lies in `range`, to one of the two levels lower + k step next to it: the one above where the
-    /// number of `uniform` is smaller than the part of a step that the value is above the other. NaN stays NaN.
+    /// Rounds every value, which lies in `range`, to one of the two levels lower + k step next to
+    /// it: the one above where the number of `uniform` is smaller than the part of a step that the
+    /// value is above the other. NaN stays NaN.
     ///
     /// # Panics
     /// If there are fewer numbers than values.
-    pub fn round_to_levels<T>(level: Level, uniform: &[T], step: T, range: (T, T), values: &mut [T]) = round_body
+    pub fn round_to_levels<T>(
+        level: Level, uniform: &[T], step: T, range: (T, T), values: &mut [T],
+    ) = round_body
 }
 
 #[inline(always)]
@@ -213,8 +231,8 @@ unsafe fn round_vector<V: simd::Vector>(v: V, u: V, [step, one, lower, upper]: [
 }
 
 level::dispatch! {
-    /// Transposes columns `span` of `source` (`rows` x `cols`, row-major) into `target`: row i of the target is column
-    /// `span.start + i`, and rows are `stride >= rows` elements apart.
+    /// Transposes columns `span` of `source` (`rows` x `cols`, row-major) into `target`: row i of
+    /// the target is column `span.start + i`, and rows are `stride >= rows` elements apart.
     ///
     /// # Panics
     /// If a slice is too short for its shape.
@@ -238,14 +256,27 @@ fn transpose_body<V: simd::Vector>(
     target: &mut [V::Scalar],
     stride: usize,
 ) {
-    assert!(span.end <= cols && source.len() >= rows * cols && stride >= rows && target.len() >= span.len() * stride);
+    assert!(
+        span.end <= cols
+            && source.len() >= rows * cols
+            && stride >= rows
+            && target.len() >= span.len() * stride
+    );
     for r in (0..rows).step_by(V::LANES) {
         watch::poll(V::LANES * span.len());
         for c in span.clone().step_by(V::LANES) {
             let (from, to) = (r * cols + c, (c - span.start) * stride + r);
             if r + V::LANES <= rows && c + V::LANES <= span.end {
-                // SAFETY: the block lies within both matrices; `dispatch!` vouches for the instruction set.
-                unsafe { turn_block::<V>(source.as_ptr().add(from), cols, target.as_mut_ptr().add(to), stride) };
+                // SAFETY: the block lies within both matrices; `dispatch!` vouches for the
+                // instruction set.
+                unsafe {
+                    turn_block::<V>(
+                        source.as_ptr().add(from),
+                        cols,
+                        target.as_mut_ptr().add(to),
+                        stride,
+                    )
+                };
                 continue;
             }
             for j in 0..V::LANES.min(span.end - c) {
@@ -257,14 +288,20 @@ fn transpose_body<V: simd::Vector>(
     }
 }
 
-/// Transposes a square of vectors in registers: in each round lines half a block apart are merged lane by lane, which
-/// rotates the bits of (row, column) by one.
+/// Transposes a square of vectors in registers: in each round lines half a block apart are merged
+/// lane by lane, which rotates the bits of (row, column) by one.
 #[inline(always)]
-unsafe fn turn_block<V: simd::Vector>(from: *const V::Scalar, cols: usize, to: *mut V::Scalar, stride: usize) {
+unsafe fn turn_block<V: simd::Vector>(
+    from: *const V::Scalar,
+    cols: usize,
+    to: *mut V::Scalar,
+    stride: usize,
+) {
     const { assert!(V::LANES <= simd::SLACK && V::LANES.is_power_of_two()) };
     // SAFETY: the caller vouches for LANES lines of LANES elements on both sides.
     unsafe {
-        let mut block: [V; simd::SLACK] = std::array::from_fn(|i| V::load(from.add(i % V::LANES * cols)));
+        let mut block: [V; simd::SLACK] =
+            std::array::from_fn(|i| V::load(from.add(i % V::LANES * cols)));
         for _ in 0..V::LANES.ilog2() {
             let lines = block;
             for i in 0..V::LANES / 2 {
@@ -300,7 +337,9 @@ mod tests {
                 let x: Vec<f32> = (0..n).map(|i| i as f32 - 20.0).collect();
                 let mut y = vec![1.0f32; n + 1];
                 super::shift_within(level, &x, 1.0, 2.0, (0.0, f32::INFINITY), &mut y[..n]);
-                assert!(y[..n].iter().zip(&x).all(|(&y, &x)| y == (3.0 + x).max(0.0)) && y[n] == 1.0);
+                assert!(
+                    y[..n].iter().zip(&x).all(|(&y, &x)| y == (3.0 + x).max(0.0)) && y[n] == 1.0
+                );
                 let mut y = vec![2.0f32; n];
                 super::shift_within(level, &[], 1.0, -1.5, (0.75, 1.0), &mut y);
                 assert!(y.iter().all(|&y| y == 0.75));
@@ -317,7 +356,12 @@ mod tests {
             for n in 0..70 {
                 let x: Vec<f64> = (0..n).map(f64::from).collect();
                 let y = vec![2.0; n as usize + 1];
-                assert_eq!(super::dot(level, &x, &y), f64::from(n * (n - 1)), "{n} elements, {}", level.name());
+                assert_eq!(
+                    super::dot(level, &x, &y),
+                    f64::from(n * (n - 1)),
+                    "{n} elements, {}",
+                    level.name()
+                );
             }
         }
     }
@@ -341,7 +385,8 @@ mod tests {
     #[test]
     fn values_go_to_the_levels_beside_them() {
         let values = [1.0f32, 1.2, 1.7, 2.5, 2.99, 3.0, f32::NAN];
-        for (u, expected) in [(0.35, [1.0, 1.5, 2.0, 2.5, 3.0]), (0.45, [1.0, 1.0, 1.5, 2.5, 3.0])] {
+        for (u, expected) in [(0.35, [1.0, 1.5, 2.0, 2.5, 3.0]), (0.45, [1.0, 1.0, 1.5, 2.5, 3.0])]
+        {
             for level in Level::available() {
                 for n in [1, 5, 7, 30] {
                     let mut found: Vec<f32> = values.iter().cycle().take(n).copied().collect();
@@ -368,7 +413,8 @@ mod tests {
                 super::transpose(level, &source, rows, cols, span.clone(), &mut target, rows + 3);
                 for (i, row) in target.chunks_exact(rows + 3).enumerate() {
                     for (r, &found) in row.iter().enumerate() {
-                        let expected = if r < rows { source[r * cols + span.start + i] } else { -1.0 };
+                        let expected =
+                            if r < rows { source[r * cols + span.start + i] } else { -1.0 };
                         assert_eq!(found, expected);
                     }
                 }

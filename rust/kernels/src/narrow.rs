@@ -1,13 +1,15 @@
 //! The units of a boxed layer that can still move: the others are summed once.
 //!
-//! While a sample settles most hidden units rest at 0, many at 1. A unit whose drive is a at outputs o stays where it is
-//! as long as no output leaves o by more than a radius r: its drive changes by at most r sum_o |w_o|. Those that this
-//! cannot bring into (0, 1) add a constant to the sums of the outputs and need not be looked at again; drives, weights and
-//! states of the rest are packed side by side, a third of the whole in a trained network. The sweep over them is
-//! [`hidden_sweep`](crate::hidden::hidden_sweep) with the same states as that over all, to rounding.
+//! While a sample settles most hidden units rest at 0, many at 1. A unit whose drive is a at
+//! outputs o stays where it is as long as no output leaves o by more than a radius r: its drive
+//! changes by at most r sum_o |w_o|. Those that this cannot bring into (0, 1) add a constant to the
+//! sums of the outputs and need not be looked at again; drives, weights and states of the rest are
+//! packed side by side, a third of the whole in a trained network. The sweep over them is
+//! [`hidden_sweep`](crate::hidden::hidden_sweep) with the same states as that over all, to
+//! rounding.
 //!
-//! Floor: one multiply-add per weight for the drives and one for the sums, as a sweep, plus a load and a store per
-//! weight.
+//! Floor: one multiply-add per weight for the drives and one for the sums, as a sweep, plus a load
+//! and a store per weight.
 
 use aligned_vec::{AVec, avec};
 
@@ -77,17 +79,19 @@ impl<T: Real> Narrowed<T> {
         }
     }
 
-    /// Drives, weights with their stride, and states, padded to whole vectors with units that stay at zero: what
-    /// [`hidden_sweep`](crate::hidden::hidden_sweep) takes.
+    /// Drives, weights with their stride, and states, padded to whole vectors with units that stay
+    /// at zero: what [`hidden_sweep`](crate::hidden::hidden_sweep) takes.
     pub fn parts(&mut self) -> (&[T], &[T], usize, &mut [T]) {
         (&self.drive[..self.padded], &self.weights, self.stride, &mut self.states[..self.padded])
     }
 }
 
 dispatch! {
-    /// Packs the units of a boxed layer that can move while no output leaves `outputs` by more than `radius`, and brings the
-    /// others among `states` to where they rest: nothing will move them from where they were when outputs were elsewhere.
-    /// `weights` has `padded_outputs(outputs.len())` rows of `drive.len()` elements, and `reach` is the sum of their magnitudes.
+    /// Packs the units of a boxed layer that can move while no output leaves `outputs` by more than
+    /// `radius`, and brings the others among `states` to where they rest: nothing will move them
+    /// from where they were when outputs were elsewhere. `weights` has
+    /// `padded_outputs(outputs.len())` rows of `drive.len()` elements, and `reach` is the sum of
+    /// their magnitudes.
     ///
     /// # Panics
     /// If the lengths do not fit, or `drive.len()` is no multiple of 16.
@@ -121,7 +125,8 @@ fn narrow_body<V: Vector>(
             && rows <= MAX_OUTPUTS
             && weights.len() >= rows * n
     );
-    // Room for all units and for the vector past the end that `select` may overwrite, on cache lines.
+    // Room for all units and for the vector past the end that `select` may overwrite, on cache
+    // lines.
     let stride = n + SLACK;
     if into.stride != stride || into.weights.len() < rows * stride {
         into.stride = stride;
@@ -131,11 +136,12 @@ fn narrow_body<V: Vector>(
         into.spare.resize(stride, Real::ZERO);
         into.weights.resize(rows * stride, Real::ZERO);
     }
-    // SAFETY: the assertion and the sizes above: whole vectors up to `n` are read, and at most one past the number of
-    // units before them is written; `dispatch!` vouches for the instruction set.
+    // SAFETY: the assertion and the sizes above: whole vectors up to `n` are read, and at most one
+    // past the number of units before them is written; `dispatch!` vouches for the instruction set.
     unsafe {
         let (zero, one) = (V::splat(Real::ZERO), V::splat(Real::ONE));
-        let out: [V; MAX_OUTPUTS] = std::array::from_fn(|o| outputs.get(o).map_or(zero, |&x| V::splat(x)));
+        let out: [V; MAX_OUTPUTS] =
+            std::array::from_fn(|o| outputs.get(o).map_or(zero, |&x| V::splat(x)));
         let mut held = [zero; MAX_OUTPUTS];
         let mut count = 0;
         for j in (0..n).step_by(V::LANES) {
@@ -154,7 +160,8 @@ fn narrow_body<V: Vector>(
             keep.mul_add(V::load(own_state), high).store(own_state);
             let kept = into.spare.as_mut_ptr();
             keep.store(kept);
-            let more = V::compress(kept, j as u32, into.units.as_mut_ptr().add(count), kept.add(SLACK));
+            let more =
+                V::compress(kept, j as u32, into.units.as_mut_ptr().add(count), kept.add(SLACK));
             own.select(keep, into.drive.as_mut_ptr().add(count));
             for (o, held) in held[..rows].iter_mut().enumerate() {
                 let w = V::load(weights.as_ptr().add(o * n + j));
@@ -188,12 +195,15 @@ mod tests {
         let n = 16 * blocks;
         let stream = crate::philox::Philox::new(7, crate::philox::Purpose::Probe);
         let draw = |count: usize, group, scale: f64| -> Vec<T> {
-            (0..count).map(|i| T::from_f64(scale * (stream.uniform(i as u64, group) - 0.5))).collect()
+            (0..count)
+                .map(|i| T::from_f64(scale * (stream.uniform(i as u64, group) - 0.5)))
+                .collect()
         };
         let (drive, centre) = (draw(n, 0, 6.0), draw(outputs, 1, 1.0));
         let mut weights = draw(outputs * n, 2, 1.0);
         weights.resize(padded_outputs(outputs) * n, T::ZERO);
-        let reach: Vec<T> = (0..n).map(|j| (0..outputs).map(|o| weights[o * n + j].abs()).sum()).collect();
+        let reach: Vec<T> =
+            (0..n).map(|j| (0..outputs).map(|o| weights[o * n + j].abs()).sum()).collect();
         // As far from the centre as the radius allows.
         let moved: Vec<T> = (centre.iter().zip(draw(outputs, 3, 1.0)))
             .map(|(&c, d)| c + T::from_f64(radius * d.to_f64().signum()))
@@ -201,9 +211,19 @@ mod tests {
         for level in Level::available() {
             let mut narrowed = Narrowed::default();
             // From wherever they are.
-            let mut all = draw(n, 4, 1.0).into_iter().map(|s| s + T::from_f64(0.5)).collect::<Vec<T>>();
+            let mut all =
+                draw(n, 4, 1.0).into_iter().map(|s| s + T::from_f64(0.5)).collect::<Vec<T>>();
             let mut expected = all.clone();
-            narrow(level, &drive, &weights, &reach, &centre, T::from_f64(radius), &mut all, &mut narrowed);
+            narrow(
+                level,
+                &drive,
+                &weights,
+                &reach,
+                &centre,
+                T::from_f64(radius),
+                &mut all,
+                &mut narrowed,
+            );
             assert!(narrowed.units().windows(2).all(|pair| pair[0] < pair[1]));
             assert!(radius > 0.5 || n < 64 || narrowed.units().len() < n, "nothing was held");
             let mut sums = vec![T::ZERO; outputs];
@@ -220,7 +240,16 @@ mod tests {
             );
             let mut partial = vec![T::ZERO; outputs];
             let (own, w, stride, states) = narrowed.parts();
-            hidden_sweep::<T, HardSigmoid>(level, own, w, stride, Nodes::default(), &moved, states, &mut partial);
+            hidden_sweep::<T, HardSigmoid>(
+                level,
+                own,
+                w,
+                stride,
+                Nodes::default(),
+                &moved,
+                states,
+                &mut partial,
+            );
             narrowed.scatter(&mut all);
             for (a, b) in all.iter().zip(&expected) {
                 assert!((*a - *b).abs().to_f64() < tolerance);
@@ -231,7 +260,16 @@ mod tests {
             // A unit that is NaN is never held.
             let mut poisoned = drive.clone();
             poisoned[n - 1] = T::from_f64(f64::NAN);
-            narrow(level, &poisoned, &weights, &reach, &centre, T::from_f64(radius), &mut all, &mut narrowed);
+            narrow(
+                level,
+                &poisoned,
+                &weights,
+                &reach,
+                &centre,
+                T::from_f64(radius),
+                &mut all,
+                &mut narrowed,
+            );
             assert_eq!(narrowed.units().last(), Some(&(n as u32 - 1)));
         }
     }
@@ -239,7 +277,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn the_narrow_sweep_is_the_whole_one(blocks in 1usize..9, outputs in 1usize..=MAX_OUTPUTS, radius in 0.0..0.6) {
+        fn the_narrow_sweep_is_the_whole_one(
+            blocks in 1usize..9, outputs in 1usize..=MAX_OUTPUTS, radius in 0.0..0.6,
+        ) {
             check::<f32>(blocks, outputs, radius, 1e-5);
             check::<f64>(blocks, outputs, radius, 1e-13);
         }

@@ -1,8 +1,8 @@
-//! Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as
-//! 1, 2, 3, SC11).
+//! Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random
+//! numbers: as easy as 1, 2, 3, SC11).
 //!
-//! A number is a function of what is drawn, never of who draws it: the key is (seed, purpose), the counter says which
-//! number. There is no state to save.
+//! A number is a function of what is drawn, never of who draws it: the key is (seed, purpose), the
+//! counter says which number. There is no state to save.
 
 use crate::level::{Level, dispatch};
 use crate::simd::{Real, Vector};
@@ -25,7 +25,8 @@ pub enum Purpose {
     Defects = 5,
     /// Noise and rounding of writes to a device. Counter: write, parameter (and which of the two).
     Write = 6,
-    /// The constants of disordered physics, such as a scattering medium. Counter: element, layer (and which constant).
+    /// The constants of disordered physics, such as a scattering medium. Counter: element, layer
+    /// (and which constant).
     Disorder = 7,
     /// How far hardware is from its twin. Counter: element, layer (and which constant).
     Mismatch = 8,
@@ -33,13 +34,16 @@ pub enum Purpose {
     Noise = 9,
     /// Feedback matrices. Counter: element, layer.
     Feedback = 10,
-    /// Directions in which parameters are perturbed. Counter: element, parameter; the key holds step and direction.
+    /// Directions in which parameters are perturbed. Counter: element, parameter; the key holds
+    /// step and direction.
     Direction = 11,
     /// How cells of an array differ from each other. Counter: cell, array (and which constant).
     Cells = 12,
-    /// Pulse trains, and what pulses do. Counter: row and cells, array (and which of these); the key holds the step.
+    /// Pulse trains, and what pulses do. Counter: row and cells, array (and which of these); the
+    /// key holds the step.
     Pulses = 13,
-    /// How hardware drifts from step to step. Counter: element, layer (and which constant); the key holds the step.
+    /// How hardware drifts from step to step. Counter: element, layer (and which constant); the key
+    /// holds the step.
     Drift = 14,
 }
 
@@ -56,7 +60,8 @@ impl Philox {
         Self { key: [seed as u32, (seed >> 32) as u32], purpose: purpose as u32 }
     }
 
-    /// The stream of the same purpose for a draw (a pass, say): another key, by the finaliser of SplitMix64.
+    /// The stream of the same purpose for a draw (a pass, say): another key, by the finaliser of
+    /// SplitMix64.
     #[must_use]
     pub fn at(self, draw: u64) -> Self {
         let mut z = draw.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -83,8 +88,9 @@ impl Philox {
         bits as f64 * (-53f64).exp2()
     }
 
-    /// Fills `out` with numbers uniform in (0, 1), odd multiples of 2^-33 rounded to the type: those of the group from `first`
-    /// on. Sixteen draws side by side give sixty-four numbers, first those of the first word of each.
+    /// Fills `out` with numbers uniform in (0, 1), odd multiples of 2^-33 rounded to the type:
+    /// those of the group from `first` on. Sixteen draws side by side give sixty-four numbers,
+    /// first those of the first word of each.
     ///
     /// # Panics
     /// If `first` is no multiple of 64.
@@ -96,8 +102,9 @@ impl Philox {
         }
     }
 
-    /// Fills `out` with standard normal numbers (Box and Muller, from numbers of 32 bits in single precision: beyond 6.7 deviations
-    /// there are none): those of the group from `first` on. Each draw gives four.
+    /// Fills `out` with standard normal numbers (Box and Muller, from numbers of 32 bits in single
+    /// precision: beyond 6.7 deviations there are none): those of the group from `first` on. Each
+    /// draw gives four.
     ///
     /// # Panics
     /// If `first` is no multiple of 64.
@@ -105,7 +112,13 @@ impl Philox {
         assert!(first.is_multiple_of(4 * LANES as u64), "numbers come in blocks");
         for (piece, out) in out.chunks_mut(PIECE).enumerate() {
             poll(16 * out.len());
-            fill_normal(level, (first + (piece * PIECE) as u64) / 4, [group, self.purpose], self.key, out);
+            fill_normal(
+                level,
+                (first + (piece * PIECE) as u64) / 4,
+                [group, self.purpose],
+                self.key,
+                out,
+            );
         }
     }
 
@@ -122,7 +135,9 @@ impl Philox {
     /// A standard normal number (Box-Muller).
     pub fn normal(&self, index: u64, group: u32) -> f64 {
         let [a, b, c, d] = self.words(index, group);
-        let unit = |hi: u32, lo: u32| ((u64::from(hi) << 32 | u64::from(lo)) >> 11) as f64 * (-53f64).exp2();
+        let unit = |hi: u32, lo: u32| {
+            ((u64::from(hi) << 32 | u64::from(lo)) >> 11) as f64 * (-53f64).exp2()
+        };
         // 1 - u is in (0, 1]: the logarithm is finite.
         (-2.0 * (1.0 - unit(a, b)).ln()).sqrt() * (std::f64::consts::TAU * unit(c, d)).cos()
     }
@@ -146,7 +161,9 @@ dispatch! {
 
 dispatch! {
     /// [`Philox::fill_normal`], from a draw on.
-    fn fill_normal<T>(level: Level, draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [T]) = fill_normal_body
+    fn fill_normal<T>(
+        level: Level, draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [T],
+    ) = fill_normal_body
 }
 
 /// Numbers that are made between two looks for interrupts.
@@ -158,7 +175,8 @@ const UNIT: f64 = 1.0 / 4_294_967_296.0;
 /// Draws that are made side by side.
 pub(crate) const LANES: usize = 16;
 
-/// Numbers of a block of draws, where no vector crosses a line of the cache: what is written to two lines is slow to read back.
+/// Numbers of a block of draws, where no vector crosses a line of the cache: what is written to two
+/// lines is slow to read back.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 pub(crate) struct Block<T>(pub [[T; LANES]; 4]);
@@ -168,13 +186,23 @@ pub(crate) struct Block<T>(pub [[T; LANES]; 4]);
 pub(crate) fn block_of_words(draw: u64, counter: [u32; 2], key: [u32; 2]) -> [[u32; LANES]; 4] {
     let index: [u64; LANES] = std::array::from_fn(|lane| draw + lane as u64);
     philox_lanes(
-        [index.map(|i| i as u32), index.map(|i| (i >> 32) as u32), [counter[0]; LANES], [counter[1]; LANES]],
+        [
+            index.map(|i| i as u32),
+            index.map(|i| (i >> 32) as u32),
+            [counter[0]; LANES],
+            [counter[1]; LANES],
+        ],
         key,
     )
 }
 
 #[inline(always)]
-pub(crate) fn fill_normal_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [V::Scalar]) {
+pub(crate) fn fill_normal_body<V: Vector>(
+    draw: u64,
+    counter: [u32; 2],
+    key: [u32; 2],
+    out: &mut [V::Scalar],
+) {
     for (block, out) in out.chunks_mut(4 * LANES).enumerate() {
         let words = block_of_words(draw + (block * LANES) as u64, counter, key);
         let Block(mut normals) = Block([[V::Scalar::ZERO; LANES]; 4]);
@@ -190,7 +218,8 @@ pub(crate) fn fill_normal_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u3
                 *angle = turn * Real::from_i32(word as i32);
             }
             for j in (0..LANES).step_by(V::LANES) {
-                // SAFETY: LANES is a multiple of V::LANES; `dispatch!` vouches for the instruction set.
+                // SAFETY: LANES is a multiple of V::LANES; `dispatch!` vouches for the instruction
+                // set.
                 unsafe {
                     let (sin, cos) = turn_vector(V::load(angles.as_ptr().add(j)));
                     let radius = V::load(radii.as_ptr().add(j));
@@ -203,8 +232,9 @@ pub(crate) fn fill_normal_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u3
     }
 }
 
-/// sqrt(-2 ln u) for u = (word + 1/2) / 2^32, without branches: a form that compilers make vectors of. The logarithm is that of
-/// u = 2^e m with m between sqrt(1/2) and sqrt(2), and the polynomial for ln m of the Cephes library.
+/// sqrt(-2 ln u) for u = (word + 1/2) / 2^32, without branches: a form that compilers make vectors
+/// of. The logarithm is that of u = 2^e m with m between sqrt(1/2) and sqrt(2), and the polynomial
+/// for ln m of the Cephes library.
 #[inline(always)]
 fn radius(word: u32) -> f32 {
     const LN: [f32; 9] = [
@@ -219,7 +249,8 @@ fn radius(word: u32) -> f32 {
         3.333_333e-1,
     ];
     let u = (word as f32 + 0.5) * UNIT as f32;
-    // Adding the difference of one and sqrt(1/2) to the bits carries to the exponent where m is above.
+    // Adding the difference of one and sqrt(1/2) to the bits carries to the exponent where m is
+    // above.
     let bits = u.to_bits().wrapping_add(0x3F80_0000 - 0x3F35_04F3);
     let exponent = (bits >> 23) as i32 - 127;
     let m = f32::from_bits((bits & 0x007F_FFFF) + 0x3F35_04F3) - 1.0;
@@ -233,7 +264,12 @@ fn radius(word: u32) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn fill_body<V: Vector>(draw: u64, counter: [u32; 2], key: [u32; 2], out: &mut [V::Scalar]) {
+pub(crate) fn fill_body<V: Vector>(
+    draw: u64,
+    counter: [u32; 2],
+    key: [u32; 2],
+    out: &mut [V::Scalar],
+) {
     let (unit, half): (V::Scalar, V::Scalar) = (Real::from_f64(UNIT), Real::from_f64(0.5 * UNIT));
     for (block, out) in out.chunks_mut(4 * LANES).enumerate() {
         let words = block_of_words(draw + (block * LANES) as u64, counter, key);
@@ -258,8 +294,9 @@ fn copy_block<T: Copy>(block: &[[T; LANES]; 4], out: &mut [T]) {
     }
 }
 
-/// [`philox4x32_10`] of many counters, word by word: a form that compilers make vectors of. Words are the lower halves of 64 bits, for
-/// that is what vectors multiply; what the upper halves hold does not matter.
+/// [`philox4x32_10`] of many counters, word by word: a form that compilers make vectors of. Words
+/// are the lower halves of 64 bits, for that is what vectors multiply; what the upper halves hold
+/// does not matter.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "lanes of several arrays")]
 fn philox_lanes(counter: [[u32; LANES]; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4] {
@@ -301,8 +338,12 @@ pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
         }
         let p0 = u64::from(counter[0]) * 0xD251_1F53;
         let p1 = u64::from(counter[2]) * 0xCD9E_8D57;
-        counter =
-            [(p1 >> 32) as u32 ^ counter[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ counter[3] ^ key[1], p0 as u32];
+        counter = [
+            (p1 >> 32) as u32 ^ counter[1] ^ key[0],
+            p1 as u32,
+            (p0 >> 32) as u32 ^ counter[3] ^ key[1],
+            p0 as u32,
+        ];
     }
     counter
 }
@@ -383,7 +424,8 @@ mod tests {
         for level in Level::available() {
             let mut found = vec![0.0f32; n];
             stream.fill_normal(level, 64, 3, &mut found);
-            let moment = |p: i32| found.iter().map(|&v| f64::from(v).powi(p)).sum::<f64>() / n as f64;
+            let moment =
+                |p: i32| found.iter().map(|&v| f64::from(v).powi(p)).sum::<f64>() / n as f64;
             let spread = (n as f64).sqrt();
             // The variances of powers of a normal number: E[v^2p] - E[v^p]^2.
             for (p, mean, variance) in
@@ -395,7 +437,11 @@ mod tests {
             // Beyond 4 deviations: 6.334e-5 of all.
             let tail = found.iter().filter(|v| v.abs() > 4.0).count() as f64;
             let expected = 6.334e-5 * n as f64;
-            assert!((tail - expected).abs() < 4.5 * expected.sqrt(), "{}: {tail} of {expected}", level.name());
+            assert!(
+                (tail - expected).abs() < 4.5 * expected.sqrt(),
+                "{}: {tail} of {expected}",
+                level.name()
+            );
             let mut exact = vec![0.0f64; 256];
             stream.fill_normal(level, 0, 3, &mut exact);
             for (j, value) in exact.iter().enumerate().take(64) {
@@ -405,7 +451,10 @@ mod tests {
                 let angle = std::f64::consts::TAU * UNIT * f64::from(words[2 * half + 1] as i32);
                 let turn = if (j / 16).is_multiple_of(2) { angle.cos() } else { angle.sin() };
                 let wanted = (-2.0 * u.ln()).sqrt() * turn;
-                assert!((value - wanted).abs() < 1e-6 * wanted.abs().max(1.0), "{j}: {value} {wanted}");
+                assert!(
+                    (value - wanted).abs() < 1e-6 * wanted.abs().max(1.0),
+                    "{j}: {value} {wanted}"
+                );
             }
             let mut part = vec![0.0f64; 70];
             stream.fill_normal(level, 64, 3, &mut part);

@@ -8,8 +8,9 @@ use crate::unit::Unit;
 const LANES: usize = 16;
 
 dispatch! {
-    /// The sum of Phi(s) over states of units of one kind, Phi' being the inverse of their activation function, in an order
-    /// fixed by the instruction set, and with the rounding errors of states of this type.
+    /// The sum of Phi(s) over states of units of one kind, Phi' being the inverse of their
+    /// activation function, in an order fixed by the instruction set, and with the rounding errors
+    /// of states of this type.
     pub fn potential<T, U: Unit>(level: Level, states: &[T]) -> f64 = potential_body
 }
 
@@ -26,9 +27,11 @@ fn potential_body<V: Vector, U: Unit>(states: &[V::Scalar]) -> f64 {
     sums.iter().map(|sum| sum.to_f64()).sum::<f64>() + rest
 }
 
-/// A logarithm of numbers that are not negative, to a few units in the last place, finite at zero. Without branches.
+/// A logarithm of numbers that are not negative, to a few units in the last place, finite at zero.
+/// Without branches.
 ///
-/// u is m 2^n, with m between the square root of one half and its double, and ln m is 2 artanh t with t = (m - 1) / (m + 1),
+/// u is m 2^n, with m between the square root of one half and its double, and ln m is 2 artanh t
+/// with t = (m - 1) / (m + 1),
 /// |t| <= 0.172: as many terms of its series as end below the rounding error.
 macro_rules! finite_ln {
     ($name:ident, $T:ident, $terms:literal, low: $low:literal) => {
@@ -38,7 +41,8 @@ macro_rules! finite_ln {
             const BIAS: $T = ($T::MAX_EXP - 1) as $T;
             let one = (1.0 as $T).to_bits();
             let bits = u.to_bits().wrapping_add(one - $low);
-            // The exponent as a float: its bits make the low end of a mantissa whose last place is one.
+            // The exponent as a float: its bits make the low end of a mantissa whose last place is
+            // one.
             let shift = (1u64 << MANTISSA) as $T;
             let exponent = $T::from_bits((bits >> MANTISSA) | shift.to_bits()) - (shift + BIAS);
             let m = $T::from_bits((bits & !$T::INFINITY.to_bits()).wrapping_add($low));
@@ -81,12 +85,19 @@ mod tests {
         for k in -4000..4000 {
             let u = (f64::from(k) * 0.01).exp();
             let expected = u * u.ln();
-            assert!((u_ln_u(u) - expected).abs() <= 4e-16 * (u + expected.abs()), "{u}: {}", u_ln_u(u));
+            assert!(
+                (u_ln_u(u) - expected).abs() <= 4e-16 * (u + expected.abs()),
+                "{u}: {}",
+                u_ln_u(u)
+            );
         }
         for k in -800..800 {
             let u = (k as f32 * 0.1).exp();
             let expected = f64::from(u) * f64::from(u).ln();
-            assert!((f64::from(u_ln_u(u)) - expected).abs() <= 2e-7 * (f64::from(u) + expected.abs()), "{u}");
+            assert!(
+                (f64::from(u_ln_u(u)) - expected).abs() <= 2e-7 * (f64::from(u) + expected.abs()),
+                "{u}"
+            );
         }
         assert_eq!((u_ln_u(0.0), u_ln_u(0.0f32)), (0.0, 0.0));
         assert_eq!((u_ln_u(1.0), u_ln_u(1.0f32)), (0.0, 0.0));
@@ -100,7 +111,8 @@ mod tests {
             for scale in [1.0, 1e-2, 1e-4, 1e-8] {
                 let s = k as f32 * 1e-3 * scale;
                 let error = 4.0 * f64::from(f32::EPSILON * s);
-                let exact = 0.5 * (one_plus_ln_one_plus(f64::from(s)) + one_plus_ln_one_plus(f64::from(-s)));
+                let exact = 0.5
+                    * (one_plus_ln_one_plus(f64::from(s)) + one_plus_ln_one_plus(f64::from(-s)));
                 for s in [s, -s] {
                     assert!((f64::from(Tanh::potential(s)) - exact).abs() <= error, "{s}");
                 }

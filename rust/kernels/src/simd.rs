@@ -1,4 +1,5 @@
-//! Vectors of f32 and f64 behind one trait, so that a kernel is written once for all instruction sets.
+//! Vectors of f32 and f64 behind one trait, so that a kernel is written once for all instruction
+//! sets.
 
 use std::fmt::{Debug, Display};
 use std::iter::Sum;
@@ -6,7 +7,8 @@ use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssi
 
 use crate::potential::{finite_ln_f32, finite_ln_f64};
 
-/// A pair of things of which one is made for `f32`, and the other for `f64`: [`Real::pick`] takes one.
+/// A pair of things of which one is made for `f32`, and the other for `f64`: [`Real::pick`] takes
+/// one.
 pub trait BothPrecisions {
     /// The one for `T`.
     type Of<T: Real>: ?Sized;
@@ -139,7 +141,8 @@ macro_rules! real {
             }
             #[inline(always)]
             fn max_magnitude(self, other: Self) -> Self {
-                // The bits of non-negative floats are ordered like the numbers, with NaN above infinity.
+                // The bits of non-negative floats are ordered like the numbers, with NaN above
+                // infinity.
                 $T::from_bits(self.abs().to_bits().max(other.abs().to_bits()))
             }
         }
@@ -148,14 +151,15 @@ macro_rules! real {
 real!(f32, "float32", finite_ln_f32, Lanes<f32, 8>, x86::F32x8, x86::F32x16);
 real!(f64, "float64", finite_ln_f64, Lanes<f64, 4>, x86::F64x4, x86::F64x8);
 
-/// Elements past the end of what [`Vector::compress`] and [`Vector::select`] write that they may overwrite: one vector.
+/// Elements past the end of what [`Vector::compress`] and [`Vector::select`] write that they may
+/// overwrite: one vector.
 pub const SLACK: usize = 16;
 
 /// A vector of [`Real`] numbers.
 ///
 /// # Safety
-/// All methods need the instruction set of the type; pointers must be valid for the lanes that are touched. Pointers
-/// need no alignment.
+/// All methods need the instruction set of the type; pointers must be valid for the lanes that are
+/// touched. Pointers need no alignment.
 #[allow(clippy::missing_safety_doc, reason = "stated once, for the trait")]
 pub trait Vector: Copy {
     /// The type of a lane.
@@ -196,14 +200,20 @@ pub trait Vector: Copy {
     unsafe fn largest(self) -> Self::Scalar;
     /// Whether a lane is not zero; NaN counts as such.
     unsafe fn any(self) -> bool;
-    /// Writes the non-zero lanes at `p` to `value` and `first` plus their positions to `index`; returns how many there
-    /// are. NaN counts as non-zero. A whole vector of each may be overwritten.
+    /// Writes the non-zero lanes at `p` to `value` and `first` plus their positions to `index`;
+    /// returns how many there are. NaN counts as non-zero. A whole vector of each may be
+    /// overwritten.
     #[inline(always)]
-    unsafe fn compress(p: *const Self::Scalar, first: u32, index: *mut u32, value: *mut Self::Scalar) -> usize {
+    unsafe fn compress(
+        p: *const Self::Scalar,
+        first: u32,
+        index: *mut u32,
+        value: *mut Self::Scalar,
+    ) -> usize {
         let mut n = 0;
         for i in 0..Self::LANES {
-            // SAFETY: the caller vouches for LANES elements everywhere, and n <= i. Branch-free, for zeros are
-            // unpredictable.
+            // SAFETY: the caller vouches for LANES elements everywhere, and n <= i. Branch-free,
+            // for zeros are unpredictable.
             unsafe {
                 let v = *p.add(i);
                 *index.add(n) = first + i as u32;
@@ -215,12 +225,14 @@ pub trait Vector: Copy {
     }
     /// One where a lane is at least that of `b`, zero where it is not or either is NaN.
     unsafe fn step(self, b: Self) -> Self;
-    /// Writes the lanes of `self` at which `keep` is not zero to `p`, in order. A whole vector may be overwritten.
+    /// Writes the lanes of `self` at which `keep` is not zero to `p`, in order. A whole vector may
+    /// be overwritten.
     #[inline(always)]
     unsafe fn select(self, keep: Self, p: *mut Self::Scalar) {
         let (mut values, mut kept) = ([Self::Scalar::ZERO; SLACK], [Self::Scalar::ZERO; SLACK]);
         const { assert!(Self::LANES <= SLACK) };
-        // SAFETY: both arrays hold a vector, and n <= i. Branch-free, for what is kept is unpredictable.
+        // SAFETY: both arrays hold a vector, and n <= i. Branch-free, for what is kept is
+        // unpredictable.
         unsafe {
             self.store(values.as_mut_ptr());
             keep.store(kept.as_mut_ptr());
@@ -231,8 +243,8 @@ pub trait Vector: Copy {
             }
         }
     }
-    /// Numbers from `p` on, in order, for the lanes at which `wanted` is one (others are zero, and `wanted` is zero there); and how many
-    /// these are. A whole vector may be read.
+    /// Numbers from `p` on, in order, for the lanes at which `wanted` is one (others are zero, and
+    /// `wanted` is zero there); and how many these are. A whole vector may be read.
     #[inline(always)]
     unsafe fn expand(p: *const Self::Scalar, wanted: Self) -> (Self, usize) {
         let mut lanes = [Self::Scalar::ZERO; SLACK];
@@ -261,8 +273,8 @@ pub trait Vector: Copy {
         }
         common << 1 != 0
     }
-    /// Counts the ones that a train has in common with each of LANES others, all but the highest bit; and which of these bits differ:
-    /// one where they do, otherwise zero.
+    /// Counts the ones that a train has in common with each of LANES others, all but the highest
+    /// bit; and which of these bits differ: one where they do, otherwise zero.
     #[inline(always)]
     unsafe fn coincide(train: u32, others: *const u32) -> (Self, Self) {
         let (mut number, mut differ) = ([Self::Scalar::ZERO; SLACK], [Self::Scalar::ZERO; SLACK]);
@@ -282,7 +294,8 @@ pub trait Vector: Copy {
         // SAFETY: as above.
         unsafe { Self::coincide(train, others) }
     }
-    /// Cuts the lanes, none of which is negative or NaN, to integers, and writes these: the largest one for what is beyond.
+    /// Cuts the lanes, none of which is negative or NaN, to integers, and writes these: the largest
+    /// one for what is beyond.
     #[inline(always)]
     unsafe fn cut(self, p: *mut u32) {
         let mut lanes = [Self::Scalar::ZERO; SLACK];
@@ -302,7 +315,8 @@ pub trait Vector: Copy {
     unsafe fn exp2_integer(self) -> Self;
 }
 
-/// An array as a vector: the portable instance, which compilers turn into whatever the architecture has.
+/// An array as a vector: the portable instance, which compilers turn into whatever the architecture
+/// has.
 #[derive(Debug, Clone, Copy)]
 pub struct Lanes<T, const N: usize>([T; N]);
 
@@ -311,7 +325,8 @@ macro_rules! portable {
         impl Vector for Lanes<$T, $N> {
             type Scalar = $T;
             const LANES: usize = $N;
-            const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 32 / ($N * size_of::<$T>() / 16) } else { 8 };
+            const REGISTERS: usize =
+                if cfg!(target_arch = "aarch64") { 32 / ($N * size_of::<$T>() / 16) } else { 8 };
             #[inline(always)]
             unsafe fn splat(x: $T) -> Self {
                 Self([x; $N])
@@ -414,7 +429,9 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn exp2_integer(self) -> Self {
-                Self(std::array::from_fn(|i| $T::from_bits(((self.0[i] as $Int + $bias) << $mantissa) as $Bits)))
+                Self(std::array::from_fn(|i| {
+                    $T::from_bits(((self.0[i] as $Int + $bias) << $mantissa) as $Bits)
+                }))
             }
         }
     };

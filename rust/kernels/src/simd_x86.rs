@@ -10,7 +10,8 @@ macro_rules! vector {
         splat $splat:ident; load $load:ident; store $store:ident;
         load_first |$lp:ident, $ln:ident| $load_first:expr;
         store_first |$sv:ident, $sp:ident, $sn:ident| $store_first:expr;
-        add $add:ident; sub $sub:ident; mul $mul:ident; div $div:ident; fma $fma:ident; min $min:ident; max $max:ident;
+        add $add:ident; sub $sub:ident; mul $mul:ident; div $div:ident;
+        fma $fma:ident; min $min:ident; max $max:ident;
         max_magnitude |$ma:ident, $mb:ident| $max_magnitude:expr;
         sum |$s:ident| $sum:expr;
         largest |$l:ident| $largest:expr;
@@ -32,8 +33,10 @@ macro_rules! vector {
         #[derive(Debug, Clone, Copy)]
         pub struct $V($raw);
 
-        // SAFETY of every block below: the trait's contract (the instruction set is there, pointers are valid).
-        #[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract, for all of them")]
+        // SAFETY of every block below: the trait's contract (the instruction set is there, pointers
+        // are valid).
+        #[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract, for all of \
+                                                              them")]
         impl Vector for $V {
             type Scalar = $T;
             const LANES: usize = $N;
@@ -100,7 +103,8 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn largest(self) -> $T {
                 let $l = self.0;
-                // The bits of non-negative floats are ordered like the numbers, with NaN above infinity.
+                // The bits of non-negative floats are ordered like the numbers, with NaN above
+                // infinity.
                 unsafe { <$T>::from_bits($largest) }
             }
             #[inline(always)]
@@ -178,7 +182,9 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 #[inline(always)]
 unsafe fn first_32(n: usize) -> __m256i {
     // SAFETY: only called where AVX2 is there.
-    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+    unsafe {
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+    }
 }
 
 /// A mask whose first `n` lanes are set, for the 64-bit lanes of AVX2.
@@ -330,12 +336,15 @@ vector! {
     };
     coincide |train, others| {
         let (train, others) = (_mm512_set1_epi32(train as i32), _mm512_loadu_si512(others.cast()));
-        // The ones of half a byte from a table; the four bytes of a lane are added by products with one.
-        let table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+        // The ones of half a byte from a table; the four bytes of a lane are added by products with
+        // one.
+        let counts = _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+        let table = _mm512_broadcast_i32x4(counts);
         let half = _mm512_set1_epi8(15);
         let common = _mm512_and_si512(_mm512_and_si512(train, others), _mm512_set1_epi32(i32::MAX));
         let low = _mm512_shuffle_epi8(table, _mm512_and_si512(common, half));
-        let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(common), half));
+        let shifted = _mm512_srli_epi16::<4>(common);
+        let high = _mm512_shuffle_epi8(table, _mm512_and_si512(shifted, half));
         let pairs = _mm512_maddubs_epi16(_mm512_add_epi8(low, high), _mm512_set1_epi8(1));
         let number = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
         let differ = _mm512_srli_epi32::<31>(_mm512_xor_si512(train, others));
@@ -350,7 +359,8 @@ vector! {
     };
     compress |p, first, index, value| {
         let v = _mm512_loadu_ps(p);
-        // Not-equal, true for NaN. Compressing to a register and storing it whole beats the masked store.
+        // Not-equal, true for NaN. Compressing to a register and storing it whole beats the masked
+        // store.
         let keep = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(v, _mm512_setzero_ps());
         let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let positions = _mm512_add_epi32(lanes, _mm512_set1_epi32(first as i32));

@@ -1,11 +1,13 @@
 //! Products of a matrix whose rows are lists of non-zeros with a dense matrix: y += x m.
 //!
-//! All heavy products of the core have this form: the input drive (most pixels are zero), the couplings between
-//! layers (most hidden units rest at exactly zero) and, with the transposed lists, the outer-product updates.
+//! All heavy products of the core have this form: the input drive (most pixels are zero), the
+//! couplings between layers (most hidden units rest at exactly zero) and, with the transposed
+//! lists, the outer-product updates.
 //!
-//! Floor: 2 flops per non-zero and column. The matrix is walked in panels of eight vectors, so that eight
-//! independent sums cover the latency of a multiply-add; where each panel row is used often enough, panels are copied
-//! to a buffer that stays in L1 (a matrix with rows a power of two apart would otherwise evict itself).
+//! Floor: 2 flops per non-zero and column. The matrix is walked in panels of eight vectors, so that
+//! eight independent sums cover the latency of a multiply-add; where each panel row is used often
+//! enough, panels are copied to a buffer that stays in L1 (a matrix with rows a power of two apart
+//! would otherwise evict itself).
 
 use crate::gemm::{Strided, multiply};
 use crate::level::{Level, dispatch};
@@ -13,7 +15,8 @@ use crate::simd::{Real, SLACK, Vector};
 use aligned_vec::{AVec, avec};
 use std::ops::Range;
 
-/// A matrix as lists of the non-zeros of its rows, in ascending order of columns. NaN counts as non-zero.
+/// A matrix as lists of the non-zeros of its rows, in ascending order of columns. NaN counts as
+/// non-zero.
 #[derive(Debug, Clone, Default)]
 pub struct SparseRows<T> {
     cols: usize,
@@ -73,8 +76,8 @@ impl<T: Real> SparseRows<T> {
     pub fn push(&mut self, level: Level, row: &[T]) {
         assert_eq!(row.len(), self.cols);
         let start = self.index.len();
-        // Room for a full row, and for the whole vectors that `compress` writes; the unused end is cut off again.
-        // Growth is amortised, and there is none in steady state.
+        // Room for a full row, and for the whole vectors that `compress` writes; the unused end is
+        // cut off again. Growth is amortised, and there is none in steady state.
         self.index.resize(start + row.len() + SLACK, 0);
         self.value.resize(start + row.len() + SLACK, T::ZERO);
         let n = compress::<T>(level, row, &mut self.index[start..], &mut self.value[start..]);
@@ -99,8 +102,8 @@ impl<T: Real> SparseRows<T> {
         self.value.iter_mut().for_each(|v| *v *= factor);
     }
 
-    /// Writes the transpose of columns `span` to `target`, by counting sort: row i of the target is column
-    /// `span.start + i`.
+    /// Writes the transpose of columns `span` to `target`, by counting sort: row i of the target is
+    /// column `span.start + i`.
     ///
     /// # Panics
     /// If the span reaches past the columns.
@@ -131,7 +134,8 @@ impl<T: Real> SparseRows<T> {
         let entries = target.starts[span.len()] as usize;
         target.index.resize(entries, 0);
         target.value.resize(entries, T::ZERO);
-        // starts[k] now walks from the beginning of row k to its end, that is to the beginning of row k + 1.
+        // starts[k] now walks from the beginning of row k to its end, that is to the beginning of
+        // row k + 1.
         for i in 0..self.rows() {
             for e in within(i) {
                 let slot = &mut target.starts[self.index[e] as usize - span.start];
@@ -147,19 +151,31 @@ impl<T: Real> SparseRows<T> {
 
 dispatch! {
     /// Writes position and value of every non-zero of `row`, in order; returns how many there are.
-    fn compress<T>(level: Level, row: &[T], index: &mut [u32], value: &mut [T]) -> usize = compress_body
+    fn compress<T>(
+        level: Level, row: &[T], index: &mut [u32], value: &mut [T],
+    ) -> usize = compress_body
 }
 
 #[inline(always)]
-fn compress_body<V: Vector>(row: &[V::Scalar], index: &mut [u32], value: &mut [V::Scalar]) -> usize {
+fn compress_body<V: Vector>(
+    row: &[V::Scalar],
+    index: &mut [u32],
+    value: &mut [V::Scalar],
+) -> usize {
     assert!(index.len() >= row.len() + SLACK && value.len() >= row.len() + SLACK);
     const { assert!(V::LANES <= SLACK) };
     let mut n = 0;
     let mut k = 0;
     while k + V::LANES <= row.len() {
         // SAFETY: n <= k, so one vector and one index vector past n are within the slack.
-        n +=
-            unsafe { V::compress(row.as_ptr().add(k), k as u32, index.as_mut_ptr().add(n), value.as_mut_ptr().add(n)) };
+        n += unsafe {
+            V::compress(
+                row.as_ptr().add(k),
+                k as u32,
+                index.as_mut_ptr().add(n),
+                value.as_mut_ptr().add(n),
+            )
+        };
         k += V::LANES;
     }
     for (k, &v) in row.iter().enumerate().skip(k) {
@@ -199,11 +215,11 @@ pub struct Dense<'a, T> {
 }
 
 dispatch! {
-    /// y += x m for rows `first..first + count` of the sparse x (`rows` x `cols`), the dense m (`cols` x `n`), and y
-    /// (`count` x `n`, row-major, `stride` apart).
+    /// y += x m for rows `first..first + count` of the sparse x (`rows` x `cols`), the dense m
+    /// (`cols` x `n`), and y (`count` x `n`, row-major, `stride` apart).
     ///
-    /// Each element is summed in ascending order of columns of x, starting from y: the result does not depend on how
-    /// rows are grouped into calls.
+    /// Each element is summed in ascending order of columns of x, starting from y: the result does
+    /// not depend on how rows are grouped into calls.
     ///
     /// # Panics
     /// If a slice is too short for its shape.
@@ -239,14 +255,15 @@ fn non_zeros_body<V: Vector>(values: &[V::Scalar]) -> usize {
     total
 }
 
-/// Whether lists pay for a product with so many elements that are not zero, of so many: they need an index each, and a row of the dense
-/// matrix serves one row of lists.
+/// Whether lists pay for a product with so many elements that are not zero, of so many: they need
+/// an index each, and a row of the dense matrix serves one row of lists.
 pub fn lists_pay(there: usize, of: usize) -> bool {
     3 * there <= of
 }
 
-/// y += x m for a dense x (`shape.0` x `shape.1`), m (`shape.1` x `shape.2`) and y, row-major without gaps: the zeros of x are skipped where
-/// most of it is zero. The result is that of [`multiply`], to the bit, as long as m is finite.
+/// y += x m for a dense x (`shape.0` x `shape.1`), m (`shape.1` x `shape.2`) and y, row-major
+/// without gaps: the zeros of x are skipped where most of it is zero. The result is that of
+/// [`multiply`], to the bit, as long as m is finite.
 ///
 /// # Panics
 /// If a slice is too short for its shape.
@@ -285,13 +302,21 @@ fn accumulate_body<V: Vector>(
     assert!(n <= stride && (count - 1) * stride + n <= y.len(), "y is too short");
     let starts = &x.starts[first..=first + count];
     let entries = (starts[count] - starts[0]) as usize;
-    let task = Task { starts, index: &x.index, value: &x.value, cols: x.cols, m, y: y.as_mut_ptr(), stride };
+    let task = Task {
+        starts,
+        index: &x.index,
+        value: &x.value,
+        cols: x.cols,
+        m,
+        y: y.as_mut_ptr(),
+        stride,
+    };
     let pack = entries >= PACK_FROM * x.cols;
     // Small products are counted by who makes them, together.
     let each = if entries >= LARGE { 8 * V::LANES * entries } else { 0 };
     let mut col = 0;
-    // SAFETY: the columns stay below `n`, so the assertions above cover all rows; indices are below `cols` by the
-    // invariant of SparseRows; `dispatch!` vouches for the instruction set.
+    // SAFETY: the columns stay below `n`, so the assertions above cover all rows; indices are below
+    // `cols` by the invariant of SparseRows; `dispatch!` vouches for the instruction set.
     unsafe {
         while n - col >= 8 * V::LANES {
             if each > 0 {
@@ -352,7 +377,8 @@ unsafe fn add_entry<V: Vector, const N: usize>(
     stride: usize,
     k0: usize,
 ) {
-    // SAFETY: the caller vouches that `e` is an entry, and that its column is a row of m with N vectors at `base`.
+    // SAFETY: the caller vouches that `e` is an entry, and that its column is a row of m with N
+    // vectors at `base`.
     unsafe {
         let v = V::splat(*task.value.get_unchecked(e));
         let row = base.add((*task.index.get_unchecked(e) as usize - k0) * stride);
@@ -378,7 +404,8 @@ unsafe fn store_row<V: Vector, const N: usize>(sums: [V; N], p: *mut V::Scalar) 
 
 #[inline(always)]
 unsafe fn direct_panel<V: Vector, const N: usize>(task: &Task<'_, V::Scalar>, col: usize) {
-    // Rows without entries are many where inputs are mostly zero and batches small: they are not even read.
+    // Rows without entries are many where inputs are mostly zero and batches small: they are not
+    // even read.
     for (i, span) in task.starts.windows(2).enumerate().filter(|(_, span)| span[0] < span[1]) {
         // SAFETY: the caller vouches that columns col..col + N LANES exist in m and y.
         unsafe {
@@ -395,7 +422,11 @@ unsafe fn direct_panel<V: Vector, const N: usize>(task: &Task<'_, V::Scalar>, co
 
 /// N vectors, and the `rest` columns after them, fewer than a vector.
 #[inline(always)]
-unsafe fn ragged_panel<V: Vector, const N: usize>(task: &Task<'_, V::Scalar>, col: usize, rest: usize) {
+unsafe fn ragged_panel<V: Vector, const N: usize>(
+    task: &Task<'_, V::Scalar>,
+    col: usize,
+    rest: usize,
+) {
     for (i, span) in task.starts.windows(2).enumerate().filter(|(_, span)| span[0] < span[1]) {
         // SAFETY: the caller vouches that columns col..col + N LANES + rest exist in m and y.
         unsafe {
@@ -405,8 +436,10 @@ unsafe fn ragged_panel<V: Vector, const N: usize>(task: &Task<'_, V::Scalar>, co
             let base = task.m.data.as_ptr().add(col);
             for e in span[0] as usize..span[1] as usize {
                 add_entry(&mut sums, task, e, base, task.m.stride, 0);
-                let row = base.add(*task.index.get_unchecked(e) as usize * task.m.stride + N * V::LANES);
-                last = V::splat(*task.value.get_unchecked(e)).mul_add(V::load_first(row, rest), last);
+                let row =
+                    base.add(*task.index.get_unchecked(e) as usize * task.m.stride + N * V::LANES);
+                last =
+                    V::splat(*task.value.get_unchecked(e)).mul_add(V::load_first(row, rest), last);
             }
             store_row(sums, y);
             last.store_first(y.add(N * V::LANES), rest);
@@ -429,7 +462,8 @@ unsafe fn packed_panel<V: Vector, const N: usize>(
     for k0 in (0..task.cols).step_by(depth) {
         let k1 = (k0 + depth).min(task.cols);
         for k in k0..k1 {
-            // SAFETY: rows k0..k1 of m have columns col..col + width, and the buffer has `depth` rows of `width`.
+            // SAFETY: rows k0..k1 of m have columns col..col + width, and the buffer has `depth`
+            // rows of `width`.
             unsafe {
                 let row = load_row::<V, N>(task.m.data.as_ptr().add(k * task.m.stride + col));
                 store_row(row, packed.add((k - k0) * width));
@@ -438,7 +472,8 @@ unsafe fn packed_panel<V: Vector, const N: usize>(
         for i in 0..rows {
             let mut e = panel.cursors[i] as usize;
             let end = task.starts[i + 1] as usize;
-            // SAFETY: as in `direct_panel`, with the rows k0..k1 in the buffer; `e` is an entry of row i.
+            // SAFETY: as in `direct_panel`, with the rows k0..k1 in the buffer; `e` is an entry of
+            // row i.
             unsafe {
                 if e == end || *task.index.get_unchecked(e) as usize >= k1 {
                     continue;
@@ -459,14 +494,25 @@ unsafe fn packed_panel<V: Vector, const N: usize>(
 #[inline(always)]
 unsafe fn last_columns<V: Vector>(task: &Task<'_, V::Scalar>, col: usize, width: usize) {
     for (i, span) in task.starts.windows(2).enumerate().filter(|(_, span)| span[0] < span[1]) {
-        // SAFETY: the caller vouches that columns col..col + width exist in m and y, and width < LANES.
+        // SAFETY: the caller vouches that columns col..col + width exist in m and y, and width <
+        // LANES.
         unsafe {
             let y = task.y.add(i * task.stride + col);
-            // Four interleaved sums cover the latency; their order is fixed by the position in the row.
-            let mut sums = [V::load_first(y, width), V::splat(Real::ZERO), V::splat(Real::ZERO), V::splat(Real::ZERO)];
+            // Four interleaved sums cover the latency; their order is fixed by the position in the
+            // row.
+            let mut sums = [
+                V::load_first(y, width),
+                V::splat(Real::ZERO),
+                V::splat(Real::ZERO),
+                V::splat(Real::ZERO),
+            ];
             for e in span[0] as usize..span[1] as usize {
                 let v = V::splat(*task.value.get_unchecked(e));
-                let row = task.m.data.as_ptr().add(*task.index.get_unchecked(e) as usize * task.m.stride + col);
+                let row = task
+                    .m
+                    .data
+                    .as_ptr()
+                    .add(*task.index.get_unchecked(e) as usize * task.m.stride + col);
                 let sum = &mut sums[(e - span[0] as usize) % 4];
                 *sum = v.mul_add(V::load_first(row, width), *sum);
             }
@@ -484,20 +530,33 @@ mod tests {
     fn matrix(rows: usize, cols: usize, zeros: f64, seed: u64) -> Vec<f64> {
         let stream = crate::philox::Philox::new(seed, crate::philox::Purpose::Probe);
         (0..rows * cols)
-            .map(|i| if stream.uniform(i as u64, 1) < zeros { 0.0 } else { stream.uniform(i as u64, 0) - 0.5 })
+            .map(|i| {
+                if stream.uniform(i as u64, 1) < zeros {
+                    0.0
+                } else {
+                    stream.uniform(i as u64, 0) - 0.5
+                }
+            })
             .collect()
     }
 
     fn check<T: Real>(rows: usize, cols: usize, n: usize, zeros: f64, tolerance: f64) {
         let cast = |v: &[f64]| v.iter().map(|&x| T::from_f64(x)).collect::<Vec<_>>();
-        let (x, m, y) = (matrix(rows, cols, zeros, 1), matrix(cols, n + 2, 0.0, 2), matrix(rows, n + 1, 0.0, 3));
+        let (x, m, y) = (
+            matrix(rows, cols, zeros, 1),
+            matrix(cols, n + 2, 0.0, 2),
+            matrix(rows, n + 1, 0.0, 3),
+        );
         let (x, m, start) = (cast(&x), cast(&m), cast(&y));
         let mut lists = SparseRows::new(cols);
         x.chunks(cols).for_each(|row| lists.push(Level::get(), row));
         for level in Level::available() {
             let mut again = SparseRows::new(cols);
             x.chunks(cols).for_each(|row| again.push(level, row));
-            assert_eq!((&lists.starts, &lists.index, &lists.value), (&again.starts, &again.index, &again.value));
+            assert_eq!(
+                (&lists.starts, &lists.index, &lists.value),
+                (&again.starts, &again.index, &again.value)
+            );
         }
         let mut back = SparseRows::new(0);
         let mut forth = SparseRows::new(0);
@@ -509,7 +568,10 @@ mod tests {
         for k in from..to {
             assert_eq!(part.row(k - from), back.row(k));
         }
-        assert_eq!((&lists.starts, &lists.index, &lists.value), (&forth.starts, &forth.index, &forth.value));
+        assert_eq!(
+            (&lists.starts, &lists.index, &lists.value),
+            (&forth.starts, &forth.index, &forth.value)
+        );
         for level in Level::available() {
             let (mut y, mut panel) = (start.clone(), Panel::default());
             let m_view = Dense { data: &m, stride: n + 2 };
@@ -522,11 +584,15 @@ mod tests {
             assert_eq!(y, single, "{} depends on the grouping of rows", level.name());
             for i in 0..rows {
                 for j in 0..n {
-                    let exact: f64 =
-                        (0..cols).map(|k| x[i * cols + k].to_f64() * m[k * (n + 2) + j].to_f64()).sum::<f64>()
-                            + start[i * (n + 1) + j].to_f64();
+                    let exact: f64 = (0..cols)
+                        .map(|k| x[i * cols + k].to_f64() * m[k * (n + 2) + j].to_f64())
+                        .sum::<f64>()
+                        + start[i * (n + 1) + j].to_f64();
                     let got = y[i * (n + 1) + j].to_f64();
-                    assert!((got - exact).abs() <= tolerance * (1.0 + cols as f64).sqrt(), "{got} != {exact}");
+                    assert!(
+                        (got - exact).abs() <= tolerance * (1.0 + cols as f64).sqrt(),
+                        "{got} != {exact}"
+                    );
                 }
                 assert_eq!(y[i * (n + 1) + n], start[i * (n + 1) + n], "wrote past the row");
             }
@@ -536,7 +602,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn product_agrees_with_a_plain_sum(rows in 1usize..40, cols in 1usize..150, n in 1usize..300, zeros in 0.0..1.0) {
+        fn product_agrees_with_a_plain_sum(
+            rows in 1usize..40, cols in 1usize..150, n in 1usize..300, zeros in 0.0..1.0,
+        ) {
             check::<f32>(rows, cols, n, zeros, 1e-6);
             check::<f64>(rows, cols, n, zeros, 1e-15);
         }
@@ -551,7 +619,14 @@ mod tests {
             for level in Level::available() {
                 let (mut dense, mut skipped) = (vec![0.0; rows * n], vec![0.0; rows * n]);
                 let left = Strided { data: &x, row: inner, column: 1 };
-                multiply(level, left, Dense { data: &m, stride: n }, (rows, inner, n), &mut dense, n);
+                multiply(
+                    level,
+                    left,
+                    Dense { data: &m, stride: n },
+                    (rows, inner, n),
+                    &mut dense,
+                    n,
+                );
                 product(level, &x, &m, (rows, inner, n), &mut skipped);
                 assert_eq!(dense, skipped, "{} with {zeros} zeros", level.name());
             }

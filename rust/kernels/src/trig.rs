@@ -4,7 +4,8 @@ use crate::level::dispatch;
 use crate::simd::{Real, Vector};
 
 dispatch! {
-    /// Writes the sines and cosines of `x`, to about two units in the last place of one. What is not finite gives NaN.
+    /// Writes the sines and cosines of `x`, to about two units in the last place of one. What is
+    /// not finite gives NaN.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -25,14 +26,16 @@ fn sin_cos_body<V: Vector>(x: &[V::Scalar], sin: &mut [V::Scalar], cos: &mut [V:
     }
 }
 
-/// The largest argument from which multiples of pi are subtracted: farther off, the library's functions answer.
+/// The largest argument from which multiples of pi are subtracted: farther off, the library's
+/// functions answer.
 const FARTHEST: f64 = 8192.0;
 
 #[inline(always)]
 fn turn_all<V: Vector>(x: &[V::Scalar], sin: &mut [V::Scalar], cos: &mut [V::Scalar]) {
     let (n, whole) = (x.len(), x.len() - x.len() % V::LANES);
     let (x, sin, cos) = (x.as_ptr(), sin.as_mut_ptr(), cos.as_mut_ptr());
-    // SAFETY: whole vectors below `n`, the rest by its length; `dispatch!` vouches for the instruction set.
+    // SAFETY: whole vectors below `n`, the rest by its length; `dispatch!` vouches for the
+    // instruction set.
     unsafe {
         for j in (0..whole).step_by(V::LANES) {
             let (s, c) = turn(V::load(x.add(j)));
@@ -45,11 +48,13 @@ fn turn_all<V: Vector>(x: &[V::Scalar], sin: &mut [V::Scalar], cos: &mut [V::Sca
     }
 }
 
-/// Sine and cosine: x = k pi + r with |r| <= pi / 2, and the sign that k is even or odd by. Pi is subtracted in three parts.
+/// Sine and cosine: x = k pi + r with |r| <= pi / 2, and the sign that k is even or odd by. Pi is
+/// subtracted in three parts.
 #[inline(always)]
 pub(crate) unsafe fn turn<V: Vector>(x: V) -> (V, V) {
     let double = size_of::<V::Scalar>() == 8;
-    // The first two parts have trailing zeros, so that their products with k are exact without fused operations, too.
+    // The first two parts have trailing zeros, so that their products with k are exact without
+    // fused operations, too.
     let (parts, terms) = if double {
         ([3.141_592_651_605_606, 1.984_187_158_327_044_3e-9, 1.034_036_596_358_821e-18], 11)
     } else {
@@ -97,7 +102,8 @@ mod tests {
     use crate::Level;
 
     fn check<T: Real>(tolerance: f64) {
-        let inputs: Vec<f64> = (-5000..=5000).map(|i| f64::from(i) * 0.217).chain([0.0, 1e-30]).collect();
+        let inputs: Vec<f64> =
+            (-5000..=5000).map(|i| f64::from(i) * 0.217).chain([0.0, 1e-30]).collect();
         for level in Level::available() {
             let x: Vec<T> = inputs.iter().map(|&x| T::from_f64(x)).collect();
             let (mut sin, mut cos) = (vec![T::ZERO; x.len()], vec![T::ZERO; x.len()]);
@@ -123,7 +129,10 @@ mod tests {
             sin_cos(level, &x, &mut sin, &mut cos);
             for ((&x, &s), &c) in x.iter().zip(&sin).zip(&cos).filter(|((x, _), _)| x.is_finite()) {
                 let (sin, cos) = f64::from(x).sin_cos();
-                assert!((f64::from(s) - sin).abs() < 1e-6 && (f64::from(c) - cos).abs() < 1e-6, "{x}");
+                assert!(
+                    (f64::from(s) - sin).abs() < 1e-6 && (f64::from(c) - cos).abs() < 1e-6,
+                    "{x}"
+                );
             }
             let (mut sin, mut cos) = (vec![0.0; wide.len()], vec![0.0; wide.len()]);
             sin_cos(level, &wide, &mut sin, &mut cos);

@@ -6,7 +6,8 @@ use crate::simd::{Real, Vector};
 
 /// An activation function s = rho(a) of a unit.
 pub trait Unit: Copy + Send + Sync + 'static {
-    /// Whether states outside (0, 1) are held at its ends: drives at most 0 give exactly 0, drives at least 1 exactly 1.
+    /// Whether states outside (0, 1) are held at its ends: drives at most 0 give exactly 0, drives
+    /// at least 1 exactly 1.
     const BOXED: bool = false;
 
     /// Whether the function takes so long that several vectors should be under way at once.
@@ -21,14 +22,16 @@ pub trait Unit: Copy + Send + Sync + 'static {
     /// Needs the instruction set of `V`.
     unsafe fn apply<V: Vector>(a: V, node: Node<V>) -> V;
 
-    /// Phi at a state of a unit of stiffness one, whose derivative is the inverse of the function: s^2 / 2 within walls.
+    /// Phi at a state of a unit of stiffness one, whose derivative is the inverse of the function:
+    /// s^2 / 2 within walls.
     #[inline(always)]
     fn potential<T: Real>(s: T) -> T {
         T::from_f64(0.5) * s * s
     }
 }
 
-/// The constants of units that differ from each other: one element per unit, none where they do not.
+/// The constants of units that differ from each other: one element per unit, none where they do
+/// not.
 #[derive(Debug, Clone, Copy)]
 pub struct Nodes<'a, T> {
     /// One over the stiffness.
@@ -55,23 +58,33 @@ impl<T: Real> Nodes<'_, T> {
     /// The constants of a vector of units from `j` on; zero where `U` has none.
     ///
     /// # Safety
-    /// They [`fit`](Self::fit) at least `j + V::LANES` units, and the instruction set of `V` is there.
+    /// They [`fit`](Self::fit) at least `j + V::LANES` units, and the instruction set of `V` is
+    /// there.
     #[inline(always)]
     pub(crate) unsafe fn load<V: Vector<Scalar = T>, U: Unit>(&self, j: usize) -> Node<V> {
         // SAFETY: the caller vouches for the lengths.
-        let read = |p: &[T]| unsafe { if U::NODES { V::load(p.as_ptr().add(j)) } else { V::splat(Real::ZERO) } };
+        let read = |p: &[T]| unsafe {
+            if U::NODES { V::load(p.as_ptr().add(j)) } else { V::splat(Real::ZERO) }
+        };
         Node { softness: read(self.softness), lower: read(self.lower), upper: read(self.upper) }
     }
 
-    /// The constants of the `n < V::LANES` units from `j` on; zero past them and where `U` has none.
+    /// The constants of the `n < V::LANES` units from `j` on; zero past them and where `U` has
+    /// none.
     ///
     /// # Safety
     /// They [`fit`](Self::fit) at least `j + n` units, and the instruction set of `V` is there.
     #[inline(always)]
-    pub(crate) unsafe fn load_first<V: Vector<Scalar = T>, U: Unit>(&self, j: usize, n: usize) -> Node<V> {
+    pub(crate) unsafe fn load_first<V: Vector<Scalar = T>, U: Unit>(
+        &self,
+        j: usize,
+        n: usize,
+    ) -> Node<V> {
         let read = |p: &[T]| {
             // SAFETY: the caller vouches for the lengths.
-            unsafe { if U::NODES { V::load_first(p.as_ptr().add(j), n) } else { V::splat(Real::ZERO) } }
+            unsafe {
+                if U::NODES { V::load_first(p.as_ptr().add(j), n) } else { V::splat(Real::ZERO) }
+            }
         };
         Node { softness: read(self.softness), lower: read(self.lower), upper: read(self.upper) }
     }
@@ -97,7 +110,8 @@ pub struct Tanh;
 #[derive(Debug, Clone, Copy)]
 pub struct Logistic;
 
-/// A node of its own stiffness between its own walls: a over the stiffness, or the wall that it is beyond.
+/// A node of its own stiffness between its own walls: a over the stiffness, or the wall that it is
+/// beyond.
 #[derive(Debug, Clone, Copy)]
 pub struct Walled;
 
@@ -160,7 +174,8 @@ pub(crate) mod apply {
         }
     }
 
-    /// The exponential, to about one unit in the last place, of arguments clamped to where it is a normal number.
+    /// The exponential, to about one unit in the last place, of arguments clamped to where it is a
+    /// normal number.
     #[inline(always)]
     pub(crate) unsafe fn exp<V: Vector>(x: V) -> V {
         unsafe {
@@ -178,8 +193,8 @@ pub(crate) mod apply {
         }
     }
 
-    /// 2^n and exp(r) - 1 with x = n ln 2 + r and |r| <= ln(2) / 2; ln 2 is subtracted in two parts, the first with
-    /// trailing zeros.
+    /// 2^n and exp(r) - 1 with x = n ln 2 + r and |r| <= ln(2) / 2; ln 2 is subtracted in two
+    /// parts, the first with trailing zeros.
     #[inline(always)]
     unsafe fn exp_parts<V: Vector>(x: V) -> (V, V) {
         let double = size_of::<V::Scalar>() == 8;
@@ -213,11 +228,14 @@ const RECIPROCAL_FACTORIALS: [f64; 14] = {
 };
 
 dispatch! {
-    /// Replaces `states` by the activation of `drives`; returns the largest change, NaN if any state is NaN.
+    /// Replaces `states` by the activation of `drives`; returns the largest change, NaN if any
+    /// state is NaN.
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn relax<T, U: Unit>(level: Level, drives: &[T], nodes: Nodes<'_, T>, states: &mut [T]) -> T = relax_body
+    pub fn relax<T, U: Unit>(
+        level: Level, drives: &[T], nodes: Nodes<'_, T>, states: &mut [T],
+    ) -> T = relax_body
 }
 
 #[inline(always)]
@@ -229,8 +247,8 @@ fn relax_body<V: Vector, U: Unit>(
     assert!(drives.len() == states.len() && nodes.fit::<U>(states.len()));
     let n = states.len();
     let (drives, states) = (drives.as_ptr(), states.as_mut_ptr());
-    // SAFETY: whole vectors are read and written below `n`, the rest by its length; `dispatch!` vouches for the
-    // instruction set.
+    // SAFETY: whole vectors are read and written below `n`, the rest by its length; `dispatch!`
+    // vouches for the instruction set.
     unsafe {
         let mut change = V::splat(Real::ZERO);
         let mut j = 0;
@@ -242,7 +260,8 @@ fn relax_body<V: Vector, U: Unit>(
         }
         if j < n {
             let old = V::load_first(states.add(j), n - j);
-            let s = U::apply(V::load_first(drives.add(j), n - j), nodes.load_first::<V, U>(j, n - j));
+            let s =
+                U::apply(V::load_first(drives.add(j), n - j), nodes.load_first::<V, U>(j, n - j));
             s.store_first(states.add(j), n - j);
             // Read back: the lanes past the end are zero again.
             change = change.max_magnitude(V::load_first(states.add(j), n - j).sub(old));
@@ -258,9 +277,13 @@ mod tests {
 
     /// Values are right to a part `tolerance` of themselves, also where drives are small.
     fn check<T: Real, U: Unit>(reference: fn(f64) -> f64, tolerance: f64) {
-        let small = (0..120).flat_map(|k| [1.0, -1.0].map(|sign| sign * 10f64.powf(-0.25 * f64::from(k))));
-        let inputs: Vec<f64> =
-            (-4000..=4000).map(|i| f64::from(i) * 0.0101).chain([-1e30, 1e30]).chain(small).collect();
+        let small =
+            (0..120).flat_map(|k| [1.0, -1.0].map(|sign| sign * 10f64.powf(-0.25 * f64::from(k))));
+        let inputs: Vec<f64> = (-4000..=4000)
+            .map(|i| f64::from(i) * 0.0101)
+            .chain([-1e30, 1e30])
+            .chain(small)
+            .collect();
         for level in Level::available() {
             let drives: Vec<T> = inputs.iter().map(|&x| T::from_f64(x)).collect();
             let exact: Vec<f64> = drives.iter().map(|&x| reference(x.to_f64())).collect();
@@ -270,10 +293,15 @@ mod tests {
             assert_eq!(relax::<T, U>(level, &drives, Nodes::default(), &mut values), T::ZERO);
             for ((&x, got), want) in inputs.iter().zip(&values).zip(exact) {
                 let error = (got.to_f64() - want).abs();
-                assert!(error <= tolerance * want.abs() + 2e-38, "{} at {x}: {got} != {want}", level.name());
+                assert!(
+                    error <= tolerance * want.abs() + 2e-38,
+                    "{} at {x}: {got} != {want}",
+                    level.name()
+                );
             }
             let mut states = vec![T::ZERO; 5];
-            let change = relax::<T, U>(level, &[T::from_f64(f64::NAN); 5], Nodes::default(), &mut states);
+            let change =
+                relax::<T, U>(level, &[T::from_f64(f64::NAN); 5], Nodes::default(), &mut states);
             assert!(states.iter().chain([&change]).all(|x| !x.is_finite()), "NaN must survive");
         }
     }
@@ -294,13 +322,20 @@ mod tests {
             for n in [0, 1, 7, 16, 33] {
                 let drives: Vec<f64> = (0..n).map(|i| f64::from(i) - 10.0).collect();
                 let softness: Vec<f64> = (0..n).map(|i| 1.0 / (1.0 + f64::from(i))).collect();
-                let lower: Vec<f64> = (0..n).map(|i| if i % 2 == 0 { 0.0 } else { f64::NEG_INFINITY }).collect();
-                let upper: Vec<f64> = (0..n).map(|i| if i % 3 == 0 { 0.25 } else { f64::INFINITY }).collect();
+                let lower: Vec<f64> =
+                    (0..n).map(|i| if i % 2 == 0 { 0.0 } else { f64::NEG_INFINITY }).collect();
+                let upper: Vec<f64> =
+                    (0..n).map(|i| if i % 3 == 0 { 0.25 } else { f64::INFINITY }).collect();
                 let nodes = Nodes { softness: &softness, lower: &lower, upper: &upper };
                 let mut states = vec![0.0; n as usize];
                 relax::<f64, Walled>(level, &drives, nodes, &mut states);
                 for j in 0..n as usize {
-                    assert_eq!(states[j], (drives[j] * softness[j]).max(lower[j]).min(upper[j]), "{}", level.name());
+                    assert_eq!(
+                        states[j],
+                        (drives[j] * softness[j]).max(lower[j]).min(upper[j]),
+                        "{}",
+                        level.name()
+                    );
                 }
             }
         }

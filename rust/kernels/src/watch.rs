@@ -1,7 +1,9 @@
-//! Interrupts: long work looks now and then whether it is still wanted, and unwinds where it is not.
+//! Interrupts: long work looks now and then whether it is still wanted, and unwinds where it is
+//! not.
 //!
-//! The one who calls is asked, on his own thread: at [`poll`]s where that does the work, while it waits for the pool where others do.
-//! A poll takes about a nanosecond, but every fraction of a millisecond of work.
+//! The one who calls is asked, on his own thread: at [`poll`]s where that does the work, while it
+//! waits for the pool where others do. A poll takes about a nanosecond, but every fraction of a
+//! millisecond of work.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -27,7 +29,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Asks whether the work is no longer wanted, and lets all threads know. For the thread that waits.
+    /// Asks whether the work is no longer wanted, and lets all threads know. For the thread that
+    /// waits.
     pub fn ask(&self) -> bool {
         if (self.ask)() {
             self.unwanted.store(true, Ordering::Relaxed);
@@ -57,7 +60,8 @@ fn within<R>(current: Option<(Arc<Watch>, bool)>, work: impl FnOnce() -> R) -> R
     work()
 }
 
-/// Does some work, unless `ask`, which is called on this thread every [`PATIENCE`] or so, says that it is no longer wanted.
+/// Does some work, unless `ask`, which is called on this thread every [`PATIENCE`] or so, says that
+/// it is no longer wanted.
 ///
 /// # Errors
 /// [`Interrupted`] then: the work was left somewhere in the middle.
@@ -99,7 +103,8 @@ pub fn check() {
     }
 }
 
-/// Counts some work, in multiply-adds, and looks now and then whether all of it is still wanted; unwinds where it is not.
+/// Counts some work, in multiply-adds, and looks now and then whether all of it is still wanted;
+/// unwinds where it is not.
 #[inline]
 pub fn poll(work: usize) {
     let done = DONE.get().saturating_add(work);

@@ -1,19 +1,21 @@
-//! Crossbars with resistive wires: the voltages of all nodes, for as many inputs at once as a vector has lanes.
+//! Crossbars with resistive wires: the voltages of all nodes, for as many inputs at once as a
+//! vector has lanes.
 //!
-//! Every cell sits between a node of its row and one of its column. A row goes from its source, at the left, through as many
-//! pieces of wire as there are columns, and ends; a column begins at the top and goes to its ground, at the bottom. With
-//! conductances in units of that of a piece of wire, a, the voltages u of row nodes and v of column nodes obey
-//! R u - a v = s and C v - a u = t, with tridiagonal R (along rows) and C (along columns), and s and t the voltages at the ends.
+//! Every cell sits between a node of its row and one of its column. A row goes from its source, at
+//! the left, through as many pieces of wire as there are columns, and ends; a column begins at the
+//! top and goes to its ground, at the bottom. With conductances in units of that of a piece of
+//! wire, a, the voltages u of row nodes and v of column nodes obey R u - a v = s and C v - a u = t,
+//! with tridiagonal R (along rows) and C (along columns), and s and t the voltages at the ends.
 //!
-//! v = C^-1 (a u + t) is put into the first: conjugate gradients solve (R - a C^-1 a) u = s + a C^-1 t, with R as the
-//! preconditioner. Both are solved exactly along lines. An iteration is three passes over the nodes: about 25 operations and eleven
-//! numbers moved per node.
+//! v = C^-1 (a u + t) is put into the first: conjugate gradients solve (R - a C^-1 a) u = s + a
+//! C^-1 t, with R as the preconditioner. Both are solved exactly along lines. An iteration is three
+//! passes over the nodes: about 25 operations and eleven numbers moved per node.
 
 use crate::level::{Level, dispatch};
 use crate::simd::{Real, Vector};
 
-/// A crossbar: conductances in units of that of a piece of wire, and the pivots of both tridiagonal systems, inverted; all (rows,
-/// columns).
+/// A crossbar: conductances in units of that of a piece of wire, and the pivots of both tridiagonal
+/// systems, inverted; all (rows, columns).
 #[derive(Debug, Clone, Copy)]
 pub struct Network<'a, T> {
     /// Rows and columns.
@@ -78,8 +80,9 @@ fn lanes_body<V: Vector>() -> usize {
     V::LANES
 }
 
-/// Solves for all nodes, to a preconditioned residual of `tolerance` times that of no voltages, in at most `most` iterations. Returns
-/// how many it took; `most` where that was not enough. Without iterations, u is that of grounded columns: right to first order in a.
+/// Solves for all nodes, to a preconditioned residual of `tolerance` times that of no voltages, in
+/// at most `most` iterations. Returns how many it took; `most` where that was not enough. Without
+/// iterations, u is that of grounded columns: right to first order in a.
 ///
 /// # Panics
 /// If lengths do not fit.
@@ -92,8 +95,13 @@ pub fn solve<T: Real>(
     fields: &mut Fields<T>,
 ) -> u32 {
     let ((n, m), lanes) = (network.shape, lanes::<T>(level));
-    assert!([network.cells, network.rows, network.columns].iter().all(|values| values.len() == n * m) && n * m > 0);
-    assert!([0, n * lanes].contains(&ends.rows.len()) && [0, m * lanes].contains(&ends.columns.len()));
+    assert!(
+        [network.cells, network.rows, network.columns].iter().all(|values| values.len() == n * m)
+            && n * m > 0
+    );
+    assert!(
+        [0, n * lanes].contains(&ends.rows.len()) && [0, m * lanes].contains(&ends.columns.len())
+    );
     let Fields { u, v, residual, ahead, along, image } = fields;
     for field in [u, v, residual, ahead, along, image] {
         field.clear();
@@ -103,7 +111,10 @@ pub fn solve<T: Real>(
 }
 
 dispatch! {
-    fn run<T>(level: Level, network: Network<'_, T>, ends: Ends<'_, T>, tolerance: T, most: u32, fields: &mut Fields<T>) -> u32
+    fn run<T>(
+        level: Level, network: Network<'_, T>, ends: Ends<'_, T>, tolerance: T, most: u32,
+        fields: &mut Fields<T>,
+    ) -> u32
         = run_body
 }
 
@@ -128,10 +139,15 @@ fn splat<V: Vector>(x: V::Scalar) -> V {
     unsafe { V::splat(x) }
 }
 
-/// Solves C v = a p + t from the top down, with p = `ahead` + `keep` p where `keep` is given: `fields.v` holds what is left for the way
-/// up.
+/// Solves C v = a p + t from the top down, with p = `ahead` + `keep` p where `keep` is given:
+/// `fields.v` holds what is left for the way up.
 #[inline(always)]
-fn down<V: Vector>(net: Network<'_, V::Scalar>, ends: &[V::Scalar], p: &[V::Scalar], v: &mut [V::Scalar]) {
+fn down<V: Vector>(
+    net: Network<'_, V::Scalar>,
+    ends: &[V::Scalar],
+    p: &[V::Scalar],
+    v: &mut [V::Scalar],
+) {
     let (n, m) = net.shape;
     for i in 0..n {
         crate::watch::poll(32 * V::LANES * m);
@@ -170,7 +186,12 @@ fn up<V: Vector>(net: Network<'_, V::Scalar>, i: usize, v: &mut [V::Scalar]) {
 
 /// Solves R z = r for row `i`, and returns r z.
 #[inline(always)]
-fn along_row<V: Vector>(net: Network<'_, V::Scalar>, i: usize, r: &[V::Scalar], z: &mut [V::Scalar]) -> V {
+fn along_row<V: Vector>(
+    net: Network<'_, V::Scalar>,
+    i: usize,
+    r: &[V::Scalar],
+    z: &mut [V::Scalar],
+) -> V {
     let (_, m) = net.shape;
     let (mut t, mut sum) = (splat::<V>(Real::ZERO), splat::<V>(Real::ZERO));
     // SAFETY: as above.

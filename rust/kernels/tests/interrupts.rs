@@ -40,7 +40,8 @@ fn dense_products_end_in_their_middle() {
     let (a, b) = (vec![1.0; ROWS * INNER], vec![1.0; INNER * COLS]);
     let mut product = vec![0.0; ROWS * COLS];
     let make = |product: &mut [f32]| {
-        let (a, b) = (Strided { data: &a, row: INNER, column: 1 }, Dense { data: &b, stride: COLS });
+        let (a, b) =
+            (Strided { data: &a, row: INNER, column: 1 }, Dense { data: &b, stride: COLS });
         multiply(level, a, b, (ROWS, INNER, COLS), product, COLS);
     };
     assert!(over(|| true, || make(&mut product)).is_err());

@@ -1,7 +1,9 @@
 //! Pulses against what their formulas say, cell by cell.
 
 use pnncore_kernels::philox::{Philox, Purpose};
-use pnncore_kernels::pulses::{Constant, Counts, Exponential, GROUP, Law, Linear, Power, Row, Scatter, Source, Table};
+use pnncore_kernels::pulses::{
+    Constant, Counts, Exponential, GROUP, Law, Linear, Power, Row, Scatter, Source, Table,
+};
 use pnncore_kernels::pulses::{pulse, trains};
 use pnncore_kernels::{Level, Real};
 use proptest::prelude::*;
@@ -23,7 +25,9 @@ impl<T: Real> Array<T> {
     fn new(n: usize, sloped: bool, seed: u64) -> Self {
         let random = Philox::new(seed, Purpose::Probe);
         let draw = |group: u32, low: f64, high: f64| -> Vec<T> {
-            (0..n as u64).map(|i| T::from_f64(low + (high - low) * random.uniform(i, group))).collect()
+            (0..n as u64)
+                .map(|i| T::from_f64(low + (high - low) * random.uniform(i, group)))
+                .collect()
         };
         let mut slopes = [draw(4, -0.004, -0.001), draw(5, -0.003, -0.002)];
         if !sloped {
@@ -81,14 +85,26 @@ fn one_pulse<T: Real, L: Law<T>>(
             let wanted: Vec<f64> = (0..n)
                 .map(|i| {
                     let w = array.weights[i].to_f64();
-                    (w + mean(&array, i, w, sign < 0.0)).clamp(array.lower[i].to_f64(), array.upper[i].to_f64())
+                    (w + mean(&array, i, w, sign < 0.0))
+                        .clamp(array.lower[i].to_f64(), array.upper[i].to_f64())
                 })
                 .collect();
             let ones = vec![T::ONE; n];
-            array.send(level, law, quiet, Counts::Means(&[T::from_f64(sign)], &ones, T::ONE), false, 0);
+            array.send(
+                level,
+                law,
+                quiet,
+                Counts::Means(&[T::from_f64(sign)], &ones, T::ONE),
+                false,
+                0,
+            );
             for (i, wanted) in wanted.iter().enumerate() {
                 let found = array.weights[i].to_f64();
-                assert!((found - wanted).abs() <= tolerance, "{} cell {i}: {found} != {wanted}", level.name());
+                assert!(
+                    (found - wanted).abs() <= tolerance,
+                    "{} cell {i}: {found} != {wanted}",
+                    level.name()
+                );
             }
         }
         assert!(array.pulses.iter().all(|&p| p.to_f64() == 2.0));
@@ -97,11 +113,16 @@ fn one_pulse<T: Real, L: Law<T>>(
 
 fn every_law<T: Real>(tolerance: f64) {
     let number = |x: f64| T::from_f64(x);
-    let step = |a: &Array<T>, i: usize, falls: bool| if falls { a.down[i].to_f64() } else { a.up[i].to_f64() };
-    let place = |a: &Array<T>, i: usize, w: f64| (w - a.lower[i].to_f64()) / (a.upper[i] - a.lower[i]).to_f64();
+    let step = |a: &Array<T>, i: usize, falls: bool| {
+        if falls { a.down[i].to_f64() } else { a.up[i].to_f64() }
+    };
+    let place = |a: &Array<T>, i: usize, w: f64| {
+        (w - a.lower[i].to_f64()) / (a.upper[i] - a.lower[i]).to_f64()
+    };
     one_pulse::<T, _>(Constant, false, |a, i, _, falls| step(a, i, falls), tolerance);
-    let linear =
-        |a: &Array<T>, i: usize, w: f64, falls: bool| step(a, i, falls) + a.slopes[usize::from(falls)][i].to_f64() * w;
+    let linear = |a: &Array<T>, i: usize, w: f64, falls: bool| {
+        step(a, i, falls) + a.slopes[usize::from(falls)][i].to_f64() * w
+    };
     one_pulse::<T, _>(Linear, true, linear, tolerance);
     let law = Exponential {
         up: (number(-1.18445), number(5.0)),
@@ -111,7 +132,8 @@ fn every_law<T: Real>(tolerance: f64) {
     };
     let exponential = |a: &Array<T>, i: usize, w: f64, falls: bool| {
         let z = 2.0 * -0.5 * w / (a.upper[i] - a.lower[i]).to_f64() - 0.5;
-        let factor = if falls { 1.0 + 0.081404 * (-5.0 * z).exp() } else { 1.0 + 1.18445 * (5.0 * z).exp() };
+        let factor =
+            if falls { 1.0 + 0.081404 * (-5.0 * z).exp() } else { 1.0 + 1.18445 * (5.0 * z).exp() };
         step(a, i, falls) * factor.max(0.0)
     };
     one_pulse(law, false, exponential, tolerance);
@@ -154,10 +176,18 @@ fn trains_have_their_means_and_their_signs() {
             let n = f64::from(slots) * samples as f64;
             let found = own.map(|train| f64::from((train << 1).count_ones())).sum::<f64>() / n;
             let p = (0.9 * value(i).abs()).min(1.0);
-            assert!((found - p).abs() <= 4.5 * (p * (1.0 - p) / n).sqrt(), "{}: {found} {p}", level.name());
+            assert!(
+                (found - p).abs() <= 4.5 * (p * (1.0 - p) / n).sqrt(),
+                "{}: {found} {p}",
+                level.name()
+            );
         }
         // Values beyond the last are no pulses.
-        assert!(drawn[samples * GROUP..].chunks(GROUP).all(|group| group[width - GROUP..].iter().all(|&t| t == 0)));
+        assert!(
+            drawn[samples * GROUP..]
+                .chunks(GROUP)
+                .all(|group| group[width - GROUP..].iter().all(|&t| t == 0))
+        );
     }
 }
 
@@ -169,7 +199,8 @@ fn coincidences_are_counted() {
     for level in Level::available() {
         let mut columns = Vec::new();
         trains(level, &values, (n, &[31; 9]), &[2.0; 9], (random, 1), &mut columns);
-        let rows: Vec<(u32, u32)> = (0..samples as u32).map(|s| (s, random.words(u64::from(s), 4)[0])).collect();
+        let rows: Vec<(u32, u32)> =
+            (0..samples as u32).map(|s| (s, random.words(u64::from(s), 4)[0])).collect();
         let mut array = Array::<f64>::new(n, false, 2);
         array.lower.fill(-1e3);
         array.upper.fill(1e3);
@@ -181,7 +212,8 @@ fn coincidences_are_counted() {
                 let other = columns[(i / GROUP * samples + s as usize) * GROUP + i % GROUP];
                 let pulses = f64::from((own & other & (u32::MAX >> 1)).count_ones());
                 count += pulses;
-                change += pulses * if (own ^ other) >> 31 == 0 { array.up[i] } else { array.down[i] };
+                change +=
+                    pulses * if (own ^ other) >> 31 == 0 { array.up[i] } else { array.down[i] };
             }
             assert_eq!(array.pulses[i], count);
             assert!((array.weights[i] - before[i] - change).abs() < 1e-13, "{}", level.name());
@@ -189,7 +221,8 @@ fn coincidences_are_counted() {
     }
 }
 
-/// The mean and the variance of where 20 noisy pulses take a cell, at once and one by one, against the exact recursions.
+/// The mean and the variance of where 20 noisy pulses take a cell, at once and one by one, against
+/// the exact recursions.
 #[test]
 fn pulses_at_once_have_the_moments_of_pulses_one_by_one() {
     let (n, pulses, cycle) = (1 << 14, 20, 2.0);
@@ -203,13 +236,24 @@ fn pulses_at_once_have_the_moments_of_pulses_one_by_one() {
         array.lower.fill(-9.0);
         array.upper.fill(9.0);
         let scatter = Scatter { cycle, additive, write: 0.0 };
-        array.send(level, Linear, scatter, Counts::Means(&[f64::from(pulses)], &vec![1.0; n], 31.0), at_once, 0);
+        array.send(
+            level,
+            Linear,
+            scatter,
+            Counts::Means(&[f64::from(pulses)], &vec![1.0; n], 31.0),
+            at_once,
+            0,
+        );
         let (mut mean, mut square) = (start, start * start);
         for _ in 0..pulses {
             // w' = w + (up + slope w) (1 + cycle xi), or with the noise of up alone.
             let (a, b, c) = (up, 1.0 + slope, slope);
             let noise = |w: f64, w2: f64| {
-                if additive { (cycle * up).powi(2) } else { cycle * cycle * (up * up + 2.0 * up * c * w + c * c * w2) }
+                if additive {
+                    (cycle * up).powi(2)
+                } else {
+                    cycle * cycle * (up * up + 2.0 * up * c * w + c * c * w2)
+                }
             };
             let next = a * a + 2.0 * a * b * mean + b * b * square + noise(mean, square);
             (square, mean) = (next, a + b * mean);
@@ -217,7 +261,10 @@ fn pulses_at_once_have_the_moments_of_pulses_one_by_one() {
         let variance = square - mean * mean;
         let found = array.weights.iter().sum::<f64>() / n as f64;
         let spread = array.weights.iter().map(|w| (w - mean).powi(2)).sum::<f64>() / n as f64;
-        assert!((found - mean).abs() < 4.5 * (variance / n as f64).sqrt(), "{additive} {at_once}: {found} {mean}");
+        assert!(
+            (found - mean).abs() < 4.5 * (variance / n as f64).sqrt(),
+            "{additive} {at_once}: {found} {mean}"
+        );
         assert!(
             (spread / variance - 1.0).abs() < 4.5 * (2.0 / n as f64).sqrt(),
             "{additive} {at_once}: {spread} {variance}"
@@ -228,7 +275,8 @@ fn pulses_at_once_have_the_moments_of_pulses_one_by_one() {
 proptest! {
     #[test]
     fn bounds_are_never_crossed(
-        n in 1usize..40, samples in 1usize..6, cycle in 0.0f32..9.0, additive in any::<bool>(), at_once in any::<bool>(), seed in 0u64..99,
+        n in 1usize..40, samples in 1usize..6, cycle in 0.0f32..9.0, additive in any::<bool>(),
+        at_once in any::<bool>(), seed in 0u64..99,
     ) {
         let random = Philox::new(seed, Purpose::Probe);
         let (rows, columns): (Vec<f32>, Vec<f32>) = (

@@ -1,6 +1,9 @@
 //! NumPy arrays as slices of the core, without copies.
 
-use numpy::{Element, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArrayDyn, PyUntypedArrayMethods};
+use numpy::{
+    Element, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArrayDyn,
+    PyUntypedArrayMethods,
+};
 use pnncore::Error;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::kernels::Real;
@@ -33,17 +36,28 @@ macro_rules! with_dtype {
 }
 pub(crate) use with_dtype;
 
-fn array<'a, 'py, T: Float>(value: &'a Bound<'py, PyAny>, name: &str) -> PyResult<&'a Bound<'py, PyArrayDyn<T>>> {
+fn array<'a, 'py, T: Float>(
+    value: &'a Bound<'py, PyAny>,
+    name: &str,
+) -> PyResult<&'a Bound<'py, PyArrayDyn<T>>> {
     value.cast::<PyArrayDyn<T>>().map_err(|_| {
         let kind = value.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string());
         let dtype = value.getattr("dtype").map_or_else(|_| kind, |dtype| dtype.to_string());
-        exception(value.py(), &Error::Config(format!("{name} must be a {} array, got {dtype}", T::NAME)))
+        exception(
+            value.py(),
+            &Error::Config(format!("{name} must be a {} array, got {dtype}", T::NAME)),
+        )
     })
 }
 
 fn contiguous<T>(py: Python<'_>, slice: Option<T>, name: &str) -> PyResult<T> {
     slice.ok_or_else(|| {
-        exception(py, &Error::Shape(format!("{name} must be C-contiguous; make it so with numpy.ascontiguousarray")))
+        exception(
+            py,
+            &Error::Shape(format!(
+                "{name} must be C-contiguous; make it so with numpy.ascontiguousarray"
+            )),
+        )
     })
 }
 
@@ -54,7 +68,9 @@ impl<'py, T: Float> Shared<'py, T> {
     pub(crate) fn new(values: &[Bound<'py, PyAny>], name: &str) -> PyResult<Self> {
         let lent = |value| {
             array::<T>(value, name)?.try_readonly().map_err(|_| {
-                let text = format!("{name} is lent to a step of training that is under way: ask its experiment");
+                let text = format!(
+                    "{name} is lent to a step of training that is under way: ask its experiment"
+                );
                 exception(value.py(), &Error::Config(text))
             })
         };
@@ -77,7 +93,10 @@ impl<'py, T: Float> Exclusive<'py, T> {
     pub(crate) fn new(values: &[Bound<'py, PyAny>], name: &str) -> PyResult<Self> {
         let arrays = values.iter().map(|value| {
             array::<T>(value, name)?.try_readwrite().map_err(|_| {
-                let text = format!("{name} must be writable, and every array a different one; got a read-only array");
+                let text = format!(
+                    "{name} must be writable, and every array a different one; got \
+                                    a read-only array"
+                );
                 exception(value.py(), &Error::Config(text))
             })
         });
@@ -120,10 +139,18 @@ impl<'py, T: Float> Data<'py, T> {
     }
 
     /// The batch of all samples, after checking shapes and labels against the system's numbers.
-    pub(crate) fn batch(&self, py: Python<'_>, inputs: usize, outputs: usize) -> PyResult<Batch<'_, T>> {
+    pub(crate) fn batch(
+        &self,
+        py: Python<'_>,
+        inputs: usize,
+        outputs: usize,
+    ) -> PyResult<Batch<'_, T>> {
         let shape = self.x.shape();
         if shape.len() != 2 || shape[1] != inputs {
-            return Err(Error::Shape(format!("x must have shape (samples, {inputs}), got {shape:?}"))).or_raise(py);
+            return Err(Error::Shape(format!(
+                "x must have shape (samples, {inputs}), got {shape:?}"
+            )))
+            .or_raise(py);
         }
         let samples = shape[0];
         let x = Rows::all(contiguous(py, self.x.as_slice().ok(), "x")?, inputs);
@@ -139,14 +166,18 @@ impl<'py, T: Float> Data<'py, T> {
                 if labels.iter().fold(false, |any, label| any | is_wrong(label))
                     && let Some(bad) = labels.iter().find(|label| is_wrong(label))
                 {
-                    let text = format!("labels must be in 0..{outputs}, the number of outputs; got {bad}");
+                    let text =
+                        format!("labels must be in 0..{outputs}, the number of outputs; got {bad}");
                     return Err(Error::Data(text)).or_raise(py);
                 }
                 Targets::Labels(Rows::all(labels, 1))
             }
             Wanted::Values(values) => {
                 if values.shape() != [samples, outputs] {
-                    let text = format!("targets must have shape ({samples}, {outputs}), got {:?}", values.shape());
+                    let text = format!(
+                        "targets must have shape ({samples}, {outputs}), got {:?}",
+                        values.shape()
+                    );
                     return Err(Error::Shape(text)).or_raise(py);
                 }
                 Targets::Values(Rows::all(contiguous(py, values.as_slice().ok(), "y")?, outputs))

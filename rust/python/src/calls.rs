@@ -1,8 +1,11 @@
-//! How calls leave the interpreter and come back: interrupts, panics, forks, and the end of the interpreter.
+//! How calls leave the interpreter and come back: interrupts, panics, forks, and the end of the
+//! interpreter.
 //!
-//! A daemon thread that wants the interpreter lock when the interpreter ends is killed by Python (3.13 and before) through
-//! `pthread_exit`, which must not pass frames of Rust: it aborts the process. So threads register before they wait for the lock or run
-//! Python code below frames of Rust; at exit, [`close`] waits until none does, and those that come later are stopped before the gate.
+//! A daemon thread that wants the interpreter lock when the interpreter ends is killed by Python
+//! (3.13 and before) through `pthread_exit`, which must not pass frames of Rust: it aborts the
+//! process. So threads register before they wait for the lock or run Python code below frames of
+//! Rust; at exit, [`close`] waits until none does, and those that come later are stopped before the
+//! gate.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -39,7 +42,8 @@ thread_local! {
 struct Gate(());
 
 impl Gate {
-    /// Goes through, or waits for the end of the process where the interpreter is about to end. Not for those who hold its lock.
+    /// Goes through, or waits for the end of the process where the interpreter is about to end. Not
+    /// for those who hold its lock.
     fn enter() -> Self {
         INSIDE.fetch_add(1, Ordering::SeqCst);
         let gate = Self(());
@@ -56,7 +60,8 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         // None, in a child that was forked meanwhile.
-        let _ = INSIDE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |inside| inside.checked_sub(1));
+        let _ =
+            INSIDE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |inside| inside.checked_sub(1));
     }
 }
 
@@ -75,26 +80,37 @@ fn interrupted() -> bool {
 /// Does some work that signals end, and in which nothing panics.
 fn watched<R>(work: impl FnOnce() -> R) -> Result<Result<R, Interrupted>, Box<dyn Any + Send>> {
     // What is left in the middle is thrown away by the caller.
-    let work = AssertUnwindSafe(|| if IS_MAIN.get() { watch::over(interrupted, work) } else { Ok(work()) });
+    let work =
+        AssertUnwindSafe(
+            || if IS_MAIN.get() { watch::over(interrupted, work) } else { Ok(work()) },
+        );
     catch_unwind(work)
 }
 
 /// The result of watched work, or the exception that ended it.
-fn found<R>(py: Python<'_>, result: Result<Result<R, Interrupted>, Box<dyn Any + Send>>) -> PyResult<R> {
+fn found<R>(
+    py: Python<'_>,
+    result: Result<Result<R, Interrupted>, Box<dyn Any + Send>>,
+) -> PyResult<R> {
     match result {
-        // A handler may have raised where the work must not be left: its exception comes when that is done.
+        // A handler may have raised where the work must not be left: its exception comes when that
+        // is done.
         Ok(Ok(found)) => RAISED.take().map_or(Ok(found), Err),
-        Ok(Err(Interrupted)) => Err(RAISED.take().unwrap_or_else(|| PyKeyboardInterrupt::new_err(()))),
+        Ok(Err(Interrupted)) => {
+            Err(RAISED.take().unwrap_or_else(|| PyKeyboardInterrupt::new_err(())))
+        }
         Err(payload) => {
             RAISED.set(None);
             let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+            let text =
+                text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("unknown");
             Err(exception(py, &Error::Internal(text.to_owned())))
         }
     }
 }
 
-/// Runs `work` with the interpreter lock released, until it is done or a handler of a signal raises.
+/// Runs `work` with the interpreter lock released, until it is done or a handler of a signal
+/// raises.
 pub(crate) fn detached<R: Send>(py: Python<'_>, work: impl FnOnce() -> R + Send) -> PyResult<R> {
     let (result, gate) = py.detach(|| {
         drop(Gate::enter());
@@ -117,7 +133,8 @@ pub(crate) fn attached<R>(work: impl FnOnce(Python<'_>) -> R) -> R {
     result
 }
 
-/// A runtime, made with the interpreter lock released: one who forks holds the list of pools, and runs Python code meanwhile.
+/// A runtime, made with the interpreter lock released: one who forks holds the list of pools, and
+/// runs Python code meanwhile.
 pub(crate) fn runtime(py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Runtime> {
     py.detach(|| Runtime::new(threads, seed)).or_raise(py)
 }

@@ -1,4 +1,5 @@
-//! Experiments of methods written in Python: passes and phases on arrays of NumPy, and what is read of them.
+//! Experiments of methods written in Python: passes and phases on arrays of NumPy, and what is read
+//! of them.
 
 use std::any::Any;
 use std::sync::{Mutex, PoisonError};
@@ -54,7 +55,11 @@ fn hold(value: impl Any + Send) -> Held {
 /// Runs `work` with what is held; one type of numbers is that of the arrays that come with it.
 fn with<H: Any, R>(py: Python<'_>, held: &Held, work: impl FnOnce(&mut H) -> R) -> PyResult<R> {
     let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-    let other = || Error::Config("an experiment must be read with arrays of the dtype that it was made with".into());
+    let other = || {
+        Error::Config(
+            "an experiment must be read with arrays of the dtype that it was made with".into(),
+        )
+    };
     Ok(work(held.downcast_mut().ok_or_else(other).or_raise(py)?))
 }
 
@@ -63,7 +68,8 @@ fn draw((step, after): (u64, u64)) -> DrawIndex {
     DrawIndex::of_step(step).after(after)
 }
 
-/// Passes a batch through a system once; `injected` are signals that are added to the outputs of the layers of a stack.
+/// Passes a batch through a system once; `injected` are signals that are added to the outputs of
+/// the layers of a stack.
 #[pyfunction]
 #[pyo3(signature = (system, params, x, injected, settling, seed, at, threads))]
 #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
@@ -82,7 +88,9 @@ pub(crate) fn run_pass<'py>(
     let lent = Lent { system, arrays: &params, x: &x, y: None, seed, threads };
     with_dtype!(py, [&x], T => {
         let added = injected.iter().map(|signals| {
-            let signals = signals.as_ref().map(|signals| signals.cast::<PyArrayDyn<T>>()?.to_vec().map_err(PyErr::from));
+            let signals = signals
+                .as_ref()
+                .map(|signals| signals.cast::<PyArrayDyn<T>>()?.to_vec().map_err(PyErr::from));
             signals.unwrap_or_else(|| Ok(Vec::new()))
         });
         let added = added.collect::<PyResult<Vec<Vec<T>>>>()?;
@@ -99,7 +107,12 @@ pub(crate) fn run_pass<'py>(
                     let mut propagation = Propagation::default();
                     propagation.begin(stack, batch);
                     propagation.inject(added);
-                    propagation.forward(experiment.at(stack), &stack.hardware(), stack.twins_are_exact(), draw)?;
+                    propagation.forward(
+                        experiment.at(stack),
+                        &stack.hardware(),
+                        stack.twins_are_exact(),
+                        draw,
+                    )?;
                     propagation.report(&mut states);
                     Ok(Some(propagation))
                 })
@@ -122,7 +135,11 @@ impl Pass {
         with_dtype!(py, [&like], T => {
             let width = system.of::<T>().outputs();
             with(py, &self.held, |own: &mut PassOf<T>| {
-                Ok((phase_outputs(py, &own.states, 0, width)?, statuses(py, &own.states)?, sweeps(py, &own.states)?))
+                Ok((
+                    phase_outputs(py, &own.states, 0, width)?,
+                    statuses(py, &own.states)?,
+                    sweeps(py, &own.states)?,
+                ))
             })?
         })
     }
@@ -135,9 +152,13 @@ impl Pass {
         like: Bound<'py, PyAny>,
     ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
         with_dtype!(py, [&like], T => {
-            with(py, &self.held, |own: &mut PassOf<T>| match (&own.propagation, system.of::<T>().as_stack()) {
-                (Some(propagation), Some(stack)) => measured(py, stack, propagation, own.states.samples()),
-                _ => Ok(Vec::new()),
+            with(py, &self.held, |own: &mut PassOf<T>| {
+                match (&own.propagation, system.of::<T>().as_stack()) {
+                    (Some(propagation), Some(stack)) => {
+                        measured(py, stack, propagation, own.states.samples())
+                    }
+                    _ => Ok(Vec::new()),
+                }
             })?
         })
     }
@@ -158,7 +179,8 @@ pub(crate) fn measured<'py, T: Float>(
     layers.collect()
 }
 
-/// Sends errors (rows, outputs) back through the stack that a pass went through: what comes back to the inputs, and the gradient.
+/// Sends errors (rows, outputs) back through the stack that a pass went through: what comes back to
+/// the inputs, and the gradient.
 #[pyfunction]
 #[pyo3(signature = (run, system, params, errors, physics, feedback, at, threads))]
 #[allow(clippy::type_complexity, reason = "arrays of inputs, and of all parameters")]
@@ -179,15 +201,31 @@ pub(crate) fn send_back<'py>(
         let stack = system.stack_of::<T>(py)?;
         let runtime = system.runtime(py, threads, 0)?;
         let (params, memory) = parted(py, core, &params)?;
-        let (params, memory) = (Shared::<T>::new(params, "every parameter")?, Shared::<T>::new(memory, MEMORY)?);
+        let (params, memory) = (
+            Shared::<T>::new(
+                params,
+                "every \
+                                                      parameter",
+            )?,
+            Shared::<T>::new(memory, MEMORY)?,
+        );
         let (params, memory) = (params.params(py)?, memory.slices(py, MEMORY)?);
         let errors = errors.cast::<PyArrayDyn<T>>()?.to_vec()?;
         check_feedback(stack, &feedback)?.or_raise(py)?;
-        let matrices = feedback.iter().map(|matrix| Ok(matrix.cast::<PyArrayDyn<T>>()?.to_vec()?));
+        let matrices =
+            feedback.iter().map(|matrix| Ok(matrix.cast::<PyArrayDyn<T>>()?.to_vec()?));
         let matrices = matrices.collect::<PyResult<Vec<Vec<T>>>>()?;
         // A pass may be sent back through more than once.
         let own = with(py, &run.held, |own: &mut PassOf<T>| own.propagation.clone())?;
-        let mut propagation = own.ok_or_else(|| Error::Capability("the pass went through no layers".into())).or_raise(py)?;
+        let mut propagation = own
+            .ok_or_else(|| {
+                Error::Capability(
+                    "the pass went through no \
+                                                               layers"
+                        .into(),
+                )
+            })
+            .or_raise(py)?;
         let mut state = StepState::new(core);
         let mut gradient = vec![Vec::new(); core.specs().len()];
         system.run(py, || {
@@ -212,20 +250,29 @@ pub(crate) fn send_back<'py>(
             })
         })?;
         let rows = errors.len() / core.outputs();
-        let dx = PyArray1::from_vec(py, propagation.input_errors()).reshape([rows, core.inputs()])?.into_any();
+        let dx = PyArray1::from_vec(py, propagation.input_errors())
+            .reshape([rows, core.inputs()])?
+            .into_any();
         Ok((dx, gradients(py, core.specs(), gradient)?))
     })
 }
 
 /// Refuses feedback but one matrix (outputs, inputs) for each linear map.
-fn check_feedback<T: Float>(stack: &Stack<T>, feedback: &[Bound<'_, PyAny>]) -> PyResult<Result<(), Error>> {
+fn check_feedback<T: Float>(
+    stack: &Stack<T>,
+    feedback: &[Bound<'_, PyAny>],
+) -> PyResult<Result<(), Error>> {
     let maps = stack.stages().iter().filter(|stage| stage.is_linear_map());
-    let wanted: Vec<(usize, usize)> = maps.map(|stage| (stage.twin().outputs(), stage.twin().inputs())).collect();
+    let wanted: Vec<(usize, usize)> =
+        maps.map(|stage| (stage.twin().outputs(), stage.twin().inputs())).collect();
     let shapes = feedback.iter().map(|matrix| matrix.getattr("shape")?.extract::<Vec<usize>>());
     let shapes = shapes.collect::<PyResult<Vec<_>>>()?;
     let fits = shapes.iter().map(Vec::as_slice).eq(wanted.iter().map(|&(n, m)| [n, m]));
     let refusal = || {
-        Error::Shape(format!("feedback must be matrices of shapes {wanted:?}, one for each linear map, got {shapes:?}"))
+        Error::Shape(format!(
+            "feedback must be matrices of shapes {wanted:?}, one for each linear map, got \
+             {shapes:?}"
+        ))
     };
     Ok(if feedback.is_empty() || fits { Ok(()) } else { Err(refusal()) })
 }
@@ -247,12 +294,16 @@ fn boundary(kind: &str, strength: f64) -> Result<Boundary, Error> {
         "nudged" => Boundary::Nudged(Complex::from(strength)),
         "clamped" => Boundary::Clamped(strength),
         "forced" => Boundary::Forced(strength),
-        _ => return Err(Error::Config(format!("unknown boundary {kind:?}, expected nudged, clamped or forced"))),
+        _ => {
+            return Err(Error::Config(format!(
+                "unknown boundary {kind:?}, expected nudged, clamped or forced"
+            )));
+        }
     })
 }
 
-/// Settles a batch in the free phase, from rest or from the states of every layer (rows, units), and then in phases with these
-/// boundary conditions and strengths.
+/// Settles a batch in the free phase, from rest or from the states of every layer (rows, units),
+/// and then in phases with these boundary conditions and strengths.
 #[pyfunction]
 #[pyo3(signature = (system, params, x, y, boundaries, start, loss, settling, seed, at, threads))]
 #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
@@ -270,10 +321,13 @@ pub(crate) fn run_phases<'py>(
     at: (u64, u64),
     threads: Option<usize>,
 ) -> PyResult<Phases> {
-    let phases: Result<Vec<_>, _> = boundaries.iter().map(|(kind, strength)| boundary(kind, *strength)).collect();
-    let (loss, settling): (Loss, Settling) = (parse(py, "loss", loss)?, parse(py, "settling", settling)?);
+    let phases: Result<Vec<_>, _> =
+        boundaries.iter().map(|(kind, strength)| boundary(kind, *strength)).collect();
+    let (loss, settling): (Loss, Settling) =
+        (parse(py, "loss", loss)?, parse(py, "settling", settling)?);
     let first = if start.is_some() { Start::Given } else { Start::Rest };
-    let plan = PhasePlan { start: first, ..PhasePlan::from_free(loss, phases.or_raise(py)?, settling) };
+    let plan =
+        PhasePlan { start: first, ..PhasePlan::from_free(loss, phases.or_raise(py)?, settling) };
     let lent = Lent { system, arrays: &params, x: &x, y: Some(&y), seed, threads };
     with_dtype!(py, [&x], T => {
         let state = lent.with::<T, _>(py, &plan, draw(at), |experiment| {
@@ -312,26 +366,35 @@ fn write_free<T: Float>(layers: &[Bound<'_, PyAny>], states: &mut States<T>) -> 
 
 #[pymethods]
 impl Phases {
-    /// The outputs of every phase (rows, outputs), NaN where a row has none, with statuses and sweeps (rows, phases).
+    /// The outputs of every phase (rows, outputs), NaN where a row has none, with statuses and
+    /// sweeps (rows, phases).
     #[allow(clippy::type_complexity, reason = "three arrays")]
     fn outputs<'py>(
         &self,
         py: Python<'py>,
         system: &System,
         like: Bound<'py, PyAny>,
-    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Bound<'py, PyArray2<u8>>, Bound<'py, PyArray2<u32>>)> {
+    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Bound<'py, PyArray2<u8>>, Bound<'py, PyArray2<u32>>)>
+    {
         with_dtype!(py, [&like], T => {
             let width = system.of::<T>().outputs();
             with(py, &self.held, |own: &mut StepState<T>| {
                 let states = &own.states;
-                let outputs = (0..states.phases()).map(|p| phase_outputs(py, states, p, width)).collect::<PyResult<_>>()?;
+                let outputs = (0..states.phases())
+                    .map(|p| phase_outputs(py, states, p, width))
+                    .collect::<PyResult<_>>()?;
                 Ok((outputs, statuses(py, states)?, sweeps(py, states)?))
             })?
         })
     }
 
     /// The states of every layer (rows, units) in phase `p`.
-    fn states<'py>(&self, py: Python<'py>, p: usize, like: Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn states<'py>(
+        &self,
+        py: Python<'py>,
+        p: usize,
+        like: Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         with_dtype!(py, [&like], T => {
             with(py, &self.held, |own: &mut StepState<T>| {
                 let states = &own.states;
@@ -339,16 +402,24 @@ impl Phases {
                     let mut found = Vec::with_capacity(states.samples() * n);
                     for row in (0..states.samples()).map(|i| i * states.phases() + p) {
                         let usable = states.outcomes[row].status.usable();
-                        found.extend(states.layer(row, l).iter().map(|&s| if usable { s } else { T::from_f64(f64::NAN) }));
+                        found.extend(
+                            states
+                                .layer(row, l)
+                                .iter()
+                                .map(|&s| if usable { s } else { T::from_f64(f64::NAN) }),
+                        );
                     }
-                    PyArray1::from_vec(py, found).reshape([states.samples(), n]).map(Bound::into_any)
+                    PyArray1::from_vec(py, found)
+                        .reshape([states.samples(), n])
+                        .map(Bound::into_any)
                 };
                 states.layout().sizes().iter().enumerate().map(layer).collect()
             })?
         })
     }
 
-    /// The local rule: the sum over phases of weight times dE/dtheta, a mean over samples, by parameter.
+    /// The local rule: the sum over phases of weight times dE/dtheta, a mean over samples, by
+    /// parameter.
     #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
     fn read<'py>(
         &self,
@@ -406,17 +477,24 @@ fn phase_outputs<'py, T: Float>(
     Ok(PyArray1::from_vec(py, outputs).reshape([states.samples(), width])?.into_any())
 }
 
-fn statuses<'py, T: Float>(py: Python<'py>, states: &States<T>) -> PyResult<Bound<'py, PyArray2<u8>>> {
+fn statuses<'py, T: Float>(
+    py: Python<'py>,
+    states: &States<T>,
+) -> PyResult<Bound<'py, PyArray2<u8>>> {
     let found = states.outcomes.iter().map(|outcome| outcome.status as u8);
     PyArray1::from_iter(py, found).reshape([states.samples(), states.phases()])
 }
 
-fn sweeps<'py, T: Float>(py: Python<'py>, states: &States<T>) -> PyResult<Bound<'py, PyArray2<u32>>> {
+fn sweeps<'py, T: Float>(
+    py: Python<'py>,
+    states: &States<T>,
+) -> PyResult<Bound<'py, PyArray2<u32>>> {
     let found = states.outcomes.iter().map(|outcome| outcome.sweeps);
     PyArray1::from_iter(py, found).reshape([states.samples(), states.phases()])
 }
 
-/// The loss of every sample, and the gradient of their mean by the outputs, for outputs (rows, outputs) that are known.
+/// The loss of every sample, and the gradient of their mean by the outputs, for outputs (rows,
+/// outputs) that are known.
 #[pyfunction]
 pub(crate) fn loss<'py>(
     py: Python<'py>,
@@ -430,7 +508,8 @@ pub(crate) fn loss<'py>(
         let data = Data::<T>::new(&outputs, Some(&y))?;
         let batch = data.batch(py, width, width)?;
         let scale = T::from_f64(1.0 / batch.len().max(1) as f64);
-        let (mut values, mut errors) = (Vec::with_capacity(batch.len()), vec![T::ZERO; batch.len() * width]);
+        let (mut values, mut errors) =
+            (Vec::with_capacity(batch.len()), vec![T::ZERO; batch.len() * width]);
         let mut target = vec![T::ZERO; width];
         for (i, error) in errors.chunks_exact_mut(width.max(1)).enumerate() {
             batch.y.write(i, &mut target);

@@ -12,8 +12,15 @@ use crate::errors::OrRaise;
 
 /// Writes a checkpoint: JSON text of an object, and arrays by name.
 #[pyfunction]
-pub(crate) fn save(py: Python<'_>, path: PathBuf, metadata: &str, tensors: &Bound<'_, PyDict>) -> PyResult<()> {
-    let metadata = serde_json::from_str(metadata).map_err(|e| Error::Config(format!("metadata: {e}"))).or_raise(py)?;
+pub(crate) fn save(
+    py: Python<'_>,
+    path: PathBuf,
+    metadata: &str,
+    tensors: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    let metadata = serde_json::from_str(metadata)
+        .map_err(|e| Error::Config(format!("metadata: {e}")))
+        .or_raise(py)?;
     let mut checkpoint = Checkpoint { metadata, ..Checkpoint::default() };
     for (name, array) in tensors {
         let name: String = name.extract()?;
@@ -24,7 +31,9 @@ pub(crate) fn save(py: Python<'_>, path: PathBuf, metadata: &str, tensors: &Boun
 }
 
 fn tensor(array: &Bound<'_, PyAny>, name: &str) -> PyResult<Tensor> {
-    fn copy<T: numpy::Element + Clone>(array: &Bound<'_, PyArrayDyn<T>>) -> PyResult<(Vec<usize>, TensorData)>
+    fn copy<T: numpy::Element + Clone>(
+        array: &Bound<'_, PyArrayDyn<T>>,
+    ) -> PyResult<(Vec<usize>, TensorData)>
     where
         TensorData: From<Vec<T>>,
     {
@@ -66,11 +75,15 @@ pub(crate) fn load<'py>(py: Python<'py>, path: PathBuf) -> PyResult<(String, Bou
             TensorData::U8(values) => array!(values),
             TensorData::Bool(values) => array!(values),
             _ => {
-                return Err(Error::Checkpoint(format!("array {name} has a type that Python cannot read"))).or_raise(py);
+                return Err(Error::Checkpoint(format!(
+                    "array {name} has a type that Python cannot read"
+                )))
+                .or_raise(py);
             }
         }
     }
-    let text =
-        serde_json::to_string(&checkpoint.metadata).map_err(|e| Error::Checkpoint(e.to_string())).or_raise(py)?;
+    let text = serde_json::to_string(&checkpoint.metadata)
+        .map_err(|e| Error::Checkpoint(e.to_string()))
+        .or_raise(py)?;
     Ok((text, tensors))
 }

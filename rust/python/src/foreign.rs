@@ -1,7 +1,8 @@
 //! Layers written in Python: instruments, and their twins.
 //!
-//! Calls happen on the calling thread alone, with all rows at once, and with the GIL taken for each. An exception travels as
-//! [`Error::Hardware`](pnncore::Error::Hardware) and is raised again unchanged.
+//! Calls happen on the calling thread alone, with all rows at once, and with the GIL taken for
+//! each. An exception travels as [`Error::Hardware`](pnncore::Error::Hardware) and is raised again
+//! unchanged.
 
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pnncore::kernels::philox::Philox;
@@ -60,13 +61,18 @@ impl Foreign {
         let arrays = self.arrays(py, params)?;
         let object = self.object.bind(py);
         match dy {
-            Some(dy) => object.call_method1(name, (matrix(x, self.inputs)?, arrays, matrix(dy, self.outputs)?)),
+            Some(dy) => object
+                .call_method1(name, (matrix(x, self.inputs)?, arrays, matrix(dy, self.outputs)?)),
             None => object.call_method1(name, (matrix(x, self.inputs)?, arrays)),
         }
     }
 
     /// Parameters, or changes of them, as NumPy arrays.
-    fn arrays<'py, T: Float>(&self, py: Python<'py>, params: &[&[T]]) -> PyResult<Bound<'py, PyList>> {
+    fn arrays<'py, T: Float>(
+        &self,
+        py: Python<'py>,
+        params: &[&[T]],
+    ) -> PyResult<Bound<'py, PyList>> {
         let arrays = PyList::empty(py);
         for (values, spec) in params.iter().zip(&self.specs) {
             arrays.append(PyArray1::from_slice(py, values).reshape(spec.shape.as_slice())?)?;
@@ -103,12 +109,19 @@ impl<T: Float> Layer<T> for Foreign {
     }
 
     fn has_derivatives(&self) -> bool {
-        // A twin may be fitted later. A plain attribute: no code of Python runs here, in which the handler of a signal could
-        // raise what nobody would hear of.
+        // A twin may be fitted later. A plain attribute: no code of Python runs here, in which the
+        // handler of a signal could raise what nobody would hear of.
         Python::attach(|py| self.object.bind(py).getattr("twin").is_ok_and(|twin| !twin.is_none()))
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        _rows: usize,
+        x: &[T],
+        y: &mut [T],
+        _tape: &mut [T],
+    ) -> Result<()> {
         let name = if self.side == Side::Hardware { "measure" } else { "model" };
         self.attached(|py| copy(&self.call(py, name, context.params, x, None)?, y))
     }
@@ -122,7 +135,9 @@ impl<T: Float> Layer<T> for Foreign {
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
         if self.side == Side::Hardware {
-            return Err(Error::Capability("an instrument has no derivatives: only a simulation does".into()));
+            return Err(Error::Capability(
+                "an instrument has no derivatives: only a simulation does".into(),
+            ));
         }
         self.attached(|py| {
             let found = self.call(py, "vjp", context.params, record.x, Some(dy))?;
@@ -147,7 +162,9 @@ impl<T: Float> Layer<T> for Foreign {
         dy: &mut [T],
     ) -> Result<()> {
         if self.side == Side::Hardware {
-            return Err(Error::Capability("an instrument has no derivatives: only a simulation does".into()));
+            return Err(Error::Capability(
+                "an instrument has no derivatives: only a simulation does".into(),
+            ));
         }
         self.attached(|py| {
             let changes = self.arrays(py, along)?;

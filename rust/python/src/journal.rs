@@ -20,12 +20,13 @@ pub(crate) struct Journal {
     inner: Mutex<Option<journal::Journal>>,
     path: String,
     raised: Raised,
-    /// The process that opened it. Asked before the lock, which a thread may have held when another process was forked.
+    /// The process that opened it. Asked before the lock, which a thread may have held when another
+    /// process was forked.
     process: u32,
 }
 
-/// A file whose reading ends where a handler of a signal raises, such as that of Ctrl-C. Handlers run in the main thread of
-/// Python alone.
+/// A file whose reading ends where a handler of a signal raises, such as that of Ctrl-C. Handlers
+/// run in the main thread of Python alone.
 struct Heeding {
     file: DiskLog,
     raised: Raised,
@@ -59,9 +60,13 @@ impl Log for Heeding {
     }
 }
 
-/// Works on a file without the GIL; an exception that a handler of a signal raised meanwhile is raised in the place of the error that
-/// it made.
-fn heeding<R: Send>(py: Python<'_>, raised: &Raised, work: impl FnOnce() -> pnncore::Result<R> + Send) -> PyResult<R> {
+/// Works on a file without the GIL; an exception that a handler of a signal raised meanwhile is
+/// raised in the place of the error that it made.
+fn heeding<R: Send>(
+    py: Python<'_>,
+    raised: &Raised,
+    work: impl FnOnce() -> pnncore::Result<R> + Send,
+) -> PyResult<R> {
     let found = py.detach(work);
     match raised.take() {
         Some(error) if found.is_err() => Err(error),
@@ -79,7 +84,12 @@ struct Held {
 
 impl Held {
     fn of(values: Values<'_>) -> Self {
-        Self { rows: values.rows, columns: values.columns, double: values.double, bytes: values.bytes.to_vec() }
+        Self {
+            rows: values.rows,
+            columns: values.columns,
+            double: values.double,
+            bytes: values.bytes.to_vec(),
+        }
     }
 
     fn matrix(self, py: Python<'_>) -> Matrix<'_> {
@@ -90,7 +100,8 @@ impl Held {
 /// Rows, columns, whether numbers have 8 bytes, and the numbers.
 type Matrix<'py> = (u32, u32, bool, Bound<'py, PyBytes>);
 
-/// Purpose, attempts, record of the intent, record of the parameters, record of the result, whether it failed.
+/// Purpose, attempts, record of the intent, record of the parameters, record of the result, whether
+/// it failed.
 type ShotRow = (&'static str, u32, u64, u64, Option<u64>, bool);
 
 /// Number, kind, shot, attempt, duration and text of a record that is a JSON object.
@@ -189,7 +200,11 @@ impl Journal {
 impl Journal {
     /// Opens a journal for appending, or begins one; also where its torn end was set aside.
     #[staticmethod]
-    fn append_to(py: Python<'_>, path: PathBuf, durability: &str) -> PyResult<(Self, Option<String>)> {
+    fn append_to(
+        py: Python<'_>,
+        path: PathBuf,
+        durability: &str,
+    ) -> PyResult<(Self, Option<String>)> {
         let durability: Durability = parse(py, "durability", durability)?;
         let raised = Raised::default();
         let (inner, aside) = heeding(py, &raised, || {
@@ -247,12 +262,23 @@ impl Journal {
         y: &[u8],
     ) -> PyResult<()> {
         let y = Values { double, rows, columns, bytes: y };
-        self.with(py, |journal| journal.append(&Record::Result { shot, attempt, duration, y }).map(|_| ()))
+        self.with(py, |journal| {
+            journal.append(&Record::Result { shot, attempt, duration, y }).map(|_| ())
+        })
     }
 
     /// Writes that an attempt failed.
-    fn fail(&self, py: Python<'_>, shot: u64, attempt: u32, duration: u64, text: &str) -> PyResult<()> {
-        self.with(py, |journal| journal.append(&Record::Fail { shot, attempt, duration, text }).map(|_| ()))
+    fn fail(
+        &self,
+        py: Python<'_>,
+        shot: u64,
+        attempt: u32,
+        duration: u64,
+        text: &str,
+    ) -> PyResult<()> {
+        self.with(py, |journal| {
+            journal.append(&Record::Fail { shot, attempt, duration, text }).map(|_| ())
+        })
     }
 
     /// Writes a JSON object.
@@ -272,7 +298,8 @@ impl Journal {
         self.with(py, |journal| journal.check_mark(sequence, hash))
     }
 
-    /// Flushes what was appended, and closes the file; does nothing in a process that was forked from the one that opened it.
+    /// Flushes what was appended, and closes the file; does nothing in a process that was forked
+    /// from the one that opened it.
     fn close(&self, py: Python<'_>, flush: bool) -> PyResult<()> {
         if !self.is_here() {
             return Ok(());
@@ -312,7 +339,14 @@ impl Journal {
                 Fate::Failed | Fate::Unresolved => None,
             };
             let failed = shot.fate == Fate::Failed;
-            Ok((purpose_name(shot.purpose), shot.attempts, shot.intent, shot.params, result, failed))
+            Ok((
+                purpose_name(shot.purpose),
+                shot.attempts,
+                shot.intent,
+                shot.params,
+                result,
+                failed,
+            ))
         })
     }
 
@@ -343,7 +377,8 @@ impl Journal {
         Ok((duration, y.matrix(py)))
     }
 
-    /// Number, kind and text of all records that are JSON objects; failures with shot, attempt and duration.
+    /// Number, kind and text of all records that are JSON objects; failures with shot, attempt and
+    /// duration.
     fn notes(&self, py: Python<'_>) -> PyResult<Vec<NoteRow>> {
         self.with(py, |journal| {
             let mut notes = Vec::new();
@@ -373,7 +408,8 @@ impl Journal {
         read: impl for<'a> FnOnce(Record<'a>) -> Option<R> + Send,
     ) -> PyResult<R> {
         self.with(py, |journal| {
-            let other = || Error::Journal(format!("{}: record {sequence} is of another kind", self.path));
+            let other =
+                || Error::Journal(format!("{}: record {sequence} is of another kind", self.path));
             journal.with_record(sequence, read)?.ok_or_else(other)
         })
     }
@@ -387,5 +423,9 @@ pub(crate) fn salvage(py: Python<'_>, path: PathBuf, to: PathBuf) -> PyResult<Sa
         let file = Heeding { file: journal::log_to_read(&path)?, raised: raised.clone() };
         journal::salvage_from(&file, &path.display().to_string(), &to)
     })?;
-    Ok((found.shots, found.dropped, found.gaps.into_iter().map(|gap| (gap.start, gap.end)).collect()))
+    Ok((
+        found.shots,
+        found.dropped,
+        found.gaps.into_iter().map(|gap| (gap.start, gap.end)).collect(),
+    ))
 }

@@ -37,14 +37,18 @@ impl Lent<'_, '_> {
         let core = self.system.of::<T>();
         let runtime = self.system.runtime(py, self.threads, self.seed)?;
         let (params, memory) = parted(py, core, self.arrays)?;
-        let (params, memory) = (Shared::<T>::new(params, "every parameter")?, Shared::<T>::new(memory, MEMORY)?);
+        let (params, memory) =
+            (Shared::<T>::new(params, "every parameter")?, Shared::<T>::new(memory, MEMORY)?);
         let params = params.params(py)?;
         core.check_params(&params).or_raise(py)?;
         let memory = memory.slices(py, MEMORY)?;
         check_memory(core, memory.iter().map(|array| array.len())).or_raise(py)?;
         let data = Data::<T>::new(self.x, self.y)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
-        work(&Experiment { memory: &memory, ..Experiment::new(&runtime, core, &params, &batch, plan, draw) })
+        work(&Experiment {
+            memory: &memory,
+            ..Experiment::new(&runtime, core, &params, &batch, plan, draw)
+        })
     }
 }
 

@@ -30,8 +30,9 @@ mod _core {
     use super::journal::{Journal, salvage};
     #[pymodule_export]
     use super::run::{
-        check_device, check_method, check_optimizer, check_pair, check_tile, clip, finish_epoch, gradient, info,
-        initialise_memory, measure, methods, no_progress, permutation, predict, settle, train, vjp,
+        check_device, check_method, check_optimizer, check_pair, check_tile, clip, finish_epoch,
+        gradient, info, initialise_memory, measure, methods, no_progress, permutation, predict,
+        settle, train, vjp,
     };
     #[pymodule_export]
     use super::system::System;
@@ -42,7 +43,8 @@ mod _core {
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
-        // The interface of NumPy is looked up now: a signal in the first call would be taken for its absence.
+        // The interface of NumPy is looked up now: a signal in the first call would be taken for
+        // its absence.
         numpy::PyArray1::<f64>::zeros(m.py(), 0, false);
         m.add("__version__", env!("CARGO_PKG_VERSION"))
     }

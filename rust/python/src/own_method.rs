@@ -1,8 +1,9 @@
 //! Training methods written in Python: an adapter that lets the core train with them.
 //!
-//! A step happens on the calling thread, with the GIL taken. It gets copies of parameters, batch and memory, and makes its
-//! experiments by calls of [`crate::experiment`]; what it returns goes the way of all methods. An exception of the user's code
-//! travels as [`Error::Hardware`] and is raised again unchanged.
+//! A step happens on the calling thread, with the GIL taken. It gets copies of parameters, batch
+//! and memory, and makes its experiments by calls of [`crate::experiment`]; what it returns goes
+//! the way of all methods. An exception of the user's code travels as [`Error::Hardware`] and is
+//! raised again unchanged.
 
 use std::sync::Arc;
 
@@ -24,8 +25,8 @@ use crate::calls::attached;
 use crate::raised::Raised;
 use crate::run::parse;
 
-/// The method of a configuration, or of an object that has one, or makes the steps of one of the user's own; with the loss of
-/// the user's own that the object may have.
+/// The method of a configuration, or of an object that has one, or makes the steps of one of the
+/// user's own; with the loss of the user's own that the object may have.
 pub(crate) fn method_of(method: &Bound<'_, PyAny>, raised: &Raised) -> PyResult<Method> {
     let py = method.py();
     if let Ok(text) = method.extract::<&str>() {
@@ -63,8 +64,12 @@ impl<T: Float> OwnLoss<T> for UserLoss {
         attached(|py| {
             let call = || {
                 let lent = |values: &[T]| PyArray1::from_slice(py, values);
-                let found = self.object.bind(py).call_method1("evaluate", (lent(outputs), lent(targets)))?;
-                let (values, gradients): (Bound<'_, PyArray1<f64>>, Bound<'_, PyArrayDyn<T>>) = found.extract()?;
+                let found = self
+                    .object
+                    .bind(py)
+                    .call_method1("evaluate", (lent(outputs), lent(targets)))?;
+                let (values, gradients): (Bound<'_, PyArray1<f64>>, Bound<'_, PyArrayDyn<T>>) =
+                    found.extract()?;
                 Ok((values.to_vec()?, gradients.to_vec()?))
             };
             call().map_err(|error| self.raised.keep("the loss", error))
@@ -93,7 +98,9 @@ impl std::fmt::Debug for OwnMethod {
 impl OwnMethod {
     fn new(object: &Bound<'_, PyAny>, raised: &Raised) -> PyResult<Self> {
         let needs: Vec<String> = object.getattr("needs")?.extract()?;
-        let needs = needs.iter().try_fold(Abilities::OUTPUTS, |all, name| Ok(all.and(Abilities::named(name)?)));
+        let needs = needs
+            .iter()
+            .try_fold(Abilities::OUTPUTS, |all, name| Ok(all.and(Abilities::named(name)?)));
         let shapes: Vec<(String, Vec<usize>)> = object.getattr("shapes")?.extract()?;
         Ok(Self(Arc::new(Own {
             object: object.clone().unbind(),
@@ -140,10 +147,12 @@ impl<T: Float> CompiledMethod<T> for OwnMethod {
 
     fn initialise(&self, _runtime: &Runtime, _system: &dyn System<T>, memory: &mut [&mut [T]]) {
         let written = self.attached(|py| {
-            let initial: Vec<Bound<'_, PyAny>> = self.0.object.bind(py).getattr("initial")?.extract()?;
+            let initial: Vec<Bound<'_, PyAny>> =
+                self.0.object.bind(py).getattr("initial")?.extract()?;
             initial.iter().zip(memory).try_for_each(|(from, to)| copy(from, to))
         });
-        // The Python side has made these arrays, of these shapes: a failure is no fault of the user's.
+        // The Python side has made these arrays, of these shapes: a failure is no fault of the
+        // user's.
         assert!(written.is_ok(), "the initial memory of {} cannot be read", self.0.name);
     }
 
@@ -165,12 +174,15 @@ impl<T: Float> CompiledMethod<T> for OwnMethod {
                 y,
                 experiment.draw.step(),
             );
-            let found: Found<'_> = self.0.object.bind(py).call_method1("run", arguments)?.extract()?;
+            let found: Found<'_> =
+                self.0.object.bind(py).call_method1("run", arguments)?.extract()?;
             found.memory.iter().zip(memory).try_for_each(|(from, to)| copy(from, to))?;
             found.report(state)?;
-            let lent = found.values.iter().map(|array| Ok(array.cast::<PyArrayDyn<T>>()?.readonly()));
+            let lent =
+                found.values.iter().map(|array| Ok(array.cast::<PyArrayDyn<T>>()?.readonly()));
             let lent = lent.collect::<PyResult<Vec<_>>>()?;
-            let values = lent.iter().map(|array| array.as_slice()).collect::<Result<Vec<&[T]>, _>>()?;
+            let values =
+                lent.iter().map(|array| array.as_slice()).collect::<Result<Vec<&[T]>, _>>()?;
             Ok(if found.is_change {
                 state.found_values(values.into_iter())
             } else {
@@ -207,7 +219,9 @@ impl Found<'_> {
         let states = &mut state.states;
         states.reset(rows, phases, false);
         let (status, sweeps) = (self.status.to_vec()?, self.sweeps.to_vec()?);
-        for (outcome, (&status, &sweeps)) in states.outcomes.iter_mut().zip(status.iter().zip(&sweeps)) {
+        for (outcome, (&status, &sweeps)) in
+            states.outcomes.iter_mut().zip(status.iter().zip(&sweeps))
+        {
             let status = Status::ALL.get(usize::from(status)).copied().unwrap_or_default();
             *outcome = Outcome { status, sweeps, ..Outcome::default() };
         }
@@ -247,12 +261,18 @@ fn batch<'py, T: Float>(
     experiment: &Experiment<'_, T>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let (batch, system) = (experiment.batch, experiment.system);
-    let matrix = |rows: Vec<T>, width: usize| PyArray1::from_vec(py, rows).reshape([batch.len(), width]);
-    let x = matrix((0..batch.len()).flat_map(|i| batch.x.row(i)).copied().collect(), system.inputs())?.into_any();
+    let matrix =
+        |rows: Vec<T>, width: usize| PyArray1::from_vec(py, rows).reshape([batch.len(), width]);
+    let x =
+        matrix((0..batch.len()).flat_map(|i| batch.x.row(i)).copied().collect(), system.inputs())?
+            .into_any();
     let y = match &batch.y {
-        Targets::Labels(labels) => PyArray1::from_iter(py, (0..batch.len()).map(|i| labels.row(i)[0])).into_any(),
+        Targets::Labels(labels) => {
+            PyArray1::from_iter(py, (0..batch.len()).map(|i| labels.row(i)[0])).into_any()
+        }
         Targets::Values(rows) => {
-            matrix((0..batch.len()).flat_map(|i| rows.row(i)).copied().collect(), system.outputs())?.into_any()
+            matrix((0..batch.len()).flat_map(|i| rows.row(i)).copied().collect(), system.outputs())?
+                .into_any()
         }
         Targets::None => py.None().into_bound(py),
     };

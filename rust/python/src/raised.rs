@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pnncore::Error;
 use pyo3::prelude::*;
 
-/// Where the last exception of the user's code is kept while an [`Error::Hardware`] travels in its place.
+/// Where the last exception of the user's code is kept while an [`Error::Hardware`] travels in its
+/// place.
 #[derive(Clone, Default)]
 pub(crate) struct Raised(Arc<Mutex<Option<PyErr>>>);
 

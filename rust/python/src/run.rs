@@ -32,7 +32,11 @@ use crate::lent::{Lent, MEMORY, check_memory, parted};
 use crate::own_method::method_of;
 use crate::system::System;
 
-pub(crate) fn parse<C: serde::de::DeserializeOwned>(py: Python<'_>, what: &str, json: &str) -> PyResult<C> {
+pub(crate) fn parse<C: serde::de::DeserializeOwned>(
+    py: Python<'_>,
+    what: &str,
+    json: &str,
+) -> PyResult<C> {
     serde_json::from_str(json).map_err(|e| Error::Config(format!("{what}: {e}"))).or_raise(py)
 }
 
@@ -42,8 +46,8 @@ pub(crate) fn check_method(py: Python<'_>, method: &str) -> PyResult<()> {
     parse::<Method>(py, "method", method)?.check().or_raise(py)
 }
 
-/// Checks that a method can train a system whose states have this dtype, with an optimizer; returns names and shapes of the
-/// arrays that optimizer, cells and method keep.
+/// Checks that a method can train a system whose states have this dtype, with an optimizer; returns
+/// names and shapes of the arrays that optimizer, cells and method keep.
 #[pyfunction]
 pub(crate) fn check_pair(
     py: Python<'_>,
@@ -61,11 +65,15 @@ pub(crate) fn check_pair(
     ) -> Result<Vec<ParamSpec>, Error> {
         let protocol = method.protocol(core)?;
         protocol.check_optimizer(optimizer)?;
-        let named =
-            |kind: &'static str| move |spec: ParamSpec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec };
+        let named = |kind: &'static str| {
+            move |spec: ParamSpec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec }
+        };
         let cells = pnncore::train::cells(core).into_iter().map(named("cells"));
         let moments = optimizer.memory(core.specs()).into_iter();
-        Ok(moments.chain(cells).chain(protocol.memory(core).into_iter().map(named("method"))).collect())
+        Ok(moments
+            .chain(cells)
+            .chain(protocol.memory(core).into_iter().map(named("method")))
+            .collect())
     }
     let specs = match dtype {
         "float64" => kept(system.of::<f64>(), &method, &optimizer),
@@ -96,9 +104,18 @@ pub(crate) fn initialise_memory(
 }
 
 /// The arrays of a method before the first step.
-fn fresh_memory<T: Float>(protocol: &Protocol<T>, runtime: &Runtime, core: &dyn CoreSystem<T>) -> Vec<Vec<T>> {
-    let mut memory: Vec<Vec<T>> = protocol.memory(core).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
-    protocol.initialise(runtime, core, &mut memory.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+fn fresh_memory<T: Float>(
+    protocol: &Protocol<T>,
+    runtime: &Runtime,
+    core: &dyn CoreSystem<T>,
+) -> Vec<Vec<T>> {
+    let mut memory: Vec<Vec<T>> =
+        protocol.memory(core).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
+    protocol.initialise(
+        runtime,
+        core,
+        &mut memory.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(),
+    );
     memory
 }
 
@@ -136,7 +153,12 @@ pub(crate) fn check_optimizer(py: Python<'_>, optimizer: &str) -> PyResult<()> {
 
 /// The order of `n` samples in an epoch.
 #[pyfunction]
-pub(crate) fn permutation(py: Python<'_>, n: usize, seed: u64, epoch: u32) -> PyResult<Bound<'_, PyArray1<u64>>> {
+pub(crate) fn permutation(
+    py: Python<'_>,
+    n: usize,
+    seed: u64,
+    epoch: u32,
+) -> PyResult<Bound<'_, PyArray1<u64>>> {
     let shuffled = || {
         let mut order = vec![0; n];
         Philox::new(seed, Purpose::Shuffle).shuffle(&mut order, epoch);
@@ -189,8 +211,8 @@ pub(crate) fn no_progress(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     progress_dict(py, &Progress::default())
 }
 
-/// Settles all samples in the free phase and, with targets and `beta`, in one nudged phase. Returns states by layer,
-/// energies, residuals, sweeps and status numbers of the last phase.
+/// Settles all samples in the free phase and, with targets and `beta`, in one nudged phase. Returns
+/// states by layer, energies, residuals, sweeps and status numbers of the last phase.
 #[pyfunction]
 #[pyo3(signature = (system, params, x, y, beta, loss, settling, threads))]
 #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
@@ -211,7 +233,9 @@ pub(crate) fn settle<'py>(
     let plan = PhasePlan::from_free(loss, beta.map(|beta| Boundary::Nudged(beta.into())), settling);
     let lent = Lent { system, arrays: &params, x: &x, y: y.as_ref(), seed: 0, threads };
     with_dtype!(py, params, T => {
-        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| settle_all(py, system, experiment))
+        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| {
+            settle_all(py, system, experiment)
+        })
     })
 }
 
@@ -235,7 +259,9 @@ fn settle_all<'py, T: Float>(
                 }
                 energy = Some(sums);
                 let boundary = plan.boundary(plan.phases.len());
-                residual = Some(pnncore::system::residual(exact, params, batch, plan.loss, boundary, &last)?);
+                residual = Some(pnncore::system::residual(
+                    exact, params, batch, plan.loss, boundary, &last,
+                )?);
             }
             states = last;
             Ok((energy, residual))
@@ -258,15 +284,22 @@ fn settle_all<'py, T: Float>(
     dict.set_item("states", layers)?;
     dict.set_item("energy", energy.map(|e| PyArray1::from_vec(py, e)))?;
     dict.set_item("residual", residual.map(|e| PyArray1::from_vec(py, e)))?;
-    dict.set_item("sweeps", PyArray1::from_iter(py, states.outcomes.iter().map(|o| i64::from(o.sweeps))))?;
-    dict.set_item("status", PyArray1::from_iter(py, states.outcomes.iter().map(|o| o.status as u8)))?;
+    dict.set_item(
+        "sweeps",
+        PyArray1::from_iter(py, states.outcomes.iter().map(|o| i64::from(o.sweeps))),
+    )?;
+    dict.set_item(
+        "status",
+        PyArray1::from_iter(py, states.outcomes.iter().map(|o| o.status as u8)),
+    )?;
     Ok(dict)
 }
 
 /// Samples that inference runs together: bounds its memory.
 const INFERENCE_BATCH: usize = 1024;
 
-/// The outputs of every sample (of systems that settle, in the free steady state), NaN where it diverged, and status numbers.
+/// The outputs of every sample (of systems that settle, in the free steady state), NaN where it
+/// diverged, and status numbers.
 #[pyfunction]
 #[pyo3(signature = (system, params, x, settling, repeat, threads))]
 pub(crate) fn predict<'py>(
@@ -283,7 +316,9 @@ pub(crate) fn predict<'py>(
     let plan = PhasePlan::free(Loss::SquaredError, settling);
     let lent = Lent { system, arrays: &params, x: &x, y: None, seed: 0, threads };
     with_dtype!(py, [&x], T => {
-        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(repeat), |experiment| infer_all(py, system, experiment))
+        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(repeat), |experiment| {
+            infer_all(py, system, experiment)
+        })
     })
 }
 
@@ -305,7 +340,8 @@ fn infer_all<'py, T: Float>(
         py.check_signals()?;
         system.run(py, || {
             let batch = batch.pick(index);
-            let experiment = Experiment { batch: &batch, draw: draw.after(k as u64), ..*experiment };
+            let experiment =
+                Experiment { batch: &batch, draw: draw.after(k as u64), ..*experiment };
             runtime.enter(|| experiment.infer(&mut states, &mut workspace))
         })?;
         status.extend(states.outcomes.iter().map(|outcome| outcome.status as u8));
@@ -315,7 +351,8 @@ fn infer_all<'py, T: Float>(
     Ok((outputs.into_any(), PyArray1::from_vec(py, status)))
 }
 
-/// What is measured after every layer of a stack: arrays (samples, outputs of the layer), none after layers that give fields.
+/// What is measured after every layer of a stack: arrays (samples, outputs of the layer), none
+/// after layers that give fields.
 #[pyfunction]
 #[pyo3(signature = (system, params, x, repeat, threads))]
 pub(crate) fn measure<'py>(
@@ -335,7 +372,12 @@ pub(crate) fn measure<'py>(
             system.run(py, || {
                 experiment.runtime.enter(|| {
                     propagation.begin(stack, experiment.batch);
-                    propagation.forward(experiment.at(stack), &stack.hardware(), false, experiment.draw)
+                    propagation.forward(
+                        experiment.at(stack),
+                        &stack.hardware(),
+                        false,
+                        experiment.draw,
+                    )
                 })
             })?;
             measured(py, stack, &propagation, experiment.batch.len())
@@ -343,7 +385,8 @@ pub(crate) fn measure<'py>(
     })
 }
 
-/// What `dy`, errors of the outputs, says of the inputs and of the parameters, through the twins of a stack.
+/// What `dy`, errors of the outputs, says of the inputs and of the parameters, through the twins of
+/// a stack.
 #[pyfunction]
 #[pyo3(signature = (system, params, x, dy, threads))]
 #[allow(clippy::type_complexity, reason = "arrays of inputs, and of all parameters")]
@@ -380,7 +423,8 @@ pub(crate) fn vjp<'py>(
                     Ok(())
                 })
             })?;
-            let dx = PyArray1::from_vec(py, propagation.input_errors()).reshape([batch.len(), core.inputs()])?;
+            let dx = PyArray1::from_vec(py, propagation.input_errors())
+                .reshape([batch.len(), core.inputs()])?;
             Ok((dx.into_any(), gradients(py, core.specs(), gradient)?))
         })
     })
@@ -416,10 +460,15 @@ pub(crate) fn gradient<'py>(
                 runtime.enter(|| -> Result<_, Error> {
                     let mut state = StepState::new(core);
                     let mut memory = fresh_memory(&protocol, runtime, core);
-                    let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
+                    let mut memory: Vec<&mut [T]> =
+                        memory.iter_mut().map(Vec::as_mut_slice).collect();
                     protocol.step(&experiment, &mut memory, &mut state)?;
                     if state.found == StepResult::Change {
-                        let text = format!("{} gives new parameters, not a gradient", method.name());
+                        let text = format!(
+                            "{} gives new parameters, not a \
+                                        gradient",
+                            method.name()
+                        );
                         return Err(Error::Capability(text));
                     }
                     progress.cost = state.cost;
@@ -428,7 +477,10 @@ pub(crate) fn gradient<'py>(
                     Ok(())
                 })
             })?;
-            let wide = gradient.iter().map(|values| values.iter().map(|&v| v.to_f64()).collect()).collect();
+            let wide = gradient
+                .iter()
+                .map(|values| values.iter().map(|&v| v.to_f64()).collect())
+                .collect();
             let found = progress_dict(py, &progress)?;
             found.set_item("whole", progress.whole)?;
             Ok((gradients::<f64>(py, core.specs(), wide)?, found))
@@ -436,13 +488,14 @@ pub(crate) fn gradient<'py>(
     })
 }
 
-/// Trains within a budget: `steps` steps or `seconds`, whichever ends first. Counts what was done in the attributes `step` and `_sums` of
-/// `record`, and in no other moment can Python code run than before the steps or after they are counted. Returns why the next step
-/// is not made, where it diverges.
+/// Trains within a budget: `steps` steps or `seconds`, whichever ends first. Counts what was done
+/// in the attributes `step` and `_sums` of `record`, and in no other moment can Python code run
+/// than before the steps or after they are counted. Returns why the next step is not made, where it
+/// diverges.
 #[pyfunction]
 #[pyo3(signature = (
-    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, record, before, steps, seconds, first_epoch,
-    seed, threads
+    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, record, before,
+    steps, seconds, first_epoch, seed, threads
 ))]
 #[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
 pub(crate) fn train<'py>(
@@ -475,18 +528,30 @@ pub(crate) fn train<'py>(
     with_dtype!(py, params, T => {
         let core = system.of::<T>();
         let protocol = method.protocol(core).or_raise(py)?;
-        let runtime = system.runtime(py, if method.calls_out() { Some(1) } else { threads }, seed)?;
+        let runtime =
+            system.runtime(py, if method.calls_out() { Some(1) } else { threads }, seed)?;
         let (params, own) = parted(py, core, &params)?;
         let mut arrays = Exclusive::<T>::new(params, "every parameter")?;
-        let (mut own, mut kept) = (Exclusive::<T>::new(own, MEMORY)?, Exclusive::<T>::new(&memory, KEPT)?);
+        let (mut own, mut kept) =
+            (Exclusive::<T>::new(own, MEMORY)?, Exclusive::<T>::new(&memory, KEPT)?);
         let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);
         core.check_params(&params).or_raise(py)?;
         let (own, mut memory) = (own.slices(py, MEMORY)?, kept.slices(py, KEPT)?);
         check_memory(core, own.iter().map(|array| array.len())).or_raise(py)?;
         let (needed, cells) = (optimizer.memory(core.specs()), pnncore::train::cells(core));
-        let needed = needed.iter().chain(&cells).chain(&protocol.memory(core)).map(ParamSpec::len).collect::<Vec<_>>();
+        let needed = needed
+            .iter()
+            .chain(&cells)
+            .chain(&protocol.memory(core))
+            .map(ParamSpec::len)
+            .collect::<Vec<_>>();
         if !memory.iter().map(|m| m.len()).eq(needed) {
-            return Err(Error::Shape("the arrays of optimizer and method do not fit the parameters".into())).or_raise(py);
+            return Err(Error::Shape(
+                "the arrays of optimizer and method do not fit the \
+                                 parameters"
+                    .into(),
+            ))
+            .or_raise(py);
         }
         // What the system keeps comes before what the method does.
         let place = memory.len() - protocol.memory(core).len();
@@ -494,17 +559,39 @@ pub(crate) fn train<'py>(
         let data = Data::<T>::new(&x, Some(&y))?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         let order = order.as_slice()?;
-        if rates.len() != core.specs().len() || batch_size == 0 || order.iter().any(|&i| i >= batch.len() as u64) {
-            return Err(Error::Config("rates, batch size and order must fit the parameters and the data".into()))
-                .or_raise(py);
+        if rates.len() != core.specs().len()
+            || batch_size == 0
+            || order.iter().any(|&i| i >= batch.len() as u64)
+        {
+            return Err(Error::Config(
+                "rates, batch size and order must fit the parameters and the \
+                                  data"
+                    .into(),
+            ))
+            .or_raise(py);
         }
         protocol.check_batch(core, batch.len().min(batch_size)).or_raise(py)?;
         let task = TrainingTask {
-            system: core, protocol: &protocol, optimizer: &optimizer, rates: &rates, data: batch, order, batch_size,
+            system: core,
+            protocol: &protocol,
+            optimizer: &optimizer,
+            rates: &rates,
+            data: batch,
+            order,
+            batch_size,
         };
         let mut progress = Progress { loss, ..Progress::default() };
         let result = system.run(py, || {
-            runtime.enter(|| pnncore::train::train(&runtime, task, budget, &mut params, &mut memory, &mut progress))
+            runtime.enter(|| {
+                pnncore::train::train(
+                    &runtime,
+                    task,
+                    budget,
+                    &mut params,
+                    &mut memory,
+                    &mut progress,
+                )
+            })
         });
         // Also what was done before a step failed.
         if progress.steps > 0 {
@@ -519,12 +606,18 @@ const KEPT: &str = "every array of optimizer and method";
 
 /// The step and the sums of a trainer.
 fn recorded<'py>(record: &Bound<'py, PyDict>) -> PyResult<(usize, Bound<'py, PyDict>)> {
-    let item = |name: &str| record.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()));
+    let item =
+        |name: &str| record.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()));
     Ok((item("step")?.extract()?, item("_sums")?.cast_into::<PyDict>()?))
 }
 
 /// Adds what a call found to what a trainer knows.
-fn count(record: &Bound<'_, PyDict>, first: usize, sums: &Bound<'_, PyDict>, progress: &Progress) -> PyResult<()> {
+fn count(
+    record: &Bound<'_, PyDict>,
+    first: usize,
+    sums: &Bound<'_, PyDict>,
+    progress: &Progress,
+) -> PyResult<()> {
     let found = progress_dict(record.py(), progress)?;
     for (key, value) in sums {
         match found.get_item(&key)? {

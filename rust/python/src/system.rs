@@ -37,7 +37,9 @@ impl System {
     /// The system as a stack of layers.
     pub(crate) fn stack_of<T: Float>(&self, py: Python<'_>) -> PyResult<&Stack<T>> {
         let core = self.of::<T>();
-        core.as_stack().ok_or_else(|| Error::Capability(format!("{} has no layers", core.name()))).or_raise(py)
+        core.as_stack()
+            .ok_or_else(|| Error::Capability(format!("{} has no layers", core.name())))
+            .or_raise(py)
     }
 
     /// Where exceptions of the user's code are kept.
@@ -46,12 +48,22 @@ impl System {
     }
 
     /// Runs `work` with the GIL released; a signal whose handler raises ends it.
-    pub(crate) fn run<R: Send>(&self, py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + Send) -> PyResult<R> {
-        detached(py, work)?.map_err(|error| self.raised.take().unwrap_or_else(|| exception(py, &error)))
+    pub(crate) fn run<R: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce() -> Result<R, Error> + Send,
+    ) -> PyResult<R> {
+        detached(py, work)?
+            .map_err(|error| self.raised.take().unwrap_or_else(|| exception(py, &error)))
     }
 
     /// A runtime that suits the system.
-    pub(crate) fn runtime(&self, py: Python<'_>, threads: Option<usize>, seed: u64) -> PyResult<Runtime> {
+    pub(crate) fn runtime(
+        &self,
+        py: Python<'_>,
+        threads: Option<usize>,
+        seed: u64,
+    ) -> PyResult<Runtime> {
         // The user's code runs on the calling thread.
         let alone = self.of::<f32>().calls_out();
         calls::runtime(py, if alone { Some(1) } else { threads }, seed)
@@ -69,16 +81,20 @@ fn build<T: Float>(
     let making = || {
         spec.build_with(|l| -> Result<_, Error> {
             let object = foreign.get(l).and_then(Option::as_ref);
-            let object = object.ok_or_else(|| Error::Config(format!("layer {} has no object", l + 1)))?;
+            let object =
+                object.ok_or_else(|| Error::Config(format!("layer {} has no object", l + 1)))?;
             let side = |side| -> Result<Box<dyn stack::Layer<T>>, Error> {
-                Foreign::new(object, side, raised).map(|layer| Box::new(layer) as _).map_err(|error| {
-                    let text = error.to_string();
-                    failure.set(Some(error));
-                    Error::Config(text)
-                })
+                Foreign::new(object, side, raised).map(|layer| Box::new(layer) as _).map_err(
+                    |error| {
+                        let text = error.to_string();
+                        failure.set(Some(error));
+                        Error::Config(text)
+                    },
+                )
             };
             // A plain attribute, as that of a twin.
-            let is_exact = object.getattr("is_exact").is_ok_and(|exact| exact.is_truthy().unwrap_or(false));
+            let is_exact =
+                object.getattr("is_exact").is_ok_and(|exact| exact.is_truthy().unwrap_or(false));
             let hardware = if is_exact { None } else { Some(side(Side::Hardware)?) };
             Ok(stack::Parts::new(side(Side::Twin)?, hardware))
         })
@@ -105,13 +121,16 @@ impl System {
         Ok(Self { physics: AnySystem::new(single, double), raised })
     }
 
-    /// What a stack would hold, told without making it: names and shapes of its parameters, and how many numbers
-    /// are drawn beside them.
+    /// What a stack would hold, told without making it: names and shapes of its parameters, and how
+    /// many numbers are drawn beside them.
     #[staticmethod]
     #[allow(clippy::type_complexity, reason = "names with shapes, and a number")]
     fn outline_stack(py: Python<'_>, spec: &str) -> PyResult<(Vec<(String, Vec<usize>)>, u64)> {
         let found = parse::<stack::Spec>(py, "stack", spec)?.outline().or_raise(py)?;
-        Ok((found.parameters.into_iter().map(|own| (own.name, own.shape)).collect(), found.constants))
+        Ok((
+            found.parameters.into_iter().map(|own| (own.name, own.shape)).collect(),
+            found.constants,
+        ))
     }
 
     /// A system of the user's own: a `pnncore.systems.EnergySystem`.
@@ -128,12 +147,16 @@ impl System {
         params: Vec<PyReadonlyArrayDyn<'_, f64>>,
         seed: u64,
     ) -> PyResult<Vec<(&'static str, bool, String)>> {
-        let params = params.iter().map(|a| Ok(a.as_array().iter().copied().collect())).collect::<PyResult<Vec<_>>>()?;
+        let params = params
+            .iter()
+            .map(|a| Ok(a.as_array().iter().copied().collect()))
+            .collect::<PyResult<Vec<_>>>()?;
         let findings = self.run(py, || check_system(self.of::<f64>(), &params, seed))?;
         Ok(findings.into_iter().map(|f| (f.check, f.passed, f.message)).collect())
     }
 
-    /// The current (samples, elements) through every element of a circuit at its free operating point.
+    /// The current (samples, elements) through every element of a circuit at its free operating
+    /// point.
     fn currents<'py>(
         &self,
         py: Python<'py>,
@@ -146,9 +169,12 @@ impl System {
         with_dtype!(py, params, T => {
             lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| {
                 let Experiment { runtime, system: core, params, batch, .. } = *experiment;
-                let circuit = core.as_circuit().ok_or_else(|| Error::Capability("only circuits have currents".into()));
+                let circuit = core
+                    .as_circuit()
+                    .ok_or_else(|| Error::Capability("only circuits have currents".into()));
                 let circuit = circuit.or_raise(py)?;
-                let found = self.run(py, || Ok(runtime.enter(|| circuit.currents(runtime, params, batch))))?;
+                let found = self
+                    .run(py, || Ok(runtime.enter(|| circuit.currents(runtime, params, batch))))?;
                 PyArray1::from_vec(py, found).reshape([batch.len(), circuit.elements()])
             })
         })
@@ -156,12 +182,20 @@ impl System {
 
     /// Name and shape of every parameter, in order.
     fn specs(&self) -> Vec<(String, Vec<usize>)> {
-        self.of::<f32>().specs().iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect()
+        self.of::<f32>()
+            .specs()
+            .iter()
+            .map(|spec| (spec.name.clone(), spec.shape.clone()))
+            .collect()
     }
 
     /// Name and shape of every array that the system keeps from step to step.
     fn memory(&self) -> Vec<(String, Vec<usize>)> {
-        self.of::<f32>().memory().iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect()
+        self.of::<f32>()
+            .memory()
+            .iter()
+            .map(|spec| (spec.name.clone(), spec.shape.clone()))
+            .collect()
     }
 
     /// The number of inputs.
@@ -174,7 +208,8 @@ impl System {
         self.of::<f32>().as_stack().map_or(0, stack::Stack::operations)
     }
 
-    /// Of a stack, the last layer of each group, counted from zero: what methods without a chain of errors take together.
+    /// Of a stack, the last layer of each group, counted from zero: what methods without a chain of
+    /// errors take together.
     fn group_ends(&self) -> Vec<usize> {
         let groups = self.of::<f32>().as_stack().map(stack::groups);
         groups.into_iter().flatten().map(|group| group.end - 1).collect()
@@ -191,7 +226,13 @@ impl System {
     }
 
     /// Writes initial parameters.
-    fn initialise(&self, py: Python<'_>, params: Vec<Bound<'_, PyAny>>, seed: u64, gain: f64) -> PyResult<()> {
+    fn initialise(
+        &self,
+        py: Python<'_>,
+        params: Vec<Bound<'_, PyAny>>,
+        seed: u64,
+        gain: f64,
+    ) -> PyResult<()> {
         let runtime = Runtime::new(Some(1), 0).or_raise(py)?;
         with_dtype!(py, params, T => {
             let mut arrays = Exclusive::<T>::new(&params, "every parameter")?;

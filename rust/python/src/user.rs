@@ -1,7 +1,8 @@
 //! Systems written in Python: an adapter that gives them all methods of the core.
 //!
-//! Calls happen on the calling thread alone (no thread of the pool ever attaches to Python), with the GIL taken for
-//! each experiment. An exception of the user's code travels as [`Error::Hardware`] and is raised again unchanged.
+//! Calls happen on the calling thread alone (no thread of the pool ever attaches to Python), with
+//! the GIL taken for each experiment. An exception of the user's code travels as
+//! [`Error::Hardware`] and is raised again unchanged.
 
 use num_complex::Complex;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
@@ -10,7 +11,9 @@ use pnncore::descent::{Landscape, settle};
 use pnncore::params::{ParamSpec, Params};
 use pnncore::signal::Signal;
 use pnncore::states::{Layout, States};
-use pnncore::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
+use pnncore::system::{
+    Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end,
+};
 use pnncore::update::{LocalUpdate, Term};
 use pnncore::{Error, Result};
 use pyo3::prelude::*;
@@ -59,7 +62,8 @@ impl UserSystem {
         self.raised.keep(&self.name, error)
     }
 
-    /// Runs `work` with the user's object, its parameters and the inputs of all rows as NumPy arrays.
+    /// Runs `work` with the user's object, its parameters and the inputs of all rows as NumPy
+    /// arrays.
     fn call<T: Float, R>(
         &self,
         params: &Params<'_, T>,
@@ -99,7 +103,8 @@ impl UserSystem {
         let mut packed = Vec::with_capacity(states.rows() * self.states());
         // The last row of imaginary parts ends where the states do.
         for row in values.chunks(states.stride()) {
-            (0..self.layout.sizes().len()).for_each(|l| packed.extend_from_slice(&row[self.layout.layer(l)]));
+            (0..self.layout.sizes().len())
+                .for_each(|l| packed.extend_from_slice(&row[self.layout.layer(l)]));
         }
         packed
     }
@@ -144,10 +149,18 @@ impl<'py, T: Float> Call<'_, 'py, T> {
         Ok(())
     }
 
-    fn try_matrix(&self, name: &str, states: &States<T>, v: Option<&[T]>, result: &mut [T]) -> PyResult<()> {
+    fn try_matrix(
+        &self,
+        name: &str,
+        states: &States<T>,
+        v: Option<&[T]>,
+        result: &mut [T],
+    ) -> PyResult<()> {
         let s = self.matrix(states, &states.values)?;
         let found = match v {
-            Some(v) => self.object.call_method1(name, (&self.params, &self.x, s, self.matrix(states, v)?))?,
+            Some(v) => self
+                .object
+                .call_method1(name, (&self.params, &self.x, s, self.matrix(states, v)?))?,
             None => self.object.call_method1(name, (&self.params, &self.x, s))?,
         };
         self.system.unpack(&found.cast::<PyArrayDyn<T>>()?.to_vec()?, states.stride(), result);
@@ -164,8 +177,10 @@ impl<'py, T: Float> Call<'_, 'py, T> {
 
     fn try_complex_gradient(&self, states: &States<T>, gradient: &mut [T]) -> PyResult<()> {
         let s = self.complex_matrix(states)?;
-        let found = self.object.call_method1("_checked_complex_gradient", (&self.params, &self.x, s))?;
-        let (real, imaginary): (Bound<'py, PyArrayDyn<T>>, Bound<'py, PyArrayDyn<T>>) = found.extract()?;
+        let found =
+            self.object.call_method1("_checked_complex_gradient", (&self.params, &self.x, s))?;
+        let (real, imaginary): (Bound<'py, PyArrayDyn<T>>, Bound<'py, PyArrayDyn<T>>) =
+            found.extract()?;
         self.system.unpack(&real.to_vec()?, states.stride(), gradient);
         let half = states.layout().stride().min(gradient.len());
         self.system.unpack(&imaginary.to_vec()?, states.stride(), &mut gradient[half..]);
@@ -173,7 +188,11 @@ impl<'py, T: Float> Call<'_, 'py, T> {
     }
 
     /// The sum over rows of the real part of weight times dE/dtheta.
-    fn try_param_gradient(&self, states: &States<T>, weights: Vec<Complex<f64>>) -> PyResult<Vec<Vec<T>>> {
+    fn try_param_gradient(
+        &self,
+        states: &States<T>,
+        weights: Vec<Complex<f64>>,
+    ) -> PyResult<Vec<Vec<T>>> {
         let py = self.object.py();
         let part = |part: fn(&Complex<f64>) -> f64| {
             PyArray1::from_vec(py, weights.iter().map(|w| T::from_f64(part(w))).collect())
@@ -184,7 +203,9 @@ impl<'py, T: Float> Call<'_, 'py, T> {
         } else {
             (self.matrix(states, &states.values)?, part(|w| w.re).into_any())
         };
-        let found = self.object.call_method1("_checked_param_gradient", (&self.params, &self.x, states, weights))?;
+        let found = self
+            .object
+            .call_method1("_checked_param_gradient", (&self.params, &self.x, states, weights))?;
         let arrays: Vec<Bound<'py, PyArrayDyn<T>>> = found.extract()?;
         arrays.iter().map(|array| Ok(array.to_vec()?)).collect()
     }
@@ -196,7 +217,8 @@ impl<T: Float> Landscape<T> for Call<'_, '_, T> {
     }
 
     fn state_gradient(&self, states: &States<T>, gradient: &mut [T]) -> Result<()> {
-        self.try_matrix("_checked_state_gradient", states, None, gradient).map_err(|e| self.system.fail(e))
+        self.try_matrix("_checked_state_gradient", states, None, gradient)
+            .map_err(|e| self.system.fail(e))
     }
 
     fn complex_gradient(&self, states: &States<T>, gradient: &mut [T]) -> Result<()> {
@@ -239,7 +261,9 @@ impl<T: Float> System<T> for UserSystem {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES).and_if(self.holomorphic, Abilities::HOLOMORPHIC)
+        Abilities::LOCAL_RULE
+            .and(Abilities::STATE_DERIVATIVES)
+            .and_if(self.holomorphic, Abilities::HOLOMORPHIC)
     }
 }
 

@@ -30,7 +30,8 @@ pub enum Passes {
     One,
     /// Positive ones, and then negative ones: what is read of these is taken away digitally.
     Signs,
-    /// Bit by bit, each as nothing or plus or minus the largest input, and what is read is added with its weight digitally.
+    /// Bit by bit, each as nothing or plus or minus the largest input, and what is read is added
+    /// with its weight digitally.
     Bits,
 }
 
@@ -40,16 +41,19 @@ pub enum Passes {
 pub enum WeightNoise {
     /// With the length of the inputs: every weight is off by the same deviation.
     Additive,
-    /// With the root of the sum of |w| x^2: deviations grow with the root of the weight, as in phase-change memory.
+    /// With the root of the sum of |w| x^2: deviations grow with the root of the weight, as in
+    /// phase-change memory.
     PhaseChange,
 }
 
-/// Converters and noise of a read: x / a, rounded and clipped, plus input noise; the product, plus weight noise; the output stage
-/// y / (1 + |s y|), plus offsets and output noise, rounded and clipped; times a. In units of the largest input.
+/// Converters and noise of a read: x / a, rounded and clipped, plus input noise; the product, plus
+/// weight noise; the output stage y / (1 + |s y|), plus offsets and output noise, rounded and
+/// clipped; times a. In units of the largest input.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Io {
-    /// Into how many steps the range of the input converters is cut; 0: none. An even number: zero is a level.
+    /// Into how many steps the range of the input converters is cut; 0: none. An even number: zero
+    /// is a level.
     pub input_steps: u32,
     /// The largest input; `None`: there is none.
     pub input_bound: Option<f64>,
@@ -71,7 +75,8 @@ pub struct Io {
     pub weight_noise_kind: WeightNoise,
     /// s of the output stage.
     pub s_shape: f64,
-    /// Whether converters round at random to one of the two next steps, so that the mean is the value.
+    /// Whether converters round at random to one of the two next steps, so that the mean is the
+    /// value.
     pub stochastic_rounding: bool,
     /// a.
     pub scale: Scale,
@@ -85,7 +90,8 @@ const REPEATS: u32 = 10;
 /// The most passes of a read: bits of a converter.
 const PASSES: u32 = 24;
 
-/// Groups of random numbers of a pass: of its inputs, of their noise, of that of weights and outputs, and of outputs.
+/// Groups of random numbers of a pass: of its inputs, of their noise, of that of weights and
+/// outputs, and of outputs.
 const GROUPS_OF_PASS: u32 = 5;
 
 /// Groups of random numbers of a read and its repetitions.
@@ -106,25 +112,34 @@ impl Io {
         ];
         for (name, value) in not_negative {
             if !(value >= 0.0 && value.is_finite()) {
-                return Err(Error::Config(format!("{name} must be at least 0 and finite, got {value}")));
+                return Err(Error::Config(format!(
+                    "{name} must be at least 0 and finite, got {value}"
+                )));
             }
         }
         let constant = match self.scale {
             Scale::Constant(a) => Some(a),
             Scale::Absmax | Scale::Learned => None,
         };
-        for (name, value) in
-            [("input_bound", self.input_bound), ("output_bound", self.output_bound), ("scale", constant)]
-        {
+        for (name, value) in [
+            ("input_bound", self.input_bound),
+            ("output_bound", self.output_bound),
+            ("scale", constant),
+        ] {
             if let Some(value) = value.filter(|x| !(*x > 0.0 && x.is_finite())) {
-                return Err(Error::Config(format!("{name} must be positive and finite, got {value}")));
+                return Err(Error::Config(format!(
+                    "{name} must be positive and finite, got {value}"
+                )));
             }
         }
-        for (name, steps, bound) in
-            [("input", self.input_steps, self.input_bound), ("output", self.output_steps, self.output_bound)]
-        {
+        for (name, steps, bound) in [
+            ("input", self.input_steps, self.input_bound),
+            ("output", self.output_steps, self.output_bound),
+        ] {
             if steps % 2 == 1 || (steps > 0 && bound.is_none()) {
-                return Err(Error::Config(format!("{name} converters need an even number of steps, and a bound")));
+                return Err(Error::Config(format!(
+                    "{name} converters need an even number of steps, and a bound"
+                )));
             }
         }
         if self.bound_management && self.output_bound.is_none() {
@@ -132,11 +147,14 @@ impl Io {
         }
         if self.passes == Passes::Bits {
             if !(self.input_steps + 2).is_power_of_two() || self.input_steps == 0 {
-                return Err(Error::Config("passes bit by bit need input converters with a number of bits".into()));
+                return Err(Error::Config(
+                    "passes bit by bit need input converters with a number of bits".into(),
+                ));
             }
             if self.bound_management {
                 return Err(Error::Config(
-                    "bound_management halves inputs, which does not make their bits smaller: leave it out where passes are bits"
+                    "bound_management halves inputs, which does not make their bits smaller: \
+                     leave it out where passes are bits"
                         .into(),
                 ));
             }
@@ -149,8 +167,11 @@ impl Io {
 fn levels<T: Real>(steps: u32, bound: Option<f64>) -> Levels<T> {
     let bound = bound.unwrap_or(f64::INFINITY);
     // Half a range is half a step off: that must be the same for every way to get there.
-    let (per_unit, step) =
-        if steps > 0 { (f64::from(steps) / (2.0 * bound), 2.0 * bound / f64::from(steps)) } else { (0.0, 0.0) };
+    let (per_unit, step) = if steps > 0 {
+        (f64::from(steps) / (2.0 * bound), 2.0 * bound / f64::from(steps))
+    } else {
+        (0.0, 0.0)
+    };
     Levels { per_unit: T::from_f64(per_unit), step: T::from_f64(step), bound: T::from_f64(bound) }
 }
 
@@ -165,13 +186,31 @@ pub(crate) struct Draws {
 
 impl Draws {
     /// Adds normals of a deviation to one row, or to those of its places.
-    fn add<T: Real>(&self, kind: u32, row: usize, deviation: T, values: &mut [T], drawn: &mut Vec<T>) {
+    fn add<T: Real>(
+        &self,
+        kind: u32,
+        row: usize,
+        deviation: T,
+        values: &mut [T],
+        drawn: &mut Vec<T>,
+    ) {
         drawn.resize(values.len(), T::ZERO);
-        self.random.fill_normal(self.level, self.place(row, values.len()), self.group + kind, drawn);
+        self.random.fill_normal(
+            self.level,
+            self.place(row, values.len()),
+            self.group + kind,
+            drawn,
+        );
         add_scaled(self.level, drawn, deviation, values);
     }
 
-    fn uniform<'a, T: Real>(&self, kind: u32, row: usize, width: usize, drawn: &'a mut Vec<T>) -> &'a [T] {
+    fn uniform<'a, T: Real>(
+        &self,
+        kind: u32,
+        row: usize,
+        width: usize,
+        drawn: &'a mut Vec<T>,
+    ) -> &'a [T] {
         drawn.resize(width, T::ZERO);
         self.random.fill(self.level, self.place(row, width), self.group + kind, drawn);
         drawn
@@ -184,7 +223,14 @@ impl Draws {
 
 impl Io {
     /// What the output stage and its converters make of the products of a row.
-    fn finish<T: Real>(&self, draws: Draws, row: usize, offsets: &[T], y: &mut [T], drawn: &mut Vec<T>) {
+    fn finish<T: Real>(
+        &self,
+        draws: Draws,
+        row: usize,
+        offsets: &[T],
+        y: &mut [T],
+        drawn: &mut Vec<T>,
+    ) {
         if self.s_shape > 0.0 {
             let s = T::from_f64(self.s_shape);
             y.iter_mut().for_each(|y| *y = *y / (T::ONE + (s * *y).abs()));
@@ -193,7 +239,8 @@ impl Io {
         if self.output_noise > 0.0 {
             draws.add(3, row, T::from_f64(self.output_noise), y, drawn);
         }
-        let uniform = if self.stochastic_rounding { draws.uniform(4, row, y.len(), drawn) } else { &[] };
+        let uniform =
+            if self.stochastic_rounding { draws.uniform(4, row, y.len(), drawn) } else { &[] };
         convert(draws.level, levels(self.output_steps, self.output_bound), uniform, y);
     }
 
@@ -203,7 +250,8 @@ impl Io {
         (0..count).map(|i| T::from_f64(self.output_offset * random.normal(i, group))).collect()
     }
 
-    /// Reads one line of an array: an input of one on it, and nothing on the others, which are disconnected.
+    /// Reads one line of an array: an input of one on it, and nothing on the others, which are
+    /// disconnected.
     pub(crate) fn read_line<T: Real>(
         &self,
         level: Level,
@@ -212,7 +260,8 @@ impl Io {
         (random, group, first): (Philox, u32, usize),
     ) -> Vec<T> {
         let mut y = vec![T::ZERO; line.len()];
-        let array = Array { io: self, weights: line, grid: None, inputs: 1, outputs: line.len(), offsets };
+        let array =
+            Array { io: self, weights: line, grid: None, inputs: 1, outputs: line.len(), offsets };
         array.once(Draws { level, random, group, first }, &[0], &mut [T::ONE], &mut y);
         y
     }
@@ -259,7 +308,10 @@ impl<T: Real> Array<'_, T> {
             let clipped = self.once(draws, &rows, &mut own, &mut found);
             for (k, &r) in rows.iter().enumerate() {
                 let a = scales[r] * halved;
-                y[r * m..(r + 1) * m].iter_mut().zip(&found[k * m..]).for_each(|(y, &f)| *y = f * a);
+                y[r * m..(r + 1) * m]
+                    .iter_mut()
+                    .zip(&found[k * m..])
+                    .for_each(|(y, &f)| *y = f * a);
             }
             if !self.io.bound_management || clipped.is_empty() {
                 break;
@@ -268,21 +320,31 @@ impl<T: Real> Array<'_, T> {
         }
     }
 
-    /// Reads rows of scaled inputs once, in units of their scales; gives those whose outputs are clipped. `y` begins as zeros.
+    /// Reads rows of scaled inputs once, in units of their scales; gives those whose outputs are
+    /// clipped. `y` begins as zeros.
     fn once(&self, draws: Draws, rows: &[usize], x: &mut [T], y: &mut [T]) -> Vec<usize> {
         let (n, io) = (self.inputs, self.io);
         let mut drawn = Vec::new();
         for (x, &r) in x.chunks_exact_mut(n).zip(rows) {
-            let uniform = if io.stochastic_rounding { draws.uniform(0, r, n, &mut drawn) } else { &[] };
+            let uniform =
+                if io.stochastic_rounding { draws.uniform(0, r, n, &mut drawn) } else { &[] };
             convert(draws.level, levels(io.input_steps, io.input_bound), uniform, x);
         }
         let mut clipped = vec![false; rows.len()];
         match io.passes {
             Passes::One => self.pass(draws, rows, x, y, &mut clipped),
             Passes::Signs => {
-                let part = |sign: T| x.iter().map(|&x| if sign * x > T::ZERO { sign * x } else { T::ZERO }).collect();
+                let part = |sign: T| {
+                    x.iter().map(|&x| if sign * x > T::ZERO { sign * x } else { T::ZERO }).collect()
+                };
                 let parts: [Vec<T>; 2] = [part(T::ONE), part(-T::ONE)];
-                self.add_passes(draws, rows, [T::ONE, -T::ONE].into_iter().zip(parts), y, &mut clipped);
+                self.add_passes(
+                    draws,
+                    rows,
+                    [T::ONE, -T::ONE].into_iter().zip(parts),
+                    y,
+                    &mut clipped,
+                );
             }
             Passes::Bits => {
                 // The largest input has all bits set.
@@ -294,7 +356,10 @@ impl<T: Real> Array<'_, T> {
                         let code = (x.to_f64().abs() / bound * most).round() as u32;
                         T::from_f64(f64::from(code >> bit & 1) * bound.copysign(x.to_f64()))
                     };
-                    (T::from_f64(f64::from(1u32 << bit) / most), x.iter().map(|&x| digit(x)).collect())
+                    (
+                        T::from_f64(f64::from(1u32 << bit) / most),
+                        x.iter().map(|&x| digit(x)).collect(),
+                    )
                 };
                 self.add_passes(draws, rows, (0..bits).map(plane), y, &mut clipped);
             }
@@ -337,7 +402,8 @@ impl<T: Real> Array<'_, T> {
         self.add_weight_noise(draws, rows, x, y);
         for ((y, &r), clipped) in y.chunks_exact_mut(m).zip(rows).zip(clipped) {
             io.finish(draws, r, self.offsets, y, &mut drawn);
-            *clipped |= io.output_bound.is_some_and(|bound| largest(draws.level, y) >= T::from_f64(bound));
+            *clipped |=
+                io.output_bound.is_some_and(|bound| largest(draws.level, y) >= T::from_f64(bound));
         }
     }
 
@@ -359,11 +425,21 @@ impl<T: Real> Array<'_, T> {
         let sizes: Vec<T> = self.weights.iter().map(|w| w.abs()).collect();
         let mut sums = vec![T::ZERO; y.len()];
         let squares = Strided { data: &squares, row: n, column: 1 };
-        multiply(draws.level, squares, Dense { data: &sizes, stride: m }, (rows.len(), n, m), &mut sums, m);
+        multiply(
+            draws.level,
+            squares,
+            Dense { data: &sizes, stride: m },
+            (rows.len(), n, m),
+            &mut sums,
+            m,
+        );
         for ((sums, y), &r) in sums.chunks_exact_mut(m).zip(y.chunks_exact_mut(m)).zip(rows) {
             drawn.resize(m, T::ZERO);
             draws.random.fill_normal(draws.level, draws.place(r, m), draws.group + 2, &mut drawn);
-            y.iter_mut().zip(sums).zip(&drawn).for_each(|((y, sum), &d)| *y += deviation * sum.sqrt() * d);
+            y.iter_mut()
+                .zip(sums)
+                .zip(&drawn)
+                .for_each(|((y, sum), &d)| *y += deviation * sum.sqrt() * d);
         }
     }
 }

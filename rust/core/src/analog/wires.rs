@@ -1,4 +1,5 @@
-//! Wires of crossbars: weights as pairs of conductances, between rows and columns that have a resistance.
+//! Wires of crossbars: weights as pairs of conductances, between rows and columns that have a
+//! resistance.
 
 use pnncore_kernels::watch::poll;
 use pnncore_kernels::wires::{Ends, Fields, Network, factor, lanes, solve};
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::runtime::Runtime;
 use crate::{Error, Result};
 
-/// What weights are in conductances, and what is between them. A weight w is the difference of two arrays: off + (on - off) |w| / weight
-/// in the one of its sign, off in the other.
+/// What weights are in conductances, and what is between them. A weight w is the difference of two
+/// arrays: off + (on - off) |w| / weight in the one of its sign, off in the other.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wires {
@@ -20,9 +21,11 @@ pub struct Wires {
     pub on: f64,
     /// The smallest one.
     pub off: f64,
-    /// The weight that is the largest conductance: larger ones are cut; `None`: the largest weight that there is.
+    /// The weight that is the largest conductance: larger ones are cut; `None`: the largest weight
+    /// that there is.
     pub weight: Option<f64>,
-    /// Whether the nodal equations are solved to the tolerance, or to first order in the resistance.
+    /// Whether the nodal equations are solved to the tolerance, or to first order in the
+    /// resistance.
     pub exact: bool,
     /// Of the residual, relative.
     pub tolerance: f64,
@@ -38,15 +41,23 @@ impl Wires {
     /// [`Error::Config`], naming the setting.
     pub fn check(&self) -> Result<()> {
         let Self { resistance, on, off, weight, tolerance, .. } = *self;
-        let positive =
-            [("resistance", Some(resistance)), ("on", Some(on)), ("tolerance", Some(tolerance)), ("weight", weight)];
+        let positive = [
+            ("resistance", Some(resistance)),
+            ("on", Some(on)),
+            ("tolerance", Some(tolerance)),
+            ("weight", weight),
+        ];
         for (name, value) in positive {
             if let Some(value) = value.filter(|x| !(*x > 0.0 && x.is_finite())) {
-                return Err(Error::Config(format!("{name} must be positive and finite, got {value}")));
+                return Err(Error::Config(format!(
+                    "{name} must be positive and finite, got {value}"
+                )));
             }
         }
         if !(off >= 0.0 && off < on) {
-            return Err(Error::Config(format!("off must be at least 0 and below on, got {off} and {on}")));
+            return Err(Error::Config(format!(
+                "off must be at least 0 and below on, got {off} and {on}"
+            )));
         }
         Ok(())
     }
@@ -56,8 +67,14 @@ impl Wires {
         1 + 6 * cells
     }
 
-    /// Appends what [`Grid::of`] reads: the largest weight, then conductances and pivots of both arrays.
-    pub(crate) fn prepare<T: Real>(&self, (n, m): (usize, usize), weights: &[T], prepared: &mut Vec<T>) {
+    /// Appends what [`Grid::of`] reads: the largest weight, then conductances and pivots of both
+    /// arrays.
+    pub(crate) fn prepare<T: Real>(
+        &self,
+        (n, m): (usize, usize),
+        weights: &[T],
+        prepared: &mut Vec<T>,
+    ) {
         let largest = weights.iter().fold(T::ZERO, |most, &w| most.max_magnitude(w)).to_f64();
         // Without weights any scale does.
         let weight = self.weight.unwrap_or(if largest > 0.0 { largest } else { 1.0 });
@@ -94,11 +111,12 @@ pub struct Nodal<T> {
 }
 
 impl<T: Real> Nodal<T> {
-    /// Solves an array of conductances (rows, columns) for voltages (samples, lines) at the left ends of rows, or, `turned`, at the
-    /// bottoms of columns.
+    /// Solves an array of conductances (rows, columns) for voltages (samples, lines) at the left
+    /// ends of rows, or, `turned`, at the bottoms of columns.
     ///
     /// # Errors
-    /// [`Error::Shape`] for lengths that do not fit, [`Error::Config`] for a resistance or tolerance that is not positive.
+    /// [`Error::Shape`] for lengths that do not fit, [`Error::Config`] for a resistance or
+    /// tolerance that is not positive.
     pub fn solve(
         runtime: &Runtime,
         ((n, m), conductances): ((usize, usize), &[T]),
@@ -120,7 +138,8 @@ impl<T: Real> Nodal<T> {
         factor((n, m), &cells, &mut rows, &mut columns);
         let network = Network { shape: (n, m), cells: &cells, rows: &rows, columns: &columns };
         let (samples, lanes) = (voltages.len() / inputs, lanes::<T>(runtime.level()));
-        let (mut currents, mut iterations) = (vec![T::ZERO; samples * outputs], vec![0; samples.div_ceil(lanes)]);
+        let (mut currents, mut iterations) =
+            (vec![T::ZERO; samples * outputs], vec![0; samples.div_ceil(lanes)]);
         let (mut u, mut v) = (vec![T::ZERO; samples * n * m], vec![T::ZERO; samples * n * m]);
         let pieces = voltages
             .par_chunks(inputs * lanes)
@@ -130,12 +149,15 @@ impl<T: Real> Nodal<T> {
             .zip(iterations.par_iter_mut());
         runtime.for_each(pieces, |((((x, y), u), v), iterations)| {
             let mut fields = Fields::default();
-            *iterations = drive(runtime.level(), network, turned, x, (tolerance, 20 * MOST), &mut fields);
+            *iterations =
+                drive(runtime.level(), network, turned, x, (tolerance, 20 * MOST), &mut fields);
             gather(runtime.level(), network, turned, &fields, T::from_f64(1.0 / resistance), y);
             for (field, out) in [(&fields.u, u), (&fields.v, v)] {
                 for (lane, out) in out.chunks_exact_mut(n * m).enumerate() {
                     poll(4 * n * m);
-                    out.iter_mut().zip(field.iter().skip(lane).step_by(lanes)).for_each(|(out, &value)| *out = value);
+                    out.iter_mut()
+                        .zip(field.iter().skip(lane).step_by(lanes))
+                        .for_each(|(out, &value)| *out = value);
                 }
             }
         });
@@ -144,7 +166,8 @@ impl<T: Real> Nodal<T> {
     }
 }
 
-/// Solves for up to a vector of inputs at the rows, or, `turned`, at the columns: the lanes of those that are missing are zero.
+/// Solves for up to a vector of inputs at the rows, or, `turned`, at the columns: the lanes of
+/// those that are missing are zero.
 fn drive<T: Real>(
     level: Level,
     network: Network<'_, T>,
@@ -159,17 +182,32 @@ fn drive<T: Real>(
     for (lane, x) in x.chunks_exact(width).enumerate() {
         ends.iter_mut().skip(lane).step_by(lanes).zip(x).for_each(|(end, &x)| *end = x);
     }
-    let ends = if turned { Ends { rows: &[], columns: &ends } } else { Ends { rows: &ends, columns: &[] } };
+    let ends = if turned {
+        Ends { rows: &[], columns: &ends }
+    } else {
+        Ends { rows: &ends, columns: &[] }
+    };
     solve(level, network, ends, tolerance, most, fields)
 }
 
 /// Adds to `y` the voltages of the last nodes before the grounded ends, times `factor`.
-fn gather<T: Real>(level: Level, network: Network<'_, T>, turned: bool, fields: &Fields<T>, factor: T, y: &mut [T]) {
+fn gather<T: Real>(
+    level: Level,
+    network: Network<'_, T>,
+    turned: bool,
+    fields: &Fields<T>,
+    factor: T,
+    y: &mut [T],
+) {
     let ((n, m), lanes) = (network.shape, lanes::<T>(level));
     let width = if turned { n } else { m };
     for (lane, y) in y.chunks_exact_mut(width).enumerate() {
         for (k, y) in y.iter_mut().enumerate() {
-            let last = if turned { fields.u[k * m * lanes + lane] } else { fields.v[((n - 1) * m + k) * lanes + lane] };
+            let last = if turned {
+                fields.u[k * m * lanes + lane]
+            } else {
+                fields.v[((n - 1) * m + k) * lanes + lane]
+            };
             *y += factor * last;
         }
     }
@@ -186,7 +224,12 @@ pub(crate) struct Grid<'a, T> {
 }
 
 impl<'a, T: Real> Grid<'a, T> {
-    pub(crate) fn of(wires: &'a Wires, shape: (usize, usize), prepared: &'a [T], turned: bool) -> Self {
+    pub(crate) fn of(
+        wires: &'a Wires,
+        shape: (usize, usize),
+        prepared: &'a [T],
+        turned: bool,
+    ) -> Self {
         let nodes = shape.0 * shape.1;
         let side = |k: usize| {
             let part = |p: usize| &prepared[1 + (3 * k + p) * nodes..][..nodes];
@@ -219,10 +262,20 @@ impl<'a, T: Real> Grid<'a, T> {
         }
     }
 
-    /// Writes dy times the Jacobian by the weights to `gradient` (zeros before; empty: not wanted), and that by the inputs to `dx`
-    /// (empty: not wanted). The adjoint of a read is a read from the other side (reciprocity): the derivative by a conductance is minus the product of
-    /// the voltages across it in both (Tellegen's theorem). Where the largest weight is the largest conductance, it scales all others.
-    pub(crate) fn vjp(&self, level: Level, weights: &[T], x: &[T], dy: &[T], dx: &mut [T], gradient: &mut [T]) {
+    /// Writes dy times the Jacobian by the weights to `gradient` (zeros before; empty: not wanted),
+    /// and that by the inputs to `dx` (empty: not wanted). The adjoint of a read is a read from the
+    /// other side (reciprocity): the derivative by a conductance is minus the product of the
+    /// voltages across it in both (Tellegen's theorem). Where the largest weight is the largest
+    /// conductance, it scales all others.
+    pub(crate) fn vjp(
+        &self,
+        level: Level,
+        weights: &[T],
+        x: &[T],
+        dy: &[T],
+        dx: &mut [T],
+        gradient: &mut [T],
+    ) {
         let (n, m) = self.sides[0].shape;
         let lanes = lanes::<T>(level);
         let (mut fields, mut adjoint) = (Fields::default(), Fields::default());
@@ -251,15 +304,16 @@ impl<'a, T: Real> Grid<'a, T> {
                     let own = k * lanes..(k + 1) * lanes;
                     let across = fields.u[own.clone()].iter().zip(&fields.v[own.clone()]);
                     let back = adjoint.u[own.clone()].iter().zip(&adjoint.v[own]);
-                    let sum: T = across.zip(back).map(|((&u, &v), (&p, &q))| (u - v) * (q - p)).sum();
+                    let sum: T =
+                        across.zip(back).map(|((&u, &v), (&p, &q))| (u - v) * (q - p)).sum();
                     *gradient += sum;
                 }
             }
         }
         let largest = weights.iter().position(|w| w.abs() == self.weight).filter(|_| scaled);
         if let Some(k) = largest {
-            // Outputs y are W times what conductances make of inputs, and these are those of w / W: dy / dW = (y - sum_k w_k dy / dw_k) / W.
-            // And dL / dy times y is dL / dx times x.
+            // Outputs y are W times what conductances make of inputs, and these are those of w / W:
+            // dy / dW = (y - sum_k w_k dy / dw_k) / W. And dL / dy times y is dL / dx times x.
             gradient[k] += (dot(level, dx, x) - dot(level, gradient, weights)) / weights[k];
         }
     }

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::tensor::{Tensor, TensorData, extent};
 use super::{
-    CHUNK, Checkpoint, FORMAT_VERSION, KEY_DIGEST, KEY_JSON, KEY_VERSION, MAX_FILE_BYTES, MAX_HEADER_BYTES, METADATA,
-    PREFIX, Summary, digest,
+    CHUNK, Checkpoint, FORMAT_VERSION, KEY_DIGEST, KEY_JSON, KEY_VERSION, MAX_FILE_BYTES,
+    MAX_HEADER_BYTES, METADATA, PREFIX, Summary, digest,
 };
 
 /// Why there is no content.
@@ -42,8 +42,9 @@ pub(super) fn decode(from: &mut dyn Read, len: u64) -> Result<Checkpoint, Failur
     let header_len = header_length(from, len)?;
     let mut header = vec![0; header_len as usize];
     fill(from, &mut header)?;
-    let header: Header = serde_json::from_slice(&header)
-        .map_err(|e| foreign(format!("its header is no safetensors header ({e}), or the file is damaged")))?;
+    let header: Header = serde_json::from_slice(&header).map_err(|e| {
+        foreign(format!("its header is no safetensors header ({e}), or the file is damaged"))
+    })?;
     check_version(&header)?;
     let field = |key: &str| {
         let value = header.fields.0.get(key);
@@ -56,7 +57,8 @@ pub(super) fn decode(from: &mut dyn Read, len: u64) -> Result<Checkpoint, Failur
     let mut hashes = BTreeMap::new();
     let mut buffer = Vec::new();
     for (name, info, empty) in layout {
-        let (data, hash) = load(from, &mut buffer, name, empty, info.data_offsets.1 - info.data_offsets.0)?;
+        let (data, hash) =
+            load(from, &mut buffer, name, empty, info.data_offsets.1 - info.data_offsets.0)?;
         tensors.insert(name.to_owned(), Tensor { shape: info.shape.clone(), data });
         hashes.insert(name, hash);
     }
@@ -70,8 +72,8 @@ pub(super) fn decode(from: &mut dyn Read, len: u64) -> Result<Checkpoint, Failur
     if digest(summaries, json) != *expected {
         return Err(damaged("the digest does not match the contents"));
     }
-    let Strict(metadata) =
-        serde_json::from_str(json).map_err(|e| damaged(format!("its metadata is no JSON object ({e})")))?;
+    let Strict(metadata) = serde_json::from_str(json)
+        .map_err(|e| damaged(format!("its metadata is no JSON object ({e})")))?;
     match metadata {
         Value::Object(metadata) => Ok(Checkpoint { metadata, tensors }),
         _ => Err(damaged("its metadata is no JSON object")),
@@ -88,11 +90,15 @@ fn header_length(from: &mut dyn Read, len: u64) -> Result<u64, Failure> {
     let header_len = u64::from_le_bytes(prefix);
     if header_len > MAX_HEADER_BYTES {
         return Err(foreign(format!(
-            "its header would have {header_len} bytes, more than {MAX_HEADER_BYTES}, or the file is damaged"
+            "its header would have {header_len} bytes, more than {MAX_HEADER_BYTES}, or the file \
+             is damaged"
         )));
     }
     if header_len > len - PREFIX {
-        return Err(truncated(format!("it has {len} bytes, its header alone needs {}", PREFIX + header_len)));
+        return Err(truncated(format!(
+            "it has {len} bytes, its header alone needs {}",
+            PREFIX + header_len
+        )));
     }
     Ok(header_len)
 }
@@ -104,7 +110,8 @@ fn check_version(header: &Header) -> Result<(), Failure> {
     match version.parse::<u32>() {
         Ok(FORMAT_VERSION) => Ok(()),
         Ok(newer) if newer > FORMAT_VERSION => Err(Failure::Refused(format!(
-            "written in the newer format version {newer}; this pnncore reads version {FORMAT_VERSION}: update pnncore"
+            "written in the newer format version {newer}; this pnncore reads version \
+             {FORMAT_VERSION}: update pnncore"
         ))),
         _ => Err(damaged(format!("its format version is {version:?}"))),
     }
@@ -117,14 +124,16 @@ fn layout(header: &Header, space: u64) -> Result<Vec<(&str, &Info, TensorData)>,
     let mut position = 0;
     let mut checked = Vec::with_capacity(layout.len());
     for (name, info) in layout {
-        let empty = TensorData::of_dtype(&info.dtype)
-            .ok_or_else(|| damaged(format!("tensor {name:?} has the unknown data type {:?}", info.dtype)))?;
-        let (_, bytes) =
-            extent(&info.shape, empty.element_size()).map_err(|reason| damaged(format!("tensor {name:?} {reason}")))?;
+        let empty = TensorData::of_dtype(&info.dtype).ok_or_else(|| {
+            damaged(format!("tensor {name:?} has the unknown data type {:?}", info.dtype))
+        })?;
+        let (_, bytes) = extent(&info.shape, empty.element_size())
+            .map_err(|reason| damaged(format!("tensor {name:?} {reason}")))?;
         let (start, end) = info.data_offsets;
         if start != position || end.checked_sub(start) != Some(bytes) {
             return Err(damaged(format!(
-                "tensor {name:?} of {bytes} bytes is said to be at {start} to {end}, but must start at {position}"
+                "tensor {name:?} of {bytes} bytes is said to be at {start} to {end}, but must \
+                 start at {position}"
             )));
         }
         position = end;
@@ -150,7 +159,8 @@ fn load(
     let values = usize::try_from(bytes / data.element_size() as u64);
     if !values.is_ok_and(|values| data.try_reserve(values).is_ok()) {
         return Err(Failure::Refused(format!(
-            "tensor {name:?} needs {bytes} bytes of memory, more than can be had; read it on a larger machine"
+            "tensor {name:?} needs {bytes} bytes of memory, more than can be had; read it on a \
+             larger machine"
         )));
     }
     let mut hash = Sha256::new();

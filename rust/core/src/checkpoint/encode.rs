@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::tensor::Tensor;
 use super::{
-    CHUNK, FORMAT_VERSION, KEY_DIGEST, KEY_JSON, KEY_VERSION, MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_JSON_DEPTH,
-    METADATA, PREFIX, Summary, digest,
+    CHUNK, FORMAT_VERSION, KEY_DIGEST, KEY_JSON, KEY_VERSION, MAX_FILE_BYTES, MAX_HEADER_BYTES,
+    MAX_JSON_DEPTH, METADATA, PREFIX, Summary, digest,
 };
 
 /// A checked checkpoint with its header, ready to be written.
@@ -23,11 +23,16 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(metadata: &Map<String, Value>, tensors: &'a BTreeMap<String, Tensor>) -> Result<Self, String> {
+    pub(super) fn new(
+        metadata: &Map<String, Value>,
+        tensors: &'a BTreeMap<String, Tensor>,
+    ) -> Result<Self, String> {
         let mut order = Vec::with_capacity(tensors.len());
         for (name, tensor) in tensors {
             if name == METADATA {
-                return Err(format!("a tensor cannot be named \"{METADATA}\"; safetensors reserves the name"));
+                return Err(format!(
+                    "a tensor cannot be named \"{METADATA}\"; safetensors reserves the name"
+                ));
             }
             let bytes = tensor.check().map_err(|reason| format!("tensor \"{name}\" {reason}"))?;
             order.push((name, tensor, bytes));
@@ -45,13 +50,17 @@ impl<'a> Plan<'a> {
         // The widest types first, so that every tensor is aligned to its type.
         order.sort_by_key(|(name, tensor, _)| (Reverse(tensor.data.element_size()), *name));
         let mut header = format!(
-            "{{\"{METADATA}\":{{\"{KEY_DIGEST}\":\"{digest}\",\"{KEY_JSON}\":{},\"{KEY_VERSION}\":\"{FORMAT_VERSION}\"}}",
+            "{{\"{METADATA}\":{{\"{KEY_DIGEST}\":\"{digest}\",\"{KEY_JSON}\":{},\
+             \"{KEY_VERSION}\":\"{FORMAT_VERSION}\"}}",
             quoted(&json)
         );
         let mut end = 0_u64;
         for &(name, tensor, bytes) in &order {
             let start = end;
-            end = start.checked_add(bytes).filter(|&end| end <= MAX_FILE_BYTES).ok_or_else(too_large)?;
+            end = start
+                .checked_add(bytes)
+                .filter(|&end| end <= MAX_FILE_BYTES)
+                .ok_or_else(too_large)?;
             let (name, dtype) = (quoted(name), tensor.data.dtype());
             let shape: Vec<_> = tensor.shape.iter().map(ToString::to_string).collect();
             // Writing to a String cannot fail.
@@ -65,8 +74,9 @@ impl<'a> Plan<'a> {
         let len = (header.len() as u64).next_multiple_of(PREFIX);
         if len > MAX_HEADER_BYTES {
             return Err(format!(
-                "metadata and tensor names take {len} bytes; at most {MAX_HEADER_BYTES} can be stored: keep long \
-                 lists as tensors"
+                "metadata and tensor names take {len} bytes; at most {MAX_HEADER_BYTES} can be \
+             stored: keep long \
+             lists as tensors"
             ));
         }
         if PREFIX + len + end > MAX_FILE_BYTES {
@@ -95,7 +105,9 @@ impl<'a> Plan<'a> {
 }
 
 fn too_large() -> String {
-    format!("the tensors are larger than {MAX_FILE_BYTES} bytes, the most that one checkpoint can hold")
+    format!(
+        "the tensors are larger than {MAX_FILE_BYTES} bytes, the most that one checkpoint can hold"
+    )
 }
 
 fn hash(tensor: &Tensor) -> [u8; 32] {

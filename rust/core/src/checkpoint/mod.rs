@@ -105,17 +105,19 @@ impl Checkpoint {
     /// Writes the checkpoint to `path`, replacing what is there only when the new one is complete
     /// and on the disk.
     ///
-    /// What was at `path` is kept at [`previous_path`]. The new file has its permissions and, as far as
-    /// allowed, its owner; without an old one, those of any new file. A symbolic link is followed, to a file
-    /// that need not exist yet; what is no file (a directory, a pipe, a device) is refused and left alone.
-    /// Temporary files that killed writers of the same `path` left behind are removed.
+    /// What was at `path` is kept at [`previous_path`]. The new file has its permissions and, as
+    /// far as allowed, its owner; without an old one, those of any new file. A symbolic link is
+    /// followed, to a file that need not exist yet; what is no file (a directory, a pipe, a device)
+    /// is refused and left alone. Temporary files that killed writers of the same `path` left
+    /// behind are removed.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] if the content cannot be stored: a shape that does not fit its data, too
-    /// large, too deeply nested. [`Error::Io`] if the operating system refuses; then the temporary
-    /// file is removed and `path` is untouched, unless the operation is `fsync directory`: then the
-    /// new checkpoint is complete and in place, but may not survive a power cut.
+    /// [`Error::Checkpoint`] if the content cannot be stored: a shape that does not fit its data,
+    /// too large, too deeply nested. [`Error::Io`] if the operating system refuses; then the
+    /// temporary file is removed and `path` is untouched, unless the operation is `fsync
+    /// directory`: then the new checkpoint is complete and in place, but may not survive a power
+    /// cut.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         self.write_to(&Disk, path.as_ref())
     }
@@ -227,5 +229,10 @@ fn refusal(place: impl Display, reason: &str) -> Error {
 }
 
 fn io_error(op: &'static str, path: &Path, error: &io::Error) -> Error {
-    Error::Io { op, path: path.display().to_string(), errno: error.raw_os_error(), message: error.to_string() }
+    Error::Io {
+        op,
+        path: path.display().to_string(),
+        errno: error.raw_os_error(),
+        message: error.to_string(),
+    }
 }

@@ -52,7 +52,10 @@ impl<'a> Target<'a> {
     fn new(storage: &'a dyn Storage, asked: &'a Path) -> Result<Self> {
         let path = storage.resolve(asked).map_err(|e| io_error("open", asked, &e))?;
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
-            return Err(Error::Checkpoint(format!("path {:?} does not name a file", asked.display())));
+            return Err(Error::Checkpoint(format!(
+                "path {:?} does not name a file",
+                asked.display()
+            )));
         };
         let dir = match path.parent() {
             Some(dir) if dir != Path::new("") => dir.to_owned(),
@@ -65,10 +68,14 @@ impl<'a> Target<'a> {
     }
 
     /// Writes and flushes a temporary file, with the permissions of what is at the target.
-    fn fill(&self, emit: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<Temporary<'a>> {
+    fn fill(
+        &self,
+        emit: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Temporary<'a>> {
         let failed = |op: &'static str| move |e: io::Error| io_error(op, self.asked, &e);
-        let (path, file) =
-            self.first_free(|path| self.storage.create_like(path, &self.path)).map_err(failed("create"))?;
+        let (path, file) = self
+            .first_free(|path| self.storage.create_like(path, &self.path))
+            .map_err(failed("create"))?;
         let mut temporary = Temporary { storage: self.storage, path, file: Some(file) };
         if let Some(file) = &mut temporary.file {
             emit(file).map_err(failed("write"))?;
@@ -121,14 +128,21 @@ impl<'a> Target<'a> {
     }
 
     /// Tries `make` with temporary names until one is free.
-    fn first_free<T>(&self, mut make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
+    fn first_free<T>(
+        &self,
+        mut make: impl FnMut(&Path) -> io::Result<T>,
+    ) -> io::Result<(PathBuf, T)> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let mut attempt = 0;
         loop {
             attempt += 1;
             let mut name = OsString::from(".");
             name.push(&self.name);
-            name.push(format!(".{}-{}.tmp", process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+            name.push(format!(
+                ".{}-{}.tmp",
+                process::id(),
+                COUNTER.fetch_add(1, Ordering::Relaxed)
+            ));
             let path = self.dir.join(name);
             match make(&path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => {}

@@ -21,8 +21,9 @@ pub trait Storage {
     /// `AlreadyExists` if the name is taken; what the operating system reports.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
 
-    /// Creates a file as [`create_new`](Self::create_new) does, with the permissions of the file `like` and,
-    /// as far as it is allowed, its owner. Where there is no such file, or no such thing, it is as any new one.
+    /// Creates a file as [`create_new`](Self::create_new) does, with the permissions of the file
+    /// `like` and, as far as it is allowed, its owner. Where there is no such file, or no such
+    /// thing, it is as any new one.
     ///
     /// # Errors
     ///
@@ -81,7 +82,8 @@ pub trait Storage {
     /// What the operating system reports.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// The path of the file itself where `path` is a symbolic link, whether there is one yet or not.
+    /// The path of the file itself where `path` is a symbolic link, whether there is one yet or
+    /// not.
     ///
     /// # Errors
     ///
@@ -164,7 +166,11 @@ impl Storage for Disk {
         }
         match File::open(dir)?.sync_all() {
             // Some network and user-space file systems have no such operation.
-            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
+            {
+                Ok(())
+            }
             result => result,
         }
     }
@@ -224,8 +230,8 @@ mod attributes {
         options.mode(0o600);
     }
 
-    /// Gives the file the owner and the permissions of another. Where the group cannot be had, the group that
-    /// the file has is allowed no more than all others are.
+    /// Gives the file the owner and the permissions of another. Where the group cannot be had, the
+    /// group that the file has is allowed no more than all others are.
     pub(super) fn adopt(file: &File, model: &Metadata) -> io::Result<()> {
         let own = file.metadata()?;
         if own.uid() != model.uid() {

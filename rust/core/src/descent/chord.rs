@@ -1,9 +1,10 @@
 //! Steady states under a complex nudge: dE/ds + beta dC/ds = 0, by the chord method.
 //!
-//! Each step solves H ds = -(dE/ds + beta dC/ds) with the real Hessian H of the free state, which is positive, for real
-//! and imaginary parts apart. What it leaves shrinks by about |beta| times the response of the outputs per step: it
-//! converges where the steady state is an analytic function of beta, that is where holomorphic equilibrium propagation
-//! holds (Laborieux and Zenke, NeurIPS 2022).
+//! Each step solves H ds = -(dE/ds + beta dC/ds) with the real Hessian H of the free state, which
+//! is positive, for real and imaginary parts apart. What it leaves shrinks by about |beta| times
+//! the response of the outputs per step: it converges where the steady state is an analytic
+//! function of beta, that is where holomorphic equilibrium propagation holds (Laborieux and Zenke,
+//! NeurIPS 2022).
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -32,7 +33,13 @@ pub(super) fn settle<T: Real>(
     let free = real_parts(states);
     let size = size_of_states(&free.values, landscape.scales().0);
     let multiply = |v: &[T], product: &mut [T]| {
-        hessian_product(|states, found| landscape.state_gradient(states, found), &free, size, v, product)
+        hessian_product(
+            |states, found| landscape.state_gradient(states, found),
+            &free,
+            size,
+            v,
+            product,
+        )
     };
     let limit = 2 * states.layout().sizes().iter().sum::<usize>();
     let mut force = vec![T::ZERO; states.values.len()];
@@ -48,7 +55,8 @@ pub(super) fn settle<T: Real>(
         let mut steps = [vec![T::ZERO; states.rows() * half], vec![T::ZERO; states.rows() * half]];
         for (part, step) in steps.iter_mut().enumerate() {
             for &r in &rows {
-                step[r * half..(r + 1) * half].copy_from_slice(&force[r * stride + part * half..][..half]);
+                step[r * half..(r + 1) * half]
+                    .copy_from_slice(&force[r * stride + part * half..][..half]);
             }
             *step = conjugate_gradients(multiply, &[], step, half, LINEAR_TOLERANCE, limit)?;
         }
@@ -65,9 +73,11 @@ pub(super) fn settle<T: Real>(
             outcome.sweep(change.to_f64());
             outcome.magnitude = size;
             let (real, imaginary) = row.split_at(half);
-            let moved = real.iter().zip(free.row(r)).fold(T::ZERO, |m, (&s, &f)| m.max_magnitude(s - f));
+            let moved =
+                real.iter().zip(free.row(r)).fold(T::ZERO, |m, (&s, &f)| m.max_magnitude(s - f));
             let displacement = imaginary.iter().fold(moved, |m, &s| m.max_magnitude(s)).to_f64();
-            let status = plan.verdict::<T>(plan.boundary(r % phases), outcome, 1.0, || Some(displacement));
+            let status =
+                plan.verdict::<T>(plan.boundary(r % phases), outcome, 1.0, || Some(displacement));
             let Some(status) = status else { return true };
             outcome.status = status;
             if status == Status::Diverged {
@@ -90,7 +100,13 @@ fn real_parts<T: Real>(states: &States<T>) -> States<T> {
 }
 
 /// Adds beta dC/ds of row `r` to its force.
-fn add_pull<T: Real>(batch: &Batch<'_, T>, plan: &PhasePlan, states: &States<T>, r: usize, force: &mut [T]) {
+fn add_pull<T: Real>(
+    batch: &Batch<'_, T>,
+    plan: &PhasePlan,
+    states: &States<T>,
+    r: usize,
+    force: &mut [T],
+) {
     let Boundary::Nudged(beta) = plan.boundary(r % states.phases()) else { return };
     let outputs = states.layout().outputs();
     let mut target = vec![T::ZERO; outputs.len()];

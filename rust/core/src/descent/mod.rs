@@ -1,9 +1,9 @@
 //! Settling by descent: for energetic systems that do not know their own exact minimisers.
 //!
-//! Projected gradient descent with Barzilai-Borwein steps, guarded by a non-monotone line search (Birgin, Martinez,
-//! Raydan, SIAM J. Optim. 10, 1196 (2000)). Every row has its own step length and stops by itself; energies and
-//! gradients are asked for all rows at once. Phases with a complex nudge have no minimum to descend to: `chord` finds their
-//! steady state from the free one.
+//! Projected gradient descent with Barzilai-Borwein steps, guarded by a non-monotone line search
+//! (Birgin, Martinez, Raydan, SIAM J. Optim. 10, 1196 (2000)). Every row has its own step length
+//! and stops by itself; energies and gradients are asked for all rows at once. Phases with a
+//! complex nudge have no minimum to descend to: `chord` finds their steady state from the free one.
 
 mod chord;
 
@@ -35,14 +35,20 @@ pub trait Landscape<T: Real> {
     ///
     /// # Errors
     /// What the physics may fail with.
-    fn evaluate(&self, states: &States<T>, rows: &[usize], energy: &mut [f64], gradient: &mut [T]) -> Result<()> {
+    fn evaluate(
+        &self,
+        states: &States<T>,
+        rows: &[usize],
+        energy: &mut [f64],
+        gradient: &mut [T],
+    ) -> Result<()> {
         let _ = rows;
         self.energy(states, energy)?;
         self.state_gradient(states, gradient)
     }
 
-    /// Writes dE/ds of every row of complex states: real parts, then imaginary parts, as there. Only asked of
-    /// systems that say that they are holomorphic.
+    /// Writes dE/ds of every row of complex states: real parts, then imaginary parts, as there.
+    /// Only asked of systems that say that they are holomorphic.
     ///
     /// # Errors
     /// [`Error::Capability`] unless it is overridden; what the physics may fail with.
@@ -54,7 +60,8 @@ pub trait Landscape<T: Real> {
     /// The interval that state `j` of layer `l` may take; infinite where there are no walls.
     fn interval(&self, l: usize, j: usize) -> (f64, f64);
 
-    /// The magnitudes of what states and energies are sums with: rounding errors are relative to these. Zero: to themselves.
+    /// The magnitudes of what states and energies are sums with: rounding errors are relative to
+    /// these. Zero: to themselves.
     fn scales(&self) -> (f64, f64) {
         (0.0, 0.0)
     }
@@ -68,16 +75,19 @@ const LONG_STEPS: usize = 32;
 const SHORTEN: f64 = 0.25;
 /// Refusals in a row, and overflows in all, after which a row is given up.
 const MAX_REFUSALS: u32 = 60;
-/// Steps of descent say little of how far soft modes have to go: inference, which has no displacement to stop by, wants
-/// them smaller by this.
+/// Steps of descent say little of how far soft modes have to go: inference, which has no
+/// displacement to stop by, wants them smaller by this.
 const CAUTION: f64 = 1e3;
 /// The same for phases, whose tolerance follows their displacement.
 const CAUTION_OF_PHASES: f64 = 5.0;
-/// Steps of descent that count as one sweep of block minimisers, where sweeps have a limit but no given number.
+/// Steps of descent that count as one sweep of block minimisers, where sweeps have a limit but no
+/// given number.
 const STEPS_PER_SWEEP: u32 = 10;
-/// States that have grown by this factor since a row was on its way say that the energy has no minimum.
+/// States that have grown by this factor since a row was on its way say that the energy has no
+/// minimum.
 const UNBOUNDED: f64 = 1e8;
-/// The first step: in no unit the right one, but the change of the force along any step that registers tells.
+/// The first step: in no unit the right one, but the change of the force along any step that
+/// registers tells.
 const FIRST_STEP: f64 = 0.1;
 /// By how much a step grows that was too short to move any state.
 const LENGTHEN: f64 = 1e4;
@@ -141,7 +151,8 @@ struct Walk {
     energies: Vec<f64>,
     /// The largest magnitude of an energy so far.
     highest: f64,
-    /// The last long steps: one over a curvature of the energy each, sooner or later one over the smallest.
+    /// The last long steps: one over a curvature of the energy each, sooner or later one over the
+    /// smallest.
     lengths: Vec<f64>,
     /// The shortest of the short steps: about one over the largest curvature.
     shortest: f64,
@@ -167,7 +178,8 @@ impl Walk {
         values.push(value);
     }
 
-    /// Takes note of a step that was made, by products of the changes of states and forces, and chooses the next one.
+    /// Takes note of a step that was made, by products of the changes of states and forces, and
+    /// chooses the next one.
     fn accept(&mut self, Products { ss, sf, ff }: Products) {
         self.refusals = 0;
         self.accepted += 1;
@@ -180,7 +192,8 @@ impl Walk {
             }
             return;
         }
-        // Long and short Barzilai-Borwein steps take turns; along negative curvature the step grows.
+        // Long and short Barzilai-Borwein steps take turns; along negative curvature the step
+        // grows.
         let (long, short) = if sf > 0.0 { (ss / sf, sf / ff) } else { (4.0 * taken, 4.0 * taken) };
         let next = if self.accepted.is_multiple_of(2) { long } else { short };
         self.step = if next.is_finite() && next > 0.0 { next } else { taken };
@@ -190,7 +203,8 @@ impl Walk {
         Self::remember(&mut self.lengths, LONG_STEPS, long);
     }
 
-    /// Shortens a step that raised the energy, to where the force along it would vanish if it changed evenly.
+    /// Shortens a step that raised the energy, to where the force along it would vanish if it
+    /// changed evenly.
     fn refuse(&mut self, Products { ss, sf, .. }: Products) {
         self.refusals += 1;
         let level = if sf > 0.0 && sf.is_finite() { ss / sf / self.step } else { SHORTEN };
@@ -371,7 +385,11 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             }
             // The energy says no more; what is left to go is what it was.
             let done = self.verdict(r).filter(|_| self.walks[r].accepted > 0);
-            return Some(if finite { done.unwrap_or(Status::Unconverged) } else { Status::Diverged });
+            return Some(if finite {
+                done.unwrap_or(Status::Unconverged)
+            } else {
+                Status::Diverged
+            });
         }
         walk.accept(products);
         walk.highest = walk.highest.max(next.abs());
@@ -399,7 +417,8 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         self.verdict(r)
     }
 
-    /// How far a step of this length along the force would move the row: an estimate of the distance to the minimum.
+    /// How far a step of this length along the force would move the row: an estimate of the
+    /// distance to the minimum.
     fn distance(&self, r: usize, step: f64) -> f64 {
         let span = self.span(r);
         let layout = self.states.layout();
@@ -421,16 +440,27 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         // The distance is an estimate already, and steps of descent need not shrink evenly.
         let caution = if self.plan.phases.is_empty() { CAUTION } else { CAUTION_OF_PHASES };
         let steps = self.states.outcomes[r].sweeps;
-        let sweeps = if self.plan.settling.stop.is_free() { steps / STEPS_PER_SWEEP } else { steps };
-        let outcome = Outcome { ratio: caution / (1.0 + caution), growing: 0, sweeps, ..self.states.outcomes[r] };
+        let sweeps =
+            if self.plan.settling.stop.is_free() { steps / STEPS_PER_SWEEP } else { steps };
+        let outcome = Outcome {
+            ratio: caution / (1.0 + caution),
+            growing: 0,
+            sweeps,
+            ..self.states.outcomes[r]
+        };
         self.plan.verdict::<T>(boundary, &outcome, 1.0, || match boundary {
             Boundary::Free => {
                 // A nudge moves the outputs by at least this.
                 let walk = &self.walks[r];
-                let softness = if walk.shortest.is_finite() { walk.shortest } else { walk.longest(LONG_STEPS) };
+                let softness = if walk.shortest.is_finite() {
+                    walk.shortest
+                } else {
+                    walk.longest(LONG_STEPS)
+                };
                 let reach = self.plan.reach(boundary, softness)?;
                 let outputs = self.states.outputs(r);
-                let (mut target, mut spare) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
+                let (mut target, mut spare) =
+                    (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
                 let known = self.batch.y.write(i, &mut target);
                 known.then(|| reach * self.plan.loss.error(outputs, &target, &mut spare))
             }

@@ -41,7 +41,8 @@ pub enum Law {
         /// gamma of pulses down.
         down: f64,
     },
-    /// Steps times factors, measured at places that are evenly spaced from the lower bound to the upper.
+    /// Steps times factors, measured at places that are evenly spaced from the lower bound to the
+    /// upper.
     Table {
         /// Factors of pulses up.
         up: Vec<f64>,
@@ -72,7 +73,8 @@ pub struct Spread {
 pub struct Pulsed {
     /// The mean step of a pulse, before the law.
     pub step: f64,
-    /// By which part of a step pulses up are larger than those down: the smaller of the two is reduced.
+    /// By which part of a step pulses up are larger than those down: the smaller of the two is
+    /// reduced.
     pub up_down: f64,
     /// The lowest state: at most zero.
     pub lower: f64,
@@ -130,12 +132,15 @@ impl Pulsed {
             && self.upper - self.lower < f64::INFINITY)
         {
             return refuse(format!(
-                "zero must lie within lower and upper, and these must be finite and differ, got {} and {}",
+                "zero must lie within lower and upper, and these must be finite and differ, got \
+                 {} and {}",
                 self.lower, self.upper
             ));
         }
         if let Some(lifetime) = self.lifetime.filter(|t| !(*t >= 1.0 && t.is_finite())) {
-            return refuse(format!("lifetime must be at least 1 update, and finite, got {lifetime}"));
+            return refuse(format!(
+                "lifetime must be at least 1 update, and finite, got {lifetime}"
+            ));
         }
         if !(0.0..=1.0).contains(&self.stuck) {
             return refuse(format!("stuck must be a fraction in [0, 1], got {}", self.stuck));
@@ -152,24 +157,36 @@ impl Pulsed {
             Law::Constant => Ok(()),
             Law::Linear { up, down, spread, .. } => {
                 if (*up != 0.0 && self.upper == 0.0) || (*down != 0.0 && self.lower == 0.0) {
-                    return Err(Error::Config("steps that shrink towards a bound need one that is not zero".into()));
+                    return Err(Error::Config(
+                        "steps that shrink towards a bound need one that is not zero".into(),
+                    ));
                 }
                 if *spread < 0.0 {
-                    return Err(Error::Config(format!("gamma_spread must be at least 0, got {spread}")));
+                    return Err(Error::Config(format!(
+                        "gamma_spread must be at least 0, got {spread}"
+                    )));
                 }
                 finite("gamma", &[*up, *down, *spread])
             }
-            Law::Exponential { up, down, a, b } => finite("A, gamma, a and b", &[up.0, up.1, down.0, down.1, *a, *b]),
-            Law::Power { up, down } => match [up, down].into_iter().find(|g| !(**g >= 0.0 && g.is_finite())) {
-                Some(gamma) => Err(Error::Config(format!("gamma must be at least 0 and finite, got {gamma}"))),
-                None => Ok(()),
-            },
+            Law::Exponential { up, down, a, b } => {
+                finite("A, gamma, a and b", &[up.0, up.1, down.0, down.1, *a, *b])
+            }
+            Law::Power { up, down } => {
+                match [up, down].into_iter().find(|g| !(**g >= 0.0 && g.is_finite())) {
+                    Some(gamma) => Err(Error::Config(format!(
+                        "gamma must be at least 0 and finite, got {gamma}"
+                    ))),
+                    None => Ok(()),
+                }
+            }
             Law::Table { up, down } => {
                 if up.len() < 2 || down.len() < 2 {
                     return Err(Error::Config("a table needs at least two steps each way".into()));
                 }
                 match up.iter().chain(down).find(|f| !(**f >= 0.0 && f.is_finite())) {
-                    Some(f) => Err(Error::Config(format!("steps of a table must be at least 0 and finite, got {f}"))),
+                    Some(f) => Err(Error::Config(format!(
+                        "steps of a table must be at least 0 and finite, got {f}"
+                    ))),
                     None => Ok(()),
                 }
             }
@@ -248,9 +265,13 @@ impl<T: Real> Cells<T> {
         let (low, high) = (normal(2, spread.lower), normal(3, spread.upper));
         let number = T::from_f64;
         let (mean_up, mean_down) = device.steps();
-        let mut up: Vec<f64> = gain.iter().zip(&tilt).map(|(g, t)| (mean_up + device.step * (g + t)).abs()).collect();
-        let mut down: Vec<f64> =
-            gain.iter().zip(&tilt).map(|(g, t)| -(mean_down + device.step * (g - t)).abs()).collect();
+        let mut up: Vec<f64> =
+            gain.iter().zip(&tilt).map(|(g, t)| (mean_up + device.step * (g + t)).abs()).collect();
+        let mut down: Vec<f64> = gain
+            .iter()
+            .zip(&tilt)
+            .map(|(g, t)| -(mean_down + device.step * (g - t)).abs())
+            .collect();
         let mut lower: Vec<f64> = low.iter().map(|x| device.lower * (1.0 + x).abs()).collect();
         let mut upper: Vec<f64> = high.iter().map(|x| device.upper * (1.0 + x).abs()).collect();
         if device.stuck > 0.0 {
@@ -278,11 +299,15 @@ impl<T: Real> Cells<T> {
             Some(lifetime) => {
                 let off = normal(8, spread.lifetime);
                 // At least one update.
-                off.iter().map(|x| number(1.0 - 1.0 / (lifetime * (1.0 + x).abs()).max(1.0))).collect()
+                off.iter()
+                    .map(|x| number(1.0 - 1.0 / (lifetime * (1.0 + x).abs()).max(1.0)))
+                    .collect()
             }
         };
         let tables = match &device.law {
-            Law::Table { up, down } => [up, down].map(|table| table.iter().map(|&f| number(f)).collect()),
+            Law::Table { up, down } => {
+                [up, down].map(|table| table.iter().map(|&f| number(f)).collect())
+            }
             _ => Default::default(),
         };
         let rounded = |values: Vec<f64>| values.into_iter().map(number).collect::<Vec<T>>();
@@ -305,7 +330,8 @@ impl<T: Real> Cells<T> {
         Self { one_way: true, ..self }
     }
 
-    /// Sends pulses to row `j` of `cols` cells each, whose states are `weights`. Returns how many came.
+    /// Sends pulses to row `j` of `cols` cells each, whose states are `weights`. Returns how many
+    /// came.
     #[allow(clippy::too_many_arguments, reason = "cells, and what comes to them")]
     pub(super) fn pulse(
         &self,
@@ -341,10 +367,19 @@ impl<T: Real> Cells<T> {
         let row = &mut row;
         let both = |(factor, gamma): (f64, f64)| (number(factor), number(gamma));
         match device.law {
-            Law::Constant => pulses::pulse(level, pulses::Constant, scatter, counts, at_once, source, row),
-            Law::Linear { .. } => pulses::pulse(level, pulses::Linear, scatter, counts, at_once, source, row),
+            Law::Constant => {
+                pulses::pulse(level, pulses::Constant, scatter, counts, at_once, source, row)
+            }
+            Law::Linear { .. } => {
+                pulses::pulse(level, pulses::Linear, scatter, counts, at_once, source, row)
+            }
             Law::Exponential { up, down, a, b } => {
-                let law = pulses::Exponential { up: both(up), down: both(down), a: number(a), b: number(b) };
+                let law = pulses::Exponential {
+                    up: both(up),
+                    down: both(down),
+                    a: number(a),
+                    b: number(b),
+                };
                 pulses::pulse(level, law, scatter, counts, at_once, source, row)
             }
             Law::Power { up, down } => {

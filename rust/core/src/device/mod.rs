@@ -1,7 +1,7 @@
 //! Devices: what the material does with a wanted change of a parameter.
 //!
-//! A [`Device`] is written: every element is brought to the wanted value, as near as it can. A [`CellArray`] is an array of cells that
-//! move by pulses, each in its own way.
+//! A [`Device`] is written: every element is brought to the wanted value, as near as it can. A
+//! [`CellArray`] is an array of cells that move by pulses, each in its own way.
 
 mod cells;
 mod pulses;

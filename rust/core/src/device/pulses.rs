@@ -1,4 +1,5 @@
-//! Pulses for outer products: what goes out on rows and columns of an array for a batch of inputs and errors.
+//! Pulses for outer products: what goes out on rows and columns of an array for a batch of inputs
+//! and errors.
 
 use pnncore_kernels::converter::largest;
 use pnncore_kernels::philox::Philox;
@@ -12,15 +13,18 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Every slot of a train has a pulse with a probability: rows and columns draw for themselves, and all cells of a line hear the same.
+    /// Every slot of a train has a pulse with a probability: rows and columns draw for themselves,
+    /// and all cells of a line hear the same.
     Stochastic,
-    /// The first slots of a row have pulses, and evenly spread ones of a column: they coincide as often as the product says, rounded.
+    /// The first slots of a row have pulses, and evenly spread ones of a column: they coincide as
+    /// often as the product says, rounded.
     Deterministic,
     /// Every cell gets the number of pulses that the product says, rounded at random for itself.
     MeanCount,
 }
 
-/// How outer products are sent: stochastic update with trains of pulses (Gokmen and Vlasov 2016, Gokmen et al. 2017).
+/// How outer products are sent: stochastic update with trains of pulses (Gokmen and Vlasov 2016,
+/// Gokmen et al. 2017).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trains {
@@ -41,7 +45,8 @@ pub struct Trains {
 pub(super) enum PulseCounts<T> {
     /// Trains, in the order of [`trains`], and how many samples there are.
     Trains(Vec<u32>, Vec<u32>, usize),
-    /// Numbers of pulses as products of `rows` (samples, height) and `columns` (samples, width), at most so many each.
+    /// Numbers of pulses as products of `rows` (samples, height) and `columns` (samples, width), at
+    /// most so many each.
     Means { rows: Vec<T>, height: usize, columns: Vec<T>, most: T },
     /// Numbers of pulses of each cell.
     Cells(Vec<T>),
@@ -59,8 +64,9 @@ impl Trains {
         Err(Error::Config(format!("slots must be 1 to {MOST_SLOTS}, got {}", self.slots)))
     }
 
-    /// What goes out so that weights change by `rate` times the sum of x^T d on average, cells moving by `step` per pulse. `x` and `d`
-    /// are (samples, width each); random numbers come from groups `group` and `group + 1`.
+    /// What goes out so that weights change by `rate` times the sum of x^T d on average, cells
+    /// moving by `step` per pulse. `x` and `d` are (samples, width each); random numbers come from
+    /// groups `group` and `group + 1`.
     pub(super) fn send<T: Real>(
         &self,
         level: Level,
@@ -74,18 +80,28 @@ impl Trains {
         if self.kind == Kind::MeanCount {
             let scale = T::from_f64(rate / step);
             let columns = d.iter().map(|&d| d * scale).collect();
-            return PulseCounts::Means { rows: x.to_vec(), height, columns, most: T::from_f64(f64::from(self.slots)) };
+            return PulseCounts::Means {
+                rows: x.to_vec(),
+                height,
+                columns,
+                most: T::from_f64(f64::from(self.slots)),
+            };
         }
         let largest = |row: &[T]| largest(level, row).to_f64();
         let mut slots = vec![0; samples];
         let (mut of_x, mut of_d) = (vec![0.0; samples], vec![0.0; samples]);
         for s in 0..samples {
-            let (most_x, most_d) = (largest(&x[s * height..][..height]), largest(&d[s * width..][..width]));
+            let (most_x, most_d) =
+                (largest(&x[s * height..][..height]), largest(&d[s * width..][..width]));
             let most = rate / step * most_x * most_d;
             if most <= 0.0 || most.is_nan() {
                 continue;
             }
-            slots[s] = if self.manage_length { (most.ceil() as u32).clamp(1, self.slots) } else { self.slots };
+            slots[s] = if self.manage_length {
+                (most.ceil() as u32).clamp(1, self.slots)
+            } else {
+                self.slots
+            };
             let each = (rate / (step * f64::from(slots[s]))).sqrt();
             let tilt = if self.balance { (most_x / most_d).sqrt() } else { 1.0 };
             (of_x[s], of_d[s]) = (each / tilt, each * tilt);
@@ -113,7 +129,8 @@ fn spread_slots(n: u32, slots: u32) -> u32 {
     (0..slots).filter(|&slot| before(slot + 1) > before(slot)).map(|slot| 1 << slot).sum()
 }
 
-/// Trains without chance, in the order of [`trains`]: as many pulses as the probability says, rounded.
+/// Trains without chance, in the order of [`trains`]: as many pulses as the probability says,
+/// rounded.
 fn regular<T: Real>(
     values: &[T],
     (width, slots): (usize, &[u32]),
@@ -146,7 +163,9 @@ impl<T: Real> PulseCounts<T> {
     pub(super) fn opposite(mut self) -> Self {
         match &mut self {
             Self::Trains(_, columns, _) => columns.iter_mut().for_each(|train| *train ^= 1 << 31),
-            Self::Means { columns: numbers, .. } | Self::Cells(numbers) => numbers.iter_mut().for_each(|n| *n = -*n),
+            Self::Means { columns: numbers, .. } | Self::Cells(numbers) => {
+                numbers.iter_mut().for_each(|n| *n = -*n)
+            }
         }
         self
     }
@@ -161,13 +180,22 @@ impl<T: Real> PulseCounts<T> {
     }
 
     /// The pulses of row `j`, the `k`-th of those that pulses are sent to, with `cols` cells.
-    pub(super) fn row<'a>(&'a self, (j, k): (usize, usize), cols: usize, heard: &'a mut RowPulses<T>) -> Counts<'a, T> {
+    pub(super) fn row<'a>(
+        &'a self,
+        (j, k): (usize, usize),
+        cols: usize,
+        heard: &'a mut RowPulses<T>,
+    ) -> Counts<'a, T> {
         match self {
             Self::Trains(rows, columns, samples) => {
                 heard.trains.resize(*samples, (0, 0));
                 let mut n = 0;
                 // Branch-free, for which samples have pulses is unpredictable.
-                for (s, trains) in rows[j / GROUP * GROUP * samples..].chunks_exact(GROUP).take(*samples).enumerate() {
+                for (s, trains) in rows[j / GROUP * GROUP * samples..]
+                    .chunks_exact(GROUP)
+                    .take(*samples)
+                    .enumerate()
+                {
                     heard.trains[n] = (s as u32, trains[j % GROUP]);
                     n += usize::from(trains[j % GROUP] << 1 != 0);
                 }

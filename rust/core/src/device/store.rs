@@ -40,8 +40,8 @@ impl<'a, T: Real> Store<'a, T> {
         }
     }
 
-    /// Checks that there are as many values as a parameter has elements, that all are finite, and that they are such as can be
-    /// stored.
+    /// Checks that there are as many values as a parameter has elements, that all are finite, and
+    /// that they are such as can be stored.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Data`], naming the parameter.
@@ -57,13 +57,15 @@ impl<'a, T: Real> Store<'a, T> {
         }
         if !all_finite(values) {
             return Err(Error::Data(format!(
-                "parameter {name} holds NaN or infinity; training diverged or the array was overwritten"
+                "parameter {name} holds NaN or infinity; training diverged or the array was \
+                 overwritten"
             )));
         }
         if let Some((at, (lower, upper))) = self.cells.and_then(|cells| cells.outside(values)) {
             let columns = spec.rows_cols().1;
             return Err(Error::Data(format!(
-                "parameter {name} holds {} at {:?}, but the cell there only has values in [{lower}, {upper}]: \
+                "parameter {name} holds {} at {:?}, but the cell there only has values in \
+                 [{lower}, {upper}]: \
                  system.clip() brings all into their ranges",
                 values[at],
                 (at / columns, at % columns),
@@ -73,10 +75,13 @@ impl<'a, T: Real> Store<'a, T> {
         let is_outside = |value: &T| *value < lower || *value > upper;
         let bounded = if lower.is_finite() || upper.is_finite() { values } else { &[] };
         // A whole chunk at a time vectorises; the first value alone would not.
-        let outside = bounded.chunks(256).find(|chunk| chunk.iter().fold(false, |any, v| any | is_outside(v)));
+        let outside = bounded
+            .chunks(256)
+            .find(|chunk| chunk.iter().fold(false, |any, v| any | is_outside(v)));
         match outside.and_then(|chunk| chunk.iter().find(|value| is_outside(value))) {
             Some(value) => Err(Error::Data(format!(
-                "parameter {name} holds {value}, but its device only has values in [{lower}, {upper}]"
+                "parameter {name} holds {value}, but its device only has values in [{lower}, \
+                 {upper}]"
             ))),
             None => Ok(()),
         }
@@ -96,7 +101,11 @@ impl CellArrays {
     /// # Errors
     /// As [`TileSpec::check`].
     pub fn of_matrices(spec: &TileSpec, params: &[ParamSpec], seed: u64) -> Result<Self> {
-        fn arrays<T: Real>(spec: &TileSpec, params: &[ParamSpec], seed: u64) -> Result<Vec<Option<CellArray<T>>>> {
+        fn arrays<T: Real>(
+            spec: &TileSpec,
+            params: &[ParamSpec],
+            seed: u64,
+        ) -> Result<Vec<Option<CellArray<T>>>> {
             let array = |(i, own): (usize, &ParamSpec)| {
                 let is_matrix = own.shape.len() == 2;
                 is_matrix.then(|| CellArray::new(spec, own.rows_cols(), seed, i)).transpose()

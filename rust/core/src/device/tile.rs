@@ -1,4 +1,5 @@
-//! Tiles: arrays of cells that are changed by pulses, and the algorithms that decide which pulses come.
+//! Tiles: arrays of cells that are changed by pulses, and the algorithms that decide which pulses
+//! come.
 
 use std::borrow::Cow;
 
@@ -24,7 +25,8 @@ use crate::{Error, Result};
 pub enum Algorithm {
     /// As they come: outer products by trains on rows and columns, anything else cell by cell.
     Direct,
-    /// Changes are summed digitally, and cells get a pulse for every whole step of it (Le Gallo et al. 2018).
+    /// Changes are summed digitally, and cells get a pulse for every whole step of it (Le Gallo et
+    /// al. 2018).
     MixedPrecision {
         /// Steps of the device that make one of the sum.
         threshold: f64,
@@ -50,7 +52,8 @@ pub struct TileSpec {
 /// A change that is wanted of the weights.
 #[derive(Debug, Clone, Copy)]
 pub enum Change<'a, T> {
-    /// Minus the rate of the optimizer times the sum of outer products of rows: blocks (left, right).
+    /// Minus the rate of the optimizer times the sum of outer products of rows: blocks (left,
+    /// right).
     Product(&'a [(Vec<T>, Vec<T>)]),
     /// Element by element.
     Dense(&'a [T]),
@@ -125,16 +128,22 @@ impl TileSpec {
         self.trains.check()?;
         match &self.algorithm {
             Algorithm::Direct => Ok(()),
-            Algorithm::MixedPrecision { threshold } if *threshold > 0.0 && threshold.is_finite() => Ok(()),
-            Algorithm::MixedPrecision { threshold } => {
-                Err(Error::Config(format!("threshold must be positive and finite, got {threshold}")))
+            Algorithm::MixedPrecision { threshold }
+                if *threshold > 0.0 && threshold.is_finite() =>
+            {
+                Ok(())
             }
+            Algorithm::MixedPrecision { threshold } => Err(Error::Config(format!(
+                "threshold must be positive and finite, got {threshold}"
+            ))),
             Algorithm::Transfer(transfer) => transfer.check(),
         }?;
         self.unit.check()?;
         let refuse = |text: &str| Err(Error::Config(text.to_owned()));
         if self.unit != Unit::Single && matches!(self.algorithm, Algorithm::Transfer(_)) {
-            return refuse("transfers to weights of several cells are not modelled: use MixedPrecision");
+            return refuse(
+                "transfers to weights of several cells are not modelled: use MixedPrecision",
+            );
         }
         if !matches!(self.unit, Unit::Pair { .. }) {
             return Ok(());
@@ -157,13 +166,20 @@ impl<T: Real> CellArray<T> {
     ///
     /// # Errors
     /// As [`TileSpec::check`].
-    pub fn new(spec: &TileSpec, (rows, cols): (usize, usize), seed: u64, parameter: usize) -> Result<Self> {
+    pub fn new(
+        spec: &TileSpec,
+        (rows, cols): (usize, usize),
+        seed: u64,
+        parameter: usize,
+    ) -> Result<Self> {
         spec.check()?;
         let random = Philox::new(seed, Purpose::Cells);
         let group = GROUPS_OF_CELLS * ARRAYS * parameter as u32;
-        let draw =
-            |device: &Pulsed, array: u32| Cells::draw(device, rows * cols, random, group + GROUPS_OF_CELLS * array);
-        let mut cells: Vec<Cells<T>> = (0..spec.unit.cells()).map(|k| draw(&spec.device, k as u32)).collect();
+        let draw = |device: &Pulsed, array: u32| {
+            Cells::draw(device, rows * cols, random, group + GROUPS_OF_CELLS * array)
+        };
+        let mut cells: Vec<Cells<T>> =
+            (0..spec.unit.cells()).map(|k| draw(&spec.device, k as u32)).collect();
         if matches!(spec.unit, Unit::Pair { .. }) {
             cells = cells.into_iter().map(Cells::upward).collect();
         }
@@ -247,7 +263,8 @@ impl<T: Real> CellArray<T> {
         }
     }
 
-    /// The first value that its cell cannot have, and the range of that. What is seen of cells whose writes are noisy may be anything.
+    /// The first value that its cell cannot have, and the range of that. What is seen of cells
+    /// whose writes are noisy may be anything.
     pub fn outside(&self, values: &[T]) -> Option<(usize, (T, T))> {
         if self.spec.device.write_noise > 0.0 {
             return None;
@@ -267,14 +284,19 @@ impl<T: Real> CellArray<T> {
         let (lower, upper) = (&self.cells.lower, &self.cells.upper);
         match (&self.spec.unit, self.others.first()) {
             (Unit::Pair { .. }, Some(minus)) => {
-                let less = |from: &[T], by: &[T]| from.iter().zip(by).map(|(&from, &by)| from - by).collect();
+                let less = |from: &[T], by: &[T]| {
+                    from.iter().zip(by).map(|(&from, &by)| from - by).collect()
+                };
                 (less(lower, &minus.upper), less(upper, &minus.lower))
             }
             (Unit::Multi { significance, .. }, _) => {
                 let sum = |end: fn(&Cells<T>) -> &[T]| {
                     let mut total = vec![T::ZERO; upper.len()];
                     for (cells, &g) in self.all_cells().zip(significance) {
-                        total.iter_mut().zip(end(cells)).for_each(|(total, &end)| *total += T::from_f64(g) * end);
+                        total
+                            .iter_mut()
+                            .zip(end(cells))
+                            .for_each(|(total, &end)| *total += T::from_f64(g) * end);
                     }
                     total.into()
                 };
@@ -284,8 +306,8 @@ impl<T: Real> CellArray<T> {
         }
     }
 
-    /// Changes `values` as near to what is wanted as pulses can. `memory` holds the arrays of [`CellArray::memory`]. Returns how many pulses
-    /// came to cells.
+    /// Changes `values` as near to what is wanted as pulses can. `memory` holds the arrays of
+    /// [`CellArray::memory`]. Returns how many pulses came to cells.
     pub fn update(
         &self,
         runtime: &Runtime,
@@ -299,22 +321,35 @@ impl<T: Real> CellArray<T> {
         let own = Draws { random, group, row: 0 };
         let other = Draws { group: group + GROUPS_OF_UPDATE, ..own };
         let mut memory = memory.iter_mut().map(|array| &mut **array);
-        let mut next = |is_there: bool| is_there.then(|| memory.next()).flatten().unwrap_or_default();
+        let mut next =
+            |is_there: bool| is_there.then(|| memory.next()).flatten().unwrap_or_default();
         let noisy = |cells: &Cells<T>| cells.device.write_noise > 0.0;
         let mut store = CellState { values, pulses: next(true), offset: next(noisy(&self.cells)) };
         let mut others = Vec::new();
         if self.spec.unit != Unit::Single {
             for cells in &self.others {
-                others.push(CellState { values: next(true), pulses: next(true), offset: next(noisy(cells)) });
+                others.push(CellState {
+                    values: next(true),
+                    pulses: next(true),
+                    offset: next(noisy(cells)),
+                });
             }
         }
         let (chosen, gain) = self.spec.unit.chosen(own, place.step);
         let sent = match (&self.spec.algorithm, self.others.first()) {
             (Algorithm::Transfer(transfer), Some(fast)) => {
-                let mut hidden = CellState { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
+                let mut hidden =
+                    CellState { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
                 let (slow, fast) = ((&self.cells, &mut store, own), (fast, &mut hidden, other));
-                let sent =
-                    transfer.update(runtime, self, place.rate, change, slow, fast, &mut memory.collect::<Vec<_>>());
+                let sent = transfer.update(
+                    runtime,
+                    self,
+                    place.rate,
+                    change,
+                    slow,
+                    fast,
+                    &mut memory.collect::<Vec<_>>(),
+                );
                 self.cells.age(runtime, self.cols, &mut store, own);
                 return sent;
             }
@@ -328,9 +363,13 @@ impl<T: Real> CellArray<T> {
             (&Unit::Pair { refresh }, Some(minus), Some(below)) => {
                 self.update_pair(runtime, sent, refresh, (&mut store, own), (minus, below, other))
             }
-            (Unit::Multi { significance, .. }, ..) => {
-                self.update_multi(runtime, &sent, (significance, chosen), (&mut store, own), &mut others)
-            }
+            (Unit::Multi { significance, .. }, ..) => self.update_multi(
+                runtime,
+                &sent,
+                (significance, chosen),
+                (&mut store, own),
+                &mut others,
+            ),
             _ => {
                 let total = self.send(runtime, &self.cells, &sent, &mut store, own);
                 self.cells.age(runtime, self.cols, &mut store, own);
@@ -339,8 +378,8 @@ impl<T: Real> CellArray<T> {
         }
     }
 
-    /// The pulses that a change, made at a rate, asks of an array of cells: times a factor, and with these signs of its rows (empty:
-    /// plus).
+    /// The pulses that a change, made at a rate, asks of an array of cells: times a factor, and
+    /// with these signs of its rows (empty: plus).
     pub(super) fn sent(
         &self,
         runtime: &Runtime,
@@ -355,16 +394,30 @@ impl<T: Real> CellArray<T> {
                 let mut x = Vec::with_capacity(blocks.iter().map(|(x, _)| x.len()).sum());
                 blocks.iter().for_each(|(own, _)| x.extend_from_slice(own));
                 if !signs.is_empty() {
-                    x.chunks_exact_mut(self.rows).for_each(|x| x.iter_mut().zip(signs).for_each(|(x, &s)| *x *= s));
+                    x.chunks_exact_mut(self.rows)
+                        .for_each(|x| x.iter_mut().zip(signs).for_each(|(x, &s)| *x *= s));
                 }
                 let d: Vec<T> = blocks.iter().flat_map(|(_, d)| d).map(|&d| -d).collect();
                 let random = (draws.random, draws.group);
-                self.spec.trains.send(runtime.level(), (&x, self.rows), (&d, self.cols), rate * factor, step, random)
+                self.spec.trains.send(
+                    runtime.level(),
+                    (&x, self.rows),
+                    (&d, self.cols),
+                    rate * factor,
+                    step,
+                    random,
+                )
             }
             Change::Dense(change) => {
                 let pulses = T::from_f64(factor / step);
                 let sign = |row: usize| signs.get(row).copied().unwrap_or(T::ONE);
-                PulseCounts::Cells(change.iter().enumerate().map(|(k, &c)| c * pulses * sign(k / self.cols)).collect())
+                PulseCounts::Cells(
+                    change
+                        .iter()
+                        .enumerate()
+                        .map(|(k, &c)| c * pulses * sign(k / self.cols))
+                        .collect(),
+                )
             }
         }
     }
@@ -382,7 +435,14 @@ impl<T: Real> CellArray<T> {
     }
 
     /// Adds a change to a sum, and takes all whole steps out of it: the pulses that are due.
-    fn summed(&self, runtime: &Runtime, change: Change<'_, T>, rate: f64, step: f64, sum: &mut [T]) -> PulseCounts<T> {
+    fn summed(
+        &self,
+        runtime: &Runtime,
+        change: Change<'_, T>,
+        rate: f64,
+        step: f64,
+        sum: &mut [T],
+    ) -> PulseCounts<T> {
         match change {
             Change::Dense(change) => add_scaled(runtime.level(), change, T::ONE, sum),
             Change::Product(blocks) => {
@@ -390,7 +450,14 @@ impl<T: Real> CellArray<T> {
                     let x: Vec<T> = x.iter().map(|&x| x * T::from_f64(-rate)).collect();
                     let x = Strided { data: &x, row: 1, column: self.rows };
                     let shape = (self.rows, d.len() / self.cols, self.cols);
-                    multiply(runtime.level(), x, Dense { data: d, stride: self.cols }, shape, sum, self.cols);
+                    multiply(
+                        runtime.level(),
+                        x,
+                        Dense { data: d, stride: self.cols },
+                        shape,
+                        sum,
+                        self.cols,
+                    );
                 }
             }
         }
@@ -421,7 +488,8 @@ impl<T: Real> Cells<T> {
         /// About what a cell takes per sample, in multiply-adds.
         const COST: usize = 32;
         let count = rows.len();
-        let chunk = count.div_ceil(runtime.parts(COST * sent.samples() * count * cols, count)).max(1);
+        let chunk =
+            count.div_ceil(runtime.parts(COST * sent.samples() * count * cols, count)).max(1);
         let own = rows.start * cols..rows.end * cols;
         let mut totals = vec![0.0; count.div_ceil(chunk)];
         let noisy = !store.offset.is_empty();
@@ -435,19 +503,48 @@ impl<T: Real> Cells<T> {
             .zip(totals.par_iter_mut());
         runtime.for_each(pieces.enumerate(), |(c, (((values, pulses), offset), total))| {
             let (mut heard, mut state) = (RowPulses::default(), Vec::new());
-            for (k, (values, pulses)) in values.chunks_exact_mut(cols).zip(pulses.chunks_exact_mut(cols)).enumerate() {
+            for (k, (values, pulses)) in
+                values.chunks_exact_mut(cols).zip(pulses.chunks_exact_mut(cols)).enumerate()
+            {
                 let j = rows.start + c * chunk + k;
-                let source = Source { random: draws.random, group: draws.group + 2, row: draws.row + j as u64 };
+                let source = Source {
+                    random: draws.random,
+                    group: draws.group + 2,
+                    row: draws.row + j as u64,
+                };
                 let counts = sent.row((j, c * chunk + k), cols, &mut heard);
                 if noisy {
                     let offset = &mut offset[k * cols..(k + 1) * cols];
                     state.clear();
-                    state.extend(values.iter().zip(&*offset).map(|(&value, &offset)| value - offset));
-                    *total +=
-                        self.pulse(runtime.level(), (j, cols), counts, at_once, source, &mut state, values, pulses);
-                    offset.iter_mut().zip(&*values).zip(&state).for_each(|((o, &v), &s)| *o = v - s);
+                    state.extend(
+                        values.iter().zip(&*offset).map(|(&value, &offset)| value - offset),
+                    );
+                    *total += self.pulse(
+                        runtime.level(),
+                        (j, cols),
+                        counts,
+                        at_once,
+                        source,
+                        &mut state,
+                        values,
+                        pulses,
+                    );
+                    offset
+                        .iter_mut()
+                        .zip(&*values)
+                        .zip(&state)
+                        .for_each(|((o, &v), &s)| *o = v - s);
                 } else {
-                    *total += self.pulse(runtime.level(), (j, cols), counts, at_once, source, values, &mut [], pulses);
+                    *total += self.pulse(
+                        runtime.level(),
+                        (j, cols),
+                        counts,
+                        at_once,
+                        source,
+                        values,
+                        &mut [],
+                        pulses,
+                    );
                 }
             }
         });
@@ -455,7 +552,13 @@ impl<T: Real> Cells<T> {
     }
 
     /// Lets cells lose and wander for one update.
-    pub(super) fn age(&self, runtime: &Runtime, cols: usize, store: &mut CellState<'_, T>, draws: Draws) {
+    pub(super) fn age(
+        &self,
+        runtime: &Runtime,
+        cols: usize,
+        store: &mut CellState<'_, T>,
+        draws: Draws,
+    ) {
         let deviation = T::from_f64(self.device.diffusion * self.device.step);
         if self.keep.is_empty() && deviation == T::ZERO {
             return;
@@ -469,7 +572,8 @@ impl<T: Real> Cells<T> {
             for (i, value) in values.iter_mut().enumerate() {
                 let k = j * cols + i;
                 let offset = store.offset.get(k).copied().unwrap_or(T::ZERO);
-                let state = (*value - offset) * self.keep.get(k).copied().unwrap_or(T::ONE) + deviation * drawn[i];
+                let state = (*value - offset) * self.keep.get(k).copied().unwrap_or(T::ONE)
+                    + deviation * drawn[i];
                 *value = offset + state.within(self.lower[k], self.upper[k]);
             }
         }

@@ -1,7 +1,9 @@
-//! Tiki-Taka: changes go to a fast array, which is read line by line and transferred to the slow one that computes.
+//! Tiki-Taka: changes go to a fast array, which is read line by line and transferred to the slow
+//! one that computes.
 //!
-//! Pulses up and down of a cell differ, and so random changes pull it to the state where they do not, its symmetric point. What that does to
-//! the fast array is seen as an offset of a small signal, and matters little to the slow one.
+//! Pulses up and down of a cell differ, and so random changes pull it to the state where they do
+//! not, its symmetric point. What that does to the fast array is seen as an offset of a small
+//! signal, and matters little to the slow one.
 
 use pnncore_kernels::Real;
 use serde::{Deserialize, Serialize};
@@ -22,9 +24,11 @@ pub enum Version {
     V1,
     /// It is summed digitally, and the slow array gets a pulse per whole step (Gokmen 2021).
     V2,
-    /// The same; and lines go to the fast array with one sign and then with the other, which cancels offsets (Rasch et al. 2024).
+    /// The same; and lines go to the fast array with one sign and then with the other, which
+    /// cancels offsets (Rasch et al. 2024).
     Chopped,
-    /// The same, less what was read at the end of the last period: the reference follows (Rasch et al. 2024).
+    /// The same, less what was read at the end of the last period: the reference follows (Rasch et
+    /// al. 2024).
     Agad,
 }
 
@@ -69,17 +73,27 @@ impl Transfer {
         self.io.check()?;
         if self.io.scale != Scale::Absmax {
             return Err(Error::Config(
-                "lines are read with an input of one: leave scale out of the io of transfers".into(),
+                "lines are read with an input of one: leave scale out of the io of transfers"
+                    .into(),
             ));
         }
-        let positive = [("rate", Some(self.rate)), ("every", Some(self.every)), ("threshold", Some(self.threshold))];
+        let positive = [
+            ("rate", Some(self.rate)),
+            ("every", Some(self.every)),
+            ("threshold", Some(self.threshold)),
+        ];
         for (name, value) in positive.into_iter().chain([("fast_rate", self.fast_rate)]) {
             if let Some(value) = value.filter(|x| !(*x > 0.0 && x.is_finite())) {
-                return Err(Error::Config(format!("{name} must be positive and finite, got {value}")));
+                return Err(Error::Config(format!(
+                    "{name} must be positive and finite, got {value}"
+                )));
             }
         }
         if !(0.0..1.0).contains(&self.momentum) {
-            return Err(Error::Config(format!("momentum must be in [0, 1), got {}", self.momentum)));
+            return Err(Error::Config(format!(
+                "momentum must be in [0, 1), got {}",
+                self.momentum
+            )));
         }
         if self.period == 0 {
             return Err(Error::Config("period must be at least 1 transfer, got 0".into()));
@@ -94,13 +108,14 @@ impl Transfer {
             return Ok(());
         }
         Err(Error::Config(format!(
-            "every must be at least 1 / {rows} for an array of {rows} lines, which transfers all of them after every sample; got {}",
+            "every must be at least 1 / {rows} for an array of {rows} lines, which transfers all \
+             of them after every sample; got {}",
             self.every
         )))
     }
 
-    /// What is kept between updates besides the arrays themselves: `clock` holds the part of a transfer that is due, the next line, and
-    /// how often all lines were transferred.
+    /// What is kept between updates besides the arrays themselves: `clock` holds the part of a
+    /// transfer that is due, the next line, and how often all lines were transferred.
     pub(super) fn memory(&self, rows: usize, cols: usize) -> Vec<ParamSpec> {
         let named = |name: &str, shape: Vec<usize>| ParamSpec { name: name.to_owned(), shape };
         let mut all = vec![named("clock", vec![3])];
@@ -123,7 +138,8 @@ impl Transfer {
         if self.chops() { transfers / self.period as usize } else { 0 }
     }
 
-    /// Sends a change to the fast array, and transfers the lines that are due. Returns how many pulses came to cells.
+    /// Sends a change to the fast array, and transfers the lines that are due. Returns how many
+    /// pulses came to cells.
     #[allow(clippy::too_many_arguments, reason = "two arrays, and what is between them")]
     pub(super) fn update<T: Real>(
         &self,
@@ -137,14 +153,17 @@ impl Transfer {
     ) -> f64 {
         let (rows, cols) = tile.shape();
         let Some((clock, kept)) = memory.split_first_mut() else { return 0.0 };
-        // A clock comes from a file, too: what no clock shows must not overflow, or transfer lines for ever.
+        // A clock comes from a file, too: what no clock shows must not overflow, or transfer lines
+        // for ever.
         let whole = |value: T, most: usize| (value.to_f64() as usize).min(most);
         let mut due = clock[0].to_f64().clamp(0.0, 1.0);
-        let (next, rounds) = (whole(clock[1], rows.saturating_sub(1)), whole(clock[2], MOST_ROUNDS));
+        let (next, rounds) =
+            (whole(clock[1], rows.saturating_sub(1)), whole(clock[2], MOST_ROUNDS));
         // Lines before the next one have been transferred once more than those after it.
         let transfers = |j: usize| rounds + usize::from(j < next);
-        let signs: Vec<T> =
-            (0..rows).map(|j| if self.period_of(transfers(j)).is_multiple_of(2) { T::ONE } else { -T::ONE }).collect();
+        let signs: Vec<T> = (0..rows)
+            .map(|j| if self.period_of(transfers(j)).is_multiple_of(2) { T::ONE } else { -T::ONE })
+            .collect();
         let factor = self.fast_rate.map_or(1.0, |fast| fast / rate);
         let sent = tile.sent(runtime, fast, change, (rate, factor, &signs), fast_draws);
         let mut total = tile.send(runtime, fast, &sent, from, fast_draws);
@@ -156,10 +175,16 @@ impl Transfer {
             let (j, before) = (line % rows, rounds + line / rows);
             let own = j * cols..(j + 1) * cols;
             let random = (fast_draws.random, fast_draws.group + 5, n);
-            let read = self.io.read_line(runtime.level(), &from.values[own.clone()], tile.offsets(), random);
+            let read = self.io.read_line(
+                runtime.level(),
+                &from.values[own.clone()],
+                tile.offsets(),
+                random,
+            );
             let wanted = self.wanted(slow, read, before, own, kept);
             let draws = Draws { row: (line - j) as u64, ..slow_draws };
-            total += slow.send(runtime, j..j + 1, cols, &PulseCounts::Cells(wanted), false, to, draws);
+            total +=
+                slow.send(runtime, j..j + 1, cols, &PulseCounts::Cells(wanted), false, to, draws);
         }
         let line = next + lines;
         clock[0] = T::from_f64(due - lines as f64);

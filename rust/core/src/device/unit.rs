@@ -17,7 +17,8 @@ pub enum Unit {
     Single,
     /// Two that only move up, of which the weight is the difference.
     Pair {
-        /// The part of their range above which one of them makes both lose what they have in common.
+        /// The part of their range above which one of them makes both lose what they have in
+        /// common.
         refresh: f64,
     },
     /// Several, of which the weight is a sum (Boybat et al. 2018, Nat. Commun. 9, 2514).
@@ -52,12 +53,17 @@ impl Unit {
                 refuse(format!("refresh must be above 0 and at most 1, got {refresh}"))
             }
             Self::Multi { significance, .. } if !(2..=MOST).contains(&significance.len()) => {
-                refuse(format!("significance must name 2 to {MOST} cells, got {}", significance.len()))
+                refuse(format!(
+                    "significance must name 2 to {MOST} cells, got {}",
+                    significance.len()
+                ))
             }
-            Self::Multi { significance, .. } => match significance.iter().find(|g| !(**g > 0.0 && g.is_finite())) {
-                Some(g) => refuse(format!("significance must be positive and finite, got {g}")),
-                None => Ok(()),
-            },
+            Self::Multi { significance, .. } => {
+                match significance.iter().find(|g| !(**g > 0.0 && g.is_finite())) {
+                    Some(g) => refuse(format!("significance must be positive and finite, got {g}")),
+                    None => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -71,21 +77,25 @@ impl Unit {
         }
     }
 
-    /// The cells that an update goes to, and by how much a weight changes where each of these changes by one.
+    /// The cells that an update goes to, and by how much a weight changes where each of these
+    /// changes by one.
     pub(super) fn chosen(&self, draws: Draws, step: u64) -> (std::ops::Range<usize>, f64) {
         let Self::Multi { significance, choice } = self else { return (0..1, 1.0) };
         let n = significance.len();
         let k = match choice {
             Choice::All => return (0..n, significance.iter().sum()),
             Choice::Cyclic => (step % n as u64) as usize,
-            Choice::Random => ((draws.random.uniform(0, draws.group + 6) * n as f64) as usize).min(n - 1),
+            Choice::Random => {
+                ((draws.random.uniform(0, draws.group + 6) * n as f64) as usize).min(n - 1)
+            }
         };
         (k..k + 1, significance[k])
     }
 }
 
 impl<T: Real> CellArray<T> {
-    /// Sends pulses up to one array and pulses down, as pulses up, to the other, of which `store` sees the difference.
+    /// Sends pulses up to one array and pulses down, as pulses up, to the other, of which `store`
+    /// sees the difference.
     pub(super) fn update_pair(
         &self,
         runtime: &Runtime,
@@ -96,12 +106,15 @@ impl<T: Real> CellArray<T> {
     ) -> f64 {
         let (plus, mut above) = (self.cells(), Vec::with_capacity(store.values.len()));
         for (i, (&value, below)) in store.values.iter().zip(below.values.iter_mut()).enumerate() {
-            // A weight that was set from outside, or that is new: as near to what the lower cell is as the range of the upper one lets
-            // it, which is zero where both are free.
-            *below = below.within(plus.lower[i] - value, plus.upper[i] - value).within(minus.lower[i], minus.upper[i]);
+            // A weight that was set from outside, or that is new: as near to what the lower cell is
+            // as the range of the upper one lets it, which is zero where both are free.
+            *below = below
+                .within(plus.lower[i] - value, plus.upper[i] - value)
+                .within(minus.lower[i], minus.upper[i]);
             above.push((value + *below).within(plus.lower[i], plus.upper[i]));
         }
-        let mut upper = CellState { values: &mut above, pulses: &mut *store.pulses, offset: &mut [] };
+        let mut upper =
+            CellState { values: &mut above, pulses: &mut *store.pulses, offset: &mut [] };
         let mut total = self.send(runtime, plus, &sent, &mut upper, own);
         plus.age(runtime, self.shape().1, &mut upper, own);
         total += self.send(runtime, minus, &sent.opposite(), below, other);
@@ -117,12 +130,16 @@ impl<T: Real> CellArray<T> {
             }
         }
         let pairs = above.iter().zip(below.values.iter());
-        store.values.iter_mut().zip(pairs).for_each(|(value, (&above, &below))| *value = above - below);
+        store
+            .values
+            .iter_mut()
+            .zip(pairs)
+            .for_each(|(value, (&above, &below))| *value = above - below);
         total
     }
 
-    /// Sends pulses to the chosen ones of several arrays, of which `store` sees the sum; `others` are those after the first: by how much
-    /// their values are above an even share of the weights.
+    /// Sends pulses to the chosen ones of several arrays, of which `store` sees the sum; `others`
+    /// are those after the first: by how much their values are above an even share of the weights.
     pub(super) fn update_multi(
         &self,
         runtime: &Runtime,
@@ -138,9 +155,16 @@ impl<T: Real> CellArray<T> {
         let mut first = even.clone();
         for (other, &factor) in others.iter().zip(&factors[1..]) {
             let factor = factor / factors[0];
-            first.iter_mut().zip(&*other.values).for_each(|(first, &above)| *first -= factor * above);
+            first
+                .iter_mut()
+                .zip(&*other.values)
+                .for_each(|(first, &above)| *first -= factor * above);
         }
-        let mut parts = vec![CellState { values: &mut first, pulses: &mut *store.pulses, offset: &mut *store.offset }];
+        let mut parts = vec![CellState {
+            values: &mut first,
+            pulses: &mut *store.pulses,
+            offset: &mut *store.offset,
+        }];
         for other in &mut *others {
             other.values.iter_mut().zip(&even).for_each(|(value, &even)| *value += even);
             parts.push(CellState {
@@ -166,7 +190,8 @@ impl<T: Real> CellArray<T> {
         total
     }
 
-    /// Brings cells of weights into their ranges. What one of them cannot hold of its weight, others do, as far as they can.
+    /// Brings cells of weights into their ranges. What one of them cannot hold of its weight,
+    /// others do, as far as they can.
     fn share_out(&self, factors: &[T], weights: &[T], parts: &mut [CellState<'_, T>]) {
         let mut moved = vec![false; weights.len()];
         for (cells, part) in self.all_cells().zip(&mut *parts) {
@@ -180,7 +205,8 @@ impl<T: Real> CellArray<T> {
             }
         }
         for i in moved.iter().enumerate().filter(|(_, moved)| **moved).map(|(i, _)| i) {
-            let held: T = parts.iter().zip(factors).map(|(part, &factor)| factor * part.values[i]).sum();
+            let held: T =
+                parts.iter().zip(factors).map(|(part, &factor)| factor * part.values[i]).sum();
             let mut left = weights[i] - held;
             for ((cells, part), &factor) in self.all_cells().zip(&mut *parts).zip(factors) {
                 let state = part.state(i);

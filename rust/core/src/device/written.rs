@@ -10,9 +10,10 @@ use crate::{Error, Result};
 
 /// The elements that a parameter is stored in: conductances, say.
 ///
-/// A write brings an element to the wanted value, as near as the device can: within its range, on one of its levels
-/// (rounded at random, so that the mean is the wanted value), with noise. Defective elements stay at an end of the range.
-/// Every step of training writes every element once.
+/// A write brings an element to the wanted value, as near as the device can: within its range, on
+/// one of its levels (rounded at random, so that the mean is the wanted value), with noise.
+/// Defective elements stay at an end of the range. Every step of training writes every element
+/// once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
@@ -20,7 +21,8 @@ pub struct Device {
     pub lower: Option<f64>,
     /// The largest value; `None`: there is none.
     pub upper: Option<f64>,
-    /// How many values there are, evenly spaced from the smallest to the largest; `None`: a continuum.
+    /// How many values there are, evenly spaced from the smallest to the largest; `None`: a
+    /// continuum.
     pub levels: Option<u32>,
     /// The standard deviation of what a write adds to the wanted value.
     pub write_noise: f64,
@@ -34,8 +36,15 @@ pub struct Device {
 
 impl Device {
     /// Takes any value.
-    pub const IDEAL: Self =
-        Self { lower: None, upper: None, levels: None, write_noise: 0.0, open: 0.0, shorted: 0.0, seed: 0 };
+    pub const IDEAL: Self = Self {
+        lower: None,
+        upper: None,
+        levels: None,
+        write_noise: 0.0,
+        open: 0.0,
+        shorted: 0.0,
+        seed: 0,
+    };
 
     /// Checks the ranges of all settings.
     ///
@@ -43,9 +52,15 @@ impl Device {
     /// [`Error::Config`], naming the setting, what it is and what it may be.
     pub fn check(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Config(text));
-        let (lower, upper) = (self.lower.unwrap_or(f64::NEG_INFINITY), self.upper.unwrap_or(f64::INFINITY));
-        if self.lower.is_some_and(|x| !x.is_finite()) || self.upper.is_some_and(|x| !x.is_finite()) || lower >= upper {
-            return refuse(format!("the smallest value must be below the largest, got {lower} and {upper}"));
+        let (lower, upper) =
+            (self.lower.unwrap_or(f64::NEG_INFINITY), self.upper.unwrap_or(f64::INFINITY));
+        if self.lower.is_some_and(|x| !x.is_finite())
+            || self.upper.is_some_and(|x| !x.is_finite())
+            || lower >= upper
+        {
+            return refuse(format!(
+                "the smallest value must be below the largest, got {lower} and {upper}"
+            ));
         }
         if self.levels.is_some_and(|n| n < 2) {
             return refuse(format!("levels must be at least 2, got {}", self.levels.unwrap_or(0)));
@@ -54,27 +69,39 @@ impl Device {
             return refuse("levels need a smallest and a largest value to lie between".into());
         }
         if !(self.write_noise >= 0.0 && self.write_noise.is_finite()) {
-            return refuse(format!("write_noise must be at least 0 and finite, got {}", self.write_noise));
+            return refuse(format!(
+                "write_noise must be at least 0 and finite, got {}",
+                self.write_noise
+            ));
         }
-        for (name, fraction, end, value) in
-            [("open", self.open, "smallest", self.lower), ("shorted", self.shorted, "largest", self.upper)]
-        {
+        for (name, fraction, end, value) in [
+            ("open", self.open, "smallest", self.lower),
+            ("shorted", self.shorted, "largest", self.upper),
+        ] {
             if !(0.0..=1.0).contains(&fraction) {
                 return refuse(format!("{name} must be a fraction in [0, 1], got {fraction}"));
             }
             if fraction > 0.0 && value.is_none() {
-                return refuse(format!("{name} elements are stuck at the {end} value: the device needs one"));
+                return refuse(format!(
+                    "{name} elements are stuck at the {end} value: the device needs one"
+                ));
             }
         }
         if self.open + self.shorted > 1.0 {
-            return refuse(format!("open and shorted must sum to at most 1, got {} and {}", self.open, self.shorted));
+            return refuse(format!(
+                "open and shorted must sum to at most 1, got {} and {}",
+                self.open, self.shorted
+            ));
         }
         Ok(())
     }
 
     /// The range of values, infinite where there is no end.
     pub fn range<T: Real>(&self) -> (T, T) {
-        (T::from_f64(self.lower.unwrap_or(f64::NEG_INFINITY)), T::from_f64(self.upper.unwrap_or(f64::INFINITY)))
+        (
+            T::from_f64(self.lower.unwrap_or(f64::NEG_INFINITY)),
+            T::from_f64(self.upper.unwrap_or(f64::INFINITY)),
+        )
     }
 
     /// Whether a write does no more than keep values within the range.
@@ -82,8 +109,15 @@ impl Device {
         self.levels.is_none() && self.write_noise == 0.0 && self.open == 0.0 && self.shorted == 0.0
     }
 
-    /// Replaces the wanted values of parameter number `parameter` by what write number `count` leaves.
-    pub fn write<T: Real>(&self, runtime: &Runtime, parameter: usize, count: u64, values: &mut [T]) {
+    /// Replaces the wanted values of parameter number `parameter` by what write number `count`
+    /// leaves.
+    pub fn write<T: Real>(
+        &self,
+        runtime: &Runtime,
+        parameter: usize,
+        count: u64,
+        values: &mut [T],
+    ) {
         /// About what an element takes, in multiply-adds.
         const COST: usize = 16;
         let n = values.len();
@@ -100,9 +134,17 @@ impl Device {
     }
 
     /// What a write leaves in the elements from `first` on, whose numbers are drawn from `draw` on.
-    fn write_block<T: Real>(&self, level: Level, parameter: u32, first: u64, draw: u64, values: &mut [T]) {
+    fn write_block<T: Real>(
+        &self,
+        level: Level,
+        parameter: u32,
+        first: u64,
+        draw: u64,
+        values: &mut [T],
+    ) {
         let (lower, upper) = self.range::<T>();
-        let keep_within = |values: &mut [T]| shift_within(level, &[], T::ZERO, T::ZERO, (lower, upper), values);
+        let keep_within =
+            |values: &mut [T]| shift_within(level, &[], T::ZERO, T::ZERO, (lower, upper), values);
         keep_within(values);
         let random = Philox::new(self.seed, Purpose::Write);
         let mut drawn = [T::ZERO; TOGETHER];
@@ -147,7 +189,13 @@ mod tests {
 
     #[test]
     fn levels_are_hit_and_the_mean_is_kept() {
-        let device = Device { lower: Some(1.0), upper: Some(3.0), levels: Some(5), seed: 4, ..Device::IDEAL };
+        let device = Device {
+            lower: Some(1.0),
+            upper: Some(3.0),
+            levels: Some(5),
+            seed: 4,
+            ..Device::IDEAL
+        };
         let n = 40_000;
         let values = written(&device, 1.7, n);
         assert!(values.iter().all(|&v| v == 1.5 || v == 2.0));
@@ -166,11 +214,15 @@ mod tests {
         let values = written(&noisy, 2.0, n);
         let variance = values.iter().map(|v| (v - 2.0).powi(2)).sum::<f64>() / n as f64;
         assert!((variance / 0.01 - 1.0).abs() < 4.0 * (2.0 / n as f64).sqrt());
-        let defective = Device { lower: Some(0.0), upper: Some(1.0), open: 0.1, shorted: 0.2, ..Device::IDEAL };
+        let defective =
+            Device { lower: Some(0.0), upper: Some(1.0), open: 0.1, shorted: 0.2, ..Device::IDEAL };
         let values = written(&defective, 0.5, n);
         for (end, share) in [(0.0, 0.1), (1.0, 0.2)] {
             let found = values.iter().filter(|&&v| v == end).count() as f64 / n as f64;
-            assert!((found - share).abs() < 4.0 * (share * (1.0 - share) / n as f64).sqrt(), "{end}: {found}");
+            assert!(
+                (found - share).abs() < 4.0 * (share * (1.0 - share) / n as f64).sqrt(),
+                "{end}: {found}"
+            );
         }
         // Defects are where they are, whatever is written.
         let again = written(&defective, 0.7, n);

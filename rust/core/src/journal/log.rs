@@ -39,10 +39,12 @@ pub trait Log: Send {
     /// Makes all that was written survive a power cut.
     ///
     /// # Errors
-    /// What the operating system reports. What was written is then lost: trying again may wrongly succeed.
+    /// What the operating system reports. What was written is then lost: trying again may wrongly
+    /// succeed.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Copies what lies from `from` on to a new file beside, and gives its name. Where it fails, no file stays.
+    /// Copies what lies from `from` on to a new file beside, and gives its name. Where it fails, no
+    /// file stays.
     ///
     /// # Errors
     /// What the operating system reports.
@@ -67,7 +69,8 @@ impl DiskLog {
     /// Opens a file for appending, and makes it where there is none.
     ///
     /// # Errors
-    /// What the operating system reports; [`io::ErrorKind::WouldBlock`] where another writer has it.
+    /// What the operating system reports; [`io::ErrorKind::WouldBlock`] where another writer has
+    /// it.
     pub fn append_to(path: &Path) -> io::Result<Self> {
         if let Ok(metadata) = fs::metadata(path)
             && !metadata.is_file()
@@ -75,7 +78,10 @@ impl DiskLog {
             return Err(io::Error::other("is not a regular file"));
         }
         let new = !path.try_exists()?;
-        let log = Self::of(OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?, path);
+        let log = Self::of(
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?,
+            path,
+        );
         log.lock()?;
         if new {
             sync_parent(path)?;
@@ -88,7 +94,8 @@ impl DiskLog {
     /// # Errors
     /// What the operating system reports; [`io::ErrorKind::AlreadyExists`] where the name is taken.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let log = Self::of(OpenOptions::new().read(true).write(true).create_new(true).open(path)?, path);
+        let log =
+            Self::of(OpenOptions::new().read(true).write(true).create_new(true).open(path)?, path);
         log.lock()?;
         sync_parent(path)?;
         Ok(log)
@@ -129,7 +136,8 @@ impl DiskLog {
 }
 
 impl Drop for DiskLog {
-    /// A process that was forked meanwhile holds the file open, and the lock with it: the owner gives it back for both.
+    /// A process that was forked meanwhile holds the file open, and the lock with it: the owner
+    /// gives it back for both.
     fn drop(&mut self) {
         if self.process == std::process::id() {
             let _ = self.file.unlock();

@@ -18,7 +18,9 @@ pub enum Purpose {
 
 impl Purpose {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Run, Self::Reference, Self::Check, Self::Predict].into_iter().find(|&purpose| purpose as u8 == byte)
+        [Self::Run, Self::Reference, Self::Check, Self::Predict]
+            .into_iter()
+            .find(|&purpose| purpose as u8 == byte)
     }
 }
 
@@ -169,7 +171,15 @@ impl<'a> Record<'a> {
                 let (rows, columns) = (fields.u32()?, fields.u32()?);
                 let x = fields.values(double, rows, columns)?;
                 let params = std::mem::take(&mut fields.0);
-                (zero == [0; 2]).then_some(Self::Intent { shot, attempt, purpose, time, x, params_at, params })?
+                (zero == [0; 2]).then_some(Self::Intent {
+                    shot,
+                    attempt,
+                    purpose,
+                    time,
+                    x,
+                    params_at,
+                    params,
+                })?
             }
             Kind::Result => {
                 let (shot, attempt) = (fields.u64()?, fields.u32()?);
@@ -181,7 +191,8 @@ impl<'a> Record<'a> {
                 (zero == [0; 3]).then_some(Self::Result { shot, attempt, duration, y })?
             }
             Kind::Fail => {
-                let (shot, attempt, zero, duration) = (fields.u64()?, fields.u32()?, fields.u32()?, fields.u64()?);
+                let (shot, attempt, zero, duration) =
+                    (fields.u64()?, fields.u32()?, fields.u32()?, fields.u64()?);
                 let text = object(std::mem::take(&mut fields.0))?;
                 (zero == 0).then_some(Self::Fail { shot, attempt, duration, text })?
             }

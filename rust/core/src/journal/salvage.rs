@@ -15,17 +15,19 @@ use crate::{Error, Result};
 pub struct Salvage {
     /// Shots that were copied with their results.
     pub shots: u64,
-    /// Whole records that say nothing any more: results without an intent, intents without parameters or a result.
+    /// Whole records that say nothing any more: results without an intent, intents without
+    /// parameters or a result.
     pub dropped: u64,
     /// Bytes of the damaged file that are no whole records.
     pub gaps: Vec<Range<u64>>,
 }
 
-/// Copies every shot that has its inputs, parameters and results from a damaged journal to a new one, and all whole notes. Shots are
-/// numbered anew.
+/// Copies every shot that has its inputs, parameters and results from a damaged journal to a new
+/// one, and all whole notes. Shots are numbered anew.
 ///
 /// # Errors
-/// [`Error::Journal`] where there is something at `to` already; [`Error::Io`] where the operating system refuses.
+/// [`Error::Journal`] where there is something at `to` already; [`Error::Io`] where the operating
+/// system refuses.
 pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvage> {
     let from = from.as_ref();
     salvage_from(&log_to_read(from)?, &from.display().to_string(), to)
@@ -86,14 +88,20 @@ pub fn salvage_on(log: &dyn Log, name: &str, copy: &mut Journal) -> Result<Salva
                     params = Some((params_at, held.to_vec()));
                 }
                 found.dropped += u64::from(waiting.is_some());
-                let known = params.as_ref().filter(|(at, _)| *at == params_at).map(|(_, known)| known.clone());
+                let known = params
+                    .as_ref()
+                    .filter(|(at, _)| *at == params_at)
+                    .map(|(_, known)| known.clone());
                 found.dropped += u64::from(known.is_none());
                 waiting = known.map(|params| Waiting { shot, attempt, payload, params });
             }
             Some(Record::Result { shot, attempt, duration, y }) => {
-                let own = waiting.take().filter(|intent| (intent.shot, intent.attempt) == (shot, attempt));
-                let intent =
-                    own.as_ref().and_then(|own| Some((Record::parse(super::Kind::Intent, &own.payload)?, own)));
+                let own = waiting
+                    .take()
+                    .filter(|intent| (intent.shot, intent.attempt) == (shot, attempt));
+                let intent = own
+                    .as_ref()
+                    .and_then(|own| Some((Record::parse(super::Kind::Intent, &own.payload)?, own)));
                 let Some((Record::Intent { purpose, time, x, .. }, own)) = intent else {
                     found.dropped += 1;
                     continue;

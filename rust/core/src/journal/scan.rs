@@ -93,7 +93,8 @@ impl Index {
         let (shots, last) = (self.shots.len() as u64, self.shots.last());
         match *record {
             Record::Intent { shot, attempt, purpose, params_at, params, .. } => {
-                let holds = params_at == sequence || params.is_empty() && Some(params_at) == self.holder;
+                let holds =
+                    params_at == sequence || params.is_empty() && Some(params_at) == self.holder;
                 let again = last.is_some_and(|last| {
                     Some(shot) == shots.checked_sub(1)
                         && (attempt, purpose) == (last.attempts, last.purpose)
@@ -109,9 +110,10 @@ impl Index {
                 });
                 awaited && y.is_whole()
             }
-            Record::Fail { shot, attempt, .. } => {
-                usize::try_from(shot).ok().and_then(|k| self.shots.get(k)).is_some_and(|shot| attempt < shot.attempts)
-            }
+            Record::Fail { shot, attempt, .. } => usize::try_from(shot)
+                .ok()
+                .and_then(|k| self.shots.get(k))
+                .is_some_and(|shot| attempt < shot.attempts),
             Record::Sync { hash } => hash == self.digest(),
             Record::Note { .. } => true,
         }
@@ -126,12 +128,24 @@ impl Index {
         match *record {
             Record::Intent { attempt: 0, purpose, params_at, .. } => {
                 let fate = Fate::Unresolved;
-                self.shots.push(Shot { purpose, attempts: 1, intent: sequence, params: params_at, fate });
+                self.shots.push(Shot {
+                    purpose,
+                    attempts: 1,
+                    intent: sequence,
+                    params: params_at,
+                    fate,
+                });
             }
             Record::Intent { attempt, params_at, .. } => {
                 if let Some(last) = self.shots.last_mut() {
                     let (attempts, fate) = (attempt + 1, Fate::Unresolved);
-                    *last = Shot { purpose: last.purpose, attempts, intent: sequence, params: params_at, fate };
+                    *last = Shot {
+                        purpose: last.purpose,
+                        attempts,
+                        intent: sequence,
+                        params: params_at,
+                        fate,
+                    };
                 }
             }
             Record::Result { duration, .. } => {
@@ -222,7 +236,8 @@ impl<'a> Source<'a> {
         Ok(if n < HEADER { &self.window[skip..skip + n] } else { &self.window[skip..] })
     }
 
-    /// The first place from `at` on where a whole frame is, or `None` where there is none, or it [tires](Self::is_tired).
+    /// The first place from `at` on where a whole frame is, or `None` where there is none, or it
+    /// [tires](Self::is_tired).
     pub(super) fn next_frame(&mut self, mut at: u64) -> io::Result<Option<u64>> {
         while let Some((found, head)) = self.next_head(at)? {
             let looks = head.frame().min(self.len - found);
@@ -239,24 +254,31 @@ impl<'a> Source<'a> {
         Ok(None)
     }
 
-    /// Whether there were so many headers without a frame that the rest was not looked at: where they overlap, that would
-    /// take the square of the length.
+    /// Whether there were so many headers without a frame that the rest was not looked at: where
+    /// they overlap, that would take the square of the length.
     pub(super) fn is_tired(&self) -> bool {
         self.patience == 0
     }
 
-    /// Takes the frame at `at` in; gives where it ends, or `None` where none is there that could follow.
+    /// Takes the frame at `at` in; gives where it ends, or `None` where none is there that could
+    /// follow.
     fn take(&mut self, at: u64, index: &mut Index) -> io::Result<Option<u64>> {
         let Some(head) = self.frame(at)? else { return Ok(None) };
         if head.sequence != index.entries.len() as u64 {
             return Ok(None);
         }
         let bytes = self.bytes(at, head.frame() as usize)?;
-        let Some(record) = Record::parse(head.kind, &bytes[HEADER..HEADER + head.length]) else { return Ok(None) };
+        let Some(record) = Record::parse(head.kind, &bytes[HEADER..HEADER + head.length]) else {
+            return Ok(None);
+        };
         if !index.admits(&record) {
             return Ok(None);
         }
-        index.add(&record, Entry { kind: head.kind, length: head.length as u32, offset: at }, bytes);
+        index.add(
+            &record,
+            Entry { kind: head.kind, length: head.length as u32, offset: at },
+            bytes,
+        );
         Ok(Some(index.good))
     }
 }
@@ -288,7 +310,10 @@ pub(super) fn scan(log: &dyn Log) -> io::Result<Result<(Index, End), Foreign>> {
     if begins != start() {
         if begins.len() < START && start().starts_with(&begins) {
             // A process was killed while it made the file.
-            return Ok(Ok((index, if begins.is_empty() { End::Clean } else { End::Torn { at: 0 } })));
+            return Ok(Ok((
+                index,
+                if begins.is_empty() { End::Clean } else { End::Torn { at: 0 } },
+            )));
         }
         return Ok(Err(foreign(&begins)));
     }
@@ -309,7 +334,9 @@ fn foreign(begins: &[u8]) -> Foreign {
     if begins.len() < START || begins[..8] != SIGNATURE {
         return Foreign::Other;
     }
-    let number = |range: std::ops::Range<usize>| begins[range].try_into().map(u32::from_ne_bytes).unwrap_or_default();
+    let number = |range: std::ops::Range<usize>| {
+        begins[range].try_into().map(u32::from_ne_bytes).unwrap_or_default()
+    };
     match number(12..16) {
         mark if mark == MARK => Foreign::Version(number(8..12)),
         mark if mark == MARK.swap_bytes() => Foreign::Order,

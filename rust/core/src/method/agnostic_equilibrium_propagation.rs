@@ -1,9 +1,10 @@
 //! Agnostic equilibrium propagation: parameters that relax by themselves.
 //!
-//! The energy is E(theta, s) + |u - theta|^2 / 2 epsilon. In the free phase the control u holds theta where it is, which needs
-//! u = theta + epsilon dE/dtheta. Then the outputs are nudged, u stays, and theta relaxes with the states to theta' =
-//! u - epsilon dE/dtheta(theta', s'). So (theta - theta') / (epsilon beta) tends to the gradient of the loss as epsilon and
-//! beta go to zero (Scellier, Mishra, Bengio, Ollivier, arXiv 2205.15021).
+//! The energy is E(theta, s) + |u - theta|^2 / 2 epsilon. In the free phase the control u holds
+//! theta where it is, which needs u = theta + epsilon dE/dtheta. Then the outputs are nudged, u
+//! stays, and theta relaxes with the states to theta' = u - epsilon dE/dtheta(theta', s'). So
+//! (theta - theta') / (epsilon beta) tends to the gradient of the loss as epsilon and beta go to
+//! zero (Scellier, Mishra, Bengio, Ollivier, arXiv 2205.15021).
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -23,26 +24,33 @@ use crate::settling::Settling;
 use crate::system::{Abilities, Experiment, System};
 use crate::update::Term;
 
-/// How far springs of the default softness give way at most, in units of the largest parameter of a kind.
+/// How far springs of the default softness give way at most, in units of the largest parameter of a
+/// kind.
 const GIVING_WAY: f64 = 1e-3;
 
-/// The softness of the springs of each kind of parameters by default, from what pulls at them in the free phase: however small
-/// errors are, springs are stiff against the energy. Kinds have different units; what is the same for all is the energy that
-/// the spring that is pulled most would take up, as large as lets none give way by more than [`GIVING_WAY`].
+/// The softness of the springs of each kind of parameters by default, from what pulls at them in
+/// the free phase: however small errors are, springs are stiff against the energy. Kinds have
+/// different units; what is the same for all is the energy that the spring that is pulled most
+/// would take up, as large as lets none give way by more than [`GIVING_WAY`].
 fn yielding<T: Real>(start: &[Vec<T>], free: &[Vec<T>]) -> Vec<f64> {
     let pulls: Vec<f64> = free.iter().map(|free| largest(free)).collect();
     let work = start.iter().zip(&pulls).map(|(start, pull)| GIVING_WAY * largest(start) * pull);
     let least = work.filter(|&work| work > 0.0).reduce(f64::min);
-    pulls.iter().map(|pull| least.filter(|_| *pull > 0.0).map_or(GIVING_WAY, |work| work / (pull * pull))).collect()
+    pulls
+        .iter()
+        .map(|pull| least.filter(|_| *pull > 0.0).map_or(GIVING_WAY, |work| work / (pull * pull)))
+        .collect()
 }
 
 /// Agnostic equilibrium propagation.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgnosticEquilibriumPropagation {
-    /// The strength of nudging. `None`: the strength that displaces outputs by a fraction of their error.
+    /// The strength of nudging. `None`: the strength that displaces outputs by a fraction of their
+    /// error.
     pub beta: Option<f64>,
-    /// The softness of the springs. `None`: such that they give way by a thousandth of the largest parameter of a kind.
+    /// The softness of the springs. `None`: such that they give way by a thousandth of the largest
+    /// parameter of a kind.
     pub epsilon: Option<f64>,
     /// How often parameters and states relax in turn.
     pub relaxations: u32,
@@ -70,7 +78,11 @@ impl MethodConfig for AgnosticEquilibriumPropagation {
 /// The free phase and the nudged one.
 fn plan(beta: f64, loss: Loss, settling: Settling) -> WeightedPlan {
     let phases = [Boundary::Nudged(Complex::new(beta, 0.0))];
-    WeightedPlan::new(Contrast::from_free(phases, vec![-Complex::ONE, Complex::ONE]), loss, settling)
+    WeightedPlan::new(
+        Contrast::from_free(phases, vec![-Complex::ONE, Complex::ONE]),
+        loss,
+        settling,
+    )
 }
 
 /// The method, compiled.
@@ -116,9 +128,11 @@ impl<T: Real> CompiledMethod<T> for Springs {
         let (mut moved, mut changes) = (start.clone(), start.clone());
         for relaxation in 1..=self.relaxations {
             for i in 0..count {
-                let (epsilon, (lower, upper)) = (epsilons[i], system.store(i).device.range::<f64>());
+                let (epsilon, (lower, upper)) =
+                    (epsilons[i], system.store(i).device.range::<f64>());
                 for (k, start) in start[i].iter().map(|start| start.to_f64()).enumerate() {
-                    // The springs pull, but the material has its range. (Not moved - start, which would be mostly rounding.)
+                    // The springs pull, but the material has its range. (Not moved - start, which
+                    // would be mostly rounding.)
                     let pulled = epsilon * (free[i][k] - nudged[i][k]).to_f64();
                     let change = pulled.within(lower - start, upper - start);
                     changes[i][k] = T::from_f64(-change / (epsilon * beta));

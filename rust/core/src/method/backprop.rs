@@ -30,7 +30,8 @@ pub struct Backprop {
     pub model: Model,
     /// The standard deviation of noise that is added to the outputs of every layer of the twin.
     pub noise: f64,
-    /// By how much, relatively, the twin's constants are off, drawn anew for every batch (vaccination).
+    /// By how much, relatively, the twin's constants are off, drawn anew for every batch
+    /// (vaccination).
     pub vaccination: f64,
 }
 
@@ -71,10 +72,13 @@ impl<T: Real> CompiledMethod<T> for Backprop {
         };
         let layers: Vec<&dyn Layer<T>> = match self.model {
             Model::Hardware => stack.hardware(),
-            Model::Twin if self.vaccination > 0.0 => vaccines.iter().map(|layer| &**layer).collect(),
+            Model::Twin if self.vaccination > 0.0 => {
+                vaccines.iter().map(|layer| &**layer).collect()
+            }
             Model::Twin => stack.twin(),
         };
-        let noise: Vec<f64> = stack.stages().iter().map(|stage| stage.measured(self.noise)).collect();
+        let noise: Vec<f64> =
+            stack.stages().iter().map(|stage| stage.measured(self.noise)).collect();
         let random = draw.of(runtime.random(Purpose::Noise));
         let propagation = Propagation::of(&mut state.workspace)?;
         propagation.begin(stack, batch);

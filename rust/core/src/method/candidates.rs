@@ -20,8 +20,8 @@ pub(super) struct CandidateLoss {
     pub(super) lost: Vec<usize>,
 }
 
-/// Losses of candidates that are compared with each other. Samples that all of them lose contribute to none; a candidate
-/// that loses a sample which another one does not is known too little of: NaN.
+/// Losses of candidates that are compared with each other. Samples that all of them lose contribute
+/// to none; a candidate that loses a sample which another one does not is known too little of: NaN.
 pub(super) fn comparable(candidates: &[CandidateLoss]) -> Vec<f64> {
     let common = candidates.split_first().map_or(Vec::new(), |(first, others)| {
         let all = |i: &&usize| others.iter().all(|other| other.lost.binary_search(i).is_ok());
@@ -59,8 +59,9 @@ struct CandidateSlot<T> {
     workspace: Workspace,
 }
 
-/// How far candidates are from the present parameters: the given distance. `None`: the usual one where parameters are plain
-/// numbers, such as the weights of a network; elsewhere it has their units, and must be given.
+/// How far candidates are from the present parameters: the given distance. `None`: the usual one
+/// where parameters are plain numbers, such as the weights of a network; elsewhere it has their
+/// units, and must be given.
 ///
 /// # Errors
 /// [`Error::Config`] where it must be given.
@@ -73,10 +74,13 @@ pub(super) fn distance<T: Real>(
 ) -> Result<f64> {
     match given {
         Some(distance) => Ok(distance),
-        None if system.as_dynamics().is_some() && !system.has_unit_stiffness() => Err(Error::Config(format!(
-            "{setting} must be given: the parameters of {} have units, and how far {method} moves them is in these",
-            system.name()
-        ))),
+        None if system.as_dynamics().is_some() && !system.has_unit_stiffness() => {
+            Err(Error::Config(format!(
+                "{setting} must be given: the parameters of {} have units, and how far {method} \
+                 moves them is in these",
+                system.name()
+            )))
+        }
         None => Ok(usual),
     }
 }
@@ -87,7 +91,8 @@ pub(super) fn flatten<T: Real>(params: &Params<'_, T>) -> Vec<T> {
 }
 
 impl<T: Real> Experiment<'_, T> {
-    /// The parameters, of all one after the other, that are stored in something with a range, and that range.
+    /// The parameters, of all one after the other, that are stored in something with a range, and
+    /// that range.
     pub(super) fn bounded(&self) -> impl Iterator<Item = (std::ops::Range<usize>, (T, T))> {
         let mut start = 0;
         self.system.specs().iter().enumerate().filter_map(move |(i, spec)| {
@@ -112,12 +117,21 @@ impl<T: Real> Experiment<'_, T> {
     }
 
     /// Runs a candidate; `again` where the last one in this slot was one of the same experiment.
-    fn run_candidate(&self, runtime: &Runtime, candidate: u64, slot: &mut CandidateSlot<T>, again: bool) -> Result<()> {
+    fn run_candidate(
+        &self,
+        runtime: &Runtime,
+        candidate: u64,
+        slot: &mut CandidateSlot<T>,
+        again: bool,
+    ) -> Result<()> {
         let CandidateSlot { values, states, workspace } = slot;
         let params = Params::shared(cut(self.system.specs(), values));
-        let experiment = Experiment { runtime, params: &params, draw: self.draw.after(candidate), ..*self };
+        let experiment =
+            Experiment { runtime, params: &params, draw: self.draw.after(candidate), ..*self };
         match self.system.as_stack() {
-            Some(stack) if again => stack.infer_again(&experiment, states, Propagation::of(workspace)?),
+            Some(stack) if again => {
+                stack.infer_again(&experiment, states, Propagation::of(workspace)?)
+            }
             _ => experiment.infer(states, workspace),
         }
     }
@@ -129,7 +143,12 @@ impl<T: Real> Experiment<'_, T> {
     pub(super) fn errors(&self, states: &States<T>) -> Result<Vec<f64>> {
         let (n, samples) = (self.system.outputs(), self.batch.len() as f64);
         if let Some(own) = self.own_loss {
-            return Ok(self.evaluate(own, states)?.1.iter().map(|e| e.to_f64() / samples).collect());
+            return Ok(self
+                .evaluate(own, states)?
+                .1
+                .iter()
+                .map(|e| e.to_f64() / samples)
+                .collect());
         }
         let (mut target, mut error) = (vec![T::ZERO; n], vec![T::ZERO; n]);
         let mut errors = Vec::with_capacity(self.batch.len() * n);
@@ -163,8 +182,8 @@ impl<T: Real> Experiment<'_, T> {
 }
 
 impl<T: Real> CandidatePool<T> {
-    /// The losses of `count` candidates, each made by `make` out of a copy of `base`. The states of the first one go to
-    /// `shown`.
+    /// The losses of `count` candidates, each made by `make` out of a copy of `base`. The states of
+    /// the first one go to `shown`.
     pub(super) fn losses(
         &mut self,
         experiment: &Experiment<'_, T>,
@@ -179,7 +198,9 @@ impl<T: Real> CandidatePool<T> {
         for (i, target) in targets.chunks_exact_mut(n).enumerate() {
             experiment.batch.y.write(i, target);
         }
-        self.measures(experiment, base, count, cost, shown, make, |states| experiment.loss(states, &targets))
+        self.measures(experiment, base, count, cost, shown, make, |states| {
+            experiment.loss(states, &targets)
+        })
     }
 
     /// As [`CandidatePool::losses`], with what `measure` makes of a candidate's outputs.
@@ -215,8 +236,9 @@ impl<T: Real> CandidatePool<T> {
                     slot.values.extend_from_slice(base);
                     make(c, &mut slot.values);
                     experiment.keep_within(&mut slot.values);
-                    *loss =
-                        experiment.run_candidate(within, c as u64, slot, j > 0).and_then(|()| measure(&slot.states));
+                    *loss = experiment
+                        .run_candidate(within, c as u64, slot, j > 0)
+                        .and_then(|()| measure(&slot.states));
                     if c == 0
                         && let Ok(mut first) = first.lock()
                         && let Some(shown) = first.as_mut()

@@ -168,8 +168,8 @@ impl Method {
     /// Compiles the method for a system.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings out of range, or more memory than there is; [`Error::Capability`] where the system lacks
-    /// an ability, naming the methods that train it.
+    /// [`Error::Config`] for settings out of range, or more memory than there is;
+    /// [`Error::Capability`] where the system lacks an ability, naming the methods that train it.
     pub fn protocol<T: Real>(&self, system: &dyn System<T>) -> Result<Protocol<T>> {
         self.check()?;
         let missing = self.needs().missing_from(system.abilities());
@@ -189,7 +189,8 @@ impl Method {
     }
 }
 
-/// A configuration is an object with `name`, `loss`, perhaps `settling`, and the settings of the method.
+/// A configuration is an object with `name`, `loss`, perhaps `settling`, and the settings of the
+/// method.
 impl<'de> Deserialize<'de> for Method {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -204,9 +205,11 @@ impl<'de> Deserialize<'de> for Method {
         let Parts { name, loss, settling, settings } = Parts::deserialize(deserializer)?;
         let known = || METHODS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
         let entry = METHODS.iter().find(|entry| entry.name == name);
-        let entry =
-            entry.ok_or_else(|| de::Error::custom(format!("unknown name {name:?}, expected one of {}", known())))?;
-        let config = (entry.parse)(settings.into()).map_err(|e| de::Error::custom(format!("{name}: {e}")))?;
+        let entry = entry.ok_or_else(|| {
+            de::Error::custom(format!("unknown name {name:?}, expected one of {}", known()))
+        })?;
+        let config = (entry.parse)(settings.into())
+            .map_err(|e| de::Error::custom(format!("{name}: {e}")))?;
         Ok(Self { loss, settling, config, own_loss: None })
     }
 }

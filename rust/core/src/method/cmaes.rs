@@ -1,4 +1,5 @@
-//! Covariance matrix adaptation (CMA-ES; Hansen, "The CMA evolution strategy: a tutorial", arXiv 1604.00772).
+//! Covariance matrix adaptation (CMA-ES; Hansen, "The CMA evolution strategy: a tutorial", arXiv
+//! 1604.00772).
 
 use faer::linalg::solvers::SelfAdjointEigen;
 use faer::{Mat, Side};
@@ -23,7 +24,8 @@ const MOST_DIMENSIONS: usize = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CMAES {
-    /// The standard deviation of candidates at first. `None`: a usual one, where parameters have no units.
+    /// The standard deviation of candidates at first. `None`: a usual one, where parameters have no
+    /// units.
     pub sigma: Option<f64>,
     /// Candidates per step; `None`: 4 + 3 ln D in D dimensions.
     pub population: Option<u32>,
@@ -43,7 +45,8 @@ impl MethodConfig for CMAES {
         let dimensions: usize = setup.system.specs().iter().map(ParamSpec::len).sum();
         if dimensions > MOST_DIMENSIONS {
             return Err(Error::Config(format!(
-                "CMAES keeps a covariance of all pairs of parameters, for at most {MOST_DIMENSIONS} of them; the system has \
+                "CMAES keeps a covariance of all pairs of parameters, for at most \
+                 {MOST_DIMENSIONS} of them; the system has \
                  {dimensions}. EvolutionStrategy(adaptation=...) has one deviation per parameter"
             )));
         }
@@ -107,10 +110,14 @@ impl<T: Real> CompiledMethod<T> for Adaptation {
         let moves = distribution.draw(experiment, &base, &ellipsoid, self.population, random);
         let sigma = distribution.sigma();
         let place = |c: usize, values: &mut [T]| {
-            values.iter_mut().enumerate().for_each(|(k, value)| *value += T::from_f64(sigma * moves[(k, c)]));
+            values
+                .iter_mut()
+                .enumerate()
+                .for_each(|(k, value)| *value += T::from_f64(sigma * moves[(k, c)]));
         };
         let StepState { candidates, cost, states, .. } = &mut *state;
-        let losses = candidates.losses(experiment, &base, self.population, cost, Some(states), place)?;
+        let losses =
+            candidates.losses(experiment, &base, self.population, cost, Some(states), place)?;
         let losses = comparable(&losses);
         let specs = experiment.system.specs();
         if !losses.iter().any(|loss| loss.is_finite()) {
@@ -124,9 +131,12 @@ impl<T: Real> CompiledMethod<T> for Adaptation {
             .map(|(candidate, &weight)| Move { candidate, weight })
             .collect();
         let n = self.dimensions;
-        let mean: Vec<f64> = (0..n).map(|k| parents.iter().map(|p| p.weight * moves[(k, p.candidate)]).sum()).collect();
+        let mean: Vec<f64> = (0..n)
+            .map(|k| parents.iter().map(|p| p.weight * moves[(k, p.candidate)]).sum())
+            .collect();
         distribution.adapt(&constants, &ellipsoid, &moves, &parents, &mean, experiment.draw.step());
-        let values: Vec<T> = base.iter().zip(&mean).map(|(&value, y)| value + T::from_f64(sigma * y)).collect();
+        let values: Vec<T> =
+            base.iter().zip(&mean).map(|(&value, y)| value + T::from_f64(sigma * y)).collect();
         Ok(state.found_values(cut(specs, &values)))
     }
 }
@@ -155,7 +165,8 @@ impl Constants {
     fn of(dimensions: usize, population: usize) -> Self {
         let (dims, count) = (dimensions as f64, population as f64);
         let parents = population / 2;
-        let raw: Vec<f64> = (0..parents).map(|i| ((count + 1.0) / 2.0).ln() - (i as f64 + 1.0).ln()).collect();
+        let raw: Vec<f64> =
+            (0..parents).map(|i| ((count + 1.0) / 2.0).ln() - (i as f64 + 1.0).ln()).collect();
         let total: f64 = raw.iter().sum();
         let weights: Vec<f64> = raw.iter().map(|w| w / total).collect();
         let effective = 1.0 / weights.iter().map(|w| w * w).sum::<f64>();
@@ -166,7 +177,9 @@ impl Constants {
             weights,
             effective,
             c_step,
-            damping: 1.0 + c_step + 2.0 * (((effective - 1.0) / (dims + 1.0)).sqrt() - 1.0).max(0.0),
+            damping: 1.0
+                + c_step
+                + 2.0 * (((effective - 1.0) / (dims + 1.0)).sqrt() - 1.0).max(0.0),
             c_path: (4.0 + effective / dims) / (dims + 4.0 + 2.0 * effective / dims),
             c_one,
             c_many: (1.0 - c_one).min(c_many),
@@ -190,8 +203,11 @@ struct Ellipsoid {
 impl Ellipsoid {
     fn of<T: Real>(distribution: &Distribution<'_, T>) -> Result<Self> {
         let (covariance, n) = (&distribution.covariance, distribution.step_path.len());
-        let matrix = Mat::from_fn(n, n, |i, j| 0.5 * (covariance[i * n + j] + covariance[j * n + i]).to_f64());
-        let failed = |_| Error::Config("the covariance of CMAES is not finite: training diverged".into());
+        let matrix = Mat::from_fn(n, n, |i, j| {
+            0.5 * (covariance[i * n + j] + covariance[j * n + i]).to_f64()
+        });
+        let failed =
+            |_| Error::Config("the covariance of CMAES is not finite: training diverged".into());
         let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(failed)?;
         let lengths = (0..n).map(|k| eigen.S()[k].max(0.0).sqrt()).collect();
         Ok(Self { eigen, lengths })
@@ -223,8 +239,8 @@ impl<T: Real> Distribution<'_, T> {
         self.width[0].to_f64()
     }
 
-    /// How far candidates are from the mean, in units of sigma, each in a column: y = B D z, cut off where ranges end: what is
-    /// learned of a candidate is learned where its range let it be.
+    /// How far candidates are from the mean, in units of sigma, each in a column: y = B D z, cut
+    /// off where ranges end: what is learned of a candidate is learned where its range let it be.
     fn draw(
         &self,
         experiment: &Experiment<'_, T>,
@@ -251,7 +267,8 @@ impl<T: Real> Distribution<'_, T> {
         moves
     }
 
-    /// Learns from the moves of the parents and their weighted mean: the paths first, then covariance and width.
+    /// Learns from the moves of the parents and their weighted mean: the paths first, then
+    /// covariance and width.
     fn adapt(
         &mut self,
         constants: &Constants,
@@ -261,7 +278,8 @@ impl<T: Real> Distribution<'_, T> {
         mean: &[f64],
         step: u64,
     ) {
-        let Constants { effective, c_step, damping, c_path, c_one, c_many, expected, .. } = *constants;
+        let Constants { effective, c_step, damping, c_path, c_one, c_many, expected, .. } =
+            *constants;
         let n = mean.len();
         let gain = (c_step * (2.0 - c_step) * effective).sqrt();
         let mut square = 0.0;
@@ -280,11 +298,14 @@ impl<T: Real> Distribution<'_, T> {
         for i in 0..n {
             for j in 0..n {
                 let own = self.covariance[i * n + j].to_f64();
-                let rank_one = self.covariance_path[i].to_f64() * self.covariance_path[j].to_f64() + lost * own;
-                let product = |p: &Move| p.weight * moves[(i, p.candidate)] * moves[(j, p.candidate)];
+                let rank_one = self.covariance_path[i].to_f64() * self.covariance_path[j].to_f64()
+                    + lost * own;
+                let product =
+                    |p: &Move| p.weight * moves[(i, p.candidate)] * moves[(j, p.candidate)];
                 let rank_many: f64 = parents.iter().map(product).sum();
                 let kept = 1.0 - c_one - c_many;
-                self.covariance[i * n + j] = T::from_f64(kept * own + c_one * rank_one + c_many * rank_many);
+                self.covariance[i * n + j] =
+                    T::from_f64(kept * own + c_one * rank_one + c_many * rank_many);
             }
         }
         let change = (c_step / damping) * (square.sqrt() / expected - 1.0);

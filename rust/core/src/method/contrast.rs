@@ -1,4 +1,5 @@
-//! The contrastive family: which phases a method settles, and with which weights it combines dE/dtheta of their states.
+//! The contrastive family: which phases a method settles, and with which weights it combines
+//! dE/dtheta of their states.
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -21,7 +22,10 @@ pub(super) struct Contrast {
 
 impl Contrast {
     /// Phases from the free state.
-    pub(super) fn from_free(phases: impl IntoIterator<Item = Boundary>, weights: Vec<Complex<f64>>) -> Self {
+    pub(super) fn from_free(
+        phases: impl IntoIterator<Item = Boundary>,
+        weights: Vec<Complex<f64>>,
+    ) -> Self {
         Self { phases: phases.into_iter().map(Phase::from).collect(), weights }
     }
 }
@@ -40,7 +44,10 @@ impl WeightedPlan {
     pub(super) fn new(contrast: Contrast, loss: Loss, settling: Settling) -> Self {
         let Contrast { phases, weights } = contrast;
         let measures_free = phases.is_empty() || weights[0] != Complex::ZERO;
-        Self { plan: PhasePlan { measures_free, ..PhasePlan::new(loss, phases, settling) }, weights }
+        Self {
+            plan: PhasePlan { measures_free, ..PhasePlan::new(loss, phases, settling) },
+            weights,
+        }
     }
 
     /// Refuses strengths of nudging under which the system has no steady state.
@@ -71,13 +78,17 @@ pub(super) struct Contrastive {
 
 impl std::fmt::Debug for Contrastive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Contrastive").field("strength", &self.strength).field("plans", &self.plans).finish()
+        f.debug_struct("Contrastive")
+            .field("strength", &self.strength)
+            .field("plans", &self.plans)
+            .finish()
     }
 }
 
 impl Contrastive {
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) where the system has no steady state at the given strength.
+    /// [`Error::Config`](crate::Error::Config) where the system has no steady state at the given
+    /// strength.
     pub(super) fn new<T: Real>(
         setup: Setup<'_, T>,
         strength: Strength,
@@ -86,8 +97,12 @@ impl Contrastive {
     ) -> Result<Self> {
         let Setup { system, loss, settling } = setup;
         // Any strength has as many phases.
-        let phases = contrasts.iter().map(|at| at(strength.given().unwrap_or(1.0)).weights.len()).fold(1, usize::max);
-        let mut method = Self { loss, settling, strength, contrasts, plans: Vec::new(), phases, accumulation };
+        let phases = contrasts
+            .iter()
+            .map(|at| at(strength.given().unwrap_or(1.0)).weights.len())
+            .fold(1, usize::max);
+        let mut method =
+            Self { loss, settling, strength, contrasts, plans: Vec::new(), phases, accumulation };
         if let Some(strength) = method.strength.given() {
             method.plans = (0..method.contrasts.len()).map(|k| method.plan(k, strength)).collect();
         }
@@ -121,7 +136,8 @@ impl<T: Real> CompiledMethod<T> for Contrastive {
     ) -> Result<StepResult> {
         let strength = self.strength.at(experiment, memory, state)?;
         let choice = if self.contrasts.len() > 1 {
-            let random = experiment.runtime.random(Purpose::Method).words(experiment.draw.step(), 0)[0];
+            let random =
+                experiment.runtime.random(Purpose::Method).words(experiment.draw.step(), 0)[0];
             random as usize % self.contrasts.len()
         } else {
             0
@@ -137,7 +153,11 @@ impl<T: Real> CompiledMethod<T> for Contrastive {
         let experiment = Experiment { plan, ..*experiment };
         let StepState { states, update, workspace, cost, .. } = state;
         cost.add(plan.rows_per_sample(), experiment.batch.len());
-        experiment.run(&mut [Reading { accumulation: self.accumulation, weights, update }], states, workspace)?;
+        experiment.run(
+            &mut [Reading { accumulation: self.accumulation, weights, update }],
+            states,
+            workspace,
+        )?;
         Ok(StepResult::Gradient)
     }
 }

@@ -21,7 +21,14 @@ impl MethodConfig for ContrastiveLearning {
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::LOCAL_RULE)];
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
-        let contrast = Box::new(|eta| Contrast::from_free([Boundary::Clamped(eta)], vec![-Complex::ONE, Complex::ONE]));
-        Ok(Box::new(Contrastive::new(setup, Strength::Given(1.0), Accumulation::Final, vec![contrast])?))
+        let contrast = Box::new(|eta| {
+            Contrast::from_free([Boundary::Clamped(eta)], vec![-Complex::ONE, Complex::ONE])
+        });
+        Ok(Box::new(Contrastive::new(
+            setup,
+            Strength::Given(1.0),
+            Accumulation::Final,
+            vec![contrast],
+        )?))
     }
 }

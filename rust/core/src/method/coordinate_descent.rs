@@ -1,4 +1,5 @@
-//! Coordinate descent: one parameter after the other moves to the bottom of the parabola through three losses.
+//! Coordinate descent: one parameter after the other moves to the bottom of the parabola through
+//! three losses.
 
 use pnncore_kernels::Real;
 use serde::Deserialize;
@@ -18,7 +19,8 @@ const FARTHEST: f64 = 2.0;
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CoordinateDescent {
-    /// How far parameters are moved to either side. `None`: a usual distance, where parameters have no units.
+    /// How far parameters are moved to either side. `None`: a usual distance, where parameters have
+    /// no units.
     pub epsilon: Option<f64>,
     /// Parameters tried per step.
     pub coordinates: u32,
@@ -57,7 +59,8 @@ impl<T: Real> CompiledMethod<T> for Descent {
         let mut values = flatten(experiment.params);
         let n = values.len() as u64;
         let StepState { candidates, cost, states, .. } = &mut *state;
-        let first = candidates.losses(experiment, &values, 1, cost, Some(states), |_, _| {})?.remove(0);
+        let first =
+            candidates.losses(experiment, &values, 1, cost, Some(states), |_, _| {})?.remove(0);
         let mut here = first.mean;
         let reach = T::from_f64(epsilon);
         for k in 0..u64::from(coordinates) {
@@ -68,7 +71,8 @@ impl<T: Real> CompiledMethod<T> for Descent {
             let experiment = Experiment { draw: experiment.draw.after(1 + 2 * k), ..*experiment };
             let losses = candidates.losses(&experiment, &values, 2, cost, None, moved)?;
             let [up, down] = places.map(|place| place.to_f64() - here_is.to_f64());
-            let Parabola { slope, curvature } = Parabola::through(here, (up, losses[0].mean), (down, losses[1].mean));
+            let Parabola { slope, curvature } =
+                Parabola::through(here, (up, losses[0].mean), (down, losses[1].mean));
             let compared = losses.iter().all(|loss| loss.lost == first.lost);
             if !(compared && slope.is_finite() && curvature.is_finite()) {
                 continue;
@@ -91,7 +95,8 @@ struct Parabola {
 }
 
 impl Parabola {
-    /// Through the loss at the beginning and at two places; where a range keeps one of them at the beginning, a straight line.
+    /// Through the loss at the beginning and at two places; where a range keeps one of them at the
+    /// beginning, a straight line.
     fn through(here: f64, (up, above): (f64, f64), (down, below): (f64, f64)) -> Self {
         let (rise, fall) = ((above - here) / up, (below - here) / down);
         match (up != 0.0, down != 0.0) {

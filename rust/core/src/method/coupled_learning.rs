@@ -1,4 +1,5 @@
-//! Coupled learning (Stern et al. 2021): outputs clamped a fraction of the way to the target, against free.
+//! Coupled learning (Stern et al. 2021): outputs clamped a fraction of the way to the target,
+//! against free.
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -48,10 +49,16 @@ impl MethodConfig for CoupledLearning {
         let real = |x: f64| Complex::new(x, 0.0);
         let contrast: ContrastAt = match self.variant {
             Side::Positive => Box::new(move |eta| {
-                Contrast::from_free([Boundary::Clamped(eta)], vec![real(-1.0 / eta), real(1.0 / eta)])
+                Contrast::from_free(
+                    [Boundary::Clamped(eta)],
+                    vec![real(-1.0 / eta), real(1.0 / eta)],
+                )
             }),
             Side::Negative => Box::new(move |eta| {
-                Contrast::from_free([Boundary::Clamped(-eta)], vec![real(1.0 / eta), real(-1.0 / eta)])
+                Contrast::from_free(
+                    [Boundary::Clamped(-eta)],
+                    vec![real(1.0 / eta), real(-1.0 / eta)],
+                )
             }),
             Side::Centered => Box::new(move |eta| {
                 Contrast::from_free(
@@ -60,6 +67,11 @@ impl MethodConfig for CoupledLearning {
                 )
             }),
         };
-        Ok(Box::new(Contrastive::new(setup, Strength::Given(self.eta), Accumulation::Final, vec![contrast])?))
+        Ok(Box::new(Contrastive::new(
+            setup,
+            Strength::Given(self.eta),
+            Accumulation::Final,
+            vec![contrast],
+        )?))
     }
 }

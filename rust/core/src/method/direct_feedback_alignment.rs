@@ -1,6 +1,8 @@
-//! Direct feedback alignment (Nøkland 2016): the output error goes straight to every linear layer, through fixed random matrices.
+//! Direct feedback alignment (Nøkland 2016): the output error goes straight to every linear layer,
+//! through fixed random matrices.
 //!
-//! Augmented (Nakajima et al. 2022): pointwise layers answer with another function than their slope.
+//! Augmented (Nakajima et al. 2022): pointwise layers answer with another function than their
+//! slope.
 
 use pnncore_kernels::Real;
 use serde::Deserialize;

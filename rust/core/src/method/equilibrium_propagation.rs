@@ -1,4 +1,5 @@
-//! Equilibrium propagation (Scellier and Bengio 2017): the contrast of free and nudged steady states.
+//! Equilibrium propagation (Scellier and Bengio 2017): the contrast of free and nudged steady
+//! states.
 
 use std::f64::consts::TAU;
 
@@ -22,12 +23,13 @@ pub(super) const MOST_POINTS: u32 = 1 << 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Estimator {
-    /// \[D(beta) - D(0)\] / beta, with D(beta) = dE/dtheta of the steady state: its bias is of order beta.
+    /// \[D(beta) - D(0)\] / beta, with D(beta) = dE/dtheta of the steady state: its bias is of
+    /// order beta.
     OneSided,
     /// \[D(beta) - D(-beta)\] / 2 beta (Laborieux et al. 2021): its bias is of order beta^2.
     Centered,
-    /// The first Fourier coefficient of D on a circle of radius beta (Laborieux and Zenke 2022): its bias is of order
-    /// beta^points.
+    /// The first Fourier coefficient of D on a circle of radius beta (Laborieux and Zenke 2022):
+    /// its bias is of order beta^points.
     Holomorphic,
 }
 
@@ -49,8 +51,8 @@ pub enum Sign {
 pub struct EquilibriumPropagation {
     /// Which estimator.
     pub variant: Estimator,
-    /// The strength of nudging; the radius for the holomorphic estimator. `None`: the strength that displaces outputs by a
-    /// fraction of their error.
+    /// The strength of nudging; the radius for the holomorphic estimator. `None`: the strength that
+    /// displaces outputs by a fraction of their error.
     pub beta: Option<f64>,
     /// The sign of beta of the one-sided estimator.
     pub sign: Sign,
@@ -62,7 +64,10 @@ impl MethodConfig for EquilibriumPropagation {
     const NAME: &'static str = "EquilibriumPropagation";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[
         ("EquilibriumPropagation", Abilities::LOCAL_RULE),
-        ("EquilibriumPropagation(variant=\"holomorphic\")", Abilities::LOCAL_RULE.and(Abilities::HOLOMORPHIC)),
+        (
+            "EquilibriumPropagation(variant=\"holomorphic\")",
+            Abilities::LOCAL_RULE.and(Abilities::HOLOMORPHIC),
+        ),
     ];
 
     fn variant(&self) -> usize {
@@ -75,7 +80,8 @@ impl MethodConfig for EquilibriumPropagation {
         nonzero("beta", beta)?;
         if beta < 0.0 {
             return Err(Error::Config(format!(
-                "beta must be positive, got {beta}; to nudge away from the target use sign=\"negative\""
+                "beta must be positive, got {beta}; to nudge away from the target use \
+                 sign=\"negative\""
             )));
         }
         if self.variant != Estimator::OneSided && self.sign != Sign::Positive {
@@ -84,7 +90,9 @@ impl MethodConfig for EquilibriumPropagation {
         if self.variant == Estimator::Holomorphic {
             at_least("points", self.points, 2)?;
             if settling.output_update == OutputUpdate::Explicit {
-                return Err(Error::Config("output_update=\"explicit\" is for real beta only".into()));
+                return Err(Error::Config(
+                    "output_update=\"explicit\" is for real beta only".into(),
+                ));
             }
         }
         Ok(())

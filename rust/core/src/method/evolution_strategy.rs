@@ -1,6 +1,7 @@
 //! Evolution strategies with antithetic Gaussian perturbations (Salimans et al. 2017).
 //!
-//! With adaptation they are PEPG (Sehnke et al. 2010), which adapts the deviation of every parameter.
+//! With adaptation they are PEPG (Sehnke et al. 2010), which adapts the deviation of every
+//! parameter.
 
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::Purpose;
@@ -23,7 +24,8 @@ const MOST_ADAPTED: f64 = 0.2;
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvolutionStrategy {
-    /// The standard deviation of perturbations; with adaptation, at first. `None`: a usual one, where parameters have no units.
+    /// The standard deviation of perturbations; with adaptation, at first. `None`: a usual one,
+    /// where parameters have no units.
     pub sigma: Option<f64>,
     /// Pairs of candidates per step.
     pub pairs: u32,
@@ -57,7 +59,10 @@ struct Evolution {
 
 impl<T: Real> CompiledMethod<T> for Evolution {
     fn memory(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
-        let named = |spec: &ParamSpec| ParamSpec { name: format!("deviation/{}", spec.name), ..spec.clone() };
+        let named = |spec: &ParamSpec| ParamSpec {
+            name: format!("deviation/{}", spec.name),
+            ..spec.clone()
+        };
         if self.adaptation > 0.0 { system.specs().iter().map(named).collect() } else { Vec::new() }
     }
 
@@ -69,7 +74,8 @@ impl<T: Real> CompiledMethod<T> for Evolution {
         memory.iter_mut().for_each(|array| array.fill(T::from_f64(self.sigma)));
     }
 
-    /// Leaves the gradient of the mean loss of Gaussian candidates by their mean; deviations adapt to what it changes by them.
+    /// Leaves the gradient of the mean loss of Gaussian candidates by their mean; deviations adapt
+    /// to what it changes by them.
     fn step(
         &self,
         experiment: &Experiment<'_, T>,
@@ -87,7 +93,12 @@ impl<T: Real> CompiledMethod<T> for Evolution {
         };
         let first = experiment.draw;
         let draw = |k: usize, direction: &mut [T]| {
-            first.after(k as u64).of(random).fill_normal(experiment.runtime.level(), 0, 0, direction);
+            first.after(k as u64).of(random).fill_normal(
+                experiment.runtime.level(),
+                0,
+                0,
+                direction,
+            );
             direction.iter_mut().zip(&deviations).for_each(|(d, &deviation)| *d *= deviation);
         };
         let mut gradient = vec![T::ZERO; n];
@@ -109,7 +120,10 @@ impl<T: Real> CompiledMethod<T> for Evolution {
             let mut changes = spread.changes(&deviations, adaptation);
             for array in memory.iter_mut() {
                 let rest = changes.split_off(array.len());
-                array.iter_mut().zip(changes).for_each(|(deviation, factor)| *deviation *= T::from_f64(factor));
+                array
+                    .iter_mut()
+                    .zip(changes)
+                    .for_each(|(deviation, factor)| *deviation *= T::from_f64(factor));
                 changes = rest;
             }
         }
@@ -117,10 +131,16 @@ impl<T: Real> CompiledMethod<T> for Evolution {
     }
 }
 
-/// Makes up for what a range cuts off of Gaussian perturbations: the gradient of a linear loss is divided by the mean product
-/// of a perturbation and the half distance of its two candidates, which is that of the perturbation's square where
-/// nothing is cut off. With u the distance to an end in standard deviations, each end leaves erf(u / sqrt 2) of its half.
-fn make_up<T: Real>(experiment: &Experiment<'_, T>, base: &[T], deviations: &[T], gradient: &mut [T]) {
+/// Makes up for what a range cuts off of Gaussian perturbations: the gradient of a linear loss is
+/// divided by the mean product of a perturbation and the half distance of its two candidates, which
+/// is that of the perturbation's square where nothing is cut off. With u the distance to an end in
+/// standard deviations, each end leaves erf(u / sqrt 2) of its half.
+fn make_up<T: Real>(
+    experiment: &Experiment<'_, T>,
+    base: &[T],
+    deviations: &[T],
+    gradient: &mut [T],
+) {
     for (span, (lower, upper)) in experiment.bounded() {
         for j in span {
             let left = |end: T| {
@@ -153,14 +173,21 @@ impl<T: Real> Spread<T> {
         let squared: Vec<T> = directions.iter().map(|&d| d * d).collect();
         let means: Vec<f64> = losses.iter().map(|[plus, minus]| 0.5 * (plus + minus)).collect();
         let usable = |mean: &f64| if mean.is_finite() { *mean } else { 0.0 };
-        let count: Vec<T> = means.iter().map(|m| if m.is_finite() { T::ONE } else { T::ZERO }).collect();
+        let count: Vec<T> =
+            means.iter().map(|m| if m.is_finite() { T::ONE } else { T::ZERO }).collect();
         add(runtime, &count, &squared, &mut self.squares);
-        add(runtime, &means.iter().map(|m| T::from_f64(usable(m))).collect::<Vec<_>>(), &squared, &mut self.weighted);
+        add(
+            runtime,
+            &means.iter().map(|m| T::from_f64(usable(m))).collect::<Vec<_>>(),
+            &squared,
+            &mut self.weighted,
+        );
         self.means.extend(means.into_iter().filter(|m| m.is_finite()));
     }
 
-    /// The factors of the deviations: a relative step against the derivative of the mean loss by the logarithm of each
-    /// deviation, in units of the spread of losses (Sehnke et al. 2010, eq. 13).
+    /// The factors of the deviations: a relative step against the derivative of the mean loss by
+    /// the logarithm of each deviation, in units of the spread of losses (Sehnke et al. 2010, eq.
+    /// 13).
     fn changes(&self, deviations: &[T], rate: f64) -> Vec<f64> {
         let count = self.means.len() as f64;
         let mean = self.means.iter().sum::<f64>() / count;
@@ -171,7 +198,8 @@ impl<T: Real> Spread<T> {
         let sums = self.squares.iter().zip(&self.weighted).zip(deviations);
         sums.map(|((&squares, &weighted), &own)| {
             let own = own.to_f64();
-            let steep = (weighted.to_f64() - mean * squares.to_f64()) / (count * own * own * deviation);
+            let steep =
+                (weighted.to_f64() - mean * squares.to_f64()) / (count * own * own * deviation);
             (-rate * steep).clamp(-MOST_ADAPTED, MOST_ADAPTED).exp()
         })
         .collect()

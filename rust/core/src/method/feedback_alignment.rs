@@ -1,4 +1,5 @@
-//! Feedback alignment (Lillicrap et al. 2016): errors come back through matrices that are not the transposed weights.
+//! Feedback alignment (Lillicrap et al. 2016): errors come back through matrices that are not the
+//! transposed weights.
 
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::sparse::Dense;
@@ -23,7 +24,8 @@ pub enum Feedback {
     Random,
     /// The signs of the weights, times their initial deviation (Liao et al. 2016).
     SignSymmetric,
-    /// Matrices that are changed as the weights are (Kolen and Pollack 1994, Akrout et al. 2019): both decay, and meet.
+    /// Matrices that are changed as the weights are (Kolen and Pollack 1994, Akrout et al. 2019):
+    /// both decay, and meet.
     KolenPollack,
 }
 
@@ -46,15 +48,18 @@ impl MethodConfig for FeedbackAlignment {
 
 impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
     fn memory(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
-        let Some(stack) = system.as_stack().filter(|_| self.feedback != Feedback::SignSymmetric) else {
+        let Some(stack) = system.as_stack().filter(|_| self.feedback != Feedback::SignSymmetric)
+        else {
             return Vec::new();
         };
-        let shape = |l: usize| (stack.stages()[l].twin().outputs(), stack.stages()[l].twin().inputs());
+        let shape =
+            |l: usize| (stack.stages()[l].twin().outputs(), stack.stages()[l].twin().inputs());
         let matrix = |l: usize| feedback_spec(l, shape(l).0, shape(l).1);
         feedback_layers(stack).into_iter().map(matrix).collect()
     }
 
-    /// Draws the feedback matrices as large as initial weights are: with variance 1 / inputs of the layer.
+    /// Draws the feedback matrices as large as initial weights are: with variance 1 / inputs of the
+    /// layer.
     fn initialise(&self, runtime: &Runtime, system: &dyn System<T>, memory: &mut [&mut [T]]) {
         draw_feedback(runtime, &self.memory(system), |(_, cols)| cols, memory);
     }
@@ -64,7 +69,8 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
             Optimizer::SGD { momentum: 0.0, weight_decay } if weight_decay > 0.0 => Ok(()),
             _ if self.feedback != Feedback::KolenPollack => Ok(()),
             _ => Err(Error::Config(
-                "feedback=\"kolen-pollack\" needs SGD without momentum and with a weight_decay above 0: weights and \
+                "feedback=\"kolen-pollack\" needs SGD without momentum and with a weight_decay \
+                 above 0: weights and \
                  feedback meet because both forget where they began"
                     .into(),
             )),
@@ -80,9 +86,10 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
         let stack = experiment.stack()?;
         measure(experiment, stack, state)?;
         let signs: Vec<Vec<T>> = match self.feedback {
-            Feedback::SignSymmetric => {
-                feedback_layers(stack).into_iter().map(|l| transposed_signs(experiment, stack, l)).collect()
-            }
+            Feedback::SignSymmetric => feedback_layers(stack)
+                .into_iter()
+                .map(|l| transposed_signs(experiment, stack, l))
+                .collect(),
             _ => Vec::new(),
         };
         let own: Vec<&[T]> = match self.feedback {
@@ -94,11 +101,15 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
         let transposed = std::iter::repeat_n(&[][..], all.saturating_sub(own.len()));
         let feedback: Vec<&[T]> = transposed.chain(own).collect();
         let twin = stack.twin();
-        let rule = BackwardRule { feedback: &feedback, ..BackwardRule::of(&twin, stack.twins_are_exact()) };
+        let rule = BackwardRule {
+            feedback: &feedback,
+            ..BackwardRule::of(&twin, stack.twins_are_exact())
+        };
         send_back(experiment, stack, &rule, state)
     }
 
-    /// Changes the matrices of Kolen and Pollack as plain gradient descent is about to change the weights that they stand for.
+    /// Changes the matrices of Kolen and Pollack as plain gradient descent is about to change the
+    /// weights that they stand for.
     fn before_update(
         &self,
         experiment: &Experiment<'_, T>,
@@ -115,7 +126,8 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
         let runtime = experiment.runtime;
         for (l, matrix) in feedback_layers(stack).into_iter().zip(memory) {
             let stage = &stack.stages()[l];
-            let (k, rows, cols) = (stage.params.start, stage.twin().outputs(), stage.twin().inputs());
+            let (k, rows, cols) =
+                (stage.params.start, stage.twin().outputs(), stage.twin().inputs());
             let keep = T::from_f64(1.0 - rates[k] * weight_decay);
             matrix.iter_mut().for_each(|value| *value *= keep);
             let Term::Product(blocks) = &update.terms[k] else { continue };
@@ -124,7 +136,14 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
                 let errors: Vec<T> = errors.iter().map(|&e| rate * e).collect();
                 let errors = Strided { data: &errors, row: 1, column: rows };
                 let shape = (rows, inputs.len() / cols, cols);
-                multiply(runtime.level(), errors, Dense { data: inputs, stride: cols }, shape, matrix, cols);
+                multiply(
+                    runtime.level(),
+                    errors,
+                    Dense { data: inputs, stride: cols },
+                    shape,
+                    matrix,
+                    cols,
+                );
             }
         }
     }
@@ -142,7 +161,15 @@ fn transposed_signs<T: Real>(experiment: &Experiment<'_, T>, stack: &Stack<T>, l
     let stage = &stack.stages()[l];
     let (rows, cols) = (stage.twin().inputs(), stage.twin().outputs());
     let mut turned = vec![T::ZERO; rows * cols];
-    transpose(runtime.level(), params.get(stage.params.start), rows, cols, 0..cols, &mut turned, rows);
+    transpose(
+        runtime.level(),
+        params.get(stage.params.start),
+        rows,
+        cols,
+        0..cols,
+        &mut turned,
+        rows,
+    );
     let scale = T::from_f64(1.0 / (rows as f64).sqrt());
     for value in &mut turned {
         *value = if *value < T::ZERO { -scale } else { scale };

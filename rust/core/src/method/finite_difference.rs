@@ -50,9 +50,11 @@ impl<T: Real> CompiledMethod<T> for Differences {
         let base = flatten(experiment.params);
         let StepState { candidates, cost, states, .. } = &mut *state;
         let moved = |c: usize, values: &mut [T]| {
-            values[c / 2] += T::from_f64(if c.is_multiple_of(2) { self.epsilon } else { -self.epsilon });
+            values[c / 2] +=
+                T::from_f64(if c.is_multiple_of(2) { self.epsilon } else { -self.epsilon });
         };
-        let losses = candidates.losses(experiment, &base, 2 * base.len(), cost, Some(states), moved)?;
+        let losses =
+            candidates.losses(experiment, &base, 2 * base.len(), cost, Some(states), moved)?;
         let mut places = [base.clone(), base.clone()];
         for (places, sign) in places.iter_mut().zip([1.0, -1.0]) {
             places.iter_mut().for_each(|value| *value += T::from_f64(sign * self.epsilon));
@@ -60,7 +62,10 @@ impl<T: Real> CompiledMethod<T> for Differences {
         }
         // Where the range, or rounding, let the two candidates come to be.
         let apart = places[0].iter().zip(&places[1]).map(|(up, down)| up.to_f64() - down.to_f64());
-        let slopes = losses.chunks_exact(2).zip(apart).map(|(pair, apart)| slope(&pair_of(pair), 0.5 * apart));
+        let slopes = losses
+            .chunks_exact(2)
+            .zip(apart)
+            .map(|(pair, apart)| slope(&pair_of(pair), 0.5 * apart));
         let gradient: Vec<T> = slopes.collect();
         Ok(state.found_gradient(cut(experiment.system.specs(), &gradient)))
     }

@@ -1,7 +1,9 @@
-//! The forward-forward algorithm (Hinton 2022): every layer learns to tell positive data from negative data.
+//! The forward-forward algorithm (Hinton 2022): every layer learns to tell positive data from
+//! negative data.
 //!
-//! Positive rows carry their true label among their inputs, negative ones a wrong label; a layer's goodness is the sum of squares
-//! of its outputs. Every layer has a loss of its own, and no error passes from one to another.
+//! Positive rows carry their true label among their inputs, negative ones a wrong label; a layer's
+//! goodness is the sum of squares of its outputs. Every layer has a loss of its own, and no error
+//! passes from one to another.
 
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::Purpose;
@@ -70,7 +72,12 @@ impl<T: Real> CompiledMethod<T> for ForwardForward {
             inputs.extend((0..classes).map(|k| if k == label { T::ONE } else { T::ZERO }));
         });
         state.cost.add(2, samples);
-        propagation.forward(experiment.at(stack), &stack.hardware(), stack.twins_are_exact(), draw)?;
+        propagation.forward(
+            experiment.at(stack),
+            &stack.hardware(),
+            stack.twins_are_exact(),
+            draw,
+        )?;
         propagation.clear_errors();
         state.states.reset(samples, 1, false);
         for r in propagation.zero_nonfinite_rows(stack) {
@@ -89,17 +96,21 @@ fn check_classes<T: Real>(batch: &Batch<'_, T>, classes: usize) -> Result<()> {
     let inputs = batch.x.width();
     if classes < 2 || classes >= inputs {
         return Err(Error::Config(format!(
-            "classes must be at least 2 and less than the {inputs} inputs, the last of which carry the label; got {classes}"
+            "classes must be at least 2 and less than the {inputs} inputs, the last of which \
+             carry the label; got {classes}"
         )));
     }
-    if let Some(bad) = (0..batch.len()).filter_map(|i| batch.y.label(i)).find(|&label| label >= classes) {
+    if let Some(bad) =
+        (0..batch.len()).filter_map(|i| batch.y.label(i)).find(|&label| label >= classes)
+    {
         return Err(Error::Data(format!("labels must be below classes = {classes}, got {bad}")));
     }
     Ok(())
 }
 
-/// softplus(threshold - goodness) for rows of true labels, softplus(goodness - threshold) for the others; goodness is the sum
-/// of squares, the threshold counts per output. The error is dL/d(outputs), a mean over samples.
+/// softplus(threshold - goodness) for rows of true labels, softplus(goodness - threshold) for the
+/// others; goodness is the sum of squares, the threshold counts per output. The error is
+/// dL/d(outputs), a mean over samples.
 fn goodness_errors<T: Real>(
     propagation: &mut Propagation<T>,
     l: usize,

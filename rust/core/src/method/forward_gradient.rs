@@ -1,4 +1,5 @@
-//! Forward gradients (Baydin et al. 2022): the mean over random directions of each times the slope of the loss along it.
+//! Forward gradients (Baydin et al. 2022): the mean over random directions of each times the slope
+//! of the loss along it.
 //!
 //! Signals change along with the parameters, as the twins' Jacobians tell, and nothing goes back.
 
@@ -53,7 +54,8 @@ impl<T: Real> CompiledMethod<T> for ForwardGradient {
         if !same {
             propagation.prepare_twins(experiment.at(stack), &twin);
         }
-        state.cost.operations += u64::from(self.directions) * 2 * stack.operations() * batch.len() as u64;
+        state.cost.operations +=
+            u64::from(self.directions) * 2 * stack.operations() * batch.len() as u64;
         let n = stack.specs().iter().map(ParamSpec::len).sum();
         let (mut direction, mut gradient) = (vec![T::ZERO; n], vec![T::ZERO; n]);
         let random = runtime.random(Purpose::Direction);

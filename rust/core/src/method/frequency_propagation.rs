@@ -1,7 +1,7 @@
 //! Frequency propagation (Anisetti et al. 2024): errors act as forces that swing.
 //!
-//! The output errors of the free state act as a constant force whose strength swings as amplitude sin(phi), slowly enough
-//! that the states follow; the update is what of dE/dtheta swings with it.
+//! The output errors of the free state act as a constant force whose strength swings as amplitude
+//! sin(phi), slowly enough that the states follow; the update is what of dE/dtheta swings with it.
 
 use std::f64::consts::TAU;
 
@@ -23,7 +23,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FrequencyPropagation {
-    /// The largest strength of the force. `None`: the strength that displaces outputs by a fraction of their error.
+    /// The largest strength of the force. `None`: the strength that displaces outputs by a fraction
+    /// of their error.
     pub amplitude: Option<f64>,
     /// The points of a period at which dE/dtheta is read.
     pub points: u32,
@@ -37,7 +38,10 @@ impl MethodConfig for FrequencyPropagation {
         at_most("points", self.points, MOST_POINTS)?;
         positive("amplitude", self.amplitude.unwrap_or(1.0))?;
         if self.points < 4 || !self.points.is_multiple_of(4) {
-            return Err(Error::Config(format!("points must be a multiple of 4, got {}", self.points)));
+            return Err(Error::Config(format!(
+                "points must be a multiple of 4, got {}",
+                self.points
+            )));
         }
         Ok(())
     }
@@ -50,8 +54,8 @@ impl MethodConfig for FrequencyPropagation {
     }
 }
 
-/// Points of equal force are one phase: those at phi and pi - phi, so that a quarter of the period and its mirror image are
-/// all there is. Where sin(phi) is 0 nothing is read.
+/// Points of equal force are one phase: those at phi and pi - phi, so that a quarter of the period
+/// and its mirror image are all there is. Where sin(phi) is 0 nothing is read.
 fn over_period(amplitude: f64, points: u32) -> Contrast {
     let n = f64::from(points);
     let (mut phases, mut weights) = (Vec::new(), vec![Complex::ZERO]);

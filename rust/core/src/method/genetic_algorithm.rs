@@ -60,7 +60,8 @@ impl<T: Real> CompiledMethod<T> for Breeding {
         true
     }
 
-    /// Zeros, written: memory that nobody has written comes page by page, which a step that is taken back would wait for.
+    /// Zeros, written: memory that nobody has written comes page by page, which a step that is
+    /// taken back would wait for.
     fn initialise(&self, _runtime: &Runtime, _system: &dyn System<T>, memory: &mut [&mut [T]]) {
         for chunk in memory.iter_mut().flat_map(|array| array.chunks_mut(1 << 16)) {
             poll(chunk.len());
@@ -72,8 +73,9 @@ impl<T: Real> CompiledMethod<T> for Breeding {
         elements(system.specs()).saturating_mul(3 * self.population as u128)
     }
 
-    /// Tries the population, and breeds the next: the best two survive, the others are children of winners of tournaments, mixed
-    /// parameter by parameter and mutated. The first step fills it, around the parameters of then. Leaves the best.
+    /// Tries the population, and breeds the next: the best two survive, the others are children of
+    /// winners of tournaments, mixed parameter by parameter and mutated. The first step fills it,
+    /// around the parameters of then. Leaves the best.
     fn step(
         &self,
         experiment: &Experiment<'_, T>,
@@ -102,15 +104,16 @@ impl<T: Real> CompiledMethod<T> for Breeding {
         population.chunks_exact_mut(n).for_each(|own| experiment.keep_within(own));
         let StepState { candidates, cost, states, .. } = &mut *state;
         let given = &*population;
-        let losses = candidates.losses(experiment, &base, count, cost, Some(states), |c, values| {
-            values.copy_from_slice(&given[c * n..(c + 1) * n]);
-        })?;
+        let losses =
+            candidates.losses(experiment, &base, count, cost, Some(states), |c, values| {
+                values.copy_from_slice(&given[c * n..(c + 1) * n]);
+            })?;
         let order = ranked(&comparable(&losses));
         let mut rank = vec![0; count];
         order.iter().enumerate().for_each(|(place, &c)| rank[c] = place);
         let winner = |c: usize, side: u32| {
-            let drawn =
-                (0..TOURNAMENT).map(|k| random.below(count as u64, c as u64 * TOURNAMENT + k, 1 + side) as usize);
+            let drawn = (0..TOURNAMENT)
+                .map(|k| random.below(count as u64, c as u64 * TOURNAMENT + k, 1 + side) as usize);
             drawn.min_by_key(|&c| rank[c]).unwrap_or(0)
         };
         let elite = 2.min(count);

@@ -1,9 +1,10 @@
-//! Hamiltonian echo backpropagation (Lopez-Pastor and Marquardt, Phys. Rev. X 13, 031020, 2023): run, turn round, kick by the
-//! error, run again.
+//! Hamiltonian echo backpropagation (Lopez-Pastor and Marquardt, Phys. Rev. X 13, 031020, 2023):
+//! run, turn round, kick by the error, run again.
 //!
-//! A kick of the turned momenta by epsilon dL/dq moves the echo along the adjoint of the motion, so that dL/dtheta is minus the
-//! derivative by epsilon of the integral of dH/dtheta along it. Two kicks, to either side, leave an error of order epsilon^2.
-//! Exact for motions that run backwards; damping spoils the echo.
+//! A kick of the turned momenta by epsilon dL/dq moves the echo along the adjoint of the motion, so
+//! that dL/dtheta is minus the derivative by epsilon of the integral of dH/dtheta along it. Two
+//! kicks, to either side, leave an error of order epsilon^2. Exact for motions that run backwards;
+//! damping spoils the echo.
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -39,7 +40,10 @@ impl MethodConfig for HamiltonianEcho {
             let weight = Complex::new(0.5 / epsilon, 0.0);
             Contrast {
                 phases: [epsilon, -epsilon]
-                    .map(|kick| Phase { start: Start::Reversed(0), boundary: Boundary::Kicked(kick) })
+                    .map(|kick| Phase {
+                        start: Start::Reversed(0),
+                        boundary: Boundary::Kicked(kick),
+                    })
                     .to_vec(),
                 weights: vec![Complex::ZERO, -weight, weight],
             }

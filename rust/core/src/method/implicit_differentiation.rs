@@ -1,7 +1,8 @@
 //! Implicit differentiation: the exact gradient of the loss at the free steady state.
 //!
-//! There dE/ds = 0, so ds/dtheta = -H^-1 d2E/ds dtheta with H = d2E/ds2 over the units that are not held at a wall, and
-//! dL/dtheta = -lambda . d2E/ds dtheta with H lambda = dL/ds (the implicit function theorem).
+//! There dE/ds = 0, so ds/dtheta = -H^-1 d2E/ds dtheta with H = d2E/ds2 over the units that are not
+//! held at a wall, and dL/dtheta = -lambda . d2E/ds dtheta with H lambda = dL/ds (the implicit
+//! function theorem).
 
 use pnncore_kernels::Real;
 use serde::Deserialize;
@@ -19,7 +20,8 @@ pub struct ImplicitDifferentiation {}
 
 impl MethodConfig for ImplicitDifferentiation {
     const NAME: &'static str = "ImplicitDifferentiation";
-    const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::STATE_DERIVATIVES)];
+    const VARIANTS: &'static [(&'static str, Abilities)] =
+        &[(Self::NAME, Abilities::STATE_DERIVATIVES)];
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         Ok(Box::new(Implicit { plan: PhasePlan::exact::<T>(setup.loss, setup.settling) }))
@@ -66,7 +68,11 @@ pub(super) fn by_adjoint<T: Real>(
 }
 
 /// dL/ds: the gradient of the loss at the outputs, zero elsewhere and at frozen units.
-fn output_gradient<T: Real>(experiment: &Experiment<'_, T>, states: &States<T>, frozen: &[bool]) -> Vec<T> {
+fn output_gradient<T: Real>(
+    experiment: &Experiment<'_, T>,
+    states: &States<T>,
+    frozen: &[bool],
+) -> Vec<T> {
     let outputs = states.layout().outputs();
     let mut error = vec![T::ZERO; states.values.len()];
     let mut target = vec![T::ZERO; outputs.len()];

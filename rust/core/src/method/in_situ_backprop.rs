@@ -1,4 +1,5 @@
-//! In-situ backpropagation: signals through the hardware, and errors back through it where it can be run backwards.
+//! In-situ backpropagation: signals through the hardware, and errors back through it where it can
+//! be run backwards.
 //!
 //! Elsewhere errors go back through the twin, at the signals that were measured.
 
@@ -36,7 +37,8 @@ impl<T: Real> CompiledMethod<T> for InSituBackprop {
         measure(experiment, stack, state)?;
         state.cost.reversed += experiment.batch.len() as u64;
         let twin = stack.twin();
-        let rule = BackwardRule { reverse: true, ..BackwardRule::of(&twin, stack.twins_are_exact()) };
+        let rule =
+            BackwardRule { reverse: true, ..BackwardRule::of(&twin, stack.twins_are_exact()) };
         send_back(experiment, stack, &rule, state)
     }
 }

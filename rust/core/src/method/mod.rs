@@ -1,8 +1,9 @@
 //! Training methods: how a batch becomes a gradient, or a change of the parameters.
 //!
-//! A method is a set of experiments and a local rule. Each has a file of its own: its settings ([`MethodConfig`]), what
-//! it needs of a system, what it keeps from step to step, and its step ([`CompiledMethod`]). [`Method`] is a choice of
-//! one, with a loss; [`Protocol`] is that choice compiled for a system; [`StepState`] is the memory of its steps.
+//! A method is a set of experiments and a local rule. Each has a file of its own: its settings
+//! ([`MethodConfig`]), what it needs of a system, what it keeps from step to step, and its step
+//! ([`CompiledMethod`]). [`Method`] is a choice of one, with a loss; [`Protocol`] is that choice
+//! compiled for a system; [`StepState`] is the memory of its steps.
 //!
 //! To add a method: write its file, a `mod` line for it, and a line in `METHODS`.
 
@@ -103,7 +104,8 @@ pub trait MethodConfig: std::fmt::Debug + DeserializeOwned + Send + Sync + 'stat
     /// The name, as configurations have it.
     const NAME: &'static str;
 
-    /// The calls that make the variants of the method which need different things, and what each needs.
+    /// The calls that make the variants of the method which need different things, and what each
+    /// needs.
     const VARIANTS: &'static [(&'static str, Abilities)];
 
     /// Whether the method minimises whatever loss it is given; some have one of their own making.
@@ -138,7 +140,8 @@ pub trait MethodConfig: std::fmt::Debug + DeserializeOwned + Send + Sync + 'stat
     }
 }
 
-/// A training method compiled for a system: what it keeps from step to step, and what each step does.
+/// A training method compiled for a system: what it keeps from step to step, and what each step
+/// does.
 pub trait CompiledMethod<T: Real>: std::fmt::Debug + Send + Sync {
     /// Names and shapes of the arrays that are kept from step to step, zero at first unless
     /// [`CompiledMethod::initialise`] writes others.
@@ -147,7 +150,8 @@ pub trait CompiledMethod<T: Real>: std::fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Whether [`CompiledMethod::step`] changes those arrays: they are then restored where a step fails.
+    /// Whether [`CompiledMethod::step`] changes those arrays: they are then restored where a step
+    /// fails.
     fn writes_memory(&self) -> bool {
         false
     }
@@ -171,14 +175,15 @@ pub trait CompiledMethod<T: Real>: std::fmt::Debug + Send + Sync {
         1
     }
 
-    /// How many numbers a step on so many samples keeps, beside states and signals: what its memory is checked by.
+    /// How many numbers a step on so many samples keeps, beside states and signals: what its memory
+    /// is checked by.
     fn kept(&self, system: &dyn System<T>, samples: usize) -> u128 {
         let _ = (system, samples);
         0
     }
 
-    /// Runs the experiments of a step, and leaves in `state` the states, and a gradient or wanted parameters. `memory` are
-    /// the arrays of [`CompiledMethod::memory`].
+    /// Runs the experiments of a step, and leaves in `state` the states, and a gradient or wanted
+    /// parameters. `memory` are the arrays of [`CompiledMethod::memory`].
     ///
     /// # Errors
     /// What the system may fail with.
@@ -189,7 +194,8 @@ pub trait CompiledMethod<T: Real>: std::fmt::Debug + Send + Sync {
         state: &mut StepState<T>,
     ) -> Result<StepResult>;
 
-    /// Changes what follows the parameters as the optimizer is about to change those, at these rates.
+    /// Changes what follows the parameters as the optimizer is about to change those, at these
+    /// rates.
     fn before_update(
         &self,
         experiment: &Experiment<'_, T>,

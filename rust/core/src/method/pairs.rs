@@ -43,7 +43,14 @@ pub(super) fn pair_of(candidates: &[CandidateLoss]) -> [f64; 2] {
 pub(super) fn add<T: Real>(runtime: &Runtime, weights: &[T], directions: &[T], gradient: &mut [T]) {
     let n = gradient.len();
     let weights = Strided { data: weights, row: weights.len(), column: 1 };
-    multiply(runtime.level(), weights, Dense { data: directions, stride: n }, (1, weights.row, n), gradient, n);
+    multiply(
+        runtime.level(),
+        weights,
+        Dense { data: directions, stride: n },
+        (1, weights.row, n),
+        gradient,
+        n,
+    );
 }
 
 /// Candidates to either side of the present parameters.
@@ -70,16 +77,20 @@ impl<T: Real> Pairs<'_, T> {
         for first in (0..self.count).step_by(TOGETHER) {
             let count = TOGETHER.min(self.count - first);
             let directions = &mut directions[..n * count];
-            experiment.runtime.for_each(directions.par_chunks_mut(n.max(1)).enumerate(), |(k, direction)| {
-                (self.draw)(first + k, direction);
-            });
+            experiment.runtime.for_each(
+                directions.par_chunks_mut(n.max(1)).enumerate(),
+                |(k, direction)| {
+                    (self.draw)(first + k, direction);
+                },
+            );
             let reach = T::from_f64(self.reach);
             let moved = |c: usize, values: &mut [T]| {
                 let reach = if c.is_multiple_of(2) { reach } else { -reach };
                 let direction = &directions[c / 2 * n..(c / 2 + 1) * n];
                 values.iter_mut().zip(direction).for_each(|(value, &d)| *value += reach * d);
             };
-            let experiment = Experiment { draw: experiment.draw.after(2 * first as u64), ..*experiment };
+            let experiment =
+                Experiment { draw: experiment.draw.after(2 * first as u64), ..*experiment };
             let shown = (first == 0).then_some(&mut *states);
             let losses = candidates.losses(&experiment, base, 2 * count, cost, shown, moved)?;
             let losses: Vec<[f64; 2]> = losses.chunks_exact(2).map(pair_of).collect();

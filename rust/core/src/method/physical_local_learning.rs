@@ -1,7 +1,8 @@
 //! Physical local learning (Momeni et al. 2023), in its pair-contrastive form.
 //!
-//! Every linear map learns to make the outputs of two samples of a class more alike than those of two classes, in their cosine.
-//! The last one is a readout, and learns from the loss. Nothing goes back through the physics.
+//! Every linear map learns to make the outputs of two samples of a class more alike than those of
+//! two classes, in their cosine. The last one is a readout, and learns from the loss. Nothing goes
+//! back through the physics.
 
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
@@ -47,14 +48,21 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
         let stack = experiment.stack()?;
         check_labels(batch)?;
         if !stack.stages().iter().any(Stage::is_linear_map) {
-            return Err(Error::Capability("PhysicalLocalLearning teaches linear maps, and the Stack has none".into()));
+            return Err(Error::Capability(
+                "PhysicalLocalLearning teaches linear maps, and the Stack has none".into(),
+            ));
         }
         let samples = batch.len();
         let partners = partners(batch, draw.of(runtime.random(Purpose::Method)));
         let propagation = Propagation::of(&mut state.workspace)?;
         propagation.begin(stack, batch);
         state.cost.add(1, samples);
-        propagation.forward(experiment.at(stack), &stack.hardware(), stack.twins_are_exact(), draw)?;
+        propagation.forward(
+            experiment.at(stack),
+            &stack.hardware(),
+            stack.twins_are_exact(),
+            draw,
+        )?;
         propagation.report(&mut state.states);
         // The readout learns from the loss.
         propagation.clear_errors();
@@ -62,7 +70,8 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
         let is_linear = |l: &usize| stack.stages()[*l].is_linear_map();
         let readout = (0..stack.stages().len()).rev().find(is_linear);
         for l in (0..readout.unwrap_or(0)).filter(is_linear) {
-            let (errors, _) = contrast_errors(&propagation.outputs(l), samples, &partners, self.tau);
+            let (errors, _) =
+                contrast_errors(&propagation.outputs(l), samples, &partners, self.tau);
             propagation.set_errors(l, &errors);
         }
         learn_locally(experiment, stack, state)
@@ -73,7 +82,9 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
 pub(super) fn check_labels<T: Real>(batch: &Batch<'_, T>) -> Result<()> {
     match batch.y {
         Targets::Labels(_) => Ok(()),
-        _ => Err(Error::Config("local learning needs integer labels: it compares samples of different classes".into())),
+        _ => Err(Error::Config(
+            "local learning needs integer labels: it compares samples of different classes".into(),
+        )),
     }
 }
 
@@ -85,13 +96,17 @@ pub(super) fn learn_locally<T: Real>(
 ) -> Result<StepResult> {
     let StepState { workspace, update, cost, .. } = state;
     let twin = stack.twin();
-    let rule = BackwardRule { error_signal: ErrorSignal::Local, ..BackwardRule::of(&twin, stack.twins_are_exact()) };
+    let rule = BackwardRule {
+        error_signal: ErrorSignal::Local,
+        ..BackwardRule::of(&twin, stack.twins_are_exact())
+    };
     Propagation::of(workspace)?.backward(experiment.at(stack), &rule, update)?;
     cost.operations += 2 * stack.operations() * experiment.batch.len() as u64;
     Ok(StepResult::Gradient)
 }
 
-/// For every sample another one of its class and one of another class; `None` where the batch has none.
+/// For every sample another one of its class and one of another class; `None` where the batch has
+/// none.
 fn partners<T: Real>(batch: &Batch<'_, T>, random: Philox) -> Vec<Option<(usize, usize)>> {
     let labels: Vec<usize> = (0..batch.len()).map(|i| batch.y.label(i).unwrap_or(0)).collect();
     let n = labels.len();
@@ -99,15 +114,17 @@ fn partners<T: Real>(batch: &Batch<'_, T>, random: Philox) -> Vec<Option<(usize,
         .map(|i| {
             // From a random place on, the first that fits.
             let from = |group: u32| random.below(n as u64, i as u64, group) as usize;
-            let find =
-                |group: u32, fits: &dyn Fn(usize) -> bool| (0..n).map(|k| (from(group) + k) % n).find(|&j| fits(j));
+            let find = |group: u32, fits: &dyn Fn(usize) -> bool| {
+                (0..n).map(|k| (from(group) + k) % n).find(|&j| fits(j))
+            };
             let same = find(1, &|j| j != i && labels[j] == labels[i])?;
             Some((same, find(2, &|j| labels[j] != labels[i])?))
         })
         .collect()
 }
 
-/// softplus(tau (cos(a_i, a_other) - cos(a_i, a_same))) for every sample with partners: its gradient by all three, and its mean.
+/// softplus(tau (cos(a_i, a_other) - cos(a_i, a_same))) for every sample with partners: its
+/// gradient by all three, and its mean.
 fn contrast_errors<T: Real>(
     outputs: &[T],
     samples: usize,
@@ -118,7 +135,9 @@ fn contrast_errors<T: Real>(
     let row = |i: usize| outputs[i * width..(i + 1) * width].iter().map(|y| y.to_f64());
     let norms: Vec<f64> = (0..samples).map(|i| row(i).map(|y| y * y).sum::<f64>().sqrt()).collect();
     let usable = |i: usize| norms[i] > 0.0 && norms[i].is_finite();
-    let cosine = |i: usize, j: usize| row(i).zip(row(j)).map(|(a, b)| a * b).sum::<f64>() / (norms[i] * norms[j]);
+    let cosine = |i: usize, j: usize| {
+        row(i).zip(row(j)).map(|(a, b)| a * b).sum::<f64>() / (norms[i] * norms[j])
+    };
     let (mut errors, mut loss) = (vec![0.0; outputs.len()], 0.0);
     for (i, found) in partners.iter().enumerate() {
         let Some((same, other)) = *found else { continue };
@@ -132,7 +151,8 @@ fn contrast_errors<T: Real>(
         for (j, cos, weight) in [(same, near, -pull), (other, far, pull)] {
             for (a, b) in [(i, j), (j, i)] {
                 for (k, (own, their)) in row(a).zip(row(b)).enumerate() {
-                    errors[a * width + k] += weight / norms[a] * (their / norms[b] - cos * own / norms[a]);
+                    errors[a * width + k] +=
+                        weight / norms[a] * (their / norms[b] - cos * own / norms[a]);
                 }
             }
         }

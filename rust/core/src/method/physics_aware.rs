@@ -1,7 +1,8 @@
-//! Physics-aware training (Wright et al. 2022): forward on the hardware, back through the Jacobians of its digital twin.
+//! Physics-aware training (Wright et al. 2022): forward on the hardware, back through the Jacobians
+//! of its digital twin.
 //!
-//! The twin's Jacobians are taken at the signals that were measured, so that errors of the twin do not add up from layer to
-//! layer.
+//! The twin's Jacobians are taken at the signals that were measured, so that errors of the twin do
+//! not add up from layer to layer.
 
 use pnncore_kernels::Real;
 use serde::Deserialize;
@@ -35,6 +36,11 @@ impl<T: Real> CompiledMethod<T> for PhysicsAware {
     ) -> Result<StepResult> {
         let stack = experiment.stack()?;
         measure(experiment, stack, state)?;
-        send_back(experiment, stack, &BackwardRule::of(&stack.twin(), stack.twins_are_exact()), state)
+        send_back(
+            experiment,
+            stack,
+            &BackwardRule::of(&stack.twin(), stack.twins_are_exact()),
+            state,
+        )
     }
 }

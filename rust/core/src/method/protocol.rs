@@ -36,10 +36,12 @@ impl<T: Real> Protocol<T> {
     pub(super) fn new(method: &Method, compiled: Box<dyn CompiledMethod<T>>) -> Self {
         let plan = PhasePlan::free(method.loss, method.settling);
         let settles = [Abilities::LOCAL_RULE, Abilities::STATE_DERIVATIVES, Abilities::ECHOES];
-        // Where the model is made is where all methods find the system, however exactly they settle it.
+        // Where the model is made is where all methods find the system, however exactly they settle
+        // it.
         let model_plan = PhasePlan::exact::<T>(method.loss, method.settling);
         // Methods of a user's own ask the loss themselves.
-        let by_model = !method.is_own() && settles.iter().any(|&ability| method.needs().has(ability));
+        let by_model =
+            !method.is_own() && settles.iter().any(|&ability| method.needs().has(ability));
         Self {
             name: method.name().to_owned(),
             needs: method.needs(),
@@ -61,8 +63,8 @@ impl<T: Real> Protocol<T> {
         self.method.memory(system)
     }
 
-    /// Whether [`Protocol::step`] changes those arrays; in the other methods that have some, [`Protocol::before_update`] alone
-    /// does.
+    /// Whether [`Protocol::step`] changes those arrays; in the other methods that have some,
+    /// [`Protocol::before_update`] alone does.
     pub fn writes_memory(&self) -> bool {
         self.method.writes_memory()
     }
@@ -114,8 +116,8 @@ impl<T: Real> Protocol<T> {
         Experiment { own_loss: self.own_loss(), ..experiment }
     }
 
-    /// Runs the experiments of a step, and leaves in `state` the states, and a gradient or the parameters that are wanted.
-    /// `memory` are the arrays of [`Protocol::memory`].
+    /// Runs the experiments of a step, and leaves in `state` the states, and a gradient or the
+    /// parameters that are wanted. `memory` are the arrays of [`Protocol::memory`].
     ///
     /// # Errors
     /// [`Error::Config`] without targets; what the system may fail with.
@@ -143,10 +145,11 @@ impl<T: Real> Protocol<T> {
         self.own_loss.as_deref().map(|own| T::pick(own))
     }
 
-    /// A step with a loss C of the user's own, on a system that settles or moves: by the model
-    /// s C(o) + s dC/do (o' - o) + |o' - o|^2 / 2 of it at the free outputs o. That is the squared error from o - s dC/do, less a
-    /// constant: it nudges with the force of s C, and its gradient at o is s times that of C. The scale s puts what the model
-    /// aims at as far away as the targets are, whatever the units of C; for the squared error it is one.
+    /// A step with a loss C of the user's own, on a system that settles or moves: by the model s
+    /// C(o) + s dC/do (o' - o) + |o' - o|^2 / 2 of it at the free outputs o. That is the squared
+    /// error from o - s dC/do, less a constant: it nudges with the force of s C, and its gradient
+    /// at o is s times that of C. The scale s puts what the model aims at as far away as the
+    /// targets are, whatever the units of C; for the squared error it is one.
     fn step_by_model(
         &self,
         own: &dyn OwnLoss<T>,
@@ -168,7 +171,11 @@ impl<T: Real> Protocol<T> {
             target.iter_mut().zip(outputs).for_each(|(y, &o)| *y = o - T::from_f64(scale) * *y);
         }
         let batch = Batch { x: experiment.batch.x, y: Targets::Values(Rows::all(&targets, n)) };
-        let found = self.method.step(&Experiment { batch: &batch, own_loss: None, ..*experiment }, memory, state)?;
+        let found = self.method.step(
+            &Experiment { batch: &batch, own_loss: None, ..*experiment },
+            memory,
+            state,
+        )?;
         let back = T::from_f64(1.0 / scale);
         match found {
             _ if scale == 1.0 => {}
@@ -176,14 +183,18 @@ impl<T: Real> Protocol<T> {
             StepResult::Change => {
                 for (i, wanted) in state.wanted.iter_mut().enumerate() {
                     let present = experiment.params.get(i);
-                    wanted.iter_mut().zip(present).for_each(|(new, &old)| *new = old + back * (*new - old));
+                    wanted
+                        .iter_mut()
+                        .zip(present)
+                        .for_each(|(new, &old)| *new = old + back * (*new - old));
                 }
             }
         }
         Ok(found)
     }
 
-    /// Changes what follows the parameters as the optimizer is about to change those, at these rates.
+    /// Changes what follows the parameters as the optimizer is about to change those, at these
+    /// rates.
     pub fn before_update(
         &self,
         experiment: &Experiment<'_, T>,

@@ -1,4 +1,5 @@
-//! Recurrent backpropagation (Almeida 1987, Pineda 1987): the adjoint state relaxes for a number of steps.
+//! Recurrent backpropagation (Almeida 1987, Pineda 1987): the adjoint state relaxes for a number of
+//! steps.
 //!
 //! At the steady state that is the same as backpropagation through that many steps of settling.
 
@@ -25,14 +26,18 @@ pub struct RecurrentBackprop {
 
 impl MethodConfig for RecurrentBackprop {
     const NAME: &'static str = "RecurrentBackprop";
-    const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::STATE_DERIVATIVES)];
+    const VARIANTS: &'static [(&'static str, Abilities)] =
+        &[(Self::NAME, Abilities::STATE_DERIVATIVES)];
 
     fn check(&self, _settling: &Settling) -> Result<()> {
         at_least("steps", self.steps, 1)
     }
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
-        Ok(Box::new(Relaxation { plan: PhasePlan::exact::<T>(setup.loss, setup.settling), steps: self.steps }))
+        Ok(Box::new(Relaxation {
+            plan: PhasePlan::exact::<T>(setup.loss, setup.settling),
+            steps: self.steps,
+        }))
     }
 }
 

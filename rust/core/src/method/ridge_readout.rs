@@ -29,7 +29,8 @@ pub struct RidgeReadout {
 
 impl MethodConfig for RidgeReadout {
     const NAME: &'static str = "RidgeReadout";
-    const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::LINEAR_READOUT)];
+    const VARIANTS: &'static [(&'static str, Abilities)] =
+        &[(Self::NAME, Abilities::LINEAR_READOUT)];
     const TAKES_LOSS: bool = false;
 
     fn check(&self, _settling: &Settling) -> Result<()> {
@@ -67,7 +68,8 @@ impl Readout {
     }
 }
 
-/// Sums in double precision, whatever their elements are kept in: each is a number and what that is short of.
+/// Sums in double precision, whatever their elements are kept in: each is a number and what that is
+/// short of.
 struct Sums<'a, T> {
     high: &'a mut [T],
     low: &'a mut [T],
@@ -113,7 +115,10 @@ impl<T: Real> CompiledMethod<T> for RidgeReadout {
     fn memory(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
         let Some(stack) = system.as_stack() else { return Vec::new() };
         let Readout { features, outputs, .. } = Readout::of(stack);
-        let array = |name: &str, width: usize| ParamSpec { name: name.into(), shape: vec![features, width] };
+        let array = |name: &str, width: usize| ParamSpec {
+            name: name.into(),
+            shape: vec![features, width],
+        };
         vec![
             array("moments", features),
             array("moments_low", features),
@@ -133,7 +138,8 @@ impl<T: Real> CompiledMethod<T> for RidgeReadout {
         features.saturating_mul(6 * (features + outputs as u128))
     }
 
-    /// Adds the batch to the moments of the features that arrive at the readout, and solves for its weights.
+    /// Adds the batch to the moments of the features that arrive at the readout, and solves for its
+    /// weights.
     fn step(
         &self,
         experiment: &Experiment<'_, T>,
@@ -151,7 +157,8 @@ impl<T: Real> CompiledMethod<T> for RidgeReadout {
         let (rows, wanted) = features(experiment, stack, &readout, propagation);
         let Readout { inputs, features, outputs, .. } = readout;
         let count = rows.len() / features;
-        state.cost.operations += (count * features * (features + outputs) + features.pow(3) / 3) as u64;
+        state.cost.operations +=
+            (count * features * (features + outputs) + features.pow(3) / 3) as u64;
         let [moments, moments_low, correlations, correlations_low] = memory else {
             return Err(Error::Shape("RidgeReadout keeps four arrays".into()));
         };
@@ -161,16 +168,26 @@ impl<T: Real> CompiledMethod<T> for RidgeReadout {
         let products = |right: &[f64], width: usize| {
             let mut found = vec![0.0; features * width];
             let shape = (features, count, width);
-            multiply(runtime.level(), turned, Dense { data: right, stride: width }, shape, &mut found, width);
+            multiply(
+                runtime.level(),
+                turned,
+                Dense { data: right, stride: width },
+                shape,
+                &mut found,
+                width,
+            );
             found
         };
         moments.add(self.forgetting, &products(&rows, features));
         correlations.add(self.forgetting, &products(&wanted, outputs));
         let matrix = Mat::from_fn(features, features, |i, j| {
-            moments.get(i * features + j) + if i == j && i < inputs { self.regularization } else { 0.0 }
+            moments.get(i * features + j)
+                + if i == j && i < inputs { self.regularization } else { 0.0 }
         });
         let right = Mat::from_fn(features, outputs, |i, j| correlations.get(i * outputs + j));
-        let singular = |_| Error::Config("the moments of the features are singular: raise regularization".into());
+        let singular = |_| {
+            Error::Config("the moments of the features are singular: raise regularization".into())
+        };
         let solution = matrix.llt(Side::Lower).map_err(singular)?.solve(&right);
         state.wanted.clear();
         state.wanted.extend((0..params.len()).map(|i| params.get(i).to_vec()));

@@ -59,8 +59,10 @@ impl<T: Real> CompiledMethod<T> for Perturbations {
         let mut gradient = vec![T::ZERO; base.len()];
         let mut known = 0;
         pairs.each(experiment, &base, state, |losses, directions| {
-            let weights: Vec<T> =
-                losses.iter().map(|pair| slope(pair, epsilon * f64::from(pairs.count as u32))).collect();
+            let weights: Vec<T> = losses
+                .iter()
+                .map(|pair| slope(pair, epsilon * f64::from(pairs.count as u32)))
+                .collect();
             known += known_pairs(losses);
             invert(experiment, &base, T::from_f64(epsilon), directions);
             add(experiment.runtime, &weights, directions, &mut gradient);
@@ -70,13 +72,15 @@ impl<T: Real> CompiledMethod<T> for Perturbations {
     }
 }
 
-/// Brings directions of signs to what a difference of losses is to be multiplied with: one over the distance of the two
-/// candidates, in units of `2 reach`, which is less where a range cuts them off. Zero where they do not differ.
+/// Brings directions of signs to what a difference of losses is to be multiplied with: one over the
+/// distance of the two candidates, in units of `2 reach`, which is less where a range cuts them
+/// off. Zero where they do not differ.
 fn invert<T: Real>(experiment: &Experiment<'_, T>, base: &[T], reach: T, directions: &mut [T]) {
     for (span, (lower, upper)) in experiment.bounded() {
         for direction in directions.chunks_exact_mut(base.len()) {
             for (d, &value) in direction[span.clone()].iter_mut().zip(&base[span.clone()]) {
-                let [up, down] = [value + reach * *d, value - reach * *d].map(|v| v.within(lower, upper));
+                let [up, down] =
+                    [value + reach * *d, value - reach * *d].map(|v| v.within(lower, upper));
                 *d = if up == down { T::ZERO } else { (reach + reach) / (up - down) };
             }
         }

@@ -40,7 +40,8 @@ pub enum StepResult {
     Change,
 }
 
-/// What the steps of a method change: states, the update, what they cost, and memory that later steps use again.
+/// What the steps of a method change: states, the update, what they cost, and memory that later
+/// steps use again.
 #[derive(Debug)]
 pub struct StepState<T> {
     /// The states of the last step.
@@ -51,7 +52,8 @@ pub struct StepState<T> {
     pub update: LocalUpdate<T>,
     /// The values of parameters that the last step wants.
     pub wanted: Vec<Vec<T>>,
-    /// The losses of the samples, where a method has local ones in the place of that of the outputs.
+    /// The losses of the samples, where a method has local ones in the place of that of the
+    /// outputs.
     pub local_losses: Option<Vec<f64>>,
     /// The losses of the samples, where the loss is one of the user's own.
     pub own_losses: Option<Vec<f64>>,
@@ -79,7 +81,10 @@ impl<T: Real> StepState<T> {
     }
 
     /// Leaves the gradient by all parameters, given one by one.
-    pub fn found_gradient<'a>(&mut self, gradient: impl ExactSizeIterator<Item = &'a [T]>) -> StepResult
+    pub fn found_gradient<'a>(
+        &mut self,
+        gradient: impl ExactSizeIterator<Item = &'a [T]>,
+    ) -> StepResult
     where
         T: 'a,
     {

@@ -1,8 +1,10 @@
-//! How strongly outputs are nudged where nobody says: as much as moves them by a tenth of their error.
+//! How strongly outputs are nudged where nobody says: as much as moves them by a tenth of their
+//! error.
 //!
-//! A strength of nudging has the units of a stiffness: what is little on networks whose units have stiffness one is far too much on
-//! circuits in millisiemens. It is measured: constant forces along the gradient of the loss displace the outputs, and their
-//! strength is changed until the displacement is the wanted fraction of that gradient for the softest sample of the batch.
+//! A strength of nudging has the units of a stiffness: what is little on networks whose units have
+//! stiffness one is far too much on circuits in millisiemens. It is measured: constant forces along
+//! the gradient of the loss displace the outputs, and their strength is changed until the
+//! displacement is the wanted fraction of that gradient for the softest sample of the batch.
 
 use pnncore_kernels::Real;
 
@@ -14,8 +16,8 @@ use crate::states::States;
 use crate::system::{Experiment, System};
 use crate::{Error, Result};
 
-/// The fraction of the gradient of the loss by which outputs are displaced: biases are of the order of its square, a few per
-/// cent.
+/// The fraction of the gradient of the loss by which outputs are displaced: biases are of the order
+/// of its square, a few per cent.
 const FRACTION: f64 = 0.1;
 /// How near to the wanted displacement is near enough, as a factor.
 const NEAR: f64 = 1.02;
@@ -28,12 +30,14 @@ const TRIES: u32 = 60;
 pub(super) enum Strength {
     /// This one.
     Given(f64),
-    /// The one that displaces outputs by [`FRACTION`] of their error, which the first step measures and memory holds.
+    /// The one that displaces outputs by [`FRACTION`] of their error, which the first step measures
+    /// and memory holds.
     Measured,
 }
 
 impl Strength {
-    /// The given strength. `None`: the usual one where the stiffness of outputs is one, elsewhere a measured one.
+    /// The given strength. `None`: the usual one where the stiffness of outputs is one, elsewhere a
+    /// measured one.
     pub(super) fn of<T: Real>(given: Option<f64>, usual: f64, system: &dyn System<T>) -> Self {
         match given {
             Some(strength) => Self::Given(strength),
@@ -80,9 +84,12 @@ impl Strength {
     }
 }
 
-/// The strength of a force that displaces outputs by [`FRACTION`] of the gradient of the loss; `None` where no sample has a
-/// gradient, so that any strength teaches the same: nothing.
-fn measure<T: Real>(experiment: &Experiment<'_, T>, state: &mut StepState<T>) -> Result<Option<f64>> {
+/// The strength of a force that displaces outputs by [`FRACTION`] of the gradient of the loss;
+/// `None` where no sample has a gradient, so that any strength teaches the same: nothing.
+fn measure<T: Real>(
+    experiment: &Experiment<'_, T>,
+    state: &mut StepState<T>,
+) -> Result<Option<f64>> {
     let mut strength = FRACTION;
     // The largest strength that was too weak, and the smallest that was too strong.
     let (mut weak, mut strong) = (0.0f64, f64::INFINITY);
@@ -98,22 +105,29 @@ fn measure<T: Real>(experiment: &Experiment<'_, T>, state: &mut StepState<T>) ->
         } else {
             strong = strong.min(strength);
         }
-        let change = if response.is_nan() { 1.0 / FARTHEST } else { change.clamp(1.0 / FARTHEST, FARTHEST) };
+        let change =
+            if response.is_nan() { 1.0 / FARTHEST } else { change.clamp(1.0 / FARTHEST, FARTHEST) };
         strength *= change;
-        // Where the response has kinks, proportion leads to and fro: the middle of what was found does not.
+        // Where the response has kinks, proportion leads to and fro: the middle of what was found
+        // does not.
         if weak > 0.0 && strong < f64::INFINITY {
             strength = (weak * strong).sqrt();
         }
     }
     Err(Error::Config(format!(
-        "no strength of nudging displaces the outputs by {FRACTION} of their error: give the method one, in units of the \
+        "no strength of nudging displaces the outputs by {FRACTION} of their error: give the \
+         method one, in units of the \
              stiffness of the outputs"
     )))
 }
 
-/// The displacement of outputs over the gradient of the loss, for the softest sample; NaN where one found no steady state;
-/// `None` where no sample has a gradient.
-fn response<T: Real>(experiment: &Experiment<'_, T>, strength: f64, state: &mut StepState<T>) -> Result<Option<f64>> {
+/// The displacement of outputs over the gradient of the loss, for the softest sample; NaN where one
+/// found no steady state; `None` where no sample has a gradient.
+fn response<T: Real>(
+    experiment: &Experiment<'_, T>,
+    strength: f64,
+    state: &mut StepState<T>,
+) -> Result<Option<f64>> {
     let StepState { states, workspace, cost, .. } = state;
     let phases = [strength, -strength].map(|strength| Boundary::Forced(strength).into()).to_vec();
     let plan = PhasePlan { phases, measures_free: true, ..*experiment.plan };
@@ -141,6 +155,9 @@ fn softness<T: Real>(experiment: &Experiment<'_, T>, states: &States<T>, i: usiz
         return Some(f64::NAN);
     }
     // To either side: where a diode conducts outputs are stiff, and soft where it blocks.
-    let forced = (1..states.phases()).flat_map(|p| states.outputs(free + p).iter().zip(states.outputs(free)));
-    Some(forced.fold(T::ZERO, |m, (&forced, &free)| m.max_magnitude(forced - free)).to_f64() / error)
+    let forced = (1..states.phases())
+        .flat_map(|p| states.outputs(free + p).iter().zip(states.outputs(free)));
+    Some(
+        forced.fold(T::ZERO, |m, (&forced, &free)| m.max_magnitude(forced - free)).to_f64() / error,
+    )
 }

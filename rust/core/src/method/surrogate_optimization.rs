@@ -1,4 +1,5 @@
-//! Surrogate optimization: a model of the outputs is fitted while the system is trained, and asked for the gradient.
+//! Surrogate optimization: a model of the outputs is fitted while the system is trained, and asked
+//! for the gradient.
 
 use pnncore_kernels::philox::Purpose;
 use pnncore_kernels::watch::{poll, polled};
@@ -26,7 +27,8 @@ use crate::update::LocalUpdate;
 const FITTED: usize = 64;
 
 /// What the model is fitted with.
-const ADAM: Optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.0 };
+const ADAM: Optimizer =
+    Optimizer::Adam { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.0 };
 
 /// Arrays that the optimizer keeps per parameter of the model.
 const MOMENTS: usize = 3;
@@ -43,8 +45,8 @@ pub struct SurrogateOptimization {
     pub fits: u32,
     /// The rate of fitting.
     pub rate: f64,
-    /// The standard deviation of what is added to parameters to see what they do. `None`: a usual one, where parameters have no
-    /// units.
+    /// The standard deviation of what is added to parameters to see what they do. `None`: a usual
+    /// one, where parameters have no units.
     pub exploration: Option<f64>,
     /// Passes per step with such parameters, besides the one with the present ones.
     pub explorers: u32,
@@ -87,13 +89,18 @@ struct Surrogate {
 }
 
 impl<T: Real> CompiledMethod<T> for Surrogate {
-    /// The parameters of the model, their moments, samples (inputs, then outputs), and how many there are.
+    /// The parameters of the model, their moments, samples (inputs, then outputs), and how many
+    /// there are.
     fn memory(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
         let Ok(net) = self.of(system) else { return Vec::new() };
         let named = |kind: &'static str| {
-            net.specs().iter().map(move |spec| ParamSpec { name: format!("{kind}/{}", spec.name), ..spec.clone() })
+            net.specs().iter().map(move |spec| ParamSpec {
+                name: format!("{kind}/{}", spec.name),
+                ..spec.clone()
+            })
         };
-        let mut specs: Vec<ParamSpec> = named("surrogate").chain(ADAM.memory(net.specs())).collect();
+        let mut specs: Vec<ParamSpec> =
+            named("surrogate").chain(ADAM.memory(net.specs())).collect();
         for (name, width) in [("inputs", net.inputs()), ("outputs", net.outputs())] {
             specs.push(ParamSpec { name: name.into(), shape: vec![self.samples, width] });
         }
@@ -112,14 +119,15 @@ impl<T: Real> CompiledMethod<T> for Surrogate {
     }
 
     fn kept(&self, system: &dyn System<T>, samples: usize) -> u128 {
-        let width = elements(system.specs()).saturating_add((system.inputs() + system.outputs()) as u128);
+        let width =
+            elements(system.specs()).saturating_add((system.inputs() + system.outputs()) as u128);
         let hidden = self.hidden as u128;
         let rows = self.samples as u128 + self.explorers as u128 * samples as u128;
         width.saturating_mul(rows + 4 * hidden).saturating_add(4 * hidden * hidden)
     }
 
-    /// Measures with the present parameters and with some around, fits, and leaves the gradient of the loss through the model's
-    /// Jacobian at the measured outputs.
+    /// Measures with the present parameters and with some around, fits, and leaves the gradient of
+    /// the loss through the model's Jacobian at the measured outputs.
     fn step(
         &self,
         experiment: &Experiment<'_, T>,
@@ -136,10 +144,13 @@ impl<T: Real> CompiledMethod<T> for Surrogate {
         let mut propagation = Propagation::default();
         self.fit(experiment, &net, model, moments, samples, &mut propagation)?;
         let model = Params::shared(model.iter().map(|array| &**array));
-        let rows: Vec<T> =
-            polled(batch.len(), net.inputs()).flat_map(|i| batch.x.row(i).iter().chain(&base)).copied().collect();
+        let rows: Vec<T> = polled(batch.len(), net.inputs())
+            .flat_map(|i| batch.x.row(i).iter().chain(&base))
+            .copied()
+            .collect();
         let inputs = Batch { x: Rows::all(&rows, net.inputs()), y: Targets::None };
-        let errors: Vec<T> = experiment.errors(&state.states)?.into_iter().map(T::from_f64).collect();
+        let errors: Vec<T> =
+            experiment.errors(&state.states)?.into_iter().map(T::from_f64).collect();
         let at = StackAt { runtime, stack: &net, params: &model, memory: &[] };
         propagation.vjp(at, &inputs, &errors, &mut LocalUpdate::default())?;
         let mut gradient = vec![T::ZERO; base.len()];
@@ -197,7 +208,8 @@ impl Surrogate {
                 experiment.keep_within(&mut values);
             }
             let params = Params::shared(cut(system.specs(), &values));
-            Experiment { params: &params, draw: draw.after(c), ..*experiment }.infer(states, workspace)?;
+            Experiment { params: &params, draw: draw.after(c), ..*experiment }
+                .infer(states, workspace)?;
             cost.add(1, batch.len());
             for i in (0..batch.len()).filter(|&i| states.outcomes[i].status.usable()) {
                 poll(2 * width_in);
@@ -213,7 +225,11 @@ impl Surrogate {
             outputs[place * width_out..(place + 1) * width_out].copy_from_slice(found);
             // Counted so that single precision tells all numbers apart.
             let next = count[0].to_f64() + 1.0;
-            count[0] = T::from_f64(if next < 2.0 * self.samples as f64 { next } else { next - self.samples as f64 });
+            count[0] = T::from_f64(if next < 2.0 * self.samples as f64 {
+                next
+            } else {
+                next - self.samples as f64
+            });
         }
         Ok(())
     }
@@ -243,8 +259,9 @@ impl Surrogate {
         let rates = vec![self.rate; net.specs().len()];
         for k in 0..self.fits as u64 {
             let at = draw.step() * self.fits as u64 + k;
-            let picked: Vec<u64> =
-                (0..FITTED as u64).map(|i| random.below(filled, at * FITTED as u64 + i, 1)).collect();
+            let picked: Vec<u64> = (0..FITTED as u64)
+                .map(|i| random.below(filled, at * FITTED as u64 + i, 1))
+                .collect();
             let batch = Batch {
                 x: Rows::all(inputs, net.inputs()).pick(&picked),
                 y: Targets::Values(Rows::all(outputs, net.outputs()).pick(&picked)),
@@ -256,7 +273,18 @@ impl Surrogate {
             propagation.report(&mut states);
             propagation.seed_output_errors(Loss::SquaredError, &batch.y);
             propagation.backward(place, &backward_rule, &mut update)?;
-            ADAM.step(runtime, net, &states, &mut update, &mut params, moments, &mut [], &mut gradient, &rates, at)?;
+            ADAM.step(
+                runtime,
+                net,
+                &states,
+                &mut update,
+                &mut params,
+                moments,
+                &mut [],
+                &mut gradient,
+                &rates,
+                at,
+            )?;
         }
         Ok(())
     }

@@ -15,8 +15,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", deny_unknown_fields)]
 pub enum Optimizer {
-    /// Stochastic gradient descent: v <- momentum v + g + decay theta, theta <- theta - rate v. Without momentum the
-    /// factored gradient goes straight into the parameters.
+    /// Stochastic gradient descent: v <- momentum v + g + decay theta, theta <- theta - rate v.
+    /// Without momentum the factored gradient goes straight into the parameters.
     SGD {
         /// The fraction of the velocity that is kept.
         momentum: f64,
@@ -46,7 +46,11 @@ impl Optimizer {
             if x >= 0.0 && x < top {
                 return Ok(());
             }
-            let range = if top.is_finite() { format!("in [0, {top})") } else { "at least 0 and finite".to_owned() };
+            let range = if top.is_finite() {
+                format!("in [0, {top})")
+            } else {
+                "at least 0 and finite".to_owned()
+            };
             Err(Error::Config(format!("{name} must be {range}, got {x}")))
         };
         match *self {
@@ -66,29 +70,38 @@ impl Optimizer {
         }
     }
 
-    /// Names and shapes of the arrays that the optimizer keeps, zero at first: all of the first kind, one per parameter, before
-    /// those of the second. Adam counts the steps in which the moments of a parameter moved: a rate of zero stops them, too.
+    /// Names and shapes of the arrays that the optimizer keeps, zero at first: all of the first
+    /// kind, one per parameter, before those of the second. Adam counts the steps in which the
+    /// moments of a parameter moved: a rate of zero stops them, too.
     pub fn memory(&self, specs: &[ParamSpec]) -> Vec<ParamSpec> {
         let kinds: &[&str] = match self {
             Self::SGD { momentum: 0.0, .. } => &[],
             Self::SGD { .. } => &["velocity"],
             Self::Adam { .. } => &["mean", "square", "steps"],
         };
-        let shape = |kind: &str, spec: &ParamSpec| if kind == "steps" { vec![1] } else { spec.shape.clone() };
+        let shape = |kind: &str, spec: &ParamSpec| {
+            if kind == "steps" { vec![1] } else { spec.shape.clone() }
+        };
         let of_kind = |kind: &&'static str| {
             let kind = *kind;
-            specs.iter().map(move |spec| ParamSpec { name: format!("{kind}/{}", spec.name), shape: shape(kind, spec) })
+            specs.iter().map(move |spec| ParamSpec {
+                name: format!("{kind}/{}", spec.name),
+                shape: shape(kind, spec),
+            })
         };
         kinds.iter().flat_map(of_kind).collect()
     }
 
-    /// Changes all parameters by the gradient in `update`, which is used up. `memory` holds the arrays of
-    /// [`Optimizer::memory`]; `cells` those of the tiles. `steps` steps
-    /// were made before this one. Returns how many pulses came to cells.
+    /// Changes all parameters by the gradient in `update`, which is used up. `memory` holds the
+    /// arrays of [`Optimizer::memory`]; `cells` those of the tiles. `steps` steps were made before
+    /// this one. Returns how many pulses came to cells.
     ///
     /// # Errors
     /// [`Error::Config`] if parameters were lent to read only.
-    #[allow(clippy::too_many_arguments, reason = "the state of training, each piece owned elsewhere")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the state of training, each piece owned elsewhere"
+    )]
     pub fn step<T: Real>(
         &self,
         runtime: &Runtime,
@@ -111,8 +124,15 @@ impl Optimizer {
                 continue;
             }
             let values = params.get_mut(i)?;
-            let mut turn =
-                ParamStep { runtime, system, states, i, rate, memory: &mut *memory, gradient: &mut *gradient };
+            let mut turn = ParamStep {
+                runtime,
+                system,
+                states,
+                i,
+                rate,
+                memory: &mut *memory,
+                gradient: &mut *gradient,
+            };
             let Some(tile) = cells else {
                 let kept = self.change(&mut turn, update, device.range(), values);
                 // A device that only has a range is done with where that is kept.
@@ -127,7 +147,9 @@ impl Optimizer {
             let place = UpdateKey { parameter: i, step: steps, rate };
             let plain = *self == Self::SGD { momentum: 0.0, weight_decay: 0.0 };
             pulses += match &update.terms[i] {
-                Term::Product(blocks) if plain => tile.update(runtime, place, Change::Product(blocks), values, own),
+                Term::Product(blocks) if plain => {
+                    tile.update(runtime, place, Change::Product(blocks), values, own)
+                }
                 _ => {
                     let mut wanted = values.to_vec();
                     self.change(&mut turn, update, Device::IDEAL.range(), &mut wanted);
@@ -139,7 +161,8 @@ impl Optimizer {
         Ok(pulses)
     }
 
-    /// Changes the values of one parameter as if any value could be stored. Returns whether they were kept within `range`.
+    /// Changes the values of one parameter as if any value could be stored. Returns whether they
+    /// were kept within `range`.
     fn change<T: Real>(
         &self,
         turn: &mut ParamStep<'_, '_, T>,
@@ -147,7 +170,8 @@ impl Optimizer {
         range: (T, T),
         values: &mut [T],
     ) -> bool {
-        let ParamStep { runtime, system, states, i, rate, ref mut memory, ref mut gradient } = *turn;
+        let ParamStep { runtime, system, states, i, rate, ref mut memory, ref mut gradient } =
+            *turn;
         let (spec, anything) = (&system.specs()[i], Device::IDEAL.range());
         match *self {
             Self::SGD { momentum: 0.0, weight_decay } => {
@@ -181,9 +205,12 @@ impl Optimizer {
                 let step = T::from_f64(rate / (1.0 - beta1.powf(t)));
                 let unbias = T::from_f64(1.0 / (1.0 - beta2.powf(t)).sqrt());
                 let keep = T::from_f64(1.0 - rate * weight_decay);
-                let (b1, b2, epsilon) = (T::from_f64(beta1), T::from_f64(beta2), T::from_f64(epsilon));
+                let (b1, b2, epsilon) =
+                    (T::from_f64(beta1), T::from_f64(beta2), T::from_f64(epsilon));
                 let moments = means[i].iter_mut().zip(squares[i].iter_mut());
-                for ((value, &g), (mean, square)) in values.iter_mut().zip(gradient.iter()).zip(moments) {
+                for ((value, &g), (mean, square)) in
+                    values.iter_mut().zip(gradient.iter()).zip(moments)
+                {
                     *mean = b1 * *mean + (T::ONE - b1) * g;
                     *square = b2 * *square + (T::ONE - b2) * g * g;
                     *value = *value * keep - step * *mean / (square.sqrt() * unbias + epsilon);

@@ -29,21 +29,35 @@ impl Abilities {
     /// What each ability is called, and what it is called after "needs".
     const WORDS: [(Self, &'static str, &'static str); 8] = [
         (Self::LAYERS, "layers", "layers that signals pass through (a Stack)"),
-        (Self::TWINS, "twins", "layers that signals pass through, with twins that answer errors (a Stack)"),
-        (Self::LINEAR_READOUT, "linear-readout", "a last layer that is linear (a Stack that ends in Linear)"),
+        (
+            Self::TWINS,
+            "twins",
+            "layers that signals pass through, with twins that answer errors (a Stack)",
+        ),
+        (
+            Self::LINEAR_READOUT,
+            "linear-readout",
+            "a last layer that is linear (a Stack that ends in Linear)",
+        ),
         (
             Self::PHASES,
             "phases",
-            "phases for parameters, and intensities for outputs (a Stack whose only layer with parameters is a last Speckle, \
+            "phases for parameters, and intensities for outputs (a Stack whose only layer with \
+             parameters is a last Speckle, \
              or MZIMesh before Detect)",
         ),
         (Self::LOCAL_RULE, "local-rule", "a steady state that minimises an energy"),
         (
             Self::HOLOMORPHIC,
             "holomorphic",
-            "an energy that is holomorphic in its states (smooth units, such as activation=\"tanh\")",
+            "an energy that is holomorphic in its states (smooth units, such as \
+             activation=\"tanh\")",
         ),
-        (Self::STATE_DERIVATIVES, "state-derivatives", "exact derivatives of the energy, which only a simulation has"),
+        (
+            Self::STATE_DERIVATIVES,
+            "state-derivatives",
+            "exact derivatives of the energy, which only a simulation has",
+        ),
         (Self::ECHOES, "echoes", "a motion that can be run backwards (a Hamiltonian system)"),
     ];
 

@@ -1,4 +1,5 @@
-//! Adjoint states and curvatures of systems that give no more than products with their Hessians and local updates.
+//! Adjoint states and curvatures of systems that give no more than products with their Hessians and
+//! local updates.
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -12,14 +13,16 @@ use crate::krylov::conjugate_gradients;
 use crate::params::Params;
 use crate::states::{Outcome, States, Status};
 
-/// The residual, as a fraction of the error that is solved for, beyond which an adjoint state was not found.
+/// The residual, as a fraction of the error that is solved for, beyond which an adjoint state was
+/// not found.
 const FOUND: f64 = 1e-3;
 
-/// d2E/ds2 lambda = error over states that are not frozen, by conjugate gradients to the rounding error. Rows whose
-/// adjoint state is not found within so many products count as unconverged.
+/// d2E/ds2 lambda = error over states that are not frozen, by conjugate gradients to the rounding
+/// error. Rows whose adjoint state is not found within so many products count as unconverged.
 ///
-/// Curvatures of saturated units are many orders of magnitude above those of the others: without them as a
-/// preconditioner, the conjugate gradients of a network with saturated units stop far from the solution.
+/// Curvatures of saturated units are many orders of magnitude above those of the others: without
+/// them as a preconditioner, the conjugate gradients of a network with saturated units stop far
+/// from the solution.
 pub(super) fn solve<T: Real, S: StateDerivatives<T> + ?Sized>(
     system: &S,
     params: &Params<'_, T>,
@@ -36,11 +39,16 @@ pub(super) fn solve<T: Real, S: StateDerivatives<T> + ?Sized>(
     let shared = &*states;
     let multiply = |v: &[T], product: &mut [T]| {
         system.hessian_product(params, batch, shared, v, product)?;
-        product.iter_mut().zip(frozen).filter(|(_, frozen)| **frozen).for_each(|(p, _)| *p = T::ZERO);
+        product
+            .iter_mut()
+            .zip(frozen)
+            .filter(|(_, frozen)| **frozen)
+            .for_each(|(p, _)| *p = T::ZERO);
         Ok(())
     };
     let stride = states.stride();
-    let adjoint = conjugate_gradients(multiply, &curvature, error, stride, 4.0 * T::EPSILON.to_f64(), limit)?;
+    let adjoint =
+        conjugate_gradients(multiply, &curvature, error, stride, 4.0 * T::EPSILON.to_f64(), limit)?;
     let mut product = vec![T::ZERO; error.len()];
     multiply(&adjoint, &mut product)?;
     for (r, outcome) in states.outcomes.iter_mut().enumerate() {
@@ -48,16 +56,22 @@ pub(super) fn solve<T: Real, S: StateDerivatives<T> + ?Sized>(
             (r * stride..(r + 1) * stride).map(|k| value(k).powi(2) / curvature[k].to_f64()).sum()
         };
         let left = square(&|k| error[k].to_f64() - product[k].to_f64());
-        if outcome.status == Status::Converged && left > FOUND.powi(2) * square(&|k| error[k].to_f64()) {
+        if outcome.status == Status::Converged
+            && left > FOUND.powi(2) * square(&|k| error[k].to_f64())
+        {
             outcome.status = Status::Unconverged;
         }
     }
     Ok(adjoint)
 }
 
-/// Three phases per sample: the free state, and the states a step along the adjoint to either side. With weights such
-/// that their contrast is minus the derivative along the adjoint.
-pub(super) fn displaced<T: Real>(states: &States<T>, adjoint: &[T], step: f64) -> (States<T>, Vec<Complex<f64>>) {
+/// Three phases per sample: the free state, and the states a step along the adjoint to either side.
+/// With weights such that their contrast is minus the derivative along the adjoint.
+pub(super) fn displaced<T: Real>(
+    states: &States<T>,
+    adjoint: &[T],
+    step: f64,
+) -> (States<T>, Vec<Complex<f64>>) {
     let stride = states.stride();
     let size = largest(adjoint);
     let step = if size > 0.0 { step / size } else { 1.0 };

@@ -28,15 +28,24 @@ impl<T: Real> Landscape<T> for SystemAt<'_, T> {
         self.system.state_gradient(self.params, self.batch, states, gradient)
     }
 
-    /// Each row as the only phase of a sample of its own: rows that are done, or have not begun, cost nothing.
-    fn evaluate(&self, states: &States<T>, rows: &[usize], energy: &mut [f64], gradient: &mut [T]) -> Result<()> {
+    /// Each row as the only phase of a sample of its own: rows that are done, or have not begun,
+    /// cost nothing.
+    fn evaluate(
+        &self,
+        states: &States<T>,
+        rows: &[usize],
+        energy: &mut [f64],
+        gradient: &mut [T],
+    ) -> Result<()> {
         let stride = states.stride();
-        let index: Vec<u64> = rows.iter().map(|r| self.batch.x.position(r / states.phases())).collect();
+        let index: Vec<u64> =
+            rows.iter().map(|r| self.batch.x.position(r / states.phases())).collect();
         // Energies know nothing of targets.
         let batch = Batch { x: self.batch.x.pick(&index), y: Targets::None };
         let mut part = States::new(states.layout().clone());
         part.reset(rows.len(), 1, false);
-        let (mut energies, mut forces) = (vec![0.0; rows.len()], vec![T::ZERO; rows.len() * stride]);
+        let (mut energies, mut forces) =
+            (vec![0.0; rows.len()], vec![T::ZERO; rows.len() * stride]);
         for (row, &r) in part.values.chunks_exact_mut(stride).zip(rows) {
             row.copy_from_slice(states.row(r));
         }

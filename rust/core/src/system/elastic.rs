@@ -1,9 +1,10 @@
 //! Elastic networks: nodes joined by springs, in two or three dimensions.
 //!
-//! The states are displacements of coordinates from where the nodes were placed; inputs are coordinates that are held at
-//! x, outputs are the last states. E = sum over springs of 1/2 k (l - l0)^2, with stiffness k and rest length l0 as
-//! parameters: dE/dk = 1/2 (l - l0)^2, dE/dl0 = -k (l - l0). Geometry makes it nonlinear, and there may be several minima: settling
-//! descends from where the nodes were placed.
+//! The states are displacements of coordinates from where the nodes were placed; inputs are
+//! coordinates that are held at x, outputs are the last states. E = sum over springs of 1/2 k (l -
+//! l0)^2, with stiffness k and rest length l0 as parameters: dE/dk = 1/2 (l - l0)^2, dE/dl0 = -k
+//! (l - l0). Geometry makes it nonlinear, and there may be several minima: settling descends from
+//! where the nodes were placed.
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -17,8 +18,8 @@ use crate::params::{ParamSpec, Params};
 use crate::signal::Signal;
 use crate::states::{Layout, States};
 use crate::system::{
-    Abilities, AnySystem, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt, SystemSpec, Workspace,
-    read_at_end,
+    Abilities, AnySystem, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt,
+    SystemSpec, Workspace, read_at_end,
 };
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
@@ -78,8 +79,8 @@ pub struct Elastic {
 #[derive(Debug, Clone)]
 struct Spring {
     nodes: (usize, usize),
-    /// From the first node to the second, where they were placed. Forces depend on differences of places alone: formed
-    /// once, these keep their digits wherever the origin is.
+    /// From the first node to the second, where they were placed. Forces depend on differences of
+    /// places alone: formed once, these keep their digits wherever the origin is.
     placed: [f64; 3],
 }
 
@@ -94,8 +95,8 @@ impl Elastic {
     /// Builds a network.
     ///
     /// # Errors
-    /// [`Error::Config`] for nodes that do not exist, coordinates that are named twice, springs without length, or a device
-    /// that allows negative stiffness.
+    /// [`Error::Config`] for nodes that do not exist, coordinates that are named twice, springs
+    /// without length, or a device that allows negative stiffness.
     pub fn new(spec: &Spec) -> Result<Self> {
         fn refuse<R>(text: String) -> Result<R> {
             Err(Error::Config(text))
@@ -103,7 +104,9 @@ impl Elastic {
         let nodes = spec.positions.len();
         let dimensions = spec.positions.first().map_or(0, Vec::len);
         if !(2..=3).contains(&dimensions) || spec.positions.iter().any(|p| p.len() != dimensions) {
-            return refuse(format!("positions must have 2 or 3 coordinates for every node, got {dimensions}"));
+            return refuse(format!(
+                "positions must have 2 or 3 coordinates for every node, got {dimensions}"
+            ));
         }
         if spec.positions.iter().flatten().any(|p| !p.is_finite()) {
             return refuse("positions must be finite".into());
@@ -113,7 +116,9 @@ impl Elastic {
         }
         for &(a, b) in &spec.springs {
             if a >= nodes || b >= nodes {
-                return refuse(format!("spring ({a}, {b}) joins a node that does not exist: there are {nodes}"));
+                return refuse(format!(
+                    "spring ({a}, {b}) joins a node that does not exist: there are {nodes}"
+                ));
             }
             if spec.positions[a] == spec.positions[b] {
                 return refuse(format!("spring ({a}, {b}) has no length"));
@@ -121,7 +126,9 @@ impl Elastic {
         }
         spec.device.check()?;
         if !spec.device.lower.is_some_and(|lower| lower >= 0.0) {
-            return refuse("stiffness cannot be negative: the device's smallest must be at least 0".into());
+            return refuse(
+                "stiffness cannot be negative: the device's smallest must be at least 0".into(),
+            );
         }
         let mut sources = vec![None; nodes * dimensions];
         let mut claim = |(node, axis): Coordinate, source: Source| {
@@ -130,7 +137,9 @@ impl Elastic {
             }
             match sources[node * dimensions + axis].replace(source) {
                 None => Ok(()),
-                Some(_) => refuse(format!("axis {axis} of node {node} is named twice: as input, output or fixed")),
+                Some(_) => refuse(format!(
+                    "axis {axis} of node {node} is named twice: as input, output or fixed"
+                )),
             }
         };
         for &node in &spec.fixed {
@@ -140,7 +149,8 @@ impl Elastic {
         // The place in a row comes when all are counted.
         spec.outputs.iter().try_for_each(|&at| claim(at, Source::State(0)))?;
         let hidden: Vec<usize> = (0..sources.len()).filter(|&c| sources[c].is_none()).collect();
-        let sizes: Vec<usize> = [hidden.len(), spec.outputs.len()].into_iter().filter(|&n| n > 0).collect();
+        let sizes: Vec<usize> =
+            [hidden.len(), spec.outputs.len()].into_iter().filter(|&n| n > 0).collect();
         let layout = Layout::new(&sizes);
         for (place, &c) in hidden.iter().enumerate() {
             sources[c] = Some(Source::State(layout.layer(0).start + place));
@@ -154,7 +164,8 @@ impl Elastic {
             placed.iter_mut().zip(ends).for_each(|(apart, (a, b))| *apart = b - a);
             Spring { nodes: (a, b), placed }
         };
-        let specs = ["k", "l0"].map(|name| ParamSpec { name: name.into(), shape: vec![spec.springs.len()] });
+        let specs = ["k", "l0"]
+            .map(|name| ParamSpec { name: name.into(), shape: vec![spec.springs.len()] });
         Ok(Self {
             dimensions,
             sources: sources.into_iter().flatten().collect(),
@@ -271,7 +282,10 @@ impl<T: Real> Dynamics<T> for Elastic {
                 sums[1][e] -= weight * params.get(0)[e].to_f64() * extension;
             }
         }
-        update.terms = sums.iter().map(|sums| Term::Dense(sums.iter().map(|&s| T::from_f64(s)).collect())).collect();
+        update.terms = sums
+            .iter()
+            .map(|sums| Term::Dense(sums.iter().map(|&s| T::from_f64(s)).collect()))
+            .collect();
         Ok(())
     }
 }
@@ -289,7 +303,9 @@ impl<T: Real> StateDerivatives<T> for Elastic {
             let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
             let springs = self.springs.iter().zip(params.get(0)).zip(params.get(1));
             *energy = springs
-                .map(|((spring, k), l0)| 0.5 * k.to_f64() * (self.stretch(&moved, spring).length - l0.to_f64()).powi(2))
+                .map(|((spring, k), l0)| {
+                    0.5 * k.to_f64() * (self.stretch(&moved, spring).length - l0.to_f64()).powi(2)
+                })
                 .sum();
         }
         Ok(())
@@ -330,20 +346,24 @@ impl<T: Real> StateDerivatives<T> for Elastic {
             poll(32 * self.springs.len());
             let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
             let v = &v[r * stride..(r + 1) * stride];
-            let along_v = |node: usize, axis: usize| match self.sources[node * self.dimensions + axis] {
-                Source::State(k) => v[k].to_f64(),
-                Source::Still | Source::Input(_) => 0.0,
-            };
+            let along_v =
+                |node: usize, axis: usize| match self.sources[node * self.dimensions + axis] {
+                    Source::State(k) => v[k].to_f64(),
+                    Source::Still | Source::Input(_) => 0.0,
+                };
             for ((spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
                 let (a, b) = spring.nodes;
                 let Stretched { length, direction } = self.stretch(&moved, spring);
                 let mut apart = [0.0; 3];
-                (0..self.dimensions).for_each(|axis| apart[axis] = along_v(b, axis) - along_v(a, axis));
+                (0..self.dimensions)
+                    .for_each(|axis| apart[axis] = along_v(b, axis) - along_v(a, axis));
                 let along: f64 = apart.iter().zip(&direction).map(|(v, d)| v * d).sum();
                 // k n n^T along the spring, k (1 - l0 / l) (1 - n n^T) across it.
                 let across = 1.0 - l0.to_f64() / length;
                 let force: [f64; 3] = std::array::from_fn(|axis| {
-                    k.to_f64() * (along * direction[axis] + across * (apart[axis] - along * direction[axis]))
+                    k.to_f64()
+                        * (along * direction[axis]
+                            + across * (apart[axis] - along * direction[axis]))
                 });
                 self.add(a, &force, -1.0, product);
                 self.add(b, &force, 1.0, product);
@@ -374,13 +394,17 @@ mod tests {
         let side: usize = if dimensions == 2 { 3 } else { 2 };
         let mut positions = Vec::new();
         for i in 0..side.pow(dimensions as u32) {
-            let place = |axis: usize| (i / side.pow(axis as u32) % side) as f64 + 0.1 * ((i * 7 + axis * 3) % 5) as f64;
+            let place = |axis: usize| {
+                (i / side.pow(axis as u32) % side) as f64 + 0.1 * ((i * 7 + axis * 3) % 5) as f64
+            };
             positions.push((0..dimensions).map(place).collect::<Vec<f64>>());
         }
-        let near = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>() < 5.0;
+        let near =
+            |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>() < 5.0;
         let n = positions.len();
-        let springs =
-            (0..n).flat_map(|a| (0..a).map(move |b| (a, b))).filter(|&(a, b)| near(&positions[a], &positions[b]));
+        let springs = (0..n)
+            .flat_map(|a| (0..a).map(move |b| (a, b)))
+            .filter(|&(a, b)| near(&positions[a], &positions[b]));
         let springs = springs.collect();
         Spec {
             positions,
@@ -398,10 +422,17 @@ mod tests {
             let spec = sheet(dimensions);
             let network = Elastic::new(&spec).expect("a network");
             let lengths = spec.springs.iter().enumerate().map(|(e, &(a, b))| {
-                let square: f64 = spec.positions[a].iter().zip(&spec.positions[b]).map(|(a, b)| (a - b).powi(2)).sum();
+                let square: f64 = spec.positions[a]
+                    .iter()
+                    .zip(&spec.positions[b])
+                    .map(|(a, b)| (a - b).powi(2))
+                    .sum();
                 square.sqrt() * (1.0 + 0.02 * (e % 3) as f64)
             });
-            let params = vec![(0..spec.springs.len()).map(|e| 1.0 + 0.1 * (e % 4) as f64).collect(), lengths.collect()];
+            let params = vec![
+                (0..spec.springs.len()).map(|e| 1.0 + 0.1 * (e % 4) as f64).collect(),
+                lengths.collect(),
+            ];
             for finding in check_system(&network, &params, 2).expect("no failure") {
                 assert!(finding.passed, "{dimensions}: {finding:?}");
             }

@@ -13,8 +13,9 @@ use crate::runtime::Runtime;
 use crate::states::States;
 use crate::{Error, Result};
 
-/// An experiment on a system: where it runs, at which parameters, on which samples, in which phases, and with which random
-/// numbers. It is shared by all that run it; what they change is passed beside it.
+/// An experiment on a system: where it runs, at which parameters, on which samples, in which
+/// phases, and with which random numbers. It is shared by all that run it; what they change is
+/// passed beside it.
 #[derive(Debug, Clone, Copy)]
 pub struct Experiment<'a, T: Real> {
     /// Threads, instruction set and seed.
@@ -29,8 +30,8 @@ pub struct Experiment<'a, T: Real> {
     pub plan: &'a PhasePlan,
     /// What random numbers are drawn for.
     pub draw: DrawIndex,
-    /// What the system keeps from step to step: the arrays of [`System::memory`] as they are when the step begins. None: as they are
-    /// before the first.
+    /// What the system keeps from step to step: the arrays of [`System::memory`] as they are when
+    /// the step begins. None: as they are before the first.
     pub memory: &'a [&'a [T]],
     /// A loss of the user's own, in the place of that of the plan.
     pub own_loss: Option<&'a dyn OwnLoss<T>>,
@@ -84,12 +85,16 @@ impl<'a, T: Real> Experiment<'a, T> {
         StackAt { runtime: self.runtime, stack, params: self.params, memory: self.memory }
     }
 
-    /// The user's loss of every sample at the free states, and its gradients by outputs, row by row; where a sample has no
-    /// usable outputs, nothing that it says is used.
+    /// The user's loss of every sample at the free states, and its gradients by outputs, row by
+    /// row; where a sample has no usable outputs, nothing that it says is used.
     ///
     /// # Errors
     /// What the user's code may fail with.
-    pub(crate) fn evaluate(&self, own: &dyn OwnLoss<T>, states: &States<T>) -> Result<(Vec<f64>, Vec<T>)> {
+    pub(crate) fn evaluate(
+        &self,
+        own: &dyn OwnLoss<T>,
+        states: &States<T>,
+    ) -> Result<(Vec<f64>, Vec<T>)> {
         let n = self.system.outputs();
         let (mut outputs, mut targets) =
             (Vec::with_capacity(self.batch.len() * n), vec![T::ZERO; self.batch.len() * n]);
@@ -102,7 +107,8 @@ impl<'a, T: Real> Experiment<'a, T> {
             let usable = states.outcomes[i * states.phases()].status.usable();
             if usable && values[i].is_finite() && !gradient.iter().all(|g| g.is_finite()) {
                 return Err(Error::Data(format!(
-                    "the gradient of the loss is not finite at sample {i} of the batch, where its value is {}",
+                    "the gradient of the loss is not finite at sample {i} of the batch, where its \
+                     value is {}",
                     values[i]
                 )));
             }
@@ -114,26 +120,34 @@ impl<'a, T: Real> Experiment<'a, T> {
         Ok((values, gradients))
     }
 
-    /// By what gradients of a loss, row by row, are multiplied to be as large as the distances of free outputs from their targets.
+    /// By what gradients of a loss, row by row, are multiplied to be as large as the distances of
+    /// free outputs from their targets.
     pub(crate) fn model_scale(&self, states: &States<T>, gradients: &[T]) -> f64 {
         let n = self.system.outputs();
         let (mut target, mut distances, mut slopes) = (vec![T::ZERO; n], 0.0, 0.0);
-        for (i, gradient) in gradients.chunks_exact(n).enumerate().filter(|(i, _)| states.usable(*i)) {
+        for (i, gradient) in
+            gradients.chunks_exact(n).enumerate().filter(|(i, _)| states.usable(*i))
+        {
             self.batch.y.write(i, &mut target);
             let outputs = states.outputs(i * states.phases());
-            distances += outputs.iter().zip(&target).map(|(&o, &y)| (o - y).to_f64().powi(2)).sum::<f64>();
+            distances +=
+                outputs.iter().zip(&target).map(|(&o, &y)| (o - y).to_f64().powi(2)).sum::<f64>();
             slopes += gradient.iter().map(|g| g.to_f64().powi(2)).sum::<f64>();
         }
         let scale = (distances / slopes).sqrt();
         if scale > 0.0 && scale.is_finite() { scale } else { 1.0 }
     }
 
-    /// Sets the errors of the outputs of a stack: the gradient of the loss, a mean over the batch. `states` are what the
-    /// propagation reports.
+    /// Sets the errors of the outputs of a stack: the gradient of the loss, a mean over the batch.
+    /// `states` are what the propagation reports.
     ///
     /// # Errors
     /// What a loss of the user's own may fail with.
-    pub(crate) fn seed_output_errors(&self, propagation: &mut Propagation<T>, states: &States<T>) -> Result<()> {
+    pub(crate) fn seed_output_errors(
+        &self,
+        propagation: &mut Propagation<T>,
+        states: &States<T>,
+    ) -> Result<()> {
         let Some(own) = self.own_loss else {
             propagation.seed_output_errors(self.plan.loss, &self.batch.y);
             return Ok(());
@@ -152,8 +166,8 @@ impl<'a, T: Real> Experiment<'a, T> {
     /// Runs all phases of the plan on every sample, and fills the readings.
     ///
     /// # Errors
-    /// [`Error::Capability`] for systems without dynamics, and for phases that they do not admit; as [`States::begin`] and
-    /// [`Dynamics::run`].
+    /// [`Error::Capability`] for systems without dynamics, and for phases that they do not admit;
+    /// as [`States::begin`] and [`Dynamics::run`].
     pub fn run(
         &self,
         readings: &mut [Reading<'_, T>],
@@ -171,8 +185,8 @@ impl<'a, T: Real> Experiment<'a, T> {
         dynamics.run(self, readings, states, workspace)
     }
 
-    /// Runs the system once on every sample, and leaves its outputs in states of one phase. A system that settles follows the
-    /// plan, which has the free phase alone.
+    /// Runs the system once on every sample, and leaves its outputs in states of one phase. A
+    /// system that settles follows the plan, which has the free phase alone.
     ///
     /// # Errors
     /// As [`Dynamics::run`]; [`Error::Capability`] for systems that neither have layers nor settle.

@@ -1,8 +1,10 @@
-//! Hamiltonian chains: anharmonic oscillators side by side, released from the inputs and watched for a time.
+//! Hamiltonian chains: anharmonic oscillators side by side, released from the inputs and watched
+//! for a time.
 //!
-//! H = sum_i 1/2 p_i^2 + 1/2 a_i q_i^2 + 1/4 c_i q_i^4 - b_i q_i + sum_i 1/2 k_i (q_{i+1} - q_i)^2. The first masses begin at
-//! q = x, the others at zero, all at rest; the outputs are the places of the last masses after the time. Steps are kick,
-//! drift, kick (leapfrog): symplectic of second order, and reversible but for rounding errors and the damping p' = -gamma p.
+//! H = sum_i 1/2 p_i^2 + 1/2 a_i q_i^2 + 1/4 c_i q_i^4 - b_i q_i + sum_i 1/2 k_i (q_{i+1} - q_i)^2.
+//! The first masses begin at q = x, the others at zero, all at rest; the outputs are the places of
+//! the last masses after the time. Steps are kick, drift, kick (leapfrog): symplectic of second
+//! order, and reversible but for rounding errors and the damping p' = -gamma p.
 //!
 //! The motion is computed in double precision, whatever the parameters and outputs are kept in.
 
@@ -12,7 +14,10 @@ use pnncore_kernels::watch::poll;
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::{Abilities, Accumulation, AnySystem, Dynamics, Experiment, Reading, System, SystemSpec, Workspace};
+use super::{
+    Abilities, Accumulation, AnySystem, Dynamics, Experiment, Reading, System, SystemSpec,
+    Workspace,
+};
 use crate::device::{Device, Store};
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, Phase, Start};
@@ -54,8 +59,8 @@ impl SystemSpec for Spec {
     }
 }
 
-/// A Hamiltonian chain. Its parameters are, in this order, `a`, `c`, `b` (of every mass) and `k` (of every bond); `c` and `k` are at
-/// least zero.
+/// A Hamiltonian chain. Its parameters are, in this order, `a`, `c`, `b` (of every mass) and `k`
+/// (of every bond); `c` and `k` are at least zero.
 #[derive(Debug, Clone)]
 pub struct HamiltonianChain {
     spec: Spec,
@@ -74,7 +79,9 @@ impl HamiltonianChain {
         let Spec { masses: n, inputs, outputs, time, steps, damping } = *spec;
         for (name, size) in [("inputs", inputs), ("outputs", outputs)] {
             if size == 0 || size > n {
-                return Err(Error::Config(format!("{name} must be in 1..={n}, the number of masses, got {size}")));
+                return Err(Error::Config(format!(
+                    "{name} must be in 1..={n}, the number of masses, got {size}"
+                )));
             }
         }
         positive("time", time)?;
@@ -84,7 +91,8 @@ impl HamiltonianChain {
         }
         let named = |(name, len): (&str, usize)| ParamSpec { name: name.into(), shape: vec![len] };
         let specs = [("a", n), ("c", n), ("b", n), ("k", n - 1)].map(named).to_vec();
-        let sizes: Vec<usize> = [n, n - outputs, outputs].into_iter().filter(|&size| size > 0).collect();
+        let sizes: Vec<usize> =
+            [n, n - outputs, outputs].into_iter().filter(|&size| size > 0).collect();
         Ok(Self {
             spec: *spec,
             specs,
@@ -107,7 +115,10 @@ impl HamiltonianChain {
             let places = (0..self.layout.sizes().len()).flat_map(|l| self.layout.layer(l));
             places.zip(values).for_each(|(place, value)| row[place] = value);
         }
-        Outcome { status: if finite { Status::Completed } else { Status::Diverged }, ..Outcome::default() }
+        Outcome {
+            status: if finite { Status::Completed } else { Status::Diverged },
+            ..Outcome::default()
+        }
     }
 
     /// Reads momenta and places from a row of states.
@@ -169,8 +180,8 @@ impl<'a> Motion<'a> {
         }
     }
 
-    /// Moves on for the time, and calls `see` with places and for how long forces act there: a quadrature of the order of
-    /// the steps.
+    /// Moves on for the time, and calls `see` with places and for how long forces act there: a
+    /// quadrature of the order of the steps.
     fn advance(&self, at: &mut Point, mut see: impl FnMut(&[f64], f64)) {
         let step = self.spec.time / self.spec.steps as f64;
         let decay = (-0.5 * self.spec.damping * step).exp();
@@ -225,7 +236,13 @@ struct Run<'a, 'r, T: Real> {
 
 impl<T: Real> Run<'_, '_, T> {
     /// Moves some samples through all phases, and sums what is read of them.
-    fn samples(&self, first: usize, rows: &mut [T], outcomes: &mut [Outcome], chunk: &mut Chunk<T>) {
+    fn samples(
+        &self,
+        first: usize,
+        rows: &mut [T],
+        outcomes: &mut [Outcome],
+        chunk: &mut Chunk<T>,
+    ) {
         let size = self.chain.size();
         chunk.sums.clear();
         chunk.sums.resize(size * self.weights.len(), 0.0);
@@ -245,7 +262,8 @@ impl<T: Real> Run<'_, '_, T> {
 
     fn sample(&self, i: usize, rows: &mut [T], outcomes: &mut [Outcome], chunk: &mut Chunk<T>) {
         let Chunk { points, target, error, integrals, .. } = chunk;
-        let (n, outputs, size) = (self.chain.spec.masses, self.chain.spec.outputs, self.chain.size());
+        let (n, outputs, size) =
+            (self.chain.spec.masses, self.chain.spec.outputs, self.chain.size());
         let Experiment { batch, plan, .. } = *self.experiment;
         integrals.clear();
         integrals.resize(size * self.phases, 0.0);
@@ -267,7 +285,10 @@ impl<T: Real> Run<'_, '_, T> {
                 at.p.iter_mut().for_each(|p| *p = -*p);
             }
             if let Boundary::Kicked(kick) = boundary {
-                at.p[n - outputs..].iter_mut().zip(&*error).for_each(|(p, e)| *p += kick * e.to_f64());
+                at.p[n - outputs..]
+                    .iter_mut()
+                    .zip(&*error)
+                    .for_each(|(p, e)| *p += kick * e.to_f64());
             }
             self.motion.advance(at, |q, time| add_sensitivities(q, time, integral));
             outcomes[p] = self.chain.write(at, &mut rows[row]);
@@ -330,7 +351,8 @@ impl<T: Real> System<T> for HamiltonianChain {
 }
 
 impl<T: Real> Dynamics<T> for HamiltonianChain {
-    /// A motion starts at rest, at a given point, or where an earlier phase ended; it is free, and may begin with a kick.
+    /// A motion starts at rest, at a given point, or where an earlier phase ended; it is free, and
+    /// may begin with a kick.
     fn admits(&self, p: usize, phase: Phase) -> bool {
         let starts = match phase.start {
             Start::Rest | Start::Given => true,
@@ -351,7 +373,8 @@ impl<T: Real> Dynamics<T> for HamiltonianChain {
         let other = || Error::Capability("the memory of a step belongs to another system".into());
         let chunks: &mut Vec<Chunk<T>> = workspace.downcast_mut().ok_or_else(other)?;
         let values = values(params);
-        let weights: Vec<&[Complex<f64>]> = readings.iter().map(|reading| reading.weights).collect();
+        let weights: Vec<&[Complex<f64>]> =
+            readings.iter().map(|reading| reading.weights).collect();
         let (phases, stride) = (states.phases(), states.stride());
         let motion = Motion::new(&self.spec, &values);
         let run = Run { chain: self, experiment, motion, weights: &weights, phases, stride };
@@ -362,7 +385,9 @@ impl<T: Real> Dynamics<T> for HamiltonianChain {
         let outcomes = states.outcomes.par_chunks_mut(group * TOGETHER * phases);
         let groups = chunks.par_chunks_mut(group).zip(rows).zip(outcomes).enumerate();
         runtime.for_each(groups, |(g, ((chunks, rows), outcomes))| {
-            let rows = rows.chunks_mut(TOGETHER * phases * stride).zip(outcomes.chunks_mut(TOGETHER * phases));
+            let rows = rows
+                .chunks_mut(TOGETHER * phases * stride)
+                .zip(outcomes.chunks_mut(TOGETHER * phases));
             for (c, (chunk, (rows, outcomes))) in chunks.iter_mut().zip(rows).enumerate() {
                 run.samples((g * group + c) * TOGETHER, rows, outcomes, chunk);
             }

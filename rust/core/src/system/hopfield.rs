@@ -1,9 +1,9 @@
 //! Layered Hopfield networks.
 //!
-//! E = sum_l Phi(s_l) - sum_l s_{l-1}^T W_l s_l - sum_l b_l^T s_l, with the inputs s_0 clamped, outputs linear
-//! (Phi = 1/2 s^2) and hidden units of one kind: Phi' is the inverse of the activation rho, or Phi = 1/2 s^2 within the
-//! box [0, 1] for the hard sigmoid. Given its neighbours, the exact minimiser of a layer is
-//! s_l = rho(W_l^T s_{l-1} + W_{l+1} s_{l+1} + b_l).
+//! E = sum_l Phi(s_l) - sum_l s_{l-1}^T W_l s_l - sum_l b_l^T s_l, with the inputs s_0 clamped,
+//! outputs linear (Phi = 1/2 s^2) and hidden units of one kind: Phi' is the inverse of the
+//! activation rho, or Phi = 1/2 s^2 within the box [0, 1] for the hard sigmoid. Given its
+//! neighbours, the exact minimiser of a layer is s_l = rho(W_l^T s_{l-1} + W_{l+1} s_{l+1} + b_l).
 
 use serde::Deserialize;
 
@@ -63,8 +63,8 @@ impl SystemSpec for Spec {
 impl Layered {
     /// A Hopfield network with layers of these sizes, inputs first, outputs last.
     ///
-    /// Parameters are, in this order, `W1`, `b1`, `W2`, `b2`, ...: couplings (size of the layer before, size of the layer)
-    /// and biases.
+    /// Parameters are, in this order, `W1`, `b1`, `W2`, `b2`, ...: couplings (size of the layer
+    /// before, size of the layer) and biases.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for fewer than two layers or an empty one.

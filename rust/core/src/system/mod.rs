@@ -41,8 +41,8 @@ pub type Workspace = Box<dyn std::any::Any + Send>;
 
 /// The physics: immutable and shareable. Parameters and states are passed in.
 ///
-/// What else a system can be asked to do is what the `as_` methods return; a method that needs more than that is
-/// refused with [`Error::Capability`].
+/// What else a system can be asked to do is what the `as_` methods return; a method that needs more
+/// than that is refused with [`Error::Capability`].
 pub trait System<T: Real>: Send + Sync {
     /// The name of the kind of system.
     fn name(&self) -> &str;
@@ -76,13 +76,15 @@ pub trait System<T: Real>: Send + Sync {
         Store::IDEAL
     }
 
-    /// Names and shapes of the arrays in which the system keeps what time makes of it (chains of samples, clocks, drift); they are
-    /// zero at first. Experiments read them; nothing but [`System::advance`] writes them.
+    /// Names and shapes of the arrays in which the system keeps what time makes of it (chains of
+    /// samples, clocks, drift); they are zero at first. Experiments read them; nothing but
+    /// [`System::advance`] writes them.
     fn memory(&self) -> &[ParamSpec] {
         &[]
     }
 
-    /// Changes those arrays as they do between step number `step` of training, which has succeeded, and the next.
+    /// Changes those arrays as they do between step number `step` of training, which has succeeded,
+    /// and the next.
     fn advance(&self, step: u64, memory: &mut [&mut [T]]) {
         let _ = (step, memory);
     }
@@ -122,26 +124,32 @@ pub trait System<T: Real>: Send + Sync {
         None
     }
 
-    /// Whether the stiffness of outputs is one, by construction: strengths of nudging are then numbers. Elsewhere they have units.
+    /// Whether the stiffness of outputs is one, by construction: strengths of nudging are then
+    /// numbers. Elsewhere they have units.
     fn has_unit_stiffness(&self) -> bool {
         false
     }
 
-    /// Whether forces derive from an energy. Where they do not (circuits with transistors), energies are not asked for, the
-    /// contrast of a local rule is an approximation to the gradient, and implicit differentiation is exact all the same.
+    /// Whether forces derive from an energy. Where they do not (circuits with transistors),
+    /// energies are not asked for, the contrast of a local rule is an approximation to the
+    /// gradient, and implicit differentiation is exact all the same.
     fn is_reciprocal(&self) -> bool {
         true
     }
 
-    /// Checks number and lengths of parameters against the specification, and that all values are finite and within the range
-    /// of what they are stored in.
+    /// Checks number and lengths of parameters against the specification, and that all values are
+    /// finite and within the range of what they are stored in.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Data`], naming the parameter.
     fn check_params(&self, params: &Params<'_, T>) -> Result<()> {
         let specs = self.specs();
         if params.len() != specs.len() {
-            return Err(Error::Shape(format!("expected {} parameters, got {}", specs.len(), params.len())));
+            return Err(Error::Shape(format!(
+                "expected {} parameters, got {}",
+                specs.len(),
+                params.len()
+            )));
         }
         specs.iter().enumerate().try_for_each(|(i, spec)| self.store(i).check(spec, params.get(i)))
     }
@@ -157,13 +165,15 @@ pub trait System<T: Real>: Send + Sync {
     }
 }
 
-/// A system with dynamics: it settles to a steady state under boundary conditions, and has a local rule that can be read there.
+/// A system with dynamics: it settles to a steady state under boundary conditions, and has a local
+/// rule that can be read there.
 ///
-/// The local rule is dE/dtheta, of the energy E that the steady state minimises; or what stands in its place where the system is not
-/// [reciprocal](System::is_reciprocal).
+/// The local rule is dE/dtheta, of the energy E that the steady state minimises; or what stands in
+/// its place where the system is not [reciprocal](System::is_reciprocal).
 pub trait Dynamics<T: Real>: System<T> {
-    /// Refuses a strength of nudging under which the system has no steady state. Where that cannot be known beforehand,
-    /// the status [`Unbounded`](crate::states::Status::Unbounded) tells afterwards.
+    /// Refuses a strength of nudging under which the system has no steady state. Where that cannot
+    /// be known beforehand, the status [`Unbounded`](crate::states::Status::Unbounded) tells
+    /// afterwards.
     ///
     /// # Errors
     /// [`Error::Config`] with the admitted range.
@@ -172,20 +182,23 @@ pub trait Dynamics<T: Real>: System<T> {
         Ok(())
     }
 
-    /// Whether the system has a phase of this kind, as number `p` of a plan; 0 is the free one. By default as systems do which settle:
-    /// the free phase at rest or where it is told, and every other one from the free state.
+    /// Whether the system has a phase of this kind, as number `p` of a plan; 0 is the free one. By
+    /// default as systems do which settle: the free phase at rest or where it is told, and every
+    /// other one from the free state.
     fn admits(&self, p: usize, phase: Phase) -> bool {
         match phase.start {
             Start::Rest | Start::Given => p == 0,
-            Start::After(from) => from == 0 && p > 0 && !matches!(phase.boundary, Boundary::Kicked(_)),
+            Start::After(from) => {
+                from == 0 && p > 0 && !matches!(phase.boundary, Boundary::Kicked(_))
+            }
             Start::Reversed(_) => false,
         }
     }
 
     /// Runs all phases of the plan, which it [admits](Dynamics::admits), and fills the readings.
     ///
-    /// `states` have [begun](States::begin) for the batch and the plan. Numerical outcomes go to [`States::outcomes`]; rows that
-    /// diverged or are unbounded are blank (zero).
+    /// `states` have [begun](States::begin) for the batch and the plan. Numerical outcomes go to
+    /// [`States::outcomes`]; rows that diverged or are unbounded are blank (zero).
     ///
     /// # Errors
     /// What the physics may fail with: [`Error::Hardware`] for systems outside the core.
@@ -197,9 +210,10 @@ pub trait Dynamics<T: Real>: System<T> {
         workspace: &mut Workspace,
     ) -> Result<()>;
 
-    /// Reads the local rule of states, which need not be those of a run: writes the sum over rows of the real part of
-    /// w dE/dtheta, with w the weight of the row's phase (free first) divided by the number of samples. Samples with an unusable
-    /// phase contribute nothing. `workspace` is that of the [`Dynamics::run`] that made the states, if there was one.
+    /// Reads the local rule of states, which need not be those of a run: writes the sum over rows
+    /// of the real part of w dE/dtheta, with w the weight of the row's phase (free first) divided
+    /// by the number of samples. Samples with an unusable phase contribute nothing. `workspace` is
+    /// that of the [`Dynamics::run`] that made the states, if there was one.
     ///
     /// # Errors
     /// As [`Dynamics::run`].
@@ -213,10 +227,12 @@ pub trait Dynamics<T: Real>: System<T> {
     ) -> Result<()>;
 }
 
-/// Energies, Jacobians and Hessians: what only a simulation knows. Audits and in-silico methods name this trait.
+/// Energies, Jacobians and Hessians: what only a simulation knows. Audits and in-silico methods
+/// name this trait.
 ///
-/// Arrays over states have the rows and the stride of `states`. Where a system is not reciprocal, dE/ds stands for the force
-/// that vanishes at the steady state, d2E/ds2 for the transpose of its derivatives, and dE/dtheta for the local rule.
+/// Arrays over states have the rows and the stride of `states`. Where a system is not reciprocal,
+/// dE/ds stands for the force that vanishes at the steady state, d2E/ds2 for the transpose of its
+/// derivatives, and dE/dtheta for the local rule.
 pub trait StateDerivatives<T: Real>: Dynamics<T> {
     /// Writes the energy of every row, without the loss.
     ///
@@ -248,8 +264,9 @@ pub trait StateDerivatives<T: Real>: Dynamics<T> {
         (f64::NEG_INFINITY, f64::INFINITY)
     }
 
-    /// Lets states that inequalities between them tie together share the forces on them; where one of them is `held`, nothing
-    /// is left. Where there are no such inequalities, forces stay what they are.
+    /// Lets states that inequalities between them tie together share the forces on them; where one
+    /// of them is `held`, nothing is left. Where there are no such inequalities, forces stay what
+    /// they are.
     ///
     /// # Errors
     /// As [`Dynamics::run`].
@@ -265,7 +282,8 @@ pub trait StateDerivatives<T: Real>: Dynamics<T> {
         Ok(())
     }
 
-    /// An interval of state `j` of layer `l` in which the energy is smooth: where checks look at it.
+    /// An interval of state `j` of layer `l` in which the energy is smooth: where checks look at
+    /// it.
     fn domain(&self, l: usize, j: usize) -> (f64, f64) {
         near_zero(self.interval(l, j))
     }
@@ -284,26 +302,28 @@ pub trait StateDerivatives<T: Real>: Dynamics<T> {
         v: &[T],
         product: &mut [T],
     ) -> Result<()> {
-        let gradient = |states: &States<T>, found: &mut [T]| self.state_gradient(params, batch, states, found);
+        let gradient =
+            |states: &States<T>, found: &mut [T]| self.state_gradient(params, batch, states, found);
         let size = crate::differences::size_of_states(&states.values, self.scales(params).0);
         crate::differences::hessian_product(gradient, states, size, v, product)
     }
 
-    /// By layer, the units that nothing holds at these parameters: their states say nothing, and derivatives leave them out.
-    /// Empty where there are none.
+    /// By layer, the units that nothing holds at these parameters: their states say nothing, and
+    /// derivatives leave them out. Empty where there are none.
     fn loose_units(&self, params: &Params<'_, T>) -> Vec<Vec<bool>> {
         let _ = params;
         Vec::new()
     }
 
-    /// The magnitudes of what states and energies are sums with: rounding errors of displacements are relative to the places
-    /// that they start from. Zero: to themselves.
+    /// The magnitudes of what states and energies are sums with: rounding errors of displacements
+    /// are relative to the places that they start from. Zero: to themselves.
     fn scales(&self, params: &Params<'_, T>) -> (f64, f64) {
         let _ = params;
         (0.0, 0.0)
     }
 
-    /// Writes a positive diagonal M per row such that s - M^-1 dE/ds is a step of relaxation that converges.
+    /// Writes a positive diagonal M per row such that s - M^-1 dE/ds is a step of relaxation that
+    /// converges.
     ///
     /// The default estimates the largest curvature of each row by power iteration.
     ///
@@ -319,7 +339,8 @@ pub trait StateDerivatives<T: Real>: Dynamics<T> {
         adjoint::largest_curvature(self, params, batch, states, curvature)
     }
 
-    /// Solves d2E/ds2 lambda = error on every row, over states that are not `frozen`: the adjoint of the steady state.
+    /// Solves d2E/ds2 lambda = error on every row, over states that are not `frozen`: the adjoint
+    /// of the steady state.
     ///
     /// Rows where it is not found become unconverged. The default takes conjugate gradients.
     ///
@@ -336,8 +357,8 @@ pub trait StateDerivatives<T: Real>: Dynamics<T> {
         adjoint::solve(self, params, batch, states, frozen, error)
     }
 
-    /// Writes minus the product of an adjoint and d2E/ds dtheta, as [`Dynamics::read`] writes: the gradient of the
-    /// loss. `states` has the free states, and may be changed.
+    /// Writes minus the product of an adjoint and d2E/ds dtheta, as [`Dynamics::read`] writes: the
+    /// gradient of the loss. `states` has the free states, and may be changed.
     ///
     /// The default contrasts states to either side along the adjoint.
     ///
@@ -351,14 +372,16 @@ pub trait StateDerivatives<T: Real>: Dynamics<T> {
         workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        let size = crate::differences::size_of_states(&states.values, self.scales(experiment.params).0);
+        let size =
+            crate::differences::size_of_states(&states.values, self.scales(experiment.params).0);
         let (probe, weights) = adjoint::displaced(states, adjoint, size * self.local_step());
         *states = probe;
         self.read(experiment, states, &weights, workspace, update)
     }
 
-    /// How far along a direction of largest component one to step for a central difference of dE/dtheta, in units of the size
-    /// of the states. One is exact where dE/dtheta is quadratic in the states.
+    /// How far along a direction of largest component one to step for a central difference of
+    /// dE/dtheta, in units of the size of the states. One is exact where dE/dtheta is quadratic in
+    /// the states.
     fn local_step(&self) -> f64 {
         T::EPSILON.to_f64().cbrt()
     }
@@ -374,7 +397,8 @@ pub(crate) fn near_zero((lo, hi): (f64, f64)) -> (f64, f64) {
     }
 }
 
-/// Which states are at a wall, or nothing holds them, or of rows that are not usable; padding counts as such.
+/// Which states are at a wall, or nothing holds them, or of rows that are not usable; padding
+/// counts as such.
 pub(crate) fn at_walls<T: Real>(
     system: &dyn StateDerivatives<T>,
     params: &Params<'_, T>,
@@ -394,8 +418,9 @@ pub(crate) fn at_walls<T: Real>(
     found
 }
 
-/// The largest component of the force dF/ds = dE/ds + beta dC/ds on every row, where walls do not hold it: how far from
-/// steady the states are. `states` has one phase, settled under `boundary`: free, nudged or clamped.
+/// The largest component of the force dF/ds = dE/ds + beta dC/ds on every row, where walls do not
+/// hold it: how far from steady the states are. `states` has one phase, settled under `boundary`:
+/// free, nudged or clamped.
 ///
 /// # Errors
 /// As [`Dynamics::run`].

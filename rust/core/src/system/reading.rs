@@ -19,7 +19,8 @@ pub enum Accumulation {
     Integral,
 }
 
-/// A reading of the local rule in a run of the physics (dE/dtheta, or dH/dtheta of a motion): a sum over phases, each with a weight.
+/// A reading of the local rule in a run of the physics (dE/dtheta, or dH/dtheta of a motion): a sum
+/// over phases, each with a weight.
 #[derive(Debug)]
 pub struct Reading<'a, T> {
     /// What is taken of each phase.
@@ -42,7 +43,12 @@ pub fn read_at_end<T: Real>(
     workspace: &mut Workspace,
 ) -> Result<()> {
     readings.iter_mut().try_for_each(|reading| match reading.accumulation {
-        Accumulation::Final => system.read(experiment, states, reading.weights, workspace, reading.update),
-        other => Err(Error::Capability(format!("{} has nothing to read on the way: {other:?}", system.name()))),
+        Accumulation::Final => {
+            system.read(experiment, states, reading.weights, workspace, reading.update)
+        }
+        other => Err(Error::Capability(format!(
+            "{} has nothing to read on the way: {other:?}",
+            system.name()
+        ))),
     })
 }

@@ -56,9 +56,11 @@ impl AnySystem {
     pub fn build(name: &str, spec: &str) -> Result<Self> {
         let known = || SYSTEMS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
         let entry = SYSTEMS.iter().find(|entry| entry.name == name);
-        (entry.ok_or_else(|| Error::Config(format!("unknown system {name:?}, expected one of {}", known())))?.build)(
-            spec,
-        )
+        (entry
+            .ok_or_else(|| {
+                Error::Config(format!("unknown system {name:?}, expected one of {}", known()))
+            })?
+            .build)(spec)
     }
 }
 
@@ -83,7 +85,8 @@ struct Entry {
 impl Entry {
     const fn of<S: SystemSpec>() -> Self {
         let build = |text: &str| {
-            let spec: S = serde_json::from_str(text).map_err(|e| Error::Config(format!("{}: {e}", S::NAME)))?;
+            let spec: S = serde_json::from_str(text)
+                .map_err(|e| Error::Config(format!("{}: {e}", S::NAME)))?;
             spec.build()
         };
         Self { name: S::NAME, build }

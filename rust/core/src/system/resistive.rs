@@ -1,13 +1,13 @@
-//! Deep resistive networks: layers of nodes joined by conductances, with ideal diodes (Scellier, "A fast algorithm to
-//! simulate nonlinear resistive networks", ICML 2024).
+//! Deep resistive networks: layers of nodes joined by conductances, with ideal diodes (Scellier, "A
+//! fast algorithm to simulate nonlinear resistive networks", ICML 2024).
 //!
-//! The state is the voltage of every node. The energy is half the power that the conductances g dissipate, less what
-//! current sources b feed in:
-//! E = sum over layers of 1/2 g_ij (v_i - v_j)^2 - sum b_j v_j. Inputs are pairs of voltage sources at plus and minus
-//! `input_gain` times x, since conductances cannot be negative. A diode to ground at every hidden node keeps the first
-//! half of each layer at v >= 0 and the second half at v <= 0; outputs are free. Given its neighbours a node settles to
-//! the mean of their voltages, weighted by the conductances, within its walls. A squared-error nudge is a current
-//! beta (y - v) into each output.
+//! The state is the voltage of every node. The energy is half the power that the conductances g
+//! dissipate, less what current sources b feed in: E = sum over layers of 1/2 g_ij (v_i - v_j)^2 -
+//! sum b_j v_j. Inputs are pairs of voltage sources at plus and minus `input_gain` times x, since
+//! conductances cannot be negative. A diode to ground at every hidden node keeps the first half of
+//! each layer at v >= 0 and the second half at v <= 0; outputs are free. Given its neighbours a
+//! node settles to the mean of their voltages, weighted by the conductances, within its walls. A
+//! squared-error nudge is a current beta (y - v) into each output.
 
 use serde::Deserialize;
 
@@ -38,15 +38,16 @@ impl SystemSpec for Spec {
 }
 
 impl Layered {
-    /// A deep resistive network with layers of these sizes: inputs (each a pair of sources) first, outputs last.
+    /// A deep resistive network with layers of these sizes: inputs (each a pair of sources) first,
+    /// outputs last.
     ///
-    /// Parameters are, in this order, `g1`, `b1`, `g2`, `b2`, ...: conductances (nodes of the layer before, nodes of the
-    /// layer; `g1` has a row for +x of every input, then one for -x of every input) and current sources. `device` is what
-    /// conductances are stored in.
+    /// Parameters are, in this order, `g1`, `b1`, `g2`, `b2`, ...: conductances (nodes of the layer
+    /// before, nodes of the layer; `g1` has a row for +x of every input, then one for -x of every
+    /// input) and current sources. `device` is what conductances are stored in.
     ///
     /// # Errors
-    /// [`Error::Config`] for fewer than two layers or an empty one, an `input_gain` that is not positive, or a device
-    /// that allows negative conductances.
+    /// [`Error::Config`] for fewer than two layers or an empty one, an `input_gain` that is not
+    /// positive, or a device that allows negative conductances.
     pub fn resistive(sizes: &[usize], input_gain: f64, device: Device) -> Result<Self> {
         positive("input_gain", input_gain)?;
         device.check()?;

@@ -79,7 +79,11 @@ impl Storage for Faulty<'_> {
     }
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.plan.check()?;
-        if self.plan.links { self.inner.hard_link(from, to) } else { Err(io::Error::from_raw_os_error(1)) }
+        if self.plan.links {
+            self.inner.hard_link(from, to)
+        } else {
+            Err(io::Error::from_raw_os_error(1))
+        }
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.plan.check()?;
@@ -212,7 +216,8 @@ fn every_operation_of_a_write() {
 fn every_operation_of_a_write_without_links_and_with_short_writes() {
     for stays in [false, true] {
         let whole = every_fault(stays, 28, usize::MAX, true);
-        let (short, copied) = (every_fault(stays, 28, 100, true), every_fault(stays, 28, 400, false));
+        let (short, copied) =
+            (every_fault(stays, 28, 100, true), every_fault(stays, 28, 400, false));
         assert!(short > whole + 5 && copied > whole + 5, "{whole} {short} {copied}");
     }
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use pnncore::Error;
-use pnncore::checkpoint::{Checkpoint, MAX_HEADER_BYTES, MAX_JSON_DEPTH, MAX_RANK, Tensor, TensorData, previous_path};
+use pnncore::checkpoint::{
+    Checkpoint, MAX_HEADER_BYTES, MAX_JSON_DEPTH, MAX_RANK, Tensor, TensorData, previous_path,
+};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -52,12 +54,17 @@ fn tensor() -> impl Strategy<Value = Tensor> {
 }
 
 fn checkpoint() -> impl Strategy<Value = Checkpoint> {
-    (btree_map(text(), json(), 0..5), btree_map(text(), tensor(), 0..6))
-        .prop_map(|(metadata, tensors)| Checkpoint { metadata: metadata.into_iter().collect(), tensors })
+    (btree_map(text(), json(), 0..5), btree_map(text(), tensor(), 0..6)).prop_map(
+        |(metadata, tensors)| Checkpoint { metadata: metadata.into_iter().collect(), tensors },
+    )
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn roundtrip(checkpoint in checkpoint()) {
@@ -113,12 +120,23 @@ fn data_start_aligned() {
 #[test]
 fn tensors_longer_than_a_piece() {
     // Around the size that is converted at a time, in bytes and in values.
-    for len in [(1 << 15) - 1, 1 << 15, (1 << 15) + 1, 1 << 16, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 700_001] {
+    for len in [
+        (1 << 15) - 1,
+        1 << 15,
+        (1 << 15) + 1,
+        1 << 16,
+        (1 << 18) - 1,
+        1 << 18,
+        (1 << 18) + 1,
+        700_001,
+    ] {
         let mut checkpoint = Checkpoint::default();
         let wide: Vec<f64> = (0..len).map(|i| f64::from(i) * 0.5).collect();
         let narrow: Vec<u8> = (0..len).map(|i| i as u8).collect();
         checkpoint.tensors.insert("wide".into(), Tensor::new(vec![wide.len()], wide).unwrap());
-        checkpoint.tensors.insert("narrow".into(), Tensor::new(vec![narrow.len()], narrow).unwrap());
+        checkpoint
+            .tensors
+            .insert("narrow".into(), Tensor::new(vec![narrow.len()], narrow).unwrap());
         let bytes = checkpoint.to_bytes().unwrap();
         assert_eq!(stock_read(&bytes).unwrap().tensors, plain(&checkpoint));
         assert!(Checkpoint::from_bytes(&bytes).unwrap() == checkpoint);
@@ -214,7 +232,8 @@ fn links_are_followed() {
 #[test]
 fn links_to_files_that_do_not_exist_yet_are_followed() {
     let dir = tempfile::tempdir().unwrap();
-    let (real, near, far) = (dir.path().join("real.pnn"), dir.path().join("near.pnn"), dir.path().join("far.pnn"));
+    let (real, near, far) =
+        (dir.path().join("real.pnn"), dir.path().join("near.pnn"), dir.path().join("far.pnn"));
     std::os::unix::fs::symlink("real.pnn", &near).unwrap();
     std::os::unix::fs::symlink(&near, &far).unwrap();
     sample(1).write(&far).unwrap();
@@ -222,7 +241,9 @@ fn links_to_files_that_do_not_exist_yet_are_followed() {
     assert!(identical(&Checkpoint::read(&real).unwrap(), &sample(1)));
     let ring = dir.path().join("ring.pnn");
     std::os::unix::fs::symlink("ring.pnn", &ring).unwrap();
-    let Err(Error::Io { op: "open", errno: Some(_), .. }) = sample(1).write(&ring) else { panic!() };
+    let Err(Error::Io { op: "open", errno: Some(_), .. }) = sample(1).write(&ring) else {
+        panic!()
+    };
     assert!(ring.is_symlink());
 }
 
@@ -248,19 +269,26 @@ fn permissions_are_kept() {
 fn what_is_no_file_is_left_alone() {
     use std::os::unix::fs::FileTypeExt;
     let dir = tempfile::tempdir().unwrap();
-    let (socket, link, folder) = (dir.path().join("socket"), dir.path().join("link"), dir.path().join("folder"));
+    let (socket, link, folder) =
+        (dir.path().join("socket"), dir.path().join("link"), dir.path().join("folder"));
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     std::os::unix::fs::symlink(&socket, &link).unwrap();
     fs::create_dir(&folder).unwrap();
     for path in [&socket, &link, &folder] {
-        let Err(Error::Io { op: "open", message, .. }) = sample(0).write(path) else { panic!("{}", path.display()) };
+        let Err(Error::Io { op: "open", message, .. }) = sample(0).write(path) else {
+            panic!("{}", path.display())
+        };
         assert_eq!(message, "is not a regular file");
     }
     // Nor is it replaced where the file before would be kept.
     let beside = dir.path().join("run.pnn");
     fs::create_dir(previous_path(&beside)).unwrap();
     let Err(Error::Io { op: "open", .. }) = sample(0).write(&beside) else { panic!() };
-    assert!(fs::symlink_metadata(&socket).unwrap().file_type().is_socket() && folder.is_dir() && !beside.exists());
+    assert!(
+        fs::symlink_metadata(&socket).unwrap().file_type().is_socket()
+            && folder.is_dir()
+            && !beside.exists()
+    );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
     drop(listener);
 }
@@ -273,7 +301,9 @@ fn io_errors_say_what_where_and_why() {
     assert_eq!((op, path), ("open", missing.display().to_string()));
     assert_eq!(errno, Some(2), "{message}");
     let nowhere = dir.path().join("no/where.pnn");
-    let Err(Error::Io { op: "create", errno: Some(2), .. }) = sample(0).write(&nowhere) else { panic!() };
+    let Err(Error::Io { op: "create", errno: Some(2), .. }) = sample(0).write(&nowhere) else {
+        panic!()
+    };
     let Err(Error::Io { op: "open", .. }) = Checkpoint::read(dir.path()) else { panic!() };
     let Err(Error::Io { .. }) = sample(0).write(dir.path()) else { panic!() };
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "temporary files left");
@@ -299,8 +329,14 @@ fn what_could_not_be_read_back_is_not_written() {
         checkpoint.tensors.insert(name.into(), Tensor { shape, data });
         checkpoint
     };
-    refused(&with("w", vec![2, 2], vec![1.0_f32].into()), "\"w\" has shape [2, 2], which needs 4 values, but 1");
-    refused(&with("w", vec![usize::MAX, 2, 0], Vec::<u8>::new().into()), "more than can be addressed");
+    refused(
+        &with("w", vec![2, 2], vec![1.0_f32].into()),
+        "\"w\" has shape [2, 2], which needs 4 values, but 1",
+    );
+    refused(
+        &with("w", vec![usize::MAX, 2, 0], Vec::<u8>::new().into()),
+        "more than can be addressed",
+    );
     refused(&with("w", vec![1; MAX_RANK + 1], vec![1_u8].into()), "33 axes");
     refused(&with("__metadata__", vec![], vec![1_u8].into()), "reserves the name");
     let mut long = sample(1);

@@ -85,11 +85,16 @@ fn files_name_themselves_and_the_way_out() {
     assert!(message(b"{\"json\": \"but no safetensors\"}").contains("not a pnncore checkpoint"));
     assert!(message(&with_field("pnncore", None)).contains("not a pnncore checkpoint"));
     assert!(
-        message(&with_field("pnncore", Some("2"))).contains("newer format version 2; this pnncore reads version 1")
+        message(&with_field("pnncore", Some("2")))
+            .contains("newer format version 2; this pnncore reads version 1")
     );
-    assert!(message(&with_field("pnncore", Some("0"))).contains("damaged: its format version is \"0\""));
+    assert!(
+        message(&with_field("pnncore", Some("0"))).contains("damaged: its format version is \"0\"")
+    );
     assert!(message(&with_field("digest", None)).contains("damaged: its header has no \"digest\""));
-    assert!(message(&with_field("metadata", Some("{}"))).contains("damaged: the digest does not match"));
+    assert!(
+        message(&with_field("metadata", Some("{}"))).contains("damaged: the digest does not match")
+    );
     assert!(message(&bytes[..bytes.len() - 3]).contains("(.prev)"));
     let large = fs::File::create(&path).unwrap();
     if large.set_len(MAX_FILE_BYTES + 1).is_ok() {
@@ -113,7 +118,9 @@ fn signed(dtype: &str, shape: &Value, offsets: &Value, data: &[u8], json: &str) 
 #[test]
 fn a_right_digest_does_not_help_a_wrong_file() {
     let data = [0_u8; 8];
-    let of = |dtype: &str, shape: Value, offsets: Value| read(&signed(dtype, &shape, &offsets, &data, "{}"));
+    let of = |dtype: &str, shape: Value, offsets: Value| {
+        read(&signed(dtype, &shape, &offsets, &data, "{}"))
+    };
     assert!(of("F32", json!([2]), json!([0, 8])).is_ok());
     let max = u64::MAX;
     for (dtype, shape, offsets) in [
@@ -138,7 +145,10 @@ fn a_right_digest_does_not_help_a_wrong_file() {
         ("", json!([2]), json!([0, 8])),
     ] {
         let message = of(dtype, shape.clone(), offsets.clone()).unwrap_err();
-        assert!(message.contains("; use") || message.contains("; pass"), "{dtype} {shape}: {message}");
+        assert!(
+            message.contains("; use") || message.contains("; pass"),
+            "{dtype} {shape}: {message}"
+        );
     }
     let hole = of("F32", json!([1]), json!([4, 8])).unwrap_err();
     assert!(hole.contains("must start at 0"), "{hole}");
@@ -156,7 +166,10 @@ fn a_right_digest_does_not_help_a_wrong_file() {
 fn a_key_that_is_repeated_anywhere_in_the_metadata_is_refused() {
     let of = |json: &str| read(&signed("F32", &json!([2]), &json!([0, 8]), &[0; 8], json));
     let plain = r#"{"a":{"b":[{"c":1,"d":-2}],"e":null},"f":[0.1,true,"x"]}"#;
-    assert_eq!(Value::Object(of(plain).unwrap().metadata), serde_json::from_str::<Value>(plain).unwrap());
+    assert_eq!(
+        Value::Object(of(plain).unwrap().metadata),
+        serde_json::from_str::<Value>(plain).unwrap()
+    );
     for twice in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"c":0,"b":1}]}"#] {
         assert!(of(twice).unwrap_err().contains("a key is repeated"), "{twice}");
     }
@@ -169,7 +182,8 @@ fn what_readers_could_understand_differently_is_refused() {
         let tensors = [("x".to_owned(), ("U8".to_owned(), vec![1], vec![7]))].into();
         let digest = documented_digest(&tensors, json);
         let text = format!(
-            "{{\"__metadata__\":{{\"pnncore\":\"1\",\"metadata\":\"{json}\",\"digest\":\"{digest}\"{fields}}}{entries}}}"
+            "{{\"__metadata__\":{{\"pnncore\":\"1\",\"metadata\":\"{json}\",\
+             \"digest\":\"{digest}\"{fields}}}{entries}}}"
         );
         read(&assemble(&text, &[7]))
     };
@@ -179,7 +193,9 @@ fn what_readers_could_understand_differently_is_refused() {
     assert!(header(",\"other\":1", x).is_err());
     assert!(header("", &format!("{x}{x}")).is_err());
     assert!(header("", &format!("{x},\"__metadata__\":{{}}")).is_err());
-    assert!(header("", &x.replace("\"dtype\":\"U8\"", "\"dtype\":\"BOOL\",\"dtype\":\"U8\"")).is_err());
+    assert!(
+        header("", &x.replace("\"dtype\":\"U8\"", "\"dtype\":\"BOOL\",\"dtype\":\"U8\"")).is_err()
+    );
     assert!(header("", &x.replace("\"shape\"", "\"more\":0,\"shape\"")).is_err());
     // The same bytes under two names, overlapping bytes, and bytes under no name.
     let y = x.replace("\"x\"", "\"y\"");
@@ -210,10 +226,15 @@ fn mutations() {
         let signed = rng.below(2) == 0 && sign(&mut bytes);
         if let Ok(ours) = read(&bytes) {
             // It says what the stock library says, and its digest is the documented one.
-            let stock = stock_read(&bytes).unwrap_or_else(|| panic!("seed {seed}: only ours reads it"));
+            let stock =
+                stock_read(&bytes).unwrap_or_else(|| panic!("seed {seed}: only ours reads it"));
             assert_eq!(plain(&ours), stock.tensors, "seed {seed}");
             let json = &stock.fields["metadata"];
-            assert_eq!(stock.fields["digest"], documented_digest(&stock.tensors, json), "seed {seed}");
+            assert_eq!(
+                stock.fields["digest"],
+                documented_digest(&stock.tensors, json),
+                "seed {seed}"
+            );
             assert_eq!(ours.metadata, serde_json::from_str(json).unwrap(), "seed {seed}");
             if signed {
                 resigned += 1;
@@ -251,7 +272,8 @@ fn change_header(rng: &mut Rng, bytes: &[u8]) -> Vec<u8> {
             0 => drop(header.remove(key)),
             1 => {
                 let value = header[key].clone();
-                header.insert((*rng.choose(&["y", "", "__metadata__", "é", "\u{0}"])).into(), value);
+                header
+                    .insert((*rng.choose(&["y", "", "__metadata__", "é", "\u{0}"])).into(), value);
             }
             _ => change_value(rng, &mut header[key]),
         }
@@ -294,7 +316,9 @@ fn change_value(rng: &mut Rng, value: &mut Value) {
                 2 => json!({}),
                 3 => json!([1]),
                 4 => (*rng.choose(&["{}", "[]", "{\"a\":[1e999]}", "2", "1", "\u{0}"])).into(),
-                _ => (*rng.choose(&["F32", "F64", "I64", "U64", "U32", "U8", "BOOL", "F16", "C64"])).into(),
+                _ => (*rng
+                    .choose(&["F32", "F64", "I64", "U64", "U32", "U8", "BOOL", "F16", "C64"]))
+                .into(),
             }
         }
     }

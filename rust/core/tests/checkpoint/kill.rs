@@ -17,7 +17,9 @@ fn content(step: u64) -> Checkpoint {
     for name in 0..8_u64 {
         let mut rng = Rng(step * 8 + name);
         let values: Vec<u64> = (0..8_000).map(|_| rng.next()).collect();
-        checkpoint.tensors.insert(format!("t{name}"), Tensor::new(vec![values.len()], values).unwrap());
+        checkpoint
+            .tensors
+            .insert(format!("t{name}"), Tensor::new(vec![values.len()], values).unwrap());
     }
     checkpoint
 }
@@ -59,7 +61,10 @@ fn kills() {
 
         if let Some(acknowledged) = acknowledged {
             let step: u64 = step_at(&path);
-            assert!(step == acknowledged || step == acknowledged + 1, "{step}, acknowledged {acknowledged}");
+            assert!(
+                step == acknowledged || step == acknowledged + 1,
+                "{step}, acknowledged {acknowledged}"
+            );
             if step > 0 {
                 let previous = step_at(&previous_path(&path));
                 assert!(previous == step || previous + 1 == step, "{previous} before {step}");

@@ -46,7 +46,10 @@ impl State {
     }
 
     fn change(&mut self, set: Option<(&Path, usize)>, unset: Option<&Path>) {
-        let change = Change { set: set.map(|(path, id)| (path.to_owned(), id)), unset: unset.map(Path::to_owned) };
+        let change = Change {
+            set: set.map(|(path, id)| (path.to_owned(), id)),
+            unset: unset.map(Path::to_owned),
+        };
         change.apply(&mut self.names);
         self.changes.push(change);
     }

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 pub(crate) fn sample(step: u64) -> Checkpoint {
     let s = step as f32;
     let tensor = |shape: &[usize], data: TensorData| Tensor::new(shape.to_vec(), data).unwrap();
-    let metadata = json!({ "step": step, "lr": 0.1, "nested": { "name": "ångström", "list": [1, null, true] } });
+    let nested = json!({ "name": "ångström", "list": [1, null, true] });
+    let metadata = json!({ "step": step, "lr": 0.1, "nested": nested });
     let Value::Object(metadata) = metadata else { unreachable!() };
     let tensors = [
         ("w", tensor(&[2, 3], vec![s, 1.0, -0.0, f32::MIN_POSITIVE, 4.5, 1e30].into())),

@@ -29,8 +29,8 @@ impl Rng {
     }
 }
 
-/// Cuts, repeats, moves and overwrites bytes, with some of `fills` and up to `tail` zeros at the end; now and then `other` does it,
-/// given a place.
+/// Cuts, repeats, moves and overwrites bytes, with some of `fills` and up to `tail` zeros at the
+/// end; now and then `other` does it, given a place.
 pub(crate) fn change_bytes(
     rng: &mut Rng,
     bytes: &mut Vec<u8>,
@@ -62,8 +62,9 @@ pub(crate) fn change_bytes(
 /// The variable that tells a writer where to write.
 pub(crate) const DIR: &str = "PNNCORE_TEST_WRITER_DIR";
 
-/// Starts the test `kill::writer_process` in a process of its own that writes into `dir`, kills it within so many microseconds after
-/// it is ready, and gives the number of the last line `wrote ...` that it ended.
+/// Starts the test `kill::writer_process` in a process of its own that writes into `dir`, kills it
+/// within so many microseconds after it is ready, and gives the number of the last line `wrote ...`
+/// that it ended.
 #[cfg(unix)]
 pub(crate) fn kill_writer(rng: &mut Rng, dir: &Path, micros: usize) -> Option<u64> {
     use std::io::{BufRead, BufReader, Read};

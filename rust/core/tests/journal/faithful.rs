@@ -60,7 +60,8 @@ impl Parts {
     fn record(&self, rng: &mut Rng, journal: &Journal) -> Record<'_> {
         let shots = journal.shots();
         let last = shots.len().saturating_sub(1) as u64;
-        let mut near = |value: u64| if rng.below(6) == 0 { rng.next() >> rng.below(64) } else { value };
+        let mut near =
+            |value: u64| if rng.below(6) == 0 { rng.next() >> rng.below(64) } else { value };
         let (shot, duration) = (near(last), near(9));
         let attempt = near(shots.last().map_or(0, |shot| u64::from(shot.attempts - 1))) as u32;
         let (sequence, time) = (near(journal.entries().len() as u64), near(5));
@@ -70,7 +71,15 @@ impl Parts {
                 let (shot, attempt) = *rng.choose(&[(shots.len() as u64, 0), (shot, attempt + 1)]);
                 let purpose = *rng.choose(&purposes);
                 let params = &self.params;
-                Record::Intent { shot, attempt, purpose, time, x: self.values(), params_at: sequence, params }
+                Record::Intent {
+                    shot,
+                    attempt,
+                    purpose,
+                    time,
+                    x: self.values(),
+                    params_at: sequence,
+                    params,
+                }
             }
             1 => Record::Result { shot, attempt, duration, y: self.values() },
             2 => Record::Fail { shot, attempt, duration, text: &self.text },
@@ -93,8 +102,8 @@ fn what_is_written_is_read() {
             let before = log.bytes();
             match journal.append(&record) {
                 Ok(sequence) => {
-                    let (found, end) =
-                        read(&log.bytes()).unwrap_or_else(|why| panic!("seed {seed}: {record:?}: {why}"));
+                    let (found, end) = read(&log.bytes())
+                        .unwrap_or_else(|why| panic!("seed {seed}: {record:?}: {why}"));
                     assert_eq!(
                         (end, found.entries().len() as u64),
                         (End::Clean, sequence + 1),
@@ -105,7 +114,11 @@ fn what_is_written_is_read() {
                     accepted[rng_kind(&record)] += 1;
                 }
                 Err(Error::Journal(_)) => {
-                    assert_eq!(log.bytes(), before, "seed {seed}: {record:?} was refused, and written");
+                    assert_eq!(
+                        log.bytes(),
+                        before,
+                        "seed {seed}: {record:?} was refused, and written"
+                    );
                     refused += 1;
                 }
                 Err(other) => panic!("seed {seed}: {other:?}"),
@@ -138,7 +151,8 @@ fn what_is_too_long_is_refused() {
     let long = "x".repeat(1 << 26);
     let text = format!("{{\"text\":\"{long}\"}}");
     for text in [&text[..], &long[..]] {
-        let message = journal.append(&Record::Note { kind: Kind::State, text }).unwrap_err().to_string();
+        let message =
+            journal.append(&Record::Note { kind: Kind::State, text }).unwrap_err().to_string();
         assert!(message.len() < 400, "the message holds the record");
         assert_eq!(log.bytes(), before);
     }

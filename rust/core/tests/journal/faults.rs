@@ -8,7 +8,8 @@ use super::support::{Memory, begin, check_prefix, shoot};
 
 const DURABILITIES: [Durability; 3] = [Durability::Group, Durability::Shot, Durability::None];
 
-/// Makes shots from where the journal is, up to `n`; gives how many were acknowledged, and how it ended.
+/// Makes shots from where the journal is, up to `n`; gives how many were acknowledged, and how it
+/// ended.
 fn run(log: &Memory, durability: Durability, n: u64) -> (Option<u64>, Result<()>) {
     let mut journal = match begin(log, durability) {
         Ok(journal) => journal,
@@ -47,20 +48,26 @@ fn every_operation_fails() {
                     assert!(end.is_ok() && k > 20);
                     break;
                 }
-                let Err(Error::Io { path, errno: Some(28), .. }) = end else { panic!("{k}: {end:?}") };
+                let Err(Error::Io { path, errno: Some(28), .. }) = end else {
+                    panic!("{k}: {end:?}")
+                };
                 assert_eq!(path, "memory");
                 // The file can be opened again, and goes on.
                 let log = Memory::holding(&file.bytes);
                 let (done, end) = run(&log, durability, 12);
                 assert!(end.is_ok() && done == Some(12), "{k}: {end:?}");
                 let (journal, _) = super::support::read(&file.bytes).unwrap();
-                assert!(check_prefix(&journal) >= acknowledged.unwrap_or(0), "{k}: an acknowledged shot is lost");
+                assert!(
+                    check_prefix(&journal) >= acknowledged.unwrap_or(0),
+                    "{k}: an acknowledged shot is lost"
+                );
             }
         }
     }
 }
 
-/// A disk that is full for a while: the same journal goes on. After a flush that failed, it does not.
+/// A disk that is full for a while: the same journal goes on. After a flush that failed, it does
+/// not.
 #[test]
 fn writes_are_tried_again_flushes_are_not() {
     for durability in DURABILITIES {
@@ -69,13 +76,20 @@ fn writes_are_tried_again_flushes_are_not() {
         shoot(&mut journal, 0).unwrap();
         let before = log.bytes();
         log.0.lock().unwrap().left = Some(0);
-        assert!(matches!(shoot(&mut journal, 1), Err(Error::Io { op: "write", errno: Some(28), .. })));
+        assert!(matches!(
+            shoot(&mut journal, 1),
+            Err(Error::Io { op: "write", errno: Some(28), .. })
+        ));
         assert_eq!(log.bytes(), before, "the write was not taken back");
         shoot(&mut journal, 1).unwrap();
-        *log.0.lock().unwrap() = super::support::File { bytes: log.bytes(), left: Some(1), ..Default::default() };
+        *log.0.lock().unwrap() =
+            super::support::File { bytes: log.bytes(), left: Some(1), ..Default::default() };
         assert!(matches!(journal.mark(), Err(Error::Io { op: "fsync", errno: Some(28), .. })));
         let poisoned = log.bytes();
-        assert!(matches!(shoot(&mut journal, 2), Err(Error::Io { op: "fsync", errno: Some(28), .. })));
+        assert!(matches!(
+            shoot(&mut journal, 2),
+            Err(Error::Io { op: "fsync", errno: Some(28), .. })
+        ));
         assert!(matches!(journal.mark(), Err(Error::Io { op: "fsync", .. })));
         assert_eq!(log.bytes(), poisoned);
     }
@@ -107,14 +121,23 @@ fn power_cuts() {
             let file = log.0.lock().unwrap();
             let kept = file.bytes[..file.flushed].to_vec();
             drop(file);
-            let shots = if kept.is_empty() { 0 } else { check_prefix(&super::support::read(&kept).unwrap().0) };
+            let shots = if kept.is_empty() {
+                0
+            } else {
+                check_prefix(&super::support::read(&kept).unwrap().0)
+            };
             safe = shots;
             drop(journal);
             log.cut(&mut rng);
             let mut copy = begin(&Memory::default(), Durability::None).unwrap();
             pnncore::journal::salvage_on(&log, "memory", &mut copy).unwrap();
-            let saved = copy.shots().iter().filter(|shot| matches!(shot.fate, Fate::Answered(_))).count() as u64;
-            assert!(saved >= safe, "seed {seed}: {saved} of {safe} shots that were on the disk are salvaged");
+            let saved =
+                copy.shots().iter().filter(|shot| matches!(shot.fate, Fate::Answered(_))).count()
+                    as u64;
+            assert!(
+                saved >= safe,
+                "seed {seed}: {saved} of {safe} shots that were on the disk are salvaged"
+            );
         }
     }
     assert!(corrupt < rounds, "{corrupt}");

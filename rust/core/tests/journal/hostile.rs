@@ -11,7 +11,8 @@ fn every_truncation() {
     let bytes = sample(6);
     let (whole, _) = read(&bytes).unwrap();
     let all = records(&whole);
-    let ends: Vec<usize> = whole.entries().iter().map(|e| (e.offset + 28) as usize + e.length as usize).collect();
+    let ends: Vec<usize> =
+        whole.entries().iter().map(|e| (e.offset + 28) as usize + e.length as usize).collect();
     for len in 0..bytes.len() {
         let (found, end) = read(&bytes[..len]).unwrap();
         let kept = ends.iter().filter(|&&end| end <= len).count();
@@ -48,7 +49,8 @@ fn every_change_of_a_byte() {
 /// Where frames begin, and where the last one ends.
 fn frames(bytes: &[u8]) -> Vec<usize> {
     let (journal, _) = read(bytes).unwrap();
-    let mut starts: Vec<usize> = journal.entries().iter().map(|entry| entry.offset as usize).collect();
+    let mut starts: Vec<usize> =
+        journal.entries().iter().map(|entry| entry.offset as usize).collect();
     starts.push(bytes.len());
     starts
 }
@@ -98,7 +100,8 @@ fn records_that_were_taken_out_or_moved_are_missed() {
     }
 }
 
-/// Headers that overlap, each announcing the longest payload: looking into all of them would take hours.
+/// Headers that overlap, each announcing the longest payload: looking into all of them would take
+/// hours.
 #[test]
 fn hostile_lengths_take_no_time_or_memory() {
     let mut bytes = sample(1)[..16].to_vec();
@@ -114,7 +117,8 @@ fn hostile_lengths_take_no_time_or_memory() {
     assert!(message.contains("damaged at byte 16"), "{message}");
 }
 
-/// Beginnings of frames, of headers and of whole frames, everywhere: the work is in proportion to the length of the file.
+/// Beginnings of frames, of headers and of whole frames, everywhere: the work is in proportion to
+/// the length of the file.
 #[test]
 fn scanning_is_linear() {
     let head = |length: u32| {
@@ -125,8 +129,11 @@ fn scanning_is_linear() {
         bytes.extend(crc32c::crc32c(&bytes).to_ne_bytes());
         bytes
     };
-    let mut patterns = vec![b"PnnF".to_vec(), b"P".to_vec(), b"PnnFPnn".to_vec(), vec![0], b"Pnn".to_vec()];
-    patterns.extend([0, 1, 28, 1000, 1 << 16, 900_000, (1 << 20) - 30, 1 << 20, 1 << 21, 1 << 26].map(head));
+    let mut patterns =
+        vec![b"PnnF".to_vec(), b"P".to_vec(), b"PnnFPnn".to_vec(), vec![0], b"Pnn".to_vec()];
+    patterns.extend(
+        [0, 1, 28, 1000, 1 << 16, 900_000, (1 << 20) - 30, 1 << 20, 1 << 21, 1 << 26].map(head),
+    );
     for pattern in patterns {
         for whole in [0, 3] {
             let mut bytes = sample(whole);
@@ -135,7 +142,9 @@ fn scanning_is_linear() {
             bytes.extend(pattern.iter().copied().cycle().take(count(4 << 20, 64 << 20) as usize));
             let log = Memory::holding(&bytes);
             let _ = Journal::read_on(Box::new(log.clone()), "memory".into());
-            let mut copy = super::support::begin(&Memory::default(), pnncore::journal::Durability::None).unwrap();
+            let mut copy =
+                super::support::begin(&Memory::default(), pnncore::journal::Durability::None)
+                    .unwrap();
             let scanned = log.0.lock().unwrap().reads;
             pnncore::journal::salvage_on(&log, "memory", &mut copy).unwrap();
             let salvaged = log.0.lock().unwrap().reads;
@@ -143,7 +152,11 @@ fn scanning_is_linear() {
             for (reads, looked) in [scanned, (salvaged.0 - scanned.0, salvaged.1 - scanned.1)] {
                 let most = 16 * bytes.len() as u64;
                 let name = String::from_utf8_lossy(&pattern[..pattern.len().min(8)]).into_owned();
-                assert!(looked < most, "{name:?} from {begin}: {looked} bytes read of {}", bytes.len());
+                assert!(
+                    looked < most,
+                    "{name:?} from {begin}: {looked} bytes read of {}",
+                    bytes.len()
+                );
                 assert!(reads < 200, "{name:?} from {begin}: {reads} reads");
             }
         }
@@ -160,7 +173,11 @@ fn mutations() {
         let original = rng.choose(&originals).clone();
         let mut bytes = original.clone();
         for _ in 0..=rng.below(3) {
-            if rng.below(2) == 0 { change_frames(&mut rng, &mut bytes) } else { change_bytes(&mut rng, &mut bytes) }
+            if rng.below(2) == 0 {
+                change_frames(&mut rng, &mut bytes)
+            } else {
+                change_bytes(&mut rng, &mut bytes)
+            }
         }
         let hashes = rng.below(2) == 0;
         let signed = rng.below(2) == 0;

@@ -27,7 +27,8 @@ fn writer_process() {
     let Some(dir) = std::env::var_os(DIR) else {
         return;
     };
-    let (mut journal, _) = Journal::append_to(Path::new(&dir).join("shots.pnj"), Durability::Group).unwrap();
+    let (mut journal, _) =
+        Journal::append_to(Path::new(&dir).join("shots.pnj"), Durability::Group).unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "\nready").unwrap();
     let first = journal.shots().len() as u64;
@@ -67,8 +68,10 @@ fn kills() {
             // Long content is checked once; here only the last ones.
             if k + 20 > journal.shots().len() {
                 let (_, y) = content(k as u64);
-                let same =
-                    journal.with_record(at, |r| matches!(r, Record::Result { y: found, .. } if found.bytes == y));
+                let same = journal.with_record(
+                    at,
+                    |r| matches!(r, Record::Result { y: found, .. } if found.bytes == y),
+                );
                 assert!(same.unwrap(), "shot {k} has other content");
             }
         }

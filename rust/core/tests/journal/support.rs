@@ -141,7 +141,12 @@ pub(crate) fn shoot(journal: &mut Journal, k: u64) -> Result<()> {
     let (mut shot, mut attempt) = journal.intend(false, Purpose::Run, 5, values(&x, 3), &params)?;
     assert_eq!((shot, attempt), (k, 0));
     if k % 5 == 4 {
-        journal.append(&Record::Fail { shot, attempt, duration: 7, text: "{\"reason\":\"nan\"}" })?;
+        journal.append(&Record::Fail {
+            shot,
+            attempt,
+            duration: 7,
+            text: "{\"reason\":\"nan\"}",
+        })?;
         (shot, attempt) = journal.intend(true, Purpose::Run, 6, values(&x, 3), &params)?;
     }
     journal.append(&Record::Result { shot, attempt, duration: 9, y: values(&y, 2) })?;

@@ -1,4 +1,5 @@
-//! What hardware keeps from step to step: read by every experiment, written by steps that succeed, and by nothing else.
+//! What hardware keeps from step to step: read by every experiment, written by steps that succeed,
+//! and by nothing else.
 
 use super::*;
 use pnncore::divergence::Divergence;
@@ -32,10 +33,18 @@ fn slices(memory: &[Vec<f64>]) -> Vec<&[f64]> {
     memory.iter().map(Vec::as_slice).collect()
 }
 
-fn measured(net: &Stack<f64>, params: &[Vec<f64>], memory: &[&[f64]], data: &Data<f64>) -> Vec<f64> {
-    let (runtime, values, batch) = (Runtime::new(Some(1), 1).unwrap(), shared(params), data.batch());
-    let (plan, draw) = (PhasePlan::free(Loss::SquaredError, Settling::default()), DrawIndex::of_inference(0));
-    let experiment = Experiment { memory, ..Experiment::new(&runtime, net, &values, &batch, &plan, draw) };
+fn measured(
+    net: &Stack<f64>,
+    params: &[Vec<f64>],
+    memory: &[&[f64]],
+    data: &Data<f64>,
+) -> Vec<f64> {
+    let (runtime, values, batch) =
+        (Runtime::new(Some(1), 1).unwrap(), shared(params), data.batch());
+    let (plan, draw) =
+        (PhasePlan::free(Loss::SquaredError, Settling::default()), DrawIndex::of_inference(0));
+    let experiment =
+        Experiment { memory, ..Experiment::new(&runtime, net, &values, &batch, &plan, draw) };
     let mut states = States::new(System::<f64>::layout(net));
     experiment.infer(&mut states, &mut System::<f64>::workspace(net)).unwrap();
     (0..states.rows()).flat_map(|r| states.outputs(r).to_vec()).collect()
@@ -45,8 +54,10 @@ fn measured(net: &Stack<f64>, params: &[Vec<f64>], memory: &[&[f64]], data: &Dat
 #[test]
 fn meshes_that_drift_keep_how_far() {
     let (net, still) = (net(DRIFT), net(0.0));
-    let found: Vec<_> = System::<f64>::memory(&net).iter().map(|spec| (spec.name.clone(), spec.len())).collect();
-    let wanted = [("theta_drift3", 15), ("phi_drift3", 15), ("gamma_drift3", 6)].map(|(n, len)| (n.to_owned(), len));
+    let found: Vec<_> =
+        System::<f64>::memory(&net).iter().map(|spec| (spec.name.clone(), spec.len())).collect();
+    let wanted = [("theta_drift3", 15), ("phi_drift3", 15), ("gamma_drift3", 6)]
+        .map(|(n, len)| (n.to_owned(), len));
     assert_eq!(found, wanted);
     assert!(System::<f64>::memory(&still).is_empty());
 }
@@ -57,7 +68,8 @@ fn drift_is_an_offset_of_phases() {
     let (drifting, still, data) = (net(DRIFT), net(0.0), Data::new(7, 5));
     let (params, memory) = (initial(&drifting), walked(&drifting, 40));
     let mut moved = params.clone();
-    let phases = System::<f64>::specs(&drifting).iter().position(|spec| spec.name == "theta3").unwrap();
+    let phases =
+        System::<f64>::specs(&drifting).iter().position(|spec| spec.name == "theta3").unwrap();
     for (own, off) in moved[phases..].iter_mut().zip(&memory) {
         own.iter_mut().zip(off).for_each(|(phase, off)| *phase += off);
     }
@@ -72,11 +84,13 @@ fn drift_is_an_offset_of_phases() {
 fn twins_do_not_drift() {
     let (drifting, data) = (net(DRIFT), Data::new(7, 5));
     let (params, memory) = (initial(&drifting), walked(&drifting, 40));
-    let (runtime, values, batch) = (Runtime::new(Some(1), 1).unwrap(), shared(&params), data.batch());
+    let (runtime, values, batch) =
+        (Runtime::new(Some(1), 1).unwrap(), shared(&params), data.batch());
     let found = |memory: &[&[f64]], measured_at: &[&[f64]]| {
         let (mut propagation, mut state) = (Propagation::default(), StepState::new(&drifting));
         let mut gradient = vec![Vec::new(); params.len()];
-        let at = StackAt { runtime: &runtime, stack: &drifting, params: &values, memory: measured_at };
+        let at =
+            StackAt { runtime: &runtime, stack: &drifting, params: &values, memory: measured_at };
         propagation.begin(&drifting, &batch);
         propagation.forward(at, &drifting.hardware(), true, DrawIndex::of_step(0)).unwrap();
         propagation.seed_output_errors(Loss::CrossEntropy, &batch.y);
@@ -92,11 +106,17 @@ fn twins_do_not_drift() {
     assert_ne!(found(&memory, &memory), found(&memory, &[]));
 }
 
-/// Trains with plain gradient descent at a rate; the parameters, the memory, and why training ended.
-fn trained(steps: usize, rate: f64, calls: usize) -> (Vec<Vec<f64>>, Vec<Vec<f64>>, Option<Divergence>) {
+/// Trains with plain gradient descent at a rate; the parameters, the memory, and why training
+/// ended.
+fn trained(
+    steps: usize,
+    rate: f64,
+    calls: usize,
+) -> (Vec<Vec<f64>>, Vec<Vec<f64>>, Option<Divergence>) {
     let (net, data) = (net(DRIFT), Data::new(16 * steps, 5));
     let mut params = initial(&net);
-    let mut memory: Vec<Vec<f64>> = System::<f64>::memory(&net).iter().map(|spec| vec![0.0; spec.len()]).collect();
+    let mut memory: Vec<Vec<f64>> =
+        System::<f64>::memory(&net).iter().map(|spec| vec![0.0; spec.len()]).collect();
     let protocol = method(PhysicsAware {}).protocol::<f64>(&net).unwrap();
     let optimizer = Optimizer::SGD { momentum: 0.0, weight_decay: 0.0 };
     let (order, rates) = ((0..16 * steps as u64).collect::<Vec<_>>(), vec![rate; params.len()]);
@@ -122,18 +142,22 @@ fn trained(steps: usize, rate: f64, calls: usize) -> (Vec<Vec<f64>>, Vec<Vec<f64
         };
         let mut lent = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
         let mut kept: Vec<&mut [f64]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
-        runtime.enter(|| train(&runtime, task, budget, &mut lent, &mut kept, &mut progress)).unwrap();
+        runtime
+            .enter(|| train(&runtime, task, budget, &mut lent, &mut kept, &mut progress))
+            .unwrap();
     }
     (params, memory, progress.divergence)
 }
 
-/// Each step of training moves what drifts once, after it, however the steps are divided into calls.
+/// Each step of training moves what drifts once, after it, however the steps are divided into
+/// calls.
 #[test]
 fn steps_move_what_drifts() {
     let (params, memory, divergence) = trained(6, 0.1, 1);
     assert_eq!((divergence, &memory), (None, &walked(&net(DRIFT), 6)));
     assert_eq!(trained(6, 0.1, 3), (params, memory, None));
-    // A step sees the hardware as it was when the step began: the first one, as it is without drift.
+    // A step sees the hardware as it was when the step began: the first one, as it is without
+    // drift.
     assert_ne!(trained(1, 0.1, 1).0, initial(&net(DRIFT)));
 }
 

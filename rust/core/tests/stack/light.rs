@@ -21,14 +21,21 @@ fn signals_that_do_not_fit_are_refused_with_what_converts_them() {
     let refused = |layers: &[LayerChoice]| refusal(&spec(layers, 0.0));
     let behind = refused(&[linear(3, 4), light.clone(), tanh(), linear(4, 2)]);
     assert!(behind.contains("layer 3 (Tanh) takes 4 real values"), "{behind}");
-    assert!(behind.contains("(Encode) gives 4 complex amplitudes: put Detect between them"), "{behind}");
+    assert!(
+        behind.contains("(Encode) gives 4 complex amplitudes: put Detect between them"),
+        "{behind}"
+    );
     let before = refused(&[linear(3, 4), dark.clone()]);
     assert!(before.contains("(Linear) gives 4 real values: put Encode between them"), "{before}");
     let first = EncodeSpec { inputs: Some(4), carrier: Carrier::Phase }.into();
     assert!(refused(&[first, linear(4, 2)]).contains("put Detect between them"));
-    assert!(refused(&[linear(3, 4), light.clone()]).contains("which nothing measures: put Detect behind it"));
     assert!(
-        refused(&[linear(3, 4), linear(5, 2)]).contains("layer 2 (Linear) takes 5 inputs, but the layer before has 4")
+        refused(&[linear(3, 4), light.clone()])
+            .contains("which nothing measures: put Detect behind it")
+    );
+    assert!(
+        refused(&[linear(3, 4), linear(5, 2)])
+            .contains("layer 2 (Linear) takes 5 inputs, but the layer before has 4")
     );
     assert_eq!(refused(&[linear(3, 4), light, dark]), "");
 }
@@ -43,7 +50,8 @@ fn noise_is_of_what_is_measured() {
     assert!(refusal(&own).contains("nothing measures a field"), "{}", refusal(&own));
 }
 
-/// The gradient of physics-aware training by plain means: the twins of each part between real signals, at what was measured there.
+/// The gradient of physics-aware training by plain means: the twins of each part between real
+/// signals, at what was measured there.
 fn by_parts(chain: &[LayerChoice], mismatch: f64, data: &Data<f64>) -> (Vec<f64>, Vec<f64>) {
     let layers = [&[linear(5, 6)], chain, &[linear(6, 3)]].concat();
     let net = stack::<f64>(&layers, mismatch, 0.0);
@@ -56,14 +64,20 @@ fn by_parts(chain: &[LayerChoice], mismatch: f64, data: &Data<f64>) -> (Vec<f64>
     let at = StackAt { runtime: &runtime, stack: &net, params: &values, memory: &[] };
     passed.forward(at, &net.hardware(), false, DrawIndex::of_step(4)).unwrap();
     passed.seed_output_errors(Loss::CrossEntropy, &batch.y);
-    let mut errors: Vec<f64> = passed.blocks.iter().flat_map(|block| &block.errors[layers.len()]).copied().collect();
+    let mut errors: Vec<f64> =
+        passed.blocks.iter().flat_map(|block| &block.errors[layers.len()]).copied().collect();
     let mut parts = Vec::new();
     let light = 1..1 + chain.len();
     for part in [light.end..light.end + 1, light.clone(), 0..1] {
         let twins = stack::<f64>(&layers[part.clone()], 0.0, 0.0);
-        let arrived = if part.start == 0 { passed.inputs() } else { passed.outputs(part.start - 1) };
-        let own: Vec<_> = net.stages()[part].iter().flat_map(|stage| params[stage.params.clone()].to_vec()).collect();
-        let batch = Batch { x: Rows::all(&arrived, twins.stages()[0].twin().inputs()), y: Targets::None };
+        let arrived =
+            if part.start == 0 { passed.inputs() } else { passed.outputs(part.start - 1) };
+        let own: Vec<_> = net.stages()[part]
+            .iter()
+            .flat_map(|stage| params[stage.params.clone()].to_vec())
+            .collect();
+        let batch =
+            Batch { x: Rows::all(&arrived, twins.stages()[0].twin().inputs()), y: Targets::None };
         let (mut pass, mut state) = (Propagation::default(), StepState::new(&twins));
         let own = shared(&own);
         let at = StackAt { runtime: &runtime, stack: &twins, params: &own, memory: &[] };
@@ -76,7 +90,8 @@ fn by_parts(chain: &[LayerChoice], mismatch: f64, data: &Data<f64>) -> (Vec<f64>
     (found, parts.into_iter().rev().flatten().flatten().collect())
 }
 
-/// Nothing within a field is measured: the twin's derivatives span it, at the real signals before it.
+/// Nothing within a field is measured: the twin's derivatives span it, at the real signals before
+/// it.
 #[test]
 fn derivatives_of_twins_span_fields() {
     let data = Data::new(19, 5);

@@ -1,4 +1,5 @@
-//! Stacks: gradients against differences, physics against closed forms, the same bits for any number of threads.
+//! Stacks: gradients against differences, physics against closed forms, the same bits for any
+//! number of threads.
 #![allow(clippy::unwrap_used)]
 
 use pnncore::Error;
@@ -32,9 +33,10 @@ use pnncore::settling::Settling;
 use pnncore::signal::Signal;
 use pnncore::states::States;
 use pnncore::system::stack::{
-    BackwardRule, Carrier, DetectSpec, EncodeSpec, Entry, ForwardRecord, Function, Layer, LayerChoice, LayerContext,
-    LayerSpec, LinearSpec, MZIMeshSpec, NormaliseSpec, Parts, PendulaSpec, PlateSpec, PointwiseSpec, Propagation,
-    SecondHarmonicSpec, Site, Spec, SpeckleSpec, Stack, StackAt, Stage, SurrogateDerivative, TransistorSpec,
+    BackwardRule, Carrier, DetectSpec, EncodeSpec, Entry, ForwardRecord, Function, Layer,
+    LayerChoice, LayerContext, LayerSpec, LinearSpec, MZIMeshSpec, NormaliseSpec, Parts,
+    PendulaSpec, PlateSpec, PointwiseSpec, Propagation, SecondHarmonicSpec, Site, Spec,
+    SpeckleSpec, Stack, StackAt, Stage, SurrogateDerivative, TransistorSpec,
 };
 use pnncore::system::{Experiment, System};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
@@ -70,7 +72,10 @@ fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
         (vec![SpeckleSpec { inputs: 6, outputs: 7, reference: 0.3 }.into()], 7),
         (vec![SecondHarmonicSpec { inputs: 6, parameters: 5 }.into()], 21),
         (vec![PendulaSpec { inputs: 6, time: 2.0, steps: 20 }.into()], 6),
-        (vec![PlateSpec { inputs: 6, parameters: 3, modes: 5, damping: 0.1, cubic: 0.5 }.into()], 9),
+        (
+            vec![PlateSpec { inputs: 6, parameters: 3, modes: 5, damping: 0.1, cubic: 0.5 }.into()],
+            9,
+        ),
         (vec![TransistorSpec { inputs: 6, parameters: 3 }.into()], 9),
         (
             vec![
@@ -80,7 +85,13 @@ fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
             ],
             6,
         ),
-        (vec![EncodeSpec { inputs: Some(6), carrier: Carrier::Amplitude }.into(), DetectSpec {}.into()], 6),
+        (
+            vec![
+                EncodeSpec { inputs: Some(6), carrier: Carrier::Amplitude }.into(),
+                DetectSpec {}.into(),
+            ],
+            6,
+        ),
     ]
 }
 
@@ -94,9 +105,15 @@ fn between(chain: &[LayerChoice], width: usize) -> Vec<LayerChoice> {
 }
 
 fn initial<T: Real>(stack: &Stack<T>) -> Vec<Vec<T>> {
-    let mut params: Vec<Vec<T>> = stack.specs().iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
+    let mut params: Vec<Vec<T>> =
+        stack.specs().iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
     let runtime = Runtime::new(Some(1), 0).unwrap();
-    stack.initialise(&runtime, 7, 1.0, &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    stack.initialise(
+        &runtime,
+        7,
+        1.0,
+        &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(),
+    );
     params
 }
 
@@ -126,16 +143,29 @@ fn method(config: impl MethodConfig) -> Method {
     config.with(Loss::CrossEntropy, Settling::default())
 }
 
-fn gradient<T: Real>(method: Method, stack: &Stack<T>, params: &[Vec<T>], data: &Data<T>, threads: usize) -> Vec<f64> {
+fn gradient<T: Real>(
+    method: Method,
+    stack: &Stack<T>,
+    params: &[Vec<T>],
+    data: &Data<T>,
+    threads: usize,
+) -> Vec<f64> {
     let protocol = method.protocol::<T>(stack).unwrap();
     let runtime = Runtime::new(Some(threads), 1).unwrap();
-    let mut memory: Vec<Vec<T>> = protocol.memory(stack).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
+    let mut memory: Vec<Vec<T>> =
+        protocol.memory(stack).iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
     let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
     protocol.initialise(&runtime, stack, &mut memory);
     let (params, batch, mut state) = (shared(params), data.batch(), StepState::new(stack));
     let mut found = vec![Vec::new(); stack.specs().len()];
     runtime.enter(|| {
-        protocol.step(&protocol.experiment(&runtime, stack, &params, &batch, 4), &mut memory, &mut state).unwrap();
+        protocol
+            .step(
+                &protocol.experiment(&runtime, stack, &params, &batch, 4),
+                &mut memory,
+                &mut state,
+            )
+            .unwrap();
         write_gradient(&runtime, stack.specs(), &mut state, &mut found);
     });
     found.into_iter().flatten().map(T::to_f64).collect()
@@ -157,14 +187,20 @@ fn gradients_of_all_layers_are_those_of_differences() {
             let net = stack::<f64>(&between(&kind, width), mismatch, 0.0);
             let params = initial(&net);
             let exact = gradient(method(EXACT), &net, &params, &data, 1);
-            let found = gradient(method(FiniteDifference { epsilon: Some(1e-5) }), &net, &params, &data, 1);
+            let found =
+                gradient(method(FiniteDifference { epsilon: Some(1e-5) }), &net, &params, &data, 1);
             assert!(exact.iter().any(|g| *g != 0.0));
-            assert!(difference(&found, &exact) < 1e-7, "{kind:?} {mismatch}: {}", difference(&found, &exact));
+            assert!(
+                difference(&found, &exact) < 1e-7,
+                "{kind:?} {mismatch}: {}",
+                difference(&found, &exact)
+            );
         }
     }
 }
 
-/// Slopes along directions are those that the exact gradient says: the forward gradient is made of nothing else.
+/// Slopes along directions are those that the exact gradient says: the forward gradient is made of
+/// nothing else.
 #[test]
 fn forward_gradients_are_slopes_times_directions() {
     let data = Data::new(19, 5);
@@ -174,7 +210,8 @@ fn forward_gradients_are_slopes_times_directions() {
             let params = initial(&net);
             // At measured signals, as physics-aware training.
             let exact = gradient(method(PhysicsAware {}), &net, &params, &data, 1);
-            let found = gradient(method(ForwardGradient { directions: 1 }), &net, &params, &data, 1);
+            let found =
+                gradient(method(ForwardGradient { directions: 1 }), &net, &params, &data, 1);
             let direction = {
                 let mut drawn = vec![0.0; exact.len()];
                 let random = Runtime::new(Some(1), 1).unwrap().random(Purpose::Direction);
@@ -183,9 +220,19 @@ fn forward_gradients_are_slopes_times_directions() {
             };
             let slope: f64 = exact.iter().zip(&direction).map(|(g, d)| g * d).sum();
             let wanted: Vec<f64> = direction.iter().map(|d| slope * d).collect();
-            assert!(difference(&found, &wanted) < 1e-10, "{kind:?} {mismatch}: {}", difference(&found, &wanted));
+            assert!(
+                difference(&found, &wanted) < 1e-10,
+                "{kind:?} {mismatch}: {}",
+                difference(&found, &wanted)
+            );
             for threads in [2, 3] {
-                let other = gradient(method(ForwardGradient { directions: 1 }), &net, &params, &data, threads);
+                let other = gradient(
+                    method(ForwardGradient { directions: 1 }),
+                    &net,
+                    &params,
+                    &data,
+                    threads,
+                );
                 assert_eq!(found, other);
             }
         }
@@ -202,7 +249,8 @@ fn physics_aware_training_is_backpropagation_where_the_twin_is_exact() {
         for rule in [method(PhysicsAware {}), method(TWIN)] {
             assert!(difference(&gradient(rule, &net, &params, &data, 1), &exact) < 1e-12);
         }
-        // With a twin that is off, the twin's Jacobians at measured signals are nearer than those at its own.
+        // With a twin that is off, the twin's Jacobians at measured signals are nearer than those
+        // at its own.
         let net = stack::<f64>(&between(&kind, width), 0.1, 0.0);
         let exact = gradient(method(EXACT), &net, &params, &data, 1);
         let aware = difference(&gradient(method(PhysicsAware {}), &net, &params, &data, 1), &exact);
@@ -216,15 +264,20 @@ fn feedback_that_is_the_transpose_is_backpropagation() {
     let net = stack::<f64>(&layers, 0.0, 0.0);
     let (params, data) = (initial(&net), Data::new(19, 5));
     let exact = gradient(method(EXACT), &net, &params, &data, 1);
-    let protocol = method(FeedbackAlignment { feedback: Feedback::Random }).protocol::<f64>(&net).unwrap();
+    let protocol =
+        method(FeedbackAlignment { feedback: Feedback::Random }).protocol::<f64>(&net).unwrap();
     let mut turned: Vec<Vec<f64>> = [(2, 6, 6), (4, 6, 3)]
         .iter()
-        .map(|&(k, rows, cols)| (0..rows * cols).map(|e| params[k][e % rows * cols + e / rows]).collect())
+        .map(|&(k, rows, cols)| {
+            (0..rows * cols).map(|e| params[k][e % rows * cols + e / rows]).collect()
+        })
         .collect();
     let mut memory: Vec<&mut [f64]> = turned.iter_mut().map(Vec::as_mut_slice).collect();
     let runtime = Runtime::new(Some(1), 1).unwrap();
     let (values, batch, mut state) = (shared(&params), data.batch(), StepState::new(&net));
-    protocol.step(&protocol.experiment(&runtime, &net, &values, &batch, 0), &mut memory, &mut state).unwrap();
+    protocol
+        .step(&protocol.experiment(&runtime, &net, &values, &batch, 0), &mut memory, &mut state)
+        .unwrap();
     let mut found = vec![Vec::new(); params.len()];
     write_gradient(&runtime, net.specs(), &mut state, &mut found);
     assert!(difference(&found.concat(), &exact) < 1e-12);
@@ -261,7 +314,11 @@ fn zeroth_order_estimates_are_as_far_off_as_they_should_be() {
             let (mut squares, mut mean, repeats) = (0.0, vec![0.0; exact.len()], 600);
             for step in 0..repeats {
                 protocol
-                    .step(&protocol.experiment(&runtime, &net, &values, &batch, step), &mut [], &mut state)
+                    .step(
+                        &protocol.experiment(&runtime, &net, &values, &batch, step),
+                        &mut [],
+                        &mut state,
+                    )
                     .unwrap();
                 let mut found = vec![Vec::new(); params.len()];
                 write_gradient(&runtime, net.specs(), &mut state, &mut found);
@@ -271,9 +328,14 @@ fn zeroth_order_estimates_are_as_far_off_as_they_should_be() {
                 mean.iter_mut().zip(&found).for_each(|(m, g)| *m += g / repeats as f64);
             }
             let expected = (f64::from(q) / (f64::from(q) + exact.len() as f64 - 1.0)).sqrt();
-            // The mean square of a cosine has a spread of about sqrt(2 / repeats) of itself at q = 1.
+            // The mean square of a cosine has a spread of about sqrt(2 / repeats) of itself at q
+            // = 1.
             let tolerance = if q == 1 { 0.1 } else { 0.05 };
-            assert!((squares.sqrt() / expected - 1.0).abs() < tolerance, "{rule:?} {} {expected}", squares.sqrt());
+            assert!(
+                (squares.sqrt() / expected - 1.0).abs() < tolerance,
+                "{rule:?} {} {expected}",
+                squares.sqrt()
+            );
             let spread = (exact.len() as f64 / f64::from(q) / repeats as f64).sqrt();
             assert!(difference(&mean, &exact) < 2.0 * spread, "{rule:?}: the mean is the gradient");
         }
@@ -297,7 +359,11 @@ fn the_number_of_threads_changes_no_bit() {
         for rule in rules {
             let one = gradient(rule.clone(), &net, &params, &data, 1);
             for threads in [2, 3, 8] {
-                assert_eq!(one, gradient(rule.clone(), &net, &params, &data, threads), "{kind:?} {rule:?}");
+                assert_eq!(
+                    one,
+                    gradient(rule.clone(), &net, &params, &data, threads),
+                    "{kind:?} {rule:?}"
+                );
             }
         }
     }
@@ -385,9 +451,11 @@ fn train_on(
     batch: Batch<'_, f64>,
     steps: usize,
 ) -> Vec<f64> {
-    let protocol = config.with(Loss::SquaredError, Settling::default()).protocol::<f64>(stack).unwrap();
+    let protocol =
+        config.with(Loss::SquaredError, Settling::default()).protocol::<f64>(stack).unwrap();
     let runtime = Runtime::new(Some(1), 1).unwrap();
-    let mut memory: Vec<Vec<f64>> = protocol.memory(stack).iter().map(|spec| vec![0.0; spec.len()]).collect();
+    let mut memory: Vec<Vec<f64>> =
+        protocol.memory(stack).iter().map(|spec| vec![0.0; spec.len()]).collect();
     let mut memory: Vec<&mut [f64]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
     protocol.initialise(&runtime, stack, &mut memory);
     let order: Vec<u64> = (0..batch.len() as u64).collect();
@@ -405,7 +473,13 @@ fn train_on(
     let mut values = Params::exclusive(params.iter_mut().map(Vec::as_mut_slice));
     (0..steps)
         .map(|step| {
-            let budget = StepBudget { first: 0, before: step as u64, steps: 1, time: Duration::MAX, first_epoch: 0.0 };
+            let budget = StepBudget {
+                first: 0,
+                before: step as u64,
+                steps: 1,
+                time: Duration::MAX,
+                first_epoch: 0.0,
+            };
             let mut progress = Progress::default();
             train(&runtime, task, budget, &mut values, &mut memory, &mut progress).unwrap();
             progress.loss / order.len() as f64
@@ -442,14 +516,27 @@ fn cma_es_finds_the_valley_of_rosenbrock() {
     assert!(rosenbrock(&params[0]) < 1e-8, "{}", rosenbrock(&params[0]));
     let mut params = vec![vec![0.5; 10]];
     let before = rosenbrock(&params[0]);
-    train_on(GeneticAlgorithm { population: 40, mutation: Some(0.05) }, &net, &mut params, batch, 150);
+    train_on(
+        GeneticAlgorithm { population: 40, mutation: Some(0.05) },
+        &net,
+        &mut params,
+        batch,
+        150,
+    );
     assert!(rosenbrock(&params[0]) < 0.5 * before, "{} {before}", rosenbrock(&params[0]));
     let mut params = vec![vec![0.5; 10]];
-    train_on(CoordinateDescent { epsilon: Some(0.01), coordinates: 10 }, &net, &mut params, batch, 300);
+    train_on(
+        CoordinateDescent { epsilon: Some(0.01), coordinates: 10 },
+        &net,
+        &mut params,
+        batch,
+        300,
+    );
     assert!(rosenbrock(&params[0]) < 0.5 * before, "{} {before}", rosenbrock(&params[0]));
 }
 
-/// A model that was fitted long enough around the present parameters tells their gradient; its memory goes on from step to step.
+/// A model that was fitted long enough around the present parameters tells their gradient; its
+/// memory goes on from step to step.
 #[test]
 fn surrogates_find_the_gradient() {
     let net = stack::<f64>(&[linear(5, 3)], 0.0, 0.0);
@@ -491,7 +578,10 @@ fn phases_that_are_shifted_give_the_exact_gradient() {
     let exact = gradient(method(EXACT), &net, &params, &data, 1);
     let found = gradient(method(ParameterShift {}), &net, &params, &data, 1);
     assert!(difference(&found, &exact) < 1e-10, "{}", difference(&found, &exact));
-    for layers in [vec![linear(5, 3)], between(&[SpeckleSpec { inputs: 6, outputs: 6, reference: 0.0 }.into()], 6)] {
+    for layers in [
+        vec![linear(5, 3)],
+        between(&[SpeckleSpec { inputs: 6, outputs: 6, reference: 0.0 }.into()], 6),
+    ] {
         let net = stack::<f64>(&layers, 0.0, 0.0);
         let refused = method(ParameterShift {}).protocol::<f64>(&net);
         assert!(matches!(refused, Err(Error::Capability(_))));
@@ -514,7 +604,9 @@ fn a_readout_is_ridge_regression() {
         let residual = |i: usize| {
             let row = &hidden[6 * i..6 * i + 6];
             let wanted = if data.labels[i] == j as i64 { 1.0 } else { 0.0 };
-            row.iter().enumerate().map(|(k, h)| h * params[2][3 * k + j]).sum::<f64>() + params[3][j] - wanted
+            row.iter().enumerate().map(|(k, h)| h * params[2][3 * k + j]).sum::<f64>()
+                + params[3][j]
+                - wanted
         };
         for k in 0..6 {
             let slope: f64 = (0..60).map(|i| residual(i) * hidden[6 * i + k]).sum();
@@ -527,15 +619,19 @@ fn a_readout_is_ridge_regression() {
 /// Samples whose outputs are not finite are blank, and teach nothing.
 #[test]
 fn rows_that_diverge_teach_nothing() {
-    let net =
-        stack::<f64>(&[linear(5, 6), SecondHarmonicSpec { inputs: 6, parameters: 2 }.into(), linear(15, 3)], 0.0, 0.0);
+    let net = stack::<f64>(
+        &[linear(5, 6), SecondHarmonicSpec { inputs: 6, parameters: 2 }.into(), linear(15, 3)],
+        0.0,
+        0.0,
+    );
     let (params, mut data) = (initial(&net), Data::new(8, 5));
     data.x[7] = 1e200;
     let found = gradient(method(EXACT), &net, &params, &data, 1);
     assert!(found.iter().all(|g| g.is_finite()) && found.iter().any(|g| *g != 0.0));
     let mut propagation = Propagation::default();
     let mut states = States::new(System::<f64>::layout(&net));
-    let (runtime, values, batch) = (Runtime::new(Some(1), 0).unwrap(), shared(&params), data.batch());
+    let (runtime, values, batch) =
+        (Runtime::new(Some(1), 0).unwrap(), shared(&params), data.batch());
     let plan = PhasePlan::free(Loss::CrossEntropy, Settling::default());
     let draw = DrawIndex::of_step(0);
     let experiment = Experiment::new(&runtime, &net, &values, &batch, &plan, draw);

@@ -1,8 +1,10 @@
-//! Derivatives under noise: with the same draws, a gradient is the difference of the loss that was measured, to rounding.
+//! Derivatives under noise: with the same draws, a gradient is the difference of the loss that was
+//! measured, to rounding.
 //!
-//! What a measurement adds to an output is part of the loss, and of what the next layer sees; it says nothing of the slope of
-//! the layer that it was added to. With the draws held, the noisy loss is a smooth function of the parameters, so that
-//! no statistics are needed: an expectation over draws is a sum of such functions.
+//! What a measurement adds to an output is part of the loss, and of what the next layer sees; it
+//! says nothing of the slope of the layer that it was added to. With the draws held, the noisy loss
+//! is a smooth function of the parameters, so that no statistics are needed: an expectation over
+//! draws is a sum of such functions.
 
 use super::*;
 use pnncore::method::in_situ_backprop::InSituBackprop;
@@ -21,9 +23,16 @@ fn mean_loss(data: &Data<f64>, states: &States<f64>) -> f64 {
 }
 
 /// The loss of a pass through `layers`, with these draws.
-fn loss(net: &Stack<f64>, params: &[Vec<f64>], data: &Data<f64>, noise: &[f64], random: Philox) -> f64 {
+fn loss(
+    net: &Stack<f64>,
+    params: &[Vec<f64>],
+    data: &Data<f64>,
+    noise: &[f64],
+    random: Philox,
+) -> f64 {
     let runtime = Runtime::new(Some(1), 1).unwrap();
-    let (mut propagation, mut states) = (Propagation::default(), States::new(System::<f64>::layout(net)));
+    let (mut propagation, mut states) =
+        (Propagation::default(), States::new(System::<f64>::layout(net)));
     propagation.begin(net, &data.batch());
     let params = shared(params);
     let at = StackAt { runtime: &runtime, stack: net, params: &params, memory: &[] };
@@ -33,7 +42,13 @@ fn loss(net: &Stack<f64>, params: &[Vec<f64>], data: &Data<f64>, noise: &[f64], 
 }
 
 /// Its gradient by central differences, all parameters in a row.
-fn differences(net: &Stack<f64>, params: &[Vec<f64>], data: &Data<f64>, noise: &[f64], random: Philox) -> Vec<f64> {
+fn differences(
+    net: &Stack<f64>,
+    params: &[Vec<f64>],
+    data: &Data<f64>,
+    noise: &[f64],
+    random: Philox,
+) -> Vec<f64> {
     let h = 1e-5;
     let mut found = Vec::new();
     for k in 0..params.len() {
@@ -72,7 +87,11 @@ fn gradients_are_those_of_the_measured_loss() {
         let wanted = differences(&net, &params, &data, &noise, measured);
         for rule in [method(PhysicsAware {}), method(InSituBackprop {})] {
             let found = gradient(rule.clone(), &net, &params, &data, 1);
-            assert!(difference(&found, &wanted) < 1e-6, "{layers:?} {rule:?}: {}", difference(&found, &wanted));
+            assert!(
+                difference(&found, &wanted) < 1e-6,
+                "{layers:?} {rule:?}: {}",
+                difference(&found, &wanted)
+            );
         }
         // The noise of training in silico has draws of its own.
         let quiet = stack::<f64>(&layers, 0.0, 0.0);
@@ -92,8 +111,13 @@ fn forward_gradients_are_slopes_of_the_measured_loss() {
         let (params, mut data) = (initial(&net), Data::<f64>::new(7, 5));
         data.labels.iter_mut().for_each(|label| *label %= System::<f64>::outputs(&net) as i64);
         let random = Philox::new(3, Purpose::Noise).at(4 << 24);
-        let exact =
-            differences(&net, &params, &data, &net.stages().iter().map(Stage::noise).collect::<Vec<_>>(), random);
+        let exact = differences(
+            &net,
+            &params,
+            &data,
+            &net.stages().iter().map(Stage::noise).collect::<Vec<_>>(),
+            random,
+        );
         let found = gradient(method(ForwardGradient { directions: 1 }), &net, &params, &data, 1);
         let mut direction = vec![0.0; exact.len()];
         let drawn = Runtime::new(Some(1), 1).unwrap().random(Purpose::Direction);

@@ -14,12 +14,14 @@ fn noise_has_its_deviation_and_differs_between_occasions() {
     let (first, second) = (noise(1), noise(2));
     assert_eq!(first, noise(1));
     let n = first.len() as f64;
-    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() / n / 0.09;
+    let product =
+        |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() / n / 0.09;
     assert!((product(&first, &first) - 1.0).abs() < 4.0 * (2.0 / n).sqrt());
     assert!(product(&first, &second).abs() < 4.0 / n.sqrt());
 }
 
-/// Without couplings each pendulum keeps its energy, to the fourth order of the step, and small swings are cosines.
+/// Without couplings each pendulum keeps its energy, to the fourth order of the step, and small
+/// swings are cosines.
 #[test]
 fn pendula_swing() {
     let swing = |x: f64, time: f64, steps: usize| {
@@ -39,7 +41,8 @@ fn pendula_swing() {
     assert!((3.7..5.0).contains(&order), "order {order}");
 }
 
-/// A torque holds a pendulum where it is; two coupled pendula answer as the formula says, to second order in time.
+/// A torque holds a pendulum where it is; two coupled pendula answer as the formula says, to second
+/// order in time.
 #[test]
 fn pendula_are_pulled_by_torques_and_couplings() {
     let net = stack::<f64>(&[PendulaSpec { inputs: 2, time: 0.01, steps: 4 }.into()], 0.0, 0.0);
@@ -52,20 +55,30 @@ fn pendula_are_pulled_by_torques_and_couplings() {
     }
 }
 
-/// A linear plate is a sum of damped oscillators: superposition holds, and its answer decays as it should.
+/// A linear plate is a sum of damped oscillators: superposition holds, and its answer decays as it
+/// should.
 #[test]
 fn a_plate_without_hardening_is_linear_and_with_it_is_not() {
     let plate = |cubic: f64| {
-        stack::<f64>(&[PlateSpec { inputs: 8, parameters: 40, modes: 6, damping: 0.3, cubic }.into()], 0.0, 0.0)
+        stack::<f64>(
+            &[PlateSpec { inputs: 8, parameters: 40, modes: 6, damping: 0.3, cubic }.into()],
+            0.0,
+            0.0,
+        )
     };
     let params = [vec![0.0; 40]];
-    let (a, b): (Vec<f64>, Vec<f64>) =
-        ((0..8).map(|k| f64::from(k).cos()).collect(), (0..8).map(|k| 0.1 * f64::from(k)).collect());
+    let (a, b): (Vec<f64>, Vec<f64>) = (
+        (0..8).map(|k| f64::from(k).cos()).collect(),
+        (0..8).map(|k| 0.1 * f64::from(k)).collect(),
+    );
     let both: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
     let off = |cubic: f64| {
         let net = plate(cubic);
-        let sum: Vec<f64> =
-            outputs(&net, &params, &a, 0).iter().zip(outputs(&net, &params, &b, 0)).map(|(a, b)| a + b).collect();
+        let sum: Vec<f64> = outputs(&net, &params, &a, 0)
+            .iter()
+            .zip(outputs(&net, &params, &b, 0))
+            .map(|(a, b)| a + b)
+            .collect();
         difference(&outputs(&net, &params, &both, 0), &sum)
     };
     assert!(off(0.0) < 1e-12 && off(1.0) > 1e-3);
@@ -91,25 +104,29 @@ fn a_transistor_circuit_comes_to_its_operating_point() {
     assert!((found[59] - current(low)).abs() < 1e-6, "{} {}", found[59], current(low));
 }
 
-/// The medium is complex normal of variance 1 / inputs: intensities are exponentially distributed with mean |x|^2.
+/// The medium is complex normal of variance 1 / inputs: intensities are exponentially distributed
+/// with mean |x|^2.
 #[test]
 fn speckle_is_speckle() {
     let n = 4000;
-    let net = stack::<f64>(&[SpeckleSpec { inputs: 9, outputs: n, reference: 0.0 }.into()], 0.0, 0.0);
+    let net =
+        stack::<f64>(&[SpeckleSpec { inputs: 9, outputs: n, reference: 0.0 }.into()], 0.0, 0.0);
     let x: Vec<f64> = (0..9).map(|k| f64::from(k).cos()).collect();
     let power: f64 = x.iter().map(|x| x * x).sum::<f64>() / 9.0;
     let found = outputs(&net, &[(0..9).map(f64::from).collect()], &x, 0);
     let mean = found.iter().sum::<f64>() / n as f64;
     let square = found.iter().map(|y| y * y).sum::<f64>() / n as f64;
     assert!((mean / power - 1.0).abs() < 4.0 / (n as f64).sqrt());
-    // The second moment of an exponential distribution is twice the square of its mean; its spread is sqrt(20 / n).
+    // The second moment of an exponential distribution is twice the square of its mean; its spread
+    // is sqrt(20 / n).
     assert!((square / (2.0 * mean * mean) - 1.0).abs() < 4.0 * (5.0 / n as f64).sqrt());
     // A common phase of all inputs changes no intensity.
     let turned = outputs(&net, &[(0..9).map(|k| f64::from(k) + 1.0).collect()], &x, 0);
     assert!(difference(&turned, &found) < 1e-13);
 }
 
-/// The second harmonic is the spectrum convolved with itself: its amplitudes sum to the square of the sum.
+/// The second harmonic is the spectrum convolved with itself: its amplitudes sum to the square of
+/// the sum.
 #[test]
 fn the_second_harmonic_is_a_convolution() {
     let net = stack::<f64>(&[SecondHarmonicSpec { inputs: 3, parameters: 2 }.into()], 0.0, 0.0);

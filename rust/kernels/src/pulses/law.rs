@@ -4,14 +4,17 @@ use super::{Cells, GROUP, choose};
 use crate::simd::{Real, Vector};
 use crate::unit::apply::exp;
 
-/// How the step of a pulse depends on where a cell is. `up` and `down` are those of [`Row`](super::Row), with their signs.
+/// How the step of a pulse depends on where a cell is. `up` and `down` are those of
+/// [`Row`](super::Row), with their signs.
 pub trait Law<T: Real>: Copy + Send + Sync {
-    /// Whether steps are up + up_slope w, or the same of down: those of several pulses can then be summed at once.
+    /// Whether steps are up + up_slope w, or the same of down: those of several pulses can then be
+    /// summed at once.
     const AFFINE: bool = false;
     /// Whether these slopes are not zero.
     const SLOPED: bool = false;
 
-    /// The mean step of a pulse from where cells are, given the constant of the direction in which it goes.
+    /// The mean step of a pulse from where cells are, given the constant of the direction in which
+    /// it goes.
     #[doc(hidden)]
     fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V;
 }
@@ -24,7 +27,8 @@ pub struct Constant;
 #[derive(Debug, Clone, Copy)]
 pub struct Linear;
 
-/// up max(1 - A exp(gamma z), 0) and down max(1 - A exp(-gamma z), 0), with z = 2 a w / (upper - lower) + b.
+/// up max(1 - A exp(gamma z), 0) and down max(1 - A exp(-gamma z), 0), with z = 2 a w / (upper -
+/// lower) + b.
 #[derive(Debug, Clone, Copy)]
 pub struct Exponential<T> {
     /// A and gamma of pulses up.
@@ -46,7 +50,8 @@ pub struct Power<T> {
     pub down: T,
 }
 
-/// up and down times numbers between those at places that are evenly spaced from lower to upper: at least two each.
+/// up and down times numbers between those at places that are evenly spaced from lower to upper: at
+/// least two each.
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a, T> {
     /// Factors of pulses up.
@@ -116,8 +121,14 @@ impl<T: Real> Law<T> for Table<'_, T> {
     }
 }
 
-/// Steps times a factor for each cell, by its place from zero at the lower bound to one at the upper, and by whether it falls.
-fn by_place<V: Vector>(cells: &Cells<V>, falls: V, step: V, factor: impl Fn(f64, bool) -> f64) -> V {
+/// Steps times a factor for each cell, by its place from zero at the lower bound to one at the
+/// upper, and by whether it falls.
+fn by_place<V: Vector>(
+    cells: &Cells<V>,
+    falls: V,
+    step: V,
+    factor: impl Fn(f64, bool) -> f64,
+) -> V {
     let [mut w, mut lower, mut upper, mut fall] = [[<V::Scalar as Real>::ZERO; GROUP]; 4];
     // SAFETY: the arrays hold at least a vector; the rest as for `splat`.
     unsafe {

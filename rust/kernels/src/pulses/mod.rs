@@ -1,9 +1,11 @@
-//! Cells that change by pulses: trains of pulses on rows and columns of an array, and what the coincidences do to its cells.
+//! Cells that change by pulses: trains of pulses on rows and columns of an array, and what the
+//! coincidences do to its cells.
 //!
-//! A row of cells is worked on sixteen at a time, through all samples of a batch, so that what makes a cell what it is is
-//! loaded once per batch. Per sample and sixteen cells there are about twenty instructions that count coincidences, ten where
-//! a row sends one pulse. Where steps depend on the state, what takes the time are the normal numbers of pulses that come,
-//! sixteen to some sixty cycles.
+//! A row of cells is worked on sixteen at a time, through all samples of a batch, so that what
+//! makes a cell what it is is loaded once per batch. Per sample and sixteen cells there are about
+//! twenty instructions that count coincidences, ten where a row sends one pulse. Where steps depend
+//! on the state, what takes the time are the normal numbers of pulses that come, sixteen to some
+//! sixty cycles.
 
 mod law;
 mod trains;
@@ -27,7 +29,8 @@ const SIGN: u32 = 1 << 31;
 /// Draws that a row may take in a batch, in whole blocks.
 const DRAWS_OF_ROW: u64 = 1 << 32;
 
-/// How far from its bounds a cell must stay, in deviations of where its pulses take it, for them to be summed at once.
+/// How far from its bounds a cell must stay, in deviations of where its pulses take it, for them to
+/// be summed at once.
 const FAR: f64 = 6.0;
 
 /// What is random about pulses.
@@ -35,7 +38,8 @@ const FAR: f64 = 6.0;
 pub struct Scatter<T> {
     /// The deviation of a step, as a fraction of it.
     pub cycle: T,
-    /// Whether it is one of the step at no slope (the step of [`Row::up`] or [`Row::down`]) instead.
+    /// Whether it is one of the step at no slope (the step of [`Row::up`] or [`Row::down`])
+    /// instead.
     pub additive: bool,
     /// The deviation of what a write adds to what is seen of a cell.
     pub write: T,
@@ -69,11 +73,11 @@ pub struct Row<'a, T> {
 /// How many pulses come.
 #[derive(Debug, Clone, Copy)]
 pub enum Counts<'a, T> {
-    /// As trains coincide: those of the row that have pulses, each with its sample; of the columns as [`trains`] leaves them, for so
-    /// many samples. Up where both have the same sign.
+    /// As trains coincide: those of the row that have pulses, each with its sample; of the columns
+    /// as [`trains`] leaves them, for so many samples. Up where both have the same sign.
     Trains(&'a [(u32, u32)], &'a [u32], usize),
-    /// The product of a number of the row and of one of the columns (samples, columns) per sample, at most this much, rounded at
-    /// random to one of the next integers. Up where it is positive.
+    /// The product of a number of the row and of one of the columns (samples, columns) per sample,
+    /// at most this much, rounded at random to one of the next integers. Up where it is positive.
     Means(&'a [T], &'a [T], T),
 }
 
@@ -88,9 +92,10 @@ pub struct Source {
     pub row: u64,
 }
 
-/// Sends the pulses of all samples, one after the other, to a row of cells. Where `at_once`, the law is affine and the cell is far from
-/// its bounds, those of one sample are summed at once: the first two moments are those of pulses one by one. Where steps do not depend on
-/// the state at all, those of all samples are: the law is the same.
+/// Sends the pulses of all samples, one after the other, to a row of cells. Where `at_once`, the
+/// law is affine and the cell is far from its bounds, those of one sample are summed at once: the
+/// first two moments are those of pulses one by one. Where steps do not depend on the state at all,
+/// those of all samples are: the law is the same.
 ///
 /// Returns how many pulses came to cells.
 ///
@@ -147,7 +152,13 @@ fn load<V: Vector>(values: &[V::Scalar], first: usize) -> V {
         return splat(Real::ZERO);
     }
     // SAFETY: a whole vector is there, or as much as there is is read.
-    unsafe { if rest.len() >= V::LANES { V::load(rest.as_ptr()) } else { V::load_first(rest.as_ptr(), rest.len()) } }
+    unsafe {
+        if rest.len() >= V::LANES {
+            V::load(rest.as_ptr())
+        } else {
+            V::load_first(rest.as_ptr(), rest.len())
+        }
+    }
 }
 
 /// Writes a vector to `values` from `first` on, as far as these go.
@@ -262,7 +273,14 @@ impl<V: Vector> Cells<V> {
 
     /// Sends one pulse, down where `falls` is one, to the cells where `comes` is one.
     #[inline(always)]
-    fn pulse(&mut self, law: impl Law<V::Scalar>, scatter: Scatter<V::Scalar>, falls: V, comes: V, xi: V) {
+    fn pulse(
+        &mut self,
+        law: impl Law<V::Scalar>,
+        scatter: Scatter<V::Scalar>,
+        falls: V,
+        comes: V,
+        xi: V,
+    ) {
         let step = choose(falls, self.down, self.up);
         let mean = law.mean(self, falls, step);
         let spread = if scatter.additive { step } else { mean };
@@ -273,8 +291,9 @@ impl<V: Vector> Cells<V> {
         }
     }
 
-    /// Sends all pulses of a batch at once, where steps do not depend on the state, unless one of the cells may come near a bound on
-    /// its way; tells whether it did. `xi` is normal where there are pulses.
+    /// Sends all pulses of a batch at once, where steps do not depend on the state, unless one of
+    /// the cells may come near a bound on its way; tells whether it did. `xi` is normal where there
+    /// are pulses.
     #[inline(always)]
     fn batch_at_once(&mut self, scatter: Scatter<V::Scalar>, ups: V, downs: V, xi: V) -> bool {
         // SAFETY: as for `splat`.
@@ -295,16 +314,25 @@ impl<V: Vector> Cells<V> {
         true
     }
 
-    /// Sends all pulses of a sample at once, unless one of the cells comes near a bound; tells whether it did.
+    /// Sends all pulses of a sample at once, unless one of the cells comes near a bound; tells
+    /// whether it did.
     ///
-    /// A step is u = a + b w, times 1 + cycle xi: u becomes q u with q = 1 + b (1 + cycle xi). So the n-th step has the mean
-    /// square (E q^2)^(n-1) times that of the first, and what it adds to the end is scaled by E q once per pulse that follows.
+    /// A step is u = a + b w, times 1 + cycle xi: u becomes q u with q = 1 + b (1 + cycle xi). So
+    /// the n-th step has the mean square (E q^2)^(n-1) times that of the first, and what it adds to
+    /// the end is scaled by E q once per pulse that follows.
     #[inline(always)]
-    fn pulse_at_once(&mut self, sloped: bool, scatter: Scatter<V::Scalar>, coming: &Coming<V>, xi: V) -> bool {
+    fn pulse_at_once(
+        &mut self,
+        sloped: bool,
+        scatter: Scatter<V::Scalar>,
+        coming: &Coming<V>,
+        xi: V,
+    ) -> bool {
         let (w, falls, number) = (self.weights, coming.falls, coming.number);
         // SAFETY: as for `splat`.
         unsafe {
-            let (zero, one, cycle) = (V::splat(Real::ZERO), V::splat(Real::ONE), V::splat(scatter.cycle));
+            let (zero, one, cycle) =
+                (V::splat(Real::ZERO), V::splat(Real::ONE), V::splat(scatter.cycle));
             let step = choose(falls, self.down, self.up);
             let (mut sum, mut variance, mut first) = (number, number, step);
             if sloped {
@@ -346,7 +374,8 @@ const SUMMED: usize = 32 * GROUP;
 /// Entries that are looked at together.
 const CHUNK: usize = 64;
 
-/// The entries from `start` on, a bit for each, with which pulses may come to the cells from `first` on.
+/// The entries from `start` on, a bit for each, with which pulses may come to the cells from
+/// `first` on.
 #[inline(always)]
 fn meeting<V: Vector>(counts: Counts<'_, V::Scalar>, start: usize, first: usize) -> u64 {
     match counts {
@@ -356,7 +385,9 @@ fn meeting<V: Vector>(counts: Counts<'_, V::Scalar>, start: usize, first: usize)
             // Whether trains meet is unpredictable: there is no branch.
             for (k, &(s, own)) in rows[start..].iter().take(CHUNK).enumerate() {
                 // SAFETY: every sample has a vector of columns from here on, as `pulse` vouches.
-                let meets = unsafe { V::meets(own, columns.as_ptr().add(s as usize * GROUP + first % GROUP)) };
+                let meets = unsafe {
+                    V::meets(own, columns.as_ptr().add(s as usize * GROUP + first % GROUP))
+                };
                 found |= u64::from(meets) << k;
             }
             found
@@ -378,7 +409,8 @@ fn count<V: Vector>(
     let (mut number, mut falls) = match counts {
         Counts::Trains(rows, columns, samples) => {
             let (s, own) = rows[e];
-            let columns = &columns[(first / GROUP * samples + s as usize) * GROUP..][first % GROUP..][..V::LANES];
+            let columns = &columns[(first / GROUP * samples + s as usize) * GROUP..]
+                [first % GROUP..][..V::LANES];
             // SAFETY: there is a vector of columns; the rest as for `splat`.
             unsafe {
                 // A row that sends one pulse needs no look at all lanes.
@@ -396,7 +428,8 @@ fn count<V: Vector>(
             unsafe {
                 let wanted = columns.mul(V::splat(rows[e]));
                 let size = zero.max_magnitude(wanted).min(V::splat(limit));
-                // The next lower integer, and one more as often as what is left is large: an integer stays what it is.
+                // The next lower integer, and one more as often as what is left is large: an
+                // integer stays what it is.
                 let near = size.round();
                 let whole = near.sub(one.sub(size.step(near)));
                 let more = one.sub(uniform.step(size.sub(whole)));
@@ -414,16 +447,25 @@ fn count<V: Vector>(
     Coming { number, falls, most }
 }
 
-/// How many pulses up and down come to the cells from `first` on with all trains, each of a single one where `once`.
+/// How many pulses up and down come to the cells from `first` on with all trains, each of a single
+/// one where `once`.
 #[inline(always)]
-fn tally<V: Vector>(rows: &[(u32, u32)], once: bool, columns: &[u32], samples: usize, first: usize) -> (V, V) {
+fn tally<V: Vector>(
+    rows: &[(u32, u32)],
+    once: bool,
+    columns: &[u32],
+    samples: usize,
+    first: usize,
+) -> (V, V) {
     let columns = &columns[first / GROUP * samples * GROUP..][..samples * GROUP];
     let (mut all, mut downs) = (splat::<V>(Real::ZERO), splat::<V>(Real::ZERO));
     for &(s, own) in rows {
-        // SAFETY: every sample has a vector of columns from here on, as `pulse` vouches; the rest as for `splat`.
+        // SAFETY: every sample has a vector of columns from here on, as `pulse` vouches; the rest
+        // as for `splat`.
         unsafe {
             let columns = columns.as_ptr().add(s as usize * GROUP + first % GROUP);
-            let (number, falls) = if once { V::coincide_once(own, columns) } else { V::coincide(own, columns) };
+            let (number, falls) =
+                if once { V::coincide_once(own, columns) } else { V::coincide(own, columns) };
             all = all.add(number);
             downs = falls.mul_add(number, downs);
         }
@@ -469,7 +511,9 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         let mut held: Option<Cells<V>> = None;
         let mut total = zero;
         let mut summed = false;
-        if let (Counts::Trains(rows, columns, samples), true) = (counts, L::AFFINE && !L::SLOPED && at_once) {
+        if let (Counts::Trains(rows, columns, samples), true) =
+            (counts, L::AFFINE && !L::SLOPED && at_once)
+        {
             let (ups, mut downs) = tally::<V>(rows, once, columns, samples, first);
             if row.one_way {
                 downs = zero;
@@ -491,8 +535,13 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         for start in (0..if summed { 0 } else { entries }).step_by(CHUNK) {
             let mut left = meeting::<V>(counts, start, first);
             while left != 0 {
-                let coming =
-                    count::<V>(counts, start + left.trailing_zeros() as usize, (first, n), row.one_way, &mut uniform);
+                let coming = count::<V>(
+                    counts,
+                    start + left.trailing_zeros() as usize,
+                    (first, n),
+                    row.one_way,
+                    &mut uniform,
+                );
                 left &= left - 1;
                 if coming.most == 0 {
                     continue;

@@ -8,9 +8,9 @@ use crate::simd::{Real, Vector};
 /// Draws that a sample may take, in whole blocks.
 const DRAWS_OF_SAMPLE: u64 = 1 << 32;
 
-/// Writes trains of `slots` bits for values (samples, width): each bit is one with the probability |value| times `scale` of the
-/// sample, and the highest bit is the sign. They are ordered by blocks of [`GROUP`] values (the last filled with zeros), and within
-/// these by sample.
+/// Writes trains of `slots` bits for values (samples, width): each bit is one with the probability
+/// |value| times `scale` of the sample, and the highest bit is the sign. They are ordered by blocks
+/// of [`GROUP`] values (the last filled with zeros), and within these by sample.
 ///
 /// # Panics
 /// If the lengths do not fit, or there are more than [`MOST_SLOTS`] slots.
@@ -23,7 +23,11 @@ pub fn trains<T: Real>(
     out: &mut Vec<u32>,
 ) {
     let samples = scales.len();
-    assert!(values.len() == samples * width && slots.len() == samples && slots.iter().all(|&n| n <= MOST_SLOTS));
+    assert!(
+        values.len() == samples * width
+            && slots.len() == samples
+            && slots.iter().all(|&n| n <= MOST_SLOTS)
+    );
     out.clear();
     out.resize(width.div_ceil(GROUP) * GROUP * samples, 0);
     draw_trains(level, values, width, slots, scales, random, group, out);
@@ -31,7 +35,8 @@ pub fn trains<T: Real>(
 
 dispatch! {
     fn draw_trains<T>(
-        level: Level, values: &[T], width: usize, slots: &[u32], scales: &[f64], random: Philox, group: u32, out: &mut [u32],
+        level: Level, values: &[T], width: usize, slots: &[u32], scales: &[f64], random: Philox,
+        group: u32, out: &mut [u32],
     ) = draw_trains_body
 }
 
@@ -59,7 +64,8 @@ fn draw_trains_body<V: Vector>(
             // Beyond the range of integers, which is certain, casts give the largest one.
             let mut bounds = [0; GROUP];
             for i in (0..GROUP).step_by(V::LANES) {
-                // SAFETY: GROUP is a multiple of V::LANES; `dispatch!` vouches for the instruction set.
+                // SAFETY: GROUP is a multiple of V::LANES; `dispatch!` vouches for the instruction
+                // set.
                 unsafe {
                     let size = V::splat(Real::ZERO).max_magnitude(V::load(own[i..].as_ptr()));
                     size.mul(V::splat(scale)).cut(bounds[i..].as_mut_ptr());

@@ -11,9 +11,15 @@ use crate::params::Params;
 use crate::runtime::Runtime;
 
 impl Circuit {
-    /// The current of every element, from its first terminal to its second, sample after sample; NaN for samples that have no
-    /// operating point. Ideal diodes that hold one node at the same voltage share what flows.
-    pub fn currents<T: Real>(&self, runtime: &Runtime, params: &Params<'_, T>, batch: &Batch<'_, T>) -> Vec<f64> {
+    /// The current of every element, from its first terminal to its second, sample after sample;
+    /// NaN for samples that have no operating point. Ideal diodes that hold one node at the same
+    /// voltage share what flows.
+    pub fn currents<T: Real>(
+        &self,
+        runtime: &Runtime,
+        params: &Params<'_, T>,
+        batch: &Batch<'_, T>,
+    ) -> Vec<f64> {
         /// Newton steps that are enough for any circuit that has an operating point.
         const LIMIT: u32 = 1000;
         let values = Values::new(self, params);
@@ -29,7 +35,10 @@ impl Circuit {
             for (e, (found, element)) in found.iter_mut().zip(&self.elements).enumerate() {
                 *found = match element.law {
                     Law::IdealDiode => 0.0,
-                    law => law.respond(values.theta[e], self.ends(e, &sample.x, &v), f64::INFINITY).current,
+                    law => {
+                        law.respond(values.theta[e], self.ends(e, &sample.x, &v), f64::INFINITY)
+                            .current
+                    }
                 };
             }
             for l in &memory.live {

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::reading::Lanes;
 
-/// The law of an element. V is the voltage of its first terminal over its second, I the current that flows through it from
-/// the first to the second, and theta its value: the parameter that may be trained.
+/// The law of an element. V is the voltage of its first terminal over its second, I the current
+/// that flows through it from the first to the second, and theta its value: the parameter that may
+/// be trained.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "law", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Law {
@@ -25,10 +26,10 @@ pub enum Law {
     },
     /// V <= 0; the current is whatever keeps it so, from anode to cathode.
     IdealDiode,
-    /// A field-effect transistor (Shichman and Hodges 1968) between drain and source, which may change places; theta is
-    /// the voltage of its gate over ground. With a = theta - threshold and V1, V2 the voltages of the terminals over ground,
-    /// I = strength / 2 (max(a - V2, 0)^2 - max(a - V1, 0)^2): while both are below a, a conductance
-    /// strength (a - (V1 + V2) / 2).
+    /// A field-effect transistor (Shichman and Hodges 1968) between drain and source, which may
+    /// change places; theta is the voltage of its gate over ground. With a = theta - threshold and
+    /// V1, V2 the voltages of the terminals over ground, I = strength / 2 (max(a - V2, 0)^2 -
+    /// max(a - V1, 0)^2): while both are below a, a conductance strength (a - (V1 + V2) / 2).
     Transistor {
         /// The conductance per volt of the gate.
         strength: f64,
@@ -45,9 +46,13 @@ impl Law {
         matches!(self, Self::Resistor | Self::CurrentSource)
     }
 
-    /// Whether the element joins its terminals, so that the voltage of one says something of that of the other.
+    /// Whether the element joins its terminals, so that the voltage of one says something of that
+    /// of the other.
     pub(super) fn conducts(self) -> bool {
-        matches!(self, Self::Resistor | Self::Cubic { .. } | Self::Diode { .. } | Self::Transistor { .. })
+        matches!(
+            self,
+            Self::Resistor | Self::Cubic { .. } | Self::Diode { .. } | Self::Transistor { .. }
+        )
     }
 
     /// Whether theta is a conductance, which cannot be negative.
@@ -106,7 +111,8 @@ impl Law {
         }
     }
 
-    /// The voltage at which the conductance of a diode reaches `cap`; infinite for laws that grow no faster than powers.
+    /// The voltage at which the conductance of a diode reaches `cap`; infinite for laws that grow
+    /// no faster than powers.
     pub(super) fn knee(self, cap: f64) -> f64 {
         match self {
             Self::Diode { saturation, slope } => slope * (cap * slope / saturation).max(1.0).ln(),
@@ -114,8 +120,8 @@ impl Law {
         }
     }
 
-    /// Content, current and derivatives of the current at these voltages of the terminals; from the drop `knee` on along the
-    /// tangent to the current there.
+    /// Content, current and derivatives of the current at these voltages of the terminals; from the
+    /// drop `knee` on along the tangent to the current there.
     pub(super) fn respond(self, theta: f64, ends: [f64; 2], knee: f64) -> Response {
         if let Self::Transistor { strength, threshold } = self {
             let [here, there] = ends.map(|v| (theta - threshold - v).max(0.0));
@@ -132,8 +138,9 @@ impl Law {
         }
     }
 
-    /// The local rule: the derivative of the co-content by theta. For a transistor, half its strength times the square of the
-    /// voltage along its channel, which is that voltage as far as the gate holds it open.
+    /// The local rule: the derivative of the co-content by theta. For a transistor, half its
+    /// strength times the square of the voltage along its channel, which is that voltage as far as
+    /// the gate holds it open.
     pub fn sensitivity(self, theta: f64, ends: [f64; 2]) -> f64 {
         match self {
             Self::Transistor { strength, .. } => 0.5 * strength * self.channel(theta, ends).powi(2),
@@ -153,7 +160,8 @@ impl Law {
 
     /// [`Self::sensitivity`] at the voltages of many rows.
     pub(super) fn sensitivities(self, theta: f64, from: &Lanes, to: &Lanes) -> Lanes {
-        // Nearly all elements are resistors, and this is most of the work of a large network's update.
+        // Nearly all elements are resistors, and this is most of the work of a large network's
+        // update.
         if self == Self::Resistor {
             return std::array::from_fn(|k| 0.5 * (from[k] - to[k]) * (from[k] - to[k]));
         }
@@ -179,7 +187,8 @@ pub(super) struct Response {
     /// The co-content, where there is one.
     pub(super) content: f64,
     pub(super) current: f64,
-    /// How fast the current grows with the voltage of the first terminal, and falls with that of the second.
+    /// How fast the current grows with the voltage of the first terminal, and falls with that of
+    /// the second.
     pub(super) slopes: [f64; 2],
 }
 
@@ -198,8 +207,12 @@ mod tests {
 
     #[test]
     fn laws_are_derivatives_of_each_other() {
-        let laws =
-            [Law::Resistor, Law::Cubic { scale: 0.7 }, Law::Diode { saturation: 1e-3, slope: 0.3 }, Law::CurrentSource];
+        let laws = [
+            Law::Resistor,
+            Law::Cubic { scale: 0.7 },
+            Law::Diode { saturation: 1e-3, slope: 0.3 },
+            Law::CurrentSource,
+        ];
         for law in laws {
             for v in [-1.3, -1e-3, 0.0, 2e-3, 0.4, 1.1] {
                 let (theta, h) = (0.8, 1e-5);
@@ -208,11 +221,16 @@ mod tests {
                 assert!((current - law.current(theta, v)).abs() < 1e-9, "{law:?} at {v}");
                 let conductance = slope(&|v| law.current(theta, v));
                 assert!((conductance - law.conductance(theta, v)).abs() < 1e-8, "{law:?} at {v}");
-                let sensitivity = (law.content(theta + h, v) - law.content(theta - h, v)) / (2.0 * h);
-                assert!((sensitivity - law.sensitivity(theta, [v, 0.0])).abs() < 1e-9, "{law:?} at {v}");
+                let sensitivity =
+                    (law.content(theta + h, v) - law.content(theta - h, v)) / (2.0 * h);
+                assert!(
+                    (sensitivity - law.sensitivity(theta, [v, 0.0])).abs() < 1e-9,
+                    "{law:?} at {v}"
+                );
                 assert_eq!(law.content(theta, 0.0), 0.0);
                 let tangent = |v: f64| law.respond(theta, [v + 0.2, 0.2], 0.3);
-                let (current, conductance) = (slope(&|v| tangent(v).content), slope(&|v| tangent(v).current));
+                let (current, conductance) =
+                    (slope(&|v| tangent(v).content), slope(&|v| tangent(v).current));
                 assert!((current - tangent(v).current).abs() < 1e-8, "{law:?} at {v}");
                 assert!((conductance - tangent(v).slopes[0]).abs() < 1e-8, "{law:?} at {v}");
             }
@@ -222,17 +240,25 @@ mod tests {
     #[test]
     fn transistors_conduct_saturate_and_block() {
         let law = Law::Transistor { strength: 0.4, threshold: 0.5 };
-        let current = |theta: f64, a: f64, b: f64| law.respond(theta, [a, b], f64::INFINITY).current;
+        let current =
+            |theta: f64, a: f64, b: f64| law.respond(theta, [a, b], f64::INFINITY).current;
         // The triode formula of the learning literature, K = S (V_G - (V1 + V2) / 2 - V_th).
         assert!((current(3.0, 0.9, -0.2) - 0.4 * (3.0 - 0.35 - 0.5) * 1.1).abs() < 1e-15);
         assert!((current(1.0, 2.0, 0.0) - 0.5 * 0.4 * 0.25).abs() < 1e-15);
         assert_eq!(current(1.0, 2.0, 0.6), 0.0);
         assert_eq!(current(3.0, 0.9, -0.2), -current(3.0, -0.2, 0.9));
         let h = 1e-6;
-        for (theta, a, b) in [(3.0, 0.9, -0.2), (1.0, 2.0, 0.0), (1.0, -0.3, 0.8), (0.2, 1.0, 0.6)] {
+        for (theta, a, b) in [(3.0, 0.9, -0.2), (1.0, 2.0, 0.0), (1.0, -0.3, 0.8), (0.2, 1.0, 0.6)]
+        {
             let [here, there] = law.respond(theta, [a, b], f64::INFINITY).slopes;
-            assert!((here - (current(theta, a + h, b) - current(theta, a - h, b)) / (2.0 * h)).abs() < 1e-9);
-            assert!((there + (current(theta, a, b + h) - current(theta, a, b - h)) / (2.0 * h)).abs() < 1e-9);
+            assert!(
+                (here - (current(theta, a + h, b) - current(theta, a - h, b)) / (2.0 * h)).abs()
+                    < 1e-9
+            );
+            assert!(
+                (there + (current(theta, a, b + h) - current(theta, a, b - h)) / (2.0 * h)).abs()
+                    < 1e-9
+            );
             let by_theta = (current(theta + h, a, b) - current(theta - h, a, b)) / (2.0 * h);
             assert!((law.current_sensitivity(theta, [a, b]) - by_theta).abs() < 1e-9);
         }

@@ -1,7 +1,8 @@
 //! Linear circuits: one factorisation for each boundary, shared by all samples.
 //!
-//! Where conductances differ so much that factors lose the small ones beside the large, solutions are refined: what is left of
-//! the currents, summed from differences of voltages, is solved for again until nothing moves.
+//! Where conductances differ so much that factors lose the small ones beside the large, solutions
+//! are refined: what is left of the currents, summed from differences of voltages, is solved for
+//! again until nothing moves.
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -17,14 +18,16 @@ use crate::plan::{Boundary, PhasePlan};
 use crate::runtime::Runtime;
 use crate::states::{States, Status};
 
-/// Samples that are solved for together: their right-hand sides share every element of the factor that is read.
+/// Samples that are solved for together: their right-hand sides share every element of the factor
+/// that is read.
 const TOGETHER: usize = 32;
 
 /// Factors that give a known solution to this need no refinement.
 const PRECISE: f64 = 1e-13;
 /// Rounds of refinement, at the most.
 const MAX_ROUNDS: u32 = 20;
-/// How little the last round may move any voltage, relative to the largest: otherwise the sample counts as diverged.
+/// How little the last round may move any voltage, relative to the largest: otherwise the sample
+/// counts as diverged.
 const REFINED: f64 = 1e-11;
 
 /// Whether [`settle`] does it.
@@ -32,7 +35,10 @@ pub(super) fn is_linear(circuit: &Circuit, plan: &PhasePlan) -> bool {
     circuit.nonlinear.is_empty()
         && circuit.walls.iter().all(|&(lo, hi)| lo.is_infinite() && hi.is_infinite())
         && (plan.loss == Loss::SquaredError
-            || !plan.phases.iter().any(|p| matches!(p.boundary, Boundary::Nudged(_) | Boundary::Forced(_))))
+            || !plan
+                .phases
+                .iter()
+                .any(|p| matches!(p.boundary, Boundary::Nudged(_) | Boundary::Forced(_))))
 }
 
 /// Settles all phases of a batch.
@@ -55,11 +61,19 @@ pub(super) fn settle<T: Real>(
         }
     });
     let refines = factors[0].as_ref().is_some_and(|factor| error_of(values, factor) > PRECISE);
-    let rows =
-        states.values.par_chunks_mut(TOGETHER * phases * stride).zip(states.outcomes.par_chunks_mut(TOGETHER * phases));
+    let rows = states
+        .values
+        .par_chunks_mut(TOGETHER * phases * stride)
+        .zip(states.outcomes.par_chunks_mut(TOGETHER * phases));
     runtime.for_each(rows.enumerate(), |(c, (states, outcomes))| {
         let first = c * TOGETHER;
-        let group = Group { circuit, values, batch, samples: first..first + outcomes.len() / phases, refines };
+        let group = Group {
+            circuit,
+            values,
+            batch,
+            samples: first..first + outcomes.len() / phases,
+            refines,
+        };
         let free = group.free(&factors[0]);
         let (n, mut unit) = (circuit.pattern.size(), None);
         let mut v = Vec::with_capacity(n);
@@ -72,7 +86,9 @@ pub(super) fn settle<T: Real>(
                 (Some(_), _, Boundary::Free) => Some((0.0, &[][..])),
                 (Some(free), Some(factor), Boundary::Forced(strength)) => {
                     // Forces of all strengths move it along one displacement.
-                    let unit = unit.get_or_insert_with(|| group.displacement(Boundary::Forced(1.0), free, factor));
+                    let unit = unit.get_or_insert_with(|| {
+                        group.displacement(Boundary::Forced(1.0), free, factor)
+                    });
                     Some((strength, &unit[..]))
                 }
                 (Some(free), _, boundary) => match &factors[p] {
@@ -83,11 +99,16 @@ pub(super) fn settle<T: Real>(
                     None => None,
                 },
             };
-            for (i, (row, outcome)) in
-                states.chunks_exact_mut(stride).zip(outcomes.iter_mut()).skip(p).step_by(phases).enumerate()
+            for (i, (row, outcome)) in states
+                .chunks_exact_mut(stride)
+                .zip(outcomes.iter_mut())
+                .skip(p)
+                .step_by(phases)
+                .enumerate()
             {
                 outcome.sweeps = 1;
-                // A phase alone may have no minimum; without a free state there is none of the others either.
+                // A phase alone may have no minimum; without a free state there is none of the
+                // others either.
                 let (Some(free), Some((strength, moves))) = (&free, moves) else {
                     outcome.status = Status::Unbounded;
                     row.fill(T::ZERO);
@@ -147,21 +168,23 @@ impl<T: Real> Group<'_, T> {
     /// The voltages of the free phase, sample after sample.
     fn free(&self, factor: &Option<Factor>) -> Option<Vec<f64>> {
         let factor = factor.as_ref()?;
-        let mut right: Vec<f64> = self.samples.clone().flat_map(|i| self.sample(i).sources).collect();
+        let mut right: Vec<f64> =
+            self.samples.clone().flat_map(|i| self.sample(i).sources).collect();
         let sources = if self.refines { right.clone() } else { Vec::new() };
         factor.solve(&mut right, self.samples.len());
         self.refine(Boundary::Free, &sources, factor, &mut right);
         Some(right)
     }
 
-    /// Solves again for what is left of the currents `sources` at voltages `v`, until nothing moves; samples that go on moving
-    /// lose their voltages: they count as diverged.
+    /// Solves again for what is left of the currents `sources` at voltages `v`, until nothing
+    /// moves; samples that go on moving lose their voltages: they count as diverged.
     fn refine(&self, boundary: Boundary, sources: &[f64], factor: &Factor, v: &mut [f64]) {
         if !self.refines {
             return;
         }
         let n = self.circuit.pattern.size();
-        let moving = n - if matches!(boundary, Boundary::Clamped(_)) { self.circuit.outputs } else { 0 };
+        let moving =
+            n - if matches!(boundary, Boundary::Clamped(_)) { self.circuit.outputs } else { 0 };
         let mut left = vec![0.0; n];
         for (v, sources) in v.chunks_exact_mut(n).zip(sources.chunks_exact(n)) {
             let mut change = f64::INFINITY;
@@ -169,7 +192,10 @@ impl<T: Real> Group<'_, T> {
                 self.values.flow(self.circuit, v, &mut left);
                 if let Boundary::Nudged(beta) = boundary {
                     let first = n - self.circuit.outputs;
-                    left[first..].iter_mut().zip(&v[first..]).for_each(|(left, v)| *left += beta.re * v);
+                    left[first..]
+                        .iter_mut()
+                        .zip(&v[first..])
+                        .for_each(|(left, v)| *left += beta.re * v);
                 }
                 left.iter_mut().zip(sources).for_each(|(left, source)| *left = source - *left);
                 left[moving..].fill(0.0);
@@ -208,12 +234,18 @@ impl<T: Real> Group<'_, T> {
                 Boundary::Free | Boundary::Kicked(_) => {}
                 // (A + beta) dv = beta (y - v) at the outputs; A dv, where a force stays as it is.
                 Boundary::Nudged(Complex { re: strength, .. }) | Boundary::Forced(strength) => {
-                    moves[n - outputs..].iter_mut().zip(pulled).for_each(|(m, pulled)| *m = strength * pulled);
+                    moves[n - outputs..]
+                        .iter_mut()
+                        .zip(pulled)
+                        .for_each(|(m, pulled)| *m = strength * pulled);
                 }
                 // dv is given at the outputs; the others see it through what joins them.
                 Boundary::Clamped(eta) => {
                     let mut given = vec![0.0; n];
-                    given[n - outputs..].iter_mut().zip(pulled).for_each(|(m, pulled)| *m = eta * pulled);
+                    given[n - outputs..]
+                        .iter_mut()
+                        .zip(pulled)
+                        .for_each(|(m, pulled)| *m = eta * pulled);
                     self.circuit.pattern.multiply(&self.values.linear, &given, &mut product);
                     for (j, m) in moves.iter_mut().enumerate() {
                         *m = if j < n - outputs { -product[j] } else { given[j] };

@@ -1,4 +1,5 @@
-//! The conductance matrix of a circuit: a fixed pattern, analysed once, with new values for every factorisation.
+//! The conductance matrix of a circuit: a fixed pattern, analysed once, with new values for every
+//! factorisation.
 
 use faer::linalg::solvers::Solve;
 use faer::sparse::linalg::solvers::{Llt, Lu, SymbolicLlt, SymbolicLu};
@@ -28,9 +29,13 @@ pub(super) enum Factor {
 }
 
 impl Pattern {
-    /// The pattern of an `n` x `n` matrix with a full diagonal and these other elements, by row and column, in any order
-    /// and either triangle; each stands for its mirror image too.
-    pub(super) fn new(n: usize, pairs: impl Iterator<Item = (usize, usize)>, symmetric: bool) -> Result<Self> {
+    /// The pattern of an `n` x `n` matrix with a full diagonal and these other elements, by row and
+    /// column, in any order and either triangle; each stands for its mirror image too.
+    pub(super) fn new(
+        n: usize,
+        pairs: impl Iterator<Item = (usize, usize)>,
+        symmetric: bool,
+    ) -> Result<Self> {
         let mut places: Vec<(usize, usize)> =
             pairs.map(|(i, j)| (i.min(j), i.max(j))).chain((0..n).map(|i| (i, i))).collect();
         if !symmetric {
@@ -48,7 +53,8 @@ impl Pattern {
         } else {
             SymbolicLu::try_new(symbolic.as_ref()).map(Analysis::Lu)
         };
-        let analysis = analysis.map_err(|e| Error::Config(format!("the circuit is too large to analyse: {e:?}")))?;
+        let analysis = analysis
+            .map_err(|e| Error::Config(format!("the circuit is too large to analyse: {e:?}")))?;
         Ok(Self { symbolic, analysis })
     }
 
@@ -66,7 +72,8 @@ impl Pattern {
         self.symbolic.row_idx().len()
     }
 
-    /// Where element (i, j) lies; it is part of the pattern. The same for (j, i), where the matrix is symmetric.
+    /// Where element (i, j) lies; it is part of the pattern. The same for (j, i), where the matrix
+    /// is symmetric.
     pub(super) fn place(&self, i: usize, j: usize) -> usize {
         let (column, row) = if self.is_symmetric() { (i.min(j), i.max(j)) } else { (j, i) };
         let span = self.symbolic.col_range(column);
@@ -109,22 +116,27 @@ impl Pattern {
         let matrix = SparseColMatRef::new(self.symbolic.as_ref(), values);
         let factor = match &self.analysis {
             Analysis::Cholesky(analysis) => {
-                Llt::try_new_with_symbolic(analysis.clone(), matrix, Side::Lower).ok().map(Factor::Cholesky)
+                Llt::try_new_with_symbolic(analysis.clone(), matrix, Side::Lower)
+                    .ok()
+                    .map(Factor::Cholesky)
             }
-            Analysis::Lu(analysis) => {
-                Lu::try_new_with_symbolic(analysis.clone(), matrix).ok().map(|lu| Factor::Lu(Box::new(lu)))
-            }
+            Analysis::Lu(analysis) => Lu::try_new_with_symbolic(analysis.clone(), matrix)
+                .ok()
+                .map(|lu| Factor::Lu(Box::new(lu))),
         };
         let factor = factor.filter(|_| finite)?;
-        // Pivots that are rounding errors pass as positive: a matrix whose rows sum to zero, which nothing grounds,
-        // answers a current of one with a voltage of 1e13 or more at unit conductance.
-        let mut probe: Vec<f64> = (0..self.size()).map(|i| values[self.place(i, i)].abs()).collect();
+        // Pivots that are rounding errors pass as positive: a matrix whose rows sum to zero, which
+        // nothing grounds, answers a current of one with a voltage of 1e13 or more at unit
+        // conductance.
+        let mut probe: Vec<f64> =
+            (0..self.size()).map(|i| values[self.place(i, i)].abs()).collect();
         factor.solve(&mut probe, 1);
         probe.iter().all(|x| x.is_finite() && x.abs() < UNGROUNDED).then_some(factor)
     }
 }
 
-/// The voltage at which a node counts as cut off, where a current of one flows through a conductance of one.
+/// The voltage at which a node counts as cut off, where a current of one flows through a
+/// conductance of one.
 const UNGROUNDED: f64 = 1e13;
 
 impl Factor {
@@ -143,7 +155,11 @@ impl Factor {
         match self {
             Self::Cholesky(_) => self.solve(right, 1),
             Self::Lu(factor) => {
-                factor.solve_transpose_in_place(MatMut::from_column_major_slice_mut(right, right.len(), 1));
+                factor.solve_transpose_in_place(MatMut::from_column_major_slice_mut(
+                    right,
+                    right.len(),
+                    1,
+                ));
             }
         }
     }
@@ -155,7 +171,8 @@ mod tests {
 
     #[test]
     fn solves_and_refuses_singular_matrices() {
-        let pattern = Pattern::new(3, [(0, 1), (2, 1), (1, 0)].into_iter(), true).expect("a pattern");
+        let pattern =
+            Pattern::new(3, [(0, 1), (2, 1), (1, 0)].into_iter(), true).expect("a pattern");
         assert_eq!((pattern.size(), pattern.len()), (3, 5));
         let mut values = vec![0.0; 5];
         for (i, j, v) in [(0, 0, 2.0), (1, 1, 3.0), (2, 2, 1.5), (0, 1, -1.0), (1, 2, -0.5)] {
@@ -180,8 +197,15 @@ mod tests {
         let pattern = Pattern::new(3, [(0, 1), (2, 1)].into_iter(), false).expect("a pattern");
         assert_eq!(pattern.len(), 7);
         let mut values = vec![0.0; 7];
-        for (i, j, v) in [(0, 0, 2.0), (1, 1, 3.0), (2, 2, 1.5), (0, 1, -1.0), (1, 0, 0.25), (1, 2, -0.5), (2, 1, 4.0)]
-        {
+        for (i, j, v) in [
+            (0, 0, 2.0),
+            (1, 1, 3.0),
+            (2, 2, 1.5),
+            (0, 1, -1.0),
+            (1, 0, 0.25),
+            (1, 2, -0.5),
+            (2, 1, 4.0),
+        ] {
             values[pattern.place(i, j)] = v;
         }
         let x = [1.0, -2.0, 0.5];

@@ -1,16 +1,18 @@
 //! Electrical circuits: any graph of two-terminal elements, and Kirchhoff's laws.
 //!
-//! The states are the voltages of the free nodes, outputs last; inputs are voltages of held nodes. The steady state is the
-//! minimum of the co-content, the sum over elements of the integral of I dV, at which the currents into every node
-//! cancel (Millar 1951). A trained element learns from its own voltage: the derivative of the co-content by a
-//! conductance is 1/2 V^2. The squared-error nudge is a current beta (y - v) into each output.
+//! The states are the voltages of the free nodes, outputs last; inputs are voltages of held nodes.
+//! The steady state is the minimum of the co-content, the sum over elements of the integral of I
+//! dV, at which the currents into every node cancel (Millar 1951). A trained element learns from
+//! its own voltage: the derivative of the co-content by a conductance is 1/2 V^2. The squared-error
+//! nudge is a current beta (y - v) into each output.
 //!
-//! With transistors there is no co-content: the current of one is not a function of its voltage alone, and the derivatives of
-//! the currents by the voltages are not symmetric. Kirchhoff's laws hold all the same, found by LU instead of Cholesky
-//! factors; local rules are approximations there, and implicit differentiation solves with the transpose.
+//! With transistors there is no co-content: the current of one is not a function of its voltage
+//! alone, and the derivatives of the currents by the voltages are not symmetric. Kirchhoff's laws
+//! hold all the same, found by LU instead of Cholesky factors; local rules are approximations
+//! there, and implicit differentiation solves with the transpose.
 //!
-//! Operating points are found to rounding errors whatever the settling asks for, so nothing of an error is left to
-//! tolerances; a sweep is one Newton step.
+//! Operating points are found to rounding errors whatever the settling asks for, so nothing of an
+//! error is left to tolerances; a sweep is one Newton step.
 
 mod currents;
 mod law;
@@ -42,7 +44,9 @@ use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, PhasePlan, Start, clamp_towards};
 use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States};
-use crate::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
+use crate::system::{
+    Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end,
+};
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
@@ -53,14 +57,14 @@ struct Element {
     to: Terminal,
     /// The parameter that its value is in.
     parameter: Option<usize>,
-    /// Where the matrix holds the diagonals of its nodes, and the two elements between them, of which there is but one
-    /// where the matrix is symmetric.
+    /// Where the matrix holds the diagonals of its nodes, and the two elements between them, of
+    /// which there is but one where the matrix is symmetric.
     places: [Option<usize>; 4],
 }
 
 impl Element {
-    /// Adds to a matrix what the current does with the voltages of the terminals: it grows with the first and falls with the
-    /// second, by these conductances.
+    /// Adds to a matrix what the current does with the voltages of the terminals: it grows with the
+    /// first and falls with the second, by these conductances.
     fn stamp(&self, [from, to]: [f64; 2], matrix: &mut [f64]) {
         for (place, slope) in self.places.iter().zip([from, to, -to, -from]) {
             place.iter().for_each(|&place| matrix[place] += slope);
@@ -73,7 +77,8 @@ impl Element {
 struct WallDiode {
     element: usize,
     node: usize,
-    /// The sign of the current that flows out of the node through all else, where the diode conducts.
+    /// The sign of the current that flows out of the node through all else, where the diode
+    /// conducts.
     sign: f64,
     /// The part of it that the diode carries.
     share: f64,
@@ -81,8 +86,9 @@ struct WallDiode {
 
 /// An electrical circuit.
 ///
-/// Parameters are `g`, the conductances of trained resistors and cubic elements, `i`, the currents of trained sources, and
-/// `gate`, the gate voltages of trained transistors, in the order of the elements; one that would be empty does not exist.
+/// Parameters are `g`, the conductances of trained resistors and cubic elements, `i`, the currents
+/// of trained sources, and `gate`, the gate voltages of trained transistors, in the order of the
+/// elements; one that would be empty does not exist.
 #[derive(Debug, Clone)]
 pub struct Circuit {
     inputs: usize,
@@ -106,12 +112,15 @@ impl Circuit {
     /// Builds a circuit.
     ///
     /// # Errors
-    /// [`Error::Config`] for one that has no unique operating point whatever its values are (naming the nodes), for elements
-    /// that contradict each other, and for settings out of range.
+    /// [`Error::Config`] for one that has no unique operating point whatever its values are (naming
+    /// the nodes), for elements that contradict each other, and for settings out of range.
     pub fn new(spec: &Spec) -> Result<Self> {
         let n = spec.nodes.len();
         if spec.outputs == 0 || spec.outputs > n {
-            return Err(Error::Config(format!("a circuit of {n} free nodes cannot have {} outputs", spec.outputs)));
+            return Err(Error::Config(format!(
+                "a circuit of {n} free nodes cannot have {} outputs",
+                spec.outputs
+            )));
         }
         spec.device.check()?;
         check_elements(spec)?;
@@ -124,13 +133,15 @@ impl Circuit {
         let pattern = Pattern::new(n, outputs.chain(joined), reciprocal)?;
         let mut specs = Vec::new();
         for name in ["g", "i", "gate"] {
-            let trained = spec.elements.iter().filter(|e| e.trained && e.law.parameter() == name).count();
+            let trained =
+                spec.elements.iter().filter(|e| e.trained && e.law.parameter() == name).count();
             if trained > 0 {
                 specs.push(ParamSpec { name: name.into(), shape: vec![trained] });
             }
         }
         let mut counts = vec![0; specs.len()];
-        let (mut elements, mut assembly) = (Vec::with_capacity(spec.elements.len()), Assembly::default());
+        let (mut elements, mut assembly) =
+            (Vec::with_capacity(spec.elements.len()), Assembly::default());
         for e in &spec.elements {
             let (i, j) = (e.from.free(), e.to.free());
             let between = i.zip(j).filter(|(i, j)| i != j);
@@ -142,15 +153,28 @@ impl Circuit {
             ];
             // What flows from a node into the same one changes nothing.
             let places = if e.is_shorted() { [None; 4] } else { places };
-            let parameter = specs.iter().position(|spec| e.trained && spec.name == e.law.parameter());
+            let parameter =
+                specs.iter().position(|spec| e.trained && spec.name == e.law.parameter());
             let element = Element { law: e.law, from: e.from, to: e.to, parameter, places };
-            assembly.push(&element, e.value, parameter.map(|parameter| (parameter, counts[parameter])));
+            assembly.push(
+                &element,
+                e.value,
+                parameter.map(|parameter| (parameter, counts[parameter])),
+            );
             parameter.into_iter().for_each(|parameter| counts[parameter] += 1);
             elements.push(element);
         }
-        let is_nonlinear = |e: &ElementSpec| !e.law.is_linear() && !e.is_shorted() && e.wall().is_none();
-        let nonlinear = spec.elements.iter().enumerate().filter(|(_, e)| is_nonlinear(e)).map(|(e, _)| e).collect();
-        let sizes: Vec<usize> = [first_output, spec.outputs].into_iter().filter(|&size| size > 0).collect();
+        let is_nonlinear =
+            |e: &ElementSpec| !e.law.is_linear() && !e.is_shorted() && e.wall().is_none();
+        let nonlinear = spec
+            .elements
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| is_nonlinear(e))
+            .map(|(e, _)| e)
+            .collect();
+        let sizes: Vec<usize> =
+            [first_output, spec.outputs].into_iter().filter(|&size| size > 0).collect();
         Ok(Self {
             inputs: spec.inputs,
             outputs: spec.outputs,
@@ -196,7 +220,10 @@ impl Circuit {
     fn pack<T: Real>(&self, v: &[f64], row: &mut [T]) {
         let mut v = v.iter();
         for l in 0..self.layout.sizes().len() {
-            row[self.layout.layer(l)].iter_mut().zip(&mut v).for_each(|(to, &v)| *to = T::from_f64(v));
+            row[self.layout.layer(l)]
+                .iter_mut()
+                .zip(&mut v)
+                .for_each(|(to, &v)| *to = T::from_f64(v));
         }
     }
 
@@ -205,7 +232,12 @@ impl Circuit {
         self.walls.iter().map(|&(lo, hi)| 0f64.clamp(lo, hi)).collect()
     }
 
-    fn sample<'a, T: Real>(&'a self, values: &'a Values, batch: &Batch<'_, T>, i: usize) -> Sample<'a> {
+    fn sample<'a, T: Real>(
+        &'a self,
+        values: &'a Values,
+        batch: &Batch<'_, T>,
+        i: usize,
+    ) -> Sample<'a> {
         let x = to_f64(batch.x.row(i));
         let sources = values.sources(self, &x);
         Sample { circuit: self, values, x, sources }
@@ -246,8 +278,12 @@ impl Circuit {
                 _ => Pull::Nothing,
             };
             let solved = sample.solve(pull, plan.settling.limit(boundary), &mut v, memory);
-            *outcome =
-                Outcome { status: solved.status, sweeps: solved.steps, change: solved.change, ..Outcome::default() };
+            *outcome = Outcome {
+                status: solved.status,
+                sweeps: solved.steps,
+                change: solved.change,
+                ..Outcome::default()
+            };
             if solved.status.usable() {
                 self.pack(&v, &mut states[p * stride..(p + 1) * stride]);
             } else {
@@ -268,17 +304,25 @@ impl Circuit {
     }
 }
 
-/// The ideal diodes that hold nodes at these walls: not those that a nearer wall keeps from conducting.
+/// The ideal diodes that hold nodes at these walls: not those that a nearer wall keeps from
+/// conducting.
 fn wall_diodes(spec: &Spec, walls: &[(f64, f64)]) -> Vec<WallDiode> {
     let mut found = Vec::new();
     let mut counts = vec![[0.0; 2]; walls.len()];
-    for (element, (node, lo, hi)) in spec.elements.iter().enumerate().filter_map(|(e, spec)| Some((e, spec.wall()?))) {
+    for (element, (node, lo, hi)) in
+        spec.elements.iter().enumerate().filter_map(|(e, spec)| Some((e, spec.wall()?)))
+    {
         // The anode is at the node of an upper wall.
         let upper = hi.is_finite();
         let nearest = if upper { hi == walls[node].1 } else { lo == walls[node].0 };
         if nearest {
             counts[node][usize::from(upper)] += 1.0;
-            found.push(WallDiode { element, node, sign: if upper { -1.0 } else { 1.0 }, share: 1.0 });
+            found.push(WallDiode {
+                element,
+                node,
+                sign: if upper { -1.0 } else { 1.0 },
+                share: 1.0,
+            });
         }
     }
     found.iter_mut().for_each(|d| d.share = 1.0 / counts[d.node][usize::from(d.sign < 0.0)]);
@@ -293,7 +337,8 @@ fn to_f64<T: Real>(row: &[T]) -> Vec<f64> {
     row.iter().map(|x| x.to_f64()).collect()
 }
 
-/// How far rounding, to `T` or of what ideal diodes carry, may pull voltages apart that are equal, relative to the largest.
+/// How far rounding, to `T` or of what ideal diodes carry, may pull voltages apart that are equal,
+/// relative to the largest.
 fn rounding<T: Real>() -> f64 {
     (16.0 * T::EPSILON.to_f64()).max(1e-10)
 }
@@ -357,13 +402,18 @@ impl<T: Real> Dynamics<T> for Circuit {
             return read_at_end(self, experiment, readings, states, workspace);
         }
         let (phases, stride) = (states.phases(), states.stride());
-        let chunk =
-            batch.len().div_ceil(runtime.parts(COST * batch.len() * phases * self.elements.len(), batch.len())).max(1);
-        let rows =
-            states.values.par_chunks_mut(chunk * phases * stride).zip(states.outcomes.par_chunks_mut(chunk * phases));
+        let chunk = batch
+            .len()
+            .div_ceil(runtime.parts(COST * batch.len() * phases * self.elements.len(), batch.len()))
+            .max(1);
+        let rows = states
+            .values
+            .par_chunks_mut(chunk * phases * stride)
+            .zip(states.outcomes.par_chunks_mut(chunk * phases));
         runtime.for_each(rows.enumerate(), |(c, (states, outcomes))| {
             let mut memory = Memory::default();
-            let samples = states.chunks_exact_mut(phases * stride).zip(outcomes.chunks_exact_mut(phases));
+            let samples =
+                states.chunks_exact_mut(phases * stride).zip(outcomes.chunks_exact_mut(phases));
             for (i, rows) in samples.enumerate() {
                 poll(COST * phases * self.elements.len());
                 self.settle_sample(&values, batch, plan, c * chunk + i, rows, &mut memory);
@@ -383,9 +433,11 @@ impl<T: Real> Dynamics<T> for Circuit {
         let Experiment { runtime, params, batch, .. } = *experiment;
         let values = Values::new(self, params);
         let inputs = inputs(batch);
-        let phases: Vec<(usize, f64)> = weights.iter().map(|w| w.re).enumerate().filter(|(_, w)| *w != 0.0).collect();
+        let phases: Vec<(usize, f64)> =
+            weights.iter().map(|w| w.re).enumerate().filter(|(_, w)| *w != 0.0).collect();
         let usable = (0..batch.len()).filter(|&i| states.usable(i));
-        let rows: Vec<(usize, usize, f64)> = usable.flat_map(|i| phases.iter().map(move |&(p, w)| (i, p, w))).collect();
+        let rows: Vec<(usize, usize, f64)> =
+            usable.flat_map(|i| phases.iter().map(move |&(p, w)| (i, p, w))).collect();
         let block = |span: Range<usize>| {
             let rows = &rows[span];
             let mut weights = [0.0; TOGETHER];
@@ -393,10 +445,14 @@ impl<T: Real> Dynamics<T> for Circuit {
             let row = |i: usize, p: usize| self.unpack(states.row(i * states.phases() + p));
             (Columns::new(self, rows.iter().map(|&(i, p, _)| (row(i, p), &inputs[i][..]))), weights)
         };
-        update.terms = self.read(runtime, rows.len(), batch.len() as f64, block, |e, (columns, weights)| {
-            let Element { law, from, to, .. } = self.elements[e];
-            dot(&law.sensitivities(values.theta[e], &columns.at(from), &columns.at(to)), weights)
-        });
+        update.terms =
+            self.read(runtime, rows.len(), batch.len() as f64, block, |e, (columns, weights)| {
+                let Element { law, from, to, .. } = self.elements[e];
+                dot(
+                    &law.sensitivities(values.theta[e], &columns.at(from), &columns.at(to)),
+                    weights,
+                )
+            });
         Ok(())
     }
 }
@@ -414,7 +470,9 @@ impl<T: Real> StateDerivatives<T> for Circuit {
             let sample = self.sample(&values, batch, r / states.phases());
             let v = self.unpack(states.row(r));
             let contents = self.elements.iter().enumerate();
-            *energy = contents.map(|(e, el)| el.law.content(values.theta[e], self.drop(e, &sample.x, &v))).sum();
+            *energy = contents
+                .map(|(e, el)| el.law.content(values.theta[e], self.drop(e, &sample.x, &v)))
+                .sum();
         }
         Ok(())
     }
@@ -448,8 +506,9 @@ impl<T: Real> StateDerivatives<T> for Circuit {
             return Ok(());
         }
         let values = Values::new(self, params);
-        for (force, (r, held)) in
-            force.chunks_exact_mut(states.stride()).zip(held.chunks_exact(states.stride()).enumerate())
+        for (force, (r, held)) in force
+            .chunks_exact_mut(states.stride())
+            .zip(held.chunks_exact(states.stride()).enumerate())
         {
             let mut found = self.unpack(force);
             let sample = self.sample(&values, batch, r / states.phases());
@@ -483,7 +542,11 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
             let sample = self.sample(&values, batch, r / states.phases());
             sample.curvature(&self.unpack(states.row(r)), &mut matrix);
-            self.pattern.multiply_transposed(&matrix, &self.unpack(&v[r * stride..(r + 1) * stride]), &mut found);
+            self.pattern.multiply_transposed(
+                &matrix,
+                &self.unpack(&v[r * stride..(r + 1) * stride]),
+                &mut found,
+            );
             self.pack(&found, product);
         }
         Ok(())
@@ -525,21 +588,37 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         let inputs = inputs(batch);
         // Inputs do not move along the adjoint.
         let held = vec![0.0; self.inputs];
-        let row = |rows: &[T], i: usize| self.unpack(&rows[i * states.stride()..(i + 1) * states.stride()]);
+        let row = |rows: &[T], i: usize| {
+            self.unpack(&rows[i * states.stride()..(i + 1) * states.stride()])
+        };
         let block = |span: Range<usize>| {
-            let voltages = Columns::new(self, span.clone().map(|i| (row(&states.values, i), &inputs[i][..])));
+            let voltages =
+                Columns::new(self, span.clone().map(|i| (row(&states.values, i), &inputs[i][..])));
             (voltages, Columns::new(self, span.map(|i| (row(adjoint, i), &held[..]))))
         };
-        update.terms = self.read(runtime, batch.len(), -(batch.len() as f64), block, |e, (voltages, adjoint)| {
-            let Element { law, from, to, .. } = self.elements[e];
-            let at = |terminal: Terminal| match terminal.place {
-                Place::Fixed(_) => [0.0; TOGETHER],
-                _ => adjoint.at(Terminal { offset: 0.0, ..terminal }),
-            };
-            let (here, there) = (at(from), at(to));
-            let along = std::array::from_fn(|k| here[k] - there[k]);
-            dot(&law.current_sensitivities(values.theta[e], &voltages.at(from), &voltages.at(to)), &along)
-        });
+        update.terms = self.read(
+            runtime,
+            batch.len(),
+            -(batch.len() as f64),
+            block,
+            |e, (voltages, adjoint)| {
+                let Element { law, from, to, .. } = self.elements[e];
+                let at = |terminal: Terminal| match terminal.place {
+                    Place::Fixed(_) => [0.0; TOGETHER],
+                    _ => adjoint.at(Terminal { offset: 0.0, ..terminal }),
+                };
+                let (here, there) = (at(from), at(to));
+                let along = std::array::from_fn(|k| here[k] - there[k]);
+                dot(
+                    &law.current_sensitivities(
+                        values.theta[e],
+                        &voltages.at(from),
+                        &voltages.at(to),
+                    ),
+                    &along,
+                )
+            },
+        );
         Ok(())
     }
 }

@@ -1,14 +1,17 @@
 //! The operating point of one sample: damped Newton steps on the co-content, with walls.
 //!
-//! Bertsekas' projected Newton method (SIAM J. Control Optim. 20, 221 (1982)): nodes that a wall holds are left out of the
-//! linear system, the others step along the Newton direction as far as the energy falls, and stop at walls. Where there is no
-//! energy, as far as the currents left at the nodes shrink.
+//! Bertsekas' projected Newton method (SIAM J. Control Optim. 20, 221 (1982)): nodes that a wall
+//! holds are left out of the linear system, the others step along the Newton direction as far as
+//! the energy falls, and stop at walls. Where there is no energy, as far as the currents left at
+//! the nodes shrink.
 //!
-//! On the way the exponential of a diode is followed by its tangent from some large conductance on, which keeps the energy
-//! convex and the numbers near each other; if an operating point lies beyond, the search goes on with a larger one.
+//! On the way the exponential of a diode is followed by its tangent from some large conductance on,
+//! which keeps the energy convex and the numbers near each other; if an operating point lies
+//! beyond, the search goes on with a larger one.
 //!
-//! Ideal diodes between nodes are inequalities that the method of multipliers satisfies (Hestenes, Powell 1969): a diode of
-//! multiplier m carries max(m + G V, 0), and what it carries at the operating point is its next multiplier.
+//! Ideal diodes between nodes are inequalities that the method of multipliers satisfies (Hestenes,
+//! Powell 1969): a diode of multiplier m carries max(m + G V, 0), and what it carries at the
+//! operating point is its next multiplier.
 
 use super::spec::Terminal;
 use super::values::Values;
@@ -36,7 +39,8 @@ pub(super) struct Sample<'a> {
     pub(super) values: &'a Values,
     /// The voltages of the inputs.
     pub(super) x: Vec<f64>,
-    /// What inputs, fixed voltages and current sources feed into every node through linear elements.
+    /// What inputs, fixed voltages and current sources feed into every node through linear
+    /// elements.
     pub(super) sources: Vec<f64>,
 }
 
@@ -75,7 +79,8 @@ pub(super) struct Solved {
 const SUFFICIENT: f64 = 1e-4;
 /// Halvings of a step after which the point is as good as rounding errors let it be.
 const MAX_HALVINGS: u32 = 60;
-/// How near to zero the current left at every node must be, relative to the largest that flows anywhere.
+/// How near to zero the current left at every node must be, relative to the largest that flows
+/// anywhere.
 const TOLERANCE: f64 = 1e-13;
 /// The same, where the energy cannot fall any more.
 const ENOUGH: f64 = 1e-10;
@@ -83,8 +88,8 @@ const ENOUGH: f64 = 1e-10;
 const FINE: f64 = 1e-12;
 /// Steps without progress after which enough is enough.
 const PATIENCE: u32 = 4;
-/// How little the last step may move any voltage, relative to the largest: currents that are small against those of large
-/// conductances beside them would still be wrong.
+/// How little the last step may move any voltage, relative to the largest: currents that are small
+/// against those of large conductances beside them would still be wrong.
 const SETTLED: f64 = 1e-11;
 /// The same, where more steps bring no more.
 const LOOSE: f64 = 1e-8;
@@ -97,10 +102,18 @@ const RAISE: f64 = 1e5;
 
 impl Sample<'_> {
     /// Brings the node voltages `v` to the operating point, by at most `limit` Newton steps.
-    pub(super) fn solve(&self, pull: Pull<'_>, limit: u32, v: &mut [f64], memory: &mut Memory) -> Solved {
+    pub(super) fn solve(
+        &self,
+        pull: Pull<'_>,
+        limit: u32,
+        v: &mut [f64],
+        memory: &mut Memory,
+    ) -> Solved {
         let (circuit, n) = (self.circuit, v.len());
         let Memory { matrix, force, step, next, left, held, live } = memory;
-        [&mut *force, &mut *step, &mut *next, &mut *left].into_iter().for_each(|buffer| buffer.resize(n, 0.0));
+        [&mut *force, &mut *step, &mut *next, &mut *left]
+            .into_iter()
+            .for_each(|buffer| buffer.resize(n, 0.0));
         held.resize(n, false);
         let mut cap = self.values.cap;
         self.find_live(pull, live);
@@ -112,18 +125,27 @@ impl Sample<'_> {
         loop {
             poll(64 * v.len());
             let largest = self.currents(pull, v, live, force);
-            held.iter_mut().enumerate().for_each(|(k, held)| *held = self.is_held(pull, k, v[k], force[k]));
-            let left_over =
-                force.iter().zip(&*held).filter(|(_, held)| !**held).fold(0.0f64, |m, (f, _)| m.max(f.abs()));
+            held.iter_mut()
+                .enumerate()
+                .for_each(|(k, held)| *held = self.is_held(pull, k, v[k], force[k]));
+            let left_over = force
+                .iter()
+                .zip(&*held)
+                .filter(|(_, held)| !**held)
+                .fold(0.0f64, |m, (f, _)| m.max(f.abs()));
             if !(merit.is_finite() && force.iter().all(|f| f.is_finite())) {
                 return Solved { status: Status::Diverged, steps, change };
             }
             let highest = v.iter().chain(&self.x).fold(0.0f64, |m, v| m.max(v.abs()));
             let precise = left_over == 0.0 || change <= SETTLED * highest;
             let enough = precise || (change <= LOOSE * highest && refined > 0);
-            let enough = if enough && left_over <= ENOUGH * largest { Status::Converged } else { Status::Unconverged };
-            // One more step after the tolerance is met costs little and squares the error. The first tells whether anything
-            // determines the voltages at all.
+            let enough = if enough && left_over <= ENOUGH * largest {
+                Status::Converged
+            } else {
+                Status::Unconverged
+            };
+            // One more step after the tolerance is met costs little and squares the error. The
+            // first tells whether anything determines the voltages at all.
             let refines = last && !precise && refined < REFINEMENTS && change < 0.5 * change_before;
             if ((left_over == 0.0 && steps > 0) || last) && !refines {
                 let beyond = cap.is_finite() && self.is_beyond(v, live);
@@ -132,8 +154,10 @@ impl Sample<'_> {
                     self.set_knees(cap, live);
                 }
                 let moved = self.update_multipliers(v, live);
-                // Where diodes neither conduct nor block, rounding errors go on moving them a little.
-                let settled = moved <= FINE * largest || (moved <= ENOUGH * largest && moved > 0.5 * moved_before);
+                // Where diodes neither conduct nor block, rounding errors go on moving them a
+                // little.
+                let settled = moved <= FINE * largest
+                    || (moved <= ENOUGH * largest && moved > 0.5 * moved_before);
                 moved_before = moved;
                 if !settled || beyond {
                     merit = self.merit(pull, v, live, left).0;
@@ -141,17 +165,24 @@ impl Sample<'_> {
                     (refined, change_before) = (0, f64::INFINITY);
                     continue;
                 }
-                return Solved { status: enough, steps, change: if left_over == 0.0 { 0.0 } else { change } };
+                return Solved {
+                    status: enough,
+                    steps,
+                    change: if left_over == 0.0 { 0.0 } else { change },
+                };
             }
             if steps == limit {
                 return Solved { status: Status::Unconverged, steps, change };
             }
             // At a kink steps may go to and fro within rounding errors.
-            (least, idle) = if left_over < 0.5 * least { (left_over, 0) } else { (least, idle + 1) };
+            (least, idle) =
+                if left_over < 0.5 * least { (left_over, 0) } else { (least, idle + 1) };
             if last {
                 (refined, change_before) = (refined + 1, change);
             }
-            last |= left_over <= TOLERANCE * largest || stuck || (left_over <= ENOUGH * largest && idle >= PATIENCE);
+            last |= left_over <= TOLERANCE * largest
+                || stuck
+                || (left_over <= ENOUGH * largest && idle >= PATIENCE);
             self.jacobian(pull, v, live, held, matrix);
             let Some(factor) = circuit.pattern.factorise(matrix) else {
                 return Solved { status: Status::Unbounded, steps, change };
@@ -178,7 +209,8 @@ impl Sample<'_> {
                     merit = moved;
                     v.copy_from_slice(next);
                     // Steps of a rounding error only shuffle.
-                    stuck = change <= 4.0 * f64::EPSILON * v.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
+                    stuck = change
+                        <= 4.0 * f64::EPSILON * v.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
                     break;
                 }
                 if halvings == MAX_HALVINGS {
@@ -201,8 +233,8 @@ impl Sample<'_> {
             || (pull == Pull::Clamp && k >= self.circuit.pattern.size() - self.circuit.outputs)
     }
 
-    /// What steps must bring down, and the rounding error of it: the energy, or the square of the currents left at the
-    /// nodes, which go to `left`.
+    /// What steps must bring down, and the rounding error of it: the energy, or the square of the
+    /// currents left at the nodes, which go to `left`.
     fn merit(&self, pull: Pull<'_>, v: &[f64], live: &[Live], left: &mut [f64]) -> (f64, f64) {
         if self.circuit.reciprocal {
             let (energy, magnitude) = self.energy(pull, v, live);
@@ -213,15 +245,21 @@ impl Sample<'_> {
         (free.map(|(_, f)| f * f).sum(), 0.0)
     }
 
-    /// Lists the nonlinear elements that something depends on, without knees. What flows between two held nodes would only
-    /// hide other currents behind its rounding errors.
+    /// Lists the nonlinear elements that something depends on, without knees. What flows between
+    /// two held nodes would only hide other currents behind its rounding errors.
     fn find_live(&self, pull: Pull<'_>, live: &mut Vec<Live>) {
         let circuit = self.circuit;
         let moving = circuit.pattern.size() - if pull == Pull::Clamp { circuit.outputs } else { 0 };
         let moves = |terminal: Terminal| terminal.free().is_some_and(|node| node < moving);
         live.clear();
-        let all = circuit.nonlinear.iter().map(|&element| Live { element, knee: f64::INFINITY, multiplier: 0.0 });
-        live.extend(all.filter(|l| moves(circuit.elements[l.element].from) || moves(circuit.elements[l.element].to)));
+        let all = circuit.nonlinear.iter().map(|&element| Live {
+            element,
+            knee: f64::INFINITY,
+            multiplier: 0.0,
+        });
+        live.extend(all.filter(|l| {
+            moves(circuit.elements[l.element].from) || moves(circuit.elements[l.element].to)
+        }));
     }
 
     fn set_knees(&self, cap: f64, live: &mut [Live]) {
@@ -252,7 +290,11 @@ impl Sample<'_> {
     pub(super) fn respond(&self, v: &[f64], l: &Live) -> Response {
         let ends = self.circuit.ends(l.element, &self.x, v);
         if !self.is_ideal(l) {
-            return self.circuit.elements[l.element].law.respond(self.values.theta[l.element], ends, l.knee);
+            return self.circuit.elements[l.element].law.respond(
+                self.values.theta[l.element],
+                ends,
+                l.knee,
+            );
         }
         let stiffness = self.values.stiffness;
         let current = l.multiplier + stiffness * (ends[0] - ends[1]);
@@ -263,19 +305,25 @@ impl Sample<'_> {
     }
 
     /// Every live element and what it does.
-    fn nonlinear<'b>(&'b self, v: &'b [f64], live: &'b [Live]) -> impl Iterator<Item = (&'b Element, Response)> {
+    fn nonlinear<'b>(
+        &'b self,
+        v: &'b [f64],
+        live: &'b [Live],
+    ) -> impl Iterator<Item = (&'b Element, Response)> {
         live.iter().map(|l| (&self.circuit.elements[l.element], self.respond(v, l)))
     }
 
-    /// The currents of [`Self::currents`] for a circuit that nothing pulls at, but for those of ideal diodes between nodes.
+    /// The currents of [`Self::currents`] for a circuit that nothing pulls at, but for those of
+    /// ideal diodes between nodes.
     pub(super) fn force(&self, v: &[f64], force: &mut [f64]) {
         self.currents(Pull::Nothing, v, &self.split_ideal().0, force);
     }
 
-    /// Lets nodes that ideal diodes tie together share what flows out of them; where one of them is held, or an input, nothing
-    /// is left.
+    /// Lets nodes that ideal diodes tie together share what flows out of them; where one of them is
+    /// held, or an input, nothing is left.
     pub(super) fn share_tied(&self, v: &[f64], tolerance: f64, held: &[bool], force: &mut [f64]) {
-        // Groups as trees: every node names one with a larger number, the last of its group itself. Node n is held.
+        // Groups as trees: every node names one with a larger number, the last of its group itself.
+        // Node n is held.
         let n = v.len();
         let mut above: Vec<usize> = (0..=n).collect();
         let last = |above: &mut [usize], mut node: usize| {
@@ -288,7 +336,8 @@ impl Sample<'_> {
         let number = |terminal: Terminal| terminal.free().filter(|&node| !held[node]).unwrap_or(n);
         for l in self.tied(v, tolerance, self.split_ideal().1) {
             let element = &self.circuit.elements[l.element];
-            let (a, b) = (last(&mut above, number(element.from)), last(&mut above, number(element.to)));
+            let (a, b) =
+                (last(&mut above, number(element.from)), last(&mut above, number(element.to)));
             above[a.min(b)] = a.max(b);
         }
         let group: Vec<usize> = (0..n).map(|node| last(&mut above, node)).collect();
@@ -313,10 +362,13 @@ impl Sample<'_> {
         live.into_iter().partition(|l| !self.is_ideal(l))
     }
 
-    /// The ideal diodes that conduct: whose voltage is not below zero by more than this. They conduct whatever happens.
+    /// The ideal diodes that conduct: whose voltage is not below zero by more than this. They
+    /// conduct whatever happens.
     fn tied(&self, v: &[f64], tolerance: f64, ideal: Vec<Live>) -> Vec<Live> {
         let highest = v.iter().chain(&self.x).fold(0.0, |m: f64, v| m.max(v.abs()));
-        let conduct = ideal.into_iter().filter(|l| self.circuit.drop(l.element, &self.x, v) >= -tolerance * highest);
+        let conduct = ideal
+            .into_iter()
+            .filter(|l| self.circuit.drop(l.element, &self.x, v) >= -tolerance * highest);
         conduct.map(|l| Live { multiplier: f64::INFINITY, ..l }).collect()
     }
 
@@ -325,9 +377,16 @@ impl Sample<'_> {
         self.jacobian(Pull::Nothing, v, &self.split_ideal().0, &vec![false; v.len()], matrix);
     }
 
-    /// Solves J^T lambda = `right` for the derivatives J of the currents by the voltages, over nodes that are not held and
-    /// move together where ideal diodes tie them. False where J is singular.
-    pub(super) fn adjoint(&self, v: &[f64], tolerance: f64, held: &[bool], right: &mut [f64]) -> bool {
+    /// Solves J^T lambda = `right` for the derivatives J of the currents by the voltages, over
+    /// nodes that are not held and move together where ideal diodes tie them. False where J is
+    /// singular.
+    pub(super) fn adjoint(
+        &self,
+        v: &[f64],
+        tolerance: f64,
+        held: &[bool],
+        right: &mut [f64],
+    ) -> bool {
         let circuit = self.circuit;
         let (mut live, ideal) = self.split_ideal();
         let tied = self.tied(v, tolerance, ideal);
@@ -337,7 +396,8 @@ impl Sample<'_> {
         let stiffness = self.values.stiffness;
         let ends = |l: &Live| {
             let element = &circuit.elements[l.element];
-            [(element.from, 1.0), (element.to, -1.0)].map(|(t, sign)| (t.free().filter(|&k| !held[k]), sign))
+            [(element.from, 1.0), (element.to, -1.0)]
+                .map(|(t, sign)| (t.free().filter(|&k| !held[k]), sign))
         };
         let Some(factor) = circuit.pattern.factorise(&matrix) else { return false };
         let mut multipliers = vec![0.0; tied.len()];
@@ -345,14 +405,18 @@ impl Sample<'_> {
         for _ in 0..MAX_ROUNDS {
             right.copy_from_slice(&wanted);
             for (l, multiplier) in tied.iter().zip(&multipliers) {
-                ends(l).iter().for_each(|&(k, sign)| k.into_iter().for_each(|k| right[k] -= sign * multiplier));
+                ends(l).iter().for_each(|&(k, sign)| {
+                    k.into_iter().for_each(|k| right[k] -= sign * multiplier)
+                });
             }
             factor.solve_transposed(right);
             let (mut moved, mut largest) = (0.0f64, 0.0f64);
             for (l, multiplier) in tied.iter().zip(&mut multipliers) {
-                let apart: f64 = ends(l).iter().filter_map(|&(k, sign)| Some(sign * right[k?])).sum();
+                let apart: f64 =
+                    ends(l).iter().filter_map(|&(k, sign)| Some(sign * right[k?])).sum();
                 *multiplier += stiffness * apart;
-                (moved, largest) = (moved.max((stiffness * apart).abs()), largest.max(multiplier.abs()));
+                (moved, largest) =
+                    (moved.max((stiffness * apart).abs()), largest.max(multiplier.abs()));
             }
             if moved <= FINE * largest {
                 break;
@@ -361,8 +425,8 @@ impl Sample<'_> {
         true
     }
 
-    /// The co-content of the circuit and what pulls at it, up to a constant; and the sum of the magnitudes of its terms, of
-    /// which its rounding error is some units in the last place.
+    /// The co-content of the circuit and what pulls at it, up to a constant; and the sum of the
+    /// magnitudes of its terms, of which its rounding error is some units in the last place.
     fn energy(&self, pull: Pull<'_>, v: &[f64], live: &[Live]) -> (f64, f64) {
         let (circuit, values) = (self.circuit, self.values);
         let (mut energy, mut magnitude) = (0.0, 0.0);
@@ -381,15 +445,23 @@ impl Sample<'_> {
         let outputs = &v[v.len() - circuit.outputs..];
         match pull {
             Pull::Loss(loss, beta, target) => add(beta * loss.value(outputs, target)),
-            Pull::Force(strength, g) => outputs.iter().zip(g).for_each(|(v, g)| add(strength * v * g)),
+            Pull::Force(strength, g) => {
+                outputs.iter().zip(g).for_each(|(v, g)| add(strength * v * g))
+            }
             Pull::Nothing | Pull::Clamp => {}
         }
         (energy, magnitude)
     }
 
-    /// Writes the current that flows out of every node: zero, where Kirchhoff's law holds. Returns the largest current that
-    /// flows anywhere.
-    pub(super) fn currents(&self, pull: Pull<'_>, v: &[f64], live: &[Live], force: &mut [f64]) -> f64 {
+    /// Writes the current that flows out of every node: zero, where Kirchhoff's law holds. Returns
+    /// the largest current that flows anywhere.
+    pub(super) fn currents(
+        &self,
+        pull: Pull<'_>,
+        v: &[f64],
+        live: &[Live],
+        force: &mut [f64],
+    ) -> f64 {
         let (circuit, values) = (self.circuit, self.values);
         values.flow(circuit, v, force);
         let mut largest = self.sources.iter().fold(f64::MIN_POSITIVE, |m, s| m.max(s.abs()));
@@ -411,14 +483,23 @@ impl Sample<'_> {
                 loss.gradient(&v[first..], target, &mut gradient);
                 force[first..].iter_mut().zip(&gradient).for_each(|(f, g)| *f += beta * g);
             }
-            Pull::Force(strength, g) => force[first..].iter_mut().zip(g).for_each(|(f, g)| *f += strength * g),
+            Pull::Force(strength, g) => {
+                force[first..].iter_mut().zip(g).for_each(|(f, g)| *f += strength * g)
+            }
             Pull::Nothing | Pull::Clamp => {}
         }
         largest
     }
 
     /// Writes the derivatives of the currents by the voltages; held nodes stand apart.
-    fn jacobian(&self, pull: Pull<'_>, v: &[f64], live: &[Live], held: &[bool], matrix: &mut Vec<f64>) {
+    fn jacobian(
+        &self,
+        pull: Pull<'_>,
+        v: &[f64],
+        live: &[Live],
+        held: &[bool],
+        matrix: &mut Vec<f64>,
+    ) {
         let circuit = self.circuit;
         matrix.clear();
         matrix.extend_from_slice(&self.values.linear);

@@ -1,6 +1,7 @@
 //! What trained elements read off many rows of voltages: a sum of terms over rows for each.
 //!
-//! Rows are taken some at a time and turned around, so that the voltages of a node in all of them lie side by side.
+//! Rows are taken some at a time and turned around, so that the voltages of a node in all of them
+//! lie side by side.
 
 use std::ops::Range;
 
@@ -25,7 +26,10 @@ pub(super) struct Columns {
 
 impl Columns {
     /// Of rows of nodes and inputs.
-    pub(super) fn new<'a>(circuit: &Circuit, rows: impl Iterator<Item = (Vec<f64>, &'a [f64])>) -> Self {
+    pub(super) fn new<'a>(
+        circuit: &Circuit,
+        rows: impl Iterator<Item = (Vec<f64>, &'a [f64])>,
+    ) -> Self {
         let mut columns = Self {
             nodes: vec![[0.0; TOGETHER]; circuit.pattern.size()],
             inputs: vec![[0.0; TOGETHER]; circuit.inputs],
@@ -48,8 +52,8 @@ impl Columns {
 }
 
 impl Circuit {
-    /// For every trained element the sum of `term` over `rows` rows, divided by `divisor`. `block` makes what terms are read
-    /// off, of at most [`TOGETHER`] rows.
+    /// For every trained element the sum of `term` over `rows` rows, divided by `divisor`. `block`
+    /// makes what terms are read off, of at most [`TOGETHER`] rows.
     pub(super) fn read<T: Real, B: Sync>(
         &self,
         runtime: &Runtime,
@@ -67,15 +71,16 @@ impl Circuit {
         for first in (0..rows).step_by(TOGETHER) {
             let block = block(first..(first + TOGETHER).min(rows));
             for found in &mut found {
-                let chunk = found.len().div_ceil(runtime.parts(TOGETHER * found.len(), found.len())).max(1);
+                let chunk =
+                    found.len().div_ceil(runtime.parts(TOGETHER * found.len(), found.len())).max(1);
                 runtime.for_each(found.par_chunks_mut(chunk), |found| {
                     found.iter_mut().for_each(|(e, sum)| *sum += term(*e, &block));
                 });
             }
         }
-        let terms = found
-            .into_iter()
-            .map(|found| Term::Dense(found.into_iter().map(|(_, sum)| T::from_f64(sum / divisor)).collect()));
+        let terms = found.into_iter().map(|found| {
+            Term::Dense(found.into_iter().map(|(_, sum)| T::from_f64(sum / divisor)).collect())
+        });
         terms.collect()
     }
 }

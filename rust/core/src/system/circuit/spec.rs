@@ -96,7 +96,8 @@ impl ElementSpec {
         self.from.place == self.to.place
     }
 
-    /// The interval of a free node that it is a wall of: an ideal diode between a node and a fixed voltage.
+    /// The interval of a free node that it is a wall of: an ideal diode between a node and a fixed
+    /// voltage.
     pub(super) fn wall(&self) -> Option<(usize, f64, f64)> {
         if self.law != Law::IdealDiode {
             return None;
@@ -105,7 +106,9 @@ impl ElementSpec {
             (Place::Node(node), Place::Fixed(_)) => {
                 Some((node, f64::NEG_INFINITY, self.to.known() - self.from.known()))
             }
-            (Place::Fixed(_), Place::Node(node)) => Some((node, self.from.known() - self.to.known(), f64::INFINITY)),
+            (Place::Fixed(_), Place::Node(node)) => {
+                Some((node, self.from.known() - self.to.known(), f64::INFINITY))
+            }
             _ => None,
         }
     }
@@ -141,8 +144,12 @@ pub(super) fn check_elements(spec: &Spec) -> Result<()> {
         let positive = |x: f64| x > 0.0 && x.is_finite();
         for terminal in [element.from, element.to] {
             match terminal.place {
-                Place::Node(node) if node >= spec.nodes.len() => return refuse(format!("there is no node {node}")),
-                Place::Input(input) if input >= spec.inputs => return refuse(format!("there is no input {input}")),
+                Place::Node(node) if node >= spec.nodes.len() => {
+                    return refuse(format!("there is no node {node}"));
+                }
+                Place::Input(input) if input >= spec.inputs => {
+                    return refuse(format!("there is no input {input}"));
+                }
                 _ => {}
             }
             if !terminal.known().is_finite() {
@@ -155,14 +162,22 @@ pub(super) fn check_elements(spec: &Spec) -> Result<()> {
         if element.law == Law::IdealDiode
             && (element.is_shorted() || (element.from.free(), element.to.free()) == (None, None))
         {
-            return refuse("an ideal diode must have a terminal that no source holds against the other".into());
+            return refuse(
+                "an ideal diode must have a terminal that no source holds against the other".into(),
+            );
         }
         match element.law {
-            Law::Cubic { scale } if !positive(scale) => return refuse(format!("scale must be positive, got {scale}")),
-            Law::Diode { saturation, slope } if !(positive(saturation) && positive(slope)) => {
-                return refuse(format!("saturation and slope must be positive, got {saturation} and {slope}"));
+            Law::Cubic { scale } if !positive(scale) => {
+                return refuse(format!("scale must be positive, got {scale}"));
             }
-            Law::Transistor { strength, threshold } if !(positive(strength) && threshold.is_finite()) => {
+            Law::Diode { saturation, slope } if !(positive(saturation) && positive(slope)) => {
+                return refuse(format!(
+                    "saturation and slope must be positive, got {saturation} and {slope}"
+                ));
+            }
+            Law::Transistor { strength, threshold }
+                if !(positive(strength) && threshold.is_finite()) =>
+            {
                 return refuse(format!(
                     "strength must be positive and threshold finite, got {strength} and {threshold}"
                 ));
@@ -181,7 +196,9 @@ pub(super) fn check_elements(spec: &Spec) -> Result<()> {
     }
     let trained = spec.elements.iter().any(|e| e.trained && e.law.is_conductance());
     if trained && !spec.device.lower.is_some_and(|lower| lower >= 0.0) {
-        return Err(Error::Config("conductances cannot be negative: the device's smallest must be at least 0".into()));
+        return Err(Error::Config(
+            "conductances cannot be negative: the device's smallest must be at least 0".into(),
+        ));
     }
     Ok(())
 }
@@ -205,14 +222,24 @@ pub(super) fn check_grounded(spec: &Spec) -> Result<()> {
             }
         }
     }
-    let floating: Vec<&str> =
-        spec.nodes.iter().zip(&seen).filter(|(_, seen)| !**seen).map(|(name, _)| name.as_str()).collect();
+    let floating: Vec<&str> = spec
+        .nodes
+        .iter()
+        .zip(&seen)
+        .filter(|(_, seen)| !**seen)
+        .map(|(name, _)| name.as_str())
+        .collect();
     if floating.is_empty() {
         return Ok(());
     }
-    let more = if floating.len() > 5 { format!(" and {} more", floating.len() - 5) } else { String::new() };
+    let more = if floating.len() > 5 {
+        format!(" and {} more", floating.len() - 5)
+    } else {
+        String::new()
+    };
     Err(Error::Config(format!(
-        "no conducting path from {}{more} to an input, a voltage source or ground: the voltage there is undetermined",
+        "no conducting path from {}{more} to an input, a voltage source or ground: the voltage \
+         there is undetermined",
         floating[..floating.len().min(5)].join(", ")
     )))
 }
@@ -225,7 +252,9 @@ pub(super) fn walls(spec: &Spec) -> Result<Vec<(f64, f64)>> {
     }
     for (name, (lo, hi)) in spec.nodes.iter().zip(&walls) {
         if lo > hi {
-            return Err(Error::Config(format!("the ideal diodes at node {name} want it above {lo} and below {hi}")));
+            return Err(Error::Config(format!(
+                "the ideal diodes at node {name} want it above {lo} and below {hi}"
+            )));
         }
     }
     Ok(walls)

@@ -12,8 +12,9 @@ pub(super) struct Values {
     pub(super) theta: Vec<f64>,
     /// The conductance matrix of the linear elements.
     pub(super) linear: Vec<f64>,
-    /// What joins every node to places whose voltage is known. The sum of a row of the matrix, but for rounding: beside
-    /// large conductances between nodes small ones to ground are lost in its diagonal.
+    /// What joins every node to places whose voltage is known. The sum of a row of the matrix, but
+    /// for rounding: beside large conductances between nodes small ones to ground are lost in its
+    /// diagonal.
     pub(super) leak: Vec<f64>,
     /// What known voltages and current sources feed into every node.
     constant: Vec<f64>,
@@ -23,15 +24,17 @@ pub(super) struct Values {
     pub(super) stiffness: f64,
 }
 
-/// How much more diodes may conduct than anything linear before they are replaced by tangents: in series with less, more
-/// than this conducts like a wire, and rounding errors of it would hide everything else.
+/// How much more diodes may conduct than anything linear before they are replaced by tangents: in
+/// series with less, more than this conducts like a wire, and rounding errors of it would hide
+/// everything else.
 const CAP: f64 = 1e5;
 
-/// The same, over the largest linear conductance: each round of multipliers leaves at most about its inverse of an error, and
-/// rounding errors grow with it.
+/// The same, over the largest linear conductance: each round of multipliers leaves at most about
+/// its inverse of an error, and rounding errors grow with it.
 const STIFFNESS: f64 = 30.0;
 
-/// How values become sums, as lists that are walked once per call: large circuits are mostly linear elements at inputs.
+/// How values become sums, as lists that are walked once per call: large circuits are mostly linear
+/// elements at inputs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Assembly {
     /// The values of all elements, those of trained ones still to come.
@@ -42,7 +45,8 @@ pub(super) struct Assembly {
     subtracted: Vec<(u32, u32)>,
     /// Node and element: resistors between a node and a place whose voltage is known.
     leaks: Vec<(u32, u32)>,
-    /// Node and element, and what its value is to be multiplied with to have what it feeds into the node.
+    /// Node and element, and what its value is to be multiplied with to have what it feeds into the
+    /// node.
     feeds: Vec<(u32, u32, f64)>,
     /// Resistors between nodes and inputs.
     couplings: Vec<Coupling>,
@@ -71,7 +75,9 @@ impl Assembly {
         self.fixed.push(fixed);
         if let Some((parameter, index)) = trained {
             match self.runs.last_mut() {
-                Some(run) if (run.element + run.len, run.parameter) == (e, parameter) => run.len += 1,
+                Some(run) if (run.element + run.len, run.parameter) == (e, parameter) => {
+                    run.len += 1
+                }
                 _ => self.runs.push(Run { element: e, parameter, index, len: 1 }),
             }
         }
@@ -92,15 +98,22 @@ impl Assembly {
             return;
         }
         let [here, there, between, mirrored] = element.places;
-        self.added.extend([here, there].into_iter().flatten().map(|place| (number(place), number(e))));
-        self.subtracted.extend([between, mirrored].into_iter().flatten().map(|place| (number(place), number(e))));
+        self.added
+            .extend([here, there].into_iter().flatten().map(|place| (number(place), number(e))));
+        self.subtracted.extend(
+            [between, mirrored].into_iter().flatten().map(|place| (number(place), number(e))),
+        );
         if let (Some(node), None) | (None, Some(node)) = (element.from.free(), element.to.free()) {
             self.leaks.push((number(node), number(e)));
         }
         if let (Place::Node(node), Place::Input(input)) | (Place::Input(input), Place::Node(node)) =
             (element.from.place, element.to.place)
         {
-            self.couplings.push(Coupling { node: number(node), input: number(input), element: number(e) });
+            self.couplings.push(Coupling {
+                node: number(node),
+                input: number(input),
+                element: number(e),
+            });
         }
     }
 }
@@ -111,15 +124,24 @@ impl Values {
         let mut theta = assembly.fixed.clone();
         for run in &assembly.runs {
             let values = &params.get(run.parameter)[run.index..][..run.len];
-            theta[run.element..].iter_mut().zip(values).for_each(|(to, value)| *to = value.to_f64());
+            theta[run.element..]
+                .iter_mut()
+                .zip(values)
+                .for_each(|(to, value)| *to = value.to_f64());
         }
         let mut linear = vec![0.0; circuit.pattern.len()];
         add_each(assembly.added.iter().map(|&(place, e)| (place, theta[e as usize])), &mut linear);
-        add_each(assembly.subtracted.iter().map(|&(place, e)| (place, -theta[e as usize])), &mut linear);
+        add_each(
+            assembly.subtracted.iter().map(|&(place, e)| (place, -theta[e as usize])),
+            &mut linear,
+        );
         let mut leak = vec![0.0; circuit.pattern.size()];
         add_each(assembly.leaks.iter().map(|&(node, e)| (node, theta[e as usize])), &mut leak);
         let mut constant = vec![0.0; circuit.pattern.size()];
-        add_each(assembly.feeds.iter().map(|&(node, e, factor)| (node, factor * theta[e as usize])), &mut constant);
+        add_each(
+            assembly.feeds.iter().map(|&(node, e, factor)| (node, factor * theta[e as usize])),
+            &mut constant,
+        );
         let largest = linear.iter().fold(0.0f64, |m, g| m.max(g.abs()));
         let cap = if largest > 0.0 { CAP * largest } else { f64::INFINITY };
         let stiffness = STIFFNESS * if largest > 0.0 { largest } else { 1.0 };
@@ -128,11 +150,13 @@ impl Values {
         values
     }
 
-    /// Joins to ground, by the largest conductance of the circuit, every node that zero conductances have cut off from all
-    /// that is held: nothing else says what its voltage is, and nothing flows there that it could change. Outputs, and nodes
-    /// that a current source feeds, stay as they are: they have no operating point, and samples say so.
+    /// Joins to ground, by the largest conductance of the circuit, every node that zero
+    /// conductances have cut off from all that is held: nothing else says what its voltage is, and
+    /// nothing flows there that it could change. Outputs, and nodes that a current source feeds,
+    /// stay as they are: they have no operating point, and samples say so.
     fn ground_floating(&mut self, circuit: &Circuit, largest: f64) {
-        let conducts = |e: &Element, theta: f64| e.law.conducts() && !(e.law.is_conductance() && theta == 0.0);
+        let conducts =
+            |e: &Element, theta: f64| e.law.conducts() && !(e.law.is_conductance() && theta == 0.0);
         let pairs = || circuit.elements.iter().zip(&self.theta);
         if pairs().all(|(e, &theta)| conducts(e, theta) || !e.law.conducts()) {
             return;
@@ -147,7 +171,8 @@ impl Values {
             }
             node
         }
-        for (e, _) in pairs().filter(|&(e, &theta)| conducts(e, theta) || e.law == Law::IdealDiode) {
+        for (e, _) in pairs().filter(|&(e, &theta)| conducts(e, theta) || e.law == Law::IdealDiode)
+        {
             let [a, b] = [e.from, e.to].map(|t| root(&mut above, t.free().unwrap_or(n)));
             above[a.min(b)] = a.max(b);
         }
@@ -169,9 +194,9 @@ impl Values {
         }
     }
 
-    /// The currents that flow out of the nodes at voltages `v` through linear elements, without what
-    /// [sources](Self::sources) feed in. Each is a sum of differences of voltages: the matrix times `v` would be one of large
-    /// numbers.
+    /// The currents that flow out of the nodes at voltages `v` through linear elements, without
+    /// what [sources](Self::sources) feed in. Each is a sum of differences of voltages: the matrix
+    /// times `v` would be one of large numbers.
     pub(super) fn flow(&self, circuit: &Circuit, v: &[f64], out: &mut [f64]) {
         out.iter_mut().zip(&self.leak).zip(v).for_each(|((out, leak), v)| *out = leak * v);
         let symmetric = circuit.reciprocal;
@@ -186,19 +211,23 @@ impl Values {
         });
     }
 
-    /// What inputs, known voltages and current sources feed into every node through linear elements.
+    /// What inputs, known voltages and current sources feed into every node through linear
+    /// elements.
     pub(super) fn sources(&self, circuit: &Circuit, x: &[f64]) -> Vec<f64> {
         let mut sources = self.constant.clone();
         let couplings = circuit.assembly.couplings.iter();
-        add_each(couplings.map(|c| (c.node, self.theta[c.element as usize] * x[c.input as usize])), &mut sources);
+        add_each(
+            couplings.map(|c| (c.node, self.theta[c.element as usize] * x[c.input as usize])),
+            &mut sources,
+        );
         sources
     }
 }
 
 /// Adds every term to the sum of its number.
 fn add_each(terms: impl Iterator<Item = (u32, f64)>, sums: &mut [f64]) {
-    // A sum that many terms in a row go to waits in registers, in four parts: through memory, or in one part, each term would
-    // wait for the one before.
+    // A sum that many terms in a row go to waits in registers, in four parts: through memory, or in
+    // one part, each term would wait for the one before.
     let (mut current, mut parts) = (0, [0.0; 4]);
     let total = |[a, b, c, d]: [f64; 4]| (a + b) + (c + d);
     for (number, term) in terms {

@@ -38,8 +38,8 @@ impl Layered {
         seen
     }
 
-    /// Phi, its derivative (the inverse activation) and its second derivative at a state of layer `l`, of a unit with this
-    /// stiffness.
+    /// Phi, its derivative (the inverse activation) and its second derivative at a state of layer
+    /// `l`, of a unit with this stiffness.
     fn potential(&self, l: usize, stiffness: f64, s: f64, epsilon: f64) -> [f64; 3] {
         let hidden = l + 1 < self.layers();
         match self.physics {
@@ -58,8 +58,8 @@ impl Layered {
         }
     }
 
-    /// Calls `visit(l, j, sum)` with what the neighbours of every unit sum to: W_l^T below + W_{l+1} above, plus the
-    /// biases where `biased`. `below` of the first layer is `inputs`.
+    /// Calls `visit(l, j, sum)` with what the neighbours of every unit sum to: W_l^T below +
+    /// W_{l+1} above, plus the biases where `biased`. `below` of the first layer is `inputs`.
     fn neighbour_sums<T: Real>(
         &self,
         params: &Params<'_, T>,
@@ -81,8 +81,14 @@ impl Layered {
             }
             if l + 1 < self.layers() {
                 let above = &row[self.layout.layer(l + 1)];
-                for (sum, weights) in sums.iter_mut().zip(self.weights(params, l + 1).chunks_exact(above.len())) {
-                    *sum += weights.iter().zip(above).map(|(w, s)| w.to_f64() * s.to_f64()).sum::<f64>();
+                for (sum, weights) in
+                    sums.iter_mut().zip(self.weights(params, l + 1).chunks_exact(above.len()))
+                {
+                    *sum += weights
+                        .iter()
+                        .zip(above)
+                        .map(|(w, s)| w.to_f64() * s.to_f64())
+                        .sum::<f64>();
                 }
             }
             sums.into_iter().enumerate().for_each(|(j, sum)| visit(l, j, sum));
@@ -105,18 +111,23 @@ impl<T: Real> StateDerivatives<T> for Layered {
             let inputs = self.seen_inputs(batch.x.row(r / states.phases()));
             if self.is_resistive() {
                 // Half the dissipation counts the squares of the sources, too.
-                for (x, row) in inputs.iter().zip(self.weights(params, 0).chunks_exact(self.sizes[1])) {
-                    *energy += 0.5 * x.to_f64() * x.to_f64() * row.iter().map(|g| g.to_f64()).sum::<f64>();
+                for (x, row) in
+                    inputs.iter().zip(self.weights(params, 0).chunks_exact(self.sizes[1]))
+                {
+                    *energy +=
+                        0.5 * x.to_f64() * x.to_f64() * row.iter().map(|g| g.to_f64()).sum::<f64>();
                 }
             }
             for (l, stiffness) in stiffness.iter().enumerate() {
                 let (n, layer) = (self.sizes[l + 1], states.layer(r, l));
                 let below = if l == 0 { &inputs[..] } else { states.layer(r, l - 1) };
                 for ((&s, b), &k) in layer.iter().zip(self.bias(params, l)).zip(stiffness) {
-                    *energy += self.potential(l, k, s.to_f64(), T::EPSILON.to_f64())[0] - b.to_f64() * s.to_f64();
+                    *energy += self.potential(l, k, s.to_f64(), T::EPSILON.to_f64())[0]
+                        - b.to_f64() * s.to_f64();
                 }
                 for (weights, p) in self.weights(params, l).chunks_exact(n).zip(below) {
-                    let field: f64 = weights.iter().zip(layer).map(|(w, s)| w.to_f64() * s.to_f64()).sum();
+                    let field: f64 =
+                        weights.iter().zip(layer).map(|(w, s)| w.to_f64() * s.to_f64()).sum();
                     *energy -= p.to_f64() * field;
                 }
             }
@@ -138,7 +149,8 @@ impl<T: Real> StateDerivatives<T> for Layered {
             let inputs = self.seen_inputs(batch.x.row(r / states.phases()));
             self.neighbour_sums(params, Some(&inputs), row, |l, j, sum| {
                 let k = self.layout.layer(l).start + j;
-                let slope = self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[1];
+                let slope =
+                    self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[1];
                 gradient[k] = T::from_f64(slope - sum);
             });
         }
@@ -178,7 +190,8 @@ impl<T: Real> StateDerivatives<T> for Layered {
             let (row, v) = (states.row(r), &v[r * stride..(r + 1) * stride]);
             self.neighbour_sums(params, None, v, |l, j, sum| {
                 let k = self.layout.layer(l).start + j;
-                let curvature = self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[2];
+                let curvature =
+                    self.potential(l, stiffness[l][j], row[k].to_f64(), T::EPSILON.to_f64())[2];
                 product[k] = T::from_f64(curvature * v[k].to_f64() - sum);
             });
         }
@@ -197,7 +210,9 @@ impl<T: Real> StateDerivatives<T> for Layered {
             let row = states.row(r);
             for (l, stiffness) in stiffness.iter().enumerate() {
                 for (k, &stiffness) in self.layout.layer(l).zip(stiffness) {
-                    curvature[k] = T::from_f64(self.potential(l, stiffness, row[k].to_f64(), T::EPSILON.to_f64())[2]);
+                    curvature[k] = T::from_f64(
+                        self.potential(l, stiffness, row[k].to_f64(), T::EPSILON.to_f64())[2],
+                    );
                 }
             }
         }

@@ -1,8 +1,10 @@
-//! Extrapolated sweeps of deep networks: which layers secants move, and the energy that says whether they may.
+//! Extrapolated sweeps of deep networks: which layers secants move, and the energy that says
+//! whether they may.
 //!
-//! Sweeps end with every other layer, `last`; the layers between follow them. After the first half of a sweep these are at
-//! their minimum given the last, and the energy is a function of the last alone: an extrapolation that has raised it over
-//! that of the sweep before is taken back, so that it never rises from one sweep to the next.
+//! Sweeps end with every other layer, `last`; the layers between follow them. After the first half
+//! of a sweep these are at their minimum given the last, and the energy is a function of the last
+//! alone: an extrapolation that has raised it over that of the sweep before is taken back, so that
+//! it never rises from one sweep to the next.
 
 use pnncore_kernels::potential::potential;
 use pnncore_kernels::unit::{Unit, Walled};
@@ -15,7 +17,8 @@ use crate::secant::Advance;
 /// Rounding errors of an energy, in units in the last place of the magnitudes of its terms.
 const ROUNDING: f64 = 16.0;
 
-/// The terms of an energy, and their magnitudes: of these its rounding error is some units in the last place.
+/// The terms of an energy, and their magnitudes: of these its rounding error is some units in the
+/// last place.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Energy {
     value: f64,
@@ -70,7 +73,13 @@ impl<T: Real> Context<'_, T> {
     /// Extrapolates the sweep that row `r` has made, to `tile.last`.
     pub(super) fn extrapolate(&self, r: usize, row: &[T], tile: &mut SampleTile<T>) -> Advance {
         self.gather_last(row, &mut tile.last);
-        tile.secants.advance(self.runtime.level(), r, &mut tile.last, self.bounded_last(), self.net.range())
+        tile.secants.advance(
+            self.runtime.level(),
+            r,
+            &mut tile.last,
+            self.bounded_last(),
+            self.net.range(),
+        )
     }
 
     /// The potentials of layers `group`, `group + 2`, ... of a row.
@@ -90,7 +99,8 @@ impl<T: Real> Context<'_, T> {
         energy
     }
 
-    /// The energy of a row, with what acts on its outputs; layers `group`, `group + 2`, ... have moved last.
+    /// The energy of a row, with what acts on its outputs; layers `group`, `group + 2`, ... have
+    /// moved last.
     pub(super) fn energy<U: Unit>(
         &self,
         first: usize,
@@ -133,8 +143,8 @@ impl<T: Real> Context<'_, T> {
         energy
     }
 
-    /// After the first half of a sweep: brings the rows whose extrapolation has raised the energy back to where the sweep
-    /// before ended, and gives which.
+    /// After the first half of a sweep: brings the rows whose extrapolation has raised the energy
+    /// back to where the sweep before ended, and gives which.
     pub(super) fn take_back<U: Unit>(
         &self,
         first: usize,

@@ -13,11 +13,13 @@ use crate::states::{Outcome, Status};
 /// Sweeps of a free phase over all units: outputs go far at first.
 const WHOLE_SWEEPS: u32 = 3;
 
-/// Sweeps that shrink the changes by more than this are few: looking for the units that can move takes as long as three.
+/// Sweeps that shrink the changes by more than this are few: looking for the units that can move
+/// takes as long as three.
 const SLOW: f64 = 0.25;
 
-/// How far outputs may go, in units of their last change and of the largest change that a nudge makes to them directly,
-/// before the units that can move are looked for again. Farther means fewer searches but more units.
+/// How far outputs may go, in units of their last change and of the largest change that a nudge
+/// makes to them directly, before the units that can move are looked for again. Farther means fewer
+/// searches but more units.
 const PLAY: f64 = 2.0;
 
 /// The units of a sample that can move, shared by its phases.
@@ -66,15 +68,31 @@ impl<T: Real> Narrow<T> {
 }
 
 impl<T: Real> Context<'_, T> {
-    /// Has `narrow` hold the states of the units that can move at these outputs, and finds those units if they are not
-    /// known: `play` tells how far the outputs may then go.
-    fn hold(&self, narrow: &mut Narrow<T>, drive: &[T], outputs: &[T], hidden: &mut [T], play: impl FnOnce() -> f64) {
+    /// Has `narrow` hold the states of the units that can move at these outputs, and finds those
+    /// units if they are not known: `play` tells how far the outputs may then go.
+    fn hold(
+        &self,
+        narrow: &mut Narrow<T>,
+        drive: &[T],
+        outputs: &[T],
+        hidden: &mut [T],
+        play: impl FnOnce() -> f64,
+    ) {
         if !narrow.covers(outputs) {
             narrow.release(hidden);
             narrow.radius = T::from_f64(play());
             narrow.centre[..outputs.len()].copy_from_slice(outputs);
             let Narrow { units, radius, .. } = narrow;
-            find_movable(self.runtime.level(), drive, &self.back[1], self.reach, outputs, *radius, hidden, units);
+            find_movable(
+                self.runtime.level(),
+                drive,
+                &self.back[1],
+                self.reach,
+                outputs,
+                *radius,
+                hidden,
+                units,
+            );
         }
         if !narrow.holding {
             narrow.units.gather(hidden);
@@ -108,29 +126,49 @@ impl<T: Real> Context<'_, T> {
             poll(stride * outputs.len());
             if boundary == Boundary::Free {
                 let fixed = !self.plan.settling.stop.is_free();
-                tile.narrow.worth |= outcome.sweeps >= WHOLE_SWEEPS && (fixed || outcome.ratio > SLOW);
+                tile.narrow.worth |=
+                    outcome.sweeps >= WHOLE_SWEEPS && (fixed || outcome.ratio > SLOW);
             }
             if U::BOXED && tile.narrow.worth {
                 let play = || {
-                    let pull =
-                        if wanted { self.plan.loss.error(outputs, &tile.target, &mut tile.scratch) } else { 0.0 };
+                    let pull = if wanted {
+                        self.plan.loss.error(outputs, &tile.target, &mut tile.scratch)
+                    } else {
+                        0.0
+                    };
                     PLAY * (moved.to_f64() + self.displacement(r).unwrap_or(0.0) * pull)
                 };
                 self.hold(&mut tile.narrow, own_drive, outputs, hidden, play);
             }
             let change = if tile.narrow.holding {
                 let (drive, weights, apart, states) = tile.narrow.units.parts();
-                let change =
-                    hidden_sweep::<T, U>(level, drive, weights, apart, Nodes::default(), outputs, states, sums);
+                let change = hidden_sweep::<T, U>(
+                    level,
+                    drive,
+                    weights,
+                    apart,
+                    Nodes::default(),
+                    outputs,
+                    states,
+                    sums,
+                );
                 sums.iter_mut().zip(tile.narrow.units.held()).for_each(|(sum, &held)| *sum += held);
                 change
             } else {
-                hidden_sweep::<T, U>(level, own_drive, weights, stride, nodes, outputs, hidden, sums)
+                hidden_sweep::<T, U>(
+                    level, own_drive, weights, stride, nodes, outputs, hidden, sums,
+                )
             };
             for (sum, &b) in sums.iter_mut().zip(bias) {
                 *sum += b;
             }
-            moved = self.move_outputs(r, sums, outputs, &tile.target, (&mut tile.scratch, &mut tile.nudge));
+            moved = self.move_outputs(
+                r,
+                sums,
+                outputs,
+                &tile.target,
+                (&mut tile.scratch, &mut tile.nudge),
+            );
             outcome.sweep(change.max_magnitude(moved).to_f64());
             if U::NODES && outcome.sweeps.is_power_of_two() {
                 outcome.see_magnitude(hidden);

@@ -1,8 +1,10 @@
-//! The inputs of a batch, in blocks of input units: their non-zeros, and what each block drives the first layer with.
+//! The inputs of a batch, in blocks of input units: their non-zeros, and what each block drives the
+//! first layer with.
 //!
-//! The couplings of the inputs are most of a network's parameters. Each block of their rows is read (drive) and written
-//! (update) by one thread, mostly the same, so that they stay in that core's cache from one batch to the next. Blocks do
-//! not depend on the number of threads, and a drive is summed over them in order: the same bits for any number.
+//! The couplings of the inputs are most of a network's parameters. Each block of their rows is read
+//! (drive) and written (update) by one thread, mostly the same, so that they stay in that core's
+//! cache from one batch to the next. Blocks do not depend on the number of threads, and a drive is
+//! summed over them in order: the same bits for any number.
 
 use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
 use pnncore_kernels::{AVec, Real, add_scaled, avec, sum_rows};
@@ -13,7 +15,8 @@ use crate::batch::Batch;
 use crate::params::Params;
 use crate::runtime::Runtime;
 
-/// The most input units per block. Fewer would cost more sums of drives, more would occupy fewer threads.
+/// The most input units per block. Fewer would cost more sums of drives, more would occupy fewer
+/// threads.
 const BLOCK: usize = 256;
 
 /// Memory for the inputs of a batch.
@@ -55,19 +58,21 @@ impl<T: Real> Default for Block<T> {
     }
 }
 
-/// The same for conductances, every one of which is read twice: for the sums of columns and for the drive. A block must
-/// still be in the second-level cache by then.
+/// The same for conductances, every one of which is read twice: for the sums of columns and for the
+/// drive. A block must still be in the second-level cache by then.
 const RESISTIVE_BLOCK_BYTES: usize = 256 * 1024;
 
 /// Input units per block: as even as can be.
 fn height<T: Real>(net: &Layered) -> usize {
     let fitting = RESISTIVE_BLOCK_BYTES / (net.sizes[1] * size_of::<T>());
-    let (inputs, most) = (net.sizes[0], if net.is_resistive() { fitting.clamp(32, BLOCK) } else { BLOCK });
+    let (inputs, most) =
+        (net.sizes[0], if net.is_resistive() { fitting.clamp(32, BLOCK) } else { BLOCK });
     inputs.div_ceil(inputs.div_ceil(most))
 }
 
 impl<T: Real> Inputs<T> {
-    /// Lists the inputs of a batch, transposed too if it is to be learnt from, and sums what they drive the first layer with.
+    /// Lists the inputs of a batch, transposed too if it is to be learnt from, and sums what they
+    /// drive the first layer with.
     pub(super) fn take(
         &mut self,
         net: &Layered,
@@ -90,7 +95,17 @@ impl<T: Real> Inputs<T> {
                 sum_rows(runtime.level(), &couplings[..span.len() * n], &mut block.sums);
             }
             let m = Dense { data: couplings, stride: n };
-            accumulate(runtime.level(), &block.lists, 0, samples, m, n, &mut block.drive, stride, &mut block.panel);
+            accumulate(
+                runtime.level(),
+                &block.lists,
+                0,
+                samples,
+                m,
+                n,
+                &mut block.drive,
+                stride,
+                &mut block.panel,
+            );
         });
     }
 
@@ -99,8 +114,9 @@ impl<T: Real> Inputs<T> {
         self.blocks.iter().map(|block| &block.sums[..])
     }
 
-    /// Hands out the transposed lists of a batch: blocks of so many inputs, in exchange for memory. They are made anew
-    /// unless `taken` says that [`take`](Self::take) has transposed those of this batch last.
+    /// Hands out the transposed lists of a batch: blocks of so many inputs, in exchange for memory.
+    /// They are made anew unless `taken` says that [`take`](Self::take) has transposed those of
+    /// this batch last.
     pub(super) fn turned(
         &mut self,
         net: &Layered,
@@ -113,11 +129,15 @@ impl<T: Real> Inputs<T> {
             self.for_each(net, runtime, batch, true, 1, |_, _| {});
         }
         memory.resize_with(self.blocks.len(), || SparseRows::new(0));
-        self.blocks.iter_mut().zip(memory).for_each(|(block, memory)| std::mem::swap(&mut block.turned, memory));
+        self.blocks
+            .iter_mut()
+            .zip(memory)
+            .for_each(|(block, memory)| std::mem::swap(&mut block.turned, memory));
         height::<T>(net)
     }
 
-    /// Lists the non-zeros of every block, then does `work` with them, worth `cost` multiply-adds per input.
+    /// Lists the non-zeros of every block, then does `work` with them, worth `cost` multiply-adds
+    /// per input.
     fn for_each(
         &mut self,
         net: &Layered,
@@ -138,7 +158,9 @@ impl<T: Real> Inputs<T> {
                 block.lists.reset(span.len());
                 let Block { lists, turned, memory, .. } = block;
                 for i in 0..samples {
-                    net.with_inputs(batch.x.row(i), span.clone(), memory, |x| lists.push(runtime.level(), x));
+                    net.with_inputs(batch.x.row(i), span.clone(), memory, |x| {
+                        lists.push(runtime.level(), x)
+                    });
                 }
                 if transposed {
                     lists.transpose_into(0..span.len(), turned);
@@ -153,7 +175,12 @@ impl<T: Real> Inputs<T> {
         drive[..bias.len()].copy_from_slice(bias);
         drive[bias.len()..].fill(T::ZERO);
         for block in &self.blocks {
-            add_scaled(runtime.level(), &block.drive[i * self.stride..][..self.stride], T::ONE, drive);
+            add_scaled(
+                runtime.level(),
+                &block.drive[i * self.stride..][..self.stride],
+                T::ONE,
+                drive,
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
-//! dE/dW_l = -s_{l-1} s_l^T and dE/db_l = -s_l, as factors. Conductances: dE/dg_ij = 1/2 (v_i - v_j)^2, which is the same
-//! outer product, plus half the squares of v_i in row i and of v_j in column j.
+//! dE/dW_l = -s_{l-1} s_l^T and dE/db_l = -s_l, as factors. Conductances: dE/dg_ij = 1/2 (v_i -
+//! v_j)^2, which is the same outer product, plus half the squares of v_i in row i and of v_j in
+//! column j.
 
 use num_complex::Complex;
 use pnncore_kernels::sparse::SparseRows;
@@ -34,10 +35,22 @@ pub(super) fn local_update<T: Real>(
     let scale = -1.0 / batch.len() as f64;
     for (l, pair) in update.terms.chunks_exact_mut(2).enumerate() {
         let [couplings, bias] = pair else { continue };
-        let Term::Outer(Outer { products, transposed, rows, columns }) = couplings else { continue };
+        let Term::Outer(Outer { products, transposed, rows, columns }) = couplings else {
+            continue;
+        };
         let Term::Dense(bias) = bias else { continue };
         if l == 0 {
-            first_layer(net, runtime, batch, states, weights, scale, buffers, &mut products[0], bias);
+            first_layer(
+                net,
+                runtime,
+                batch,
+                states,
+                weights,
+                scale,
+                buffers,
+                &mut products[0],
+                bias,
+            );
         } else {
             let list_layer = if *transposed { l } else { l - 1 };
             for (part, product) in products.iter_mut().enumerate() {
@@ -45,7 +58,8 @@ pub(super) fn local_update<T: Real>(
                 weighted_lists(runtime.level(), states, weights, scale, list_layer, part, lists);
             }
             bias.fill(T::ZERO);
-            (0..states.samples()).for_each(|i| add_phases(runtime.level(), states, weights, scale, l, i, bias));
+            (0..states.samples())
+                .for_each(|i| add_phases(runtime.level(), states, weights, scale, l, i, bias));
         }
         if net.is_resistive() {
             add_squares(states, weights, scale, l, columns);
@@ -58,17 +72,26 @@ pub(super) fn local_update<T: Real>(
 }
 
 /// sums = -1/2 times the sum over all rows of w v^2, for the voltages v of a layer.
-fn add_squares<T: Real>(states: &States<T>, weights: &[Complex<f64>], scale: f64, layer: usize, sums: &mut [T]) {
+fn add_squares<T: Real>(
+    states: &States<T>,
+    weights: &[Complex<f64>],
+    scale: f64,
+    layer: usize,
+    sums: &mut [T],
+) {
     sums.fill(T::ZERO);
     let layer = states.layout().layer(layer);
     let total: f64 = weights.iter().map(|w| w.re).sum();
     for i in (0..states.samples()).filter(|&i| states.usable(i)) {
         let first = i * states.phases();
         let free = &states.row(first)[layer.clone()];
-        // Against the free phase, so that the difference of two squares is not one of large numbers.
+        // Against the free phase, so that the difference of two squares is not one of large
+        // numbers.
         for (p, weight) in weights.iter().enumerate().skip(1).filter(|(_, w)| w.re != 0.0) {
             let factor = T::from_f64(-0.5 * scale * weight.re);
-            for ((sum, &v), &v0) in sums.iter_mut().zip(&states.row(first + p)[layer.clone()]).zip(free) {
+            for ((sum, &v), &v0) in
+                sums.iter_mut().zip(&states.row(first + p)[layer.clone()]).zip(free)
+            {
                 *sum += factor * (v - v0) * (v + v0);
             }
         }
@@ -112,7 +135,8 @@ fn terms<T: Real>(net: &Layered, complex: bool) -> Vec<Term<T>> {
             (vec![OuterProducts { lists: Lists::ByParameter(Vec::new(), 0), dense }], false)
         } else {
             let transposed = net.sizes[l + 1] < NARROW;
-            let (cols, layer) = if transposed { (net.sizes[l + 1], l - 1) } else { (net.sizes[l], l) };
+            let (cols, layer) =
+                if transposed { (net.sizes[l + 1], l - 1) } else { (net.sizes[l], l) };
             let mut products = vec![outer(cols, Side::States(layer))];
             if complex {
                 products.push(outer(cols, Side::Imaginary(layer)));
@@ -128,7 +152,8 @@ fn terms<T: Real>(net: &Layered, complex: bool) -> Vec<Term<T>> {
     terms
 }
 
-/// The inputs are the same in all phases, so the states of the phases are summed first: one product, not one per phase.
+/// The inputs are the same in all phases, so the states of the phases are summed first: one
+/// product, not one per phase.
 #[allow(clippy::too_many_arguments, reason = "the pieces of an update, each owned elsewhere")]
 fn first_layer<T: Real>(
     net: &Layered,
@@ -141,10 +166,13 @@ fn first_layer<T: Real>(
     product: &mut OuterProducts<T>,
     bias: &mut [T],
 ) {
-    let (Side::Own(sums, stride), Lists::ByParameter(blocks, height)) = (&mut product.dense, &mut product.lists) else {
+    let (Side::Own(sums, stride), Lists::ByParameter(blocks, height)) =
+        (&mut product.dense, &mut product.lists)
+    else {
         return;
     };
-    *height = buffers.inputs.turned(net, runtime, batch, std::mem::take(&mut buffers.taken), blocks);
+    *height =
+        buffers.inputs.turned(net, runtime, batch, std::mem::take(&mut buffers.taken), blocks);
     sums.clear();
     sums.resize(batch.len() * *stride, T::ZERO);
     // States that another core has settled take as long to read as several multiply-adds.
@@ -188,8 +216,9 @@ fn add_phases<T: Real>(
     }
 }
 
-/// With w p q = (w_re p_re - w_im p_im) q_re - (w_im p_re + w_re p_im) q_im for the real part: the lists over layer
-/// `layer` that go with the real (`part` 0) or imaginary (1) parts of the other layer.
+/// With w p q = (w_re p_re - w_im p_im) q_re - (w_im p_re + w_re p_im) q_im for the real part: the
+/// lists over layer `layer` that go with the real (`part` 0) or imaginary (1) parts of the other
+/// layer.
 fn weighted_lists<T: Real>(
     level: Level,
     states: &States<T>,

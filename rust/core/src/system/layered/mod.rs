@@ -1,9 +1,11 @@
-//! Networks of layers: what [Hopfield networks](super::hopfield) and [resistive networks](super::resistive) share.
+//! Networks of layers: what [Hopfield networks](super::hopfield) and [resistive
+//! networks](super::resistive) share.
 //!
-//! E = sum_l Phi_l(s_l) - sum_l s_{l-1}^T W_l s_l - sum_l b_l^T s_l, with the inputs s_0 clamped and outputs linear. Given
-//! its neighbours, each unit has an exact minimiser: a = W_l^T s_{l-1} + W_{l+1} s_{l+1} + b_l goes through an activation
-//! (Hopfield), or is divided by the unit's stiffness and kept between walls (resistive: the stiffness of a node is the
-//! sum of its conductances).
+//! E = sum_l Phi_l(s_l) - sum_l s_{l-1}^T W_l s_l - sum_l b_l^T s_l, with the inputs s_0 clamped
+//! and outputs linear. Given its neighbours, each unit has an exact minimiser: a = W_l^T s_{l-1} +
+//! W_{l+1} s_{l+1} + b_l goes through an activation (Hopfield), or is divided by the unit's
+//! stiffness and kept between walls (resistive: the stiffness of a node is the sum of its
+//! conductances).
 
 mod exact;
 mod extrapolated;
@@ -29,7 +31,9 @@ use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
 use crate::signal::Signal;
 use crate::states::{Layout, States};
-use crate::system::{Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end};
+use crate::system::{
+    Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end,
+};
 use crate::update::LocalUpdate;
 use crate::{Error, Result, memory};
 
@@ -43,7 +47,8 @@ pub(super) enum Physics {
     },
 }
 
-/// What a visit of one layer of one row takes beside its products, in multiply-adds: narrow layers cost little else.
+/// What a visit of one layer of one row takes beside its products, in multiply-adds: narrow layers
+/// cost little else.
 const LAYER_VISIT: usize = 64;
 
 /// A layered network: [`Layered::hopfield`] or [`Layered::resistive`].
@@ -61,18 +66,27 @@ pub struct Layered {
 
 impl Layered {
     /// A network whose couplings are called `coupling` and the number of their layer.
-    pub(super) fn new(physics: Physics, sizes: &[usize], coupling: &str, device: Device) -> Result<Self> {
+    pub(super) fn new(
+        physics: Physics,
+        sizes: &[usize],
+        coupling: &str,
+        device: Device,
+    ) -> Result<Self> {
         if sizes.len() < 2 || sizes.contains(&0) {
             return Err(Error::Config(format!(
-                "layers must be at least two positive sizes, inputs first and outputs last, got {sizes:?}"
+                "layers must be at least two positive sizes, inputs first and outputs last, got \
+                 {sizes:?}"
             )));
         }
         let mut sizes = sizes.to_vec();
         if matches!(physics, Physics::Resistive { .. }) {
             sizes[0] = sizes[0].saturating_mul(2);
         }
-        let couplings = sizes.windows(2).fold(0u128, |all, pair| all.saturating_add(memory::product(pair)));
-        memory::check(couplings.saturating_mul(size_of::<f32>() as u128), || format!("a network of {sizes:?} units"))?;
+        let couplings =
+            sizes.windows(2).fold(0u128, |all, pair| all.saturating_add(memory::product(pair)));
+        memory::check(couplings.saturating_mul(size_of::<f32>() as u128), || {
+            format!("a network of {sizes:?} units")
+        })?;
         let mut specs = Vec::new();
         for (l, pair) in sizes.windows(2).enumerate() {
             specs.push(ParamSpec { name: format!("{coupling}{}", l + 1), shape: pair.to_vec() });
@@ -101,7 +115,13 @@ impl Layered {
     }
 
     /// Calls `take` with the inputs `span` as the first couplings see them.
-    fn with_inputs<T: Real>(&self, x: &[T], span: Range<usize>, memory: &mut Vec<T>, take: impl FnOnce(&[T])) {
+    fn with_inputs<T: Real>(
+        &self,
+        x: &[T],
+        span: Range<usize>,
+        memory: &mut Vec<T>,
+        take: impl FnOnce(&[T]),
+    ) {
         let Physics::Resistive { input_gain } = self.physics else { return take(&x[span]) };
         let gain = T::from_f64(input_gain);
         memory.clear();
@@ -150,7 +170,9 @@ impl Layered {
 }
 
 fn buffers<T: Real>(workspace: &mut Workspace) -> Result<&mut settle::Buffers<T>> {
-    workspace.downcast_mut().ok_or_else(|| Error::Config("the workspace belongs to another system".into()))
+    workspace
+        .downcast_mut()
+        .ok_or_else(|| Error::Config("the workspace belongs to another system".into()))
 }
 
 impl<T: Real> System<T> for Layered {
@@ -185,8 +207,9 @@ impl<T: Real> System<T> for Layered {
         Box::new(settle::Buffers::<T>::new(self))
     }
 
-    /// Writes initial parameters: couplings uniform in +-gain/sqrt(fan-in), the magnitudes of such numbers where they are
-    /// conductances, as the device stores them, and within the ranges of cells; biases zero.
+    /// Writes initial parameters: couplings uniform in +-gain/sqrt(fan-in), the magnitudes of such
+    /// numbers where they are conductances, as the device stores them, and within the ranges of
+    /// cells; biases zero.
     fn initialise(&self, runtime: &Runtime, seed: u64, gain: f64, params: &mut [&mut [T]]) {
         let random = Philox::new(seed, Purpose::Initialise);
         for (i, (spec, values)) in self.specs.iter().zip(params).enumerate() {
@@ -218,8 +241,11 @@ impl<T: Real> System<T> for Layered {
     }
 
     fn abilities(&self) -> Abilities {
-        let smooth = matches!(self.physics, Physics::Hopfield(Activation::Tanh | Activation::Logistic));
-        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES).and_if(smooth, Abilities::HOLOMORPHIC)
+        let smooth =
+            matches!(self.physics, Physics::Hopfield(Activation::Tanh | Activation::Logistic));
+        Abilities::LOCAL_RULE
+            .and(Abilities::STATE_DERIVATIVES)
+            .and_if(smooth, Abilities::HOLOMORPHIC)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Settling a batch: block-coordinate descent, each row stopping by itself.
 //!
-//! A batch is cut into tiles of samples, one tile at a time per thread, so that a batch costs two barriers: one after
-//! all phases of all tiles, one after the update. The input drive W_1^T x + b_1 does not change while a sample
-//! settles and is computed once.
+//! A batch is cut into tiles of samples, one tile at a time per thread, so that a batch costs two
+//! barriers: one after all phases of all tiles, one after the update. The input drive W_1^T x + b_1
+//! does not change while a sample settles and is computed once.
 
 use std::ops::Range;
 
@@ -29,15 +29,18 @@ use crate::system::Experiment;
 /// Memory for the batches of one call.
 #[derive(Debug)]
 pub(super) struct Buffers<T> {
-    /// The transposed couplings of layer l, with rows padded like the layer below; empty for the first layer.
+    /// The transposed couplings of layer l, with rows padded like the layer below; empty for the
+    /// first layer.
     back: Vec<AVec<T>>,
-    /// The magnitudes of the couplings of the last layer, summed over outputs, where the fused kernel wants them.
+    /// The magnitudes of the couplings of the last layer, summed over outputs, where the fused
+    /// kernel wants them.
     reach: AVec<T>,
     /// By how much, at least, each phase displaces outputs, see [`PhasePlan::reach`].
     displacements: Vec<Option<f64>>,
     units: Units<T>,
     pub(super) inputs: Inputs<T>,
-    /// Whether `inputs` are those of the batch that was settled last, transposed, and not handed out yet.
+    /// Whether `inputs` are those of the batch that was settled last, transposed, and not handed
+    /// out yet.
     pub(super) taken: bool,
     tiles: Vec<SampleTile<T>>,
 }
@@ -76,9 +79,10 @@ pub(super) struct SampleTile<T> {
     pub(super) active: Vec<usize>,
     /// The rows that an extrapolation is taken back of.
     pub(super) raised: Vec<usize>,
-    /// Of every row: the largest change in the sweep under way; the sum of drive times state over the layers that moved last;
-    /// and, where the sweep began with an extrapolation, the energy that the one before had reached, and the potentials of
-    /// the layers that moved in its first half.
+    /// Of every row: the largest change in the sweep under way; the sum of drive times state over
+    /// the layers that moved last; and, where the sweep began with an extrapolation, the energy
+    /// that the one before had reached, and the potentials of the layers that moved in its first
+    /// half.
     pub(super) changes: Vec<f64>,
     pub(super) fields: Vec<f64>,
     pub(super) reached: Vec<Option<Energy>>,
@@ -160,7 +164,8 @@ pub(super) fn settle<T: Real>(
     let softness = buffers.units.output_softness(net);
     buffers.displacements.clear();
     buffers.displacements.extend((0..phases).map(|p| plan.reach(plan.boundary(p), softness)));
-    let (back, reach, displacements) = (&buffers.back[..], &buffers.reach[..], &buffers.displacements[..]);
+    let (back, reach, displacements) =
+        (&buffers.back[..], &buffers.reach[..], &buffers.displacements[..]);
     let (units, inputs) = (&buffers.units, &buffers.inputs);
     if units.is_driven_away(net, params) {
         states.values.fill(T::ZERO);
@@ -190,7 +195,12 @@ pub(super) fn settle<T: Real>(
     });
 }
 
-fn transpose_couplings<T: Real>(net: &Layered, runtime: &Runtime, params: &Params<'_, T>, back: &mut Vec<AVec<T>>) {
+fn transpose_couplings<T: Real>(
+    net: &Layered,
+    runtime: &Runtime,
+    params: &Params<'_, T>,
+    back: &mut Vec<AVec<T>>,
+) {
     back.resize_with(net.layers(), || avec![]);
     for (l, back) in back.iter_mut().enumerate().skip(1) {
         let (rows, cols) = (net.sizes[l], net.sizes[l + 1]);
@@ -219,7 +229,13 @@ fn sum_magnitudes<T: Real>(rows: &[T], width: usize, sums: &mut AVec<T>) {
 
 impl<T: Real> Context<'_, T> {
     /// Settles samples `first..` of the batch in all phases.
-    fn settle_tile(&self, first: usize, states: &mut [T], outcomes: &mut [Outcome], tile: &mut SampleTile<T>) {
+    fn settle_tile(
+        &self,
+        first: usize,
+        states: &mut [T],
+        outcomes: &mut [Outcome],
+        tile: &mut SampleTile<T>,
+    ) {
         let samples = outcomes.len() / self.phases;
         self.prepare(first, samples, tile);
         if self.fused() {
@@ -254,7 +270,10 @@ impl<T: Real> Context<'_, T> {
             }
             let free = i * self.phases;
             for p in 1..self.phases {
-                states.copy_within(free * self.stride..(free + 1) * self.stride, (free + p) * self.stride);
+                states.copy_within(
+                    free * self.stride..(free + 1) * self.stride,
+                    (free + p) * self.stride,
+                );
                 outcomes[free + p].status = outcomes[free].status;
                 if !outcomes[free].status.usable() {
                     continue;
@@ -288,9 +307,16 @@ impl<T: Real> Context<'_, T> {
             && self.plan.settling.stop.is_free()
     }
 
-    /// Brings row `r` from its free state under the boundary of its phase: what acts on the outputs moves them at once, as
-    /// their drive is what they are when free.
-    fn apply_boundary(&self, first: usize, r: usize, row: &mut [T], outcome: &mut Outcome, tile: &mut SampleTile<T>) {
+    /// Brings row `r` from its free state under the boundary of its phase: what acts on the outputs
+    /// moves them at once, as their drive is what they are when free.
+    fn apply_boundary(
+        &self,
+        first: usize,
+        r: usize,
+        row: &mut [T],
+        outcome: &mut Outcome,
+        tile: &mut SampleTile<T>,
+    ) {
         let known = self.write_pull(first, r, tile);
         let SampleTile { scratch, target, nudge, .. } = tile;
         let outputs = &mut row[self.net.layout.outputs()];
@@ -320,8 +346,8 @@ impl<T: Real> Context<'_, T> {
         }
     }
 
-    /// Writes what row `r` is pulled to: the target of its sample, or the gradient that forces it. Returns whether there is
-    /// a target.
+    /// Writes what row `r` is pulled to: the target of its sample, or the gradient that forces it.
+    /// Returns whether there is a target.
     pub(super) fn write_pull(&self, first: usize, r: usize, tile: &mut SampleTile<T>) -> bool {
         let (i, n) = (r / self.phases, tile.target.len());
         if let Boundary::Forced(_) = self.plan.boundary(r % self.phases) {
@@ -372,13 +398,21 @@ impl<T: Real> Context<'_, T> {
         tile: &mut SampleTile<T>,
     ) {
         match self.net.physics {
-            Physics::Resistive { .. } => self.settle_units::<Walled>(first, samples, phases, states, outcomes, tile),
+            Physics::Resistive { .. } => {
+                self.settle_units::<Walled>(first, samples, phases, states, outcomes, tile)
+            }
             Physics::Hopfield(activation) => match activation {
                 Activation::HardSigmoid => {
-                    self.settle_units::<HardSigmoid>(first, samples, phases, states, outcomes, tile);
+                    self.settle_units::<HardSigmoid>(
+                        first, samples, phases, states, outcomes, tile,
+                    );
                 }
-                Activation::Tanh => self.settle_units::<Tanh>(first, samples, phases, states, outcomes, tile),
-                Activation::Logistic => self.settle_units::<Logistic>(first, samples, phases, states, outcomes, tile),
+                Activation::Tanh => {
+                    self.settle_units::<Tanh>(first, samples, phases, states, outcomes, tile)
+                }
+                Activation::Logistic => {
+                    self.settle_units::<Logistic>(first, samples, phases, states, outcomes, tile)
+                }
             },
         }
     }
@@ -409,8 +443,8 @@ impl<T: Real> Context<'_, T> {
         tile.active = active;
     }
 
-    /// Moves the outputs of row `r` from their drive `a`, given what pulls at them; returns the largest change, or what a nudge
-    /// left to be done where that is larger.
+    /// Moves the outputs of row `r` from their drive `a`, given what pulls at them; returns the
+    /// largest change, or what a nudge left to be done where that is larger.
     pub(super) fn move_outputs(
         &self,
         r: usize,
@@ -446,13 +480,19 @@ impl<T: Real> Context<'_, T> {
                     }
                     outputs.iter_mut().zip(softness).for_each(|(o, &softness)| *o *= softness);
                     // A small step says little where the next one would be |beta| times as long.
-                    let moved = outputs.iter().zip(&*old).fold(left, |m, (&new, &old)| m.max_magnitude(new - old));
+                    let moved = outputs
+                        .iter()
+                        .zip(&*old)
+                        .fold(left, |m, (&new, &old)| m.max_magnitude(new - old));
                     self.plan.loss.gradient(outputs, pull, old);
                     let next = |k: usize, slope: T| {
-                        (a[k] - T::from_f64(beta.re) * slope) * softness.get(k).copied().unwrap_or(T::ONE)
+                        (a[k] - T::from_f64(beta.re) * slope)
+                            * softness.get(k).copied().unwrap_or(T::ONE)
                     };
                     let steps = outputs.iter().zip(&*old).enumerate();
-                    return steps.fold(moved, |m, (k, (&new, &slope))| m.max_magnitude(next(k, slope) - new));
+                    return steps.fold(moved, |m, (k, (&new, &slope))| {
+                        m.max_magnitude(next(k, slope) - new)
+                    });
                 }
             },
         }
@@ -464,8 +504,8 @@ impl<T: Real> Context<'_, T> {
         self.displacements[r % self.phases]
     }
 
-    /// Whether row `r` is done, and how. `here` is the output error as it is now: of the free phase, whose end is what the
-    /// others are measured by, that is the best guess.
+    /// Whether row `r` is done, and how. `here` is the output error as it is now: of the free
+    /// phase, whose end is what the others are measured by, that is the best guess.
     pub(super) fn verdict(
         &self,
         r: usize,

@@ -13,7 +13,8 @@ use crate::settling::Order;
 use crate::states::{Outcome, Status};
 
 impl<T: Real> Context<'_, T> {
-    /// Any number of layers: the active rows of the tile sweep together, and leave as they are done.
+    /// Any number of layers: the active rows of the tile sweep together, and leave as they are
+    /// done.
     pub(super) fn settle_together<U: Unit>(
         &self,
         first: usize,
@@ -23,7 +24,8 @@ impl<T: Real> Context<'_, T> {
         tile: &mut SampleTile<T>,
     ) {
         let layers = self.net.layers();
-        // Layers `group`, `group + groups`, ... move at once, from lists made before any of them moved.
+        // Layers `group`, `group + groups`, ... move at once, from lists made before any of them
+        // moved.
         let groups = match self.plan.settling.order {
             Order::Asynchronous => 2,
             Order::Synchronous => 1,
@@ -43,8 +45,8 @@ impl<T: Real> Context<'_, T> {
                 tile.secants.start(r, &tile.last);
             }
         }
-        // Where outputs have been moved to where their boundary wants them, and they move first in a sweep, the layers that
-        // move with them have seen nothing of it yet.
+        // Where outputs have been moved to where their boundary wants them, and they move first in
+        // a sweep, the layers that move with them have seen nothing of it yet.
         let led = |&r: &usize| self.plan.boundary(r % self.phases) != Boundary::Free;
         let mut skip = accelerated && layers % 2 == 1 && layers > 1 && active.iter().all(led);
         while !active.is_empty() {
@@ -75,7 +77,12 @@ impl<T: Real> Context<'_, T> {
                     outcomes[r].ratio = advance.ratio.unwrap_or(0.0);
                 }
                 let error = |tile: &mut SampleTile<T>| {
-                    self.output_error(first + r / self.phases, &row[outputs], &mut tile.target, &mut tile.scratch)
+                    self.output_error(
+                        first + r / self.phases,
+                        &row[outputs],
+                        &mut tile.target,
+                        &mut tile.scratch,
+                    )
                 };
                 let Some(status) = self.verdict(r, &outcomes[r], tile, error) else {
                     if advance.is_some_and(|advance| advance.extrapolated) {
@@ -94,8 +101,17 @@ impl<T: Real> Context<'_, T> {
     }
 
     /// Lists the non-zeros of layers `group`, `group + groups`, ... of the active rows.
-    fn list_group(&self, group: usize, groups: usize, active: &[usize], states: &[T], tile: &mut SampleTile<T>) {
-        (group..self.net.layers()).step_by(groups).for_each(|l| self.list_layer(l, active, states, tile));
+    fn list_group(
+        &self,
+        group: usize,
+        groups: usize,
+        active: &[usize],
+        states: &[T],
+        tile: &mut SampleTile<T>,
+    ) {
+        (group..self.net.layers())
+            .step_by(groups)
+            .for_each(|l| self.list_layer(l, active, states, tile));
     }
 
     /// Moves layers `group`, `group + groups`, ... of the active rows, whose neighbours are listed.
@@ -115,8 +131,15 @@ impl<T: Real> Context<'_, T> {
         }
     }
 
-    /// After the first half of a sweep: makes it again from where the sweep before ended, where an extrapolation raised the energy.
-    fn take_back_raised<U: Unit>(&self, first: usize, active: &[usize], states: &mut [T], tile: &mut SampleTile<T>) {
+    /// After the first half of a sweep: makes it again from where the sweep before ended, where an
+    /// extrapolation raised the energy.
+    fn take_back_raised<U: Unit>(
+        &self,
+        first: usize,
+        active: &[usize],
+        states: &mut [T],
+        tile: &mut SampleTile<T>,
+    ) {
         let mut raised = std::mem::take(&mut tile.raised);
         self.take_back::<U>(first, active, states, tile, &mut raised);
         if !raised.is_empty() {
@@ -130,7 +153,9 @@ impl<T: Real> Context<'_, T> {
     fn list_layer(&self, l: usize, active: &[usize], states: &[T], tile: &mut SampleTile<T>) {
         let layer = self.net.layout.layer(l);
         poll(active.len() * LAYER_VISIT);
-        for (part, lists) in tile.lists[l].iter_mut().enumerate().take(if self.complex { 2 } else { 1 }) {
+        for (part, lists) in
+            tile.lists[l].iter_mut().enumerate().take(if self.complex { 2 } else { 1 })
+        {
             lists.reset(layer.len());
             for &r in active {
                 let row = &states[r * self.stride + part * self.net.layout.stride()..];
@@ -241,13 +266,16 @@ impl<T: Real> Context<'_, T> {
                     Physics::Hopfield(Activation::Tanh) => a.tanh(),
                     Physics::Hopfield(Activation::Logistic) => ((-a).exp() + 1.0).inv(),
                     // Not holomorphic: methods refuse it before it comes to this.
-                    Physics::Hopfield(Activation::HardSigmoid) | Physics::Resistive { .. } => Complex::ZERO,
+                    Physics::Hopfield(Activation::HardSigmoid) | Physics::Resistive { .. } => {
+                        Complex::ZERO
+                    }
                 };
                 (*re, *im) = (T::from_f64(s.re), T::from_f64(s.im));
             }
         }
-        let change =
-            |new: &[T], old: &[T]| new.iter().zip(old).fold(T::ZERO, |m, (&new, &old)| m.max_magnitude(new - old));
+        let change = |new: &[T], old: &[T]| {
+            new.iter().zip(old).fold(T::ZERO, |m, (&new, &old)| m.max_magnitude(new - old))
+        };
         left.max_magnitude(change(re, &old_re)).max_magnitude(change(im, &old_im))
     }
 }

@@ -47,8 +47,8 @@ impl<T: Real> Units<T> {
         Self { layers: layers.collect(), arriving: 1.0 }
     }
 
-    /// Sums the conductances of every node. `inputs` are the sums over the inputs of the first layer, `back` the
-    /// transposed couplings of the others.
+    /// Sums the conductances of every node. `inputs` are the sums over the inputs of the first
+    /// layer, `back` the transposed couplings of the others.
     pub(super) fn measure<'a>(
         &mut self,
         net: &Layered,
@@ -63,7 +63,9 @@ impl<T: Real> Units<T> {
             let n = net.sizes[l + 1];
             layer.stiffness.fill(T::ZERO);
             match inputs.take() {
-                Some(sums) => sums.for_each(|sum| add_scaled(level, &sum[..n], T::ONE, &mut layer.stiffness)),
+                Some(sums) => {
+                    sums.for_each(|sum| add_scaled(level, &sum[..n], T::ONE, &mut layer.stiffness))
+                }
                 None => {
                     let rows = net.weights(params, l).chunks_exact(n);
                     rows.for_each(|row| add_scaled(level, row, T::ONE, &mut layer.stiffness));
@@ -79,24 +81,31 @@ impl<T: Real> Units<T> {
             }
         }
         // The last hidden layer feels the outputs in the first sweep.
-        self.arriving = (1..net.layers() - 1).map(|l| self.passed_back(net, runtime, params, l)).product();
+        self.arriving =
+            (1..net.layers() - 1).map(|l| self.passed_back(net, runtime, params, l)).product();
     }
 
-    /// The part of displacements of layer `l` that arrives at the layer before: the root mean square over its nodes of
-    /// sqrt(sum_k g_jk^2) / stiffness_j, what independent displacements add up to. One where layers do not pass
-    /// displacements on in this way.
-    fn passed_back(&self, net: &Layered, runtime: &Runtime, params: &Params<'_, T>, l: usize) -> f64 {
+    /// The part of displacements of layer `l` that arrives at the layer before: the root mean
+    /// square over its nodes of sqrt(sum_k g_jk^2) / stiffness_j, what independent displacements
+    /// add up to. One where layers do not pass displacements on in this way.
+    fn passed_back(
+        &self,
+        net: &Layered,
+        runtime: &Runtime,
+        params: &Params<'_, T>,
+        l: usize,
+    ) -> f64 {
         let rows = net.weights(params, l).chunks_exact(net.sizes[l + 1]);
-        let squares = rows
-            .zip(self.layers[l - 1].softness.iter())
-            .map(|(row, softness)| dot(runtime.level(), row, row).to_f64() * softness.to_f64().powi(2));
+        let squares = rows.zip(self.layers[l - 1].softness.iter()).map(|(row, softness)| {
+            dot(runtime.level(), row, row).to_f64() * softness.to_f64().powi(2)
+        });
         let mean = squares.sum::<f64>() / net.sizes[l] as f64;
         if mean > 0.0 { mean.sqrt().min(1.0) } else { 1.0 }
     }
 
-    /// The part of a displacement of the last hidden layer that arrives at the first one: one in Hopfield networks, whose
-    /// layers pass displacements on; little in deep resistive networks, whose first layers would be called steady before
-    /// they have felt the nudge.
+    /// The part of a displacement of the last hidden layer that arrives at the first one: one in
+    /// Hopfield networks, whose layers pass displacements on; little in deep resistive networks,
+    /// whose first layers would be called steady before they have felt the nudge.
     pub(super) fn arriving(&self) -> f64 {
         self.arriving
     }
@@ -115,15 +124,17 @@ impl<T: Real> Units<T> {
         self.layers.last().map_or(&[], |layer| &layer.stiffness[..net.layout.outputs().len()])
     }
 
-    /// Whether a current feeds a node that zero conductances have cut off, towards where no wall stops it: there is no steady
-    /// state.
+    /// Whether a current feeds a node that zero conductances have cut off, towards where no wall
+    /// stops it: there is no steady state.
     pub(super) fn is_driven_away(&self, net: &Layered, params: &Params<'_, T>) -> bool {
         let away = |(l, layer): (usize, &Layer<T>)| {
-            net.bias(params, l).iter().zip(layer.softness.iter()).enumerate().any(|(j, (&b, &softness))| {
-                let (lo, hi) = net.unit_interval(l, j);
-                let stopped = if b > T::ZERO { hi.is_finite() } else { lo.is_finite() };
-                softness == T::ZERO && b != T::ZERO && !stopped
-            })
+            net.bias(params, l).iter().zip(layer.softness.iter()).enumerate().any(
+                |(j, (&b, &softness))| {
+                    let (lo, hi) = net.unit_interval(l, j);
+                    let stopped = if b > T::ZERO { hi.is_finite() } else { lo.is_finite() };
+                    softness == T::ZERO && b != T::ZERO && !stopped
+                },
+            )
         };
         self.layers.iter().enumerate().any(away)
     }
@@ -134,10 +145,17 @@ impl<T: Real> Units<T> {
         softness.iter().map(|s| s.to_f64()).filter(|&s| s > 0.0).reduce(f64::min).unwrap_or(1.0)
     }
 
-    /// Whether outputs nudged with strength `beta` towards targets that sum to `mass` have a steady state that the nudged
-    /// step finds.
-    pub(super) fn bound_outputs(&self, net: &Layered, loss: Loss, beta: num_complex::Complex<f64>, mass: f64) -> bool {
-        let stiffness = self.output_stiffness(net).iter().fold(f64::INFINITY, |m, s| m.min(s.to_f64()));
+    /// Whether outputs nudged with strength `beta` towards targets that sum to `mass` have a steady
+    /// state that the nudged step finds.
+    pub(super) fn bound_outputs(
+        &self,
+        net: &Layered,
+        loss: Loss,
+        beta: num_complex::Complex<f64>,
+        mass: f64,
+    ) -> bool {
+        let stiffness =
+            self.output_stiffness(net).iter().fold(f64::INFINITY, |m, s| m.min(s.to_f64()));
         loss.bounds_output(beta, if stiffness.is_finite() { stiffness } else { 1.0 }, mass)
     }
 }

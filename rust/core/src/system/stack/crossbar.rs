@@ -27,7 +27,8 @@ const GROUPS_OF_READS: u32 = 1 << 16;
 /// Groups of a layer: of its reads forward, and of those back.
 const GROUPS_OF_LAYER: u32 = 2 * GROUPS_OF_READ;
 
-/// What shares a digital scale, by which weights are brought to -1 to 1 before they are held by an array.
+/// What shares a digital scale, by which weights are brought to -1 to 1 before they are held by an
+/// array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remap {
@@ -69,10 +70,14 @@ impl Hardware {
             )));
         }
         if self.backward.scale == Scale::Learned {
-            return Err(Error::Config("only the range of inputs is learned: give backward a scale of its own".into()));
+            return Err(Error::Config(
+                "only the range of inputs is learned: give backward a scale of its own".into(),
+            ));
         }
         if self.remap.is_some() && self.wires.is_some() {
-            return Err(Error::Config("wires map weights to conductances themselves: leave remap out".into()));
+            return Err(Error::Config(
+                "wires map weights to conductances themselves: leave remap out".into(),
+            ));
         }
         Ok(())
     }
@@ -114,7 +119,8 @@ impl LayerSpec for CrossbarSpec {
     fn outline(&self, site: &Site) -> Result<LayerOutline> {
         self.clip.map_or(Ok(()), |deviations| positive("clip", deviations))?;
         let ideal = self.ideal().outline(&Site { mismatch: 0.0, ..*site })?;
-        // Steps, slopes, bounds and lifetimes of the cells, in double precision while they are drawn.
+        // Steps, slopes, bounds and lifetimes of the cells, in double precision while they are
+        // drawn.
         let copies = if self.tile.is_some() { 16 } else { 1 };
         let numbers = memory::product(&[self.inputs, self.outputs, copies]);
         Ok(LayerOutline { parameters: self.map::<f32>().parameters(), numbers, ..ideal })
@@ -123,7 +129,9 @@ impl LayerSpec for CrossbarSpec {
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
         let map = self.map();
         let hardware = Crossbar::new(map.clone(), &self.hardware, site.deviations(), site.group())?;
-        let array = |tile: &TileSpec| CellArray::new(tile, (self.inputs, self.outputs), site.seed, site.layer);
+        let array = |tile: &TileSpec| {
+            CellArray::new(tile, (self.inputs, self.outputs), site.seed, site.layer)
+        };
         let cells = self.tile.as_ref().map(array).transpose()?;
         Ok(Parts { cells, clip: self.clip, ..Parts::new(Box::new(map), Some(Box::new(hardware))) })
     }
@@ -138,7 +146,8 @@ struct Tile<T> {
     offsets: (Vec<T>, Vec<T>),
 }
 
-/// The hardware of a linear map: arrays of conductances, read through converters. The bias is digital.
+/// The hardware of a linear map: arrays of conductances, read through converters. The bias is
+/// digital.
 #[derive(Debug, Clone)]
 pub(super) struct Crossbar<T> {
     map: Linear<T>,
@@ -161,11 +170,17 @@ fn add_to<T: Real>(part: &[T], width: usize, columns: &Range<usize>, values: &mu
 }
 
 impl<T: Real> Crossbar<T> {
-    /// The arrays of a linear map. What is fixed about their outputs is drawn from groups `group` and `group + 1`.
+    /// The arrays of a linear map. What is fixed about their outputs is drawn from groups `group`
+    /// and `group + 1`.
     ///
     /// # Errors
     /// [`Error::Config`] for settings out of range.
-    pub(super) fn new(map: Linear<T>, hardware: &Hardware, random: Philox, group: u32) -> Result<Self> {
+    pub(super) fn new(
+        map: Linear<T>,
+        hardware: &Hardware,
+        random: Philox,
+        group: u32,
+    ) -> Result<Self> {
         hardware.check()?;
         let (inputs, outputs) = (map.inputs(), map.outputs());
         // As even as can be, as one would lay them out.
@@ -174,7 +189,8 @@ impl<T: Real> Crossbar<T> {
             (0..count).map(move |k| k * n / count..(k + 1) * n / count)
         };
         let (high, wide) = hardware.most;
-        let places = cut(inputs, high).flat_map(|rows| cut(outputs, wide).map(move |columns| (rows.clone(), columns)));
+        let places = cut(inputs, high)
+            .flat_map(|rows| cut(outputs, wide).map(move |columns| (rows.clone(), columns)));
         let tile = |(k, (rows, columns)): (usize, (Range<usize>, Range<usize>))| {
             let random = random.at(k as u64);
             let ahead = hardware.io.offsets(columns.len(), random, group);
@@ -185,8 +201,8 @@ impl<T: Real> Crossbar<T> {
         Ok(Self { map, inputs, outputs, hardware: hardware.clone(), tiles })
     }
 
-    /// Of what [`Layer::prepare`] leaves, how much is of remapped weights: these as they are held, and the scales of the columns of all
-    /// tiles.
+    /// Of what [`Layer::prepare`] leaves, how much is of remapped weights: these as they are held,
+    /// and the scales of the columns of all tiles.
     fn remapped(&self) -> usize {
         let columns: usize = self.tiles.iter().map(|tile| tile.columns.len()).sum();
         if self.hardware.remap.is_some() { self.inputs * self.outputs + columns } else { 0 }
@@ -194,7 +210,11 @@ impl<T: Real> Crossbar<T> {
 
     /// The weights as they are held, given what was prepared.
     fn held<'a>(&self, weights: &'a [T], prepared: &'a [T]) -> &'a [T] {
-        if self.hardware.remap.is_some() { &prepared[..self.inputs * self.outputs] } else { weights }
+        if self.hardware.remap.is_some() {
+            &prepared[..self.inputs * self.outputs]
+        } else {
+            weights
+        }
     }
 
     /// The scales of the columns of tile `k`; empty: all are one.
@@ -212,8 +232,12 @@ impl<T: Real> Crossbar<T> {
         prepared.extend_from_slice(weights);
         for Tile { rows, columns, .. } in &self.tiles {
             let mut most = vec![T::ZERO; columns.len()];
-            for row in weights[rows.start * self.outputs..rows.end * self.outputs].chunks_exact(self.outputs) {
-                most.iter_mut().zip(&row[columns.clone()]).for_each(|(most, &w)| *most = most.max_magnitude(w));
+            for row in weights[rows.start * self.outputs..rows.end * self.outputs]
+                .chunks_exact(self.outputs)
+            {
+                most.iter_mut()
+                    .zip(&row[columns.clone()])
+                    .for_each(|(most, &w)| *most = most.max_magnitude(w));
             }
             if remap == Remap::Array {
                 let all = largest(level, &most);
@@ -234,7 +258,12 @@ impl<T: Real> Crossbar<T> {
         let size = |tile: &Tile<T>| Wires::prepared(tile.rows.len() * tile.columns.len());
         let first: usize = self.tiles[..k].iter().map(size).sum();
         let Tile { rows, columns, .. } = &self.tiles[k];
-        Some(Grid::of(wires, (rows.len(), columns.len()), &prepared[first..first + size(&self.tiles[k])], turned))
+        Some(Grid::of(
+            wires,
+            (rows.len(), columns.len()),
+            &prepared[first..first + size(&self.tiles[k])],
+            turned,
+        ))
     }
 
     fn prepare_wires(&self, weights: &[T], prepared: &mut Vec<T>) {
@@ -248,13 +277,24 @@ impl<T: Real> Crossbar<T> {
     fn weights<'a>(&self, k: usize, weights: &'a [T]) -> Cow<'a, [T]> {
         let Tile { rows, columns, .. } = &self.tiles[k];
         let own = &weights[rows.start * self.outputs..rows.end * self.outputs];
-        if columns.len() == self.outputs { own.into() } else { pick(own, self.outputs, columns).into() }
+        if columns.len() == self.outputs {
+            own.into()
+        } else {
+            pick(own, self.outputs, columns).into()
+        }
     }
 
     fn draws(context: &LayerContext<'_, T>, k: usize, back: bool) -> Draws {
-        let group = GROUPS_OF_READS + GROUPS_OF_LAYER * context.layer as u32 + if back { GROUPS_OF_READ } else { 0 };
+        let group = GROUPS_OF_READS
+            + GROUPS_OF_LAYER * context.layer as u32
+            + if back { GROUPS_OF_READ } else { 0 };
         // No batch has as many rows as tiles are apart.
-        Draws { level: context.level, random: context.random, group, first: context.first + (k << 32) }
+        Draws {
+            level: context.level,
+            random: context.random,
+            group,
+            first: context.first + (k << 32),
+        }
     }
 }
 
@@ -284,7 +324,14 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         self.map.specs()
     }
 
-    fn prepare(&self, level: Level, params: &[&[T]], memory: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+    fn prepare(
+        &self,
+        level: Level,
+        params: &[&[T]],
+        memory: &[&[T]],
+        derivatives: bool,
+        prepared: &mut Vec<T>,
+    ) {
         prepared.clear();
         self.remap(level, params[0], prepared);
         if self.hardware.wires.is_some() {
@@ -296,7 +343,14 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         }
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        _rows: usize,
+        x: &[T],
+        y: &mut [T],
+        _tape: &mut [T],
+    ) -> Result<()> {
         let whole = self.tiles.len() == 1;
         if !whole {
             y.fill(T::ZERO);
@@ -307,7 +361,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             let (weights, grid) = (self.weights(k, held), self.grid(k, context.prepared, false));
             let (io, inputs, outputs) = (&self.hardware.io, rows.len(), columns.len());
             let array = Array { io, weights: &weights, grid, inputs, outputs, offsets: &offsets.0 };
-            let (draws, scales) = (Self::draws(&context, k, false), self.scales(k, context.prepared));
+            let (draws, scales) =
+                (Self::draws(&context, k, false), self.scales(k, context.prepared));
             if whole {
                 array.read(draws, range, x, y);
                 scale_columns(scales, y);
@@ -320,7 +375,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             add_to(&part, self.outputs, columns, y);
         }
         if let Some(bias) = self.map.bias(context.params) {
-            y.chunks_exact_mut(self.outputs).for_each(|y| add_scaled(context.level, bias, T::ONE, y));
+            y.chunks_exact_mut(self.outputs)
+                .for_each(|y| add_scaled(context.level, bias, T::ONE, y));
         }
         Ok(())
     }
@@ -339,22 +395,44 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             if let Some(weights) = gradient.first_mut().filter(|weights| !weights.is_empty()) {
                 let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();
                 let shape = (self.inputs, record.rows, self.outputs);
-                multiply(context.level, x, Dense { data: dy, stride: self.outputs }, shape, weights, self.outputs);
+                multiply(
+                    context.level,
+                    x,
+                    Dense { data: dy, stride: self.outputs },
+                    shape,
+                    weights,
+                    self.outputs,
+                );
             }
-            let context = LayerContext { prepared: &context.prepared[self.remapped()..], ..context };
+            let context =
+                LayerContext { prepared: &context.prepared[self.remapped()..], ..context };
             return self.map.vjp(context, record, dy, dx, gradient);
         }
-        let mut errors = vec![T::ZERO; if dx.is_empty() && !self.map.is_ranged() { 0 } else { x.len() }];
+        let mut errors =
+            vec![T::ZERO; if dx.is_empty() && !self.map.is_ranged() { 0 } else { x.len() }];
         for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
             let Some(grid) = self.grid(k, context.prepared, false) else { continue };
             let (x, d) = (pick(&x, self.inputs, rows), pick(dy, self.outputs, columns));
             let mut back = vec![T::ZERO; if errors.is_empty() { 0 } else { x.len() }];
             let wanted = gradient.first_mut().filter(|weights| !weights.is_empty());
-            let mut own = vec![T::ZERO; if wanted.is_some() { rows.len() * columns.len() } else { 0 }];
-            grid.vjp(context.level, &self.weights(k, context.params[0]), &x, &d, &mut back, &mut own);
+            let mut own =
+                vec![T::ZERO; if wanted.is_some() { rows.len() * columns.len() } else { 0 }];
+            grid.vjp(
+                context.level,
+                &self.weights(k, context.params[0]),
+                &x,
+                &d,
+                &mut back,
+                &mut own,
+            );
             add_to(&back, self.inputs, rows, &mut errors);
             if let Some(weights) = wanted {
-                add_to(&own, self.outputs, columns, &mut weights[rows.start * self.outputs..rows.end * self.outputs]);
+                add_to(
+                    &own,
+                    self.outputs,
+                    columns,
+                    &mut weights[rows.start * self.outputs..rows.end * self.outputs],
+                );
             }
         }
         if let Some(bias) = self.map.bias_of(gradient) {
@@ -382,7 +460,13 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         true
     }
 
-    fn prepare_reverse(&self, level: Level, params: &[&[T]], memory: &[&[T]], prepared: &mut Vec<T>) {
+    fn prepare_reverse(
+        &self,
+        level: Level,
+        params: &[&[T]],
+        memory: &[&[T]],
+        prepared: &mut Vec<T>,
+    ) {
         self.prepare(level, params, memory, false, prepared);
         let mut turned = vec![T::ZERO; self.inputs * self.outputs];
         let mut rest = &mut turned[..];
@@ -396,7 +480,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
     }
 
     fn reverse(&self, context: LayerContext<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
-        let (prepared, mut turned) = context.prepared.split_at(context.prepared.len() - self.inputs * self.outputs);
+        let (prepared, mut turned) =
+            context.prepared.split_at(context.prepared.len() - self.inputs * self.outputs);
         dx.fill(T::ZERO);
         for (k, Tile { rows, columns, offsets }) in self.tiles.iter().enumerate() {
             let (n, m) = (rows.len(), columns.len());

@@ -20,7 +20,10 @@ impl LayerSpec for DetectSpec {
     fn outline(&self, site: &Site) -> Result<LayerOutline> {
         let modes = site.width("Detect")?;
         let constants = if site.is_mismatched() { modes as u128 } else { 0 };
-        Ok(LayerOutline { constants, ..LayerOutline::new(Signal::complex(modes), Signal::real(modes)) })
+        Ok(LayerOutline {
+            constants,
+            ..LayerOutline::new(Signal::complex(modes), Signal::real(modes))
+        })
     }
 
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
@@ -57,11 +60,20 @@ impl<T: Real> Layer<T> for Detect<T> {
         Role::Detection
     }
 
-    fn forward(&self, _: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        _: LayerContext<'_, T>,
+        _rows: usize,
+        x: &[T],
+        y: &mut [T],
+        _tape: &mut [T],
+    ) -> Result<()> {
         let n = self.modes();
         for (y, field) in y.chunks_exact_mut(n).zip(x.chunks_exact(2 * n)) {
             let (re, im) = field.split_at(n);
-            for ((y, &r), (&re, &im)) in y.iter_mut().zip(&self.responsivities).zip(re.iter().zip(im)) {
+            for ((y, &r), (&re, &im)) in
+                y.iter_mut().zip(&self.responsivities).zip(re.iter().zip(im))
+            {
                 *y = r * (re * re + im * im);
             }
         }
@@ -80,7 +92,9 @@ impl<T: Real> Layer<T> for Detect<T> {
         let rows = record.x.chunks_exact(2 * n).zip(dy.chunks_exact(n));
         for (dx, (field, dy)) in dx.chunks_exact_mut(2 * n).zip(rows) {
             for (dx, field) in dx.chunks_exact_mut(n).zip(field.chunks_exact(n)) {
-                for (((dx, &part), &dy), &r) in dx.iter_mut().zip(field).zip(dy).zip(&self.responsivities) {
+                for (((dx, &part), &dy), &r) in
+                    dx.iter_mut().zip(field).zip(dy).zip(&self.responsivities)
+                {
                     *dx = two * r * dy * part;
                 }
             }

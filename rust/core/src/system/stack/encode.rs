@@ -44,11 +44,17 @@ impl LayerSpec for EncodeSpec {
         let modes = self.modes(site)?;
         at_least_one(&[("n_in", modes)])?;
         let constants = if site.is_mismatched() { modes as u128 } else { 0 };
-        Ok(LayerOutline { constants, ..LayerOutline::new(Signal::real(modes), Signal::complex(modes)) })
+        Ok(LayerOutline {
+            constants,
+            ..LayerOutline::new(Signal::real(modes), Signal::complex(modes))
+        })
     }
 
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
-        Ok(Parts::of(Encode { carrier: self.carrier, gains: vec![T::ONE; self.modes(site)?] }, site))
+        Ok(Parts::of(
+            Encode { carrier: self.carrier, gains: vec![T::ONE; self.modes(site)?] },
+            site,
+        ))
     }
 }
 
@@ -84,10 +90,21 @@ impl<T: Real> Layer<T> for Encode<T> {
         Signal::complex(self.modes())
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        _rows: usize,
+        x: &[T],
+        y: &mut [T],
+        _tape: &mut [T],
+    ) -> Result<()> {
         let mut driven = vec![T::ZERO; self.modes()];
         for ((re, im), x) in self.parts(y).zip(x.chunks_exact(self.modes())) {
-            driven.iter_mut().zip(x).zip(&self.gains).for_each(|((driven, &x), &gain)| *driven = gain * x);
+            driven
+                .iter_mut()
+                .zip(x)
+                .zip(&self.gains)
+                .for_each(|((driven, &x), &gain)| *driven = gain * x);
             match self.carrier {
                 Carrier::Amplitude => {
                     re.copy_from_slice(&driven);

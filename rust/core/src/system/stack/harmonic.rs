@@ -43,8 +43,9 @@ impl LayerSpec for SecondHarmonicSpec {
     }
 }
 
-/// Spectral powers y(2w) = |B(2w)|^2 with B(2w) = sum over w1 of A(w1) A(2w - w1): the spectrum A has the inputs, then the
-/// parameters theta. In hardware the amplitudes that arrive and the efficiencies of conversion are off.
+/// Spectral powers y(2w) = |B(2w)|^2 with B(2w) = sum over w1 of A(w1) A(2w - w1): the spectrum A
+/// has the inputs, then the parameters theta. In hardware the amplitudes that arrive and the
+/// efficiencies of conversion are off.
 #[derive(Debug, Clone)]
 pub(super) struct Harmonic<T> {
     inputs: usize,
@@ -57,7 +58,12 @@ impl<T: Real> Harmonic<T> {
     /// A spectrum of so many inputs and parameters.
     fn new(inputs: usize, parameters: usize) -> Self {
         let n = inputs + parameters;
-        Self { inputs, parameters, amplitudes: vec![T::ONE; n], efficiencies: vec![T::ONE; 2 * n - 1] }
+        Self {
+            inputs,
+            parameters,
+            amplitudes: vec![T::ONE; n],
+            efficiencies: vec![T::ONE; 2 * n - 1],
+        }
     }
 
     fn lines(&self) -> usize {
@@ -67,7 +73,8 @@ impl<T: Real> Harmonic<T> {
     /// The spectrum of a row.
     fn spectrum(&self, x: &[T], theta: &[T], spectrum: &mut Vec<T>) {
         spectrum.clear();
-        spectrum.extend(x.iter().chain(theta).zip(&self.amplitudes).map(|(&a, &arrives)| a * arrives));
+        spectrum
+            .extend(x.iter().chain(theta).zip(&self.amplitudes).map(|(&a, &arrives)| a * arrives));
     }
 }
 
@@ -104,12 +111,22 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         2 * self.lines() - 1
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        _rows: usize,
+        x: &[T],
+        y: &mut [T],
+        tape: &mut [T],
+    ) -> Result<()> {
         let n = self.lines();
         let mut spectrum = Vec::with_capacity(n);
         let mut own = Vec::new();
         let tape = tape_or(&mut own, y.len(), tape);
-        let rows = x.chunks_exact(self.inputs).zip(y.chunks_exact_mut(2 * n - 1)).zip(tape.chunks_exact_mut(2 * n - 1));
+        let rows = x
+            .chunks_exact(self.inputs)
+            .zip(y.chunks_exact_mut(2 * n - 1))
+            .zip(tape.chunks_exact_mut(2 * n - 1));
         for ((x, y), b) in rows {
             self.spectrum(x, context.params[0], &mut spectrum);
             b.fill(T::ZERO);
@@ -136,10 +153,18 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         let mut spectrum = Vec::with_capacity(n);
         let rows = dy.chunks_exact(2 * n - 1).zip(record.tape.chunks_exact(2 * n - 1));
         for (r, (dy, b)) in rows.enumerate() {
-            self.spectrum(&record.x[r * self.inputs..(r + 1) * self.inputs], context.params[0], &mut spectrum);
+            self.spectrum(
+                &record.x[r * self.inputs..(r + 1) * self.inputs],
+                context.params[0],
+                &mut spectrum,
+            );
             // dy / dA is 4 B correlated with A.
-            let pulled: Vec<T> =
-                dy.iter().zip(b).zip(&self.efficiencies).map(|((&dy, &b), &e)| four * e * dy * b).collect();
+            let pulled: Vec<T> = dy
+                .iter()
+                .zip(b)
+                .zip(&self.efficiencies)
+                .map(|((&dy, &b), &e)| four * e * dy * b)
+                .collect();
             for k in 0..n {
                 poll(n);
                 let slope = self.amplitudes[k] * dot(context.level, &spectrum, &pulled[k..k + n]);
@@ -175,7 +200,9 @@ impl<T: Real> Layer<T> for Harmonic<T> {
                 poll(n);
                 add_scaled(context.level, &spectrum, a, &mut b_change[k..k + n]);
             }
-            for (((dy, &b), &change), &e) in dy.iter_mut().zip(b).zip(&b_change).zip(&self.efficiencies) {
+            for (((dy, &b), &change), &e) in
+                dy.iter_mut().zip(b).zip(&b_change).zip(&self.efficiencies)
+            {
                 *dy = four * e * b * change;
             }
         }

@@ -44,7 +44,8 @@ pub struct ForwardRecord<'a, T> {
 /// What a layer is to the others: methods group layers by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// y = x W + b of real signals: the first parameter is W (inputs, outputs), the second one b, where there is a bias.
+    /// y = x W + b of real signals: the first parameter is W (inputs, outputs), the second one b,
+    /// where there is a bias.
     LinearMap {
         /// Whether there is a bias.
         bias: bool,
@@ -91,7 +92,8 @@ impl SurrogateDerivative {
 pub enum Answer<'a, T> {
     /// By its derivatives.
     Derivatives,
-    /// By the hardware itself, through which errors of the outputs are sent back; parameters learn by derivatives.
+    /// By the hardware itself, through which errors of the outputs are sent back; parameters learn
+    /// by derivatives.
     Physics {
         /// What they are sent through.
         hardware: &'a dyn Layer<T>,
@@ -142,8 +144,8 @@ pub trait Layer<T: Real>: Send + Sync {
         let _ = (random, group, params);
     }
 
-    /// Numbers per row that the forward pass leaves for derivatives, row by row. Where all are zero, and inputs and outputs are, too,
-    /// derivatives must be finite.
+    /// Numbers per row that the forward pass leaves for derivatives, row by row. Where all are
+    /// zero, and inputs and outputs are, too, derivatives must be finite.
     fn tape(&self) -> usize {
         0
     }
@@ -159,31 +161,48 @@ pub trait Layer<T: Real>: Send + Sync {
         parameters.max(self.inputs()).max(self.outputs())
     }
 
-    /// Names and shapes of the arrays in which the layer, as hardware, keeps what time makes of it; they are zero at first.
+    /// Names and shapes of the arrays in which the layer, as hardware, keeps what time makes of it;
+    /// they are zero at first.
     fn memory(&self) -> Vec<ParamSpec> {
         Vec::new()
     }
 
-    /// Changes those arrays as they do from one step of training to the next, by random numbers of groups `group..` of `random`.
+    /// Changes those arrays as they do from one step of training to the next, by random numbers of
+    /// groups `group..` of `random`.
     fn advance(&self, random: Philox, group: u32, memory: &mut [&mut [T]]) {
         let _ = (random, group, memory);
     }
 
-    /// Writes what does not change from row to row: for the forward pass, and for derivatives where `derivatives`. `memory` are the
-    /// arrays of [`Layer::memory`], or none: as they are at first.
-    fn prepare(&self, level: Level, params: &[&[T]], memory: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+    /// Writes what does not change from row to row: for the forward pass, and for derivatives where
+    /// `derivatives`. `memory` are the arrays of [`Layer::memory`], or none: as they are at first.
+    fn prepare(
+        &self,
+        level: Level,
+        params: &[&[T]],
+        memory: &[&[T]],
+        derivatives: bool,
+        prepared: &mut Vec<T>,
+    ) {
         let _ = (level, params, memory, derivatives);
         prepared.clear();
     }
 
-    /// Writes the outputs of `rows` rows, and the tape: there is none (it is empty) where no derivatives follow.
+    /// Writes the outputs of `rows` rows, and the tape: there is none (it is empty) where no
+    /// derivatives follow.
     ///
     /// # Errors
     /// What the physics may fail with: [`Error::Hardware`] for layers outside the core.
-    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()>;
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        rows: usize,
+        x: &[T],
+        y: &mut [T],
+        tape: &mut [T],
+    ) -> Result<()>;
 
-    /// Writes dy times the Jacobian by the inputs to `dx` (empty: not wanted), and adds dy times the Jacobians by the
-    /// parameters, summed over rows, to `gradient`.
+    /// Writes dy times the Jacobian by the inputs to `dx` (empty: not wanted), and adds dy times
+    /// the Jacobians by the parameters, summed over rows, to `gradient`.
     ///
     /// # Errors
     /// As [`Layer::forward`].
@@ -196,7 +215,8 @@ pub trait Layer<T: Real>: Send + Sync {
         gradient: &mut [Vec<T>],
     ) -> Result<()>;
 
-    /// Writes the change of the outputs that goes with a change `dx` of inputs and `along` of parameters: both Jacobians times these.
+    /// Writes the change of the outputs that goes with a change `dx` of inputs and `along` of
+    /// parameters: both Jacobians times these.
     ///
     /// # Errors
     /// As [`Layer::forward`].
@@ -209,8 +229,8 @@ pub trait Layer<T: Real>: Send + Sync {
         dy: &mut [T],
     ) -> Result<()>;
 
-    /// Writes the layer's answer to the errors `dy` of its outputs to `dx` (empty: not wanted), and adds to `gradient` as
-    /// [`Layer::vjp`] does.
+    /// Writes the layer's answer to the errors `dy` of its outputs to `dx` (empty: not wanted), and
+    /// adds to `gradient` as [`Layer::vjp`] does.
     ///
     /// # Errors
     /// As [`Layer::forward`].
@@ -234,8 +254,8 @@ pub trait Layer<T: Real>: Send + Sync {
             }
             Answer::Physics { hardware, prepared, samples } => {
                 self.vjp(context, record, dy, &mut [], gradient)?;
-                // Errors are those of a mean over samples, but every sample sends its own: what converters and noise make of
-                // it does not depend on how many others there are.
+                // Errors are those of a mean over samples, but every sample sends its own: what
+                // converters and noise make of it does not depend on how many others there are.
                 let count = T::from_f64(samples as f64);
                 let own: Vec<T> = dy.iter().map(|&e| e * count).collect();
                 hardware.reverse(LayerContext { prepared, ..context }, &own, dx)?;
@@ -246,21 +266,34 @@ pub trait Layer<T: Real>: Send + Sync {
                 let (n, m) = (self.outputs(), self.inputs());
                 dx.fill(T::ZERO);
                 let dy = Strided { data: dy, row: n, column: 1 };
-                multiply(context.level, dy, Dense { data: matrix, stride: m }, (record.rows, n, m), dx, m);
+                multiply(
+                    context.level,
+                    dy,
+                    Dense { data: matrix, stride: m },
+                    (record.rows, n, m),
+                    dx,
+                    m,
+                );
             }
         }
         self.replace_input_errors(context.params, record.x, dx, gradient);
         Ok(())
     }
 
-    /// Lets parameters that cut inputs `x` off learn from errors of inputs that did not come from derivatives, and takes these
-    /// errors away.
-    fn replace_input_errors(&self, params: &[&[T]], x: &[T], dx: &mut [T], gradient: &mut [Vec<T>]) {
+    /// Lets parameters that cut inputs `x` off learn from errors of inputs that did not come from
+    /// derivatives, and takes these errors away.
+    fn replace_input_errors(
+        &self,
+        params: &[&[T]],
+        x: &[T],
+        dx: &mut [T],
+        gradient: &mut [Vec<T>],
+    ) {
         let _ = (params, x, dx, gradient);
     }
 
-    /// Whether the gradient of the first parameter is a product of inputs and errors of outputs, which then stays factored:
-    /// [`Layer::vjp`] leaves it out.
+    /// Whether the gradient of the first parameter is a product of inputs and errors of outputs,
+    /// which then stays factored: [`Layer::vjp`] leaves it out.
     fn is_factored(&self) -> bool {
         false
     }
@@ -270,7 +303,8 @@ pub trait Layer<T: Real>: Send + Sync {
         let _ = (params, x);
     }
 
-    /// Whether all that derivatives need prepared is a transpose, and that only where errors go on to inputs.
+    /// Whether all that derivatives need prepared is a transpose, and that only where errors go on
+    /// to inputs.
     fn prepares_transpose_alone(&self) -> bool {
         false
     }
@@ -281,13 +315,19 @@ pub trait Layer<T: Real>: Send + Sync {
     }
 
     /// Writes what [`Layer::reverse`] needs that does not change from row to row.
-    fn prepare_reverse(&self, level: Level, params: &[&[T]], memory: &[&[T]], prepared: &mut Vec<T>) {
+    fn prepare_reverse(
+        &self,
+        level: Level,
+        params: &[&[T]],
+        memory: &[&[T]],
+        prepared: &mut Vec<T>,
+    ) {
         let _ = (level, params, memory);
         prepared.clear();
     }
 
-    /// Writes to `dx` what arrives at the inputs when `dy` is put on the outputs: the physics' own answer to an error. `context` has what
-    /// [`Layer::prepare_reverse`] left.
+    /// Writes to `dx` what arrives at the inputs when `dy` is put on the outputs: the physics' own
+    /// answer to an error. `context` has what [`Layer::prepare_reverse`] left.
     ///
     /// # Errors
     /// [`Error::Capability`] where it cannot be run backwards.
@@ -296,7 +336,8 @@ pub trait Layer<T: Real>: Send + Sync {
         Err(Error::Capability(format!("{} cannot be run backwards", self.name())))
     }
 
-    /// The same layer with constants that are off by a relative `mismatch`, as drawn from groups `group..` of `random`.
+    /// The same layer with constants that are off by a relative `mismatch`, as drawn from groups
+    /// `group..` of `random`.
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>>;
 
     /// Whether [`Layer::vjp`] is known: an instrument without a twin is asked for signals alone.
@@ -304,8 +345,8 @@ pub trait Layer<T: Real>: Send + Sync {
         true
     }
 
-    /// Whether parameters are phases: each output is A + B cos(phase) + C sin(phase) of every one, or, where outputs are
-    /// amplitudes, A + B exp(i phase), so that intensities behind are.
+    /// Whether parameters are phases: each output is A + B cos(phase) + C sin(phase) of every one,
+    /// or, where outputs are amplitudes, A + B exp(i phase), so that intensities behind are.
     fn is_sinusoidal(&self) -> bool {
         false
     }
@@ -318,11 +359,18 @@ pub(super) fn vector(name: &str, len: usize) -> Vec<ParamSpec> {
 
 /// Numbers 1 + mismatch * normal.
 pub(super) fn factors<T: Real>(n: usize, mismatch: f64, random: Philox, group: u32) -> Vec<T> {
-    polled(n, 64).map(|i| i as u64).map(|i| T::from_f64(1.0 + mismatch * random.normal(i, group))).collect()
+    polled(n, 64)
+        .map(|i| i as u64)
+        .map(|i| T::from_f64(1.0 + mismatch * random.normal(i, group)))
+        .collect()
 }
 
 /// The tape, or memory for `len` numbers where there is none.
-pub(super) fn tape_or<'a, T: Real>(memory: &'a mut Vec<T>, len: usize, tape: &'a mut [T]) -> &'a mut [T] {
+pub(super) fn tape_or<'a, T: Real>(
+    memory: &'a mut Vec<T>,
+    len: usize,
+    tape: &'a mut [T],
+) -> &'a mut [T] {
     if tape.is_empty() {
         memory.resize(len, T::ZERO);
         return memory;

@@ -61,7 +61,8 @@ impl LayerSpec for LinearSpec {
 /// The smallest range of inputs: that of a converter is not zero.
 const LEAST: f64 = 1e-6;
 
-/// y = x W + b. With a mismatch, y = (x (W * gains) + b) crosstalk. With a learned range, x is cut at plus and minus a parameter.
+/// y = x W + b. With a mismatch, y = (x (W * gains) + b) crosstalk. With a learned range, x is cut
+/// at plus and minus a parameter.
 #[derive(Debug, Clone)]
 pub struct Linear<T> {
     inputs: usize,
@@ -70,14 +71,16 @@ pub struct Linear<T> {
     ranged: bool,
     /// Factors of the elements of W; empty: one.
     gains: Vec<T>,
-    /// What outputs leak into each other: a square matrix for each group of [`group`] outputs; empty: nothing.
+    /// What outputs leak into each other: a square matrix for each group of [`group`] outputs;
+    /// empty: nothing.
     crosstalk: Vec<T>,
 }
 
 /// The widest map all of whose outputs leak into each other.
 const CLOSE: usize = 1024;
 
-/// In wider ones they do so within groups of this many: a square matrix of all would be as large as no weights are.
+/// In wider ones they do so within groups of this many: a square matrix of all would be as large as
+/// no weights are.
 const NEIGHBOURS: usize = 256;
 
 /// How many outputs of `n` leak into each other.
@@ -91,7 +94,8 @@ impl<T: Real> Linear<T> {
         Self { inputs, outputs, bias, ranged: false, gains: Vec::new(), crosstalk: Vec::new() }
     }
 
-    /// The same map of inputs that are cut at the ends of a range, which is its last parameter (Choi et al. 2018, arXiv 1805.06085).
+    /// The same map of inputs that are cut at the ends of a range, which is its last parameter
+    /// (Choi et al. 2018, arXiv 1805.06085).
     pub fn with_range(self) -> Self {
         Self { ranged: true, ..self }
     }
@@ -146,9 +150,18 @@ impl<T: Real> Linear<T> {
     }
 
     /// The changes of inputs after they were cut, as these and the range change.
-    fn push_range<'a>(&self, params: &[&[T]], along: &[&[T]], x: &[T], dx: &'a [T]) -> Cow<'a, [T]> {
-        let (Some(range), Some(moved)) = (self.range(params), along.last()) else { return dx.into() };
-        let moved = if params.last().is_some_and(|own| own[0] < T::ZERO) { -moved[0] } else { moved[0] };
+    fn push_range<'a>(
+        &self,
+        params: &[&[T]],
+        along: &[&[T]],
+        x: &[T],
+        dx: &'a [T],
+    ) -> Cow<'a, [T]> {
+        let (Some(range), Some(moved)) = (self.range(params), along.last()) else {
+            return dx.into();
+        };
+        let moved =
+            if params.last().is_some_and(|own| own[0] < T::ZERO) { -moved[0] } else { moved[0] };
         let change = |(&dx, &x): (&T, &T)| {
             if x > range {
                 moved
@@ -161,8 +174,15 @@ impl<T: Real> Linear<T> {
         dx.iter().zip(x).map(change).collect::<Vec<_>>().into()
     }
 
-    /// Takes the errors of inputs that were cut away from these, and gives them to the gradient of the range.
-    pub(super) fn pull_range(&self, params: &[&[T]], x: &[T], dx: &mut [T], gradient: &mut [Vec<T>]) {
+    /// Takes the errors of inputs that were cut away from these, and gives them to the gradient of
+    /// the range.
+    pub(super) fn pull_range(
+        &self,
+        params: &[&[T]],
+        x: &[T],
+        dx: &mut [T],
+        gradient: &mut [Vec<T>],
+    ) {
         let Some(range) = self.range(params) else { return };
         let sign = if params.last().is_some_and(|own| own[0] < T::ZERO) { -T::ONE } else { T::ONE };
         let mut total = T::ZERO;
@@ -176,7 +196,11 @@ impl<T: Real> Linear<T> {
     }
 
     fn weights<'a>(&self, context: LayerContext<'a, T>) -> &'a [T] {
-        if self.gains.is_empty() { context.params[0] } else { &context.prepared[..self.inputs * self.outputs] }
+        if self.gains.is_empty() {
+            context.params[0]
+        } else {
+            &context.prepared[..self.inputs * self.outputs]
+        }
     }
 
     /// Writes rows of outputs times the crosstalk, or its transpose.
@@ -241,7 +265,14 @@ impl<T: Real> Layer<T> for Linear<T> {
         (self.inputs * self.outputs) as u64
     }
 
-    fn prepare(&self, level: Level, params: &[&[T]], _memory: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+    fn prepare(
+        &self,
+        level: Level,
+        params: &[&[T]],
+        _memory: &[&[T]],
+        derivatives: bool,
+        prepared: &mut Vec<T>,
+    ) {
         prepared.clear();
         prepared.extend(self.gains.iter().zip(params[0]).map(|(&gain, &weight)| gain * weight));
         if derivatives {
@@ -249,11 +280,26 @@ impl<T: Real> Layer<T> for Linear<T> {
             prepared.resize(skip + n, T::ZERO);
             let (effective, turned) = prepared.split_at_mut(skip);
             let weights = if skip == 0 { params[0] } else { effective };
-            transpose(level, weights, self.inputs, self.outputs, 0..self.outputs, turned, self.inputs);
+            transpose(
+                level,
+                weights,
+                self.inputs,
+                self.outputs,
+                0..self.outputs,
+                turned,
+                self.inputs,
+            );
         }
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        rows: usize,
+        x: &[T],
+        y: &mut [T],
+        _tape: &mut [T],
+    ) -> Result<()> {
         let clipped = self.clipped(context, x);
         let x = &*clipped;
         let start = |y: &mut [T]| match self.bias(context.params) {
@@ -299,7 +345,14 @@ impl<T: Real> Layer<T> for Linear<T> {
             let mut product = vec![T::ZERO; self.inputs * n];
             let x = self.clipped(context, record.x);
             let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();
-            multiply(context.level, x, Dense { data: dy, stride: n }, (self.inputs, rows, n), &mut product, n);
+            multiply(
+                context.level,
+                x,
+                Dense { data: dy, stride: n },
+                (self.inputs, rows, n),
+                &mut product,
+                n,
+            );
             for ((total, sum), &gain) in gradient[0].iter_mut().zip(product).zip(&self.gains) {
                 *total += sum * gain;
             }
@@ -333,7 +386,8 @@ impl<T: Real> Layer<T> for Linear<T> {
         }
         let gained: Vec<T> = self.gains.iter().zip(along[0]).map(|(&gain, &w)| gain * w).collect();
         let moved = if gained.is_empty() { along[0] } else { &gained };
-        let (x, dx) = (self.clipped(context, record.x), self.push_range(context.params, along, record.x, dx));
+        let (x, dx) =
+            (self.clipped(context, record.x), self.push_range(context.params, along, record.x, dx));
         for (left, right) in [(&*dx, self.weights(context)), (&*x, moved)] {
             let left = Strided { data: left, row: n, column: 1 };
             multiply(context.level, left, Dense { data: right, stride: m }, (rows, n, m), into, m);
@@ -377,7 +431,13 @@ impl<T: Real> Layer<T> for Linear<T> {
     }
 
     /// The range of inputs hears what came back, and not what derivatives would have given.
-    fn replace_input_errors(&self, params: &[&[T]], x: &[T], dx: &mut [T], gradient: &mut [Vec<T>]) {
+    fn replace_input_errors(
+        &self,
+        params: &[&[T]],
+        x: &[T],
+        dx: &mut [T],
+        gradient: &mut [Vec<T>],
+    ) {
         if self.ranged {
             gradient.iter_mut().last().into_iter().for_each(|range| range.fill(T::ZERO));
             self.pull_range(params, x, dx, gradient);

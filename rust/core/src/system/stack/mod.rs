@@ -1,7 +1,8 @@
 //! Stacks: signals pass through layers, one after the other.
 //!
-//! Every layer is there twice: the twin, whose derivatives are known, and the hardware, which may differ from it by a
-//! mismatch and adds noise to what it measures. In simulation both are models; methods respect which is which.
+//! Every layer is there twice: the twin, whose derivatives are known, and the hardware, which may
+//! differ from it by a mismatch and adds noise to what it measures. In simulation both are models;
+//! methods respect which is which.
 
 mod crossbar;
 mod detect;
@@ -87,7 +88,8 @@ impl<'a, T: Real> StackAt<'a, T> {
         propagation::of_stage(self.params, stage.params.clone())
     }
 
-    /// What `layer` keeps, which stands for one of the layers: nothing where it is a twin, for only hardware does.
+    /// What `layer` keeps, which stands for one of the layers: nothing where it is a twin, for only
+    /// hardware does.
     fn memory_of(&self, stage: &Stage<T>, layer: &dyn Layer<T>) -> &'a [&'a [T]] {
         let keeps = !layer.memory().is_empty();
         self.memory.get(stage.memory.clone()).filter(|_| keeps).unwrap_or_default()
@@ -138,13 +140,19 @@ pub struct Stack<T> {
 }
 
 impl<T: Real> Stack<T> {
-    /// A stack of stages; `seed` is that of noise. `foreign` layers are called with all rows at once, on one thread. The names of
-    /// parameters end with the numbers of their layers where they are `numbered`.
+    /// A stack of stages; `seed` is that of noise. `foreign` layers are called with all rows at
+    /// once, on one thread. The names of parameters end with the numbers of their layers where they
+    /// are `numbered`.
     ///
     /// # Errors
-    /// [`Error::Config`] without stages, [`Error::Shape`] where a layer does not take what the one before gives, and for noise
-    /// where nothing is measured.
-    pub fn new(mut stages: Vec<Stage<T>>, seed: u64, foreign: bool, numbered: bool) -> Result<Self> {
+    /// [`Error::Config`] without stages, [`Error::Shape`] where a layer does not take what the one
+    /// before gives, and for noise where nothing is measured.
+    pub fn new(
+        mut stages: Vec<Stage<T>>,
+        seed: u64,
+        foreign: bool,
+        numbered: bool,
+    ) -> Result<Self> {
         let (Some(first), Some(last)) = (stages.first(), stages.last()) else {
             return Err(Error::Config("a stack needs at least one layer".into()));
         };
@@ -153,8 +161,12 @@ impl<T: Real> Stack<T> {
         let (mut specs, mut memory) = (Vec::new(), Vec::new());
         for (l, stage) in stages.iter_mut().enumerate() {
             let first = (specs.len(), memory.len());
-            specs.extend(stage.twin().specs().into_iter().map(|own| name_in_stack(own, l, numbered)));
-            memory.extend(stage.hardware().memory().into_iter().map(|own| name_in_stack(own, l, numbered)));
+            specs.extend(
+                stage.twin().specs().into_iter().map(|own| name_in_stack(own, l, numbered)),
+            );
+            memory.extend(
+                stage.hardware().memory().into_iter().map(|own| name_in_stack(own, l, numbered)),
+            );
             (stage.params, stage.memory) = (first.0..specs.len(), first.1..memory.len());
         }
         Ok(Self { stages, specs, memory, inputs, outputs, seed, foreign })
@@ -165,7 +177,8 @@ impl<T: Real> Stack<T> {
         &self.stages
     }
 
-    /// Whether errors can come back from the outputs to all parameters: every layer that they pass has derivatives.
+    /// Whether errors can come back from the outputs to all parameters: every layer that they pass
+    /// has derivatives.
     pub fn is_differentiable(&self) -> bool {
         self.first_without_derivatives().is_none()
     }
@@ -179,7 +192,8 @@ impl<T: Real> Stack<T> {
     pub fn block_rows(&self, rows: usize) -> usize {
         /// A few tiles of a product; a batch of 64 is enough for four threads.
         const ROWS: usize = 16;
-        /// From here on there are blocks for all threads where they are twice as large, and weights are read half as often.
+        /// From here on there are blocks for all threads where they are twice as large, and weights
+        /// are read half as often.
         const MANY: usize = 256;
         match rows {
             _ if self.foreign => usize::MAX,
@@ -193,13 +207,17 @@ impl<T: Real> Stack<T> {
         draw.of(Philox::new(self.seed, Purpose::Noise))
     }
 
-    /// The twins with other constants, off by a relative `mismatch`: what a batch of vaccinated training meets.
+    /// The twins with other constants, off by a relative `mismatch`: what a batch of vaccinated
+    /// training meets.
     pub fn vaccines(&self, mismatch: f64, random: Philox) -> Vec<Box<dyn Layer<T>>> {
         let stages = self.stages.iter().enumerate();
-        stages.map(|(l, stage)| stage.twin().mismatched(mismatch, random, GROUPS * l as u32)).collect()
+        stages
+            .map(|(l, stage)| stage.twin().mismatched(mismatch, random, GROUPS * l as u32))
+            .collect()
     }
 
-    /// Whether every twin is its hardware: what a pass through the hardware leaves then serves for derivatives.
+    /// Whether every twin is its hardware: what a pass through the hardware leaves then serves for
+    /// derivatives.
     pub fn twins_are_exact(&self) -> bool {
         self.stages.iter().all(|stage| stage.parts.hardware.is_none())
     }
@@ -216,8 +234,11 @@ impl<T: Real> Stack<T> {
 
     /// Whether the parameters are all phases of which each output is a sinusoidal function.
     fn has_sinusoidal_outputs(&self) -> bool {
-        let Some(last) = self.stages.iter().rposition(|stage| !stage.params.is_empty()) else { return false };
-        let behind: Vec<Role> = self.stages[last + 1..].iter().map(|stage| stage.twin().role()).collect();
+        let Some(last) = self.stages.iter().rposition(|stage| !stage.params.is_empty()) else {
+            return false;
+        };
+        let behind: Vec<Role> =
+            self.stages[last + 1..].iter().map(|stage| stage.twin().role()).collect();
         let light = self.stages[last].twin();
         self.stages[last].params.start == 0
             && light.is_sinusoidal()
@@ -329,7 +350,9 @@ impl<T: Real> System<T> for Stack<T> {
         for (l, stage) in self.stages.iter().enumerate() {
             let own = &mut params[stage.params.clone()];
             stage.twin().initialise(random, GROUPS * l as u32, own);
-            own.iter_mut().enumerate().for_each(|(i, values)| stage.parts.store(i).keep_within(values));
+            own.iter_mut()
+                .enumerate()
+                .for_each(|(i, values)| stage.parts.store(i).keep_within(values));
         }
     }
 
@@ -351,11 +374,14 @@ fn check_signals<T: Real>(stages: &[Stage<T>]) -> Result<()> {
         let (name, takes) = (layer.name(), layer.takes());
         if layer.gives().complex && stage.noise > 0.0 {
             return Err(Error::Config(format!(
-                "noise must be 0 for layer {number} ({name}): nothing measures a field; give it to the layer that detects it"
+                "noise must be 0 for layer {number} ({name}): nothing measures a field; give it \
+                 to the layer that detects it"
             )));
         }
         if l == 0 && takes.complex {
-            return shape(format!("layer 1 ({name}) takes a field, and data are real: put Encode before it"));
+            return shape(format!(
+                "layer 1 ({name}) takes a field, and data are real: put Encode before it"
+            ));
         }
         let Some(before) = l.checked_sub(1).map(|before| stages[before].twin()) else {
             continue;
@@ -371,10 +397,14 @@ fn check_signals<T: Real>(stages: &[Stage<T>]) -> Result<()> {
             ));
         }
         let converter = if arrives.complex { "Detect" } else { "Encode" };
-        let advice =
-            if arrives.complex == takes.complex { String::new() } else { format!(": put {converter} between them") };
+        let advice = if arrives.complex == takes.complex {
+            String::new()
+        } else {
+            format!(": put {converter} between them")
+        };
         return shape(format!(
-            "layer {number} ({name}) takes {takes}, but the layer before ({}) gives {arrives}{advice}",
+            "layer {number} ({name}) takes {takes}, but the layer before ({}) gives \
+             {arrives}{advice}",
             before.name()
         ));
     }
@@ -390,5 +420,8 @@ fn check_signals<T: Real>(stages: &[Stage<T>]) -> Result<()> {
 /// The outcome of a row with these outputs.
 fn outcome<T: Real>(outputs: &[T]) -> Outcome {
     let finite = outputs.iter().all(|y| y.is_finite());
-    Outcome { status: if finite { Status::Completed } else { Status::Diverged }, ..Outcome::default() }
+    Outcome {
+        status: if finite { Status::Completed } else { Status::Diverged },
+        ..Outcome::default()
+    }
 }

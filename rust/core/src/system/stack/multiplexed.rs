@@ -1,4 +1,5 @@
-//! Layers that inputs and parameters drive one after the other, as one waveform: a plate, and a transistor circuit.
+//! Layers that inputs and parameters drive one after the other, as one waveform: a plate, and a
+//! transistor circuit.
 
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::Philox;
@@ -22,7 +23,8 @@ pub(super) trait Device<T>: Clone + Send + Sync + 'static {
     /// Writes the rates of change of the states of a row, driven by `u`.
     fn rate(&self, s: &[T], u: T, rate: &mut [T]);
 
-    /// Writes the product of cotangents of the rates with their Jacobian by the states, and returns that by the drive.
+    /// Writes the product of cotangents of the rates with their Jacobian by the states, and returns
+    /// that by the drive.
     fn vjp(&self, s: &[T], u: T, back: &[T], into: &mut [T]) -> T;
 
     /// Writes how the rates of change move with changes of states and drive.
@@ -41,7 +43,8 @@ pub(super) trait Device<T>: Clone + Send + Sync + 'static {
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Self;
 }
 
-/// The drive is each input, then each parameter theta, for one unit of time each; after each the device is read.
+/// The drive is each input, then each parameter theta, for one unit of time each; after each the
+/// device is read.
 #[derive(Debug, Clone)]
 pub(super) struct Multiplexed<D> {
     pub(super) device: D,
@@ -55,7 +58,12 @@ pub(super) struct Multiplexed<D> {
 ///
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) without inputs or parameters.
-pub(super) fn outline(inputs: usize, parameters: usize, states: usize, substeps: usize) -> Result<LayerOutline> {
+pub(super) fn outline(
+    inputs: usize,
+    parameters: usize,
+    states: usize,
+    substeps: usize,
+) -> Result<LayerOutline> {
     at_least_one(&[("inputs", inputs), ("parameters", parameters)])?;
     let slots = inputs.saturating_add(parameters);
     Ok(LayerOutline {
@@ -88,7 +96,9 @@ impl<T: Real, D: Device<T>> Motion<T> for Driven<'_, T, D> {
     fn vjp(&mut self, s: &[T], back: &[T], into: &mut [T]) {
         let n = self.device.states();
         let rows = s.chunks_exact(n).zip(back.chunks_exact(n)).zip(into.chunks_exact_mut(n));
-        for (((s, back), into), (&u, sum)) in rows.zip(self.drives.iter().zip(&mut self.drives_back)) {
+        for (((s, back), into), (&u, sum)) in
+            rows.zip(self.drives.iter().zip(&mut self.drives_back))
+        {
             *sum += self.device.vjp(s, u, back, into);
         }
     }
@@ -159,9 +169,17 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         (self.slots() * self.substeps * STAGES + 1) * self.device.states()
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        rows: usize,
+        x: &[T],
+        y: &mut [T],
+        tape: &mut [T],
+    ) -> Result<()> {
         let (n, slots) = (self.device.states(), self.slots());
-        let mut motion = Driven { device: &self.device, drives: vec![T::ZERO; rows], drives_back: Vec::new() };
+        let mut motion =
+            Driven { device: &self.device, drives: vec![T::ZERO; rows], drives_back: Vec::new() };
         let mut state = vec![T::ZERO; rows * n];
         let mut work = Work::default();
         let h = 1.0 / self.substeps as f64;
@@ -197,7 +215,9 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
             self.read_state(record.tape, slot, &mut state);
             self.drive(slot, record.x, context.params[0], &mut motion.drives);
             motion.drives_back.fill(T::ZERO);
-            for ((s, back), dy) in state.chunks_exact(n).zip(back.chunks_exact_mut(n)).zip(dy.chunks_exact(slots)) {
+            for ((s, back), dy) in
+                state.chunks_exact(n).zip(back.chunks_exact_mut(n)).zip(dy.chunks_exact(slots))
+            {
                 self.device.pull_reading(s, dy[slot], back);
             }
             for k in (0..self.substeps).rev() {
@@ -234,7 +254,8 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
                 work.carry(&mut motion, 1.0 / self.substeps as f64, step, &mut change);
             }
             self.read_state(record.tape, slot, &mut state);
-            let read = dy.chunks_exact_mut(slots).zip(state.chunks_exact(n)).zip(change.chunks_exact(n));
+            let read =
+                dy.chunks_exact_mut(slots).zip(state.chunks_exact(n)).zip(change.chunks_exact(n));
             read.for_each(|((dy, s), ds)| dy[slot] = self.device.push_reading(s, ds));
         }
         Ok(())

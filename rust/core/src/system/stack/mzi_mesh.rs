@@ -1,8 +1,10 @@
-//! Meshes of Mach-Zehnder interferometers in the rectangular layout (Clements et al., Optica 3, 1460, 2016).
+//! Meshes of Mach-Zehnder interferometers in the rectangular layout (Clements et al., Optica 3,
+//! 1460, 2016).
 //!
-//! An interferometer mixes two neighbouring modes by T = B diag(e^{i theta}, 1) B diag(e^{i phi}, 1), with couplers
-//! B = [[cos v, i sin v], [i sin v, cos v]] of angle v = pi / 4. Light meets n columns of them, beginning in turn at the first and at
-//! the second mode, and at last a phase gamma in each mode: any unitary map of n modes.
+//! An interferometer mixes two neighbouring modes by T = B diag(e^{i theta}, 1) B diag(e^{i phi},
+//! 1), with couplers B = [[cos v, i sin v], [i sin v, cos v]] of angle v = pi / 4. Light meets n
+//! columns of them, beginning in turn at the first and at the second mode, and at last a phase
+//! gamma in each mode: any unitary map of n modes.
 
 use std::f64::consts::{FRAC_PI_4, TAU};
 use std::ops::Range;
@@ -28,8 +30,8 @@ pub struct MZIMeshSpec {
     pub modes: usize,
     /// What the hardware loses in each coupler, in decibels of power.
     pub loss: f64,
-    /// The standard deviation, in radians, of what every phase of the hardware is off by more at each step of training than at the
-    /// one before: a random walk.
+    /// The standard deviation, in radians, of what every phase of the hardware is off by more at
+    /// each step of training than at the one before: a random walk.
     pub drift: f64,
 }
 
@@ -47,7 +49,12 @@ impl LayerSpec for MZIMeshSpec {
         Ok(LayerOutline {
             parameters: parameters(modes),
             constants: if site.is_mismatched() { couplers } else { 0 },
-            numbers: couplers.saturating_mul(8).saturating_add(memory::product(&[modes, modes - 1, 2, ROWS])),
+            numbers: couplers.saturating_mul(8).saturating_add(memory::product(&[
+                modes,
+                modes - 1,
+                2,
+                ROWS,
+            ])),
             ..LayerOutline::new(Signal::complex(modes), Signal::complex(modes))
         })
     }
@@ -56,7 +63,8 @@ impl LayerSpec for MZIMeshSpec {
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
         let Self { modes, loss, drift } = *self;
         let twin = MZIMesh::new(modes, 1.0, |_| FRAC_PI_4);
-        let real = MZIMesh { drift, ..MZIMesh::new(modes, 10f64.powf(-loss / 20.0), |_| FRAC_PI_4) };
+        let real =
+            MZIMesh { drift, ..MZIMesh::new(modes, 10f64.powf(-loss / 20.0), |_| FRAC_PI_4) };
         let off = || real.mismatched(site.mismatch, site.deviations(), site.group());
         let differs = site.is_mismatched() || loss > 0.0 || drift > 0.0;
         let hardware: Option<Box<dyn Layer<T>>> = differs.then(off);
@@ -66,7 +74,8 @@ impl LayerSpec for MZIMeshSpec {
 
 /// Names and shapes of the phases of a mesh.
 fn parameters(modes: usize) -> Vec<ParamSpec> {
-    let interferometers = usize::try_from(memory::product(&[modes, modes - 1]) / 2).unwrap_or(usize::MAX);
+    let interferometers =
+        usize::try_from(memory::product(&[modes, modes - 1]) / 2).unwrap_or(usize::MAX);
     [("theta", interferometers), ("phi", interferometers), ("gamma", modes)]
         .into_iter()
         .flat_map(|(name, len)| vector(name, len))
@@ -79,7 +88,8 @@ struct MZIMesh<T> {
     modes: usize,
     /// The upper mode of every interferometer, in the order in which light meets them.
     tops: Vec<usize>,
-    /// c and s of the couplers [[c, i s], [i s, c]], two to an interferometer; c^2 + s^2 is the power that passes.
+    /// c and s of the couplers [[c, i s], [i s, c]], two to an interferometer; c^2 + s^2 is the
+    /// power that passes.
     couplers: Vec<[T; 2]>,
     /// The amplitude that passes a coupler.
     transmission: f64,
@@ -109,7 +119,8 @@ impl<T: Real> Light<T> {
         for (r, field) in fields.chunks_exact_mut(2 * modes).enumerate() {
             let (re, im) = field.split_at_mut(modes);
             for mode in 0..modes {
-                (re[mode], im[mode]) = (self.re[mode * self.rows + r], self.im[mode * self.rows + r]);
+                (re[mode], im[mode]) =
+                    (self.re[mode * self.rows + r], self.im[mode * self.rows + r]);
             }
         }
     }
@@ -126,7 +137,8 @@ impl<T: Real> Light<T> {
         }
     }
 
-    /// Brings the modes `top` and `top + 1` through a matrix: real and imaginary parts of its elements, row by row.
+    /// Brings the modes `top` and `top + 1` through a matrix: real and imaginary parts of its
+    /// elements, row by row.
     fn mix(&mut self, top: usize, matrix: &[T; 8]) {
         let [ar, ai, br, bi, cr, ci, dr, di] = *matrix;
         let (rows, both) = (self.rows, top * self.rows..(top + 2) * self.rows);
@@ -165,7 +177,8 @@ impl<T: Real> Light<T> {
     }
 }
 
-/// The sum over rows of Re(conj(g) i E), the change of a loss with the phase of the fields E, for gradients g by these.
+/// The sum over rows of Re(conj(g) i E), the change of a loss with the phase of the fields E, for
+/// gradients g by these.
 fn by_phase<T: Real>((re, im): (&[T], &[T]), (g_re, g_im): (&[T], &[T])) -> T {
     let fields = re.iter().zip(im);
     fields.zip(g_re.iter().zip(g_im)).map(|((&x, &y), (&u, &v))| v * x - u * y).sum()
@@ -184,7 +197,8 @@ fn adjoint<T: Real>([ar, ai, br, bi, cr, ci, dr, di]: [T; 8]) -> [T; 8] {
 impl<T: Real> MZIMesh<T> {
     /// A mesh of modes whose couplers pass this amplitude, and have these angles.
     fn new(modes: usize, transmission: f64, angle: impl Fn(usize) -> f64) -> Self {
-        let tops: Vec<usize> = (0..modes).flat_map(|column| (column % 2..modes - 1).step_by(2)).collect();
+        let tops: Vec<usize> =
+            (0..modes).flat_map(|column| (column % 2..modes - 1).step_by(2)).collect();
         let coupler = |k: usize| {
             let (sin, cos) = angle(k).sin_cos();
             [T::from_f64(transmission * cos), T::from_f64(transmission * sin)]
@@ -198,7 +212,8 @@ impl<T: Real> MZIMesh<T> {
         std::array::from_fn(|i| prepared[12 * k + i])
     }
 
-    /// By what the fields in front of interferometer `k` are multiplied to make the upper one behind its phase theta.
+    /// By what the fields in front of interferometer `k` are multiplied to make the upper one
+    /// behind its phase theta.
     fn within(&self, prepared: &[T], k: usize) -> [T; 4] {
         std::array::from_fn(|i| prepared[12 * k + 8 + i])
     }
@@ -266,8 +281,16 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         4 * self.tops.len()
     }
 
-    /// For every interferometer its matrix, and what makes the field within; then the phases behind them.
-    fn prepare(&self, _level: Level, params: &[&[T]], memory: &[&[T]], _derivatives: bool, prepared: &mut Vec<T>) {
+    /// For every interferometer its matrix, and what makes the field within; then the phases behind
+    /// them.
+    fn prepare(
+        &self,
+        _level: Level,
+        params: &[&[T]],
+        memory: &[&[T]],
+        _derivatives: bool,
+        prepared: &mut Vec<T>,
+    ) {
         prepared.clear();
         for (k, couplers) in self.couplers.chunks_exact(2).enumerate() {
             let [[c, s], [d, t]] = [couplers[0], couplers[1]].map(|own| own.map(T::to_f64));
@@ -280,7 +303,9 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
                 theta * phi * c,
                 theta * Complex::i() * s,
             ];
-            prepared.extend(elements.into_iter().flat_map(|element| [element.re, element.im]).map(T::from_f64));
+            prepared.extend(
+                elements.into_iter().flat_map(|element| [element.re, element.im]).map(T::from_f64),
+            );
         }
         for k in 0..self.modes {
             let (sin, cos) = phase_at(params, memory, 2, k).sin_cos();
@@ -288,7 +313,14 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         }
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        rows: usize,
+        x: &[T],
+        y: &mut [T],
+        tape: &mut [T],
+    ) -> Result<()> {
         let mut light = Light::of(x, self.modes);
         let length = self.tape();
         for (k, &top) in self.tops.iter().enumerate() {
@@ -328,9 +360,12 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         }
         for (k, &top) in self.tops.iter().enumerate().rev() {
             poll(64 * record.rows);
-            let tape = |i: usize| -> Vec<T> { record.tape[4 * k + i..].iter().step_by(self.tape()).copied().collect() };
+            let tape = |i: usize| -> Vec<T> {
+                record.tape[4 * k + i..].iter().step_by(self.tape()).copied().collect()
+            };
             let [before_re, before_im, within_re, within_im] = [tape(0), tape(1), tape(2), tape(3)];
-            // The conjugate transpose of the second coupler brings gradients to between the couplers.
+            // The conjugate transpose of the second coupler brings gradients to between the
+            // couplers.
             let [c, s] = self.couplers[2 * k + 1];
             let errors = back.sum(top, [c, T::ZERO, T::ZERO, -s]);
             gradient[0][k] += by_phase((&within_re, &within_im), (&errors.0, &errors.1));
@@ -358,8 +393,15 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
             poll(64 * record.rows);
             let [c, s] = self.couplers[2 * k + 1];
             let matrix = self.matrix(context.prepared, k);
-            // E changes by i E d(phi) in front, and by the second coupler of i E d(theta) between the couplers.
-            change.add(top, along[1][k], [T::ZERO, T::ONE], &light.re[light.mode(top)], &light.im[light.mode(top)]);
+            // E changes by i E d(phi) in front, and by the second coupler of i E d(theta) between
+            // the couplers.
+            change.add(
+                top,
+                along[1][k],
+                [T::ZERO, T::ONE],
+                &light.re[light.mode(top)],
+                &light.im[light.mode(top)],
+            );
             let (re, im) = light.sum(top, self.within(context.prepared, k));
             change.mix(top, &matrix);
             light.mix(top, &matrix);

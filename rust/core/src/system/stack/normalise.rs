@@ -57,7 +57,14 @@ impl<T: Real> Layer<T> for Normalise {
         Signal::real(self.width)
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        _rows: usize,
+        x: &[T],
+        y: &mut [T],
+        _tape: &mut [T],
+    ) -> Result<()> {
         for (x, y) in x.chunks_exact(self.width).zip(y.chunks_exact_mut(self.width)) {
             let scale = T::from_f64(self.scale(context, x));
             y.iter_mut().zip(x).for_each(|(y, &x)| *y = scale * x);
@@ -76,7 +83,8 @@ impl<T: Real> Layer<T> for Normalise {
         let rows = record.x.chunks_exact(self.width).zip(dy.chunks_exact(self.width));
         for (dx, (x, dy)) in dx.chunks_exact_mut(self.width).zip(rows) {
             let scale = self.scale(context, x);
-            let along = T::from_f64(scale.powi(3) * dot(context.level, x, dy).to_f64() / self.width as f64);
+            let along =
+                T::from_f64(scale.powi(3) * dot(context.level, x, dy).to_f64() / self.width as f64);
             let scale = T::from_f64(scale);
             dx.iter_mut().zip(x).zip(dy).for_each(|((dx, &x), &dy)| *dx = scale * dy - along * x);
         }

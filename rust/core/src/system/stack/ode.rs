@@ -1,5 +1,5 @@
-//! Layers that are driven motions: Runge-Kutta steps of fourth order, and their exact transposes. Tapes keep the stages of every step,
-//! so that derivatives need no rate again.
+//! Layers that are driven motions: Runge-Kutta steps of fourth order, and their exact transposes.
+//! Tapes keep the stages of every step, so that derivatives need no rate again.
 
 use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
@@ -17,15 +17,17 @@ pub(super) trait Motion<T> {
     /// Writes f of every row.
     fn rate(&mut self, s: &[T], rate: &mut [T]);
 
-    /// Writes the product of the cotangents `back` of f with its Jacobian by the states, and takes note of that by inputs and
-    /// parameters.
+    /// Writes the product of the cotangents `back` of f with its Jacobian by the states, and takes
+    /// note of that by inputs and parameters.
     fn vjp(&mut self, s: &[T], back: &[T], into: &mut [T]);
 
-    /// Writes how f changes as the states move along `ds`, and inputs and parameters along what the motion holds.
+    /// Writes how f changes as the states move along `ds`, and inputs and parameters along what the
+    /// motion holds.
     fn jvp(&mut self, s: &[T], ds: &[T], rate: &mut [T]);
 }
 
-/// Writes the first states of all rows of `n` to place `k` of their tapes, of `kept` numbers; none where there are no tapes.
+/// Writes the first states of all rows of `n` to place `k` of their tapes, of `kept` numbers; none
+/// where there are no tapes.
 pub(super) fn record<T: Real>(states: &[T], n: usize, (k, kept): (usize, usize), tape: &mut [T]) {
     if tape.is_empty() {
         return;
@@ -66,7 +68,14 @@ const WEIGHTS: [f64; STAGES] = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
 
 impl<T: Real> Work<T> {
     /// Moves states by step number `k`, of length h, and records its stages.
-    pub(super) fn advance(&mut self, motion: &mut impl Motion<T>, h: f64, s: &mut [T], k: usize, tape: &mut [T]) {
+    pub(super) fn advance(
+        &mut self,
+        motion: &mut impl Motion<T>,
+        h: f64,
+        s: &mut [T],
+        k: usize,
+        tape: &mut [T],
+    ) {
         poll(64 * s.len());
         for (stage, place) in PLACES.iter().enumerate() {
             let place = T::from_f64(place * h);
@@ -74,7 +83,10 @@ impl<T: Real> Work<T> {
             state.clear();
             state.extend_from_slice(s);
             if stage > 0 {
-                state.iter_mut().zip(&self.rates[stage - 1]).for_each(|(s, &rate)| *s += place * rate);
+                state
+                    .iter_mut()
+                    .zip(&self.rates[stage - 1])
+                    .for_each(|(s, &rate)| *s += place * rate);
             }
             record(state, motion.states(), (STAGES * k + stage, motion.kept()), tape);
             self.rates[stage].resize(s.len(), T::ZERO);
@@ -96,14 +108,23 @@ impl<T: Real> Work<T> {
     }
 
     /// Moves a change of states along with step number `k`.
-    pub(super) fn carry(&mut self, motion: &mut impl Motion<T>, h: f64, (k, tape): (usize, &[T]), ds: &mut [T]) {
+    pub(super) fn carry(
+        &mut self,
+        motion: &mut impl Motion<T>,
+        h: f64,
+        (k, tape): (usize, &[T]),
+        ds: &mut [T],
+    ) {
         self.recall(motion, ds.len(), k, tape);
         for (stage, place) in PLACES.iter().enumerate() {
             let place = T::from_f64(place * h);
             self.back.clear();
             self.back.extend_from_slice(ds);
             if stage > 0 {
-                self.back.iter_mut().zip(&self.pulled[stage - 1]).for_each(|(b, &p)| *b += place * p);
+                self.back
+                    .iter_mut()
+                    .zip(&self.pulled[stage - 1])
+                    .for_each(|(b, &p)| *b += place * p);
             }
             self.pulled[stage].resize(ds.len(), T::ZERO);
             motion.jvp(&self.states[stage], &self.back, &mut self.pulled[stage]);
@@ -115,7 +136,13 @@ impl<T: Real> Work<T> {
     }
 
     /// Turns dL/d(states after step number `k`) into dL/d(states before it).
-    pub(super) fn retreat(&mut self, motion: &mut impl Motion<T>, h: f64, (k, tape): (usize, &[T]), back: &mut [T]) {
+    pub(super) fn retreat(
+        &mut self,
+        motion: &mut impl Motion<T>,
+        h: f64,
+        (k, tape): (usize, &[T]),
+        back: &mut [T],
+    ) {
         self.recall(motion, back.len(), k, tape);
         for stage in (0..STAGES).rev() {
             let weight = T::from_f64(WEIGHTS[stage] * h);
@@ -123,7 +150,10 @@ impl<T: Real> Work<T> {
             self.back.extend(back.iter().map(|&b| weight * b));
             if stage + 1 < STAGES {
                 let place = T::from_f64(PLACES[stage + 1] * h);
-                self.back.iter_mut().zip(&self.pulled[stage + 1]).for_each(|(b, &p)| *b += place * p);
+                self.back
+                    .iter_mut()
+                    .zip(&self.pulled[stage + 1])
+                    .for_each(|(b, &p)| *b += place * p);
             }
             self.pulled[stage].resize(back.len(), T::ZERO);
             motion.vjp(&self.states[stage], &self.back, &mut self.pulled[stage]);

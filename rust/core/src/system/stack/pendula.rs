@@ -1,4 +1,5 @@
-//! Coupled pendula: the oscillator network of the physics-aware-training study (Wright et al. 2022).
+//! Coupled pendula: the oscillator network of the physics-aware-training study (Wright et al.
+//! 2022).
 
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
@@ -49,8 +50,9 @@ impl LayerSpec for PendulaSpec {
     }
 }
 
-/// q_i'' = -w_i sin q_i + sum_j J_ji (sin q_j - sin q_i) + e_i, from q = x at rest; outputs are the angles after a time. The
-/// couplings J (from, to) and the torques e are parameters; w is one, off in hardware.
+/// q_i'' = -w_i sin q_i + sum_j J_ji (sin q_j - sin q_i) + e_i, from q = x at rest; outputs are the
+/// angles after a time. The couplings J (from, to) and the torques e are parameters; w is one, off
+/// in hardware.
 #[derive(Debug, Clone)]
 pub(super) struct Pendula<T> {
     n: usize,
@@ -128,7 +130,10 @@ struct Along<T> {
 impl<T: Real> Swing<'_, T> {
     fn turn(&mut self, s: &[T]) {
         let n = self.n;
-        let rows = s.chunks_exact(2 * n).zip(self.sines.chunks_exact_mut(n)).zip(self.cosines.chunks_exact_mut(n));
+        let rows = s
+            .chunks_exact(2 * n)
+            .zip(self.sines.chunks_exact_mut(n))
+            .zip(self.cosines.chunks_exact_mut(n));
         rows.for_each(|((s, sin), cos)| sin_cos(self.level, &s[..n], sin, cos));
     }
 
@@ -138,12 +143,23 @@ impl<T: Real> Swing<'_, T> {
         let (sines, forces) = &self.kept;
         let sines_of = Strided { data: sines, row: 1, column: n };
         let shape = (n, sines.len() / n, n);
-        multiply(self.level, sines_of, Dense { data: forces, stride: n }, shape, &mut self.couplings_back, n);
+        multiply(
+            self.level,
+            sines_of,
+            Dense { data: forces, stride: n },
+            shape,
+            &mut self.couplings_back,
+            n,
+        );
         let mut sums = vec![T::ZERO; n];
         sum_rows(self.level, forces, &mut sums);
         add_scaled(self.level, &sums, T::ONE, &mut self.torques_back);
         for (sines, forces) in sines.chunks_exact(n).zip(forces.chunks_exact(n)) {
-            self.arriving_back.iter_mut().zip(sines).zip(forces).for_each(|((sum, &s), &f)| *sum += s * f);
+            self.arriving_back
+                .iter_mut()
+                .zip(sines)
+                .zip(forces)
+                .for_each(|((sum, &s), &f)| *sum += s * f);
         }
         self.kept.0.clear();
         self.kept.1.clear();
@@ -168,7 +184,9 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
             let (to_angles, to_velocities) = rate.split_at_mut(n);
             to_angles.copy_from_slice(&s[n..]);
             let constants = self.restoring.iter().zip(self.torques);
-            for ((force, &sin), (&restoring, &torque)) in to_velocities.iter_mut().zip(sines).zip(constants) {
+            for ((force, &sin), (&restoring, &torque)) in
+                to_velocities.iter_mut().zip(sines).zip(constants)
+            {
                 *force = restoring * sin + torque;
             }
         }
@@ -188,7 +206,9 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
         let turned = Dense { data: self.turned, stride: n };
         multiply(self.level, strided, turned, (self.rows, n, n), &mut self.forces, n);
         let rows = into.chunks_exact_mut(2 * n).zip(back.chunks_exact(2 * n));
-        for ((into, back), (force, cos)) in rows.zip(self.forces.chunks_exact(n).zip(self.cosines.chunks_exact(n))) {
+        for ((into, back), (force, cos)) in
+            rows.zip(self.forces.chunks_exact(n).zip(self.cosines.chunks_exact(n)))
+        {
             let (angles, velocities) = into.split_at_mut(n);
             angles.iter_mut().zip(force).zip(cos).for_each(|((a, &f), &c)| *a = f * c);
             velocities.copy_from_slice(&back[..n]);
@@ -205,8 +225,11 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
         self.turn(s);
         let Along { couplings, restoring, torques } = &self.along;
         // The sines change by cosines times the change of angles.
-        for ((change, cos), ds) in
-            self.forces.chunks_exact_mut(n).zip(self.cosines.chunks_exact(n)).zip(ds.chunks_exact(2 * n))
+        for ((change, cos), ds) in self
+            .forces
+            .chunks_exact_mut(n)
+            .zip(self.cosines.chunks_exact(n))
+            .zip(ds.chunks_exact(2 * n))
         {
             change.iter_mut().zip(cos).zip(ds).for_each(|((change, &cos), &dq)| *change = cos * dq);
         }
@@ -221,7 +244,14 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
         }
         for (left, right) in [(&self.forces[..], self.couplings), (&self.sines, couplings)] {
             let left = Strided { data: left, row: n, column: 1 };
-            multiply(self.level, left, Dense { data: right, stride: n }, (self.rows, n, n), &mut rate[n..], 2 * n);
+            multiply(
+                self.level,
+                left,
+                Dense { data: right, stride: n },
+                (self.rows, n, n),
+                &mut rate[n..],
+                2 * n,
+            );
         }
     }
 }
@@ -267,14 +297,22 @@ impl<T: Real> Layer<T> for Pendula<T> {
         self.steps * STAGES * self.n
     }
 
-    fn prepare(&self, level: Level, params: &[&[T]], _memory: &[&[T]], derivatives: bool, prepared: &mut Vec<T>) {
+    fn prepare(
+        &self,
+        level: Level,
+        params: &[&[T]],
+        _memory: &[&[T]],
+        derivatives: bool,
+        prepared: &mut Vec<T>,
+    ) {
         let n = self.n;
         prepared.clear();
         prepared.extend(self.gains.iter().zip(params[0]).map(|(&gain, &weight)| gain * weight));
         let couplings = if self.gains.is_empty() { params[0].to_vec() } else { prepared.clone() };
         let mut sums = vec![T::ZERO; n];
         sum_rows(level, &couplings, &mut sums);
-        prepared.extend(sums.iter().zip(&self.stiffness).map(|(&sum, &stiffness)| -stiffness - sum));
+        prepared
+            .extend(sums.iter().zip(&self.stiffness).map(|(&sum, &stiffness)| -stiffness - sum));
         if derivatives {
             let first = prepared.len();
             prepared.resize(first + n * n, T::ZERO);
@@ -282,16 +320,28 @@ impl<T: Real> Layer<T> for Pendula<T> {
         }
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        rows: usize,
+        x: &[T],
+        y: &mut [T],
+        tape: &mut [T],
+    ) -> Result<()> {
         let n = self.n;
         let mut motion = self.motion(context, rows);
         let mut state = vec![T::ZERO; rows * motion.states()];
-        state.chunks_exact_mut(2 * n).zip(x.chunks_exact(n)).for_each(|(s, x)| s[..n].copy_from_slice(x));
+        state
+            .chunks_exact_mut(2 * n)
+            .zip(x.chunks_exact(n))
+            .for_each(|(s, x)| s[..n].copy_from_slice(x));
         let mut work = Work::default();
         for k in 0..self.steps {
             work.advance(&mut motion, self.step, &mut state, k, tape);
         }
-        y.chunks_exact_mut(n).zip(state.chunks_exact(2 * n)).for_each(|(y, s)| y.copy_from_slice(&s[..n]));
+        y.chunks_exact_mut(n)
+            .zip(state.chunks_exact(2 * n))
+            .for_each(|(y, s)| y.copy_from_slice(&s[..n]));
         Ok(())
     }
 
@@ -306,18 +356,28 @@ impl<T: Real> Layer<T> for Pendula<T> {
         let n = self.n;
         let mut motion = self.motion(context, record.rows);
         let mut back = vec![T::ZERO; record.rows * 2 * n];
-        back.chunks_exact_mut(2 * n).zip(dy.chunks_exact(n)).for_each(|(b, dy)| b[..n].copy_from_slice(dy));
+        back.chunks_exact_mut(2 * n)
+            .zip(dy.chunks_exact(n))
+            .for_each(|(b, dy)| b[..n].copy_from_slice(dy));
         let mut work = Work::default();
         for k in (0..self.steps).rev() {
             work.retreat(&mut motion, self.step, (k, record.tape), &mut back);
         }
         motion.flush();
         if !dx.is_empty() {
-            dx.chunks_exact_mut(n).zip(back.chunks_exact(2 * n)).for_each(|(dx, b)| dx.copy_from_slice(&b[..n]));
+            dx.chunks_exact_mut(n)
+                .zip(back.chunks_exact(2 * n))
+                .for_each(|(dx, b)| dx.copy_from_slice(&b[..n]));
         }
         // Every J_ji is also part of what stands before sin q_i.
-        for (row, total) in motion.couplings_back.chunks_exact(n).zip(gradient[0].chunks_exact_mut(n)) {
-            total.iter_mut().zip(row).zip(&motion.arriving_back).for_each(|((total, &j), &own)| *total += j - own);
+        for (row, total) in
+            motion.couplings_back.chunks_exact(n).zip(gradient[0].chunks_exact_mut(n))
+        {
+            total
+                .iter_mut()
+                .zip(row)
+                .zip(&motion.arriving_back)
+                .for_each(|((total, &j), &own)| *total += j - own);
         }
         if !self.gains.is_empty() {
             gradient[0].iter_mut().zip(&self.gains).for_each(|(total, &gain)| *total *= gain);
@@ -343,12 +403,17 @@ impl<T: Real> Layer<T> for Pendula<T> {
         restoring.iter_mut().for_each(|sum| *sum = -*sum);
         motion.along = Along { couplings, restoring, torques: along[1].to_vec() };
         let mut change = vec![T::ZERO; record.rows * 2 * n];
-        change.chunks_exact_mut(2 * n).zip(dx.chunks_exact(n)).for_each(|(s, dx)| s[..n].copy_from_slice(dx));
+        change
+            .chunks_exact_mut(2 * n)
+            .zip(dx.chunks_exact(n))
+            .for_each(|(s, dx)| s[..n].copy_from_slice(dx));
         let mut work = Work::default();
         for k in 0..self.steps {
             work.carry(&mut motion, self.step, (k, record.tape), &mut change);
         }
-        dy.chunks_exact_mut(n).zip(change.chunks_exact(2 * n)).for_each(|(dy, s)| dy.copy_from_slice(&s[..n]));
+        dy.chunks_exact_mut(n)
+            .zip(change.chunks_exact(2 * n))
+            .for_each(|(dy, s)| dy.copy_from_slice(&s[..n]));
         Ok(())
     }
 

@@ -59,16 +59,19 @@ struct Plate<T> {
     pickup: Vec<T>,
 }
 
-/// The frequencies of the lowest and the highest mode, in radians per unit of time. Plates have as many modes in any interval of
-/// frequencies of the same width.
+/// The frequencies of the lowest and the highest mode, in radians per unit of time. Plates have as
+/// many modes in any interval of frequencies of the same width.
 const FREQUENCIES: (f64, f64) = (0.3, 3.0);
 
 impl<T: Real> Plate<T> {
-    /// The plate of a description, whose couplings to drive and pickup are drawn from groups `group..`.
+    /// The plate of a description, whose couplings to drive and pickup are drawn from groups
+    /// `group..`.
     fn new(spec: &PlateSpec, disorder: Philox, group: u32) -> Self {
         let PlateSpec { modes, damping, cubic, .. } = *spec;
         let (low, high) = FREQUENCIES;
-        let frequency = |m: usize| low + (high - low) * (m as f64 + disorder.uniform(m as u64, group)) / modes as f64;
+        let frequency = |m: usize| {
+            low + (high - low) * (m as f64 + disorder.uniform(m as u64, group)) / modes as f64
+        };
         let normals = |group: u32, scale: f64| -> Vec<T> {
             (0..modes as u64).map(|m| T::from_f64(scale * disorder.normal(m, group))).collect()
         };
@@ -138,7 +141,11 @@ impl<T: Real> Device<T> for Plate<T> {
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Self {
         let modes = self.stiffness.len();
         let off = |values: &[T], group: u32| -> Vec<T> {
-            values.iter().zip(factors::<T>(modes, mismatch, random, group)).map(|(&v, f)| v * f).collect()
+            values
+                .iter()
+                .zip(factors::<T>(modes, mismatch, random, group))
+                .map(|(&v, f)| v * f)
+                .collect()
         };
         let common: Vec<T> = factors(2, mismatch, random, group + 3);
         Self {

@@ -21,16 +21,17 @@ pub enum Function {
     Tanh,
     /// 1 / (1 + exp(-z)).
     Logistic,
-    /// An amplitude z after a saturable absorber: z exp(-depth / 2 / (1 + z^2 / saturation)), the amplitude's form of the
-    /// transmission exp(-depth / (1 + I / I_sat)).
+    /// An amplitude z after a saturable absorber: z exp(-depth / 2 / (1 + z^2 / saturation)), the
+    /// amplitude's form of the transmission exp(-depth / (1 + I / I_sat)).
     SaturableAbsorber {
         /// The optical depth at low intensity.
         depth: f64,
         /// The intensity that halves it.
         saturation: f64,
     },
-    /// An amplitude z of which a part drives its own modulator: sqrt(1 - tap) z cos(gain z^2 / 2 + bias / 2), the transmission
-    /// of the electro-optic activation of Williamson et al. (2020), without its common phase.
+    /// An amplitude z of which a part drives its own modulator: sqrt(1 - tap) z cos(gain z^2 / 2 +
+    /// bias / 2), the transmission of the electro-optic activation of Williamson et al. (2020),
+    /// without its common phase.
     ElectroOptic {
         /// The phase per intensity, in radians.
         gain: f64,
@@ -165,7 +166,14 @@ impl<T: Real> Layer<T> for Pointwise {
         Signal::real(self.width)
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, _rows: usize, x: &[T], y: &mut [T], _tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        _rows: usize,
+        x: &[T],
+        y: &mut [T],
+        _tape: &mut [T],
+    ) -> Result<()> {
         match self.function {
             Function::Relu if self.mismatch == 0.0 => {
                 y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x < T::ZERO { T::ZERO } else { x });

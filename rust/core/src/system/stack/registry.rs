@@ -73,7 +73,8 @@ pub struct LayerOutline {
     pub parameters: Vec<ParamSpec>,
     /// Numbers that twin and hardware are drawn from a seed with; no fewer than that.
     pub constants: u128,
-    /// About how many numbers it takes: parameters and constants, and what a block of rows leaves for derivatives.
+    /// About how many numbers it takes: parameters and constants, and what a block of rows leaves
+    /// for derivatives.
     pub numbers: u128,
 }
 
@@ -125,7 +126,9 @@ impl Site {
     /// [`Error::Shape`] for the first layer.
     pub fn width(&self, name: &str) -> Result<usize> {
         let unknown = || {
-            Error::Shape(format!("{name} does not say how many inputs it has: begin the stack with a layer that does"))
+            Error::Shape(format!(
+                "{name} does not say how many inputs it has: begin the stack with a layer that does"
+            ))
         };
         self.arrives.map(|signal| signal.width).ok_or_else(unknown)
     }
@@ -154,7 +157,11 @@ impl<T: Real> Parts<T> {
     /// What parameter number `i` of the layer is stored in.
     pub(super) fn store(&self, i: usize) -> Store<'_, T> {
         let material = Store::of(&self.device);
-        if i == 0 { Store { cells: self.cells.as_ref(), clip: self.clip, ..material } } else { material }
+        if i == 0 {
+            Store { cells: self.cells.as_ref(), clip: self.clip, ..material }
+        } else {
+            material
+        }
     }
 
     /// A model, and hardware that differs from it where that is so at `site`.
@@ -266,7 +273,11 @@ impl LayerChoice {
     ///
     /// # Errors
     /// As [`LayerSpec::build`], and those of `foreign`.
-    pub fn build<T: Real>(&self, site: &Site, foreign: impl FnOnce() -> Result<Parts<T>>) -> Result<Parts<T>> {
+    pub fn build<T: Real>(
+        &self,
+        site: &Site,
+        foreign: impl FnOnce() -> Result<Parts<T>>,
+    ) -> Result<Parts<T>> {
         match &self.0 {
             Choice::Described(spec) => T::pick(&**spec).build_for(site),
             Choice::Foreign(spec) => Ok(Parts { device: spec.device.clone(), ..foreign()? }),
@@ -288,12 +299,17 @@ impl<'de> Deserialize<'de> for LayerChoice {
         let Described { kind, settings } = Described::deserialize(deserializer)?;
         let failed = |e: serde_json::Error| de::Error::custom(format!("{kind}: {e}"));
         if kind == FOREIGN {
-            return serde_json::from_value(settings.into()).map(|spec| Self(Choice::Foreign(spec))).map_err(failed);
+            return serde_json::from_value(settings.into())
+                .map(|spec| Self(Choice::Foreign(spec)))
+                .map_err(failed);
         }
         let known = || LAYERS.iter().map(|entry| entry.kind).collect::<Vec<_>>().join(", ");
         let entry = LAYERS.iter().find(|entry| entry.kind == kind);
         let entry = entry.ok_or_else(|| {
-            de::Error::custom(format!("unknown kind of layer {kind:?}, expected one of {}, {FOREIGN}", known()))
+            de::Error::custom(format!(
+                "unknown kind of layer {kind:?}, expected one of {}, {FOREIGN}",
+                known()
+            ))
         })?;
         (entry.parse)(settings.into()).map_err(failed)
     }

@@ -16,9 +16,11 @@ use crate::{Error, Result, memory};
 pub struct Entry {
     /// What it is.
     pub layer: LayerChoice,
-    /// The standard deviation of what a measurement of an output adds; `None`: what the stack says, where an output is measured.
+    /// The standard deviation of what a measurement of an output adds; `None`: what the stack says,
+    /// where an output is measured.
     pub noise: Option<f64>,
-    /// By how much, relatively, the constants of the hardware are off; `None`: by what the stack says.
+    /// By how much, relatively, the constants of the hardware are off; `None`: by what the stack
+    /// says.
     pub mismatch: Option<f64>,
 }
 
@@ -50,8 +52,8 @@ pub struct Spec {
 pub struct Outline {
     /// Names and shapes of its parameters, those of layers outside the core left out.
     pub parameters: Vec<ParamSpec>,
-    /// Numbers that are drawn from its seed beside them, such as the elements of a scattering medium; no fewer
-    /// than that.
+    /// Numbers that are drawn from its seed beside them, such as the elements of a scattering
+    /// medium; no fewer than that.
     pub constants: u64,
 }
 
@@ -71,15 +73,21 @@ impl SystemSpec for Spec {
 }
 
 impl Spec {
-    /// What the stack would hold, told from its description alone: nothing of its size is allocated.
+    /// What the stack would hold, told from its description alone: nothing of its size is
+    /// allocated.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings out of range, [`Error::Shape`] where layers do not fit each other.
+    /// [`Error::Config`] for settings out of range, [`Error::Shape`] where layers do not fit each
+    /// other.
     pub fn outline(&self) -> Result<Outline> {
         let (mut parameters, mut constants) = (Vec::new(), 0u128);
         for Placed { site, own, .. } in self.placed()? {
             constants = constants.saturating_add(own.constants);
-            parameters.extend(own.parameters.into_iter().map(|spec| name_in_stack(spec, site.layer, self.numbered)));
+            parameters.extend(
+                own.parameters
+                    .into_iter()
+                    .map(|spec| name_in_stack(spec, site.layer, self.numbered)),
+            );
         }
         Ok(Outline { parameters, constants: u64::try_from(constants).unwrap_or(u64::MAX) })
     }
@@ -87,7 +95,8 @@ impl Spec {
     /// Makes the stack.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings out of range, [`Error::Shape`] where layers do not fit each other.
+    /// [`Error::Config`] for settings out of range, [`Error::Shape`] where layers do not fit each
+    /// other.
     pub fn build_for<T: Real>(&self) -> Result<Stack<T>> {
         self.build_with(|_| Err(Error::Config("a layer outside the core needs its object".into())))
     }
@@ -96,10 +105,15 @@ impl Spec {
     ///
     /// # Errors
     /// Those of [`Spec::build_for`], and of `foreign`.
-    pub fn build_with<T: Real>(&self, foreign: impl Fn(usize) -> Result<Parts<T>>) -> Result<Stack<T>> {
+    pub fn build_with<T: Real>(
+        &self,
+        foreign: impl Fn(usize) -> Result<Parts<T>>,
+    ) -> Result<Stack<T>> {
         let mut stages = Vec::with_capacity(self.layers.len());
         for (entry, Placed { site, own, noise }) in self.layers.iter().zip(self.placed()?) {
-            memory::check(own.numbers.saturating_mul(size_of::<T>() as u128), || format!("layer {}", site.layer + 1))?;
+            memory::check(own.numbers.saturating_mul(size_of::<T>() as u128), || {
+                format!("layer {}", site.layer + 1)
+            })?;
             let parts = entry.layer.build(&site, || foreign(site.layer))?;
             stages.push(Stage::new(parts, noise));
         }
@@ -138,21 +152,25 @@ mod tests {
         r#"{"kind": "speckle", "inputs": 3, "outputs": 5, "reference": 0.1}"#,
         r#"{"kind": "second-harmonic", "inputs": 3, "parameters": 5}"#,
         r#"{"kind": "pendula", "inputs": 3, "time": 1.0, "steps": 7}"#,
-        r#"{"kind": "plate", "inputs": 3, "parameters": 5, "modes": 7, "damping": 0.1, "cubic": 0.1}"#,
+        r#"{"kind": "plate", "inputs": 3, "parameters": 5, "modes": 7, "damping": 0.1,
+            "cubic": 0.1}"#,
         r#"{"kind": "transistor", "inputs": 3, "parameters": 5}"#,
         r#"{"kind": "normalise"}"#,
         r#"{"kind": "pointwise", "function": {"function": "relu"}}"#,
         r#"{"kind": "pointwise", "function": {"function": "tanh"}}"#,
         r#"{"kind": "pointwise", "function": {"function": "logistic"}}"#,
-        r#"{"kind": "pointwise", "function": {"function": "saturable-absorber", "depth": 1.0, "saturation": 1.0}}"#,
+        r#"{"kind": "pointwise",
+            "function": {"function": "saturable-absorber", "depth": 1.0, "saturation": 1.0}}"#,
     ];
 
     /// The layer, behind one of as many outputs as it may take.
     fn spec(layer: &str, mismatch: f64, numbered: bool) -> Spec {
         let before = r#"{"kind": "linear", "inputs": 1, "outputs": 3, "bias": false}"#;
-        let entry = |layer: &str| format!(r#"{{"layer": {layer}, "noise": null, "mismatch": null}}"#);
+        let entry =
+            |layer: &str| format!(r#"{{"layer": {layer}, "noise": null, "mismatch": null}}"#);
         let layers = [entry(before), entry(layer)].join(", ");
-        let own = format!(r#""noise": 0.0, "mismatch": {mismatch}, "seed": 3, "numbered": {numbered}"#);
+        let own =
+            format!(r#""noise": 0.0, "mismatch": {mismatch}, "seed": 3, "numbered": {numbered}"#);
         serde_json::from_str(&format!(r#"{{"layers": [{layers}], {own}}}"#)).unwrap()
     }
 
@@ -162,7 +180,11 @@ mod tests {
             for (mismatch, numbered) in [(0.0, true), (0.1, false)] {
                 let spec = spec(layer, mismatch, numbered);
                 let stack = spec.build_for::<f64>().unwrap();
-                assert_eq!(spec.outline().unwrap().parameters, System::<f64>::specs(&stack), "{layer}");
+                assert_eq!(
+                    spec.outline().unwrap().parameters,
+                    System::<f64>::specs(&stack),
+                    "{layer}"
+                );
                 for (own, stage) in spec.placed().unwrap().iter().zip(stack.stages()) {
                     let (takes, gives) = (stage.twin().takes(), stage.twin().gives());
                     assert_eq!((own.own.takes, own.own.gives), (takes, gives), "{layer}");
@@ -187,9 +209,15 @@ mod tests {
 
     #[test]
     fn what_is_no_layer_is_refused_by_name() {
-        let parsed = |layer: &str| serde_json::from_str::<LayerChoice>(layer).unwrap_err().to_string();
+        let parsed =
+            |layer: &str| serde_json::from_str::<LayerChoice>(layer).unwrap_err().to_string();
         assert!(parsed(r#"{"kind": "lens"}"#).contains("one of linear, pointwise"));
-        assert!(parsed(r#"{"kind": "speckle", "inputs": 1, "outputs": 2}"#).contains("speckle: missing field"));
-        assert!(parsed(r#"{"kind": "normalise", "width": 3}"#).contains("normalise: unknown field"));
+        assert!(
+            parsed(r#"{"kind": "speckle", "inputs": 1, "outputs": 2}"#)
+                .contains("speckle: missing field")
+        );
+        assert!(
+            parsed(r#"{"kind": "normalise", "width": 3}"#).contains("normalise: unknown field")
+        );
     }
 }

@@ -49,13 +49,15 @@ impl LayerSpec for SpeckleSpec {
     }
 }
 
-/// Intensities y = |T (x e^{i phase}) + b|^2: T has independent complex normal elements of variance 1 / inputs, and b, the
-/// light of a reference beam, such of a variance of its own. The phases are parameters.
+/// Intensities y = |T (x e^{i phase}) + b|^2: T has independent complex normal elements of variance
+/// 1 / inputs, and b, the light of a reference beam, such of a variance of its own. The phases are
+/// parameters.
 #[derive(Debug, Clone)]
 pub(super) struct Speckle<T> {
     inputs: usize,
     outputs: usize,
-    /// \[\[Re T, Im T\], \[-Im T, Re T\]\], transposed: (real and imaginary part of inputs, of outputs).
+    /// \[\[Re T, Im T\], \[-Im T, Re T\]\], transposed: (real and imaginary part of inputs, of
+    /// outputs).
     medium: Vec<T>,
     /// Its transpose.
     turned: Vec<T>,
@@ -71,12 +73,19 @@ impl<T: Real> Speckle<T> {
         let part = |k: usize, group: u32| scale * disorder.normal(k as u64, group);
         let elements = polled(inputs * outputs, 128).map(|k| (part(k, group), part(k, group + 1)));
         let light = (0.5 * reference).sqrt();
-        let reference = (0..2 * outputs as u64).map(|k| T::from_f64(light * disorder.normal(k, group + 2))).collect();
+        let reference = (0..2 * outputs as u64)
+            .map(|k| T::from_f64(light * disorder.normal(k, group + 2)))
+            .collect();
         Self::of(inputs, outputs, elements, reference)
     }
 
     /// A medium of these elements (real, imaginary), input by input.
-    fn of(inputs: usize, outputs: usize, elements: impl Iterator<Item = (f64, f64)>, reference: Vec<T>) -> Self {
+    fn of(
+        inputs: usize,
+        outputs: usize,
+        elements: impl Iterator<Item = (f64, f64)>,
+        reference: Vec<T>,
+    ) -> Self {
         let mut medium = vec![T::ZERO; 4 * inputs * outputs];
         for (k, (re, im)) in elements.enumerate() {
             let (i, o) = (k / outputs, k % outputs);
@@ -87,7 +96,15 @@ impl<T: Real> Speckle<T> {
             medium[imaginary + outputs + o] = T::from_f64(re);
         }
         let mut turned = vec![T::ZERO; medium.len()];
-        transpose(Level::get(), &medium, 2 * inputs, 2 * outputs, 0..2 * outputs, &mut turned, 2 * inputs);
+        transpose(
+            Level::get(),
+            &medium,
+            2 * inputs,
+            2 * outputs,
+            0..2 * outputs,
+            &mut turned,
+            2 * inputs,
+        );
         Self { inputs, outputs, medium, turned, reference }
     }
 
@@ -132,7 +149,14 @@ impl<T: Real> Layer<T> for Speckle<T> {
         2 * self.outputs
     }
 
-    fn forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T], tape: &mut [T]) -> Result<()> {
+    fn forward(
+        &self,
+        context: LayerContext<'_, T>,
+        rows: usize,
+        x: &[T],
+        y: &mut [T],
+        tape: &mut [T],
+    ) -> Result<()> {
         let (n, m) = (self.inputs, self.outputs);
         let (cos, sin) = self.turns(context);
         let mut field = Vec::with_capacity(rows * 2 * n);
@@ -167,7 +191,10 @@ impl<T: Real> Layer<T> for Speckle<T> {
         let mut behind = record.tape.to_vec();
         for (behind, dy) in behind.chunks_exact_mut(2 * m).zip(dy.chunks_exact(m)) {
             let (re, im) = behind.split_at_mut(m);
-            re.iter_mut().zip(im).zip(dy).for_each(|((re, im), &dy)| (*re, *im) = (two * dy * *re, two * dy * *im));
+            re.iter_mut()
+                .zip(im)
+                .zip(dy)
+                .for_each(|((re, im), &dy)| (*re, *im) = (two * dy * *re, two * dy * *im));
         }
         let mut field = vec![T::ZERO; rows * 2 * n];
         let behind = Strided { data: &behind, row: 2 * m, column: 1 };
@@ -186,7 +213,9 @@ impl<T: Real> Layer<T> for Speckle<T> {
                     *dx = re[i] * cos[i] + im[i] * sin[i];
                 }
             }
-            for (i, (sum, &x)) in gradient[0].iter_mut().zip(&record.x[r * n..(r + 1) * n]).enumerate() {
+            for (i, (sum, &x)) in
+                gradient[0].iter_mut().zip(&record.x[r * n..(r + 1) * n]).enumerate()
+            {
                 *sum += x * (im[i] * cos[i] - re[i] * sin[i]);
             }
         }

@@ -35,13 +35,17 @@ impl LayerSpec for TransistorSpec {
 
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
         let Self { inputs, parameters } = *self;
-        Ok(Parts::of(Multiplexed { device: Transistor::NOMINAL, inputs, parameters, substeps: SUBSTEPS }, site))
+        Ok(Parts::of(
+            Multiplexed { device: Transistor::NOMINAL, inputs, parameters, substeps: SUBSTEPS },
+            site,
+        ))
     }
 }
 
-/// C v' = (u - v) / R - i - I(v), L i' = v - r i, with the current I(v) = k ln(1 + exp((v - threshold) / width))^2 that an
-/// ideal long-channel transistor has from weak to strong inversion; it is also what is read. One unit of time is the time that
-/// an input is on; voltages are in units of the drive's.
+/// C v' = (u - v) / R - i - I(v), L i' = v - r i, with the current I(v) = k ln(1 + exp((v -
+/// threshold) / width))^2 that an ideal long-channel transistor has from weak to strong inversion;
+/// it is also what is read. One unit of time is the time that an input is on; voltages are in units
+/// of the drive's.
 #[derive(Debug, Clone)]
 struct Transistor {
     capacitance: f64,
@@ -55,8 +59,15 @@ struct Transistor {
 
 impl Transistor {
     /// A resonance of about one radian per unit of time, damped within some of them.
-    const NOMINAL: Self =
-        Self { capacitance: 1.0, inductance: 1.0, source: 1.5, series: 0.2, gain: 1.0, threshold: 0.2, width: 0.5 };
+    const NOMINAL: Self = Self {
+        capacitance: 1.0,
+        inductance: 1.0,
+        source: 1.5,
+        series: 0.2,
+        gain: 1.0,
+        threshold: 0.2,
+        width: 0.5,
+    };
 
     /// The current at a voltage, and its slope.
     fn current(&self, v: f64) -> (f64, f64) {

@@ -11,7 +11,9 @@ use super::{Block, Propagation, each, groups, outputs_without_noise};
 use crate::Result;
 use crate::batch::Batch;
 use crate::runtime::Runtime;
-use crate::system::stack::layer::{Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative};
+use crate::system::stack::layer::{
+    Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative,
+};
 use crate::system::stack::{Stack, StackAt, Stage};
 use crate::update::{LocalUpdate, Term};
 
@@ -20,10 +22,11 @@ use crate::update::{LocalUpdate, Term};
 pub enum ErrorSignal<'a, T> {
     /// What comes back through the layers after it.
     Chain,
-    /// The error of the stack's outputs times a matrix (outputs of the stack, outputs of the group), for each group but the
-    /// last, which hears the error itself.
+    /// The error of the stack's outputs times a matrix (outputs of the stack, outputs of the
+    /// group), for each group but the last, which hears the error itself.
     DirectFeedback(&'a [&'a [T]]),
-    /// What [`Propagation::set_errors`] has put there, for whichever layers; nothing goes from one linear layer to the one before.
+    /// What [`Propagation::set_errors`] has put there, for whichever layers; nothing goes from one
+    /// linear layer to the one before.
     Local,
 }
 
@@ -33,8 +36,8 @@ pub struct BackwardRule<'a, T> {
     pub layers: &'a [&'a dyn Layer<T>],
     /// Whether the signals came from these very layers: what they left on the tape then serves.
     pub same: bool,
-    /// In the place of the transposed weights of a linear layer: a matrix (outputs, inputs) for each; empty: the transposed
-    /// weights.
+    /// In the place of the transposed weights of a linear layer: a matrix (outputs, inputs) for
+    /// each; empty: the transposed weights.
     pub feedback: &'a [&'a [T]],
     /// What the outputs of a group of layers hear.
     pub error_signal: ErrorSignal<'a, T>,
@@ -49,7 +52,8 @@ pub struct BackwardRule<'a, T> {
 impl<'a, T> BackwardRule<'a, T> {
     /// Errors come back through these layers, by their derivatives.
     pub fn of(layers: &'a [&'a dyn Layer<T>], same: bool) -> Self {
-        let (feedback, error_signal, slope) = (&[][..], ErrorSignal::Chain, SurrogateDerivative::Twin);
+        let (feedback, error_signal, slope) =
+            (&[][..], ErrorSignal::Chain, SurrogateDerivative::Twin);
         Self { layers, same, feedback, error_signal, slope, inputs: false, reverse: false }
     }
 }
@@ -69,7 +73,8 @@ struct Passage<'a, T> {
 }
 
 impl<T: Real> BackwardRule<'_, T> {
-    /// Whether errors of the inputs of a stage are of use: what comes back before the first parameters nobody asks for.
+    /// Whether errors of the inputs of a stage are of use: what comes back before the first
+    /// parameters nobody asks for.
     fn asks(&self, stage: &Stage<T>) -> bool {
         stage.params.start > 0 || self.inputs
     }
@@ -126,8 +131,12 @@ impl<T: Real> Propagation<T> {
             let hardware = stage.hardware();
             let answer = match rule.matrix(stack.stages(), l) {
                 Some(matrix) => Answer::Feedback(matrix),
-                None if rule.reverses(stage) => Answer::Physics { hardware, prepared: &self.reversed[l], samples },
-                None if rule.slope != SurrogateDerivative::Twin && rule.layers[l].role() == Role::Pointwise => {
+                None if rule.reverses(stage) => {
+                    Answer::Physics { hardware, prepared: &self.reversed[l], samples }
+                }
+                None if rule.slope != SurrogateDerivative::Twin
+                    && rule.layers[l].role() == Role::Pointwise =>
+                {
                     Answer::Surrogate(rule.slope)
                 }
                 None => Answer::Derivatives,
@@ -156,7 +165,12 @@ impl<T: Real> Propagation<T> {
     }
 
     /// Prepares what derivatives and hardware that is run backwards need.
-    fn prepare_backward(&mut self, at: StackAt<'_, T>, rule: &BackwardRule<'_, T>, groups: &[Range<usize>]) {
+    fn prepare_backward(
+        &mut self,
+        at: StackAt<'_, T>,
+        rule: &BackwardRule<'_, T>,
+        groups: &[Range<usize>],
+    ) {
         let StackAt { stack, .. } = at;
         let level = at.runtime.level();
         self.reversed.resize_with(stack.stages().len(), Vec::new);
@@ -165,7 +179,8 @@ impl<T: Real> Propagation<T> {
             let late = layer.prepares_transpose_alone();
             if late || !rule.same {
                 let passes = rule.asks(stage) && rule.is_heard(groups, l);
-                let by_transpose = passes && !rule.reverses(stage) && rule.matrix(stack.stages(), l).is_none();
+                let by_transpose =
+                    passes && !rule.reverses(stage) && rule.matrix(stack.stages(), l).is_none();
                 layer.prepare(
                     level,
                     &values,
@@ -176,13 +191,18 @@ impl<T: Real> Propagation<T> {
             }
             if rule.reverses(stage) {
                 let hardware = stage.hardware();
-                hardware.prepare_reverse(level, &values, at.memory_of(stage, hardware), &mut self.reversed[l]);
+                hardware.prepare_reverse(
+                    level,
+                    &values,
+                    at.memory_of(stage, hardware),
+                    &mut self.reversed[l],
+                );
             }
         }
     }
 
-    /// Passes a batch through the twins, without noise, and `errors` of the outputs, row by row, back to parameters, in `update`,
-    /// and to inputs: see [`Propagation::input_errors`].
+    /// Passes a batch through the twins, without noise, and `errors` of the outputs, row by row,
+    /// back to parameters, in `update`, and to inputs: see [`Propagation::input_errors`].
     ///
     /// # Errors
     /// What a layer may fail with.
@@ -202,7 +222,12 @@ impl<T: Real> Propagation<T> {
     }
 
     /// Moves the gradients of the blocks into the terms of an update: products keep their rows.
-    fn collect(&mut self, at: StackAt<'_, T>, layers: &[&dyn Layer<T>], update: &mut LocalUpdate<T>) {
+    fn collect(
+        &mut self,
+        at: StackAt<'_, T>,
+        layers: &[&dyn Layer<T>],
+        update: &mut LocalUpdate<T>,
+    ) {
         let stack = at.stack;
         update.terms.resize_with(stack.specs.len(), || Term::Dense(Vec::new()));
         for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
@@ -229,7 +254,10 @@ impl<T: Real> Propagation<T> {
                 total.clear();
                 total.resize(stack.specs[k].len(), T::ZERO);
                 for block in &self.blocks {
-                    total.iter_mut().zip(&block.gradients[k]).for_each(|(total, &part)| *total += part);
+                    total
+                        .iter_mut()
+                        .zip(&block.gradients[k])
+                        .for_each(|(total, &part)| *total += part);
                 }
             }
         }
@@ -258,9 +286,12 @@ impl<T: Real> Backward<'_, T> {
             self.bring(own, (*rows, l), errors);
             let params = self.stack.stages()[l].params.clone();
             let gradient = &mut gradients[params.clone()];
-            for (k, (gradient, spec)) in gradient.iter_mut().zip(&self.stack.specs[params]).enumerate() {
+            for (k, (gradient, spec)) in
+                gradient.iter_mut().zip(&self.stack.specs[params]).enumerate()
+            {
                 gradient.clear();
-                gradient.resize(if k == 0 && layer.is_factored() { 0 } else { spec.len() }, T::ZERO);
+                gradient
+                    .resize(if k == 0 && layer.is_factored() { 0 } else { spec.len() }, T::ZERO);
             }
             let (before, after) = errors.split_at_mut(l + 1);
             let (dx, dy) = (&mut before[l], &after[0]);
@@ -291,8 +322,8 @@ impl<T: Real> Backward<'_, T> {
         Ok(())
     }
 
-    /// What the twins make of fields, layer by layer, where signals came from other layers: from real signals, which were measured, to the
-    /// next real ones. Empty where there are none.
+    /// What the twins make of fields, layer by layer, where signals came from other layers: from
+    /// real signals, which were measured, to the next real ones. Empty where there are none.
     fn fields(&self, block: &Block<T>) -> Result<Vec<Option<Retraced<T>>>> {
         let mut fields = Vec::new();
         if self.same || !self.passages.iter().any(|own| own.layer.gives().complex) {
@@ -313,22 +344,39 @@ impl<T: Real> Backward<'_, T> {
 
     /// Brings the error of the stack to the outputs of layer `l`, where it goes there directly.
     fn bring(&self, own: &Passage<'_, T>, (rows, l): (usize, usize), errors: &mut [Vec<T>]) {
-        let (Some(matrix), Some((last, before))) = (own.direct, errors.split_last_mut()) else { return };
+        let (Some(matrix), Some((last, before))) = (own.direct, errors.split_last_mut()) else {
+            return;
+        };
         let (out, n) = (self.stack.outputs, own.layer.outputs());
         let into = &mut before[l + 1];
         into.clear();
         into.resize(rows * n, T::ZERO);
         let from = Strided { data: last, row: out, column: 1 };
-        multiply(self.runtime.level(), from, Dense { data: matrix, stride: n }, (rows, out, n), into, n);
+        multiply(
+            self.runtime.level(),
+            from,
+            Dense { data: matrix, stride: n },
+            (rows, out, n),
+            into,
+            n,
+        );
     }
 
     fn context(&self, layer: usize, first: usize) -> LayerContext<'_, T> {
         let Passage { params, prepared, .. } = &self.passages[layer];
-        LayerContext { level: self.runtime.level(), params, prepared, layer, first, random: self.random }
+        LayerContext {
+            level: self.runtime.level(),
+            params,
+            prepared,
+            layer,
+            first,
+            random: self.random,
+        }
     }
 }
 
-/// What arrives at layer `l`: the field of the twin before it, or the real signals that were measured.
+/// What arrives at layer `l`: the field of the twin before it, or the real signals that were
+/// measured.
 fn arriving<'a, T: Real>(
     layer: &dyn Layer<T>,
     fields: &'a [Option<Retraced<T>>],

@@ -1,7 +1,7 @@
 //! Propagation through a stack: signals forward, errors back.
 //!
-//! Rows pass in blocks, each through all layers at once, so that a block's signals stay in the caches of one core; two
-//! barriers per batch, whatever the number of layers.
+//! Rows pass in blocks, each through all layers at once, so that a block's signals stay in the
+//! caches of one core; two barriers per batch, whatever the number of layers.
 
 mod back;
 
@@ -34,8 +34,8 @@ pub struct Block<T> {
     pub signals: Vec<Vec<T>>,
     /// dL/d(signals).
     pub errors: Vec<Vec<T>>,
-    /// The outputs of layers whose measurement adds noise, as they were before: derivatives are taken there. Empty where
-    /// nothing is added.
+    /// The outputs of layers whose measurement adds noise, as they were before: derivatives are
+    /// taken there. Empty where nothing is added.
     noiseless: Vec<Vec<T>>,
     tapes: Vec<Vec<T>>,
     /// Gradients of parameters that are no plain products, summed over the rows.
@@ -50,8 +50,12 @@ impl<T: Real> Block<T> {
     fn zero_nonfinite_rows(&mut self, outputs: usize) -> Vec<usize> {
         let Some(last) = self.signals.last() else { return Vec::new() };
         let lost = |row: &[T]| row.iter().any(|y| !y.is_finite());
-        let lost: Vec<usize> =
-            last.chunks_exact(outputs).enumerate().filter(|(_, row)| lost(row)).map(|(i, _)| i).collect();
+        let lost: Vec<usize> = last
+            .chunks_exact(outputs)
+            .enumerate()
+            .filter(|(_, row)| lost(row))
+            .map(|(i, _)| i)
+            .collect();
         for &i in &lost {
             let kept = self.signals.iter_mut().chain(&mut self.noiseless).chain(&mut self.tapes);
             for values in kept.chain(self.errors.last_mut()) {
@@ -63,8 +67,13 @@ impl<T: Real> Block<T> {
     }
 }
 
-/// The outputs of layer `l` before a measurement added noise, which says nothing of the layer's slope.
-fn outputs_without_noise<'a, T>(signals: &'a [Vec<T>], noiseless: &'a [Vec<T>], l: usize) -> &'a [T] {
+/// The outputs of layer `l` before a measurement added noise, which says nothing of the layer's
+/// slope.
+fn outputs_without_noise<'a, T>(
+    signals: &'a [Vec<T>],
+    noiseless: &'a [Vec<T>],
+    l: usize,
+) -> &'a [T] {
     if noiseless[l].is_empty() { &signals[l + 1] } else { &noiseless[l] }
 }
 
@@ -78,16 +87,18 @@ pub struct Propagation<T> {
     reversed: Vec<Vec<T>>,
     /// The random numbers of the last pass.
     random: Option<Philox>,
-    /// What the next pass adds to the outputs of layers, all rows of a layer one after the other; empty: nothing.
+    /// What the next pass adds to the outputs of layers, all rows of a layer one after the other;
+    /// empty: nothing.
     injected: Vec<Vec<T>>,
 }
 
-/// The layers that a linear layer begins, with the normalisation before it: up to the next one. What comes before the first one
-/// is a group, too.
+/// The layers that a linear layer begins, with the normalisation before it: up to the next one.
+/// What comes before the first one is a group, too.
 pub fn groups<T: Real>(stack: &Stack<T>) -> Vec<std::ops::Range<usize>> {
     let stages = stack.stages();
     let linear = (1..stages.len()).filter(|&l| stages[l].is_linear_map());
-    let start = |l: usize| if stages[l - 1].twin().role() == Role::Normalisation { l - 1 } else { l };
+    let start =
+        |l: usize| if stages[l - 1].twin().role() == Role::Normalisation { l - 1 } else { l };
     let mut starts: Vec<usize> = linear.map(start).filter(|&l| l > 0).collect();
     starts.insert(0, 0);
     let ends = starts.iter().skip(1).copied().chain([stack.stages().len()]).collect::<Vec<_>>();
@@ -107,9 +118,17 @@ impl<T: Real> Propagation<T> {
     /// Prepares all layers; those that need a transpose for derivatives, for signals alone.
     fn prepare(&mut self, at: StackAt<'_, T>, layers: &[&dyn Layer<T>], derivatives: bool) {
         self.prepared.resize_with(layers.len(), Vec::new);
-        for ((layer, stage), prepared) in layers.iter().zip(at.stack.stages()).zip(&mut self.prepared) {
+        for ((layer, stage), prepared) in
+            layers.iter().zip(at.stack.stages()).zip(&mut self.prepared)
+        {
             let derivatives = derivatives && !layer.prepares_transpose_alone();
-            layer.prepare(at.runtime.level(), &at.params_of(stage), at.memory_of(stage, *layer), derivatives, prepared);
+            layer.prepare(
+                at.runtime.level(),
+                &at.params_of(stage),
+                at.memory_of(stage, *layer),
+                derivatives,
+                prepared,
+            );
         }
     }
 
@@ -119,7 +138,12 @@ impl<T: Real> Propagation<T> {
     }
 
     /// Takes `samples` rows in, each appended by `row`.
-    pub fn begin_with(&mut self, stack: &Stack<T>, samples: usize, row: impl Fn(usize, &mut Vec<T>)) {
+    pub fn begin_with(
+        &mut self,
+        stack: &Stack<T>,
+        samples: usize,
+        row: impl Fn(usize, &mut Vec<T>),
+    ) {
         let stages = stack.stages().len();
         let rows = stack.block_rows(samples).min(samples.max(1));
         self.blocks.resize_with(samples.div_ceil(rows), Block::default);
@@ -148,12 +172,14 @@ impl<T: Real> Propagation<T> {
         self.blocks.iter().flat_map(|block| &block.errors[0]).copied().collect()
     }
 
-    /// Adds signals to the outputs of layers in all passes that follow, given layer by layer for all rows; empty ones add nothing.
+    /// Adds signals to the outputs of layers in all passes that follow, given layer by layer for
+    /// all rows; empty ones add nothing.
     pub fn inject(&mut self, signals: Vec<Vec<T>>) {
         self.injected = signals;
     }
 
-    /// Sends what is sent back from now on with the noise of another draw than that of the last pass.
+    /// Sends what is sent back from now on with the noise of another draw than that of the last
+    /// pass.
     pub fn draw_anew(&mut self, stack: &Stack<T>, draw: DrawIndex) {
         self.random = Some(stack.noise(draw));
     }
@@ -172,19 +198,22 @@ impl<T: Real> Propagation<T> {
         let width = errors.len() / rows.max(1);
         for block in &mut self.blocks {
             block.errors[l + 1].clear();
-            block.errors[l + 1].extend_from_slice(&errors[block.first * width..(block.first + block.rows) * width]);
+            block.errors[l + 1].extend_from_slice(
+                &errors[block.first * width..(block.first + block.rows) * width],
+            );
         }
     }
 
-    /// Sets the errors of the stack's outputs, row by row, and no others. Rows whose outputs are not finite are blanked.
+    /// Sets the errors of the stack's outputs, row by row, and no others. Rows whose outputs are
+    /// not finite are blanked.
     pub fn set_output_errors(&mut self, stack: &Stack<T>, errors: &[T]) {
         self.clear_errors();
         self.zero_nonfinite_rows(stack);
         self.set_errors(stack.stages().len() - 1, errors);
     }
 
-    /// Passes the rows through `layers`, each measured with the noise of its stage as of `draw`. `derivatives` tells
-    /// whether [`Propagation::backward`] comes next.
+    /// Passes the rows through `layers`, each measured with the noise of its stage as of `draw`.
+    /// `derivatives` tells whether [`Propagation::backward`] comes next.
     ///
     /// # Errors
     /// What a layer may fail with.
@@ -215,7 +244,8 @@ impl<T: Real> Propagation<T> {
         self.random = Some(random);
         let StackAt { runtime, stack, .. } = at;
         let (prepared, injected) = (&self.prepared, &self.injected);
-        let values: Vec<Vec<&[T]>> = stack.stages().iter().map(|stage| at.params_of(stage)).collect();
+        let values: Vec<Vec<&[T]>> =
+            stack.stages().iter().map(|stage| at.params_of(stage)).collect();
         let run = |block: &mut Block<T>| -> Result<()> {
             let first = block.first;
             block.tapes.resize_with(layers.len(), Vec::new);
@@ -232,7 +262,8 @@ impl<T: Real> Propagation<T> {
                 let (before, after) = block.signals.split_at_mut(l + 1);
                 let y = &mut after[0];
                 y.resize(block.rows * layer.outputs(), T::ZERO);
-                block.tapes[l].resize(if derivatives { block.rows * layer.tape() } else { 0 }, T::ZERO);
+                block.tapes[l]
+                    .resize(if derivatives { block.rows * layer.tape() } else { 0 }, T::ZERO);
                 layer.forward(context, block.rows, &before[l], y, &mut block.tapes[l])?;
                 let added = injected.get(l).filter(|added| !added.is_empty());
                 block.noiseless[l].clear();
@@ -240,7 +271,12 @@ impl<T: Real> Propagation<T> {
                     block.noiseless[l].extend_from_slice(y);
                 }
                 if let Some(added) = added {
-                    add_scaled(runtime.level(), &added[first * layer.outputs()..][..y.len()], T::ONE, y);
+                    add_scaled(
+                        runtime.level(),
+                        &added[first * layer.outputs()..][..y.len()],
+                        T::ONE,
+                        y,
+                    );
                 }
                 add_noise(context, layer.outputs(), noise[l], y);
             }
@@ -265,7 +301,8 @@ impl<T: Real> Propagation<T> {
         }
     }
 
-    /// Clears the rows whose outputs are not finite, and gives which: what is not finite times no error would be no zero.
+    /// Clears the rows whose outputs are not finite, and gives which: what is not finite times no
+    /// error would be no zero.
     pub fn zero_nonfinite_rows(&mut self, stack: &Stack<T>) -> Vec<usize> {
         let lost = |block: &mut Block<T>| {
             let first = block.first;
@@ -274,8 +311,8 @@ impl<T: Real> Propagation<T> {
         self.blocks.iter_mut().flat_map(lost).collect()
     }
 
-    /// Sets the errors of the outputs: the gradient of the loss, a mean over the batch. Rows that are not finite are blanked: what
-    /// is not finite times no error would be no zero.
+    /// Sets the errors of the outputs: the gradient of the loss, a mean over the batch. Rows that
+    /// are not finite are blanked: what is not finite times no error would be no zero.
     pub fn seed_output_errors(&mut self, loss: Loss, targets: &Targets<'_, T>) {
         let samples: usize = self.blocks.iter().map(|block| block.rows).sum();
         let scale = T::from_f64(1.0 / samples as f64);
@@ -285,7 +322,8 @@ impl<T: Real> Propagation<T> {
             block.errors.resize_with(stages + 1, Vec::new);
             block.errors[stages].resize(block.rows * n, T::ZERO);
             let mut target = vec![T::ZERO; n];
-            let rows = block.signals[stages].chunks_exact(n).zip(block.errors[stages].chunks_exact_mut(n));
+            let rows =
+                block.signals[stages].chunks_exact(n).zip(block.errors[stages].chunks_exact_mut(n));
             for (i, (outputs, error)) in rows.enumerate() {
                 targets.write(block.first + i, &mut target);
                 loss.gradient(outputs, &target, error);
@@ -295,7 +333,8 @@ impl<T: Real> Propagation<T> {
         }
     }
 
-    /// The sum over rows of how the loss, by the errors that [`Propagation::seed_output_errors`] left, changes as the parameters move along `along`.
+    /// The sum over rows of how the loss, by the errors that [`Propagation::seed_output_errors`]
+    /// left, changes as the parameters move along `along`.
     ///
     /// # Errors
     /// What a layer may fail with.
@@ -319,7 +358,8 @@ impl<T: Real> Propagation<T> {
                 let mut after = vec![T::ZERO; rows * layer.outputs()];
                 // Before the first parameters nothing moves.
                 if stage.params.end > 0 || layer.gives().complex {
-                    let (values, along) = (at.params_of(stage), of_stage(along, stage.params.clone()));
+                    let (values, along) =
+                        (at.params_of(stage), of_stage(along, stage.params.clone()));
                     let context = LayerContext {
                         level: runtime.level(),
                         params: &values,
@@ -346,7 +386,8 @@ impl<T: Real> Propagation<T> {
         Ok(self.blocks.iter().map(|block| block.slope).sum())
     }
 
-    /// Prepares the layers whose Jacobians [`Propagation::slope`] takes, where they are not those that signals passed.
+    /// Prepares the layers whose Jacobians [`Propagation::slope`] takes, where they are not those
+    /// that signals passed.
     pub fn prepare_twins(&mut self, at: StackAt<'_, T>, layers: &[&dyn Layer<T>]) {
         self.prepare(at, layers, true);
     }
@@ -381,6 +422,9 @@ fn each<T: Real>(
     blocks.iter_mut().find_map(|block| block.failure.take()).map_or(Ok(()), Err)
 }
 
-pub(super) fn of_stage<'a, T: Real>(params: &'a Params<'_, T>, range: std::ops::Range<usize>) -> Vec<&'a [T]> {
+pub(super) fn of_stage<'a, T: Real>(
+    params: &'a Params<'_, T>,
+    range: std::ops::Range<usize>,
+) -> Vec<&'a [T]> {
     range.map(|i| params.get(i)).collect()
 }
