@@ -322,7 +322,7 @@ def test_unaligned_parameters(net, x, y):
 def test_missing_and_unknown_parameters(net, x):
     net.params["W3"] = net.params.pop("W2")
     refuses(
-        ConfigError, r"parameters must be .*; missing \['W2'\], unknown \['W3'\]", net.predict, x
+        ConfigError, r"params must be of .*; missing \['W2'\], unknown \['W3'\]", net.predict, x
     )
 
 

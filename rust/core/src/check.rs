@@ -271,8 +271,8 @@ impl Checker<'_> {
                 let asymmetry = (uhv - vhu).abs() / scale;
                 worst.see(asymmetry, || {
                     format!(
-                        "u H v is {uhv:.6e}, v H u is {vhu:.6e}: state_gradient is the \
-                             gradient of no energy"
+                        "u H v is {uhv:.6e}, v H u is {vhu:.6e}: state_gradient is the gradient of \
+                         no energy"
                     )
                 });
             }

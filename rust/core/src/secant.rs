@@ -12,6 +12,8 @@
 //! raises the energy, goes on alone, and so does it after an extrapolation that made the residual
 //! larger. Whoever knows the energy takes an extrapolation that raised it [back](Secants::retract).
 
+use std::ops::Range;
+
 use pnncore_kernels::{AVec, Level, Real, add_scaled, avec, dot};
 
 use crate::differences::within;
@@ -140,21 +142,54 @@ impl<T: Real> Secants<T> {
         let (point, rest) = vectors.split_at_mut(width);
         let (residual, rest) = rest.split_at_mut(width);
         let (steps, differences) = rest.split_at_mut(DEPTH * width);
-        let slot = |i: usize| i * width..(i + 1) * width;
+        let mut history = History { level, width, point, residual, steps, differences };
+        let moved = history.take_in(row, swept);
+        let used = history.extrapolate(row, moved <= T::from_f64(FARTHEST), swept);
+        for to in &mut swept[..bounded] {
+            *to = within(*to, walls.0, walls.1);
+        }
+        let largest = history.note_step(row, swept);
+        let before = std::mem::replace(&mut row.step, largest.to_f64());
+        Advance { ratio: (row.sweeps > 1).then(|| row.step / before), extrapolated: used > 0 }
+    }
+}
 
+/// The vectors of a row.
+struct History<'a, T> {
+    level: Level,
+    width: usize,
+    /// Where the sweep under way started.
+    point: &'a mut [T],
+    /// What the sweep before changed.
+    residual: &'a mut [T],
+    steps: &'a mut [T],
+    differences: &'a mut [T],
+}
+
+impl<T: Real> History<'_, T> {
+    fn slot(&self, i: usize) -> Range<usize> {
+        i * self.width..(i + 1) * self.width
+    }
+
+    /// Completes the newest pair by the end point of a sweep, and notes its curvatures; gives the
+    /// largest change of the sweep.
+    fn take_in(&mut self, row: &mut Row, swept: &[T]) -> T {
         // The new pair's step was written when the last extrapolation was made.
         let newest = row.next;
-        let difference = &mut differences[slot(newest)];
+        let place = self.slot(newest);
         let mut moved = T::ZERO;
-        for (((d, old), &end), &begin) in
-            difference.iter_mut().zip(residual.iter_mut()).zip(&*swept).zip(&*point)
+        for (((d, old), &end), &begin) in self.differences[place.clone()]
+            .iter_mut()
+            .zip(self.residual.iter_mut())
+            .zip(swept)
+            .zip(&*self.point)
         {
             let new = end - begin;
             *d = *old - new;
             *old = new;
             moved = moved.max_magnitude(new);
         }
-        let square = dot(level, residual, residual).to_f64();
+        let square = dot(self.level, self.residual, self.residual).to_f64();
         let first = row.sweeps == 0;
         let worse = !first && square > WORSE * row.square;
         row.square = square;
@@ -166,40 +201,50 @@ impl<T: Real> Secants<T> {
             row.pairs = (row.pairs + 1).min(DEPTH);
             row.next = (newest + 1) % DEPTH;
             for i in 0..row.pairs {
-                let forth = dot(level, &steps[slot(i)], &differences[slot(newest)]).to_f64();
-                let back = dot(level, &steps[slot(newest)], &differences[slot(i)]).to_f64();
+                let own = self.slot(i);
+                let product = |step: Range<usize>, difference: Range<usize>| -> f64 {
+                    dot(self.level, &self.steps[step], &self.differences[difference]).to_f64()
+                };
+                let forth = product(own.clone(), place.clone());
+                let back = product(place.clone(), own);
                 row.curvature[i][newest] = 0.5 * (forth + back);
                 row.curvature[newest][i] = 0.5 * (forth + back);
             }
         }
+        moved
+    }
 
+    /// Moves the end point of a sweep along the pairs, where it is `near`; gives along how many.
+    fn extrapolate(&self, row: &Row, near: bool, swept: &mut [T]) -> usize {
         let mut slope = [0.0; DEPTH];
         let mut pairs = [0; DEPTH];
+        let step = |i: usize| &self.steps[self.slot(i)];
         // The newest first: the oldest is what is given up where they are not independent.
         for (k, pair) in pairs.iter_mut().take(row.pairs).enumerate() {
             *pair = (row.next + DEPTH - 1 - k) % DEPTH;
-            slope[k] = dot(level, &steps[slot(*pair)], residual).to_f64();
+            slope[k] = dot(self.level, step(*pair), self.residual).to_f64();
         }
-        let squares = |i: usize| dot(level, &steps[slot(i)], &steps[slot(i)]).to_f64();
-        let near = moved <= T::from_f64(FARTHEST);
-        let (weights, used) =
-            solve(&row.curvature, &pairs[..if near { row.pairs } else { 0 }], &slope, squares);
+        let squares = |i: usize| dot(self.level, step(i), step(i)).to_f64();
+        let among = &pairs[..if near { row.pairs } else { 0 }];
+        let (weights, used) = solve(&row.curvature, among, &slope, squares);
         for (&pair, &weight) in pairs.iter().zip(&weights).take(used) {
-            add_scaled(level, &steps[slot(pair)], T::from_f64(weight), swept);
-            add_scaled(level, &differences[slot(pair)], T::from_f64(-weight), swept);
+            let difference = &self.differences[self.slot(pair)];
+            add_scaled(self.level, step(pair), T::from_f64(weight), swept);
+            add_scaled(self.level, difference, T::from_f64(-weight), swept);
         }
-        for to in &mut swept[..bounded] {
-            *to = within(*to, walls.0, walls.1);
-        }
-        let mut largest = T::ZERO;
-        let step = &mut steps[slot(row.next)];
-        for ((to, from), step) in swept.iter_mut().zip(point).zip(step) {
-            *step = *to - *from;
-            *from = *to;
+        used
+    }
+
+    /// Notes the step to where the next sweep starts; gives the largest change of a unit.
+    fn note_step(&mut self, row: &Row, swept: &[T]) -> T {
+        let (mut largest, place) = (T::ZERO, self.slot(row.next));
+        let steps = self.steps[place].iter_mut();
+        for ((&to, from), step) in swept.iter().zip(self.point.iter_mut()).zip(steps) {
+            *step = to - *from;
+            *from = to;
             largest = largest.max_magnitude(*step);
         }
-        let before = std::mem::replace(&mut row.step, largest.to_f64());
-        Advance { ratio: (row.sweeps > 1).then(|| row.step / before), extrapolated: used > 0 }
+        largest
     }
 }
 

@@ -200,8 +200,8 @@ impl<T: Real> States<T> {
         if (self.rows(), self.phases, self.complex) != (rows, phases, complex) {
             let (has, of) = (self.rows(), self.phases);
             return Err(Error::Shape(format!(
-                "a run that starts at given states needs {rows} rows of {phases} phases, got \
-                 {has} of {of}"
+                "a run that starts at given states needs {rows} rows of {phases} phases, got {has} \
+                 of {of}"
             )));
         }
         self.outcomes.fill(Outcome::default());

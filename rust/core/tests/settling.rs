@@ -279,8 +279,7 @@ fn check<T: Real>(case: &Case, loss: Loss, phases: &[Boundary], steady: &[Vec<Ve
                         let off = apart(states, steady);
                         let what = format!(
                             "{:?} {:?} {loss:?} phase {p} of {phases:?} {settling:?} {}: \
-                             {status:?} after {sweeps} sweeps, \
-                             {off:.1e} off",
+                             {status:?} after {sweeps} sweeps, {off:.1e} off",
                             case.kind,
                             case.sizes,
                             T::NAME
@@ -461,8 +460,8 @@ fn extrapolate_and_compare<T: Real>() {
                         for (now, before) in now.iter().zip(&before) {
                             assert!(
                                 *now <= before + rounding * (1.0 + before.abs()),
-                                "{activation:?} {sizes:?} gain {gain} seed {seed}, sweep \
-                                 {sweeps}: {before} -> {now}"
+                                "{activation:?} {sizes:?} gain {gain} seed {seed}, sweep {sweeps}: \
+                                 {before} -> {now}"
                             );
                         }
                         before = now;

@@ -97,8 +97,7 @@ fn product<T: Real>(rows: usize, cols: usize, n: usize, density: f64) {
         let rate = |flops: usize| flops as f64 / seconds / 1e9;
         println!(
             "product {} {rows}x{cols}x{n} density {density} {}: {:.1} us, {:.1} GFLOP/s done, \
-             {:.1} if it were dense; \
-             lists {:.1} us",
+             {:.1} if it were dense; lists {:.1} us",
             T::NAME,
             level.name(),
             seconds * 1e6,

@@ -48,6 +48,20 @@ impl<T: Real> Default for Narrowed<T> {
 }
 
 impl<T: Real> Narrowed<T> {
+    /// Makes room for all units and for the vector past the end that `select` may overwrite, on
+    /// cache lines.
+    fn make_room(&mut self, stride: usize, rows: usize) {
+        if self.stride == stride && self.weights.len() >= rows * stride {
+            return;
+        }
+        self.stride = stride;
+        self.units.resize(stride, 0);
+        self.drive.resize(stride, Real::ZERO);
+        self.states.resize(stride, Real::ZERO);
+        self.spare.resize(stride, Real::ZERO);
+        self.weights.resize(rows * stride, Real::ZERO);
+    }
+
     /// The units that can move, in ascending order.
     pub fn units(&self) -> &[u32] {
         &self.units[..self.count]
@@ -118,24 +132,10 @@ fn narrow_body<V: Vector>(
     into: &mut Narrowed<V::Scalar>,
 ) {
     let (n, rows) = (drive.len(), padded_outputs(outputs.len()));
-    assert!(
-        n.is_multiple_of(SLACK)
-            && reach.len() == n
-            && states.len() == n
-            && rows <= MAX_OUTPUTS
-            && weights.len() >= rows * n
-    );
-    // Room for all units and for the vector past the end that `select` may overwrite, on cache
-    // lines.
+    assert!(n.is_multiple_of(SLACK) && reach.len() == n && states.len() == n);
+    assert!(rows <= MAX_OUTPUTS && weights.len() >= rows * n);
     let stride = n + SLACK;
-    if into.stride != stride || into.weights.len() < rows * stride {
-        into.stride = stride;
-        into.units.resize(stride, 0);
-        into.drive.resize(stride, Real::ZERO);
-        into.states.resize(stride, Real::ZERO);
-        into.spare.resize(stride, Real::ZERO);
-        into.weights.resize(rows * stride, Real::ZERO);
-    }
+    into.make_room(stride, rows);
     // SAFETY: the assertion and the sizes above: whole vectors up to `n` are read, and at most one
     // past the number of units before them is written; `dispatch!` vouches for the instruction set.
     unsafe {

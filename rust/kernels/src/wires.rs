@@ -211,6 +211,71 @@ fn along_row<V: Vector>(
     sum
 }
 
+/// Writes the image of a direction `p`, whose columns `v` are being solved for, and returns the
+/// product of the two.
+#[inline(always)]
+fn image_of<V: Vector>(
+    net: Network<'_, V::Scalar>,
+    p: &[V::Scalar],
+    v: &mut [V::Scalar],
+    q: &mut [V::Scalar],
+) -> V {
+    let (n, m) = net.shape;
+    let zero = splat::<V>(Real::ZERO);
+    let mut pq = zero;
+    // SAFETY: as above.
+    unsafe {
+        for i in (0..n).rev() {
+            up::<V>(net, i, v);
+            for j in 0..m {
+                let k = i * m + j;
+                let here = get::<V>(p, k);
+                let right = if j + 1 < m { get::<V>(p, k + 1) } else { here };
+                let left = if j > 0 { get::<V>(p, k - 1) } else { zero };
+                // a (p - v) + (p - left) + (p - right).
+                let across = splat::<V>(net.cells[k]).mul(here.sub(get(v, k)));
+                let image = across.add(here.sub(left)).add(here.sub(right));
+                pq = here.mul_add(image, pq);
+                put(image, q, k);
+            }
+        }
+    }
+    pq
+}
+
+/// Writes the residual r = s + a C^-1 t of the sources, and z for it; returns r z.
+#[inline(always)]
+fn begin<V: Vector>(
+    net: Network<'_, V::Scalar>,
+    ends: Ends<'_, V::Scalar>,
+    p: &[V::Scalar],
+    v: &mut [V::Scalar],
+    r: &mut [V::Scalar],
+    z: &mut [V::Scalar],
+) -> V {
+    let (n, m) = net.shape;
+    let mut rz = splat::<V>(Real::ZERO);
+    // SAFETY: as above.
+    unsafe {
+        if !ends.columns.is_empty() {
+            down::<V>(net, ends.columns, p, v);
+            for i in (0..n).rev() {
+                up::<V>(net, i, v);
+                for k in i * m..(i + 1) * m {
+                    put(splat::<V>(net.cells[k]).mul(get(v, k)), r, k);
+                }
+            }
+        }
+        for i in 0..n {
+            if !ends.rows.is_empty() {
+                put(get::<V>(r, i * m).add(get(ends.rows, i)), r, i * m);
+            }
+            rz = rz.add(along_row::<V>(net, i, r, z));
+        }
+    }
+    rz
+}
+
 #[inline(always)]
 fn run_body<V: Vector>(
     net: Network<'_, V::Scalar>,
@@ -224,23 +289,7 @@ fn run_body<V: Vector>(
     let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
     // SAFETY: as above, for the whole function.
     unsafe {
-        // r = s + a C^-1 t.
-        if !ends.columns.is_empty() {
-            down::<V>(net, ends.columns, p, v);
-            for i in (0..n).rev() {
-                up::<V>(net, i, v);
-                for k in i * m..(i + 1) * m {
-                    put(splat::<V>(net.cells[k]).mul(get(v, k)), r, k);
-                }
-            }
-        }
-        let mut rz = zero;
-        for i in 0..n {
-            if !ends.rows.is_empty() {
-                put(get::<V>(r, i * m).add(get(ends.rows, i)), r, i * m);
-            }
-            rz = rz.add(along_row::<V>(net, i, r, z));
-        }
+        let mut rz = begin::<V>(net, ends, p, v, r, z);
         let goal = rz.mul(splat(tolerance * tolerance));
         let mut made = 0;
         if most == 0 {
@@ -253,21 +302,7 @@ fn run_body<V: Vector>(
                 put(keep.mul_add(get(p, k), get(z, k)), p, k);
             }
             down::<V>(net, &[], p, v);
-            let mut pq = zero;
-            for i in (0..n).rev() {
-                up::<V>(net, i, v);
-                for j in 0..m {
-                    let k = i * m + j;
-                    let here = get::<V>(p, k);
-                    let right = if j + 1 < m { get::<V>(p, k + 1) } else { here };
-                    let left = if j > 0 { get::<V>(p, k - 1) } else { zero };
-                    // a (p - v) + (p - left) + (p - right).
-                    let across = splat::<V>(net.cells[k]).mul(here.sub(get(v, k)));
-                    let image = across.add(here.sub(left)).add(here.sub(right));
-                    pq = here.mul_add(image, pq);
-                    put(image, q, k);
-                }
-            }
+            let pq = image_of::<V>(net, p, v, q);
             // Lanes without inputs have nothing to do.
             let idle = zero.step(pq);
             let step = rz.div(pq.add(idle)).mul(one.sub(idle));

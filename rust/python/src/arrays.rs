@@ -94,8 +94,8 @@ impl<'py, T: Float> Exclusive<'py, T> {
         let arrays = values.iter().map(|value| {
             array::<T>(value, name)?.try_readwrite().map_err(|_| {
                 let text = format!(
-                    "{name} must be writable, and every array a different one; got \
-                                    a read-only array"
+                    "{name} must be writable, and every array a different one; got a read-only \
+                     array"
                 );
                 exception(value.py(), &Error::Config(text))
             })

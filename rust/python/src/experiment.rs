@@ -201,31 +201,15 @@ pub(crate) fn send_back<'py>(
         let stack = system.stack_of::<T>(py)?;
         let runtime = system.runtime(py, threads, 0)?;
         let (params, memory) = parted(py, core, &params)?;
-        let (params, memory) = (
-            Shared::<T>::new(
-                params,
-                "every \
-                                                      parameter",
-            )?,
-            Shared::<T>::new(memory, MEMORY)?,
-        );
+        let params = Shared::<T>::new(params, "every parameter")?;
+        let memory = Shared::<T>::new(memory, MEMORY)?;
         let (params, memory) = (params.params(py)?, memory.slices(py, MEMORY)?);
         let errors = errors.cast::<PyArrayDyn<T>>()?.to_vec()?;
-        check_feedback(stack, &feedback)?.or_raise(py)?;
-        let matrices =
-            feedback.iter().map(|matrix| Ok(matrix.cast::<PyArrayDyn<T>>()?.to_vec()?));
-        let matrices = matrices.collect::<PyResult<Vec<Vec<T>>>>()?;
+        let matrices = feedback_of(py, stack, &feedback)?;
         // A pass may be sent back through more than once.
         let own = with(py, &run.held, |own: &mut PassOf<T>| own.propagation.clone())?;
-        let mut propagation = own
-            .ok_or_else(|| {
-                Error::Capability(
-                    "the pass went through no \
-                                                               layers"
-                        .into(),
-                )
-            })
-            .or_raise(py)?;
+        let none = || Error::Capability("the pass went through no layers".into());
+        let mut propagation = own.ok_or_else(none).or_raise(py)?;
         let mut state = StepState::new(core);
         let mut gradient = vec![Vec::new(); core.specs().len()];
         system.run(py, || {
@@ -235,13 +219,9 @@ pub(crate) fn send_back<'py>(
                 }
                 propagation.set_output_errors(stack, &errors);
                 let feedback: Vec<&[T]> = matrices.iter().map(Vec::as_slice).collect();
-                let twin = stack.twin();
-                let rule = BackwardRule {
-                    inputs: true,
-                    reverse: physics,
-                    feedback: &feedback,
-                    ..BackwardRule::of(&twin, stack.twins_are_exact())
-                };
+                let (twin, exact) = (stack.twin(), stack.twins_are_exact());
+                let plain = BackwardRule::of(&twin, exact);
+                let rule = BackwardRule { inputs: true, reverse: physics, feedback: &feedback, ..plain };
                 let place = StackAt { runtime: &runtime, stack, params: &params, memory: &memory };
                 propagation.backward(place, &rule, &mut state.update)?;
                 state.states.reset(errors.len() / core.outputs(), 1, false);
@@ -249,12 +229,21 @@ pub(crate) fn send_back<'py>(
                 Ok(())
             })
         })?;
-        let rows = errors.len() / core.outputs();
-        let dx = PyArray1::from_vec(py, propagation.input_errors())
-            .reshape([rows, core.inputs()])?
-            .into_any();
-        Ok((dx, gradients(py, core.specs(), gradient)?))
+        let shape = [errors.len() / core.outputs(), core.inputs()];
+        let dx = PyArray1::from_vec(py, propagation.input_errors()).reshape(shape)?;
+        Ok((dx.into_any(), gradients(py, core.specs(), gradient)?))
     })
+}
+
+/// The matrices in the place of transposed weights: one (outputs, inputs) for each linear map, or
+/// none.
+fn feedback_of<T: Float>(
+    py: Python<'_>,
+    stack: &Stack<T>,
+    feedback: &[Bound<'_, PyAny>],
+) -> PyResult<Vec<Vec<T>>> {
+    check_feedback(stack, feedback)?.or_raise(py)?;
+    feedback.iter().map(|matrix| Ok(matrix.cast::<PyArrayDyn<T>>()?.to_vec()?)).collect()
 }
 
 /// Refuses feedback but one matrix (outputs, inputs) for each linear map.

@@ -12,6 +12,7 @@ mod own_method;
 mod raised;
 mod run;
 mod system;
+mod training;
 mod user;
 mod wires;
 
@@ -30,12 +31,13 @@ mod _core {
     use super::journal::{Journal, salvage};
     #[pymodule_export]
     use super::run::{
-        check_device, check_method, check_optimizer, check_pair, check_tile, clip, finish_epoch,
-        gradient, info, initialise_memory, measure, methods, no_progress, permutation, predict,
-        settle, train, vjp,
+        check_device, check_method, check_optimizer, check_pair, check_tile, clip, gradient, info,
+        initialise_memory, measure, methods, no_progress, permutation, predict, settle, vjp,
     };
     #[pymodule_export]
     use super::system::System;
+    #[pymodule_export]
+    use super::training::{finish_epoch, train};
     #[pymodule_export]
     use super::wires::{check_wires, solve_wires};
 

@@ -1,8 +1,6 @@
 //! Experiments and training, with the GIL released.
 
-use std::time::Duration;
-
-use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pnncore::Error;
 use pnncore::device::{Device, TileSpec};
 use pnncore::draw::DrawIndex;
@@ -12,23 +10,22 @@ use pnncore::loss::Loss;
 use pnncore::memory;
 use pnncore::method::{Method, Protocol, StepResult, StepState, variants};
 use pnncore::optim::Optimizer;
-use pnncore::params::{ParamSpec, Params};
+use pnncore::params::ParamSpec;
 use pnncore::plan::{Boundary, PhasePlan};
 use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
 use pnncore::states::{States, Status};
 use pnncore::system::stack::Propagation;
 use pnncore::system::{Experiment, System as CoreSystem, check_rows};
-use pnncore::train::{Progress, StepBudget, TrainingTask, write_gradient};
-use pyo3::exceptions::PyKeyError;
+use pnncore::train::{Progress, write_gradient};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 
 use crate::arrays::{Data, Exclusive, Float, with_dtype};
 use crate::calls::{self, detached};
 use crate::errors::OrRaise;
 use crate::experiment::{append_outputs, gradients, measured};
-use crate::lent::{Lent, MEMORY, check_memory, parted};
+use crate::lent::Lent;
 use crate::own_method::method_of;
 use crate::system::System;
 
@@ -185,7 +182,10 @@ pub(crate) fn methods() -> Vec<(&'static str, String)> {
     variants().map(|(name, needs)| (name, needs.words())).collect()
 }
 
-fn progress_dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn progress_dict<'py>(
+    py: Python<'py>,
+    progress: &Progress,
+) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("samples", progress.samples)?;
     dict.set_item("usable", progress.usable)?;
@@ -465,8 +465,7 @@ pub(crate) fn gradient<'py>(
                     protocol.step(&experiment, &mut memory, &mut state)?;
                     if state.found == StepResult::Change {
                         let text = format!(
-                            "{} gives new parameters, not a \
-                                        gradient",
+                            "{} gives new parameters, not a gradient",
                             method.name()
                         );
                         return Err(Error::Capability(text));
@@ -486,159 +485,4 @@ pub(crate) fn gradient<'py>(
             Ok((gradients::<f64>(py, core.specs(), wide)?, found))
         })
     })
-}
-
-/// Trains within a budget: `steps` steps or `seconds`, whichever ends first. Counts what was done
-/// in the attributes `step` and `_sums` of `record`, and in no other moment can Python code run
-/// than before the steps or after they are counted. Returns why the next step is not made, where it
-/// diverges.
-#[pyfunction]
-#[pyo3(signature = (
-    system, params, memory, x, y, order, *, method, optimizer, rates, batch_size, record, before,
-    steps, seconds, first_epoch, seed, threads
-))]
-#[allow(clippy::too_many_arguments, reason = "one call of the Python layer")]
-pub(crate) fn train<'py>(
-    py: Python<'py>,
-    system: &System,
-    params: Vec<Bound<'py, PyAny>>,
-    memory: Vec<Bound<'py, PyAny>>,
-    x: Bound<'py, PyAny>,
-    y: Bound<'py, PyAny>,
-    order: PyReadonlyArray1<'py, u64>,
-    method: &Bound<'py, PyAny>,
-    optimizer: &str,
-    rates: Vec<f64>,
-    batch_size: usize,
-    record: Bound<'py, PyDict>,
-    before: u64,
-    steps: usize,
-    seconds: f64,
-    first_epoch: f64,
-    seed: u64,
-    threads: Option<usize>,
-) -> PyResult<Option<String>> {
-    let method = method_of(method, system.raised())?;
-    let optimizer: Optimizer = parse(py, "optimizer", optimizer)?;
-    optimizer.check().or_raise(py)?;
-    let time = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    let (first, sums) = recorded(&record)?;
-    let loss = sums.get_item("loss")?.map_or(Ok(0.0), |loss| loss.extract())?;
-    let budget = StepBudget { first, before, steps, time, first_epoch };
-    with_dtype!(py, params, T => {
-        let core = system.of::<T>();
-        let protocol = method.protocol(core).or_raise(py)?;
-        let runtime =
-            system.runtime(py, if method.calls_out() { Some(1) } else { threads }, seed)?;
-        let (params, own) = parted(py, core, &params)?;
-        let mut arrays = Exclusive::<T>::new(params, "every parameter")?;
-        let (mut own, mut kept) =
-            (Exclusive::<T>::new(own, MEMORY)?, Exclusive::<T>::new(&memory, KEPT)?);
-        let mut params = Params::exclusive(arrays.slices(py, "every parameter")?);
-        core.check_params(&params).or_raise(py)?;
-        let (own, mut memory) = (own.slices(py, MEMORY)?, kept.slices(py, KEPT)?);
-        check_memory(core, own.iter().map(|array| array.len())).or_raise(py)?;
-        let (needed, cells) = (optimizer.memory(core.specs()), pnncore::train::cells(core));
-        let needed = needed
-            .iter()
-            .chain(&cells)
-            .chain(&protocol.memory(core))
-            .map(ParamSpec::len)
-            .collect::<Vec<_>>();
-        if !memory.iter().map(|m| m.len()).eq(needed) {
-            return Err(Error::Shape(
-                "the arrays of optimizer and method do not fit the \
-                                 parameters"
-                    .into(),
-            ))
-            .or_raise(py);
-        }
-        // What the system keeps comes before what the method does.
-        let place = memory.len() - protocol.memory(core).len();
-        memory.splice(place..place, own);
-        let data = Data::<T>::new(&x, Some(&y))?;
-        let batch = data.batch(py, core.inputs(), core.outputs())?;
-        let order = order.as_slice()?;
-        if rates.len() != core.specs().len()
-            || batch_size == 0
-            || order.iter().any(|&i| i >= batch.len() as u64)
-        {
-            return Err(Error::Config(
-                "rates, batch size and order must fit the parameters and the \
-                                  data"
-                    .into(),
-            ))
-            .or_raise(py);
-        }
-        protocol.check_batch(core, batch.len().min(batch_size)).or_raise(py)?;
-        let task = TrainingTask {
-            system: core,
-            protocol: &protocol,
-            optimizer: &optimizer,
-            rates: &rates,
-            data: batch,
-            order,
-            batch_size,
-        };
-        let mut progress = Progress { loss, ..Progress::default() };
-        let result = system.run(py, || {
-            runtime.enter(|| {
-                pnncore::train::train(
-                    &runtime,
-                    task,
-                    budget,
-                    &mut params,
-                    &mut memory,
-                    &mut progress,
-                )
-            })
-        });
-        // Also what was done before a step failed.
-        if progress.steps > 0 {
-            count(&record, first, &sums, &progress)?;
-        }
-        result.map(|()| progress.divergence.map(|divergence| divergence.to_string()))
-    })
-}
-
-/// What arrays of optimizer, cells and method are called in errors.
-const KEPT: &str = "every array of optimizer and method";
-
-/// The step and the sums of a trainer.
-fn recorded<'py>(record: &Bound<'py, PyDict>) -> PyResult<(usize, Bound<'py, PyDict>)> {
-    let item =
-        |name: &str| record.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()));
-    Ok((item("step")?.extract()?, item("_sums")?.cast_into::<PyDict>()?))
-}
-
-/// Adds what a call found to what a trainer knows.
-fn count(
-    record: &Bound<'_, PyDict>,
-    first: usize,
-    sums: &Bound<'_, PyDict>,
-    progress: &Progress,
-) -> PyResult<()> {
-    let found = progress_dict(record.py(), progress)?;
-    for (key, value) in sums {
-        match found.get_item(&key)? {
-            // The core goes on from the sum of losses.
-            Some(own) if key.ne("loss")? => found.set_item(key, value.add(own)?)?,
-            Some(_) => {}
-            None => found.set_item(key, value)?,
-        }
-    }
-    record.set_item("_sums", found)?;
-    record.set_item("step", first + progress.steps as usize)
-}
-
-/// Ends an epoch of a trainer, at once: the row goes to the history, and the attributes change.
-#[pyfunction]
-pub(crate) fn finish_epoch(
-    record: &Bound<'_, PyDict>,
-    changes: &Bound<'_, PyDict>,
-    rows: &Bound<'_, PyList>,
-    row: &Bound<'_, PyDict>,
-) -> PyResult<()> {
-    rows.append(row)?;
-    record.update(changes.as_mapping())
 }

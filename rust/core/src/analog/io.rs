@@ -153,8 +153,8 @@ impl Io {
             }
             if self.bound_management {
                 return Err(Error::Config(
-                    "bound_management halves inputs, which does not make their bits smaller: \
-                     leave it out where passes are bits"
+                    "bound_management halves inputs, which does not make their bits smaller: leave \
+                     it out where passes are bits"
                         .into(),
                 ));
             }

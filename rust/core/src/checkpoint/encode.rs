@@ -22,6 +22,35 @@ pub(super) struct Plan<'a> {
     order: Vec<&'a Tensor>,
 }
 
+/// The JSON of the header, and how many bytes the tensors take, which are in this order.
+fn header(
+    digest: &str,
+    json: &str,
+    order: &[(&String, &Tensor, u64)],
+) -> Result<(String, u64), String> {
+    let mut header = format!(
+        "{{\"{METADATA}\":{{\"{KEY_DIGEST}\":\"{digest}\",\"{KEY_JSON}\":{},\
+         \"{KEY_VERSION}\":\"{FORMAT_VERSION}\"}}",
+        quoted(json)
+    );
+    let mut end = 0_u64;
+    for &(name, tensor, bytes) in order {
+        let start = end;
+        let fits = |end: &u64| *end <= MAX_FILE_BYTES;
+        end = start.checked_add(bytes).filter(fits).ok_or_else(too_large)?;
+        let (name, dtype) = (quoted(name), tensor.data.dtype());
+        let shape: Vec<_> = tensor.shape.iter().map(ToString::to_string).collect();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            header,
+            ",{name}:{{\"dtype\":\"{dtype}\",\"shape\":[{}],\"data_offsets\":[{start},{end}]}}",
+            shape.join(",")
+        );
+    }
+    header.push('}');
+    Ok((header, end))
+}
+
 impl<'a> Plan<'a> {
     pub(super) fn new(
         metadata: &Map<String, Value>,
@@ -49,34 +78,12 @@ impl<'a> Plan<'a> {
 
         // The widest types first, so that every tensor is aligned to its type.
         order.sort_by_key(|(name, tensor, _)| (Reverse(tensor.data.element_size()), *name));
-        let mut header = format!(
-            "{{\"{METADATA}\":{{\"{KEY_DIGEST}\":\"{digest}\",\"{KEY_JSON}\":{},\
-             \"{KEY_VERSION}\":\"{FORMAT_VERSION}\"}}",
-            quoted(&json)
-        );
-        let mut end = 0_u64;
-        for &(name, tensor, bytes) in &order {
-            let start = end;
-            end = start
-                .checked_add(bytes)
-                .filter(|&end| end <= MAX_FILE_BYTES)
-                .ok_or_else(too_large)?;
-            let (name, dtype) = (quoted(name), tensor.data.dtype());
-            let shape: Vec<_> = tensor.shape.iter().map(ToString::to_string).collect();
-            // Writing to a String cannot fail.
-            let _ = write!(
-                header,
-                ",{name}:{{\"dtype\":\"{dtype}\",\"shape\":[{}],\"data_offsets\":[{start},{end}]}}",
-                shape.join(",")
-            );
-        }
-        header.push('}');
+        let (header, end) = header(&digest, &json, &order)?;
         let len = (header.len() as u64).next_multiple_of(PREFIX);
         if len > MAX_HEADER_BYTES {
             return Err(format!(
                 "metadata and tensor names take {len} bytes; at most {MAX_HEADER_BYTES} can be \
-             stored: keep long \
-             lists as tensors"
+                 stored: keep long lists as tensors"
             ));
         }
         if PREFIX + len + end > MAX_FILE_BYTES {

@@ -61,32 +61,46 @@ pub(super) fn settle<T: Real>(
             *step = conjugate_gradients(multiply, &[], step, half, LINEAR_TOLERANCE, limit)?;
         }
         rows.retain(|&r| {
-            let mut change = T::ZERO;
-            let row = &mut states.values[r * stride..(r + 1) * stride];
-            for (part, step) in steps.iter().enumerate() {
-                for (s, &d) in row[part * half..].iter_mut().zip(&step[r * half..(r + 1) * half]) {
-                    *s -= d;
-                    change = change.max_magnitude(d);
-                }
-            }
+            let moved = go(states, r, &steps, free.row(r));
             let outcome = &mut states.outcomes[r];
-            outcome.sweep(change.to_f64());
+            outcome.sweep(moved.change);
             outcome.magnitude = size;
-            let (real, imaginary) = row.split_at(half);
-            let moved =
-                real.iter().zip(free.row(r)).fold(T::ZERO, |m, (&s, &f)| m.max_magnitude(s - f));
-            let displacement = imaginary.iter().fold(moved, |m, &s| m.max_magnitude(s)).to_f64();
-            let status =
-                plan.verdict::<T>(plan.boundary(r % phases), outcome, 1.0, || Some(displacement));
+            let boundary = plan.boundary(r % phases);
+            let status = plan.verdict::<T>(boundary, outcome, 1.0, || Some(moved.displacement));
             let Some(status) = status else { return true };
             outcome.status = status;
             if status == Status::Diverged {
-                row.fill(T::ZERO);
+                states.values[r * stride..(r + 1) * stride].fill(T::ZERO);
             }
             false
         });
     }
     Ok(())
+}
+
+/// What a step did to a row.
+struct Moved {
+    /// The largest change of a real or imaginary part.
+    change: f64,
+    /// The largest distance from the free state.
+    displacement: f64,
+}
+
+/// Makes a step of row `r`: real parts, then imaginary parts.
+fn go<T: Real>(states: &mut States<T>, r: usize, steps: &[Vec<T>; 2], free: &[T]) -> Moved {
+    let (half, stride) = (states.layout().stride(), states.stride());
+    let row = &mut states.values[r * stride..(r + 1) * stride];
+    let mut change = T::ZERO;
+    for (part, step) in steps.iter().enumerate() {
+        for (s, &d) in row[part * half..].iter_mut().zip(&step[r * half..(r + 1) * half]) {
+            *s -= d;
+            change = change.max_magnitude(d);
+        }
+    }
+    let (real, imaginary) = row.split_at(half);
+    let moved = real.iter().zip(free).fold(T::ZERO, |m, (&s, &f)| m.max_magnitude(s - f));
+    let displacement = imaginary.iter().fold(moved, |m, &s| m.max_magnitude(s));
+    Moved { change: change.to_f64(), displacement: displacement.to_f64() }
 }
 
 /// The free state of every sample in all of its rows, as real states.

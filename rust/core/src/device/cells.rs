@@ -132,8 +132,8 @@ impl Pulsed {
             && self.upper - self.lower < f64::INFINITY)
         {
             return refuse(format!(
-                "zero must lie within lower and upper, and these must be finite and differ, got \
-                 {} and {}",
+                "zero must lie within lower and upper, and these must be finite and differ, got {} \
+                 and {}",
                 self.lower, self.upper
             ));
         }
@@ -248,18 +248,34 @@ pub(super) struct Cells<T> {
 /// Groups of random numbers that the constants of an array take.
 pub(super) const GROUPS_OF_CELLS: u32 = 16;
 
+/// Normal numbers of a deviation, from one group of random numbers.
+fn deviations(n: usize, random: Philox, group: u32, deviation: f64) -> Vec<f64> {
+    let mut drawn = vec![0.0; n];
+    if deviation > 0.0 {
+        random.fill_normal(Level::get(), 0, group, &mut drawn);
+    }
+    drawn.iter_mut().for_each(|x| *x *= deviation);
+    drawn
+}
+
+/// How the steps of linear cells change with their states: -step gamma (1 + off) over the bound, or
+/// over the mean of all bounds.
+fn slopes<T: Real>(
+    step: &[f64],
+    bound: &[f64],
+    mean: Option<f64>,
+    gamma: f64,
+    off: &[f64],
+) -> Vec<T> {
+    let own = |i: usize| -step[i] * gamma * (1.0 + off[i]) / mean.unwrap_or(bound[i]);
+    let each = |i: usize| T::from_f64(if step[i] == 0.0 { 0.0 } else { own(i) });
+    (0..step.len()).map(each).collect()
+}
+
 impl<T: Real> Cells<T> {
     /// `n` cells, with constants drawn from groups `group..` of `random`.
     pub(super) fn draw(device: &Pulsed, n: usize, random: Philox, group: u32) -> Self {
-        let level = Level::get();
-        let normal = |kind: u32, deviation: f64| -> Vec<f64> {
-            let mut drawn = vec![0.0; n];
-            if deviation > 0.0 {
-                random.fill_normal(level, 0, group + kind, &mut drawn);
-            }
-            drawn.iter_mut().for_each(|x| *x *= deviation);
-            drawn
-        };
+        let normal = |kind: u32, deviation: f64| deviations(n, random, group + kind, deviation);
         let spread = &device.spread;
         let (gain, tilt) = (normal(0, spread.step), normal(1, spread.up_down));
         let (low, high) = (normal(2, spread.lower), normal(3, spread.upper));
@@ -276,8 +292,8 @@ impl<T: Real> Cells<T> {
         let mut upper: Vec<f64> = high.iter().map(|x| device.upper * (1.0 + x).abs()).collect();
         if device.stuck > 0.0 {
             let (mut fate, mut place) = (vec![0.0; n], vec![0.0; n]);
-            random.fill(level, 0, group + 4, &mut fate);
-            random.fill(level, 0, group + 5, &mut place);
+            random.fill(Level::get(), 0, group + 4, &mut fate);
+            random.fill(Level::get(), 0, group + 5, &mut place);
             for i in (0..n).filter(|&i| fate[i] < device.stuck) {
                 let state = lower[i] + place[i] * (upper[i] - lower[i]);
                 (up[i], down[i], lower[i], upper[i]) = (0.0, 0.0, state, state);
@@ -285,25 +301,19 @@ impl<T: Real> Cells<T> {
         }
         let (mut up_slope, mut down_slope) = (Vec::new(), Vec::new());
         if let Law::Linear { up: gamma_up, down: gamma_down, spread, mean_bound } = device.law {
-            let slope = |step: &[f64], bound: &[f64], mean: f64, gamma: f64, kind: u32| -> Vec<T> {
-                let off = normal(kind, spread);
-                let bound = |i: usize| if mean_bound { mean } else { bound[i] };
-                let own = |i: usize| -step[i] * gamma * (1.0 + off[i]) / bound(i);
-                (0..n).map(|i| number(if step[i] == 0.0 { 0.0 } else { own(i) })).collect()
+            let slope = |step: &[f64], bound: &[f64], mean: f64, gamma: f64, kind: u32| {
+                let mean = mean_bound.then_some(mean);
+                slopes(step, bound, mean, gamma, &normal(kind, spread))
             };
             up_slope = slope(&up, &upper, device.upper, gamma_up, 6);
             down_slope = slope(&down, &lower, device.lower, gamma_down, 7);
         }
-        let keep = match device.lifetime {
-            None => Vec::new(),
-            Some(lifetime) => {
-                let off = normal(8, spread.lifetime);
-                // At least one update.
-                off.iter()
-                    .map(|x| number(1.0 - 1.0 / (lifetime * (1.0 + x).abs()).max(1.0)))
-                    .collect()
-            }
-        };
+        // They live for at least one update.
+        let lost = |lifetime: f64, x: f64| 1.0 / (lifetime * (1.0 + x).abs()).max(1.0);
+        let keep = device.lifetime.map_or_else(Vec::new, |lifetime| {
+            let off = normal(8, spread.lifetime);
+            off.iter().map(|&x| number(1.0 - lost(lifetime, x))).collect()
+        });
         let tables = match &device.law {
             Law::Table { up, down } => {
                 [up, down].map(|table| table.iter().map(|&f| number(f)).collect())

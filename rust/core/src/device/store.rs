@@ -65,8 +65,7 @@ impl<'a, T: Real> Store<'a, T> {
             let columns = spec.rows_cols().1;
             return Err(Error::Data(format!(
                 "parameter {name} holds {} at {:?}, but the cell there only has values in \
-                 [{lower}, {upper}]: \
-                 system.clip() brings all into their ranges",
+                 [{lower}, {upper}]: system.clip() brings all into their ranges",
                 values[at],
                 (at / columns, at % columns),
             )));

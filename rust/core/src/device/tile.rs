@@ -328,28 +328,19 @@ impl<T: Real> CellArray<T> {
         let mut others = Vec::new();
         if self.spec.unit != Unit::Single {
             for cells in &self.others {
-                others.push(CellState {
-                    values: next(true),
-                    pulses: next(true),
-                    offset: next(noisy(cells)),
-                });
+                let (values, pulses, offset) = (next(true), next(true), next(noisy(cells)));
+                others.push(CellState { values, pulses, offset });
             }
         }
         let (chosen, gain) = self.spec.unit.chosen(own, place.step);
+        let cells = (&self.cells, &mut store, own);
         let sent = match (&self.spec.algorithm, self.others.first()) {
             (Algorithm::Transfer(transfer), Some(fast)) => {
                 let mut hidden =
                     CellState { values: next(true), pulses: next(true), offset: next(noisy(fast)) };
-                let (slow, fast) = ((&self.cells, &mut store, own), (fast, &mut hidden, other));
-                let sent = transfer.update(
-                    runtime,
-                    self,
-                    place.rate,
-                    change,
-                    slow,
-                    fast,
-                    &mut memory.collect::<Vec<_>>(),
-                );
+                let (fast, rest) =
+                    ((fast, &mut hidden, other), &mut memory.collect::<Vec<_>>()[..]);
+                let sent = transfer.update(runtime, self, place.rate, change, cells, fast, rest);
                 self.cells.age(runtime, self.cols, &mut store, own);
                 return sent;
             }
@@ -359,20 +350,18 @@ impl<T: Real> CellArray<T> {
             }
             _ => self.sent(runtime, &self.cells, change, (place.rate, 1.0 / gain, &[]), own),
         };
+        let own = (&mut store, own);
         match (&self.spec.unit, self.others.first(), others.first_mut()) {
             (&Unit::Pair { refresh }, Some(minus), Some(below)) => {
-                self.update_pair(runtime, sent, refresh, (&mut store, own), (minus, below, other))
+                self.update_pair(runtime, sent, refresh, own, (minus, below, other))
             }
-            (Unit::Multi { significance, .. }, ..) => self.update_multi(
-                runtime,
-                &sent,
-                (significance, chosen),
-                (&mut store, own),
-                &mut others,
-            ),
+            (Unit::Multi { significance, .. }, ..) => {
+                self.update_multi(runtime, &sent, (significance, chosen), own, &mut others)
+            }
             _ => {
-                let total = self.send(runtime, &self.cells, &sent, &mut store, own);
-                self.cells.age(runtime, self.cols, &mut store, own);
+                let (store, draws) = own;
+                let total = self.send(runtime, &self.cells, &sent, store, draws);
+                self.cells.age(runtime, self.cols, store, draws);
                 total
             }
         }
@@ -503,48 +492,26 @@ impl<T: Real> Cells<T> {
             .zip(totals.par_iter_mut());
         runtime.for_each(pieces.enumerate(), |(c, (((values, pulses), offset), total))| {
             let (mut heard, mut state) = (RowPulses::default(), Vec::new());
-            for (k, (values, pulses)) in
-                values.chunks_exact_mut(cols).zip(pulses.chunks_exact_mut(cols)).enumerate()
-            {
+            let own = values.chunks_exact_mut(cols).zip(pulses.chunks_exact_mut(cols));
+            for (k, (values, pulses)) in own.enumerate() {
                 let j = rows.start + c * chunk + k;
-                let source = Source {
-                    random: draws.random,
-                    group: draws.group + 2,
-                    row: draws.row + j as u64,
-                };
+                let Draws { random, group, row } = draws;
+                let source = Source { random, group: group + 2, row: row + j as u64 };
                 let counts = sent.row((j, c * chunk + k), cols, &mut heard);
-                if noisy {
-                    let offset = &mut offset[k * cols..(k + 1) * cols];
-                    state.clear();
-                    state.extend(
-                        values.iter().zip(&*offset).map(|(&value, &offset)| value - offset),
-                    );
-                    *total += self.pulse(
-                        runtime.level(),
-                        (j, cols),
-                        counts,
-                        at_once,
-                        source,
-                        &mut state,
-                        values,
-                        pulses,
-                    );
-                    offset
-                        .iter_mut()
-                        .zip(&*values)
-                        .zip(&state)
-                        .for_each(|((o, &v), &s)| *o = v - s);
-                } else {
-                    *total += self.pulse(
-                        runtime.level(),
-                        (j, cols),
-                        counts,
-                        at_once,
-                        source,
-                        values,
-                        &mut [],
-                        pulses,
-                    );
+                let mut send = |state: &mut [T], values: &mut [T]| {
+                    let level = runtime.level();
+                    self.pulse(level, (j, cols), counts, at_once, source, state, values, pulses)
+                };
+                if !noisy {
+                    *total += send(values, &mut []);
+                    continue;
+                }
+                let offset = &mut offset[k * cols..(k + 1) * cols];
+                state.clear();
+                state.extend(values.iter().zip(&*offset).map(|(&value, &offset)| value - offset));
+                *total += send(&mut state, values);
+                for ((offset, &value), &state) in offset.iter_mut().zip(&*values).zip(&state) {
+                    *offset = value - state;
                 }
             }
         });

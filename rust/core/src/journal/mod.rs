@@ -318,8 +318,7 @@ impl Journal {
         }
         Err(Error::Journal(format!(
             "{}: it is not the journal that the checkpoint was made with, or its end is lost: \
-             record {sequence} is not the one that \
-             the checkpoint refers to",
+             record {sequence} is not the one that the checkpoint refers to",
             self.path
         )))
     }

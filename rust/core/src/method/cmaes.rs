@@ -46,8 +46,8 @@ impl MethodConfig for CMAES {
         if dimensions > MOST_DIMENSIONS {
             return Err(Error::Config(format!(
                 "CMAES keeps a covariance of all pairs of parameters, for at most \
-                 {MOST_DIMENSIONS} of them; the system has \
-                 {dimensions}. EvolutionStrategy(adaptation=...) has one deviation per parameter"
+                 {MOST_DIMENSIONS} of them; the system has {dimensions}. \
+                 EvolutionStrategy(adaptation=...) has one deviation per parameter"
             )));
         }
         let usual = 4 + (3.0 * (dimensions as f64).ln()).floor() as usize;

@@ -70,8 +70,7 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
             _ if self.feedback != Feedback::KolenPollack => Ok(()),
             _ => Err(Error::Config(
                 "feedback=\"kolen-pollack\" needs SGD without momentum and with a weight_decay \
-                 above 0: weights and \
-                 feedback meet because both forget where they began"
+                 above 0: weights and feedback meet because both forget where they began"
                     .into(),
             )),
         }

@@ -96,8 +96,8 @@ fn check_classes<T: Real>(batch: &Batch<'_, T>, classes: usize) -> Result<()> {
     let inputs = batch.x.width();
     if classes < 2 || classes >= inputs {
         return Err(Error::Config(format!(
-            "classes must be at least 2 and less than the {inputs} inputs, the last of which \
-             carry the label; got {classes}"
+            "classes must be at least 2 and less than the {inputs} inputs, the last of which carry \
+             the label; got {classes}"
         )));
     }
     if let Some(bad) =

@@ -111,6 +111,28 @@ fn features<T: Real>(
     (rows, wanted)
 }
 
+impl RidgeReadout {
+    /// The weights of the features that solve the normal equations; that of the constant one is
+    /// not regularised.
+    fn solve<T: Real>(
+        &self,
+        moments: &Sums<'_, T>,
+        correlations: &Sums<'_, T>,
+        inputs: usize,
+        (features, outputs): (usize, usize),
+    ) -> Result<Mat<f64>> {
+        let matrix = Mat::from_fn(features, features, |i, j| {
+            let ridge = if i == j && i < inputs { self.regularization } else { 0.0 };
+            moments.get(i * features + j) + ridge
+        });
+        let right = Mat::from_fn(features, outputs, |i, j| correlations.get(i * outputs + j));
+        let singular = |_| {
+            Error::Config("the moments of the features are singular: raise regularization".into())
+        };
+        Ok(matrix.llt(Side::Lower).map_err(singular)?.solve(&right))
+    }
+}
+
 impl<T: Real> CompiledMethod<T> for RidgeReadout {
     fn memory(&self, system: &dyn System<T>) -> Vec<ParamSpec> {
         let Some(stack) = system.as_stack() else { return Vec::new() };
@@ -167,28 +189,13 @@ impl<T: Real> CompiledMethod<T> for RidgeReadout {
         let turned = Strided { data: &rows, row: 1, column: features };
         let products = |right: &[f64], width: usize| {
             let mut found = vec![0.0; features * width];
-            let shape = (features, count, width);
-            multiply(
-                runtime.level(),
-                turned,
-                Dense { data: right, stride: width },
-                shape,
-                &mut found,
-                width,
-            );
+            let (shape, right) = ((features, count, width), Dense { data: right, stride: width });
+            multiply(runtime.level(), turned, right, shape, &mut found, width);
             found
         };
         moments.add(self.forgetting, &products(&rows, features));
         correlations.add(self.forgetting, &products(&wanted, outputs));
-        let matrix = Mat::from_fn(features, features, |i, j| {
-            moments.get(i * features + j)
-                + if i == j && i < inputs { self.regularization } else { 0.0 }
-        });
-        let right = Mat::from_fn(features, outputs, |i, j| correlations.get(i * outputs + j));
-        let singular = |_| {
-            Error::Config("the moments of the features are singular: raise regularization".into())
-        };
-        let solution = matrix.llt(Side::Lower).map_err(singular)?.solve(&right);
+        let solution = self.solve(&moments, &correlations, inputs, (features, outputs))?;
         state.wanted.clear();
         state.wanted.extend((0..params.len()).map(|i| params.get(i).to_vec()));
         for (i, j) in (0..features).flat_map(|i| (0..outputs).map(move |j| (i, j))) {

@@ -116,8 +116,7 @@ fn measure<T: Real>(
     }
     Err(Error::Config(format!(
         "no strength of nudging displaces the outputs by {FRACTION} of their error: give the \
-         method one, in units of the \
-             stiffness of the outputs"
+         method one, in units of the stiffness of the outputs"
     )))
 }
 

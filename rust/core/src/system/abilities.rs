@@ -43,8 +43,7 @@ impl Abilities {
             Self::PHASES,
             "phases",
             "phases for parameters, and intensities for outputs (a Stack whose only layer with \
-             parameters is a last Speckle, \
-             or MZIMesh before Detect)",
+             parameters is a last Speckle, or MZIMesh before Detect)",
         ),
         (Self::LOCAL_RULE, "local-rule", "a steady state that minimises an energy"),
         (

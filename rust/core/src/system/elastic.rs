@@ -91,6 +91,78 @@ struct Stretched {
     direction: [f64; 3],
 }
 
+fn refuse<R>(text: String) -> Result<R> {
+    Err(Error::Config(text))
+}
+
+/// Checks positions, springs and device; gives the number of dimensions.
+fn check(spec: &Spec) -> Result<usize> {
+    let nodes = spec.positions.len();
+    let dimensions = spec.positions.first().map_or(0, Vec::len);
+    if !(2..=3).contains(&dimensions) || spec.positions.iter().any(|p| p.len() != dimensions) {
+        return refuse(format!(
+            "positions must have 2 or 3 coordinates for every node, got {dimensions}"
+        ));
+    }
+    if spec.positions.iter().flatten().any(|p| !p.is_finite()) {
+        return refuse("positions must be finite".into());
+    }
+    if spec.outputs.is_empty() || spec.springs.is_empty() {
+        return refuse("an elastic network needs springs and outputs".into());
+    }
+    for &(a, b) in &spec.springs {
+        if a >= nodes || b >= nodes {
+            return refuse(format!(
+                "spring ({a}, {b}) joins a node that does not exist: there are {nodes}"
+            ));
+        }
+        if spec.positions[a] == spec.positions[b] {
+            return refuse(format!("spring ({a}, {b}) has no length"));
+        }
+    }
+    spec.device.check()?;
+    if !spec.device.lower.is_some_and(|lower| lower >= 0.0) {
+        return refuse(
+            "stiffness cannot be negative: the device's smallest must be at least 0".into(),
+        );
+    }
+    Ok(dimensions)
+}
+
+/// Where every coordinate comes from, and where the states of those that move lie.
+fn arrange(spec: &Spec, dimensions: usize) -> Result<(Vec<Source>, Layout)> {
+    let nodes = spec.positions.len();
+    let mut sources = vec![None; nodes * dimensions];
+    let mut claim = |(node, axis): Coordinate, source: Source| {
+        if node >= nodes || axis >= dimensions {
+            return refuse(format!("there is no axis {axis} of node {node}"));
+        }
+        match sources[node * dimensions + axis].replace(source) {
+            None => Ok(()),
+            Some(_) => refuse(format!(
+                "axis {axis} of node {node} is named twice: as input, output or fixed"
+            )),
+        }
+    };
+    for &node in &spec.fixed {
+        (0..dimensions).try_for_each(|axis| claim((node, axis), Source::Still))?;
+    }
+    spec.inputs.iter().enumerate().try_for_each(|(k, &at)| claim(at, Source::Input(k)))?;
+    // The place in a row comes when all are counted.
+    spec.outputs.iter().try_for_each(|&at| claim(at, Source::State(0)))?;
+    let hidden: Vec<usize> = (0..sources.len()).filter(|&c| sources[c].is_none()).collect();
+    let sizes: Vec<usize> =
+        [hidden.len(), spec.outputs.len()].into_iter().filter(|&n| n > 0).collect();
+    let layout = Layout::new(&sizes);
+    for (place, &c) in hidden.iter().enumerate() {
+        sources[c] = Some(Source::State(layout.layer(0).start + place));
+    }
+    for (k, &(node, axis)) in spec.outputs.iter().enumerate() {
+        sources[node * dimensions + axis] = Some(Source::State(layout.outputs().start + k));
+    }
+    Ok((sources.into_iter().flatten().collect(), layout))
+}
+
 impl Elastic {
     /// Builds a network.
     ///
@@ -98,66 +170,8 @@ impl Elastic {
     /// [`Error::Config`] for nodes that do not exist, coordinates that are named twice, springs
     /// without length, or a device that allows negative stiffness.
     pub fn new(spec: &Spec) -> Result<Self> {
-        fn refuse<R>(text: String) -> Result<R> {
-            Err(Error::Config(text))
-        }
-        let nodes = spec.positions.len();
-        let dimensions = spec.positions.first().map_or(0, Vec::len);
-        if !(2..=3).contains(&dimensions) || spec.positions.iter().any(|p| p.len() != dimensions) {
-            return refuse(format!(
-                "positions must have 2 or 3 coordinates for every node, got {dimensions}"
-            ));
-        }
-        if spec.positions.iter().flatten().any(|p| !p.is_finite()) {
-            return refuse("positions must be finite".into());
-        }
-        if spec.outputs.is_empty() || spec.springs.is_empty() {
-            return refuse("an elastic network needs springs and outputs".into());
-        }
-        for &(a, b) in &spec.springs {
-            if a >= nodes || b >= nodes {
-                return refuse(format!(
-                    "spring ({a}, {b}) joins a node that does not exist: there are {nodes}"
-                ));
-            }
-            if spec.positions[a] == spec.positions[b] {
-                return refuse(format!("spring ({a}, {b}) has no length"));
-            }
-        }
-        spec.device.check()?;
-        if !spec.device.lower.is_some_and(|lower| lower >= 0.0) {
-            return refuse(
-                "stiffness cannot be negative: the device's smallest must be at least 0".into(),
-            );
-        }
-        let mut sources = vec![None; nodes * dimensions];
-        let mut claim = |(node, axis): Coordinate, source: Source| {
-            if node >= nodes || axis >= dimensions {
-                return refuse(format!("there is no axis {axis} of node {node}"));
-            }
-            match sources[node * dimensions + axis].replace(source) {
-                None => Ok(()),
-                Some(_) => refuse(format!(
-                    "axis {axis} of node {node} is named twice: as input, output or fixed"
-                )),
-            }
-        };
-        for &node in &spec.fixed {
-            (0..dimensions).try_for_each(|axis| claim((node, axis), Source::Still))?;
-        }
-        spec.inputs.iter().enumerate().try_for_each(|(k, &at)| claim(at, Source::Input(k)))?;
-        // The place in a row comes when all are counted.
-        spec.outputs.iter().try_for_each(|&at| claim(at, Source::State(0)))?;
-        let hidden: Vec<usize> = (0..sources.len()).filter(|&c| sources[c].is_none()).collect();
-        let sizes: Vec<usize> =
-            [hidden.len(), spec.outputs.len()].into_iter().filter(|&n| n > 0).collect();
-        let layout = Layout::new(&sizes);
-        for (place, &c) in hidden.iter().enumerate() {
-            sources[c] = Some(Source::State(layout.layer(0).start + place));
-        }
-        for (k, &(node, axis)) in spec.outputs.iter().enumerate() {
-            sources[node * dimensions + axis] = Some(Source::State(layout.outputs().start + k));
-        }
+        let dimensions = check(spec)?;
+        let (sources, layout) = arrange(spec, dimensions)?;
         let spring = |&(a, b): &(usize, usize)| {
             let mut placed = [0.0; 3];
             let ends = spec.positions[a].iter().zip(&spec.positions[b]);
@@ -168,7 +182,7 @@ impl Elastic {
             .map(|name| ParamSpec { name: name.into(), shape: vec![spec.springs.len()] });
         Ok(Self {
             dimensions,
-            sources: sources.into_iter().flatten().collect(),
+            sources,
             springs: spec.springs.iter().map(spring).collect(),
             inputs: spec.inputs.len(),
             specs: specs.to_vec(),

@@ -7,9 +7,13 @@
 //! on the state, what takes the time are the normal numbers of pulses that come, sixteen to some
 //! sixty cycles.
 
+mod cells;
 mod law;
 mod trains;
 
+#[doc(hidden)]
+pub use cells::Cells;
+use cells::Coming;
 pub use law::{Constant, Exponential, Law, Linear, Power, Table};
 pub use trains::trains;
 
@@ -32,6 +36,12 @@ const DRAWS_OF_ROW: u64 = 1 << 32;
 /// How far from its bounds a cell must stay, in deviations of where its pulses take it, for them to
 /// be summed at once.
 const FAR: f64 = 6.0;
+
+/// Cells whose numbers of pulses are summed as such.
+const SUMMED: usize = 32 * GROUP;
+
+/// Entries that are looked at together.
+const CHUNK: usize = 64;
 
 /// What is random about pulses.
 #[derive(Debug, Clone, Copy)]
@@ -234,146 +244,6 @@ fn choose<V: Vector>(which: V, of_one: V, of_zero: V) -> V {
     unsafe { which.mul_add(of_one, V::splat(Real::ONE).sub(which).mul(of_zero)) }
 }
 
-/// A piece of a row: as many cells as a vector holds.
-#[derive(Debug, Clone, Copy)]
-#[doc(hidden)]
-pub struct Cells<V> {
-    weights: V,
-    lower: V,
-    upper: V,
-    up: V,
-    down: V,
-    up_slope: V,
-    down_slope: V,
-}
-
-/// The pulses of one sample on their way to a piece.
-struct Coming<V> {
-    /// How many come to each cell.
-    number: V,
-    /// One where they are down, otherwise zero.
-    falls: V,
-    /// How many come to the cell that most come to.
-    most: u32,
-}
-
-impl<V: Vector> Cells<V> {
-    #[inline(always)]
-    fn new(row: &Row<'_, V::Scalar>, first: usize) -> Self {
-        Self {
-            weights: load(row.weights, first),
-            lower: load(row.lower, first),
-            upper: load(row.upper, first),
-            up: load(row.up, first),
-            down: load(row.down, first),
-            up_slope: load(row.up_slope, first),
-            down_slope: load(row.down_slope, first),
-        }
-    }
-
-    /// Sends one pulse, down where `falls` is one, to the cells where `comes` is one.
-    #[inline(always)]
-    fn pulse(
-        &mut self,
-        law: impl Law<V::Scalar>,
-        scatter: Scatter<V::Scalar>,
-        falls: V,
-        comes: V,
-        xi: V,
-    ) {
-        let step = choose(falls, self.down, self.up);
-        let mean = law.mean(self, falls, step);
-        let spread = if scatter.additive { step } else { mean };
-        // SAFETY: as for `splat`.
-        unsafe {
-            let change = spread.mul_add(xi.mul(V::splat(scatter.cycle)), mean);
-            self.weights = self.lower.max(self.upper.min(comes.mul_add(change, self.weights)));
-        }
-    }
-
-    /// Sends all pulses of a batch at once, where steps do not depend on the state, unless one of
-    /// the cells may come near a bound on its way; tells whether it did. `xi` is normal where there
-    /// are pulses.
-    #[inline(always)]
-    fn batch_at_once(&mut self, scatter: Scatter<V::Scalar>, ups: V, downs: V, xi: V) -> bool {
-        // SAFETY: as for `splat`.
-        unsafe {
-            let (w, one) = (self.weights, V::splat(Real::ONE));
-            let (rise, fall) = (ups.mul(self.up), downs.mul(self.down));
-            let variance = rise.mul_add(self.up, fall.mul(self.down));
-            let deviation = variance.sqrt().mul(V::splat(scatter.cycle));
-            let margin = deviation.mul(V::splat(Real::from_f64(FAR)));
-            let over = w.add(rise).add(margin).step(self.upper);
-            let under = self.lower.step(w.add(fall).sub(margin));
-            let moved = ups.add(downs).step(one);
-            if over.add(under).mul(moved).any() {
-                return false;
-            }
-            self.weights = w.add(deviation.mul_add(xi, rise.add(fall)));
-        }
-        true
-    }
-
-    /// Sends all pulses of a sample at once, unless one of the cells comes near a bound; tells
-    /// whether it did.
-    ///
-    /// A step is u = a + b w, times 1 + cycle xi: u becomes q u with q = 1 + b (1 + cycle xi). So
-    /// the n-th step has the mean square (E q^2)^(n-1) times that of the first, and what it adds to
-    /// the end is scaled by E q once per pulse that follows.
-    #[inline(always)]
-    fn pulse_at_once(
-        &mut self,
-        sloped: bool,
-        scatter: Scatter<V::Scalar>,
-        coming: &Coming<V>,
-        xi: V,
-    ) -> bool {
-        let (w, falls, number) = (self.weights, coming.falls, coming.number);
-        // SAFETY: as for `splat`.
-        unsafe {
-            let (zero, one, cycle) =
-                (V::splat(Real::ZERO), V::splat(Real::ONE), V::splat(scatter.cycle));
-            let step = choose(falls, self.down, self.up);
-            let (mut sum, mut variance, mut first) = (number, number, step);
-            if sloped {
-                let slope = choose(falls, self.down_slope, self.up_slope);
-                first = slope.mul_add(w, step);
-                let keep = one.add(slope);
-                let kept = keep.mul(keep);
-                let off = slope.mul(cycle);
-                let grow = if scatter.additive { one } else { off.mul_add(off, kept) };
-                let mut square = one;
-                (sum, variance) = (zero, zero);
-                for k in 1..=coming.most {
-                    let comes = number.step(V::splat(<V::Scalar as Real>::from_u32(k)));
-                    sum = choose(comes, sum.mul_add(keep, one), sum);
-                    variance = choose(comes, variance.mul_add(kept, square), variance);
-                    square = square.mul(grow);
-                }
-            }
-            let mean = first.mul(sum);
-            let spread = if scatter.additive { step } else { first };
-            let deviation = spread.mul(cycle).mul(variance.sqrt());
-            let size = |x: V| zero.max_magnitude(x);
-            let reach = V::splat(Real::from_f64(FAR)).mul_add(size(deviation), size(mean));
-            // What is left to the nearer bound; cells that stay where they are may be at one.
-            let left = w.sub(self.lower).min(self.upper.sub(w));
-            let short = one.sub(left.step(reach)).mul(number.step(one));
-            if short.any() {
-                return false;
-            }
-            self.weights = w.add(deviation.mul_add(xi, mean));
-        }
-        true
-    }
-}
-
-/// Cells whose numbers of pulses are summed as such.
-const SUMMED: usize = 32 * GROUP;
-
-/// Entries that are looked at together.
-const CHUNK: usize = 64;
-
 /// The entries from `start` on, a bit for each, with which pulses may come to the cells from
 /// `first` on.
 #[inline(always)]
@@ -474,6 +344,106 @@ fn tally<V: Vector>(
     (unsafe { all.sub(downs) }, downs)
 }
 
+/// The entries of a row, and whether each is a train of a single pulse.
+fn entries<T>(counts: Counts<'_, T>) -> (usize, bool) {
+    match counts {
+        Counts::Trains(rows, ..) => {
+            (rows.len(), rows.iter().all(|(_, own)| (own & !SIGN).is_power_of_two()))
+        }
+        Counts::Means(rows, ..) => (rows.len(), false),
+    }
+}
+
+/// Brings the pulses of all trains of the row to cells at once. `None` where no pulse comes; no
+/// cells where they do not move evenly.
+#[inline(always)]
+fn receive_all<V: Vector>(
+    scatter: Scatter<V::Scalar>,
+    counts: Counts<'_, V::Scalar>,
+    once: bool,
+    first: usize,
+    normals: &mut Numbers<V::Scalar>,
+    row: &Row<'_, V::Scalar>,
+) -> Option<(Option<Cells<V>>, V)> {
+    let Counts::Trains(rows, columns, samples) = counts else { return None };
+    let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
+    let (ups, mut downs) = tally::<V>(rows, once, columns, samples, first);
+    if row.one_way {
+        downs = zero;
+    }
+    // SAFETY: as for `splat`.
+    let (all, some) = unsafe { (ups.add(downs), ups.add(downs).any()) };
+    if !some {
+        return None;
+    }
+    let mut cells = Cells::new(row, first);
+    let noisy = scatter.cycle > Real::ZERO;
+    // SAFETY: as for `splat`.
+    let xi = if noisy { normals.next(true, unsafe { all.step(one) }) } else { zero };
+    let summed = cells.batch_at_once(scatter, ups, downs, xi);
+    Some((summed.then_some(cells), all))
+}
+
+/// Brings the pulses of one entry of the row to cells, one by one or all at once.
+#[inline(always)]
+fn receive<V: Vector, L: Law<V::Scalar>>(
+    law: L,
+    scatter: Scatter<V::Scalar>,
+    at_once: bool,
+    coming: &Coming<V>,
+    cells: &mut Cells<V>,
+    normals: &mut Numbers<V::Scalar>,
+) {
+    let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
+    let noisy = scatter.cycle > Real::ZERO;
+    let (mut xi, mut done) = (zero, false);
+    if L::AFFINE && at_once && coming.most > 1 {
+        if noisy {
+            // SAFETY: as for `splat`.
+            xi = normals.next(true, unsafe { coming.number.step(one) });
+        }
+        done = cells.pulse_at_once(L::SLOPED, scatter, coming, xi);
+    }
+    for k in 1..=if done { 0 } else { coming.most } {
+        let mut comes = coming.number;
+        if coming.most > 1 {
+            // SAFETY: as for `splat`.
+            comes = unsafe { comes.step(V::splat(<V::Scalar as Real>::from_u32(k))) };
+        }
+        if noisy {
+            xi = normals.next(true, comes);
+        }
+        cells.pulse(law, scatter, coming.falls, comes, xi);
+    }
+}
+
+/// Writes cells back, with the pulses that came to them, and what is seen of them.
+#[inline(always)]
+fn keep<V: Vector>(
+    cells: &Cells<V>,
+    total: V,
+    scatter: Scatter<V::Scalar>,
+    first: usize,
+    normals: &mut Numbers<V::Scalar>,
+    row: &mut Row<'_, V::Scalar>,
+) {
+    store(cells.weights, first, row.weights);
+    // SAFETY: as for `splat`.
+    let pulses = unsafe { load::<V>(row.pulses, first).add(total) };
+    store(pulses, first, row.pulses);
+    if row.visible.is_empty() {
+        return;
+    }
+    let one = splat::<V>(Real::ONE);
+    let (xi, seen) = (normals.next(true, one), load::<V>(row.visible, first));
+    // SAFETY: as for `splat`.
+    let seen = unsafe {
+        let written = xi.mul_add(V::splat(scatter.write), cells.weights);
+        choose(total.step(one), written, seen)
+    };
+    store(seen, first, row.visible);
+}
+
 #[inline(always)]
 fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
     law: L,
@@ -484,21 +454,11 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
     row: &mut Row<'_, V::Scalar>,
 ) -> f64 {
     const { assert!(GROUP.is_multiple_of(V::LANES)) };
-    let (zero, one) = (splat::<V>(Real::ZERO), splat::<V>(Real::ONE));
-    let n = row.weights.len();
-    let noisy = scatter.cycle > Real::ZERO;
-    let entries = match counts {
-        Counts::Trains(rows, ..) => rows.len(),
-        Counts::Means(rows, ..) => rows.len(),
-    };
+    let (zero, n) = (splat::<V>(Real::ZERO), row.weights.len());
+    let (entries, once) = entries(counts);
     if entries == 0 {
         return 0.0;
     }
-    // Whether every train of the row has a single pulse.
-    let once = match counts {
-        Counts::Trains(rows, ..) => rows.iter().all(|(_, own)| (own & !SIGN).is_power_of_two()),
-        Counts::Means(..) => false,
-    };
     // Whole numbers, exact as long as they are summed as doubles now and then.
     let (mut sent, mut recent) = (0.0, zero);
     let (mut normals, mut uniform) = (Numbers::new(source, 0), Numbers::new(source, 1));
@@ -508,41 +468,23 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
             sent += unsafe { recent.sum() }.to_f64();
             recent = zero;
         }
-        let mut held: Option<Cells<V>> = None;
-        let mut total = zero;
-        let mut summed = false;
-        if let (Counts::Trains(rows, columns, samples), true) =
-            (counts, L::AFFINE && !L::SLOPED && at_once)
-        {
-            let (ups, mut downs) = tally::<V>(rows, once, columns, samples, first);
-            if row.one_way {
-                downs = zero;
-            }
-            // SAFETY: as for `splat`.
-            let all = unsafe { ups.add(downs) };
-            // SAFETY: as for `splat`.
-            if !unsafe { all.any() } {
+        let (mut held, mut total, mut summed) = (None, zero, false);
+        if let (Counts::Trains(..), true) = (counts, L::AFFINE && !L::SLOPED && at_once) {
+            let Some((cells, all)) = receive_all(scatter, counts, once, first, &mut normals, row)
+            else {
                 continue;
-            }
-            let mut cells = Cells::new(row, first);
-            // SAFETY: as for `splat`.
-            let xi = if noisy { normals.next(true, unsafe { all.step(one) }) } else { zero };
-            summed = cells.batch_at_once(scatter, ups, downs, xi);
+            };
+            summed = cells.is_some();
             if summed {
-                (held, total) = (Some(cells), all);
+                (held, total) = (cells, all);
             }
         }
         for start in (0..if summed { 0 } else { entries }).step_by(CHUNK) {
             let mut left = meeting::<V>(counts, start, first);
             while left != 0 {
-                let coming = count::<V>(
-                    counts,
-                    start + left.trailing_zeros() as usize,
-                    (first, n),
-                    row.one_way,
-                    &mut uniform,
-                );
+                let e = start + left.trailing_zeros() as usize;
                 left &= left - 1;
+                let coming = count::<V>(counts, e, (first, n), row.one_way, &mut uniform);
                 if coming.most == 0 {
                     continue;
                 }
@@ -553,47 +495,14 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
                 };
                 // SAFETY: as for `splat`.
                 total = unsafe { total.add(coming.number) };
-                let (mut xi, mut done) = (zero, false);
-                if L::AFFINE && at_once && coming.most > 1 {
-                    if noisy {
-                        // SAFETY: as for `splat`.
-                        xi = normals.next(true, unsafe { coming.number.step(one) });
-                    }
-                    done = cells.pulse_at_once(L::SLOPED, scatter, &coming, xi);
-                }
-                for k in 1..=if done { 0 } else { coming.most } {
-                    let mut comes = coming.number;
-                    if coming.most > 1 {
-                        // SAFETY: as for `splat`.
-                        comes = unsafe { comes.step(V::splat(<V::Scalar as Real>::from_u32(k))) };
-                    }
-                    if noisy {
-                        xi = normals.next(true, comes);
-                    }
-                    cells.pulse(law, scatter, coming.falls, comes, xi);
-                }
+                receive(law, scatter, at_once, &coming, &mut cells, &mut normals);
                 held = Some(cells);
             }
         }
         let Some(cells) = held else { continue };
-        store(cells.weights, first, row.weights);
-        let mut pulses = load::<V>(row.pulses, first);
         // SAFETY: as for `splat`.
-        unsafe {
-            pulses = pulses.add(total);
-            recent = recent.add(total);
-        }
-        store(pulses, first, row.pulses);
-        if !row.visible.is_empty() {
-            let xi = normals.next(true, one);
-            let mut seen = load::<V>(row.visible, first);
-            // SAFETY: as for `splat`.
-            unsafe {
-                let written = xi.mul_add(V::splat(scatter.write), cells.weights);
-                seen = choose(total.step(V::splat(Real::ONE)), written, seen);
-            }
-            store(seen, first, row.visible);
-        }
+        recent = unsafe { recent.add(total) };
+        keep(&cells, total, scatter, first, &mut normals, row);
     }
     // SAFETY: as for `splat`.
     sent + unsafe { recent.sum() }.to_f64()

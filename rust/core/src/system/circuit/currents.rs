@@ -3,7 +3,8 @@
 use pnncore_kernels::Real;
 use rayon::prelude::*;
 
-use super::newton::{Memory, Pull};
+use super::sample::Pull;
+use super::search::Memory;
 use super::values::Values;
 use super::{Circuit, Law};
 use crate::batch::Batch;

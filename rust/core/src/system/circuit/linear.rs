@@ -10,13 +10,13 @@ use rayon::prelude::*;
 
 use super::Circuit;
 use super::matrix::Factor;
-use super::newton::Sample;
+use super::sample::Sample;
 use super::values::Values;
 use crate::batch::Batch;
 use crate::loss::Loss;
 use crate::plan::{Boundary, PhasePlan};
 use crate::runtime::Runtime;
-use crate::states::{States, Status};
+use crate::states::{Outcome, States, Status};
 
 /// Samples that are solved for together: their right-hand sides share every element of the factor
 /// that is read.
@@ -74,57 +74,7 @@ pub(super) fn settle<T: Real>(
             samples: first..first + outcomes.len() / phases,
             refines,
         };
-        let free = group.free(&factors[0]);
-        let (n, mut unit) = (circuit.pattern.size(), None);
-        let mut v = Vec::with_capacity(n);
-        for p in 0..phases {
-            let boundary = plan.boundary(p);
-            // How far each sample moves from its free state: this times that.
-            let moved;
-            let moves = match (&free, &factors[0], boundary) {
-                (None, ..) => None,
-                (Some(_), _, Boundary::Free) => Some((0.0, &[][..])),
-                (Some(free), Some(factor), Boundary::Forced(strength)) => {
-                    // Forces of all strengths move it along one displacement.
-                    let unit = unit.get_or_insert_with(|| {
-                        group.displacement(Boundary::Forced(1.0), free, factor)
-                    });
-                    Some((strength, &unit[..]))
-                }
-                (Some(free), _, boundary) => match &factors[p] {
-                    Some(factor) => {
-                        moved = group.displacement(boundary, free, factor);
-                        Some((1.0, &moved[..]))
-                    }
-                    None => None,
-                },
-            };
-            for (i, (row, outcome)) in states
-                .chunks_exact_mut(stride)
-                .zip(outcomes.iter_mut())
-                .skip(p)
-                .step_by(phases)
-                .enumerate()
-            {
-                outcome.sweeps = 1;
-                // A phase alone may have no minimum; without a free state there is none of the
-                // others either.
-                let (Some(free), Some((strength, moves))) = (&free, moves) else {
-                    outcome.status = Status::Unbounded;
-                    row.fill(T::ZERO);
-                    continue;
-                };
-                v.clear();
-                v.extend_from_slice(&free[i * n..(i + 1) * n]);
-                if let Some(moves) = moves.get(i * n..(i + 1) * n) {
-                    v.iter_mut().zip(moves).for_each(|(v, u)| *v += strength * u);
-                }
-                // Overflow, or conductances that differ by more than refinement makes up for.
-                let finite = v.iter().all(|v| v.is_finite());
-                outcome.status = if finite { Status::Converged } else { Status::Diverged };
-                if finite { circuit.pack(&v, row) } else { row.fill(T::ZERO) }
-            }
-        }
+        group.settle(plan, &factors, stride, states, outcomes);
     });
 }
 
@@ -154,6 +104,16 @@ fn factorise(circuit: &Circuit, values: &Values, boundary: Boundary) -> Option<F
     circuit.pattern.factorise(&matrix)
 }
 
+/// The voltages of a phase, sample after sample: free ones, and how far they move.
+#[derive(Clone, Copy)]
+struct Displaced<'a> {
+    free: &'a [f64],
+    /// By what the moves are multiplied.
+    strength: f64,
+    /// Empty: none.
+    moves: &'a [f64],
+}
+
 /// Some samples of a batch.
 struct Group<'a, T> {
     circuit: &'a Circuit,
@@ -165,6 +125,73 @@ struct Group<'a, T> {
 }
 
 impl<T: Real> Group<'_, T> {
+    /// Settles all phases of the samples.
+    fn settle(
+        &self,
+        plan: &PhasePlan,
+        factors: &[Option<Factor>],
+        stride: usize,
+        states: &mut [T],
+        outcomes: &mut [Outcome],
+    ) {
+        let (free, phases, mut unit) = (self.free(&factors[0]), factors.len(), None);
+        for (p, own) in factors.iter().enumerate() {
+            // How far each sample moves from its free state: this times that.
+            let moved;
+            let moves = match (&free, &factors[0], plan.boundary(p)) {
+                (None, ..) => None,
+                (Some(_), _, Boundary::Free) => Some((0.0, &[][..])),
+                (Some(free), Some(factor), Boundary::Forced(strength)) => {
+                    // Forces of all strengths move it along one displacement.
+                    let unit = unit.get_or_insert_with(|| {
+                        self.displacement(Boundary::Forced(1.0), free, factor)
+                    });
+                    Some((strength, &unit[..]))
+                }
+                (Some(free), _, boundary) => match own {
+                    Some(factor) => {
+                        moved = self.displacement(boundary, free, factor);
+                        Some((1.0, &moved[..]))
+                    }
+                    None => None,
+                },
+            };
+            // A phase alone may have no minimum; without a free state there is none of the others
+            // either.
+            let phase = free.as_deref().zip(moves);
+            let phase = phase.map(|(free, (strength, moves))| Displaced { free, strength, moves });
+            let rows = states.chunks_exact_mut(stride).zip(outcomes.iter_mut());
+            self.write(phase, rows.skip(p).step_by(phases));
+        }
+    }
+
+    /// Writes the rows of a phase: free voltages, and how far they move.
+    fn write<'r>(
+        &self,
+        phase: Option<Displaced<'_>>,
+        rows: impl Iterator<Item = (&'r mut [T], &'r mut Outcome)>,
+    ) {
+        let n = self.circuit.pattern.size();
+        let mut v = Vec::with_capacity(n);
+        for (i, (row, outcome)) in rows.enumerate() {
+            outcome.sweeps = 1;
+            let Some(Displaced { free, strength, moves }) = phase else {
+                outcome.status = Status::Unbounded;
+                row.fill(T::ZERO);
+                continue;
+            };
+            v.clear();
+            v.extend_from_slice(&free[i * n..(i + 1) * n]);
+            if let Some(moves) = moves.get(i * n..(i + 1) * n) {
+                v.iter_mut().zip(moves).for_each(|(v, u)| *v += strength * u);
+            }
+            // Overflow, or conductances that differ by more than refinement makes up for.
+            let finite = v.iter().all(|v| v.is_finite());
+            outcome.status = if finite { Status::Converged } else { Status::Diverged };
+            if finite { self.circuit.pack(&v, row) } else { row.fill(T::ZERO) }
+        }
+    }
+
     /// The voltages of the free phase, sample after sample.
     fn free(&self, factor: &Option<Factor>) -> Option<Vec<f64>> {
         let factor = factor.as_ref()?;

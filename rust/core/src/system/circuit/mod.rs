@@ -15,11 +15,13 @@
 //! error is left to tolerances; a sweep is one Newton step.
 
 mod currents;
+mod element;
 mod law;
 mod linear;
 mod matrix;
-mod newton;
 mod reading;
+mod sample;
+mod search;
 mod spec;
 mod values;
 
@@ -30,10 +32,12 @@ use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
 use rayon::prelude::*;
 
+use element::{Element, WallDiode, assemble, specs, wall_diodes};
 pub use law::Law;
 use matrix::Pattern;
-use newton::{Memory, Pull, Sample};
 use reading::{Columns, TOGETHER, dot};
+use sample::{Pull, Sample};
+use search::Memory;
 pub use spec::{ElementSpec, Place, Spec, Terminal};
 use spec::{check_elements, check_grounded, walls};
 use values::{Assembly, Values};
@@ -49,40 +53,6 @@ use crate::system::{
 };
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
-
-#[derive(Debug, Clone)]
-struct Element {
-    law: Law,
-    from: Terminal,
-    to: Terminal,
-    /// The parameter that its value is in.
-    parameter: Option<usize>,
-    /// Where the matrix holds the diagonals of its nodes, and the two elements between them, of
-    /// which there is but one where the matrix is symmetric.
-    places: [Option<usize>; 4],
-}
-
-impl Element {
-    /// Adds to a matrix what the current does with the voltages of the terminals: it grows with the
-    /// first and falls with the second, by these conductances.
-    fn stamp(&self, [from, to]: [f64; 2], matrix: &mut [f64]) {
-        for (place, slope) in self.places.iter().zip([from, to, -to, -from]) {
-            place.iter().for_each(|&place| matrix[place] += slope);
-        }
-    }
-}
-
-/// An ideal diode that holds a node at a wall.
-#[derive(Debug, Clone, Copy)]
-struct WallDiode {
-    element: usize,
-    node: usize,
-    /// The sign of the current that flows out of the node through all else, where the diode
-    /// conducts.
-    sign: f64,
-    /// The part of it that the diode carries.
-    share: f64,
-}
 
 /// An electrical circuit.
 ///
@@ -131,39 +101,8 @@ impl Circuit {
         let joined = spec.elements.iter().filter_map(|e| Some((e.from.free()?, e.to.free()?)));
         let reciprocal = spec.elements.iter().all(|e| e.law.is_reciprocal());
         let pattern = Pattern::new(n, outputs.chain(joined), reciprocal)?;
-        let mut specs = Vec::new();
-        for name in ["g", "i", "gate"] {
-            let trained =
-                spec.elements.iter().filter(|e| e.trained && e.law.parameter() == name).count();
-            if trained > 0 {
-                specs.push(ParamSpec { name: name.into(), shape: vec![trained] });
-            }
-        }
-        let mut counts = vec![0; specs.len()];
-        let (mut elements, mut assembly) =
-            (Vec::with_capacity(spec.elements.len()), Assembly::default());
-        for e in &spec.elements {
-            let (i, j) = (e.from.free(), e.to.free());
-            let between = i.zip(j).filter(|(i, j)| i != j);
-            let places = [
-                i.map(|i| pattern.place(i, i)),
-                j.map(|j| pattern.place(j, j)),
-                between.map(|(i, j)| pattern.place(i, j)),
-                between.filter(|_| !reciprocal).map(|(i, j)| pattern.place(j, i)),
-            ];
-            // What flows from a node into the same one changes nothing.
-            let places = if e.is_shorted() { [None; 4] } else { places };
-            let parameter =
-                specs.iter().position(|spec| e.trained && spec.name == e.law.parameter());
-            let element = Element { law: e.law, from: e.from, to: e.to, parameter, places };
-            assembly.push(
-                &element,
-                e.value,
-                parameter.map(|parameter| (parameter, counts[parameter])),
-            );
-            parameter.into_iter().for_each(|parameter| counts[parameter] += 1);
-            elements.push(element);
-        }
+        let specs = specs(spec);
+        let (elements, assembly) = assemble(spec, &specs, &pattern, reciprocal);
         let is_nonlinear =
             |e: &ElementSpec| !e.law.is_linear() && !e.is_shorted() && e.wall().is_none();
         let nonlinear = spec
@@ -302,31 +241,6 @@ impl Circuit {
             }
         }
     }
-}
-
-/// The ideal diodes that hold nodes at these walls: not those that a nearer wall keeps from
-/// conducting.
-fn wall_diodes(spec: &Spec, walls: &[(f64, f64)]) -> Vec<WallDiode> {
-    let mut found = Vec::new();
-    let mut counts = vec![[0.0; 2]; walls.len()];
-    for (element, (node, lo, hi)) in
-        spec.elements.iter().enumerate().filter_map(|(e, spec)| Some((e, spec.wall()?)))
-    {
-        // The anode is at the node of an upper wall.
-        let upper = hi.is_finite();
-        let nearest = if upper { hi == walls[node].1 } else { lo == walls[node].0 };
-        if nearest {
-            counts[node][usize::from(upper)] += 1.0;
-            found.push(WallDiode {
-                element,
-                node,
-                sign: if upper { -1.0 } else { 1.0 },
-                share: 1.0,
-            });
-        }
-    }
-    found.iter_mut().for_each(|d| d.share = 1.0 / counts[d.node][usize::from(d.sign < 0.0)]);
-    found
 }
 
 fn inputs<T: Real>(batch: &Batch<'_, T>) -> Vec<Vec<f64>> {

@@ -166,24 +166,7 @@ pub(super) fn check_elements(spec: &Spec) -> Result<()> {
                 "an ideal diode must have a terminal that no source holds against the other".into(),
             );
         }
-        match element.law {
-            Law::Cubic { scale } if !positive(scale) => {
-                return refuse(format!("scale must be positive, got {scale}"));
-            }
-            Law::Diode { saturation, slope } if !(positive(saturation) && positive(slope)) => {
-                return refuse(format!(
-                    "saturation and slope must be positive, got {saturation} and {slope}"
-                ));
-            }
-            Law::Transistor { strength, threshold }
-                if !(positive(strength) && threshold.is_finite()) =>
-            {
-                return refuse(format!(
-                    "strength must be positive and threshold finite, got {strength} and {threshold}"
-                ));
-            }
-            _ => {}
-        }
+        check_law(element.law).or_else(refuse)?;
         if element.trained && !element.law.has_value() {
             return refuse("this kind has no value to train".into());
         }
@@ -201,6 +184,27 @@ pub(super) fn check_elements(spec: &Spec) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Checks the constants of a law; the error says what is wrong.
+fn check_law(law: Law) -> std::result::Result<(), String> {
+    let positive = |x: f64| x > 0.0 && x.is_finite();
+    match law {
+        Law::Cubic { scale } if !positive(scale) => {
+            Err(format!("scale must be positive, got {scale}"))
+        }
+        Law::Diode { saturation, slope } if !(positive(saturation) && positive(slope)) => {
+            Err(format!("saturation and slope must be positive, got {saturation} and {slope}"))
+        }
+        Law::Transistor { strength, threshold }
+            if !(positive(strength) && threshold.is_finite()) =>
+        {
+            Err(format!(
+                "strength must be positive and threshold finite, got {strength} and {threshold}"
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks that every free node has a way to a held one.

@@ -100,6 +100,31 @@ impl<T: Real> Context<'_, T> {
         }
     }
 
+    /// Moves hidden units, those that are held or all, and sums what drives the outputs; returns
+    /// the largest change.
+    fn sweep_hidden<U: Unit>(
+        &self,
+        drive: &[T],
+        outputs: &[T],
+        hidden: &mut [T],
+        sums: &mut [T],
+        narrow: &mut Narrow<T>,
+    ) -> T {
+        let (level, stride) = (self.runtime.level(), self.net.layout.padded(0));
+        if !narrow.holding {
+            let (weights, nodes) = (&self.back[1], self.units.nodes(0, stride));
+            return hidden_sweep::<T, U>(
+                level, drive, weights, stride, nodes, outputs, hidden, sums,
+            );
+        }
+        let (drive, weights, apart, states) = narrow.units.parts();
+        let nodes = Nodes::default();
+        let change =
+            hidden_sweep::<T, U>(level, drive, weights, apart, nodes, outputs, states, sums);
+        sums.iter_mut().zip(narrow.units.held()).for_each(|(sum, &held)| *sum += held);
+        change
+    }
+
     /// Settles row `r` of a tile.
     pub(super) fn settle_row<U: Unit>(
         &self,
@@ -109,10 +134,8 @@ impl<T: Real> Context<'_, T> {
         tile: &mut SampleTile<T>,
     ) -> Outcome {
         let layout = &self.net.layout;
-        let (stride, level) = (layout.padded(0), self.runtime.level());
-        let (bias, weights) = (self.net.bias(self.params, 1), &self.back[1]);
-        let mut sums = [T::ZERO; MAX_OUTPUTS];
-        let sums = &mut sums[..layout.outputs().len()];
+        let (stride, bias) = (layout.padded(0), self.net.bias(self.params, 1));
+        let sums = &mut [T::ZERO; MAX_OUTPUTS][..layout.outputs().len()];
         let drive = std::mem::replace(&mut tile.drive, avec![]);
         let mut outcome = Outcome::default();
         let boundary = self.plan.boundary(r % self.phases);
@@ -120,7 +143,6 @@ impl<T: Real> Context<'_, T> {
         let wanted = self.write_pull(first, r, tile);
         let (hidden, outputs) = row.split_at_mut(stride);
         let outputs = &mut outputs[..sums.len()];
-        let nodes = self.units.nodes(0, stride);
         let mut moved = T::ZERO;
         loop {
             poll(stride * outputs.len());
@@ -131,44 +153,19 @@ impl<T: Real> Context<'_, T> {
             }
             if U::BOXED && tile.narrow.worth {
                 let play = || {
-                    let pull = if wanted {
-                        self.plan.loss.error(outputs, &tile.target, &mut tile.scratch)
-                    } else {
-                        0.0
-                    };
+                    let mut error =
+                        || self.plan.loss.error(outputs, &tile.target, &mut tile.scratch);
+                    let pull = if wanted { error() } else { 0.0 };
                     PLAY * (moved.to_f64() + self.displacement(r).unwrap_or(0.0) * pull)
                 };
                 self.hold(&mut tile.narrow, own_drive, outputs, hidden, play);
             }
-            let change = if tile.narrow.holding {
-                let (drive, weights, apart, states) = tile.narrow.units.parts();
-                let change = hidden_sweep::<T, U>(
-                    level,
-                    drive,
-                    weights,
-                    apart,
-                    Nodes::default(),
-                    outputs,
-                    states,
-                    sums,
-                );
-                sums.iter_mut().zip(tile.narrow.units.held()).for_each(|(sum, &held)| *sum += held);
-                change
-            } else {
-                hidden_sweep::<T, U>(
-                    level, own_drive, weights, stride, nodes, outputs, hidden, sums,
-                )
-            };
+            let change = self.sweep_hidden::<U>(own_drive, outputs, hidden, sums, &mut tile.narrow);
             for (sum, &b) in sums.iter_mut().zip(bias) {
                 *sum += b;
             }
-            moved = self.move_outputs(
-                r,
-                sums,
-                outputs,
-                &tile.target,
-                (&mut tile.scratch, &mut tile.nudge),
-            );
+            let memory = (&mut tile.scratch[..], &mut tile.nudge);
+            moved = self.move_outputs(r, sums, outputs, &tile.target, memory);
             outcome.sweep(change.max_magnitude(moved).to_f64());
             if U::NODES && outcome.sweeps.is_power_of_two() {
                 outcome.see_magnitude(hidden);

@@ -30,21 +30,8 @@ impl<T: Real> Context<'_, T> {
             Order::Asynchronous => 2,
             Order::Synchronous => 1,
         };
+        self.begin_together(active, states, outcomes, tile);
         let accelerated = self.accelerated();
-        for buffer in [&mut tile.changes, &mut tile.fields] {
-            buffer.resize(outcomes.len(), 0.0);
-        }
-        for buffer in [&mut tile.reached, &mut tile.followed] {
-            buffer.clear();
-            buffer.resize(outcomes.len(), None);
-        }
-        for &r in active.iter() {
-            outcomes[r] = Outcome::default();
-            if accelerated {
-                self.gather_last(&states[r * self.stride..], &mut tile.last);
-                tile.secants.start(r, &tile.last);
-            }
-        }
         // Where outputs have been moved to where their boundary wants them, and they move first in
         // a sweep, the layers that move with them have seen nothing of it yet.
         let led = |&r: &usize| self.plan.boundary(r % self.phases) != Boundary::Free;
@@ -71,33 +58,66 @@ impl<T: Real> Context<'_, T> {
             }
             active.retain(|&r| {
                 let row = &mut states[r * self.stride..(r + 1) * self.stride];
-                let outputs = self.net.layout.outputs();
-                let advance = accelerated.then(|| self.extrapolate(r, row, tile));
-                if let Some(advance) = advance {
-                    outcomes[r].ratio = advance.ratio.unwrap_or(0.0);
-                }
-                let error = |tile: &mut SampleTile<T>| {
-                    self.output_error(
-                        first + r / self.phases,
-                        &row[outputs],
-                        &mut tile.target,
-                        &mut tile.scratch,
-                    )
-                };
-                let Some(status) = self.verdict(r, &outcomes[r], tile, error) else {
-                    if advance.is_some_and(|advance| advance.extrapolated) {
-                        tile.reached[r] = Some(self.energy::<U>(first, r, 1, row, tile));
-                        self.scatter_last(&tile.last, row);
-                    }
-                    return true;
-                };
-                outcomes[r].status = status;
-                if status == Status::Diverged {
-                    row.fill(T::ZERO);
-                }
-                false
+                !self.is_done::<U>(first, r, row, &mut outcomes[r], tile)
             });
         }
+    }
+
+    /// Makes room for what is known of rows on their way.
+    fn begin_together(
+        &self,
+        active: &[usize],
+        states: &[T],
+        outcomes: &mut [Outcome],
+        tile: &mut SampleTile<T>,
+    ) {
+        for buffer in [&mut tile.changes, &mut tile.fields] {
+            buffer.resize(outcomes.len(), 0.0);
+        }
+        for buffer in [&mut tile.reached, &mut tile.followed] {
+            buffer.clear();
+            buffer.resize(outcomes.len(), None);
+        }
+        for &r in active {
+            outcomes[r] = Outcome::default();
+            if self.accelerated() {
+                self.gather_last(&states[r * self.stride..], &mut tile.last);
+                tile.secants.start(r, &tile.last);
+            }
+        }
+    }
+
+    /// After a sweep: whether row `r` is done, and how; otherwise it starts the next one from where
+    /// it has been extrapolated to.
+    fn is_done<U: Unit>(
+        &self,
+        first: usize,
+        r: usize,
+        row: &mut [T],
+        outcome: &mut Outcome,
+        tile: &mut SampleTile<T>,
+    ) -> bool {
+        let outputs = self.net.layout.outputs();
+        let advance = self.accelerated().then(|| self.extrapolate(r, row, tile));
+        if let Some(advance) = advance {
+            outcome.ratio = advance.ratio.unwrap_or(0.0);
+        }
+        let error = |tile: &mut SampleTile<T>| {
+            let sample = first + r / self.phases;
+            self.output_error(sample, &row[outputs], &mut tile.target, &mut tile.scratch)
+        };
+        let Some(status) = self.verdict(r, outcome, tile, error) else {
+            if advance.is_some_and(|advance| advance.extrapolated) {
+                tile.reached[r] = Some(self.energy::<U>(first, r, 1, row, tile));
+                self.scatter_last(&tile.last, row);
+            }
+            return false;
+        };
+        outcome.status = status;
+        if status == Status::Diverged {
+            row.fill(T::ZERO);
+        }
+        true
     }
 
     /// Lists the non-zeros of layers `group`, `group + groups`, ... of the active rows.

@@ -395,14 +395,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             if let Some(weights) = gradient.first_mut().filter(|weights| !weights.is_empty()) {
                 let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();
                 let shape = (self.inputs, record.rows, self.outputs);
-                multiply(
-                    context.level,
-                    x,
-                    Dense { data: dy, stride: self.outputs },
-                    shape,
-                    weights,
-                    self.outputs,
-                );
+                let dy = Dense { data: dy, stride: self.outputs };
+                multiply(context.level, x, dy, shape, weights, self.outputs);
             }
             let context =
                 LayerContext { prepared: &context.prepared[self.remapped()..], ..context };
@@ -417,14 +411,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             let wanted = gradient.first_mut().filter(|weights| !weights.is_empty());
             let mut own =
                 vec![T::ZERO; if wanted.is_some() { rows.len() * columns.len() } else { 0 }];
-            grid.vjp(
-                context.level,
-                &self.weights(k, context.params[0]),
-                &x,
-                &d,
-                &mut back,
-                &mut own,
-            );
+            let held = self.weights(k, context.params[0]);
+            grid.vjp(context.level, &held, &x, &d, &mut back, &mut own);
             add_to(&back, self.inputs, rows, &mut errors);
             if let Some(weights) = wanted {
                 add_to(

@@ -374,8 +374,8 @@ fn check_signals<T: Real>(stages: &[Stage<T>]) -> Result<()> {
         let (name, takes) = (layer.name(), layer.takes());
         if layer.gives().complex && stage.noise > 0.0 {
             return Err(Error::Config(format!(
-                "noise must be 0 for layer {number} ({name}): nothing measures a field; give it \
-                 to the layer that detects it"
+                "noise must be 0 for layer {number} ({name}): nothing measures a field; give it to \
+                 the layer that detects it"
             )));
         }
         if l == 0 && takes.complex {

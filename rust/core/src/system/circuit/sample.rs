@@ -1,9 +1,4 @@
-//! The operating point of one sample: damped Newton steps on the co-content, with walls.
-//!
-//! Bertsekas' projected Newton method (SIAM J. Control Optim. 20, 221 (1982)): nodes that a wall
-//! holds are left out of the linear system, the others step along the Newton direction as far as
-//! the energy falls, and stop at walls. Where there is no energy, as far as the currents left at
-//! the nodes shrink.
+//! One sample of a circuit: currents, energies, and what moves towards the operating point.
 //!
 //! On the way the exponential of a diode is followed by its tangent from some large conductance on,
 //! which keeps the energy convex and the numbers near each other; if an operating point lies
@@ -17,9 +12,7 @@ use super::spec::Terminal;
 use super::values::Values;
 use super::{Circuit, Element, Law};
 use crate::loss::Loss;
-use crate::states::Status;
 use crate::system::circuit::law::Response;
-use pnncore_kernels::watch::poll;
 
 /// What acts on the outputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,19 +37,6 @@ pub(super) struct Sample<'a> {
     pub(super) sources: Vec<f64>,
 }
 
-/// The memory of a solve.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    matrix: Vec<f64>,
-    force: Vec<f64>,
-    step: Vec<f64>,
-    next: Vec<f64>,
-    /// The currents at `next`.
-    left: Vec<f64>,
-    held: Vec<bool>,
-    pub(super) live: Vec<Live>,
-}
-
 /// A nonlinear element that something depends on: one of its terminals moves.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Live {
@@ -67,166 +47,13 @@ pub(super) struct Live {
     multiplier: f64,
 }
 
-/// How a solve ended: the status, the Newton steps, and the last step's largest change.
-#[derive(Debug)]
-pub(super) struct Solved {
-    pub(super) status: Status,
-    pub(super) steps: u32,
-    pub(super) change: f64,
-}
-
-/// The fraction of the expected decrease of the energy that a step must bring.
-const SUFFICIENT: f64 = 1e-4;
-/// Halvings of a step after which the point is as good as rounding errors let it be.
-const MAX_HALVINGS: u32 = 60;
-/// How near to zero the current left at every node must be, relative to the largest that flows
-/// anywhere.
-const TOLERANCE: f64 = 1e-13;
-/// The same, where the energy cannot fall any more.
-const ENOUGH: f64 = 1e-10;
-/// How near to each other two rounds of multipliers must be, in the same measure.
-const FINE: f64 = 1e-12;
-/// Steps without progress after which enough is enough.
-const PATIENCE: u32 = 4;
-/// How little the last step may move any voltage, relative to the largest: currents that are small
-/// against those of large conductances beside them would still be wrong.
-const SETTLED: f64 = 1e-11;
-/// The same, where more steps bring no more.
-const LOOSE: f64 = 1e-8;
-/// Steps after the first that meets the tolerance, in which that is to happen.
-const REFINEMENTS: u32 = 12;
+/// How near to each other two rounds of multipliers must be, relative to the largest current.
+pub(super) const FINE: f64 = 1e-12;
 /// Rounds of multipliers of an adjoint, at the most.
 const MAX_ROUNDS: u32 = 100;
-/// The factor by which the conductance at which tangents begin grows.
-const RAISE: f64 = 1e5;
-
 impl Sample<'_> {
-    /// Brings the node voltages `v` to the operating point, by at most `limit` Newton steps.
-    pub(super) fn solve(
-        &self,
-        pull: Pull<'_>,
-        limit: u32,
-        v: &mut [f64],
-        memory: &mut Memory,
-    ) -> Solved {
-        let (circuit, n) = (self.circuit, v.len());
-        let Memory { matrix, force, step, next, left, held, live } = memory;
-        [&mut *force, &mut *step, &mut *next, &mut *left]
-            .into_iter()
-            .for_each(|buffer| buffer.resize(n, 0.0));
-        held.resize(n, false);
-        let mut cap = self.values.cap;
-        self.find_live(pull, live);
-        self.set_knees(cap, live);
-        let mut merit = self.merit(pull, v, live, left).0;
-        let (mut steps, mut change, mut last, mut stuck) = (0, f64::INFINITY, false, false);
-        let (mut moved_before, mut least, mut idle) = (f64::INFINITY, f64::INFINITY, 0);
-        let (mut refined, mut change_before) = (0, f64::INFINITY);
-        loop {
-            poll(64 * v.len());
-            let largest = self.currents(pull, v, live, force);
-            held.iter_mut()
-                .enumerate()
-                .for_each(|(k, held)| *held = self.is_held(pull, k, v[k], force[k]));
-            let left_over = force
-                .iter()
-                .zip(&*held)
-                .filter(|(_, held)| !**held)
-                .fold(0.0f64, |m, (f, _)| m.max(f.abs()));
-            if !(merit.is_finite() && force.iter().all(|f| f.is_finite())) {
-                return Solved { status: Status::Diverged, steps, change };
-            }
-            let highest = v.iter().chain(&self.x).fold(0.0f64, |m, v| m.max(v.abs()));
-            let precise = left_over == 0.0 || change <= SETTLED * highest;
-            let enough = precise || (change <= LOOSE * highest && refined > 0);
-            let enough = if enough && left_over <= ENOUGH * largest {
-                Status::Converged
-            } else {
-                Status::Unconverged
-            };
-            // One more step after the tolerance is met costs little and squares the error. The
-            // first tells whether anything determines the voltages at all.
-            let refines = last && !precise && refined < REFINEMENTS && change < 0.5 * change_before;
-            if ((left_over == 0.0 && steps > 0) || last) && !refines {
-                let beyond = cap.is_finite() && self.is_beyond(v, live);
-                if beyond {
-                    cap *= RAISE;
-                    self.set_knees(cap, live);
-                }
-                let moved = self.update_multipliers(v, live);
-                // Where diodes neither conduct nor block, rounding errors go on moving them a
-                // little.
-                let settled = moved <= FINE * largest
-                    || (moved <= ENOUGH * largest && moved > 0.5 * moved_before);
-                moved_before = moved;
-                if !settled || beyond {
-                    merit = self.merit(pull, v, live, left).0;
-                    (last, stuck, least) = (false, false, f64::INFINITY);
-                    (refined, change_before) = (0, f64::INFINITY);
-                    continue;
-                }
-                return Solved {
-                    status: enough,
-                    steps,
-                    change: if left_over == 0.0 { 0.0 } else { change },
-                };
-            }
-            if steps == limit {
-                return Solved { status: Status::Unconverged, steps, change };
-            }
-            // At a kink steps may go to and fro within rounding errors.
-            (least, idle) =
-                if left_over < 0.5 * least { (left_over, 0) } else { (least, idle + 1) };
-            if last {
-                (refined, change_before) = (refined + 1, change);
-            }
-            last |= left_over <= TOLERANCE * largest
-                || stuck
-                || (left_over <= ENOUGH * largest && idle >= PATIENCE);
-            self.jacobian(pull, v, live, held, matrix);
-            let Some(factor) = circuit.pattern.factorise(matrix) else {
-                return Solved { status: Status::Unbounded, steps, change };
-            };
-            for ((step, &force), &held) in step.iter_mut().zip(&*force).zip(&*held) {
-                *step = if held { 0.0 } else { -force };
-            }
-            factor.solve(step, 1);
-            steps += 1;
-            let (mut length, mut halvings) = (1.0, 0);
-            loop {
-                let mut slope = if circuit.reciprocal { 0.0 } else { -2.0 * length * merit };
-                change = 0.0;
-                for k in 0..n {
-                    let (lo, hi) = circuit.walls[k];
-                    next[k] = (v[k] + length * step[k]).clamp(lo, hi);
-                    change = f64::max(change, (next[k] - v[k]).abs());
-                    if circuit.reciprocal {
-                        slope += force[k] * (next[k] - v[k]);
-                    }
-                }
-                let (moved, rounding) = self.merit(pull, next, live, left);
-                if moved <= merit + SUFFICIENT * slope + rounding {
-                    merit = moved;
-                    v.copy_from_slice(next);
-                    // Steps of a rounding error only shuffle.
-                    stuck = change
-                        <= 4.0 * f64::EPSILON * v.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
-                    break;
-                }
-                if halvings == MAX_HALVINGS {
-                    if last {
-                        // Nothing to be gained any more.
-                        break;
-                    }
-                    return Solved { status: enough, steps, change };
-                }
-                (length, halvings) = (0.5 * length, halvings + 1);
-            }
-        }
-    }
-
     /// Whether a node stays where it is: at a wall that its current pushes it against, or clamped.
-    fn is_held(&self, pull: Pull<'_>, k: usize, v: f64, force: f64) -> bool {
+    pub(super) fn is_held(&self, pull: Pull<'_>, k: usize, v: f64, force: f64) -> bool {
         let (lo, hi) = self.circuit.walls[k];
         (v <= lo && force > 0.0)
             || (v >= hi && force < 0.0)
@@ -235,7 +62,13 @@ impl Sample<'_> {
 
     /// What steps must bring down, and the rounding error of it: the energy, or the square of the
     /// currents left at the nodes, which go to `left`.
-    fn merit(&self, pull: Pull<'_>, v: &[f64], live: &[Live], left: &mut [f64]) -> (f64, f64) {
+    pub(super) fn merit(
+        &self,
+        pull: Pull<'_>,
+        v: &[f64],
+        live: &[Live],
+        left: &mut [f64],
+    ) -> (f64, f64) {
         if self.circuit.reciprocal {
             let (energy, magnitude) = self.energy(pull, v, live);
             return (energy, 4.0 * f64::EPSILON * magnitude);
@@ -247,7 +80,7 @@ impl Sample<'_> {
 
     /// Lists the nonlinear elements that something depends on, without knees. What flows between
     /// two held nodes would only hide other currents behind its rounding errors.
-    fn find_live(&self, pull: Pull<'_>, live: &mut Vec<Live>) {
+    pub(super) fn find_live(&self, pull: Pull<'_>, live: &mut Vec<Live>) {
         let circuit = self.circuit;
         let moving = circuit.pattern.size() - if pull == Pull::Clamp { circuit.outputs } else { 0 };
         let moves = |terminal: Terminal| terminal.free().is_some_and(|node| node < moving);
@@ -262,17 +95,17 @@ impl Sample<'_> {
         }));
     }
 
-    fn set_knees(&self, cap: f64, live: &mut [Live]) {
+    pub(super) fn set_knees(&self, cap: f64, live: &mut [Live]) {
         live.iter_mut().for_each(|l| l.knee = self.circuit.elements[l.element].law.knee(cap));
     }
 
     /// Whether an element is on its tangent.
-    fn is_beyond(&self, v: &[f64], live: &[Live]) -> bool {
+    pub(super) fn is_beyond(&self, v: &[f64], live: &[Live]) -> bool {
         live.iter().any(|l| self.circuit.drop(l.element, &self.x, v) > l.knee)
     }
 
     /// Sets the multipliers of ideal diodes to what these carry. Returns the largest change.
-    fn update_multipliers(&self, v: &[f64], live: &mut [Live]) -> f64 {
+    pub(super) fn update_multipliers(&self, v: &[f64], live: &mut [Live]) -> f64 {
         let mut moved = 0.0f64;
         for l in live.iter_mut().filter(|l| self.is_ideal(l)) {
             let carried = self.respond(v, l).current;
@@ -492,7 +325,7 @@ impl Sample<'_> {
     }
 
     /// Writes the derivatives of the currents by the voltages; held nodes stand apart.
-    fn jacobian(
+    pub(super) fn jacobian(
         &self,
         pull: Pull<'_>,
         v: &[f64],

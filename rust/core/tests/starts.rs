@@ -1,0 +1,81 @@
+//! Where phases start: at rest, or at states that are given.
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use num_complex::Complex;
+use pnncore::batch::{Batch, Rows, Targets};
+use pnncore::draw::DrawIndex;
+use pnncore::loss::Loss;
+use pnncore::params::Params;
+use pnncore::plan::{Boundary, Phase, PhasePlan, Start};
+use pnncore::runtime::Runtime;
+use pnncore::settling::{Settling, Stop};
+use pnncore::states::{States, Status};
+use pnncore::system::hopfield::Activation;
+use pnncore::system::layered::Layered;
+use pnncore::system::{Experiment, System};
+
+fn shared(params: &[Vec<f64>]) -> Params<'_, f64> {
+    Params::shared(params.iter().map(Vec::as_slice))
+}
+
+/// A network with two steady states ends in that of the basin that it starts in; phases then start
+/// from there.
+#[test]
+fn given_states_choose_the_steady_state() {
+    for (sizes, activation) in
+        [(&[1, 1, 1][..], Activation::Tanh), (&[1, 2, 2, 1], Activation::Tanh)]
+    {
+        let net = Layered::hopfield(sizes, activation).unwrap();
+        let params: Vec<Vec<f64>> = System::<f64>::specs(&net)
+            .iter()
+            .map(|spec| vec![if spec.name.starts_with('W') { 2.0 } else { 0.0 }; spec.len()])
+            .collect();
+        let (x, y) = ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0]);
+        let batch = Batch { x: Rows::all(&x, 1), y: Targets::Values(Rows::all(&y, 1)) };
+        let settling = Settling {
+            stop: Stop::Absolute(1e-13),
+            max_sweeps: (9_000, 9_000),
+            ..Settling::default()
+        };
+        let nudged = [Boundary::Nudged(Complex::new(0.01, 0.0))];
+        let plan = PhasePlan {
+            start: Start::Given,
+            ..PhasePlan::from_free(Loss::SquaredError, nudged, settling)
+        };
+        let (runtime, shared, draw) =
+            (Runtime::new(Some(1), 0).unwrap(), shared(&params), DrawIndex::of_step(0));
+        let experiment = Experiment::new(&runtime, &net, &shared, &batch, &plan, draw);
+        let mut states = States::new(System::<f64>::layout(&net));
+        states.reset(3, 2, false);
+        for (i, sign) in [1.0, -1.0, 0.0].into_iter().enumerate() {
+            for l in 0..states.layout().sizes().len() {
+                let place = states.layout().layer(l);
+                states.row_mut(2 * i)[place].fill(0.3 * sign);
+            }
+        }
+        experiment.run(&mut [], &mut states, &mut System::<f64>::workspace(&net)).unwrap();
+        let end = |r: usize| states.outputs(r)[0];
+        assert!(states.outcomes.iter().all(|outcome| outcome.status == Status::Converged));
+        assert!(
+            end(0) > 0.5 && (end(0) + end(2)).abs() < 1e-12 && end(4) == 0.0,
+            "{:?}",
+            (end(0), end(2), end(4))
+        );
+        assert!((end(1) - end(0)).abs() < 0.1 && end(1) < end(0), "{:?}", (end(0), end(1)));
+        // At the steady state that was found the next run has nothing left to do.
+        let (first, sweeps) = (states.clone(), states.outcomes[0].sweeps);
+        experiment.run(&mut [], &mut states, &mut System::<f64>::workspace(&net)).unwrap();
+        assert!(states.outcomes[0].sweeps < sweeps && sweeps > 4, "{sweeps}");
+        assert!(states.values.iter().zip(first.values.iter()).all(|(a, b)| (a - b).abs() < 1e-11));
+        let plan = PhasePlan::new(
+            Loss::SquaredError,
+            vec![Phase { start: Start::Reversed(0), boundary: Boundary::Free }],
+            settling,
+        );
+        let backwards = Experiment { plan: &plan, ..experiment };
+        let refusal =
+            backwards.run(&mut [], &mut states, &mut System::<f64>::workspace(&net)).unwrap_err();
+        assert!(refusal.to_string().contains("Hopfield has no phase 1 of this kind"), "{refusal}");
+    }
+}
