@@ -12,6 +12,7 @@ import argparse
 import itertools
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,18 +68,11 @@ def only(net: pnn.systems.Stack, names: tuple[str, ...], rate: float) -> dict[st
     return {name: rate if name in names else 0.0 for name in net.params}
 
 
-def main() -> None:
-    """Train, and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--compare", action="store_true", help="draw accuracy against physical passes"
-    )
-    parser.add_argument("--picture", type=Path, default=Path("layered_digits.png"))
-    arguments = parser.parse_args()
-    split = pnn.data.digits()
+Case = tuple[str, Callable[..., pnn.systems.Stack], methods.Method, Optimizer, int, int]
+
+
+def cases() -> list[Case]:
+    """Return name, network, method, optimizer, batch size and epochs of every training."""
     net = narrow(0)
     last = only(net, ("W7", "b7"), 3e-3)
     speckle = scattering(0)
@@ -86,10 +80,9 @@ def main() -> None:
     readout = only(speckle, ("W7", "b7"), 3e-3)
     budget = Adam(0.03, schedule=CosineDecay(200))
     local = methods.PhysicalLocalLearning(tau=20.0, loss=CE)
-    align = methods.FeedbackAlignment
+    align, direct = methods.FeedbackAlignment, methods.DirectFeedbackAlignment
     adaptive = methods.EvolutionStrategy(loss=CE, pairs=15, adaptation=0.02)
-    # name, network, method, optimizer, batch size, epochs
-    cases: list[tuple[str, object, methods.Method, Optimizer, int, int]] = [
+    return [
         ("64-16-16-16-10: backpropagation", narrow, methods.Backprop(loss=CE), Adam(3e-3), 16, 100),
         ("  feedback alignment", narrow, align(loss=CE), Adam(3e-3), 16, 100),
         (
@@ -111,7 +104,7 @@ def main() -> None:
         (
             "  direct feedback",
             narrow,
-            methods.DirectFeedbackAlignment(loss=CE),
+            direct(loss=CE),
             Adam(3e-3),
             16,
             100,
@@ -119,7 +112,7 @@ def main() -> None:
         (
             "  augmented",
             narrow,
-            methods.DirectFeedbackAlignment(loss=CE, slope="triangle"),
+            direct(loss=CE, slope="triangle"),
             Adam(3e-3),
             16,
             100,
@@ -177,43 +170,66 @@ def main() -> None:
             163,
         ),
     ]
+
+
+def train(case: Case, split: tuple, seeds: list[int]) -> None:
+    """Train once for every seed, and print a line."""
+    name, make, method, optimizer, batch, epochs = case
+    scores, start, passes = [], time.perf_counter(), 0.0
+    for seed in seeds:
+        net = make(seed)
+        free = net.n_in - 64
+        x, y, x_test, y_test = split
+        x, x_test = (np.hstack([a, np.zeros((len(a), free), a.dtype)]) for a in (x, x_test))
+        trainer = pnn.Trainer(net, method, optimizer, batch_size=batch, seed=seed, progress=False)
+        passes = float(trainer.fit(x, y, epochs=epochs)["passes"].sum())
+        scores.append(method.score(net, x_test, y_test))
+    seconds = (time.perf_counter() - start) / len(scores)
+    spread = f" ± {statistics.stdev(scores):.3f}" if len(scores) > 1 else ""
+    print(
+        f"{name:38s} {statistics.mean(scores):16.3f}{spread} {passes:8,.0f} {seconds:8.2f}",
+        flush=True,
+    )
+
+
+def compare(split: tuple, picture: Path) -> None:
+    """Compare methods under one budget of physical passes, and draw."""
+    fast = Adam(3e-3)
+    found = pnn.compare(
+        narrow(0, mismatch=0.3),
+        {
+            "physics-aware": (methods.PhysicsAware(loss=CE), fast),
+            "in silico": (methods.Backprop(loss=CE), fast),
+            "feedback alignment": (methods.FeedbackAlignment(loss=CE), fast),
+            "direct feedback": (methods.DirectFeedbackAlignment(loss=CE), fast),
+            "SPSA": (methods.SPSA(loss=CE, directions=8), fast),
+            "PEPG": (methods.EvolutionStrategy(loss=CE, pairs=8, adaptation=0.05), Adam(0.01)),
+        },
+        split,
+        passes=20_000,
+        batch_size=64,
+    )
+    found.plot(picture)
+    print(f"\nhardware 0.3 off its twin:\n{found}\npicture: {picture}")
+
+
+def main() -> None:
+    """Train, and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--compare", action="store_true", help="draw accuracy against physical passes"
+    )
+    parser.add_argument("--picture", type=Path, default=Path("layered_digits.png"))
+    arguments = parser.parse_args()
+    split = pnn.data.digits()
     print(f"{'':38s} {'test accuracy':>24s} {'passes':>8s} {'seconds':>8s}")
-    for name, make, method, optimizer, batch, epochs in cases:
-        scores, start, passes = [], time.perf_counter(), 0.0
-        for seed in arguments.seeds:
-            net = make(seed)  # type: ignore[operator]
-            free = net.n_in - 64
-            x, y, x_test, y_test = split
-            x, x_test = (np.hstack([a, np.zeros((len(a), free), a.dtype)]) for a in (x, x_test))
-            trainer = pnn.Trainer(
-                net, method, optimizer, batch_size=batch, seed=seed, progress=False
-            )
-            passes = float(trainer.fit(x, y, epochs=epochs)["passes"].sum())
-            scores.append(method.score(net, x_test, y_test))
-        seconds = (time.perf_counter() - start) / len(scores)
-        spread = f" ± {statistics.stdev(scores):.3f}" if len(scores) > 1 else ""
-        print(
-            f"{name:38s} {statistics.mean(scores):16.3f}{spread} {passes:8,.0f} {seconds:8.2f}",
-            flush=True,
-        )
+    for case in cases():
+        train(case, split, arguments.seeds)
     if arguments.compare:
-        fast = Adam(3e-3)
-        found = pnn.compare(
-            narrow(0, mismatch=0.3),
-            {
-                "physics-aware": (methods.PhysicsAware(loss=CE), fast),
-                "in silico": (methods.Backprop(loss=CE), fast),
-                "feedback alignment": (align(loss=CE), fast),
-                "direct feedback": (methods.DirectFeedbackAlignment(loss=CE), fast),
-                "SPSA": (methods.SPSA(loss=CE, directions=8), fast),
-                "PEPG": (methods.EvolutionStrategy(loss=CE, pairs=8, adaptation=0.05), Adam(0.01)),
-            },
-            split,
-            passes=20_000,
-            batch_size=64,
-        )
-        found.plot(arguments.picture)
-        print(f"\nhardware 0.3 off its twin:\n{found}\npicture: {arguments.picture}")
+        compare(split, arguments.picture)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ NETWORKS = {
 }
 
 
-def main() -> None:
-    """Train with every seed, then print one line."""
+def parsed() -> argparse.Namespace:
+    """Return the arguments of the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -79,16 +79,13 @@ def main() -> None:
         help="seconds that a settling takes, for the energy (default 1 us)",
     )
     parser.add_argument("--picture", type=Path, default=Path("resistive_mnist.png"))
-    arguments = parser.parse_args()
-    hidden, input_gain, beta, rates, sweeps, epochs, published = NETWORKS[arguments.network]
-    epochs = arguments.epochs or epochs
-    rates = [arguments.scale_rates * rate for rate in rates]
-    load = {"mnist": pnn.data.mnist, "fashion": pnn.data.fashion_mnist, "digits": pnn.data.digits}[
-        arguments.dataset
-    ]
-    x, y, x_test, y_test = load()
+    return parser.parse_args()
+
+
+def device_of(arguments: argparse.Namespace) -> pnn.devices.Device:
+    """Return what conductances are stored in."""
     bounded = arguments.levels is not None or arguments.shorted > 0
-    device = pnn.devices.Device(
+    return pnn.devices.Device(
         lower=0.0,
         upper=arguments.upper if arguments.upper is not None else (1.0 if bounded else None),
         levels=arguments.levels,
@@ -96,36 +93,54 @@ def main() -> None:
         open=arguments.open,
         shorted=arguments.shorted,
     )
-    schedule = (
-        pnn.optim.CosineDecay(epochs) if arguments.cosine else pnn.optim.ExponentialDecay(0.99)
+
+
+def train(arguments: argparse.Namespace, split: tuple, seed: int, epochs: int) -> pnn.Trainer:
+    """Train one network, and print a line after every epoch."""
+    x, y, x_test, y_test = split
+    hidden, input_gain, beta, rates, sweeps, _, _ = NETWORKS[arguments.network]
+    decay = pnn.optim.CosineDecay(epochs) if arguments.cosine else pnn.optim.ExponentialDecay(0.99)
+    net = pnn.systems.DeepResistive(
+        [x.shape[1], *hidden, 10],
+        input_gain=input_gain,
+        device=device_of(arguments),
+        seed=seed,
+        dtype=x.dtype,
     )
+    trainer = pnn.Trainer(
+        net,
+        pnn.methods.EquilibriumPropagation(beta=beta, settling=pnn.Settling(sweeps=sweeps)),
+        pnn.optim.SGD([arguments.scale_rates * rate for rate in rates], schedule=decay),
+        batch_size=4,
+        seed=seed,
+        threads=arguments.threads,
+    )
+    for _ in range(epochs):
+        history = trainer.fit(x, y, epochs=1, validation=(x_test, y_test))
+        print(
+            f"{arguments.network} seed {seed} epoch {trainer.epoch:3d}: "
+            f"training error {100 - 100 * history['accuracy'][-1]:.2f} %, "
+            f"test error {100 - 100 * history['validation'][-1]:.2f} %, "
+            f"{history['seconds'][-1]:.1f} s",
+            flush=True,
+        )
+    return trainer
+
+
+def main() -> None:
+    """Train with every seed, then print one line."""
+    arguments = parsed()
+    *_, epochs, published = NETWORKS[arguments.network]
+    epochs = arguments.epochs or epochs
+    data = pnn.data
+    loads = {"mnist": data.mnist, "fashion": data.fashion_mnist, "digits": data.digits}
+    split = loads[arguments.dataset]()
+    _, _, x_test, y_test = split
     errors, seconds, powers = [], [], []
     for seed in arguments.seeds:
-        net = pnn.systems.DeepResistive(
-            [x.shape[1], *hidden, 10],
-            input_gain=input_gain,
-            device=device,
-            seed=seed,
-            dtype=x.dtype,
-        )
-        trainer = pnn.Trainer(
-            net,
-            pnn.methods.EquilibriumPropagation(beta=beta, settling=pnn.Settling(sweeps=sweeps)),
-            pnn.optim.SGD(rates, schedule=schedule),
-            batch_size=4,
-            seed=seed,
-            threads=arguments.threads,
-        )
         start = time.perf_counter()
-        for _ in range(epochs):
-            history = trainer.fit(x, y, epochs=1, validation=(x_test, y_test))
-            print(
-                f"{arguments.network} seed {seed} epoch {trainer.epoch:3d}: "
-                f"training error {100 - 100 * history['accuracy'][-1]:.2f} %, "
-                f"test error {100 - 100 * history['validation'][-1]:.2f} %, "
-                f"{history['seconds'][-1]:.1f} s",
-                flush=True,
-            )
+        trainer = train(arguments, split, seed, epochs)
+        net = trainer.system
         seconds.append(time.perf_counter() - start)
         errors.append(100 - 100 * net.score(x_test, y_test))
         powers.append(float(np.mean(net.power(x_test[:200]))))

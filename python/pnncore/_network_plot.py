@@ -51,32 +51,8 @@ def _places(
     return {name: 0.5 * (ranks[k] + scaled[k]) for name, k in index.items()}
 
 
-def circuit(
-    net: "Circuit",
-    x: Any,
-    axes: "Axes | None" = None,
-    *,
-    layout: Mapping[str, tuple[float, float]] | None = None,
-) -> "Axes":
-    """Draw the voltages of nodes and the currents along elements of one sample.
-
-    See `Circuit.plot`.
-    """
-    from pnncore import plot
-
-    figure = plot.require()
-    from matplotlib.collections import LineCollection
-
-    if axes is None:
-        axes = figure(figsize=(7, 5.5), layout="constrained").subplots()
-    row = np.asarray([x], dtype=net.dtype)
-    at = {node: float(v[0]) for node, v in net.voltages(row).items()}
-    flowing = np.abs(net.currents(row)[0])
-    places = _places(net, layout)
-    joined = [e for e in net.elements if not isinstance(e, VoltageSource)]
-    segments = [(places[e.plus], places[e.minus]) for e in joined]
-    widths = 0.4 + 4.6 * flowing / max(flowing.max(), 1e-300)
-    axes.add_collection(LineCollection(segments, linewidths=widths, colors=_FAINT, zorder=1))
+def _nodes(axes: "Axes", net: "Circuit", places: dict[str, Any], at: dict[str, float]) -> Any:
+    """Draw the nodes, coloured by their voltages `at`; return what was drawn last."""
     names = list(places)
     points = np.array([places[name] for name in names])
     voltages = np.array([at[name] for name in names])
@@ -107,12 +83,42 @@ def circuit(
             linewidths=0.6 if marker == "o" else 1.2,
             zorder=2,
         )
+    return shown
+
+
+def circuit(
+    net: "Circuit",
+    x: Any,
+    axes: "Axes | None" = None,
+    *,
+    layout: Mapping[str, tuple[float, float]] | None = None,
+) -> "Axes":
+    """Draw the voltages of nodes and the currents along elements of one sample.
+
+    See `Circuit.plot`.
+    """
+    from pnncore import plot
+
+    figure = plot.require()
+    from matplotlib.collections import LineCollection
+
+    if axes is None:
+        axes = figure(figsize=(7, 5.5), layout="constrained").subplots()
+    row = np.asarray([x], dtype=net.dtype)
+    at = {node: float(v[0]) for node, v in net.voltages(row).items()}
+    flowing = np.abs(net.currents(row)[0])
+    places = _places(net, layout)
+    joined = [e for e in net.elements if not isinstance(e, VoltageSource)]
+    segments = [(places[e.plus], places[e.minus]) for e in joined]
+    widths = 0.4 + 4.6 * flowing / max(flowing.max(), 1e-300)
+    axes.add_collection(LineCollection(segments, linewidths=widths, colors=_FAINT, zorder=1))
+    shown = _nodes(axes, net, places, at)
     for name in (*net.inputs, *net.outputs, net.ground):
         if name in places and len(net.inputs) + len(net.outputs) <= 24:
             axes.annotate(
                 name,
-                (places[name][0], places[name][1]),
-                xytext=(7, 5),
+                tuple(places[name]),
+                (7, 5),
                 textcoords="offset points",
                 fontsize=8,
                 color=_INK,

@@ -192,76 +192,16 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
     figure = require()(figsize=(11, 3.4), layout="constrained")
     losses, scores, sweeps = figure.subplots(1, 3)
     epoch = history["epoch"]
-    marker = "o" if len(epoch) < 3 else ""
-
-    loss = history["loss"]
-    losses.plot(epoch, loss, color=_BLUE, marker=marker)
-    if (loss[np.isfinite(loss)] > 0).all():
-        losses.set_yscale("log")
-        low, high = np.log10(losses.get_ylim())
-        if high - low < 3:
-            every = (1, 2, 5) if high - low > 1 else range(1, 10)
-            decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-            losses.yaxis.set_major_locator(
-                _fixed([digit * 10.0**decade for decade in decades for digit in every])
-            )
-            losses.yaxis.set_minor_locator(_fixed([]))
-            losses.yaxis.set_major_formatter("{x:.4g}")
-    labels = bool(np.isfinite(history["accuracy"]).any())
-    scale = 100.0 if labels else 1.0
-    parts = [
-        ("training, before each step", "accuracy", _BLUE),
-        ("validation, after the epoch", "validation", _ORANGE),
-    ]
-    for name, key, color in parts:
-        if np.isfinite(history[key]).any():
-            scores.plot(epoch, scale * history[key], color=color, marker=marker, label=name)
-    _label(
-        scores, "accuracy" if labels else "R² of the outputs", "accuracy (%)" if labels else "R²"
-    )
-    if scores.lines:
-        scores.margins(y=0.1)
-        scores.legend(frameon=False, loc="best")
-    else:
-        scores.text(
-            0.5,
-            0.5,
-            "no validation data",
-            ha="center",
-            va="center",
-            color=_INK,
-            transform=scores.transAxes,
-        )
-        scores.set_yticks([])
-
     settles = bool((history["free_sweeps"] > 0).any())
-    _label(losses, "training loss", "mean loss at the free state" if settles else "mean loss")
-    if settles:
-        sweeps.plot(epoch, history["free_sweeps"], color=_BLUE, marker=marker, label="free phase")
-        if (history["other_sweeps"] > 0).any():
-            sweeps.plot(
-                epoch,
-                history["other_sweeps"],
-                color=_ORANGE,
-                marker=marker,
-                label="all other phases",
-            )
-        sweeps.legend(frameon=False, loc="best")
-    else:
-        sweeps.plot(epoch, np.cumsum(history["passes"]), color=_BLUE, marker=marker)
-    _label(
-        sweeps,
-        "settling" if settles else "cost",
-        "sweeps per sample (mean)" if settles else "physical passes so far",
-    )
+    _losses(losses, history, "mean loss at the free state" if settles else "mean loss")
+    _scores(scores, history)
+    (_sweeps if settles else _cost)(sweeps, history)
     sweeps.set_ylim(0, 1.15 * max(sweeps.get_ylim()[1], 1.0))
     troubles = {key: int(history[key].sum()) for key in ("unconverged", "diverged", "unbounded")}
     if any(troubles.values()):
         text = ", ".join(f"{number:,} {key}" for key, number in troubles.items() if number)
-        sweeps.set_title(
-            f"{'settling' if settles else 'cost'} ({text})", loc="left", color=_INK, fontsize=12
-        )
-
+        title = f"{'settling' if settles else 'cost'} ({text})"
+        sweeps.set_title(title, loc="left", color=_INK, fontsize=12)
     for axes in (losses, scores, sweeps):
         axes.set_xlabel("epoch")
         axes.set_xlim(epoch[0] - 0.5, epoch[-1] + 0.5)
@@ -269,6 +209,63 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
         axes.grid(color=_FAINT, lw=0.6)
         axes.set_axisbelow(True)
     return _write(figure, path)
+
+
+def _line(axes: "Axes", history: "History", values: FloatArray, color: str, name: str = "") -> None:
+    """Draw a quantity over epochs, with markers where there are few."""
+    epoch = history["epoch"]
+    marker = "o" if len(epoch) < 3 else ""
+    axes.plot(epoch, values, color=color, marker=marker, label=name or None)
+
+
+def _losses(axes: "Axes", history: "History", name: str) -> None:
+    loss = history["loss"]
+    _line(axes, history, loss, _BLUE)
+    _label(axes, "training loss", name)
+    if not (loss[np.isfinite(loss)] > 0).all():
+        return
+    axes.set_yscale("log")
+    low, high = np.log10(axes.get_ylim())
+    if high - low < 3:
+        every = (1, 2, 5) if high - low > 1 else range(1, 10)
+        decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+        ticks = [digit * 10.0**decade for decade in decades for digit in every]
+        axes.yaxis.set_major_locator(_fixed(ticks))
+        axes.yaxis.set_minor_locator(_fixed([]))
+        axes.yaxis.set_major_formatter("{x:.4g}")
+
+
+def _scores(axes: "Axes", history: "History") -> None:
+    labels = bool(np.isfinite(history["accuracy"]).any())
+    parts = [
+        ("training, before each step", "accuracy", _BLUE),
+        ("validation, after the epoch", "validation", _ORANGE),
+    ]
+    for name, key, color in parts:
+        if np.isfinite(history[key]).any():
+            _line(axes, history, (100.0 if labels else 1.0) * history[key], color, name)
+    title, unit = ("accuracy", "accuracy (%)") if labels else ("R² of the outputs", "R²")
+    _label(axes, title, unit)
+    if axes.lines:
+        axes.margins(y=0.1)
+        axes.legend(frameon=False, loc="best")
+        return
+    text, place = "no validation data", axes.transAxes
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=_INK, transform=place)
+    axes.set_yticks([])
+
+
+def _sweeps(axes: "Axes", history: "History") -> None:
+    _line(axes, history, history["free_sweeps"], _BLUE, "free phase")
+    if (history["other_sweeps"] > 0).any():
+        _line(axes, history, history["other_sweeps"], _ORANGE, "all other phases")
+    axes.legend(frameon=False, loc="best")
+    _label(axes, "settling", "sweeps per sample (mean)")
+
+
+def _cost(axes: "Axes", history: "History") -> None:
+    _line(axes, history, np.cumsum(history["passes"]), _BLUE)
+    _label(axes, "cost", "physical passes so far")
 
 
 def comparison(found: "Comparison", path: str | Path | None = None) -> "Figure":

@@ -6,7 +6,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from pnncore._convert import (
     as_threads,
     instance,
     positive_int,
-    shown,
 )
+from pnncore._epoch import Epoch, as_callbacks, check_kinds
 from pnncore._interrupt import Interrupt
 from pnncore._processes import renew_in_children
 from pnncore._progress import ProgressLine
@@ -48,34 +47,6 @@ _SUMMED = (
     "pulses",
     "reversed",
 )
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    """What an epoch is made with: what a callback sets meanwhile holds from the next one on."""
-
-    x: FloatArray
-    y: FloatArray
-    validation: tuple[FloatArray, FloatArray] | None
-    system: System
-    method: methods.Method
-    # What the core makes its steps of.
-    steps_of: Any
-    order: FloatArray
-    rates: list[float]
-    optimizer: str
-    batch_size: int
-    seed: int
-    threads: int | None
-    # Whether the core is left after every step: an instrument may fail in one, which is then made
-    # again.
-    single: bool
-    # Epochs of the fit that are done.
-    done: int
-
-    @property
-    def steps(self) -> int:
-        return -(-len(self.x) // self.batch_size)
 
 
 class Trainer:
@@ -134,7 +105,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
     ) -> None:
-        callbacks = _as_callbacks(callbacks)
+        callbacks = as_callbacks(callbacks)
         memory = self.memory_shapes(system, method, optimizer)
         optimizer.rates(system.names, 0)
         self.system = system
@@ -180,7 +151,7 @@ class Trainer:
         ConfigError
             If one of them is something else.
         """
-        _check_kinds(system, method, optimizer)
+        check_kinds(system, method, optimizer)
         settings = json.dumps(optimizer.settings())
         kept = _core.check_pair(system.core, str(system.dtype), method.for_core(system), settings)
         return {name: tuple(shape) for name, shape in kept}
@@ -233,8 +204,8 @@ class Trainer:
                 "one more"
             )
         epochs = positive_int(epochs, "epochs")
-        _check_kinds(self.system, self.method, self.optimizer)
-        self.callbacks = _as_callbacks(self.callbacks)
+        check_kinds(self.system, self.method, self.optimizer)
+        self.callbacks = as_callbacks(self.callbacks)
         x, y = self.system.as_batch(x, y)
         if validation is not None:
             if not isinstance(validation, tuple | list) or len(validation) != 2:
@@ -349,11 +320,11 @@ class Trainer:
         y: FloatArray,
         validation: tuple[FloatArray, FloatArray] | None,
         done: int,
-    ) -> _Epoch:
-        _check_kinds(self.system, self.method, self.optimizer)
+    ) -> Epoch:
+        check_kinds(self.system, self.method, self.optimizer)
         self.seed = as_seed(self.seed)
         self._fit_memory(self.memory_shapes(self.system, self.method, self.optimizer))
-        return _Epoch(
+        return Epoch(
             x=x,
             y=y,
             validation=validation,
@@ -371,7 +342,7 @@ class Trainer:
             done=done,
         )
 
-    def _epoch(self, epoch: _Epoch, interrupt: Interrupt, line: ProgressLine) -> None:
+    def _epoch(self, epoch: Epoch, interrupt: Interrupt, line: ProgressLine) -> None:
         """Finish the epoch under way, or stop between two of its steps."""
         steps, instruments = epoch.steps, epoch.system.instruments
         start = time.perf_counter()
@@ -400,7 +371,7 @@ class Trainer:
         self._finish_epoch(epoch, time.perf_counter() - start, line)
         self._stopping = self._stopping or interrupt.requested
 
-    def _leg(self, epoch: _Epoch) -> str | None:
+    def _leg(self, epoch: Epoch) -> str | None:
         """Make steps for a while, which the core counts in `step` and `_sums`.
 
         Return why the next diverges, if so.
@@ -436,7 +407,7 @@ class Trainer:
         count = self._sums[over]
         return self._sums[key] / count if count else float("nan")
 
-    def _finish_epoch(self, epoch: _Epoch, seconds: float, line: ProgressLine) -> None:
+    def _finish_epoch(self, epoch: Epoch, seconds: float, line: ProgressLine) -> None:
         score, labels = float("nan"), epoch.y.ndim == 1
         if epoch.validation is not None:
             with retraced(epoch.system.instruments):
@@ -528,7 +499,7 @@ class Trainer:
         path = as_path(path)
         # Between two legs of a fit that another thread is in: parameters, memory and counts are
         # then of one step.
-        _check_kinds(self.system, self.method, self.optimizer)
+        check_kinds(self.system, self.method, self.optimizer)
         with self.system.lock:
             if self.step == 0:
                 self._fit_memory(self.memory_shapes(self.system, self.method, self.optimizer))
@@ -595,7 +566,7 @@ class Trainer:
             loss=loss,
             optimizer=optimizer,
             threads=as_threads(threads),
-            callbacks=_as_callbacks(callbacks),
+            callbacks=as_callbacks(callbacks),
             progress=as_progress(progress),
         )
 
@@ -606,22 +577,3 @@ class Trainer:
             f"batch_size={self.batch_size}, "
             f"seed={self.seed}; {self.epoch} epochs{under_way} done)"
         )
-
-
-def _check_kinds(system: Any, method: Any, optimizer: Any) -> None:
-    for value, kind, name in (
-        (system, System, "system"),
-        (method, methods.Method, "method"),
-        (optimizer, optim.Optimizer, "optimizer"),
-    ):
-        instance(value, kind, name, f"a pnncore {kind.__name__}")
-
-
-def _as_callbacks(callbacks: Any) -> list[Callback]:
-    if not isinstance(callbacks, list | tuple):
-        raise ConfigError(
-            f"callbacks must be a list of pnncore.Callback objects, got {shown(callbacks)}"
-        )
-    if any(not isinstance(callback, Callback) for callback in callbacks):
-        raise ConfigError(f"callbacks must be pnncore.Callback objects, got {shown(callbacks)}")
-    return list(callbacks)

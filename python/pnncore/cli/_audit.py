@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pnncore.auditing import audit
+from pnncore.auditing import Audit, audit
 from pnncore.cli import _common as common
 from pnncore.cli._common import Commands
 from pnncore.errors import CapabilityError, ConfigError, PnnError
@@ -85,22 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
                 raise
             skipped.append({"method": common.describe(method), "why": str(error).partition(";")[0]})
             continue
-        rows.append(
-            {
-                "method": common.describe(method),
-                "cosine": found.cosine,
-                "relative_error": found.relative_error,
-                "norm_ratio": found.norm_ratio,
-                "usable": found.usable,
-                "unconverged": found.unconverged,
-                "diverged": found.diverged,
-                "unbounded": found.unbounded,
-                "by_parameter": {
-                    name: {"cosine": cosine, "relative_error": error}
-                    for name, (cosine, error) in found.by_parameter.items()
-                },
-            }
-        )
+        rows.append(_row(method, found))
     loss = chosen[0].loss
     report = {
         "system": net.to_config(),
@@ -111,11 +96,35 @@ def run(arguments: argparse.Namespace) -> int:
         "audits": rows,
         "skipped": skipped,
     }
+    common.emit(arguments, report, _text(arguments, net, report))
+    return 0
+
+
+def _row(method: Method, found: Audit) -> dict[str, Any]:
+    by_parameter = {
+        name: {"cosine": cosine, "relative_error": error}
+        for name, (cosine, error) in found.by_parameter.items()
+    }
+    return {
+        "method": common.describe(method),
+        "cosine": found.cosine,
+        "relative_error": found.relative_error,
+        "norm_ratio": found.norm_ratio,
+        "usable": found.usable,
+        "unconverged": found.unconverged,
+        "diverged": found.diverged,
+        "unbounded": found.unbounded,
+        "by_parameter": by_parameter,
+    }
+
+
+def _text(arguments: argparse.Namespace, net: Hopfield, report: dict[str, Any]) -> str:
+    rows = report["audits"]
     width = max(len(row["method"]) for row in rows)
     lines = [
         f"{net!r}" + (f" from {arguments.load}" if arguments.load else ""),
-        f"gradients of the {loss} loss on {len(x)} test samples of {arguments.data}, against the "
-        "exact ones",
+        f"gradients of the {report['loss']} loss on {report['samples']} test samples of "
+        f"{arguments.data}, against the exact ones",
         "",
         f"  {'method':{width}}  {'cosine':>12}  {'relative error':>14}  {'norm ratio':>10}",
     ]
@@ -124,9 +133,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{row['norm_ratio']:10.5f}"
         for row in rows
     ]
-    lines += [f"  skipped {row['method']}: {row['why']}" for row in skipped]
-    common.emit(arguments, report, "\n".join(lines))
-    return 0
+    lines += [f"  skipped {row['method']}: {row['why']}" for row in report["skipped"]]
+    return "\n".join(lines)
 
 
 def _system(arguments: argparse.Namespace, x: Any, y: Any) -> Hopfield:

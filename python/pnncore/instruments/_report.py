@@ -82,16 +82,7 @@ def examine(
     x = as_inputs(x, instrument.n_in, instrument.dtype)
     if len(x) < 2:
         raise ShapeError("x must hold at least two samples, to tell signal from noise")
-    from pnncore.methods import Method
-
-    methods = as_list(methods, "methods", "a list of pnncore methods")
-    methods = [
-        instance(method, Method, "a method to time", "a pnncore method") for method in methods
-    ]
-    if methods and samples is None:
-        raise ConfigError(
-            "methods are timed for a planned run: give samples, and perhaps epochs and batch_size"
-        )
+    methods = _timed(methods, samples)
     samples = None if samples is None else positive_int(samples, "samples")
     epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
     repeats = positive_int(repeats, "repeats")
@@ -136,12 +127,23 @@ def examine(
         saturated=float(np.maximum(extremes - 2, 0).mean() / len(mean)),
         dead_outputs=tuple(int(j) for j in np.flatnonzero(signal <= tolerance)),
         hours={
-            f"{type(method).__name__}": _hours(
-                instrument, method, samples or 0, epochs, batch_size, seconds
-            )
-            for method in methods
+            type(one).__name__: _hours(instrument, one, samples or 0, epochs, batch_size, seconds)
+            for one in methods
         },
     )
+
+
+def _timed(methods: "Sequence[Method]", samples: int | None) -> "list[Method]":
+    """Return the methods to time, which need a planned run."""
+    from pnncore.methods import Method
+
+    methods = as_list(methods, "methods", "a list of pnncore methods")
+    checked = [instance(one, Method, "a method to time", "a pnncore method") for one in methods]
+    if checked and samples is None:
+        raise ConfigError(
+            "methods are timed for a planned run: give samples, and perhaps epochs and batch_size"
+        )
+    return checked
 
 
 def _dead(

@@ -208,25 +208,10 @@ class Instrument(Stack, listed=False):
             if not callable(what) and (what is not None or name == "fn"):
                 raise ConfigError(f"{name} must be callable, got {what!r}")
         one_of(durability, "durability", ("group", "shot", "none"))
-        for value, kind, name in (
-            (device, Device, "device"),
-            (budget, Budget, "budget"),
-            (reference, Reference, "reference"),
-        ):
-            if value is not None and not isinstance(value, kind):
-                raise ConfigError(f"{name} must be a pnncore {kind.__name__}, got {value!r}")
+        _check_kinds(device, budget, reference)
         n_in, n_out = positive_int(n_in, "n_in"), positive_int(n_out, "n_out")
         batch = flag(batch, "batch")
-        given = {} if params is None else params
-        if isinstance(given, Mapping):
-            _check_names(list(given))
-        given = as_settings(given, "params")
-        initial = {
-            name: as_numbers(value, f"parameter {name}", as_dtype(dtype), ConfigError)
-            for name, value in given.items()
-        }
-        if scalars := [name for name, value in initial.items() if value.ndim == 0]:
-            raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
+        initial = _initial(params, dtype)
         shapes = [(name, value.shape) for name, value in initial.items()]
         if reference is not None:
             _check_reference(reference, n_in, shapes, batch)
@@ -424,6 +409,32 @@ def _check_reference(
     own = {name: np.shape(value) for name, value in reference.params.items()}
     if own != dict(shapes):
         raise ShapeError(f"params of the reference must be {dict(shapes)}, got {own}")
+
+
+def _check_kinds(device: Device | None, budget: Budget | None, reference: Reference | None) -> None:
+    for value, kind, name in (
+        (device, Device, "device"),
+        (budget, Budget, "budget"),
+        (reference, Reference, "reference"),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise ConfigError(f"{name} must be a pnncore {kind.__name__}, got {value!r}")
+
+
+def _initial(
+    params: Mapping[str, npt.ArrayLike] | None, dtype: npt.DTypeLike
+) -> dict[str, FloatArray]:
+    """Return initial parameters by name, of at least one dimension."""
+    given = {} if params is None else params
+    if isinstance(given, Mapping):
+        _check_names(list(given))
+    initial = {
+        name: as_numbers(value, f"parameter {name}", as_dtype(dtype), ConfigError)
+        for name, value in as_settings(given, "params").items()
+    }
+    if scalars := [name for name, value in initial.items() if value.ndim == 0]:
+        raise ShapeError(f"parameters {scalars} are scalars; make them arrays of shape (1,)")
+    return initial
 
 
 def _check_names(names: list[Any]) -> None:
