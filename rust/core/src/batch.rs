@@ -1,5 +1,7 @@
 //! Batches: rows of a data set, by reference.
 
+use std::ops::Range;
+
 use pnncore_kernels::Real;
 
 /// Rows of a row-major matrix, all of them or those that an index picks.
@@ -20,6 +22,17 @@ impl<'a, T> Rows<'a, T> {
     #[must_use]
     pub fn pick(self, index: &'a [u64]) -> Self {
         Self { index: Some(index), ..self }
+    }
+
+    /// Some of the rows, which lie side by side.
+    #[must_use]
+    pub fn range(self, range: Range<usize>) -> Self {
+        match self.index {
+            Some(index) => Self { index: Some(&index[range]), ..self },
+            None => {
+                Self { data: &self.data[range.start * self.width..range.end * self.width], ..self }
+            }
+        }
     }
 
     /// The number of rows.
@@ -71,6 +84,16 @@ impl<'a, T: Real> Targets<'a, T> {
         }
     }
 
+    /// Some of the rows, which lie side by side.
+    #[must_use]
+    pub fn range(self, range: Range<usize>) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Labels(rows) => Self::Labels(rows.range(range)),
+            Self::Values(rows) => Self::Values(rows.range(range)),
+        }
+    }
+
     /// Writes the target of row `i`; returns whether there is one.
     pub fn write(&self, i: usize, target: &mut [T]) -> bool {
         match self {
@@ -107,6 +130,12 @@ impl<'a, T: Real> Batch<'a, T> {
     #[must_use]
     pub fn pick(self, index: &'a [u64]) -> Self {
         Self { x: self.x.pick(index), y: self.y.pick(index) }
+    }
+
+    /// Some of the samples, which lie side by side.
+    #[must_use]
+    pub fn range(self, range: Range<usize>) -> Self {
+        Self { x: self.x.range(range.clone()), y: self.y.range(range) }
     }
 
     /// The number of samples.

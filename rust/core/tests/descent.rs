@@ -9,6 +9,7 @@ use pnncore::kernels::Real;
 use pnncore::loss::Loss;
 use pnncore::params::Params;
 use pnncore::plan::{Boundary, PhasePlan};
+use pnncore::runtime::Runtime;
 use pnncore::settling::{Settling, Stop};
 use pnncore::states::{Outcome, States};
 use pnncore::system::elastic::{Elastic, Spec};
@@ -75,6 +76,23 @@ fn ends<T: Real>(
     (states.values.iter().map(|s| s.to_f64()).collect(), states.outcomes.clone())
 }
 
+/// The rows of a batch that threads share end where they do one after the other, to the bit; what is
+/// wanted need not be picked as inputs are.
+fn check_threads<T: Real>(at: &SystemAt<'_, T>, net: &dyn System<T>, plan: &PhasePlan) {
+    let data: Vec<T> = (0..2 * SAMPLES).map(|k| T::from_f64(0.1 * (k as f64).cos())).collect();
+    let batch = Batch { y: Targets::Values(Rows::all(&data, 2)), ..*at.batch };
+    let at = SystemAt { batch: &batch, ..*at };
+    let wanted = ends(&at, net, &batch, plan);
+    for threads in [1, 2, 3, 8] {
+        let runtime = Runtime::new(Some(threads), 0).expect("a runtime");
+        let mut states = States::new(net.layout());
+        states.reset(batch.len(), plan.rows_per_sample(), false);
+        runtime.enter(|| at.settle(&runtime, 1 << 20, plan, &mut states)).expect("a sheet settles");
+        let found: Vec<f64> = states.values.iter().map(|s| s.to_f64()).collect();
+        assert_eq!((found, states.outcomes.clone()), wanted, "{threads} threads, {plan:?}");
+    }
+}
+
 /// Every row ends where it ends among rows that are all evaluated, and where it ends alone.
 fn check<T: Real>(loss: Loss, phases: &[Boundary], settling: Settling) {
     let spec = sheet();
@@ -97,6 +115,7 @@ fn check<T: Real>(loss: Loss, phases: &[Boundary], settling: Settling) {
     let batch = Batch { x: Rows::all(&x, 2), y: Targets::Values(Rows::all(&y, 2)) }.pick(&index);
     let plan = PhasePlan::from_free(loss, phases.iter().copied(), settling);
     let system_at = SystemAt { system, params: &params, batch: &batch };
+    check_threads(&system_at, &net, &plan);
     let (states, outcomes) = ends(&system_at, &net, &batch, &plan);
     assert_eq!(
         ends(&Whole(system_at), &net, &batch, &plan),

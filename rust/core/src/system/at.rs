@@ -1,12 +1,15 @@
 //! A system at its parameters and a batch: the landscape that descent goes down.
 
 use pnncore_kernels::Real;
+use rayon::prelude::*;
 
 use super::StateDerivatives;
 use crate::Result;
 use crate::batch::{Batch, Targets};
-use crate::descent::Landscape;
+use crate::descent::{Landscape, settle};
 use crate::params::Params;
+use crate::plan::PhasePlan;
+use crate::runtime::Runtime;
 use crate::states::States;
 
 /// A system with its parameters and a batch.
@@ -17,6 +20,47 @@ pub struct SystemAt<'a, T: Real> {
     pub params: &'a Params<'a, T>,
     /// The batch.
     pub batch: &'a Batch<'a, T>,
+}
+
+impl<T: Real> SystemAt<'_, T> {
+    /// Settles all phases of the batch by descent, a few samples at a time on every thread: rows do
+    /// not see each other. `work` are the multiply-adds, about, of an energy and its gradient.
+    ///
+    /// # Errors
+    /// What the physics may fail with.
+    pub fn settle(
+        &self,
+        runtime: &Runtime,
+        work: usize,
+        plan: &PhasePlan,
+        states: &mut States<T>,
+    ) -> Result<()> {
+        /// Samples that go down together.
+        const TOGETHER: usize = 4;
+        /// Steps of a descent, about.
+        const STEPS: usize = 100;
+        let (phases, stride, samples) = (states.phases(), states.stride(), self.batch.len());
+        let pieces = samples.div_ceil(TOGETHER);
+        if runtime.parts(STEPS * work * samples * phases, pieces) == 1 {
+            return settle(self, self.batch, plan, states);
+        }
+        let (layout, complex) = (states.layout().clone(), states.is_complex());
+        let mut ends = vec![Ok(()); pieces];
+        let rows = states.values.par_chunks_mut(TOGETHER * phases * stride);
+        let outcomes = states.outcomes.par_chunks_mut(TOGETHER * phases);
+        let pieces = rows.zip(outcomes).zip(ends.par_iter_mut()).enumerate();
+        runtime.for_each(pieces, |(k, ((rows, outcomes), end))| {
+            let first = k * TOGETHER;
+            let batch = self.batch.range(first..first + outcomes.len() / phases);
+            let mut own = States::new(layout.clone());
+            own.reset(batch.len(), phases, complex);
+            own.values.copy_from_slice(rows);
+            *end = settle(&SystemAt { batch: &batch, ..*self }, &batch, plan, &mut own);
+            rows.copy_from_slice(&own.values);
+            outcomes.copy_from_slice(&own.outcomes);
+        });
+        ends.into_iter().collect()
+    }
 }
 
 impl<T: Real> Landscape<T> for SystemAt<'_, T> {

@@ -12,7 +12,6 @@ use pnncore_kernels::watch::poll;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::descent::settle;
 use crate::device::{Device, Store};
 use crate::params::{ParamSpec, Params};
 use crate::signal::Signal;
@@ -271,8 +270,11 @@ impl<T: Real> Dynamics<T> for Elastic {
         states: &mut States<T>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let Experiment { params, batch, plan, .. } = *experiment;
-        settle(&SystemAt { system: self, params, batch }, batch, plan, states)?;
+        /// Multiply-adds of a spring in an energy and its gradient.
+        const SPRING: usize = 64;
+        let Experiment { runtime, params, batch, plan, .. } = *experiment;
+        let work = SPRING * self.springs.len();
+        SystemAt { system: self, params, batch }.settle(runtime, work, plan, states)?;
         read_at_end(self, experiment, readings, states, workspace)
     }
 
