@@ -395,7 +395,7 @@ def _check_same(own: dict[str, Any], told: dict[str, Any], given: list[str]) -> 
         if part not in given and (
             places := list(_differences(json.loads(json.dumps(own[part])), told[part], part))
         ):
-            raise ConfigError(f"{places[0]} is no setting that a trainer has")
+            raise ConfigError(f"{places[0]} is what the file says, and not what the trainer has")
 
 
 def _check_same_system(own: dict[str, Any], told: dict[str, Any], path: str) -> None:

@@ -69,9 +69,11 @@ class AnalogIO(Config):
         Whether a sample some of whose outputs are clipped is read again at half the input scale, up
         to ten times.
 
-    References ---------- Gokmen, Onen, Haensch, Front. Neurosci. 11, 538 (2017); Rasch et al.,
-    AICAS (2021), arXiv 2104.02184; learned ranges: Choi et al. (2018), arXiv 1805.06085; bit by
-    bit: Shafiee et al., ISCA (2016).
+    References
+    ----------
+    Gokmen, Onen, Haensch, Front. Neurosci. 11, 538 (2017); Rasch et al., AICAS (2021), arXiv
+    2104.02184; learned ranges: Choi et al. (2018), arXiv 1805.06085; bit by bit: Shafiee et al.,
+    ISCA (2016).
     """
 
     input_bits: int | None = 7

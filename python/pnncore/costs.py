@@ -67,7 +67,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What `of` returns: arrays over epochs.
+    """What `estimate` returns: arrays over epochs.
 
     Attributes
     ----------

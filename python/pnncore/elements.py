@@ -164,7 +164,7 @@ class IdealDiode(Element):
 class Transistor(Element):
     """A field-effect transistor between drain and source, which may change places.
 
-    An edge with a gate that learns.
+    It is an edge with a gate that learns.
 
     With V1 and V2 the voltages of `plus` and `minus` over ground, a = gate - threshold, I =
     strength / 2 * (max(a - V2, 0)² - max(a - V1, 0)²): MOS level 1 (Shichman and Hodges 1968).

@@ -192,7 +192,10 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     """
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Train a new system on inputs (samples, features) and targets (samples,[ targets])."""
+        """Train a new system on inputs (samples, features) and targets.
+
+        These are (samples,) or (samples, targets).
+        """
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True)
         self._single = y.ndim == 1
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)

@@ -36,6 +36,7 @@ from pnncore._convert import (
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.layers import Crossbar, Linear
 from pnncore.systems import Stack
+from pnncore.systems._base import restore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,13 +83,13 @@ class Memory(ABC):
     def programming_deviation(self, g: Array) -> Array:
         """Return by how much conductances are off when they were programmed to g.
 
-        A standard deviation.
+        It is a standard deviation.
         """
 
     def write(self, g: Array, random: np.random.Generator) -> Array:
         """Return what one pulse of programming leaves of wanted conductances g.
 
-        None is negative.
+        No conductance is negative.
         """
         return np.maximum(
             g + self.scale * self.programming_deviation(g) * _normals(random, g.shape), 0.0
@@ -97,7 +98,7 @@ class Memory(ABC):
     def drift(self, g: Array, random: np.random.Generator) -> Array:
         """Return the drift exponents of cells that were programmed to g.
 
-        Zero where they do not drift.
+        They are zero for cells that do not drift.
         """
         return np.zeros_like(g)
 
@@ -158,7 +159,7 @@ class PhaseChange(Memory):
 class Resistive(Memory):
     """Resistive memory of 40 µS, one second after programming.
 
-    Σ = .348 + 16.03 g - 43.85 g² + 45.39 g³ - 16.82 g⁴ µS.
+    The deviation is σ = .348 + 16.03 g - 43.85 g² + 45.39 g³ - 16.82 g⁴ µS.
 
     References
     ----------
@@ -361,9 +362,7 @@ class Programmed:
         random = np.random.default_rng(
             [self.seed, 1, repeat, *np.frombuffer(np.float64(seconds).tobytes(), np.uint32)]
         )
-        net = systems.from_config(self.net.to_config())
-        for name, array in self.net.params.items():
-            net.params[name][...] = array
+        net = restore(self.net.to_config(), self.net.params, self.net.memory)
         axis = 0 if compensation == "column" else None
         for name, fresh in self._fresh.items():
             weights = self._weights(name, seconds, random)

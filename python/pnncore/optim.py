@@ -182,9 +182,9 @@ class Optimizer(Registered, family="optimizer"):
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent: v <- momentum v + g + weight_decay theta.
+    """Stochastic gradient descent.
 
-    Theta <- theta - rate v.
+    v <- momentum v + g + weight_decay theta, then theta <- theta - rate v.
 
     Without momentum the gradient stays factored and goes into the parameters in one product.
 

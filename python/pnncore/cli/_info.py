@@ -21,7 +21,11 @@ example:
   pnncore info
   PNNCORE_DATA=~/data pnncore info --json
 """
-_OPTIONAL = {"matplotlib": "pictures", "safetensors": "checkpoints in other programs"}
+_OPTIONAL = {
+    "matplotlib": "pictures",
+    "safetensors": "checkpoints in other programs",
+    "scikit-learn": "Classifier and Regressor",
+}
 _GZ = ("", ".gz")
 
 

@@ -4,15 +4,13 @@ import contextlib
 import hashlib
 import http.client
 import importlib.resources
-import io
 import math
 import operator
 import os
 import secrets
 import urllib.request
-import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,21 +20,21 @@ import numpy.typing as npt
 
 from pnncore._convert import flag
 from pnncore.data import _idx
+from pnncore.data._npz import Layout, parse_npz
 from pnncore.errors import ConfigError, DataError
 
 Split = tuple[
     npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]
 ]
-_Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 _Path = str | os.PathLike[str]
 
 VOWEL_CLASSES: tuple[str, ...] = ("ae", "ah", "aw", "uw", "er", "iy", "ih")
 """Names of the labels 0 to 6 of `vowels`: had, hod, hawed, who'd, heard, heed, hid."""
 
 _TIMEOUT = 60.0  # seconds without a byte before a download is given up
-_DIGITS: _Layout = {"pixels": ("|u1", (1797, 64)), "labels": ("|u1", (1797,))}
-_IRIS: _Layout = {"millimetres": ("|u1", (150, 4)), "species": ("|u1", (150,))}
-_VOWELS: _Layout = {
+_DIGITS: Layout = {"pixels": ("|u1", (1797, 64)), "labels": ("|u1", (1797,))}
+_IRIS: Layout = {"millimetres": ("|u1", (150, 4)), "species": ("|u1", (150,))}
+_VOWELS: Layout = {
     "train_dataset_x": ("<f4", (210, 12)),
     "train_dataset_y": ("<i8", (210,)),
     "test_dataset_x": ("<f4", (49, 12)),
@@ -138,8 +136,10 @@ def digits(*, test_size: int = 450, seed: int = 0) -> Split:
     DataError
         The file in the package is missing or damaged.
 
-    Notes ----- The test part of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten
-    Digits", UCI Machine Learning Repository (1998), DOI 10.24432/C50P49, CC BY 4.0.
+    Notes
+    -----
+    The test part of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
+    Machine Learning Repository (1998), DOI 10.24432/C50P49, CC BY 4.0.
 
     Examples
     --------
@@ -184,8 +184,10 @@ def iris(*, test_size: int = 45, seed: int = 0) -> Split:
     DataError
         The file in the package is missing or damaged.
 
-    Notes ----- R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of
-    Eugenics 7, 179 (1936); UCI Machine Learning Repository, DOI 10.24432/C56C76, CC BY 4.0.
+    Notes
+    -----
+    R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7,
+    179 (1936); UCI Machine Learning Repository, DOI 10.24432/C56C76, CC BY 4.0.
 
     Examples
     --------
@@ -199,7 +201,7 @@ def iris(*, test_size: int = 45, seed: int = 0) -> Split:
     return _split((x - low) / (high - low), raw["species"], test_size, seed)
 
 
-def _shipped(name: str, layout: _Layout) -> dict[str, npt.NDArray[Any]]:
+def _shipped(name: str, layout: Layout) -> dict[str, npt.NDArray[Any]]:
     """Read a file of the package."""
     try:
         content = importlib.resources.files("pnncore.data").joinpath(name).read_bytes()
@@ -207,7 +209,7 @@ def _shipped(name: str, layout: _Layout) -> dict[str, npt.NDArray[Any]]:
         raise DataError(
             f"{name}, which ships with pnncore, cannot be read: {err}; reinstall pnncore"
         ) from err
-    return _parse_npz(content, f"{name}, which ships with pnncore,", layout)
+    return parse_npz(content, f"{name}, which ships with pnncore,", layout)
 
 
 def _split(
@@ -259,16 +261,18 @@ def mnist(path: _Path | None = None, *, download: bool = False) -> Split:
     ConfigError
         `path` is neither a str nor a path-like object.
 
-    Notes ----- Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits".
-    A folder that holds Fashion-MNIST, whose files have the same names, is passed over.
+    Notes
+    -----
+    Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits". A folder
+    that holds Fashion-MNIST, whose files have the same names, is passed over.
     """
     return _load_idx_set(_MNIST, path, download=download)
 
 
 def fashion_mnist(path: _Path | None = None, *, download: bool = False) -> Split:
-    """Load Fashion-MNIST.
+    """Load Fashion-MNIST: articles of clothing, 28 x 28 pixels.
 
-    Articles of clothing, 28 x 28 pixels, 60000 for training and 10000 for testing.
+    There are 60000 for training and 10000 for testing.
 
     A drop-in replacement of MNIST with the same format. It is looked for as `mnist` describes, in
     the subfolder ``fashion-mnist``.
@@ -303,8 +307,10 @@ def fashion_mnist(path: _Path | None = None, *, download: bool = False) -> Split
     ConfigError
         `path` is neither a str nor a path-like object.
 
-    Notes ----- H. Xiao, K. Rasul and R. Vollgraf, arXiv 1708.07747 (2017); Zalando SE, MIT licence.
-    A folder that holds MNIST, whose files have the same names, is passed over.
+    Notes
+    -----
+    H. Xiao, K. Rasul and R. Vollgraf, arXiv 1708.07747 (2017); Zalando SE, MIT licence. A folder
+    that holds MNIST, whose files have the same names, is passed over.
     """
     return _load_idx_set(_FASHION_MNIST, path, download=download)
 
@@ -344,9 +350,11 @@ def vowels(path: _Path | None = None) -> Split:
     ConfigError
         `path` is neither a str nor a path-like object.
 
-    Notes ----- L. G. Wright, T. Onodera et al., Nature 601, 549 (2022), CC BY 4.0; recordings of
-    women by J. Hillenbrand et al., J. Acoust. Soc. Am. 97, 3099 (1995). The split is that of the
-    study. It is no test on new speakers: every speaker of a test sample also has training samples.
+    Notes
+    -----
+    L. G. Wright, T. Onodera et al., Nature 601, 549 (2022), CC BY 4.0; recordings of women by J.
+    Hillenbrand et al., J. Acoust. Soc. Am. 97, 3099 (1995). The split is that of the study. It is
+    no test on new speakers: every speaker of a test sample also has training samples.
     """
     name = "pat_vowels.npz"
     found, looked = _search(path, "vowel", (name,), ("",))
@@ -368,7 +376,7 @@ def vowels(path: _Path | None = None) -> Split:
         raise DataError(f"{file}: cannot be read: {err.strerror or err}") from err
     if len(content) > limit:
         raise DataError(f"{file}: expected at most {limit} bytes, got more")
-    raw = _parse_npz(content, f"{file}:", _VOWELS)
+    raw = parse_npz(content, f"{file}:", _VOWELS)
     x, y, x_test, y_test = (raw[key] for key in _VOWELS)
     for key in ("train_dataset_x", "test_dataset_x"):
         # Written so that NaN fails as well.
@@ -553,46 +561,3 @@ def _fetch(url: str, target: Path, size: int, md5: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-
-
-def _parse_npz(content: bytes, source: str, layout: _Layout) -> dict[str, npt.NDArray[Any]]:
-    """Read arrays of known type and shape from an NPZ archive; nothing larger is ever unpacked."""
-    arrays = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for key, (dtype, shape) in layout.items():
-                arrays[key] = _parse_npy(archive, key, np.dtype(dtype), shape)
-    except DataError as err:
-        raise DataError(f"{source} {err}") from err
-    except Exception as err:  # a damaged archive makes zipfile and NumPy raise a dozen types
-        raise DataError(
-            f"{source} not a NumPy archive, or damaged: {err!s} ({type(err).__name__})"
-        ) from err
-    return arrays
-
-
-def _parse_npy(
-    archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> npt.NDArray[Any]:
-    """Read one array of an NPZ archive."""
-    if f"{key}.npy" not in archive.namelist():
-        raise DataError(f"has no array {key}")
-    expected = math.prod(shape) * dtype.itemsize
-    member = archive.getinfo(f"{key}.npy")
-    if member.file_size > expected + 4096:
-        raise DataError(f"{key}: expected {dtype} of shape {shape}, got {member.file_size} bytes")
-    stream = io.BytesIO(archive.read(member))
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise DataError(
-            f"{key}: expected version 1.0 of the NPY format, got {version[0]}.{version[1]}"
-        )
-    got_shape, fortran, got_dtype = np.lib.format.read_array_header_1_0(stream)
-    if (got_shape, got_dtype, fortran) != (shape, dtype, False):
-        raise DataError(
-            f"{key}: expected {dtype} of shape {shape}, got {got_dtype} of shape {got_shape}"
-        )
-    payload = stream.read()
-    if len(payload) != expected:
-        raise DataError(f"{key}: expected {expected} bytes, got {len(payload)}")
-    return np.frombuffer(payload, dtype).reshape(shape).astype(dtype.newbyteorder("="))

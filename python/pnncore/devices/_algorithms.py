@@ -30,8 +30,10 @@ class MixedPrecision(Algorithm):
         How many steps of the device make one of the sum: above 1 weights change by so much less
         than the rate says.
 
-    References ---------- Le Gallo et al., Nat. Electron. 1, 246 (2018); Nandakumar et al., Front.
-    Neurosci. 14, 406 (2020).
+    References
+    ----------
+    Le Gallo et al., Nat. Electron. 1, 246 (2018); Nandakumar et al., Front. Neurosci. 14, 406
+    (2020).
     """
 
     threshold: float = 1.0
@@ -74,8 +76,10 @@ class TikiTaka(Algorithm):
         How lines of the fast array are read, each once: bound management does not repeat what is
         clipped.
 
-    References ---------- Gokmen, Haensch, Front. Neurosci. 14, 103 (2020); Gokmen, Front. Artif.
-    Intell. 4, 699148 (2021); Rasch et al., Nat. Commun. 15, 7133 (2024).
+    References
+    ----------
+    Gokmen, Haensch, Front. Neurosci. 14, 103 (2020); Gokmen, Front. Artif. Intell. 4, 699148
+    (2021); Rasch et al., Nat. Commun. 15, 7133 (2024).
     """
 
     version: Literal["v1", "v2", "chopped", "agad"] = "v2"

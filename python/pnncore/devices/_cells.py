@@ -51,8 +51,10 @@ class Cells(DeviceConfig, listed=False):
     stuck
         The fraction of cells that do not move from where they are, anywhere in their range.
 
-    References ---------- Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016); the models and their
-    names are those of Rasch et al., AICAS (2021).
+    References
+    ----------
+    Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016); the models and their names are those of Rasch
+    et al., AICAS (2021).
     """
 
     step: float = 0.001
@@ -158,9 +160,9 @@ class SoftBounds(LinearStep):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ExpStep(Cells):
-    """Exponential steps.
+    """Steps that shrink exponentially with the state.
 
-    Δ max(1 - A exp(± γ z), 0) (1 + σ ξ), with z = 2 a w / (upper - lower) + b.
+    They are Δ max(1 - A exp(± γ z), 0) (1 + σ ξ), with z = 2 a w / (upper - lower) + b.
 
     Parameters
     ----------

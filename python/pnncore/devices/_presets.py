@@ -12,25 +12,25 @@ from pnncore.devices._cells import Cells, ConstantStep, ExpStep, LinearStep, Pai
 
 
 def Idealized() -> ConstantStep:
-    """Return a symmetric device with 10,000 steps: Rasch, Gokmen, Haensch, IEEE Des.
+    """Return a symmetric device with 10,000 steps.
 
-    Test 37, 177 (2020).
+    Rasch, Gokmen, Haensch, IEEE Des. Test 37, 177 (2020).
     """
     return ConstantStep(step=0.0002, lower=-1.0, upper=1.0, up_down_spread=0.0)
 
 
 def GokmenVlasov() -> ConstantStep:
-    """Return the specification of Gokmen and Vlasov, Front.
+    """Return the specification of Gokmen and Vlasov: 1,200 steps.
 
-    Neurosci. 10, 333 (2016): 1,200 steps.
+    Front. Neurosci. 10, 333 (2016).
     """
     return ConstantStep(step=0.0016, lower=-1.0, upper=1.0)
 
 
 def ReRamES() -> ExpStep:
-    """Return resistive memory with exponential steps, fitted to Gong et al., Nat.
+    """Return resistive memory with exponential steps.
 
-    Commun. 9, 2102 (2018).
+    Fitted to Gong et al., Nat. Commun. 9, 2102 (2018).
     """
     return ExpStep(
         step=0.00135,
@@ -51,9 +51,9 @@ def ReRamES() -> ExpStep:
 
 
 def ReRamSB() -> SoftBounds:
-    """Return resistive memory with soft bounds, symmetric at zero: Gong et al., Nat.
+    """Return resistive memory with soft bounds, symmetric at zero.
 
-    Commun. 9, 2102 (2018).
+    Gong et al., Nat. Commun. 9, 2102 (2018).
     """
     return SoftBounds(
         step=0.002,
@@ -110,9 +110,9 @@ def _ecram(**own: float) -> LinearStep:
 
 
 def PCM() -> Pair:
-    """Return pairs of phase-change memory cells: Nandakumar et al., Front.
+    """Return pairs of phase-change memory cells.
 
-    Neurosci. 14, 406 (2020).
+    Nandakumar et al., Front. Neurosci. 14, 406 (2020).
     """
     return Pair(
         ExpStep(

@@ -34,8 +34,10 @@ class PulseTrains(Config):
         Whether pulses of a sample to a cell are summed at once, where steps are linear in the state
         and no bound is near: mean and variance are the same, and it is several times faster.
 
-    References ---------- Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016); Gokmen, Onen, Haensch,
-    Front. Neurosci. 11, 538 (2017).
+    References
+    ----------
+    Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016); Gokmen, Onen, Haensch, Front. Neurosci. 11, 538
+    (2017).
     """
 
     kind: Literal["stochastic", "deterministic", "mean-count"] = "stochastic"

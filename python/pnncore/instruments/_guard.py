@@ -140,12 +140,10 @@ def retraced(drivers: Sequence[Driver]) -> Iterator[None]:
 
 
 def update_handlers() -> None:
-    """Handle the signals that would end the process as long as an instrument is in use.
+    """Handle the signals that would end the process while an instrument is in use.
 
-    Only the main thread can.
-
-    That is, from when it is opened or used in the main thread, to its safe state; and as long as
-    the main thread is in a run.
+    In use: from when it is opened or used in the main thread to its safe state, and while the main
+    thread is in a run. Only the main thread can.
     """
     main = threading.main_thread().ident
     if any(thread == main for thread, _ in _runs) or any(

@@ -56,7 +56,7 @@ class Safe:
     def check_process(self) -> None:
         """Refuse a process that was forked from the one that made it: the instrument has one user.
 
-        Before any lock.
+        To be called before any lock is taken.
         """
         if not self.is_here:
             raise HardwareError(
@@ -102,7 +102,7 @@ class Safe:
     def rest(self) -> bool:
         """Bring the instrument to its safe state.
 
-        Give whether that worked. It may be called at any time.
+        Returns whether that worked. It may be called at any time.
 
         Where the handler of a signal raises meanwhile, that is raised when `safe_state` has been
         called. A process that was forked from the one that made the instrument leaves it alone.

@@ -54,8 +54,10 @@ class Crossbar(Layer):
         Within how many of their standard deviations weights are kept by every update; None: they
         are not. Few large weights then do not set the scale of all.
 
-    References ---------- Training for noise with `AnalogIO.weight_noise`, `remap`, `clip` and
-    learned ranges: Rasch et al., Nat. Commun. 14, 5282 (2023).
+    References
+    ----------
+    Training for noise with `AnalogIO.weight_noise`, `remap`, `clip` and learned ranges: Rasch et
+    al., Nat. Commun. 14, 5282 (2023).
     """
 
     n_in: int

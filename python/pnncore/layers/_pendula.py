@@ -10,7 +10,7 @@ from pnncore.layers._base import Layer
 class Pendula(Layer):
     """Coupled pendula, released at rest from the angles x.
 
-    Q_i'' = -sin q_i + sum_j J_ji (sin q_j - sin q_i) + e_i.
+    They move by q_i'' = -sin q_i + sum_j J_ji (sin q_j - sin q_i) + e_i.
 
     Outputs are the angles after a time. The couplings ``J`` (from, to) and the torques ``e`` are
     parameters; in hardware with a mismatch, restoring forces and couplings are off.

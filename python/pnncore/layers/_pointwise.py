@@ -60,7 +60,7 @@ class SaturableAbsorber(_Pointwise):
 class ElectroOptic(_Pointwise):
     """An amplitude z of which a tapped part drives its own modulator.
 
-    Sqrt(1 - tap) z cos((gain z² + bias) / 2).
+    The output is sqrt(1 - tap) z cos((gain z² + bias) / 2).
 
     Parameters
     ----------

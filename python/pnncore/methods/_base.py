@@ -261,7 +261,7 @@ class Method(Registered, family="method"):
     def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
         """Return the outputs (samples, n_out) that the method teaches.
 
-        Those of the system, as a rule.
+        As a rule these are the outputs of the system.
         """
         predicted: FloatArray = as_system(system).predict(x, threads=threads)
         return predicted

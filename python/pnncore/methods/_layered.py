@@ -40,10 +40,9 @@ class Backprop(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class PhysicsAware(Method):
-    """Physics-aware training.
+    """Physics-aware training: forward on the hardware, back through the Jacobians of the twins.
 
-    Forward on the hardware, back through the twins' Jacobians at the measured signals.
-
+    These are taken at the measured signals.
     The same as backpropagation where the twin is exact and nothing is noisy. Noise of constant
     deviation that is added to outputs leaves the mean gradient that of the mean loss. Noise whose
     size depends on signals or weights adds to the mean loss what no twin knows of, since twins
@@ -85,8 +84,10 @@ class FeedbackAlignment(Method):
         initial deviation. ``"kolen-pollack"``: matrices that change as the weights do; both decay,
         and so meet. That needs `SGD` without momentum and with ``weight_decay`` above zero.
 
-    References ---------- Lillicrap et al., Nat. Commun. 7, 13276 (2016); Liao, Leibo, Poggio, AAAI
-    (2016); Akrout et al., NeurIPS (2019).
+    References
+    ----------
+    Lillicrap et al., Nat. Commun. 7, 13276 (2016); Liao, Leibo, Poggio, AAAI (2016); Akrout et al.,
+    NeurIPS (2019).
     """
 
     feedback: Literal["random", "sign-symmetric", "kolen-pollack"] = "random"
@@ -94,9 +95,9 @@ class FeedbackAlignment(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class DirectFeedbackAlignment(Method):
-    """Direct feedback alignment.
+    """Direct feedback alignment: every layer hears the output error through a random matrix.
 
-    The output error goes to every layer through a fixed random matrix of its own.
+    Each has a fixed one of its own.
 
     Parameters
     ----------
@@ -183,9 +184,10 @@ class Collapse:
 
     @property
     def verdict(self) -> str:
-        """``"constant"``: all samples look alike.
+        """What of the samples is left in the features.
 
-        ``"label"``: all of a class do, to a part in 10,000. ``"none"``.
+        ``"constant"``: all samples look alike. ``"label"``: all of a class do, to a part in 10,000.
+        ``"none"``: neither.
 
         Features of which nothing but the label is left come from a loss that can read the label off
         the input: the form with one-hot labels in the input ends there.
@@ -197,9 +199,9 @@ class Collapse:
 
 @dataclass(frozen=True, kw_only=True)
 class PhysicalLocalLearning(Method):
-    """Physical local learning.
+    """Physical local learning: every linear map has a loss of its own.
 
-    Every linear map has a loss of its own, and nothing goes back through the physics.
+    Nothing goes back through the physics.
 
     The pair-contrastive form: with i and `same` two samples of a class, `other` one of another, and
     a the outputs of a linear map, its loss is softplus(tau [cos(a_i, a_other) - cos(a_i, a_same)]).
@@ -221,7 +223,7 @@ class PhysicalLocalLearning(Method):
     def collapse(
         self, system: "System", x: Any, y: Any, *, threads: int | None = None
     ) -> list[Collapse]:
-        """Return what features tell beyond a constant or the label, map by linear map.
+        """Return what features of each linear map tell beyond a constant or the label.
 
         The readout is left out.
 
@@ -266,9 +268,9 @@ class PhysicalLocalLearning(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardGradient(Method):
-    """Forward gradients.
+    """Forward gradients: the mean over random directions of each times the slope along it.
 
-    The mean over random directions of each times the slope of the loss along it.
+    The slope is that of the loss.
 
     Signals pass the hardware once per step; beside them, the twins tell how they change as the
     parameters move along a direction, and nothing goes back. The mean is the gradient; the cosine
@@ -291,7 +293,7 @@ class ForwardGradient(Method):
 class RidgeReadout(Method):
     """Ridge regression of the last linear layer on what the layers before it put out.
 
-    Reservoir computing.
+    This is reservoir computing.
 
     Recursive least squares, batch by batch: without forgetting, one epoch is ridge regression on
     all samples. The regression is to the targets, or to one at the label and zero elsewhere. The

@@ -47,9 +47,9 @@ class SPSA(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class EvolutionStrategy(SettlingMethod):
-    """Evolution strategies.
+    """Evolution strategies: the gradient of the mean loss of Gaussian candidates.
 
-    The gradient of the mean loss of Gaussian candidates, tried in pairs to either side.
+    They are tried in pairs to either side.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ class CoordinateDescent(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class CMAES(SettlingMethod):
-    """Covariance matrix adaptation.
+    """Covariance matrix adaptation: a normal distribution of candidates learns its shape.
 
-    Candidates from a normal distribution that learns its mean, width and shape.
+    It learns its mean and width, too.
 
     Keeps the covariances of all pairs of parameters: for up to 500 of them. The optimizer's rates
     do not matter, except that a rate of zero leaves a parameter where it is.
@@ -121,9 +121,9 @@ class CMAES(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class GeneticAlgorithm(SettlingMethod):
-    """A genetic algorithm.
+    """A genetic algorithm: the best survive, winners of tournaments are mixed and mutated.
 
-    The best two survive, the others are mixed and mutated winners of tournaments of three.
+    Two survive; a tournament is one of three.
 
     The optimizer's rates do not matter, except that a rate of zero leaves a parameter where it is.
 
@@ -142,9 +142,9 @@ class GeneticAlgorithm(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateOptimization(Method):
-    """Surrogate optimization.
+    """Surrogate optimization: a model that is fitted online is asked for the gradient.
 
-    A model of the outputs is fitted online, asked for the gradient, and measured against.
+    It is a model of the outputs, and measured against.
 
     Every step measures the batch with the present parameters and, `explorers` times, with
     parameters around them; fits a network from inputs and parameters to outputs to the latest
@@ -167,8 +167,10 @@ class SurrogateOptimization(Method):
     explorers
         Passes per step with such parameters.
 
-    References ---------- After the digital twins that dual adaptive training fits beside its
-    hardware: Zheng et al., Nat. Mach. Intell. 5, 1119 (2023).
+    References
+    ----------
+    After the digital twins that dual adaptive training fits beside its hardware: Zheng et al., Nat.
+    Mach. Intell. 5, 1119 (2023).
     """
 
     hidden: int = 64
@@ -181,9 +183,9 @@ class SurrogateOptimization(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterShift(Method):
-    """Parameter shift.
+    """Parameter shift: exact derivatives from phases a quarter turn to either side.
 
-    Intensities at phases a quarter turn to either side give their exact derivatives.
+    They are derivatives of intensities.
 
     For stacks whose only parameters are the phases of a last `layers.Speckle`: each measured
     intensity is a sinusoidal function of each phase. Two passes per phase; the chain rule goes

@@ -10,7 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, losses
-from pnncore._convert import FloatArray, as_numbers, as_settings, has_masked, number, one_of, shown
+from pnncore._convert import (
+    FloatArray,
+    as_list,
+    as_numbers,
+    as_settings,
+    has_masked,
+    number,
+    one_of,
+    shown,
+)
 from pnncore.errors import CapabilityError, ConfigError, DataError, ShapeError
 from pnncore.settling import Settling, Status
 
@@ -201,6 +210,8 @@ class Experiment:
     ) -> tuple[dict[str, FloatArray], FloatArray]:
         """Send errors of outputs back through a stack, at the signals of the last `measure`.
 
+        The parameters are those of it, too.
+
         Samples whose outputs are not finite teach nothing.
 
         Parameters
@@ -284,6 +295,7 @@ class Experiment:
 
     def _layers(self, start: Sequence[npt.ArrayLike]) -> list[FloatArray]:
         sizes = self.system.core.layers()
+        start = as_list(start, "start", "the states of every layer")
         if len(start) != len(sizes):
             raise ShapeError(f"start must be the states of {len(sizes)} layers, got {len(start)}")
         layers = zip(start, sizes, strict=True)
@@ -343,9 +355,11 @@ class Experiment:
             raise ShapeError(
                 f"{name} must be real numbers of shape {shape}, got {array.dtype} of {array.shape}"
             )
-        if finite and not np.isfinite(array).all():
-            raise DataError(f"{name} must be finite")
-        return np.ascontiguousarray(array, dtype=self.x.dtype)
+        with np.errstate(over="ignore"):
+            own = np.ascontiguousarray(array, dtype=self.x.dtype)
+        if finite and not np.isfinite(own).all():
+            raise DataError(f"{name} must be finite in {self.x.dtype}")
+        return own
 
     def _arrays(self, params: Mapping[str, npt.ArrayLike] | None = None) -> list[FloatArray]:
         named = self.params if params is None else self._named(params, "params", self.params)

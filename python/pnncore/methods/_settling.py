@@ -34,8 +34,10 @@ class EquilibriumPropagation(SettlingMethod):
     points
         Points on the circle of the holomorphic variant.
 
-    References ---------- Scellier and Bengio, Front. Comput. Neurosci. 11, 24 (2017); Laborieux et
-    al., Front. Neurosci. 15, 633674 (2021); Laborieux and Zenke, NeurIPS (2022).
+    References
+    ----------
+    Scellier and Bengio, Front. Comput. Neurosci. 11, 24 (2017); Laborieux et al., Front. Neurosci.
+    15, 633674 (2021); Laborieux and Zenke, NeurIPS (2022).
     """
 
     beta: float | None = None
@@ -46,9 +48,9 @@ class EquilibriumPropagation(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class FrequencyPropagation(SettlingMethod):
-    """Frequency propagation.
+    """Frequency propagation: the error is a slow tone, and what swings with it the update.
 
-    The error acts as a slow tone, and what of dE/dtheta swings with it is the update.
+    What swings is part of dE/dtheta.
 
     A constant force, minus the gradient of the loss at the free outputs, pulls at the outputs with
     a strength that swings as amplitude * sin(phi), slowly enough that the states follow. The first
@@ -74,9 +76,9 @@ class FrequencyPropagation(SettlingMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class AgnosticEquilibriumPropagation(SettlingMethod):
-    """Agnostic equilibrium propagation.
+    """Agnostic equilibrium propagation: parameters on springs relax by themselves.
 
-    Parameters on springs, which relax by themselves when outputs are nudged.
+    They do when outputs are nudged.
 
     The energy is E(theta, s) + |u - theta|² / (2 epsilon). The control u is set so that the
     parameters stay where they are in the free phase, and kept while the outputs are nudged: the
@@ -95,8 +97,10 @@ class AgnosticEquilibriumPropagation(SettlingMethod):
         How often the simulation relaxes parameters and states in turn. One is exact as epsilon goes
         to zero.
 
-    References ---------- Scellier, Mishra, Bengio, Ollivier, "Agnostic physics-driven deep
-    learning", arXiv 2205.15021 (2022).
+    References
+    ----------
+    Scellier, Mishra, Bengio, Ollivier, "Agnostic physics-driven deep learning", arXiv 2205.15021
+    (2022).
     """
 
     beta: float | None = None

@@ -102,11 +102,11 @@ class System(Registered, family="system"):
 
         `CapabilityError` for a system that has no configuration.
         """
-        copies = [
-            {name: array.copy() for name, array in kept.items()}
-            for kept in (self.params, self.memory)
-        ]
-        return restore, (self.to_config(), *copies)
+        params, memory = (
+            {name: array.copy() for name, array in zip(names, arrays, strict=True)}
+            for names, arrays in ((self.names, self.arrays()), (self.memory_shapes, self.kept()))
+        )
+        return restore, (self.to_config(), params, memory)
 
     @property
     def n_out(self) -> int:

@@ -79,8 +79,10 @@ class Circuit(System):
         If a node has no conducting path to a held one (the message names it), sources contradict
         each other, or a setting is out of range.
 
-    References ---------- Millar, Phil. Mag. 42, 1150 (1951): content and co-content. Kendall et
-    al., arXiv 2006.01981: equilibrium propagation in circuits.
+    References
+    ----------
+    Millar, Phil. Mag. 42, 1150 (1951): content and co-content. Kendall et al., arXiv 2006.01981:
+    equilibrium propagation in circuits.
 
     Examples
     --------
@@ -271,7 +273,10 @@ class Circuit(System):
         return np.array([value(element) for element in self._joined], dtype=np.float64)
 
     def voltages(self, x: Any, *, threads: int | None = None) -> dict[str, FloatArray]:
-        """Return the voltage (samples,) of every node at the free operating point."""
+        """Return the voltage (samples,) of every node at the free operating point.
+
+        Held nodes are among them.
+        """
         settled = self._at_rest(x, threads)
         at = dict(zip(self.nodes, np.hstack(settled.states).T, strict=True))
         at |= dict(zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True))
@@ -305,7 +310,9 @@ class Circuit(System):
         )
 
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
-        """Return the power (samples,) that resistive elements and diodes dissipate when free.
+        """Return the power (samples,) that resistive elements and diodes dissipate.
+
+        It is that at the free operating point.
 
         The sum of V I, sources left out: in watts for volts and amperes. Times the time that a
         circuit takes to settle it is the energy of an inference.

@@ -127,7 +127,10 @@ class EnergySystem(System, ABC, listed=False):
     def param_gradient(
         self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray, weights: FloatArray
     ) -> dict[str, FloatArray]:
-        """Return for every parameter the sum over rows of weights[row] * dE/dtheta."""
+        """Return for every parameter the sum over rows of weights[row] * dE/dtheta.
+
+        Each sum has the shape of its parameter.
+        """
 
     def _checked_energy(
         self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray

@@ -11,9 +11,9 @@ from pnncore.systems._base import System
 
 
 class HamiltonianChain(System):
-    """A Hamiltonian chain.
+    """A Hamiltonian chain: anharmonic oscillators, released from the inputs and watched.
 
-    Anharmonic oscillators side by side, released from the inputs and watched for a time.
+    They stand side by side, and are watched for a time.
 
     H = sum_i p_i²/2 + a_i q_i²/2 + c_i q_i⁴/4 - b_i q_i + sum_i k_i (q_{i+1} - q_i)²/2. The first
     masses begin at q = x, the others at zero, all at rest; the outputs are the places of the last

@@ -78,7 +78,7 @@ class InstrumentLayer(Layer, listed=False):
 class Instrument(Stack, listed=False):
     """A callable as a layer of a `Stack`, or as a whole network.
 
-    A lab instrument, another simulator.
+    It may be a lab instrument or another simulator.
 
     Every call is a shot. Where there is a journal, its intent is written before it is made, and its
     result before anybody sees it. A shot that fails (the callable raises, hangs, returns NaN,

@@ -55,8 +55,10 @@ class DeepResistive(System):
         ``b1`` (n_1,); ``g2`` (n_1, n_2), ``b2``, ...: NumPy arrays, writable in place. Conductances
         in siemens if voltages are in volts and currents in amperes.
 
-    References ---------- Scellier, "A fast algorithm to simulate nonlinear resistive networks",
-    ICML (2024), arXiv 2402.11674.
+    References
+    ----------
+    Scellier, "A fast algorithm to simulate nonlinear resistive networks", ICML (2024), arXiv
+    2402.11674.
 
     Examples
     --------
@@ -92,10 +94,8 @@ class DeepResistive(System):
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the power (samples,) that the conductances dissipate at the free steady state.
 
-        The sum of g ΔV².
-
-        In watts for volts and siemens. Times the time that the circuit takes to settle it is the
-        energy of an inference. NaN for samples without a steady state.
+        That is the sum of g ΔV², in watts for volts and siemens. Times the time that the circuit
+        takes to settle it is the energy of an inference. NaN for samples without a steady state.
         """
         settled = self._at_rest(x, threads)
         # The energy is half of it, less the work of the current sources.

@@ -15,7 +15,7 @@ Params = dict[str, FloatArray]
 class Twin(ABC):
     """A model of an instrument.
 
-    What it answers, and how that changes with inputs and parameters.
+    It says what the instrument answers, and how that changes with inputs and parameters.
     """
 
     @abstractmethod

@@ -5,8 +5,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong. Every message names the argument, what it got and what it needs.
 ///
-/// Numerical outcomes (did not converge, diverged, unbounded) are no errors: see
-/// they are a status in the result.
+/// Numerical outcomes (did not converge, diverged, unbounded) are no errors: they are a status in
+/// the result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

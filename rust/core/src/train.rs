@@ -313,7 +313,7 @@ impl<T: Real> Run<'_, '_, T> {
                     runtime, system, states, update, params, memory, cells, gradient, rates, step,
                 )?
             };
-            system.advance(step, own);
+            system.advance(own);
             Ok::<_, Error>(pulses)
         })?;
         state.cost.pulses += pulses as u64;

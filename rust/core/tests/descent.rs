@@ -76,8 +76,8 @@ fn ends<T: Real>(
     (states.values.iter().map(|s| s.to_f64()).collect(), states.outcomes.clone())
 }
 
-/// The rows of a batch that threads share end where they do one after the other, to the bit; what is
-/// wanted need not be picked as inputs are.
+/// The rows of a batch that threads share end where they do one after the other, to the bit; what
+/// is wanted need not be picked as inputs are.
 fn check_threads<T: Real>(at: &SystemAt<'_, T>, net: &dyn System<T>, plan: &PhasePlan) {
     let data: Vec<T> = (0..2 * SAMPLES).map(|k| T::from_f64(0.1 * (k as f64).cos())).collect();
     let batch = Batch { y: Targets::Values(Rows::all(&data, 2)), ..*at.batch };

@@ -221,7 +221,8 @@ pub(crate) fn send_back<'py>(
                 let feedback: Vec<&[T]> = matrices.iter().map(Vec::as_slice).collect();
                 let (twin, exact) = (stack.twin(), stack.twins_are_exact());
                 let plain = BackwardRule::of(&twin, exact);
-                let rule = BackwardRule { inputs: true, reverse: physics, feedback: &feedback, ..plain };
+                let feedback = &feedback;
+                let rule = BackwardRule { inputs: true, reverse: physics, feedback, ..plain };
                 let place = StackAt { runtime: &runtime, stack, params: &params, memory: &memory };
                 propagation.backward(place, &rule, &mut state.update)?;
                 state.states.reset(errors.len() / core.outputs(), 1, false);

@@ -2,7 +2,7 @@
 
 use pnncore::Error;
 use pnncore::draw::DrawIndex;
-use pnncore::params::ParamSpec;
+use pnncore::params::{ParamSpec, all_finite};
 use pnncore::plan::PhasePlan;
 use pnncore::system::{Experiment, System as CoreSystem};
 use pyo3::prelude::*;
@@ -42,7 +42,7 @@ impl Lent<'_, '_> {
         let params = params.params(py)?;
         core.check_params(&params).or_raise(py)?;
         let memory = memory.slices(py, MEMORY)?;
-        check_memory(core, memory.iter().map(|array| array.len())).or_raise(py)?;
+        check_memory(core, memory.iter().copied()).or_raise(py)?;
         let data = Data::<T>::new(self.x, self.y)?;
         let batch = data.batch(py, core.inputs(), core.outputs())?;
         work(&Experiment {
@@ -67,12 +67,16 @@ pub(crate) fn parted<'a, 'py, T: Float>(
 }
 
 /// Refuses arrays that are not those of the system's memory.
-pub(crate) fn check_memory<T: Float>(
+pub(crate) fn check_memory<'a, T: Float>(
     core: &dyn CoreSystem<T>,
-    lengths: impl Iterator<Item = usize>,
+    memory: impl ExactSizeIterator<Item = &'a [T]> + Clone,
 ) -> Result<(), Error> {
-    if lengths.eq(core.memory().iter().map(ParamSpec::len)) {
-        return Ok(());
+    let specs = core.memory();
+    if !memory.clone().map(<[T]>::len).eq(specs.iter().map(ParamSpec::len)) {
+        return Err(Error::Shape(format!("{MEMORY} must have the shape that it came with")));
     }
-    Err(Error::Shape(format!("{MEMORY} must have the shape that it came with")))
+    match memory.zip(specs).find(|(array, _)| !all_finite(array)) {
+        Some((_, spec)) => Err(Error::Data(format!("memory {} holds NaN or infinity", spec.name))),
+        None => Ok(()),
+    }
 }

@@ -141,7 +141,7 @@ impl Training<'_> {
         own: Vec<&'m mut [T]>,
         memory: &mut Vec<&'m mut [T]>,
     ) -> Result<(), Error> {
-        check_memory(core, own.iter().map(|array| array.len()))?;
+        check_memory(core, own.iter().map(|array| &**array))?;
         let (moments, cells) = (self.optimizer.memory(core.specs()), pnncore::train::cells(core));
         let kept = protocol.memory(core);
         let needed = moments.iter().chain(&cells).chain(&kept).map(ParamSpec::len);

@@ -13,7 +13,7 @@ use pnncore_kernels::watch::poll;
 use crate::batch::Batch;
 use crate::differences::{largest, within};
 use crate::loss::Loss;
-use crate::plan::{Boundary, PhasePlan, clamp_towards};
+use crate::plan::{Boundary, PhasePlan, Start, clamp_towards};
 use crate::states::{Outcome, States, Status};
 use crate::{Error, Result};
 
@@ -176,6 +176,16 @@ impl Walk {
             values.remove(0);
         }
         values.push(value);
+    }
+
+    /// Takes note of an energy. From given states, which may be far off, only the last ones count.
+    fn see_energy(&mut self, energy: f64, is_given: bool) {
+        Self::remember(&mut self.energies, WINDOW, energy);
+        self.highest = if is_given {
+            self.energies.iter().fold(0.0, |m, e| m.max(e.abs()))
+        } else {
+            self.highest.max(energy.abs())
+        };
     }
 
     /// Takes note of a step that was made, by products of the changes of states and forces, and
@@ -364,6 +374,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let span = self.span(r);
         let products = self.products(r);
         let offset = self.landscape.scales().1;
+        let is_given = self.plan.phase(r % self.states.phases()).start == Start::Given;
         let walk = &mut self.walks[r];
         if walk.energies.is_empty() {
             walk.energies.push(self.energy[r]);
@@ -392,8 +403,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             });
         }
         walk.accept(products);
-        walk.highest = walk.highest.max(next.abs());
-        Walk::remember(&mut walk.energies, WINDOW, next);
+        walk.see_energy(next, is_given);
         let registers = !walk.lengths.is_empty() || walk.idle >= MAX_REFUSALS;
         self.force[span.clone()].copy_from_slice(&self.next_force[span.clone()]);
         self.energy[r] = next;
@@ -412,7 +422,8 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let distance = self.distance(r, self.walks[r].longest(steps));
         let outcome = &mut self.states.outcomes[r];
         outcome.sweep(distance);
-        outcome.magnitude = outcome.magnitude.max(size);
+        // Given states may be far larger than those where the row comes to rest.
+        outcome.magnitude = if is_given { size } else { outcome.magnitude.max(size) };
         outcome.rounding = f64::EPSILON * self.landscape.scales().0;
         self.verdict(r)
     }

@@ -83,10 +83,10 @@ pub trait System<T: Real>: Send + Sync {
         &[]
     }
 
-    /// Changes those arrays as they do between step number `step` of training, which has succeeded,
-    /// and the next.
-    fn advance(&self, step: u64, memory: &mut [&mut [T]]) {
-        let _ = (step, memory);
+    /// Changes those arrays as they do between a step of training, which has succeeded, and the
+    /// next.
+    fn advance(&self, memory: &mut [&mut [T]]) {
+        let _ = memory;
     }
 
     /// Memory for the experiments of one call.

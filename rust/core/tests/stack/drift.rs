@@ -6,27 +6,28 @@ use pnncore::divergence::Divergence;
 
 const DRIFT: f64 = 0.02;
 
-/// Light between a linear map and another one; the mesh is the third layer.
-fn net(drift: f64) -> Stack<f64> {
+/// Light through a mesh, on six modes.
+fn mesh(drift: f64) -> Vec<LayerChoice> {
     let mesh = MZIMeshSpec { modes: 6, loss: 0.1, drift };
-    let light = [
-        EncodeSpec { inputs: Some(6), carrier: Carrier::Amplitude }.into(),
-        mesh.into(),
-        DetectSpec {}.into(),
-        linear(6, 3),
-    ];
-    stack(&[&[linear(5, 6)], &light[..]].concat(), 0.05, 0.0)
+    let carrier = Carrier::Amplitude;
+    vec![EncodeSpec { inputs: Some(6), carrier }.into(), mesh.into(), DetectSpec {}.into()]
 }
 
-/// The drift of every phase after so many steps, by hand.
+/// Light between a linear map and another one; the mesh is the third layer.
+fn net(drift: f64) -> Stack<f64> {
+    stack(&[&[linear(5, 6)], &mesh(drift)[..], &[linear(6, 3)]].concat(), 0.05, 0.0)
+}
+
+/// The drift of every phase after so many steps, by hand, and their number.
 fn walked(net: &Stack<f64>, steps: u64) -> Vec<Vec<f64>> {
     let drawn = Philox::new(3, Purpose::Drift);
-    let specs = System::<f64>::memory(net).iter().enumerate();
+    let specs = System::<f64>::memory(net);
     let walk = |(i, spec): (usize, &ParamSpec)| {
         let step = |k: usize| move |n: u64| DRIFT * drawn.at(n).normal(k as u64, 16 + i as u32);
         (0..spec.len()).map(|k| (0..steps).map(step(k)).fold(0.0, |sum, off| sum + off)).collect()
     };
-    specs.map(walk).collect()
+    let phases = specs[..specs.len() - 1].iter().enumerate();
+    phases.map(walk).chain([vec![steps as f64, 0.0]]).collect()
 }
 
 fn slices(memory: &[Vec<f64>]) -> Vec<&[f64]> {
@@ -56,7 +57,7 @@ fn meshes_that_drift_keep_how_far() {
     let (net, still) = (net(DRIFT), net(0.0));
     let found: Vec<_> =
         System::<f64>::memory(&net).iter().map(|spec| (spec.name.clone(), spec.len())).collect();
-    let wanted = [("theta_drift3", 15), ("phi_drift3", 15), ("gamma_drift3", 6)]
+    let wanted = [("theta_drift3", 15), ("phi_drift3", 15), ("gamma_drift3", 6), ("clock", 2)]
         .map(|(n, len)| (n.to_owned(), len));
     assert_eq!(found, wanted);
     assert!(System::<f64>::memory(&still).is_empty());
@@ -70,7 +71,7 @@ fn drift_is_an_offset_of_phases() {
     let mut moved = params.clone();
     let phases =
         System::<f64>::specs(&drifting).iter().position(|spec| spec.name == "theta3").unwrap();
-    for (own, off) in moved[phases..].iter_mut().zip(&memory) {
+    for (own, off) in moved[phases..].iter_mut().zip(&memory[..3]) {
         own.iter_mut().zip(off).for_each(|(phase, off)| *phase += off);
     }
     let found = measured(&drifting, &params, &slices(&memory), &data);
@@ -167,4 +168,25 @@ fn steps_that_are_taken_back_move_nothing() {
     let (params, memory, divergence) = trained(1, f64::INFINITY, 1);
     assert_eq!(divergence, Some(Divergence::Parameters));
     assert_eq!((params, memory), (initial(&net(DRIFT)), walked(&net(DRIFT), 0)));
+}
+
+/// Hardware has a clock of its own: training that begins anew goes on with the walk. What is
+/// counted in single precision is counted beyond what it tells apart.
+#[test]
+fn walks_go_on_where_they_stopped() {
+    let net = net(DRIFT);
+    let mut memory = walked(&net, 5);
+    let mut kept: Vec<&mut [f64]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
+    (0..3).for_each(|_| System::<f64>::advance(&net, &mut kept));
+    assert_eq!(memory, walked(&net, 8));
+    let single = stack::<f32>(&[vec![linear(5, 6)], mesh(DRIFT)].concat(), 0.0, 0.0);
+    let sizes: Vec<usize> = System::<f32>::memory(&single).iter().map(ParamSpec::len).collect();
+    let mut memory: Vec<Vec<f32>> = sizes.iter().map(|&n| vec![0.0; n]).collect();
+    let clock = memory.len() - 1;
+    memory[clock] = vec![1_048_575.0, 40.0];
+    let mut kept: Vec<&mut [f32]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
+    System::<f32>::advance(&single, &mut kept);
+    assert_eq!(memory[clock], [0.0, 41.0]);
+    let drawn = Philox::new(3, Purpose::Drift).at((1 << 20) * 41 - 1).normal(0, 16);
+    assert_eq!(memory[0][0], (DRIFT * drawn) as f32);
 }

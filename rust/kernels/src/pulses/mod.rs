@@ -470,13 +470,10 @@ fn pulse_row_body<V: Vector, L: Law<V::Scalar>>(
         }
         let (mut held, mut total, mut summed) = (None, zero, false);
         if let (Counts::Trains(..), true) = (counts, L::AFFINE && !L::SLOPED && at_once) {
-            let Some((cells, all)) = receive_all(scatter, counts, once, first, &mut normals, row)
-            else {
-                continue;
-            };
-            summed = cells.is_some();
-            if summed {
-                (held, total) = (cells, all);
+            match receive_all(scatter, counts, once, first, &mut normals, row) {
+                None => continue,
+                Some((Some(cells), all)) => (held, total, summed) = (Some(cells), all, true),
+                Some((None, _)) => {}
             }
         }
         for start in (0..if summed { 0 } else { entries }).step_by(CHUNK) {

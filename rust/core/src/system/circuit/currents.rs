@@ -29,7 +29,7 @@ impl Circuit {
         runtime.for_each(found.par_chunks_mut(width.max(1)).enumerate(), |(i, found)| {
             let sample = self.sample(&values, batch, i);
             let mut memory = Memory::default();
-            let mut v = self.start();
+            let mut v = self.within_walls(vec![0.0; self.walls.len()]);
             if !sample.solve(Pull::Nothing, LIMIT, &mut v, &mut memory).status.usable() {
                 return;
             }

@@ -166,9 +166,11 @@ impl Circuit {
         }
     }
 
-    /// Where the search for an operating point begins: at rest, within walls.
-    fn start(&self) -> Vec<f64> {
-        self.walls.iter().map(|&(lo, hi)| 0f64.clamp(lo, hi)).collect()
+    /// Where the search for an operating point begins: a node beyond a wall would count as held
+    /// there.
+    fn within_walls(&self, mut v: Vec<f64>) -> Vec<f64> {
+        v.iter_mut().zip(&self.walls).for_each(|(v, &(lo, hi))| *v = v.clamp(lo, hi));
+        v
     }
 
     fn sample<'a, T: Real>(
@@ -200,8 +202,8 @@ impl Circuit {
         let mut gradient = vec![0.0; self.outputs];
         let stride = self.layout.stride();
         let mut free = match plan.start {
-            Start::Given => self.unpack(&states[..stride]),
-            _ => self.start(),
+            Start::Given => self.within_walls(self.unpack(&states[..stride])),
+            _ => self.within_walls(vec![0.0; self.walls.len()]),
         };
         for (p, outcome) in outcomes.iter_mut().enumerate() {
             let boundary = plan.boundary(p);

@@ -167,9 +167,8 @@ impl<T: Real> Context<'_, T> {
             let memory = (&mut tile.scratch[..], &mut tile.nudge);
             moved = self.move_outputs(r, sums, outputs, &tile.target, memory);
             outcome.sweep(change.max_magnitude(moved).to_f64());
-            if U::NODES && outcome.sweeps.is_power_of_two() {
-                outcome.see_magnitude(hidden);
-                outcome.see_magnitude(outputs);
+            if U::NODES {
+                self.see_magnitude(r, [hidden, outputs], &mut outcome);
             }
             let error = |tile: &mut SampleTile<T>| {
                 wanted.then(|| self.plan.loss.error(outputs, &tile.target, &mut tile.scratch))

@@ -19,7 +19,7 @@ use super::units::Units;
 use super::{Activation, Layered, Physics};
 use crate::batch::{Batch, Targets};
 use crate::params::Params;
-use crate::plan::{Boundary, PhasePlan, clamp_towards};
+use crate::plan::{Boundary, PhasePlan, Start, clamp_towards};
 use crate::runtime::Runtime;
 use crate::secant::Secants;
 use crate::settling::{Order, OutputUpdate};
@@ -497,6 +497,19 @@ impl<T: Real> Context<'_, T> {
             },
         }
         outputs.iter().zip(old).fold(left, |m, (&new, &mut old)| m.max_magnitude(new - old))
+    }
+
+    /// Notes how large the states of row `r` are. From rest they grow, and now and then is enough;
+    /// where they begin at given ones, which may be far larger than where they settle, after every
+    /// sweep.
+    pub(super) fn see_magnitude(&self, r: usize, states: [&[T]; 2], outcome: &mut Outcome) {
+        let is_given = self.plan.phase(r % self.phases).start == Start::Given;
+        if is_given {
+            outcome.magnitude = 0.0;
+        }
+        if is_given || outcome.sweeps.is_power_of_two() {
+            states.into_iter().for_each(|states| outcome.see_magnitude(states));
+        }
     }
 
     /// By how much, at least, the phase of row `r` displaces outputs per unit of output error.

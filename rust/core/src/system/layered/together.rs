@@ -52,8 +52,9 @@ impl<T: Real> Context<'_, T> {
             }
             for &r in active.iter() {
                 outcomes[r].sweep(tile.changes[r]);
-                if U::NODES && outcomes[r].sweeps.is_power_of_two() {
-                    outcomes[r].see_magnitude(&states[r * self.stride..(r + 1) * self.stride]);
+                if U::NODES {
+                    let row = &states[r * self.stride..(r + 1) * self.stride];
+                    self.see_magnitude(r, [row, &[]], &mut outcomes[r]);
                 }
             }
             active.retain(|&r| {

@@ -169,6 +169,9 @@ impl<T: Real> Stack<T> {
             );
             (stage.params, stage.memory) = (first.0..specs.len(), first.1..memory.len());
         }
+        if !memory.is_empty() {
+            memory.push(ParamSpec { name: CLOCK.into(), shape: vec![2] });
+        }
         Ok(Self { stages, specs, memory, inputs, outputs, seed, foreign })
     }
 
@@ -306,8 +309,9 @@ impl<T: Real> System<T> for Stack<T> {
         &self.memory
     }
 
-    fn advance(&self, step: u64, memory: &mut [&mut [T]]) {
-        let random = Philox::new(self.seed, Purpose::Drift).at(step);
+    fn advance(&self, memory: &mut [&mut [T]]) {
+        let Some((clock, memory)) = memory.split_last_mut() else { return };
+        let random = Philox::new(self.seed, Purpose::Drift).at(tick(clock));
         for (l, stage) in self.stages.iter().enumerate() {
             stage.hardware().advance(random, GROUPS * l as u32, &mut memory[stage.memory.clone()]);
         }
@@ -334,7 +338,11 @@ impl<T: Real> System<T> for Stack<T> {
     fn explain_lack(&self, needs: Abilities) -> String {
         match self.first_without_derivatives() {
             Some(l) if needs.has(Abilities::TWINS) => {
-                format!("layer {} has no twin: set twin= of the instrument", l + 1)
+                let number = l + 1;
+                format!(
+                    "layer {number} has no twin: give vjp= to a Custom layer, or twin= to an \
+                     instrument"
+                )
             }
             _ => "Stack does not have that".into(),
         }
@@ -359,6 +367,22 @@ impl<T: Real> System<T> for Stack<T> {
     fn as_stack(&self) -> Option<&Stack<T>> {
         Some(self)
     }
+}
+
+/// What the number of steps is called that hardware which drifts has been through, in units of one
+/// and of [`ROUND`]: another trainer goes on where one has stopped.
+const CLOCK: &str = "clock";
+
+/// Steps that single precision counts, each by itself.
+const ROUND: f64 = 1_048_576.0;
+
+/// Counts a step; returns how many there have been before it.
+fn tick<T: Real>(clock: &mut [T]) -> u64 {
+    let (steps, rounds) = (clock[0].to_f64(), clock[1].to_f64());
+    let is_round = steps + 1.0 >= ROUND;
+    clock[0] = T::from_f64(if is_round { 0.0 } else { steps + 1.0 });
+    clock[1] = T::from_f64(if is_round { rounds + 1.0 } else { rounds });
+    (ROUND * rounds + steps) as u64
 }
 
 /// A parameter of layer `l`, as it is called in the stack.
