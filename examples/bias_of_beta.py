@@ -68,7 +68,9 @@ def plot(rows: list[Row], betas: list[float], path: Path) -> None:
         ylabel="relative error of the gradient",
         title="Bias of equilibrium propagation",
     )
-    axes.legend()
+    axes.set_xticks(betas, [f"{beta:g}" for beta in betas])
+    axes.minorticks_off()
+    axes.legend(fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -232,7 +232,7 @@ def test_measured_steps_make_a_device():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ConfigError, match="step must be positive"):
+    with pytest.raises(ConfigError, match="step must be a positive number"):
         Crossbar(3, 2, device=devices.ConstantStep(step=0.0))
     with pytest.raises(ConfigError, match="zero must lie within"):
         Crossbar(3, 2, device=devices.ConstantStep(lower=0.1))
@@ -240,7 +240,7 @@ def test_bad_settings_are_refused():
         Crossbar(3, 2, device=devices.Pair(devices.ConstantStep()))
     with pytest.raises(ConfigError, match="needs a device"):
         Crossbar(3, 2, algorithm=devices.MixedPrecision())
-    with pytest.raises(ConfigError, match="every must be positive"):
+    with pytest.raises(ConfigError, match="every must be a positive number"):
         Crossbar(3, 2, device=PLAIN, algorithm=devices.TikiTaka(every=0.0))
     with pytest.raises(
         ConfigError, match=r"device must be pnncore.devices.Cells or pnncore.devices.Pair"

@@ -232,7 +232,7 @@ def test_training_through_wires_makes_up_for_them():
 
 
 def test_bad_input_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="resistance must be positive"):
+    with pytest.raises(ConfigError, match="resistance must be a positive number"):
         Wires(resistance=0.0)
     with pytest.raises(ConfigError, match="off must be at least 0 and below on"):
         Wires(off=1.0)

@@ -124,9 +124,10 @@ def circuit(
                 color=_INK,
             )
     if shown is not None:
-        axes.figure.colorbar(shown, ax=axes, label="voltage", shrink=0.8)
+        axes.figure.colorbar(shown, ax=axes, label=net.quantities[0], shrink=0.8)
     axes.set_title(
-        f"squares: inputs, diamonds: outputs, triangle: ground; widest line: {flowing.max():.3g}",
+        "squares: inputs, diamonds: outputs, triangle: ground; "
+        f"widest line: a {net.quantities[1]} of {flowing.max():.3g}",
         fontsize=9,
         color=_INK,
     )

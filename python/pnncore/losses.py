@@ -94,8 +94,9 @@ def _returned(
 ) -> FloatArray:
     array = np.asarray(value)
     if array.shape != shape or array.dtype.kind not in "biuf" or has_masked(value):
+        got = f"{array.dtype} of shape {array.shape}"
         raise ConfigError(
-            f"{what} of a loss must return real numbers of shape {shape}, got {shown(array)}"
+            f"{what} of a loss must return real numbers of shape {shape}, got {got}: {shown(array)}"
         )
     return np.ascontiguousarray(array, dtype=dtype)
 

@@ -21,7 +21,8 @@ error 0 are perfect; a method may train well with a cosine far below 1. The arit
 so that the biases of the methods show, not rounding. With --tolerance every phase settles for as
 long as that takes.
 
-Without --method: every method that fits the system, equilibrium propagation in all its variants.
+Without --method: every method that reads steady states, equilibrium propagation in all its
+variants. `pnncore.audit` in Python takes any other, too.
 
 examples:
   pnncore audit                               # a fresh 64-128-10 network on digits

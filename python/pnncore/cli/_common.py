@@ -101,10 +101,11 @@ def add_system(parser: argparse.ArgumentParser, *, stacks: bool = False) -> None
         metavar="N,N,...",
         help="sizes, inputs first (default: from the data, one hidden layer of 128)",
     )
+    of_stack = "; of a stack: tanh, logistic or relu (tanh)" if stacks else ""
     group.add_argument(
         "--activation",
-        choices=ACTIVATIONS,
-        help="of hidden units (default: hard-sigmoid; of a stack: tanh)",
+        choices=ACTIVATIONS if stacks else tuple(a for a in ACTIVATIONS if a != "relu"),
+        help=f"of hidden units (default: hard-sigmoid{of_stack})",
     )
     if stacks:
         group.add_argument(

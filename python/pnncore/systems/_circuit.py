@@ -98,6 +98,9 @@ class Circuit(System):
     0.25
     """
 
+    # What pictures call what nodes have, and what edges carry.
+    quantities = "voltage", "current"
+
     def __init__(
         self,
         elements: Iterable[Element],

@@ -49,6 +49,8 @@ class Flow(Circuit):
     [[2.0, 1.0]]
     """
 
+    quantities = "pressure", "flow"
+
     def __init__(
         self,
         edges: Iterable[tuple[str, str]],

@@ -34,6 +34,16 @@ pub(crate) fn fraction(name: &str, value: f64) -> Result<()> {
     if value > 0.0 && value <= 1.0 { Ok(()) } else { refuse(name, "in (0, 1]", value) }
 }
 
+/// Refuses what is not in [0, 1].
+pub(crate) fn share(name: &str, value: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&value) { Ok(()) } else { refuse(name, "a fraction in [0, 1]", value) }
+}
+
+/// Refuses what is not in [0, 1).
+pub(crate) fn below_one(name: &str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) { Ok(()) } else { refuse(name, "in [0, 1)", value) }
+}
+
 /// Refuses a number that is below the least one.
 pub(crate) fn at_least(name: &str, value: u32, least: u32) -> Result<()> {
     if value >= least { Ok(()) } else { refuse(name, &format!("at least {least}"), value) }

@@ -8,6 +8,7 @@ use pnncore_kernels::{Level, Real, add_scaled, dot};
 use serde::{Deserialize, Serialize};
 
 use crate::analog::wires::Grid;
+use crate::settings::{at_least_zero, positive};
 use crate::{Error, Result};
 
 /// How inputs are scaled to the range of their converters, row by row.
@@ -111,11 +112,7 @@ impl Io {
             ("s_shape", self.s_shape),
         ];
         for (name, value) in not_negative {
-            if !(value >= 0.0 && value.is_finite()) {
-                return Err(Error::Config(format!(
-                    "{name} must be at least 0 and finite, got {value}"
-                )));
-            }
+            at_least_zero(name, value)?;
         }
         let constant = match self.scale {
             Scale::Constant(a) => Some(a),
@@ -126,11 +123,7 @@ impl Io {
             ("output_bound", self.output_bound),
             ("scale", constant),
         ] {
-            if let Some(value) = value.filter(|x| !(*x > 0.0 && x.is_finite())) {
-                return Err(Error::Config(format!(
-                    "{name} must be positive and finite, got {value}"
-                )));
-            }
+            value.map_or(Ok(()), |value| positive(name, value))?;
         }
         for (name, steps, bound) in [
             ("input", self.input_steps, self.input_bound),

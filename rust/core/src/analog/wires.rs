@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::Runtime;
+use crate::settings::positive;
 use crate::{Error, Result};
 
 /// What weights are in conductances, and what is between them. A weight w is the difference of two
@@ -41,18 +42,14 @@ impl Wires {
     /// [`Error::Config`], naming the setting.
     pub fn check(&self) -> Result<()> {
         let Self { resistance, on, off, weight, tolerance, .. } = *self;
-        let positive = [
+        let sizes = [
             ("resistance", Some(resistance)),
             ("on", Some(on)),
             ("tolerance", Some(tolerance)),
             ("weight", weight),
         ];
-        for (name, value) in positive {
-            if let Some(value) = value.filter(|x| !(*x > 0.0 && x.is_finite())) {
-                return Err(Error::Config(format!(
-                    "{name} must be positive and finite, got {value}"
-                )));
-            }
+        for (name, value) in sizes {
+            value.map_or(Ok(()), |value| positive(name, value))?;
         }
         if !(off >= 0.0 && off < on) {
             return Err(Error::Config(format!(
@@ -130,9 +127,8 @@ impl<T: Real> Nodal<T> {
                 "an array of {n} rows and {m} columns needs {inputs} voltages per sample"
             )));
         }
-        if !(resistance > 0.0 && tolerance > 0.0) {
-            return Err(Error::Config("resistance and tolerance must be positive".into()));
-        }
+        positive("resistance", resistance)?;
+        positive("tolerance", tolerance)?;
         let cells: Vec<T> = conductances.iter().map(|&g| g * T::from_f64(resistance)).collect();
         let (mut rows, mut columns) = (vec![T::ZERO; n * m], vec![T::ZERO; n * m]);
         factor((n, m), &cells, &mut rows, &mut columns);

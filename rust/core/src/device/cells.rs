@@ -4,6 +4,7 @@ use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Level, Real, pulses};
 use serde::{Deserialize, Serialize};
 
+use crate::settings::{at_least_zero, positive, share};
 use crate::{Error, Result};
 
 /// How the step of a pulse depends on where the cell is.
@@ -106,9 +107,7 @@ impl Pulsed {
     pub fn check(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Config(text));
         let Spread { step, up_down, lower, upper, lifetime } = self.spread;
-        if !(self.step > 0.0 && self.step.is_finite()) {
-            return refuse(format!("step must be positive and finite, got {}", self.step));
-        }
+        positive("step", self.step)?;
         for (name, value) in [
             ("step_spread", step),
             ("up_down_spread", up_down),
@@ -119,9 +118,7 @@ impl Pulsed {
             ("write_noise", self.write_noise),
             ("diffusion", self.diffusion),
         ] {
-            if !(value >= 0.0 && value.is_finite()) {
-                return refuse(format!("{name} must be at least 0 and finite, got {value}"));
-            }
+            at_least_zero(name, value)?;
         }
         if self.up_down.abs() >= 1.0 || self.up_down.is_nan() {
             return refuse(format!("up_down must be between -1 and 1, got {}", self.up_down));
@@ -142,9 +139,7 @@ impl Pulsed {
                 "lifetime must be at least 1 update, and finite, got {lifetime}"
             ));
         }
-        if !(0.0..=1.0).contains(&self.stuck) {
-            return refuse(format!("stuck must be a fraction in [0, 1], got {}", self.stuck));
-        }
+        share("stuck", self.stuck)?;
         self.check_law()
     }
 
@@ -161,34 +156,20 @@ impl Pulsed {
                         "steps that shrink towards a bound need one that is not zero".into(),
                     ));
                 }
-                if *spread < 0.0 {
-                    return Err(Error::Config(format!(
-                        "gamma_spread must be at least 0, got {spread}"
-                    )));
-                }
-                finite("gamma", &[*up, *down, *spread])
+                at_least_zero("gamma_spread", *spread)?;
+                finite("gamma", &[*up, *down])
             }
             Law::Exponential { up, down, a, b } => {
                 finite("A, gamma, a and b", &[up.0, up.1, down.0, down.1, *a, *b])
             }
             Law::Power { up, down } => {
-                match [up, down].into_iter().find(|g| !(**g >= 0.0 && g.is_finite())) {
-                    Some(gamma) => Err(Error::Config(format!(
-                        "gamma must be at least 0 and finite, got {gamma}"
-                    ))),
-                    None => Ok(()),
-                }
+                [up, down].into_iter().try_for_each(|&gamma| at_least_zero("gamma", gamma))
             }
             Law::Table { up, down } => {
                 if up.len() < 2 || down.len() < 2 {
                     return Err(Error::Config("a table needs at least two steps each way".into()));
                 }
-                match up.iter().chain(down).find(|f| !(**f >= 0.0 && f.is_finite())) {
-                    Some(f) => Err(Error::Config(format!(
-                        "steps of a table must be at least 0 and finite, got {f}"
-                    ))),
-                    None => Ok(()),
-                }
+                up.iter().chain(down).try_for_each(|&f| at_least_zero("steps of a table", f))
             }
         }
     }

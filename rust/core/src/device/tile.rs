@@ -17,6 +17,7 @@ use super::transfer::Transfer;
 use super::unit::Unit;
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
+use crate::settings::positive;
 use crate::{Error, Result};
 
 /// How wanted changes become pulses.
@@ -128,14 +129,7 @@ impl TileSpec {
         self.trains.check()?;
         match &self.algorithm {
             Algorithm::Direct => Ok(()),
-            Algorithm::MixedPrecision { threshold }
-                if *threshold > 0.0 && threshold.is_finite() =>
-            {
-                Ok(())
-            }
-            Algorithm::MixedPrecision { threshold } => Err(Error::Config(format!(
-                "threshold must be positive and finite, got {threshold}"
-            ))),
+            Algorithm::MixedPrecision { threshold } => positive("threshold", *threshold),
             Algorithm::Transfer(transfer) => transfer.check(),
         }?;
         self.unit.check()?;

@@ -14,6 +14,7 @@ use super::tile::{CellArray, CellState, Change, Draws};
 use crate::analog::io::{Io, Scale};
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
+use crate::settings::{below_one, positive};
 use crate::{Error, Result};
 
 /// What happens to a line that was read.
@@ -77,24 +78,15 @@ impl Transfer {
                     .into(),
             ));
         }
-        let positive = [
+        let sizes = [
             ("rate", Some(self.rate)),
             ("every", Some(self.every)),
             ("threshold", Some(self.threshold)),
         ];
-        for (name, value) in positive.into_iter().chain([("fast_rate", self.fast_rate)]) {
-            if let Some(value) = value.filter(|x| !(*x > 0.0 && x.is_finite())) {
-                return Err(Error::Config(format!(
-                    "{name} must be positive and finite, got {value}"
-                )));
-            }
+        for (name, value) in sizes.into_iter().chain([("fast_rate", self.fast_rate)]) {
+            value.map_or(Ok(()), |value| positive(name, value))?;
         }
-        if !(0.0..1.0).contains(&self.momentum) {
-            return Err(Error::Config(format!(
-                "momentum must be in [0, 1), got {}",
-                self.momentum
-            )));
-        }
+        below_one("momentum", self.momentum)?;
         if self.period == 0 {
             return Err(Error::Config("period must be at least 1 transfer, got 0".into()));
         }

@@ -7,6 +7,7 @@ use super::cells::Cells;
 use super::pulses::PulseCounts;
 use super::tile::{CellArray, CellState, Draws, GROUPS_OF_UPDATE};
 use crate::runtime::Runtime;
+use crate::settings::{fraction, positive};
 use crate::{Error, Result};
 
 /// The cells that a weight is made of.
@@ -49,9 +50,7 @@ impl Unit {
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Config(text));
         match self {
-            Self::Pair { refresh } if !(*refresh > 0.0 && *refresh <= 1.0) => {
-                refuse(format!("refresh must be above 0 and at most 1, got {refresh}"))
-            }
+            Self::Pair { refresh } => fraction("refresh", *refresh),
             Self::Multi { significance, .. } if !(2..=MOST).contains(&significance.len()) => {
                 refuse(format!(
                     "significance must name 2 to {MOST} cells, got {}",
@@ -59,10 +58,7 @@ impl Unit {
                 ))
             }
             Self::Multi { significance, .. } => {
-                match significance.iter().find(|g| !(**g > 0.0 && g.is_finite())) {
-                    Some(g) => refuse(format!("significance must be positive and finite, got {g}")),
-                    None => Ok(()),
-                }
+                significance.iter().try_for_each(|&g| positive("significance", g))
             }
             _ => Ok(()),
         }

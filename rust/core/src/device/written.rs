@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::Runtime;
+use crate::settings::{at_least, at_least_zero, share};
 use crate::{Error, Result};
 
 /// The elements that a parameter is stored in: conductances, say.
@@ -62,25 +63,16 @@ impl Device {
                 "the smallest value must be below the largest, got {lower} and {upper}"
             ));
         }
-        if self.levels.is_some_and(|n| n < 2) {
-            return refuse(format!("levels must be at least 2, got {}", self.levels.unwrap_or(0)));
-        }
+        self.levels.map_or(Ok(()), |n| at_least("levels", n, 2))?;
         if self.levels.is_some() && (self.lower.is_none() || self.upper.is_none()) {
             return refuse("levels need a smallest and a largest value to lie between".into());
         }
-        if !(self.write_noise >= 0.0 && self.write_noise.is_finite()) {
-            return refuse(format!(
-                "write_noise must be at least 0 and finite, got {}",
-                self.write_noise
-            ));
-        }
+        at_least_zero("write_noise", self.write_noise)?;
         for (name, fraction, end, value) in [
             ("open", self.open, "smallest", self.lower),
             ("shorted", self.shorted, "largest", self.upper),
         ] {
-            if !(0.0..=1.0).contains(&fraction) {
-                return refuse(format!("{name} must be a fraction in [0, 1], got {fraction}"));
-            }
+            share(name, fraction)?;
             if fraction > 0.0 && value.is_none() {
                 return refuse(format!(
                     "{name} elements are stuck at the {end} value: the device needs one"

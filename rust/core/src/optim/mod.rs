@@ -3,13 +3,14 @@
 use pnncore_kernels::{Real, shift_within};
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::device::{CellArray, Change, Device, Store, UpdateKey};
 use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
+use crate::settings::{at_least_zero, below_one, positive};
 use crate::states::States;
 use crate::system::System;
 use crate::update::{LocalUpdate, Term};
-use crate::{Error, Result};
 
 /// The configuration of an optimizer. Rates are passed per step, one per parameter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,30 +43,16 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Config`], naming the setting.
     pub fn check(&self) -> Result<()> {
-        let within = |name: &str, x: f64, top: f64| {
-            if x >= 0.0 && x < top {
-                return Ok(());
-            }
-            let range = if top.is_finite() {
-                format!("in [0, {top})")
-            } else {
-                "at least 0 and finite".to_owned()
-            };
-            Err(Error::Config(format!("{name} must be {range}, got {x}")))
-        };
         match *self {
             Self::SGD { momentum, weight_decay } => {
-                within("momentum", momentum, 1.0)?;
-                within("weight_decay", weight_decay, f64::INFINITY)
+                below_one("momentum", momentum)?;
+                at_least_zero("weight_decay", weight_decay)
             }
             Self::Adam { beta1, beta2, epsilon, weight_decay } => {
-                within("beta1", beta1, 1.0)?;
-                within("beta2", beta2, 1.0)?;
-                within("weight_decay", weight_decay, f64::INFINITY)?;
-                if epsilon > 0.0 && epsilon.is_finite() {
-                    return Ok(());
-                }
-                Err(Error::Config(format!("epsilon must be positive and finite, got {epsilon}")))
+                below_one("beta1", beta1)?;
+                below_one("beta2", beta2)?;
+                at_least_zero("weight_decay", weight_decay)?;
+                positive("epsilon", epsilon)
             }
         }
     }

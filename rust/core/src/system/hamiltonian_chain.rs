@@ -21,7 +21,7 @@ use super::{
 use crate::device::{Device, Store};
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, Phase, Start};
-use crate::settings::{at_least_zero, positive};
+use crate::settings::{at_least_one, at_least_zero, positive};
 use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States, Status};
 use crate::update::{LocalUpdate, Term};
@@ -86,9 +86,7 @@ impl HamiltonianChain {
         }
         positive("time", time)?;
         at_least_zero("damping", damping)?;
-        if steps == 0 {
-            return Err(Error::Config("steps must be at least 1, got 0".into()));
-        }
+        at_least_one(&[("steps", steps)])?;
         let named = |(name, len): (&str, usize)| ParamSpec { name: name.into(), shape: vec![len] };
         let specs = [("a", n), ("c", n), ("b", n), ("k", n - 1)].map(named).to_vec();
         let sizes: Vec<usize> =
