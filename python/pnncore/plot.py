@@ -220,9 +220,12 @@ def _line(axes: "Axes", history: "History", values: FloatArray, color: str, name
 
 def _losses(axes: "Axes", history: "History", name: str) -> None:
     loss = history["loss"]
+    finite = loss[np.isfinite(loss)]
+    # Within a factor of three a logarithmic axis has hardly a tick, and shows nothing more.
+    logarithmic = len(finite) > 0 and finite.min() > 0 and finite.max() > 3 * finite.min()
     _line(axes, history, loss, _BLUE)
-    _label(axes, "training loss", name)
-    if not (loss[np.isfinite(loss)] > 0).all():
+    _label(axes, "training loss", f"{name}, log scale" if logarithmic else name)
+    if not logarithmic:
         return
     axes.set_yscale("log")
     low, high = np.log10(axes.get_ylim())
