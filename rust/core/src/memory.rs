@@ -3,7 +3,6 @@
 
 use std::fs::read_to_string;
 
-use crate::params::ParamSpec;
 use crate::{Error, Result};
 
 /// What is not worth a look at how much there is.
@@ -30,15 +29,6 @@ pub fn check(bytes: u128, what: impl FnOnce() -> String) -> Result<()> {
         "{} needs {bytes} bytes of memory, but only {most} are available: make it smaller",
         what()
     )))
-}
-
-/// Refuses parameters, or other arrays of this type, that take more than there is.
-///
-/// # Errors
-/// As [`check`].
-pub fn check_arrays<T>(specs: &[ParamSpec], what: impl FnOnce() -> String) -> Result<()> {
-    let elements = specs.iter().fold(0u128, |all, spec| all.saturating_add(product(&spec.shape)));
-    check(elements.saturating_mul(size_of::<T>() as u128), what)
 }
 
 /// The bytes that the process may still take, by what the operating system tells; all of them where
@@ -80,7 +70,6 @@ mod tests {
             "{error}"
         );
         assert_eq!(product(&[usize::MAX; 4]), u128::MAX);
-        let specs = [ParamSpec { name: "W".into(), shape: vec![usize::MAX, usize::MAX] }];
-        assert!(check_arrays::<f32>(&specs, || "it".into()).is_err());
+        assert!(check(product(&[usize::MAX, usize::MAX]), || "it".into()).is_err());
     }
 }

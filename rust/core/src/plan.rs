@@ -7,7 +7,8 @@ use crate::loss::Loss;
 use crate::settling::{
     DEFAULT_RELATIVE, DEFAULT_RELATIVE_TO_FREE, INFERENCE_TOLERANCE, MAX_GROWING, Settling, Stop,
 };
-use crate::states::{Outcome, Status};
+use crate::states::{Outcome, States, Status};
+use crate::{Error, Result};
 
 /// Under which conditions at the outputs a phase settles.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -135,6 +136,25 @@ impl PhasePlan {
         self.phase(p).boundary
     }
 
+    /// Makes room for a batch in all phases, at rest, or with the states as they are where some
+    /// phase starts at given ones.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where states are to be given, and are not those of such a batch.
+    pub fn begin<T: Real>(&self, samples: usize, states: &mut States<T>) -> Result<()> {
+        let (phases, complex) = (self.rows_per_sample(), self.is_complex());
+        if !self.starts_at_given() {
+            states.reset(samples, phases, complex);
+        } else if !states.keep(samples, phases, complex) {
+            let (rows, has, of) = (samples * phases, states.rows(), states.phases());
+            return Err(Error::Shape(format!(
+                "a run that starts at given states needs {rows} rows of {phases} phases, got {has} \
+                 of {of}"
+            )));
+        }
+        Ok(())
+    }
+
     /// Whether some phase starts at states that are given.
     pub fn starts_at_given(&self) -> bool {
         (0..self.rows_per_sample()).any(|p| self.phase(p).start == Start::Given)
@@ -152,7 +172,7 @@ impl PhasePlan {
         if !outcome.change.is_finite() {
             return Some(Status::Diverged);
         }
-        let limit = outcome.sweeps >= self.settling.limit(boundary);
+        let limit = outcome.sweeps >= self.settling.limit(boundary == Boundary::Free);
         let fixed = !self.settling.stop.is_free();
         if fixed && !limit {
             return None;

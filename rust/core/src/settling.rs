@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Boundary;
 use crate::settings::positive;
 use crate::{Error, Result};
 
@@ -121,12 +120,12 @@ impl Settling {
         }
     }
 
-    /// The largest number of sweeps of a phase.
-    pub fn limit(&self, boundary: Boundary) -> u32 {
+    /// The largest number of sweeps of the free phase, or of any other.
+    pub fn limit(&self, is_free: bool) -> u32 {
         let (free, other) = match self.stop {
             Stop::Sweeps(free, nudged) => (free, nudged),
             _ => self.max_sweeps,
         };
-        if boundary == Boundary::Free { free } else { other }
+        if is_free { free } else { other }
     }
 }

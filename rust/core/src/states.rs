@@ -2,9 +2,6 @@
 
 use pnncore_kernels::{AVec, Real, avec};
 
-use crate::plan::PhasePlan;
-use crate::{Error, Result};
-
 /// How the phase of a sample, a row of [`States`], ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u8)]
@@ -185,27 +182,14 @@ impl<T: Real> States<T> {
         self.outcomes.resize(rows, Outcome::default());
     }
 
-    /// Makes room for a batch in the phases of a plan, at rest as [`States::reset`] does, or with
-    /// the states as they are where some phase starts at given ones.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] where states are to be given, and are not those of such a batch.
-    pub fn begin(&mut self, samples: usize, plan: &PhasePlan) -> Result<()> {
-        let (phases, complex) = (plan.rows_per_sample(), plan.is_complex());
-        if !plan.starts_at_given() {
-            self.reset(samples, phases, complex);
-            return Ok(());
+    /// Keeps the states as they are, and forgets how rows ended, where these are the rows of such a
+    /// batch; returns whether they are.
+    pub fn keep(&mut self, samples: usize, phases: usize, complex: bool) -> bool {
+        let fits = (self.rows(), self.phases, self.complex) == (samples * phases, phases, complex);
+        if fits {
+            self.outcomes.fill(Outcome::default());
         }
-        let rows = samples * phases;
-        if (self.rows(), self.phases, self.complex) != (rows, phases, complex) {
-            let (has, of) = (self.rows(), self.phases);
-            return Err(Error::Shape(format!(
-                "a run that starts at given states needs {rows} rows of {phases} phases, got {has} \
-                 of {of}"
-            )));
-        }
-        self.outcomes.fill(Outcome::default());
-        Ok(())
+        fits
     }
 
     /// Where the layers lie in a row.

@@ -41,7 +41,7 @@ impl Optimizer {
     /// Checks the ranges of all settings.
     ///
     /// # Errors
-    /// [`Error::Config`], naming the setting.
+    /// [`Error::Config`](crate::Error::Config), naming the setting.
     pub fn check(&self) -> Result<()> {
         match *self {
             Self::SGD { momentum, weight_decay } => {
@@ -84,7 +84,7 @@ impl Optimizer {
     /// this one. Returns how many pulses came to cells.
     ///
     /// # Errors
-    /// [`Error::Config`] if parameters were lent to read only.
+    /// [`Error::Config`](crate::Error::Config) if parameters were lent to read only.
     #[allow(
         clippy::too_many_arguments,
         reason = "the state of training, each piece owned elsewhere"

@@ -167,7 +167,7 @@ impl<'a, T: Real> Experiment<'a, T> {
     ///
     /// # Errors
     /// [`Error::Capability`] for systems without dynamics, and for phases that they do not admit;
-    /// as [`States::begin`] and [`Dynamics::run`].
+    /// as [`PhasePlan::begin`] and [`Dynamics::run`].
     pub fn run(
         &self,
         readings: &mut [Reading<'_, T>],
@@ -181,7 +181,7 @@ impl<'a, T: Real> Experiment<'a, T> {
                 return Err(self.lacks(&format!("has no phase {p} of this kind: {phase:?}")));
             }
         }
-        states.begin(self.batch.len(), self.plan)?;
+        self.plan.begin(self.batch.len(), states)?;
         dynamics.run(self, readings, states, workspace)
     }
 

@@ -7,32 +7,11 @@
 
 use serde::Deserialize;
 
+pub use super::layered::Activation;
 use super::layered::{Layered, Physics};
 use super::{AnySystem, SystemSpec};
 use crate::Result;
 use crate::device::{Device, TileSpec};
-
-/// The activation function of hidden units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Activation {
-    /// The box [0, 1].
-    HardSigmoid,
-    /// The hyperbolic tangent.
-    Tanh,
-    /// The logistic function.
-    Logistic,
-}
-
-impl Activation {
-    /// The interval of its states.
-    pub(super) fn range(self) -> (f64, f64) {
-        match self {
-            Self::HardSigmoid | Self::Logistic => (0.0, 1.0),
-            Self::Tanh => (-1.0, 1.0),
-        }
-    }
-}
 
 /// A Hopfield network, as it is given.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

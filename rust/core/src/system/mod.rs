@@ -197,8 +197,8 @@ pub trait Dynamics<T: Real>: System<T> {
 
     /// Runs all phases of the plan, which it [admits](Dynamics::admits), and fills the readings.
     ///
-    /// `states` have [begun](States::begin) for the batch and the plan. Numerical outcomes go to
-    /// [`States::outcomes`]; rows that diverged or are unbounded are blank (zero).
+    /// `states` have [begun](crate::plan::PhasePlan::begin) for the batch and the plan. Numerical
+    /// outcomes go to [`States::outcomes`]; rows that diverged or are unbounded are blank (zero).
     ///
     /// # Errors
     /// What the physics may fail with: [`Error::Hardware`] for systems outside the core.

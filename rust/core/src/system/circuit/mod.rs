@@ -218,7 +218,8 @@ impl Circuit {
                 Boundary::Forced(strength) if wanted => Pull::Force(strength, &gradient),
                 _ => Pull::Nothing,
             };
-            let solved = sample.solve(pull, plan.settling.limit(boundary), &mut v, memory);
+            let solved =
+                sample.solve(pull, plan.settling.limit(boundary == Boundary::Free), &mut v, memory);
             *outcome = Outcome {
                 status: solved.status,
                 sweeps: solved.steps,

@@ -23,8 +23,8 @@ use pnncore_kernels::Real;
 use pnncore_kernels::hidden::MAX_OUTPUTS;
 use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::watch::poll;
+use serde::Deserialize;
 
-use super::hopfield::Activation;
 use crate::device::{CellArrays, Device, Store, TileSpec};
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
@@ -36,6 +36,28 @@ use crate::system::{
 };
 use crate::update::LocalUpdate;
 use crate::{Error, Result, memory};
+
+/// The activation function of hidden units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// The box [0, 1].
+    HardSigmoid,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// The logistic function.
+    Logistic,
+}
+
+impl Activation {
+    /// The interval of its states.
+    fn range(self) -> (f64, f64) {
+        match self {
+            Self::HardSigmoid | Self::Logistic => (0.0, 1.0),
+            Self::Tanh => (-1.0, 1.0),
+        }
+    }
+}
 
 /// What the units and couplings of a network are.
 #[derive(Debug, Clone, Copy, PartialEq)]
