@@ -222,7 +222,7 @@ def test_crossbars_learn_digits(tmp_path):
         (lambda: AnalogIO(output_noise="loud"), "output_noise must be a finite number"),
         (lambda: Crossbar(2, 2, io=3), "io must be pnncore.analog.AnalogIO"),
         (lambda: array(2, 2, AnalogIO(output_noise=-1.0)), "output_noise must be at least 0"),
-        (lambda: array(2, 2, AnalogIO(scale=0.0)), "scale must be positive"),
+        (lambda: array(2, 2, AnalogIO(scale=0.0)), "scale must be a positive number, got 0"),
         (
             lambda: array(2, 2, AnalogIO(output_bits=None, output_bound=None)),
             "bound_management needs an output_bound",

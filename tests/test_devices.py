@@ -343,7 +343,7 @@ def test_a_weight_of_several_cells_learns_and_resumes(tmp_path):
     assert devices.from_config(device.to_config()) == device
     for make, text in (
         (lambda: devices.MultiCell(coarse, (1.0,)), "2 to 16 cells"),
-        (lambda: devices.MultiCell(coarse, (1.0, -1.0)), "positive and finite"),
+        (lambda: devices.MultiCell(coarse, (1.0, -1.0)), "significance must be a positive number"),
     ):
         with pytest.raises(pnn.errors.ConfigError, match=text):
             Crossbar(2, 2, device=make())

@@ -145,6 +145,7 @@ INTERNAL = {
     ("Policy", "batch"),
     ("Policy", "idempotent"),
     ("Cells", "additive_noise"),
+    ("Epoch", "single"),
 }
 
 OR_NONE = {"progress"}

@@ -378,7 +378,7 @@ def test_systems(x, y):
         (optim.Adam, (0.1,), {"betas": 0.9}, "betas must be a pair of numbers, got 0.9"),
         (optim.Adam, (0.1,), {"betas": (0.9,)}, "betas must be a pair of numbers"),
         (optim.Adam, (0.1,), {"betas": ("a", 0.9)}, "beta1 must be a finite number, got 'a'"),
-        (optim.Adam, (0.1,), {"epsilon": 0}, "epsilon must be positive and finite, got 0"),
+        (optim.Adam, (0.1,), {"epsilon": 0}, "epsilon must be a positive number, got 0"),
         (optim.Adam, (0.1,), {"epsilon": NAN}, "epsilon must be a finite number, got nan"),
         (optim.Adam, (0.1,), {"weight_decay": -1}, "weight_decay must be at least 0"),
         (optim.ExponentialDecay, (-0.1,), {}, "gamma must be at least 0, got -0.1"),
