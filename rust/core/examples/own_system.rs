@@ -10,7 +10,7 @@
 use num_complex::Complex;
 use pnncore::batch::{Batch, Rows, Targets};
 use pnncore::check::check_system;
-use pnncore::descent;
+use pnncore::descent::{self, Memory};
 use pnncore::draw::DrawIndex;
 use pnncore::loss::Loss;
 use pnncore::method::equilibrium_propagation::{EquilibriumPropagation, Estimator, Sign};
@@ -86,7 +86,8 @@ impl Dynamics<f64> for Chain {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let Experiment { params, batch, plan, .. } = *experiment;
-        descent::settle(&SystemAt { system: self, params, batch }, batch, plan, states)?;
+        let (at, mut memory) = (SystemAt { system: self, params, batch }, Memory::default());
+        descent::settle(&at, batch, plan, states, &mut memory)?;
         read_at_end(self, experiment, readings, states, workspace)
     }
 

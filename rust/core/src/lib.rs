@@ -31,6 +31,7 @@ pub mod own_loss;
 pub mod params;
 pub mod plan;
 pub mod runtime;
+pub mod scratch;
 mod secant;
 mod settings;
 pub mod settling;

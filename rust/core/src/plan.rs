@@ -2,6 +2,7 @@
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
+use smallvec::SmallVec;
 
 use crate::loss::Loss;
 use crate::settling::{
@@ -67,6 +68,9 @@ pub(crate) fn clamp_towards<T: Real>(eta: f64, targets: &[T], outputs: &mut [T])
     }
 }
 
+/// A list with something for each phase. Most plans have few: then it takes no memory of its own.
+pub type OfPhases<E> = SmallVec<[E; 8]>;
+
 /// What a method asks of a system with dynamics: the free phase, then others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PhasePlan {
@@ -75,7 +79,7 @@ pub struct PhasePlan {
     /// Where the free phase starts.
     pub start: Start,
     /// The phases after the free one.
-    pub phases: Vec<Phase>,
+    pub phases: OfPhases<Phase>,
     /// How each is settled.
     pub settling: Settling,
     /// Whether the free states are part of the contrast, and not only where the other phases start.
@@ -85,7 +89,7 @@ pub struct PhasePlan {
 impl PhasePlan {
     /// A free phase alone.
     pub fn free(loss: Loss, settling: Settling) -> Self {
-        Self::new(loss, Vec::new(), settling)
+        Self::new(loss, [], settling)
     }
 
     /// A free phase from rest, and others from the free state; the free states are part of the
@@ -95,11 +99,12 @@ impl PhasePlan {
         boundaries: impl IntoIterator<Item = Boundary>,
         settling: Settling,
     ) -> Self {
-        Self::new(loss, boundaries.into_iter().map(Phase::from).collect(), settling)
+        Self::new(loss, boundaries.into_iter().map(Phase::from), settling)
     }
 
     /// A free phase from rest, and others; the free states are part of the contrast.
-    pub fn new(loss: Loss, phases: Vec<Phase>, settling: Settling) -> Self {
+    pub fn new(loss: Loss, phases: impl IntoIterator<Item = Phase>, settling: Settling) -> Self {
+        let phases = phases.into_iter().collect();
         Self { loss, start: Start::Rest, phases, settling, measures_free: true }
     }
 

@@ -192,6 +192,11 @@ impl<T: Real> States<T> {
         fits
     }
 
+    /// Where the layers lie in a row, the rows, and how each has ended.
+    pub(crate) fn parts_mut(&mut self) -> (&Layout, &mut [T], &mut [Outcome]) {
+        (&self.layout, &mut self.values, &mut self.outcomes)
+    }
+
     /// Where the layers lie in a row.
     pub fn layout(&self) -> &Layout {
         &self.layout

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pnncore_kernels::{Real, watch};
+use smallvec::SmallVec;
 
 use crate::batch::Batch;
 use crate::device::{CellArray, Change, Device, UpdateKey};
@@ -277,12 +278,14 @@ impl<T: Real> Run<'_, '_, T> {
         let batch = task.data.pick(task.batch(k));
         state.cost = before.cost;
         let mut undo = Undo::of(kept, copies, protocol.writes_memory());
-        let begun: Vec<&[T]> = own.iter().map(|array| &**array).collect();
-        let experiment = Experiment {
-            memory: &begun,
-            ..protocol.experiment(runtime, system, params, &batch, step)
-        };
-        protocol.step(&experiment, undo.memory, state)?;
+        {
+            let begun = shared(own);
+            let experiment = Experiment {
+                memory: &begun,
+                ..protocol.experiment(runtime, system, params, &batch, step)
+            };
+            protocol.step(&experiment, undo.memory, state)?;
+        }
         let mut counted = before;
         counted.count(protocol, &batch, state, target);
         let mut alone = counted.loss - before.loss;
@@ -299,10 +302,10 @@ impl<T: Real> Run<'_, '_, T> {
         drop(undo);
         // From here on the step is made or not, but not left in the middle.
         let pulses = watch::to_the_end(|| {
-            let begun: Vec<&[T]> = own.iter().map(|array| &**array).collect();
             let pulses = if state.found == StepResult::Change {
                 write(runtime, task, &state.wanted, params, cells, step)?
             } else {
+                let begun = shared(own);
                 let experiment = Experiment {
                     memory: &begun,
                     ..protocol.experiment(runtime, system, params, &batch, step)
@@ -320,6 +323,11 @@ impl<T: Real> Run<'_, '_, T> {
         counted.cost = state.cost;
         Ok(Ok(counted))
     }
+}
+
+/// Arrays to read: most systems keep few, and then the list takes no memory of its own.
+fn shared<'a, T>(arrays: &'a [&mut [T]]) -> SmallVec<[&'a [T]; 8]> {
+    arrays.iter().map(|array| &**array).collect()
 }
 
 /// Takes back what the method changed in its memory, unless the step comes to its end: by an error

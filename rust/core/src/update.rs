@@ -82,16 +82,22 @@ impl<T: Real> LocalUpdate<T> {
     where
         T: 'a,
     {
-        self.terms.resize_with(gradient.len(), || Term::Dense(Vec::new()));
-        for (term, own) in self.terms.iter_mut().zip(gradient) {
+        for (values, own) in self.dense(gradient.len()).zip(gradient) {
+            values.extend_from_slice(own);
+        }
+    }
+
+    /// So many dense terms, empty yet. Keeps the memory.
+    pub(crate) fn dense(&mut self, terms: usize) -> impl Iterator<Item = &mut Vec<T>> {
+        self.terms.resize_with(terms, || Term::Dense(Vec::new()));
+        self.terms.iter_mut().filter_map(|term| {
             if !matches!(term, Term::Dense(_)) {
                 *term = Term::Dense(Vec::new());
             }
-            if let Term::Dense(values) = term {
-                values.clear();
-                values.extend_from_slice(own);
-            }
-        }
+            let Term::Dense(values) = term else { return None };
+            values.clear();
+            Some(values)
+        })
     }
 }
 
@@ -116,6 +122,7 @@ pub struct LocalUpdate<T> {
     pub terms: Vec<Term<T>>,
     parts: Vec<Part<T>>,
     turned: SparseRows<T>,
+    gathered: Vec<T>,
 }
 
 /// Buffers of one part of a parallel region.
@@ -134,7 +141,8 @@ impl<T: Real> Default for Part<T> {
 
 impl<T: Real> Default for LocalUpdate<T> {
     fn default() -> Self {
-        Self { terms: Vec::new(), parts: Vec::new(), turned: SparseRows::new(0) }
+        let (turned, gathered) = (SparseRows::new(0), Vec::new());
+        Self { terms: Vec::new(), parts: Vec::new(), turned, gathered }
     }
 }
 
@@ -177,13 +185,14 @@ impl<T: Real> LocalUpdate<T> {
         range: (T, T),
     ) {
         let scale = T::from_f64(scale);
-        let Self { terms, parts, turned } = self;
+        let Self { terms, parts, turned, gathered } = self;
         match &mut terms[i] {
             Term::Dense(values) => {
                 shift_within(runtime.level(), values, scale, T::ZERO, range, target)
             }
             Term::Product(blocks) => {
-                add_products(runtime, parts, blocks, target, spec.rows_cols(), scale, range)
+                let memory = (parts, turned, gathered);
+                add_products(runtime, memory, blocks, target, spec.rows_cols(), scale, range)
             }
             Term::Outer(Outer { products, transposed, rows, columns }) => {
                 let cols = spec.rows_cols().1;
@@ -224,7 +233,7 @@ impl<T: Real> LocalUpdate<T> {
 /// target stays in cache while all blocks are added to it.
 fn add_products<T: Real>(
     runtime: &Runtime,
-    parts: &mut Vec<Part<T>>,
+    (parts, lists, dense): (&mut Vec<Part<T>>, &mut SparseRows<T>, &mut Vec<T>),
     blocks: &mut [(Vec<T>, Vec<T>)],
     target: &mut [T],
     (rows, cols): (usize, usize),
@@ -239,7 +248,8 @@ fn add_products<T: Real>(
     let samples: usize = blocks.iter().map(|(left, _)| left.len() / rows).sum();
     let there: usize = blocks.iter().map(|(left, _)| non_zeros(runtime.level(), left)).sum();
     if lists_pay(there, samples * rows) {
-        let (mut lists, mut dense) = (SparseRows::new(rows), Vec::with_capacity(samples * cols));
+        lists.reset(rows);
+        dense.clear();
         for (left, right) in &*blocks {
             left.chunks_exact(rows).for_each(|row| lists.push(runtime.level(), row));
             dense.extend_from_slice(right);
@@ -249,8 +259,8 @@ fn add_products<T: Real>(
         return add_lists(
             runtime,
             parts,
-            &lists,
-            Dense { data: &dense, stride: cols },
+            lists,
+            Dense { data: dense, stride: cols },
             target,
             cols,
             shift,

@@ -3,7 +3,7 @@
 
 use pnncore::Result;
 use pnncore::batch::{Batch, Rows, Targets};
-use pnncore::descent::{Landscape, settle};
+use pnncore::descent::{Landscape, Memory, settle};
 use pnncore::device::Device;
 use pnncore::kernels::Real;
 use pnncore::loss::Loss;
@@ -13,7 +13,7 @@ use pnncore::runtime::Runtime;
 use pnncore::settling::{Settling, Stop};
 use pnncore::states::{Outcome, States};
 use pnncore::system::elastic::{Elastic, Spec};
-use pnncore::system::{StateDerivatives, System, SystemAt};
+use pnncore::system::{Descents, StateDerivatives, System, SystemAt};
 
 /// Nodes on the side of a sheet.
 const SIDE: usize = 4;
@@ -72,7 +72,7 @@ fn ends<T: Real>(
 ) -> (Vec<f64>, Vec<Outcome>) {
     let mut states = States::new(net.layout());
     states.reset(batch.len(), plan.rows_per_sample(), false);
-    settle(landscape, batch, plan, &mut states).expect("a sheet settles");
+    settle(landscape, batch, plan, &mut states, &mut Memory::default()).expect("a sheet settles");
     (states.values.iter().map(|s| s.to_f64()).collect(), states.outcomes.clone())
 }
 
@@ -83,11 +83,14 @@ fn check_threads<T: Real>(at: &SystemAt<'_, T>, net: &dyn System<T>, plan: &Phas
     let batch = Batch { y: Targets::Values(Rows::all(&data, 2)), ..*at.batch };
     let at = SystemAt { batch: &batch, ..*at };
     let wanted = ends(&at, net, &batch, plan);
+    let mut memory = Descents::default();
     for threads in [1, 2, 3, 8] {
         let runtime = Runtime::new(Some(threads), 0).expect("a runtime");
         let mut states = States::new(net.layout());
         states.reset(batch.len(), plan.rows_per_sample(), false);
-        runtime.enter(|| at.settle(&runtime, 1 << 20, plan, &mut states)).expect("a sheet settles");
+        let settled =
+            runtime.enter(|| at.settle(&runtime, 1 << 20, plan, &mut states, &mut memory));
+        settled.expect("a sheet settles");
         let found: Vec<f64> = states.values.iter().map(|s| s.to_f64()).collect();
         assert_eq!((found, states.outcomes.clone()), wanted, "{threads} threads, {plan:?}");
     }

@@ -71,7 +71,7 @@ fn given_states_choose_the_steady_state() {
         assert!(states.values.iter().zip(first.values.iter()).all(|(a, b)| (a - b).abs() < 1e-11));
         let plan = PhasePlan::new(
             Loss::SquaredError,
-            vec![Phase { start: Start::Reversed(0), boundary: Boundary::Free }],
+            [Phase { start: Start::Reversed(0), boundary: Boundary::Free }],
             settling,
         );
         let backwards = Experiment { plan: &plan, ..experiment };

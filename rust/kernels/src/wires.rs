@@ -29,7 +29,7 @@ pub struct Network<'a, T> {
 }
 
 /// Voltages at all nodes, and memory for the solver: lane by lane for each node.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Fields<T> {
     /// Voltages of row nodes: (rows, columns, lanes).
     pub u: Vec<T>,
@@ -39,6 +39,13 @@ pub struct Fields<T> {
     ahead: Vec<T>,
     along: Vec<T>,
     image: Vec<T>,
+}
+
+impl<T> Default for Fields<T> {
+    fn default() -> Self {
+        let [u, v, residual, ahead, along, image] = std::array::from_fn(|_| Vec::new());
+        Self { u, v, residual, ahead, along, image }
+    }
 }
 
 /// Voltages at the ends of lines: (lines, lanes) each; empty: zero.

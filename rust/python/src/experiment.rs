@@ -15,7 +15,7 @@ use pnncore::params::ParamSpec;
 use pnncore::plan::{Boundary, PhasePlan, Start};
 use pnncore::settling::Settling;
 use pnncore::states::States;
-use pnncore::system::stack::{BackwardRule, Propagation, Stack, StackAt};
+use pnncore::system::stack::{BackwardRule, Layers, Propagation, Stack, StackAt};
 use pnncore::system::{Experiment, check_rows};
 use pnncore::train::write_gradient;
 use pyo3::prelude::*;
@@ -109,7 +109,7 @@ pub(crate) fn run_pass<'py>(
                     propagation.inject(added);
                     propagation.forward(
                         experiment.at(stack),
-                        &stack.hardware(),
+                        Layers::Hardware,
                         stack.twins_are_exact(),
                         draw,
                     )?;
@@ -219,8 +219,7 @@ pub(crate) fn send_back<'py>(
                 }
                 propagation.set_output_errors(stack, &errors);
                 let feedback: Vec<&[T]> = matrices.iter().map(Vec::as_slice).collect();
-                let (twin, exact) = (stack.twin(), stack.twins_are_exact());
-                let plain = BackwardRule::of(&twin, exact);
+                let plain = BackwardRule::of(Layers::Twin, stack.twins_are_exact());
                 let feedback = &feedback;
                 let rule = BackwardRule { inputs: true, reverse: physics, feedback, ..plain };
                 let place = StackAt { runtime: &runtime, stack, params: &params, memory: &memory };

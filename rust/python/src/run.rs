@@ -15,7 +15,7 @@ use pnncore::plan::{Boundary, PhasePlan};
 use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
 use pnncore::states::{States, Status};
-use pnncore::system::stack::Propagation;
+use pnncore::system::stack::{Layers, Propagation};
 use pnncore::system::{Experiment, System as CoreSystem, check_rows};
 use pnncore::train::{Progress, write_gradient};
 use pyo3::prelude::*;
@@ -372,12 +372,8 @@ pub(crate) fn measure<'py>(
             system.run(py, || {
                 experiment.runtime.enter(|| {
                     propagation.begin(stack, experiment.batch);
-                    propagation.forward(
-                        experiment.at(stack),
-                        &stack.hardware(),
-                        false,
-                        experiment.draw,
-                    )
+                    let at = experiment.at(stack);
+                    propagation.forward(at, Layers::Hardware, false, experiment.draw)
                 })
             })?;
             measured(py, stack, &propagation, experiment.batch.len())

@@ -211,7 +211,7 @@ impl System {
     /// Of a stack, the last layer of each group, counted from zero: what methods without a chain of
     /// errors take together.
     fn group_ends(&self) -> Vec<usize> {
-        let groups = self.of::<f32>().as_stack().map(stack::groups);
+        let groups = self.of::<f32>().as_stack().map(Stack::groups);
         groups.into_iter().flatten().map(|group| group.end - 1).collect()
     }
 

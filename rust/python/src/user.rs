@@ -7,7 +7,7 @@
 use num_complex::Complex;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pnncore::batch::Batch;
-use pnncore::descent::{Landscape, settle};
+use pnncore::descent::{Landscape, Memory, settle};
 use pnncore::params::{ParamSpec, Params};
 use pnncore::signal::Signal;
 use pnncore::states::{Layout, States};
@@ -276,7 +276,9 @@ impl<T: Float> Dynamics<T> for UserSystem {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let Experiment { params, batch, plan, .. } = *experiment;
-        self.call(params, batch, states.phases(), |call| settle(call, batch, plan, states))?;
+        self.call(params, batch, states.phases(), |call| {
+            settle(call, batch, plan, states, &mut Memory::default())
+        })?;
         read_at_end(self, experiment, readings, states, workspace)
     }
 

@@ -8,6 +8,7 @@ use pnncore_kernels::{Level, Real, add_scaled, dot};
 use serde::{Deserialize, Serialize};
 
 use crate::analog::wires::Grid;
+use crate::scratch::{Lent, Scratch};
 use crate::settings::{at_least_zero, positive};
 use crate::{Error, Result};
 
@@ -252,9 +253,10 @@ impl Io {
         offsets: &[T],
         (random, group, first): (Philox, u32, usize),
     ) -> Vec<T> {
-        let mut y = vec![T::ZERO; line.len()];
+        let (mut y, scratch) = (vec![T::ZERO; line.len()], &Scratch::default());
+        let (inputs, outputs) = (1, line.len());
         let array =
-            Array { io: self, weights: line, grid: None, inputs: 1, outputs: line.len(), offsets };
+            Array { io: self, weights: line, grid: None, inputs, outputs, offsets, scratch };
         array.once(Draws { level, random, group, first }, &[0], &mut [T::ONE], &mut y);
         y
     }
@@ -270,26 +272,25 @@ pub(crate) struct Array<'a, T> {
     pub outputs: usize,
     /// What outputs are off by; empty: nothing.
     pub offsets: &'a [T],
+    pub scratch: &'a Scratch<T>,
 }
 
 impl<T: Real> Array<'_, T> {
     /// Writes what is read for rows of inputs, of which the range may have been learned.
     pub(crate) fn read(&self, draws: Draws, range: Option<T>, x: &[T], y: &mut [T]) {
         let (n, m) = (self.inputs, self.outputs);
-        let scales: Vec<T> = x
-            .chunks_exact(n)
-            .map(|x| match self.io.scale {
-                Scale::Constant(a) => T::from_f64(a),
-                Scale::Absmax => largest(draws.level, x),
-                Scale::Learned => range.unwrap_or(T::ONE),
-            })
-            .collect();
-        let mut rows: Vec<usize> = (0..scales.len()).collect();
-        let (mut own, mut found) = (Vec::new(), Vec::new());
+        let (mut scales, mut rows) = (self.scratch.empty(), self.scratch.indices());
+        scales.extend(x.chunks_exact(n).map(|x| match self.io.scale {
+            Scale::Constant(a) => T::from_f64(a),
+            Scale::Absmax => largest(draws.level, x),
+            Scale::Learned => range.unwrap_or(T::ONE),
+        }));
+        rows.extend(0..scales.len());
+        let (mut own, mut found) = (self.scratch.empty(), self.scratch.empty());
         for repeat in 0..=REPEATS {
             let halved = T::from_f64(f64::from(1u32 << repeat));
             own.resize(rows.len() * n, T::ZERO);
-            for (own, &r) in own.chunks_exact_mut(n).zip(&rows) {
+            for (own, &r) in own.chunks_exact_mut(n).zip(&*rows) {
                 let a = scales[r] * halved;
                 // A dark row stays dark.
                 let a = if a == T::ZERO { T::ONE } else { a };
@@ -315,29 +316,22 @@ impl<T: Real> Array<'_, T> {
 
     /// Reads rows of scaled inputs once, in units of their scales; gives those whose outputs are
     /// clipped. `y` begins as zeros.
-    fn once(&self, draws: Draws, rows: &[usize], x: &mut [T], y: &mut [T]) -> Vec<usize> {
+    fn once(&self, draws: Draws, rows: &[usize], x: &mut [T], y: &mut [T]) -> Lent<'_, Vec<usize>> {
         let (n, io) = (self.inputs, self.io);
-        let mut drawn = Vec::new();
+        let mut drawn = self.scratch.empty();
         for (x, &r) in x.chunks_exact_mut(n).zip(rows) {
             let uniform =
                 if io.stochastic_rounding { draws.uniform(0, r, n, &mut drawn) } else { &[] };
             convert(draws.level, levels(io.input_steps, io.input_bound), uniform, x);
         }
-        let mut clipped = vec![false; rows.len()];
+        let mut clipped = self.scratch.indices();
+        clipped.resize(rows.len(), 0);
         match io.passes {
             Passes::One => self.pass(draws, rows, x, y, &mut clipped),
             Passes::Signs => {
-                let part = |sign: T| {
-                    x.iter().map(|&x| if sign * x > T::ZERO { sign * x } else { T::ZERO }).collect()
-                };
-                let parts: [Vec<T>; 2] = [part(T::ONE), part(-T::ONE)];
-                self.add_passes(
-                    draws,
-                    rows,
-                    [T::ONE, -T::ONE].into_iter().zip(parts),
-                    y,
-                    &mut clipped,
-                );
+                let part = |sign: T, x: T| if sign * x > T::ZERO { sign * x } else { T::ZERO };
+                let signs = [T::ONE, -T::ONE].map(|sign| (sign, move |x: T| part(sign, x)));
+                self.add_passes(draws, rows, x, signs.into_iter(), y, &mut clipped);
             }
             Passes::Bits => {
                 // The largest input has all bits set.
@@ -345,58 +339,65 @@ impl<T: Real> Array<'_, T> {
                 let bits = (io.input_steps / 2 + 1).trailing_zeros();
                 let most = f64::from(io.input_steps / 2);
                 let plane = |bit: u32| {
-                    let digit = |x: T| {
+                    let digit = move |x: T| {
                         let code = (x.to_f64().abs() / bound * most).round() as u32;
                         T::from_f64(f64::from(code >> bit & 1) * bound.copysign(x.to_f64()))
                     };
-                    (
-                        T::from_f64(f64::from(1u32 << bit) / most),
-                        x.iter().map(|&x| digit(x)).collect(),
-                    )
+                    (T::from_f64(f64::from(1u32 << bit) / most), digit)
                 };
-                self.add_passes(draws, rows, (0..bits).map(plane), y, &mut clipped);
+                self.add_passes(draws, rows, x, (0..bits).map(plane), y, &mut clipped);
             }
         }
-        rows.iter().zip(clipped).filter(|(_, clipped)| *clipped).map(|(&row, _)| row).collect()
+        let mut found = self.scratch.indices();
+        found.extend(
+            rows.iter().zip(&*clipped).filter(|(_, times)| **times > 0).map(|(row, _)| row),
+        );
+        found
     }
 
-    /// Adds what is read in several passes, each with the factor that it counts by.
-    fn add_passes(
+    /// Adds what is read in several passes, each with the factor that it counts by, of what it
+    /// takes of each input.
+    fn add_passes<D: Fn(T) -> T>(
         &self,
         draws: Draws,
         rows: &[usize],
-        passes: impl Iterator<Item = (T, Vec<T>)>,
+        x: &[T],
+        passes: impl Iterator<Item = (T, D)>,
         y: &mut [T],
-        clipped: &mut [bool],
+        clipped: &mut [usize],
     ) {
-        let mut part = vec![T::ZERO; y.len()];
-        for (k, (factor, mut x)) in passes.enumerate() {
+        let (mut own, mut part) = (self.scratch.empty(), self.scratch.zeros(y.len()));
+        for (k, (factor, digit)) in passes.enumerate() {
+            own.clear();
+            own.extend(x.iter().map(|&x| digit(x)));
             part.fill(T::ZERO);
             let draws = Draws { group: draws.group + GROUPS_OF_PASS * k as u32, ..draws };
-            self.pass(draws, rows, &mut x, &mut part, clipped);
+            self.pass(draws, rows, &mut own, &mut part, clipped);
             add_scaled(draws.level, &part, factor, y);
         }
     }
 
-    /// Reads rows of converted inputs; marks those whose outputs are clipped. `y` begins as zeros.
-    fn pass(&self, draws: Draws, rows: &[usize], x: &mut [T], y: &mut [T], clipped: &mut [bool]) {
+    /// Reads rows of converted inputs; counts for each how often its outputs are clipped. `y`
+    /// begins as zeros.
+    fn pass(&self, draws: Draws, rows: &[usize], x: &mut [T], y: &mut [T], clipped: &mut [usize]) {
         let (n, m, io) = (self.inputs, self.outputs, self.io);
-        let mut drawn = Vec::new();
+        let mut drawn = self.scratch.empty();
         if io.input_noise > 0.0 {
             for (x, &r) in x.chunks_exact_mut(n).zip(rows) {
                 draws.add(1, r, T::from_f64(io.input_noise), x, &mut drawn);
             }
         }
         if let Some(grid) = self.grid {
-            grid.read(draws.level, x, y);
+            grid.read(draws.level, self.scratch, x, y);
         } else {
-            product(draws.level, x, self.weights, (rows.len(), n, m), y);
+            let shape = (rows.len(), n, m);
+            product(draws.level, x, self.weights, shape, y, &mut self.scratch.product());
         }
         self.add_weight_noise(draws, rows, x, y);
         for ((y, &r), clipped) in y.chunks_exact_mut(m).zip(rows).zip(clipped) {
             io.finish(draws, r, self.offsets, y, &mut drawn);
-            *clipped |=
-                io.output_bound.is_some_and(|bound| largest(draws.level, y) >= T::from_f64(bound));
+            let reached = |bound| largest(draws.level, y) >= T::from_f64(bound);
+            *clipped += usize::from(io.output_bound.is_some_and(reached));
         }
     }
 
@@ -406,7 +407,7 @@ impl<T: Real> Array<'_, T> {
         }
         let (n, m) = (self.inputs, self.outputs);
         let deviation = T::from_f64(self.io.weight_noise);
-        let mut drawn = Vec::new();
+        let mut drawn = self.scratch.empty();
         if self.io.weight_noise_kind == WeightNoise::Additive {
             for ((x, y), &r) in x.chunks_exact(n).zip(y.chunks_exact_mut(m)).zip(rows) {
                 let length = dot(draws.level, x, x).sqrt();
@@ -414,9 +415,10 @@ impl<T: Real> Array<'_, T> {
             }
             return;
         }
-        let squares: Vec<T> = x.iter().map(|&x| x * x).collect();
-        let sizes: Vec<T> = self.weights.iter().map(|w| w.abs()).collect();
-        let mut sums = vec![T::ZERO; y.len()];
+        let (mut squares, mut sizes) = (self.scratch.empty(), self.scratch.empty());
+        squares.extend(x.iter().map(|&x| x * x));
+        sizes.extend(self.weights.iter().map(|w| w.abs()));
+        let mut sums = self.scratch.zeros(y.len());
         let squares = Strided { data: &squares, row: n, column: 1 };
         multiply(
             draws.level,
@@ -431,7 +433,7 @@ impl<T: Real> Array<'_, T> {
             draws.random.fill_normal(draws.level, draws.place(r, m), draws.group + 2, &mut drawn);
             y.iter_mut()
                 .zip(sums)
-                .zip(&drawn)
+                .zip(&*drawn)
                 .for_each(|((y, sum), &d)| *y += deviation * sum.sqrt() * d);
         }
     }

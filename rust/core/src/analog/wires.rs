@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::Runtime;
+use crate::scratch::{Lent, Scratch};
 use crate::settings::positive;
 use crate::{Error, Result};
 
@@ -69,10 +70,10 @@ impl Wires {
     pub(crate) fn prepare<T: Real>(
         &self,
         (n, m): (usize, usize),
-        weights: &[T],
+        weights: impl Iterator<Item = T> + Clone,
         prepared: &mut Vec<T>,
     ) {
-        let largest = weights.iter().fold(T::ZERO, |most, &w| most.max_magnitude(w)).to_f64();
+        let largest = weights.clone().fold(T::ZERO, |most, w| most.max_magnitude(w)).to_f64();
         // Without weights any scale does.
         let weight = self.weight.unwrap_or(if largest > 0.0 { largest } else { 1.0 });
         let first = prepared.len();
@@ -83,7 +84,7 @@ impl Wires {
         let slope = T::from_f64(self.resistance * (self.on - self.off) / weight);
         for (side, fields) in prepared[1..].chunks_exact_mut(3 * n * m).enumerate() {
             let (cells, pivots) = fields.split_at_mut(n * m);
-            for (cell, &w) in cells.iter_mut().zip(weights) {
+            for (cell, w) in cells.iter_mut().zip(weights.clone()) {
                 let size = if side == 0 { w } else { -w };
                 let size = if size > T::from_f64(weight) { T::from_f64(weight) } else { size };
                 *cell = off + if size > T::ZERO { slope * size } else { T::ZERO };
@@ -144,9 +145,9 @@ impl<T: Real> Nodal<T> {
             .zip(v.par_chunks_mut(n * m * lanes))
             .zip(iterations.par_iter_mut());
         runtime.for_each(pieces, |((((x, y), u), v), iterations)| {
-            let mut fields = Fields::default();
-            *iterations =
-                drive(runtime.level(), network, turned, x, (tolerance, 20 * MOST), &mut fields);
+            let (mut fields, mut ends) = (Fields::default(), Vec::new());
+            let (solver, level) = ((tolerance, 20 * MOST), runtime.level());
+            *iterations = drive(level, network, turned, x, solver, (&mut ends, &mut fields));
             gather(runtime.level(), network, turned, &fields, T::from_f64(1.0 / resistance), y);
             for (field, out) in [(&fields.u, u), (&fields.v, v)] {
                 for (lane, out) in out.chunks_exact_mut(n * m).enumerate() {
@@ -170,19 +171,17 @@ fn drive<T: Real>(
     turned: bool,
     x: &[T],
     (tolerance, most): (f64, u32),
-    fields: &mut Fields<T>,
+    (ends, fields): (&mut Vec<T>, &mut Fields<T>),
 ) -> u32 {
     let lanes = lanes::<T>(level);
     let width = if turned { network.shape.1 } else { network.shape.0 };
-    let mut ends = vec![T::ZERO; width * lanes];
+    ends.clear();
+    ends.resize(width * lanes, T::ZERO);
     for (lane, x) in x.chunks_exact(width).enumerate() {
         ends.iter_mut().skip(lane).step_by(lanes).zip(x).for_each(|(end, &x)| *end = x);
     }
-    let ends = if turned {
-        Ends { rows: &[], columns: &ends }
-    } else {
-        Ends { rows: &ends, columns: &[] }
-    };
+    let ends =
+        if turned { Ends { rows: &[], columns: ends } } else { Ends { rows: ends, columns: &[] } };
     solve(level, network, ends, tolerance, most, fields)
 }
 
@@ -206,6 +205,18 @@ fn gather<T: Real>(
             };
             *y += factor * last;
         }
+    }
+}
+
+/// Scratch memory for a solution.
+struct Solver<'a, T: Real> {
+    ends: Lent<'a, Vec<T>>,
+    fields: Lent<'a, Fields<T>>,
+}
+
+impl<'a, T: Real> Solver<'a, T> {
+    fn new(scratch: &'a Scratch<T>) -> Self {
+        Self { ends: scratch.empty(), fields: scratch.fields() }
     }
 }
 
@@ -239,21 +250,22 @@ impl<'a, T: Real> Grid<'a, T> {
         self.weight / T::from_f64(self.wires.resistance * (self.wires.on - self.wires.off))
     }
 
-    fn drive(&self, level: Level, side: usize, turned: bool, x: &[T], fields: &mut Fields<T>) {
+    fn drive(&self, level: Level, side: usize, turned: bool, x: &[T], own: &mut Solver<'_, T>) {
         let most = if self.wires.exact { MOST } else { 0 };
-        drive(level, self.sides[side], turned, x, (self.wires.tolerance, most), fields);
+        let solver = (self.wires.tolerance, most);
+        drive(level, self.sides[side], turned, x, solver, (&mut own.ends, &mut own.fields));
     }
 
     /// Writes what is read for rows of inputs.
-    pub(crate) fn read(&self, level: Level, x: &[T], y: &mut [T]) {
+    pub(crate) fn read(&self, level: Level, scratch: &Scratch<T>, x: &[T], y: &mut [T]) {
         let (n, m) = self.sides[0].shape;
         let (inputs, outputs) = if self.turned { (m, n) } else { (n, m) };
-        let (lanes, mut fields) = (lanes::<T>(level), Fields::default());
+        let (lanes, mut own) = (lanes::<T>(level), Solver::new(scratch));
         y.fill(T::ZERO);
         for (x, y) in x.chunks(inputs * lanes).zip(y.chunks_mut(outputs * lanes)) {
             for (side, factor) in [(0, self.scale()), (1, -self.scale())] {
-                self.drive(level, side, self.turned, x, &mut fields);
-                gather(level, self.sides[side], self.turned, &fields, factor, y);
+                self.drive(level, side, self.turned, x, &mut own);
+                gather(level, self.sides[side], self.turned, &own.fields, factor, y);
             }
         }
     }
@@ -265,18 +277,17 @@ impl<'a, T: Real> Grid<'a, T> {
     /// conductance, it scales all others.
     pub(crate) fn vjp(
         &self,
-        level: Level,
+        (level, scratch): (Level, &Scratch<T>),
         weights: &[T],
-        x: &[T],
-        dy: &[T],
+        (x, dy): (&[T], &[T]),
         dx: &mut [T],
         gradient: &mut [T],
     ) {
         let (n, m) = self.sides[0].shape;
         let lanes = lanes::<T>(level);
-        let (mut fields, mut adjoint) = (Fields::default(), Fields::default());
+        let (mut ahead, mut adjoint) = (Solver::new(scratch), Solver::new(scratch));
         let scaled = self.wires.weight.is_none() && !gradient.is_empty();
-        let mut own = vec![T::ZERO; if scaled && dx.is_empty() { x.len() } else { 0 }];
+        let mut own = scratch.zeros(if scaled && dx.is_empty() { x.len() } else { 0 });
         let dx = if own.is_empty() { dx } else { &mut own };
         dx.fill(T::ZERO);
         for (c, (x, dy)) in x.chunks(n * lanes).zip(dy.chunks(m * lanes)).enumerate() {
@@ -285,12 +296,13 @@ impl<'a, T: Real> Grid<'a, T> {
                 if !dx.is_empty() {
                     let first = c * n * lanes;
                     let dx = &mut dx[first..first + x.len()];
-                    gather(level, self.sides[side], true, &adjoint, factor, dx);
+                    gather(level, self.sides[side], true, &adjoint.fields, factor, dx);
                 }
                 if gradient.is_empty() {
                     continue;
                 }
-                self.drive(level, side, false, x, &mut fields);
+                self.drive(level, side, false, x, &mut ahead);
+                let (fields, adjoint) = (&ahead.fields, &adjoint.fields);
                 for (k, (gradient, &w)) in gradient.iter_mut().zip(weights).enumerate() {
                     let size = if side == 0 { w } else { -w };
                     // At zero either side grows; beyond the largest weight none does.

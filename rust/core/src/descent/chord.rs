@@ -27,7 +27,7 @@ pub(super) fn settle<T: Real>(
     batch: &Batch<'_, T>,
     plan: &PhasePlan,
     states: &mut States<T>,
-    mut rows: Vec<usize>,
+    rows: &mut Vec<usize>,
 ) -> Result<()> {
     let (phases, half, stride) = (states.phases(), states.layout().stride(), states.stride());
     let free = real_parts(states);
@@ -43,18 +43,18 @@ pub(super) fn settle<T: Real>(
     };
     let limit = 2 * states.layout().sizes().iter().sum::<usize>();
     let mut force = vec![T::ZERO; states.values.len()];
-    for &r in &rows {
+    for &r in &*rows {
         states.outcomes[r] = Outcome::default();
     }
     while !rows.is_empty() {
         poll(64 * rows.len() * states.stride());
         landscape.complex_gradient(states, &mut force)?;
-        for &r in &rows {
+        for &r in &*rows {
             add_pull(batch, plan, states, r, &mut force);
         }
         let mut steps = [vec![T::ZERO; states.rows() * half], vec![T::ZERO; states.rows() * half]];
         for (part, step) in steps.iter_mut().enumerate() {
-            for &r in &rows {
+            for &r in &*rows {
                 step[r * half..(r + 1) * half]
                     .copy_from_slice(&force[r * stride + part * half..][..half]);
             }

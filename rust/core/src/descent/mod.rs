@@ -12,7 +12,6 @@ use pnncore_kernels::watch::poll;
 
 use crate::batch::Batch;
 use crate::differences::{largest, within};
-use crate::loss::Loss;
 use crate::plan::{Boundary, PhasePlan, Start, clamp_towards};
 use crate::states::{Outcome, States, Status};
 use crate::{Error, Result};
@@ -41,8 +40,9 @@ pub trait Landscape<T: Real> {
         rows: &[usize],
         energy: &mut [f64],
         gradient: &mut [T],
+        memory: &mut Picked<T>,
     ) -> Result<()> {
-        let _ = rows;
+        let _ = (rows, memory);
         self.energy(states, energy)?;
         self.state_gradient(states, gradient)
     }
@@ -94,6 +94,27 @@ const LENGTHEN: f64 = 1e4;
 /// The most that the change of the force along a refused step may shorten the next one.
 const SHORTEST: f64 = 1e-8;
 
+/// Memory for rows that are picked from states.
+#[derive(Debug, Default)]
+pub struct Picked<T> {
+    pub(crate) index: Vec<u64>,
+    pub(crate) states: Option<States<T>>,
+    pub(crate) energy: Vec<f64>,
+    pub(crate) gradient: Vec<T>,
+}
+
+/// Memory of [`settle`], to be kept between calls.
+#[derive(Debug, Default)]
+pub struct Memory<T> {
+    target: Vec<T>,
+    spare: Vec<T>,
+    /// Of every sample at its free state: the largest output error, and the gradient of the loss.
+    errors: Vec<f64>,
+    pulls: Vec<T>,
+    rows: Vec<usize>,
+    course: Course<T>,
+}
+
 /// Settles the free phase, then every other phase of the plan from the free state, as
 /// [`Dynamics::run`](crate::system::Dynamics::run) asks.
 ///
@@ -104,12 +125,15 @@ pub fn settle<T: Real>(
     batch: &Batch<'_, T>,
     plan: &PhasePlan,
     states: &mut States<T>,
+    memory: &mut Memory<T>,
 ) -> Result<()> {
     let outputs = states.layout().outputs();
-    let (mut target, mut spare) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
     let phases = states.phases();
-    let mut errors = vec![0.0; batch.len()];
-    let mut pulls = vec![T::ZERO; batch.len() * outputs.len()];
+    let Memory { target, spare, errors, pulls, rows, course } = memory;
+    renew(target, outputs.len(), T::ZERO);
+    renew(spare, outputs.len(), T::ZERO);
+    renew(errors, batch.len(), 0.0);
+    renew(pulls, batch.len() * outputs.len(), T::ZERO);
     for group in [0..1, 1..phases] {
         if group.is_empty() {
             continue;
@@ -117,9 +141,9 @@ pub fn settle<T: Real>(
         if group.start == 1 {
             for (i, error) in errors.iter_mut().enumerate() {
                 let free = i * phases;
-                if batch.y.write(i, &mut target) {
-                    *error = plan.loss.error(states.outputs(free), &target, &mut spare);
-                    pulls[i * spare.len()..(i + 1) * spare.len()].copy_from_slice(&spare);
+                if batch.y.write(i, target) {
+                    *error = plan.loss.error(states.outputs(free), target, spare);
+                    pulls[i * spare.len()..(i + 1) * spare.len()].copy_from_slice(spare);
                 }
                 let (start, stride) = (free * states.stride(), states.stride());
                 for p in group.clone() {
@@ -127,21 +151,31 @@ pub fn settle<T: Real>(
                     states.values.copy_within(start..start + stride, start + p * stride);
                     let row = states.row_mut(free + p);
                     if let Boundary::Clamped(eta) = plan.boundary(p) {
-                        clamp_towards(eta, &target, &mut row[outputs.clone()]);
+                        clamp_towards(eta, target, &mut row[outputs.clone()]);
                     }
                 }
             }
         }
-        let rows: Vec<usize> = (0..states.rows())
-            .filter(|r| group.contains(&(r % phases)) && states.outcomes[*r].status.usable())
-            .collect();
+        let usable =
+            |r: &usize| group.contains(&(r % phases)) && states.outcomes[*r].status.usable();
+        rows.clear();
+        rows.extend((0..states.rows()).filter(usable));
         if states.is_complex() && group.start == 1 {
             chord::settle(landscape, batch, plan, states, rows)?;
         } else {
-            Descent::new(landscape, batch, plan, states, (&errors, &pulls))?.run(rows)?;
+            course.begin(states);
+            let mut descent =
+                Descent { landscape, batch, plan, states, errors, pulls, own: course };
+            descent.run(rows)?;
         }
     }
     Ok(())
+}
+
+/// Makes `values` so many times `value`.
+fn renew<E: Copy>(values: &mut Vec<E>, len: usize, value: E) {
+    values.clear();
+    values.resize(len, value);
 }
 
 /// What is known of a row on its way.
@@ -166,8 +200,15 @@ struct Walk {
 }
 
 impl Walk {
-    fn new() -> Self {
-        Self { step: FIRST_STEP, shortest: f64::INFINITY, ..Self::default() }
+    /// Begins anew, in the same memory.
+    fn begin(&mut self) {
+        let Self { mut energies, mut lengths, .. } = std::mem::take(self);
+        energies.clear();
+        energies.reserve_exact(WINDOW);
+        lengths.clear();
+        lengths.reserve_exact(LONG_STEPS);
+        let (step, shortest) = (FIRST_STEP, f64::INFINITY);
+        *self = Self { step, shortest, energies, lengths, ..Self::default() };
     }
 
     /// Keeps the last values.
@@ -243,6 +284,12 @@ struct Descent<'a, 't, T: Real> {
     /// Of every sample at its free state: the largest output error, and the gradient of the loss.
     errors: &'a [f64],
     pulls: &'a [T],
+    own: &'t mut Course<T>,
+}
+
+/// Where descents of all rows are, and where they try to go.
+#[derive(Debug, Default)]
+struct Course<T> {
     /// The states that the steps under way began from.
     accepted: Vec<T>,
     force: Vec<T>,
@@ -250,52 +297,49 @@ struct Descent<'a, 't, T: Real> {
     next_force: Vec<T>,
     next_energy: Vec<f64>,
     walks: Vec<Walk>,
+    target: Vec<T>,
+    pull: Vec<T>,
+    picked: Picked<T>,
 }
 
-impl<'a, 't, T: Real> Descent<'a, 't, T> {
-    fn new(
-        landscape: &'a dyn Landscape<T>,
-        batch: &'a Batch<'a, T>,
-        plan: &'a PhasePlan,
-        states: &'t mut States<T>,
-        (errors, pulls): (&'a [f64], &'a [T]),
-    ) -> Result<Self> {
+impl<T: Real> Course<T> {
+    fn begin(&mut self, states: &States<T>) {
         let (len, rows) = (states.values.len(), states.rows());
-        Ok(Self {
-            landscape,
-            batch,
-            plan,
-            errors,
-            pulls,
-            accepted: vec![T::ZERO; len],
-            force: vec![T::ZERO; len],
-            energy: vec![0.0; rows],
-            next_force: vec![T::ZERO; len],
-            next_energy: vec![0.0; rows],
-            walks: vec![Walk::new(); rows],
-            states,
-        })
+        for values in [&mut self.accepted, &mut self.force, &mut self.next_force] {
+            renew(values, len, T::ZERO);
+        }
+        for outputs in [&mut self.target, &mut self.pull] {
+            renew(outputs, states.layout().outputs().len(), T::ZERO);
+        }
+        renew(&mut self.energy, rows, 0.0);
+        renew(&mut self.next_energy, rows, 0.0);
+        self.walks.resize_with(rows, Walk::default);
+        self.walks.iter_mut().for_each(Walk::begin);
     }
+}
 
-    fn run(mut self, mut rows: Vec<usize>) -> Result<()> {
-        for r in &rows {
+impl<T: Real> Descent<'_, '_, T> {
+    fn run(&mut self, rows: &mut Vec<usize>) -> Result<()> {
+        for r in &*rows {
             self.project(*r);
         }
-        self.evaluate(&rows)?;
-        std::mem::swap(&mut self.energy, &mut self.next_energy);
-        std::mem::swap(&mut self.force, &mut self.next_force);
+        self.evaluate(rows)?;
+        std::mem::swap(&mut self.own.energy, &mut self.own.next_energy);
+        std::mem::swap(&mut self.own.force, &mut self.own.next_force);
         while !rows.is_empty() {
             poll(64 * rows.len() * self.states.stride());
-            self.accepted.copy_from_slice(&self.states.values);
-            for &r in &rows {
-                let step = T::from_f64(self.walks[r].step);
+            self.own.accepted.copy_from_slice(&self.states.values);
+            for &r in &*rows {
+                let step = T::from_f64(self.own.walks[r].step);
                 let span = self.span(r);
-                for (s, &f) in self.states.values[span.clone()].iter_mut().zip(&self.force[span]) {
+                for (s, &f) in
+                    self.states.values[span.clone()].iter_mut().zip(&self.own.force[span])
+                {
                     *s -= step * f;
                 }
                 self.project(r);
             }
-            self.evaluate(&rows)?;
+            self.evaluate(rows)?;
             rows.retain(|&r| match self.judge(r) {
                 None => true,
                 Some(status) => {
@@ -327,29 +371,29 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
 
     /// Energy and force of the nudged or clamped system at the states of some rows.
     fn evaluate(&mut self, rows: &[usize]) -> Result<()> {
-        self.landscape.evaluate(self.states, rows, &mut self.next_energy, &mut self.next_force)?;
-        let outputs = self.states.layout().outputs();
-        let (mut target, mut pull) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
+        let Self { landscape, batch, plan, states, pulls, own, .. } = self;
+        let Course { next_energy: energy, next_force, target, pull, picked, .. } = &mut **own;
+        landscape.evaluate(states, rows, energy, next_force, picked)?;
+        let (outputs, phases, stride) =
+            (states.layout().outputs(), states.phases(), states.stride());
         for &r in rows {
-            let span = self.span(r);
-            let force = &mut self.next_force[span][outputs.clone()];
-            match self.plan.boundary(r % self.states.phases()) {
+            let force = &mut next_force[r * stride..(r + 1) * stride][outputs.clone()];
+            match plan.boundary(r % phases) {
                 Boundary::Free | Boundary::Kicked(_) => {}
                 Boundary::Clamped(_) => force.fill(T::ZERO),
                 Boundary::Forced(strength) => {
-                    let first = r / self.states.phases() * outputs.len();
-                    let own = &self.pulls[first..first + outputs.len()];
-                    for ((f, &g), &o) in force.iter_mut().zip(own).zip(self.states.outputs(r)) {
+                    let first = r / phases * outputs.len();
+                    let own = &pulls[first..first + outputs.len()];
+                    for ((f, &g), &o) in force.iter_mut().zip(own).zip(states.outputs(r)) {
                         *f += T::from_f64(strength) * g;
-                        self.next_energy[r] += strength * g.to_f64() * o.to_f64();
+                        energy[r] += strength * g.to_f64() * o.to_f64();
                     }
                 }
                 Boundary::Nudged(beta) => {
-                    self.batch.y.write(r / self.states.phases(), &mut target);
-                    let loss: Loss = self.plan.loss;
-                    self.next_energy[r] += beta.re * loss.value(self.states.outputs(r), &target);
-                    loss.gradient(self.states.outputs(r), &target, &mut pull);
-                    force.iter_mut().zip(&pull).for_each(|(f, &p)| *f += T::from_f64(beta.re) * p);
+                    batch.y.write(r / phases, target);
+                    energy[r] += beta.re * plan.loss.value(states.outputs(r), target);
+                    plan.loss.gradient(states.outputs(r), target, pull);
+                    force.iter_mut().zip(&*pull).for_each(|(f, &p)| *f += T::from_f64(beta.re) * p);
                 }
             }
         }
@@ -360,8 +404,8 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
     fn products(&self, r: usize) -> Products {
         let mut products = Products { ss: 0.0, sf: 0.0, ff: 0.0 };
         for k in self.span(r) {
-            let ds = (self.states.values[k] - self.accepted[k]).to_f64();
-            let df = (self.next_force[k] - self.force[k]).to_f64();
+            let ds = (self.states.values[k] - self.own.accepted[k]).to_f64();
+            let df = (self.own.next_force[k] - self.own.force[k]).to_f64();
             products.ss += ds * ds;
             products.sf += ds * df;
             products.ff += df * df;
@@ -375,27 +419,29 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         let products = self.products(r);
         let offset = self.landscape.scales().1;
         let is_given = self.plan.phase(r % self.states.phases()).start == Start::Given;
-        let walk = &mut self.walks[r];
+        let walk = &mut self.own.walks[r];
         if walk.energies.is_empty() {
-            walk.energies.push(self.energy[r]);
-            walk.highest = self.energy[r].abs();
-            if !self.energy[r].is_finite() || !largest(&self.force[span.clone()]).is_finite() {
+            walk.energies.push(self.own.energy[r]);
+            walk.highest = self.own.energy[r].abs();
+            if !self.own.energy[r].is_finite()
+                || !largest(&self.own.force[span.clone()]).is_finite()
+            {
                 return Some(Status::Diverged);
             }
         }
         let bound = walk.energies.iter().fold(f64::NEG_INFINITY, |m, &e| m.max(e));
         let rounding = 16.0 * (T::EPSILON.to_f64() * walk.highest + f64::EPSILON * offset);
-        let next = self.next_energy[r];
-        let finite = next.is_finite() && largest(&self.next_force[span.clone()]).is_finite();
+        let next = self.own.next_energy[r];
+        let finite = next.is_finite() && largest(&self.own.next_force[span.clone()]).is_finite();
         if !(finite && next <= bound + rounding) {
-            self.states.values[span.clone()].copy_from_slice(&self.accepted[span]);
+            self.states.values[span.clone()].copy_from_slice(&self.own.accepted[span]);
             walk.refuse(products);
             walk.overflows += u32::from(!finite);
             if walk.refusals.max(walk.overflows) < MAX_REFUSALS {
                 return None;
             }
             // The energy says no more; what is left to go is what it was.
-            let done = self.verdict(r).filter(|_| self.walks[r].accepted > 0);
+            let done = self.verdict(r).filter(|_| self.own.walks[r].accepted > 0);
             return Some(if finite {
                 done.unwrap_or(Status::Unconverged)
             } else {
@@ -405,10 +451,10 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         walk.accept(products);
         walk.see_energy(next, is_given);
         let registers = !walk.lengths.is_empty() || walk.idle >= MAX_REFUSALS;
-        self.force[span.clone()].copy_from_slice(&self.next_force[span.clone()]);
-        self.energy[r] = next;
+        self.own.force[span.clone()].copy_from_slice(&self.own.next_force[span.clone()]);
+        self.own.energy[r] = next;
         let size = largest(self.states.row(r));
-        let walk = &mut self.walks[r];
+        let walk = &mut self.own.walks[r];
         if walk.lengths.len() < WINDOW {
             walk.size = walk.size.max(size);
         } else if size > UNBOUNDED * walk.size {
@@ -419,7 +465,7 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
         }
         // Inference is cautious enough.
         let steps = if self.plan.phases.is_empty() { WINDOW } else { LONG_STEPS };
-        let distance = self.distance(r, self.walks[r].longest(steps));
+        let distance = self.distance(r, self.own.walks[r].longest(steps));
         let outcome = &mut self.states.outcomes[r];
         outcome.sweep(distance);
         // Given states may be far larger than those where the row comes to rest.
@@ -438,48 +484,41 @@ impl<'a, 't, T: Real> Descent<'a, 't, T> {
             for (j, k) in layout.layer(l).enumerate() {
                 let s = self.states.row(r)[k].to_f64();
                 let (lo, hi) = self.landscape.interval(l, j);
-                let moved = within(s - step * self.force[span.start + k].to_f64(), lo, hi);
+                let moved = within(s - step * self.own.force[span.start + k].to_f64(), lo, hi);
                 distance = distance.max_magnitude(moved - s);
             }
         }
         distance
     }
 
-    fn verdict(&self, r: usize) -> Option<Status> {
-        let (i, p) = (r / self.states.phases(), r % self.states.phases());
-        let boundary = self.plan.boundary(p);
+    fn verdict(&mut self, r: usize) -> Option<Status> {
+        let Self { batch, plan, states, errors, own, .. } = self;
+        let Course { walks, target, pull, .. } = &mut **own;
+        let (i, p) = (r / states.phases(), r % states.phases());
+        let boundary = plan.boundary(p);
         // The distance is an estimate already, and steps of descent need not shrink evenly.
-        let caution = if self.plan.phases.is_empty() { CAUTION } else { CAUTION_OF_PHASES };
-        let steps = self.states.outcomes[r].sweeps;
-        let sweeps =
-            if self.plan.settling.stop.is_free() { steps / STEPS_PER_SWEEP } else { steps };
-        let outcome = Outcome {
-            ratio: caution / (1.0 + caution),
-            growing: 0,
-            sweeps,
-            ..self.states.outcomes[r]
-        };
-        self.plan.verdict::<T>(boundary, &outcome, 1.0, || match boundary {
+        let caution = if plan.phases.is_empty() { CAUTION } else { CAUTION_OF_PHASES };
+        let steps = states.outcomes[r].sweeps;
+        let sweeps = if plan.settling.stop.is_free() { steps / STEPS_PER_SWEEP } else { steps };
+        let ratio = caution / (1.0 + caution);
+        let outcome = Outcome { ratio, growing: 0, sweeps, ..states.outcomes[r] };
+        plan.verdict::<T>(boundary, &outcome, 1.0, || match boundary {
             Boundary::Free => {
                 // A nudge moves the outputs by at least this.
-                let walk = &self.walks[r];
+                let walk = &walks[r];
                 let softness = if walk.shortest.is_finite() {
                     walk.shortest
                 } else {
                     walk.longest(LONG_STEPS)
                 };
-                let reach = self.plan.reach(boundary, softness)?;
-                let outputs = self.states.outputs(r);
-                let (mut target, mut spare) =
-                    (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
-                let known = self.batch.y.write(i, &mut target);
-                known.then(|| reach * self.plan.loss.error(outputs, &target, &mut spare))
+                let reach = plan.reach(boundary, softness)?;
+                let known = batch.y.write(i, target);
+                known.then(|| reach * plan.loss.error(states.outputs(r), target, pull))
             }
-            Boundary::Clamped(eta) => Some(eta.abs() * self.errors[i]),
+            Boundary::Clamped(eta) => Some(eta.abs() * errors[i]),
             Boundary::Kicked(_) => None,
             Boundary::Nudged(_) | Boundary::Forced(_) => {
-                let free = self.states.row(r - p);
-                let moved = self.states.row(r).iter().zip(free);
+                let moved = states.row(r).iter().zip(states.row(r - p));
                 Some(moved.fold(T::ZERO, |m, (&s, &free)| m.max_magnitude(s - free)).to_f64())
             }
         })

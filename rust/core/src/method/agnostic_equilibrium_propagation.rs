@@ -78,11 +78,7 @@ impl MethodConfig for AgnosticEquilibriumPropagation {
 /// The free phase and the nudged one.
 fn plan(beta: f64, loss: Loss, settling: Settling) -> WeightedPlan {
     let phases = [Boundary::Nudged(Complex::new(beta, 0.0))];
-    WeightedPlan::new(
-        Contrast::from_free(phases, vec![-Complex::ONE, Complex::ONE]),
-        loss,
-        settling,
-    )
+    WeightedPlan::new(Contrast::from_free(phases, [-Complex::ONE, Complex::ONE]), loss, settling)
 }
 
 /// The method, compiled.

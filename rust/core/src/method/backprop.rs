@@ -8,7 +8,7 @@ use super::propagated::send_back;
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::settings::at_least_zero;
 use crate::settling::Settling;
-use crate::system::stack::{BackwardRule, Layer, Propagation};
+use crate::system::stack::{BackwardRule, Layer, Layers, Propagation};
 use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
 
@@ -70,19 +70,16 @@ impl<T: Real> CompiledMethod<T> for Backprop {
             }
             _ => Vec::new(),
         };
-        let layers: Vec<&dyn Layer<T>> = match self.model {
-            Model::Hardware => stack.hardware(),
-            Model::Twin if self.vaccination > 0.0 => {
-                vaccines.iter().map(|layer| &**layer).collect()
-            }
-            Model::Twin => stack.twin(),
+        let layers = match self.model {
+            Model::Hardware => Layers::Hardware,
+            Model::Twin if self.vaccination > 0.0 => Layers::Own(&vaccines),
+            Model::Twin => Layers::Twin,
         };
-        let noise: Vec<f64> =
-            stack.stages().iter().map(|stage| stage.measured(self.noise)).collect();
+        let noise = |l: usize| stack.stages()[l].measured(self.noise);
         let random = draw.of(runtime.random(Purpose::Noise));
         let propagation = Propagation::of(&mut state.workspace)?;
         propagation.begin(stack, batch);
-        propagation.pass(experiment.at(stack), &layers, true, &noise, random)?;
-        send_back(experiment, stack, &BackwardRule::of(&layers, true), state)
+        propagation.pass(experiment.at(stack), layers, true, noise, random)?;
+        send_back(experiment, stack, &BackwardRule::of(layers, true), state)
     }
 }

@@ -10,23 +10,24 @@ use super::{CompiledMethod, Setup, StepResult, StepState};
 use crate::Result;
 use crate::loss::Loss;
 use crate::params::ParamSpec;
-use crate::plan::{Boundary, Phase, PhasePlan};
+use crate::plan::{Boundary, OfPhases, Phase, PhasePlan};
 use crate::settling::Settling;
 use crate::system::{Accumulation, Experiment, Reading, System};
 
 /// Phases after the free one, and the weight of every phase, the free one first.
 pub(super) struct Contrast {
-    pub(super) phases: Vec<Phase>,
-    pub(super) weights: Vec<Complex<f64>>,
+    pub(super) phases: OfPhases<Phase>,
+    pub(super) weights: OfPhases<Complex<f64>>,
 }
 
 impl Contrast {
     /// Phases from the free state.
     pub(super) fn from_free(
         phases: impl IntoIterator<Item = Boundary>,
-        weights: Vec<Complex<f64>>,
+        weights: impl IntoIterator<Item = Complex<f64>>,
     ) -> Self {
-        Self { phases: phases.into_iter().map(Phase::from).collect(), weights }
+        let phases = phases.into_iter().map(Phase::from).collect();
+        Self { phases, weights: weights.into_iter().collect() }
     }
 }
 
@@ -37,7 +38,7 @@ pub(super) type ContrastAt = Box<dyn Fn(f64) -> Contrast + Send + Sync>;
 #[derive(Debug)]
 pub(super) struct WeightedPlan {
     pub(super) plan: PhasePlan,
-    pub(super) weights: Vec<Complex<f64>>,
+    pub(super) weights: OfPhases<Complex<f64>>,
 }
 
 impl WeightedPlan {

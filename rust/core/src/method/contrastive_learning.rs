@@ -22,7 +22,7 @@ impl MethodConfig for ContrastiveLearning {
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let contrast = Box::new(|eta| {
-            Contrast::from_free([Boundary::Clamped(eta)], vec![-Complex::ONE, Complex::ONE])
+            Contrast::from_free([Boundary::Clamped(eta)], [-Complex::ONE, Complex::ONE])
         });
         Ok(Box::new(Contrastive::new(
             setup,

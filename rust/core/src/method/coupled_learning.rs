@@ -49,21 +49,15 @@ impl MethodConfig for CoupledLearning {
         let real = |x: f64| Complex::new(x, 0.0);
         let contrast: ContrastAt = match self.variant {
             Side::Positive => Box::new(move |eta| {
-                Contrast::from_free(
-                    [Boundary::Clamped(eta)],
-                    vec![real(-1.0 / eta), real(1.0 / eta)],
-                )
+                Contrast::from_free([Boundary::Clamped(eta)], [real(-1.0 / eta), real(1.0 / eta)])
             }),
             Side::Negative => Box::new(move |eta| {
-                Contrast::from_free(
-                    [Boundary::Clamped(-eta)],
-                    vec![real(1.0 / eta), real(-1.0 / eta)],
-                )
+                Contrast::from_free([Boundary::Clamped(-eta)], [real(1.0 / eta), real(-1.0 / eta)])
             }),
             Side::Centered => Box::new(move |eta| {
                 Contrast::from_free(
                     [Boundary::Clamped(eta), Boundary::Clamped(-eta)],
-                    vec![Complex::ZERO, real(0.5 / eta), -real(0.5 / eta)],
+                    [Complex::ZERO, real(0.5 / eta), -real(0.5 / eta)],
                 )
             }),
         };

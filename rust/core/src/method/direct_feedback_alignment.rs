@@ -12,7 +12,7 @@ use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
-use crate::system::stack::{BackwardRule, ErrorSignal, Stack, SurrogateDerivative, groups};
+use crate::system::stack::{BackwardRule, ErrorSignal, Layers, Stack, SurrogateDerivative};
 use crate::system::{Abilities, Experiment, System};
 
 /// Direct feedback alignment.
@@ -54,11 +54,10 @@ impl<T: Real> CompiledMethod<T> for DirectFeedbackAlignment {
         let stack = experiment.stack()?;
         measure(experiment, stack, state)?;
         let matrices: Vec<&[T]> = memory.iter().map(|array| &**array).collect();
-        let twin = stack.twin();
         let rule = BackwardRule {
             error_signal: ErrorSignal::DirectFeedback(&matrices),
             slope: self.slope,
-            ..BackwardRule::of(&twin, stack.twins_are_exact())
+            ..BackwardRule::of(Layers::Twin, stack.twins_are_exact())
         };
         send_back(experiment, stack, &rule, state)
     }
@@ -66,7 +65,7 @@ impl<T: Real> CompiledMethod<T> for DirectFeedbackAlignment {
 
 /// The groups of layers to which the output error goes directly: the ends of all but the last.
 fn feedback_targets<T: Real>(stack: &Stack<T>) -> Vec<usize> {
-    let mut ends: Vec<usize> = groups(stack).into_iter().map(|group| group.end - 1).collect();
+    let mut ends: Vec<usize> = stack.groups().iter().map(|group| group.end - 1).collect();
     ends.pop();
     ends
 }

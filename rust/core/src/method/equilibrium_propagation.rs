@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::contrast::{Contrast, ContrastAt, Contrastive};
 use super::strength::Strength;
 use super::{CompiledMethod, MethodConfig, Setup};
-use crate::plan::Boundary;
+use crate::plan::{Boundary, OfPhases};
 use crate::settings::{at_least, at_most, nonzero};
 use crate::settling::{OutputUpdate, Settling};
 use crate::system::{Abilities, Accumulation};
@@ -116,18 +116,18 @@ impl MethodConfig for EquilibriumPropagation {
 
 fn one_sided(beta: f64) -> Contrast {
     let beta = Complex::new(beta, 0.0);
-    Contrast::from_free([Boundary::Nudged(beta)], vec![-beta.inv(), beta.inv()])
+    Contrast::from_free([Boundary::Nudged(beta)], [-beta.inv(), beta.inv()])
 }
 
 fn centered(beta: f64) -> Contrast {
     let (beta, weight) = (Complex::new(beta, 0.0), Complex::new(0.5 / beta, 0.0));
-    Contrast::from_free([beta, -beta].map(Boundary::Nudged), vec![Complex::ZERO, weight, -weight])
+    Contrast::from_free([beta, -beta].map(Boundary::Nudged), [Complex::ZERO, weight, -weight])
 }
 
 /// D at conjugate points is conjugate: the upper half of the circle carries the weight of both.
 fn on_circle(beta: f64, points: u32) -> Contrast {
     let n = f64::from(points);
-    let (mut phases, mut weights) = (Vec::new(), vec![Complex::ZERO]);
+    let (mut phases, mut weights) = (OfPhases::new(), OfPhases::from_iter([Complex::ZERO]));
     for k in 0..=points / 2 {
         let alone = k == 0 || 2 * k == points;
         // cos and sin of exactly 0 and pi, or a real phase would become a complex one.

@@ -11,7 +11,7 @@ use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::optim::Optimizer;
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
-use crate::system::stack::{BackwardRule, Stack};
+use crate::system::stack::{BackwardRule, Layers, Stack};
 use crate::system::{Abilities, Experiment, System};
 use crate::update::{LocalUpdate, Term};
 use crate::{Error, Result};
@@ -99,10 +99,9 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
         let all = stack.stages().iter().filter(|stage| stage.is_linear_map()).count();
         let transposed = std::iter::repeat_n(&[][..], all.saturating_sub(own.len()));
         let feedback: Vec<&[T]> = transposed.chain(own).collect();
-        let twin = stack.twin();
         let rule = BackwardRule {
             feedback: &feedback,
-            ..BackwardRule::of(&twin, stack.twins_are_exact())
+            ..BackwardRule::of(Layers::Twin, stack.twins_are_exact())
         };
         send_back(experiment, stack, &rule, state)
     }

@@ -15,7 +15,7 @@ use crate::batch::Batch;
 use crate::settings::{at_least, positive};
 use crate::settling::Settling;
 use crate::states::Status;
-use crate::system::stack::{Propagation, groups};
+use crate::system::stack::{Layers, Propagation};
 use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
 
@@ -72,19 +72,15 @@ impl<T: Real> CompiledMethod<T> for ForwardForward {
             inputs.extend((0..classes).map(|k| if k == label { T::ONE } else { T::ZERO }));
         });
         state.cost.add(2, samples);
-        propagation.forward(
-            experiment.at(stack),
-            &stack.hardware(),
-            stack.twins_are_exact(),
-            draw,
-        )?;
+        let derivatives = stack.twins_are_exact();
+        propagation.forward(experiment.at(stack), Layers::Hardware, derivatives, draw)?;
         propagation.clear_errors();
         state.states.reset(samples, 1, false);
         for r in propagation.zero_nonfinite_rows(stack) {
             state.states.outcomes[r % samples].status = Status::Diverged;
         }
         let mut losses = vec![0.0; samples];
-        for group in groups(stack) {
+        for group in stack.groups() {
             goodness_errors(propagation, group.end - 1, samples, self.threshold, &mut losses);
         }
         state.local_losses = Some(losses);

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::params::{ParamSpec, Params, cut};
 use crate::settings::at_least;
 use crate::settling::Settling;
-use crate::system::stack::Propagation;
+use crate::system::stack::{Layers, Propagation};
 use crate::system::{Abilities, Experiment, System};
 
 /// Forward gradients.
@@ -50,9 +50,9 @@ impl<T: Real> CompiledMethod<T> for ForwardGradient {
         let propagation = Propagation::of(&mut state.workspace)?;
         propagation.report(&mut state.states);
         experiment.seed_output_errors(propagation, &state.states)?;
-        let (twin, same) = (stack.twin(), stack.twins_are_exact());
+        let (twin, same) = (Layers::Twin, stack.twins_are_exact());
         if !same {
-            propagation.prepare_twins(experiment.at(stack), &twin);
+            propagation.prepare_twins(experiment.at(stack), twin);
         }
         state.cost.operations +=
             u64::from(self.directions) * 2 * stack.operations() * batch.len() as u64;
@@ -62,7 +62,7 @@ impl<T: Real> CompiledMethod<T> for ForwardGradient {
         for k in 0..u64::from(self.directions) {
             draw.after(k).of(random).fill_normal(runtime.level(), 0, 0, &mut direction);
             let along = Params::shared(cut(stack.specs(), &direction));
-            let slope = propagation.slope(experiment.at(stack), &twin, same, &along)?;
+            let slope = propagation.slope(experiment.at(stack), twin, same, &along)?;
             let share = T::from_f64(slope / f64::from(self.directions));
             add_scaled(runtime.level(), &direction, share, &mut gradient);
         }

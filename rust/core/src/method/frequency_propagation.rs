@@ -13,7 +13,7 @@ use super::contrast::{Contrast, Contrastive};
 use super::equilibrium_propagation::MOST_POINTS;
 use super::strength::Strength;
 use super::{CompiledMethod, MethodConfig, Setup};
-use crate::plan::Boundary;
+use crate::plan::{Boundary, OfPhases};
 use crate::settings::{at_most, positive};
 use crate::settling::Settling;
 use crate::system::{Abilities, Accumulation};
@@ -58,7 +58,7 @@ impl MethodConfig for FrequencyPropagation {
 /// and its mirror image are all there is. Where sin(phi) is 0 nothing is read.
 fn over_period(amplitude: f64, points: u32) -> Contrast {
     let n = f64::from(points);
-    let (mut phases, mut weights) = (Vec::new(), vec![Complex::ZERO]);
+    let (mut phases, mut weights) = (OfPhases::new(), OfPhases::from_iter([Complex::ZERO]));
     for k in 1..=points / 4 {
         let swing = (TAU * f64::from(k) / n).sin();
         let copies = if 4 * k == points { 1.0 } else { 2.0 };

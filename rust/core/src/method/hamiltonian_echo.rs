@@ -38,14 +38,11 @@ impl MethodConfig for HamiltonianEcho {
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let contrast = Box::new(|epsilon: f64| {
             let weight = Complex::new(0.5 / epsilon, 0.0);
+            let kicked =
+                |kick: f64| Phase { start: Start::Reversed(0), boundary: Boundary::Kicked(kick) };
             Contrast {
-                phases: [epsilon, -epsilon]
-                    .map(|kick| Phase {
-                        start: Start::Reversed(0),
-                        boundary: Boundary::Kicked(kick),
-                    })
-                    .to_vec(),
-                weights: vec![Complex::ZERO, -weight, weight],
+                phases: [epsilon, -epsilon].map(kicked).into_iter().collect(),
+                weights: [Complex::ZERO, -weight, weight].into_iter().collect(),
             }
         });
         let strength = Strength::Given(self.epsilon);

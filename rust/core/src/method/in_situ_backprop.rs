@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::propagated::{measure, send_back};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::system::stack::BackwardRule;
+use crate::system::stack::{BackwardRule, Layers};
 use crate::system::{Abilities, Experiment};
 
 /// In-situ backpropagation.
@@ -36,9 +36,8 @@ impl<T: Real> CompiledMethod<T> for InSituBackprop {
         let stack = experiment.stack()?;
         measure(experiment, stack, state)?;
         state.cost.reversed += experiment.batch.len() as u64;
-        let twin = stack.twin();
-        let rule =
-            BackwardRule { reverse: true, ..BackwardRule::of(&twin, stack.twins_are_exact()) };
+        let plain = BackwardRule::of(Layers::Twin, stack.twins_are_exact());
+        let rule = BackwardRule { reverse: true, ..plain };
         send_back(experiment, stack, &rule, state)
     }
 }

@@ -12,7 +12,7 @@ use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::batch::{Batch, Targets};
 use crate::settings::positive;
 use crate::settling::Settling;
-use crate::system::stack::{BackwardRule, ErrorSignal, Propagation, Stack, Stage};
+use crate::system::stack::{BackwardRule, ErrorSignal, Layers, Propagation, Stack, Stage};
 use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
 
@@ -57,12 +57,8 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
         let propagation = Propagation::of(&mut state.workspace)?;
         propagation.begin(stack, batch);
         state.cost.add(1, samples);
-        propagation.forward(
-            experiment.at(stack),
-            &stack.hardware(),
-            stack.twins_are_exact(),
-            draw,
-        )?;
+        let derivatives = stack.twins_are_exact();
+        propagation.forward(experiment.at(stack), Layers::Hardware, derivatives, draw)?;
         propagation.report(&mut state.states);
         // The readout learns from the loss.
         propagation.clear_errors();
@@ -95,10 +91,9 @@ pub(super) fn learn_locally<T: Real>(
     state: &mut StepState<T>,
 ) -> Result<StepResult> {
     let StepState { workspace, update, cost, .. } = state;
-    let twin = stack.twin();
     let rule = BackwardRule {
         error_signal: ErrorSignal::Local,
-        ..BackwardRule::of(&twin, stack.twins_are_exact())
+        ..BackwardRule::of(Layers::Twin, stack.twins_are_exact())
     };
     Propagation::of(workspace)?.backward(experiment.at(stack), &rule, update)?;
     cost.operations += 2 * stack.operations() * experiment.batch.len() as u64;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::propagated::{measure, send_back};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::Result;
-use crate::system::stack::BackwardRule;
+use crate::system::stack::{BackwardRule, Layers};
 use crate::system::{Abilities, Experiment};
 
 /// Physics-aware training.
@@ -36,11 +36,7 @@ impl<T: Real> CompiledMethod<T> for PhysicsAware {
     ) -> Result<StepResult> {
         let stack = experiment.stack()?;
         measure(experiment, stack, state)?;
-        send_back(
-            experiment,
-            stack,
-            &BackwardRule::of(&stack.twin(), stack.twins_are_exact()),
-            state,
-        )
+        let rule = BackwardRule::of(Layers::Twin, stack.twins_are_exact());
+        send_back(experiment, stack, &rule, state)
     }
 }

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
 use crate::system::Experiment;
-use crate::system::stack::{BackwardRule, Propagation, Stack};
+use crate::system::stack::{BackwardRule, Layers, Propagation, Stack};
 
 /// Passes the batch through the hardware, once.
 ///
@@ -24,7 +24,7 @@ pub(super) fn measure<T: Real>(
     propagation.begin(stack, batch);
     state.cost.add(1, batch.len());
     state.cost.operations += 2 * stack.operations() * batch.len() as u64;
-    propagation.forward(experiment.at(stack), &stack.hardware(), stack.twins_are_exact(), draw)
+    propagation.forward(experiment.at(stack), Layers::Hardware, stack.twins_are_exact(), draw)
 }
 
 /// Passes the gradient of the loss at the outputs that were measured back through the stack.

@@ -13,7 +13,7 @@ use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::params::ParamSpec;
 use crate::settings::{at_least_zero, fraction};
 use crate::settling::Settling;
-use crate::system::stack::{Propagation, Role, Stack};
+use crate::system::stack::{Layers, Propagation, Role, Stack};
 use crate::system::{Abilities, Experiment, System};
 use crate::{Error, Result};
 
@@ -172,7 +172,7 @@ impl<T: Real> CompiledMethod<T> for RidgeReadout {
         let stack = experiment.stack()?;
         let propagation = Propagation::<T>::of(&mut state.workspace)?;
         propagation.begin(stack, batch);
-        propagation.forward(experiment.at(stack), &stack.hardware(), false, draw)?;
+        propagation.forward(experiment.at(stack), Layers::Hardware, false, draw)?;
         propagation.report(&mut state.states);
         state.cost.add(1, batch.len());
         let readout = Readout::of(stack);

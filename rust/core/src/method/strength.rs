@@ -128,7 +128,10 @@ fn response<T: Real>(
     state: &mut StepState<T>,
 ) -> Result<Option<f64>> {
     let StepState { states, workspace, cost, .. } = state;
-    let phases = [strength, -strength].map(|strength| Boundary::Forced(strength).into()).to_vec();
+    let phases = [strength, -strength]
+        .map(|strength| Boundary::Forced(strength).into())
+        .into_iter()
+        .collect();
     let plan = PhasePlan { phases, measures_free: true, ..*experiment.plan };
     let experiment = Experiment { plan: &plan, ..*experiment };
     let batch = experiment.batch;

@@ -18,7 +18,8 @@ use crate::settings::{at_least, positive};
 use crate::settling::Settling;
 use crate::states::States;
 use crate::system::stack::{
-    BackwardRule, Entry, Function, LinearSpec, PointwiseSpec, Propagation, Spec, Stack, StackAt,
+    BackwardRule, Entry, Function, Layers, LinearSpec, PointwiseSpec, Propagation, Spec, Stack,
+    StackAt,
 };
 use crate::system::{Abilities, Experiment, System};
 use crate::update::LocalUpdate;
@@ -250,9 +251,7 @@ impl Surrogate {
             return Ok(());
         }
         let Experiment { runtime, draw, .. } = *experiment;
-        let twin = net.twin();
-        let backward_rule = BackwardRule::of(&twin, true);
-        let quiet = vec![0.0; net.stages().len()];
+        let backward_rule = BackwardRule::of(Layers::Twin, true);
         let random = runtime.random(Purpose::Method);
         let (mut update, mut gradient) = (LocalUpdate::default(), Vec::new());
         let mut states = States::new(net.layout());
@@ -269,7 +268,7 @@ impl Surrogate {
             let mut params = Params::exclusive(model.iter_mut().map(|array| &mut **array));
             propagation.begin(net, &batch);
             let place = StackAt { runtime, stack: net, params: &params, memory: &[] };
-            propagation.pass(place, &twin, true, &quiet, random)?;
+            propagation.pass(place, Layers::Twin, true, |_| 0.0, random)?;
             propagation.report(&mut states);
             propagation.seed_output_errors(Loss::SquaredError, &batch.y);
             propagation.backward(place, &backward_rule, &mut update)?;

@@ -17,10 +17,10 @@ use crate::params::{ParamSpec, Params};
 use crate::signal::Signal;
 use crate::states::{Layout, States};
 use crate::system::{
-    Abilities, AnySystem, Dynamics, Experiment, Reading, StateDerivatives, System, SystemAt,
-    SystemSpec, Workspace, read_at_end,
+    Abilities, AnySystem, Descents, Dynamics, Experiment, Reading, StateDerivatives, System,
+    SystemAt, SystemSpec, Workspace, read_at_end,
 };
-use crate::update::{LocalUpdate, Term};
+use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
 /// A coordinate: node and axis.
@@ -190,21 +190,17 @@ impl Elastic {
         })
     }
 
-    /// How far every coordinate is from where it was placed.
-    fn moved<T: Real>(&self, x: &[T], row: &[T]) -> Vec<f64> {
-        let moved = self.sources.iter().map(|source| match *source {
+    /// The spring with its ends moved by inputs and states.
+    fn stretch<T: Real>(&self, (x, row): (&[T], &[T]), spring: &Spring) -> Stretched {
+        let moved = |node: usize, axis: usize| match self.sources[node * self.dimensions + axis] {
             Source::Still => 0.0,
             Source::Input(k) => x[k].to_f64(),
             Source::State(k) => row[k].to_f64(),
-        });
-        moved.collect()
-    }
-
-    fn stretch(&self, moved: &[f64], spring: &Spring) -> Stretched {
+        };
         let (a, b) = spring.nodes;
         let mut direction = spring.placed;
         for (axis, d) in direction[..self.dimensions].iter_mut().enumerate() {
-            *d += moved[b * self.dimensions + axis] - moved[a * self.dimensions + axis];
+            *d += moved(b, axis) - moved(a, axis);
         }
         let length = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
         // A spring without length has no direction; any will do.
@@ -225,6 +221,26 @@ impl Elastic {
                 row[k] += T::from_f64(factor * v);
             }
         }
+    }
+}
+
+/// Memory for experiments.
+struct Memory<T> {
+    descents: Descents<T>,
+    /// The sums of dE/dk and dE/dl0 over rows.
+    sums: [Vec<f64>; 2],
+}
+
+impl<T: Real> Memory<T> {
+    fn of(workspace: &mut Workspace) -> Result<&mut Self> {
+        let other = || Error::Capability("the memory of a step belongs to another system".into());
+        workspace.downcast_mut().ok_or_else(other)
+    }
+}
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self { descents: Descents::default(), sums: Default::default() }
     }
 }
 
@@ -253,6 +269,10 @@ impl<T: Real> System<T> for Elastic {
         Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
     }
 
+    fn workspace(&self) -> Workspace {
+        Box::new(Memory::<T>::default())
+    }
+
     fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
         Some(self)
     }
@@ -274,7 +294,8 @@ impl<T: Real> Dynamics<T> for Elastic {
         const SPRING: usize = 64;
         let Experiment { runtime, params, batch, plan, .. } = *experiment;
         let work = SPRING * self.springs.len();
-        SystemAt { system: self, params, batch }.settle(runtime, work, plan, states)?;
+        let Memory { descents, .. } = Memory::of(workspace)?;
+        SystemAt { system: self, params, batch }.settle(runtime, work, plan, states, descents)?;
         read_at_end(self, experiment, readings, states, workspace)
     }
 
@@ -283,25 +304,28 @@ impl<T: Real> Dynamics<T> for Elastic {
         experiment: &Experiment<'_, T>,
         states: &States<T>,
         weights: &[Complex<f64>],
-        _workspace: &mut Workspace,
+        workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let Experiment { params, batch, .. } = *experiment;
-        let mut sums = [vec![0.0; self.springs.len()], vec![0.0; self.springs.len()]];
+        let Memory { sums, .. } = Memory::<T>::of(workspace)?;
+        for sums in &mut *sums {
+            sums.clear();
+            sums.resize(self.springs.len(), 0.0);
+        }
         for r in (0..states.rows()).filter(|r| states.usable(r / states.phases())) {
             let weight = weights[r % states.phases()].re / batch.len() as f64;
             poll(32 * self.springs.len());
-            let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
+            let moved = (batch.x.row(r / states.phases()), states.row(r));
             for (e, spring) in self.springs.iter().enumerate() {
-                let extension = self.stretch(&moved, spring).length - params.get(1)[e].to_f64();
+                let extension = self.stretch(moved, spring).length - params.get(1)[e].to_f64();
                 sums[0][e] += weight * 0.5 * extension * extension;
                 sums[1][e] -= weight * params.get(0)[e].to_f64() * extension;
             }
         }
-        update.terms = sums
-            .iter()
-            .map(|sums| Term::Dense(sums.iter().map(|&s| T::from_f64(s)).collect()))
-            .collect();
+        for (term, sums) in update.dense(sums.len()).zip(sums) {
+            term.extend(sums.iter().map(|&s| T::from_f64(s)));
+        }
         Ok(())
     }
 }
@@ -316,11 +340,11 @@ impl<T: Real> StateDerivatives<T> for Elastic {
     ) -> Result<()> {
         for (r, energy) in energy.iter_mut().enumerate() {
             poll(32 * self.springs.len());
-            let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
+            let moved = (batch.x.row(r / states.phases()), states.row(r));
             let springs = self.springs.iter().zip(params.get(0)).zip(params.get(1));
             *energy = springs
                 .map(|((spring, k), l0)| {
-                    0.5 * k.to_f64() * (self.stretch(&moved, spring).length - l0.to_f64()).powi(2)
+                    0.5 * k.to_f64() * (self.stretch(moved, spring).length - l0.to_f64()).powi(2)
                 })
                 .sum();
         }
@@ -337,9 +361,9 @@ impl<T: Real> StateDerivatives<T> for Elastic {
         gradient.fill(T::ZERO);
         for (r, gradient) in gradient.chunks_exact_mut(states.stride()).enumerate() {
             poll(32 * self.springs.len());
-            let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
+            let moved = (batch.x.row(r / states.phases()), states.row(r));
             for ((spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
-                let Stretched { length, direction } = self.stretch(&moved, spring);
+                let Stretched { length, direction } = self.stretch(moved, spring);
                 let tension = k.to_f64() * (length - l0.to_f64());
                 self.add(spring.nodes.0, &direction, -tension, gradient);
                 self.add(spring.nodes.1, &direction, tension, gradient);
@@ -360,7 +384,7 @@ impl<T: Real> StateDerivatives<T> for Elastic {
         let stride = states.stride();
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
             poll(32 * self.springs.len());
-            let moved = self.moved(batch.x.row(r / states.phases()), states.row(r));
+            let moved = (batch.x.row(r / states.phases()), states.row(r));
             let v = &v[r * stride..(r + 1) * stride];
             let along_v =
                 |node: usize, axis: usize| match self.sources[node * self.dimensions + axis] {
@@ -369,7 +393,7 @@ impl<T: Real> StateDerivatives<T> for Elastic {
                 };
             for ((spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
                 let (a, b) = spring.nodes;
-                let Stretched { length, direction } = self.stretch(&moved, spring);
+                let Stretched { length, direction } = self.stretch(moved, spring);
                 let mut apart = [0.0; 3];
                 (0..self.dimensions)
                     .for_each(|axis| apart[axis] = along_v(b, axis) - along_v(a, axis));

@@ -13,6 +13,7 @@ use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
 use rayon::prelude::*;
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use super::{
     Abilities, Accumulation, AnySystem, Dynamics, Experiment, Reading, System, SystemSpec,
@@ -24,7 +25,7 @@ use crate::plan::{Boundary, Phase, Start};
 use crate::settings::{at_least_one, at_least_zero, positive};
 use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States, Status};
-use crate::update::{LocalUpdate, Term};
+use crate::update::LocalUpdate;
 use crate::{Error, Result};
 
 /// Samples whose integrals are summed one after the other; the sums of these are summed in order.
@@ -222,6 +223,15 @@ struct Chunk<T> {
     sums: Vec<f64>,
 }
 
+/// Memory for a batch.
+#[derive(Debug, Default)]
+struct Memory<T> {
+    /// The values of the parameters, and later the means of what is read.
+    values: Vec<f64>,
+    chunks: Vec<Chunk<T>>,
+    sums: Vec<T>,
+}
+
 /// A batch on its way.
 struct Run<'a, 'r, T: Real> {
     chain: &'a HamiltonianChain,
@@ -340,7 +350,7 @@ impl<T: Real> System<T> for HamiltonianChain {
     }
 
     fn workspace(&self) -> Workspace {
-        Box::new(Vec::<Chunk<T>>::new())
+        Box::new(Memory::<T>::default())
     }
 
     fn as_dynamics(&self) -> Option<&dyn Dynamics<T>> {
@@ -369,12 +379,12 @@ impl<T: Real> Dynamics<T> for HamiltonianChain {
         let Experiment { runtime, params, batch, .. } = *experiment;
         check(readings)?;
         let other = || Error::Capability("the memory of a step belongs to another system".into());
-        let chunks: &mut Vec<Chunk<T>> = workspace.downcast_mut().ok_or_else(other)?;
-        let values = values(params);
-        let weights: Vec<&[Complex<f64>]> =
+        let Memory { values, chunks, sums } = workspace.downcast_mut().ok_or_else(other)?;
+        write_values(params, values);
+        let weights: SmallVec<[&[Complex<f64>]; 2]> =
             readings.iter().map(|reading| reading.weights).collect();
         let (phases, stride) = (states.phases(), states.stride());
-        let motion = Motion::new(&self.spec, &values);
+        let motion = Motion::new(&self.spec, values);
         let run = Run { chain: self, experiment, motion, weights: &weights, phases, stride };
         chunks.resize_with(batch.len().div_ceil(TOGETHER), Chunk::default);
         let work = WORK * self.spec.masses * self.spec.steps * batch.len() * phases;
@@ -392,14 +402,15 @@ impl<T: Real> Dynamics<T> for HamiltonianChain {
         });
         let size = self.size();
         for (r, reading) in readings.iter_mut().enumerate() {
-            let mut sums = vec![0.0; size];
+            values.clear();
+            values.resize(size, 0.0);
             for chunk in chunks.iter() {
                 let own = &chunk.sums[r * size..(r + 1) * size];
-                sums.iter_mut().zip(own).for_each(|(sum, v)| *sum += v / batch.len() as f64);
+                values.iter_mut().zip(own).for_each(|(sum, v)| *sum += v / batch.len() as f64);
             }
-            let sums: Vec<T> = sums.into_iter().map(T::from_f64).collect();
-            let terms = crate::params::cut(&self.specs, &sums).map(|own| Term::Dense(own.to_vec()));
-            reading.update.terms = terms.collect();
+            sums.clear();
+            sums.extend(values.iter().map(|&sum| T::from_f64(sum)));
+            reading.update.set(crate::params::cut(&self.specs, sums));
         }
         Ok(())
     }
@@ -416,6 +427,7 @@ impl<T: Real> Dynamics<T> for HamiltonianChain {
     }
 }
 
-fn values<T: Real>(params: &Params<'_, T>) -> Vec<f64> {
-    (0..params.len()).flat_map(|i| params.get(i)).map(|v| v.to_f64()).collect()
+fn write_values<T: Real>(params: &Params<'_, T>, values: &mut Vec<f64>) {
+    values.clear();
+    values.extend((0..params.len()).flat_map(|i| params.get(i)).map(|v| v.to_f64()));
 }

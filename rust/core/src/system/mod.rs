@@ -16,7 +16,7 @@ mod rows;
 pub mod stack;
 
 pub use abilities::Abilities;
-pub use at::SystemAt;
+pub use at::{Descents, SystemAt};
 pub use experiment::Experiment;
 pub use reading::{Accumulation, Reading, read_at_end};
 pub use registry::{AnySystem, SystemSpec};

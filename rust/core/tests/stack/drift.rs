@@ -93,10 +93,9 @@ fn twins_do_not_drift() {
         let at =
             StackAt { runtime: &runtime, stack: &drifting, params: &values, memory: measured_at };
         propagation.begin(&drifting, &batch);
-        propagation.forward(at, &drifting.hardware(), true, DrawIndex::of_step(0)).unwrap();
+        propagation.forward(at, Layers::Hardware, true, DrawIndex::of_step(0)).unwrap();
         propagation.seed_output_errors(Loss::CrossEntropy, &batch.y);
-        let twin = drifting.twin();
-        let rule = BackwardRule::of(&twin, false);
+        let rule = BackwardRule::of(Layers::Twin, false);
         propagation.backward(StackAt { memory, ..at }, &rule, &mut state.update).unwrap();
         state.states.reset(batch.len(), 1, false);
         write_gradient(&runtime, System::<f64>::specs(&drifting), &mut state, &mut gradient);

@@ -62,7 +62,7 @@ fn by_parts(chain: &[LayerChoice], mismatch: f64, data: &Data<f64>) -> (Vec<f64>
     let mut passed = Propagation::default();
     passed.begin(&net, &batch);
     let at = StackAt { runtime: &runtime, stack: &net, params: &values, memory: &[] };
-    passed.forward(at, &net.hardware(), false, DrawIndex::of_step(4)).unwrap();
+    passed.forward(at, Layers::Hardware, false, DrawIndex::of_step(4)).unwrap();
     passed.seed_output_errors(Loss::CrossEntropy, &batch.y);
     let mut errors: Vec<f64> =
         passed.blocks.iter().flat_map(|block| &block.errors[layers.len()]).copied().collect();

@@ -34,7 +34,7 @@ use pnncore::signal::Signal;
 use pnncore::states::States;
 use pnncore::system::stack::{
     BackwardRule, Carrier, DetectSpec, EncodeSpec, Entry, ForwardRecord, Function, Layer,
-    LayerChoice, LayerContext, LayerSpec, LinearSpec, MZIMeshSpec, NormaliseSpec, Parts,
+    LayerChoice, LayerContext, LayerSpec, Layers, LinearSpec, MZIMeshSpec, NormaliseSpec, Parts,
     PendulaSpec, PlateSpec, PointwiseSpec, Propagation, SecondHarmonicSpec, Site, Spec,
     SpeckleSpec, Stack, StackAt, Stage, SurrogateDerivative, TransistorSpec,
 };

@@ -36,7 +36,7 @@ fn loss(
     propagation.begin(net, &data.batch());
     let params = shared(params);
     let at = StackAt { runtime: &runtime, stack: net, params: &params, memory: &[] };
-    propagation.pass(at, &net.twin(), false, noise, random).unwrap();
+    propagation.pass(at, Layers::Twin, false, |l| noise[l], random).unwrap();
     propagation.report(&mut states);
     mean_loss(data, &states)
 }

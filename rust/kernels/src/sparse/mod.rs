@@ -203,6 +203,21 @@ impl<T: Real> Default for Panel<T> {
     }
 }
 
+/// Memory of [`product`], to be kept between calls.
+#[derive(Debug, Clone)]
+pub struct SparseProduct<T> {
+    lists: SparseRows<T>,
+    panel: Option<Panel<T>>,
+}
+
+impl<T> Default for SparseProduct<T> {
+    fn default() -> Self {
+        let lists =
+            SparseRows { cols: 0, starts: Vec::new(), index: Vec::new(), value: Vec::new() };
+        Self { lists, panel: None }
+    }
+}
+
 /// Size of a packed panel: two thirds of the smallest L1 data cache around.
 const PANEL_BYTES: usize = 32 * 1024;
 
@@ -271,16 +286,25 @@ pub fn lists_pay(there: usize, of: usize) -> bool {
 ///
 /// # Panics
 /// If a slice is too short for its shape.
-pub fn product<T: Real>(level: Level, x: &[T], m: &[T], shape: (usize, usize, usize), y: &mut [T]) {
+pub fn product<T: Real>(
+    level: Level,
+    x: &[T],
+    m: &[T],
+    shape: (usize, usize, usize),
+    y: &mut [T],
+    memory: &mut SparseProduct<T>,
+) {
     let (rows, inner, cols) = shape;
     let m = Dense { data: m, stride: cols };
     if !lists_pay(non_zeros(level, x), x.len()) {
         return multiply(level, Strided { data: x, row: inner, column: 1 }, m, shape, y, cols);
     }
     crate::watch::poll(x.len() * cols / 4);
-    let mut lists = SparseRows::new(inner);
+    let SparseProduct { lists, panel } = memory;
+    lists.reset(inner);
     x.chunks_exact(inner).for_each(|row| lists.push(level, row));
-    accumulate(level, &lists, 0, rows, m, cols, y, cols, &mut Panel::default());
+    let panel = panel.get_or_insert_default();
+    accumulate(level, lists, 0, rows, m, cols, y, cols, panel);
 }
 
 /// Entries from which on it is not only before a product that an interrupt comes.
@@ -428,6 +452,7 @@ mod tests {
     #[test]
     fn zeros_are_skipped_to_the_bit() {
         let (rows, inner, n) = (13, 70, 37);
+        let mut memory = SparseProduct::default();
         for zeros in [0.0, 0.5, 0.9, 1.0] {
             let cast = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<_>>();
             let (x, m) = (cast(matrix(rows, inner, zeros, 1)), cast(matrix(inner, n, 0.0, 2)));
@@ -442,7 +467,7 @@ mod tests {
                     &mut dense,
                     n,
                 );
-                product(level, &x, &m, (rows, inner, n), &mut skipped);
+                product(level, &x, &m, (rows, inner, n), &mut skipped, &mut memory);
                 assert_eq!(dense, skipped, "{} with {zeros} zeros", level.name());
             }
         }

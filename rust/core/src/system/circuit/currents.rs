@@ -3,7 +3,7 @@
 use pnncore_kernels::Real;
 use rayon::prelude::*;
 
-use super::sample::Pull;
+use super::sample::{Fed, Pull};
 use super::search::Memory;
 use super::values::Values;
 use super::{Circuit, Law};
@@ -27,9 +27,10 @@ impl Circuit {
         let width = self.elements.len();
         let mut found = vec![f64::NAN; batch.len() * width];
         runtime.for_each(found.par_chunks_mut(width.max(1)).enumerate(), |(i, found)| {
-            let sample = self.sample(&values, batch, i);
-            let mut memory = Memory::default();
-            let mut v = self.within_walls(vec![0.0; self.walls.len()]);
+            let (mut fed, mut memory) = (Fed::default(), Memory::default());
+            let sample = fed.sample(self, &values, batch, i);
+            let mut v = vec![0.0; self.walls.len()];
+            self.keep_within_walls(&mut v);
             if !sample.solve(Pull::Nothing, LIMIT, &mut v, &mut memory).status.usable() {
                 return;
             }
@@ -37,7 +38,7 @@ impl Circuit {
                 *found = match element.law {
                     Law::IdealDiode => 0.0,
                     law => {
-                        law.respond(values.theta[e], self.ends(e, &sample.x, &v), f64::INFINITY)
+                        law.respond(values.theta[e], self.ends(e, sample.x, &v), f64::INFINITY)
                             .current
                     }
                 };

@@ -9,13 +9,13 @@ use pnncore_kernels::Real;
 use rayon::prelude::*;
 
 use super::Circuit;
-use super::matrix::Factor;
-use super::sample::Sample;
+use super::matrix::{Factor, Stack};
 use super::values::Values;
 use crate::batch::Batch;
 use crate::loss::Loss;
 use crate::plan::{Boundary, PhasePlan};
 use crate::runtime::Runtime;
+use crate::scratch::Pool;
 use crate::states::{Outcome, States, Status};
 
 /// Samples that are solved for together: their right-hand sides share every element of the factor
@@ -41,6 +41,54 @@ pub(super) fn is_linear(circuit: &Circuit, plan: &PhasePlan) -> bool {
                 .any(|p| matches!(p.boundary, Boundary::Nudged(_) | Boundary::Forced(_))))
 }
 
+/// Memory for a batch.
+#[derive(Debug)]
+pub(super) struct Memory<T> {
+    factors: Vec<PhaseFactor>,
+    groups: Pool<GroupMemory<T>>,
+}
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self { factors: Vec::new(), groups: Pool::default() }
+    }
+}
+
+/// The factor of the circuit under the boundary of a phase, where there is one.
+#[derive(Debug, Default)]
+struct PhaseFactor {
+    is_known: bool,
+    factor: Factor,
+    matrix: Vec<f64>,
+    stack: Stack,
+}
+
+/// Memory for some samples of a batch.
+#[derive(Debug, Default)]
+struct GroupMemory<T> {
+    x: Vec<f64>,
+    /// The voltages of the free phase, sample after sample.
+    free: Vec<f64>,
+    /// How far a phase moves them, and how far forces of one do.
+    moves: Vec<f64>,
+    unit: Vec<f64>,
+    solver: SolverMemory<T>,
+}
+
+/// Memory for right-hand sides.
+#[derive(Debug, Default)]
+struct SolverMemory<T> {
+    target: Vec<T>,
+    /// The currents that solutions are refined by.
+    given: Vec<f64>,
+    left: Vec<f64>,
+    /// The moves that a clamp gives, and the currents that they make.
+    clamped: Vec<f64>,
+    product: Vec<f64>,
+    v: Vec<f64>,
+    stack: Stack,
+}
+
 /// Settles all phases of a batch.
 pub(super) fn settle<T: Real>(
     circuit: &Circuit,
@@ -49,18 +97,17 @@ pub(super) fn settle<T: Real>(
     batch: &Batch<'_, T>,
     plan: &PhasePlan,
     states: &mut States<T>,
+    Memory { factors, groups }: &mut Memory<T>,
 ) {
     let (phases, stride) = (states.phases(), states.stride());
-    let mut factors: Vec<Option<Factor>> = Vec::new();
-    factors.resize_with(phases, || None);
-    runtime.for_each(factors.par_iter_mut().enumerate(), |(p, factor)| {
+    factors.resize_with(phases, PhaseFactor::default);
+    runtime.for_each(factors.par_iter_mut().enumerate(), |(p, own)| {
         let boundary = plan.boundary(p);
         // A force moves the circuit as it is.
-        if p == 0 || !matches!(boundary, Boundary::Free | Boundary::Forced(_)) {
-            *factor = factorise(circuit, values, boundary);
-        }
+        own.is_known = (p == 0 || !matches!(boundary, Boundary::Free | Boundary::Forced(_)))
+            && own.factorise(circuit, values, boundary);
     });
-    let refines = factors[0].as_ref().is_some_and(|factor| error_of(values, factor) > PRECISE);
+    let refines = factors[0].is_known && factors[0].error(circuit, values) > PRECISE;
     let rows = states
         .values
         .par_chunks_mut(TOGETHER * phases * stride)
@@ -74,34 +121,43 @@ pub(super) fn settle<T: Real>(
             samples: first..first + outcomes.len() / phases,
             refines,
         };
-        group.settle(plan, &factors, stride, states, outcomes);
+        groups.with(|memory| group.settle(plan, factors, stride, states, outcomes, memory));
     });
 }
 
-/// How far the voltages of a circuit all of whose known voltages are one are from one.
-fn error_of(values: &Values, factor: &Factor) -> f64 {
-    let mut ones = values.leak.clone();
-    factor.solve(&mut ones, 1);
-    ones.iter().fold(0.0f64, |m, v| m.max((v - 1.0).abs()))
-}
+impl PhaseFactor {
+    /// The factor, where there is one.
+    fn known(&self) -> Option<&Factor> {
+        self.is_known.then_some(&self.factor)
+    }
 
-/// The factor of the circuit under a boundary.
-fn factorise(circuit: &Circuit, values: &Values, boundary: Boundary) -> Option<Factor> {
-    let n = circuit.pattern.size();
-    let mut matrix = values.linear.clone();
-    for o in n - circuit.outputs..n {
-        if let Boundary::Nudged(beta) = boundary {
-            matrix[circuit.pattern.place(o, o)] += beta.re;
-        }
+    /// How far the voltages of a circuit all of whose known voltages are one are from one.
+    fn error(&mut self, circuit: &Circuit, values: &Values) -> f64 {
+        let Self { factor, matrix: ones, stack, .. } = self;
+        ones.clone_from(&values.leak);
+        circuit.pattern.solve(factor, ones, 1, stack);
+        ones.iter().fold(0.0f64, |m, v| m.max((v - 1.0).abs()))
     }
-    if matches!(boundary, Boundary::Clamped(_)) {
-        circuit.pattern.for_each(|row, column, place| {
-            if row >= n - circuit.outputs {
-                matrix[place] = if row == column { 1.0 } else { 0.0 };
+
+    /// Finds the factor under a boundary; false where there is none.
+    fn factorise(&mut self, circuit: &Circuit, values: &Values, boundary: Boundary) -> bool {
+        let Self { factor, matrix, stack, .. } = self;
+        let n = circuit.pattern.size();
+        matrix.clone_from(&values.linear);
+        for o in n - circuit.outputs..n {
+            if let Boundary::Nudged(beta) = boundary {
+                matrix[circuit.pattern.place(o, o)] += beta.re;
             }
-        });
+        }
+        if matches!(boundary, Boundary::Clamped(_)) {
+            circuit.pattern.for_each(|row, column, place| {
+                if row >= n - circuit.outputs {
+                    matrix[place] = if row == column { 1.0 } else { 0.0 };
+                }
+            });
+        }
+        circuit.pattern.factorise(matrix, factor, stack)
     }
-    circuit.pattern.factorise(&matrix)
 }
 
 /// The voltages of a phase, sample after sample: free ones, and how far they move.
@@ -129,39 +185,39 @@ impl<T: Real> Group<'_, T> {
     fn settle(
         &self,
         plan: &PhasePlan,
-        factors: &[Option<Factor>],
+        factors: &[PhaseFactor],
         stride: usize,
         states: &mut [T],
         outcomes: &mut [Outcome],
+        memory: &mut GroupMemory<T>,
     ) {
-        let (free, phases, mut unit) = (self.free(&factors[0]), factors.len(), None);
+        let GroupMemory { x, free, moves, unit, solver } = memory;
+        if let Some(factor) = factors[0].known() {
+            self.solve_free(factor, x, free, solver);
+        }
+        let mut has_unit = false;
         for (p, own) in factors.iter().enumerate() {
-            // How far each sample moves from its free state: this times that.
-            let moved;
-            let moves = match (&free, &factors[0], plan.boundary(p)) {
-                (None, ..) => None,
-                (Some(_), _, Boundary::Free) => Some((0.0, &[][..])),
-                (Some(free), Some(factor), Boundary::Forced(strength)) => {
+            // How far each sample moves from its free state: this times that. A phase alone may
+            // have no minimum; without a free state there is none of the others either.
+            let moves = match (factors[0].known(), plan.boundary(p)) {
+                (None, _) => None,
+                (Some(_), Boundary::Free) => Some((0.0, &[][..])),
+                (Some(factor), Boundary::Forced(strength)) => {
                     // Forces of all strengths move it along one displacement.
-                    let unit = unit.get_or_insert_with(|| {
-                        self.displacement(Boundary::Forced(1.0), free, factor)
-                    });
+                    if !has_unit {
+                        self.displace(Boundary::Forced(1.0), free, factor, unit, solver);
+                        has_unit = true;
+                    }
                     Some((strength, &unit[..]))
                 }
-                (Some(free), _, boundary) => match own {
-                    Some(factor) => {
-                        moved = self.displacement(boundary, free, factor);
-                        Some((1.0, &moved[..]))
-                    }
-                    None => None,
-                },
+                (Some(_), boundary) => own.known().map(|factor| {
+                    self.displace(boundary, free, factor, moves, solver);
+                    (1.0, &moves[..])
+                }),
             };
-            // A phase alone may have no minimum; without a free state there is none of the others
-            // either.
-            let phase = free.as_deref().zip(moves);
-            let phase = phase.map(|(free, (strength, moves))| Displaced { free, strength, moves });
+            let phase = moves.map(|(strength, moves)| Displaced { free, strength, moves });
             let rows = states.chunks_exact_mut(stride).zip(outcomes.iter_mut());
-            self.write(phase, rows.skip(p).step_by(phases));
+            self.write(phase, rows.skip(p).step_by(factors.len()), &mut solver.v);
         }
     }
 
@@ -170,9 +226,9 @@ impl<T: Real> Group<'_, T> {
         &self,
         phase: Option<Displaced<'_>>,
         rows: impl Iterator<Item = (&'r mut [T], &'r mut Outcome)>,
+        v: &mut Vec<f64>,
     ) {
         let n = self.circuit.pattern.size();
-        let mut v = Vec::with_capacity(n);
         for (i, (row, outcome)) in rows.enumerate() {
             outcome.sweeps = 1;
             let Some(Displaced { free, strength, moves }) = phase else {
@@ -188,35 +244,50 @@ impl<T: Real> Group<'_, T> {
             // Overflow, or conductances that differ by more than refinement makes up for.
             let finite = v.iter().all(|v| v.is_finite());
             outcome.status = if finite { Status::Converged } else { Status::Diverged };
-            if finite { self.circuit.pack(&v, row) } else { row.fill(T::ZERO) }
+            if finite { self.circuit.pack(v, row) } else { row.fill(T::ZERO) }
         }
     }
 
-    /// The voltages of the free phase, sample after sample.
-    fn free(&self, factor: &Option<Factor>) -> Option<Vec<f64>> {
-        let factor = factor.as_ref()?;
-        let mut right: Vec<f64> =
-            self.samples.clone().flat_map(|i| self.sample(i).sources).collect();
-        let sources = if self.refines { right.clone() } else { Vec::new() };
-        factor.solve(&mut right, self.samples.len());
-        self.refine(Boundary::Free, &sources, factor, &mut right);
-        Some(right)
+    /// Writes the voltages of the free phase, sample after sample.
+    fn solve_free(
+        &self,
+        factor: &Factor,
+        x: &mut Vec<f64>,
+        free: &mut Vec<f64>,
+        memory: &mut SolverMemory<T>,
+    ) {
+        free.clear();
+        for i in self.samples.clone() {
+            x.clear();
+            x.extend(self.batch.x.row(i).iter().map(|x| x.to_f64()));
+            self.values.add_sources(self.circuit, x, free);
+        }
+        memory.given.clone_from(free);
+        self.circuit.pattern.solve(factor, free, self.samples.len(), &mut memory.stack);
+        self.refine(Boundary::Free, factor, free, memory);
     }
 
-    /// Solves again for what is left of the currents `sources` at voltages `v`, until nothing
+    /// Solves again for what is left of the currents that are given at voltages `v`, until nothing
     /// moves; samples that go on moving lose their voltages: they count as diverged.
-    fn refine(&self, boundary: Boundary, sources: &[f64], factor: &Factor, v: &mut [f64]) {
+    fn refine(
+        &self,
+        boundary: Boundary,
+        factor: &Factor,
+        v: &mut [f64],
+        memory: &mut SolverMemory<T>,
+    ) {
         if !self.refines {
             return;
         }
+        let SolverMemory { given, left, stack, .. } = memory;
         let n = self.circuit.pattern.size();
         let moving =
             n - if matches!(boundary, Boundary::Clamped(_)) { self.circuit.outputs } else { 0 };
-        let mut left = vec![0.0; n];
-        for (v, sources) in v.chunks_exact_mut(n).zip(sources.chunks_exact(n)) {
+        left.resize(n, 0.0);
+        for (v, given) in v.chunks_exact_mut(n).zip(given.chunks_exact(n)) {
             let mut change = f64::INFINITY;
             for _ in 0..MAX_ROUNDS {
-                self.values.flow(self.circuit, v, &mut left);
+                self.values.flow(self.circuit, v, left);
                 if let Boundary::Nudged(beta) = boundary {
                     let first = n - self.circuit.outputs;
                     left[first..]
@@ -224,14 +295,14 @@ impl<T: Real> Group<'_, T> {
                         .zip(&v[first..])
                         .for_each(|(left, v)| *left += beta.re * v);
                 }
-                left.iter_mut().zip(sources).for_each(|(left, source)| *left = source - *left);
+                left.iter_mut().zip(given).for_each(|(left, given)| *left = given - *left);
                 left[moving..].fill(0.0);
-                factor.solve(&mut left, 1);
+                self.circuit.pattern.solve(factor, left, 1, stack);
                 let moved = left.iter().fold(0.0f64, |m, d| m.max_magnitude(*d));
                 if moved.is_nan() || moved >= change {
                     break;
                 }
-                v.iter_mut().zip(&left).for_each(|(v, d)| *v += d);
+                v.iter_mut().zip(&*left).for_each(|(v, d)| *v += d);
                 change = moved;
             }
             let highest = v.iter().fold(0.0f64, |m, v| m.max_magnitude(*v));
@@ -241,22 +312,27 @@ impl<T: Real> Group<'_, T> {
         }
     }
 
-    fn sample(&self, i: usize) -> Sample<'_> {
-        self.circuit.sample(self.values, self.batch, i)
-    }
-
-    /// What a boundary changes of the free voltages.
-    fn displacement(&self, boundary: Boundary, free: &[f64], factor: &Factor) -> Vec<f64> {
+    /// Writes what a boundary changes of the free voltages.
+    fn displace(
+        &self,
+        boundary: Boundary,
+        free: &[f64],
+        factor: &Factor,
+        moves: &mut Vec<f64>,
+        memory: &mut SolverMemory<T>,
+    ) {
         let (n, outputs) = (self.circuit.pattern.size(), self.circuit.outputs);
-        let mut moves = vec![0.0; free.len()];
-        let mut target = vec![T::ZERO; outputs];
-        let mut product = vec![0.0; n];
+        let SolverMemory { target, given, clamped, product, stack, .. } = &mut *memory;
+        target.resize(outputs, T::ZERO);
+        product.resize(n, 0.0);
+        moves.clear();
+        moves.resize(free.len(), 0.0);
         for (k, i) in self.samples.clone().enumerate() {
             let (free, moves) = (&free[k * n..(k + 1) * n], &mut moves[k * n..(k + 1) * n]);
-            if !self.batch.y.write(i, &mut target) {
+            if !self.batch.y.write(i, target) {
                 continue;
             }
-            let pulled = free[n - outputs..].iter().zip(&target).map(|(v, y)| y.to_f64() - v);
+            let pulled = free[n - outputs..].iter().zip(&*target).map(|(v, y)| y.to_f64() - v);
             match boundary {
                 Boundary::Free | Boundary::Kicked(_) => {}
                 // (A + beta) dv = beta (y - v) at the outputs; A dv, where a force stays as it is.
@@ -268,26 +344,25 @@ impl<T: Real> Group<'_, T> {
                 }
                 // dv is given at the outputs; the others see it through what joins them.
                 Boundary::Clamped(eta) => {
-                    let mut given = vec![0.0; n];
-                    given[n - outputs..]
+                    clamped.clear();
+                    clamped.resize(n, 0.0);
+                    clamped[n - outputs..]
                         .iter_mut()
                         .zip(pulled)
                         .for_each(|(m, pulled)| *m = eta * pulled);
-                    self.circuit.pattern.multiply(&self.values.linear, &given, &mut product);
+                    self.circuit.pattern.multiply(&self.values.linear, clamped, product);
                     for (j, m) in moves.iter_mut().enumerate() {
-                        *m = if j < n - outputs { -product[j] } else { given[j] };
+                        *m = if j < n - outputs { -product[j] } else { clamped[j] };
                     }
                 }
             }
         }
-        let given = if self.refines { moves.clone() } else { Vec::new() };
-        factor.solve(&mut moves, self.samples.len());
+        given.clone_from(moves);
         if let Boundary::Clamped(_) = boundary {
             // Nothing flows into nodes that are not clamped.
-            self.refine(boundary, &vec![0.0; given.len()], factor, &mut moves);
-        } else {
-            self.refine(boundary, &given, factor, &mut moves);
+            given.fill(0.0);
         }
-        moves
+        self.circuit.pattern.solve(factor, moves, self.samples.len(), stack);
+        self.refine(boundary, factor, moves, memory);
     }
 }

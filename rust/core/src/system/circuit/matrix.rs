@@ -1,10 +1,13 @@
 //! The conductance matrix of a circuit: a fixed pattern, analysed once, with new values for every
 //! factorisation.
 
-use faer::linalg::solvers::Solve;
-use faer::sparse::linalg::solvers::{Llt, Lu, SymbolicLlt, SymbolicLu};
+use std::sync::Arc;
+
+use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
+use faer::sparse::linalg::cholesky::{LltRef, SymbolicCholesky, factorize_symbolic_cholesky};
+use faer::sparse::linalg::lu::{LuRef, NumericLu, SymbolicLu, factorize_symbolic_lu};
 use faer::sparse::{SparseColMatRef, SymbolicSparseColMat};
-use faer::{MatMut, Side};
+use faer::{Conj, MatMut, Par, Side};
 
 use crate::{Error, Result};
 
@@ -18,14 +21,40 @@ pub(super) struct Pattern {
 #[derive(Debug, Clone)]
 enum Analysis {
     /// Of a symmetric matrix, of which the lower triangle is kept.
-    Cholesky(SymbolicLlt<usize>),
-    Lu(SymbolicLu<usize>),
+    Cholesky(Arc<SymbolicCholesky<usize>>),
+    Lu(Arc<SymbolicLu<usize>>),
 }
 
-/// A factorised matrix.
-pub(super) enum Factor {
-    Cholesky(Llt<usize, f64>),
-    Lu(Box<Lu<usize, f64>>),
+/// A factorised matrix, and memory for the next one of the same pattern.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Factor {
+    cholesky: Vec<f64>,
+    lu: NumericLu<usize, f64>,
+    probe: Vec<f64>,
+}
+
+/// Memory that factorisations and solutions take while they run.
+#[derive(Default)]
+pub(super) struct Stack {
+    memory: Option<MemBuffer>,
+    /// What it is enough for.
+    enough: StackReq,
+}
+
+impl std::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stack").field("enough", &self.enough).finish_non_exhaustive()
+    }
+}
+
+impl Stack {
+    fn of(&mut self, needed: StackReq) -> &mut MemStack {
+        let both = self.enough.or(needed);
+        if both != self.enough {
+            (self.memory, self.enough) = (None, both);
+        }
+        MemStack::new(self.memory.get_or_insert_with(|| MemBuffer::new(both)))
+    }
 }
 
 impl Pattern {
@@ -49,9 +78,12 @@ impl Pattern {
         let rows = places.iter().map(|&(_, row)| row).collect();
         let symbolic = SymbolicSparseColMat::new_checked(n, n, starts, None, rows);
         let analysis = if symmetric {
-            SymbolicLlt::try_new(symbolic.as_ref(), Side::Lower).map(Analysis::Cholesky)
+            let (order, params) = (Default::default(), Default::default());
+            factorize_symbolic_cholesky(symbolic.as_ref(), Side::Lower, order, params)
+                .map(|found| Analysis::Cholesky(Arc::new(found)))
         } else {
-            SymbolicLu::try_new(symbolic.as_ref()).map(Analysis::Lu)
+            factorize_symbolic_lu(symbolic.as_ref(), Default::default())
+                .map(|found| Analysis::Lu(Arc::new(found)))
         };
         let analysis = analysis
             .map_err(|e| Error::Config(format!("the circuit is too large to analyse: {e:?}")))?;
@@ -110,60 +142,93 @@ impl Pattern {
         self.for_each(|row, column, place| product[column] += values[place] * v[row]);
     }
 
-    /// Factorises; `None` unless the matrix is finite, and positive definite or invertible.
-    pub(super) fn factorise(&self, values: &[f64]) -> Option<Factor> {
+    /// Factorises; false unless the matrix is finite, and positive definite or invertible.
+    pub(super) fn factorise(&self, values: &[f64], factor: &mut Factor, stack: &mut Stack) -> bool {
         let finite = values.iter().all(|v| v.is_finite());
         let matrix = SparseColMatRef::new(self.symbolic.as_ref(), values);
-        let factor = match &self.analysis {
+        let Factor { cholesky, lu, .. } = factor;
+        let (par, regularization) = (Par::Seq, Default::default());
+        let is_regular = match &self.analysis {
             Analysis::Cholesky(analysis) => {
-                Llt::try_new_with_symbolic(analysis.clone(), matrix, Side::Lower)
-                    .ok()
-                    .map(Factor::Cholesky)
+                cholesky.clear();
+                cholesky.resize(analysis.len_val(), 0.0);
+                let params = Default::default();
+                let needed = analysis.factorize_numeric_llt_scratch::<f64>(par, params);
+                let stack = stack.of(needed);
+                let side = Side::Lower;
+                analysis
+                    .factorize_numeric_llt(
+                        cholesky,
+                        matrix,
+                        side,
+                        regularization,
+                        par,
+                        stack,
+                        params,
+                    )
+                    .is_ok()
             }
-            Analysis::Lu(analysis) => Lu::try_new_with_symbolic(analysis.clone(), matrix)
-                .ok()
-                .map(|lu| Factor::Lu(Box::new(lu))),
+            Analysis::Lu(analysis) => {
+                let params = Default::default();
+                let stack = stack.of(analysis.factorize_numeric_lu_scratch::<f64>(par, params));
+                analysis.factorize_numeric_lu(lu, matrix, par, stack, params).is_ok()
+            }
         };
-        let factor = factor.filter(|_| finite)?;
-        // Pivots that are rounding errors pass as positive: a matrix whose rows sum to zero, which
-        // nothing grounds, answers a current of one with a voltage of 1e13 or more at unit
-        // conductance.
-        let mut probe: Vec<f64> =
-            (0..self.size()).map(|i| values[self.place(i, i)].abs()).collect();
-        factor.solve(&mut probe, 1);
-        probe.iter().all(|x| x.is_finite() && x.abs() < UNGROUNDED).then_some(factor)
+        finite && is_regular && self.is_grounded(values, factor, stack)
+    }
+
+    /// Whether pivots are no rounding errors, which pass as positive: a matrix whose rows sum to
+    /// zero, which nothing grounds, answers a current of one with a voltage of 1e13 or more at unit
+    /// conductance.
+    fn is_grounded(&self, values: &[f64], factor: &mut Factor, stack: &mut Stack) -> bool {
+        let mut probe = std::mem::take(&mut factor.probe);
+        probe.clear();
+        probe.extend((0..self.size()).map(|i| values[self.place(i, i)].abs()));
+        self.solve(factor, &mut probe, 1, stack);
+        let is_grounded = probe.iter().all(|x| x.is_finite() && x.abs() < UNGROUNDED);
+        factor.probe = probe;
+        is_grounded
+    }
+
+    /// Solves A x = b for `count` right-hand sides, one after the other in memory.
+    pub(super) fn solve(
+        &self,
+        factor: &Factor,
+        right: &mut [f64],
+        count: usize,
+        stack: &mut Stack,
+    ) {
+        let n = right.len() / count.max(1);
+        let right = MatMut::from_column_major_slice_mut(right, n, count);
+        match &self.analysis {
+            Analysis::Cholesky(analysis) => {
+                let stack = stack.of(analysis.solve_in_place_scratch::<f64>(count, Par::Seq));
+                let solver = LltRef::new(analysis, &factor.cholesky);
+                solver.solve_in_place_with_conj(Conj::No, right, Par::Seq, stack);
+            }
+            Analysis::Lu(analysis) => {
+                let stack = stack.of(analysis.solve_in_place_scratch::<f64>(count, Par::Seq));
+                let solver = LuRef::new_unchecked(analysis, &factor.lu);
+                solver.solve_in_place_with_conj(Conj::No, right, Par::Seq, stack);
+            }
+        }
+    }
+
+    /// Solves A^T x = b.
+    pub(super) fn solve_transposed(&self, factor: &Factor, right: &mut [f64], stack: &mut Stack) {
+        let Analysis::Lu(analysis) = &self.analysis else {
+            return self.solve(factor, right, 1, stack);
+        };
+        let stack = stack.of(analysis.solve_transpose_in_place_scratch::<f64>(1, Par::Seq));
+        let right = MatMut::from_column_major_slice_mut(right, right.len(), 1);
+        let solver = LuRef::new_unchecked(analysis, &factor.lu);
+        solver.solve_transpose_in_place_with_conj(Conj::No, right, Par::Seq, stack);
     }
 }
 
 /// The voltage at which a node counts as cut off, where a current of one flows through a
 /// conductance of one.
 const UNGROUNDED: f64 = 1e13;
-
-impl Factor {
-    /// Solves A x = b for `count` right-hand sides, one after the other in memory.
-    pub(super) fn solve(&self, right: &mut [f64], count: usize) {
-        let n = right.len() / count.max(1);
-        let right = MatMut::from_column_major_slice_mut(right, n, count);
-        match self {
-            Self::Cholesky(factor) => factor.solve_in_place(right),
-            Self::Lu(factor) => factor.solve_in_place(right),
-        }
-    }
-
-    /// Solves A^T x = b.
-    pub(super) fn solve_transposed(&self, right: &mut [f64]) {
-        match self {
-            Self::Cholesky(_) => self.solve(right, 1),
-            Self::Lu(factor) => {
-                factor.solve_transpose_in_place(MatMut::from_column_major_slice_mut(
-                    right,
-                    right.len(),
-                    1,
-                ));
-            }
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -182,15 +247,17 @@ mod tests {
         pattern.multiply(&values, &x, &mut b);
         assert_eq!(b, [4.0, -7.25, 1.75]);
         let mut both = [b, b].concat();
-        pattern.factorise(&values).expect("positive definite").solve(&mut both, 2);
+        let (mut factor, mut stack) = (Factor::default(), Stack::default());
+        assert!(pattern.factorise(&values, &mut factor, &mut stack));
+        pattern.solve(&factor, &mut both, 2, &mut stack);
         assert!(both.iter().zip(x.iter().cycle()).all(|(a, b)| (a - b).abs() < 1e-14));
         // Without a way to ground the rows sum to zero.
         for (i, v) in [1.0, 1.5, 0.5].into_iter().enumerate() {
             values[pattern.place(i, i)] = v;
         }
-        assert!(pattern.factorise(&values).is_none());
+        assert!(!pattern.factorise(&values, &mut factor, &mut stack));
         values[0] = f64::NAN;
-        assert!(pattern.factorise(&values).is_none());
+        assert!(!pattern.factorise(&values, &mut factor, &mut stack));
     }
     #[test]
     fn solves_matrices_that_are_not_symmetric() {
@@ -209,17 +276,19 @@ mod tests {
             values[pattern.place(i, j)] = v;
         }
         let x = [1.0, -2.0, 0.5];
-        let factor = pattern.factorise(&values).expect("invertible");
+        let (mut factor, mut stack) = (Factor::default(), Stack::default());
+        assert!(pattern.factorise(&values, &mut factor, &mut stack));
         let (mut b, mut turned) = ([0.0; 3], [0.0; 3]);
         pattern.multiply(&values, &x, &mut b);
         assert_eq!(b, [4.0, -6.0, -7.25]);
         pattern.multiply_transposed(&values, &x, &mut turned);
         assert_eq!(turned, [1.5, -5.0, 1.75]);
-        factor.solve(&mut b, 1);
-        factor.solve_transposed(&mut turned);
+        pattern.solve(&factor, &mut b, 1, &mut stack);
+        pattern.solve_transposed(&factor, &mut turned, &mut stack);
         assert!(b.iter().chain(&turned).zip(x.iter().cycle()).all(|(a, b)| (a - b).abs() < 1e-14));
         // Column by column: nothing is grounded.
-        assert!(pattern.factorise(&[1.0, -1.0, -1.0, 2.0, -1.0, -1.0, 1.0]).is_none());
-        assert!(pattern.factorise(&[0.0; 7]).is_none());
+        for singular in [[1.0, -1.0, -1.0, 2.0, -1.0, -1.0, 1.0], [0.0; 7]] {
+            assert!(!pattern.factorise(&singular, &mut factor, &mut stack));
+        }
     }
 }

@@ -35,9 +35,8 @@ use rayon::prelude::*;
 use element::{Element, WallDiode, assemble, specs, wall_diodes};
 pub use law::Law;
 use matrix::Pattern;
-use reading::{Columns, TOGETHER, dot};
-use sample::{Pull, Sample};
-use search::Memory;
+use reading::{Columns, Lanes, TOGETHER, dot};
+use sample::{Fed, Pull};
 pub use spec::{ElementSpec, Place, Spec, Terminal};
 use spec::{check_elements, check_grounded, walls};
 use values::{Assembly, Values};
@@ -46,6 +45,7 @@ use crate::batch::Batch;
 use crate::device::{Device, Store};
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, PhasePlan, Start, clamp_towards};
+use crate::scratch::Pool;
 use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States};
 use crate::system::{
@@ -166,22 +166,10 @@ impl Circuit {
         }
     }
 
-    /// Where the search for an operating point begins: a node beyond a wall would count as held
-    /// there.
-    fn within_walls(&self, mut v: Vec<f64>) -> Vec<f64> {
+    /// Brings voltages to where the search for an operating point begins: a node beyond a wall
+    /// would count as held there.
+    fn keep_within_walls(&self, v: &mut [f64]) {
         v.iter_mut().zip(&self.walls).for_each(|(v, &(lo, hi))| *v = v.clamp(lo, hi));
-        v
-    }
-
-    fn sample<'a, T: Real>(
-        &'a self,
-        values: &'a Values,
-        batch: &Batch<'_, T>,
-        i: usize,
-    ) -> Sample<'a> {
-        let x = to_f64(batch.x.row(i));
-        let sources = values.sources(self, &x);
-        Sample { circuit: self, values, x, sources }
     }
 
     /// Settles all phases of one sample.
@@ -192,34 +180,39 @@ impl Circuit {
         plan: &PhasePlan,
         i: usize,
         rows: (&mut [T], &mut [Outcome]),
-        memory: &mut Memory,
+        memory: &mut SampleMemory<T>,
     ) {
         let (states, outcomes) = rows;
-        let sample = self.sample(values, batch, i);
-        let mut target = vec![T::ZERO; self.outputs];
-        let wanted = batch.y.write(i, &mut target);
-        let target = to_f64(&target);
-        let mut gradient = vec![0.0; self.outputs];
+        let SampleMemory { fed, given, target, gradient, free, v, search } = memory;
+        let sample = fed.sample(self, values, batch, i);
+        given.resize(self.outputs, T::ZERO);
+        let wanted = batch.y.write(i, given);
+        target.clear();
+        target.extend(given.iter().map(|y| y.to_f64()));
+        gradient.clear();
+        gradient.resize(self.outputs, 0.0);
         let stride = self.layout.stride();
-        let mut free = match plan.start {
-            Start::Given => self.within_walls(self.unpack(&states[..stride])),
-            _ => self.within_walls(vec![0.0; self.walls.len()]),
-        };
+        free.clear();
+        match plan.start {
+            Start::Given => free.extend(self.nodes(&states[..stride]).map(|v| v.to_f64())),
+            _ => free.resize(self.walls.len(), 0.0),
+        }
+        self.keep_within_walls(free);
         for (p, outcome) in outcomes.iter_mut().enumerate() {
             let boundary = plan.boundary(p);
-            let mut v = free.clone();
+            v.clone_from(free);
             let pull = match boundary {
-                Boundary::Nudged(beta) if wanted => Pull::Loss(plan.loss, beta.re, &target),
+                Boundary::Nudged(beta) if wanted => Pull::Loss(plan.loss, beta.re, target),
                 Boundary::Clamped(eta) if wanted => {
                     let first = v.len() - self.outputs;
-                    clamp_towards(eta, &target, &mut v[first..]);
+                    clamp_towards(eta, target, &mut v[first..]);
                     Pull::Clamp
                 }
-                Boundary::Forced(strength) if wanted => Pull::Force(strength, &gradient),
+                Boundary::Forced(strength) if wanted => Pull::Force(strength, gradient),
                 _ => Pull::Nothing,
             };
-            let solved =
-                sample.solve(pull, plan.settling.limit(boundary == Boundary::Free), &mut v, memory);
+            let limit = plan.settling.limit(boundary == Boundary::Free);
+            let solved = sample.solve(pull, limit, v, search);
             *outcome = Outcome {
                 status: solved.status,
                 sweeps: solved.steps,
@@ -227,7 +220,7 @@ impl Circuit {
                 ..Outcome::default()
             };
             if solved.status.usable() {
-                self.pack(&v, &mut states[p * stride..(p + 1) * stride]);
+                self.pack(v, &mut states[p * stride..(p + 1) * stride]);
             } else {
                 states[p * stride..(p + 1) * stride].fill(T::ZERO);
             }
@@ -237,21 +230,63 @@ impl Circuit {
                     states.fill(T::ZERO);
                     return;
                 }
-                free = v;
+                free.copy_from_slice(v);
                 if wanted {
-                    plan.loss.gradient(&free[free.len() - self.outputs..], &target, &mut gradient);
+                    plan.loss.gradient(&free[free.len() - self.outputs..], target, gradient);
                 }
             }
         }
     }
 }
 
-fn inputs<T: Real>(batch: &Batch<'_, T>) -> Vec<Vec<f64>> {
-    (0..batch.len()).map(|i| to_f64(batch.x.row(i))).collect()
+/// Memory for experiments.
+#[derive(Debug)]
+struct Memory<T> {
+    values: Values,
+    linear: linear::Memory<T>,
+    samples: Pool<SampleMemory<T>>,
+    reading: ReadingMemory,
 }
 
-fn to_f64<T: Real>(row: &[T]) -> Vec<f64> {
-    row.iter().map(|x| x.to_f64()).collect()
+impl<T: Real> Memory<T> {
+    fn of(workspace: &mut Workspace) -> Result<&mut Self> {
+        let other = || Error::Capability("the memory of a step belongs to another system".into());
+        workspace.downcast_mut().ok_or_else(other)
+    }
+}
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self {
+            values: Values::default(),
+            linear: linear::Memory::default(),
+            samples: Pool::default(),
+            reading: ReadingMemory::default(),
+        }
+    }
+}
+
+/// Memory for one sample after the other.
+#[derive(Debug, Default)]
+struct SampleMemory<T> {
+    fed: Fed,
+    given: Vec<T>,
+    target: Vec<f64>,
+    /// That of the loss at the free outputs.
+    gradient: Vec<f64>,
+    free: Vec<f64>,
+    v: Vec<f64>,
+    search: search::Memory,
+}
+
+/// Memory for what is read.
+#[derive(Debug, Default)]
+struct ReadingMemory {
+    /// Sample, phase, and weight.
+    rows: Vec<(usize, usize, f64)>,
+    sums: Vec<Vec<(usize, f64)>>,
+    voltages: Columns,
+    adjoint: Columns,
 }
 
 /// How far rounding, to `T` or of what ideal diodes carry, may pull voltages apart that are equal,
@@ -289,6 +324,10 @@ impl<T: Real> System<T> for Circuit {
         Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
     }
 
+    fn workspace(&self) -> Workspace {
+        Box::new(Memory::<T>::default())
+    }
+
     fn as_circuit(&self) -> Option<&Circuit> {
         Some(self)
     }
@@ -313,9 +352,11 @@ impl<T: Real> Dynamics<T> for Circuit {
         /// Multiply-adds per element of the matrix and phase: some Newton steps.
         const COST: usize = 50;
         let Experiment { runtime, params, batch, plan, .. } = *experiment;
-        let values = Values::new(self, params);
+        let Memory { values, linear, samples: pool, .. } = Memory::of(workspace)?;
+        values.assemble(self, params);
+        let values = &*values;
         if linear::is_linear(self, plan) {
-            linear::settle(self, &values, runtime, batch, plan, states);
+            linear::settle(self, values, runtime, batch, plan, states, linear);
             return read_at_end(self, experiment, readings, states, workspace);
         }
         let (phases, stride) = (states.phases(), states.stride());
@@ -328,13 +369,14 @@ impl<T: Real> Dynamics<T> for Circuit {
             .par_chunks_mut(chunk * phases * stride)
             .zip(states.outcomes.par_chunks_mut(chunk * phases));
         runtime.for_each(rows.enumerate(), |(c, (states, outcomes))| {
-            let mut memory = Memory::default();
             let samples =
                 states.chunks_exact_mut(phases * stride).zip(outcomes.chunks_exact_mut(phases));
-            for (i, rows) in samples.enumerate() {
-                poll(COST * phases * self.elements.len());
-                self.settle_sample(&values, batch, plan, c * chunk + i, rows, &mut memory);
-            }
+            pool.with(|memory| {
+                for (i, rows) in samples.enumerate() {
+                    poll(COST * phases * self.elements.len());
+                    self.settle_sample(values, batch, plan, c * chunk + i, rows, memory);
+                }
+            });
         });
         read_at_end(self, experiment, readings, states, workspace)
     }
@@ -344,32 +386,32 @@ impl<T: Real> Dynamics<T> for Circuit {
         experiment: &Experiment<'_, T>,
         states: &States<T>,
         weights: &[Complex<f64>],
-        _workspace: &mut Workspace,
+        workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let Experiment { runtime, params, batch, .. } = *experiment;
-        let values = Values::new(self, params);
-        let inputs = inputs(batch);
-        let phases: Vec<(usize, f64)> =
-            weights.iter().map(|w| w.re).enumerate().filter(|(_, w)| *w != 0.0).collect();
+        let Memory { values, reading, .. } = Memory::<T>::of(workspace)?;
+        values.assemble(self, params);
+        let ReadingMemory { rows, sums, voltages, .. } = reading;
+        let phases = weights.iter().map(|w| w.re).enumerate().filter(|(_, w)| *w != 0.0);
         let usable = (0..batch.len()).filter(|&i| states.usable(i));
-        let rows: Vec<(usize, usize, f64)> =
-            usable.flat_map(|i| phases.iter().map(move |&(p, w)| (i, p, w))).collect();
-        let block = |span: Range<usize>| {
-            let rows = &rows[span];
-            let mut weights = [0.0; TOGETHER];
-            weights.iter_mut().zip(rows).for_each(|(to, &(_, _, weight))| *to = weight);
-            let row = |i: usize, p: usize| self.unpack(states.row(i * states.phases() + p));
-            (Columns::new(self, rows.iter().map(|&(i, p, _)| (row(i, p), &inputs[i][..]))), weights)
+        rows.clear();
+        rows.extend(usable.flat_map(|i| phases.clone().map(move |(p, w)| (i, p, w))));
+        let fill = |(columns, weights): &mut (&mut Columns, Lanes), span: Range<usize>| {
+            columns.clear(self);
+            weights.fill(0.0);
+            for (k, &(i, p, weight)) in rows[span].iter().enumerate() {
+                let nodes = self.nodes(states.row(i * states.phases() + p)).map(|v| v.to_f64());
+                columns.set(k, nodes, batch.x.row(i).iter().map(|x| x.to_f64()));
+                weights[k] = weight;
+            }
         };
-        update.terms =
-            self.read(runtime, rows.len(), batch.len() as f64, block, |e, (columns, weights)| {
-                let Element { law, from, to, .. } = self.elements[e];
-                dot(
-                    &law.sensitivities(values.theta[e], &columns.at(from), &columns.at(to)),
-                    weights,
-                )
-            });
+        let term = |e: usize, (columns, weights): &(&mut Columns, Lanes)| {
+            let Element { law, from, to, .. } = self.elements[e];
+            dot(&law.sensitivities(values.theta[e], &columns.at(from), &columns.at(to)), weights)
+        };
+        let (read, mut block) = ((rows.len(), batch.len() as f64), (voltages, [0.0; TOGETHER]));
+        self.read(runtime, read, sums, &mut block, fill, term, update);
         Ok(())
     }
 }
@@ -382,13 +424,13 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         states: &States<T>,
         energy: &mut [f64],
     ) -> Result<()> {
-        let values = Values::new(self, params);
+        let (values, mut fed) = (Values::new(self, params), Fed::default());
         for (r, energy) in energy.iter_mut().enumerate() {
-            let sample = self.sample(&values, batch, r / states.phases());
+            let sample = fed.sample(self, &values, batch, r / states.phases());
             let v = self.unpack(states.row(r));
             let contents = self.elements.iter().enumerate();
             *energy = contents
-                .map(|(e, el)| el.law.content(values.theta[e], self.drop(e, &sample.x, &v)))
+                .map(|(e, el)| el.law.content(values.theta[e], self.drop(e, sample.x, &v)))
                 .sum();
         }
         Ok(())
@@ -401,11 +443,11 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         states: &States<T>,
         gradient: &mut [T],
     ) -> Result<()> {
-        let values = Values::new(self, params);
+        let (values, mut fed) = (Values::new(self, params), Fed::default());
         let mut force = vec![0.0; self.pattern.size()];
         for (r, gradient) in gradient.chunks_exact_mut(states.stride()).enumerate() {
             let v = self.unpack(states.row(r));
-            self.sample(&values, batch, r / states.phases()).force(&v, &mut force);
+            fed.sample(self, &values, batch, r / states.phases()).force(&v, &mut force);
             self.pack(&force, gradient);
         }
         Ok(())
@@ -422,13 +464,13 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         if !self.nonlinear.iter().any(|&e| self.elements[e].law == Law::IdealDiode) {
             return Ok(());
         }
-        let values = Values::new(self, params);
+        let (values, mut fed) = (Values::new(self, params), Fed::default());
         for (force, (r, held)) in force
             .chunks_exact_mut(states.stride())
             .zip(held.chunks_exact(states.stride()).enumerate())
         {
             let mut found = self.unpack(force);
-            let sample = self.sample(&values, batch, r / states.phases());
+            let sample = fed.sample(self, &values, batch, r / states.phases());
             sample.share_tied(
                 &self.unpack(states.row(r)),
                 rounding::<T>(),
@@ -453,11 +495,11 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         v: &[T],
         product: &mut [T],
     ) -> Result<()> {
-        let values = Values::new(self, params);
+        let (values, mut fed) = (Values::new(self, params), Fed::default());
         let (n, stride) = (self.pattern.size(), states.stride());
         let (mut matrix, mut found) = (Vec::new(), vec![0.0; n]);
         for (r, product) in product.chunks_exact_mut(stride).enumerate() {
-            let sample = self.sample(&values, batch, r / states.phases());
+            let sample = fed.sample(self, &values, batch, r / states.phases());
             sample.curvature(&self.unpack(states.row(r)), &mut matrix);
             self.pattern.multiply_transposed(
                 &matrix,
@@ -477,14 +519,14 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         frozen: &[bool],
         error: &[T],
     ) -> Result<Vec<T>> {
-        let values = Values::new(self, params);
+        let (values, mut fed) = (Values::new(self, params), Fed::default());
         let stride = states.stride();
         let mut adjoint = vec![T::ZERO; error.len()];
         for (r, adjoint) in adjoint.chunks_exact_mut(stride).enumerate() {
             let span = r * stride..(r + 1) * stride;
             let held: Vec<bool> = self.nodes(&frozen[span.clone()]).collect();
             let mut found = self.unpack(&error[span]);
-            let sample = self.sample(&values, batch, r / states.phases());
+            let sample = fed.sample(self, &values, batch, r / states.phases());
             if sample.adjoint(&self.unpack(states.row(r)), rounding::<T>(), &held, &mut found) {
                 self.pack(&found, adjoint);
             }
@@ -497,45 +539,40 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         experiment: &Experiment<'_, T>,
         states: &mut States<T>,
         adjoint: &[T],
-        _workspace: &mut Workspace,
+        workspace: &mut Workspace,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
         let Experiment { runtime, params, batch, .. } = *experiment;
-        let values = Values::new(self, params);
-        let inputs = inputs(batch);
-        // Inputs do not move along the adjoint.
-        let held = vec![0.0; self.inputs];
-        let row = |rows: &[T], i: usize| {
-            self.unpack(&rows[i * states.stride()..(i + 1) * states.stride()])
+        let Memory { values, reading, .. } = Memory::<T>::of(workspace)?;
+        values.assemble(self, params);
+        let ReadingMemory { sums, voltages, adjoint: along, .. } = reading;
+        let stride = states.stride();
+        let fill = |(voltages, along): &mut (&mut Columns, &mut Columns), span: Range<usize>| {
+            voltages.clear(self);
+            along.clear(self);
+            for (k, i) in span.enumerate() {
+                let row = i * stride..(i + 1) * stride;
+                let inputs = batch.x.row(i).iter().map(|x| x.to_f64());
+                let nodes = self.nodes(&states.values[row.clone()]).map(|v| v.to_f64());
+                voltages.set(k, nodes, inputs);
+                // Inputs do not move along the adjoint.
+                let nodes = self.nodes(&adjoint[row]).map(|v| v.to_f64());
+                along.set(k, nodes, std::iter::empty());
+            }
         };
-        let block = |span: Range<usize>| {
-            let voltages =
-                Columns::new(self, span.clone().map(|i| (row(&states.values, i), &inputs[i][..])));
-            (voltages, Columns::new(self, span.map(|i| (row(adjoint, i), &held[..]))))
+        let term = |e: usize, (voltages, along): &(&mut Columns, &mut Columns)| {
+            let Element { law, from, to, .. } = self.elements[e];
+            let at = |terminal: Terminal| match terminal.place {
+                Place::Fixed(_) => [0.0; TOGETHER],
+                _ => along.at(Terminal { offset: 0.0, ..terminal }),
+            };
+            let (here, there) = (at(from), at(to));
+            let along = std::array::from_fn(|k| here[k] - there[k]);
+            let (from, to) = (voltages.at(from), voltages.at(to));
+            dot(&law.current_sensitivities(values.theta[e], &from, &to), &along)
         };
-        update.terms = self.read(
-            runtime,
-            batch.len(),
-            -(batch.len() as f64),
-            block,
-            |e, (voltages, adjoint)| {
-                let Element { law, from, to, .. } = self.elements[e];
-                let at = |terminal: Terminal| match terminal.place {
-                    Place::Fixed(_) => [0.0; TOGETHER],
-                    _ => adjoint.at(Terminal { offset: 0.0, ..terminal }),
-                };
-                let (here, there) = (at(from), at(to));
-                let along = std::array::from_fn(|k| here[k] - there[k]);
-                dot(
-                    &law.current_sensitivities(
-                        values.theta[e],
-                        &voltages.at(from),
-                        &voltages.at(to),
-                    ),
-                    &along,
-                )
-            },
-        );
+        let (read, mut block) = ((batch.len(), -(batch.len() as f64)), (voltages, along));
+        self.read(runtime, read, sums, &mut block, fill, term, update);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::{Circuit, Place, Terminal};
 use crate::runtime::Runtime;
-use crate::update::Term;
+use crate::update::LocalUpdate;
 
 /// Rows that are read together.
 pub(super) const TOGETHER: usize = 64;
@@ -19,26 +19,32 @@ pub(super) const TOGETHER: usize = 64;
 pub(super) type Lanes = [f64; TOGETHER];
 
 /// Voltages of some rows, or what else there is one of at every node.
+#[derive(Debug, Default)]
 pub(super) struct Columns {
     nodes: Vec<Lanes>,
     inputs: Vec<Lanes>,
 }
 
 impl Columns {
-    /// Of rows of nodes and inputs.
-    pub(super) fn new<'a>(
-        circuit: &Circuit,
-        rows: impl Iterator<Item = (Vec<f64>, &'a [f64])>,
-    ) -> Self {
-        let mut columns = Self {
-            nodes: vec![[0.0; TOGETHER]; circuit.pattern.size()],
-            inputs: vec![[0.0; TOGETHER]; circuit.inputs],
-        };
-        for (k, (nodes, inputs)) in rows.enumerate() {
-            columns.nodes.iter_mut().zip(&nodes).for_each(|(column, &v)| column[k] = v);
-            columns.inputs.iter_mut().zip(inputs).for_each(|(column, &x)| column[k] = x);
+    /// Makes all voltages zero.
+    pub(super) fn clear(&mut self, circuit: &Circuit) {
+        for (columns, count) in
+            [(&mut self.nodes, circuit.pattern.size()), (&mut self.inputs, circuit.inputs)]
+        {
+            columns.clear();
+            columns.resize(count, [0.0; TOGETHER]);
         }
-        columns
+    }
+
+    /// Sets the voltages of row `k`.
+    pub(super) fn set(
+        &mut self,
+        k: usize,
+        nodes: impl Iterator<Item = f64>,
+        inputs: impl Iterator<Item = f64>,
+    ) {
+        self.nodes.iter_mut().zip(nodes).for_each(|(column, v)| column[k] = v);
+        self.inputs.iter_mut().zip(inputs).for_each(|(column, x)| column[k] = x);
     }
 
     /// The voltages of a terminal.
@@ -52,36 +58,40 @@ impl Columns {
 }
 
 impl Circuit {
-    /// For every trained element the sum of `term` over `rows` rows, divided by `divisor`. `block`
-    /// makes what terms are read off, of at most [`TOGETHER`] rows.
+    /// Writes for every trained element the sum of `term` over `rows` rows, divided by `divisor`.
+    /// `fill` makes `block` what terms are read off, of at most [`TOGETHER`] rows.
+    #[allow(clippy::too_many_arguments, reason = "what is read, by which terms, and where it goes")]
     pub(super) fn read<T: Real, B: Sync>(
         &self,
         runtime: &Runtime,
-        rows: usize,
-        divisor: f64,
-        block: impl Fn(Range<usize>) -> B,
+        (rows, divisor): (usize, f64),
+        sums: &mut Vec<Vec<(usize, f64)>>,
+        block: &mut B,
+        mut fill: impl FnMut(&mut B, Range<usize>),
         term: impl Fn(usize, &B) -> f64 + Sync,
-    ) -> Vec<Term<T>> {
-        let mut found: Vec<Vec<(usize, f64)>> = self.specs.iter().map(|_| Vec::new()).collect();
+        update: &mut LocalUpdate<T>,
+    ) {
+        sums.resize_with(self.specs.len(), Vec::new);
+        sums.iter_mut().for_each(Vec::clear);
         for (e, element) in self.elements.iter().enumerate() {
             if let Some(parameter) = element.parameter {
-                found[parameter].push((e, 0.0));
+                sums[parameter].push((e, 0.0));
             }
         }
         for first in (0..rows).step_by(TOGETHER) {
-            let block = block(first..(first + TOGETHER).min(rows));
-            for found in &mut found {
-                let chunk =
-                    found.len().div_ceil(runtime.parts(TOGETHER * found.len(), found.len())).max(1);
-                runtime.for_each(found.par_chunks_mut(chunk), |found| {
-                    found.iter_mut().for_each(|(e, sum)| *sum += term(*e, &block));
+            fill(block, first..(first + TOGETHER).min(rows));
+            let block = &*block;
+            for sums in &mut *sums {
+                let parts = runtime.parts(TOGETHER * sums.len(), sums.len());
+                let chunk = sums.len().div_ceil(parts).max(1);
+                runtime.for_each(sums.par_chunks_mut(chunk), |sums| {
+                    sums.iter_mut().for_each(|(e, sum)| *sum += term(*e, block));
                 });
             }
         }
-        let terms = found.into_iter().map(|found| {
-            Term::Dense(found.into_iter().map(|(_, sum)| T::from_f64(sum / divisor)).collect())
-        });
-        terms.collect()
+        for (term, sums) in update.dense(sums.len()).zip(&*sums) {
+            term.extend(sums.iter().map(|(_, sum)| T::from_f64(sum / divisor)));
+        }
     }
 }
 

@@ -8,9 +8,14 @@
 //! Powell 1969): a diode of multiplier m carries max(m + G V, 0), and what it carries at the
 //! operating point is its next multiplier.
 
+use pnncore_kernels::Real;
+use smallvec::SmallVec;
+
+use super::matrix::{Factor, Stack};
 use super::spec::Terminal;
 use super::values::Values;
 use super::{Circuit, Element, Law};
+use crate::batch::Batch;
 use crate::loss::Loss;
 use crate::system::circuit::law::Response;
 
@@ -31,10 +36,34 @@ pub(super) struct Sample<'a> {
     pub(super) circuit: &'a Circuit,
     pub(super) values: &'a Values,
     /// The voltages of the inputs.
-    pub(super) x: Vec<f64>,
+    pub(super) x: &'a [f64],
     /// What inputs, fixed voltages and current sources feed into every node through linear
     /// elements.
-    pub(super) sources: Vec<f64>,
+    pub(super) sources: &'a [f64],
+}
+
+/// The voltages of inputs, and what they feed into nodes: memory for one sample after the other.
+#[derive(Debug, Default)]
+pub(super) struct Fed {
+    x: Vec<f64>,
+    sources: Vec<f64>,
+}
+
+impl Fed {
+    /// Sample `i` of a batch.
+    pub(super) fn sample<'a, T: Real>(
+        &'a mut self,
+        circuit: &'a Circuit,
+        values: &'a Values,
+        batch: &Batch<'_, T>,
+        i: usize,
+    ) -> Sample<'a> {
+        self.x.clear();
+        self.x.extend(batch.x.row(i).iter().map(|x| x.to_f64()));
+        self.sources.clear();
+        values.add_sources(circuit, &self.x, &mut self.sources);
+        Sample { circuit, values, x: &self.x, sources: &self.sources }
+    }
 }
 
 /// A nonlinear element that something depends on: one of its terminals moves.
@@ -101,7 +130,7 @@ impl Sample<'_> {
 
     /// Whether an element is on its tangent.
     pub(super) fn is_beyond(&self, v: &[f64], live: &[Live]) -> bool {
-        live.iter().any(|l| self.circuit.drop(l.element, &self.x, v) > l.knee)
+        live.iter().any(|l| self.circuit.drop(l.element, self.x, v) > l.knee)
     }
 
     /// Sets the multipliers of ideal diodes to what these carry. Returns the largest change.
@@ -121,7 +150,7 @@ impl Sample<'_> {
 
     /// What a live element does.
     pub(super) fn respond(&self, v: &[f64], l: &Live) -> Response {
-        let ends = self.circuit.ends(l.element, &self.x, v);
+        let ends = self.circuit.ends(l.element, self.x, v);
         if !self.is_ideal(l) {
             return self.circuit.elements[l.element].law.respond(
                 self.values.theta[l.element],
@@ -198,10 +227,10 @@ impl Sample<'_> {
     /// The ideal diodes that conduct: whose voltage is not below zero by more than this. They
     /// conduct whatever happens.
     fn tied(&self, v: &[f64], tolerance: f64, ideal: Vec<Live>) -> Vec<Live> {
-        let highest = v.iter().chain(&self.x).fold(0.0, |m: f64, v| m.max(v.abs()));
+        let highest = v.iter().chain(self.x).fold(0.0, |m: f64, v| m.max(v.abs()));
         let conduct = ideal
             .into_iter()
-            .filter(|l| self.circuit.drop(l.element, &self.x, v) >= -tolerance * highest);
+            .filter(|l| self.circuit.drop(l.element, self.x, v) >= -tolerance * highest);
         conduct.map(|l| Live { multiplier: f64::INFINITY, ..l }).collect()
     }
 
@@ -232,7 +261,11 @@ impl Sample<'_> {
             [(element.from, 1.0), (element.to, -1.0)]
                 .map(|(t, sign)| (t.free().filter(|&k| !held[k]), sign))
         };
-        let Some(factor) = circuit.pattern.factorise(&matrix) else { return false };
+        let (pattern, mut factor, mut stack) =
+            (&circuit.pattern, Factor::default(), Stack::default());
+        if !pattern.factorise(&matrix, &mut factor, &mut stack) {
+            return false;
+        }
         let mut multipliers = vec![0.0; tied.len()];
         let wanted = right.to_vec();
         for _ in 0..MAX_ROUNDS {
@@ -242,7 +275,7 @@ impl Sample<'_> {
                     k.into_iter().for_each(|k| right[k] -= sign * multiplier)
                 });
             }
-            factor.solve_transposed(right);
+            pattern.solve_transposed(&factor, right, &mut stack);
             let (mut moved, mut largest) = (0.0f64, 0.0f64);
             for (l, multiplier) in tied.iter().zip(&mut multipliers) {
                 let apart: f64 =
@@ -303,7 +336,7 @@ impl Sample<'_> {
                 largest = largest.max((values.linear[place] * v[row]).abs());
             }
         });
-        force.iter_mut().zip(&self.sources).for_each(|(f, s)| *f -= s);
+        force.iter_mut().zip(self.sources).for_each(|(f, s)| *f -= s);
         for (element, Response { current, .. }) in self.nonlinear(v, live) {
             largest = largest.max(current.abs());
             element.from.free().into_iter().for_each(|i| force[i] += current);
@@ -312,7 +345,8 @@ impl Sample<'_> {
         let first = v.len() - circuit.outputs;
         match pull {
             Pull::Loss(loss, beta, target) => {
-                let mut gradient = vec![0.0; circuit.outputs];
+                // Few outputs: no memory of its own.
+                let mut gradient = SmallVec::<[f64; 16]>::from_elem(0.0, circuit.outputs);
                 loss.gradient(&v[first..], target, &mut gradient);
                 force[first..].iter_mut().zip(&gradient).for_each(|(f, g)| *f += beta * g);
             }

@@ -8,6 +8,7 @@
 
 use pnncore_kernels::watch::poll;
 
+use super::matrix::{Factor, Stack};
 use super::sample::{FINE, Live, Pull, Sample};
 use crate::states::Status;
 
@@ -21,6 +22,8 @@ pub(super) struct Memory {
     /// The currents at `next`.
     left: Vec<f64>,
     held: Vec<bool>,
+    factor: Factor,
+    stack: Stack,
     pub(super) live: Vec<Live>,
 }
 
@@ -187,7 +190,7 @@ impl<'a, 'm> Search<'a, 'm> {
         }
         let free = force.iter().zip(&*held).filter(|(_, held)| !**held);
         let left_over = free.fold(0.0f64, |m, (f, _)| m.max(f.abs()));
-        let highest = self.v.iter().chain(&self.sample.x).fold(0.0f64, |m, v| m.max(v.abs()));
+        let highest = self.v.iter().chain(self.sample.x).fold(0.0f64, |m, v| m.max(v.abs()));
         let precise = left_over == 0.0 || self.change <= SETTLED * highest;
         let enough = precise || (self.change <= LOOSE * highest && self.refined > 0);
         let status = if enough && left_over <= ENOUGH * largest {
@@ -247,13 +250,16 @@ impl<'a, 'm> Search<'a, 'm> {
 
     /// Finds the Newton step; false where nothing determines some voltage.
     fn find_step(&mut self) -> bool {
-        let Memory { matrix, force, step, held, live, .. } = &mut *self.memory;
+        let Memory { matrix, force, step, held, live, factor, stack, .. } = &mut *self.memory;
         self.sample.jacobian(self.pull, self.v, live, held, matrix);
-        let Some(factor) = self.sample.circuit.pattern.factorise(matrix) else { return false };
+        let pattern = &self.sample.circuit.pattern;
+        if !pattern.factorise(matrix, factor, stack) {
+            return false;
+        }
         for ((step, &force), &held) in step.iter_mut().zip(&*force).zip(&*held) {
             *step = if held { 0.0 } else { -force };
         }
-        factor.solve(step, 1);
+        pattern.solve(factor, step, 1, stack);
         self.steps += 1;
         true
     }

@@ -6,7 +6,7 @@ use super::{Circuit, Element, Law, Place};
 use crate::params::Params;
 
 /// The values of all elements, and what the linear ones sum to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Values {
     /// One per element.
     pub(super) theta: Vec<f64>,
@@ -120,8 +120,16 @@ impl Assembly {
 
 impl Values {
     pub(super) fn new<T: Real>(circuit: &Circuit, params: &Params<'_, T>) -> Self {
+        let mut values = Self::default();
+        values.assemble(circuit, params);
+        values
+    }
+
+    /// Makes the values those of these parameters.
+    pub(super) fn assemble<T: Real>(&mut self, circuit: &Circuit, params: &Params<'_, T>) {
         let assembly = &circuit.assembly;
-        let mut theta = assembly.fixed.clone();
+        let Self { theta, linear, leak, constant, .. } = self;
+        theta.clone_from(&assembly.fixed);
         for run in &assembly.runs {
             let values = &params.get(run.parameter)[run.index..][..run.len];
             theta[run.element..]
@@ -129,25 +137,22 @@ impl Values {
                 .zip(values)
                 .for_each(|(to, value)| *to = value.to_f64());
         }
-        let mut linear = vec![0.0; circuit.pattern.len()];
-        add_each(assembly.added.iter().map(|&(place, e)| (place, theta[e as usize])), &mut linear);
-        add_each(
-            assembly.subtracted.iter().map(|&(place, e)| (place, -theta[e as usize])),
-            &mut linear,
-        );
-        let mut leak = vec![0.0; circuit.pattern.size()];
-        add_each(assembly.leaks.iter().map(|&(node, e)| (node, theta[e as usize])), &mut leak);
-        let mut constant = vec![0.0; circuit.pattern.size()];
+        let sizes = [circuit.pattern.len(), circuit.pattern.size(), circuit.pattern.size()];
+        for (sums, size) in [&mut *linear, leak, constant].into_iter().zip(sizes) {
+            sums.clear();
+            sums.resize(size, 0.0);
+        }
+        add_each(assembly.added.iter().map(|&(place, e)| (place, theta[e as usize])), linear);
+        add_each(assembly.subtracted.iter().map(|&(place, e)| (place, -theta[e as usize])), linear);
+        add_each(assembly.leaks.iter().map(|&(node, e)| (node, theta[e as usize])), leak);
         add_each(
             assembly.feeds.iter().map(|&(node, e, factor)| (node, factor * theta[e as usize])),
-            &mut constant,
+            constant,
         );
         let largest = linear.iter().fold(0.0f64, |m, g| m.max(g.abs()));
-        let cap = if largest > 0.0 { CAP * largest } else { f64::INFINITY };
-        let stiffness = STIFFNESS * if largest > 0.0 { largest } else { 1.0 };
-        let mut values = Self { theta, linear, leak, constant, cap, stiffness };
-        values.ground_floating(circuit, largest);
-        values
+        self.cap = if largest > 0.0 { CAP * largest } else { f64::INFINITY };
+        self.stiffness = STIFFNESS * if largest > 0.0 { largest } else { 1.0 };
+        self.ground_floating(circuit, largest);
     }
 
     /// Joins to ground, by the largest conductance of the circuit, every node that zero
@@ -195,8 +200,8 @@ impl Values {
     }
 
     /// The currents that flow out of the nodes at voltages `v` through linear elements, without
-    /// what [sources](Self::sources) feed in. Each is a sum of differences of voltages: the matrix
-    /// times `v` would be one of large numbers.
+    /// what [sources](Self::add_sources) feed in. Each is a sum of differences of voltages: the
+    /// matrix times `v` would be one of large numbers.
     pub(super) fn flow(&self, circuit: &Circuit, v: &[f64], out: &mut [f64]) {
         out.iter_mut().zip(&self.leak).zip(v).for_each(|((out, leak), v)| *out = leak * v);
         let symmetric = circuit.reciprocal;
@@ -211,16 +216,16 @@ impl Values {
         });
     }
 
-    /// What inputs, known voltages and current sources feed into every node through linear
+    /// Appends what inputs, known voltages and current sources feed into every node through linear
     /// elements.
-    pub(super) fn sources(&self, circuit: &Circuit, x: &[f64]) -> Vec<f64> {
-        let mut sources = self.constant.clone();
+    pub(super) fn add_sources(&self, circuit: &Circuit, x: &[f64], sources: &mut Vec<f64>) {
+        let first = sources.len();
+        sources.extend_from_slice(&self.constant);
         let couplings = circuit.assembly.couplings.iter();
         add_each(
             couplings.map(|c| (c.node, self.theta[c.element as usize] * x[c.input as usize])),
-            &mut sources,
+            &mut sources[first..],
         );
-        sources
     }
 }
 

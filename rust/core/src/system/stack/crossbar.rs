@@ -1,6 +1,5 @@
 //! Analog crossbars: a linear map that is read from arrays of conductances.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use pnncore_kernels::converter::largest;
@@ -17,6 +16,7 @@ use crate::analog::io::{Array, Draws, GROUPS_OF_READ, Io, Scale};
 use crate::analog::wires::{Grid, Wires};
 use crate::device::{CellArray, TileSpec};
 use crate::params::ParamSpec;
+use crate::scratch::{Lent, Scratch};
 use crate::settings::positive;
 use crate::signal::Signal;
 use crate::{Error, Result, memory};
@@ -158,8 +158,15 @@ pub(super) struct Crossbar<T> {
 }
 
 /// Columns of a matrix with rows of this width.
-fn pick<T: Real>(values: &[T], width: usize, columns: &Range<usize>) -> Vec<T> {
-    values.chunks_exact(width).flat_map(|row| &row[columns.clone()]).copied().collect()
+fn pick<'a, T: Real>(
+    values: &[T],
+    width: usize,
+    columns: &Range<usize>,
+    scratch: &'a Scratch<T>,
+) -> Lent<'a, Vec<T>> {
+    let mut picked = scratch.empty();
+    values.chunks_exact(width).for_each(|row| picked.extend_from_slice(&row[columns.clone()]));
+    picked
 }
 
 /// Adds to columns of a matrix with rows of this width.
@@ -231,7 +238,9 @@ impl<T: Real> Crossbar<T> {
         let Some(remap) = self.hardware.remap else { return };
         prepared.extend_from_slice(weights);
         for Tile { rows, columns, .. } in &self.tiles {
-            let mut most = vec![T::ZERO; columns.len()];
+            let first = prepared.len();
+            prepared.resize(first + columns.len(), T::ZERO);
+            let (held, most) = prepared.split_at_mut(first);
             for row in weights[rows.start * self.outputs..rows.end * self.outputs]
                 .chunks_exact(self.outputs)
             {
@@ -240,15 +249,14 @@ impl<T: Real> Crossbar<T> {
                     .for_each(|(most, &w)| *most = most.max_magnitude(w));
             }
             if remap == Remap::Array {
-                let all = largest(level, &most);
+                let all = largest(level, most);
                 most.fill(all);
             }
             most.iter_mut().filter(|most| **most == T::ZERO).for_each(|most| *most = T::ONE);
             for j in rows.clone() {
-                let own = &mut prepared[j * self.outputs..][columns.clone()];
-                own.iter_mut().zip(&most).for_each(|(w, &most)| *w /= most);
+                let own = &mut held[j * self.outputs..][columns.clone()];
+                own.iter_mut().zip(&*most).for_each(|(w, &most)| *w /= most);
             }
-            prepared.extend(most);
         }
     }
 
@@ -269,19 +277,32 @@ impl<T: Real> Crossbar<T> {
     fn prepare_wires(&self, weights: &[T], prepared: &mut Vec<T>) {
         let Some(wires) = &self.hardware.wires else { return };
         for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
-            wires.prepare((rows.len(), columns.len()), &self.weights(k, weights), prepared);
+            let own = self.lines(k, weights).flatten().copied();
+            wires.prepare((rows.len(), columns.len()), own, prepared);
         }
     }
 
-    /// The weights of tile `k`.
-    fn weights<'a>(&self, k: usize, weights: &'a [T]) -> Cow<'a, [T]> {
-        let Tile { rows, columns, .. } = &self.tiles[k];
-        let own = &weights[rows.start * self.outputs..rows.end * self.outputs];
-        if columns.len() == self.outputs {
-            own.into()
-        } else {
-            pick(own, self.outputs, columns).into()
+    /// The weights of the rows that tile `k` is in.
+    fn across<'a>(&self, k: usize, weights: &'a [T]) -> &'a [T] {
+        let rows = &self.tiles[k].rows;
+        &weights[rows.start * self.outputs..rows.end * self.outputs]
+    }
+
+    /// The rows of weights of tile `k`.
+    fn lines<'a>(&self, k: usize, weights: &'a [T]) -> impl Iterator<Item = &'a [T]> + Clone {
+        let columns = self.tiles[k].columns.clone();
+        let rows = self.across(k, weights).chunks_exact(self.outputs);
+        rows.map(move |row| &row[columns.clone()])
+    }
+
+    /// The weights of tile `k`: in `own`, unless they lie together.
+    fn weights<'a>(&self, k: usize, weights: &'a [T], own: &'a mut Vec<T>) -> &'a [T] {
+        if self.tiles[k].columns.len() == self.outputs {
+            return self.across(k, weights);
         }
+        own.clear();
+        self.lines(k, weights).for_each(|line| own.extend_from_slice(line));
+        own
     }
 
     fn draws(context: &LayerContext<'_, T>, k: usize, back: bool) -> Draws {
@@ -328,7 +349,7 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         &self,
         level: Level,
         params: &[&[T]],
-        memory: &[&[T]],
+        _memory: &[&[T]],
         derivatives: bool,
         prepared: &mut Vec<T>,
     ) {
@@ -337,9 +358,7 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         if self.hardware.wires.is_some() {
             self.prepare_wires(params[0], prepared);
         } else if derivatives {
-            let mut own = Vec::new();
-            self.map.prepare(level, params, memory, derivatives, &mut own);
-            prepared.append(&mut own);
+            self.map.append_prepared(level, params[0], derivatives, prepared);
         }
     }
 
@@ -357,10 +376,13 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         }
         let range = self.map.range(context.params);
         let held = self.held(context.params[0], context.prepared);
+        let scratch = context.scratch;
+        let mut together = scratch.empty();
         for (k, Tile { rows, columns, offsets }) in self.tiles.iter().enumerate() {
-            let (weights, grid) = (self.weights(k, held), self.grid(k, context.prepared, false));
-            let (io, inputs, outputs) = (&self.hardware.io, rows.len(), columns.len());
-            let array = Array { io, weights: &weights, grid, inputs, outputs, offsets: &offsets.0 };
+            let weights = self.weights(k, held, &mut together);
+            let (io, grid) = (&self.hardware.io, self.grid(k, context.prepared, false));
+            let (inputs, outputs, offsets) = (rows.len(), columns.len(), &offsets.0);
+            let array = Array { io, weights, grid, inputs, outputs, offsets, scratch };
             let (draws, scales) =
                 (Self::draws(&context, k, false), self.scales(k, context.prepared));
             if whole {
@@ -368,8 +390,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
                 scale_columns(scales, y);
                 continue;
             }
-            let own = pick(x, self.inputs, rows);
-            let mut part = vec![T::ZERO; own.len() / inputs * outputs];
+            let own = pick(x, self.inputs, rows, scratch);
+            let mut part = scratch.zeros(own.len() / inputs * outputs);
             array.read(draws, range, &own, &mut part);
             scale_columns(scales, &mut part);
             add_to(&part, self.outputs, columns, y);
@@ -390,29 +412,33 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let x = self.map.clipped(context, record.x);
+        let (level, scratch) = (context.level, context.scratch);
+        let mut clipped = scratch.empty();
+        let x = self.map.clipped(context.params, record.x, &mut clipped);
         if self.hardware.wires.is_none() {
             if let Some(weights) = gradient.first_mut().filter(|weights| !weights.is_empty()) {
-                let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();
+                let x = Strided { data: x, row: self.inputs, column: 1 }.transposed();
                 let shape = (self.inputs, record.rows, self.outputs);
                 let dy = Dense { data: dy, stride: self.outputs };
-                multiply(context.level, x, dy, shape, weights, self.outputs);
+                multiply(level, x, dy, shape, weights, self.outputs);
             }
             let context =
                 LayerContext { prepared: &context.prepared[self.remapped()..], ..context };
             return self.map.vjp(context, record, dy, dx, gradient);
         }
-        let mut errors =
-            vec![T::ZERO; if dx.is_empty() && !self.map.is_ranged() { 0 } else { x.len() }];
+        let unasked = dx.is_empty() && !self.map.is_ranged();
+        let mut errors = scratch.zeros(if unasked { 0 } else { x.len() });
+        let mut together = scratch.empty();
         for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
             let Some(grid) = self.grid(k, context.prepared, false) else { continue };
-            let (x, d) = (pick(&x, self.inputs, rows), pick(dy, self.outputs, columns));
-            let mut back = vec![T::ZERO; if errors.is_empty() { 0 } else { x.len() }];
+            let x = pick(x, self.inputs, rows, scratch);
+            let d = pick(dy, self.outputs, columns, scratch);
+            let mut back = scratch.zeros(if errors.is_empty() { 0 } else { x.len() });
             let wanted = gradient.first_mut().filter(|weights| !weights.is_empty());
-            let mut own =
-                vec![T::ZERO; if wanted.is_some() { rows.len() * columns.len() } else { 0 }];
-            let held = self.weights(k, context.params[0]);
-            grid.vjp(context.level, &held, &x, &d, &mut back, &mut own);
+            let cells = if wanted.is_some() { rows.len() * columns.len() } else { 0 };
+            let mut own = scratch.zeros(cells);
+            let held = self.weights(k, context.params[0], &mut together);
+            grid.vjp((level, scratch), held, (&x, &d), &mut back, &mut own);
             add_to(&back, self.inputs, rows, &mut errors);
             if let Some(weights) = wanted {
                 add_to(
@@ -424,7 +450,7 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             }
         }
         if let Some(bias) = self.map.bias_of(gradient) {
-            sum_rows(context.level, dy, bias);
+            sum_rows(level, dy, bias);
         }
         self.map.pull_range(context.params, record.x, &mut errors, gradient);
         if !dx.is_empty() {
@@ -456,15 +482,15 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         prepared: &mut Vec<T>,
     ) {
         self.prepare(level, params, memory, false, prepared);
-        let mut turned = vec![T::ZERO; self.inputs * self.outputs];
-        let mut rest = &mut turned[..];
+        let first = prepared.len();
+        prepared.resize(first + self.inputs * self.outputs, T::ZERO);
+        let (prepared, mut rest) = prepared.split_at_mut(first);
         for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
-            let (n, m) = (rows.len(), columns.len());
+            let (n, held) = (rows.len(), self.across(k, self.held(params[0], prepared)));
             let own;
-            (own, rest) = rest.split_at_mut(n * m);
-            transpose(level, &self.weights(k, self.held(params[0], prepared)), n, m, 0..m, own, n);
+            (own, rest) = rest.split_at_mut(n * columns.len());
+            transpose(level, held, n, self.outputs, columns.clone(), own, n);
         }
-        prepared.append(&mut turned);
     }
 
     fn reverse(&self, context: LayerContext<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
@@ -475,11 +501,13 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             let (n, m) = (rows.len(), columns.len());
             let weights;
             (weights, turned) = turned.split_at(n * m);
-            let (io, grid) = (&self.hardware.backward, self.grid(k, prepared, true));
-            let array = Array { io, weights, grid, inputs: m, outputs: n, offsets: &offsets.1 };
-            let mut own = pick(dy, self.outputs, columns);
+            let (io, grid, scratch) =
+                (&self.hardware.backward, self.grid(k, prepared, true), context.scratch);
+            let (inputs, outputs, offsets) = (m, n, &offsets.1);
+            let array = Array { io, weights, grid, inputs, outputs, offsets, scratch };
+            let mut own = pick(dy, self.outputs, columns, scratch);
             scale_columns(self.scales(k, prepared), &mut own);
-            let mut part = vec![T::ZERO; own.len() / m * n];
+            let mut part = scratch.zeros(own.len() / m * n);
             array.read(Self::draws(&context, k, true), None, &own, &mut part);
             add_to(&part, self.inputs, rows, dx);
         }

@@ -98,7 +98,7 @@ impl<T: Real> Layer<T> for Encode<T> {
         y: &mut [T],
         _tape: &mut [T],
     ) -> Result<()> {
-        let mut driven = vec![T::ZERO; self.modes()];
+        let mut driven = context.scratch.zeros(self.modes());
         for ((re, im), x) in self.parts(y).zip(x.chunks_exact(self.modes())) {
             driven
                 .iter_mut()

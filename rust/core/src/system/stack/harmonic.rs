@@ -120,8 +120,7 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         tape: &mut [T],
     ) -> Result<()> {
         let n = self.lines();
-        let mut spectrum = Vec::with_capacity(n);
-        let mut own = Vec::new();
+        let (mut spectrum, mut own) = (context.scratch.empty(), context.scratch.empty());
         let tape = tape_or(&mut own, y.len(), tape);
         let rows = x
             .chunks_exact(self.inputs)
@@ -150,7 +149,7 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
         let (n, four) = (self.lines(), T::from_f64(4.0));
-        let mut spectrum = Vec::with_capacity(n);
+        let (mut spectrum, mut pulled) = (context.scratch.empty(), context.scratch.empty());
         let rows = dy.chunks_exact(2 * n - 1).zip(record.tape.chunks_exact(2 * n - 1));
         for (r, (dy, b)) in rows.enumerate() {
             self.spectrum(
@@ -159,12 +158,9 @@ impl<T: Real> Layer<T> for Harmonic<T> {
                 &mut spectrum,
             );
             // dy / dA is 4 B correlated with A.
-            let pulled: Vec<T> = dy
-                .iter()
-                .zip(b)
-                .zip(&self.efficiencies)
-                .map(|((&dy, &b), &e)| four * e * dy * b)
-                .collect();
+            let products = dy.iter().zip(b).zip(&self.efficiencies);
+            pulled.clear();
+            pulled.extend(products.map(|((&dy, &b), &e)| four * e * dy * b));
             for k in 0..n {
                 poll(n);
                 let slope = self.amplitudes[k] * dot(context.level, &spectrum, &pulled[k..k + n]);
@@ -187,8 +183,8 @@ impl<T: Real> Layer<T> for Harmonic<T> {
         dy: &mut [T],
     ) -> Result<()> {
         let (n, four) = (self.lines(), T::from_f64(4.0));
-        let (mut spectrum, mut change) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        let mut b_change = vec![T::ZERO; 2 * n - 1];
+        let (mut spectrum, mut change) = (context.scratch.empty(), context.scratch.empty());
+        let mut b_change = context.scratch.zeros(2 * n - 1);
         let rows = record.x.chunks_exact(self.inputs).zip(dx.chunks_exact(self.inputs));
         let outputs = dy.chunks_exact_mut(2 * n - 1).zip(record.tape.chunks_exact(2 * n - 1));
         for ((x, dx), (dy, b)) in rows.zip(outputs) {
@@ -201,7 +197,7 @@ impl<T: Real> Layer<T> for Harmonic<T> {
                 add_scaled(context.level, &spectrum, a, &mut b_change[k..k + n]);
             }
             for (((dy, &b), &change), &e) in
-                dy.iter_mut().zip(b).zip(&b_change).zip(&self.efficiencies)
+                dy.iter_mut().zip(b).zip(&*b_change).zip(&self.efficiencies)
             {
                 *dy = four * e * b * change;
             }

@@ -8,6 +8,7 @@ use pnncore_kernels::{Level, Real};
 use serde::{Deserialize, Serialize};
 
 use crate::params::ParamSpec;
+use crate::scratch::Scratch;
 use crate::signal::Signal;
 use crate::{Error, Result};
 
@@ -26,6 +27,8 @@ pub struct LayerContext<'a, T> {
     pub first: usize,
     /// The random numbers of this pass; a layer's own groups begin at its number.
     pub random: Philox,
+    /// Memory of the thread that passes the block.
+    pub scratch: &'a Scratch<T>,
 }
 
 /// A pass of some rows through a layer.
@@ -257,7 +260,8 @@ pub trait Layer<T: Real>: Send + Sync {
                 // Errors are those of a mean over samples, but every sample sends its own: what
                 // converters and noise make of it does not depend on how many others there are.
                 let count = T::from_f64(samples as f64);
-                let own: Vec<T> = dy.iter().map(|&e| e * count).collect();
+                let mut own = context.scratch.copy(dy);
+                own.iter_mut().for_each(|e| *e *= count);
                 hardware.reverse(LayerContext { prepared, ..context }, &own, dx)?;
                 dx.iter_mut().for_each(|dx| *dx /= count);
             }
@@ -365,7 +369,7 @@ pub(super) fn factors<T: Real>(n: usize, mismatch: f64, random: Philox, group: u
         .collect()
 }
 
-/// The tape, or memory for `len` numbers where there is none.
+/// The tape, or `len` numbers of `memory` where there is none.
 pub(super) fn tape_or<'a, T: Real>(
     memory: &'a mut Vec<T>,
     len: usize,

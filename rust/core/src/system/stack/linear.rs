@@ -1,7 +1,5 @@
 //! The linear map: digital, or an ideal crossbar.
 
-use std::borrow::Cow;
-
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::sparse::{Dense, product};
@@ -139,26 +137,33 @@ impl<T: Real> Linear<T> {
         }
     }
 
-    /// Inputs, cut at the ends of the range, where there is one.
-    pub(super) fn clipped<'a>(&self, context: LayerContext<'_, T>, x: &'a [T]) -> Cow<'a, [T]> {
+    /// Inputs, cut at the ends of the range, where there is one: then they are in `clipped`.
+    pub(super) fn clipped<'a>(
+        &self,
+        params: &[&[T]],
+        x: &'a [T],
+        clipped: &'a mut Vec<T>,
+    ) -> &'a [T] {
         if !self.ranged {
-            return x.into();
+            return x;
         }
-        let mut clipped = x.to_vec();
-        self.clip_inputs(context.params, &mut clipped);
-        clipped.into()
+        clipped.extend_from_slice(x);
+        self.clip_inputs(params, clipped);
+        clipped
     }
 
-    /// The changes of inputs after they were cut, as these and the range change.
+    /// The changes of inputs after they were cut, as these and the range change: in `pushed`
+    /// where there is one.
     fn push_range<'a>(
         &self,
         params: &[&[T]],
         along: &[&[T]],
         x: &[T],
         dx: &'a [T],
-    ) -> Cow<'a, [T]> {
+        pushed: &'a mut Vec<T>,
+    ) -> &'a [T] {
         let (Some(range), Some(moved)) = (self.range(params), along.last()) else {
-            return dx.into();
+            return dx;
         };
         let moved =
             if params.last().is_some_and(|own| own[0] < T::ZERO) { -moved[0] } else { moved[0] };
@@ -171,7 +176,8 @@ impl<T: Real> Linear<T> {
                 dx
             }
         };
-        dx.iter().zip(x).map(change).collect::<Vec<_>>().into()
+        pushed.extend(dx.iter().zip(x).map(change));
+        pushed
     }
 
     /// Takes the errors of inputs that were cut away from these, and gives them to the gradient of
@@ -195,6 +201,25 @@ impl<T: Real> Linear<T> {
         }
     }
 
+    /// Appends what [`Layer::prepare`] writes.
+    pub(super) fn append_prepared(
+        &self,
+        level: Level,
+        weights: &[T],
+        derivatives: bool,
+        prepared: &mut Vec<T>,
+    ) {
+        let (first, (n, m)) = (prepared.len(), (self.inputs, self.outputs));
+        prepared.extend(self.gains.iter().zip(weights).map(|(&gain, &weight)| gain * weight));
+        if derivatives {
+            let skip = self.gains.len();
+            prepared.resize(first + skip + n * m, T::ZERO);
+            let (effective, turned) = prepared[first..].split_at_mut(skip);
+            let weights = if skip == 0 { weights } else { effective };
+            transpose(level, weights, n, m, 0..m, turned, n);
+        }
+    }
+
     fn weights<'a>(&self, context: LayerContext<'a, T>) -> &'a [T] {
         if self.gains.is_empty() {
             context.params[0]
@@ -204,9 +229,16 @@ impl<T: Real> Linear<T> {
     }
 
     /// Writes rows of outputs times the crosstalk, or its transpose.
-    fn leak(&self, level: Level, rows: usize, clean: &[T], y: &mut [T], turned: bool) {
+    fn leak(
+        &self,
+        LayerContext { level, scratch, .. }: LayerContext<'_, T>,
+        rows: usize,
+        clean: &[T],
+        y: &mut [T],
+        turned: bool,
+    ) {
         let (n, size) = (self.outputs, group(self.outputs));
-        let mut transposed = Vec::new();
+        let mut transposed = scratch.empty();
         y.fill(T::ZERO);
         for (g, crosstalk) in self.crosstalk.chunks(size * size).enumerate() {
             let first = g * size;
@@ -274,22 +306,7 @@ impl<T: Real> Layer<T> for Linear<T> {
         prepared: &mut Vec<T>,
     ) {
         prepared.clear();
-        prepared.extend(self.gains.iter().zip(params[0]).map(|(&gain, &weight)| gain * weight));
-        if derivatives {
-            let (skip, n) = (self.gains.len(), self.inputs * self.outputs);
-            prepared.resize(skip + n, T::ZERO);
-            let (effective, turned) = prepared.split_at_mut(skip);
-            let weights = if skip == 0 { params[0] } else { effective };
-            transpose(
-                level,
-                weights,
-                self.inputs,
-                self.outputs,
-                0..self.outputs,
-                turned,
-                self.inputs,
-            );
-        }
+        self.append_prepared(level, params[0], derivatives, prepared);
     }
 
     fn forward(
@@ -300,8 +317,8 @@ impl<T: Real> Layer<T> for Linear<T> {
         y: &mut [T],
         _tape: &mut [T],
     ) -> Result<()> {
-        let clipped = self.clipped(context, x);
-        let x = &*clipped;
+        let mut clipped = context.scratch.empty();
+        let x = self.clipped(context.params, x, &mut clipped);
         let start = |y: &mut [T]| match self.bias(context.params) {
             Some(bias) => y.chunks_exact_mut(self.outputs).for_each(|y| y.copy_from_slice(bias)),
             None => y.fill(T::ZERO),
@@ -309,13 +326,13 @@ impl<T: Real> Layer<T> for Linear<T> {
         let (weights, shape) = (self.weights(context), (rows, self.inputs, self.outputs));
         if self.crosstalk.is_empty() {
             start(y);
-            product(context.level, x, weights, shape, y);
+            product(context.level, x, weights, shape, y, &mut context.scratch.product());
             return Ok(());
         }
-        let mut clean = vec![T::ZERO; y.len()];
+        let mut clean = context.scratch.zeros(y.len());
         start(&mut clean);
-        product(context.level, x, weights, shape, &mut clean);
-        self.leak(context.level, rows, &clean, y, false);
+        product(context.level, x, weights, shape, &mut clean, &mut context.scratch.product());
+        self.leak(context, rows, &clean, y, false);
         Ok(())
     }
 
@@ -328,23 +345,24 @@ impl<T: Real> Layer<T> for Linear<T> {
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
         let (rows, n) = (record.rows, self.outputs);
-        let mut through = Vec::new();
+        let mut through = context.scratch.empty();
         let dy = if self.crosstalk.is_empty() {
             dy
         } else {
             through.resize(dy.len(), T::ZERO);
-            self.leak(context.level, rows, dy, &mut through, true);
+            self.leak(context, rows, dy, &mut through, true);
             &through
         };
         if let Some(bias) = self.bias_of(gradient) {
-            let mut sums = vec![T::ZERO; n];
+            let mut sums = context.scratch.zeros(n);
             sum_rows(context.level, dy, &mut sums);
-            bias.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+            bias.iter_mut().zip(&*sums).for_each(|(total, &sum)| *total += sum);
         }
         if !self.gains.is_empty() {
-            let mut product = vec![T::ZERO; self.inputs * n];
-            let x = self.clipped(context, record.x);
-            let x = Strided { data: &x, row: self.inputs, column: 1 }.transposed();
+            let mut product = context.scratch.zeros(self.inputs * n);
+            let mut clipped = context.scratch.empty();
+            let x = self.clipped(context.params, record.x, &mut clipped);
+            let x = Strided { data: x, row: self.inputs, column: 1 }.transposed();
             multiply(
                 context.level,
                 x,
@@ -353,11 +371,12 @@ impl<T: Real> Layer<T> for Linear<T> {
                 &mut product,
                 n,
             );
-            for ((total, sum), &gain) in gradient[0].iter_mut().zip(product).zip(&self.gains) {
+            for ((total, &sum), &gain) in gradient[0].iter_mut().zip(&*product).zip(&self.gains) {
                 *total += sum * gain;
             }
         }
-        let mut own = vec![T::ZERO; if dx.is_empty() && self.ranged { record.x.len() } else { 0 }];
+        let unasked = if dx.is_empty() && self.ranged { record.x.len() } else { 0 };
+        let mut own = context.scratch.zeros(unasked);
         let dx = if own.is_empty() { dx } else { &mut own };
         if !dx.is_empty() {
             dx.fill(T::ZERO);
@@ -378,22 +397,24 @@ impl<T: Real> Layer<T> for Linear<T> {
         dy: &mut [T],
     ) -> Result<()> {
         let (rows, n, m) = (record.rows, self.inputs, self.outputs);
-        let mut clean = vec![T::ZERO; if self.crosstalk.is_empty() { 0 } else { dy.len() }];
+        let mut clean = context.scratch.zeros(if self.crosstalk.is_empty() { 0 } else { dy.len() });
         let into: &mut [T] = if self.crosstalk.is_empty() { &mut *dy } else { &mut clean };
         into.fill(T::ZERO);
         if let Some(bias) = self.bias(along) {
             into.chunks_exact_mut(m).for_each(|into| into.copy_from_slice(bias));
         }
-        let gained: Vec<T> = self.gains.iter().zip(along[0]).map(|(&gain, &w)| gain * w).collect();
+        let mut gained = context.scratch.empty();
+        gained.extend(self.gains.iter().zip(along[0]).map(|(&gain, &w)| gain * w));
         let moved = if gained.is_empty() { along[0] } else { &gained };
-        let (x, dx) =
-            (self.clipped(context, record.x), self.push_range(context.params, along, record.x, dx));
-        for (left, right) in [(&*dx, self.weights(context)), (&*x, moved)] {
+        let (mut clipped, mut pushed) = (context.scratch.empty(), context.scratch.empty());
+        let x = self.clipped(context.params, record.x, &mut clipped);
+        let dx = self.push_range(context.params, along, record.x, dx, &mut pushed);
+        for (left, right) in [(dx, self.weights(context)), (x, moved)] {
             let left = Strided { data: left, row: n, column: 1 };
             multiply(context.level, left, Dense { data: right, stride: m }, (rows, n, m), into, m);
         }
         if !self.crosstalk.is_empty() {
-            self.leak(context.level, rows, &clean, dy, false);
+            self.leak(context, rows, &clean, dy, false);
         }
         Ok(())
     }

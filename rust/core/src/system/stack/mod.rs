@@ -34,7 +34,7 @@ pub use normalise::NormaliseSpec;
 pub use pendula::PendulaSpec;
 pub use plate::PlateSpec;
 pub use pointwise::{Function, Pointwise, PointwiseSpec};
-pub use propagation::{BackwardRule, Block, ErrorSignal, Propagation, groups};
+pub use propagation::{BackwardRule, Block, ErrorSignal, Propagation};
 pub use registry::{ForeignSpec, LayerChoice, LayerOutline, LayerSpec, Parts, Site};
 pub use spec::{Entry, Outline, Spec};
 pub use speckle::SpeckleSpec;
@@ -44,6 +44,7 @@ use std::ops::Range;
 
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
+use smallvec::SmallVec;
 
 use super::{Abilities, Experiment, System, Workspace};
 use crate::device::Store;
@@ -84,14 +85,13 @@ pub struct StackAt<'a, T: Real> {
 
 impl<'a, T: Real> StackAt<'a, T> {
     /// The parameters of one of the layers.
-    fn params_of(&self, stage: &Stage<T>) -> Vec<&'a [T]> {
+    fn params_of(&self, stage: &Stage<T>) -> SmallVec<[&'a [T]; 4]> {
         propagation::of_stage(self.params, stage.params.clone())
     }
 
-    /// What `layer` keeps, which stands for one of the layers: nothing where it is a twin, for only
-    /// hardware does.
-    fn memory_of(&self, stage: &Stage<T>, layer: &dyn Layer<T>) -> &'a [&'a [T]] {
-        let keeps = !layer.memory().is_empty();
+    /// What one of the layers keeps: only hardware does.
+    fn memory_of(&self, stage: &Stage<T>, layers: Layers<'_, T>) -> &'a [&'a [T]] {
+        let keeps = matches!(layers, Layers::Hardware);
         self.memory.get(stage.memory.clone()).filter(|_| keeps).unwrap_or_default()
     }
 }
@@ -128,15 +128,28 @@ impl<T: Real> Stage<T> {
     }
 }
 
+/// The layers of a stack that signals or errors pass.
+#[derive(Clone, Copy)]
+pub enum Layers<'a, T: Real> {
+    /// The model, whose derivatives are known.
+    Twin,
+    /// What is measured on.
+    Hardware,
+    /// Others in their place.
+    Own(&'a [Box<dyn Layer<T>>]),
+}
+
 /// A chain of layers.
 pub struct Stack<T> {
     stages: Vec<Stage<T>>,
+    groups: Vec<Range<usize>>,
     specs: Vec<ParamSpec>,
     memory: Vec<ParamSpec>,
     inputs: usize,
     outputs: usize,
     seed: u64,
     foreign: bool,
+    work: usize,
 }
 
 impl<T: Real> Stack<T> {
@@ -172,12 +185,29 @@ impl<T: Real> Stack<T> {
         if !memory.is_empty() {
             memory.push(ParamSpec { name: CLOCK.into(), shape: vec![2] });
         }
-        Ok(Self { stages, specs, memory, inputs, outputs, seed, foreign })
+        let groups = groups(&stages);
+        let work = stages.iter().map(|stage| stage.twin().work()).fold(0, usize::saturating_add);
+        Ok(Self { stages, groups, specs, memory, inputs, outputs, seed, foreign, work })
     }
 
     /// The layers.
     pub fn stages(&self) -> &[Stage<T>] {
         &self.stages
+    }
+
+    /// The layers that a linear layer begins, with the normalisation before it: up to the next one.
+    /// What comes before the first one is a group, too.
+    pub fn groups(&self) -> &[Range<usize>] {
+        &self.groups
+    }
+
+    /// One of the layers.
+    pub fn layer<'a>(&'a self, layers: Layers<'a, T>, l: usize) -> &'a dyn Layer<T> {
+        match layers {
+            Layers::Twin => self.stages[l].twin(),
+            Layers::Hardware => self.stages[l].hardware(),
+            Layers::Own(layers) => &*layers[l],
+        }
     }
 
     /// Whether errors can come back from the outputs to all parameters: every layer that they pass
@@ -232,7 +262,7 @@ impl<T: Real> Stack<T> {
 
     /// Multiply-adds, about, that simulating a pass of one row takes.
     fn work(&self) -> usize {
-        self.stages.iter().map(|stage| stage.twin().work()).fold(0, usize::saturating_add)
+        self.work
     }
 
     /// Whether the parameters are all phases of which each output is a sinusoidal function.
@@ -272,19 +302,9 @@ impl<T: Real> Stack<T> {
         states: &mut States<T>,
         propagation: &mut Propagation<T>,
     ) -> Result<()> {
-        propagation.forward(experiment.at(self), &self.hardware(), false, experiment.draw)?;
+        propagation.forward(experiment.at(self), Layers::Hardware, false, experiment.draw)?;
         propagation.report(states);
         Ok(())
-    }
-
-    /// What is measured on, layer by layer.
-    pub fn hardware(&self) -> Vec<&dyn Layer<T>> {
-        self.stages.iter().map(Stage::hardware).collect()
-    }
-
-    /// The model, layer by layer.
-    pub fn twin(&self) -> Vec<&dyn Layer<T>> {
-        self.stages.iter().map(Stage::twin).collect()
     }
 }
 
@@ -367,6 +387,17 @@ impl<T: Real> System<T> for Stack<T> {
     fn as_stack(&self) -> Option<&Stack<T>> {
         Some(self)
     }
+}
+
+/// What [`Stack::groups`] gives.
+fn groups<T: Real>(stages: &[Stage<T>]) -> Vec<Range<usize>> {
+    let linear = (1..stages.len()).filter(|&l| stages[l].is_linear_map());
+    let start =
+        |l: usize| if stages[l - 1].twin().role() == Role::Normalisation { l - 1 } else { l };
+    let mut starts: Vec<usize> = linear.map(start).filter(|&l| l > 0).collect();
+    starts.insert(0, 0);
+    let ends = starts.iter().skip(1).copied().chain([stages.len()]);
+    starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
 /// What the number of steps is called that hardware which drifts has been through, in units of one

@@ -8,6 +8,7 @@ use super::layer::{ForwardRecord, Layer, LayerContext, vector};
 use super::ode::{Motion, STAGES, Work, recall, record};
 use super::registry::{LayerOutline, ROWS};
 use crate::params::ParamSpec;
+use crate::scratch::{Lent, Scratch};
 use crate::settings::at_least_one;
 use crate::signal::Signal;
 use crate::{Result, memory};
@@ -76,9 +77,15 @@ pub(super) fn outline(
 /// The motion of a block of rows during one unit of time.
 struct Driven<'a, T, D> {
     device: &'a D,
-    drives: Vec<T>,
+    drives: Lent<'a, Vec<T>>,
     /// Cotangents of the drives, or their changes.
-    drives_back: Vec<T>,
+    drives_back: Lent<'a, Vec<T>>,
+}
+
+impl<'a, T: Real, D> Driven<'a, T, D> {
+    fn new(device: &'a D, rows: usize, scratch: &'a Scratch<T>) -> Self {
+        Self { device, drives: scratch.zeros(rows), drives_back: scratch.zeros(rows) }
+    }
 }
 
 impl<T: Real, D: Device<T>> Motion<T> for Driven<'_, T, D> {
@@ -88,7 +95,7 @@ impl<T: Real, D: Device<T>> Motion<T> for Driven<'_, T, D> {
 
     fn rate(&mut self, s: &[T], rate: &mut [T]) {
         let n = self.device.states();
-        for ((s, rate), &u) in s.chunks_exact(n).zip(rate.chunks_exact_mut(n)).zip(&self.drives) {
+        for ((s, rate), &u) in s.chunks_exact(n).zip(rate.chunks_exact_mut(n)).zip(&*self.drives) {
             self.device.rate(s, u, rate);
         }
     }
@@ -97,7 +104,7 @@ impl<T: Real, D: Device<T>> Motion<T> for Driven<'_, T, D> {
         let n = self.device.states();
         let rows = s.chunks_exact(n).zip(back.chunks_exact(n)).zip(into.chunks_exact_mut(n));
         for (((s, back), into), (&u, sum)) in
-            rows.zip(self.drives.iter().zip(&mut self.drives_back))
+            rows.zip(self.drives.iter().zip(self.drives_back.iter_mut()))
         {
             *sum += self.device.vjp(s, u, back, into);
         }
@@ -106,7 +113,7 @@ impl<T: Real, D: Device<T>> Motion<T> for Driven<'_, T, D> {
     fn jvp(&mut self, s: &[T], ds: &[T], rate: &mut [T]) {
         let n = self.device.states();
         let rows = s.chunks_exact(n).zip(ds.chunks_exact(n)).zip(rate.chunks_exact_mut(n));
-        for (((s, ds), rate), &du) in rows.zip(&self.drives_back) {
+        for (((s, ds), rate), &du) in rows.zip(&*self.drives_back) {
             self.device.jvp(s, ds, du, rate);
         }
     }
@@ -178,10 +185,9 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         tape: &mut [T],
     ) -> Result<()> {
         let (n, slots) = (self.device.states(), self.slots());
-        let mut motion =
-            Driven { device: &self.device, drives: vec![T::ZERO; rows], drives_back: Vec::new() };
-        let mut state = vec![T::ZERO; rows * n];
-        let mut work = Work::default();
+        let mut motion = Driven::new(&self.device, rows, context.scratch);
+        let mut state = context.scratch.zeros(rows * n);
+        let mut work = Work::new(context.scratch);
         let h = 1.0 / self.substeps as f64;
         for slot in 0..slots {
             self.drive(slot, x, context.params[0], &mut motion.drives);
@@ -205,12 +211,11 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
         let (n, slots, rows) = (self.device.states(), self.slots(), record.rows);
-        let zeros = vec![T::ZERO; rows];
-        let mut motion = Driven { device: &self.device, drives: zeros.clone(), drives_back: zeros };
-        let mut back = vec![T::ZERO; rows * n];
-        let mut work = Work::default();
+        let mut motion = Driven::new(&self.device, rows, context.scratch);
+        let mut back = context.scratch.zeros(rows * n);
+        let mut work = Work::new(context.scratch);
         let h = 1.0 / self.substeps as f64;
-        let mut state = vec![T::ZERO; back.len()];
+        let mut state = context.scratch.zeros(back.len());
         for slot in (0..slots).rev() {
             self.read_state(record.tape, slot, &mut state);
             self.drive(slot, record.x, context.params[0], &mut motion.drives);
@@ -227,7 +232,7 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
                 gradient[0][slot - self.inputs] += motion.drives_back.iter().copied().sum();
             } else if !dx.is_empty() {
                 let column = dx[slot..].iter_mut().step_by(self.inputs);
-                column.zip(&motion.drives_back).for_each(|(dx, &u)| *dx = u);
+                column.zip(&*motion.drives_back).for_each(|(dx, &u)| *dx = u);
             }
         }
         Ok(())
@@ -242,10 +247,10 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         dy: &mut [T],
     ) -> Result<()> {
         let (n, slots, rows) = (self.device.states(), self.slots(), record.rows);
-        let zeros = vec![T::ZERO; rows];
-        let mut motion = Driven { device: &self.device, drives: zeros.clone(), drives_back: zeros };
-        let (mut state, mut change) = (vec![T::ZERO; rows * n], vec![T::ZERO; rows * n]);
-        let mut work = Work::default();
+        let mut motion = Driven::new(&self.device, rows, context.scratch);
+        let zeros = || context.scratch.zeros(rows * n);
+        let (mut state, mut change) = (zeros(), zeros());
+        let mut work = Work::new(context.scratch);
         for slot in 0..slots {
             self.drive(slot, record.x, context.params[0], &mut motion.drives);
             self.drive(slot, dx, along[0], &mut motion.drives_back);

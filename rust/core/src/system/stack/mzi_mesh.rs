@@ -18,6 +18,7 @@ use serde::Deserialize;
 use super::layer::{ForwardRecord, Layer, LayerContext, vector};
 use super::registry::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use crate::params::ParamSpec;
+use crate::scratch::{Lent, Scratch};
 use crate::settings::at_least_zero;
 use crate::signal::Signal;
 use crate::{Error, Result, memory};
@@ -98,19 +99,21 @@ struct MZIMesh<T> {
 }
 
 /// The fields of some rows, mode by mode: what all rows have in a mode lies together.
-struct Light<T> {
+struct Light<'a, T> {
     rows: usize,
-    re: Vec<T>,
-    im: Vec<T>,
+    re: Lent<'a, Vec<T>>,
+    im: Lent<'a, Vec<T>>,
 }
 
-impl<T: Real> Light<T> {
+impl<'a, T: Real> Light<'a, T> {
     /// The fields of rows of real parts, then imaginary parts.
-    fn of(fields: &[T], modes: usize) -> Self {
+    fn of(fields: &[T], modes: usize, scratch: &'a Scratch<T>) -> Self {
         let rows = fields.len() / (2 * modes);
         let part = |offset: usize| {
             let place = |k: usize| (k % rows) * 2 * modes + offset + k / rows;
-            (0..rows * modes).map(|k| fields[place(k)]).collect()
+            let mut part = scratch.empty();
+            part.extend((0..rows * modes).map(|k| fields[place(k)]));
+            part
         };
         Self { rows, re: part(0), im: part(modes) }
     }
@@ -165,15 +168,21 @@ impl<T: Real> Light<T> {
         }
     }
 
-    /// The sum of the fields of `top` and `top + 1` times complex numbers a and b.
-    fn sum(&self, top: usize, [ar, ai, br, bi]: [T; 4]) -> (Vec<T>, Vec<T>) {
+    /// Writes the sum of the fields of `top` and `top + 1` times complex numbers a and b: real
+    /// parts, and imaginary parts.
+    fn sum(&self, top: usize, [ar, ai, br, bi]: [T; 4], (re, im): (&mut Vec<T>, &mut Vec<T>)) {
         let (upper, lower) = (self.mode(top), self.mode(top + 1));
         let fields = self.re[upper.clone()].iter().zip(&self.im[upper]);
         let fields = fields.zip(self.re[lower.clone()].iter().zip(&self.im[lower]));
         let sum = |((&u, &v), (&w, &z)): ((&T, &T), (&T, &T))| {
             (ar * u - ai * v + br * w - bi * z, ar * v + ai * u + br * z + bi * w)
         };
-        fields.map(sum).unzip()
+        re.clear();
+        im.clear();
+        for (real, imaginary) in fields.map(sum) {
+            re.push(real);
+            im.push(imaginary);
+        }
     }
 }
 
@@ -321,14 +330,16 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         y: &mut [T],
         tape: &mut [T],
     ) -> Result<()> {
-        let mut light = Light::of(x, self.modes);
+        let scratch = context.scratch;
+        let mut light = Light::of(x, self.modes, scratch);
+        let (mut re, mut im) = (scratch.empty(), scratch.empty());
         let length = self.tape();
         for (k, &top) in self.tops.iter().enumerate() {
             poll(16 * rows);
             if !tape.is_empty() {
-                let within = light.sum(top, self.within(context.prepared, k));
+                light.sum(top, self.within(context.prepared, k), (&mut re, &mut im));
                 let upper = light.mode(top);
-                let fields = [&light.re[upper.clone()], &light.im[upper], &within.0, &within.1];
+                let fields = [&light.re[upper.clone()], &light.im[upper], &re, &im];
                 for (r, tape) in tape.chunks_exact_mut(length).enumerate() {
                     fields.iter().enumerate().for_each(|(i, field)| tape[4 * k + i] = field[r]);
                 }
@@ -350,7 +361,11 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         dx: &mut [T],
         gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let (light, mut back) = (Light::of(record.y, self.modes), Light::of(dy, self.modes));
+        let scratch = context.scratch;
+        let light = Light::of(record.y, self.modes, scratch);
+        let mut back = Light::of(dy, self.modes, scratch);
+        let (mut re, mut im) = (scratch.empty(), scratch.empty());
+        let mut taped: [Lent<'_, Vec<T>>; 4] = std::array::from_fn(|_| scratch.empty());
         for (mode, gradient) in gradient[2].iter_mut().enumerate() {
             let own = light.mode(mode);
             let fields = (&light.re[own.clone()], &light.im[own.clone()]);
@@ -360,19 +375,20 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         }
         for (k, &top) in self.tops.iter().enumerate().rev() {
             poll(64 * record.rows);
-            let tape = |i: usize| -> Vec<T> {
-                record.tape[4 * k + i..].iter().step_by(self.tape()).copied().collect()
-            };
-            let [before_re, before_im, within_re, within_im] = [tape(0), tape(1), tape(2), tape(3)];
+            for (i, taped) in taped.iter_mut().enumerate() {
+                taped.clear();
+                taped.extend(record.tape[4 * k + i..].iter().step_by(self.tape()));
+            }
+            let [before_re, before_im, within_re, within_im] = &taped;
             // The conjugate transpose of the second coupler brings gradients to between the
             // couplers.
             let [c, s] = self.couplers[2 * k + 1];
-            let errors = back.sum(top, [c, T::ZERO, T::ZERO, -s]);
-            gradient[0][k] += by_phase((&within_re, &within_im), (&errors.0, &errors.1));
+            back.sum(top, [c, T::ZERO, T::ZERO, -s], (&mut re, &mut im));
+            gradient[0][k] += by_phase((within_re, within_im), (&re, &im));
             back.mix(top, &adjoint(self.matrix(context.prepared, k)));
             let upper = back.mode(top);
             let errors = (&back.re[upper.clone()], &back.im[upper]);
-            gradient[1][k] += by_phase((&before_re, &before_im), errors);
+            gradient[1][k] += by_phase((before_re, before_im), errors);
         }
         if !dx.is_empty() {
             back.write(dx, self.modes);
@@ -388,7 +404,10 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
         along: &[&[T]],
         dy: &mut [T],
     ) -> Result<()> {
-        let (mut light, mut change) = (Light::of(record.x, self.modes), Light::of(dx, self.modes));
+        let scratch = context.scratch;
+        let mut light = Light::of(record.x, self.modes, scratch);
+        let mut change = Light::of(dx, self.modes, scratch);
+        let (mut re, mut im) = (scratch.empty(), scratch.empty());
         for (k, &top) in self.tops.iter().enumerate() {
             poll(64 * record.rows);
             let [c, s] = self.couplers[2 * k + 1];
@@ -402,7 +421,7 @@ impl<T: Real> Layer<T> for MZIMesh<T> {
                 &light.re[light.mode(top)],
                 &light.im[light.mode(top)],
             );
-            let (re, im) = light.sum(top, self.within(context.prepared, k));
+            light.sum(top, self.within(context.prepared, k), (&mut re, &mut im));
             change.mix(top, &matrix);
             light.mix(top, &matrix);
             let moved = along[0][k];

@@ -4,6 +4,8 @@
 use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
 
+use crate::scratch::{Lent, Scratch};
+
 /// A motion s' = f(s) of rows of states.
 pub(super) trait Motion<T> {
     /// States per row.
@@ -47,14 +49,14 @@ pub(super) fn recall<T: Real>(tape: &[T], (k, kept): (usize, usize), n: usize, s
 }
 
 /// Memory of a step: intermediate states, their rates and cotangents.
-#[derive(Debug, Default)]
-pub(super) struct Work<T> {
-    states: [Vec<T>; STAGES],
-    rates: [Vec<T>; STAGES],
+#[derive(Debug)]
+pub(super) struct Work<'a, T> {
+    states: [Lent<'a, Vec<T>>; STAGES],
+    rates: [Lent<'a, Vec<T>>; STAGES],
     /// Cotangents of rates, or changes of states.
-    back: Vec<T>,
+    back: Lent<'a, Vec<T>>,
     /// What they make of states, or of rates.
-    pulled: [Vec<T>; STAGES],
+    pulled: [Lent<'a, Vec<T>>; STAGES],
 }
 
 /// Stages of a step: so many places of the tape.
@@ -66,7 +68,12 @@ const PLACES: [f64; STAGES] = [0.0, 0.5, 0.5, 1.0];
 /// With which weights their rates make the step.
 const WEIGHTS: [f64; STAGES] = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
 
-impl<T: Real> Work<T> {
+impl<'a, T: Real> Work<'a, T> {
+    pub(super) fn new(scratch: &'a Scratch<T>) -> Self {
+        let buffers = || std::array::from_fn(|_| scratch.empty());
+        Self { states: buffers(), rates: buffers(), back: scratch.empty(), pulled: buffers() }
+    }
+
     /// Moves states by step number `k`, of length h, and records its stages.
     pub(super) fn advance(
         &mut self,
@@ -85,7 +92,7 @@ impl<T: Real> Work<T> {
             if stage > 0 {
                 state
                     .iter_mut()
-                    .zip(&self.rates[stage - 1])
+                    .zip(&*self.rates[stage - 1])
                     .for_each(|(s, &rate)| *s += place * rate);
             }
             record(state, motion.states(), (STAGES * k + stage, motion.kept()), tape);
@@ -94,7 +101,7 @@ impl<T: Real> Work<T> {
         }
         for (rates, weight) in self.rates.iter().zip(WEIGHTS) {
             let weight = T::from_f64(weight * h);
-            s.iter_mut().zip(rates).for_each(|(s, &rate)| *s += weight * rate);
+            s.iter_mut().zip(&**rates).for_each(|(s, &rate)| *s += weight * rate);
         }
     }
 
@@ -123,7 +130,7 @@ impl<T: Real> Work<T> {
             if stage > 0 {
                 self.back
                     .iter_mut()
-                    .zip(&self.pulled[stage - 1])
+                    .zip(&*self.pulled[stage - 1])
                     .for_each(|(b, &p)| *b += place * p);
             }
             self.pulled[stage].resize(ds.len(), T::ZERO);
@@ -131,7 +138,7 @@ impl<T: Real> Work<T> {
         }
         for (changes, weight) in self.pulled.iter().zip(WEIGHTS) {
             let weight = T::from_f64(weight * h);
-            ds.iter_mut().zip(changes).for_each(|(s, &change)| *s += weight * change);
+            ds.iter_mut().zip(&**changes).for_each(|(s, &change)| *s += weight * change);
         }
     }
 
@@ -152,14 +159,14 @@ impl<T: Real> Work<T> {
                 let place = T::from_f64(PLACES[stage + 1] * h);
                 self.back
                     .iter_mut()
-                    .zip(&self.pulled[stage + 1])
+                    .zip(&*self.pulled[stage + 1])
                     .for_each(|(b, &p)| *b += place * p);
             }
             self.pulled[stage].resize(back.len(), T::ZERO);
             motion.vjp(&self.states[stage], &self.back, &mut self.pulled[stage]);
         }
         for pulled in &self.pulled {
-            back.iter_mut().zip(pulled).for_each(|(b, &p)| *b += p);
+            back.iter_mut().zip(&**pulled).for_each(|(b, &p)| *b += p);
         }
     }
 }

@@ -13,6 +13,7 @@ use super::layer::{ForwardRecord, Layer, LayerContext, factors};
 use super::ode::{Motion, STAGES, Work};
 use super::registry::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use crate::params::ParamSpec;
+use crate::scratch::Lent;
 use crate::settings::{at_least_one, positive};
 use crate::signal::Signal;
 use crate::{Result, memory};
@@ -73,7 +74,7 @@ impl<T: Real> Pendula<T> {
     }
 
     fn motion<'a>(&'a self, context: LayerContext<'a, T>, rows: usize) -> Swing<'a, T> {
-        let (n, square) = (self.n, self.n * self.n);
+        let (n, square, scratch) = (self.n, self.n * self.n, context.scratch);
         let (gained, rest) = context.prepared.split_at(self.gains.len());
         let (arriving, turned) = rest.split_at(n);
         Swing {
@@ -84,14 +85,19 @@ impl<T: Real> Pendula<T> {
             torques: context.params[1],
             restoring: arriving,
             turned,
-            sines: vec![T::ZERO; rows * n],
-            cosines: vec![T::ZERO; rows * n],
-            forces: vec![T::ZERO; rows * n],
-            kept: (Vec::new(), Vec::new()),
-            couplings_back: vec![T::ZERO; if turned.is_empty() { 0 } else { square }],
-            arriving_back: vec![T::ZERO; n],
-            torques_back: vec![T::ZERO; n],
-            along: Along { couplings: Vec::new(), restoring: Vec::new(), torques: Vec::new() },
+            sines: scratch.zeros(rows * n),
+            cosines: scratch.zeros(rows * n),
+            forces: scratch.zeros(rows * n),
+            kept: (scratch.empty(), scratch.empty()),
+            couplings_back: scratch.zeros(if turned.is_empty() { 0 } else { square }),
+            arriving_back: scratch.zeros(n),
+            torques_back: scratch.zeros(n),
+            sums: scratch.zeros(n),
+            along: Along {
+                couplings: scratch.empty(),
+                restoring: scratch.empty(),
+                torques: scratch.empty(),
+            },
         }
     }
 }
@@ -107,24 +113,26 @@ struct Swing<'a, T> {
     restoring: &'a [T],
     /// The transposed couplings; empty where no derivatives are taken.
     turned: &'a [T],
-    sines: Vec<T>,
-    cosines: Vec<T>,
-    forces: Vec<T>,
+    sines: Lent<'a, Vec<T>>,
+    cosines: Lent<'a, Vec<T>>,
+    forces: Lent<'a, Vec<T>>,
     /// Sines and cotangents of forces.
-    kept: (Vec<T>, Vec<T>),
-    couplings_back: Vec<T>,
+    kept: (Lent<'a, Vec<T>>, Lent<'a, Vec<T>>),
+    couplings_back: Lent<'a, Vec<T>>,
     /// Of what stands before sin q_i.
-    arriving_back: Vec<T>,
-    torques_back: Vec<T>,
-    along: Along<T>,
+    arriving_back: Lent<'a, Vec<T>>,
+    torques_back: Lent<'a, Vec<T>>,
+    /// The sums of forces that were kept.
+    sums: Lent<'a, Vec<T>>,
+    along: Along<'a, T>,
 }
 
 /// The direction in which parameters move: couplings, what stands before sin q_i, torques.
-#[derive(Debug, Default)]
-struct Along<T> {
-    couplings: Vec<T>,
-    restoring: Vec<T>,
-    torques: Vec<T>,
+#[derive(Debug)]
+struct Along<'a, T> {
+    couplings: Lent<'a, Vec<T>>,
+    restoring: Lent<'a, Vec<T>>,
+    torques: Lent<'a, Vec<T>>,
 }
 
 impl<T: Real> Swing<'_, T> {
@@ -151,9 +159,9 @@ impl<T: Real> Swing<'_, T> {
             &mut self.couplings_back,
             n,
         );
-        let mut sums = vec![T::ZERO; n];
-        sum_rows(self.level, forces, &mut sums);
-        add_scaled(self.level, &sums, T::ONE, &mut self.torques_back);
+        self.sums.fill(T::ZERO);
+        sum_rows(self.level, forces, &mut self.sums);
+        add_scaled(self.level, &self.sums, T::ONE, &mut self.torques_back);
         for (sines, forces) in sines.chunks_exact(n).zip(forces.chunks_exact(n)) {
             self.arriving_back
                 .iter_mut()
@@ -242,7 +250,7 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
                 *force = self.restoring[i] * change[i] + restoring[i] * sin[i] + torques[i];
             }
         }
-        for (left, right) in [(&self.forces[..], self.couplings), (&self.sines, couplings)] {
+        for (left, right) in [(&self.forces, self.couplings), (&self.sines, couplings)] {
             let left = Strided { data: left, row: n, column: 1 };
             multiply(
                 self.level,
@@ -308,15 +316,17 @@ impl<T: Real> Layer<T> for Pendula<T> {
         let n = self.n;
         prepared.clear();
         prepared.extend(self.gains.iter().zip(params[0]).map(|(&gain, &weight)| gain * weight));
-        let couplings = if self.gains.is_empty() { params[0].to_vec() } else { prepared.clone() };
-        let mut sums = vec![T::ZERO; n];
-        sum_rows(level, &couplings, &mut sums);
-        prepared
-            .extend(sums.iter().zip(&self.stiffness).map(|(&sum, &stiffness)| -stiffness - sum));
+        let gained = prepared.len();
+        prepared.resize(gained + n + if derivatives { n * n } else { 0 }, T::ZERO);
+        let (gained, rest) = prepared.split_at_mut(gained);
+        let couplings = if gained.is_empty() { params[0] } else { gained };
+        let (restoring, turned) = rest.split_at_mut(n);
+        sum_rows(level, couplings, restoring);
+        for (restoring, &stiffness) in restoring.iter_mut().zip(&self.stiffness) {
+            *restoring = -stiffness - *restoring;
+        }
         if derivatives {
-            let first = prepared.len();
-            prepared.resize(first + n * n, T::ZERO);
-            transpose(level, &couplings, n, n, 0..n, &mut prepared[first..], n);
+            transpose(level, couplings, n, n, 0..n, turned, n);
         }
     }
 
@@ -330,12 +340,12 @@ impl<T: Real> Layer<T> for Pendula<T> {
     ) -> Result<()> {
         let n = self.n;
         let mut motion = self.motion(context, rows);
-        let mut state = vec![T::ZERO; rows * motion.states()];
+        let mut state = context.scratch.zeros(rows * motion.states());
         state
             .chunks_exact_mut(2 * n)
             .zip(x.chunks_exact(n))
             .for_each(|(s, x)| s[..n].copy_from_slice(x));
-        let mut work = Work::default();
+        let mut work = Work::new(context.scratch);
         for k in 0..self.steps {
             work.advance(&mut motion, self.step, &mut state, k, tape);
         }
@@ -355,11 +365,11 @@ impl<T: Real> Layer<T> for Pendula<T> {
     ) -> Result<()> {
         let n = self.n;
         let mut motion = self.motion(context, record.rows);
-        let mut back = vec![T::ZERO; record.rows * 2 * n];
+        let mut back = context.scratch.zeros(record.rows * 2 * n);
         back.chunks_exact_mut(2 * n)
             .zip(dy.chunks_exact(n))
             .for_each(|(b, dy)| b[..n].copy_from_slice(dy));
-        let mut work = Work::default();
+        let mut work = Work::new(context.scratch);
         for k in (0..self.steps).rev() {
             work.retreat(&mut motion, self.step, (k, record.tape), &mut back);
         }
@@ -376,13 +386,13 @@ impl<T: Real> Layer<T> for Pendula<T> {
             total
                 .iter_mut()
                 .zip(row)
-                .zip(&motion.arriving_back)
+                .zip(&*motion.arriving_back)
                 .for_each(|((total, &j), &own)| *total += j - own);
         }
         if !self.gains.is_empty() {
             gradient[0].iter_mut().zip(&self.gains).for_each(|(total, &gain)| *total *= gain);
         }
-        gradient[1].iter_mut().zip(&motion.torques_back).for_each(|(total, &e)| *total += e);
+        gradient[1].iter_mut().zip(&*motion.torques_back).for_each(|(total, &e)| *total += e);
         Ok(())
     }
 
@@ -396,18 +406,18 @@ impl<T: Real> Layer<T> for Pendula<T> {
     ) -> Result<()> {
         let n = self.n;
         let mut motion = self.motion(context, record.rows);
-        let mut couplings = along[0].to_vec();
+        let mut couplings = context.scratch.copy(along[0]);
         couplings.iter_mut().zip(&self.gains).for_each(|(j, &gain)| *j *= gain);
-        let mut restoring = vec![T::ZERO; n];
+        let mut restoring = context.scratch.zeros(n);
         sum_rows(context.level, &couplings, &mut restoring);
         restoring.iter_mut().for_each(|sum| *sum = -*sum);
-        motion.along = Along { couplings, restoring, torques: along[1].to_vec() };
-        let mut change = vec![T::ZERO; record.rows * 2 * n];
+        motion.along = Along { couplings, restoring, torques: context.scratch.copy(along[1]) };
+        let mut change = context.scratch.zeros(record.rows * 2 * n);
         change
             .chunks_exact_mut(2 * n)
             .zip(dx.chunks_exact(n))
             .for_each(|(s, dx)| s[..n].copy_from_slice(dx));
-        let mut work = Work::default();
+        let mut work = Work::new(context.scratch);
         for k in 0..self.steps {
             work.carry(&mut motion, self.step, (k, record.tape), &mut change);
         }

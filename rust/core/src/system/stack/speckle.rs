@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::layer::{ForwardRecord, Layer, LayerContext, tape_or, vector};
 use super::registry::{LayerOutline, LayerSpec, Parts, Site};
 use crate::params::ParamSpec;
+use crate::scratch::Lent;
 use crate::settings::{at_least_one, at_least_zero};
 use crate::signal::Signal;
 use crate::{Result, memory};
@@ -109,8 +110,9 @@ impl<T: Real> Speckle<T> {
     }
 
     /// Cosines and sines of the phases.
-    fn turns(&self, context: LayerContext<'_, T>) -> (Vec<T>, Vec<T>) {
-        let (mut sin, mut cos) = (vec![T::ZERO; self.inputs], vec![T::ZERO; self.inputs]);
+    fn turns<'a>(&self, context: LayerContext<'a, T>) -> (Lent<'a, Vec<T>>, Lent<'a, Vec<T>>) {
+        let zeros = || context.scratch.zeros(self.inputs);
+        let (mut sin, mut cos) = (zeros(), zeros());
         sin_cos(context.level, context.params[0], &mut sin, &mut cos);
         (cos, sin)
     }
@@ -159,12 +161,12 @@ impl<T: Real> Layer<T> for Speckle<T> {
     ) -> Result<()> {
         let (n, m) = (self.inputs, self.outputs);
         let (cos, sin) = self.turns(context);
-        let mut field = Vec::with_capacity(rows * 2 * n);
+        let mut field = context.scratch.empty();
         for x in x.chunks_exact(n) {
-            field.extend(x.iter().zip(&cos).map(|(&x, &c)| x * c));
-            field.extend(x.iter().zip(&sin).map(|(&x, &s)| x * s));
+            field.extend(x.iter().zip(&*cos).map(|(&x, &c)| x * c));
+            field.extend(x.iter().zip(&*sin).map(|(&x, &s)| x * s));
         }
-        let mut own = Vec::new();
+        let mut own = context.scratch.empty();
         let tape = tape_or(&mut own, rows * 2 * m, tape);
         tape.chunks_exact_mut(2 * m).for_each(|behind| behind.copy_from_slice(&self.reference));
         let field = Strided { data: &field, row: 2 * n, column: 1 };
@@ -188,7 +190,7 @@ impl<T: Real> Layer<T> for Speckle<T> {
         let (n, m, rows) = (self.inputs, self.outputs, record.rows);
         let (cos, sin) = self.turns(context);
         let two = T::from_f64(2.0);
-        let mut behind = record.tape.to_vec();
+        let mut behind = context.scratch.copy(record.tape);
         for (behind, dy) in behind.chunks_exact_mut(2 * m).zip(dy.chunks_exact(m)) {
             let (re, im) = behind.split_at_mut(m);
             re.iter_mut()
@@ -196,7 +198,7 @@ impl<T: Real> Layer<T> for Speckle<T> {
                 .zip(dy)
                 .for_each(|((re, im), &dy)| (*re, *im) = (two * dy * *re, two * dy * *im));
         }
-        let mut field = vec![T::ZERO; rows * 2 * n];
+        let mut field = context.scratch.zeros(rows * 2 * n);
         let behind = Strided { data: &behind, row: 2 * m, column: 1 };
         multiply(
             context.level,
@@ -232,12 +234,12 @@ impl<T: Real> Layer<T> for Speckle<T> {
     ) -> Result<()> {
         let (n, m) = (self.inputs, self.outputs);
         let (cos, sin) = self.turns(context);
-        let mut field = Vec::with_capacity(record.rows * 2 * n);
+        let mut field = context.scratch.empty();
         for (x, dx) in record.x.chunks_exact(n).zip(dx.chunks_exact(n)) {
             field.extend((0..n).map(|i| dx[i] * cos[i] - x[i] * along[0][i] * sin[i]));
             field.extend((0..n).map(|i| dx[i] * sin[i] + x[i] * along[0][i] * cos[i]));
         }
-        let mut behind = vec![T::ZERO; record.tape.len()];
+        let mut behind = context.scratch.zeros(record.tape.len());
         let field = Strided { data: &field, row: 2 * n, column: 1 };
         let medium = Dense { data: &self.medium, stride: 2 * m };
         multiply(context.level, field, medium, (record.rows, 2 * n, 2 * m), &mut behind, 2 * m);

@@ -1,20 +1,19 @@
 //! Errors on their way back through a stack.
 
-use std::ops::Range;
-
 use pnncore_kernels::Real;
 use pnncore_kernels::gemm::{Strided, multiply};
 use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::sparse::Dense;
+use smallvec::SmallVec;
 
-use super::{Block, Propagation, each, groups, outputs_without_noise};
+use super::{Block, Propagation, each, outputs_without_noise};
 use crate::Result;
 use crate::batch::Batch;
-use crate::runtime::Runtime;
+use crate::scratch::{Lent, Scratch};
 use crate::system::stack::layer::{
     Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative,
 };
-use crate::system::stack::{Stack, StackAt, Stage};
+use crate::system::stack::{Layers, Stack, StackAt, Stage};
 use crate::update::{LocalUpdate, Term};
 
 /// What the outputs of a group of layers hear of an error.
@@ -31,9 +30,9 @@ pub enum ErrorSignal<'a, T> {
 }
 
 /// How the layers of a stack answer an error on its way back.
-pub struct BackwardRule<'a, T> {
+pub struct BackwardRule<'a, T: Real> {
     /// The layers whose derivatives are used.
-    pub layers: &'a [&'a dyn Layer<T>],
+    pub layers: Layers<'a, T>,
     /// Whether the signals came from these very layers: what they left on the tape then serves.
     pub same: bool,
     /// In the place of the transposed weights of a linear layer: a matrix (outputs, inputs) for
@@ -49,27 +48,13 @@ pub struct BackwardRule<'a, T> {
     pub reverse: bool,
 }
 
-impl<'a, T> BackwardRule<'a, T> {
+impl<'a, T: Real> BackwardRule<'a, T> {
     /// Errors come back through these layers, by their derivatives.
-    pub fn of(layers: &'a [&'a dyn Layer<T>], same: bool) -> Self {
+    pub fn of(layers: Layers<'a, T>, same: bool) -> Self {
         let (feedback, error_signal, slope) =
             (&[][..], ErrorSignal::Chain, SurrogateDerivative::Twin);
         Self { layers, same, feedback, error_signal, slope, inputs: false, reverse: false }
     }
-}
-
-/// How errors pass a layer, which is the same for all blocks.
-struct Passage<'a, T> {
-    layer: &'a dyn Layer<T>,
-    params: Vec<&'a [T]>,
-    prepared: &'a [T],
-    answer: Answer<'a, T>,
-    /// Whether errors of its inputs are asked for.
-    is_asked: bool,
-    /// Whether they are heard before it.
-    is_heard: bool,
-    /// What brings the error of the stack to its outputs.
-    direct: Option<&'a [T]>,
 }
 
 impl<T: Real> BackwardRule<'_, T> {
@@ -85,26 +70,27 @@ impl<T: Real> BackwardRule<'_, T> {
     }
 
     /// Whether what layer `l` answers is heard before it, and not something else.
-    fn is_heard(&self, groups: &[Range<usize>], l: usize) -> bool {
+    fn is_heard(&self, stack: &Stack<T>, l: usize) -> bool {
         match self.error_signal {
             ErrorSignal::Chain => true,
             ErrorSignal::DirectFeedback(direct) => {
-                groups.iter().position(|group| group.end == l).is_none_or(|g| g >= direct.len())
+                let group = stack.groups().iter().position(|group| group.end == l);
+                group.is_none_or(|g| g >= direct.len())
             }
-            ErrorSignal::Local => !is_linear(self.layers[l]),
+            ErrorSignal::Local => !is_linear(stack.layer(self.layers, l)),
         }
     }
 
     /// What stands for the transposed weights of layer `l`.
-    fn matrix(&self, stages: &[Stage<T>], l: usize) -> Option<&[T]> {
-        let before = stages[..l].iter().filter(|stage| stage.is_linear_map()).count();
-        self.feedback.get(before).copied().filter(|_| is_linear(self.layers[l]))
+    fn matrix(&self, stack: &Stack<T>, l: usize) -> Option<&[T]> {
+        let before = stack.stages()[..l].iter().filter(|stage| stage.is_linear_map()).count();
+        self.feedback.get(before).copied().filter(|_| is_linear(stack.layer(self.layers, l)))
     }
 
     /// What brings the error of the stack to the outputs of layer `l`.
-    fn direct(&self, groups: &[Range<usize>], l: usize) -> Option<&[T]> {
+    fn direct(&self, stack: &Stack<T>, l: usize) -> Option<&[T]> {
         let ErrorSignal::DirectFeedback(direct) = self.error_signal else { return None };
-        direct.get(groups.iter().position(|group| group.end == l + 1)?).copied()
+        direct.get(stack.groups().iter().position(|group| group.end == l + 1)?).copied()
     }
 }
 
@@ -123,68 +109,35 @@ impl<T: Real> Propagation<T> {
         rule: &BackwardRule<'_, T>,
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        let StackAt { runtime, stack, .. } = at;
-        let groups = groups(stack);
-        self.prepare_backward(at, rule, &groups);
+        self.prepare_backward(at, rule);
         let samples: usize = self.blocks.iter().map(|block| block.rows).sum();
-        let passages = stack.stages().iter().enumerate().map(|(l, stage)| {
-            let hardware = stage.hardware();
-            let answer = match rule.matrix(stack.stages(), l) {
-                Some(matrix) => Answer::Feedback(matrix),
-                None if rule.reverses(stage) => {
-                    Answer::Physics { hardware, prepared: &self.reversed[l], samples }
-                }
-                None if rule.slope != SurrogateDerivative::Twin
-                    && rule.layers[l].role() == Role::Pointwise =>
-                {
-                    Answer::Surrogate(rule.slope)
-                }
-                None => Answer::Derivatives,
-            };
-            Passage {
-                layer: rule.layers[l],
-                params: at.params_of(stage),
-                prepared: &self.prepared[l],
-                answer,
-                is_asked: rule.asks(stage),
-                is_heard: rule.is_heard(&groups, l),
-                direct: rule.direct(&groups, l),
-            }
-        });
-        let backward = Backward {
-            runtime,
-            stack,
-            same: rule.same,
-            is_local: matches!(rule.error_signal, ErrorSignal::Local),
-            passages: passages.collect(),
-            random: self.random.unwrap_or_else(|| runtime.random(Purpose::Noise)),
-        };
-        each(runtime, stack.work(), &mut self.blocks, |block| backward.block(block))?;
+        let Self { blocks, prepared, reversed, scratch, .. } = self;
+        let random = self.random.unwrap_or_else(|| at.runtime.random(Purpose::Noise));
+        let backward = Backward { at, rule, prepared, reversed, samples, random };
+        each(at.runtime, at.stack.work(), blocks, scratch, |block, scratch| {
+            backward.block(block, scratch)
+        })?;
         self.collect(at, rule.layers, update);
         Ok(())
     }
 
     /// Prepares what derivatives and hardware that is run backwards need.
-    fn prepare_backward(
-        &mut self,
-        at: StackAt<'_, T>,
-        rule: &BackwardRule<'_, T>,
-        groups: &[Range<usize>],
-    ) {
+    fn prepare_backward(&mut self, at: StackAt<'_, T>, rule: &BackwardRule<'_, T>) {
         let StackAt { stack, .. } = at;
         let level = at.runtime.level();
         self.reversed.resize_with(stack.stages().len(), Vec::new);
-        for (l, (layer, stage)) in rule.layers.iter().zip(stack.stages()).enumerate() {
+        for (l, stage) in stack.stages().iter().enumerate() {
+            let layer = stack.layer(rule.layers, l);
             let values = at.params_of(stage);
             let late = layer.prepares_transpose_alone();
             if late || !rule.same {
-                let passes = rule.asks(stage) && rule.is_heard(groups, l);
+                let passes = rule.asks(stage) && rule.is_heard(stack, l);
                 let by_transpose =
-                    passes && !rule.reverses(stage) && rule.matrix(stack.stages(), l).is_none();
+                    passes && !rule.reverses(stage) && rule.matrix(stack, l).is_none();
                 layer.prepare(
                     level,
                     &values,
-                    at.memory_of(stage, *layer),
+                    at.memory_of(stage, rule.layers),
                     by_transpose || !late,
                     &mut self.prepared[l],
                 );
@@ -194,7 +147,7 @@ impl<T: Real> Propagation<T> {
                 hardware.prepare_reverse(
                     level,
                     &values,
-                    at.memory_of(stage, hardware),
+                    at.memory_of(stage, Layers::Hardware),
                     &mut self.reversed[l],
                 );
             }
@@ -213,24 +166,20 @@ impl<T: Real> Propagation<T> {
         errors: &[T],
         update: &mut LocalUpdate<T>,
     ) -> Result<()> {
-        let twin = at.stack.twin();
         self.begin(at.stack, batch);
-        self.pass(at, &twin, true, &vec![0.0; twin.len()], at.runtime.random(Purpose::Noise))?;
+        self.pass(at, Layers::Twin, true, |_| 0.0, at.runtime.random(Purpose::Noise))?;
         self.clear_errors();
-        self.set_errors(twin.len() - 1, errors);
-        self.backward(at, &BackwardRule { inputs: true, ..BackwardRule::of(&twin, true) }, update)
+        self.set_errors(at.stack.stages().len() - 1, errors);
+        let rule = BackwardRule { inputs: true, ..BackwardRule::of(Layers::Twin, true) };
+        self.backward(at, &rule, update)
     }
 
     /// Moves the gradients of the blocks into the terms of an update: products keep their rows.
-    fn collect(
-        &mut self,
-        at: StackAt<'_, T>,
-        layers: &[&dyn Layer<T>],
-        update: &mut LocalUpdate<T>,
-    ) {
+    fn collect(&mut self, at: StackAt<'_, T>, layers: Layers<'_, T>, update: &mut LocalUpdate<T>) {
         let stack = at.stack;
         update.terms.resize_with(stack.specs.len(), || Term::Dense(Vec::new()));
-        for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
+        for (l, stage) in stack.stages().iter().enumerate() {
+            let layer = stack.layer(layers, l);
             for k in stage.params.clone() {
                 let term = &mut update.terms[k];
                 if layer.is_factored() && k == stage.params.start {
@@ -265,29 +214,29 @@ impl<T: Real> Propagation<T> {
 }
 
 /// Errors on their way back through all layers.
-struct Backward<'a, T> {
-    runtime: &'a Runtime,
-    stack: &'a Stack<T>,
-    /// As [`BackwardRule::same`].
-    same: bool,
-    is_local: bool,
-    passages: Vec<Passage<'a, T>>,
+struct Backward<'a, T: Real> {
+    at: StackAt<'a, T>,
+    rule: &'a BackwardRule<'a, T>,
+    prepared: &'a [Vec<T>],
+    /// The same for hardware that is run backwards.
+    reversed: &'a [Vec<T>],
+    samples: usize,
     random: Philox,
 }
 
 impl<T: Real> Backward<'_, T> {
     /// Passes the errors of a block back.
-    fn block(&self, block: &mut Block<T>) -> Result<()> {
-        let fields = self.fields(block)?;
+    fn block(&self, block: &mut Block<T>, scratch: &Scratch<T>) -> Result<()> {
+        let fields = self.fields(block, scratch)?;
+        let (stack, rule) = (self.at.stack, self.rule);
         let Block { first, rows, signals, errors, noiseless, tapes, gradients, .. } = block;
-        gradients.resize_with(self.stack.specs.len(), Vec::new);
-        for (l, own) in self.passages.iter().enumerate().rev() {
-            let layer = own.layer;
-            self.bring(own, (*rows, l), errors);
-            let params = self.stack.stages()[l].params.clone();
-            let gradient = &mut gradients[params.clone()];
+        gradients.resize_with(stack.specs.len(), Vec::new);
+        for (l, stage) in stack.stages().iter().enumerate().rev() {
+            let layer = stack.layer(rule.layers, l);
+            self.bring((*rows, l), errors);
+            let gradient = &mut gradients[stage.params.clone()];
             for (k, (gradient, spec)) in
-                gradient.iter_mut().zip(&self.stack.specs[params]).enumerate()
+                gradient.iter_mut().zip(&stack.specs[stage.params.clone()]).enumerate()
             {
                 gradient.clear();
                 gradient
@@ -299,43 +248,69 @@ impl<T: Real> Backward<'_, T> {
                 continue;
             }
             // Errors that the layer before has of its own stay what they are.
-            let is_heard = own.is_heard && (dx.is_empty() || !self.is_local);
+            let is_local = matches!(rule.error_signal, ErrorSignal::Local);
+            let is_heard = rule.is_heard(stack, l) && (dx.is_empty() || !is_local);
             let mut unheard = Vec::new();
             let dx = if is_heard { dx } else { &mut unheard };
-            dx.resize(if is_heard && own.is_asked { *rows * layer.inputs() } else { 0 }, T::ZERO);
+            let wanted = if is_heard && rule.asks(stage) { *rows * layer.inputs() } else { 0 };
+            dx.resize(wanted, T::ZERO);
             if dx.is_empty() && gradient.is_empty() {
                 continue;
             }
-            let context = self.context(l, *first);
+            let params = self.at.params_of(stage);
+            let context = self.context(&params, (l, *first), scratch);
             let y = outputs_without_noise(signals, noiseless, l);
             let left = ForwardRecord { rows: *rows, x: &signals[l], y, tape: &tapes[l] };
-            let mut again = Retraced::default();
+            let mut again = Retraced::new(scratch);
             let record = match fields.get(l) {
                 Some(Some(Retraced { y, tape })) => {
                     ForwardRecord { x: arriving(layer, &fields, l, signals), y, tape, ..left }
                 }
-                _ if self.same => left,
+                _ if rule.same => left,
                 _ => again.retrace(layer, context, left)?,
             };
-            layer.backward(own.answer, context, record, dy, dx, gradient)?;
+            layer.backward(self.answer(l), context, record, dy, dx, gradient)?;
         }
         Ok(())
     }
 
+    /// By what layer `l` answers.
+    fn answer(&self, l: usize) -> Answer<'_, T> {
+        let (rule, stack) = (self.rule, self.at.stack);
+        let stage = &stack.stages()[l];
+        if let Some(matrix) = rule.matrix(stack, l) {
+            return Answer::Feedback(matrix);
+        }
+        if rule.reverses(stage) {
+            let (prepared, samples) = (&self.reversed[l], self.samples);
+            return Answer::Physics { hardware: stage.hardware(), prepared, samples };
+        }
+        let is_pointwise = stack.layer(rule.layers, l).role() == Role::Pointwise;
+        if is_pointwise && rule.slope != SurrogateDerivative::Twin {
+            return Answer::Surrogate(rule.slope);
+        }
+        Answer::Derivatives
+    }
+
     /// What the twins make of fields, layer by layer, where signals came from other layers: from
     /// real signals, which were measured, to the next real ones. Empty where there are none.
-    fn fields(&self, block: &Block<T>) -> Result<Vec<Option<Retraced<T>>>> {
-        let mut fields = Vec::new();
-        if self.same || !self.passages.iter().any(|own| own.layer.gives().complex) {
+    fn fields<'s>(&self, block: &Block<T>, scratch: &'s Scratch<T>) -> Result<Fields<'s, T>> {
+        let mut fields = Fields::new();
+        let stack = self.at.stack;
+        let are_fields = |stage: &Stage<T>| stage.twin().gives().complex;
+        if self.rule.same || !stack.stages().iter().any(are_fields) {
             return Ok(fields);
         }
-        for (l, own) in self.passages.iter().enumerate() {
-            let is_light = own.layer.takes().complex || own.layer.gives().complex;
-            let mut found = is_light.then(Retraced::default);
+        for (l, stage) in stack.stages().iter().enumerate() {
+            let layer = stack.layer(self.rule.layers, l);
+            let is_light = layer.takes().complex || layer.gives().complex;
+            let mut found = is_light.then(|| Retraced::new(scratch));
             if let Some(found) = &mut found {
-                let x = arriving(own.layer, &fields, l, &block.signals);
+                let x = arriving(layer, &fields, l, &block.signals);
                 let record = ForwardRecord { rows: block.rows, x, y: &[], tape: &[] };
-                found.retrace(own.layer, self.context(l, block.first), record)?;
+                let params = self.at.params_of(stage);
+                let context = self.context(&params, (l, block.first), scratch);
+                found.retrace(layer, context, record)?;
             }
             fields.push(found);
         }
@@ -343,17 +318,20 @@ impl<T: Real> Backward<'_, T> {
     }
 
     /// Brings the error of the stack to the outputs of layer `l`, where it goes there directly.
-    fn bring(&self, own: &Passage<'_, T>, (rows, l): (usize, usize), errors: &mut [Vec<T>]) {
-        let (Some(matrix), Some((last, before))) = (own.direct, errors.split_last_mut()) else {
+    fn bring(&self, (rows, l): (usize, usize), errors: &mut [Vec<T>]) {
+        let stack = self.at.stack;
+        let (Some(matrix), Some((last, before))) =
+            (self.rule.direct(stack, l), errors.split_last_mut())
+        else {
             return;
         };
-        let (out, n) = (self.stack.outputs, own.layer.outputs());
+        let (out, n) = (stack.outputs, stack.stages()[l].twin().outputs());
         let into = &mut before[l + 1];
         into.clear();
         into.resize(rows * n, T::ZERO);
         let from = Strided { data: last, row: out, column: 1 };
         multiply(
-            self.runtime.level(),
+            self.at.runtime.level(),
             from,
             Dense { data: matrix, stride: n },
             (rows, out, n),
@@ -362,15 +340,20 @@ impl<T: Real> Backward<'_, T> {
         );
     }
 
-    fn context(&self, layer: usize, first: usize) -> LayerContext<'_, T> {
-        let Passage { params, prepared, .. } = &self.passages[layer];
+    fn context<'c>(
+        &'c self,
+        params: &'c [&'c [T]],
+        (layer, first): (usize, usize),
+        scratch: &'c Scratch<T>,
+    ) -> LayerContext<'c, T> {
         LayerContext {
-            level: self.runtime.level(),
+            level: self.at.runtime.level(),
             params,
-            prepared,
+            prepared: &self.prepared[layer],
             layer,
             first,
             random: self.random,
+            scratch,
         }
     }
 }
@@ -379,7 +362,7 @@ impl<T: Real> Backward<'_, T> {
 /// measured.
 fn arriving<'a, T: Real>(
     layer: &dyn Layer<T>,
-    fields: &'a [Option<Retraced<T>>],
+    fields: &'a [Option<Retraced<'_, T>>],
     l: usize,
     signals: &'a [Vec<T>],
 ) -> &'a [T] {
@@ -389,14 +372,20 @@ fn arriving<'a, T: Real>(
     }
 }
 
+/// The passes of fields through layers, one after the other; few layers are light.
+type Fields<'s, T> = SmallVec<[Option<Retraced<'s, T>>; 8]>;
+
 /// The pass of the same inputs through a layer that the signals did not come from.
-#[derive(Debug, Default)]
-pub(super) struct Retraced<T> {
-    pub(super) y: Vec<T>,
-    tape: Vec<T>,
+pub(super) struct Retraced<'s, T> {
+    pub(super) y: Lent<'s, Vec<T>>,
+    tape: Lent<'s, Vec<T>>,
 }
 
-impl<T: Real> Retraced<T> {
+impl<'s, T: Real> Retraced<'s, T> {
+    pub(super) fn new(scratch: &'s Scratch<T>) -> Self {
+        Self { y: scratch.empty(), tape: scratch.empty() }
+    }
+
     /// Passes what arrived through the layer; the derivatives of linear maps depend on that alone.
     pub(super) fn retrace<'a>(
         &'a mut self,

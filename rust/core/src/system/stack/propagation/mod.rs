@@ -8,14 +8,16 @@ mod back;
 use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::{Real, add_scaled};
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
-use super::layer::{ForwardRecord, Layer, LayerContext, Role};
-use super::{Stack, StackAt, Stage, outcome};
+use super::layer::{ForwardRecord, LayerContext};
+use super::{Layers, Stack, StackAt, outcome};
 use crate::batch::{Batch, Targets};
 use crate::draw::DrawIndex;
 use crate::loss::Loss;
 use crate::params::Params;
 use crate::runtime::Runtime;
+use crate::scratch::{Pool, Scratch};
 use crate::states::States;
 use crate::system::Workspace;
 use crate::{Error, Result};
@@ -78,7 +80,7 @@ fn outputs_without_noise<'a, T>(
 }
 
 /// The rows of a batch on their way.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Propagation<T> {
     /// The rows, in blocks.
     pub blocks: Vec<Block<T>>,
@@ -90,19 +92,20 @@ pub struct Propagation<T> {
     /// What the next pass adds to the outputs of layers, all rows of a layer one after the other;
     /// empty: nothing.
     injected: Vec<Vec<T>>,
+    scratch: Pool<Scratch<T>>,
 }
 
-/// The layers that a linear layer begins, with the normalisation before it: up to the next one.
-/// What comes before the first one is a group, too.
-pub fn groups<T: Real>(stack: &Stack<T>) -> Vec<std::ops::Range<usize>> {
-    let stages = stack.stages();
-    let linear = (1..stages.len()).filter(|&l| stages[l].is_linear_map());
-    let start =
-        |l: usize| if stages[l - 1].twin().role() == Role::Normalisation { l - 1 } else { l };
-    let mut starts: Vec<usize> = linear.map(start).filter(|&l| l > 0).collect();
-    starts.insert(0, 0);
-    let ends = starts.iter().skip(1).copied().chain([stack.stages().len()]).collect::<Vec<_>>();
-    starts.into_iter().zip(ends).map(|(start, end)| start..end).collect()
+impl<T> Default for Propagation<T> {
+    fn default() -> Self {
+        Self {
+            blocks: Vec::new(),
+            prepared: Vec::new(),
+            reversed: Vec::new(),
+            random: None,
+            injected: Vec::new(),
+            scratch: Pool::default(),
+        }
+    }
 }
 
 impl<T: Real> Propagation<T> {
@@ -116,16 +119,16 @@ impl<T: Real> Propagation<T> {
     }
 
     /// Prepares all layers; those that need a transpose for derivatives, for signals alone.
-    fn prepare(&mut self, at: StackAt<'_, T>, layers: &[&dyn Layer<T>], derivatives: bool) {
-        self.prepared.resize_with(layers.len(), Vec::new);
-        for ((layer, stage), prepared) in
-            layers.iter().zip(at.stack.stages()).zip(&mut self.prepared)
-        {
+    fn prepare(&mut self, at: StackAt<'_, T>, layers: Layers<'_, T>, derivatives: bool) {
+        let stages = at.stack.stages();
+        self.prepared.resize_with(stages.len(), Vec::new);
+        for ((l, stage), prepared) in stages.iter().enumerate().zip(&mut self.prepared) {
+            let layer = at.stack.layer(layers, l);
             let derivatives = derivatives && !layer.prepares_transpose_alone();
             layer.prepare(
                 at.runtime.level(),
                 &at.params_of(stage),
-                at.memory_of(stage, *layer),
+                at.memory_of(stage, layers),
                 derivatives,
                 prepared,
             );
@@ -220,44 +223,45 @@ impl<T: Real> Propagation<T> {
     pub fn forward(
         &mut self,
         at: StackAt<'_, T>,
-        layers: &[&dyn Layer<T>],
+        layers: Layers<'_, T>,
         derivatives: bool,
         draw: DrawIndex,
     ) -> Result<()> {
-        let noise: Vec<f64> = at.stack.stages().iter().map(Stage::noise).collect();
-        self.pass(at, layers, derivatives, &noise, at.stack.noise(draw))
+        let noise = |l: usize| at.stack.stages()[l].noise();
+        self.pass(at, layers, derivatives, noise, at.stack.noise(draw))
     }
 
-    /// [`Propagation::forward`] with noise of these standard deviations, from this stream.
+    /// [`Propagation::forward`] with noise of these standard deviations, layer by layer, from this
+    /// stream.
     ///
     /// # Errors
     /// What a layer may fail with.
     pub fn pass(
         &mut self,
         at: StackAt<'_, T>,
-        layers: &[&dyn Layer<T>],
+        layers: Layers<'_, T>,
         derivatives: bool,
-        noise: &[f64],
+        noise: impl Fn(usize) -> f64 + Sync,
         random: Philox,
     ) -> Result<()> {
         self.prepare(at, layers, derivatives);
         self.random = Some(random);
         let StackAt { runtime, stack, .. } = at;
         let (prepared, injected) = (&self.prepared, &self.injected);
-        let values: Vec<Vec<&[T]>> =
-            stack.stages().iter().map(|stage| at.params_of(stage)).collect();
-        let run = |block: &mut Block<T>| -> Result<()> {
+        let run = |block: &mut Block<T>, scratch: &Scratch<T>| -> Result<()> {
             let first = block.first;
-            block.tapes.resize_with(layers.len(), Vec::new);
-            block.noiseless.resize_with(layers.len(), Vec::new);
-            for (l, layer) in layers.iter().enumerate() {
+            block.tapes.resize_with(stack.stages().len(), Vec::new);
+            block.noiseless.resize_with(stack.stages().len(), Vec::new);
+            for (l, stage) in stack.stages().iter().enumerate() {
+                let (layer, noise) = (stack.layer(layers, l), noise(l));
                 let context = LayerContext {
                     level: runtime.level(),
-                    params: &values[l],
+                    params: &at.params_of(stage),
                     prepared: &prepared[l],
                     layer: l,
                     first,
                     random,
+                    scratch,
                 };
                 let (before, after) = block.signals.split_at_mut(l + 1);
                 let y = &mut after[0];
@@ -267,7 +271,7 @@ impl<T: Real> Propagation<T> {
                 layer.forward(context, block.rows, &before[l], y, &mut block.tapes[l])?;
                 let added = injected.get(l).filter(|added| !added.is_empty());
                 block.noiseless[l].clear();
-                if derivatives && (noise[l] > 0.0 || added.is_some()) {
+                if derivatives && (noise > 0.0 || added.is_some()) {
                     block.noiseless[l].extend_from_slice(y);
                 }
                 if let Some(added) = added {
@@ -278,11 +282,11 @@ impl<T: Real> Propagation<T> {
                         y,
                     );
                 }
-                add_noise(context, layer.outputs(), noise[l], y);
+                add_noise(context, layer.outputs(), noise, y);
             }
             Ok(())
         };
-        each(runtime, stack.work(), &mut self.blocks, run)
+        each(runtime, stack.work(), &mut self.blocks, &self.scratch, run)
     }
 
     /// Writes outputs and outcomes to states of one phase.
@@ -314,21 +318,24 @@ impl<T: Real> Propagation<T> {
     /// Sets the errors of the outputs: the gradient of the loss, a mean over the batch. Rows that
     /// are not finite are blanked: what is not finite times no error would be no zero.
     pub fn seed_output_errors(&mut self, loss: Loss, targets: &Targets<'_, T>) {
-        let samples: usize = self.blocks.iter().map(|block| block.rows).sum();
+        let Self { blocks, scratch, .. } = self;
+        let samples: usize = blocks.iter().map(|block| block.rows).sum();
         let scale = T::from_f64(1.0 / samples as f64);
-        for block in &mut self.blocks {
+        for block in blocks {
             let stages = block.signals.len() - 1;
             let n = block.signals[stages].len() / block.rows;
             block.errors.resize_with(stages + 1, Vec::new);
             block.errors[stages].resize(block.rows * n, T::ZERO);
-            let mut target = vec![T::ZERO; n];
             let rows =
                 block.signals[stages].chunks_exact(n).zip(block.errors[stages].chunks_exact_mut(n));
-            for (i, (outputs, error)) in rows.enumerate() {
-                targets.write(block.first + i, &mut target);
-                loss.gradient(outputs, &target, error);
-                error.iter_mut().for_each(|e| *e *= scale);
-            }
+            scratch.with(|scratch| {
+                let mut target = scratch.zeros(n);
+                for (i, (outputs, error)) in rows.enumerate() {
+                    targets.write(block.first + i, &mut target);
+                    loss.gradient(outputs, &target, error);
+                    error.iter_mut().for_each(|e| *e *= scale);
+                }
+            });
             block.zero_nonfinite_rows(n);
         }
     }
@@ -341,21 +348,22 @@ impl<T: Real> Propagation<T> {
     pub fn slope(
         &mut self,
         at: StackAt<'_, T>,
-        layers: &[&dyn Layer<T>],
+        layers: Layers<'_, T>,
         same: bool,
         along: &Params<'_, T>,
     ) -> Result<f64> {
         let StackAt { runtime, stack, .. } = at;
         let prepared = &self.prepared;
         let random = self.random.unwrap_or_else(|| runtime.random(Purpose::Noise));
-        let run = |block: &mut Block<T>| -> Result<()> {
+        let run = |block: &mut Block<T>, scratch: &Scratch<T>| -> Result<()> {
             let first = block.first;
             let Block { rows, signals, errors, noiseless, tapes, slope, .. } = block;
             let rows = *rows;
-            let mut change = vec![T::ZERO; signals[0].len()];
-            let mut field = Vec::new();
-            for (l, (layer, stage)) in layers.iter().zip(stack.stages()).enumerate() {
-                let mut after = vec![T::ZERO; rows * layer.outputs()];
+            let mut change = scratch.zeros(signals[0].len());
+            let mut field = scratch.empty();
+            for (l, stage) in stack.stages().iter().enumerate() {
+                let layer = stack.layer(layers, l);
+                let mut after = scratch.zeros(rows * layer.outputs());
                 // Before the first parameters nothing moves.
                 if stage.params.end > 0 || layer.gives().complex {
                     let (values, along) =
@@ -367,28 +375,29 @@ impl<T: Real> Propagation<T> {
                         layer: l,
                         first,
                         random,
+                        scratch,
                     };
                     let y = outputs_without_noise(signals, noiseless, l);
                     let x = if layer.takes().complex && !same { &field } else { &signals[l] };
                     let left = ForwardRecord { rows, x, y, tape: &tapes[l] };
-                    let mut own = Retraced::default();
-                    let record = if same { left } else { own.retrace(*layer, context, left)? };
+                    let mut own = Retraced::new(scratch);
+                    let record = if same { left } else { own.retrace(layer, context, left)? };
                     layer.jvp(context, record, &change, &along, &mut after)?;
                     field = own.y;
                 }
                 change = after;
             }
             let errors = errors.last().map_or(&[][..], Vec::as_slice);
-            *slope = errors.iter().zip(&change).map(|(e, c)| e.to_f64() * c.to_f64()).sum();
+            *slope = errors.iter().zip(&*change).map(|(e, c)| e.to_f64() * c.to_f64()).sum();
             Ok(())
         };
-        each(runtime, stack.work(), &mut self.blocks, run)?;
+        each(runtime, stack.work(), &mut self.blocks, &self.scratch, run)?;
         Ok(self.blocks.iter().map(|block| block.slope).sum())
     }
 
     /// Prepares the layers whose Jacobians [`Propagation::slope`] takes, where they are not those
     /// that signals passed.
-    pub fn prepare_twins(&mut self, at: StackAt<'_, T>, layers: &[&dyn Layer<T>]) {
+    pub fn prepare_twins(&mut self, at: StackAt<'_, T>, layers: Layers<'_, T>) {
         self.prepare(at, layers, true);
     }
 }
@@ -398,8 +407,8 @@ fn add_noise<T: Real>(context: LayerContext<'_, T>, width: usize, noise: f64, y:
     if noise == 0.0 {
         return;
     }
-    let LayerContext { level, layer, first, random, .. } = context;
-    let mut drawn = vec![T::ZERO; width];
+    let LayerContext { level, layer, first, random, scratch, .. } = context;
+    let mut drawn = scratch.zeros(width);
     for (r, y) in (first as u64..).zip(y.chunks_exact_mut(width)) {
         // Every row has draws of its own, in whole blocks.
         random.fill_normal(level, r * width.next_multiple_of(64) as u64, layer as u32, &mut drawn);
@@ -412,19 +421,23 @@ fn each<T: Real>(
     runtime: &Runtime,
     work: usize,
     blocks: &mut [Block<T>],
-    run: impl Fn(&mut Block<T>) -> Result<()> + Sync,
+    scratch: &Pool<Scratch<T>>,
+    run: impl Fn(&mut Block<T>, &Scratch<T>) -> Result<()> + Sync,
 ) -> Result<()> {
     let rows: usize = blocks.iter().map(|block| block.rows).sum();
     let chunk = runtime.grouped(work * rows, blocks.len());
     runtime.for_each(blocks.par_chunks_mut(chunk), |blocks| {
-        blocks.iter_mut().for_each(|block| block.failure = run(block).err());
+        scratch.with(|scratch| {
+            blocks.iter_mut().for_each(|block| block.failure = run(block, scratch).err());
+        });
     });
     blocks.iter_mut().find_map(|block| block.failure.take()).map_or(Ok(()), Err)
 }
 
+/// The parameters of a layer: few, so that a list of them takes no memory of its own.
 pub(super) fn of_stage<'a, T: Real>(
     params: &'a Params<'_, T>,
     range: std::ops::Range<usize>,
-) -> Vec<&'a [T]> {
+) -> SmallVec<[&'a [T]; 4]> {
     range.map(|i| params.get(i)).collect()
 }
