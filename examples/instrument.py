@@ -73,11 +73,15 @@ def main() -> None:
             instrument.rewind()
         random = np.random.default_rng(0)
         inputs = lambda n: random.uniform(-1, 1, (n, N)).astype(np.float32)  # noqa: E731 - drawn in several places
-        print(
-            instrument.check(
-                inputs(64), methods=[pnn.methods.SPSA()], samples=1347, epochs=arguments.epochs
-            )
+        found = instrument.check(inputs(64))
+        hours = pnn.costs.hours(
+            instrument,
+            [pnn.methods.SPSA()],
+            seconds=found.seconds,
+            samples=1347,
+            epochs=arguments.epochs,
         )
+        print(found, f"SPSA: {hours['SPSA']:.3g} hours", sep="\n")
         for _ in range(1500):
             instrument.params["phase"][...] = random.normal(0, 0.3, N)
             instrument.predict(inputs(8))

@@ -1,4 +1,4 @@
-"""What training on crossbars would cost: reads, conversions and pulses, as energy and time.
+"""What training would cost: reads, conversions and pulses of crossbars; hours of instruments.
 
 >>> import pnncore as pnn
 >>> crossbar = pnn.layers.Crossbar(64, 10, device=pnn.devices.ConstantStep())
@@ -10,19 +10,24 @@
 >>> ledger = estimate(net, history)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import number, shown
+from pnncore._convert import as_list, instance, number, positive_int, shown
 from pnncore.devices import MixedPrecision, MultiCell, Pair, TikiTaka
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.history import History
 from pnncore.layers import Crossbar
-from pnncore.systems import Stack
+from pnncore.methods import Method
+from pnncore.optim import SGD
+from pnncore.systems import Instrument, Stack
+from pnncore.trainer import Trainer
 
-__all__ = ["Ledger", "Prices", "estimate"]
+__all__ = ["Ledger", "Prices", "estimate", "hours"]
 
 Array = npt.NDArray[np.float64]
 
@@ -163,6 +168,73 @@ def estimate(net: Stack, history: History, prices: Prices | None = None) -> Ledg
         counts[name] = history[name]
         energy[name] = history[name] * price
     return Ledger(counts, energy, seconds)
+
+
+def hours(
+    instrument: Instrument,
+    methods: Sequence[Method],
+    *,
+    seconds: float,
+    samples: int,
+    epochs: int = 1,
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """Return the hours of shots that training an instrument would take, by method.
+
+    A stand-in of the same shape makes one step, and counts its shots; the instrument makes none.
+
+    Parameters
+    ----------
+    instrument
+        What is to be trained.
+    methods
+        The methods to compare.
+    seconds
+        The time of a shot, such as `Instrument.check` finds.
+    samples, epochs, batch_size
+        Of the planned run.
+
+    Returns
+    -------
+    dict
+        Hours, by the names of the methods' classes.
+    """
+    instance(instrument, Instrument, "instrument", "a pnncore instrument")
+    methods = as_list(methods, "methods", "a list of pnncore methods")
+    seconds = number(seconds, "seconds", positive=True)
+    samples = positive_int(samples, "samples")
+    epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
+    steps = epochs * -(-samples // batch_size)
+    found = {}
+    for method in methods:
+        instance(method, Method, "a method to time", "a pnncore method")
+        shots = _shots_of_step(instrument, method, min(batch_size, samples))
+        found[type(method).__name__] = steps * shots * seconds / 3600
+    return found
+
+
+def _shots_of_step(instrument: Instrument, method: Method, rows: int) -> float:
+    """Let a stand-in of the same shape count the shots of one step."""
+    n_out = instrument.n_out
+    random = np.random.default_rng(0)
+
+    def stand_in(x: npt.NDArray[Any], *params: Any) -> Array:
+        return random.normal(size=(len(x), n_out))
+
+    other = Instrument(
+        stand_in,
+        instrument.n_in,
+        n_out,
+        params=dict(zip(instrument.names, instrument.arrays(), strict=True)),
+        device=instrument.layer.device,
+        twin=instrument.twin,
+        dtype=instrument.dtype,
+    )
+    trainer = Trainer(other, method, SGD(0.01), batch_size=rows, seed=0, progress=False)
+    x = np.zeros((rows, instrument.n_in), instrument.dtype)
+    history = trainer.fit(x, np.arange(rows) % n_out, epochs=1)
+    shots = "passes" if instrument.driver.policy.batch else "measured"
+    return float(history[shots][-1])
 
 
 def _per_weight(layer: Crossbar) -> int:

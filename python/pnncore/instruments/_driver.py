@@ -29,7 +29,7 @@ from pnncore.instruments._modelled import Modelled
 from pnncore.instruments._safety import SHOT, Safe
 from pnncore.instruments._settings import Policy, Reference
 from pnncore.instruments._state import State
-from pnncore.twins._twin import Twin
+from pnncore.instruments._twin import Twin
 
 # The most bytes of inputs and parameters, or of outputs, that a record of a journal holds, with
 # some left for its head.

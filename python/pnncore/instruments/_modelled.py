@@ -6,7 +6,7 @@ import numpy as np
 
 from pnncore._convert import FloatArray
 from pnncore.errors import CapabilityError, ConfigError
-from pnncore.twins._twin import Twin
+from pnncore.instruments._twin import Twin
 
 
 class Modelled:

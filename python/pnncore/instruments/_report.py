@@ -1,17 +1,15 @@
 """Examinations of instruments: what a run can expect of one."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pnncore._convert import FloatArray, as_inputs, as_list, instance, positive_int
+from pnncore._convert import FloatArray, as_inputs, positive_int
 from pnncore.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
-    from pnncore.methods import Method
     from pnncore.systems import Instrument
 
 
@@ -39,8 +37,6 @@ class Examination:
         that has to be.
     dead_outputs
         The outputs that do not change from input to input.
-    hours
-        By method, the hours of shots that the planned run takes.
     """
 
     seconds: float
@@ -51,7 +47,6 @@ class Examination:
     examined: int
     saturated: float
     dead_outputs: tuple[int, ...]
-    hours: dict[str, float]
 
     def __str__(self) -> str:
         noise, signal = (float(np.sqrt(np.mean(v**2))) for v in (self.noise, self.signal))
@@ -63,7 +58,6 @@ class Examination:
             f"dead outputs: {len(self.dead_outputs)} of {len(self.signal)}",
             f"saturated outputs: {100 * self.saturated:.1f} %",
         ]
-        lines += [f"{name}: {hours:.3g} hours" for name, hours in self.hours.items()]
         return "\n".join(lines)
 
 
@@ -71,20 +65,13 @@ def examine(
     instrument: "Instrument",
     x: Any,
     *,
-    repeats: int = 8,
-    parameters: int = 32,
-    methods: "Sequence[Method]" = (),
-    samples: int | None = None,
-    epochs: int = 1,
-    batch_size: int = 32,
+    repeats: int,
+    parameters: int,
 ) -> Examination:
     """Examine an instrument: see `Instrument.check`."""
     x = as_inputs(x, instrument.n_in, instrument.dtype)
     if len(x) < 2:
         raise ShapeError("x must hold at least two samples, to tell signal from noise")
-    methods = _timed(methods, samples)
-    samples = None if samples is None else positive_int(samples, "samples")
-    epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
     repeats = positive_int(repeats, "repeats")
     if repeats < 2:
         raise ConfigError(f"repeats must be at least 2, got {repeats}")
@@ -116,9 +103,8 @@ def examine(
     extremes = ((mean == mean.min(axis=0)) | (mean == mean.max(axis=0))).sum(axis=0)
     tolerance = 1e-9 * np.abs(mean).max() + 3 * noise
     ratio = float(np.sqrt(np.mean(noise**2) / np.mean(signal**2))) if signal.any() else 1.0
-    seconds = float(np.median(times))
     return Examination(
-        seconds=seconds,
+        seconds=float(np.median(times)),
         noise=noise,
         signal=signal,
         repeatability=1 - ratio,
@@ -126,24 +112,7 @@ def examine(
         examined=examined,
         saturated=float(np.maximum(extremes - 2, 0).mean() / len(mean)),
         dead_outputs=tuple(int(j) for j in np.flatnonzero(signal <= tolerance)),
-        hours={
-            type(one).__name__: _hours(instrument, one, samples or 0, epochs, batch_size, seconds)
-            for one in methods
-        },
     )
-
-
-def _timed(methods: "Sequence[Method]", samples: int | None) -> "list[Method]":
-    """Return the methods to time, which need a planned run."""
-    from pnncore.methods import Method
-
-    methods = as_list(methods, "methods", "a list of pnncore methods")
-    checked = [instance(one, Method, "a method to time", "a pnncore method") for one in methods]
-    if checked and samples is None:
-        raise ConfigError(
-            "methods are timed for a planned run: give samples, and perhaps epochs and batch_size"
-        )
-    return checked
 
 
 def _dead(
@@ -176,44 +145,3 @@ def _dead(
         if (moved <= expected + 1e-9 * np.abs(mean).max()).all():
             dead.append((instrument.names[k], i))
     return tuple(dead), len(picked)
-
-
-def _hours(
-    instrument: "Instrument",
-    method: "Method",
-    samples: int,
-    epochs: int,
-    batch_size: int,
-    seconds: float,
-) -> float:
-    """Let a stand-in of the same shape count the shots of one step."""
-    from pnncore.optim import SGD
-    from pnncore.systems import Instrument
-    from pnncore.trainer import Trainer
-
-    n_out = instrument.n_out
-    rows = min(batch_size, samples)
-    random = np.random.default_rng(0)
-
-    def stand_in(x: FloatArray, *params: Any) -> FloatArray:
-        return random.normal(size=(len(x), n_out))
-
-    start = dict(zip(instrument.names, instrument.arrays(), strict=True))
-    layer = instrument.layer
-    other = Instrument(
-        stand_in,
-        instrument.n_in,
-        n_out,
-        params=start,
-        device=layer.device,
-        twin=instrument.twin,
-        dtype=instrument.dtype,
-    )
-    trainer = Trainer(other, method, SGD(0.01), batch_size=rows, seed=0, progress=False)
-    x = np.zeros((rows, instrument.n_in), instrument.dtype)
-    trainer.fit(x, np.arange(rows) % n_out, epochs=1)
-    measured = float(trainer.history["measured"][-1])
-    passes = float(trainer.history["passes"][-1])
-    steps = epochs * -(-samples // batch_size)
-    shots = passes if instrument.driver.policy.batch else measured
-    return steps * shots * seconds / 3600

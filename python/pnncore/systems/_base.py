@@ -306,13 +306,29 @@ class System(Registered, family="system"):
         return Outline({name: list(shape) for name, shape in made.shapes.items()}, made.dtype)
 
 
+def from_config(config: dict[str, Any]) -> System:
+    """Return the system of a `System.to_config` dictionary; `ConfigError` for anything else."""
+    kind, settings = System.chosen(config)
+    try:
+        return kind.from_config(settings)
+    except KeyError as missing:
+        raise ConfigError(f"the configuration of a {kind.__name__} misses {missing}") from None
+
+
+def outline(config: dict[str, Any]) -> Outline:
+    """Return how large the system of a `System.to_config` dictionary would be."""
+    kind, settings = System.chosen(config)
+    try:
+        return kind.outline(settings)
+    except KeyError as missing:
+        raise ConfigError(f"the configuration of a {kind.__name__} misses {missing}") from None
+
+
 def restore(
     config: dict[str, Any], params: dict[str, FloatArray], memory: dict[str, FloatArray]
 ) -> System:
     """Return the system of a configuration with these parameters and this memory."""
-    from pnncore import systems
-
-    system = systems.from_config(config)
+    system = from_config(config)
     for own, given in ((system.params, params), (system.memory, memory)):
         for name, array in given.items():
             own[name][...] = array

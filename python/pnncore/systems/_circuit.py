@@ -308,8 +308,8 @@ class Circuit(System):
         return flowing
 
     def _flowing(self, x: Any, threads: int | None) -> npt.NDArray[np.float64]:
-        return self.core.currents(
-            self.lent(), as_inputs(x, self.n_in, self.dtype), as_threads(threads)
+        return _core.currents(
+            self.core, self.lent(), as_inputs(x, self.n_in, self.dtype), as_threads(threads)
         )
 
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:

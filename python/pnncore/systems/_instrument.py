@@ -32,9 +32,10 @@ from pnncore.instruments._guard import close_at_exit, guarded
 from pnncore.instruments._report import Examination, examine
 from pnncore.instruments._settings import Budget, Policy, Reference
 from pnncore.instruments._state import State
+from pnncore.instruments._twin import Twin
 from pnncore.layers import Layer
+from pnncore.systems._layer_twin import LayerTwin
 from pnncore.systems._stack import Stack
-from pnncore.twins import LayerTwin, Twin
 
 
 @dataclass(frozen=True, repr=False)
@@ -337,19 +338,26 @@ class Instrument(Stack, listed=False):
         """Bring the instrument to its safe state, and close its journal."""
         self.driver.close()
 
-    def check(self, x: Any, **settings: Any) -> Examination:
+    def check(self, x: Any, *, repeats: int = 8, parameters: int = 32) -> Examination:
         """Examine the instrument: see `pnncore.instruments.Examination`.
+
+        `pnncore.costs.hours` tells how long a run would take.
 
         Parameters
         ----------
         x
             Inputs (samples, n_in) that are typical of what it is used for.
-        settings
-            ``repeats`` (8): shots of the same, for noise; ``parameters`` (32): how many are moved,
-            to find dead ones; ``methods``: those whose time is estimated, for ``samples``,
-            ``epochs`` and ``batch_size``.
+        repeats
+            Shots of the same, for noise.
+        parameters
+            How many parameters are moved, to find dead ones.
+
+        Raises
+        ------
+        ShapeError
+            For fewer than two samples.
         """
-        return examine(self, x, **settings)
+        return examine(self, x, repeats=repeats, parameters=parameters)
 
     def __enter__(self) -> "Instrument":
         with contextlib.ExitStack() as block:

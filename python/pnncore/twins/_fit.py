@@ -23,8 +23,11 @@ from pnncore._convert import (
 from pnncore.errors import ConfigError, DataError
 from pnncore.journal import Journal, read
 from pnncore.layers import Layer, Linear, Tanh
+from pnncore.methods import Backprop
+from pnncore.optim import Adam, CosineDecay
 from pnncore.systems._stack import Stack
-from pnncore.twins._layers import FittedTwin
+from pnncore.trainer import Trainer
+from pnncore.twins._fitted import FittedTwin
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,6 @@ def fit(
     DataError
         If there are too few samples.
     """
-    from pnncore.methods import Backprop
-    from pnncore.optim import Adam, CosineDecay
-    from pnncore.trainer import Trainer
-
     arrays = _arrays(source)
     share = number(holdout, "holdout")
     if not 0 < share < 1:

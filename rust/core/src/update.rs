@@ -1,8 +1,8 @@
 //! Local updates: what a gradient of couplings is made of, kept factored until it meets the
 //! parameters.
 
-use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate, lists_pay, non_zeros};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
+use pnncore_kernels::sparse::{Panel, SparseRows, accumulate, lists_pay, non_zeros};
 use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
 

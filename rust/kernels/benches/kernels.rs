@@ -3,10 +3,11 @@
 //! Each line is the best of several repeats, so that a busy machine does not show.
 #![allow(clippy::print_stdout, missing_docs)]
 
+use pnncore_kernels::gemm::Dense;
 use pnncore_kernels::hidden::{hidden_sweep, padded_outputs};
 use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::pulses::{Constant, Counts, Linear, Row, Scatter, Source, pulse, trains};
-use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
+use pnncore_kernels::sparse::{Panel, SparseRows, accumulate};
 use pnncore_kernels::unit::{HardSigmoid, Nodes, Tanh, Unit, Walled};
 use pnncore_kernels::{AVec, Level, Real, avec};
 use std::hint::black_box;

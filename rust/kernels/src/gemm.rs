@@ -2,8 +2,16 @@
 
 use crate::level::dispatch;
 use crate::simd::{Real, Vector};
-use crate::sparse::Dense;
 use crate::watch::poll;
+
+/// A dense row-major matrix: its elements, and the distance between its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Dense<'a, T> {
+    /// The elements.
+    pub data: &'a [T],
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
 
 /// A matrix as a product reads it: element (i, k) is `data[i * row + k * column]`, so that a
 /// transpose costs nothing.

@@ -12,6 +12,7 @@ pub mod converter;
 pub mod gemm;
 pub mod hidden;
 pub mod level;
+mod logarithm;
 pub mod narrow;
 pub mod philox;
 pub mod potential;

@@ -5,7 +5,7 @@ use std::fmt::{Debug, Display};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
-use crate::potential::{finite_ln_f32, finite_ln_f64};
+use crate::logarithm::{finite_ln_f32, finite_ln_f64};
 
 /// A pair of things of which one is made for `f32`, and the other for `f64`: [`Real::pick`] takes
 /// one.

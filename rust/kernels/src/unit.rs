@@ -1,7 +1,6 @@
 //! Activation functions of units, over vectors.
 
 use crate::level::dispatch;
-use crate::potential::{one_plus_ln_one_plus, u_ln_u};
 use crate::simd::{Real, Vector};
 
 /// An activation function s = rho(a) of a unit.
@@ -270,6 +269,21 @@ fn relax_body<V: Vector, U: Unit>(
     }
 }
 
+/// u ln u for u >= 0: zero at zero.
+#[inline(always)]
+pub(crate) fn u_ln_u<T: Real>(u: T) -> T {
+    u * u.finite_ln()
+}
+
+/// (1 + s) ln (1 + s) for s >= -1, with what is lost of s in the sum.
+#[inline(always)]
+pub(crate) fn one_plus_ln_one_plus<T: Real>(s: T) -> T {
+    let u = T::ONE + s;
+    let lost = s - (u - T::ONE);
+    let ln = u.finite_ln();
+    u * ln + (T::ONE + ln) * lost
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,5 +353,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn u_ln_u_agrees_with_the_standard_library() {
+        for k in -4000..4000 {
+            let u = (f64::from(k) * 0.01).exp();
+            let expected = u * u.ln();
+            assert!(
+                (u_ln_u(u) - expected).abs() <= 4e-16 * (u + expected.abs()),
+                "{u}: {}",
+                u_ln_u(u)
+            );
+        }
+        for k in -800..800 {
+            let u = (k as f32 * 0.1).exp();
+            let expected = f64::from(u) * f64::from(u).ln();
+            assert!(
+                (f64::from(u_ln_u(u)) - expected).abs() <= 2e-7 * (f64::from(u) + expected.abs()),
+                "{u}"
+            );
+        }
+        assert_eq!((u_ln_u(0.0), u_ln_u(0.0f32)), (0.0, 0.0));
+        assert_eq!((u_ln_u(1.0), u_ln_u(1.0f32)), (0.0, 0.0));
+        assert!(u_ln_u(f64::NAN).is_nan() && u_ln_u(f32::NAN).is_nan());
     }
 }

@@ -2,8 +2,8 @@
 #![allow(missing_docs)]
 
 use pnncore_kernels::Level;
-use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
+use pnncore_kernels::sparse::{Panel, SparseRows, accumulate};
 use pnncore_kernels::watch::over;
 
 const ROWS: usize = 768;

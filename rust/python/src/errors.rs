@@ -41,3 +41,12 @@ impl<T> OrRaise<T> for Result<T, Error> {
         self.map_err(|error| exception(py, &error))
     }
 }
+
+/// What a text in JSON describes.
+pub(crate) fn parse<C: serde::de::DeserializeOwned>(
+    py: Python<'_>,
+    what: &str,
+    json: &str,
+) -> PyResult<C> {
+    serde_json::from_str(json).map_err(|e| Error::Config(format!("{what}: {e}"))).or_raise(py)
+}

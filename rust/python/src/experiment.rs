@@ -21,9 +21,8 @@ use pnncore::train::write_gradient;
 use pyo3::prelude::*;
 
 use crate::arrays::{Data, Float, Shared, with_dtype};
-use crate::errors::OrRaise;
+use crate::errors::{OrRaise, parse};
 use crate::lent::{Lent, MEMORY, parted};
-use crate::run::parse;
 use crate::system::System;
 
 /// States of one of the two types of numbers.

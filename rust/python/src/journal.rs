@@ -10,9 +10,8 @@ use pnncore::journal::{self, Durability, End, Fate, Kind, Purpose, Record, Value
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::errors::OrRaise;
+use crate::errors::{OrRaise, parse};
 use crate::raised::Raised;
-use crate::run::parse;
 
 /// A journal, open for appending or reading.
 #[pyclass(frozen, module = "pnncore._core")]

@@ -31,8 +31,9 @@ mod _core {
     use super::journal::{Journal, salvage};
     #[pymodule_export]
     use super::run::{
-        check_device, check_method, check_optimizer, check_pair, check_tile, clip, gradient, info,
-        initialise_memory, measure, methods, no_progress, permutation, predict, settle, vjp,
+        check_device, check_method, check_optimizer, check_pair, check_tile, clip, currents,
+        gradient, info, initialise_memory, measure, methods, no_progress, permutation, predict,
+        settle, vjp,
     };
     #[pymodule_export]
     use super::system::System;

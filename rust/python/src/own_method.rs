@@ -22,8 +22,8 @@ use pyo3::types::PyList;
 
 use crate::arrays::Float;
 use crate::calls::attached;
+use crate::errors::parse;
 use crate::raised::Raised;
-use crate::run::parse;
 
 /// The method of a configuration, or of an object that has one, or makes the steps of one of the
 /// user's own; with the loss of the user's own that the object may have.

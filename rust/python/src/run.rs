@@ -23,19 +23,11 @@ use pyo3::types::PyDict;
 
 use crate::arrays::{Data, Exclusive, Float, with_dtype};
 use crate::calls::{self, detached};
-use crate::errors::OrRaise;
+use crate::errors::{OrRaise, parse};
 use crate::experiment::{append_outputs, gradients, measured};
 use crate::lent::Lent;
 use crate::own_method::method_of;
 use crate::system::System;
-
-pub(crate) fn parse<C: serde::de::DeserializeOwned>(
-    py: Python<'_>,
-    what: &str,
-    json: &str,
-) -> PyResult<C> {
-    serde_json::from_str(json).map_err(|e| Error::Config(format!("{what}: {e}"))).or_raise(py)
-}
 
 /// Checks the configuration of a method.
 #[pyfunction]
@@ -479,6 +471,32 @@ pub(crate) fn gradient<'py>(
             let found = progress_dict(py, &progress)?;
             found.set_item("whole", progress.whole)?;
             Ok((gradients::<f64>(py, core.specs(), wide)?, found))
+        })
+    })
+}
+
+/// The current (samples, elements) through every element of a circuit at its free operating
+/// point.
+#[pyfunction]
+pub(crate) fn currents<'py>(
+    py: Python<'py>,
+    system: &System,
+    params: Vec<Bound<'py, PyAny>>,
+    x: Bound<'py, PyAny>,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let lent = Lent { system, arrays: &params, x: &x, y: None, seed: 0, threads };
+    let plan = PhasePlan::free(Loss::SquaredError, Settling::default());
+    with_dtype!(py, params, T => {
+        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| {
+            let Experiment { runtime, system: core, params, batch, .. } = *experiment;
+            let circuit = core
+                .as_circuit()
+                .ok_or_else(|| Error::Capability("only circuits have currents".into()));
+            let circuit = circuit.or_raise(py)?;
+            let found = system
+                .run(py, || Ok(runtime.enter(|| circuit.currents(runtime, params, batch))))?;
+            PyArray1::from_vec(py, found).reshape([batch.len(), circuit.elements()])
         })
     })
 }

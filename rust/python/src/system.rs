@@ -1,24 +1,18 @@
 //! Systems as Python sees them.
 
-use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn};
+use numpy::PyReadonlyArrayDyn;
 use pnncore::Error;
 use pnncore::check::check_system;
-use pnncore::draw::DrawIndex;
-use pnncore::loss::Loss;
-use pnncore::plan::PhasePlan;
 use pnncore::runtime::Runtime;
-use pnncore::settling::Settling;
 use pnncore::system::stack::{self, Stack};
-use pnncore::system::{AnySystem, Experiment, System as CoreSystem};
+use pnncore::system::{AnySystem, System as CoreSystem};
 use pyo3::prelude::*;
 
 use crate::arrays::{Exclusive, Float, with_dtype};
 use crate::calls::{self, detached, held};
-use crate::errors::{OrRaise, exception};
+use crate::errors::{OrRaise, exception, parse};
 use crate::foreign::{Foreign, Side};
-use crate::lent::Lent;
 use crate::raised::Raised;
-use crate::run::parse;
 use crate::user::UserSystem;
 
 /// The physics of a system, without parameters.
@@ -153,31 +147,6 @@ impl System {
             .collect::<PyResult<Vec<_>>>()?;
         let findings = self.run(py, || check_system(self.of::<f64>(), &params, seed))?;
         Ok(findings.into_iter().map(|f| (f.check, f.passed, f.message)).collect())
-    }
-
-    /// The current (samples, elements) through every element of a circuit at its free operating
-    /// point.
-    fn currents<'py>(
-        &self,
-        py: Python<'py>,
-        params: Vec<Bound<'py, PyAny>>,
-        x: Bound<'py, PyAny>,
-        threads: Option<usize>,
-    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let lent = Lent { system: self, arrays: &params, x: &x, y: None, seed: 0, threads };
-        let plan = PhasePlan::free(Loss::SquaredError, Settling::default());
-        with_dtype!(py, params, T => {
-            lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| {
-                let Experiment { runtime, system: core, params, batch, .. } = *experiment;
-                let circuit = core
-                    .as_circuit()
-                    .ok_or_else(|| Error::Capability("only circuits have currents".into()));
-                let circuit = circuit.or_raise(py)?;
-                let found = self
-                    .run(py, || Ok(runtime.enter(|| circuit.currents(runtime, params, batch))))?;
-                PyArray1::from_vec(py, found).reshape([batch.len(), circuit.elements()])
-            })
-        })
     }
 
     /// Name and shape of every parameter, in order.

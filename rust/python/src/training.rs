@@ -14,10 +14,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::arrays::{Data, Exclusive, Float, with_dtype};
-use crate::errors::OrRaise;
+use crate::errors::{OrRaise, parse};
 use crate::lent::{Arrays, MEMORY, check_memory, parted};
 use crate::own_method::method_of;
-use crate::run::{parse, progress_dict};
+use crate::run::progress_dict;
 use crate::system::System;
 
 /// Trains within a budget: `steps` steps or `seconds`, whichever ends first. Counts what was done

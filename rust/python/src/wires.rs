@@ -6,8 +6,7 @@ use pnncore::{Error, memory};
 use pyo3::prelude::*;
 
 use crate::calls::{self, detached};
-use crate::errors::OrRaise;
-use crate::run::parse;
+use crate::errors::{OrRaise, parse};
 
 /// Checks the configuration of wires.
 #[pyfunction]

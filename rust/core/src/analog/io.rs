@@ -1,9 +1,9 @@
 //! Reads of analog arrays: products through converters, with noise.
 
 use pnncore_kernels::converter::{Levels, convert, divide, largest};
-use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::Philox;
-use pnncore_kernels::sparse::{Dense, product};
+use pnncore_kernels::sparse::product;
 use pnncore_kernels::{Level, Real, add_scaled, dot};
 use serde::{Deserialize, Serialize};
 

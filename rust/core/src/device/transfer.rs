@@ -8,9 +8,9 @@
 use pnncore_kernels::Real;
 use serde::{Deserialize, Serialize};
 
+use super::array::{Arrays, CellState, Change, Draws};
 use super::cells::{Cells, Pulsed};
 use super::pulses::PulseCounts;
-use super::tile::{CellArray, CellState, Change, Draws};
 use crate::analog::io::{Io, Scale};
 use crate::params::ParamSpec;
 use crate::runtime::Runtime;
@@ -136,14 +136,14 @@ impl Transfer {
     pub(super) fn update<T: Real>(
         &self,
         runtime: &Runtime,
-        tile: &CellArray<T>,
+        arrays: &Arrays<T>,
         rate: f64,
         change: Change<'_, T>,
         (slow, to, slow_draws): Array<'_, '_, '_, T>,
         (fast, from, fast_draws): Array<'_, '_, '_, T>,
         memory: &mut [&mut [T]],
     ) -> f64 {
-        let (rows, cols) = tile.shape();
+        let (rows, cols) = (arrays.rows, arrays.cols);
         let Some((clock, kept)) = memory.split_first_mut() else { return 0.0 };
         // A clock comes from a file, too: what no clock shows must not overflow, or transfer lines
         // for ever.
@@ -157,8 +157,8 @@ impl Transfer {
             .map(|j| if self.period_of(transfers(j)).is_multiple_of(2) { T::ONE } else { -T::ONE })
             .collect();
         let factor = self.fast_rate.map_or(1.0, |fast| fast / rate);
-        let sent = tile.sent(runtime, fast, change, (rate, factor, &signs), fast_draws);
-        let mut total = tile.send(runtime, fast, &sent, from, fast_draws);
+        let sent = arrays.sent(runtime, fast, change, (rate, factor, &signs), fast_draws);
+        let mut total = arrays.send(runtime, fast, &sent, from, fast_draws);
         fast.age(runtime, cols, from, fast_draws);
         due += sent.samples() as f64 / self.every;
         let lines = due as usize;
@@ -170,7 +170,7 @@ impl Transfer {
             let read = self.io.read_line(
                 runtime.level(),
                 &from.values[own.clone()],
-                tile.offsets(),
+                &arrays.offsets,
                 random,
             );
             let wanted = self.wanted(slow, read, before, own, kept);

@@ -3,9 +3,9 @@
 use pnncore_kernels::Real;
 use serde::{Deserialize, Serialize};
 
+use super::array::{Arrays, CellState, Draws, GROUPS_OF_UPDATE};
 use super::cells::Cells;
 use super::pulses::PulseCounts;
-use super::tile::{CellArray, CellState, Draws, GROUPS_OF_UPDATE};
 use crate::runtime::Runtime;
 use crate::settings::{fraction, positive};
 use crate::{Error, Result};
@@ -89,7 +89,7 @@ impl Unit {
     }
 }
 
-impl<T: Real> CellArray<T> {
+impl<T: Real> Arrays<T> {
     /// Sends pulses up to one array and pulses down, as pulses up, to the other, of which `store`
     /// sees the difference.
     pub(super) fn update_pair(
@@ -100,7 +100,7 @@ impl<T: Real> CellArray<T> {
         (store, own): (&mut CellState<'_, T>, Draws),
         (minus, below, other): (&Cells<T>, &mut CellState<'_, T>, Draws),
     ) -> f64 {
-        let (plus, mut above) = (self.cells(), Vec::with_capacity(store.values.len()));
+        let (plus, mut above) = (&self.cells, Vec::with_capacity(store.values.len()));
         for (i, (&value, below)) in store.values.iter().zip(below.values.iter_mut()).enumerate() {
             // A weight that was set from outside, or that is new: as near to what the lower cell is
             // as the range of the upper one lets it, which is zero where both are free.
@@ -112,9 +112,9 @@ impl<T: Real> CellArray<T> {
         let mut upper =
             CellState { values: &mut above, pulses: &mut *store.pulses, offset: &mut [] };
         let mut total = self.send(runtime, plus, &sent, &mut upper, own);
-        plus.age(runtime, self.shape().1, &mut upper, own);
+        plus.age(runtime, self.cols, &mut upper, own);
         total += self.send(runtime, minus, &sent.opposite(), below, other);
-        minus.age(runtime, self.shape().1, below, other);
+        minus.age(runtime, self.cols, below, other);
         let refresh = T::from_f64(refresh);
         for (i, (above, below)) in above.iter_mut().zip(below.values.iter_mut()).enumerate() {
             if *above > refresh * plus.upper[i] || *below > refresh * minus.upper[i] {
@@ -177,7 +177,7 @@ impl<T: Real> CellArray<T> {
             if chosen.contains(&k) {
                 total += self.send(runtime, cells, sent, part, draws);
             }
-            cells.age(runtime, self.shape().1, part, draws);
+            cells.age(runtime, self.cols, part, draws);
             sums.iter_mut().zip(&*part.values).for_each(|(sum, &value)| *sum += factors[k] * value);
         }
         for other in others {

@@ -3,7 +3,7 @@
 use pnncore_kernels::Real;
 use rayon::prelude::*;
 
-use super::Cost;
+use super::cost::Cost;
 use crate::params::{Params, cut};
 use crate::runtime::Runtime;
 use crate::states::States;

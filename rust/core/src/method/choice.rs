@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pnncore_kernels::{BothPrecisions, Real};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{CompiledMethod, METHODS, MethodConfig, Protocol, Setup};
+use super::{CompiledMethod, METHODS, MethodConfig, Setup};
 use crate::loss::Loss;
 use crate::own_loss::AnyLoss;
 use crate::settling::Settling;
@@ -109,7 +109,7 @@ pub struct Method {
     pub loss: Loss,
     /// How systems that settle do so.
     pub settling: Settling,
-    config: Arc<dyn AnyMethod>,
+    pub(super) config: Arc<dyn AnyMethod>,
     own_loss: Option<Arc<dyn AnyLoss>>,
 }
 
@@ -163,29 +163,6 @@ impl Method {
             )));
         }
         self.config.check(&self.settling)
-    }
-
-    /// Compiles the method for a system.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for settings out of range, or more memory than there is;
-    /// [`Error::Capability`] where the system lacks an ability, naming the methods that train it.
-    pub fn protocol<T: Real>(&self, system: &dyn System<T>) -> Result<Protocol<T>> {
-        self.check()?;
-        let missing = self.needs().missing_from(system.abilities());
-        if !missing.is_empty() {
-            return Err(Error::Capability(format!(
-                "{} needs {missing}; {}. Methods that train this system: {}",
-                self.name(),
-                system.explain_lack(self.needs()),
-                methods_for(system).join(", "),
-            )));
-        }
-        let setup = Setup { system, loss: self.loss, settling: self.settling };
-        let compiled = T::pick(&*self.config).compile_for(setup)?;
-        let protocol = Protocol::new(self, compiled);
-        protocol.check_batch(system, 1)?;
-        Ok(protocol)
     }
 }
 

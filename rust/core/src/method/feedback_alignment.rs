@@ -1,8 +1,7 @@
 //! Feedback alignment (Lillicrap et al. 2016): errors come back through matrices that are not the
 //! transposed weights.
 
-use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::sparse::Dense;
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::{Real, transpose};
 use serde::Deserialize;
 

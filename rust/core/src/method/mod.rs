@@ -10,6 +10,7 @@
 mod candidates;
 mod choice;
 mod contrast;
+mod cost;
 mod pairs;
 mod propagated;
 mod protocol;
@@ -56,8 +57,9 @@ use crate::update::LocalUpdate;
 
 use choice::Entry;
 pub use choice::{AnyMethod, Compile, Method, methods_for, variants};
+pub use cost::Cost;
 pub use protocol::Protocol;
-pub use state::{Cost, StepResult, StepState};
+pub use state::{StepResult, StepState};
 
 /// All methods, in the order in which they are listed.
 static METHODS: &[Entry] = &[

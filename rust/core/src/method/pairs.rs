@@ -1,8 +1,7 @@
 //! Pairs of candidates to either side of the present parameters, and what their losses tell.
 
 use pnncore_kernels::Real;
-use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::sparse::Dense;
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use rayon::prelude::*;
 
 use super::StepState;

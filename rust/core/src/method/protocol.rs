@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pnncore_kernels::Real;
 
-use super::{CompiledMethod, Method, StepResult, StepState};
+use super::{CompiledMethod, Method, Setup, StepResult, StepState, methods_for};
 use crate::batch::{Batch, Rows, Targets};
 use crate::draw::DrawIndex;
 use crate::loss::Loss;
@@ -32,8 +32,33 @@ pub struct Protocol<T: Real> {
     model_plan: PhasePlan,
 }
 
+impl Method {
+    /// Compiles the method for a system.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings out of range, or more memory than there is;
+    /// [`Error::Capability`] where the system lacks an ability, naming the methods that train it.
+    pub fn protocol<T: Real>(&self, system: &dyn System<T>) -> Result<Protocol<T>> {
+        self.check()?;
+        let missing = self.needs().missing_from(system.abilities());
+        if !missing.is_empty() {
+            return Err(Error::Capability(format!(
+                "{} needs {missing}; {}. Methods that train this system: {}",
+                self.name(),
+                system.explain_lack(self.needs()),
+                methods_for(system).join(", "),
+            )));
+        }
+        let setup = Setup { system, loss: self.loss, settling: self.settling };
+        let compiled = T::pick(&*self.config).compile_for(setup)?;
+        let protocol = Protocol::new(self, compiled);
+        protocol.check_batch(system, 1)?;
+        Ok(protocol)
+    }
+}
+
 impl<T: Real> Protocol<T> {
-    pub(super) fn new(method: &Method, compiled: Box<dyn CompiledMethod<T>>) -> Self {
+    fn new(method: &Method, compiled: Box<dyn CompiledMethod<T>>) -> Self {
         let plan = PhasePlan::free(method.loss, method.settling);
         let settles = [Abilities::LOCAL_RULE, Abilities::STATE_DERIVATIVES, Abilities::ECHOES];
         // Where the model is made is where all methods find the system, however exactly they settle

@@ -5,8 +5,7 @@
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
 use pnncore_kernels::Real;
-use pnncore_kernels::gemm::{Strided, multiply};
-use pnncore_kernels::sparse::Dense;
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use serde::Deserialize;
 
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};

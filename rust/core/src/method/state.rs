@@ -3,32 +3,10 @@
 use pnncore_kernels::Real;
 
 use super::candidates::CandidatePool;
+use super::cost::Cost;
 use crate::states::States;
 use crate::system::{System, Workspace};
 use crate::update::LocalUpdate;
-
-/// What experiments cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Runs of the physics on a batch.
-    pub passes: u64,
-    /// Samples that the physics was run on, all passes together.
-    pub measured: u64,
-    /// Multiply-adds of the digital computer beside it.
-    pub operations: u64,
-    /// Pulses that came to cells.
-    pub pulses: u64,
-    /// Samples whose errors were sent back through the physics.
-    pub reversed: u64,
-}
-
-impl Cost {
-    /// Counts passes of a batch through the physics.
-    pub fn add(&mut self, passes: usize, samples: usize) {
-        self.passes += passes as u64;
-        self.measured += (passes * samples) as u64;
-    }
-}
 
 /// What a step found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

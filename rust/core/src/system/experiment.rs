@@ -2,8 +2,7 @@
 
 use pnncore_kernels::Real;
 
-use super::stack::{Propagation, Stack, StackAt};
-use super::{Dynamics, Reading, StateDerivatives, System, Workspace};
+use super::{Accumulation, Dynamics, Reading, StateDerivatives, System, Workspace};
 use crate::batch::Batch;
 use crate::draw::DrawIndex;
 use crate::own_loss::OwnLoss;
@@ -72,19 +71,6 @@ impl<'a, T: Real> Experiment<'a, T> {
         self.system.as_state_derivatives().ok_or_else(|| self.lacks("has no exact derivatives"))
     }
 
-    /// The system as one of layers.
-    ///
-    /// # Errors
-    /// [`Error::Capability`] where it has none.
-    pub fn stack(&self) -> Result<&'a Stack<T>> {
-        self.system.as_stack().ok_or_else(|| self.lacks("has no layers"))
-    }
-
-    /// A stack at the parameters and the memory of the experiment.
-    pub fn at(&self, stack: &'a Stack<T>) -> StackAt<'a, T> {
-        StackAt { runtime: self.runtime, stack, params: self.params, memory: self.memory }
-    }
-
     /// The user's loss of every sample at the free states, and its gradients by outputs, row by
     /// row; where a sample has no usable outputs, nothing that it says is used.
     ///
@@ -138,28 +124,8 @@ impl<'a, T: Real> Experiment<'a, T> {
         if scale > 0.0 && scale.is_finite() { scale } else { 1.0 }
     }
 
-    /// Sets the errors of the outputs of a stack: the gradient of the loss, a mean over the batch.
-    /// `states` are what the propagation reports.
-    ///
-    /// # Errors
-    /// What a loss of the user's own may fail with.
-    pub(crate) fn seed_output_errors(
-        &self,
-        propagation: &mut Propagation<T>,
-        states: &States<T>,
-    ) -> Result<()> {
-        let Some(own) = self.own_loss else {
-            propagation.seed_output_errors(self.plan.loss, &self.batch.y);
-            return Ok(());
-        };
-        let share = T::from_f64(1.0 / self.batch.len() as f64);
-        let (_, mut errors) = self.evaluate(own, states)?;
-        errors.iter_mut().for_each(|e| *e *= share);
-        propagation.set_output_errors(self.stack()?, &errors);
-        Ok(())
-    }
-
-    fn lacks(&self, what: &str) -> Error {
+    /// The error that says what the system lacks.
+    pub(super) fn lacks(&self, what: &str) -> Error {
         Error::Capability(format!("{} {what}", self.system.name()))
     }
 
@@ -189,11 +155,30 @@ impl<'a, T: Real> Experiment<'a, T> {
     /// system that settles follows the plan, which has the free phase alone.
     ///
     /// # Errors
-    /// As [`Dynamics::run`]; [`Error::Capability`] for systems that neither have layers nor settle.
+    /// As [`System::infer`].
     pub fn infer(&self, states: &mut States<T>, workspace: &mut Workspace) -> Result<()> {
-        if let Some(stack) = self.system.as_stack() {
-            return stack.infer(self, states, Propagation::of(workspace)?);
-        }
-        self.run(&mut [], states, workspace)
+        self.system.infer(self, states, workspace)
     }
+}
+
+/// Fills readings from the states that a run ended with: all that physics does which settles.
+///
+/// # Errors
+/// [`Error::Capability`] for readings on the way; as [`Dynamics::read`].
+pub fn read_at_end<T: Real>(
+    system: &(impl Dynamics<T> + ?Sized),
+    experiment: &Experiment<'_, T>,
+    readings: &mut [Reading<'_, T>],
+    states: &States<T>,
+    workspace: &mut Workspace,
+) -> Result<()> {
+    readings.iter_mut().try_for_each(|reading| match reading.accumulation {
+        Accumulation::Final => {
+            system.read(experiment, states, reading.weights, workspace, reading.update)
+        }
+        other => Err(Error::Capability(format!(
+            "{} has nothing to read on the way: {other:?}",
+            system.name()
+        ))),
+    })
 }

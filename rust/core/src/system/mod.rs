@@ -13,14 +13,15 @@ mod reading;
 mod registry;
 pub mod resistive;
 mod rows;
+mod spec;
 pub mod stack;
 
 pub use abilities::Abilities;
 pub use at::{Descents, SystemAt};
-pub use experiment::Experiment;
-pub use reading::{Accumulation, Reading, read_at_end};
-pub use registry::{AnySystem, SystemSpec};
+pub use experiment::{Experiment, read_at_end};
+pub use reading::{Accumulation, Reading};
 pub use rows::check_rows;
+pub use spec::{AnySystem, SystemSpec};
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -92,6 +93,19 @@ pub trait System<T: Real>: Send + Sync {
     /// Memory for the experiments of one call.
     fn workspace(&self) -> Workspace {
         Box::new(())
+    }
+
+    /// Runs the system once on every sample, and leaves its outputs in states of one phase.
+    ///
+    /// # Errors
+    /// As [`Experiment::run`] for systems that settle; what a layer may fail with.
+    fn infer(
+        &self,
+        experiment: &Experiment<'_, T>,
+        states: &mut States<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        experiment.run(&mut [], states, workspace)
     }
 
     /// The system as an electrical circuit.

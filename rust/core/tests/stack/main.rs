@@ -502,14 +502,13 @@ fn rows_that_diverge_teach_nothing() {
     data.x[7] = 1e200;
     let found = gradient(method(EXACT), &net, &params, &data, 1);
     assert!(found.iter().all(|g| g.is_finite()) && found.iter().any(|g| *g != 0.0));
-    let mut propagation = Propagation::default();
     let mut states = States::new(System::<f64>::layout(&net));
     let (runtime, values, batch) =
         (Runtime::new(Some(1), 0).unwrap(), shared(&params), data.batch());
     let plan = PhasePlan::free(Loss::CrossEntropy, Settling::default());
     let draw = DrawIndex::of_step(0);
     let experiment = Experiment::new(&runtime, &net, &values, &batch, &plan, draw);
-    net.infer(&experiment, &mut states, &mut propagation).unwrap();
+    experiment.infer(&mut states, &mut System::<f64>::workspace(&net)).unwrap();
     let usable: Vec<bool> = states.outcomes.iter().map(|outcome| outcome.status.usable()).collect();
     assert_eq!(usable, [true, false, true, true, true, true, true, true]);
 }

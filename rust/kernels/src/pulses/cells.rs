@@ -1,6 +1,5 @@
 //! A piece of a row of cells in vectors, and what pulses do to it.
 
-use super::law::Law;
 use super::{FAR, Row, Scatter, choose, load};
 use crate::simd::{Real, Vector};
 
@@ -38,26 +37,6 @@ impl<V: Vector> Cells<V> {
             down: load(row.down, first),
             up_slope: load(row.up_slope, first),
             down_slope: load(row.down_slope, first),
-        }
-    }
-
-    /// Sends one pulse, down where `falls` is one, to the cells where `comes` is one.
-    #[inline(always)]
-    pub(super) fn pulse(
-        &mut self,
-        law: impl Law<V::Scalar>,
-        scatter: Scatter<V::Scalar>,
-        falls: V,
-        comes: V,
-        xi: V,
-    ) {
-        let step = choose(falls, self.down, self.up);
-        let mean = law.mean(self, falls, step);
-        let spread = if scatter.additive { step } else { mean };
-        // SAFETY: as for `splat`.
-        unsafe {
-            let change = spread.mul_add(xi.mul(V::splat(scatter.cycle)), mean);
-            self.weights = self.lower.max(self.upper.min(comes.mul_add(change, self.weights)));
         }
     }
 

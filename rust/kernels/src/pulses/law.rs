@@ -1,6 +1,6 @@
 //! How the steps of pulses depend on the state: one law per kind of device.
 
-use super::{Cells, GROUP, choose};
+use super::{Cells, GROUP, Scatter, choose};
 use crate::simd::{Real, Vector};
 use crate::unit::apply::exp;
 
@@ -17,6 +17,28 @@ pub trait Law<T: Real>: Copy + Send + Sync {
     /// it goes.
     #[doc(hidden)]
     fn mean<V: Vector<Scalar = T>>(self, cells: &Cells<V>, falls: V, step: V) -> V;
+}
+
+impl<V: Vector> Cells<V> {
+    /// Sends one pulse, down where `falls` is one, to the cells where `comes` is one.
+    #[inline(always)]
+    pub(super) fn pulse(
+        &mut self,
+        law: impl Law<V::Scalar>,
+        scatter: Scatter<V::Scalar>,
+        falls: V,
+        comes: V,
+        xi: V,
+    ) {
+        let step = choose(falls, self.down, self.up);
+        let mean = law.mean(self, falls, step);
+        let spread = if scatter.additive { step } else { mean };
+        // SAFETY: as for `splat`.
+        unsafe {
+            let change = spread.mul_add(xi.mul(V::splat(scatter.cycle)), mean);
+            self.weights = self.lower.max(self.upper.min(comes.mul_add(change, self.weights)));
+        }
+    }
 }
 
 /// up or down, wherever the cell is.

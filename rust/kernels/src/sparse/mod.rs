@@ -11,7 +11,7 @@
 
 mod panels;
 
-use crate::gemm::{Strided, multiply};
+use crate::gemm::{Dense, Strided, multiply};
 use crate::level::{Level, dispatch};
 use crate::simd::{Real, SLACK, Vector};
 use aligned_vec::{AVec, avec};
@@ -223,15 +223,6 @@ const PANEL_BYTES: usize = 32 * 1024;
 
 /// Mean number of uses of a panel row from which packing pays.
 const PACK_FROM: usize = 4;
-
-/// A dense row-major matrix: its elements, and the distance between its rows.
-#[derive(Debug, Clone, Copy)]
-pub struct Dense<'a, T> {
-    /// The elements.
-    pub data: &'a [T],
-    /// Elements from one row to the next.
-    pub stride: usize,
-}
 
 dispatch! {
     /// y += x m for rows `first..first + count` of the sparse x (`rows` x `cols`), the dense m

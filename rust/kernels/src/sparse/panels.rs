@@ -1,6 +1,7 @@
 //! Panels of columns of a product: what one walk over the non-zeros sums.
 
-use super::{Dense, Panel};
+use super::Panel;
+use crate::gemm::Dense;
 use crate::simd::{Real, Vector};
 
 /// The columns from `col` on, fewer than eight vectors of them.

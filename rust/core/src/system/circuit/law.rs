@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reading::Lanes;
+use super::lanes::Lanes;
 
 /// The law of an element. V is the voltage of its first terminal over its second, I the current
 /// that flows through it from the first to the second, and theta its value: the parameter that may

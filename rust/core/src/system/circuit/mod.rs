@@ -16,6 +16,7 @@
 
 mod currents;
 mod element;
+mod lanes;
 mod law;
 mod linear;
 mod matrix;
@@ -33,9 +34,10 @@ use pnncore_kernels::watch::poll;
 use rayon::prelude::*;
 
 use element::{Element, WallDiode, assemble, specs, wall_diodes};
+use lanes::{Lanes, TOGETHER, dot};
 pub use law::Law;
 use matrix::Pattern;
-use reading::{Columns, Lanes, TOGETHER, dot};
+use reading::Columns;
 use sample::{Fed, Pull};
 pub use spec::{ElementSpec, Place, Spec, Terminal};
 use spec::{check_elements, check_grounded, walls};

@@ -8,15 +8,10 @@ use std::ops::Range;
 use pnncore_kernels::Real;
 use rayon::prelude::*;
 
+use super::lanes::{Lanes, TOGETHER};
 use super::{Circuit, Place, Terminal};
 use crate::runtime::Runtime;
 use crate::update::LocalUpdate;
-
-/// Rows that are read together.
-pub(super) const TOGETHER: usize = 64;
-
-/// A number for each of the rows that are read together; zero where there are fewer.
-pub(super) type Lanes = [f64; TOGETHER];
 
 /// Voltages of some rows, or what else there is one of at every node.
 #[derive(Debug, Default)]
@@ -93,13 +88,4 @@ impl Circuit {
             term.extend(sums.iter().map(|(_, sum)| T::from_f64(sum / divisor)));
         }
     }
-}
-
-/// The sum of products, in eight sums side by side.
-pub(super) fn dot(a: &Lanes, b: &Lanes) -> f64 {
-    let mut sums = [0.0; 8];
-    for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
-        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
-    }
-    sums.iter().sum()
 }

@@ -10,39 +10,10 @@ use pnncore_kernels::potential::potential;
 use pnncore_kernels::unit::{Unit, Walled};
 use pnncore_kernels::{Real, dot};
 
-use super::settle::{Context, SampleTile};
+use super::energy::Energy;
+use super::tile::{Context, SampleTile};
 use crate::plan::Boundary;
 use crate::secant::Advance;
-
-/// Rounding errors of an energy, in units in the last place of the magnitudes of its terms.
-const ROUNDING: f64 = 16.0;
-
-/// The terms of an energy, and their magnitudes: of these its rounding error is some units in the
-/// last place.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Energy {
-    value: f64,
-    magnitude: f64,
-}
-
-impl Energy {
-    fn add(&mut self, term: f64) {
-        self.value += term;
-        self.magnitude += term.abs();
-    }
-
-    fn join(mut self, other: Self) -> Self {
-        self.value += other.value;
-        self.magnitude += other.magnitude;
-        self
-    }
-
-    /// Whether this energy is above another by more than rounding errors of `T`. Not a number is.
-    fn is_above<T: Real>(&self, other: &Self) -> bool {
-        let rounding = ROUNDING * T::EPSILON.to_f64() * (self.magnitude + other.magnitude);
-        self.value > other.value + rounding || self.value.is_nan()
-    }
-}
 
 impl<T: Real> Context<'_, T> {
     /// How many units of the last layers are hidden, padding included.

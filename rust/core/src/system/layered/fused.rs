@@ -1,12 +1,13 @@
 //! Settling networks with one hidden layer and few outputs: sample by sample, everything in L1.
 
 use pnncore_kernels::hidden::{MAX_OUTPUTS, hidden_sweep};
-use pnncore_kernels::narrow::{Narrowed, narrow as find_movable};
+use pnncore_kernels::narrow::narrow as find_movable;
 use pnncore_kernels::unit::{Nodes, Unit};
 use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, avec};
 
-use super::settle::{Context, SampleTile};
+use super::narrow::Narrow;
+use super::tile::{Context, SampleTile};
 use crate::plan::Boundary;
 use crate::states::{Outcome, Status};
 
@@ -21,51 +22,6 @@ const SLOW: f64 = 0.25;
 /// makes to them directly, before the units that can move are looked for again. Farther means fewer
 /// searches but more units.
 const PLAY: f64 = 2.0;
-
-/// The units of a sample that can move, shared by its phases.
-#[derive(Debug)]
-pub(super) struct Narrow<T> {
-    units: Narrowed<T>,
-    /// The outputs that they were found at, and how far these may move.
-    centre: [T; MAX_OUTPUTS],
-    radius: T,
-    /// Whether the units hold the states of the row under way.
-    holding: bool,
-    /// Whether the sample settles so slowly that it is worth while.
-    worth: bool,
-}
-
-impl<T: Real> Default for Narrow<T> {
-    fn default() -> Self {
-        Self {
-            units: Narrowed::default(),
-            centre: [T::ZERO; MAX_OUTPUTS],
-            radius: -T::ONE,
-            holding: false,
-            worth: false,
-        }
-    }
-}
-
-impl<T: Real> Narrow<T> {
-    /// Forgets the sample.
-    pub(super) fn reset(&mut self) {
-        self.radius = -T::ONE;
-        self.worth = false;
-    }
-
-    /// Whether the units that can move at these outputs are known. False for NaN.
-    fn covers(&self, outputs: &[T]) -> bool {
-        outputs.iter().zip(&self.centre).all(|(&o, &c)| (o - c).abs() <= self.radius)
-    }
-
-    /// Puts the states of the row under way back among the rest.
-    fn release(&mut self, hidden: &mut [T]) {
-        if std::mem::take(&mut self.holding) {
-            self.units.scatter(hidden);
-        }
-    }
-}
 
 impl<T: Real> Context<'_, T> {
     /// Has `narrow` hold the states of the units that can move at these outputs, and finds those

@@ -6,7 +6,8 @@
 //! cache from one batch to the next. Blocks do not depend on the number of threads, and a drive is
 //! summed over them in order: the same bits for any number.
 
-use pnncore_kernels::sparse::{Dense, Panel, SparseRows, accumulate};
+use pnncore_kernels::gemm::Dense;
+use pnncore_kernels::sparse::{Panel, SparseRows, accumulate};
 use pnncore_kernels::{AVec, Real, add_scaled, avec, sum_rows};
 use rayon::prelude::*;
 

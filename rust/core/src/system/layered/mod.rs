@@ -7,12 +7,15 @@
 //! stiffness and kept between walls (resistive: the stiffness of a node is the sum of its
 //! conductances).
 
+mod energy;
 mod exact;
 mod extrapolated;
 mod fused;
 mod inputs;
 mod local;
+mod narrow;
 mod settle;
+mod tile;
 mod together;
 mod units;
 

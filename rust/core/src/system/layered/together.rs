@@ -1,12 +1,13 @@
 //! Settling networks of any number of layers: the rows of a tile sweep together.
 
 use num_complex::Complex;
-use pnncore_kernels::sparse::{Dense, accumulate};
+use pnncore_kernels::gemm::Dense;
+use pnncore_kernels::sparse::accumulate;
 use pnncore_kernels::unit::{self, Unit};
 use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, dot};
 
-use super::settle::{Context, SampleTile};
+use super::tile::{Context, SampleTile};
 use super::{Activation, LAYER_VISIT, Physics};
 use crate::plan::Boundary;
 use crate::settling::Order;

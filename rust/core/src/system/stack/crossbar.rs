@@ -3,15 +3,14 @@
 use std::ops::Range;
 
 use pnncore_kernels::converter::largest;
-use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::Philox;
-use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
 use serde::{Deserialize, Serialize};
 
 use super::layer::{ForwardRecord, Layer, LayerContext};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use super::linear::{Linear, LinearSpec};
-use super::registry::{LayerOutline, LayerSpec, Parts, Site};
 use crate::analog::io::{Array, Draws, GROUPS_OF_READ, Io, Scale};
 use crate::analog::wires::{Grid, Wires};
 use crate::device::{CellArray, TileSpec};

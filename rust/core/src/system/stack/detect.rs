@@ -5,7 +5,7 @@ use pnncore_kernels::philox::Philox;
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, Role, factors};
-use super::registry::{LayerOutline, LayerSpec, Parts, Site};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use crate::Result;
 use crate::signal::Signal;
 

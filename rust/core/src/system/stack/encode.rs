@@ -6,7 +6,7 @@ use pnncore_kernels::trig::sin_cos;
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, factors};
-use super::registry::{LayerOutline, LayerSpec, Parts, Site};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use crate::Result;
 use crate::settings::at_least_one;
 use crate::signal::Signal;

@@ -7,7 +7,7 @@ use pnncore_kernels::{Real, add_scaled, dot};
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, factors, tape_or, vector};
-use super::registry::{LayerOutline, LayerSpec, Parts, ROWS, Site};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use crate::params::ParamSpec;
 use crate::settings::at_least_one;
 use crate::signal::Signal;

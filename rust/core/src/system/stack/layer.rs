@@ -1,8 +1,7 @@
 //! Layers: transforms that signals pass through.
 
-use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::Philox;
-use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::watch::polled;
 use pnncore_kernels::{Level, Real};
 use serde::{Deserialize, Serialize};

@@ -1,15 +1,15 @@
 //! The linear map: digital, or an ideal crossbar.
 
-use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::Philox;
-use pnncore_kernels::sparse::{Dense, product};
+use pnncore_kernels::sparse::product;
 use pnncore_kernels::watch::{poll, polled};
 use pnncore_kernels::{Level, Real, sum_rows, transpose};
 
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, Role, factors};
-use super::registry::{LayerOutline, LayerSpec, Parts, Site};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use crate::params::ParamSpec;
 use crate::settings::at_least_one;
 use crate::signal::Signal;

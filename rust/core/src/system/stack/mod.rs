@@ -7,8 +7,10 @@
 mod crossbar;
 mod detect;
 mod encode;
+mod experiment;
 mod harmonic;
 mod layer;
+mod layer_spec;
 mod linear;
 mod multiplexed;
 mod mzi_mesh;
@@ -28,6 +30,7 @@ pub use detect::DetectSpec;
 pub use encode::{Carrier, EncodeSpec};
 pub use harmonic::SecondHarmonicSpec;
 pub use layer::{Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative};
+pub use layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 pub use linear::{Linear, LinearSpec};
 pub use mzi_mesh::MZIMeshSpec;
 pub use normalise::NormaliseSpec;
@@ -35,7 +38,7 @@ pub use pendula::PendulaSpec;
 pub use plate::PlateSpec;
 pub use pointwise::{Function, Pointwise, PointwiseSpec};
 pub use propagation::{BackwardRule, Block, ErrorSignal, Propagation};
-pub use registry::{ForeignSpec, LayerChoice, LayerOutline, LayerSpec, Parts, Site};
+pub use registry::{ForeignSpec, LayerChoice};
 pub use spec::{Entry, Outline, Spec};
 pub use speckle::SpeckleSpec;
 pub use transistor::TransistorSpec;
@@ -278,21 +281,8 @@ impl<T: Real> Stack<T> {
             && behind == if light.gives().complex { &[Role::Detection][..] } else { &[] }
     }
 
-    /// Passes all samples through the hardware and leaves outputs in `states`.
-    ///
-    /// # Errors
-    /// What a layer may fail with.
-    pub fn infer(
-        &self,
-        experiment: &Experiment<'_, T>,
-        states: &mut States<T>,
-        propagation: &mut Propagation<T>,
-    ) -> Result<()> {
-        propagation.begin(self, experiment.batch);
-        self.infer_again(experiment, states, propagation)
-    }
-
-    /// The same for the samples of the last time, with other parameters or another draw.
+    /// Passes the samples of the last time through the hardware once more, with other parameters or
+    /// another draw, and leaves outputs in `states`.
     ///
     /// # Errors
     /// What a layer may fail with.
@@ -346,6 +336,17 @@ impl<T: Real> System<T> for Stack<T> {
 
     fn workspace(&self) -> Workspace {
         Box::new(Propagation::<T>::default())
+    }
+
+    fn infer(
+        &self,
+        experiment: &Experiment<'_, T>,
+        states: &mut States<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let propagation = Propagation::of(workspace)?;
+        propagation.begin(self, experiment.batch);
+        self.infer_again(experiment, states, propagation)
     }
 
     fn abilities(&self) -> Abilities {

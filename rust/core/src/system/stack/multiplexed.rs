@@ -5,8 +5,8 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::Philox;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, vector};
+use super::layer_spec::{LayerOutline, ROWS};
 use super::ode::{Motion, STAGES, Work, recall, record};
-use super::registry::{LayerOutline, ROWS};
 use crate::params::ParamSpec;
 use crate::scratch::{Lent, Scratch};
 use crate::settings::at_least_one;

@@ -16,7 +16,7 @@ use pnncore_kernels::{Level, Real};
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, vector};
-use super::registry::{LayerOutline, LayerSpec, Parts, ROWS, Site};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use crate::params::ParamSpec;
 use crate::scratch::{Lent, Scratch};
 use crate::settings::at_least_zero;

@@ -6,7 +6,7 @@ use pnncore_kernels::{Real, dot};
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, Role};
-use super::registry::{LayerOutline, LayerSpec, Parts, Site};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use crate::Result;
 use crate::signal::Signal;
 

@@ -1,17 +1,16 @@
 //! Coupled pendula: the oscillator network of the physics-aware-training study (Wright et al.
 //! 2022).
 
-use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::Philox;
-use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::trig::sin_cos;
 use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
 
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, factors};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use super::ode::{Motion, STAGES, Work};
-use super::registry::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use crate::params::ParamSpec;
 use crate::scratch::Lent;
 use crate::settings::{at_least_one, positive};

@@ -6,8 +6,8 @@ use pnncore_kernels::philox::Philox;
 use serde::Deserialize;
 
 use super::layer::factors;
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use super::multiplexed::{Device, Multiplexed, outline};
-use super::registry::{LayerOutline, LayerSpec, Parts, Site};
 use crate::settings::{at_least_one, at_least_zero};
 use crate::{Result, memory};
 

@@ -6,7 +6,7 @@ use pnncore_kernels::unit::{Logistic, Nodes, Tanh, relax};
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, Role};
-use super::registry::{LayerOutline, LayerSpec, Parts, Site};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use crate::settings::{at_least_zero, positive};
 use crate::signal::Signal;
 use crate::{Error, Result};

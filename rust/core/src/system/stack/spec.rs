@@ -3,7 +3,8 @@
 use pnncore_kernels::Real;
 use serde::Deserialize;
 
-use super::registry::{LayerChoice, LayerOutline, Parts, Site};
+use super::layer_spec::{LayerOutline, Parts, Site};
+use super::registry::LayerChoice;
 use super::{Stack, Stage, name_in_stack};
 use crate::params::ParamSpec;
 use crate::settings::at_least_zero;

@@ -1,8 +1,7 @@
 //! Light through a random scattering medium.
 
-use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::Philox;
-use pnncore_kernels::sparse::Dense;
 use pnncore_kernels::trig::sin_cos;
 use pnncore_kernels::watch::polled;
 use pnncore_kernels::{Level, Real, transpose};
@@ -10,7 +9,7 @@ use pnncore_kernels::{Level, Real, transpose};
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, tape_or, vector};
-use super::registry::{LayerOutline, LayerSpec, Parts, Site};
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use crate::params::ParamSpec;
 use crate::scratch::Lent;
 use crate::settings::{at_least_one, at_least_zero};

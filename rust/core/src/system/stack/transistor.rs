@@ -6,8 +6,8 @@ use pnncore_kernels::philox::Philox;
 use serde::Deserialize;
 
 use super::layer::factors;
+use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use super::multiplexed::{Device, Multiplexed, outline};
-use super::registry::{LayerOutline, LayerSpec, Parts, Site};
 use crate::Result;
 
 /// The description of an analog transistor circuit.

@@ -1,9 +1,8 @@
 //! Errors on their way back through a stack.
 
 use pnncore_kernels::Real;
-use pnncore_kernels::gemm::{Strided, multiply};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::{Philox, Purpose};
-use pnncore_kernels::sparse::Dense;
 use smallvec::SmallVec;
 
 use super::{Block, Propagation, each, outputs_without_noise};
