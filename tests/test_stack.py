@@ -450,3 +450,17 @@ def test_collapsed_features_are_found():
     assert method.collapse(net, labelled, y_test[:200])[0].verdict == "label"
     with pytest.raises(DataError, match="at least two classes"):
         method.collapse(net, x_test[:5], np.zeros(5, int))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 9, 10, 17, 33])
+def test_rows_do_not_see_each_other(width, dtype):
+    net = pnn.systems.Stack([pnn.layers.Linear(70, width)], seed=0, dtype=dtype)
+    rng = np.random.default_rng(width)
+    x = rng.normal(size=(16, 70)).astype(dtype)
+    x[rng.random(x.shape) < 0.5] = 0
+    # Blocks that are mostly dark skip zeros; others do not.
+    dark = np.zeros_like(x)
+    dark[3] = x[3]
+    np.testing.assert_array_equal(net.predict(x)[3], net.predict(dark)[3])
+    np.testing.assert_array_equal(net.predict(x)[3:4], net.predict(x[3:4]))

@@ -442,13 +442,22 @@ mod tests {
 
     #[test]
     fn zeros_are_skipped_to_the_bit() {
-        let (rows, inner, n) = (13, 70, 37);
+        (1..=70).for_each(|n| {
+            check_zeros::<f32>(13, 70, n);
+            check_zeros::<f64>(13, 70, n);
+        });
+        check_zeros::<f32>(5, 9, 300);
+        check_zeros::<f64>(1, 70, 10);
+    }
+
+    fn check_zeros<T: Real>(rows: usize, inner: usize, n: usize) {
         let mut memory = SparseProduct::default();
         for zeros in [0.0, 0.5, 0.9, 1.0] {
-            let cast = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<_>>();
+            let cast = |v: Vec<f64>| v.into_iter().map(T::from_f64).collect::<Vec<_>>();
             let (x, m) = (cast(matrix(rows, inner, zeros, 1)), cast(matrix(inner, n, 0.0, 2)));
+            let start = cast(matrix(rows, n, 0.0, 3));
             for level in Level::available() {
-                let (mut dense, mut skipped) = (vec![0.0; rows * n], vec![0.0; rows * n]);
+                let (mut dense, mut skipped) = (start.clone(), start.clone());
                 let left = Strided { data: &x, row: inner, column: 1 };
                 multiply(
                     level,
@@ -459,7 +468,7 @@ mod tests {
                     n,
                 );
                 product(level, &x, &m, (rows, inner, n), &mut skipped, &mut memory);
-                assert_eq!(dense, skipped, "{} with {zeros} zeros", level.name());
+                assert_eq!(dense, skipped, "{}, {n} columns, {zeros} zeros", level.name());
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Panel;
 use crate::gemm::Dense;
-use crate::simd::{Real, Vector};
+use crate::simd::Vector;
 
 /// The columns from `col` on, fewer than eight vectors of them.
 ///
@@ -181,33 +181,51 @@ pub(super) unsafe fn packed_panel<V: Vector, const N: usize>(
     }
 }
 
+/// The last columns, fewer than a vector has: four rows side by side, whose sums cover each other's
+/// latency. Each is in the order of its entries, as in whole vectors, whatever is beside it.
 #[inline(always)]
 unsafe fn last_columns<V: Vector>(task: &Task<'_, V::Scalar>, col: usize, width: usize) {
-    for (i, span) in task.starts.windows(2).enumerate().filter(|(_, span)| span[0] < span[1]) {
-        // SAFETY: the caller vouches that columns col..col + width exist in m and y, and width <
-        // LANES.
-        unsafe {
-            let y = task.y.add(i * task.stride + col);
-            // Four interleaved sums cover the latency; their order is fixed by the position in the
-            // row.
-            let mut sums = [
-                V::load_first(y, width),
-                V::splat(Real::ZERO),
-                V::splat(Real::ZERO),
-                V::splat(Real::ZERO),
-            ];
-            for e in span[0] as usize..span[1] as usize {
-                let v = V::splat(*task.value.get_unchecked(e));
-                let row = task
-                    .m
-                    .data
-                    .as_ptr()
-                    .add(*task.index.get_unchecked(e) as usize * task.m.stride + col);
-                let sum = &mut sums[(e - span[0] as usize) % 4];
-                *sum = v.mul_add(V::load_first(row, width), *sum);
+    let rows = task.starts.len() - 1;
+    // SAFETY: as the caller vouches.
+    unsafe {
+        for row in (0..rows).step_by(4) {
+            if rows - row >= 4 {
+                last_of_rows::<V, 4>(task, row, col, width);
+            } else {
+                (row..rows).for_each(|row| last_of_rows::<V, 1>(task, row, col, width));
             }
-            let [a, b, c, d] = sums;
-            a.add(b).add(c.add(d)).store_first(y, width);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn last_of_rows<V: Vector, const R: usize>(
+    task: &Task<'_, V::Scalar>,
+    row: usize,
+    col: usize,
+    width: usize,
+) {
+    let span = |r: usize| (task.starts[row + r] as usize, task.starts[row + r + 1] as usize);
+    let spans: [(usize, usize); R] = std::array::from_fn(span);
+    let together = spans.iter().map(|(start, end)| end - start).min().unwrap_or(0);
+    // SAFETY: the caller vouches that columns col..col + width exist in m and y, and width < LANES.
+    unsafe {
+        let base = task.m.data.as_ptr().add(col);
+        let add = |sum: V, e: usize| {
+            let line = base.add(*task.index.get_unchecked(e) as usize * task.m.stride);
+            V::splat(*task.value.get_unchecked(e)).mul_add(V::load_first(line, width), sum)
+        };
+        let y: [_; R] = std::array::from_fn(|r| task.y.add((row + r) * task.stride + col));
+        let mut sums: [V; R] = std::array::from_fn(|r| V::load_first(y[r], width));
+        for k in 0..together {
+            for (sum, (start, _)) in sums.iter_mut().zip(&spans) {
+                *sum = add(*sum, start + k);
+            }
+        }
+        for ((sum, (start, end)), y) in sums.into_iter().zip(spans).zip(y) {
+            if start < end {
+                (start + together..end).fold(sum, add).store_first(y, width);
+            }
         }
     }
 }
