@@ -418,3 +418,33 @@ def test_errors_go_back_through_the_array_one_sample_at_a_time():
     for name in few:
         np.testing.assert_allclose(many[name], few[name], atol=1e-12)
     assert np.linalg.norm(few["W1"]) > 0.1
+
+
+@pytest.mark.parametrize("input_bound", [None, 1.0, 2.0])
+@pytest.mark.parametrize("managed", [False, True])
+@pytest.mark.parametrize("x", [0.4, 3.0, -3.0])
+def test_learned_ranges_cut_inputs_where_their_derivatives_do(input_bound, managed, x):
+    management = {"output_bound": 0.9, "bound_management": True} if managed else {}
+    io = dataclasses.replace(
+        AnalogIO.ideal(), scale="learned", input_bound=input_bound, **management
+    )
+    net = Stack([Crossbar(1, 1, bias=False, io=io)], seed=0, dtype="float64")
+    net.params["W1"][...], net.params["A1"][...] = 1.5, 0.8
+    cut = max(-0.8, min(0.8, x))
+    np.testing.assert_allclose(net.predict([[x]]), 1.5 * cut, rtol=1e-12)
+    found = Backprop(model="hardware").gradient(net, [[x]], [[0.0]])
+    for name, array in net.params.items():
+        middle, slopes = float(array.flat[0]), []
+        for step in (1e-6, -1e-6):
+            array.flat[0] = middle + step
+            slopes.append(0.5 * float(net.predict([[x]])[0, 0]) ** 2)
+        array.flat[0] = middle
+        np.testing.assert_allclose(
+            found[name].flat[0], (slopes[0] - slopes[1]) / 2e-6, rtol=1e-6, atol=1e-9
+        )
+
+
+def test_a_learned_range_is_where_inputs_are_cut():
+    io = dataclasses.replace(AnalogIO.ideal(), scale="learned", input_bound=0.5)
+    with pytest.raises(ConfigError, match="input_bound must be at least 1"):
+        Stack([Crossbar(1, 1, io=io)], seed=0)

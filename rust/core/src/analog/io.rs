@@ -136,6 +136,14 @@ impl Io {
                 )));
             }
         }
+        if let (Scale::Learned, Some(bound)) = (self.scale, self.input_bound)
+            && bound < 1.0
+        {
+            return Err(Error::Config(format!(
+                "a learned range is where inputs are cut: input_bound must be at least 1 then, got \
+                 {bound}"
+            )));
+        }
         if self.bound_management && self.output_bound.is_none() {
             return Err(Error::Config("bound_management needs an output_bound that clips".into()));
         }
@@ -295,6 +303,11 @@ impl<T: Real> Array<'_, T> {
                 // A dark row stays dark.
                 let a = if a == T::ZERO { T::ONE } else { a };
                 divide(draws.level, &x[r * n..(r + 1) * n], a, own);
+                if self.io.scale == Scale::Learned {
+                    // Inputs are cut at the range, however far outputs have it widened.
+                    let end = T::ONE / halved;
+                    own.iter_mut().for_each(|x| *x = x.within(-end, end));
+                }
             }
             found.clear();
             found.resize(rows.len() * m, T::ZERO);
