@@ -124,7 +124,10 @@ impl<T: Real> Landscape<T> for SystemAt<'_, T> {
         let batch = Batch { x: self.batch.x.pick(index), y: Targets::None };
         let part = part.get_or_insert_with(|| States::new(states.layout().clone()));
         part.reset(rows.len(), 1, false);
+        energies.clear();
         energies.resize(rows.len(), 0.0);
+        // A user's system may add to what it is given, and leaves the padding of rows alone.
+        forces.clear();
         forces.resize(rows.len() * stride, T::ZERO);
         for (row, &r) in part.values.chunks_exact_mut(stride).zip(rows) {
             row.copy_from_slice(states.row(r));

@@ -144,7 +144,9 @@ impl Pattern {
 
     /// Factorises; false unless the matrix is finite, and positive definite or invertible.
     pub(super) fn factorise(&self, values: &[f64], factor: &mut Factor, stack: &mut Stack) -> bool {
-        let finite = values.iter().all(|v| v.is_finite());
+        if !values.iter().all(|v| v.is_finite()) {
+            return false;
+        }
         let matrix = SparseColMatRef::new(self.symbolic.as_ref(), values);
         let Factor { cholesky, lu, .. } = factor;
         let (par, regularization) = (Par::Seq, Default::default());
@@ -174,7 +176,7 @@ impl Pattern {
                 analysis.factorize_numeric_lu(lu, matrix, par, stack, params).is_ok()
             }
         };
-        finite && is_regular && self.is_grounded(values, factor, stack)
+        is_regular && self.is_grounded(values, factor, stack)
     }
 
     /// Whether pivots are no rounding errors, which pass as positive: a matrix whose rows sum to

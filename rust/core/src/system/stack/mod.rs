@@ -184,6 +184,12 @@ impl<T: Real> Stack<T> {
                 stage.hardware().memory().into_iter().map(|own| name_in_stack(own, l, numbered)),
             );
             (stage.params, stage.memory) = (first.0..specs.len(), first.1..memory.len());
+            if stage.parts.hardware.is_none() && !stage.memory.is_empty() {
+                return Err(Error::Config(format!(
+                    "layer {} keeps memory and is its own twin, which keeps none: give it hardware",
+                    l + 1
+                )));
+            }
         }
         if !memory.is_empty() {
             memory.push(ParamSpec { name: CLOCK.into(), shape: vec![2] });
