@@ -79,6 +79,7 @@ def test_linear_circuits_against_a_dense_solve(nodes, seed):
     edges = [(k, int(rng.integers(k))) for k in range(1, nodes)] + [
         (int(a), int(b)) for a, b in rng.integers(nodes, size=(nodes, 2)) if a != b
     ]
+    edges += [(nodes - 1, 0), (nodes - 1, 1)]
     net = Flow(
         [(f"n{a}", f"n{b}") for a, b in edges],
         inputs=["n0"],
@@ -351,7 +352,7 @@ RESISTORS = [Resistor("in", "out"), Resistor("out", "0")]
     ("elements", "settings", "match"),
     [
         ([*RESISTORS, Resistor("a", "b")], {}, "no conducting path from a, b to an input"),
-        ([Resistor("in", "out"), CurrentSource("out", "x")], {}, "no conducting path from x"),
+        ([*RESISTORS, CurrentSource("out", "x")], {}, "no conducting path from x"),
         (RESISTORS, {"inputs": ["nowhere"]}, "input 'nowhere' is no node"),
         (RESISTORS, {"outputs": ["nowhere"]}, "output 'nowhere' is no node"),
         (RESISTORS, {"outputs": ["in"]}, "output 'in' is held"),
@@ -388,7 +389,6 @@ RESISTORS = [Resistor("in", "out"), Resistor("out", "0")]
         ),
         ([*RESISTORS, IdealDiode("in", "0")], {}, "terminal that no source holds"),
         (RESISTORS, {"device": Device()}, "conductances cannot be negative"),
-        ([Resistor("in", "out", 1.0, False)], {}, "no element is trained"),
         ([*RESISTORS, "R3"], {}, "must come from pnncore.elements, got 'R3'"),
     ],
 )
@@ -402,7 +402,7 @@ def test_impossible_circuits(elements, settings, match):
     ("make", "match"),
     [
         (lambda: Resistor("a", "a"), "both terminals are at node 'a'"),
-        (lambda: Resistor("a", 3), "minus must be the name of a node"),
+        (lambda: Resistor("a", 3.0), "minus must be the name of a node"),
         (lambda: Resistor("a", "b", 0.0), "conductance must be a positive number"),
         (lambda: Resistor("a", "b", -1.0), "conductance must be a positive number"),
         (lambda: Diode("a", "b", float("nan")), "saturation must be a finite number"),
@@ -472,3 +472,63 @@ def test_impossible_elastic_networks(kwargs, error, match):
         "fixed": [0],
     }
     refuses(error, match, Elastic, **{**good, **kwargs})
+
+
+def test_a_flow_that_cannot_depend_on_its_pipes_is_refused():
+    pipes = [("s", "a"), ("a", "t"), ("t", "0")]
+    words = "joined to one held node only, 's'"
+    refuses(ConfigError, words, Flow, pipes, inputs=["s"], outputs=["t"])
+    apart = [*pipes, ("u", "v"), ("v", "w")]
+    refuses(ConfigError, "one held node only", Flow, apart, inputs=["s", "u"], outputs=["t", "v"])
+    net = Flow(pipes, inputs=["s"], outputs=["t"], ground="0")
+    np.testing.assert_allclose(net.predict([[3.0]]), 1.0)
+
+
+def test_ground_is_a_node():
+    divider = [Resistor("in", "out", 1.0), Resistor("out", "gnd", 3.0)]
+    refuses(ConfigError, "ground '0' is no node", Circuit, divider, inputs=["in"], outputs=["out"])
+    for wrong in ("GND", 0, "vss"):
+        refuses(
+            ConfigError,
+            f"ground '{wrong}' is no node of any element",
+            Circuit,
+            divider,
+            inputs=["in"],
+            outputs=["out"],
+            ground=wrong,
+        )
+    net = Circuit(divider, inputs=["in"], outputs=["out"], ground="gnd")
+    np.testing.assert_allclose(net.predict([[1.0]]), 0.25)
+    between = Circuit(divider, inputs=["in", "gnd"], outputs=["out"], ground=None)
+    np.testing.assert_allclose(between.predict([[1.0, 3.0]]), 2.5)
+    assert set(between.voltages([[1.0, 3.0]])) == {"in", "gnd", "out"}
+    again = pnn.systems.from_config(between.to_config())
+    assert again.ground is None
+
+
+def test_nodes_and_edges_of_graphs():
+    graph = pytest.importorskip("networkx").Graph()
+    graph.add_weighted_edges_from([(0, 1, 2.0), (1, 2, 6.0)])
+    graph.add_edge(1, 3)
+    net = Circuit.from_graph(graph, inputs=[2], outputs=[1], ground=0, conductance="weight")
+    assert (net.inputs, net.outputs, net.ground) == (["2"], ["1"], "0")
+    np.testing.assert_allclose(net.predict([[1.0]]), 0.75)
+    flow = Flow.from_graph(graph, inputs=[2, 0], outputs=[1], conductance="weight")
+    assert flow.params["g"].tolist() == [2.0, 6.0, 1.0]
+    np.testing.assert_allclose(flow.predict([[1.0, 0.0]]), 0.75)
+    refuses(ConfigError, "must be a networkx graph", Flow.from_graph, 3, inputs=[2], outputs=[1])
+
+
+def test_what_is_joined_without_resistance_carries_no_voltage():
+    found = [
+        Resistor("in", "a", 1.0),
+        VoltageSource("a", "out", 0.0),
+        Resistor("a", "out", 5.0),
+        Diode("a", "out", 1e-12),
+        Resistor("out", "0", 1.0),
+    ]
+    net = Circuit(found, inputs=["in"], outputs=["out"])
+    np.testing.assert_allclose(net.predict([[1.0]]), 0.5)
+    assert net.currents([[1.0]])[0].tolist() == [0.5, 0.0, 0.0, 0.5]
+    exact = ImplicitDifferentiation().gradient(net, [[1.0]], [[0.0]])["g"]
+    np.testing.assert_allclose(exact, [0.125, 0.0, -0.125], atol=1e-15)

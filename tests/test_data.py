@@ -209,6 +209,7 @@ class Tiny:
             title=title,
             call=title.lower(),
             folder=f"{title.lower()}-set",
+            folders=("TINY/raw",),
             url="https://example.org/tiny/",
             fingerprint=zlib.crc32(self.arrays[1].tobytes()),
             files=tuple(
@@ -220,14 +221,15 @@ class Tiny:
         )
         self.asked = []
 
-    def write(self, folder, compress=False, leave_out=()):
+    def write(self, folder, compress=False, leave_out=(), dotted=False):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (self.served if compress else self.plain).items():
             if name not in leave_out:
+                name = name.replace("-idx", ".idx") if dotted else name
                 (folder / (name + ".gz" * compress)).write_bytes(content)
 
-    def load(self, path=None, download=False):
-        return _sets._load_idx_set(self.spec, path, download=download)
+    def load(self, path=None, download=False, dtype="float32"):
+        return _sets._load_idx_set(self.spec, path, download=download, dtype=dtype)
 
     def open(self, url, *, timeout):
         assert 0 < timeout <= 300
@@ -260,14 +262,27 @@ def cache(tmp_path):
 
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
-@pytest.mark.parametrize("below", ["", "tiny-set"], ids=["direct", "subfolder"])
+@pytest.mark.parametrize("dotted", [False, True], ids=["dash", "dot"])
+@pytest.mark.parametrize("below", ["", "tiny-set", "TINY/raw"], ids=["direct", "own", "foreign"])
 @pytest.mark.parametrize("origin", ["path", "PNNCORE_DATA", "cache"])
-def test_set_is_found(tiny, tmp_path, monkeypatch, origin, below, compress):
+def test_set_is_found(tiny, tmp_path, monkeypatch, origin, below, compress, dotted):
     root = tmp_path / "xdg" / "pnncore" if origin == "cache" else tmp_path / "somewhere"
-    tiny.write(root / below, compress)
+    tiny.write(root / below, compress, dotted=dotted)
     if origin == "PNNCORE_DATA":
         monkeypatch.setenv("PNNCORE_DATA", str(root))
     tiny.check(tiny.load(str(root) if origin == "path" else None))
+
+
+def test_inputs_have_the_type_that_is_asked_for(tiny, tmp_path):
+    tiny.write(tmp_path)
+    single, double = (tiny.load(str(tmp_path), dtype=kind) for kind in ("float32", "float64"))
+    assert [part.dtype.name for part in double] == ["float64", "int64", "float64", "int64"]
+    np.testing.assert_array_equal(double[0], tiny.arrays[0].reshape(5, 6) / 255)
+    np.testing.assert_allclose(single[0], double[0], rtol=1e-7)
+    for load in (data.digits, data.iris):
+        assert load(dtype="float64")[0].dtype == np.float64
+        with pytest.raises(ConfigError, match="dtype must be"):
+            load(dtype="float16")
 
 
 def test_set_search_order(tiny, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pnncore as pnn
 import pytest
 from helpers import refuses
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pnncore.elements import Cubic, CurrentSource, Diode, Resistor
 from pnncore.errors import ConfigError
@@ -64,7 +64,13 @@ def test_networks_of_any_spread_are_right_or_say_so(seed, nodes, decades):
     edges += [(int(a), int(b)) for a, b in rng.integers(nodes, size=(nodes, 2)) if a != b]
     g = 10 ** rng.uniform(-decades, decades, len(edges))
     names = [(f"n{a}", f"n{b}") for a, b in edges]
-    net = Flow(names, inputs=["n0"], outputs=[f"n{nodes - 1}"], ground="n1", conductance=g.tolist())
+    try:
+        net = Flow(
+            names, inputs=["n0"], outputs=[f"n{nodes - 1}"], ground="n1", conductance=g.tolist()
+        )
+    except ConfigError:
+        # The output hangs on one held node alone.
+        assume(False)
     net.params["g"][...] = g
     x = float(rng.normal())
     exact = rational(edges, g, {0: x, 1: 0.0})[nodes - 1] if nodes > 2 else 0.0

@@ -1,5 +1,6 @@
 """Circuits against ngspice, and netlists there and back."""
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import numpy as np
 import pnncore as pnn
 import pytest
 from helpers import refuses
+from pnncore._netlist._write import OPTIONS
 from pnncore.elements import (
     Cubic,
     CurrentSource,
@@ -17,7 +19,7 @@ from pnncore.elements import (
     Transistor,
     VoltageSource,
 )
-from pnncore.errors import ConfigError
+from pnncore.errors import CapabilityError, ConfigError, NetlistWarning
 from pnncore.systems import Circuit
 
 needs_ngspice = pytest.mark.skipif(
@@ -108,6 +110,7 @@ def test_many_inputs_reach_ngspice(tmp_path):
         [Resistor(node, "out", g) for node, g in zip(inputs, rng.uniform(1, 2, 600), strict=True)],
         inputs=inputs,
         outputs=["out"],
+        ground=None,
     )
     x = rng.normal(size=600)
     assert ngspice(net.to_spice(x), net.nodes, tmp_path)[0] == pytest.approx(
@@ -182,38 +185,311 @@ def test_a_netlist_written_by_hand():
     ("text", "match"),
     [
         ("Q1 a b c model", "line 2: elements Q are not understood"),
-        ("R1 a b", "line 2: 'R1 a b' is no element"),
-        ("R1 a b ten", "line 2: 'ten' is not a number"),
+        ("R1 a b", "line 2: R1 must have one resistance"),
+        ("R1 a b 1k 5", "line 2: R1 must have one resistance"),
+        ("R1 a b ten", "line 2: the resistance of R1: parameter 'ten' is not defined"),
+        ("R1 a b 4k7", "line 2: the resistance of R1: '4k7' is not a number"),
+        ("R1 a b -1k", "line 2: R1 has the negative resistance"),
+        ("R1 a b 1k foo=3", "line 2: foo= of R1 is not understood"),
+        ("R1 a b {1k*}", "line 2: the resistance of R1: '1k\\*': a value is missing"),
+        ("R1 a b {2mil}", "is not told from milli"),
+        ("R1 a b {x}\n.param x={y} y={x}", "is defined by itself"),
+        ("R1 a b 1k\nr1 b 0 1k", "line 3: r1 is there already, line 2"),
         ("D1 a b nowhere", "line 2: there is no .model nowhere"),
-        (".model m NPN(BF=3)", "line 2: only models of diodes"),
-        ("M1 a g b 0 m\nVg g 0 1\n.model m NMOS(LEVEL=2)", "line 4: transistors must have LEVEL=1"),
+        ("D1 a b m\n.model m NPN(BF=3)", "line 2: model m is of kind NPN, not of a diode"),
+        ("D1 a b m\n.model m D(IS=1e-14 IKF=3)", "line 3: IKF of model m acts at an operating"),
+        ("D1 a b m\n.model m D(IS=0)", "line 2: IS, N and the temperature"),
+        ("M1 a g b 0 m\nVg g 0 1\n.model m NMOS(LEVEL=2)", "line 2: LEVEL=2 is not modelled"),
+        ("M1 a g b 0 m\nVg g 0 1\n.model m NMOS(LAMBDA=.1)", "line 2: LAMBDA=0.1 is not modelled"),
         ("M1 a g b 0 m\n.model m NMOS(KP=1)", "line 2: no source holds gate 'g'"),
+        ("M1 a in b 0 m\n.model m NMOS(KP=1)", "line 2: gate 'in' is an input"),
+        ("M1 a g b 0 m\nVg g 0 1\n.model m PMOS(KP=1)", "line 2: model m is of kind PMOS"),
+        ("M1 a g b 0 m $ trained\nVg g 0 1\nR2 g b 1\n.model m NMOS", "joined to others"),
+        ("C1 a b 1n $ trained", "line 2: C1 has nothing that can be trained"),
+        ("X1 a b half", "line 2: there is no .subckt half"),
         (
-            "M1 a g b 0 m W=2\nVg g 0 1\n.model m NMOS(KP=1)",
-            "line 2: a transistor is M drain gate source bulk model",
+            "X1 a half\n.subckt half a b\nR1 a b 1\n.ends",
+            "line 2: subcircuit half has 2 nodes, got 1",
         ),
-        (".model m D(IS=1 RS=3)", r"line 2: the D model has \['rs'\]; only IS, N"),
-        (".subckt x", "line 2: .subckt is not understood"),
+        (".subckt half a b\nR1 a b 1", "line 2: subcircuit half has no .ends"),
+        ("X1 a x\n.subckt x a\nX2 a x\n.ends", "subcircuits hold each other"),
+        ("X1 a x r=2\n.subckt x a\nR1 a 0 1\n.ends", "has no parameters"),
+        (".if (1)", "line 2: .if is not understood"),
+        (".func f(x) {x}", "line 2: .func is not understood"),
+        (".options rshunt=1e6", "line 2: option rshunt is not understood"),
+        (".options gmin=1e-3", "line 2: gmin=0.001 S across every junction"),
+        (".include nowhere.lib", "line 2: nowhere.lib cannot be read"),
+        (".control\nop", "line 2: .control without .endc"),
         ("B1 a b I=V(a,b)^2", "line 2: a B source must be"),
+        ("B1 a b I=1*V(a,b)*(1+(V(b,a)/2)^2)", "line 2: a B source must be"),
+        ("V1 a a 3", "line 2: V1 holds a node 3 V over itself"),
+        ("V1 a 0 1 2", "line 2: '2' is not understood"),
         ("+ 3", "line 2 continues nothing"),
     ],
 )
 def test_what_is_not_understood(text, match):
-    refuses(
-        ConfigError, match, Circuit.from_spice, f"title\n{text}\n", inputs=["in"], outputs=["out"]
+    deck = f"title\n{text}\nRx in out 1\nRy out 0 1\n"
+    refuses(ConfigError, match, Circuit.from_spice, deck, inputs=["in"], outputs=["out"])
+
+
+def read(deck, trained=None, **settings):
+    return Circuit.from_spice(deck, inputs=["in"], outputs=["out"], trained=trained, **settings)
+
+
+DIVIDER = "title\nR1 in out 1k\nR2 out 0 1k\n"
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        ".tran 1n 1u",
+        ".ac dec 10 1 1k",
+        ".dc V1 0 1 .1",
+        ".save all",
+        ".probe v(out)",
+        ".ic v(out)=1",
+        ".print op v(out)",
+        ".control\nop\nprint all\n.endc",
+        "C1 out 0 1n",
+        "Vx out free PULSE(0 1 0 1n) AC 1\nRx free 0 1g",
+    ],
+)
+def test_what_does_not_act_is_named_and_passed_over(card):
+    word = card.split()[0]
+    with pytest.warns(NetlistWarning, match=r"line 4") as caught:
+        net = read(DIVIDER + card + "\n")
+    assert word.lower() in str(caught[0].message).lower() or "Vx" in str(caught[0].message)
+    assert caught[0].filename == __file__
+    assert net.predict([[1.0]])[0, 0] == pytest.approx(0.5, rel=1e-6)
+
+
+def test_titles_cases_and_marks():
+    with pytest.warns(NetlistWarning, match="the title 'R1 in out 1k'"):
+        net = read("R1 in out 1k\nR2 IN Out 2k $ untrained\nR3 OUT GND 1k $ trained\n")
+    assert net.elements == [
+        Resistor("in", "out", 1 / 2000.0, False),
+        Resistor("out", "0", 1e-3, True),
+    ]
+    assert net.params["g"].tolist() == [1e-3]
+    for trained, count in ((["r2"], 1), (["R2", "R3"], 2), ([], 0)):
+        net = read("t\nR2 in out 2k\nR3 out 0 1k $ trained\n", trained)
+        assert sum(array.size for array in net.params.values()) == count
+    refuses(ConfigError, "no elements of the netlist", read, DIVIDER, ["R9"])
+    with pytest.raises(CapabilityError, match="has no parameters to train"):
+        pnn.methods.EquilibriumPropagation().gradient(net, [[1.0]], [[0.5]])
+
+
+def test_subcircuits_have_names_that_can_be_trained():
+    deck = """two halves
+    .subckt half a b r=1k
+    .param double={2*r}
+    R1 a mid {r}
+    R2 mid b 'double'
+    .ends half
+    X1 in out half
+    X2 out gnd half r=3k
+    """
+    net = read(deck, ["X2.R2"])
+    assert [(e.plus, e.minus) for e in net.elements] == [
+        ("in", "X1.mid"),
+        ("X1.mid", "out"),
+        ("out", "X2.mid"),
+        ("X2.mid", "0"),
+    ]
+    assert net.params["g"].tolist() == [1 / 6000.0]
+    assert net.predict([[1.0]])[0, 0] == pytest.approx(0.75)
+    again = read(net.to_spice([1.0]))
+    assert again.elements == net.elements
+
+
+def test_files_are_included(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "values.inc").write_text(".param r=2k\n.lib 'corners.lib' slow\n")
+    (tmp_path / "parts" / "corners.lib").write_text(
+        ".lib fast\n.param s=1\n.endl\n.lib slow\n.param s=3\n.endl slow\n"
     )
+    path = tmp_path / "deck.cir"
+    path.write_text('title\n.include "parts/values.inc"\nR1 in out {r}\nR2 out 0 {s*r}\n')
+    assert read(path).predict([[1.0]])[0, 0] == pytest.approx(0.75)
+    path.write_text("title\n.include deck.cir\n")
+    refuses(ConfigError, "files include each other", read, path)
+    path.write_text("title\n.include parts/corners.lib\n")
+    refuses(ConfigError, "corners.lib, line 1", read, path)
+    refuses(ConfigError, "for a file pass a pathlib.Path", read, str(path))
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "nowhere.cir")
+
+
+SCALES = {"t": 1e12, "G": 1e9, "meg": 1e6, "MEGohm": 1e6, "K": 1e3, "kOhm": 1e3, "m": 1e-3}
+SCALES |= {"M": 1e-3, "u": 1e-6, "µ": 1e-6, "μF": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
+SCALES |= {"mil": 25.4e-6, "V": 1.0, "e3": 1e3, "E-3k": 1.0, "": 1.0}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_scales(scale):
+    net = read(f"title\nR1 in out 2.5{scale}\nR2 out 0 1\n")
+    assert net.elements[0].conductance == pytest.approx(1 / (2.5 * SCALES[scale]), rel=1e-12)
+
+
+EXPRESSIONS = (
+    "2+3*4 2^3 -2^2 (-2)^2+1 2^3^2 2**-1 7/2 7%4 7\\4 sqrt(2) log(10) ln(10) log10(100) "
+    "exp(1) abs(-3) min(2,3) max(2,3) pow(2,3) pwr(2,3) int(2.7) floor(2.7) ceil(2.2) sgn(3) "
+    "atan(1) arctan(1) sin(1) cos(1) tanh(1) cosh(1) asin(.5) sqr(3) 1k+1 1meg/1k 5>3 1?2:3 "
+    "0?2:3 ternary_fcn(1,2,3) 2*-3+10 1e3k 1f*1e15 --3 2<=2 1==2||2&&3 !0+1 (1+2)*3 .5 5. "
+)
+
+
+@needs_ngspice
+@pytest.mark.parametrize("expression", EXPRESSIONS.split())
+def test_expressions_are_those_of_ngspice(expression, tmp_path):
+    deck = f"title\n.param p={{{expression}}}\nR1 in out {{p+20}}\nR2 out 0 1k\n"
+    found = read(deck).predict([[1.0]])[0, 0]
+    expected = ngspice(f"{deck}Vin in 0 1\n{OPTIONS}\n.op\n.end\n", ["out"], tmp_path)
+    assert found == pytest.approx(expected[0], rel=1e-9)
+
+
+def random_deck(seed):
+    """A deck with what people write: every kind of card, in the ways that SPICE has for them."""
+    rng = np.random.default_rng(seed)
+    nodes = [f"n{k}" for k in range(8)]
+
+    def node():
+        return str(rng.choice([*nodes, "0", "GND", "N3", "sup"]))
+
+    def resistance():
+        value = float(10 ** rng.uniform(2, 4))
+        return str(
+            rng.choice(
+                [
+                    f"{value:.6g}",
+                    f"{value / 1e3:.6g}k",
+                    f"r={value:.6g}",
+                    f"{{{value / 2:.6g}*two}}",
+                    f"'{value:.6g}+half*0'",
+                    f"{value:.6g} m=2",
+                    f"{value:.6g} scale=.5",
+                    f"{value:.6g} tc1=1e-3 tc2=2e-5",
+                    f"{value:.6g} tc1=1e-3 dtemp=7",
+                    f"{value:.6g} tc1=1e-3 temp=50",
+                    f"{value:.6g} AC=3",
+                ]
+            )
+        )
+
+    lines = ["Vsup sup 0 DC 2 AC 1", "Vlow low gnd dc=-1.5", ".param half={two/4} two=2"]
+    lines += [f"Rchain{k} {a} {b} {resistance()}" for k, (a, b) in enumerate(pairs(nodes))]
+    lines += ["Rground n7 0 1k", "Rsup n0 sup 2.2K", "Rlow n4 low 470 ; to minus", "Rq n5 q 1k"]
+    for k in range(6):
+        a, b = node(), node()
+        kind = rng.integers(8)
+        match kind:
+            case 0:
+                lines.append(f"r_{k} {a} {b} {resistance()}")
+            case 1:
+                lines.append(f"I{k} {a} {b} {rng.normal() * 1e-3:.6g} m=2")
+            case 2:
+                lines.append(f"D{k} {a} {b} plain area=2 m=3")
+            case 3:
+                lines.append(f"D{k} {a} {b} Vendor")
+            case 4:
+                lines.append(f"Dbreak{k} {a} {b} zener temp=60")
+            case 5:
+                lines += [f"M{k} {a} gate {b} 0 ch W={rng.uniform(5, 50):.4g}u L=2u"]
+            case 6:
+                lines.append(f"X{k} {a} {b} Pad r={rng.uniform(100, 1000):.5g}")
+            case 7:
+                lines += [f"L{k} {a} tap{k} 1u", f"Rtap{k} tap{k} {b} 330", f"C{k} {a} {b} 1n"]
+    lines += [
+        "Vgate gate 0 1.8",
+        "Rgate gate 0 1meg",
+        "Iq q 0 SIN(1m 2 1k)",
+        ".subckt pad a b r=100",
+        ".model plain D(IS=1e-10 N=1.2)",
+        "R1 a c {r}",
+        "D1 c b plain",
+        "R2 c 0 {r*10}",
+        ".ends pad",
+        ".model Plain D IS=1e-13",
+        ".model vendor D(IS=2.52n RS=.568 N=1.752 CJO=4p M=.4 TT=20n BV=100 IBV=.1u)",
+        ".model zener D(IS=1e-12 RS=5 BV=1.1 IBV=1m N=1.1 EG=.9 XTI=2)",
+        "+ VJ=.7",
+        ".model ch NMOS(LEVEL=1 KP=50u VTO=.7 TOX=0 CGSO=1p)",
+        ".model nobody PNP(BF=100)",
+        ".tran 1n 1u",
+        str(rng.choice(["", ".temp 40", ".options temp=10 tnom=25"])) if kind_free(lines) else "",
+    ]
+    return "\n".join(["a deck", *lines])
+
+
+def pairs(nodes):
+    return list(itertools.pairwise(nodes))
+
+
+def kind_free(lines):
+    """Transistors are modelled at their own temperature alone."""
+    return not any(line.startswith("M") for line in lines)
+
+
+@needs_ngspice
+@pytest.mark.parametrize("seed", range(60))
+def test_random_decks_have_the_operating_point_of_ngspice(seed, tmp_path):
+    deck = random_deck(seed)
+    nodes = [f"n{k}" for k in range(8)]
+    expected = ngspice(f"{deck}\n{OPTIONS}\n.op\n.end\n", nodes, tmp_path)
+    with pytest.warns(NetlistWarning):
+        net = Circuit.from_spice(
+            f"{deck}\nRidle idle 0 1\n", inputs=["idle"], outputs=["q"], trained=[]
+        )
+    at = net.voltages([[0.0]])
+    found = np.array([at[node][0] for node in nodes])
+    assert net.settle([[0.0]]).converged
+    # Constants of nature of 2014, behind exponents of some 40, are those of ngspice.
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
 
 
 def test_names_that_spice_cannot_read():
     for names, match in (
         (("a b", "c"), "no name that SPICE reads"),
+        (("a=b", "c"), "no name that SPICE reads"),
         (("n", "N"), "by its case only"),
+        (("gnd", "c"), "no name that SPICE reads"),
     ):
         a, b = names
         net = Circuit(
             [Resistor("in", a), Resistor(a, b), Resistor(b, "0")], inputs=["in"], outputs=[b]
         )
         refuses(ConfigError, match, net.to_spice, [1.0])
+
+
+@needs_ngspice
+def test_names_that_spice_reads_come_back(tmp_path):
+    names = ["12v", "a-b", "a/b", "net<3>", "net[3]", "a#b", "+5v".strip("+"), "x.y", "gate_of_9"]
+    found = [Resistor("in", names[0], 1e-3)]
+    for a, b in pairs(names):
+        found += [Resistor(a, b, 1e-3), Cubic(a, b, 1e-3, 0.5)]
+    found += [Transistor(names[-1], "0", 2.0, 1e-3, 0.5), Resistor(names[-1], "0", 1e-3)]
+    net = Circuit(found, inputs=["in"], outputs=[names[-1]])
+    text = net.to_spice([1.5])
+    assert ngspice(text, ["x.y"], tmp_path)[0] == pytest.approx(
+        net.voltages([[1.5]])["x.y"][0], rel=1e-6
+    )
+    again = Circuit.from_spice(text, inputs=["in"], outputs=[names[-1]])
+    np.testing.assert_allclose(again.predict([[1.5]]), net.predict([[1.5]]), rtol=1e-9)
+
+
+def test_flows_from_netlists():
+    net = pnn.systems.Flow.from_spice(DIVIDER, inputs=["in"], outputs=["out"])
+    assert net.params["g"].tolist() == [1e-3, 1e-3]
+    assert net.predict([[1.0]])[0, 0] == pytest.approx(0.5)
+    deck = DIVIDER + "I1 out 0 1m\n"
+    refuses(
+        ConfigError,
+        "pipes are resistors",
+        pnn.systems.Flow.from_spice,
+        deck,
+        inputs=["in"],
+        outputs=["out"],
+    )
 
 
 def test_numbers_survive():

@@ -177,6 +177,11 @@ def non_negative(value: Any, name: str) -> float:
     return result
 
 
+def node_name(value: Any) -> Any:
+    """Return whole numbers, which graphs have for nodes, as text, and anything else as it is."""
+    return str(value) if is_integer(value) and abs(value) < 2**63 else value
+
+
 def instance(value: Any, kind: type[T] | tuple[type[T], ...], name: str, wanted: str) -> T:
     """Return a value of a kind; `ConfigError`, which says what is `wanted`, otherwise."""
     if not isinstance(value, kind):
@@ -241,17 +246,14 @@ def as_settings(config: Any, what: str) -> dict[str, Any]:
     `ConfigError` unless they are a dictionary with text for keys.
     """
     if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
-        raise ConfigError(
-            f"the configuration of {what} must be a dictionary of settings, got {shown(config)}"
-        )
+        raise ConfigError(f"{what} must be a dictionary whose keys are text, got {shown(config)}")
     return dict(config)
 
 
 def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> FloatArray:
     """Return inputs as a C-contiguous (samples, n_in) array of the system's dtype, all finite.
 
-    Lists are converted; arrays of another dtype are refused, since a silent conversion costs memory
-    and hides mistakes.
+    Numbers of other types are converted: a copy, made once for every call.
     """
     return _as_matrix(x, n_in, dtype, name)
 
@@ -259,11 +261,17 @@ def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> Float
 def as_targets(
     y: Any, samples: int, n_out: int, dtype: np.dtype[Any], name: str = "y"
 ) -> FloatArray:
-    """Return labels as int64 (samples,), or targets (samples, n_out) of the system's dtype."""
+    """Return labels as int64 (samples,), or targets (samples, n_out) of the system's dtype.
+
+    Numbers (samples,) are targets where there is one output.
+    """
     array = _as_array(y, name)
+    if n_out == 1 and array.ndim == 1 and array.dtype.kind in "biuf":
+        y = array = array[:, None]
     if array.dtype == object:
         raise DataError(
-            f"{name} must be integer labels or an array of targets, got ragged or mixed values"
+            f"{name} must be integer labels or an array of targets, got "
+            + ("None" if y is None else "ragged or mixed values")
         )
     if array.ndim == 1 and array.dtype.kind in "iu":
         if len(array) != samples:
@@ -280,11 +288,14 @@ def as_targets(
             and np.isfinite(array).all()
             and (array == np.trunc(array)).all()
         )
+        named = array.dtype.kind in "US"
+        whole = whole or array.dtype.kind == "b"
         raise ShapeError(
             f"{name} must be integer labels of shape ({samples},) or targets of shape ({samples}, "
             f"{n_out}); "
             f"got shape {array.shape} of {array.dtype}"
             + (f"; labels are made integers by {name}.astype(int)" if whole else "")
+            + (f"; numpy.unique({name}, return_inverse=True)[1] numbers names" if named else "")
         )
     if array.ndim == 2 and array.shape[1] == 1 != n_out and array.dtype.kind in "iu":
         raise ShapeError(
@@ -359,29 +370,17 @@ def has_masked(value: Any) -> bool:
 
 def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> FloatArray:
     array = _as_array(value, name)
-    if isinstance(value, np.ndarray):
-        if array.dtype != dtype:
-            raise ConfigError(
-                f"{name} is {value.dtype}, but the system computes in {dtype}; convert it once "
-                "with "
-                f"{name}.astype(numpy.{dtype}), or make the system with dtype={str(value.dtype)!r}"
-                if value.dtype in _DTYPES.values()
-                else f"{name} must be {dtype}, got {value.dtype}; convert and scale it once, "
-                "before training"
-            )
-    elif array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf":
         raise DataError(f"{name} must be an array of numbers, got {shown(value)}")
-    else:
-        # A number that is too large becomes infinite, and is refused as that.
-        with np.errstate(over="ignore"):
-            array = array.astype(dtype)
+    # A number that is too large becomes infinite, and is refused as that.
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype, copy=False)
     if array.ndim != 2 or array.shape[1] != width:
         raise ShapeError(f"{name} must have shape (samples, {width}), got {array.shape}")
     array = np.require(array, requirements=["C", "ALIGNED"])
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
         raise DataError(
-            f"{name} holds {array[row, column]} at row {row}, column {column}; inputs must be "
-            "finite"
+            f"{name} holds {array[row, column]} at row {row}, column {column}: it must be finite"
         )
     return array

@@ -62,7 +62,8 @@ def _nodes(axes: "Axes", net: "Circuit", places: dict[str, Any], at: dict[str, f
     colors, low, high = (
         ("RdBu_r", -reach, reach) if both else ("viridis", voltages.min(), voltages.max())
     )
-    special = {**dict.fromkeys(net.inputs, "s"), **dict.fromkeys(net.outputs, "D"), net.ground: "v"}
+    special = dict.fromkeys(net.inputs, "s") | dict.fromkeys(net.outputs, "D")
+    special |= {} if net.ground is None else {net.ground: "v"}
     size = float(np.clip(2400 / len(names), 12, 90))
     shown = None
     for marker in ("o", "s", "D", "v"):
@@ -114,7 +115,7 @@ def circuit(
     axes.add_collection(LineCollection(segments, linewidths=widths, colors=_FAINT, zorder=1))
     shown = _nodes(axes, net, places, at)
     for name in (*net.inputs, *net.outputs, net.ground):
-        if name in places and len(net.inputs) + len(net.outputs) <= 24:
+        if name is not None and name in places and len(net.inputs) + len(net.outputs) <= 24:
             axes.annotate(
                 name,
                 tuple(places[name]),

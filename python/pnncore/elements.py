@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pnncore._config import Registered
-from pnncore._convert import flag, made, number, shown
+from pnncore._convert import flag, made, node_name, number, shown
 from pnncore.errors import ConfigError
 
 __all__ = [
@@ -40,8 +40,9 @@ class Element(Registered, family="element"):
     Parameters
     ----------
     plus, minus
-        The names of the nodes of the first and the second terminal. V is the voltage of the first
-        over the second, and I flows through the element from the first to the second.
+        The names of the nodes of the first and the second terminal; whole numbers become names. V
+        is the voltage of the first over the second, and I flows through the element from the first
+        to the second.
     """
 
     plus: str
@@ -52,6 +53,9 @@ class Element(Registered, family="element"):
         what = type(self).__name__
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
+            if setting.type is str:
+                value = node_name(value)
+                object.__setattr__(self, setting.name, value)
             if setting.type is str and not (isinstance(value, str) and value):
                 raise ConfigError(
                     f"{what}: {setting.name} must be the name of a node, got {shown(value)}"

@@ -67,5 +67,9 @@ class SettlingWarning(UserWarning):
     """
 
 
+class NetlistWarning(UserWarning):
+    """Something of a netlist was passed over, since it does not act at an operating point."""
+
+
 class DriftWarning(UserWarning):
     """An instrument answers otherwise than it did."""

@@ -26,7 +26,6 @@ _OPTIONAL = {
     "safetensors": "checkpoints in other programs",
     "scikit-learn": "Classifier and Regressor",
 }
-_GZ = ("", ".gz")
 
 
 def add(commands: Commands) -> None:
@@ -85,7 +84,8 @@ def _data_sets() -> dict[str, str | None]:
         "fashion-mnist": (_sets._FASHION_MNIST, data.fashion_mnist),
     }
     for name, (spec, load) in idx.items():
-        files, _ = _sets._search(None, spec.folder, tuple(file.name for file in spec.files), _GZ)
+        names = [_sets._names_of(file) for file in spec.files]
+        files, _ = _sets._search(None, (spec.folder, *spec.folders), names)
         found[name] = None
         if files is not None:
             try:
@@ -93,7 +93,7 @@ def _data_sets() -> dict[str, str | None]:
                 found[name] = str(files[0].parent)
             except DataError as error:
                 found[name] = None if "is not found" in str(error) else f"damaged: {error}"
-    files, _ = _sets._search(None, "vowel", ("pat_vowels.npz",), ("",))
+    files, _ = _sets._search(None, ("vowel",), [("pat_vowels.npz",)])
     found["vowels"] = str(files[0].parent) if files is not None else None
     return found
 

@@ -18,14 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import flag
+from pnncore._convert import as_dtype, flag
 from pnncore.data import _idx
 from pnncore.data._npz import Layout, parse_npz
 from pnncore.errors import ConfigError, DataError
 
-Split = tuple[
-    npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]
-]
+Split = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.int64]]
 _Path = str | os.PathLike[str]
 
 VOWEL_CLASSES: tuple[str, ...] = ("ae", "ah", "aw", "uw", "er", "iy", "ih")
@@ -57,12 +55,13 @@ class _IdxSet:
     """A set of four IDX files: training images and labels, test images and labels.
 
     `fingerprint` is the CRC-32 of the training labels. It tells sets apart whose files have the
-    same names and shapes.
+    same names and shapes. `folders` are those that other programs put the files in.
     """
 
     title: str
     call: str
     folder: str
+    folders: tuple[str, ...]
     url: str
     fingerprint: int
     files: tuple[_IdxFile, _IdxFile, _IdxFile, _IdxFile]
@@ -72,6 +71,7 @@ _MNIST = _IdxSet(
     title="MNIST",
     call="mnist",
     folder="mnist",
+    folders=("MNIST/raw", "MNIST", "raw"),
     url="https://ossci-datasets.s3.amazonaws.com/mnist/",
     fingerprint=3121080559,
     files=(
@@ -89,6 +89,7 @@ _FASHION_MNIST = _IdxSet(
     title="Fashion-MNIST",
     call="fashion_mnist",
     folder="fashion-mnist",
+    folders=("FashionMNIST/raw", "FashionMNIST", "raw"),
     url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     fingerprint=785835114,
     files=(
@@ -105,7 +106,7 @@ _FASHION_MNIST = _IdxSet(
 _IDX_SETS = (_MNIST, _FASHION_MNIST)
 
 
-def digits(*, test_size: int = 450, seed: int = 0) -> Split:
+def digits(*, test_size: int = 450, seed: int = 0, dtype: npt.DTypeLike = "float32") -> Split:
     """Load the 1797 handwritten digits of 8 x 8 pixels that ship with the package.
 
     The samples are shuffled and cut in two; the same `test_size` and `seed` give the same split.
@@ -117,14 +118,16 @@ def digits(*, test_size: int = 450, seed: int = 0) -> Split:
         Number of test samples, 0 to 1797. The rest are training samples.
     seed : int, optional
         Seed of the shuffle, 0 or larger.
+    dtype : optional
+        ``"float32"`` or ``"float64"``, of the inputs.
 
     Returns
     -------
-    x : numpy.ndarray, float32, shape (1797 - test_size, 64)
+    x : numpy.ndarray, shape (1797 - test_size, 64)
         Training images, row by row; the ink of each pixel, from 0 (none) to 1 in steps of 1/16.
     y : numpy.ndarray, int64, shape (1797 - test_size,)
         Their labels, 0 to 9.
-    x_test : numpy.ndarray, float32, shape (test_size, 64)
+    x_test : numpy.ndarray, shape (test_size, 64)
         Test images.
     y_test : numpy.ndarray, int64, shape (test_size,)
         Their labels.
@@ -148,10 +151,11 @@ def digits(*, test_size: int = 450, seed: int = 0) -> Split:
     ((1347, 64), (450, 64))
     """
     raw = _shipped("digits.npz", _DIGITS)
-    return _split(raw["pixels"].astype(np.float32) / np.float32(16), raw["labels"], test_size, seed)
+    own = as_dtype(dtype)
+    return _split(raw["pixels"].astype(own) / own.type(16), raw["labels"], test_size, seed)
 
 
-def iris(*, test_size: int = 45, seed: int = 0) -> Split:
+def iris(*, test_size: int = 45, seed: int = 0, dtype: npt.DTypeLike = "float32") -> Split:
     """Load Fisher's 150 irises, which ship with the package.
 
     Four measurements of each, and its species.
@@ -164,15 +168,17 @@ def iris(*, test_size: int = 45, seed: int = 0) -> Split:
         Number of test samples, 0 to 150. The rest are training samples.
     seed : int, optional
         Seed of the shuffle, 0 or larger.
+    dtype : optional
+        ``"float32"`` or ``"float64"``, of the inputs.
 
     Returns
     -------
-    x : numpy.ndarray, float32, shape (150 - test_size, 4)
+    x : numpy.ndarray, shape (150 - test_size, 4)
         Length and width of sepals, length and width of petals, each from 0 to 1 over its range in
         the whole set.
     y : numpy.ndarray, int64, shape (150 - test_size,)
         The species: 0 setosa, 1 versicolor, 2 virginica.
-    x_test : numpy.ndarray, float32, shape (test_size, 4)
+    x_test : numpy.ndarray, shape (test_size, 4)
         Test measurements.
     y_test : numpy.ndarray, int64, shape (test_size,)
         Their species.
@@ -196,7 +202,7 @@ def iris(*, test_size: int = 45, seed: int = 0) -> Split:
     ((105, 4), (45, 4))
     """
     raw = _shipped("iris.npz", _IRIS)
-    x = raw["millimetres"].astype(np.float32)
+    x = raw["millimetres"].astype(as_dtype(dtype))
     low, high = x.min(axis=0), x.max(axis=0)
     return _split((x - low) / (high - low), raw["species"], test_size, seed)
 
@@ -212,9 +218,7 @@ def _shipped(name: str, layout: Layout) -> dict[str, npt.NDArray[Any]]:
     return parse_npz(content, f"{name}, which ships with pnncore,", layout)
 
 
-def _split(
-    x: npt.NDArray[np.float32], labels: npt.NDArray[Any], test_size: int, seed: int
-) -> Split:
+def _split(x: npt.NDArray[Any], labels: npt.NDArray[Any], test_size: int, seed: int) -> Split:
     """Shuffle, and cut off the test samples."""
     n_test = _integer("test_size", test_size, len(x))
     rng = np.random.Generator(np.random.Philox(_integer("seed", seed, None)))
@@ -224,13 +228,16 @@ def _split(
     return x[train], y[train], x[test], y[test]
 
 
-def mnist(path: _Path | None = None, *, download: bool = False) -> Split:
+def mnist(
+    path: _Path | None = None, *, download: bool = False, dtype: npt.DTypeLike = "float32"
+) -> Split:
     """Load MNIST: handwritten digits of 28 x 28 pixels, 60000 for training and 10000 for testing.
 
     The four IDX files are looked for in `path`, then in the folder that the environment variable
     ``PNNCORE_DATA`` names, then in the cache folder (``$XDG_CACHE_HOME/pnncore``, or
-    ``~/.cache/pnncore``); in each of them first in the subfolder ``mnist``, then directly. The
-    first folder that has all four wins. They may be compressed (``.gz``) or not.
+    ``~/.cache/pnncore``); in each of them first in the subfolder ``mnist``, then where torchvision
+    puts them (``MNIST/raw``), then directly. The first folder that has all four wins. They may be
+    compressed (``.gz``) or not, and have a dot for a dash (``train-images.idx3-ubyte``).
 
     Parameters
     ----------
@@ -239,15 +246,17 @@ def mnist(path: _Path | None = None, *, download: bool = False) -> Split:
     download : bool, optional
         Where no folder has the files, fetch them (12 MB) into the cache folder and verify their MD5
         checksums.
+    dtype : optional
+        ``"float32"`` or ``"float64"``, of the inputs.
 
     Returns
     -------
-    x : numpy.ndarray, float32, shape (60000, 784)
+    x : numpy.ndarray, shape (60000, 784)
         Training images, row by row; the ink of each pixel, from 0 (none) to 1 in steps of 1/255.
         188 MB.
     y : numpy.ndarray, int64, shape (60000,)
         Their labels, 0 to 9.
-    x_test : numpy.ndarray, float32, shape (10000, 784)
+    x_test : numpy.ndarray, shape (10000, 784)
         Test images.
     y_test : numpy.ndarray, int64, shape (10000,)
         Their labels.
@@ -266,10 +275,12 @@ def mnist(path: _Path | None = None, *, download: bool = False) -> Split:
     Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits". A folder
     that holds Fashion-MNIST, whose files have the same names, is passed over.
     """
-    return _load_idx_set(_MNIST, path, download=download)
+    return _load_idx_set(_MNIST, path, download=download, dtype=dtype)
 
 
-def fashion_mnist(path: _Path | None = None, *, download: bool = False) -> Split:
+def fashion_mnist(
+    path: _Path | None = None, *, download: bool = False, dtype: npt.DTypeLike = "float32"
+) -> Split:
     """Load Fashion-MNIST: articles of clothing, 28 x 28 pixels.
 
     There are 60000 for training and 10000 for testing.
@@ -284,16 +295,18 @@ def fashion_mnist(path: _Path | None = None, *, download: bool = False) -> Split
     download : bool, optional
         Where no folder has the files, fetch them (31 MB) into the cache folder and verify their MD5
         checksums.
+    dtype : optional
+        ``"float32"`` or ``"float64"``, of the inputs.
 
     Returns
     -------
-    x : numpy.ndarray, float32, shape (60000, 784)
+    x : numpy.ndarray, shape (60000, 784)
         Training images, row by row; the brightness of each pixel, from 0 (background) to 1 in steps
         of 1/255. 188 MB.
     y : numpy.ndarray, int64, shape (60000,)
         Their labels, 0 to 9: T-shirt/top, trouser, pullover, dress, coat, sandal, shirt, sneaker,
         bag, ankle boot.
-    x_test : numpy.ndarray, float32, shape (10000, 784)
+    x_test : numpy.ndarray, shape (10000, 784)
         Test images.
     y_test : numpy.ndarray, int64, shape (10000,)
         Their labels.
@@ -312,10 +325,10 @@ def fashion_mnist(path: _Path | None = None, *, download: bool = False) -> Split
     H. Xiao, K. Rasul and R. Vollgraf, arXiv 1708.07747 (2017); Zalando SE, MIT licence. A folder
     that holds MNIST, whose files have the same names, is passed over.
     """
-    return _load_idx_set(_FASHION_MNIST, path, download=download)
+    return _load_idx_set(_FASHION_MNIST, path, download=download, dtype=dtype)
 
 
-def vowels(path: _Path | None = None) -> Split:
+def vowels(path: _Path | None = None, *, dtype: npt.DTypeLike = "float32") -> Split:
     """Load the vowel task of the physics-aware-training study.
 
     7 vowels, 12 formant frequencies, 48 speakers.
@@ -328,16 +341,18 @@ def vowels(path: _Path | None = None) -> Split:
     ----------
     path : str or path-like, optional
         Folder to look in first; it must exist.
+    dtype : optional
+        ``"float32"`` or ``"float64"``, of the inputs.
 
     Returns
     -------
-    x : numpy.ndarray, float32, shape (210, 12)
+    x : numpy.ndarray, shape (210, 12)
         Training samples: the formants F1, F2, F3 at steady state, then at 20 %, 50 % and 80 % of
         the vowel's duration. Each column is divided by its largest value, over training and test
         samples together; all lie in (0, 1].
     y : numpy.ndarray, int64, shape (210,)
         Their labels, 0 to 6, named by `VOWEL_CLASSES`.
-    x_test : numpy.ndarray, float32, shape (49, 12)
+    x_test : numpy.ndarray, shape (49, 12)
         Test samples.
     y_test : numpy.ndarray, int64, shape (49,)
         Their labels.
@@ -357,7 +372,7 @@ def vowels(path: _Path | None = None) -> Split:
     no test on new speakers: every speaker of a test sample also has training samples.
     """
     name = "pat_vowels.npz"
-    found, looked = _search(path, "vowel", (name,), ("",))
+    found, looked = _search(path, ("vowel",), [(name,)])
     if found is None:
         arrays = ", ".join(f"{key} {shape}" for key, (_, shape) in _VOWELS.items())
         raise DataError(
@@ -385,7 +400,8 @@ def vowels(path: _Path | None = None) -> Split:
     for key in ("train_dataset_y", "test_dataset_y"):
         if raw[key].min() < 0 or raw[key].max() >= len(VOWEL_CLASSES):
             raise DataError(f"{file}: {key}: expected labels 0 to {len(VOWEL_CLASSES) - 1}")
-    return x, y, x_test, y_test
+    own = as_dtype(dtype)
+    return x.astype(own), y, x_test.astype(own), y_test
 
 
 def _integer(name: str, value: object, high: int | None) -> int:
@@ -415,12 +431,11 @@ def _cache() -> Path | None:
 
 def _search(
     path: _Path | None,
-    folder: str,
-    names: tuple[str, ...],
-    suffixes: tuple[str, ...],
+    folders: tuple[str, ...],
+    names: list[tuple[str, ...]],
     refuse: Callable[[list[Path]], str] | None = None,
 ) -> tuple[list[Path] | None, str]:
-    """Find the first folder that holds all named files.
+    """Find the first folder that holds all files, each by one of its names.
 
     `refuse` says why the files of a folder are not the wanted ones, or returns the empty string.
     The second result describes where was looked, for an error message.
@@ -431,8 +446,7 @@ def _search(
         given = _idx.as_path(path)
         if not os.path.isdir(given):
             raise DataError(
-                f"path: expected a folder with {', '.join(names)}, got {str(given)!r}: no such "
-                "folder"
+                f"path: expected a folder with {_listed(names)}, got {str(given)!r}: no such folder"
             )
         roots.append(("path", given))
     if os.environ.get("PNNCORE_DATA"):
@@ -443,17 +457,15 @@ def _search(
     if cache is not None:
         roots.append(("cache", cache))
     for origin, root in roots:
-        for place in (root / folder, root):
-            candidates = [[place / (name + suffix) for suffix in suffixes] for name in names]
+        for place in (*(root / folder for folder in folders), root):
             files = [
-                next((file for file in some if os.path.isfile(file)), None) for some in candidates
+                next((place / name for name in some if os.path.isfile(place / name)), None)
+                for some in names
             ]
             found = [file for file in files if file is not None]
             if len(found) < len(names):
-                missing = ", ".join(
-                    name for name, file in zip(names, files, strict=True) if file is None
-                )
-                why = f"lacks {missing}" if os.path.isdir(place) else "no such folder"
+                missing = [some for some, file in zip(names, files, strict=True) if file is None]
+                why = f"lacks {_listed(missing)}" if os.path.isdir(place) else "no such folder"
             else:
                 why = refuse(found) if refuse is not None else ""
                 if not why:
@@ -462,7 +474,19 @@ def _search(
     return None, "\n".join(["Looked in:", *(f"  {note}" for note in notes)])
 
 
-def _load_idx_set(spec: _IdxSet, path: _Path | None, *, download: bool) -> Split:
+def _listed(names: list[tuple[str, ...]]) -> str:
+    return ", ".join(some[0] for some in names)
+
+
+def _names_of(file: _IdxFile) -> tuple[str, ...]:
+    """Return the names that a file goes by: with a dot where Windows wants one, compressed."""
+    plain = (file.name, file.name.replace("-idx", ".idx"))
+    return (*plain, *(f"{name}.gz" for name in plain))
+
+
+def _load_idx_set(
+    spec: _IdxSet, path: _Path | None, *, download: bool, dtype: npt.DTypeLike
+) -> Split:
     """Find or fetch the four files of a set, read and check them."""
 
     def refuse(files: list[Path]) -> str:
@@ -472,9 +496,9 @@ def _load_idx_set(spec: _IdxSet, path: _Path | None, *, download: bool) -> Split
         ]
         return f"holds {others[0]}" if others else ""
 
-    download = flag(download, "download")
-    names = tuple(file.name for file in spec.files)
-    files, looked = _search(path, spec.folder, names, ("", ".gz"), refuse)
+    download, dtype = flag(download, "download"), as_dtype(dtype)
+    names = [_names_of(file) for file in spec.files]
+    files, looked = _search(path, (spec.folder, *spec.folders), names, refuse)
     if files is None and download:
         files = _download(spec)
     if files is None:
@@ -482,7 +506,7 @@ def _load_idx_set(spec: _IdxSet, path: _Path | None, *, download: bool) -> Split
         where = "the user's cache folder" if cache is None else cache / spec.folder
         megabytes = math.ceil(sum(file.size for file in spec.files) / 1e6)
         raise DataError(
-            f"{spec.title} is not found; it needs {', '.join(names)}, each as it is or with "
+            f"{spec.title} is not found; it needs {_listed(names)}, each as it is or with "
             f".gz\n{looked}\n"
             f"To get it: call {spec.call}(download=True), which puts {megabytes} MB into {where};\n"
             f"  or fetch the four .gz files from {spec.url} into a folder,\n"
@@ -494,13 +518,14 @@ def _load_idx_set(spec: _IdxSet, path: _Path | None, *, download: bool) -> Split
     for file, labels in ((files[1], y), (files[3], y_test)):
         if labels.size and labels.max() > 9:
             raise DataError(f"{file}: expected labels 0 to 9, got {labels.max()}")
-    return _pixels(x), y.astype(np.int64), _pixels(x_test), y_test.astype(np.int64)
+    images = (_pixels(part, dtype) for part in (x, x_test))
+    return next(images), y.astype(np.int64), next(images), y_test.astype(np.int64)
 
 
-def _pixels(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _pixels(images: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Scale uint8 images to [0, 1], one per row."""
     flat = images.reshape(len(images), math.prod(images.shape[1:]))
-    scaled: npt.NDArray[np.float32] = np.divide(flat, np.float32(255), dtype=np.float32)
+    scaled: npt.NDArray[Any] = np.divide(flat, dtype.type(255), dtype=dtype)
     return scaled
 
 

@@ -3,12 +3,13 @@
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import _core, _network_plot, _spice, elements
+from pnncore import _core, _netlist, _network_plot, elements
 from pnncore._convert import (
     FloatArray,
     as_dtype,
@@ -17,6 +18,7 @@ from pnncore._convert import (
     as_threads,
     instance,
     made,
+    node_name,
     shown,
 )
 from pnncore.devices import Device
@@ -57,7 +59,7 @@ class Circuit(System):
     outputs
         The nodes whose voltages are the outputs.
     ground
-        The node at zero volts.
+        The node at zero volts; None where inputs alone set the voltages.
     device
         What trained conductances are stored in: a `pnncore.devices.Device` with `lower` at least 0.
     dtype
@@ -107,33 +109,36 @@ class Circuit(System):
         *,
         inputs: Sequence[str],
         outputs: Sequence[str],
-        ground: str = "0",
+        ground: str | None = "0",
         device: Device = _CONDUCTANCES,
         dtype: npt.DTypeLike = "float64",
     ) -> None:
         self.elements = as_list(elements, "elements", "a list of pnncore.elements")
-        self.inputs, self.outputs, self.ground = (
-            _names(inputs, "inputs"),
-            _names(outputs, "outputs"),
-            ground,
-        )
-        instance(ground, str, "ground", "the name of a node")
+        self.inputs, self.outputs = _names(inputs, "inputs"), _names(outputs, "outputs")
+        self.ground = None if ground is None else _names([ground], "ground")[0]
         if not isinstance(device, Device):
             raise ConfigError(f"device must be a pnncore.devices.Device, got {shown(device)}")
         self.device = device
         resolved = as_dtype(dtype)
         if stray := [element for element in self.elements if not isinstance(element, Element)]:
             raise ConfigError(f"elements must come from pnncore.elements, got {shown(stray[0])}")
-        self._sources = _Sources(self.elements, self.inputs, self.outputs, ground)
+        self._sources = _Sources(self.elements, self.inputs, self.outputs, self.ground)
         mentioned = self._sources.mentioned
         for what, names in (("input", self.inputs), ("output", self.outputs)):
             if unknown := [node for node in names if node not in mentioned]:
                 raise ConfigError(f"{what} {unknown[0]!r} is no node of any element")
+        if self.ground is not None and self.ground not in mentioned:
+            raise ConfigError(
+                f"ground {self.ground!r} is no node of any element: name the one at zero volts "
+                "with ground=, or say ground=None where inputs alone set the voltages"
+            )
         roots = dict.fromkeys(self._sources.at(node)[0] for node in mentioned)
         self.nodes = [
-            node for node in roots if node not in (ground, *self.inputs, *self.outputs)
+            node for node in roots if node not in (self.ground, *self.inputs, *self.outputs)
         ] + self.outputs
-        places: dict[str, dict[str, float]] = {ground: {"fixed": 0.0}}
+        places: dict[str, dict[str, float]] = {}
+        if self.ground is not None:
+            places[self.ground] = {"fixed": 0.0}
         places |= {node: {"input": k} for k, node in enumerate(self.inputs)}
         places |= {node: {"node": k} for k, node in enumerate(self.nodes)}
 
@@ -159,31 +164,32 @@ class Circuit(System):
             array[...] = [
                 getattr(e, _SETTINGS[type(e)][1]) for e in self._joined if _parameter(e) == name
             ]
-        if not self.params:
-            raise ConfigError("no element is trained: make at least one with trained=True")
 
     @classmethod
     def from_graph(
-        cls, graph: Any, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any
+        cls,
+        graph: Any,
+        *,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        conductance: str = "conductance",
+        **settings: Any,
     ) -> "Circuit":
         """Return the circuit of trained resistors along the edges of a networkx graph.
 
         Parameters
         ----------
         graph
-            A networkx graph; nodes are named by ``str``. Edges may carry ``conductance`` (otherwise
-            1).
+            A networkx graph; nodes are named by ``str``.
         inputs, outputs
             The names of nodes.
+        conductance
+            The attribute of edges that is their conductance, such as ``"weight"``; 1 where an edge
+            has none.
         settings
             What `Circuit` takes besides.
         """
-        edges = getattr(graph, "edges", None)
-        if not callable(edges):
-            raise ConfigError(f"graph must be a networkx graph, got {shown(graph)}")
-        resistors = [
-            Resistor(str(u), str(v), g) for u, v, g in edges(data="conductance", default=1.0)
-        ]
+        resistors = [Resistor(u, v, g) for u, v, g in edges_of(graph, conductance)]
         return cls(resistors, inputs=inputs, outputs=outputs, **settings)
 
     def plot(
@@ -233,31 +239,48 @@ class Circuit(System):
         ConfigError
             If the name of a node is none that SPICE reads.
         """
-        return _spice.write(self, as_inputs([x], self.n_in, self.dtype)[0].tolist())
+        return _netlist.write(self, as_inputs([x], self.n_in, self.dtype)[0].tolist())
 
     @classmethod
     def from_spice(
-        cls, text: str, *, inputs: Sequence[str], outputs: Sequence[str], **settings: Any
+        cls,
+        source: str | PathLike[str],
+        *,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        trained: Iterable[str] | None = None,
+        **settings: Any,
     ) -> "Circuit":
-        """Return the circuit of a netlist.
+        """Return the circuit of a netlist, at its operating point.
 
-        It may have R, V, I, D (IS and N of its model) and the B sources of `to_spice`.
+        It may have R, V, I, L (a wire) and C (nothing), diodes with the series resistance and the
+        breakdown of their model, level 1 NMOS transistors whose gates sources hold, the B sources
+        of `to_spice`, subcircuits, parameters, expressions and included files. As in SPICE the
+        first line is the title, case does not matter, and ``gnd`` is node 0.
 
         Parameters
         ----------
-        text
-            The netlist. Elements whose line ends in ``$ trained`` are trained.
+        source
+            The text of the netlist, or the path of its file as a `pathlib.Path`.
         inputs, outputs
             Names of nodes. A voltage source that holds an input is left out: x takes its place.
+        trained
+            The names of the elements that are trained, such as ``"R1"`` or ``"X1.R2"``; None: those
+            whose line ends in the comment ``$ trained``.
         settings
             What `Circuit` takes besides.
 
         Raises
         ------
         ConfigError
-            If a line is not understood; the message says which.
+            If a line is not understood; the message says which. What does not act at an operating
+            point is named in a `NetlistWarning`.
         """
-        return cls(_spice.read(text, inputs), inputs=inputs, outputs=outputs, **settings)
+        inputs, outputs = _names(inputs, "inputs"), _names(outputs, "outputs")
+        found = _netlist.read(source, inputs, outputs, trained, stacklevel=2)
+        grounded = any("0" in (element.plus, element.minus) for element in found)
+        settings = {"ground": "0" if grounded else None} | settings
+        return cls(found, inputs=inputs, outputs=outputs, **settings)
 
     def values(self) -> FloatArray:
         """Return the present value of every element, `VoltageSource` left out; NaN for diodes."""
@@ -283,9 +306,10 @@ class Circuit(System):
         settled = self._at_rest(x, threads)
         at = dict(zip(self.nodes, np.hstack(settled.states).T, strict=True))
         at |= dict(zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True))
-        at[self.ground] = np.zeros(len(settled.status), self.dtype)
+        if self.ground is not None:
+            at[self.ground] = np.zeros(len(settled.status), self.dtype)
         found = {}
-        for node in self._sources.mentioned | {self.ground: None}:
+        for node in self._sources.mentioned:
             root, offset = self._sources.at(node)
             found[node] = at[root] + self.dtype.type(offset)
         return found
@@ -380,13 +404,13 @@ class _Sources:
     """
 
     def __init__(
-        self, elements: list[Element], inputs: list[str], outputs: list[str], ground: str
+        self, elements: list[Element], inputs: list[str], outputs: list[str], ground: str | None
     ) -> None:
         self.mentioned = dict.fromkeys(
             node for element in elements for node in (element.plus, element.minus)
         )
         self._above: dict[str, tuple[str, float]] = {}
-        held = {ground, *inputs}
+        held = {*inputs, *([] if ground is None else [ground])}
         if ground in inputs:
             raise ConfigError(f"input {ground!r} is held by ground: a loop of sources")
         for node in outputs:
@@ -422,13 +446,24 @@ class _Sources:
 
 
 def _names(names: Any, what: str) -> list[str]:
-    if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+    if isinstance(names, list | tuple):
+        names = [node_name(name) for name in names]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{what} must be a list of names of nodes, got {shown(names)}")
     if not names:
         raise ConfigError(f"{what} is empty")
     if repeated := {name for name in names if list(names).count(name) > 1}:
         raise ConfigError(f"{what} names {sorted(repeated)} more than once")
     return list(names)
+
+
+def edges_of(graph: Any, attribute: str) -> list[tuple[str, str, float]]:
+    """Return the edges of a networkx graph: two nodes, and an attribute, 1 where there is none."""
+    edges = getattr(graph, "edges", None)
+    if not callable(edges):
+        raise ConfigError(f"graph must be a networkx graph, got {shown(graph)}")
+    instance(attribute, str, "conductance", "the name of an attribute of edges")
+    return [(str(u), str(v), g) for u, v, g in edges(data=attribute, default=1.0)]
 
 
 def _few(names: list[str]) -> str:

@@ -2,15 +2,17 @@
 
 import numbers
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy.typing as npt
 
-from pnncore._convert import as_list, instance, made, shown
+from pnncore import _netlist
+from pnncore._convert import as_list, made, shown
 from pnncore.devices import Device
 from pnncore.elements import Resistor
 from pnncore.errors import ConfigError
-from pnncore.systems._circuit import Circuit
+from pnncore.systems._circuit import Circuit, edges_of
 
 # Of the smallest initial conductance: pipes that are narrower are as good as closed.
 _NARROWEST = 1e-6
@@ -21,7 +23,8 @@ class Flow(Circuit):
 
     Pressures take the place of voltages.
 
-    The same as a `Circuit` of trained resistors, and solved like one. Inputs are held at pressures
+    A `Circuit` of trained resistors, and solved like one, but that no node is `ground` unless one
+    is named. Inputs are held at pressures
     x; one node, `ground`, is at pressure zero; the pressures at the outputs are the answer.
 
     Parameters
@@ -79,14 +82,71 @@ class Flow(Circuit):
         resistors = [Resistor(u, v, g) for (u, v), g in zip(pairs, each, strict=True)]
         if device is None:
             device = Device(lower=_NARROWEST * min((r.conductance for r in resistors), default=1.0))
-        unused = (
-            "no ground"
-            if ground is None
-            else instance(ground, str, "ground", "the name of a node, or None")
-        )
         super().__init__(
-            resistors, inputs=inputs, outputs=outputs, ground=unused, device=device, dtype=dtype
+            resistors, inputs=inputs, outputs=outputs, ground=ground, device=device, dtype=dtype
         )
+        around = [self._held_around(output) for output in self.outputs]
+        if all(len(held) < 2 for held in around):
+            raise ConfigError(
+                f"output {self.outputs[0]!r} is joined to one held node only, "
+                f"{around[0].pop()!r}, and has its pressure whatever the conductances are: give "
+                "ground=, or another input"
+            )
+
+    def _held_around(self, output: str) -> set[str]:
+        """Return the held nodes that an output is joined to by free ones."""
+        held = {*self.inputs, *([] if self.ground is None else [self.ground])}
+        seen, rest = {output}, [output]
+        neighbours: dict[str, list[str]] = {}
+        for pipe in self.elements:
+            neighbours.setdefault(pipe.plus, []).append(pipe.minus)
+            neighbours.setdefault(pipe.minus, []).append(pipe.plus)
+        while rest:
+            for node in neighbours[rest.pop()]:
+                if node not in seen:
+                    seen.add(node)
+                    if node not in held:
+                        rest.append(node)
+        return seen & held
+
+    @classmethod
+    def from_graph(
+        cls,
+        graph: Any,
+        *,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        conductance: str = "conductance",
+        **settings: Any,
+    ) -> "Flow":
+        """Return the network of pipes along the edges of a graph: see `Circuit.from_graph`."""
+        edges = edges_of(graph, conductance)
+        pipes, each = [(u, v) for u, v, _ in edges], [g for _, _, g in edges]
+        return cls(pipes, inputs=inputs, outputs=outputs, conductance=each, **settings)
+
+    @classmethod
+    def from_spice(
+        cls,
+        source: str | PathLike[str],
+        *,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        trained: Iterable[str] | None = None,
+        **settings: Any,
+    ) -> "Flow":
+        """Return the network of a netlist of resistors, all of which are pipes that learn.
+
+        `ConfigError` for any other element; see `Circuit.from_spice` for the rest.
+        """
+        if trained is not None:
+            raise ConfigError("all pipes of a Flow are trained: leave trained out")
+        found = _netlist.read(source, inputs, outputs, None, stacklevel=2)
+        if other := [element for element in found if not isinstance(element, Resistor)]:
+            raise ConfigError(f"pipes are resistors, and the netlist has {shown(other[0])}")
+        pipes = [(pipe.plus, pipe.minus) for pipe in found]
+        each = [pipe.conductance for pipe in found if isinstance(pipe, Resistor)]
+        settings = {"ground": "0" if any("0" in pipe for pipe in pipes) else None} | settings
+        return cls(pipes, inputs=inputs, outputs=outputs, conductance=each, **settings)
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal network, as plain data; checkpoints keep it."""
@@ -98,7 +158,7 @@ class Flow(Circuit):
             ],
             "inputs": self.inputs,
             "outputs": self.outputs,
-            "ground": None if self.ground == "no ground" else self.ground,
+            "ground": self.ground,
             "device": self.device.to_config(),
             "dtype": str(self.dtype),
         }

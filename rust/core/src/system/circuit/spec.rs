@@ -156,9 +156,6 @@ pub(super) fn check_elements(spec: &Spec) -> Result<()> {
                 return refuse(format!("a voltage must be finite, got {}", terminal.known()));
             }
         }
-        if element.from == element.to {
-            return refuse("both terminals are at the same node".into());
-        }
         if element.law == Law::IdealDiode
             && (element.is_shorted() || (element.from.free(), element.to.free()) == (None, None))
         {

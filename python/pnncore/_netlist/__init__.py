@@ -1,0 +1,89 @@
+"""Netlists: circuits as SPICE reads them.
+
+What is read is what acts at an operating point, as ngspice has it: R, L, V, I, D, level 1 NMOS
+transistors whose gates sources hold, cubic elements as B sources, subcircuits, parameters and
+expressions, included files. Nothing is dropped: what is not understood is refused with its line,
+and what does not act at an operating point is named in a `NetlistWarning`.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pnncore._convert import as_list, shown
+from pnncore._netlist._cards import cards
+from pnncore._netlist._elements import Reader
+from pnncore._netlist._flat import Flat, Placed
+from pnncore._netlist._write import write as write
+from pnncore.elements import Element
+from pnncore.errors import ConfigError, NetlistWarning
+
+__all__ = ["read", "write"]
+
+
+def read(
+    source: Any,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    trained: Iterable[str] | None,
+    stacklevel: int,
+) -> list[Element]:
+    """Return the elements of a netlist, without the sources that hold the nodes `inputs`.
+
+    Nodes have the names that `inputs` and `outputs` call them by, otherwise those of the netlist;
+    ground is ``"0"``.
+    """
+    passed_over: dict[str, str] = {}
+
+    def ignored(what: str, place: str) -> None:
+        passed_over.setdefault(what, place)
+
+    flat = Flat(cards(_source(source), ignored), ignored)
+    reader = Reader(flat, inputs, _choice(trained, flat), ignored)
+    elements = _named(reader.read(), [*inputs, *outputs])
+    if passed_over:
+        said = [f"{what} ({place})" for what, place in passed_over.items()]
+        more = f" and {len(said) - 12} more" if len(said) > 12 else ""
+        warnings.warn(
+            f"passed over, for it does not act at an operating point: {', '.join(said[:12])}{more}",
+            NetlistWarning,
+            stacklevel=stacklevel + 1,
+        )
+    return elements
+
+
+def _source(source: Any) -> str | Path:
+    if isinstance(source, os.PathLike):
+        return Path(os.fspath(source))
+    if not isinstance(source, str):
+        raise ConfigError(f"a netlist is a text or a pathlib.Path, got {shown(source)}")
+    if "\n" not in source and source.strip() and " " not in source.strip():
+        raise ConfigError(f"{source!r} is no netlist: for a file pass a pathlib.Path")
+    return source
+
+
+def _choice(trained: Iterable[str] | None, flat: Flat) -> Callable[[Placed], bool]:
+    """Return what tells trained elements: their names, or marks in the netlist."""
+    if trained is None:
+        return lambda one: one.card.trained
+    wanted = as_list(trained, "trained", "a list of names of elements, or None")
+    if stray := [name for name in wanted if not isinstance(name, str)]:
+        raise ConfigError(f"trained must be names of elements, got {shown(stray[0])}")
+    names = {name.lower() for name in wanted}
+    if missing := names - {one.name.lower() for one in flat.elements}:
+        raise ConfigError(f"trained names {sorted(missing)}, which are no elements of the netlist")
+    return lambda one: one.name.lower() in names
+
+
+def _named(found: Sequence[Element], wanted: Sequence[str]) -> list[Element]:
+    """Return the elements with one name for every node, whatever its case."""
+    spelled = {Reader.key(name): name for name in wanted} | {"0": "0"}
+    kept = []
+    for element in found:
+        plus, minus = (
+            spelled.setdefault(Reader.key(node), node) for node in (element.plus, element.minus)
+        )
+        kept.append(type(element)(**{**vars(element), "plus": plus, "minus": minus}))
+    return kept
