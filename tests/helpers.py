@@ -178,11 +178,12 @@ def make_net(layers, activation="hard-sigmoid", *, dtype="float64", gain=0.7, se
 
 
 def make_batch(net, samples, seed=0, *, values=False):
-    """Return inputs in [0, 1], and labels or targets."""
+    """Return inputs in [0, 1], and labels or targets, which are probabilities where several."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(0, 1, (samples, net.n_in)).astype(net.dtype)
     if values:
-        return x, rng.uniform(0, 1, (samples, net.n_out)).astype(net.dtype)
+        y = rng.uniform(0, 1, (samples, net.n_out))
+        return x, (y / y.sum(axis=1, keepdims=True) if net.n_out > 1 else y).astype(net.dtype)
     return x, rng.integers(0, net.n_out, samples)
 
 

@@ -101,7 +101,7 @@ def of(call, **arguments):
     )
 
 
-MADE = ("net", "system", "history", "method", "methods", "instrument")
+MADE = ("net", "system", "history", "method", "methods")
 X = lambda net: batch(net)["x"]  # noqa: E731 - both are arguments of most calls
 Y = lambda net: batch(net)["y"]  # noqa: E731
 

@@ -109,7 +109,7 @@ def test_an_untrained_trainer_can_be_saved(tmp_path):
     trainer, x, y = trained(epochs=0)
     trainer.save(tmp_path / "run.pnn")
     loaded = pnn.Trainer.load(str(tmp_path / "run.pnn"))
-    assert len(loaded.history) == 0
+    assert loaded.history.epochs == 0
     loaded.fit(x, y, epochs=1)
     trainer.fit(x, y, epochs=1)
     assert parameter_bytes(loaded.system) == parameter_bytes(trainer.system)
@@ -240,7 +240,7 @@ def test_sound_files_that_are_no_trainer_are_refused(saved):
         with pytest.raises(CheckpointError, match=match):
             pnn.Trainer.load(saved)
 
-    refused("schema 1; this pnncore reads 7", lambda m, t: m.update(schema=1))
+    refused("schema 1; this pnncore reads 8", lambda m, t: m.update(schema=1))
     refused("schema None", lambda m, t: m.clear())
     refused(r"is no checkpoint .*missing \['trainer'\]", lambda m, t: m.pop("trainer"))
     refused(r"missing \['seed'\]", lambda m, t: m["trainer"].pop("seed"))

@@ -36,6 +36,17 @@ def run_error(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return captured.err
 
 
+def test_no_command_shows_the_help(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in COMMANDS)
+
+
+def test_pictures_that_cannot_be_written_are_refused_before_training(capsys, tmp_path):
+    assert main(["train", "--data", "digits", "--plot", str(tmp_path / "x.txt")]) == 2
+    assert "its name must end in one of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert main([command, "--help"]) == 0
@@ -211,7 +222,6 @@ def test_plot_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         (["bench", "--seconds", "0"], "positive"),
         (["demo", "--output", "picture"], ".png"),
         (["fly"], "invalid choice"),
-        ([], "COMMAND"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -4,7 +4,14 @@ import numpy as np
 import pnncore as pnn
 import pytest
 from pnncore import layers, methods, systems, testing
-from pnncore.errors import CapabilityError, CheckpointError, ConfigError, DataError, ShapeError
+from pnncore.errors import (
+    CapabilityError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    SettlingWarning,
+    ShapeError,
+)
 
 RNG = np.random.default_rng(0)
 MIXING = RNG.normal(size=(5, 4))
@@ -165,3 +172,46 @@ def test_what_is_wrong_is_said():
 
     with pytest.raises(ZeroDivisionError, match="my own"):
         stack(waves(forward=broken)).predict(x)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (lambda x, params, dy: x, ConfigError, "vjp must return a pair"),
+        (lambda x, params, dy: vjp(x, params, dy)[::-1], ConfigError, "vjp must return a pair"),
+        (lambda x, params, dy: (vjp(x, params, dy)[0], {}), ConfigError, "gradients by"),
+    ],
+)
+def test_what_vjp_returns_is_checked(wrong, error, words):
+    net = stack(waves(vjp=wrong))
+    with pytest.raises(error, match=words):
+        net.vjp(np.ones((2, 3)), np.ones((2, 2)))
+
+
+def test_functions_cannot_write_to_what_they_are_given():
+    def doubled(x, params):
+        x *= 2
+        return forward(x, params)
+
+    def moved(x, params):
+        params["a"] += 1
+        return forward(x, params)
+
+    for wrong in (doubled, moved):
+        with pytest.raises(ValueError, match="read-only"):
+            stack(waves(forward=wrong)).predict(np.ones((2, 3)))
+
+
+def test_check_layer_names_what_is_not_finite():
+    broken = waves(forward=lambda x, params: forward(x, params) * np.nan)
+    with pytest.warns(SettlingWarning):
+        found = {one.check: one for one in testing.check_layer(broken, raises=False)}
+    assert "holds NaN or infinity" in found["equal inputs give equal outputs"].message
+
+
+def test_local_learning_says_where_no_error_comes_through():
+    behind = systems.Stack([layers.Linear(3, 5), waves(vjp=None)], dtype="float64", seed=0)
+    with pytest.raises(CapabilityError, match="layer 2 behind it has no derivatives"):
+        methods.PhysicalLocalLearning().gradient(behind, *data())
+    found = methods.PhysicalLocalLearning().gradient(stack(waves(vjp=None)), *data())
+    assert all(np.any(found[name]) for name in ("W1", "W3"))

@@ -6,12 +6,11 @@ import warnings
 import numpy as np
 import pnncore as pnn
 import pytest
-from pnncore.errors import CapabilityError
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from pnncore.estimators import Classifier, Regressor  # noqa: E402
-from sklearn.model_selection import cross_val_score  # noqa: E402
+from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import MinMaxScaler  # noqa: E402
 from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
@@ -58,17 +57,71 @@ def test_targets_keep_their_shape_and_units():
     assert both.predict(x).shape == (200, 2)
 
 
-def test_a_system_without_a_configuration_is_not_pickled():
-    class Spring(pnn.systems.EnergySystem):
-        def energy(self, params, x, s):
-            return 0.5 * params["k"] * ((s - x) ** 2).sum(axis=1)
+def test_probabilities_are_those_of_the_cross_entropy():
+    x, y, x_test, _ = pnn.data.iris()
+    found = Classifier(epochs=40, random_state=0).fit(x, y)
+    probabilities = found.predict_proba(x_test)
+    assert probabilities.shape == (45, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-12)
+    assert (found.classes_[probabilities.argmax(axis=1)] == found.predict(x_test)).all()
+    outputs = found.decision_function(x_test)
+    np.testing.assert_allclose(
+        np.log(probabilities[:, 1] / probabilities[:, 0]), outputs[:, 1] - outputs[:, 0], rtol=1e-4
+    )
+    squared = Classifier(method=pnn.methods.Backprop(), epochs=1, random_state=0).fit(x, y)
+    assert not hasattr(squared, "predict_proba")
 
-        def state_gradient(self, params, x, s):
-            return params["k"] * (s - x)
 
-        def param_gradient(self, params, x, s, weights):
-            return {"k": 0.5 * weights @ (s - x) ** 2}
+def test_settings_of_parts_are_settings():
+    x, y, *_ = pnn.data.iris()
+    base = Classifier(epochs=3, random_state=0, method=pnn.methods.Backprop(loss="cross-entropy"))
+    base.set_params(optimizer__learning_rate=0.1, method__model="hardware", epochs=2)
+    assert repr(base.optimizer) == "Adam(0.1)"
+    assert base.method == pnn.methods.Backprop(loss="cross-entropy", model="hardware")
+    assert (base.epochs, base.get_params()["optimizer__betas"]) == (2, (0.9, 0.999))
+    for wrong in ({"optimizer__rate": 1.0}, {"nothing": 1}, {"nothing__more": 1}):
+        with pytest.raises(ValueError, match=r"rate|nothing"):
+            base.set_params(**wrong)
+    grid = {"optimizer__learning_rate": [1e-4, 0.05], "epochs": [20]}
+    search = GridSearchCV(Classifier(random_state=0), grid, cv=2).fit(x, y)
+    assert search.best_params_["optimizer__learning_rate"] == 0.05
 
-    spring = Spring(n_in=1, n_states=1, n_out=1, params={"k": [1.0]})
-    with pytest.raises(CapabilityError, match="cannot be rebuilt"):
-        pickle.dumps(spring)
+
+def test_the_default_method_trains_the_system():
+    x, y, *_ = pnn.data.iris()
+
+    def own(n_in, n_out, seed):
+        def shot(x, params):
+            return np.tanh(x @ params["w"])
+
+        start = {"w": np.full((n_in, n_out), 0.1)}
+        return pnn.systems.Instrument(shot, n_in, n_out, params=start, dtype="float32", seed=seed)
+
+    for system, kind in (
+        (None, "PhysicsAware"),
+        (hopfield, "EquilibriumPropagation"),
+        (own, "SPSA"),
+    ):
+        found = Classifier(system, epochs=1, random_state=0).fit(x, y)
+        assert type(found.method_).__name__ == kind
+        assert found.method_.loss == "cross-entropy"
+
+
+class Spring(pnn.systems.EnergySystem):
+    """A spring per input."""
+
+    def energy(self, params, x, s):
+        return 0.5 * params["k"] * ((s - x) ** 2).sum(axis=1)
+
+    def state_gradient(self, params, x, s):
+        return params["k"] * (s - x)
+
+    def param_gradient(self, params, x, s, weights):
+        return {"k": 0.5 * weights @ (s - x) ** 2}
+
+
+def test_estimators_with_systems_of_ones_own_are_pickled():
+    spring = Spring(n_in=1, n_states=1, n_out=1, params={"k": [1.5]})
+    again = pickle.loads(pickle.dumps(spring))
+    assert again.params["k"].tolist() == [1.5]
+    np.testing.assert_array_equal(again.predict([[0.3]]), spring.predict([[0.3]]))

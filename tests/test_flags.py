@@ -97,7 +97,6 @@ CELLS = [
 
 # What takes flags, by the names that the package gives it, and a call that gives one.
 CALLS = {
-    ("EarlyStopping", "minimise"): callbacks.EarlyStopping,
     ("EarlyStopping", "restore"): callbacks.EarlyStopping,
     ("compare", "progress"): compared,
     ("Trainer", "progress"): trainer,

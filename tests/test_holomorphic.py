@@ -31,7 +31,8 @@ def make(kind=Anharmonic, dtype="float64", **settings):
     rng = np.random.default_rng(0)
     params = {"W": 0.1 * rng.normal(size=(9, 9)), "U": 0.5 * rng.normal(size=(4, 9))}
     net = kind(n_in=4, n_states=9, n_out=3, params=params, dtype=dtype, **settings)
-    return net, rng.uniform(size=(6, 4)).astype(dtype), rng.uniform(size=(6, 3)).astype(dtype)
+    x, y = rng.uniform(size=(6, 4)), rng.uniform(size=(6, 3))
+    return net, x.astype(dtype), (y / y.sum(axis=1, keepdims=True)).astype(dtype)
 
 
 def bias(net, x, y, loss, **settings):

@@ -86,7 +86,8 @@ CALLS = {
     "Circuit.from_graph": of(systems.Circuit.from_graph, graph=None, inputs=["a"], outputs=["b"]),
     "Circuit.from_spice": of(
         systems.Circuit.from_spice,
-        text="R1 in out 1 $ trained\nR2 out 0 1\n",
+        source="a divider\nR1 in out 1 $ trained\nR2 out 0 1\n",
+        trained=["R1"],
         inputs=["in"],
         outputs=["out"],
     ),
@@ -231,9 +232,7 @@ CALLS = {
     "ExponentialDecay": by_field(optim.ExponentialDecay, gamma=0.9),
     "StepDecay": by_field(optim.StepDecay, every=2),
     "CosineDecay": by_field(optim.CosineDecay, epochs=2),
-    "EarlyStopping": of(
-        pnn.EarlyStopping, patience=2, quantity="loss", minimise=True, margin=0.1, restore=True
-    ),
+    "EarlyStopping": of(pnn.EarlyStopping, patience=2, quantity="loss", margin=0.1, restore=True),
     "Checkpoint": of(pnn.Checkpoint, path="run.pnn", epochs=1, minutes=1.0),
     "Prices": by_field(costs.Prices),
     "costs.estimate": of(
@@ -244,7 +243,9 @@ CALLS = {
     ),
     "costs.hours": of(
         costs.hours,
-        instrument=lambda: systems.Instrument(lambda x: x[:, :1], 3, 1),
+        system=lambda: systems.Instrument(
+            lambda x, params: x[:, :1] * params["gain"], 3, 1, params={"gain": np.ones(1)}
+        ),
         methods=lambda: [methods.SPSA()],
         seconds=0.1,
         samples=8,

@@ -97,7 +97,7 @@ class TestExamination:
         assert found.dead_outputs == (2,)
         np.testing.assert_allclose(found.noise, 0.001, rtol=0.1)
         assert 0.99 < found.repeatability < 1
-        assert "dead parameters: 2 of 4" in str(found)
+        assert "without effect beyond noise: 2 of 4" in str(found)
         np.testing.assert_array_equal(system.params["gain"], 1)
 
     def test_bad_settings(self):
@@ -117,6 +117,32 @@ class TestExamination:
             pnn.costs.hours(system, methods, seconds=0.0, **run)
         with raises(ConfigError, "a method to time"):
             pnn.costs.hours(system, ["SPSA"], seconds=1.0, **run)
+
+    def test_hours_by_name_and_within_a_stack(self):
+        net = pnn.systems.Stack([pnn.layers.Linear(4, 3), bench(), pnn.layers.Linear(2, 2)], seed=0)
+        spsa = {f"{n}": pnn.methods.SPSA(directions=n) for n in (1, 16)}
+        run = {"samples": 320, "epochs": 10, "batch_size": 32, "seconds": 3.6}
+        local = {"local": pnn.methods.PhysicalLocalLearning()}
+        found = pnn.costs.hours(net, spsa | local, **run)
+        assert found == pytest.approx({"1": 0.2, "16": 3.2, "local": 0.1})
+        with raises(ConfigError, "need names"):
+            pnn.costs.hours(net, list(spsa.values()), **run)
+        with raises(ConfigError, "must have one instrument"):
+            pnn.costs.hours(pnn.systems.Stack([pnn.layers.Linear(4, 3)]), spsa, **run)
+
+    @pytest.mark.parametrize("deviation", [0.0, 0.005, 0.02, 0.1])
+    def test_noise_hides_no_parameter_that_acts(self, deviation):
+        random = np.random.default_rng(5)
+        mixing = random.normal(size=(8, 8))
+
+        def fn(x, params):
+            found = np.tanh((x * np.exp(params["phase"])) @ mixing + params["idle"].sum() * 0)
+            return found + random.normal(0, deviation, found.shape)
+
+        params = {"phase": np.zeros(8), "idle": np.zeros(8)}
+        system = Instrument(fn, 8, 8, params=params, seed=0)
+        found = system.check(random.uniform(-1, 1, (64, 8)), repeats=16)
+        assert found.dead == tuple(("idle", k) for k in range(8))
 
     def test_saturation(self):
         system = Instrument(lambda x: np.clip(x[:, :1], -0.5, 0.5), 3, 1)
@@ -452,3 +478,25 @@ class TestHardCases:
             system.rewind()
         replayed = Instrument.replay(tmp_path / "a.pnj")
         assert replayed.predict(X.astype("float32")).dtype == np.float32
+
+
+def test_journals_are_exported_as_what_they_are_called(tmp_path):
+    system = bench(journal=tmp_path / "shots.pnj")
+    for gain in (1.0, 0.1 + 0.2):
+        system.params["gain"][...] = gain
+        system.predict(X[:3])
+    journal = pnn.journal.read(tmp_path / "shots.pnj")
+    journal.export(tmp_path / "shots.csv")
+    journal.export(tmp_path / "shots.npz")
+    arrays = journal.arrays()
+    table = np.genfromtxt(tmp_path / "shots.csv", delimiter=",", names=True, deletechars="")
+    assert table.dtype.names[:3] == ("x[0]", "x[1]", "x[2]")
+    for name, array in arrays.items():
+        flat = array.reshape(len(array), -1)
+        own = [column for column in table.dtype.names if column.split("[")[0] == name]
+        np.testing.assert_array_equal(np.stack([table[column] for column in own], axis=1), flat)
+        np.testing.assert_array_equal(np.load(tmp_path / "shots.npz")[name], array)
+    for wrong in ("shots", "shots.txt"):
+        with raises(ConfigError, "must end in .npz or .csv"):
+            journal.export(tmp_path / wrong)
+        assert not (tmp_path / wrong).exists()

@@ -67,16 +67,37 @@ def trained():
 
 
 def test_an_ideal_memory_changes_nothing(trained):
-    for mapping in (Mapping(), Mapping(per_column=False), Mapping(slices=3, bits=8)):
+    for mapping in (Mapping(), Mapping(per_column=False), Mapping(slices=3, levels=256)):
         same = program(trained, PhaseChange(scale=0.0), mapping=mapping, seed=0).at(1e6)
         for name, w in trained.params.items():
             np.testing.assert_allclose(same.params[name], w, atol=2e-6)
-    coarse = program(trained, PhaseChange(scale=0.0), mapping=Mapping(slices=2, bits=2), seed=0).at(
-        1e6
-    )
+    coarse = program(
+        trained, PhaseChange(scale=0.0), mapping=Mapping(slices=2, levels=4), seed=0
+    ).at(1e6)
     w = trained.params["W1"]
     step = np.abs(w).max(axis=0) / 15
     assert np.abs((coarse.params["W1"] - w) / step).max() <= 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("levels", [None, 2, 8, 64])
+@pytest.mark.parametrize("on_off", [None, 2.0, 50.0])
+@pytest.mark.parametrize("slices", [1, 3])
+def test_cells_have_levels_and_a_ratio_of_on_to_off(trained, levels, on_off, slices):
+    mapping = Mapping(levels=levels, on_off=on_off, slices=slices)
+    programmed = program(trained, PhaseChange(scale=0.0), mapping=mapping, seed=0)
+    lowest = 0.0 if on_off is None else 1 / on_off
+    steps = (levels or 16) - 1
+    for cells in (cell for own in programmed._cells.values() for cell in own):
+        assert lowest - 1e-12 <= cells.g.min() <= cells.g.max() <= 1 + 1e-12
+        if levels is not None or slices > 1:
+            digits = (cells.g - lowest) / (1 - lowest) * steps
+            np.testing.assert_allclose(digits, np.rint(digits), atol=1e-9)
+    off = np.inf if levels is None and slices == 1 else (steps + 1) ** slices - 1
+    for name, own in programmed.at(1.0).params.items():
+        if name.startswith("W"):
+            w = trained.params[name]
+            bound = np.abs(w).max(axis=0) * (0.5 / off + 1e-6)
+            assert (np.abs(own - w) <= bound).all()
 
 
 def test_compensation_mends_drift(trained):
@@ -115,7 +136,9 @@ def test_verifying_writes_brings_cells_nearer(trained):
 def test_low_digits_matter_little(trained):
     w = trained.params["W1"]
     for bits in (1, 4):
-        programmed = program(trained, Resistive(), mapping=Mapping(slices=4, bits=bits), seed=1)
+        programmed = program(
+            trained, Resistive(), mapping=Mapping(slices=4, levels=2**bits), seed=1
+        )
         off = programmed.at(1.0, compensation="none").params["W1"] - w
         # Only the first digit's noise counts: about as much as that of a single cell.
         single = program(trained, Resistive(), seed=1).at(1.0, compensation="none").params["W1"] - w
@@ -136,8 +159,12 @@ def test_bad_settings_are_refused(trained):
         program(Stack([pnn.layers.Pendula(3)], seed=0))
     with pytest.raises(ConfigError, match="scale must be at least 0"):
         PhaseChange(scale=-1.0)
-    with pytest.raises(ConfigError, match="at most 24"):
-        Mapping(slices=4, bits=8)
+    with pytest.raises(ConfigError, match=r"at most 2\^24"):
+        Mapping(slices=4, levels=256)
+    with pytest.raises(ConfigError, match="levels must be an integer from 2"):
+        Mapping(levels=1)
+    with pytest.raises(ConfigError, match="on_off must be above 1"):
+        Mapping(on_off=1.0)
     with pytest.raises(ConfigError, match="compensation must be"):
         program(trained, seed=0).at(1.0, compensation="local")
     with pytest.raises(ConfigError, match="Memory"):

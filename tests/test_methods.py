@@ -20,6 +20,7 @@ from helpers import (
     one_hot,
 )
 from pnncore import Settling
+from pnncore.errors import ConfigError
 from pnncore.methods import (
     ContrastiveLearning,
     CoupledLearning,
@@ -487,3 +488,10 @@ def test_audit():
         assert type(method).__name__ in text
         assert all(name in text for name in net.params)
     assert pnn.audit(net, ImplicitDifferentiation(), x, y).relative_error == 0
+
+
+def test_settings_without_effect_are_refused():
+    for settings in ({"points": 4}, {"variant": "one-sided", "points": 4}, {"sign": "random"}):
+        with pytest.raises(ConfigError, match="applies to variant="):
+            EquilibriumPropagation(**settings)
+    assert EquilibriumPropagation(variant="holomorphic", points=4).points == 4

@@ -104,19 +104,39 @@ def test_weight_decay_shrinks_what_has_no_gradient():
 
 def test_optimizers_print_and_rebuild():
     for optimizer, text in [
-        (optim.SGD(0.1), "SGD(0.1, momentum=0.0, weight_decay=0.0)"),
-        (optim.SGD([0.1, 0.2], momentum=0.9), "SGD([0.1, 0.2], momentum=0.9, weight_decay=0.0)"),
+        (optim.SGD(0.1), "SGD(0.1)"),
+        (optim.SGD([0.1, 0.2], momentum=0.9), "SGD([0.1, 0.2], momentum=0.9)"),
         (
             optim.SGD({"W1": 1}, schedule=optim.StepDecay(3)),
-            "SGD({'W1': 1.0}, momentum=0.0, weight_decay=0.0, schedule=StepDecay(every=3, "
-            "gamma=0.1))",
+            "SGD({'W1': 1.0}, schedule=StepDecay(every=3, gamma=0.1))",
         ),
-        (optim.Adam(), "Adam(0.001, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0)"),
+        (optim.Adam(), "Adam()"),
         (
             optim.Adam(0.1, betas=(0.5, 0.9), schedule=optim.CosineDecay(5)),
-            "Adam(0.1, beta1=0.5, beta2=0.9, epsilon=1e-08, weight_decay=0.0, "
-            "schedule=CosineDecay(epochs=5, floor=0.0))",
+            "Adam(0.1, betas=(0.5, 0.9), schedule=CosineDecay(epochs=5, floor=0.0))",
         ),
     ]:
         assert repr(optimizer) == text
         assert repr(optim.from_config(optimizer.to_config())) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Adam()",
+        "Adam(0.1, betas=(0.8, 0.9))",
+        "SGD([0.1, 0.2], momentum=0.9, schedule=StepDecay(every=2, gamma=0.5))",
+        "SGD({'W1': 0.1}, weight_decay=0.01)",
+    ],
+)
+def test_what_is_shown_makes_an_equal_optimizer(text):
+    optimizer = eval(text, vars(optim))
+    assert repr(optimizer) == text
+    assert repr(optim.from_config(optimizer.to_config())) == text
+
+
+@pytest.mark.parametrize("kind", [optim.ExponentialDecay, lambda gamma: optim.StepDecay(2, gamma)])
+def test_decays_do_not_grow(kind):
+    assert kind(1.0).factor(3) == 1.0
+    with pytest.raises(pnn.errors.ConfigError, match="gamma must be at most 1"):
+        kind(2.0)

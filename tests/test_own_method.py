@@ -403,3 +403,26 @@ def test_ctrl_c_ends_a_step_and_keeps_what_was_learned():
         print("went on")
     """
     assert "went on" in run_python(code, timeout=120)
+
+
+def test_steps_that_are_missing_or_return_pairs_are_named():
+    @dataclass(frozen=True, kw_only=True)
+    class Nothing(methods.Method):
+        """A method without a step."""
+
+    with pytest.raises(ConfigError, match=r"Nothing must define step\(self, experiment\)"):
+        Nothing()
+
+    @dataclass(frozen=True, kw_only=True)
+    class Pair(methods.Method):
+        """A method that returns all that `backward` does."""
+
+        needs = ("twins",)
+
+        def step(self, experiment):
+            return experiment.backward(experiment.errors(experiment.measure()))
+
+    net = systems.Stack([layers.Linear(3, 2)], seed=0)
+    x, y = np.ones((4, 3), np.float32), np.zeros(4, int)
+    with pytest.raises(ConfigError, match=r"backward returns \(gradient, dx\)"):
+        Pair().gradient(net, x, y)

@@ -327,7 +327,7 @@ def test_interrupted_while_it_scores():
         trainer.fit(x, y, epochs=1, validation=(x, y))
     assert (trainer.epoch, trainer.step) == (0, 5)
     trainer.fit(x, y, epochs=1, validation=(x, y))
-    assert (trainer.epoch, trainer.step, len(trainer.history)) == (1, 0, 1)
+    assert (trainer.epoch, trainer.step, trainer.history.epochs) == (1, 0, 1)
     whole, *_ = interruptible()
     whole.fit(x, y, epochs=1, validation=(x, y))
     assert parameter_bytes(trainer.system) == parameter_bytes(whole.system)

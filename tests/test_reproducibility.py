@@ -280,6 +280,9 @@ def test_instruction_sets_agree_to_rounding():
             )
 
 
-def test_an_unknown_instruction_set_is_the_best_one():
+def test_an_unknown_instruction_set_is_refused():
     code = "import pnncore as pnn; print(pnn._core.info()['simd'])"
-    assert run_python(code, PNNCORE_SIMD="mmx").strip() == pnn._core.info()["simd_available"][-1]
+    code = "import pnncore as pnn; pnn.systems.Hopfield([2, 2], seed=0).predict([[0.0, 0.0]])"
+    for wrong in ("mmx", "AVX2"):
+        with pytest.raises(AssertionError, match="PNNCORE_SIMD must be one of portable"):
+            run_python(code, PNNCORE_SIMD=wrong)

@@ -1,7 +1,10 @@
 """Where a checkpoint goes: to files, as their owner left them, and to nothing else."""
 
+import copy
+import functools
 import os
 import pathlib
+import pickle
 import socket
 import stat
 import threading
@@ -12,7 +15,7 @@ import pnncore as pnn
 import pytest
 from helpers import make_batch, make_net, refuses
 from pnncore import methods, optim
-from pnncore.errors import CheckpointError, ConfigError, DataError
+from pnncore.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from pnncore.methods import EquilibriumPropagation
 
 NAMES_OF_NO_FILE = [
@@ -311,3 +314,132 @@ def test_one_fit_at_a_time():
         trainer.fit(x, y, epochs=1)
     trainer.callbacks = []
     trainer.fit(x, y, epochs=1)
+
+
+class Chain(pnn.systems.EnergySystem):
+    """Springs whose law is a setting that no shape shows."""
+
+    hard = 0.0
+
+    def energy(self, params, x, s):
+        own = 0.5 * s**2 + 0.25 * self.hard * s**4
+        return (params["k"] * own).sum(axis=1) - (x @ MIX * s).sum(axis=1)
+
+    def state_gradient(self, params, x, s):
+        return params["k"] * (s + self.hard * s**3) - x @ MIX
+
+    def param_gradient(self, params, x, s, weights):
+        return {"k": weights @ (0.5 * s**2 + 0.25 * self.hard * s**4)}
+
+
+MIX = np.random.default_rng(4).normal(size=(3, 4))
+
+
+def chain(hard):
+    net = Chain(n_in=3, n_states=4, n_out=2, params={"k": np.full(4, 2.0)})
+    net.hard = hard
+    return net
+
+
+def squashed(function, slope):
+    custom = pnn.layers.Custom(
+        4, 4, lambda x, params: function(x), vjp=lambda x, params, dy: (dy * slope(x), {})
+    )
+    return pnn.systems.Stack([pnn.layers.Linear(3, 4), custom, pnn.layers.Linear(4, 2)], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "method", "same", "other"),
+    [
+        (chain, pnn.methods.EquilibriumPropagation(beta=0.1), (3.0,), (0.0,)),
+        (
+            squashed,
+            pnn.methods.Backprop(),
+            (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
+            (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0),
+        ),
+    ],
+)
+def test_another_physics_of_equal_shapes_is_refused(make, method, same, other, tmp_path):
+    net = make(*same)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(8, 3)).astype(net.dtype), rng.uniform(size=(8, 2)).astype(net.dtype)
+    trainer = pnn.Trainer(net, method, pnn.optim.SGD(0.05), seed=0, progress=False)
+    trainer.fit(x, y, epochs=2)
+    trainer.save(tmp_path / "run.pnn")
+    passed = make(*other)
+    before = {name: array.copy() for name, array in passed.params.items()}
+    with pytest.raises(CheckpointError, match="gives other outputs at the same parameters"):
+        pnn.Trainer.load(tmp_path / "run.pnn", system=passed)
+    for name, array in passed.params.items():
+        np.testing.assert_array_equal(array, before[name])
+    again = pnn.Trainer.load(tmp_path / "run.pnn", system=make(*same))
+    again.fit(x, y, epochs=1)
+    trainer.fit(x, y, epochs=1)
+    for name, array in again.system.params.items():
+        np.testing.assert_array_equal(array, trainer.system.params[name])
+
+
+def test_other_layers_beside_an_instrument_are_refused(tmp_path):
+    def make(layer):
+        bench = pnn.systems.Instrument(lambda x: np.tanh(x), 4, 4, seed=0)
+        return pnn.systems.Stack([pnn.layers.Linear(3, 4), layer, bench], seed=0)
+
+    net = make(pnn.layers.Tanh())
+    trainer = pnn.Trainer(net, pnn.methods.SPSA(), pnn.optim.SGD(0.05), seed=0, progress=False)
+    trainer.save(tmp_path / "run.pnn")
+    with pytest.raises(CheckpointError, match="layer 2"):
+        pnn.Trainer.load(tmp_path / "run.pnn", system=make(pnn.layers.ReLU()))
+    pnn.Trainer.load(tmp_path / "run.pnn", system=make(pnn.layers.Tanh()))
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize("make", [lambda: chain(3.0), lambda: waves()])
+def test_systems_of_ones_own_are_copied_and_pickled(way, make):
+    system = make()
+    rng = np.random.default_rng(1)
+    for array in system.params.values():
+        array[...] += 0.1 * rng.uniform(size=array.shape)
+    x = rng.uniform(size=(5, 3)).astype(system.dtype)
+    again = way(system)
+    assert type(again) is type(system)
+    np.testing.assert_array_equal(again.predict(x), system.predict(x))
+    before = system.predict(x)
+    for array in again.params.values():
+        array[...] *= 2
+    np.testing.assert_array_equal(system.predict(x), before)
+    assert not np.array_equal(again.predict(x), before)
+
+
+def tanh(x, params):
+    return np.tanh(params["a"] * x)
+
+
+def tanh_vjp(x, params, dy):
+    slope = dy * (1 - np.tanh(params["a"] * x) ** 2)
+    return slope * params["a"], {"a": (slope * x).sum(axis=0)}
+
+
+def waves():
+    custom = pnn.layers.Custom(4, 4, tanh, vjp=tanh_vjp, params={"a": np.full(4, 1.5)})
+    return pnn.systems.Stack([pnn.layers.Linear(3, 4), custom, pnn.layers.Linear(4, 2)], seed=0)
+
+
+def test_methods_are_compared_on_systems_of_ones_own_and_on_instruments():
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(16, 3)), rng.uniform(size=(16, 2))
+    bench = pnn.systems.Instrument(
+        lambda x, p: np.tanh(x @ p["w"]), 3, 2, params={"w": np.zeros((3, 2))}, seed=0
+    )
+    spsa = functools.partial(pnn.methods.SPSA, epsilon=0.1)
+    own = {"SPSA": spsa(), "two": (spsa(directions=2), pnn.optim.SGD(0.1))}
+    for system in (chain(3.0), waves(), bench):
+        start = {name: array.copy() for name, array in system.params.items()}
+        data = (x.astype(system.dtype), y.astype(system.dtype)) * 2
+        found = pnn.compare(system, own, data, passes=40, batch_size=8, progress=False)
+        for name, array in system.params.items():
+            np.testing.assert_array_equal(array, start[name])
+        assert all(run.score[0] == found.runs["SPSA"].score[0] for run in found.runs.values())
+        assert len({run.score[-1] for run in found.runs.values()}) == 2
+    with pytest.raises(CapabilityError, match="an instrument is hardware"):
+        copy.copy(bench)

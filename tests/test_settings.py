@@ -236,8 +236,8 @@ def test_explicit_output_updates_need_real_betas():
 
 
 def test_numpy_numbers_are_numbers(net, x, y):
-    method = EquilibriumPropagation(beta=np.float64(0.25), points=np.int64(6))
-    assert method == EquilibriumPropagation(beta=0.25, points=6)
+    method = methods.FrequencyPropagation(amplitude=np.float64(0.25), points=np.int64(4))
+    assert method == methods.FrequencyPropagation(amplitude=0.25, points=4)
     assert EquilibriumPropagation(beta=np.float32(0.25)) == EquilibriumPropagation(beta=0.25)
     assert repr(optim.SGD(np.float32(0.25))) == repr(optim.SGD(0.25))
     pnn.Trainer(

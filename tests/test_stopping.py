@@ -91,19 +91,21 @@ def test_gradients_are_within_one_per_cent(system, method, loss):
     for seed in range(SEEDS):
         net = SYSTEMS[system](seed)
         rng = np.random.default_rng(seed + 50)
+        if loss == "cross-entropy" and net.n_out == 1:
+            pytest.skip("the cross-entropy of one output is refused")
         scale = 0.2 if system == "elastic" else 1.0
         x, y = (
             scale * rng.uniform(0, 1, (4, net.n_in)),
             0.5 * scale * rng.uniform(0, 1, (4, net.n_out)),
         )
+        if loss == "cross-entropy":
+            y /= y.sum(axis=1, keepdims=True)
         make = partial(METHODS[method], loss=loss)
         found = make(settling=pnn.Settling()).gradient(net, x, y)
         rest = make(settling=TIGHT).gradient(net, x, y)
         found, rest = (np.concatenate([part.ravel() for part in g.values()]) for g in (found, rest))
         errors[seed], sizes[seed] = np.linalg.norm(found - rest), np.linalg.norm(rest)
-    # Targets that are no probabilities leave some gradients of the cross-entropy nearly zero.
-    typical = 0.0 if loss == "squared-error" else 0.5 * np.median(sizes)
-    assert (errors < 0.01 * np.maximum(sizes, typical)).all(), (errors / sizes, sizes)
+    assert (errors < 0.01 * sizes).all(), (errors / sizes, sizes)
 
 
 @pytest.mark.parametrize("make", [methods.EquilibriumPropagation, methods.FrequencyPropagation])

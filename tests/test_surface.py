@@ -7,6 +7,7 @@ import importlib.resources
 import inspect
 import pkgutil
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import pnncore as pnn
@@ -129,7 +130,7 @@ def test_the_first_example():
     method = pnn.methods.EquilibriumPropagation(beta=0.2)
     trainer = pnn.Trainer(net, method, pnn.optim.SGD(0.1), batch_size=32, seed=0)
     history = trainer.fit(x, y, epochs=1, validation=(x_test, y_test))
-    assert len(history) == 1
+    assert history.epochs == 1
     assert net.predict(x_test).shape == (len(x_test), 10)
     assert net.classify(x_test).shape == (len(x_test),)
     assert 0 <= net.score(x_test, y_test) <= 1
@@ -145,7 +146,7 @@ def test_prints():
     assert repr(net) == "Hopfield([4, 3, 2], activation='hard-sigmoid', dtype='float32', seed=1)"
     method = pnn.methods.EquilibriumPropagation()
     trainer = pnn.Trainer(net, method, pnn.optim.SGD(0.1), seed=0)
-    assert repr(trainer).startswith(f"Trainer({net!r}, {method!r}, SGD(0.1, ")
+    assert repr(trainer).startswith(f"Trainer({net!r}, {method!r}, SGD(0.1), ")
     assert repr(trainer).endswith("batch_size=32, seed=0; 0 epochs done)")
     x = np.zeros((5, 4), np.float32)
     text = repr(net.settle(x))
@@ -216,3 +217,20 @@ def test_info():
         kind.__name__ for kind in pnn.methods.Method.kinds().values()
     }
     assert all(needs for _, needs in info["methods"])
+
+
+def test_a_history_is_a_mapping():
+    net = pnn.systems.Hopfield([4, 3, 2], seed=1)
+    method = pnn.methods.EquilibriumPropagation()
+    trainer = pnn.Trainer(net, method, pnn.optim.SGD(0.1), seed=0, progress=False)
+    history = trainer.fit(np.zeros((5, 4)), np.zeros(5, int), epochs=3)
+    assert isinstance(history, Mapping)
+    assert tuple(history) == tuple(history.keys()) == history.KEYS
+    assert len(history) == len(dict(history)) == len(history.KEYS)
+    assert history.epochs == 3
+    for name, values in history.items():
+        np.testing.assert_array_equal(values, history[name])
+    assert "loss" in history
+    assert history.get("nothing") is None
+    assert history == history
+    assert history != pnn.History()

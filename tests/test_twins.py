@@ -232,3 +232,19 @@ def test_what_is_missing_is_named():
         pnn.twins.fit(system)
     with pytest.raises(CapabilityError, match="has no twin to take derivatives from"):
         system.vjp(np.ones((1, 2)), np.ones((1, 2)))
+
+
+def test_twins_return_real_numbers_of_the_right_shape():
+    ones = np.ones((1, 2))
+    for forward, vjp, words in (
+        (lambda x: x * 1j, lambda dy: dy, "forward of the twin must return real numbers"),
+        (lambda x: x, lambda dy: dy * 1j, "vjp of the twin must return real numbers"),
+        (lambda x: x, lambda dy: dy[:, :1], r"vjp of the twin must return .* of shape \(1, 2\)"),
+    ):
+        twin = pnn.twins.Analytic(
+            lambda x, params, forward=forward: forward(x),
+            lambda x, params, dy, vjp=vjp: (vjp(dy), {"gain": dy[0]}),
+        )
+        system = Instrument(lambda x, p: x, 2, 2, params={"gain": np.ones(2)}, twin=twin, seed=0)
+        with pytest.raises(ConfigError, match=words):
+            system.vjp(ones, ones)

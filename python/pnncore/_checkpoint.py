@@ -17,18 +17,20 @@ from pnncore import _core, losses, methods, optim, systems
 from pnncore._convert import FloatArray, as_settings, integer, shown
 from pnncore.errors import CheckpointError, ConfigError, DataError, PnnError
 from pnncore.history import History
+from pnncore.settling import Settling
 from pnncore.systems import System
 
 if TYPE_CHECKING:
     from pnncore.trainer import Trainer
 
-SCHEMA = 7
+SCHEMA = 8
 
 _KEYS = (
     "schema",
     "pnncore",
     "system",
     "system_class",
+    "layers",
     "method",
     "optimizer",
     "trainer",
@@ -57,15 +59,13 @@ def describe(trainer: "Trainer") -> dict[str, Any]:
     Journals are left out.
     """
     system = trainer.system
-    try:
-        config: dict[str, Any] | None = system.to_config()
-    except TypeError:
-        config = None
+    config = _plain(system)
     return {
         "schema": SCHEMA,
         "pnncore": _core.__version__,
         "system": config,
         "system_class": type(system).__name__,
+        "layers": [_plain(layer) for layer in getattr(system, "layers", [])] if not config else [],
         "method": trainer.method.to_config(),
         "optimizer": trainer.optimizer.to_config(),
         "trainer": {
@@ -77,6 +77,29 @@ def describe(trainer: "Trainer") -> dict[str, Any]:
             "sums": {name: _told(value) for name, value in trainer._sums.items()},
         },
     }
+
+
+def _plain(part: Any) -> dict[str, Any] | None:
+    """Return the configuration of a system or a layer; None for one that no file can hold."""
+    try:
+        config: dict[str, Any] = part.to_config()
+    except TypeError:
+        return None
+    return config
+
+
+def _probe(system: System) -> Tensors:
+    """Return what a system that no file can hold makes of a few inputs.
+
+    The system that is passed on loading must make the same of them. Instruments are not asked: a
+    file costs no shots.
+    """
+    if system.instruments or _plain(system) is not None:
+        return {}
+    x = np.random.default_rng(0).uniform(0, 1, (3, system.n_in)).astype(system.dtype)
+    with system.lock:
+        found, _ = _core.predict(system.core, system.lent(), x, Settling().to_json(), 0, 1)
+    return {"probe": found}
 
 
 def _told(value: float) -> float | str:
@@ -113,7 +136,8 @@ def write(trainer: "Trainer", path: str) -> None:
                 "is kept"
             )
     tensors |= {f"history/{name}": array for name, array in trainer.history.to_tensors().items()}
-    _check_state(metadata["trainer"], len(trainer.history))
+    tensors |= _probe(system)
+    _check_state(metadata["trainer"], trainer.history.epochs)
     _core.save(path, json.dumps(metadata, allow_nan=False), tensors)
 
 
@@ -156,15 +180,45 @@ def read(
         trainer._steps_before, trainer._sums = state["steps_before"], _sums(state["sums"])
         own = describe(trainer)
         _check_same(own, metadata, _not_compared(system, optimizer))
+        if len(own["layers"]) != len(metadata["layers"]):
+            raise CheckpointError(
+                f"{path} was made with {len(metadata['layers'])} layers that it describes; the "
+                f"system that was passed has {len(own['layers'])}"
+            )
+        for k, pair in enumerate(zip(own["layers"], metadata["layers"], strict=True), start=1):
+            _check_same_layer(*pair, k, path)
         if system is not None and own["system"] and metadata["system"]:
             _check_same_system(own["system"], metadata["system"], path)
+        probe = tensors.pop("probe", None)
         targets = _targets(trainer, tensors, path)
-    for instrument, mark in zip(made.instruments, marks, strict=True):
-        if mark is not None:
-            instrument.rewind(mark)
-    for name, array in targets.items():
-        array[...] = tensors[name]
+    before = {name: array.copy() for name, array in targets.items()}
+    try:
+        for name, array in targets.items():
+            array[...] = tensors[name]
+        if probe is not None and not _agrees(probe, _probe(made).get("probe")):
+            raise CheckpointError(
+                f"{path} was made with another {metadata['system_class']}: the one that was passed "
+                "gives other outputs at the same parameters"
+            )
+        for instrument, mark in zip(made.instruments, marks, strict=True):
+            if mark is not None:
+                instrument.rewind(mark)
+    except BaseException:
+        for name, array in targets.items():
+            array[...] = before[name]
+        raise
     return trainer
+
+
+def _agrees(told: npt.NDArray[Any], found: npt.NDArray[Any] | None) -> bool:
+    """Whether outputs are equal but for rounding, on another machine too, and for settling."""
+    if found is None or told.shape != found.shape:
+        return False
+    kept = np.isfinite(told) & np.isfinite(found)
+    size = np.abs(told[kept]).max(initial=0.0)
+    return np.array_equal(np.isfinite(told), np.isfinite(found)) and bool(
+        np.all(np.abs(told[kept] - found[kept]) <= 5e-3 * size)
+    )
 
 
 def _method(told: Any, path: str, loss: losses.Loss | None) -> methods.Method:
@@ -197,7 +251,7 @@ def _method(told: Any, path: str, loss: losses.Loss | None) -> methods.Method:
 def _not_compared(system: System | None, optimizer: optim.Optimizer | None) -> list[str]:
     """Return the parts that were passed: a user's own may say nothing of themselves."""
     return [
-        *([] if system is None else ["system", "system_class"]),
+        *([] if system is None else ["system", "system_class", "layers"]),
         *([] if optimizer is None else ["optimizer"]),
     ]
 
@@ -240,6 +294,7 @@ def _metadata(text: str, path: str) -> dict[str, Any]:
             raise ConfigError(f"{name} must be text, got {shown(metadata[name])}")
     if metadata["system"] is not None:
         as_settings(metadata["system"], "a system")
+    _list(metadata["layers"], "layers")
     metadata["trainer"] = as_settings(metadata["trainer"], "a trainer")
     _check_keys(metadata["trainer"], _STATE, "a trainer")
     _check_state(metadata["trainer"], None)
@@ -373,7 +428,8 @@ def _targets(trainer: "Trainer", tensors: Tensors, path: str) -> dict[str, Float
         name for name in tensors if name not in targets and not name.startswith("history/")
     ]:
         raise CheckpointError(
-            f"{path} holds {shown(unknown[0])}, which the trainer has no place for"
+            f"{path} holds {shown(unknown[0])}, which the trainer has no place for: system, method "
+            "and optimizer must be those that it was trained with"
         )
     for name in targets:
         if not np.isfinite(tensors[name]).all():
@@ -391,11 +447,14 @@ def _of_system(system: System) -> dict[str, FloatArray]:
 
 def _check_same(own: dict[str, Any], told: dict[str, Any], given: list[str]) -> None:
     """Refuse a file that says anything else of a trainer than the trainer that was made of it."""
-    for part in ("system", "system_class", "method", "optimizer", "trainer"):
+    for part in ("system", "system_class", "layers", "method", "optimizer", "trainer"):
         if part not in given and (
             places := list(_differences(json.loads(json.dumps(own[part])), told[part], part))
         ):
-            raise ConfigError(f"{places[0]} is what the file says, and not what the trainer has")
+            raise ConfigError(
+                f"it was trained with {shown(told[part])} as its {part.replace('_', ' ')}, and the "
+                f"trainer has {shown(own[part])}: {places[0]} differs"
+            )
 
 
 def _check_same_system(own: dict[str, Any], told: dict[str, Any], path: str) -> None:
@@ -405,6 +464,13 @@ def _check_same_system(own: dict[str, Any], told: dict[str, Any], path: str) -> 
         # Nothing was drawn from the seed but the first parameters, which the file has others of.
         own["seed"] = told.get("seed")
     for place in _differences(own, told, "system"):
+        raise CheckpointError(
+            f"{path} was made with {place}; the system that was passed is another one"
+        )
+
+
+def _check_same_layer(own: Any, told: Any, number: int, path: str) -> None:
+    for place in _differences(json.loads(json.dumps(own)), told, f"layer {number}"):
         raise CheckpointError(
             f"{path} was made with {place}; the system that was passed is another one"
         )

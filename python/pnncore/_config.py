@@ -3,10 +3,13 @@
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pnncore._convert import as_settings, flag, made, number, positive_int, shown
+from pnncore._convert import as_settings, flag, made, number, one_of, positive_int, shown
 from pnncore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def types_of(kind: type) -> dict[str, Any]:
@@ -64,24 +67,31 @@ class Registered:
         return kinds[name], settings
 
 
+def check_settings(settings: "DataclassInstance") -> None:
+    """Check flags, whole numbers, numbers and choices among the settings of a dataclass.
+
+    They become plain values of Python; `ConfigError` names the setting.
+    """
+    kinds = types_of(type(settings))
+    for setting in dataclasses.fields(settings):
+        name, value, kind = setting.name, getattr(settings, setting.name), kinds.get(setting.name)
+        if typing.get_origin(kind) is Literal:
+            one_of(value, name, typing.get_args(kind))
+        if kind is bool:
+            object.__setattr__(settings, name, flag(value, name))
+        if kind is int or (kind == int | None and value is not None):
+            object.__setattr__(settings, name, positive_int(value, name))
+        if kind is float or (kind == float | None and value is not None):
+            object.__setattr__(settings, name, number(value, name))
+
+
 @dataclass(frozen=True)
 class Config:
     """Base of plain settings, whose `repr` tells those that are not the default."""
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting. Ranges are checked by the core."""
-        for setting in dataclasses.fields(self):
-            name, value, kind = (
-                setting.name,
-                getattr(self, setting.name),
-                types_of(type(self)).get(setting.name),
-            )
-            if kind is bool:
-                object.__setattr__(self, name, flag(value, name))
-            if kind is int or (kind == int | None and value is not None):
-                object.__setattr__(self, name, positive_int(value, name))
-            if kind is float or (kind == float | None and value is not None):
-                object.__setattr__(self, name, number(value, name))
+        check_settings(self)
 
     def to_config(self) -> dict[str, Any]:
         """Return the settings as plain data, as checkpoints keep them."""

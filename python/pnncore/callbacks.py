@@ -49,6 +49,10 @@ class Callback:
         """Run when a fit ends, however it ends."""
 
 
+# Of these more is better.
+_SCORES = ("validation", "accuracy")
+
+
 class EarlyStopping(Callback):
     """Stop when a quantity of the history has not improved for some epochs.
 
@@ -57,9 +61,8 @@ class EarlyStopping(Callback):
     patience
         Epochs without improvement after which to stop.
     quantity
-        A key of `History`: ``"validation"`` by default.
-    minimise
-        Whether smaller is better, as for ``"loss"``.
+        A key of `History`: ``"validation"`` by default. Of scores (``"validation"``,
+        ``"accuracy"``) more is better, of everything else less.
     margin
         Improvements up to this do not count.
     restore
@@ -72,7 +75,6 @@ class EarlyStopping(Callback):
         patience: int = 10,
         *,
         quantity: str = "validation",
-        minimise: bool = False,
         margin: float = 0.0,
         restore: bool = True,
     ) -> None:
@@ -82,7 +84,6 @@ class EarlyStopping(Callback):
                 f"quantity must be one of {', '.join(History.KEYS)}; got {shown(quantity)}"
             )
         self.quantity = quantity
-        self.minimise = flag(minimise, "minimise")
         self.margin = number(margin, "margin")
         self.restore = flag(restore, "restore")
         self.best = np.inf
@@ -90,18 +91,22 @@ class EarlyStopping(Callback):
         self._kept: dict[str, FloatArray] | None = None
 
     def on_start(self, trainer: "Trainer") -> None:
-        """Begin afresh."""
+        """Begin afresh; `ConfigError` where nothing will be there to watch."""
+        if self.quantity == "validation" and not trainer.validates:
+            raise ConfigError(
+                "early stopping watches the validation score: pass validation= to fit"
+            )
         self.best, self.waited, self._kept = np.inf, 0, None
 
     def on_epoch(self, trainer: "Trainer") -> None:
         """Compare the last epoch with the best one."""
         value = float(trainer.history[self.quantity][-1])
-        if np.isnan(value) and self.quantity in ("validation", "accuracy"):
+        if np.isnan(value) and self.quantity in _SCORES:
             raise ConfigError(
                 f"early stopping watches {self.quantity!r}, which is {value}; pass validation= to "
                 "fit"
             )
-        cost = value if self.minimise else -value
+        cost = -value if self.quantity in _SCORES else value
         # An epoch in which nothing finite was measured is never the best.
         if np.isfinite(cost) and cost < self.best - self.margin:
             self.best, self.waited = cost, 0
@@ -146,7 +151,11 @@ class Checkpoint(Callback):
         self._saved = time.monotonic()
 
     def on_start(self, trainer: "Trainer") -> None:
-        """Start the clock."""
+        """Start the clock; `ConfigError` where no file can be, before anything is trained."""
+        if self.path.is_dir():
+            raise ConfigError(f"path must be that of a file, and {self.path} is a directory")
+        if not self.path.absolute().parent.is_dir():
+            raise ConfigError(f"there is no directory {self.path.absolute().parent} to save in")
         self._saved = time.monotonic()
 
     def on_pause(self, trainer: "Trainer") -> None:

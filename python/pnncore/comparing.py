@@ -1,5 +1,6 @@
 """Comparisons: several methods on equal systems, under one budget of physical passes."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import Seed, as_progress, as_seed, as_threads, instance, positive_int, shown
+from pnncore._convert import (
+    FloatArray,
+    Seed,
+    as_progress,
+    as_seed,
+    as_threads,
+    instance,
+    positive_int,
+    shown,
+)
 from pnncore._progress import ProgressLine
 from pnncore.errors import ConfigError
 from pnncore.methods import Method
 from pnncore.optim import Adam, Optimizer
 from pnncore.systems import System
-from pnncore.systems._base import restore
 from pnncore.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -106,7 +115,8 @@ def compare(
     Parameters
     ----------
     system
-        Where all runs start from; it is left as it is.
+        Where all runs start from; it is left as it is. One with an instrument is trained itself, by
+        one method after the other, and brought back to its start each time.
     methods
         By name, each with the optimizer it goes with; `Adam(1e-3)` where there is none.
     data
@@ -143,9 +153,8 @@ def compare(
                 f"{shown(methods)}"
             )
         method, optimizer = pair
-        copy = restore(system.to_config(), system.params, system.memory)
         trainers[name] = Trainer(
-            copy,
+            _copied(system),
             method,
             optimizer,
             batch_size=batch_size,
@@ -155,12 +164,25 @@ def compare(
         )
     line = ProgressLine(len(trainers) * budget, enabled=progress)
     runs = {}
+    start = [array.copy() for array in system.lent()]
     try:
         for k, (name, trainer) in enumerate(trainers.items()):
+            _set(system, start)
             runs[name] = _run(name, trainer, (x, y), (x_test, y_test), budget, line, k * budget)
     finally:
         line.close()
+        _set(system, start)
     return Comparison(budget, runs)
+
+
+def _copied(system: System) -> System:
+    """Return a copy; the system itself where there is but one, for it has an instrument."""
+    return system if system.instruments else copy.copy(system)
+
+
+def _set(system: System, arrays: list[FloatArray]) -> None:
+    for own, given in zip(system.lent(), arrays, strict=True):
+        own[...] = given
 
 
 def _run(

@@ -10,7 +10,7 @@
 >>> ledger = estimate(net, history)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,11 +127,11 @@ def estimate(net: Stack, history: History, prices: Prices | None = None) -> Ledg
     if not layers:
         raise CapabilityError(f"{shown(net)} has no crossbars to count reads of")
     names = ("reads", "cells", "inputs", "outputs")
-    counts: dict[str, Array] = {name: np.zeros(len(history)) for name in names}
+    counts: dict[str, Array] = {name: np.zeros(history.epochs) for name in names}
     energy: dict[str, Array] = {
-        name: np.zeros(len(history)) for name in ("cells", "inputs", "outputs")
+        name: np.zeros(history.epochs) for name in ("cells", "inputs", "outputs")
     }
-    seconds = np.zeros(len(history))
+    seconds = np.zeros(history.epochs)
 
     def level(bits: int | None) -> float:
         return float(2 ** (bits if bits is not None else 8))
@@ -171,8 +171,8 @@ def estimate(net: Stack, history: History, prices: Prices | None = None) -> Ledg
 
 
 def hours(
-    instrument: Instrument,
-    methods: Sequence[Method],
+    system: Stack,
+    methods: Mapping[str, Method] | Sequence[Method],
     *,
     seconds: float,
     samples: int,
@@ -185,10 +185,10 @@ def hours(
 
     Parameters
     ----------
-    instrument
-        What is to be trained.
+    system
+        What is to be trained: an `Instrument`, or a `Stack` with one.
     methods
-        The methods to compare.
+        The methods to compare, by name; those of a sequence go by the names of their classes.
     seconds
         The time of a shot, such as `Instrument.check` finds.
     samples, epochs, batch_size
@@ -197,43 +197,51 @@ def hours(
     Returns
     -------
     dict
-        Hours, by the names of the methods' classes.
+        Hours, by name.
     """
-    instance(instrument, Instrument, "instrument", "a pnncore instrument")
-    methods = as_list(methods, "methods", "a list of pnncore methods")
+    instance(system, Stack, "system", "a pnncore instrument, or a Stack with one")
+    if len(system.instruments) != 1:
+        raise ConfigError(f"system must have one instrument, got {shown(system)}")
+    if not isinstance(methods, Mapping):
+        given = as_list(methods, "methods", "pnncore methods, in a list or by name")
+        methods = {type(method).__name__: method for method in given}
+        if len(methods) < len(given):
+            raise ConfigError("methods of one class need names: give them as a dictionary")
     seconds = number(seconds, "seconds", positive=True)
     samples = positive_int(samples, "samples")
     epochs, batch_size = positive_int(epochs, "epochs"), positive_int(batch_size, "batch_size")
     steps = epochs * -(-samples // batch_size)
     found = {}
-    for method in methods:
+    for name, method in methods.items():
         instance(method, Method, "a method to time", "a pnncore method")
-        shots = _shots_of_step(instrument, method, min(batch_size, samples))
-        found[type(method).__name__] = steps * shots * seconds / 3600
+        shots = _shots_of_step(system, method, min(batch_size, samples))
+        found[name] = steps * shots * seconds / 3600
     return found
 
 
-def _shots_of_step(instrument: Instrument, method: Method, rows: int) -> float:
+def _shots_of_step(system: Stack, method: Method, rows: int) -> float:
     """Let a stand-in of the same shape count the shots of one step."""
-    n_out = instrument.n_out
-    random = np.random.default_rng(0)
+    random, (driver,) = np.random.default_rng(0), system.instruments
 
-    def stand_in(x: npt.NDArray[Any], *params: Any) -> Array:
-        return random.normal(size=(len(x), n_out))
+    def instead(layer: Any) -> Any:
+        if getattr(layer, "driver", None) is None:
+            return layer
+        return Instrument(
+            lambda x, *params: random.normal(size=(len(x), driver.n_out)),
+            driver.n_in,
+            driver.n_out,
+            params=layer.initial,
+            device=layer.device,
+            twin=driver.twin,
+            dtype=system.dtype,
+        )
 
-    other = Instrument(
-        stand_in,
-        instrument.n_in,
-        n_out,
-        params=dict(zip(instrument.names, instrument.arrays(), strict=True)),
-        device=instrument.layer.device,
-        twin=instrument.twin,
-        dtype=instrument.dtype,
-    )
+    layers = [instead(layer) for layer in system.layers]
+    other = Stack(layers, dtype=system.dtype, seed=0, numbered=system.numbered)
     trainer = Trainer(other, method, SGD(0.01), batch_size=rows, seed=0, progress=False)
-    x = np.zeros((rows, instrument.n_in), instrument.dtype)
-    history = trainer.fit(x, np.arange(rows) % n_out, epochs=1)
-    shots = "passes" if instrument.driver.policy.batch else "measured"
+    x = np.zeros((rows, system.n_in), system.dtype)
+    history = trainer.fit(x, np.arange(rows) % system.n_out, epochs=1)
+    shots = "passes" if driver.policy.batch else "measured"
     return float(history[shots][-1])
 
 

@@ -5,22 +5,27 @@
 Classifier(epochs=5, random_state=0)
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pnncore import layers, methods, optim, systems
-from pnncore._convert import FloatArray, flag
+from pnncore._convert import FloatArray, flag, made
 from pnncore._scores import NO_LABEL, labels_of
 from pnncore.methods._base import Loss
 from pnncore.trainer import Trainer
 
 __all__ = ["Classifier", "Regressor"]
+
+# Settings that have settings.
+_PARTS = ("method", "optimizer")
 
 Builder = Callable[[int, int, int], systems.System]
 
@@ -28,6 +33,11 @@ Builder = Callable[[int, int, int], systems.System]
 def _default(n_in: int, n_out: int, seed: int) -> systems.System:
     chain = [layers.Linear(n_in, 32), layers.Tanh(), layers.Linear(32, n_out)]
     return systems.Stack(chain, seed=seed)
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """Return the settings that an equal method or optimizer is made with."""
+    return {name: getattr(part, name) for name in inspect.signature(type(part)).parameters}
 
 
 def _no_class(classes: Any) -> Any:
@@ -65,6 +75,40 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.standardize = standardize
         self.random_state = random_state
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the settings, with those of method and optimizer as ``optimizer__momentum``."""
+        params: dict[str, Any] = super().get_params(deep=False)
+        for part in _PARTS if deep else ():
+            if isinstance(params[part], methods.Method | optim.Optimizer):
+                own = _settings(params[part]).items()
+                params |= {f"{part}__{name}": value for name, value in own}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set settings; one of a method or an optimizer makes another of that, of its kind."""
+        own = {name: value for name, value in params.items() if "__" not in name}
+        super().set_params(**own)
+        for part in _PARTS:
+            begins = f"{part}__"
+            new = {k.removeprefix(begins): v for k, v in params.items() if k.startswith(begins)}
+            if new:
+                default = optim.Adam(1e-2) if part == "optimizer" else self._method(None)
+                before = getattr(self, part)
+                before = default if before is None else before
+                setattr(self, part, made(type(before), _settings(before) | new, part))
+        if stray := set(params) - set(own) - {k for k in params if k.split("__")[0] in _PARTS}:
+            raise ValueError(f"{type(self).__name__} has no settings {sorted(stray)}")
+        return self
+
+    def _method(self, system: systems.System | None) -> methods.Method:
+        """Return the method where none is given: the first of these that trains the system."""
+        can = None if system is None else system.methods()
+        if can is None or "PhysicsAware" in can:
+            return methods.PhysicsAware(loss=self._loss)
+        if "EquilibriumPropagation" in can:
+            return methods.EquilibriumPropagation(loss=self._loss)
+        return methods.SPSA(loss=self._loss)
+
     def _inputs(self, x: Any) -> Any:
         scaled = (np.asarray(x, dtype=np.float64) - self.mean_) / self.scale_
         return scaled.astype(self.system_.dtype)
@@ -79,9 +123,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         # A feature that is constant up to rounding stays where it is.
         self.scale_[self.scale_ <= 1e-9 * np.abs(self.mean_)] = 1.0
         self.scale_[self.scale_ == 0] = 1.0
-        self.method_ = (
-            self.method if self.method is not None else methods.PhysicsAware(loss=self._loss)
-        )
+        self.method_ = self.method if self.method is not None else self._method(self.system_)
         optimizer = self.optimizer if self.optimizer is not None else optim.Adam(1e-2)
         trainer = Trainer(
             self.system_,
@@ -110,7 +152,8 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         What makes the system: a function of the numbers of inputs and outputs and a seed. None: a
         `systems.Stack` of two linear maps with 32 hidden units.
     method
-        How it is trained; None: physics-aware training with the cross-entropy.
+        How it is trained; None: with the cross-entropy, by physics-aware training, equilibrium
+        propagation or SPSA, the first that trains the system.
     optimizer
         None: ``Adam(0.01)``.
     epochs, batch_size
@@ -151,6 +194,19 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         outputs = self._outputs(X)
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
 
+    @available_if(  # type: ignore[untyped-decorator]
+        lambda self: getattr(self.method, "loss", self._loss) == "cross-entropy"
+    )
+    def predict_proba(self, X: Any) -> Any:
+        """Return probabilities (samples, classes): the softmax of the outputs.
+
+        There are some where the network was trained with the cross-entropy, of which they are the
+        model; NaN for samples whose outputs are not finite.
+        """
+        outputs = self._outputs(X).astype(np.float64)
+        grown = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return grown / grown.sum(axis=1, keepdims=True)
+
     def predict(self, X: Any) -> Any:
         """Return the label of the largest output.
 
@@ -172,7 +228,8 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         What makes the system: a function of the numbers of inputs and outputs and a seed. None: a
         `systems.Stack` of two linear maps with 32 hidden units.
     method
-        How it is trained; None: physics-aware training with the squared error.
+        How it is trained; None: with the squared error, by physics-aware training, equilibrium
+        propagation or SPSA, the first that trains the system.
     optimizer
         None: ``Adam(0.01)``.
     epochs, batch_size

@@ -1,5 +1,6 @@
 """What training measured, epoch by epoch."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 _NOT_SAVED = ("seconds",)
 
 
-class History:
-    """One array per quantity, one element per finished epoch.
+class History(Mapping[str, npt.NDArray[np.float64]]):
+    """A mapping from quantities to arrays, one element per finished epoch.
+
+    ``pandas.DataFrame(dict(history))`` is a table of it.
 
     Quantities: ``epoch`` (1 is the first), ``loss`` and ``accuracy`` (mean over the epoch, at the
     free state, before each step; accuracy only for labels; the loss over samples that did not
@@ -33,6 +36,8 @@ class History:
 
     Attributes
     ----------
+    epochs
+        How many epochs are finished.
     rows
         The quantities, epoch by epoch.
     diverged
@@ -79,7 +84,19 @@ class History:
             raise KeyError(f"{key!r}; a history has {', '.join(self.KEYS)}")
         return np.array([row[key] for row in self.rows], dtype=np.float64)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.KEYS)
+
     def __len__(self) -> int:
+        return len(self.KEYS)
+
+    # A history is equal to itself alone: arrays have no one answer.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def epochs(self) -> int:
+        """The number of finished epochs."""
         return len(self.rows)
 
     def energy(
@@ -134,4 +151,4 @@ class History:
             key: last[key] for key in ("loss", "accuracy", "validation") if np.isfinite(last[key])
         }
         text = ", ".join(f"{key} {value:.4g}" for key, value in shown.items())
-        return f"History({len(self)} epochs; last: {text})"
+        return f"History({self.epochs} epochs; last: {text})"

@@ -4,6 +4,7 @@ An `Instrument` with ``journal=`` writes one; `read` opens it, also while the in
 The format is in the documentation of the Rust crate, module ``journal``.
 """
 
+import csv
 import math
 import os
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 
 from pnncore import _core
-from pnncore._convert import FloatArray, as_path
+from pnncore._convert import FloatArray, as_path, shown
 from pnncore._records import load
 from pnncore.errors import ConfigError, JournalError
 
@@ -181,15 +182,34 @@ class Journal(Sequence[Shot]):
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Write `arrays` to an ``.npz`` file."""
+        """Write `arrays` to an ``.npz`` file, or as columns to a ``.csv`` file.
+
+        `ConfigError` for files with another ending.
+        """
         path = as_path(path)
+        if path.endswith(".csv"):
+            self._write_table(path)
+            return
+        if not path.endswith(".npz"):
+            raise ConfigError(f"path must end in .npz or .csv, got {shown(path)}")
         # Not `numpy.savez`, which takes some names of arrays for its own arguments.
-        with zipfile.ZipFile(
-            path if path.endswith(".npz") else f"{path}.npz", "w", zipfile.ZIP_STORED
-        ) as file:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
             for name, array in self.arrays().items():
                 with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
+
+    def _write_table(self, path: str) -> None:
+        """Write a row for each sample: every element of its inputs, parameters and outputs."""
+        head, columns = [], []
+        for name, array in self.arrays().items():
+            places = [list(place) for place in np.ndindex(array.shape[1:])]
+            head += [f"{name}{place}" if place else name for place in places]
+            columns.append(array.reshape(len(array), -1))
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(head)
+            # Python's shortest digits that give the same number again.
+            table.writerows(row.tolist() for row in np.concatenate(columns, axis=1))
 
     def __repr__(self) -> str:
         fates = Counter(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pnncore import _core
 from pnncore._convert import FloatArray, has_masked, shown
-from pnncore.errors import ConfigError
+from pnncore.errors import ConfigError, DataError
 
 __all__ = ["Loss"]
 
@@ -87,6 +87,28 @@ class Evaluated:
             "gradient", self.loss.gradient(outputs, targets), outputs.shape, outputs.dtype
         )
         return values, gradients.ravel()
+
+
+def check_targets(loss: "str | Loss", y: npt.NDArray[Any], n_out: int) -> None:
+    """Refuse targets (samples, n_out) that a loss has no meaning for: `DataError`.
+
+    The cross-entropy is that of distributions over at least two outputs.
+    """
+    if loss != "cross-entropy":
+        return
+    if n_out == 1:
+        raise DataError(
+            "the cross-entropy of one output is always zero: give the system an output for each "
+            'class, or take loss="squared-error"'
+        )
+    if y.ndim == 2 and y.size:
+        lowest, off = float(y.min()), float(np.abs(y.sum(axis=1, dtype=np.float64) - 1).max())
+        if lowest < 0 or off > 1e-3:
+            raise DataError(
+                "targets of the cross-entropy are probabilities: every row must be at least 0 and "
+                f"sum to 1, got values from {lowest:.3g} on and sums that are off by up to "
+                f"{off:.3g}"
+            )
 
 
 def _returned(

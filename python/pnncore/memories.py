@@ -176,17 +176,22 @@ class Resistive(Memory):
 
 @dataclass(frozen=True, kw_only=True)
 class Mapping:
-    """How weights become conductances: each is the difference of two, one of which is zero.
+    """How weights become conductances: each is the difference of two, one of which is the least.
 
     Parameters
     ----------
     per_column
         Whether every column has a digital scale of its own, so that its largest weight is the
         largest conductance; otherwise each layer.
+    levels
+        Conductances that a cell can be brought to, evenly spaced; None: any, or 16 where a weight
+        has several cells.
+    on_off
+        The ratio of the largest conductance to the smallest, which a cell at zero weight has; None:
+        cells can be switched off.
     slices
-        Cells per conductance: 1, or the digits of a number, the most significant first.
-    bits
-        Of a digit, where there is more than one.
+        Cells per conductance: 1, or the digits of a number to the base `levels`, the most
+        significant first.
     verify
         How often a cell that is off by more than `tolerance` is written again; the best attempt is
         kept.
@@ -195,8 +200,9 @@ class Mapping:
     """
 
     per_column: bool = True
+    levels: int | None = None
+    on_off: float | None = None
     slices: int = 1
-    bits: int = 4
     verify: int = 0
     tolerance: float = 0.01
 
@@ -204,24 +210,41 @@ class Mapping:
         """Validate at once: `ConfigError` names the setting."""
         object.__setattr__(self, "per_column", flag(self.per_column, "per_column"))
         positive_int(self.slices, "slices")
-        if positive_int(self.bits, "bits") * self.slices > 24:
+        if self.levels is not None:
+            integer(self.levels, "levels", 2, 2**24 + 1, "an integer from 2 to 2^24, or None")
+        if self.base**self.slices > 2**24:
             raise ConfigError(
-                f"slices times bits must be at most 24, got {self.slices} and {self.bits}"
+                f"levels to the power of slices must be at most 2^24, got {self.base} and "
+                f"{self.slices}"
             )
+        if self.on_off is not None and number(self.on_off, "on_off") <= 1:
+            raise ConfigError(f"on_off must be above 1, got {shown(self.on_off)}")
         integer(self.verify, "verify", 0, 2**32, "an integer of at least 0")
         number(self.tolerance, "tolerance", positive=True)
 
-    def digits(self, g: Array) -> list[tuple[float, Array]]:
-        """Return the wanted conductances of the slices, each with the factor that it counts by."""
-        if self.slices == 1:
-            return [(1.0, g)]
-        base = 2**self.bits
-        left = np.rint(g * (base**self.slices - 1)).astype(np.int64)
+    @property
+    def base(self) -> int:
+        """The base of the digits of several slices."""
+        return 16 if self.levels is None else self.levels
+
+    def digits(self, u: Array) -> list[tuple[float, Array]]:
+        """Return the wanted conductances of the slices, each with the factor that it counts by.
+
+        `u` are the parts of the largest weight, from 0 to 1. What a cell at zero weight conducts is
+        in both conductances of a pair, and cancels.
+        """
+        low = 0.0 if self.on_off is None else 1 / self.on_off
+        span = 1 - low
+        if self.slices == 1 and self.levels is None:
+            return [(1 / span, low + span * u)]
+        base = self.base
+        left = np.rint(u * (base**self.slices - 1)).astype(np.int64)
         parts: list[tuple[float, Array]] = []
         for k in range(self.slices):
             weight = base ** (self.slices - 1 - k)
             digit, left = left // weight, left % weight
-            parts.append((weight * (base - 1) / (base**self.slices - 1), digit / (base - 1)))
+            factor = weight * (base - 1) / (base**self.slices - 1)
+            parts.append((factor / span, low + span * (digit / (base - 1))))
         return parts
 
 

@@ -1,5 +1,6 @@
 """Optimizers and schedules: how a gradient becomes a change of parameters."""
 
+import inspect
 import json
 import math
 import numbers
@@ -40,6 +41,12 @@ def _check_factor(value: float, name: str) -> None:
         raise ConfigError(f"{name} must be at least 0, got {shown(value)}")
 
 
+def _check_decay(gamma: float) -> None:
+    _check_factor(gamma, "gamma")
+    if gamma > 1:
+        raise ConfigError(f"gamma must be at most 1, for rates to decay, got {shown(gamma)}")
+
+
 @dataclass(frozen=True)
 class ExponentialDecay:
     """Rates times ``gamma ** epoch``."""
@@ -48,7 +55,7 @@ class ExponentialDecay:
 
     def __post_init__(self) -> None:
         """Validate at once."""
-        _check_factor(self.gamma, "gamma")
+        _check_decay(self.gamma)
 
     def factor(self, epoch: int) -> float:
         """Return the factor of an epoch."""
@@ -65,7 +72,7 @@ class StepDecay:
     def __post_init__(self) -> None:
         """Validate at once."""
         positive_int(self.every, "every")
-        _check_factor(self.gamma, "gamma")
+        _check_decay(self.gamma)
 
     def factor(self, epoch: int) -> float:
         """Return the factor of an epoch."""
@@ -174,10 +181,11 @@ class Optimizer(Registered, family="optimizer"):
         return {**self.settings(), "learning_rate": self.learning_rate, "schedule": schedule}
 
     def __repr__(self) -> str:
-        settings = {k: v for k, v in self.settings().items() if k != "name"}
-        parts = [repr(self.learning_rate), *(f"{k}={v!r}" for k, v in settings.items())]
-        if self.schedule is not None:
-            parts.append(f"schedule={self.schedule!r}")
+        parts = [
+            f"{'' if name == 'learning_rate' else f'{name}='}{getattr(self, name)!r}"
+            for name, setting in inspect.signature(type(self)).parameters.items()
+            if getattr(self, name) != setting.default
+        ]
         return f"{type(self).__name__}({', '.join(parts)})"
 
 

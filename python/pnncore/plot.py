@@ -94,6 +94,16 @@ def require() -> "type[Figure]":
     return Figure
 
 
+def check_format(path: str | Path) -> None:
+    """Refuse a file whose ending is no format of pictures: `ConfigError` lists those that are."""
+    kinds = require()().canvas.get_supported_filetypes()
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in kinds:
+        raise ConfigError(
+            f"{path} is no picture: its name must end in one of {', '.join(sorted(kinds))}"
+        )
+
+
 def endurance(memory: dict[str, FloatArray], path: str | Path | None = None) -> "Figure":
     """Draw how many cells had how many pulses, from `Trainer.memory`; needs matplotlib.
 
@@ -187,7 +197,7 @@ def history(history: "History", path: str | Path | None = None) -> "Figure":
     matplotlib.figure.Figure
         The picture, for further changes.
     """
-    if not len(history):
+    if not history.epochs:
         raise ConfigError("the history holds no epochs yet: there is nothing to draw")
     figure = require()(figsize=(11, 3.4), layout="constrained")
     losses, scores, sweeps = figure.subplots(1, 3)

@@ -107,7 +107,7 @@ def check_method(
         for array, start in zip(system.arrays(), kept, strict=True):
             array[...] = start
     try:
-        cosine = audit(system, method, x, y).cosine
+        found = audit(system, method, x, y)
     except CapabilityError:
         # New parameters and no gradient, or physics without an exact one.
         pass
@@ -115,8 +115,9 @@ def check_method(
         findings.append(
             Finding(
                 "the gradient leads down",
-                cosine > 0,
-                f"its cosine to the exact one is {cosine:.4f}",
+                found.cosine > 0,
+                f"its cosine to the exact one is {found.cosine:.4f}, its norm "
+                f"{found.norm_ratio:.3g} times as large",
             )
         )
     return _judged(findings, method, MethodCheckError if raises else None)
@@ -281,13 +282,19 @@ _STEP = 1e-5
 
 def _compared(check: str, got: npt.ArrayLike, expected: npt.ArrayLike, tolerance: float) -> Finding:
     got, expected = np.asarray(got), np.asarray(expected)
+    for what, values in (("what is checked", got), ("what it is compared with", expected)):
+        if not np.isfinite(values).all():
+            return Finding(check, False, f"{what} holds NaN or infinity")
     error = float(np.max(np.abs(got - expected)) / (1e-3 + np.max(np.abs(expected))))
     text = f"largest error {error:.1e}"
+    size = len(got) if got.ndim else 0
     ratio = float(np.sum(got * expected) / max(float(np.sum(expected * expected)), 1e-300))
     if error > tolerance and abs(ratio + 1) < 1e-3:
         text += "; the sign is wrong"
     elif error > tolerance and min(abs(ratio - 2), abs(ratio - 0.5)) < 1e-3:
         text += "; off by a factor of 2"
+    elif error > tolerance and size > 1 and abs(ratio * size - 1) < 1e-3:
+        text += "; a mean over samples, where it should be for each by itself?"
     return Finding(check, error <= tolerance, text)
 
 

@@ -86,6 +86,8 @@ class Trainer:
         What was measured, epoch by epoch.
     finished
         Whether the last fit came to its end: not by an exception or Ctrl-C.
+    validates
+        Whether the last fit scores validation data.
 
     Raises
     ------
@@ -128,7 +130,7 @@ class Trainer:
         self._fitting: int | None = None
         renew_in_children(self)
         self._divergence = ""
-        self.finished = False
+        self.finished = self.validates = False
 
     def _renew(self) -> None:
         if self._fitting is not None and self._fitting != threading.get_ident():
@@ -207,10 +209,11 @@ class Trainer:
         check_kinds(self.system, self.method, self.optimizer)
         self.callbacks = as_callbacks(self.callbacks)
         x, y = self.system.as_batch(x, y)
+        losses.check_targets(self.method.loss, y, self.system.n_out)
         if validation is not None:
             if not isinstance(validation, tuple | list) or len(validation) != 2:
                 raise ConfigError("validation must be a pair (inputs, targets)")
-            validation = self.system.as_batch(*validation)
+            validation = self.system.as_batch(*validation, names=("validation x", "validation y"))
         for name, array in zip(self.system.names, self.system.arrays(), strict=True):
             if not array.flags.writeable:
                 raise ConfigError(
@@ -226,6 +229,7 @@ class Trainer:
         line = ProgressLine(epochs * steps, enabled=self.progress)
         first, last = self.epoch, self.epoch + epochs
         self._stopping, self.finished, self.history.diverged = False, False, None
+        self.validates = validation is not None
         self._call(lambda callback: callback.on_start(self))
         interrupt = Interrupt()
         try:

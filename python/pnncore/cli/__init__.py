@@ -49,7 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            arguments = _parser().parse_args(argv)
+            parser = _parser()
+            if not (sys.argv[1:] if argv is None else argv):
+                parser.print_help()
+                return 0
+            arguments = parser.parse_args(argv)
             code: int = arguments.run(arguments)
             sys.stdout.flush()
             return code

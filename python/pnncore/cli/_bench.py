@@ -121,14 +121,14 @@ def _measure(
     )
     trainer.fit(x, y, epochs=1)  # warm-up
     start = time.perf_counter()
-    while len(trainer.history) < 4 or time.perf_counter() - start < arguments.seconds:
+    while trainer.history.epochs < 4 or time.perf_counter() - start < arguments.seconds:
         trainer.fit(x, y, epochs=1)
     history = trainer.history
     return {
         "layers": case.layers,
         "stopping": "each when settled" if sweeps is None else f"{sweeps[0]} + {sweeps[1]} fixed",
         "samples_per_second": case.samples / float(np.median(history["seconds"][1:])),
-        "epochs": len(history) - 1,
+        "epochs": history.epochs - 1,
         "samples": case.samples,
         "free_sweeps": float(history["free_sweeps"][-1]),
         "other_sweeps": float(history["other_sweeps"][-1]),

@@ -187,7 +187,7 @@ def _train(
 
         def move(trainer: Trainer, seed: int = seed) -> None:
             text = f"{plan.name}, seed {seed}, epoch {trainer.epoch + 1}"
-            if len(trainer.history):
+            if trainer.history.epochs:
                 text += f", test {100 * trainer.history['validation'][-1]:.1f} %"
             line.update(done + seed * plan.epochs + trainer.epoch, text)
 
@@ -264,7 +264,7 @@ def _report(
             }
             for found in audits
         ],
-        "samples_per_second": len(x) * sum(len(history) for history in main.histories) / seconds,
+        "samples_per_second": len(x) * sum(history.epochs for history in main.histories) / seconds,
         "sweeps_per_sample": means,
         "picture": None,
     }

@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     common.writable(arguments.save, "--save")
     common.writable(arguments.plot, "--plot")
     if arguments.plot is not None:
-        plot.require()
+        plot.check_format(arguments.plot)
     trainer, x, y, x_test, y_test = _prepare(arguments)
     start = time.perf_counter()
     interrupted = False
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     if arguments.save is not None:
         trainer.save(arguments.save)
-    if arguments.plot is not None and len(trainer.history):
+    if arguments.plot is not None and trainer.history.epochs:
         trainer.history.plot(arguments.plot)
     report = _report(trainer, seconds, interrupted)
     majority = float((y_test == np.bincount(y).argmax()).mean())
@@ -188,7 +188,9 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, F
 
 def _report(trainer: Trainer, seconds: float, interrupted: bool) -> dict[str, Any]:
     history = trainer.history
-    last = {key: float(history[key][-1]) if len(history) else float("nan") for key in history.KEYS}
+    last = {
+        key: float(history[key][-1]) if history.epochs else float("nan") for key in history.KEYS
+    }
     return {
         "interrupted": interrupted,
         "diverged": history.diverged is not None,

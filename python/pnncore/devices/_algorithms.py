@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from pnncore._convert import as_settings, made, one_of, shown
+from pnncore._convert import as_settings, made, shown
 from pnncore.analog import AnalogIO
 from pnncore.devices import _cells
 from pnncore.devices._config import DeviceConfig, from_config
@@ -95,7 +95,6 @@ class TikiTaka(Algorithm):
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting; ranges are checked by the core."""
         super().__post_init__()
-        one_of(self.version, "version", ("v1", "v2", "chopped", "agad"))
         for name, kind, empty in (("fast", _cells.Cells, True), ("io", AnalogIO, False)):
             value = getattr(self, name)
             if not isinstance(value, kind) and (value is not None or not empty):

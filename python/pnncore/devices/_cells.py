@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from pnncore._convert import as_list, as_numbers, made, number, one_of, positive_int, shown
+from pnncore._convert import as_list, as_numbers, made, number, positive_int, shown
 from pnncore.devices._config import DeviceConfig, from_config
 from pnncore.errors import ConfigError
 
@@ -409,7 +409,6 @@ class MultiCell(Unit):
             )
         own = tuple(number(value, "every significance") for value in self.significance)
         object.__setattr__(self, "significance", own)
-        one_of(self.choice, "choice", ("cyclic", "random", "all"))
 
     def unit(self) -> dict[str, Any]:
         """See `Unit.unit`."""

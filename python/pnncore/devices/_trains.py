@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pnncore._config import Config
-from pnncore._convert import flag, one_of, positive_int
 from pnncore.errors import ConfigError
 
 
@@ -48,11 +47,9 @@ class PulseTrains(Config):
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
-        one_of(self.kind, "kind", ("stochastic", "deterministic", "mean-count"))
-        if not positive_int(self.slots, "slots") <= 31:
+        super().__post_init__()
+        if self.slots > 31:
             raise ConfigError(f"slots must be 1 to 31, got {self.slots}")
-        for name in ("manage_length", "balance", "at_once"):
-            object.__setattr__(self, name, flag(getattr(self, name), name))
 
     def spec(self) -> dict[str, Any]:
         """Return the settings as the core reads them."""

@@ -13,9 +13,11 @@ import numpy as np
 from pnncore import _core
 from pnncore._convert import FloatArray, as_numbers, shown
 from pnncore._interrupt import Interrupt
+from pnncore._modelled import Modelled
 from pnncore._records import describe, dump, load, message
 from pnncore.errors import (
     BudgetError,
+    CapabilityError,
     ConfigError,
     DriftWarning,
     HardwareError,
@@ -25,7 +27,6 @@ from pnncore.errors import (
 )
 from pnncore.instruments._answers import measured, reason_of
 from pnncore.instruments._channel import Channel
-from pnncore.instruments._modelled import Modelled
 from pnncore.instruments._safety import SHOT, Safe
 from pnncore.instruments._settings import Policy, Reference
 from pnncore.instruments._state import State
@@ -42,6 +43,8 @@ class Driver(Modelled, Safe):
     The core calls `measure`, `model` and `vjp`. See `pnncore.systems.Instrument` for what the
     settings mean.
     """
+
+    is_exact = False
 
     def __init__(
         self,
@@ -75,6 +78,16 @@ class Driver(Modelled, Safe):
         self._open(journal)
 
     # What the core calls.
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """Return that function of the twin; `CapabilityError` without a twin."""
+        if self.twin is None:
+            raise CapabilityError(
+                "the instrument has no twin to take derivatives from: give it one with twin=, for "
+                "instance pnncore.twins.fit(instrument), or use a method that only needs outputs"
+            )
+        function: Callable[..., Any] = getattr(self.twin, name)
+        return function
 
     def measure(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
         """Return what the instrument answers to inputs (rows, n_in): outputs (rows, n_out)."""

@@ -29,7 +29,9 @@ class Examination:
         One minus the ratio of noise to signal, both as root mean squares; 1 is perfect, 0 without
         any signal.
     dead
-        The parameters, as (name, flat index), that change no output by more than its noise does.
+        The parameters, as (name, flat index), whose move by a tenth of their range (of their size,
+        without limits) changes the outputs, all together, by no more than noise does. Where noise
+        is large, more `repeats` show smaller effects.
     examined
         How many parameters were moved.
     saturated
@@ -53,7 +55,7 @@ class Examination:
         lines = [
             f"a shot takes {1e3 * self.seconds:.3g} ms",
             f"noise {noise:.3g}, signal {signal:.3g}: repeatability {self.repeatability:.4f}",
-            f"dead parameters: {len(self.dead)} of {self.examined} examined"
+            f"parameters without effect beyond noise: {len(self.dead)} of {self.examined} examined"
             + (f", such as {self.dead[0][0]}[{self.dead[0][1]}]" if self.dead else ""),
             f"dead outputs: {len(self.dead_outputs)} of {len(self.signal)}",
             f"saturated outputs: {100 * self.saturated:.1f} %",
@@ -95,10 +97,8 @@ def examine(
         noise = np.sqrt(np.mean(noise**2, axis=0))
         mean = same.mean(axis=0)
         signal = mean.std(axis=0)
-        # What a shot without a change differs from the mean by, and five deviations of that more.
-        expected = noise * np.sqrt((1 + 1 / repeats) * (1 + 5 * np.sqrt(2 / len(x))))
         dead, examined = _dead(
-            instrument, shoot, params, mean, expected, positive_int(parameters, "parameters")
+            instrument, shoot, params, same, positive_int(parameters, "parameters")
         )
     extremes = ((mean == mean.min(axis=0)) | (mean == mean.max(axis=0))).sum(axis=0)
     tolerance = 1e-9 * np.abs(mean).max() + 3 * noise
@@ -119,15 +119,23 @@ def _dead(
     instrument: "Instrument",
     shoot: Any,
     params: list[FloatArray],
-    mean: FloatArray,
-    expected: FloatArray,
+    same: FloatArray,
     most: int,
 ) -> tuple[tuple[tuple[str, int], ...], int]:
     """Move parameters one by one, evenly picked, by a tenth of their range.
 
-    Without limits, of their size.
+    Without limits, of their size. As many shots as those of `same` (repeats, samples, n_out), where
+    nothing moved, tell by the means of both what a move does.
     """
     device = instrument.layer.device
+    repeats, (samples, n_out) = len(same), same.shape[1:]
+    mean, variance = same.mean(axis=0), same.var(axis=0, ddof=1).mean(axis=0)
+    # Outputs without noise count by what is above rounding.
+    floor = (1e-9 * np.abs(mean).max()) ** 2
+    # Squares of differences of two means of noise, in units of their variance, have mean 1 and
+    # variance 2, and a little more where that was estimated: five deviations are no accident.
+    freedom = samples * n_out
+    beyond = 1 + 5 * np.sqrt(2 / freedom * (1 + 1 / (repeats - 1)))
     every = [(k, i) for k, array in enumerate(params) for i in range(array.size)]
     picked = every[:: max(1, -(-len(every) // most))]
     dead = []
@@ -140,8 +148,9 @@ def _dead(
         else:
             step = 0.1 * max(float(np.sqrt(np.mean(params[k] ** 2))), 1.0)
         values[i] = before + step
-        moved = np.sqrt(np.mean((shoot(params) - mean) ** 2, axis=0))
+        moved = np.mean([shoot(params) for _ in range(repeats)], axis=0)
         values[i] = before
-        if (moved <= expected + 1e-9 * np.abs(mean).max()).all():
+        differences = np.mean((moved - mean) ** 2 / (2 * variance / repeats + floor))
+        if differences <= beyond:
             dead.append((instrument.names[k], i))
     return tuple(dead), len(picked)

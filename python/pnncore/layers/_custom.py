@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import FloatArray, as_numbers, as_settings, shown
+from pnncore._modelled import Modelled
 from pnncore.devices import Device
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.layers._base import Layer
@@ -97,8 +97,8 @@ class Custom(Layer, listed=False):
         return f"Custom({self.n_in}, {self.n_out})"
 
 
-class _Functions:
-    """What the core asks of a layer that is given by functions, checked before the core sees it."""
+class _Functions(Modelled):
+    """What the core asks of a layer that is given by functions."""
 
     is_exact = True
 
@@ -108,46 +108,11 @@ class _Functions:
         # The core takes a layer with a twin for one with derivatives.
         self.twin = layer.vjp
 
-    def model(self, x: FloatArray, params: list[FloatArray]) -> FloatArray:
-        """Return the outputs."""
-        return _returned(
-            "forward", self.layer.forward(x, self._named(params)), (len(x), self.n_out), x
-        )
-
-    def vjp(
-        self, x: FloatArray, params: list[FloatArray], dy: FloatArray
-    ) -> tuple[FloatArray, list[FloatArray]]:
-        """Return errors of the inputs and of the parameters."""
-        if self.layer.vjp is None:
-            raise CapabilityError("a Custom layer without vjp= has no derivatives")
-        dx, found = self.layer.vjp(x, self._named(params), dy)
-        if set(found) != {name for name, _ in self.specs}:
-            raise ConfigError(
-                f"vjp must return gradients by {[name for name, _ in self.specs]}, got "
-                f"{list(found)}"
+    def function(self, name: str) -> Callable[..., Any]:
+        """See `Modelled.function`."""
+        function: Callable[..., Any] | None = getattr(self.layer, name)
+        if function is None:
+            raise CapabilityError(
+                f"a Custom layer without {name}= has no {name}, which this method asks for"
             )
-        own = [
-            _returned(f"vjp[{name!r}]", found[name], tuple(shape), x) for name, shape in self.specs
-        ]
-        return _returned("vjp", dx, x.shape, x), own
-
-    def jvp(
-        self, x: FloatArray, params: list[FloatArray], dx: FloatArray, along: list[FloatArray]
-    ) -> FloatArray:
-        """Return how the outputs change with inputs along `dx` and parameters along `along`."""
-        if self.layer.jvp is None:
-            raise CapabilityError("a Custom layer without jvp= has no forward derivatives")
-        found = self.layer.jvp(x, self._named(params), dx, self._named(along))
-        return _returned("jvp", found, (len(x), self.n_out), x)
-
-    def _named(self, params: list[FloatArray]) -> dict[str, FloatArray]:
-        return {name: array for (name, _), array in zip(self.specs, params, strict=True)}
-
-
-def _returned(what: str, value: Any, shape: tuple[int, ...], x: FloatArray) -> FloatArray:
-    array = np.asarray(value)
-    if array.shape != shape or array.dtype.kind not in "biuf":
-        raise ConfigError(
-            f"{what} must return real numbers of shape {shape}, got {array.dtype} of {array.shape}"
-        )
-    return np.ascontiguousarray(array, dtype=x.dtype)
+        return function

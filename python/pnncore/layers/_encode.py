@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pnncore._convert import one_of
 from pnncore.layers._base import Layer
 
 
@@ -26,11 +25,6 @@ class Encode(Layer):
 
     n_in: int | None = None
     carrier: Literal["amplitude", "phase"] = "amplitude"
-
-    def __post_init__(self) -> None:
-        """Validate at once: `ConfigError` names the setting."""
-        super().__post_init__()
-        one_of(self.carrier, "carrier", ("amplitude", "phase"))
 
     def spec(self) -> dict[str, Any]:
         """See `Layer.spec`."""

@@ -5,22 +5,21 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, losses
-from pnncore._config import Registered, types_of
+from pnncore._config import Registered, check_settings, types_of
 from pnncore._convert import (
     FloatArray,
     Seed,
     as_seed,
     as_system,
     as_threads,
-    number,
+    instance,
     one_of,
-    positive_int,
     shown,
 )
 from pnncore.errors import ConfigError, SettlingWarning
@@ -110,22 +109,18 @@ class Method(Registered, family="method"):
                 ) from None
         else:
             one_of(self.loss, "loss", ("squared-error", "cross-entropy"))
-        for setting in dataclasses.fields(self):
-            name, value, kind = (
-                setting.name,
-                getattr(self, setting.name),
-                types_of(type(self)).get(setting.name),
+        check_settings(self)
+        for name, kind in types_of(type(self)).items():
+            if kind is Settling:
+                instance(getattr(self, name), Settling, name, "a pnncore.Settling")
+        if self.is_own:
+            return
+        if type(self).__name__ not in type(self).kinds():
+            name = type(self).__name__
+            raise ConfigError(
+                f"{name} must define step(self, experiment): see pnncore.methods.Method"
             )
-            if get_origin(kind) is Literal:
-                one_of(value, name, get_args(kind))
-            if kind is float or (kind == float | None and value is not None):
-                object.__setattr__(self, name, number(value, name))
-            if kind is int or (kind == int | None and value is not None):
-                object.__setattr__(self, name, positive_int(value, name))
-            if kind is Settling and not isinstance(value, Settling):
-                raise ConfigError(f"settling must be a pnncore.Settling, got {shown(value)}")
-        if not self.is_own:
-            _core.check_method(self._settings())
+        _core.check_method(self._settings())
 
     @property
     def is_own(self) -> bool:
@@ -247,6 +242,7 @@ class Method(Registered, family="method"):
         ):
             raise ConfigError(f"step must be an integer in 0..2**39, got {shown(step)}")
         x, y = system.as_batch(x, y)
+        losses.check_targets(self.loss, y, system.n_out)
         seed, threads = as_seed(seed), as_threads(threads)
         with system.lock:
             method = self.for_core(system, seed=seed, threads=threads)

@@ -404,6 +404,11 @@ class Experiment:
 
     def _found(self, found: Any) -> "Found":
         """Return what the core takes of a step."""
+        if isinstance(found, tuple):
+            raise ConfigError(
+                "step must return the gradient by parameter, got a tuple: backward returns "
+                "(gradient, dx), of which the gradient is the first"
+            )
         is_change = isinstance(found, NewParameters)
         name = "the new parameters" if is_change else "the gradient"
         values = list(self._named(found.values if is_change else found, name, None).values())

@@ -6,6 +6,7 @@ Equilibrium propagation and its relatives, and exact gradients.
 from dataclasses import dataclass
 from typing import Literal
 
+from pnncore.errors import ConfigError
 from pnncore.methods._base import SettlingMethod
 
 
@@ -44,6 +45,12 @@ class EquilibriumPropagation(SettlingMethod):
     variant: Literal["centered", "one-sided", "holomorphic"] = "centered"
     sign: Literal["positive", "negative", "random"] = "positive"
     points: int = 8
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting."""
+        super().__post_init__()
+        if self.variant != "holomorphic" and self.points != 8:
+            raise ConfigError('points applies to variant="holomorphic" only')
 
 
 @dataclass(frozen=True, kw_only=True)

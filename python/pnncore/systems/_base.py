@@ -25,6 +25,7 @@ from pnncore._convert import (
 from pnncore._processes import renew_in_children
 from pnncore._scores import labels_of, score
 from pnncore.errors import CapabilityError, ConfigError, ShapeError
+from pnncore.losses import check_targets
 from pnncore.settling import Settled, Settling, Status, warn_of_unsettled
 
 if TYPE_CHECKING:
@@ -102,11 +103,13 @@ class System(Registered, family="system"):
 
         `CapabilityError` for a system that has no configuration.
         """
-        params, memory = (
-            {name: array.copy() for name, array in zip(names, arrays, strict=True)}
-            for names, arrays in ((self.names, self.arrays()), (self.memory_shapes, self.kept()))
-        )
-        return restore, (self.to_config(), params, memory)
+        return restore, (self.to_config(), *self.copied_arrays())
+
+    def copied_arrays(self) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """Return copies of parameters and memory by name, checked as `arrays` does."""
+        params = zip(self.names, self.arrays(), strict=True)
+        memory = zip(self.memory_shapes, self.kept(), strict=True)
+        return {k: v.copy() for k, v in params}, {k: v.copy() for k, v in memory}
 
     @property
     def n_out(self) -> int:
@@ -151,15 +154,17 @@ class System(Registered, family="system"):
         with self.lock:
             _core.clip(self.core, self.arrays())
 
-    def as_batch(self, x: Any, y: Any) -> tuple[FloatArray, FloatArray]:
+    def as_batch(
+        self, x: Any, y: Any, *, names: tuple[str, str] = ("x", "y")
+    ) -> tuple[FloatArray, FloatArray]:
         """Return inputs and targets as the core borrows them.
 
-        The errors of the conversion say what to do.
+        The errors of the conversion say what to do, and call the arrays by these names.
         """
-        x = as_inputs(x, self.n_in, self.dtype)
+        x = as_inputs(x, self.n_in, self.dtype, names[0])
         if len(x) == 0:
-            raise ShapeError("x holds no samples")
-        return x, as_targets(y, len(x), self.n_out, self.dtype)
+            raise ShapeError(f"{names[0]} holds no samples")
+        return x, as_targets(y, len(x), self.n_out, self.dtype, names[1])
 
     def settle(
         self,
@@ -204,6 +209,8 @@ class System(Registered, family="system"):
         if y is not None:
             y = as_targets(y, len(x), self.n_out, self.dtype)
         name, how, threads = _name(loss), _json(settling), as_threads(threads)
+        if y is not None:
+            check_targets(loss, y, self.n_out)
         with self.lock:
             found = _core.settle(self.core, self.lent(), x, y, beta, name, how, threads)
         return Settled(**found)
@@ -328,7 +335,13 @@ def restore(
     config: dict[str, Any], params: dict[str, FloatArray], memory: dict[str, FloatArray]
 ) -> System:
     """Return the system of a configuration with these parameters and this memory."""
-    system = from_config(config)
+    return with_arrays(from_config(config), params, memory)
+
+
+def with_arrays(
+    system: System, params: dict[str, FloatArray], memory: dict[str, FloatArray]
+) -> System:
+    """Return a system, with these parameters and this memory written into it."""
     for own, given in ((system.params, params), (system.memory, memory)):
         for name, array in given.items():
             own[name][...] = array

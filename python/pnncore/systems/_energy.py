@@ -1,5 +1,7 @@
 """Systems of one's own: an energy, and its gradients, on NumPy batches."""
 
+import copy
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -19,12 +21,13 @@ from pnncore._convert import (
     positive_int,
     shown,
 )
+from pnncore._processes import renew_in_children
 from pnncore.errors import ConfigError, DataError, ShapeError
 from pnncore.systems._base import System
 
 
 class EnergySystem(System, ABC, listed=False):
-    """A system given by its energy E(theta, x, s): subclass it, and all methods train it.
+    """A system given by its energy E(theta, x, s): subclass it, and methods train it.
 
     The steady state is the minimum of E over the states s; the core finds it by descent, with as
     many rows at a time as a batch has samples and phases. Call `pnncore.testing.check_system` on an
@@ -113,6 +116,11 @@ class EnergySystem(System, ABC, listed=False):
         super().__init__(_core.System.user(self), resolved)
         self.params = values
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the class and what was set on the object; the core's part is made anew."""
+        state = {k: v for k, v in vars(self).items() if k not in ("core", "lock")}
+        return _made_again, (type(self), state | {"params": copy.deepcopy(self.params)})
+
     @abstractmethod
     def energy(self, params: dict[str, FloatArray], x: FloatArray, s: FloatArray) -> FloatArray:
         """Return E (rows,) for inputs x (rows, n_in) and states s (rows, n_states)."""
@@ -196,3 +204,12 @@ class EnergySystem(System, ABC, listed=False):
             f"{type(self).__name__}(n_in={self.n_in}, n_states={self.n_states}, "
             f"n_out={self._n_out}; {shapes})"
         )
+
+
+def _made_again(kind: type[EnergySystem], state: dict[str, Any]) -> EnergySystem:
+    """Return the system that was pickled, with a core and a lock of its own."""
+    system = kind.__new__(kind)
+    vars(system).update(state)
+    system.lock, system.core = threading.RLock(), _core.System.user(system)
+    renew_in_children(system)
+    return system

@@ -21,8 +21,8 @@ from pnncore._convert import (
     number,
     shown,
 )
-from pnncore.errors import ConfigError
-from pnncore.systems._base import Outline, System
+from pnncore.errors import CapabilityError, ConfigError
+from pnncore.systems._base import Outline, System, with_arrays
 
 if TYPE_CHECKING:
     from pnncore.instruments._driver import Driver
@@ -141,6 +141,25 @@ class Stack(System):
         drivers = (getattr(layer, "driver", None) for layer in self.layers)
         return [driver for driver in drivers if driver is not None]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as layers, parameters and memory; `CapabilityError` for what holds an instrument.
+
+        There is one of that, and it is in one place.
+        """
+        if self.instruments:
+            raise CapabilityError(
+                "an instrument is hardware: it cannot be copied or pickled; make another one"
+            )
+        settings = {
+            "layers": self.layers,
+            "mismatch": self.mismatch,
+            "noise": self.noise,
+            "dtype": str(self.dtype),
+            "seed": self.seed,
+            "numbered": self.numbered,
+        }
+        return _made_again, (settings, *self.copied_arrays())
+
     def group_ends(self) -> list[int]:
         """Return where groups of layers end.
 
@@ -189,6 +208,13 @@ class Stack(System):
 
     def _differences(self) -> list[tuple[str, float]]:
         return [("mismatch", self.mismatch), ("noise", self.noise)]
+
+
+def _made_again(
+    settings: dict[str, Any], params: dict[str, FloatArray], memory: dict[str, FloatArray]
+) -> System:
+    """Return the stack that was pickled."""
+    return with_arrays(Stack(**settings), params, memory)
 
 
 def _checked(given: Any) -> list[layers.Layer]:

@@ -51,6 +51,26 @@ pub struct Phase {
     pub boundary: Boundary,
 }
 
+/// In words, such as "a nudged phase from where phase 0 ended".
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let boundary = match self.boundary {
+            Boundary::Free => "free",
+            Boundary::Nudged(_) => "nudged",
+            Boundary::Clamped(_) => "clamped",
+            Boundary::Forced(_) => "forced",
+            Boundary::Kicked(_) => "kicked",
+        };
+        write!(f, "a {boundary} phase from ")?;
+        match self.start {
+            Start::Rest => f.write_str("rest"),
+            Start::Given => f.write_str("given states"),
+            Start::After(p) => write!(f, "where phase {p} ended"),
+            Start::Reversed(p) => write!(f, "phase {p} with time reversed"),
+        }
+    }
+}
+
 impl From<Boundary> for Phase {
     /// From the free state.
     fn from(boundary: Boundary) -> Self {

@@ -97,13 +97,15 @@ impl Runtime {
     /// A runtime with `threads` threads (`None`: `PNNCORE_NUM_THREADS`, otherwise one per core).
     ///
     /// # Errors
-    /// [`Error::Config`] for zero threads, or a `PNNCORE_NUM_THREADS` that is no positive number.
+    /// [`Error::Config`] for zero threads, a `PNNCORE_NUM_THREADS` that is no positive number, or a
+    /// `PNNCORE_SIMD` that names no instruction set of this processor.
     pub fn new(threads: Option<usize>, seed: u64) -> Result<Self> {
         let threads = match threads {
             Some(0) => return Err(Error::Config("threads must be at least 1, got 0".into())),
             Some(n) => n,
             None => default_threads()?,
         };
+        Level::asked().map_err(Error::Config)?;
         let pool = if threads > 1 { Some(pool(threads)?) } else { None };
         Ok(Self { level: Level::get(), seed, threads, pool })
     }

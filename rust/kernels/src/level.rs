@@ -19,13 +19,25 @@ pub(crate) enum Isa {
 
 impl Level {
     /// The best level of this processor, or the lower one that `PNNCORE_SIMD` asks for (`portable`,
-    /// `avx2`, `avx512`). Read once per process.
+    /// `avx2`, `avx512`); the best one, too, where [`Level::asked`] says that it asks for another.
+    /// Read once per process.
     pub fn get() -> Self {
         static LEVEL: OnceLock<Level> = OnceLock::new();
-        *LEVEL.get_or_init(|| {
-            let asked = std::env::var("PNNCORE_SIMD").unwrap_or_default();
-            let best = Self(detect());
-            Self::available().find(|level| level.name() == asked).unwrap_or(best)
+        *LEVEL.get_or_init(|| Self::asked().unwrap_or(Self(detect())))
+    }
+
+    /// The level that `PNNCORE_SIMD` asks for, the best one where it is not set.
+    ///
+    /// # Errors
+    /// What is wrong with it: it names none, or one that this processor lacks.
+    pub fn asked() -> Result<Self, String> {
+        let asked = std::env::var("PNNCORE_SIMD").unwrap_or_default();
+        if asked.is_empty() {
+            return Ok(Self(detect()));
+        }
+        Self::available().find(|level| level.name() == asked).ok_or_else(|| {
+            let known: Vec<&str> = Self::available().map(Self::name).collect();
+            format!("PNNCORE_SIMD must be one of {} here, got {asked:?}", known.join(", "))
         })
     }
 

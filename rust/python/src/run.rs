@@ -224,7 +224,7 @@ pub(crate) fn settle<'py>(
     settling.check().or_raise(py)?;
     let plan = PhasePlan::from_free(loss, beta.map(|beta| Boundary::Nudged(beta.into())), settling);
     let lent = Lent { system, arrays: &params, x: &x, y: y.as_ref(), seed: 0, threads };
-    with_dtype!(py, params, T => {
+    with_dtype!(py, [params.first().unwrap_or(&x)], T => {
         lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| {
             settle_all(py, system, experiment)
         })
@@ -436,7 +436,7 @@ pub(crate) fn gradient<'py>(
     let method = method_of(method, system.raised())?;
     let threads = if method.calls_out() { Some(1) } else { threads };
     let lent = Lent { system, arrays: &params, x: &x, y: Some(&y), seed, threads };
-    with_dtype!(py, params, T => {
+    with_dtype!(py, [params.first().unwrap_or(&x)], T => {
         let protocol = method.protocol(system.of::<T>()).or_raise(py)?;
         lent.with::<T, _>(py, protocol.plan(), DrawIndex::of_step(step), |experiment| {
             let experiment = protocol.with_own_loss(*experiment);
@@ -487,7 +487,7 @@ pub(crate) fn currents<'py>(
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
     let lent = Lent { system, arrays: &params, x: &x, y: None, seed: 0, threads };
     let plan = PhasePlan::free(Loss::SquaredError, Settling::default());
-    with_dtype!(py, params, T => {
+    with_dtype!(py, [params.first().unwrap_or(&x)], T => {
         lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| {
             let Experiment { runtime, system: core, params, batch, .. } = *experiment;
             let circuit = core

@@ -32,7 +32,22 @@ impl MethodConfig for PhysicalLocalLearning {
         positive("tau", self.tau)
     }
 
-    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        let stages = setup.system.as_stack().map_or(&[][..], Stack::stages);
+        let Some(readout) = stages.iter().rposition(Stage::is_linear_map) else {
+            return Err(Error::Capability(
+                "PhysicalLocalLearning teaches linear maps, and the Stack has none".into(),
+            ));
+        };
+        let lacks = |stage: &Stage<T>| !stage.twin().has_derivatives();
+        if let Some(behind) = stages[readout + 1..].iter().position(lacks) {
+            return Err(Error::Capability(format!(
+                "PhysicalLocalLearning teaches the last linear map, layer {}, by the loss, and \
+                 layer {} behind it has no derivatives: put a linear map behind that",
+                readout + 1,
+                readout + behind + 2
+            )));
+        }
         Ok(Box::new(*self))
     }
 }
@@ -47,11 +62,6 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
         let Experiment { runtime, batch, draw, .. } = *experiment;
         let stack = experiment.stack()?;
         check_labels(batch)?;
-        if !stack.stages().iter().any(Stage::is_linear_map) {
-            return Err(Error::Capability(
-                "PhysicalLocalLearning teaches linear maps, and the Stack has none".into(),
-            ));
-        }
         let samples = batch.len();
         let partners = partners(batch, draw.of(runtime.random(Purpose::Method)));
         let propagation = Propagation::of(&mut state.workspace)?;

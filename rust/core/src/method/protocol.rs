@@ -37,9 +37,13 @@ impl Method {
     ///
     /// # Errors
     /// [`Error::Config`] for settings out of range, or more memory than there is;
-    /// [`Error::Capability`] where the system lacks an ability, naming the methods that train it.
+    /// [`Error::Capability`] where the system has no parameters, or lacks an ability, naming the
+    /// methods that train it.
     pub fn protocol<T: Real>(&self, system: &dyn System<T>) -> Result<Protocol<T>> {
         self.check()?;
+        if system.specs().is_empty() {
+            return Err(Error::Capability(format!("{} has no parameters to train", system.name())));
+        }
         let missing = self.needs().missing_from(system.abilities());
         if !missing.is_empty() {
             return Err(Error::Capability(format!(

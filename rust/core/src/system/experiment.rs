@@ -144,7 +144,7 @@ impl<'a, T: Real> Experiment<'a, T> {
         for p in 0..self.plan.rows_per_sample() {
             let phase = self.plan.phase(p);
             if !dynamics.admits(p, phase) {
-                return Err(self.lacks(&format!("has no phase {p} of this kind: {phase:?}")));
+                return Err(self.lacks(&format!("does not admit {phase} as phase {p}")));
             }
         }
         self.plan.begin(self.batch.len(), states)?;
