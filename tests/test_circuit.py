@@ -529,6 +529,6 @@ def test_what_is_joined_without_resistance_carries_no_voltage():
     ]
     net = Circuit(found, inputs=["in"], outputs=["out"])
     np.testing.assert_allclose(net.predict([[1.0]]), 0.5)
-    assert net.currents([[1.0]])[0].tolist() == [0.5, 0.0, 0.0, 0.5]
+    assert net.currents([[1.0]])[0].tolist() == [0.5, 0.5, 0.0, 0.0, 0.5]
     exact = ImplicitDifferentiation().gradient(net, [[1.0]], [[0.0]])["g"]
     np.testing.assert_allclose(exact, [0.125, 0.0, -0.125], atol=1e-15)

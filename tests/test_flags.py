@@ -140,6 +140,7 @@ CALLS = {
 # Results, and what only the package itself calls.
 INTERNAL = {
     ("Finding", "passed"),
+    ("AuditedPair", "holds"),
     ("Found", "is_change"),
     ("Policy", "batch"),
     ("Policy", "idempotent"),

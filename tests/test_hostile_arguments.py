@@ -369,7 +369,8 @@ CALLS = {
     "History.energy": on(
         lambda: fitted().history, "energy", power=1.0, settling_time=1.0, write_energy=1.0
     ),
-    "audit": of(pnn.audit, system=hopfield, method=EP(), **batch(hopfield()), threads=1),
+    "audit": of(pnn.audit, system=hopfield, method=EP(), **batch(hopfield()), draws=1, threads=1),
+    "audit_all": of(pnn.audit_all, only="Flow", threads=1),
     "check_layer": of(testing.check_layer, layer=layers.Speckle(2, 3), seed=1, raises=False),
     "check_loss": of(testing.check_loss, loss=Absolute(), n_out=3, seed=1, raises=False),
     "check_method": of(testing.check_method, method=EP(), system=hopfield, seed=1, raises=False),
@@ -482,11 +483,12 @@ CALLS = {
 # Public, and not called with what users make: results that are returned, bases, drawings, and what
 # other files test.
 RESULTS_AND_BASES = """
-Audit Comparison Settled Status NodalVoltages Ledger Scores Collapse Finding Fit Experiment Quality
-FittedTwin Outline NewParameters SettledPhases Loss History Examination State Shot Salvage Journal
-Curves Trajectory Demo Callback Config Algorithm Cells Element Layer Memory Method SettlingMethod
-Schedule Optimizer System Twin Budget Reference read_idx mnist fashion_mnist vowels read salvage
-answer quality fit of solve calibrate program from_config outline storage iris digits
+Audit AuditTable Comparison Settled Status NodalVoltages Ledger Scores Collapse Finding Fit
+Experiment Quality FittedTwin Outline NewParameters SettledPhases Loss History Examination State
+Shot Salvage Journal Curves Trajectory Demo Callback Config Algorithm Cells Element Layer Memory
+Method SettlingMethod Schedule Optimizer System Twin Budget Reference read_idx mnist fashion_mnist
+vowels read salvage answer quality fit of solve calibrate program from_config outline storage iris
+digits
 """
 ELSEWHERE = {*RESULTS_AND_BASES.split(), *devices.PRESETS}
 

@@ -123,16 +123,35 @@ def test_kirchhoffs_law(kind):
     net = random_circuit(kind, 200, 8)
     x = np.random.default_rng(0).normal(size=(4, 2))
     flowing = net.currents(x)
-    # A node below another by a source is one with it.
-    above = {
-        e.minus: e.plus for e in net.elements if isinstance(e, VoltageSource) and e.minus != "0"
-    }
-    left = {node: np.zeros(4) for node in net.nodes}
-    for k, element in enumerate(e for e in net.elements if not isinstance(e, VoltageSource)):
-        for node, sign in ((element.plus, 1.0), (element.minus, -1.0)):
-            if above.get(node, node) in left:
-                left[above.get(node, node)] += sign * flowing[:, k]
-    assert np.abs(np.array(list(left.values()))).max() < 1e-10 * np.abs(flowing).max()
+    left = {node: np.zeros(4) for node in net.voltages(x)}
+    for k, element in enumerate(net.elements):
+        left[element.plus] += flowing[:, k]
+        left[element.minus] -= flowing[:, k]
+    # Nothing is left anywhere but at what is held from outside.
+    supplied = np.stack([left.pop(node) for node in net.inputs], axis=1)
+    np.testing.assert_allclose(net.input_currents(x), supplied, rtol=1e-12)
+    ground = left.pop("0")
+    size = np.abs(flowing).max()
+    assert np.abs(np.array(list(left.values()))).max() < 1e-10 * size
+    np.testing.assert_allclose(supplied.sum(axis=1), -ground, atol=1e-9 * size)
+
+
+@needs_ngspice
+@pytest.mark.parametrize("kind", KINDS)
+def test_currents_of_sources_are_those_of_ngspice(kind, tmp_path):
+    net = random_circuit(kind, 30, 2)
+    x = [0.8, -0.4]
+    sources = [k for k, e in enumerate(net.elements) if isinstance(e, VoltageSource)]
+    names = [f"V{k}#branch" for k in sources] + ["Vin0#branch", "Vin1#branch"]
+    deck = net.to_spice(x).replace(".op\n.end\n", "")
+    table = tmp_path / "out"
+    (tmp_path / "deck.cir").write_text(
+        f"{deck}.control\nset numdgt=15\nop\nwrdata {table} {' '.join(names)}\n.endc\n.end\n"
+    )
+    subprocess.run(["ngspice", "-b", tmp_path / "deck.cir"], capture_output=True, check=False)
+    expected = np.array(table.read_text().split(), dtype=float)[1::2]
+    found = [*net.currents([x])[0][sources], *-net.input_currents([x])[0]]
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.resources
 import inspect
 import pkgutil
+import pydoc
 import warnings
 from collections.abc import Mapping
 
@@ -234,3 +235,14 @@ def test_a_history_is_a_mapping():
     assert history.get("nothing") is None
     assert history == history
     assert history != pnn.History()
+
+
+def test_what_is_shown_is_public_and_there():
+    shown = set(dir(pnn))
+    assert not {name for name in shown if name.startswith("_")} - {"__doc__", "__version__"}
+    assert set(pnn.__all__) <= shown
+    for name in shown - {"Classifier", "Regressor", "estimators"}:
+        assert hasattr(pnn, name)
+    assert "class Trainer" in pydoc.plain(pydoc.render_doc(pnn))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pnn.nothing  # noqa: B018

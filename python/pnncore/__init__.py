@@ -12,6 +12,7 @@ experiments on it (`pnncore.methods`), an *optimizer* turns gradients into param
 >>> history = trainer.fit(x, y, epochs=1)
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from pnncore import analog as analog
@@ -27,12 +28,15 @@ from pnncore import losses as losses
 from pnncore import memories as memories
 from pnncore import methods as methods
 from pnncore import optim as optim
+from pnncore import plot as plot
 from pnncore import systems as systems
 from pnncore import testing as testing
 from pnncore import twins as twins
 from pnncore._core import __version__ as __version__
 from pnncore.auditing import Audit as Audit
+from pnncore.auditing import AuditTable as AuditTable
 from pnncore.auditing import audit as audit
+from pnncore.auditing import audit_all as audit_all
 from pnncore.callbacks import Callback as Callback
 from pnncore.callbacks import Checkpoint as Checkpoint
 from pnncore.callbacks import EarlyStopping as EarlyStopping
@@ -47,14 +51,58 @@ from pnncore.settling import Status as Status
 from pnncore.trainer import Trainer as Trainer
 
 if TYPE_CHECKING:
+    from pnncore import estimators as estimators
     from pnncore.estimators import Classifier as Classifier
     from pnncore.estimators import Regressor as Regressor
 
+__all__ = [
+    "Audit",
+    "AuditTable",
+    "Callback",
+    "Checkpoint",
+    "Comparison",
+    "EarlyStopping",
+    "History",
+    "PnnError",
+    "Settled",
+    "Settling",
+    "SettlingWarning",
+    "Status",
+    "Trainer",
+    "analog",
+    "audit",
+    "audit_all",
+    "compare",
+    "costs",
+    "data",
+    "devices",
+    "elements",
+    "errors",
+    "instruments",
+    "journal",
+    "layers",
+    "losses",
+    "memories",
+    "methods",
+    "optim",
+    "plot",
+    "systems",
+    "testing",
+    "twins",
+]
+
+# They need scikit-learn, which nothing else does.
+_ESTIMATORS = ("Classifier", "Regressor", "estimators")
+
 
 def __getattr__(name: str) -> Any:
-    """Import the estimators only where they are asked for: they need scikit-learn."""
-    if name in ("Classifier", "Regressor"):
-        from pnncore import estimators
-
-        return getattr(estimators, name)
+    """Import the estimators only where they are asked for."""
+    if name in _ESTIMATORS:
+        found = importlib.import_module("pnncore.estimators")
+        return found if name == "estimators" else getattr(found, name)
     raise AttributeError(f"module 'pnncore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return what is public."""
+    return sorted([*__all__, *_ESTIMATORS, "__doc__", "__version__"])

@@ -107,7 +107,9 @@ def circuit(
         axes = figure(figsize=(7, 5.5), layout="constrained").subplots()
     row = np.asarray([x], dtype=net.dtype)
     at = {node: float(v[0]) for node, v in net.voltages(row).items()}
-    flowing = np.abs(net.currents(row)[0])
+    through = net.currents(row)[0]
+    kinds = [isinstance(element, VoltageSource) for element in net.elements]
+    flowing = np.abs(through[~np.array(kinds)])
     places = _places(net, layout)
     joined = [e for e in net.elements if not isinstance(e, VoltageSource)]
     segments = [(places[e.plus], places[e.minus]) for e in joined]

@@ -1,12 +1,14 @@
 """``pnncore audit``: gradients of methods against the exact one."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pnncore.auditing import Audit, audit
+from pnncore import plot
+from pnncore.auditing import Audit, audit, audit_all
 from pnncore.cli import _common as common
 from pnncore.cli._common import Commands
 from pnncore.errors import CapabilityError, ConfigError, PnnError
@@ -24,11 +26,15 @@ long as that takes.
 Without --method: every method that reads steady states, equilibrium propagation in all its
 variants. `pnncore.audit` in Python takes any other, too.
 
+With --all: every method on every kind of system that it trains, small ones, beside what is expected
+of it and why; the exit code is 1 where that is not found.
+
 examples:
   pnncore audit                               # a fresh 64-128-10 network on digits
   pnncore audit --method equilibrium-propagation --beta 0.01 --tolerance 1e-12
   pnncore audit --activation tanh             # smooth units: the holomorphic variant joins
   pnncore audit --load run.pnn --data mnist   # a trained network
+  pnncore audit --all --plot audits.png       # the whole table
 """
 
 
@@ -57,11 +63,19 @@ def add(commands: Commands) -> None:
         "--dtype", choices=("float64", "float32"), default="float64", help="default: float64"
     )
     group.add_argument("--seed", type=int, help="of the couplings (default: 0)")
+    group.add_argument("--all", action="store_true", help="every method on every system")
+    group.add_argument(
+        "--plot", type=Path, metavar="OUT.png", help="draw the table of --all; needs matplotlib"
+    )
     common.add_threads(group)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    if arguments.all:
+        return _run_all(arguments)
+    if arguments.plot is not None:
+        raise ConfigError("--plot draws the table of --all: give that, too")
     if arguments.load is not None:
         fixed = common.given(arguments, ("system", "layers", "activation", "gain", "seed"))
         if fixed:
@@ -99,6 +113,22 @@ def run(arguments: argparse.Namespace) -> int:
     }
     common.emit(arguments, report, _text(arguments, net, report))
     return 0
+
+
+def _run_all(arguments: argparse.Namespace) -> int:
+    """Audit every pair; 1 where something else than expected was found."""
+    own = ("system", "layers", "activation", "gain", "seed", "method", "load")
+    if fixed := common.given(arguments, own):
+        raise ConfigError(f"--all has systems of its own: leave {', '.join(fixed)} out")
+    common.writable(arguments.plot, "--plot")
+    if arguments.plot is not None:
+        plot.check_format(arguments.plot)
+    table = audit_all(threads=arguments.threads)
+    if arguments.plot is not None:
+        table.plot(arguments.plot)
+    report = {"holds": table.holds, "rows": [dataclasses.asdict(row) for row in table.rows]}
+    common.emit(arguments, report, str(table))
+    return 0 if table.holds else 1
 
 
 def _row(method: Method, found: Audit) -> dict[str, Any]:

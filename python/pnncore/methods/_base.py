@@ -86,7 +86,8 @@ class Method(Registered, family="method"):
     ----------
     needs
         What a method of one's own needs of a system, beside outputs: some of ``"layers"``,
-        ``"twins"``, ``"linear-readout"``, ``"phases"``, ``"local-rule"``, ``"state-derivatives"``.
+        ``"twins"``, ``"linear-readout"``, ``"linear-maps"``, ``"phases"``, ``"local-rule"``,
+        ``"state-derivatives"``, ``"holomorphic"``, ``"echoes"``.
     """
 
     loss: Loss = "squared-error"

@@ -25,6 +25,7 @@ from pnncore.devices import Device
 from pnncore.elements import Cubic, CurrentSource, Element, Resistor, Transistor, VoltageSource
 from pnncore.errors import ConfigError, SettlingWarning
 from pnncore.systems._base import System
+from pnncore.systems._sources import Sources
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +123,7 @@ class Circuit(System):
         resolved = as_dtype(dtype)
         if stray := [element for element in self.elements if not isinstance(element, Element)]:
             raise ConfigError(f"elements must come from pnncore.elements, got {shown(stray[0])}")
-        self._sources = _Sources(self.elements, self.inputs, self.outputs, self.ground)
+        self._sources = Sources(self.elements, self.inputs, self.outputs, self.ground)
         mentioned = self._sources.mentioned
         for what, names in (("input", self.inputs), ("output", self.outputs)):
             if unknown := [node for node in names if node not in mentioned]:
@@ -317,10 +318,9 @@ class Circuit(System):
     def currents(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the current (samples, elements) through every element, from plus to minus.
 
-        `VoltageSource` is left out.
-
-        That of an ideal diode is what Kirchhoff's law leaves to it, shared evenly where several
-        hold one node. NaN for samples without an operating point.
+        The elements are those of `elements`, in order. A `VoltageSource` of zero volts is an
+        ammeter. The current of an ideal diode is what Kirchhoff's law leaves to it, shared evenly
+        where several hold one node. NaN for samples without an operating point.
         """
         flowing = self._flowing(x, threads)
         if lost := int(np.isnan(flowing).any(axis=1).sum()):
@@ -329,7 +329,12 @@ class Circuit(System):
                 SettlingWarning,
                 stacklevel=2,
             )
-        return flowing
+        return self._sources.currents(flowing)[0]
+
+    def input_currents(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
+        """Return the current (samples, n_in) that flows into the circuit out of every input."""
+        leaving = self._sources.currents(self._flowing(x, threads))[1]
+        return np.stack([leaving[node] for node in self.inputs], axis=1)
 
     def _flowing(self, x: Any, threads: int | None) -> npt.NDArray[np.float64]:
         return _core.currents(
@@ -393,56 +398,6 @@ _SETTINGS = {
 
 def _parameter(element: Element) -> str | None:
     return _SETTINGS[type(element)][0] if getattr(element, "trained", False) else None
-
-
-class _Sources:
-    """What voltage sources fix.
-
-    The node that stands for each node, and the voltage of the one over the other.
-
-    Raises `ConfigError` where sources form a loop, with those that hold ground and inputs.
-    """
-
-    def __init__(
-        self, elements: list[Element], inputs: list[str], outputs: list[str], ground: str | None
-    ) -> None:
-        self.mentioned = dict.fromkeys(
-            node for element in elements for node in (element.plus, element.minus)
-        )
-        self._above: dict[str, tuple[str, float]] = {}
-        held = {*inputs, *([] if ground is None else [ground])}
-        if ground in inputs:
-            raise ConfigError(f"input {ground!r} is held by ground: a loop of sources")
-        for node in outputs:
-            if node in held:
-                raise ConfigError(
-                    f"output {node!r} is held by an input or a source: its voltage cannot be an "
-                    "output"
-                )
-        for source in (element for element in elements if isinstance(element, VoltageSource)):
-            (plus, up), (minus, down) = self.at(source.plus), self.at(source.minus)
-            if plus == minus or (plus in held and minus in held):
-                raise ConfigError(
-                    f"{source}: its nodes are held against each other already: a loop of sources"
-                )
-            # V(plus) - V(minus), for the nodes that stand for others.
-            drop = source.voltage - up + down
-            if plus in held or (plus in outputs and minus not in held):
-                plus, minus, drop = minus, plus, -drop
-            if plus in outputs:
-                reason = "an input or a source" if minus in held else "a source and another output"
-                raise ConfigError(
-                    f"output {plus!r} is held by {reason}: its voltage cannot be an output"
-                )
-            self._above[plus] = (minus, drop)
-
-    def at(self, node: str) -> tuple[str, float]:
-        """Return the node that stands for `node`, and the voltage of `node` over it."""
-        over = 0.0
-        while node in self._above:
-            node, drop = self._above[node]
-            over += drop
-        return node, over
 
 
 def _names(names: Any, what: str) -> list[str]:

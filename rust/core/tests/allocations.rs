@@ -85,13 +85,19 @@ fn check(name: &str, spec: &Value, method: &Value) {
     for threads in [1, 2] {
         let count = |steps: usize| allocations(system.f32(), &method, threads, steps);
         count(2);
-        let (short, long) = (count(20), count(80));
-        // Lists may still grow now and then while parameters learn, and the pool's queues come in
-        // blocks.
-        let per_step = (long as f64 - short as f64) / 60.0;
+        // Lists may still grow now and then while parameters learn, the pool's queues come in
+        // blocks, and a thread makes buffers of its own when it first gets work, which may be late
+        // where others are busy: what steps allocate, they allocate in every try.
+        let mut tries = Vec::new();
+        let is_steady = (0..5).any(|_| {
+            let (short, long) = (count(20), count(80));
+            tries.push((short, long));
+            long as f64 - (short as f64) < 0.3 * 60.0
+        });
         assert!(
-            per_step < 0.3,
-            "{name}, {threads} threads: {short}, then {long} allocations: {method:?}, {spec}"
+            is_steady,
+            "{name}, {threads} threads: in 20, then in 80 steps {tries:?} allocations: {method:?}, \
+             {spec}"
         );
     }
 }

@@ -510,7 +510,8 @@ fn impossible_circuits_are_refused() {
         "no conducting path from n1",
     );
     refused(vec![resistor(n0, Terminal::input(1)), resistor(n1, ground)], "no input 1");
-    refused(vec![resistor(n0, n0)], "same node");
+    // Both ends at one place: nothing flows, and nothing is held.
+    refused(vec![resistor(n0, n0), resistor(n1, ground)], "no conducting path from n0");
     let negative = ElementSpec { value: -1.0, trained: false, ..resistor(n0, ground) };
     refused(vec![negative, resistor(n1, ground)], "must be positive, got -1");
     let between = element(Law::IdealDiode, n0, n1);

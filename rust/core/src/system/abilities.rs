@@ -25,9 +25,11 @@ impl Abilities {
     pub const STATE_DERIVATIVES: Self = Self(1 << 6);
     /// A motion that can be run backwards, and a local rule that is read on the way.
     pub const ECHOES: Self = Self(1 << 7);
+    /// Linear maps, the last of which errors of the outputs reach.
+    pub const LINEAR_MAPS: Self = Self(1 << 8);
 
     /// What each ability is called, and what it is called after "needs".
-    const WORDS: [(Self, &'static str, &'static str); 8] = [
+    const WORDS: [(Self, &'static str, &'static str); 9] = [
         (Self::LAYERS, "layers", "layers that signals pass through (a Stack)"),
         (
             Self::TWINS,
@@ -56,6 +58,12 @@ impl Abilities {
             Self::STATE_DERIVATIVES,
             "state-derivatives",
             "exact derivatives of the energy, which only a simulation has",
+        ),
+        (
+            Self::LINEAR_MAPS,
+            "linear-maps",
+            "linear maps, behind the last of which every layer has derivatives (a Stack with a \
+             Linear or a Crossbar near its end)",
         ),
         (Self::ECHOES, "echoes", "a motion that can be run backwards (a Hamiltonian system)"),
     ];

@@ -274,6 +274,12 @@ impl<T: Real> Stack<T> {
         self.work
     }
 
+    /// Whether there are linear maps, and errors come back from the outputs to the last of them.
+    fn reaches_linear_map(&self) -> bool {
+        let last = self.stages.iter().rposition(Stage::is_linear_map);
+        last.is_some_and(|l| self.stages[l + 1..].iter().all(|s| s.twin().has_derivatives()))
+    }
+
     /// Whether the parameters are all phases of which each output is a sinusoidal function.
     fn has_sinusoidal_outputs(&self) -> bool {
         let Some(last) = self.stages.iter().rposition(|stage| !stage.params.is_empty()) else {
@@ -360,6 +366,7 @@ impl<T: Real> System<T> for Stack<T> {
             .and_if(self.is_differentiable(), Abilities::TWINS)
             .and_if(self.stages.last().is_some_and(Stage::is_linear_map), Abilities::LINEAR_READOUT)
             .and_if(self.has_sinusoidal_outputs(), Abilities::PHASES)
+            .and_if(self.reaches_linear_map(), Abilities::LINEAR_MAPS)
     }
 
     fn explain_lack(&self, needs: Abilities) -> String {
@@ -371,6 +378,10 @@ impl<T: Real> System<T> for Stack<T> {
                      instrument"
                 )
             }
+            Some(l) if needs.has(Abilities::LINEAR_MAPS) => {
+                format!("layer {} has no derivatives", l + 1)
+            }
+            _ if needs.has(Abilities::LINEAR_MAPS) => "the Stack has no linear map".into(),
             _ => "Stack does not have that".into(),
         }
     }
