@@ -35,6 +35,7 @@ def read(
     Nodes have the names that `inputs` and `outputs` call them by, otherwise those of the netlist;
     ground is ``"0"``.
     """
+    _check_apart(inputs, outputs)
     passed_over: dict[str, str] = {}
 
     def ignored(what: str, place: str) -> None:
@@ -59,9 +60,19 @@ def _source(source: Any) -> str | Path:
         return Path(os.fspath(source))
     if not isinstance(source, str):
         raise ConfigError(f"a netlist is a text or a pathlib.Path, got {shown(source)}")
-    if "\n" not in source and source.strip() and " " not in source.strip():
+    if not {"\n", "\r"} & set(source):
         raise ConfigError(f"{source!r} is no netlist: for a file pass a pathlib.Path")
     return source
+
+
+def _check_apart(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Check that nodes differ by more than their case, and that none is node 0."""
+    for what, names in (("inputs", inputs), ("outputs", outputs)):
+        keys = [Reader.key(name) for name in names]
+        if "0" in keys:
+            raise ConfigError(f"{what} name {names[keys.index('0')]!r}, which is ground")
+        if doubled := [name for name, key in zip(names, keys, strict=True) if keys.count(key) > 1]:
+            raise ConfigError(f"{what} name one node twice: {doubled}; SPICE sees no case")
 
 
 def _choice(trained: Iterable[str] | None, flat: Flat) -> Callable[[Placed], bool]:

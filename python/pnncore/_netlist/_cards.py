@@ -55,12 +55,17 @@ def cards(source: str | Path, ignored: Callable[[str, str], None]) -> list[Card]
         name, text, folder = source.name, _text(source, None), source.parent
     else:
         name, text, folder = "", source, Path()
-    title, *lines = text.splitlines() or [""]
-    if re.match(r"[rcldvimbx]\w*\s+\S+\s+\S+\s+\S", title.strip(), re.IGNORECASE) or re.match(
+    title, *lines = _lines(text)
+    if re.match(r"[rcldvimbx]\w*\d\w*\s+\S+\s+\S+\s+\S", title.strip(), re.IGNORECASE) or re.match(
         r"\.(?!title)\w+", title.strip()
     ):
         ignored(f"the title {title.strip()!r}, which looks like an element or a card", "line 1")
-    return list(_included(_joined(lines, name, 2, ignored), folder, ignored, 0))
+    return list(_included(_joined(lines, name, 2, ignored), (folder, folder), ignored, 0))
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a text; only line feeds and carriage returns end one."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _text(path: Path, card: Card | None) -> str:
@@ -84,13 +89,15 @@ def _joined(
 ) -> Iterator[Card]:
     """Give every card of a text."""
     card: Card | None = None
-    control = ""
+    control = ended = ""
     for number, line in enumerate(lines, first):
         place = _place(name, number)
         body, comment = _parted(line)
         if control:
             control = "" if body.lower() == ".endc" else control
             continue
+        if body and ended:
+            raise ConfigError(f"{place}: there is a card after .end ({ended})")
         if not body:
             if card is not None and _says_trained(comment) and line.strip().startswith("+"):
                 card = replace(card, trained=True)
@@ -108,7 +115,7 @@ def _joined(
             control = place
             ignored("commands between .control and .endc", place)
         elif body.lower().split()[0] == ".end":
-            return
+            ended = place
         else:
             card = Card(body, place, _says_trained(comment))
     if control:
@@ -131,15 +138,19 @@ def _parted(line: str) -> tuple[str, str]:
 
 
 def _says_trained(comment: str) -> bool:
-    return re.search(r"(?<![\w-])trained(?![\w-])", comment) is not None and not re.search(
-        r"\bnot\s+trained\b", comment
-    )
+    return comment.strip().lower() == "trained"
 
 
 def _included(
-    found: Iterator[Card], folder: Path, ignored: Callable[[str, str], None], depth: int
+    found: Iterator[Card],
+    folders: tuple[Path, Path],
+    ignored: Callable[[str, str], None],
+    depth: int,
 ) -> Iterator[Card]:
-    """Give cards, those of included files in the place of the cards that include them."""
+    """Give cards, those of included files in the place of the cards that include them.
+
+    They are looked for in the folder of the netlist, and in that of the file that includes them.
+    """
     for card in found:
         if card.kind not in (".include", ".inc", ".incl", ".lib"):
             yield card
@@ -152,12 +163,16 @@ def _included(
             )
         if depth == _DEEPEST:
             raise card.refuse(f"files include each other: {_DEEPEST} levels down")
-        path = folder / Path(names[0]).expanduser()
-        lines, first = _text(path, card).splitlines(), 1
+        places = list(dict.fromkeys(folder / Path(names[0]).expanduser() for folder in folders))
+        there = [place for place in places if place.exists()]
+        if len(there) > 1 and not there[0].samefile(there[1]):
+            raise card.refuse(f"there are two files of this name: {there[0]} and {there[1]}")
+        path = there[0] if there else places[-1]
+        lines, first = _lines(_text(path, card)), 1
         if card.kind == ".lib":
             lines, first = _section(lines, names[1], card)
         yield from _included(
-            _joined(lines, path.name, first, ignored), path.parent, ignored, depth + 1
+            _joined(lines, path.name, first, ignored), (folders[0], path.parent), ignored, depth + 1
         )
 
 

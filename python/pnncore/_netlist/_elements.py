@@ -6,10 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pnncore._netlist._cards import Card
-from pnncore._netlist._flat import Fields, Flat, Model, Placed, Scope, fields, words
+from pnncore._netlist._flat import Fields, Flat, Placed, fields
+from pnncore._netlist._models import (
+    DIODE,
+    KELVIN,
+    MOS,
+    NOMINAL,
+    breakdown,
+    check_warm,
+    parameters,
+    saturation,
+)
+from pnncore._netlist._sources import at_operating_point
 from pnncore.elements import (
-    THERMAL_VOLTAGE,
     Cubic,
     CurrentSource,
     Diode,
@@ -22,10 +31,7 @@ from pnncore.elements import (
 
 IDEAL = Diode("plus", "minus", saturation=1e-12, ideality=1e-3)
 """An ideal diode as SPICE can have one: a few millivolts where it conducts."""
-
-_KELVIN = 273.15
-# k T / q is that of 27 degrees.
-_NOMINAL = 300.15
+_IDEAL_MODEL = {**DIODE.defaults, "is": IDEAL.saturation, "n": IDEAL.ideality}
 
 _CUBIC = re.compile(
     r"i\s*=\s*(?P<g>[^*\s]+)\s*\*\s*v\(\s*(?P<a>[^,\s]+)\s*,\s*(?P<b>[^)\s]+)\s*\)\s*\*\s*"
@@ -34,46 +40,6 @@ _CUBIC = re.compile(
     re.IGNORECASE,
 )
 
-# What models have that does not act at an operating point: capacitances, transit times, noise.
-_DIODE_IDLE = words(
-    "cj0 cjo cj cjp cjsw cta ctp ctc fc fcs m mj mjsw vj pb vjsw php tt kf af tlevc jmax imax vpk "
-    "mfg type icrating iave ave_current bv_max id_max fv_max pd_max te_max rth0 cth0 nr iss"
-)
-# What acts only where the temperature is not that at which the model was measured.
-_DIODE_WARM = words("trs trs1 trs2 tcv tbv1 tbv2 tm1 tm2 ttt1 ttt2 tikf tlev")
-_DIODE = {
-    "level": 1.0,
-    "is": 1e-14,
-    "n": 1.0,
-    "rs": 0.0,
-    "bv": math.inf,
-    "ibv": 1e-3,
-    "nbv": math.nan,
-    "eg": 1.11,
-    "xti": 3.0,
-    "tnom": math.nan,
-}
-_DIODE_NAMES = {"js": "is", "vb": "bv", "ib": "ibv", "pt": "xti", "tref": "tnom"}
-
-_MOS_IDLE = words(
-    "cgso cgdo cgbo cbd cbs cj cjsw mj mjsw pb fc kf af tpg nss uexp utra ucrit vmax xj xqc neff "
-    "delta phi mfg vds ron qg"
-)
-_MOS = {
-    "level": 1.0,
-    "kp": 2e-5,
-    "vto": 0.0,
-    "lambda": 0.0,
-    "gamma": 0.0,
-    "is": 1e-14,
-    "js": 0.0,
-    "rd": 0.0,
-    "rs": 0.0,
-    "rsh": 0.0,
-    "ld": 0.0,
-    "tnom": math.nan,
-}
-_MOS_NAMES = {"vt0": "vto", "vth": "vto", "vth0": "vto"}
 # The least saturation current of a junction to the bulk that shows in any voltage.
 _LEAST_SATURATION = 1e-40
 
@@ -96,11 +62,14 @@ class Reader:
         self.sources = {one.name: self.source(one) for one in sources}
         self.held = self._held()
         self.gates = Counter(
-            self.node(one, fields(one.card).words[2])
+            self.key(self.node(one, fields(one.card).words[2]))
             for one in flat.elements
             if one.card.kind == "m" and len(fields(one.card).words) > 2
         )
-        self.only_gates = self._only_gates()
+        uses = self._uses()
+        self.taken = set(uses)
+        # Nothing is at them besides, but the source that holds them.
+        self.only_gates = {node for node, count in self.gates.items() if uses[node] == count + 1}
 
     def read(self) -> list[Element]:
         """Return the elements that all cards are."""
@@ -134,6 +103,13 @@ class Reader:
 
     def node(self, one: Placed, name: str) -> str:
         return self.flat.node(one.scope, name)
+
+    def new(self, name: str) -> str:
+        """Return the name of a node that the netlist does not have."""
+        while self.key(name) in self.taken:
+            name += "_"
+        self.taken.add(self.key(name))
+        return name
 
     def add(self, one: Placed, make: Callable[..., Element], *settings: Any) -> None:
         """Add an element; both its ends at one node are no element, unless it is a mistake."""
@@ -221,69 +197,35 @@ class Reader:
         linear = self.setting(one, given, "tc1", self.setting(one, given, "tc", 0.0))
         square = self.setting(one, given, "tc2", 0.0)
         warmer = self.temperature(one, given) - self.flat.nominal
-        value *= 1 + linear * warmer + square * warmer**2
+        value *= 1 + linear * warmer + square * warmer * warmer
         value *= self.setting(one, given, "scale", 1.0) / self.copies(one, given)
         if value < 0:
             raise one.card.refuse(f"{one.name} has the negative resistance {value:g}")
+        if not math.isfinite(value):
+            raise one.card.refuse(f"{one.name} has the resistance {value:g}")
         if value == 0 or math.isinf(1 / value):
             self.trained(one, can=False)
-            self.ignored(f"that {one.name} has no resistance: its nodes are joined", one.card.place)
+            self.ignored(
+                f"that {one.name} has no resistance: its nodes are joined, where ngspice takes "
+                "1 mOhm",
+                one.card.place,
+            )
             self.join(one, a, b)
         else:
             self.add(one, Resistor, a, b, 1 / value, self.trained(one))
 
     def source(self, one: Placed) -> tuple[str, str, float]:
         """Return the nodes of a source, and its value at an operating point."""
-        a, b, given = self.parts(one, ("dc", "m"), ("ac", "noise", "distof1", "distof2"))
-        words = [word.lower() for word in given.words[3:]]
-        value, begins = self.setting(one, given, "dc", math.nan), 0.0
-        k = 0
-        while k < len(words):
-            word = words[k]
-            if word == "dc":
-                if k + 1 == len(words):
-                    raise one.card.refuse("DC has no value")
-                k, value = k + 2, one.scope.value(words[k + 1], one.card, "DC")
-            elif word in _BESIDE:
-                self.ignored(f"{word.upper()} of {one.name}", one.card.place)
-                k += 1
-                while k < len(words) and words[k] not in ("dc", *_WAVES):
-                    k += 1
-            elif word in _WAVES:
-                end = next((e for e in range(k + 1, len(words)) if words[e] in _BESIDE), len(words))
-                wave = self.wave(one, word, words[k + 1 : end])
-                self.ignored(f"{word.upper()} of {one.name} beyond its beginning", one.card.place)
-                # What it begins with counts where no DC value is given.
-                k, begins = end, wave
-            elif k == 0:
-                k, value = 1, one.scope.value(given.words[3], one.card, f"the value of {one.name}")
-            else:
-                raise one.card.refuse(f"{given.words[3 + k]!r} is not understood")
-        return a, b, begins if math.isnan(value) else value
-
-    def wave(self, one: Placed, kind: str, words: Sequence[str]) -> float:
-        """Return what a transient function begins with."""
-        numbers = [one.scope.value(word, one.card, kind.upper()) for word in words]
-        if kind == "pwl":
-            if len(numbers) < 2:
-                raise one.card.refuse("PWL has no points")
-            return numbers[1]
-        if not numbers:
-            raise one.card.refuse(f"{kind.upper()} has no values")
-        if kind == "sin" and len(numbers) > 5 and len(numbers) > 1:
-            return numbers[0] + numbers[1] * math.sin(math.radians(numbers[5]))
-        return numbers[0]
+        a, b, given = self.parts(one, ("dc", "m"))
+        return a, b, at_operating_point(one, given, self.ignored)
 
     def voltage_source(self, one: Placed) -> None:
         a, b, value = self.sources[one.name]
         self.trained(one, can=False)
-        if self.key(b) in self.inputs and b != "0" and a == "0":
-            a, b, value = b, a, -value
         # x takes the place of what holds an input; a gate that nothing else is at is held by its
         # transistor.
-        if b == "0" and (self.key(a) in self.inputs or a in self.only_gates):
-            return
-        if a == "0" and b in self.only_gates:
+        ends = {self.key(a), self.key(b)}
+        if "0" in ends and ends & (self.inputs | self.only_gates):
             return
         if self.key(a) == self.key(b) and value != 0:
             raise one.card.refuse(f"{one.name} holds a node {value:g} V over itself")
@@ -301,81 +243,36 @@ class Reader:
         words = [word for word in given.words[3:] if word.lower() != "off"]
         if not words or len(words) > 2 or (len(words) == 2 and "area" in given.settings):
             raise one.card.refuse(f"{one.name} must be D anode cathode model [area]")
-        model = self.model(one, words[0], "d", "a diode", _DIODE, _DIODE_NAMES, _DIODE_IDLE)
-        self.check_warm(one, given, words[0], model["tnom"])
+        model = parameters(one, words[0], DIODE, self.ignored)
         area = self.setting(one, given, "area", 1.0)
         if len(words) == 2:
             area = one.scope.value(words[1], one.card, "area")
         if area <= 0:
             raise one.card.refuse(f"area must be positive, got {area:g}")
         size = area * self.copies(one, given)
-        kelvin = self.temperature(one, given) + _KELVIN
-        if model["level"] != 1:
-            raise one.card.refuse(f"LEVEL={model['level']:g} of a diode is not modelled: only 1 is")
-        saturation, ideality = self.saturation(one, model, kelvin)
-        saturation *= size
-        if words[0].lower().startswith("ideal") and model["n"] == IDEAL.ideality:
+        if words[0].lower().startswith("ideal") and size == 1 and model == _IDEAL_MODEL:
             self.add(one, IdealDiode, a, k)
             return
+        if model["level"] != 1:
+            raise one.card.refuse(f"LEVEL={model['level']:g} of a diode is not modelled: only 1 is")
+        temperature = self.temperature(one, given)
+        if temperature != (self.flat.nominal if math.isnan(model["tnom"]) else model["tnom"]):
+            check_warm(one, words[0])
+        kelvin = temperature + KELVIN
+        current, ideality = saturation(one, model, self.flat.nominal, kelvin)
+        current *= size
+        if model["rs"] < 0:
+            raise one.card.refuse(f"RS={model['rs']:g} is negative")
         if model["rs"] > 0:
-            inside = f"{one.name}.anode"
+            inside = self.new(f"{one.name}.anode")
             self.add(one, Resistor, a, inside, size / model["rs"], False)
             a = inside
-        self.add(one, Diode, a, k, saturation, ideality)
-        if math.isfinite(model["bv"]):
-            self.breakdown(one, (a, k), model, saturation, size, kelvin)
-
-    def check_warm(self, one: Placed, given: Fields, name: str, tnom: float) -> None:
-        """Refuse what models have for other temperatures than that they were measured at."""
-        if self.temperature(one, given) == (self.flat.nominal if math.isnan(tnom) else tnom):
-            return
-        model = one.scope.model(name, one.card)
-        for setting in sorted(_DIODE_WARM & set(model.settings)):
-            if not self.is_nothing(model.scope, model.settings[setting], model.card):
-                raise model.card.refuse(
-                    f"{setting.upper()} of model {name} is modelled at the temperature of TNOM only"
-                )
-
-    def saturation(
-        self, one: Placed, model: Mapping[str, float], kelvin: float
-    ) -> tuple[float, float]:
-        """Return the saturation current at a temperature, and the ideality over 27 degrees.
-
-        As the diode of SPICE has it (Antognetti and Massobrio, Semiconductor Device Modeling with
-        SPICE, 1988).
-        """
-        if model["is"] <= 0 or model["n"] <= 0 or kelvin <= 0:
-            raise one.card.refuse("IS, N and the temperature in kelvins must be positive")
-        tnom = self.flat.nominal if math.isnan(model["tnom"]) else model["tnom"]
-        ratio = kelvin / (tnom + _KELVIN)
-        thermal = THERMAL_VOLTAGE * kelvin / _NOMINAL
-        grown = (ratio - 1) * model["eg"] / thermal + model["xti"] * math.log(ratio)
-        return model["is"] * math.exp(grown / model["n"]), model["n"] * kelvin / _NOMINAL
-
-    def breakdown(
-        self,
-        one: Placed,
-        ends: tuple[str, str],
-        model: Mapping[str, float],
-        saturation: float,
-        size: float,
-        kelvin: float,
-    ) -> None:
-        """Add the current the other way, from where IBV flows at BV."""
-        a, k = ends
-        slope = model["n"] if math.isnan(model["nbv"]) else model["nbv"]
-        thermal = THERMAL_VOLTAGE * kelvin / _NOMINAL
-        current = model["ibv"] * size
-        if current < saturation * model["bv"] / thermal:
-            at = model["bv"]
-        else:
-            at = model["bv"] - slope * thermal * math.log1p(current / saturation)
-            for _ in range(25):
-                beyond = current / saturation + 1 - at / thermal
-                at = model["bv"] - slope * thermal * math.log(beyond)
-        inside = f"{one.name}.breakdown"
-        self.add(one, VoltageSource, k, inside, at)
-        self.add(one, Diode, inside, a, saturation, slope * kelvin / _NOMINAL)
+        self.add(one, Diode, a, k, current, ideality)
+        if math.isfinite(model["bv"]) and self.key(a) != self.key(k):
+            at, current, ideality = breakdown(model, current, size, kelvin)
+            inside = self.new(f"{one.name}.breakdown")
+            self.add(one, VoltageSource, k, inside, at)
+            self.add(one, Diode, inside, a, current, ideality)
 
     def transistor(self, one: Placed) -> None:
         drain, gate, given = self.parts(
@@ -387,7 +284,7 @@ class Reader:
         if len(words) != 3:
             raise one.card.refuse(f"{one.name} must be M drain gate source bulk model")
         source, bulk = (self.node(one, word) for word in words[:2])
-        model = self.model(one, words[2], "nmos", "an NMOS transistor", _MOS, _MOS_NAMES, _MOS_IDLE)
+        model = parameters(one, words[2], MOS, self.ignored)
         self.check_channel(one, given, model)
         length = self.setting(one, given, "l", 1e-4) - 2 * model["ld"]
         width = self.setting(one, given, "w", 1e-4)
@@ -396,15 +293,17 @@ class Reader:
         m = self.copies(one, given)
         trained = self.trained(one)
         voltage = self.gate_voltage(one, gate)
-        if trained and gate not in self.only_gates:
+        if trained and self.key(gate) not in self.only_gates:
             raise one.card.refuse(f"gate {gate!r} of {one.name} is trained, and joined to others")
-        if trained and self.gates[gate] > 1:
+        if trained and self.gates[self.key(gate)] > 1:
             raise one.card.refuse(f"gate {gate!r} is that of several transistors, and trained")
         strength = model["kp"] * m * width / length
         self.add(one, Transistor, drain, source, voltage, strength, model["vto"], trained)
         if model["is"] * m > _LEAST_SATURATION:
+            ideality = (self.temperature(one, given) + KELVIN) / NOMINAL
             for end in (drain, source):
-                self.add(one, Diode, bulk, end, model["is"] * m, 1.0)
+                if self.key(end) != self.key(bulk):
+                    self.add(one, Diode, bulk, end, model["is"] * m, ideality)
 
     def check_channel(self, one: Placed, given: Fields, model: Mapping[str, float]) -> None:
         """Refuse what the channel of a transistor here does not have."""
@@ -422,9 +321,9 @@ class Reader:
             raise one.card.refuse(
                 f"gate {gate!r} is an input: gates that change with x are not modelled"
             )
-        if gate not in self.held:
+        if self.key(gate) not in self.held:
             raise one.card.refuse(f"no source holds gate {gate!r} against node 0")
-        return self.held[gate]
+        return self.held[self.key(gate)]
 
     def behavioural(self, one: Placed) -> None:
         """Add a cubic element, as `write` has it."""
@@ -441,69 +340,31 @@ class Reader:
         g, scale = (one.scope.value(law[name], one.card, name) for name in ("g", "scale"))
         self.add(one, Cubic, a, b, g, scale, self.trained(one))
 
-    # Models and held nodes.
-
-    def model(
-        self,
-        one: Placed,
-        name: str,
-        kind: str,
-        what: str,
-        known: Mapping[str, float],
-        names: Mapping[str, str],
-        idle: frozenset[str],
-    ) -> dict[str, float]:
-        """Return the parameters of a model that act at an operating point."""
-        model: Model = one.scope.model(name, one.card)
-        if model.kind != kind:
-            raise one.card.refuse(f"model {name} is of kind {model.kind.upper()}, not of {what}")
-        values = dict(known)
-        for given, text in model.settings.items():
-            own = names.get(given, given)
-            if own in known:
-                values[own] = model.scope.value(text, model.card, given.upper()) if text else 1.0
-            elif given in idle or given in _DIODE_WARM:
-                self.ignored(f"{given.upper()} of model {name}", model.card.place)
-            elif not text or self.is_nothing(model.scope, text, model.card):
-                continue
-            else:
-                raise model.card.refuse(
-                    f"{given.upper()} of model {name} acts at an operating point, and is not "
-                    "modelled"
-                )
-        return values
-
-    @staticmethod
-    def is_nothing(scope: Scope, text: str, card: Card) -> bool:
-        """Whether a parameter is zero: it is then as good as not there."""
-        return scope.value(text, card, "a parameter of a model") == 0
+    # Held nodes.
 
     def _held(self) -> dict[str, float]:
         """Return the voltages of the nodes that voltage sources hold against node 0."""
         over: dict[str, list[tuple[str, float]]] = {}
         for one in self.flat.elements:
             if one.card.kind == "v":
-                a, b, value = self.sources[one.name]
+                *ends, value = self.sources[one.name]
+                a, b = map(self.key, ends)
                 over.setdefault(b, []).append((a, value))
                 over.setdefault(a, []).append((b, -value))
         held, rest = {"0": 0.0}, ["0"]
         while rest:
             node = rest.pop()
             for other, drop in over.get(node, []):
-                if other not in held and self.key(other) not in self.inputs:
+                if other not in held and other not in self.inputs:
                     held[other] = held[node] + drop
                     rest.append(other)
         return held
 
-    def _only_gates(self) -> set[str]:
-        """Return the gates that nothing is at besides, but the source that holds them."""
+    def _uses(self) -> Counter[str]:
+        """Return how often elements name every node."""
         uses: Counter[str] = Counter()
         for one in self.flat.elements:
             named = fields(one.card).words
             count = 4 if one.card.kind == "m" else 2
-            uses.update(self.node(one, word) for word in named[1 : 1 + count])
-        return {node for node, count in self.gates.items() if uses[node] == count + 1}
-
-
-_BESIDE = ("ac", "distof1", "distof2", "dc")
-_WAVES = ("pulse", "sin", "exp", "pwl", "sffm", "am", "trnoise", "trrandom")
+            uses.update(self.key(self.node(one, word)) for word in named[1 : 1 + count])
+        return uses

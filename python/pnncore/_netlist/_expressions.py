@@ -73,9 +73,14 @@ def _finite(value: float, text: str) -> float:
 
 
 def _power(base: float, exponent: float) -> float:
-    if base < 0 and exponent != int(exponent):
-        raise ExpressionError(f"a power {exponent:g} of a negative number, {base:g}")
-    return float(base**exponent)
+    """Return the power of the magnitude, as ngspice has it for ``^``, ``**`` and ``pwr``."""
+    return float(abs(base) ** exponent)
+
+
+def _quotient(a: float, b: float) -> float:
+    if a < 0 or b < 0:
+        raise ExpressionError("whole quotients of negative numbers are not understood")
+    return float(math.trunc(a / b))
 
 
 def _truth(test: Callable[[Any, Any], bool]) -> Callable[[float, float], float]:
@@ -86,8 +91,10 @@ def _truth(test: Callable[[Any, Any], bool]) -> Callable[[float, float], float]:
 _LEVELS: tuple[dict[str, Callable[[float, float], float]], ...] = (
     {"||": _truth(lambda a, b: a != 0 or b != 0)},
     {"&&": _truth(lambda a, b: a != 0 and b != 0)},
-    {"==": _truth(operator.eq), "!=": _truth(operator.ne)},
+    # One level, from the left, as in ngspice.
     {
+        "==": _truth(operator.eq),
+        "!=": _truth(operator.ne),
         "<": _truth(operator.lt),
         ">": _truth(operator.gt),
         "<=": _truth(operator.le),
@@ -98,7 +105,7 @@ _LEVELS: tuple[dict[str, Callable[[float, float], float]], ...] = (
         "*": operator.mul,
         "/": operator.truediv,
         "%": math.fmod,
-        "\\": lambda a, b: float(math.trunc(a / b)),
+        "\\": _quotient,
     },
 )
 _PLAIN = "sqrt sin cos tan asin acos atan sinh cosh tanh exp log10"
@@ -115,10 +122,14 @@ _FUNCTIONS: dict[str, tuple[int, Callable[..., float]]] = {
     "sqr": (1, lambda x: x * x),
     "min": (2, min),
     "max": (2, max),
-    "pow": (2, _power),
-    "pwr": (2, lambda x, y: math.copysign(_power(abs(x), y), x)),
+    "pow": (2, math.pow),
+    "pwr": (2, _power),
     "ternary_fcn": (3, lambda test, yes, no: yes if test != 0 else no),
 }
+
+
+# Brackets within brackets.
+_DEEPEST = 60
 
 
 class _Parser:
@@ -126,6 +137,7 @@ class _Parser:
 
     def __init__(self, text: str, value_of: Callable[[str], float]) -> None:
         self.text, self.value_of = text, value_of
+        self.depth, self.powered = 0, False
         self.tokens: list[tuple[str, str]] = []
         at = 0
         while text[at:].strip():
@@ -148,36 +160,51 @@ class _Parser:
         if self.takes(token) is None:
             raise ExpressionError(f"{self.text!r}: a {token!r} is missing")
 
-    def choice(self) -> float:
-        test = self.level(0)
-        if self.takes("?") is None:
-            return test
-        yes = self.choice()
-        self.expect(":")
-        no = self.choice()
-        return yes if test != 0 else no
+    def choice(self, *, begins: bool = True) -> float:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise ExpressionError(f"{self.text!r} is nested too deeply")
+        test = self.level(0, begins)
+        if self.takes("?") is not None:
+            yes = self.choice(begins=False)
+            self.expect(":")
+            no = self.choice(begins=False)
+            test = yes if test != 0 else no
+        self.depth -= 1
+        return test
 
-    def level(self, k: int) -> float:
+    def level(self, k: int, begins: bool) -> float:
         if k == len(_LEVELS):
-            return self.signed()
-        value = self.level(k + 1)
+            return self.signed(begins)
+        value = self.level(k + 1, begins)
         while (sign := self.takes(*_LEVELS[k])) is not None:
-            value = self.applied(_LEVELS[k][sign], value, self.level(k + 1))
+            value = self.applied(_LEVELS[k][sign], value, self.level(k + 1, begins=False))
         return value
 
-    def signed(self) -> float:
-        match self.takes("+", "-", "!"):
-            case "-":
-                return -self.signed()
-            case "!":
-                return float(self.signed() == 0)
-            case "+":
-                return self.signed()
+    def signed(self, begins: bool) -> float:
+        """Return a power with a sign before it.
+
+        In ngspice a sign binds looser than a power at the beginning, and tighter behind an
+        operator: brackets say what is meant.
+        """
+        sign = self.takes("+", "-", "!")
+        if sign is None:
+            return self.powers()
+        if self.tokens and self.tokens[0] in (("operator", s) for s in "+-!"):
+            raise ExpressionError(f"{self.text!r}: two signs in a row are not understood")
+        value = self.powers()
+        if self.powered and (not begins or sign == "!"):
+            raise ExpressionError(f"{self.text!r}: put brackets around a sign and its power")
+        return {"-": -value, "!": float(value == 0), "+": value}[sign]
+
+    def powers(self) -> float:
         value = self.atom()
+        self.powered = False
         while self.takes("^", "**") is not None:
             sign = self.takes("+", "-")
             exponent = self.atom()
             value = self.applied(_power, value, -exponent if sign == "-" else exponent)
+            self.powered = True
         return value
 
     def atom(self) -> float:

@@ -1,7 +1,7 @@
 """Hierarchy of netlists: parameters, models and subcircuits, and what is left when it is flat."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pnncore._netlist._cards import Card
@@ -10,6 +10,7 @@ from pnncore._netlist._expressions import ExpressionError, as_number, evaluate
 # Subcircuits that hold themselves are told from subcircuits that lie deep.
 _DEEPEST = 60
 _TOKEN = re.compile(r"""\{[^{}]*\}|'[^']*'|"[^"]*"|=|[()]|[^\s,=(){}'"]+""")
+_QUOTED = re.compile(r"""\{[^{}]*\}|'[^']*'|"[^"]*\"""")
 _ASSIGNED = re.compile(r"([^\W\d]\w*)\s*=(?!=)")
 
 NOMINAL_TEMPERATURE = 27.0
@@ -30,10 +31,10 @@ _PASSED_OVER = words(
 _NUMERICAL = words(
     "abstol acct chgtol delmax gminsteps interp itl1 itl2 itl3 itl4 itl5 itl6 keepopinfo klu list "
     "maxord method node noacct noinit nomod nopage noopiter numdgt opts pivrel pivtol reltol "
-    "savecurrents sparse srcsteps trtol vntol warn xmu"
+    "brief ingold plotwinsize post probe savecurrents sparse srcsteps trtol vntol warn xmu"
 )
 # A conductance across every junction that no voltage shows.
-_LEAST_GMIN = 1e-9
+_MOST_GMIN = 1e-12
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Definition:
 
     name: str
     ports: list[str]
-    defaults: dict[str, tuple[str, Card]]
+    defaults: dict[str, str]
     card: Card
     body: list[Card] = field(default_factory=list)
     inner: dict[str, "Definition"] = field(default_factory=dict)
@@ -73,29 +74,38 @@ class Scope:
     those of models and subcircuits are those of the definition around its own.
     """
 
-    def __init__(self, around: "Scope | None", path: str, ports: dict[str, str]) -> None:
-        self.around, self.path, self.ports = around, path, ports
+    def __init__(
+        self,
+        path: str = "",
+        around: "Scope | None" = None,
+        home: "Scope | None" = None,
+        ports: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path, self.around, self.home, self.ports = path, around, home, ports or {}
         self.models: dict[str, Model] = {}
-        self.definitions: list[dict[str, Definition]] = []
-        self.outer_models: list[dict[str, Model]] = []
-        self.texts: dict[str, tuple[str, Card, Scope]] = {}
+        self.definitions: dict[str, Definition] = {}
+        self.texts: dict[str, tuple[str, Card]] = {}
+        self.given: dict[str, float] = {}
         self._values: dict[str, float] = {}
-        self._busy: set[str] = set()
+        self._busy: list[str] = []
 
     def parameter(self, name: str) -> float:
         """Return the value of a parameter; `ExpressionError` without one."""
-        if name in self.texts:
+        if name in self.given:
+            return self.given[name]
+        # The default r={r} takes the value around.
+        if name in self.texts and not (self.around and self._busy[-1:] == [name]):
             if name in self._busy:
                 raise ExpressionError(f"parameter {name!r} is defined by itself")
             if name not in self._values:
-                self._busy.add(name)
-                text, card, scope = self.texts[name]
+                self._busy.append(name)
+                text, card = self.texts[name]
                 try:
-                    self._values[name] = evaluate(text, scope.parameter)
+                    self._values[name] = evaluate(text, self.parameter)
                 except ExpressionError as error:
                     raise ExpressionError(f"parameter {name!r} ({card.place}): {error}") from None
                 finally:
-                    self._busy.discard(name)
+                    self._busy.pop()
             return self._values[name]
         if self.around is None:
             raise ExpressionError(f"parameter {name!r} is not defined")
@@ -111,19 +121,25 @@ class Scope:
             return as_number(text)
         except ExpressionError as error:
             raise card.refuse(f"{what}: {error}") from None
+        except RecursionError:
+            raise card.refuse(f"{what}: parameters lie too deep within each other") from None
 
     def model(self, name: str, card: Card) -> Model:
         """Return a model by its name; `ConfigError` without one."""
-        for models in (self.models, *self.outer_models):
-            if name.lower() in models:
-                return models[name.lower()]
+        scope: Scope | None = self
+        while scope is not None:
+            if name.lower() in scope.models:
+                return scope.models[name.lower()]
+            scope = scope.home
         raise card.refuse(f"there is no .model {name}")
 
-    def definition(self, name: str, card: Card) -> Definition:
-        """Return a subcircuit by its name; `ConfigError` without one."""
-        for definitions in self.definitions:
-            if name.lower() in definitions:
-                return definitions[name.lower()]
+    def definition(self, name: str, card: Card) -> "tuple[Definition, Scope]":
+        """Return a subcircuit by its name, and where it is defined; `ConfigError` without one."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name.lower() in scope.definitions:
+                return scope.definitions[name.lower()], scope
+            scope = scope.home
         raise card.refuse(f"there is no .subckt {name}")
 
 
@@ -155,14 +171,18 @@ class Flat:
         self.ignored = ignored
         self.elements: list[Placed] = []
         self.temperature = self.nominal = NOMINAL_TEMPERATURE
-        self.globals: set[str] = set()
-        top = Scope(None, "", {})
-        body, definitions = _parted(cards)
-        top.definitions = [definitions]
-        for card in body:
-            if card.kind == ".global":
-                self.globals |= {word.lower() for word in card.text.split()[1:]}
+        self._temp: float | None = None
+        self.globals = {
+            word.lower()
+            for card in cards
+            if card.kind == ".global"
+            for word in card.text.split()[1:]
+        }
+        top = Scope()
+        body, top.definitions = _parted(cards)
         self._place(body, top, 0)
+        if self._temp is not None:
+            self.temperature = self._temp
 
     def node(self, scope: Scope, name: str) -> str:
         """Return the name of a node at the top; ``"0"`` is ground."""
@@ -177,12 +197,14 @@ class Flat:
     def _place(self, body: list[Card], scope: Scope, depth: int) -> None:
         for card in body:
             if card.kind in (".param", ".params", ".parameter"):
-                for name, text in assignments(card).items():
-                    scope.texts[name] = (text, card, scope)
+                scope.texts |= {name: (text, card) for name, text in assignments(card).items()}
             elif card.kind == ".model":
                 name, model = _model(card, scope)
-                scope.models[name] = model
+                if (before := scope.models.setdefault(name, model)) is not model:
+                    raise card.refuse(f"model {name} is there already, {before.card.place}")
         for card in body:
+            if card.trained and (card.kind.startswith(".") or card.kind == "x"):
+                raise card.refuse("only elements are trained: mark those, or name them in trained=")
             if card.kind.startswith("."):
                 self._heed(card, scope)
             elif card.kind == "x":
@@ -199,15 +221,15 @@ class Flat:
                 words = card.text.split()[1:]
                 if len(words) != 1:
                     raise card.refuse("give one temperature")
-                self.temperature = scope.value(words[0], card, ".temp")
+                self._temp = _plain_number(words[0], card, ".temp")
             case ".option" | ".options" | ".opt":
-                self._options(card, scope)
+                self._options(card)
             case kind if kind in _PASSED_OVER:
                 self.ignored(kind, card.place)
             case kind:
                 raise card.refuse(f"{kind} is not understood")
 
-    def _options(self, card: Card, scope: Scope) -> None:
+    def _options(self, card: Card) -> None:
         given = fields(card)
         for word in given.words[1:]:
             if word.lower() not in _NUMERICAL:
@@ -215,14 +237,14 @@ class Flat:
         for name, text in given.settings.items():
             if name in _NUMERICAL:
                 continue
-            value = scope.value(text, card, name)
+            value = _plain_number(text, card, name)
             match name:
                 case "temp":
                     self.temperature = value
                 case "tnom":
                     self.nominal = value
                 case "gmin":
-                    if value > _LEAST_GMIN:
+                    if value > _MOST_GMIN:
                         raise card.refuse(f"gmin={value:g} S across every junction is not modelled")
                 case _:
                     raise card.refuse(f"option {name} is not understood")
@@ -234,7 +256,7 @@ class Flat:
         words = [word for word in given.words if word.lower() != "params:"]
         if len(words) < 2:
             raise card.refuse("an X card has nodes and the name of a subcircuit")
-        definition = scope.definition(words[-1], card)
+        definition, home = scope.definition(words[-1], card)
         nodes = words[1:-1]
         if len(nodes) != len(definition.ports):
             raise card.refuse(
@@ -244,28 +266,19 @@ class Flat:
             port.lower(): self.node(scope, node)
             for port, node in zip(definition.ports, nodes, strict=True)
         }
-        inside = Scope(scope, f"{scope.path}{words[0]}.", ports)
-        inside.definitions = [definition.inner, *self._around(scope, definition)]
-        inside.outer_models = [scope.models, *scope.outer_models]
+        inside = Scope(f"{scope.path}{words[0]}.", scope, home, ports)
+        inside.definitions = definition.inner
         own = {name for card in definition.body for name in _own_parameters(card)}
         unknown = sorted(set(given.settings) - set(definition.defaults) - own - {"m"})
         if unknown:
             raise card.refuse(f"subcircuit {definition.name} has no parameters {unknown}")
-        if "m" in given.settings and "m" not in definition.defaults:
+        inside.texts = {name: (text, definition.card) for name, text in definition.defaults.items()}
+        inside.given = {
+            name: scope.value(text, card, name) for name, text in given.settings.items()
+        }
+        if "m" not in definition.defaults and inside.given.pop("m", 1.0) != 1:
             raise card.refuse("m= copies of a subcircuit are not modelled")
-        for name, (text, place) in definition.defaults.items():
-            inside.texts[name] = (text, place, inside)
-        for name, text in given.settings.items():
-            value = scope.value(text, card, name)
-            inside.texts[name] = (repr(value), card, inside)
         self._place(definition.body, inside, depth + 1)
-
-    def _around(self, scope: Scope, definition: Definition) -> list[dict[str, Definition]]:
-        """Return the definitions that those of a subcircuit lie in, the nearest first."""
-        for k, definitions in enumerate(scope.definitions):
-            if definition in definitions.values():
-                return scope.definitions[k:]
-        return scope.definitions
 
 
 def fields(card: Card) -> Fields:
@@ -293,20 +306,34 @@ def fields(card: Card) -> Fields:
 
 def assignments(card: Card, text: str | None = None) -> dict[str, str]:
     """Return the expressions of a ``.param`` card by name, in lower case."""
-    text = card.text.split(maxsplit=1)[1] if text is None and " " in card.text else text or ""
+    if text is None:
+        text = "".join(card.text.split(maxsplit=1)[1:])
     found: dict[str, str] = {}
     places = list(_ASSIGNED.finditer(text))
     if not places or text[: places[0].start()].strip():
         raise card.refuse(f"{text.strip()!r} is no list of name=value")
     ends = [place.start() for place in places[1:]] + [len(text)]
     for place, end in zip(places, ends, strict=True):
-        value = text[place.end() : end].strip().rstrip(",").strip()
-        if len(value) > 1 and value[0] + value[-1] in ("{}", "''", '""'):
+        name, value = place[1].lower(), text[place.end() : end].strip().rstrip(",").strip()
+        if _QUOTED.fullmatch(value):
             value = value[1:-1]
-        if not value:
+        elif len(value.split()) > 1:
+            raise card.refuse(f"put {{}} around the expression {value!r}")
+        if not value.strip():
             raise card.refuse(f"{place[1]}= has no value")
-        found[place[1].lower()] = value
+        if name in found:
+            raise card.refuse(f"{place[1]}= is given twice")
+        if name == "temper":
+            raise card.refuse("temper is the temperature, and no name of a parameter")
+        found[name] = value
     return found
+
+
+def _plain_number(text: str, card: Card, what: str) -> float:
+    try:
+        return as_number(text)
+    except ExpressionError as error:
+        raise card.refuse(f"{what}: {error}") from None
 
 
 def _own_parameters(card: Card) -> Iterable[str]:
@@ -324,7 +351,11 @@ def _parted(cards: Iterable[Card]) -> tuple[list[Card], dict[str, Definition]]:
             if len(open_ones) == 1:
                 raise card.refuse(f"{card.kind} ends nothing")
             done = open_ones.pop()
-            open_ones[-1].inner[done.name.lower()] = done
+            before = open_ones[-1].inner.setdefault(done.name.lower(), done)
+            if before is not done:
+                raise done.card.refuse(
+                    f"subcircuit {done.name} is there already, {before.card.place}"
+                )
         elif card.kind in (".if", ".elseif", ".else", ".endif"):
             raise card.refuse(f"{card.kind} is not understood")
         else:
@@ -336,7 +367,7 @@ def _parted(cards: Iterable[Card]) -> tuple[list[Card], dict[str, Definition]]:
 
 def _definition(card: Card) -> Definition:
     head = re.split(r"\bparams:|[^\W\d]\w*\s*=", card.text, maxsplit=1, flags=re.IGNORECASE)[0]
-    words = head.split()
+    words = re.split(r"[\s,()]+", head.strip(" ,()\t"))
     if len(words) < 2:
         raise card.refuse(".subckt has a name and nodes")
     rest = re.sub(r"\s*params:", "", card.text[len(head) :], flags=re.IGNORECASE).strip()
@@ -344,9 +375,7 @@ def _definition(card: Card) -> Definition:
     ports = words[2:]
     if len({port.lower() for port in ports}) < len(ports):
         raise card.refuse("a node of a subcircuit is named twice")
-    return Definition(
-        words[1], ports, {name: (text, card) for name, text in defaults.items()}, card
-    )
+    return Definition(words[1], ports, defaults, card)
 
 
 def _model(card: Card, scope: Scope) -> tuple[str, Model]:

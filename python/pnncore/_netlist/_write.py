@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pnncore._netlist._elements import IDEAL
+from pnncore._netlist._models import LEAST_SATURATION
 from pnncore.elements import (
     Cubic,
     CurrentSource,
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from pnncore.systems import Circuit
 
 # What parts the words of a card, quotes or begins a comment, is no part of a name.
-_NAME = re.compile(r"[^\s,;=(){}'\"$*+/][^\s,;=(){}'\"]*")
-_PLAIN = re.compile(r"[A-Za-z_]\w*|[1-9]\d*")
+_NAME = re.compile(r"(?!.*//)[^\s,;=(){}'\"$*][^\s,;=(){}'\"]*", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z_]\w*|[1-9]\d*", re.ASCII)
 OPTIONS = ".options reltol=1e-10 abstol=1e-18 vntol=1e-13 gmin=1e-20 itl1=1000 numdgt=15"
 """What brings ngspice near to rounding errors; without it voltages are good to three digits."""
 
@@ -89,6 +90,11 @@ class _Writer:
                 yield f"V{k} {gate} 0 DC {value!r}"
             case Diode() | IdealDiode():
                 real = element if isinstance(element, Diode) else IDEAL
+                if real.saturation < LEAST_SATURATION:
+                    raise ConfigError(
+                        f"element {k} has a saturation current of {real.saturation:g} A, and SPICE "
+                        f"takes none below {LEAST_SATURATION:g} A"
+                    )
                 kind = "ideal" if isinstance(element, IdealDiode) else "diode"
                 key = (real.saturation, real.ideality)
                 model = self.models.setdefault(key, f"{kind}{len(self.models)}")
@@ -117,10 +123,10 @@ def _names(circuit: "Circuit") -> dict[str, str]:
     for node in dict.fromkeys(nodes):
         if node == circuit.ground:
             continue
-        if not _NAME.fullmatch(node) or node.lower() in ("0", "gnd"):
+        if not (_NAME.fullmatch(node) and node.isascii()) or node.lower() in ("0", "gnd"):
             raise ConfigError(
-                f"node {node!r} has no name that SPICE reads: spaces, commas, quotes, brackets, = "
-                "and ; part words, and 0 and gnd are ground"
+                f"node {node!r} has no name that SPICE reads: spaces, commas, quotes, brackets, =, "
+                "; and // part words, letters are those of ASCII, and 0 and gnd are ground"
             )
         if (other := seen.setdefault(node.lower(), node)) != node:
             raise ConfigError(
