@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pnncore.elements import VoltageSource
+from pnncore.elements import VoltageSource, nodes_of
 from pnncore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ def _places(
     return {name: 0.5 * (ranks[k] + scaled[k]) for name, k in index.items()}
 
 
+def _ends(ends: list[Any]) -> list[str]:
+    """Return the nodes that inputs and outputs name."""
+    return [node for end in ends for node in nodes_of(end)]
+
+
 def _nodes(axes: "Axes", net: "Circuit", places: dict[str, Any], at: dict[str, float]) -> Any:
     """Draw the nodes, coloured by their voltages `at`; return what was drawn last."""
     names = list(places)
@@ -62,7 +67,7 @@ def _nodes(axes: "Axes", net: "Circuit", places: dict[str, Any], at: dict[str, f
     colors, low, high = (
         ("RdBu_r", -reach, reach) if both else ("viridis", voltages.min(), voltages.max())
     )
-    special = dict.fromkeys(net.inputs, "s") | dict.fromkeys(net.outputs, "D")
+    special = dict.fromkeys(_ends(net.inputs), "s") | dict.fromkeys(_ends(net.outputs), "D")
     special |= {} if net.ground is None else {net.ground: "v"}
     size = float(np.clip(2400 / len(names), 12, 90))
     shown = None
@@ -116,7 +121,7 @@ def circuit(
     widths = 0.4 + 4.6 * flowing / max(flowing.max(), 1e-300)
     axes.add_collection(LineCollection(segments, linewidths=widths, colors=_FAINT, zorder=1))
     shown = _nodes(axes, net, places, at)
-    for name in (*net.inputs, *net.outputs, net.ground):
+    for name in dict.fromkeys((*_ends(net.inputs), *_ends(net.outputs), net.ground)):
         if name is not None and name in places and len(net.inputs) + len(net.outputs) <= 24:
             axes.annotate(
                 name,

@@ -1,4 +1,4 @@
-"""Two-terminal elements of circuits.
+"""Two-terminal elements of circuits, and what is fed in and measured.
 
 Plain data, which `pnncore.systems.Circuit` joins by the names of their nodes.
 
@@ -16,7 +16,9 @@ from pnncore.errors import ConfigError
 
 __all__ = [
     "Cubic",
+    "Current",
     "CurrentSource",
+    "Difference",
     "Diode",
     "Element",
     "IdealDiode",
@@ -240,6 +242,78 @@ class VoltageSource(Element):
     """
 
     voltage: float = 0.0
+
+
+@dataclass(frozen=True)
+class Current:
+    """A current, as an input or an output of a `pnncore.systems.Circuit`.
+
+    As an input, x flows from `plus` to `minus` through a source, as in `CurrentSource`:
+    ``Current("0", "a")`` feeds it into node ``a``. As an output, it is what flows from `plus` to
+    `minus` through the `VoltageSource` between them, which is an ammeter where it has 0 V: that of
+    a column of a crossbar at virtual ground, for one. With `plus` alone, it is what flows out of
+    the circuit into that held node, an input or ground.
+
+    Nudging such an output is a voltage in series with the source.
+
+    Parameters
+    ----------
+    plus, minus
+        Names of nodes.
+    """
+
+    plus: str
+    minus: str | None = None
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting."""
+        _check_ends(self, may_lack="minus")
+
+    def __str__(self) -> str:
+        return f"i({self.plus})" if self.minus is None else f"i({self.plus},{self.minus})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of voltages, as an output of a `pnncore.systems.Circuit`.
+
+    It is what a voltmeter shows: the voltage of `plus` over `minus`. Nudging it is a current
+    between the two.
+
+    Parameters
+    ----------
+    plus, minus
+        Names of nodes.
+    """
+
+    plus: str
+    minus: str
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting."""
+        _check_ends(self)
+
+    def __str__(self) -> str:
+        return f"v({self.plus},{self.minus})"
+
+
+def nodes_of(end: str | Current | Difference) -> list[str]:
+    """Return the nodes that an input or an output of a circuit names."""
+    if isinstance(end, str):
+        return [end]
+    return [end.plus] if end.minus is None else [end.plus, end.minus]
+
+
+def _check_ends(one: Current | Difference, may_lack: str | None = None) -> None:
+    for name in ("plus", "minus"):
+        node = node_name(getattr(one, name))
+        if not (isinstance(node, str) and node) and not (node is None and name == may_lack):
+            raise ConfigError(
+                f"{type(one).__name__}: {name} must be the name of a node, got {shown(node)}"
+            )
+        object.__setattr__(one, name, node)
+    if one.plus == one.minus:
+        raise ConfigError(f"{type(one).__name__}: both ends are at node {one.plus!r}")
 
 
 def from_config(config: dict[str, Any]) -> Element:

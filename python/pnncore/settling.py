@@ -26,6 +26,16 @@ class Status(enum.IntEnum):
     """The nudged energy has no minimum; the row is blank."""
     COMPLETED = 4
     """The phase went on for as long as it was to: layers and motions have nothing to converge."""
+    SADDLE = 5
+    """The stopping rule was met at a saddle point (`Elastic`): what disturbs the state moves it
+    away."""
+    FLOPPY = 6
+    """The stopping rule was met at one of many states (`Elastic`): a mode costs no energy."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there was nothing left to settle."""
+        return self in (Status.CONVERGED, Status.COMPLETED, Status.FLOPPY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +183,8 @@ class Settled:
 
     @property
     def converged(self) -> bool:
-        """Whether all samples converged, or had nothing to converge."""
-        return bool(np.isin(self.status, (Status.CONVERGED, Status.COMPLETED)).all())
+        """Whether all samples converged to minima, or had nothing to converge."""
+        return not _unsettled(self.status)
 
     def counts(self) -> dict[str, int]:
         """Return how many samples ended with each status."""
@@ -195,13 +205,18 @@ def _counts(statuses: npt.NDArray[np.uint8]) -> dict[str, int]:
     return {status.name.lower(): int((statuses == status).sum()) for status in Status}
 
 
+def _unsettled(statuses: npt.NDArray[np.uint8]) -> dict[str, int]:
+    """Return how many samples ended with each status that is none of a settled sample."""
+    return {
+        name: count
+        for name, count in _counts(statuses).items()
+        if count and not Status[name.upper()].is_settled
+    }
+
+
 def warn_of_unsettled(statuses: npt.NDArray[np.uint8], stacklevel: int) -> None:
     """Count the samples that did not settle in a `SettlingWarning`, if there are any."""
-    if not np.isin(statuses, (Status.CONVERGED, Status.COMPLETED)).all():
-        ends = {name: count for name, count in _counts(statuses).items() if count}
-        ends = {
-            name: count for name, count in ends.items() if name not in ("converged", "completed")
-        }
+    if ends := _unsettled(statuses):
         warnings.warn(
             f"of {len(statuses)} samples some did not settle: {ends}",
             SettlingWarning,

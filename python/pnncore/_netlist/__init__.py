@@ -17,7 +17,7 @@ from pnncore._netlist._cards import cards
 from pnncore._netlist._elements import Reader
 from pnncore._netlist._flat import Flat, Placed
 from pnncore._netlist._write import write as write
-from pnncore.elements import Element
+from pnncore.elements import Current, CurrentSource, Difference, Element, nodes_of
 from pnncore.errors import ConfigError, NetlistWarning
 
 __all__ = ["read", "write"]
@@ -25,25 +25,33 @@ __all__ = ["read", "write"]
 
 def read(
     source: Any,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
+    inputs: Sequence[str | Current],
+    outputs: Sequence[str | Current | Difference],
     trained: Iterable[str] | None,
     stacklevel: int,
 ) -> list[Element]:
-    """Return the elements of a netlist, without the sources that hold the nodes `inputs`.
+    """Return the elements of a netlist, without the sources that hold or feed `inputs`.
 
     Nodes have the names that `inputs` and `outputs` call them by, otherwise those of the netlist;
     ground is ``"0"``.
     """
-    _check_apart(inputs, outputs)
+    held = [one for one in inputs if isinstance(one, str)]
+    _check_apart(held, [one for one in outputs if isinstance(one, str)])
     passed_over: dict[str, str] = {}
 
     def ignored(what: str, place: str) -> None:
         passed_over.setdefault(what, place)
 
     flat = Flat(cards(_source(source), ignored), ignored)
-    reader = Reader(flat, inputs, _choice(trained, flat), ignored)
-    elements = _named(reader.read(), [*inputs, *outputs])
+    reader = Reader(flat, held, _choice(trained, flat), ignored)
+    named = [node for end in (*inputs, *outputs) for node in nodes_of(end)]
+    elements = _named(reader.read(), named)
+    fed = [set(nodes_of(one)) for one in inputs if isinstance(one, Current)]
+    elements = [
+        one
+        for one in elements
+        if not (isinstance(one, CurrentSource) and {one.plus, one.minus} in fed)
+    ]
     if passed_over:
         said = [f"{what} ({place})" for what, place in passed_over.items()]
         more = f" and {len(said) - 12} more" if len(said) > 12 else ""

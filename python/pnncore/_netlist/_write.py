@@ -14,6 +14,7 @@ from pnncore.elements import (
     Resistor,
     Transistor,
     VoltageSource,
+    nodes_of,
 )
 from pnncore.errors import ConfigError
 
@@ -46,8 +47,9 @@ class _Writer:
         circuit = self.circuit
         # No more than that in the title: ngspice loses count in long lines.
         yield f"* a circuit of {len(circuit.elements)} elements"
-        for k, (node, v) in enumerate(zip(circuit.inputs, x, strict=True)):
-            yield f"Vin{k} {self.names[node]} 0 DC {float(v)!r}"
+        for k, (end, v) in enumerate(zip(circuit.inputs, x, strict=True)):
+            a, b = [self.names[node] for node in nodes_of(end)] + ["0"] * isinstance(end, str)
+            yield f"{'V' if isinstance(end, str) else 'I'}in{k} {a} {b} DC {float(v)!r}"
         values = iter(circuit.values())
         for k, element in enumerate(circuit.elements):
             if isinstance(element, VoltageSource):

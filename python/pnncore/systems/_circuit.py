@@ -1,5 +1,6 @@
 """Electrical circuits: any graph of two-terminal elements."""
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,10 +23,19 @@ from pnncore._convert import (
     shown,
 )
 from pnncore.devices import Device
-from pnncore.elements import Cubic, CurrentSource, Element, Resistor, Transistor, VoltageSource
+from pnncore.elements import (
+    Cubic,
+    Current,
+    CurrentSource,
+    Difference,
+    Element,
+    Resistor,
+    Transistor,
+    VoltageSource,
+)
 from pnncore.errors import ConfigError, SettlingWarning
 from pnncore.systems._base import System
-from pnncore.systems._sources import Sources
+from pnncore.systems._unknowns import Input, Output, Unknowns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +57,10 @@ class Circuit(System):
     graph is done once, here. Operating points are exact to rounding whatever the `Settling` asks
     for; a sweep is a Newton step.
 
+    With outputs that are currents or differences, operating points are stationary points of the
+    co-content and no minima: Newton steps on Kirchhoff's laws with LU factors (modified nodal
+    analysis), and every method but `RecurrentBackprop`.
+
     Circuits with a `Transistor` have no co-content, and `Settled.energy` is NaN: Newton steps on
     Kirchhoff's law itself with LU factors. A floating voltage source makes one unknown of the two
     nodes that it joins.
@@ -56,9 +70,10 @@ class Circuit(System):
     elements
         The elements, from `pnncore.elements`; nodes are whatever names they mention.
     inputs
-        The nodes that are held at the voltages x.
+        The nodes that are held at the voltages x; or `pnncore.elements.Current`, fed by x.
     outputs
-        The nodes whose voltages are the outputs.
+        The nodes whose voltages are the outputs; or `pnncore.elements.Difference` of two nodes, or
+        `pnncore.elements.Current` through a source or into a held node.
     ground
         The node at zero volts; None where inputs alone set the voltages.
     device
@@ -108,14 +123,15 @@ class Circuit(System):
         self,
         elements: Iterable[Element],
         *,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
+        inputs: Sequence[Input],
+        outputs: Sequence[Output],
         ground: str | None = "0",
         device: Device = _CONDUCTANCES,
         dtype: npt.DTypeLike = "float64",
     ) -> None:
         self.elements = as_list(elements, "elements", "a list of pnncore.elements")
-        self.inputs, self.outputs = _names(inputs, "inputs"), _names(outputs, "outputs")
+        self.inputs: list[Any] = _ends(inputs, "inputs", Current)
+        self.outputs: list[Any] = _ends(outputs, "outputs", Current, Difference)
         self.ground = None if ground is None else _names([ground], "ground")[0]
         if not isinstance(device, Device):
             raise ConfigError(f"device must be a pnncore.devices.Device, got {shown(device)}")
@@ -123,37 +139,15 @@ class Circuit(System):
         resolved = as_dtype(dtype)
         if stray := [element for element in self.elements if not isinstance(element, Element)]:
             raise ConfigError(f"elements must come from pnncore.elements, got {shown(stray[0])}")
-        self._sources = Sources(self.elements, self.inputs, self.outputs, self.ground)
-        mentioned = self._sources.mentioned
-        for what, names in (("input", self.inputs), ("output", self.outputs)):
-            if unknown := [node for node in names if node not in mentioned]:
-                raise ConfigError(f"{what} {unknown[0]!r} is no node of any element")
-        if self.ground is not None and self.ground not in mentioned:
-            raise ConfigError(
-                f"ground {self.ground!r} is no node of any element: name the one at zero volts "
-                "with ground=, or say ground=None where inputs alone set the voltages"
-            )
-        roots = dict.fromkeys(self._sources.at(node)[0] for node in mentioned)
-        self.nodes = [
-            node for node in roots if node not in (self.ground, *self.inputs, *self.outputs)
-        ] + self.outputs
-        places: dict[str, dict[str, float]] = {}
-        if self.ground is not None:
-            places[self.ground] = {"fixed": 0.0}
-        places |= {node: {"input": k} for k, node in enumerate(self.inputs)}
-        places |= {node: {"node": k} for k, node in enumerate(self.nodes)}
-
-        def terminal(node: str) -> dict[str, float]:
-            root, offset = self._sources.at(node)
-            return {**places[root], "offset": offset}
-
+        self._unknowns = Unknowns(self.elements, self.inputs, self.outputs, self.ground)
+        self._sources = self._unknowns.sources
+        self.nodes = self._unknowns.free
+        terminal = self._unknowns.terminal
         self._joined = [
             element for element in self.elements if not isinstance(element, VoltageSource)
         ]
         spec = {
-            "inputs": len(self.inputs),
-            "outputs": len(self.outputs),
-            "nodes": self.nodes,
+            **self._unknowns.spec,
             "elements": [
                 {**element.law(), "from": terminal(element.plus), "to": terminal(element.minus)}
                 for element in self._joined
@@ -171,8 +165,8 @@ class Circuit(System):
         cls,
         graph: Any,
         *,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
+        inputs: Sequence[Input],
+        outputs: Sequence[Output],
         conductance: str = "conductance",
         **settings: Any,
     ) -> "Circuit":
@@ -247,8 +241,8 @@ class Circuit(System):
         cls,
         source: str | PathLike[str],
         *,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
+        inputs: Sequence[Input],
+        outputs: Sequence[Output],
         trained: Iterable[str] | None = None,
         **settings: Any,
     ) -> "Circuit":
@@ -264,7 +258,8 @@ class Circuit(System):
         source
             The text of the netlist, or the path of its file as a `pathlib.Path`.
         inputs, outputs
-            Names of nodes. A voltage source that holds an input is left out: x takes its place.
+            As for `Circuit`. A source that holds an input, or feeds it, is left out: x takes its
+            place.
         trained
             The names of the elements that are trained, such as ``"R1"`` or ``"X1.R2"``; None: those
             whose line ends in the comment ``$ trained``.
@@ -277,7 +272,8 @@ class Circuit(System):
             If a line is not understood; the message says which. What does not act at an operating
             point is named in a `NetlistWarning`.
         """
-        inputs, outputs = _names(inputs, "inputs"), _names(outputs, "outputs")
+        inputs = _ends(inputs, "inputs", Current)
+        outputs = _ends(outputs, "outputs", Current, Difference)
         found = _netlist.read(source, inputs, outputs, trained, stacklevel=2)
         grounded = any("0" in (element.plus, element.minus) for element in found)
         settings = {"ground": "0" if grounded else None} | settings
@@ -305,8 +301,10 @@ class Circuit(System):
         Held nodes are among them.
         """
         settled = self._at_rest(x, threads)
-        at = dict(zip(self.nodes, np.hstack(settled.states).T, strict=True))
-        at |= dict(zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True))
+        unknowns = np.hstack(settled.states).T
+        at = {node: unknowns[k] for node, k in self._unknowns.numbers.items()}
+        fed = zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True)
+        at |= {node: v for node, v in fed if isinstance(node, str)}
         if self.ground is not None:
             at[self.ground] = np.zeros(len(settled.status), self.dtype)
         found = {}
@@ -329,12 +327,22 @@ class Circuit(System):
                 SettlingWarning,
                 stacklevel=2,
             )
-        return self._sources.currents(flowing)[0]
+        return self._sources.currents(flowing, self._fed(x))[0]
 
     def input_currents(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the current (samples, n_in) that flows into the circuit out of every input."""
-        leaving = self._sources.currents(self._flowing(x, threads))[1]
-        return np.stack([leaving[node] for node in self.inputs], axis=1)
+        leaving = self._sources.currents(self._flowing(x, threads), self._fed(x))[1]
+        rows = as_inputs(x, self.n_in, self.dtype).T
+        found = [
+            leaving[one] if isinstance(one, str) else row
+            for one, row in zip(self.inputs, rows, strict=True)
+        ]
+        return np.stack(found, axis=1).astype(np.float64)
+
+    def _fed(self, x: Any) -> list[tuple[str, str, FloatArray]]:
+        """Return the inputs that are currents, with the nodes that they flow from and to."""
+        rows = zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True)
+        return [(one.plus, str(one.minus), row) for one, row in rows if isinstance(one, Current)]
 
     def _flowing(self, x: Any, threads: int | None) -> npt.NDArray[np.float64]:
         return _core.currents(
@@ -362,8 +370,8 @@ class Circuit(System):
         return {
             "name": "Circuit",
             "elements": [element.to_config() for element in self.elements],
-            "inputs": self.inputs,
-            "outputs": self.outputs,
+            "inputs": [_end_to_config(one) for one in self.inputs],
+            "outputs": [_end_to_config(one) for one in self.outputs],
             "ground": self.ground,
             "device": self.device.to_config(),
             "dtype": str(self.dtype),
@@ -377,6 +385,10 @@ class Circuit(System):
             for one in as_list(settings["elements"], "elements", "a list of elements")
         ]
         settings = {**settings, "elements": found, "device": Device.from_config(settings["device"])}
+        for ends in ("inputs", "outputs"):
+            settings[ends] = [
+                _end_from_config(one) for one in as_list(settings[ends], ends, "ends")
+            ]
         return made(cls, settings, "Circuit")
 
     def __repr__(self) -> str:
@@ -401,15 +413,37 @@ def _parameter(element: Element) -> str | None:
 
 
 def _names(names: Any, what: str) -> list[str]:
-    if isinstance(names, list | tuple):
-        names = [node_name(name) for name in names]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{what} must be a list of names of nodes, got {shown(names)}")
-    if not names:
+    return _ends(names, what)
+
+
+def _ends(ends: Any, what: str, *kinds: type) -> list[Any]:
+    """Return names of nodes, and what else there may be of these kinds."""
+    if isinstance(ends, list | tuple):
+        ends = [node_name(end) for end in ends]
+    if not isinstance(ends, list) or not all(isinstance(end, (str, *kinds)) for end in ends):
+        more = "".join(f", or {kind.__name__}" for kind in kinds)
+        raise ConfigError(f"{what} must be a list of names of nodes{more}, got {shown(ends)}")
+    if not ends:
         raise ConfigError(f"{what} is empty")
-    if repeated := {name for name in names if list(names).count(name) > 1}:
+    if repeated := {str(end) for end in ends if ends.count(end) > 1}:
         raise ConfigError(f"{what} names {sorted(repeated)} more than once")
-    return list(names)
+    return list(ends)
+
+
+def _end_to_config(end: Any) -> Any:
+    if isinstance(end, str):
+        return end
+    return {"name": type(end).__name__, **dataclasses.asdict(end)}
+
+
+def _end_from_config(end: Any) -> Any:
+    if isinstance(end, str):
+        return end
+    settings = dict(instance(end, dict, "an end of a circuit", "a name or settings"))
+    kind = {"Current": Current, "Difference": Difference}.get(settings.pop("name", ""))
+    if kind is None:
+        raise ConfigError(f"an input or output must be a node, Current or Difference, got {end}")
+    return made(kind, settings, kind.__name__)
 
 
 def edges_of(graph: Any, attribute: str) -> list[tuple[str, str, float]]:
@@ -421,5 +455,5 @@ def edges_of(graph: Any, attribute: str) -> list[tuple[str, str, float]]:
     return [(str(u), str(v), g) for u, v, g in edges(data=attribute, default=1.0)]
 
 
-def _few(names: list[str]) -> str:
-    return repr(names) if len(names) <= 4 else f"[{names[0]!r}, ..., {names[-1]!r}]"
+def _few(ends: list[Any]) -> str:
+    return repr(ends) if len(ends) <= 4 else f"[{ends[0]!r}, ..., {ends[-1]!r}]"

@@ -38,7 +38,9 @@ class Elastic(System):
     each output.
 
     Geometry makes it nonlinear, and there may be several minima: settling descends from where the
-    nodes were placed.
+    nodes were placed. `settle` tells what that has found: a sample is `Status.SADDLE` where the
+    forces vanish at a saddle point (a straight column under compression), which disturbances leave,
+    and `Status.FLOPPY` where a mode costs no energy, so that the state is one of many.
 
     Parameters
     ----------

@@ -10,9 +10,10 @@ import numpy.typing as npt
 from pnncore import _netlist
 from pnncore._convert import as_list, made, shown
 from pnncore.devices import Device
-from pnncore.elements import Resistor
+from pnncore.elements import Current, Resistor
 from pnncore.errors import ConfigError
 from pnncore.systems._circuit import Circuit, edges_of
+from pnncore.systems._unknowns import Input, Output
 
 # Of the smallest initial conductance: pipes that are narrower are as good as closed.
 _NARROWEST = 1e-6
@@ -32,7 +33,8 @@ class Flow(Circuit):
     edges
         The pipes: pairs of names of nodes.
     inputs, outputs, ground
-        Names of nodes. `ground` may be None: then inputs alone set the pressures.
+        Names of nodes, or flows and differences of pressures, as for `Circuit`. `ground` may be
+        None: then inputs alone set the pressures.
     conductance
         The initial conductance of all pipes, or one per pipe.
     device
@@ -58,8 +60,8 @@ class Flow(Circuit):
         self,
         edges: Iterable[tuple[str, str]],
         *,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
+        inputs: Sequence[Input],
+        outputs: Sequence[Output],
         ground: str | None = None,
         conductance: float | Sequence[float] = 1.0,
         device: Device | None = None,
@@ -85,8 +87,10 @@ class Flow(Circuit):
         super().__init__(
             resistors, inputs=inputs, outputs=outputs, ground=ground, device=device, dtype=dtype
         )
-        around = [self._held_around(output) for output in self.outputs]
-        if all(len(held) < 2 for held in around):
+        named = [output for output in self.outputs if isinstance(output, str)]
+        around = [self._held_around(output) for output in named]
+        fed = any(isinstance(one, Current) for one in [*self.inputs, *self.outputs])
+        if around and not fed and all(len(held) < 2 for held in around):
             raise ConfigError(
                 f"output {self.outputs[0]!r} is joined to one held node only, "
                 f"{around[0].pop()!r}, and has its pressure whatever the conductances are: give "
@@ -114,8 +118,8 @@ class Flow(Circuit):
         cls,
         graph: Any,
         *,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
+        inputs: Sequence[Input],
+        outputs: Sequence[Output],
         conductance: str = "conductance",
         **settings: Any,
     ) -> "Flow":
@@ -129,8 +133,8 @@ class Flow(Circuit):
         cls,
         source: str | PathLike[str],
         *,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
+        inputs: Sequence[Input],
+        outputs: Sequence[Output],
         trained: Iterable[str] | None = None,
         **settings: Any,
     ) -> "Flow":

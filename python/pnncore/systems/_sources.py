@@ -1,5 +1,8 @@
 """Voltage sources of circuits: what they fix, and what flows through them."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,11 +15,18 @@ class Sources:
 
     The node that stands for each node, and the voltage of the one over the other.
 
+    Sources that are `ammeters` join no nodes to one: what flows through them is an unknown.
+
     Raises `ConfigError` where sources form a loop, with those that hold ground and inputs.
     """
 
     def __init__(
-        self, elements: list[Element], inputs: list[str], outputs: list[str], ground: str | None
+        self,
+        elements: list[Element],
+        inputs: list[str],
+        outputs: list[str],
+        ground: str | None,
+        ammeters: Sequence[VoltageSource] = (),
     ) -> None:
         self.mentioned = dict.fromkeys(
             node for element in elements for node in (element.plus, element.minus)
@@ -31,7 +41,8 @@ class Sources:
                     f"output {node!r} is held by an input or a source: its voltage cannot be an "
                     "output"
                 )
-        for source in (element for element in elements if isinstance(element, VoltageSource)):
+        sources = [element for element in elements if isinstance(element, VoltageSource)]
+        for source in (one for one in sources if not any(one is other for other in ammeters)):
             (plus, up), (minus, down) = self.at(source.plus), self.at(source.minus)
             if plus == minus or (plus in held and minus in held):
                 raise ConfigError(
@@ -47,6 +58,10 @@ class Sources:
                     f"output {plus!r} is held by {reason}: its voltage cannot be an output"
                 )
             self._above[plus] = (minus, drop)
+        # Held nodes are one group, of no name.
+        roots = {node: self.at(node)[0] for node in self.mentioned}
+        self._groups = {node: "" if root in held else root for node, root in roots.items()}
+        self._check_ammeters(ammeters, outputs)
         self._elements = elements
         self._index = {node: k for k, node in enumerate(self.mentioned)}
         self._order = self._leaves(held)
@@ -77,8 +92,32 @@ class Sources:
                 ends.append(other)
         return order
 
+    def _check_ammeters(self, ammeters: Sequence[VoltageSource], outputs: Sequence[str]) -> None:
+        """Join the nodes of ammeters to groups; refuse loops, and outputs that are held."""
+        for source in ammeters:
+            if self.is_fixed(source.plus, source.minus):
+                raise ConfigError(
+                    f"{source}: its nodes are held against each other already: a loop of sources"
+                )
+            old, new = self._groups[source.plus], self._groups[source.minus]
+            self._groups = {
+                node: new if group == old else group for node, group in self._groups.items()
+            }
+        groups = [self._groups[node] for node in outputs]
+        for node, group in zip(outputs, groups, strict=True):
+            if group == "" or groups.count(group) > 1:
+                raise ConfigError(
+                    f"output {node!r} is held by a source: its voltage cannot be an output"
+                )
+
+    def is_fixed(self, a: str, b: str) -> bool:
+        """Whether sources and inputs alone say what the voltage between two nodes is."""
+        return self._groups[a] == self._groups[b]
+
     def currents(
-        self, flowing: npt.NDArray[np.float64]
+        self,
+        flowing: npt.NDArray[np.float64],
+        fed: Iterable[tuple[str, str, npt.NDArray[Any]]] = (),
     ) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
         """Return the current through every element, and what leaves every node through all.
 
@@ -88,6 +127,8 @@ class Sources:
         ----------
         flowing
             The currents (samples, elements) through all elements but voltage sources.
+        fed
+            Currents (samples,) that are inputs, with the nodes that they flow from and to.
         """
         found = np.zeros((len(flowing), len(self._elements)))
         others = [k for k, e in enumerate(self._elements) if not isinstance(e, VoltageSource)]
@@ -96,6 +137,9 @@ class Sources:
         for ends, sign in (("plus", 1.0), ("minus", -1.0)):
             nodes = [self._index[getattr(self._elements[k], ends)] for k in others]
             np.add.at(leaving, nodes, sign * flowing.T)
+        for plus, minus, current in fed:
+            leaving[self._index[plus]] += current
+            leaving[self._index[minus]] -= current
         for k, node, other in self._order:
             outer, inner = self._index[node], self._index[other]
             # Out of the outer node through the source.

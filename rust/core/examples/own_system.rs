@@ -65,7 +65,10 @@ impl System<f64> for Chain {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
+        Abilities::LOCAL_RULE
+            .and(Abilities::CLAMPING)
+            .and(Abilities::STATE_DERIVATIVES)
+            .and(Abilities::RELAXATION)
     }
 
     fn as_dynamics(&self) -> Option<&dyn Dynamics<f64>> {

@@ -18,12 +18,24 @@ pub enum Status {
     /// The phase went on for as long as it was to: there is nothing to converge in a pass through
     /// layers, or in a motion.
     Completed = 4,
+    /// The stopping rule was met at a saddle point, or a maximum: whatever disturbs the state moves
+    /// it away.
+    Saddle = 5,
+    /// The stopping rule was met at one of many states: a mode costs no energy.
+    Floppy = 6,
 }
 
 impl Status {
     /// All statuses, by their number.
-    pub const ALL: [Self; 5] =
-        [Self::Converged, Self::Unconverged, Self::Diverged, Self::Unbounded, Self::Completed];
+    pub const ALL: [Self; 7] = [
+        Self::Converged,
+        Self::Unconverged,
+        Self::Diverged,
+        Self::Unbounded,
+        Self::Completed,
+        Self::Saddle,
+        Self::Floppy,
+    ];
 
     /// The name that users see.
     pub fn name(self) -> &'static str {
@@ -33,6 +45,8 @@ impl Status {
             Self::Diverged => "diverged",
             Self::Unbounded => "unbounded",
             Self::Completed => "completed",
+            Self::Saddle => "saddle",
+            Self::Floppy => "floppy",
         }
     }
 

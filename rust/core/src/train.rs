@@ -111,7 +111,12 @@ impl Progress {
             let free = i * states.phases();
             for (p, outcome) in states.outcomes[free..free + states.phases()].iter().enumerate() {
                 if outcome.sweeps > 0 || !outcome.status.usable() {
-                    self.rows[outcome.status as usize] += 1;
+                    let counted = match outcome.status {
+                        Status::Saddle => Status::Unconverged,
+                        Status::Floppy => Status::Converged,
+                        status => status,
+                    };
+                    self.rows[counted as usize] += 1;
                 }
                 *(if p == 0 { &mut self.free_sweeps } else { &mut self.other_sweeps }) +=
                     u64::from(outcome.sweeps);
@@ -136,7 +141,8 @@ impl Progress {
         }
     }
 
-    /// Rows that ended with a status.
+    /// Rows that ended with a status; saddle points count as unconverged, floppy states as
+    /// converged.
     pub fn rows_with(&self, status: Status) -> u64 {
         self.rows[status as usize]
     }

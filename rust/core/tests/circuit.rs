@@ -39,7 +39,15 @@ fn element(law: Law, from: Terminal, to: Terminal) -> ElementSpec {
 
 fn spec(inputs: usize, nodes: usize, outputs: usize, elements: Vec<ElementSpec>) -> Spec {
     let nodes = (0..nodes).map(|i| format!("n{i}")).collect();
-    Spec { inputs, outputs, nodes, elements, device: CONDUCTANCES }
+    Spec {
+        inputs,
+        outputs,
+        nodes,
+        elements,
+        branches: Vec::new(),
+        input_currents: Vec::new(),
+        device: CONDUCTANCES,
+    }
 }
 
 /// A random connected circuit with elements of the given laws in turn, and its parameters.

@@ -262,7 +262,9 @@ impl<T: Float> System<T> for UserSystem {
 
     fn abilities(&self) -> Abilities {
         Abilities::LOCAL_RULE
+            .and(Abilities::CLAMPING)
             .and(Abilities::STATE_DERIVATIVES)
+            .and(Abilities::RELAXATION)
             .and_if(self.holomorphic, Abilities::HOLOMORPHIC)
     }
 }

@@ -18,7 +18,8 @@ pub struct ContrastiveLearning {}
 
 impl MethodConfig for ContrastiveLearning {
     const NAME: &'static str = "ContrastiveLearning";
-    const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::LOCAL_RULE)];
+    const VARIANTS: &'static [(&'static str, Abilities)] =
+        &[(Self::NAME, Abilities::LOCAL_RULE.and(Abilities::CLAMPING))];
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let contrast = Box::new(|eta| {

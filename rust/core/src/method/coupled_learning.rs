@@ -38,7 +38,8 @@ pub struct CoupledLearning {
 
 impl MethodConfig for CoupledLearning {
     const NAME: &'static str = "CoupledLearning";
-    const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::LOCAL_RULE)];
+    const VARIANTS: &'static [(&'static str, Abilities)] =
+        &[(Self::NAME, Abilities::LOCAL_RULE.and(Abilities::CLAMPING))];
 
     fn check(&self, _settling: &Settling) -> Result<()> {
         nonzero("eta", self.eta)?;

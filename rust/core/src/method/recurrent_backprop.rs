@@ -27,7 +27,7 @@ pub struct RecurrentBackprop {
 impl MethodConfig for RecurrentBackprop {
     const NAME: &'static str = "RecurrentBackprop";
     const VARIANTS: &'static [(&'static str, Abilities)] =
-        &[(Self::NAME, Abilities::STATE_DERIVATIVES)];
+        &[(Self::NAME, Abilities::STATE_DERIVATIVES.and(Abilities::RELAXATION))];
 
     fn check(&self, _settling: &Settling) -> Result<()> {
         at_least("steps", self.steps, 1)

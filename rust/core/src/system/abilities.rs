@@ -28,8 +28,14 @@ impl Abilities {
     /// Linear maps, the last of which errors of the outputs reach.
     pub const LINEAR_MAPS: Self = Self(1 << 8);
 
+    /// A steady state that relaxation reaches: a minimum of an energy, or as stable as one.
+    pub const RELAXATION: Self = Self(1 << 9);
+
+    /// Outputs whose clamping raises the energy, so that contrasts with clamped states descend.
+    pub const CLAMPING: Self = Self(1 << 10);
+
     /// What each ability is called, and what it is called after "needs".
-    const WORDS: [(Self, &'static str, &'static str); 9] = [
+    const WORDS: [(Self, &'static str, &'static str); 11] = [
         (Self::LAYERS, "layers", "layers that signals pass through (a Stack)"),
         (
             Self::TWINS,
@@ -64,6 +70,17 @@ impl Abilities {
             "linear-maps",
             "linear maps, behind the last of which every layer has derivatives (a Stack with a \
              Linear or a Crossbar near its end)",
+        ),
+        (
+            Self::RELAXATION,
+            "relaxation",
+            "a steady state that relaxation reaches (currents and differences that are outputs of \
+             a Circuit make it a saddle point)",
+        ),
+        (
+            Self::CLAMPING,
+            "clamping",
+            "outputs whose clamping raises the energy (that of a current lowers it)",
         ),
         (Self::ECHOES, "echoes", "a motion that can be run backwards (a Hamiltonian system)"),
     ];

@@ -9,6 +9,7 @@ mod experiment;
 pub mod hamiltonian_chain;
 pub mod hopfield;
 pub mod layered;
+mod matrix;
 mod reading;
 mod registry;
 pub mod resistive;

@@ -1,10 +1,10 @@
 //! The elements of a circuit as it is solved: where each is in the matrix, and in which parameter.
 
 use super::law::Law;
-use super::matrix::Pattern;
 use super::spec::{Spec, Terminal};
 use super::values::Assembly;
 use crate::params::ParamSpec;
+use crate::system::matrix::Pattern;
 
 /// An element, with its places.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ pub(super) fn assemble(
     spec: &Spec,
     specs: &[ParamSpec],
     pattern: &Pattern,
-    reciprocal: bool,
+    definite: bool,
 ) -> (Vec<Element>, Assembly) {
     let mut counts = vec![0; specs.len()];
     let (mut elements, mut assembly) =
@@ -71,7 +71,7 @@ pub(super) fn assemble(
             i.map(|i| pattern.place(i, i)),
             j.map(|j| pattern.place(j, j)),
             between.map(|(i, j)| pattern.place(i, j)),
-            between.filter(|_| !reciprocal).map(|(i, j)| pattern.place(j, i)),
+            between.filter(|_| !definite).map(|(i, j)| pattern.place(j, i)),
         ];
         // What flows from a node into the same one changes nothing.
         let places = if e.is_shorted() { [None; 4] } else { places };

@@ -9,7 +9,6 @@ use pnncore_kernels::Real;
 use rayon::prelude::*;
 
 use super::Circuit;
-use super::matrix::{Factor, Stack};
 use super::values::Values;
 use crate::batch::Batch;
 use crate::loss::Loss;
@@ -17,6 +16,7 @@ use crate::plan::{Boundary, PhasePlan};
 use crate::runtime::Runtime;
 use crate::scratch::Pool;
 use crate::states::{Outcome, States, Status};
+use crate::system::matrix::{Factor, Stack};
 
 /// Samples that are solved for together: their right-hand sides share every element of the factor
 /// that is read.
@@ -135,15 +135,19 @@ impl PhaseFactor {
     fn error(&mut self, circuit: &Circuit, values: &Values) -> f64 {
         let Self { factor, matrix: ones, stack, .. } = self;
         ones.clone_from(&values.leak);
+        circuit.branches.iter().for_each(|b| ones[b.current] = -b.known_of_ones());
         circuit.pattern.solve(factor, ones, 1, stack);
-        ones.iter().fold(0.0f64, |m, v| m.max((v - 1.0).abs()))
+        ones.iter().enumerate().fold(0.0f64, |m, (k, &v)| {
+            let right = if circuit.is_node(k) { 1.0 } else { 0.0 };
+            m.max(circuit.volts(values, k, v - right).abs())
+        })
     }
 
     /// Finds the factor under a boundary; false where there is none.
     fn factorise(&mut self, circuit: &Circuit, values: &Values, boundary: Boundary) -> bool {
         let Self { factor, matrix, stack, .. } = self;
         let n = circuit.pattern.size();
-        matrix.clone_from(&values.linear);
+        values.write_linear(circuit, matrix);
         for o in n - circuit.outputs..n {
             if let Boundary::Nudged(beta) = boundary {
                 matrix[circuit.pattern.place(o, o)] += beta.re;
@@ -151,7 +155,7 @@ impl PhaseFactor {
         }
         if matches!(boundary, Boundary::Clamped(_)) {
             circuit.pattern.for_each(|row, column, place| {
-                if row >= n - circuit.outputs {
+                if row.max(column) >= n - circuit.outputs {
                     matrix[place] = if row == column { 1.0 } else { 0.0 };
                 }
             });
@@ -298,14 +302,14 @@ impl<T: Real> Group<'_, T> {
                 left.iter_mut().zip(given).for_each(|(left, given)| *left = given - *left);
                 left[moving..].fill(0.0);
                 self.circuit.pattern.solve(factor, left, 1, stack);
-                let moved = left.iter().fold(0.0f64, |m, d| m.max_magnitude(*d));
+                let moved = self.circuit.highest(self.values, left);
                 if moved.is_nan() || moved >= change {
                     break;
                 }
                 v.iter_mut().zip(&*left).for_each(|(v, d)| *v += d);
                 change = moved;
             }
-            let highest = v.iter().fold(0.0f64, |m, v| m.max_magnitude(*v));
+            let highest = self.circuit.highest(self.values, v);
             if change > REFINED * highest || highest.is_nan() {
                 v.fill(f64::NAN);
             }
@@ -351,6 +355,8 @@ impl<T: Real> Group<'_, T> {
                         .zip(pulled)
                         .for_each(|(m, pulled)| *m = eta * pulled);
                     self.circuit.pattern.multiply(&self.values.linear, clamped, product);
+                    let branches = self.circuit.branches.iter();
+                    branches.for_each(|branch| branch.add_flow(clamped, product));
                     for (j, m) in moves.iter_mut().enumerate() {
                         *m = if j < n - outputs { -product[j] } else { clamped[j] };
                     }

@@ -14,12 +14,12 @@
 //! Operating points are found to rounding errors whatever the settling asks for, so nothing of an
 //! error is left to tolerances; a sweep is one Newton step.
 
+mod branch;
 mod currents;
 mod element;
 mod lanes;
 mod law;
 mod linear;
-mod matrix;
 mod reading;
 mod sample;
 mod search;
@@ -33,10 +33,12 @@ use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
 use rayon::prelude::*;
 
+use branch::{Branch, check_branches, currents};
+pub use branch::{BranchSpec, InputCurrent};
 use element::{Element, WallDiode, assemble, specs, wall_diodes};
 use lanes::{Lanes, TOGETHER, dot};
 pub use law::Law;
-use matrix::Pattern;
+
 use reading::Columns;
 use sample::{Fed, Pull};
 pub use spec::{ElementSpec, Place, Spec, Terminal};
@@ -50,6 +52,7 @@ use crate::plan::{Boundary, PhasePlan, Start, clamp_towards};
 use crate::scratch::Pool;
 use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States};
+use crate::system::matrix::Pattern;
 use crate::system::{
     Abilities, Dynamics, Experiment, Reading, StateDerivatives, System, Workspace, read_at_end,
 };
@@ -68,8 +71,14 @@ pub struct Circuit {
     elements: Vec<Element>,
     /// The elements that are not linear, but for walls.
     nonlinear: Vec<usize>,
+    branches: Vec<Branch>,
+    /// Which unknowns are currents; empty where none is.
+    currents: Vec<bool>,
+    input_currents: Vec<InputCurrent>,
     /// Whether there is a co-content.
     reciprocal: bool,
+    /// Whether operating points are minima of it.
+    definite: bool,
     assembly: Assembly,
     /// The interval of every free node, from ideal diodes.
     walls: Vec<(f64, f64)>,
@@ -96,15 +105,17 @@ impl Circuit {
         }
         spec.device.check()?;
         check_elements(spec)?;
+        check_branches(spec)?;
         check_grounded(spec)?;
         let walls = walls(spec)?;
         let first_output = n - spec.outputs;
         let outputs = (first_output..n).flat_map(|i| (first_output..i).map(move |j| (i, j)));
         let joined = spec.elements.iter().filter_map(|e| Some((e.from.free()?, e.to.free()?)));
-        let reciprocal = spec.elements.iter().all(|e| e.law.is_reciprocal());
-        let pattern = Pattern::new(n, outputs.chain(joined), reciprocal)?;
+        let branches = spec.branches.iter().flat_map(BranchSpec::pairs);
+        let definite = spec.is_definite();
+        let pattern = Pattern::new(n, outputs.chain(joined).chain(branches), definite)?;
         let specs = specs(spec);
-        let (elements, assembly) = assemble(spec, &specs, &pattern, reciprocal);
+        let (elements, assembly) = assemble(spec, &specs, &pattern, definite);
         let is_nonlinear =
             |e: &ElementSpec| !e.law.is_linear() && !e.is_shorted() && e.wall().is_none();
         let nonlinear = spec
@@ -121,7 +132,11 @@ impl Circuit {
             outputs: spec.outputs,
             elements,
             nonlinear,
-            reciprocal,
+            branches: spec.branches.iter().map(|b| Branch::new(b, &pattern)).collect(),
+            currents: currents(spec),
+            input_currents: spec.input_currents.clone(),
+            reciprocal: spec.is_reciprocal(),
+            definite,
             assembly,
             wall_diodes: wall_diodes(spec, &walls),
             walls,
@@ -323,7 +338,10 @@ impl<T: Real> System<T> for Circuit {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
+        Abilities::LOCAL_RULE
+            .and(Abilities::STATE_DERIVATIVES)
+            .and_if(self.branches.is_empty(), Abilities::RELAXATION)
+            .and_if(self.branches.iter().all(|b| b.across.is_some()), Abilities::CLAMPING)
     }
 
     fn workspace(&self) -> Workspace {
@@ -430,10 +448,12 @@ impl<T: Real> StateDerivatives<T> for Circuit {
         for (r, energy) in energy.iter_mut().enumerate() {
             let sample = fed.sample(self, &values, batch, r / states.phases());
             let v = self.unpack(states.row(r));
-            let contents = self.elements.iter().enumerate();
-            *energy = contents
-                .map(|(e, el)| el.law.content(values.theta[e], self.drop(e, sample.x, &v)))
-                .sum();
+            let elements = self.elements.iter().enumerate();
+            let contents =
+                elements.map(|(e, el)| el.law.content(values.theta[e], self.drop(e, sample.x, &v)));
+            let branches = self.branches.iter().map(|b| b.content(sample.x, &v));
+            let fed = self.input_currents.iter().map(|c| c.content(sample.x, &v));
+            *energy = contents.chain(branches).chain(fed).sum();
         }
         Ok(())
     }

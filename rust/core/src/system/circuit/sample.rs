@@ -11,13 +11,13 @@
 use pnncore_kernels::Real;
 use smallvec::SmallVec;
 
-use super::matrix::{Factor, Stack};
 use super::spec::Terminal;
 use super::values::Values;
 use super::{Circuit, Element, Law};
 use crate::batch::Batch;
 use crate::loss::Loss;
 use crate::system::circuit::law::Response;
+use crate::system::matrix::{Factor, Stack};
 
 /// What acts on the outputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +35,7 @@ pub(super) enum Pull<'a> {
 pub(super) struct Sample<'a> {
     pub(super) circuit: &'a Circuit,
     pub(super) values: &'a Values,
-    /// The voltages of the inputs.
+    /// The inputs.
     pub(super) x: &'a [f64],
     /// What inputs, fixed voltages and current sources feed into every node through linear
     /// elements.
@@ -98,13 +98,13 @@ impl Sample<'_> {
         live: &[Live],
         left: &mut [f64],
     ) -> (f64, f64) {
-        if self.circuit.reciprocal {
+        if self.circuit.definite {
             let (energy, magnitude) = self.energy(pull, v, live);
             return (energy, 4.0 * f64::EPSILON * magnitude);
         }
         self.currents(pull, v, live, left);
         let free = left.iter().enumerate().filter(|&(k, &f)| !self.is_held(pull, k, v[k], f));
-        (free.map(|(_, f)| f * f).sum(), 0.0)
+        (free.map(|(k, &f)| self.circuit.amperes(self.values, k, f).powi(2)).sum(), 0.0)
     }
 
     /// Lists the nonlinear elements that something depends on, without knees. What flows between
@@ -227,11 +227,18 @@ impl Sample<'_> {
     /// The ideal diodes that conduct: whose voltage is not below zero by more than this. They
     /// conduct whatever happens.
     fn tied(&self, v: &[f64], tolerance: f64, ideal: Vec<Live>) -> Vec<Live> {
-        let highest = v.iter().chain(self.x).fold(0.0, |m: f64, v| m.max(v.abs()));
+        let highest = self.highest(v);
         let conduct = ideal
             .into_iter()
             .filter(|l| self.circuit.drop(l.element, self.x, v) >= -tolerance * highest);
         conduct.map(|l| Live { multiplier: f64::INFINITY, ..l }).collect()
+    }
+
+    /// The highest voltage anywhere.
+    pub(super) fn highest(&self, v: &[f64]) -> f64 {
+        let is_voltage = |k: usize| self.circuit.input_currents.iter().all(|c| c.input != k);
+        let inputs = self.x.iter().enumerate().filter(|&(k, _)| is_voltage(k));
+        inputs.fold(self.circuit.highest(self.values, v), |m, (_, x)| m.max(x.abs()))
     }
 
     /// The derivatives of [`Self::force`] by the voltages, without what ideal diodes tie together.
@@ -330,7 +337,10 @@ impl Sample<'_> {
     ) -> f64 {
         let (circuit, values) = (self.circuit, self.values);
         values.flow(circuit, v, force);
-        let mut largest = self.sources.iter().fold(f64::MIN_POSITIVE, |m, s| m.max(s.abs()));
+        let sources = self.sources.iter().enumerate();
+        let mut largest = sources
+            .fold(f64::MIN_POSITIVE, |m, (k, &s)| m.max(circuit.amperes(values, k, s).abs()));
+        circuit.branches.iter().for_each(|b| largest = largest.max(v[b.current].abs()));
         circuit.pattern.for_each(|row, column, place| {
             if row == column {
                 largest = largest.max((values.linear[place] * v[row]).abs());
@@ -368,15 +378,14 @@ impl Sample<'_> {
         matrix: &mut Vec<f64>,
     ) {
         let circuit = self.circuit;
-        matrix.clear();
-        matrix.extend_from_slice(&self.values.linear);
+        self.values.write_linear(circuit, matrix);
         for (element, response) in self.nonlinear(v, live) {
             element.stamp(response.slopes, matrix);
         }
         if let Pull::Loss(loss, beta, target) = pull {
             let first = v.len() - circuit.outputs;
             for i in 0..circuit.outputs {
-                for j in 0..if circuit.reciprocal { i + 1 } else { circuit.outputs } {
+                for j in 0..if circuit.definite { i + 1 } else { circuit.outputs } {
                     let curvature = loss.curvature(&v[first..], target, i, j);
                     if curvature != 0.0 {
                         matrix[circuit.pattern.place(first + i, first + j)] += beta * curvature;

@@ -3,14 +3,14 @@
 //!
 //! Bertsekas' projected Newton method (SIAM J. Control Optim. 20, 221 (1982)): nodes that a wall
 //! holds are left out of the linear system, the others step along the Newton direction as far as
-//! the energy falls, and stop at walls. Where there is no energy, as far as the currents left at
-//! the nodes shrink.
+//! the energy falls, and stop at walls. Where there is no energy that it minimises,
+//! as far as the currents left at the nodes shrink.
 
 use pnncore_kernels::watch::poll;
 
-use super::matrix::{Factor, Stack};
 use super::sample::{FINE, Live, Pull, Sample};
 use crate::states::Status;
+use crate::system::matrix::{Factor, Stack};
 
 /// The memory of a search.
 #[derive(Debug, Default)]
@@ -39,6 +39,9 @@ pub(super) struct Solved {
 const SUFFICIENT: f64 = 1e-4;
 /// Halvings of a step after which the point is as good as rounding errors let it be.
 const MAX_HALVINGS: u32 = 60;
+/// Steps that are made whole though no part of them brings the currents down: at a kink, where
+/// diodes change, Newton's method goes on behind it. Where there is an energy every kink is passed.
+const MAX_FORCED: u32 = 10;
 /// How near to zero the current left at every node must be, relative to the largest that flows
 /// anywhere.
 const TOLERANCE: f64 = 1e-13;
@@ -120,6 +123,8 @@ struct Search<'a, 'm> {
     idle: u32,
     /// Steps since the tolerance was met.
     refined: u32,
+    /// Steps that were made whole though no part of them was worth it.
+    forced: u32,
 }
 
 /// What the currents at the voltages of a search say.
@@ -161,6 +166,7 @@ impl<'a, 'm> Search<'a, 'm> {
             least: f64::INFINITY,
             idle: 0,
             refined: 0,
+            forced: 0,
         };
         search.begin();
         search
@@ -188,9 +194,11 @@ impl<'a, 'm> Search<'a, 'm> {
         for (k, held) in held.iter_mut().enumerate() {
             *held = self.sample.is_held(self.pull, k, self.v[k], force[k]);
         }
-        let free = force.iter().zip(&*held).filter(|(_, held)| !**held);
-        let left_over = free.fold(0.0f64, |m, (f, _)| m.max(f.abs()));
-        let highest = self.v.iter().chain(self.sample.x).fold(0.0f64, |m, v| m.max(v.abs()));
+        let Sample { circuit, values, .. } = *self.sample;
+        let free = force.iter().zip(&*held).enumerate().filter(|(_, (_, held))| !**held);
+        let left_over =
+            free.fold(0.0f64, |m, (k, (&f, _))| m.max(circuit.amperes(values, k, f).abs()));
+        let highest = self.sample.highest(self.v);
         let precise = left_over == 0.0 || self.change <= SETTLED * highest;
         let enough = precise || (self.change <= LOOSE * highest && self.refined > 0);
         let status = if enough && left_over <= ENOUGH * largest {
@@ -267,31 +275,36 @@ impl<'a, 'm> Search<'a, 'm> {
     /// Goes along the step as far as that is worth it; false where no part of it is, and the
     /// tolerance is not met.
     fn go(&mut self) -> bool {
-        let (circuit, Memory { force, step, next, left, live, .. }) =
-            (self.sample.circuit, &mut *self.memory);
-        let (mut length, mut halvings) = (1.0, 0);
+        let (&Sample { circuit, values, .. }, Memory { force, step, next, left, live, .. }) =
+            (self.sample, &mut *self.memory);
+        let (mut length, mut halvings, mut is_forced) = (1.0, 0, false);
         loop {
-            let mut slope = if circuit.reciprocal { 0.0 } else { -2.0 * length * self.merit };
+            let mut slope = if circuit.definite { 0.0 } else { -2.0 * length * self.merit };
             self.change = 0.0;
             for (k, next) in next.iter_mut().enumerate() {
                 let (lo, hi) = circuit.walls[k];
                 *next = (self.v[k] + length * step[k]).clamp(lo, hi);
-                self.change = f64::max(self.change, (*next - self.v[k]).abs());
-                if circuit.reciprocal {
+                let change = circuit.volts(values, k, *next - self.v[k]);
+                self.change = f64::max(self.change, change.abs());
+                if circuit.definite {
                     slope += force[k] * (*next - self.v[k]);
                 }
             }
             let (moved, rounding) = self.sample.merit(self.pull, next, live, left);
-            if moved <= self.merit + SUFFICIENT * slope + rounding {
+            if is_forced || moved <= self.merit + SUFFICIENT * slope + rounding {
                 self.merit = moved;
                 self.v.copy_from_slice(next);
-                let highest = self.v.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
+                let highest = circuit.highest(values, self.v);
                 // Steps of a rounding error only shuffle.
                 self.stuck = self.change <= 4.0 * f64::EPSILON * highest;
                 return true;
             }
             if halvings == MAX_HALVINGS {
-                return self.last;
+                if self.last || circuit.definite || self.forced == MAX_FORCED {
+                    return self.last;
+                }
+                (length, self.forced, is_forced) = (1.0, self.forced + 1, true);
+                continue;
             }
             (length, halvings) = (0.5 * length, halvings + 1);
         }

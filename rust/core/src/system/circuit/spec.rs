@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::branch::{BranchSpec, InputCurrent};
 use super::{Circuit, Law};
 use crate::device::Device;
 use crate::system::{AnySystem, SystemSpec};
@@ -51,6 +52,14 @@ impl Terminal {
         match self.place {
             Place::Node(node) => Some(node),
             Place::Input(_) | Place::Fixed(_) => None,
+        }
+    }
+
+    /// The number of the input.
+    pub(super) fn held_input(self) -> Option<usize> {
+        match self.place {
+            Place::Input(input) => Some(input),
+            Place::Node(_) | Place::Fixed(_) => None,
         }
     }
 
@@ -121,10 +130,16 @@ pub struct Spec {
     pub inputs: usize,
     /// The number of outputs.
     pub outputs: usize,
-    /// The names of the free nodes, outputs last.
+    /// The names of the unknowns, outputs last: voltages of free nodes, and what branches have.
     pub nodes: Vec<String>,
     /// The elements.
     pub elements: Vec<ElementSpec>,
+    /// The branches whose currents are unknowns.
+    #[serde(default)]
+    pub branches: Vec<BranchSpec>,
+    /// The inputs that are currents.
+    #[serde(default)]
+    pub input_currents: Vec<InputCurrent>,
     /// What trained conductances are stored in.
     pub device: Device,
 }
@@ -134,6 +149,18 @@ impl SystemSpec for Spec {
 
     fn build(&self) -> Result<AnySystem> {
         Ok(AnySystem::same(Circuit::new(self)?))
+    }
+}
+
+impl Spec {
+    /// Whether the operating point is a minimum of the co-content, whatever the parameters are.
+    pub(super) fn is_definite(&self) -> bool {
+        self.branches.is_empty() && self.is_reciprocal()
+    }
+
+    /// Whether there is a co-content.
+    pub(super) fn is_reciprocal(&self) -> bool {
+        self.elements.iter().all(|e| e.law.is_reciprocal())
     }
 }
 
@@ -209,13 +236,17 @@ pub(super) fn check_grounded(spec: &Spec) -> Result<()> {
     let n = spec.nodes.len();
     // Node n stands for all that is held.
     let mut neighbours = vec![Vec::new(); n + 1];
-    for element in spec.elements.iter().filter(|e| e.law.conducts() && !e.is_shorted()) {
-        let (i, j) = (element.from.free().unwrap_or(n), element.to.free().unwrap_or(n));
+    let elements = spec.elements.iter().filter(|e| e.law.conducts() && !e.is_shorted());
+    let branches = spec.branches.iter().filter(|b| b.across.is_none());
+    let ends = elements.map(|e| [e.from, e.to]).chain(branches.map(|b| [b.from, b.to]));
+    for [i, j] in ends.map(|ends| ends.map(|terminal| terminal.free().unwrap_or(n))) {
         neighbours[i].push(j);
         neighbours[j].push(i);
     }
     let (mut seen, mut queue) = (vec![false; n + 1], vec![n]);
     seen[n] = true;
+    let own = spec.branches.iter().flat_map(|b| [Some(b.current), b.across]).flatten();
+    own.for_each(|unknown| seen[unknown] = true);
     while let Some(i) = queue.pop() {
         for &j in &neighbours[i] {
             if !std::mem::replace(&mut seen[j], true) {

@@ -2,7 +2,8 @@
 
 use pnncore_kernels::Real;
 
-use super::{Circuit, Element, Law, Place};
+use super::branch::{Branch, InputCurrent};
+use super::{Circuit, Element, Law, Place, Terminal};
 use crate::params::Params;
 
 /// The values of all elements, and what the linear ones sum to.
@@ -10,7 +11,7 @@ use crate::params::Params;
 pub(super) struct Values {
     /// One per element.
     pub(super) theta: Vec<f64>,
-    /// The conductance matrix of the linear elements.
+    /// The conductance matrix of the linear elements, without branches.
     pub(super) linear: Vec<f64>,
     /// What joins every node to places whose voltage is known. The sum of a row of the matrix, but
     /// for rounding: beside large conductances between nodes small ones to ground are lost in its
@@ -18,6 +19,8 @@ pub(super) struct Values {
     pub(super) leak: Vec<f64>,
     /// What known voltages and current sources feed into every node.
     constant: Vec<f64>,
+    /// The scale of conductances: a current over it is the voltage that it is worth.
+    pub(super) scale: f64,
     /// The largest conductance that diodes are followed to at first.
     pub(super) cap: f64,
     /// The conductance of an ideal diode before its multiplier makes up for what it is short of.
@@ -151,15 +154,16 @@ impl Values {
         );
         let largest = linear.iter().fold(0.0f64, |m, g| m.max(g.abs()));
         self.cap = if largest > 0.0 { CAP * largest } else { f64::INFINITY };
-        self.stiffness = STIFFNESS * if largest > 0.0 { largest } else { 1.0 };
-        self.ground_floating(circuit, largest);
+        self.scale = if largest > 0.0 { largest } else { 1.0 };
+        self.stiffness = STIFFNESS * self.scale;
+        self.ground_floating(circuit);
     }
 
     /// Joins to ground, by the largest conductance of the circuit, every node that zero
     /// conductances have cut off from all that is held: nothing else says what its voltage is, and
     /// nothing flows there that it could change. Outputs, and nodes that a current source feeds,
     /// stay as they are: they have no operating point, and samples say so.
-    fn ground_floating(&mut self, circuit: &Circuit, largest: f64) {
+    fn ground_floating(&mut self, circuit: &Circuit) {
         let conducts =
             |e: &Element, theta: f64| e.law.conducts() && !(e.law.is_conductance() && theta == 0.0);
         let pairs = || circuit.elements.iter().zip(&self.theta);
@@ -181,6 +185,15 @@ impl Values {
             let [a, b] = [e.from, e.to].map(|t| root(&mut above, t.free().unwrap_or(n)));
             above[a.min(b)] = a.max(b);
         }
+        let number = |t: Terminal| t.free().unwrap_or(n);
+        for [a, b] in circuit.branches.iter().filter_map(Branch::joins) {
+            let [a, b] = [a, b].map(|t| root(&mut above, number(t)));
+            above[a.min(b)] = a.max(b);
+        }
+        // What only branches have is no node.
+        circuit.branches.iter().flat_map(|b| [Some(b.current), b.across]).flatten().for_each(|k| {
+            above[k] = n;
+        });
         let group: Vec<usize> = (0..=n).map(|node| root(&mut above, node)).collect();
         let mut fed = vec![(0.0, 0.0); n + 1];
         for (feed, &g) in self.constant.iter().zip(&group) {
@@ -189,7 +202,14 @@ impl Values {
         for output in n - circuit.outputs..n {
             fed[group[output]] = (f64::INFINITY, f64::INFINITY);
         }
-        let scale = if largest > 0.0 { largest } else { 1.0 };
+        // A voltmeter between groups measures nothing, and a current into one has no way out.
+        let measured = circuit.branches.iter().filter_map(Branch::measures);
+        let ends = measured.chain(circuit.input_currents.iter().map(|c| [c.from, c.to]));
+        for [a, b] in ends.map(|ends| ends.map(|t| group[number(t)])).filter(|[a, b]| a != b) {
+            fed[a] = (f64::INFINITY, f64::INFINITY);
+            fed[b] = (f64::INFINITY, f64::INFINITY);
+        }
+        let scale = self.scale;
         for node in (0..n).filter(|&node| group[node] != group[n]) {
             let (sum, magnitude) = fed[group[node]];
             if sum.is_finite() && sum.abs() <= 1e-12 * magnitude {
@@ -204,7 +224,7 @@ impl Values {
     /// matrix times `v` would be one of large numbers.
     pub(super) fn flow(&self, circuit: &Circuit, v: &[f64], out: &mut [f64]) {
         out.iter_mut().zip(&self.leak).zip(v).for_each(|((out, leak), v)| *out = leak * v);
-        let symmetric = circuit.reciprocal;
+        let symmetric = circuit.definite;
         circuit.pattern.for_each(|row, column, place| {
             if row != column {
                 let current = self.linear[place] * (v[column] - v[row]);
@@ -214,10 +234,17 @@ impl Values {
                 }
             }
         });
+        circuit.branches.iter().for_each(|branch| branch.add_flow(v, out));
+    }
+
+    /// The matrix of the linear elements and the branches.
+    pub(super) fn write_linear(&self, circuit: &Circuit, matrix: &mut Vec<f64>) {
+        matrix.clone_from(&self.linear);
+        circuit.branches.iter().for_each(|branch| branch.stamp(matrix));
     }
 
     /// Appends what inputs, known voltages and current sources feed into every node through linear
-    /// elements.
+    /// elements; for the current of a branch, what its voltage is short of.
     pub(super) fn add_sources(&self, circuit: &Circuit, x: &[f64], sources: &mut Vec<f64>) {
         let first = sources.len();
         sources.extend_from_slice(&self.constant);
@@ -226,6 +253,40 @@ impl Values {
             couplings.map(|c| (c.node, self.theta[c.element as usize] * x[c.input as usize])),
             &mut sources[first..],
         );
+        let sources = &mut sources[first..];
+        circuit.branches.iter().for_each(|b| sources[b.current] -= b.known(x));
+        for &InputCurrent { input, from, to } in &circuit.input_currents {
+            from.free().into_iter().for_each(|k| sources[k] -= x[input]);
+            to.free().into_iter().for_each(|k| sources[k] += x[input]);
+        }
+    }
+}
+
+impl Circuit {
+    /// Whether unknown `k` is the voltage of a node.
+    pub(super) fn is_node(&self, k: usize) -> bool {
+        self.branches.iter().all(|b| b.current != k && b.across != Some(k))
+    }
+
+    /// What unknown `k` is worth in volts: itself, or a current over the scale of conductances.
+    pub(super) fn volts(&self, values: &Values, k: usize, unknown: f64) -> f64 {
+        if self.is_current(k) { unknown / values.scale } else { unknown }
+    }
+
+    /// What is left over at unknown `k` is worth in amperes: a current, or at that of a branch a
+    /// voltage times the scale of conductances.
+    pub(super) fn amperes(&self, values: &Values, k: usize, left: f64) -> f64 {
+        if self.is_current(k) { left * values.scale } else { left }
+    }
+
+    fn is_current(&self, k: usize) -> bool {
+        self.currents.get(k).copied().unwrap_or(false)
+    }
+
+    /// The highest voltage among unknowns.
+    pub(super) fn highest(&self, values: &Values, v: &[f64]) -> f64 {
+        let volts = v.iter().enumerate().map(|(k, &v)| self.volts(values, k, v));
+        volts.fold(0.0f64, |m, v| m.max_magnitude(v))
     }
 }
 

@@ -269,7 +269,9 @@ impl<T: Real> System<T> for Layered {
         let smooth =
             matches!(self.physics, Physics::Hopfield(Activation::Tanh | Activation::Logistic));
         Abilities::LOCAL_RULE
+            .and(Abilities::CLAMPING)
             .and(Abilities::STATE_DERIVATIVES)
+            .and(Abilities::RELAXATION)
             .and_if(smooth, Abilities::HOLOMORPHIC)
     }
 }

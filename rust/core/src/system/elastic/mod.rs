@@ -4,7 +4,10 @@
 //! coordinates that are held at x, outputs are the last states. E = sum over springs of 1/2 k (l -
 //! l0)^2, with stiffness k and rest length l0 as parameters: dE/dk = 1/2 (l - l0)^2, dE/dl0 = -k
 //! (l - l0). Geometry makes it nonlinear, and there may be several minima: settling descends from
-//! where the nodes were placed.
+//! where the nodes were placed. Where that ends in a saddle point, or at one of many states of
+//! equal energy, the status says so.
+
+mod stability;
 
 use num_complex::Complex;
 use pnncore_kernels::Real;
@@ -22,6 +25,7 @@ use crate::system::{
 };
 use crate::update::LocalUpdate;
 use crate::{Error, Result};
+use stability::{Judgement, Stiffness};
 
 /// A coordinate: node and axis.
 type Coordinate = (usize, usize);
@@ -72,6 +76,7 @@ pub struct Elastic {
     specs: Vec<ParamSpec>,
     device: Device,
     layout: Layout,
+    stiffness: Stiffness,
 }
 
 /// A spring between two nodes.
@@ -179,14 +184,17 @@ impl Elastic {
         };
         let specs = ["k", "l0"]
             .map(|name| ParamSpec { name: name.into(), shape: vec![spec.springs.len()] });
+        let springs: Vec<Spring> = spec.springs.iter().map(spring).collect();
+        let stiffness = Stiffness::new(&springs, &sources, dimensions, &layout)?;
         Ok(Self {
             dimensions,
             sources,
-            springs: spec.springs.iter().map(spring).collect(),
+            springs,
             inputs: spec.inputs.len(),
             specs: specs.to_vec(),
             device: spec.device.clone(),
             layout,
+            stiffness,
         })
     }
 
@@ -227,6 +235,7 @@ impl Elastic {
 /// Memory for experiments.
 struct Memory<T> {
     descents: Descents<T>,
+    judgement: Judgement,
     /// The sums of dE/dk and dE/dl0 over rows.
     sums: [Vec<f64>; 2],
 }
@@ -240,7 +249,11 @@ impl<T: Real> Memory<T> {
 
 impl<T> Default for Memory<T> {
     fn default() -> Self {
-        Self { descents: Descents::default(), sums: Default::default() }
+        Self {
+            descents: Descents::default(),
+            judgement: Judgement::default(),
+            sums: Default::default(),
+        }
     }
 }
 
@@ -266,7 +279,10 @@ impl<T: Real> System<T> for Elastic {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::LOCAL_RULE.and(Abilities::STATE_DERIVATIVES)
+        Abilities::LOCAL_RULE
+            .and(Abilities::CLAMPING)
+            .and(Abilities::STATE_DERIVATIVES)
+            .and(Abilities::RELAXATION)
     }
 
     fn workspace(&self) -> Workspace {
@@ -294,8 +310,9 @@ impl<T: Real> Dynamics<T> for Elastic {
         const SPRING: usize = 64;
         let Experiment { runtime, params, batch, plan, .. } = *experiment;
         let work = SPRING * self.springs.len();
-        let Memory { descents, .. } = Memory::of(workspace)?;
+        let Memory { descents, judgement, .. } = Memory::of(workspace)?;
         SystemAt { system: self, params, batch }.settle(runtime, work, plan, states, descents)?;
+        self.judge(experiment, states, judgement);
         read_at_end(self, experiment, readings, states, workspace)
     }
 

@@ -1,5 +1,5 @@
-//! The conductance matrix of a circuit: a fixed pattern, analysed once, with new values for every
-//! factorisation.
+//! Sparse matrices of a system, of conductances or stiffnesses: a fixed pattern, analysed once,
+//! with new values for every factorisation.
 
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ impl Pattern {
                 .map(|found| Analysis::Lu(Arc::new(found)))
         };
         let analysis = analysis
-            .map_err(|e| Error::Config(format!("the circuit is too large to analyse: {e:?}")))?;
+            .map_err(|e| Error::Config(format!("the system is too large to analyse: {e:?}")))?;
         Ok(Self { symbolic, analysis })
     }
 
