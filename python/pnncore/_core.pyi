@@ -25,6 +25,7 @@ __all__ = [
     "check_wires",
     "clip",
     "close",
+    "currents",
     "finish_epoch",
     "gradient",
     "info",
@@ -37,6 +38,7 @@ __all__ = [
     "note_main",
     "permutation",
     "predict",
+    "pulse_response",
     "run_pass",
     "run_phases",
     "salvage",
@@ -189,6 +191,9 @@ def measure(
 def methods() -> list[tuple[str, str]]: ...
 def no_progress() -> dict[str, float]: ...
 def permutation(n: int, seed: int, epoch: int) -> npt.NDArray[np.uint64]: ...
+def pulse_response(
+    tile: str, start: npt.NDArray[np.float64], pulses: npt.NDArray[np.int8], seed: int
+) -> npt.NDArray[np.float64]: ...
 def predict(
     system: System,
     params: Sequence[_Array],

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from pnncore import layers, methods, optim, systems
 from pnncore._convert import FloatArray, flag, made
@@ -33,6 +33,11 @@ Builder = Callable[[int, int, int], systems.System]
 def _default(n_in: int, n_out: int, seed: int) -> systems.System:
     chain = [layers.Linear(n_in, 32), layers.Tanh(), layers.Linear(32, n_out)]
     return systems.Stack(chain, seed=seed)
+
+
+def _weights(sample_weight: Any, x: Any) -> Any:
+    """Return checked weights, or None: then samples come in the order that they always do."""
+    return None if sample_weight is None else _check_sample_weight(sample_weight, x)
 
 
 def _settings(part: Any) -> dict[str, Any]:
@@ -113,7 +118,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         scaled = (np.asarray(x, dtype=np.float64) - self.mean_) / self.scale_
         return scaled.astype(self.system_.dtype)
 
-    def _fit(self, x: Any, y: Any, n_out: int) -> None:
+    def _fit(self, x: Any, y: Any, n_out: int, sample_weight: Any) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31))
         make = self.system if self.system is not None else _default
         self.system_ = make(x.shape[1], n_out, seed)
@@ -134,7 +139,9 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             progress=False,
         )
         target = y if y.ndim == 1 else y.astype(self.system_.dtype)
-        self.history_ = trainer.fit(self._inputs(x), target, epochs=self.epochs)
+        self.history_ = trainer.fit(
+            self._inputs(x), target, epochs=self.epochs, sample_weight=sample_weight
+        )
         self.n_iter_ = trainer.epoch
 
     def _outputs(self, x: Any) -> Any:
@@ -176,8 +183,11 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     _loss = "cross-entropy"
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train a new system on inputs (samples, features) and labels (samples,)."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train a new system on inputs (samples, features) and labels (samples,).
+
+        Samples are drawn as often as `sample_weight` says; see `Trainer.fit`.
+        """
         X, y = validate_data(self, X, y)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -186,7 +196,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
                 "Classifier needs samples of at least 2 classes, got one class: "
                 f"{self.classes_[0]!r}"
             )
-        self._fit(X, labels.astype(np.int64), len(self.classes_))
+        self._fit(X, labels.astype(np.int64), len(self.classes_), _weights(sample_weight, X))
         return self
 
     def decision_function(self, X: Any) -> Any:
@@ -248,17 +258,19 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         What was measured, epoch by epoch.
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train a new system on inputs (samples, features) and targets.
 
-        These are (samples,) or (samples, targets).
+        These are (samples,) or (samples, targets). Samples are drawn as often as `sample_weight`
+        says; see `Trainer.fit`.
         """
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True)
         self._single = y.ndim == 1
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
         self.target_mean_, self.target_scale_ = targets.mean(axis=0), targets.std(axis=0)
         self.target_scale_[self.target_scale_ == 0] = 1.0
-        self._fit(X, (targets - self.target_mean_) / self.target_scale_, targets.shape[1])
+        scaled = (targets - self.target_mean_) / self.target_scale_
+        self._fit(X, scaled, targets.shape[1], _weights(sample_weight, X))
         return self
 
     def predict(self, X: Any) -> Any:

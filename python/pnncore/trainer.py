@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pnncore import _checkpoint, _core, losses, methods, optim
 from pnncore._convert import (
@@ -22,7 +23,7 @@ from pnncore._convert import (
     instance,
     positive_int,
 )
-from pnncore._epoch import Epoch, as_callbacks, check_kinds
+from pnncore._epoch import Epoch, as_callbacks, as_sample_weight, check_kinds, order_of
 from pnncore._interrupt import Interrupt
 from pnncore._processes import renew_in_children
 from pnncore._progress import ProgressLine
@@ -169,6 +170,7 @@ class Trainer:
         *,
         epochs: int,
         validation: tuple[Any, Any] | None = None,
+        sample_weight: Any = None,
     ) -> History:
         """Train for so many more epochs.
 
@@ -194,6 +196,9 @@ class Trainer:
             Epochs to make; an epoch that was begun counts as one.
         validation
             Inputs and targets to score after every epoch.
+        sample_weight
+            How much each sample counts (samples,), at least 0: how often an epoch draws it, on
+            average, relative to the others. None: all alike.
 
         Returns
         -------
@@ -214,6 +219,7 @@ class Trainer:
             if not isinstance(validation, tuple | list) or len(validation) != 2:
                 raise ConfigError("validation must be a pair (inputs, targets)")
             validation = self.system.as_batch(*validation, names=("validation x", "validation y"))
+        weights = as_sample_weight(sample_weight, len(x))
         for name, array in zip(self.system.names, self.system.arrays(), strict=True):
             if not array.flags.writeable:
                 raise ConfigError(
@@ -237,7 +243,7 @@ class Trainer:
             interrupt.begin()
             with guarded(self.system.instruments):
                 while self.epoch < last and not self._stopping:
-                    epoch = self._begin_epoch(x, y, validation, self.epoch - first)
+                    epoch = self._begin_epoch(x, y, validation, weights, self.epoch - first)
                     self._epoch(epoch, interrupt, line)
             self.finished = not interrupt.requested
         finally:
@@ -323,6 +329,7 @@ class Trainer:
         x: FloatArray,
         y: FloatArray,
         validation: tuple[FloatArray, FloatArray] | None,
+        weights: npt.NDArray[np.float64] | None,
         done: int,
     ) -> Epoch:
         check_kinds(self.system, self.method, self.optimizer)
@@ -335,7 +342,7 @@ class Trainer:
             system=self.system,
             method=self.method,
             steps_of=self.method.for_core(self.system, seed=self.seed, threads=self.threads),
-            order=_core.permutation(len(x), self.seed, self.epoch),
+            order=order_of(len(x), weights, self.seed, self.epoch),
             rates=self.optimizer.rates(self.system.names, self.epoch),
             optimizer=json.dumps(self.optimizer.settings()),
             batch_size=positive_int(self.batch_size, "batch_size"),

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from pnncore.cli import _common as common
 from pnncore.cli._common import Commands
 from pnncore.errors import CapabilityError, ConfigError, PnnError
 from pnncore.methods import EquilibriumPropagation, Method
-from pnncore.systems import Hopfield
+from pnncore.systems import System, from_config
 from pnncore.trainer import Trainer
+
+S = TypeVar("S", bound=System)
 
 _DESCRIPTION = """\
 Compare the gradient that a training method measures with the exact gradient of the loss, on a few
@@ -33,7 +35,7 @@ examples:
   pnncore audit                               # a fresh 64-128-10 network on digits
   pnncore audit --method equilibrium-propagation --beta 0.01 --tolerance 1e-12
   pnncore audit --activation tanh             # smooth units: the holomorphic variant joins
-  pnncore audit --load run.pnn --data mnist   # a trained network
+  pnncore audit --load run.pnn --data mnist   # a trained system, of any kind
   pnncore audit --all --plot audits.png       # the whole table
 """
 
@@ -77,25 +79,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         raise ConfigError("--plot draws the table of --all: give that, too")
     if arguments.load is not None:
-        fixed = common.given(arguments, ("system", "layers", "activation", "gain", "seed"))
+        own = ("system", "layers", "activation", "gain", "mismatch", "noise", "seed")
+        fixed = common.given(arguments, own)
         if fixed:
             raise ConfigError(f"--load takes {', '.join(fixed)} from the file; leave it out")
         if not arguments.load.is_file():
             raise ConfigError(f"--load {arguments.load}: there is no such file")
-    chosen, skipped = _methods(arguments)
     _, y_train, x, y = common.load_data(arguments)
     net = _system(arguments, x, y_train)
+    chosen, skipped = _methods(arguments, net)
     x, y = x[: arguments.samples].astype(net.dtype), y[: arguments.samples]
-    if net.n_in != x.shape[1]:
-        raise ConfigError(
-            f"the system has {net.n_in} inputs, {arguments.data} has {x.shape[1]}; give the "
-            "--data it is for"
-        )
     rows: list[dict[str, Any]] = []
     for method in chosen:
         try:
             found = audit(net, method, x, y, threads=arguments.threads)
-        except CapabilityError as error:
+        except (CapabilityError, ConfigError) as error:
             if len(chosen) == 1:
                 raise
             skipped.append({"method": common.describe(method), "why": str(error).partition(";")[0]})
@@ -117,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_all(arguments: argparse.Namespace) -> int:
     """Audit every pair; 1 where something else than expected was found."""
-    own = ("system", "layers", "activation", "gain", "seed", "method", "load")
+    own = ("system", "layers", "activation", "gain", "mismatch", "noise", "seed", "method", "load")
     if fixed := common.given(arguments, own):
         raise ConfigError(f"--all has systems of its own: leave {', '.join(fixed)} out")
     common.writable(arguments.plot, "--plot")
@@ -149,7 +147,7 @@ def _row(method: Method, found: Audit) -> dict[str, Any]:
     }
 
 
-def _text(arguments: argparse.Namespace, net: Hopfield, report: dict[str, Any]) -> str:
+def _text(arguments: argparse.Namespace, net: System, report: dict[str, Any]) -> str:
     rows = report["audits"]
     width = max(len(row["method"]) for row in rows)
     lines = [
@@ -168,40 +166,38 @@ def _text(arguments: argparse.Namespace, net: Hopfield, report: dict[str, Any]) 
     return "\n".join(lines)
 
 
-def _system(arguments: argparse.Namespace, x: Any, y: Any) -> Hopfield:
+def _system(arguments: argparse.Namespace, x: Any, y: Any) -> System:
     """Return the system to audit, in the precision that was asked for."""
     if arguments.load is None:
-        layers = common.make_layers(arguments, x, y)
         seed = 0 if arguments.seed is None else arguments.seed
-        return Hopfield(
-            layers, dtype=arguments.dtype, seed=seed, **common.system_settings(arguments)
-        )
+        made = common.make_system(arguments, x, y, seed, arguments.dtype)
+        return in_dtype(made, arguments.dtype)
     saved = Trainer.load(arguments.load).system
-    if not isinstance(saved, Hopfield):
-        raise ConfigError(
-            f"--load {arguments.load}: the command line audits Hopfield networks, not {saved!r}"
-        )
+    common.check_fits(saved, x, y, f"{arguments.load}", arguments.data)
     return in_dtype(saved, arguments.dtype)
 
 
-def in_dtype(net: Hopfield, dtype: str) -> Hopfield:
-    """Return an equal network in another precision."""
-    copy = Hopfield(
-        net.layers, activation=net.activation, gain=net.gain, dtype=dtype, seed=net.seed
-    )
-    for name, array in net.params.items():
-        copy.params[name][...] = array.astype(np.dtype(dtype))
+def in_dtype(net: S, dtype: str) -> S:
+    """Return an equal system in another precision."""
+    if net.dtype == dtype:
+        return net
+    copy = cast(S, from_config({**net.to_config(), "dtype": dtype}))
+    for own, kept in ((copy.params, net.params), (copy.memory, net.memory)):
+        for name, array in kept.items():
+            own[name][...] = array.astype(np.dtype(dtype))
     return copy
 
 
-def _methods(arguments: argparse.Namespace) -> tuple[list[Method], list[dict[str, str]]]:
+def _methods(
+    arguments: argparse.Namespace, net: System
+) -> tuple[list[Method], list[dict[str, str]]]:
     """Return the methods to audit, and those that the given settings rule out."""
     if arguments.method not in (None, "all"):
         return [common.make_method(arguments, arguments.method)], []
     chosen: list[Method] = []
     skipped: list[dict[str, str]] = []
     reasons: list[PnnError] = []
-    for name in common.audited():
+    for name in common.audited(net):
         kind = common.METHODS[name]
         variants: list[str | None] = [None]
         if kind is EquilibriumPropagation and arguments.variant is None:
@@ -215,5 +211,5 @@ def _methods(arguments: argparse.Namespace) -> tuple[list[Method], list[dict[str
                 skipped.append({"method": name, "why": str(error)})
                 reasons.append(error)
     if not chosen:
-        raise reasons[0]
+        raise reasons[0] if reasons else CapabilityError(f"no method of an audit trains {net!r}")
     return chosen, skipped

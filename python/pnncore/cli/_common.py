@@ -35,6 +35,7 @@ METHODS: dict[str, type[methods.Method]] = {
 }
 _FUNCTIONS = {"tanh": layers.Tanh, "logistic": layers.Logistic, "relu": layers.ReLU}
 DATA = ("digits", "mnist", "fashion-mnist", "vowels")
+SYSTEMS = ("hopfield", "resistive", "stack")
 ACTIVATIONS = ("hard-sigmoid", "tanh", "logistic", "relu")
 LOSSES = ("squared-error", "cross-entropy")
 _METHOD_SETTINGS = ("loss", "beta", "variant", "sign", "points", "eta", "steps")
@@ -76,10 +77,13 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
-        choices=DATA,
+        type=_data_name,
         default="digits",
-        help="data set (default: digits, which ships with pnncore)",
+        metavar="SET|FILE",
+        help=f"one of {', '.join(DATA)} (default: digits, which ships with pnncore), a .npz file "
+        "with x and y, or a .csv table whose last column is the label",
     )
+    group.add_argument("--target", metavar="COLUMN", help="the column of the label in a .csv table")
     group.add_argument(
         "--data-path",
         metavar="FOLDER",
@@ -90,28 +94,30 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_system(parser: argparse.ArgumentParser, *, stacks: bool = False) -> None:
+def add_system(parser: argparse.ArgumentParser) -> None:
     """Add the choice of a system; defaults are None, so that a conflict with a file can be seen."""
     group = parser.add_argument_group("system")
-    kinds = ("hopfield", "stack") if stacks else ("hopfield",)
-    group.add_argument("--system", choices=kinds, help="the physics (default: hopfield)")
+    group.add_argument(
+        "--system",
+        metavar="NAME|FILE.json",
+        help=f"the physics: {', '.join(SYSTEMS)} (default: hopfield), or any other as a file with "
+        "json.dumps(system.to_config())",
+    )
     group.add_argument(
         "--layers",
         type=counts,
         metavar="N,N,...",
         help="sizes, inputs first (default: from the data, one hidden layer of 128)",
     )
-    of_stack = "; of a stack: tanh, logistic or relu (tanh)" if stacks else ""
     group.add_argument(
         "--activation",
-        choices=ACTIVATIONS if stacks else tuple(a for a in ACTIVATIONS if a != "relu"),
-        help=f"of hidden units (default: hard-sigmoid{of_stack})",
+        choices=ACTIVATIONS,
+        help="of hidden units (default: hard-sigmoid; of a stack: tanh, logistic or relu (tanh))",
     )
-    if stacks:
-        group.add_argument(
-            "--mismatch", type=float, help="stack: how far hardware is off its twin (default: 0)"
-        )
-        group.add_argument("--noise", type=float, help="stack: of every measurement (default: 0)")
+    group.add_argument(
+        "--mismatch", type=float, help="stack: how far hardware is off its twin (default: 0)"
+    )
+    group.add_argument("--noise", type=float, help="stack: of every measurement (default: 0)")
     group.add_argument(
         "--gain",
         type=float,
@@ -122,7 +128,7 @@ def add_system(parser: argparse.ArgumentParser, *, stacks: bool = False) -> None
 def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Add the choice of a method (or, with `several`, of all) and its settings."""
     group = parser.add_argument_group("method")
-    names = (*audited(), "all") if several else METHODS
+    names = (*METHODS, "all") if several else tuple(METHODS)
     default = "all that fit" if several else "equilibrium-propagation"
     group.add_argument(
         "--method",
@@ -175,6 +181,15 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         )
 
 
+def _data_name(text: str) -> str:
+    """Read the name of a data set, or of a file."""
+    if text in DATA or Path(text).suffix.lower() in (".npz", ".csv"):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"needs one of {', '.join(DATA)}, or a .npz or .csv file, got {text!r}"
+    )
+
+
 def count(text: str) -> int:
     """Read a positive integer."""
     try:
@@ -209,6 +224,12 @@ def given(arguments: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
 def load_data(arguments: argparse.Namespace) -> Split:
     """Load the data set that was chosen."""
     name, path, download = arguments.data, arguments.data_path, arguments.download
+    if name not in DATA:
+        if path is not None or download:
+            raise ConfigError("--data-path and --download are for sets by name, not for a file")
+        return data.from_file(name, target=arguments.target)
+    if arguments.target is not None:
+        raise ConfigError("--target is the column of a .csv file that --data names")
     if name == "digits":
         if path is not None or download:
             raise ConfigError(
@@ -296,10 +317,8 @@ def _value(text: str) -> Any:
     return text
 
 
-def make_layers(
-    arguments: argparse.Namespace, x: FloatArray, y: npt.NDArray[np.int64]
-) -> list[int]:
-    """Return the layers, checked against the data."""
+def _sizes(arguments: argparse.Namespace, x: FloatArray, y: npt.NDArray[np.int64]) -> list[int]:
+    """Return the sizes of the layers, checked against the data."""
     n_in, n_out = x.shape[1], int(y.max()) + 1
     if arguments.layers is None:
         return [n_in, 128, n_out]
@@ -313,48 +332,80 @@ def make_layers(
     return sizes
 
 
-def make_system(arguments: argparse.Namespace, sizes: list[int], seed: int) -> systems.System:
+def make_system(
+    arguments: argparse.Namespace,
+    x: FloatArray,
+    y: npt.NDArray[np.int64],
+    seed: int,
+    dtype: str = "float32",
+) -> systems.System:
     """Return the system that was chosen; `ConfigError` for settings that it lacks."""
-    if arguments.system == "stack":
-        if arguments.gain is not None:
-            raise ConfigError(
-                "--gain is a setting of Hopfield networks; a stack begins with variances of 1 / "
-                "inputs"
-            )
-        name = arguments.activation or "tanh"
-        if name not in _FUNCTIONS:
-            raise ConfigError(
-                f"--activation of a stack is one of {', '.join(_FUNCTIONS)}; got {name}"
-            )
-        chain: list[layers.Layer] = []
-        for n_in, n_out in itertools.pairwise(sizes):
-            chain += [layers.Linear(n_in, n_out), _FUNCTIONS[name]()]
-        return systems.Stack(
-            chain[:-1], mismatch=arguments.mismatch or 0.0, noise=arguments.noise or 0.0, seed=seed
+    name = arguments.system or "hopfield"
+    own = {
+        "hopfield": ("layers", "activation", "gain"),
+        "resistive": ("layers",),
+        "stack": ("layers", "activation", "mismatch", "noise"),
+    }.get(name, ())
+    settings = ("layers", "activation", "gain", "mismatch", "noise")
+    if wrong := given(arguments, tuple(key for key in settings if key not in own)):
+        raise ConfigError(f"{', '.join(wrong)} is no setting of --system {name}")
+    if name not in SYSTEMS:
+        return _system_of_file(arguments, name, x, y)
+    sizes = _sizes(arguments, x, y)
+    if name == "resistive":
+        return systems.DeepResistive(sizes, dtype=dtype, seed=seed)
+    if name == "hopfield":
+        chosen = {key: getattr(arguments, key) for key in ("activation", "gain")}
+        chosen = {key: value for key, value in chosen.items() if value is not None}
+        return systems.Hopfield(sizes, dtype=dtype, seed=seed, **chosen)
+    function = arguments.activation or "tanh"
+    if function not in _FUNCTIONS:
+        raise ConfigError(
+            f"--activation of a stack is one of {', '.join(_FUNCTIONS)}; got {function}"
         )
-    if wrong := given(arguments, ("mismatch", "noise")):
-        raise ConfigError(f"{', '.join(wrong)} go with --system stack")
-    return systems.Hopfield(sizes, seed=seed, **system_settings(arguments))
+    chain: list[layers.Layer] = []
+    for n_in, n_out in itertools.pairwise(sizes):
+        chain += [layers.Linear(n_in, n_out), _FUNCTIONS[function]()]
+    noise, mismatch = arguments.noise or 0.0, arguments.mismatch or 0.0
+    return systems.Stack(chain[:-1], mismatch=mismatch, noise=noise, dtype=dtype, seed=seed)
 
 
-def system_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of the system that were given."""
-    return {
-        key: getattr(arguments, key)
-        for key in ("activation", "gain")
-        if getattr(arguments, key) is not None
-    }
+def _system_of_file(
+    arguments: argparse.Namespace, name: str, x: FloatArray, y: npt.NDArray[np.int64]
+) -> systems.System:
+    """Return the system of a configuration in a file, checked against the data."""
+    path = Path(name)
+    if path.suffix != ".json" or not path.is_file():
+        raise ConfigError(
+            f"--system needs one of {', '.join(SYSTEMS)}, or a .json file that is there, got {name}"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"--system {name} is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"--system {name} holds no system.to_config(), but {config!r:.40}")
+    system = systems.from_config(config)
+    check_fits(system, x, y, f"--system {name}", arguments.data)
+    return system
 
 
-def audited() -> list[str]:
-    """Return the methods that an audit knows.
+def check_fits(
+    system: systems.System, x: FloatArray, y: npt.NDArray[np.int64], what: str, name: str
+) -> None:
+    """Refuse data that a system has no inputs or outputs for."""
+    if system.n_in != x.shape[1] or system.n_out <= y.max():
+        raise ConfigError(
+            f"{what} is a system with {system.n_in} inputs and {system.n_out} outputs, and {name} "
+            f"has {x.shape[1]} inputs and {int(y.max()) + 1} classes; give the --data it is for"
+        )
 
-    Those that train a Hopfield network by more than its outputs.
-    """
+
+def audited(system: systems.System | None = None) -> list[str]:
+    """Return the methods that train a system by more than its outputs: a Hopfield network's."""
+    system = systems.Hopfield([1, 1], seed=0) if system is None else system
     only_outputs = {name for name, needs in _core.methods() if needs == "outputs"}
-    train = {
-        name for name in systems.Hopfield([1, 1], seed=0).methods() if name not in only_outputs
-    }
+    train = {name for name in system.methods() if name not in only_outputs}
     return [name for name, kind in METHODS.items() if kind.__name__ in train]
 
 

@@ -30,6 +30,8 @@ examples:
   pnncore train --method coupled-learning --eta 0.5 --rate 0.02 --plot run.png
   pnncore train --activation tanh --variant holomorphic --rate 0.1
   pnncore train --system stack --mismatch 0.3 --noise 0.02 --loss cross-entropy
+  pnncore train --data cells.csv --target kind --layers 9,32,2
+  pnncore train --system circuit.json --data iris.csv --rate 0.01
   pnncore train --system stack --method spsa --set directions=8 --loss cross-entropy
 """
 # What a checkpoint fixes.
@@ -61,7 +63,7 @@ def add(commands: Commands) -> None:
     parser = common.add_command(
         commands, "train", "train a system on a data set", _DESCRIPTION, run
     )
-    common.add_system(parser, stacks=True)
+    common.add_system(parser)
     common.add_method(parser)
     common.add_data(parser)
     group = parser.add_argument_group("training")
@@ -147,12 +149,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, F
             arguments.resume, threads=arguments.threads, callbacks=callbacks, progress=progress
         )
         system = trainer.system
-        if system.n_in != x.shape[1] or system.n_out <= y.max():
-            raise ConfigError(
-                f"{arguments.resume} holds a system with {system.n_in} inputs and {system.n_out} "
-                "outputs, "
-                f"which does not fit {arguments.data}; give the --data that it was trained on"
-            )
+        common.check_fits(system, x, y, f"{arguments.resume}", arguments.data)
         return (
             trainer,
             x.astype(system.dtype, copy=False),
@@ -170,9 +167,9 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, F
     schedule = optim.ExponentialDecay(arguments.decay) if arguments.decay is not None else None
     optimizer = (optim.SGD if kind == "sgd" else optim.Adam)(rate, schedule=schedule)
     x, y, x_test, y_test = common.load_data(arguments)
-    layers = common.make_layers(arguments, x, y)
     seed = 0 if arguments.seed is None else arguments.seed
-    net = common.make_system(arguments, layers, seed)
+    net = common.make_system(arguments, x, y, seed)
+    x, x_test = (rows.astype(net.dtype, copy=False) for rows in (x, x_test))
     trainer = Trainer(
         net,
         method,

@@ -2,10 +2,11 @@
 
 Every loader returns ``(x, y, x_test, y_test)``: inputs as float32 rows in [0, 1], labels as int64.
 Only the digits and the irises ship with the package; the other sets are read from a folder, or
-downloaded and verified on request. Where the data come from and under which licence is in
-``SOURCES.md`` beside this file.
+downloaded and verified on request. `from_file` reads files of your own. Where the data come from
+and under which licence is in ``SOURCES.md`` beside this file.
 """
 
+from pnncore.data._files import from_file as from_file
 from pnncore.data._idx import read_idx as read_idx
 from pnncore.data._sets import VOWEL_CLASSES as VOWEL_CLASSES
 from pnncore.data._sets import digits as digits
@@ -14,4 +15,13 @@ from pnncore.data._sets import iris as iris
 from pnncore.data._sets import mnist as mnist
 from pnncore.data._sets import vowels as vowels
 
-__all__ = ["VOWEL_CLASSES", "digits", "fashion_mnist", "iris", "mnist", "read_idx", "vowels"]
+__all__ = [
+    "VOWEL_CLASSES",
+    "digits",
+    "fashion_mnist",
+    "from_file",
+    "iris",
+    "mnist",
+    "read_idx",
+    "vowels",
+]

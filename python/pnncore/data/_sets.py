@@ -152,7 +152,7 @@ def digits(*, test_size: int = 450, seed: int = 0, dtype: npt.DTypeLike = "float
     """
     raw = _shipped("digits.npz", _DIGITS)
     own = as_dtype(dtype)
-    return _split(raw["pixels"].astype(own) / own.type(16), raw["labels"], test_size, seed)
+    return split(raw["pixels"].astype(own) / own.type(16), raw["labels"], test_size, seed)
 
 
 def iris(*, test_size: int = 45, seed: int = 0, dtype: npt.DTypeLike = "float32") -> Split:
@@ -204,7 +204,7 @@ def iris(*, test_size: int = 45, seed: int = 0, dtype: npt.DTypeLike = "float32"
     raw = _shipped("iris.npz", _IRIS)
     x = raw["millimetres"].astype(as_dtype(dtype))
     low, high = x.min(axis=0), x.max(axis=0)
-    return _split((x - low) / (high - low), raw["species"], test_size, seed)
+    return split((x - low) / (high - low), raw["species"], test_size, seed)
 
 
 def _shipped(name: str, layout: Layout) -> dict[str, npt.NDArray[Any]]:
@@ -218,7 +218,7 @@ def _shipped(name: str, layout: Layout) -> dict[str, npt.NDArray[Any]]:
     return parse_npz(content, f"{name}, which ships with pnncore,", layout)
 
 
-def _split(x: npt.NDArray[Any], labels: npt.NDArray[Any], test_size: int, seed: int) -> Split:
+def split(x: npt.NDArray[Any], labels: npt.NDArray[Any], test_size: int, seed: int) -> Split:
     """Shuffle, and cut off the test samples."""
     n_test = _integer("test_size", test_size, len(x))
     rng = np.random.Generator(np.random.Philox(_integer("seed", seed, None)))

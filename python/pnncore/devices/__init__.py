@@ -22,6 +22,7 @@ from pnncore.devices._cells import (
     TableStep,
 )
 from pnncore.devices._config import from_config
+from pnncore.devices._fitting import DeviceFit, fit
 from pnncore.devices._presets import (
     PCM,
     PRESETS,
@@ -45,6 +46,7 @@ __all__ = [
     "Cells",
     "ConstantStep",
     "Device",
+    "DeviceFit",
     "EcRam",
     "EcRamMO",
     "ExpStep",
@@ -62,6 +64,7 @@ __all__ = [
     "Stored",
     "TableStep",
     "TikiTaka",
+    "fit",
     "from_config",
     "storage",
 ]
@@ -90,10 +93,6 @@ def storage(
         if algorithm is not None:
             raise ConfigError(f"{algorithm!r} needs a device whose cells get the pulses")
         return None
-    cells, unit = (
-        (device, {"unit": "single"}) if isinstance(device, Cells) else (device.cells, device.unit())
-    )
-    pulses = {"algorithm": "direct"} if algorithm is None else algorithm.spec()
-    spec = {"device": cells.spec(), "unit": unit, "trains": trains.spec(), "algorithm": pulses}
+    spec = device.tile(trains, None if algorithm is None else algorithm.spec())
     _core.check_tile(json.dumps(spec))
     return spec

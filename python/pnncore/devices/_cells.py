@@ -1,7 +1,7 @@
 """Cells that pulses move."""
 
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from pnncore._convert import as_list, as_numbers, made, number, positive_int, shown
 from pnncore.devices._config import DeviceConfig, from_config
+from pnncore.devices._response import PulseResponse
 from pnncore.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Cells(DeviceConfig, listed=False):
+class Cells(DeviceConfig, PulseResponse, listed=False):
     """Base of cells: a weight w between two bounds, which every pulse moves by a step up or down.
 
     Constants with a spread differ from cell to cell: they are times 1 + spread ξ, with ξ standard
@@ -72,6 +73,10 @@ class Cells(DeviceConfig, listed=False):
     lifetime_spread: float = 0.0
     diffusion: float = 0.0
     stuck: float = 0.0
+
+    def parts(self) -> tuple["Cells", dict[str, Any]]:
+        """See `PulseResponse.parts`."""
+        return self, {"unit": "single"}
 
     def law(self) -> dict[str, Any]:
         """Return how steps depend on the state, as the core reads it."""
@@ -324,7 +329,7 @@ class TableStep(Cells):
 
 
 @dataclass(frozen=True, repr=False)
-class Unit(DeviceConfig, ABC, listed=False):
+class Unit(DeviceConfig, PulseResponse, listed=False):
     """Base of what makes a weight of several cells."""
 
     cells: Cells
@@ -337,6 +342,10 @@ class Unit(DeviceConfig, ABC, listed=False):
     def restore(cls, settings: dict[str, Any]) -> Self:
         """Return what `to_config` told, less the name."""
         return super().restore({**settings, "cells": from_config(settings.get("cells", {}))})
+
+    def parts(self) -> tuple[Cells, dict[str, Any]]:
+        """See `PulseResponse.parts`."""
+        return self.cells, self.unit()
 
     @abstractmethod
     def unit(self) -> dict[str, Any]:

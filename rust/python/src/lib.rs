@@ -2,6 +2,7 @@
 
 mod arrays;
 mod calls;
+mod cells;
 mod errors;
 mod experiment;
 mod files;
@@ -23,6 +24,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::calls::{after_fork, after_fork_in_child, before_fork, close, note_main};
+    #[pymodule_export]
+    use super::cells::pulse_response;
     #[pymodule_export]
     use super::experiment::{Pass, Phases, loss, run_pass, run_phases, send_back};
     #[pymodule_export]

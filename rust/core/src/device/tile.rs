@@ -232,6 +232,29 @@ impl<T: Real> CellArray<T> {
         }
     }
 
+    /// Sends single pulses to all cells, one after the other, up where they are positive and down
+    /// where they are negative; each is an update. Returns the states (pulses + 1, cells), first
+    /// those at the start, brought into the range of the cells.
+    pub fn respond(&self, runtime: &Runtime, pulses: &[i8], start: &[T]) -> Vec<T> {
+        let mut memory: Vec<Vec<T>> =
+            self.memory().iter().map(|spec| vec![T::ZERO; spec.len()]).collect();
+        let mut memory: Vec<&mut [T]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut values = start.to_vec();
+        self.keep_within(&mut values);
+        let mut states = values.clone();
+        let random = runtime.random(Purpose::Pulses);
+        for (step, &pulse) in (0..).zip(pulses) {
+            let draws = Draws { random: random.at(step), group: 0, row: 0 };
+            let gain = self.spec.unit.chosen(draws, step).1;
+            let each = gain * self.spec.device.granularity() * f64::from(pulse.signum());
+            let change = vec![T::from_f64(each); values.len()];
+            let place = UpdateKey { parameter: 0, step, rate: 1.0 };
+            self.update(runtime, place, Change::Dense(&change), &mut values, &mut memory);
+            states.extend_from_slice(&values);
+        }
+        states
+    }
+
     /// Changes `values` as near to what is wanted as pulses can. `memory` holds the arrays of
     /// [`CellArray::memory`]. Returns how many pulses came to cells.
     pub fn update(

@@ -1,0 +1,355 @@
+"""Cells fitted to measured trains of pulses."""
+
+import csv
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pnncore._convert import as_numbers, number, one_of, shown
+from pnncore.devices._cells import (
+    Cells,
+    ConstantStep,
+    ExpStep,
+    LinearStep,
+    PowerStep,
+    SoftBounds,
+    TableStep,
+)
+from pnncore.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = npt.NDArray[np.float64]
+
+# What is fitted of every law: its settings, whether each must be positive, and where the search
+# begins, the steps being 1. Bounds that no pulse reaches are fitted as multiples of those seen.
+_STEPS = {"step": (True, 1.0), "up_down": (False, 0.0)}
+_BOUNDS = {"lower": (True, 1.1), "upper": (True, 1.1)}
+_LAWS: dict[type[Cells], dict[str, tuple[bool, float]]] = {
+    ConstantStep: _STEPS,
+    LinearStep: _STEPS | {"gamma_up": (False, 0.5), "gamma_down": (False, 0.5)},
+    SoftBounds: _STEPS | _BOUNDS,
+    PowerStep: _STEPS | _BOUNDS | {"gamma_up": (True, 1.0), "gamma_down": (True, 1.0)},
+    # A exp(2 a γ w / range + b γ) is A exp(γ w / range) with another A and γ.
+    ExpStep: _STEPS
+    | {
+        "amplitude_up": (False, 0.1),
+        "amplitude_down": (False, 0.1),
+        "gamma_up": (False, 1.0),
+        "gamma_down": (False, 1.0),
+    },
+}
+# Places of a fitted table.
+_PLACES = 17
+
+
+@dataclass(frozen=True, repr=False)
+class DeviceFit:
+    """What `fit` has found.
+
+    Attributes
+    ----------
+    device
+        The cells, in units of weights.
+    up, down
+        The measured responses in units of weights (pulses + 1, repetitions).
+    unit
+        A weight w is a conductance of unit[0] + unit[1] w, in the unit of what was measured.
+    r_squared
+        The part of the variance of the mean responses that the device without noise has.
+    """
+
+    device: Cells
+    up: Array
+    down: Array
+    unit: tuple[float, float]
+    r_squared: float
+
+    def response(self) -> tuple[Array, Array]:
+        """Return the mean responses of the device, in units of weights: up and down."""
+        return _responses(self.device, _mean(self.up), _mean(self.down))
+
+    def plot(self, axes: "Axes | None" = None) -> "Axes":
+        """Draw what was measured, and the response of the device.
+
+        Needs matplotlib.
+        """
+        from pnncore import plot
+
+        figure = plot.require()
+        if axes is None:
+            axes = figure(figsize=(7, 4), layout="constrained").subplots()
+        offset, slope = self.unit
+        first = 0
+        for measured, fitted, name in zip(
+            (self.up, self.down), self.response(), ("up", "down"), strict=True
+        ):
+            pulses = first + np.arange(len(measured))
+            axes.plot(
+                pulses,
+                offset + slope * measured,
+                ".",
+                color="#999999",
+                markersize=3,
+                label=["measured", *[None] * (measured.shape[1] - 1)] if name == "up" else None,
+            )
+            axes.plot(
+                pulses,
+                offset + slope * fitted,
+                color="#D55E00",
+                linewidth=1.8,
+                label=type(self.device).__name__ if name == "up" else None,
+            )
+            first += len(measured) - 1
+        axes.axvline(len(self.up) - 1, color="#CCCCCC", linewidth=0.8, zorder=0)
+        axes.set_xlabel("pulses: up, then down")
+        axes.set_ylabel("conductance, as measured")
+        axes.set_title(f"R² of the mean response {self.r_squared:.4f}", fontsize=10)
+        axes.legend(frameon=False)
+        return axes
+
+    def __repr__(self) -> str:
+        pulses = f"{len(self.up) - 1} pulses up and {len(self.down) - 1} down"
+        return (
+            f"DeviceFit({self.device!r}, {pulses} x {self.up.shape[1]}, "
+            f"r_squared={self.r_squared:.4f})"
+        )
+
+
+def fit(
+    measured: "str | PathLike[str] | tuple[npt.ArrayLike, npt.ArrayLike]",
+    cells: type[Cells] = SoftBounds,
+    *,
+    bounds: tuple[float, float] = (-1.0, 1.0),
+    columns: Literal["cycles", "cells"] = "cycles",
+) -> DeviceFit:
+    """Return cells fitted to measured trains of pulses up and down.
+
+    Steps and bounds are fitted to the mean responses by least squares. What single increments
+    scatter by besides is noise: errors of writing and reading show with opposite signs in
+    increments next to each other, and become `write_noise`; the rest is `cycle_noise`. Needs SciPy,
+    but for a `TableStep`.
+
+    Parameters
+    ----------
+    measured
+        The responses up and down: two arrays (pulses + 1,) or (pulses + 1, repetitions) of what was
+        read before the first pulse and after every one. Or a CSV file with columns whose names
+        begin with ``up`` and ``down``.
+    cells
+        The law: `ConstantStep`, `LinearStep`, `SoftBounds`, `PowerStep`, `ExpStep` or `TableStep`.
+    bounds
+        The weights that the least and the largest mean conductance become.
+    columns
+        What repetitions are: ``"cycles"`` of one cell, or ``"cells"``, whose steps then have the
+        spread `step_spread`.
+
+    Raises
+    ------
+    DataError
+        If there are no responses, or they do not go up and down.
+    ConfigError
+        If a setting is out of range.
+
+    References
+    ----------
+    Rasch et al., AICAS (2021); Gong et al., Nat. Commun. 9, 2102 (2018).
+
+    Examples
+    --------
+    >>> made = SoftBounds(step=0.05, lower=-1.0, upper=1.0).without_spread()
+    >>> up = made.pulse(-0.9, 100)
+    >>> found = fit((up, made.pulse(up[-1], -100)), SoftBounds, bounds=(-0.9, 0.98))
+    >>> round(found.device.step, 3)
+    0.05
+    """
+    laws: list[type[Cells]] = [*_LAWS, TableStep]
+    if not isinstance(cells, type) or cells not in laws:
+        known = ", ".join(kind.__name__ for kind in laws)
+        raise ConfigError(f"cells must be one of {known}, got {shown(cells)}")
+    one_of(columns, "columns", ("cycles", "cells"))
+    low, high = _bounds(bounds)
+    up, down = _read(Path(measured)) if isinstance(measured, str | PathLike) else _arrays(measured)
+    seen = np.concatenate([_mean(up), _mean(down)])
+    if not _mean(up)[-1] > _mean(up)[0] or not _mean(down)[-1] < _mean(down)[0]:
+        raise DataError("pulses up must raise the mean conductance, and pulses down lower it")
+    slope = (seen.max() - seen.min()) / (high - low)
+    unit = (float(seen.min() - slope * low), float(slope))
+    up, down = ((one - unit[0]) / slope for one in (up, down))
+    device = (
+        _table(up, down, low, high) if cells is TableStep else _search(cells, up, down, low, high)
+    )
+    device = dataclasses.replace(device, **_noise(device, up, down, columns))
+    fitted = np.concatenate(_responses(device, _mean(up), _mean(down)))
+    weights = np.concatenate([_mean(up), _mean(down)])
+    left = ((weights - fitted) ** 2).sum() / ((weights - weights.mean()) ** 2).sum()
+    return DeviceFit(device, up, down, unit, float(1 - left))
+
+
+def _bounds(bounds: Any) -> tuple[float, float]:
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ConfigError(f"bounds must be a pair of weights, got {shown(bounds)}")
+    low, high = (number(bound, "bounds") for bound in bounds)
+    if not low < 0 < high:
+        raise ConfigError(f"zero must lie within bounds, got {low} and {high}")
+    return low, high
+
+
+def _read(path: Path) -> tuple[Array, Array]:
+    """Return the responses of a CSV file; shorter columns end in empty fields."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if any(field.strip() for field in row)]
+    if not rows:
+        raise DataError(f"{path} is empty")
+    names, found = [name.strip().lower() for name in rows[0]], []
+    for kind in ("up", "down"):
+        places = [k for k, name in enumerate(names) if name.startswith(kind)]
+        if not places:
+            raise DataError(f"{path} has no column whose name begins with {kind!r}: {rows[0]}")
+        found.append(np.array([_column(path, rows, k) for k in places], dtype=object))
+    for kind, own in zip(("up", "down"), found, strict=True):
+        if len({len(column) for column in own}) > 1:
+            raise DataError(f"{path}: columns {kind!r} have different lengths")
+    return _arrays(tuple(np.array(list(own), dtype=np.float64).T for own in found))
+
+
+def _column(path: Path, rows: list[list[str]], k: int) -> list[float]:
+    fields = [row[k].strip() if k < len(row) else "" for row in rows[1:]]
+    while fields and not fields[-1]:
+        fields.pop()
+    try:
+        return [float(field) for field in fields]
+    except ValueError:
+        line = next(n for n, field in enumerate(fields, 2) if not _is_number(field))
+        raise DataError(f"{path}, row {line}: {fields[line - 2]!r} is no number") from None
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _arrays(measured: Any) -> tuple[Array, Array]:
+    if not isinstance(measured, tuple | list) or len(measured) != 2:
+        raise ConfigError(
+            f"measured must be a file, or responses up and down, got {shown(measured)}"
+        )
+    found = []
+    for name, values in zip(("up", "down"), measured, strict=True):
+        array = as_numbers(values, f"the response {name}", np.float64)
+        array = array[:, None] if array.ndim == 1 else array
+        if array.ndim != 2 or len(array) < 4 or not array.shape[1]:
+            raise DataError(
+                f"the response {name} must have shape (pulses + 1,) or (pulses + 1, repetitions) "
+                f"with at least 3 pulses, got {array.shape}"
+            )
+        found.append(array)
+    return found[0], found[1]
+
+
+def _mean(response: Array) -> Array:
+    return np.asarray(response.mean(axis=1))
+
+
+def _responses(device: Cells, up: Array, down: Array) -> tuple[Array, Array]:
+    """Return where a device without noise goes from the first states of two trains."""
+    plain = device.without_spread()
+    return (
+        plain.pulse(up[0], len(up) - 1)[:, 0],
+        plain.pulse(down[0], -(len(down) - 1))[:, 0],
+    )
+
+
+def _search(cells: type[Cells], up: Array, down: Array, low: float, high: float) -> Cells:
+    """Return the cells whose mean responses are nearest to the measured ones."""
+    try:
+        from scipy.optimize import least_squares
+    except ImportError as error:
+        raise ImportError("fitting cells needs SciPy: pip install 'pnncore[fit]'") from error
+    rise, fall = _mean(up), _mean(down)
+    scale = 0.5 * ((rise[-1] - rise[0]) / (len(rise) - 1) + (fall[0] - fall[-1]) / (len(fall) - 1))
+    settings = _LAWS[cells]
+
+    def made(values: Iterable[float]) -> Cells:
+        own: dict[str, Any] = {
+            name: float(np.exp(value) if positive else value)
+            for (name, (positive, _)), value in zip(settings.items(), values, strict=True)
+        }
+        own["step"] *= scale
+        own["up_down"] = float(np.tanh(own["up_down"]))
+        own["lower"], own["upper"] = low * own.get("lower", 1.0), high * own.get("upper", 1.0)
+        if cells is ExpStep:
+            own |= {"a": 0.5, "b": 0.0}
+        return cells(**own).without_spread()
+
+    def left(values: Array) -> Array:
+        fitted = _responses(made(values), rise, fall)
+        return np.asarray(np.concatenate(fitted) - np.concatenate([rise, fall]))
+
+    starts = [np.log(start) if positive else start for positive, start in settings.values()]
+    best = None
+    # Steps that shrink are larger at first than on average.
+    for larger in (1.0, 3.0):
+        start = np.array(starts) + np.log(larger) * np.array([n == "step" for n in settings])
+        reach = np.full(len(start), 8.0)
+        found = least_squares(left, start, bounds=(start - reach, start + reach), x_scale=0.3)
+        if best is None or found.cost < best.cost:
+            best = found
+    assert best is not None
+    return made(best.x)
+
+
+def _table(up: Array, down: Array, low: float, high: float) -> Cells:
+    """Return cells with tables: increments are fitted by hats over the states they began at."""
+    places = np.linspace(low, high, _PLACES)
+    width = places[1] - places[0]
+    tables = []
+    for response, sign in ((up, 1.0), (down, -1.0)):
+        mean = np.clip(_mean(response), low, high)
+        hats = np.maximum(1 - np.abs(mean[:-1, None] - places) / width, 0.0)
+        steps = sign * np.diff(response, axis=0).mean(axis=1)
+        # Where nothing was measured, as between what was.
+        bend = np.diff(np.eye(_PLACES), 2, axis=0) * 1e-3
+        rows = np.vstack([hats, bend])
+        found = np.linalg.lstsq(rows, np.concatenate([steps, np.zeros(len(bend))]), rcond=None)[0]
+        tables.append(np.maximum(found, 0.0))
+    return TableStep.measured(places, *tables, places=_PLACES).without_spread()
+
+
+def _noise(device: Cells, up: Array, down: Array, columns: str) -> dict[str, Any]:
+    """Return the noise that scatter of increments around the mean steps says."""
+    fitted = _responses(device, _mean(up), _mean(down))
+    steps = [np.diff(one)[:, None] for one in fitted]
+    increments = [np.diff(up, axis=0), np.diff(down, axis=0)]
+    gains = np.ones(up.shape[1])
+    if columns == "cells" and up.shape[1] == down.shape[1]:
+        both = np.concatenate(steps)
+        gains = (both * np.concatenate(increments)).sum(axis=0) / (both**2).sum()
+    scatter = [
+        own - step * gains[: own.shape[1]] for own, step in zip(increments, steps, strict=True)
+    ]
+    # Errors of reading e_k add e_(k+1) - e_k to an increment: covariance -e^2 with the next.
+    together = sum(float((one[1:] * one[:-1]).sum()) for one in scatter)
+    pairs = sum(one[1:].size for one in scatter)
+    write = max(-together / pairs, 0.0)
+    variance = sum(float((one**2).sum()) for one in scatter) / sum(one.size for one in scatter)
+    size = sum(float((step**2).sum()) for step in steps) / sum(step.size for step in steps)
+    found = {
+        "cycle_noise": float(np.sqrt(max(variance - 2 * write, 0.0) / size)) if size > 0 else 0.0,
+        "write_noise": float(np.sqrt(write) / device.step),
+    }
+    if columns == "cells" and len(gains) > 1:
+        found["step_spread"] = float(gains.std(ddof=1))
+    return found
