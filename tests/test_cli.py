@@ -179,8 +179,8 @@ def test_plot_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         (["train", "--layers", "64,x"], "positive integer"),
         (["train", "--layers", "784,128,10"], "begin with 64 and end with 10"),
         (["train", "--layers", "64"], "begin with 64"),
-        (["train", "--mismatch", "0.1"], "go with --system stack"),
-        (["train", "--system", "stack", "--gain", "1"], "--gain is a setting of Hopfield networks"),
+        (["train", "--mismatch", "0.1"], "--mismatch is no setting of --system hopfield"),
+        (["train", "--system", "stack", "--gain", "1"], "--gain is no setting of --system stack"),
         (
             ["train", "--system", "stack", "--activation", "hard-sigmoid"],
             "is one of tanh, logistic, relu",

@@ -15,13 +15,18 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import MinMaxScaler  # noqa: E402
 from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
 
+EXPECTED = {
+    f"check_sample_weight_equivalence_on_{kind}_data": "weights say how often samples are drawn"
+    for kind in ("dense", "sparse")
+}
+
 
 @pytest.mark.parametrize("estimator", [Classifier(random_state=0), Regressor(random_state=0)])
 def test_scikit_learn_is_content(estimator):
     with warnings.catch_warnings():
         # Checks that need packages which are not there say so.
         warnings.simplefilter("ignore")
-        found = check_estimator(estimator, on_fail=None)
+        found = check_estimator(estimator, on_fail=None, expected_failed_checks=EXPECTED)
     failed = [
         (check["check_name"], check["exception"]) for check in found if check["status"] == "failed"
     ]
@@ -125,3 +130,16 @@ def test_estimators_with_systems_of_ones_own_are_pickled():
     again = pickle.loads(pickle.dumps(spring))
     assert again.params["k"].tolist() == [1.5]
     np.testing.assert_array_equal(again.predict([[0.3]]), spring.predict([[0.3]]))
+
+
+def test_weights_of_samples():
+    x, y, x_test, _ = pnn.data.iris()
+    plain = Classifier(epochs=20, random_state=0).fit(x, y)
+    even = Classifier(epochs=20, random_state=0).fit(x, y, sample_weight=np.full(len(x), 3.0))
+    assert (plain.decision_function(x) == even.decision_function(x)).all()
+    # Two classes of three: the third is never seen.
+    weights = (y < 2).astype(float)
+    blind = Classifier(epochs=20, random_state=0).fit(x, y, sample_weight=weights)
+    assert not (blind.predict(x_test) == 2).any()
+    with pytest.raises(ValueError, match="at least one non-zero"):
+        Classifier(epochs=1).fit(x, y, sample_weight=0 * weights)

@@ -31,6 +31,7 @@ from hostile_makers import (
     sizes,
     springs_with,
     stack,
+    table,
     trainer,
 )
 from pnncore import (
@@ -202,11 +203,21 @@ CALLS = {
         down=[1.0, 1.0, 1.0],
         places=9,
     ),
+    "Cells.pulse": on(devices.ConstantStep, "pulse", w=0.1, n=[2, -1], seed=0),
+    "devices.fit": of(
+        devices.fit,
+        measured=([0.0, 0.3, 0.5, 0.6], [0.6, 0.3, 0.1, 0.0]),
+        cells=devices.TableStep,
+        bounds=(-1.0, 1.0),
+        columns="cycles",
+    ),
     "Pair": by_field(devices.Pair, cells=devices.PCM().cells),
     "MultiCell": by_field(devices.MultiCell, cells=devices.ReRamSB()),
     "MixedPrecision": by_field(devices.MixedPrecision),
     "TikiTaka": by_field(devices.TikiTaka),
     "Resistor": by_field(elements.Resistor, plus="a", minus="b"),
+    "Current": by_field(elements.Current, plus="a", minus="b"),
+    "Difference": by_field(elements.Difference, plus="a", minus="b"),
     "Cubic": by_field(elements.Cubic, plus="a", minus="b"),
     "Diode": by_field(elements.Diode, plus="a", minus="b"),
     "IdealDiode": by_field(elements.IdealDiode, plus="a", minus="b"),
@@ -350,6 +361,7 @@ CALLS = {
         y=lambda made: Y(made.system),
         epochs=1,
         validation=lambda made: (X(made.system), Y(made.system)),
+        sample_weight=lambda made: np.ones(len(X(made.system))),
     ),
     "Trainer.save": on(trainer, "save", path="run.pnn"),
     "Trainer.load": of(
@@ -478,13 +490,17 @@ CALLS = {
     "twins.TwinMonitor": of(twins.TwinMonitor, **batch(stack()), every=1),
     "data.iris": of(data.iris),
     "data.digits": of(data.digits),
+    "data.from_file": on(
+        lambda: data, "from_file", path=lambda _: table(), target=None, test_size=0.5, seed=0
+    ),
 }
 
 # Public, and not called with what users make: results that are returned, bases, drawings, and what
 # other files test.
 RESULTS_AND_BASES = """
 Audit AuditTable Comparison Settled Status NodalVoltages Ledger Scores Collapse Finding Fit
-Experiment Quality FittedTwin Outline NewParameters SettledPhases Loss History Examination State
+DeviceFit Experiment Quality FittedTwin
+Outline NewParameters SettledPhases Loss History Examination State
 Shot Salvage Journal Curves Trajectory Demo Callback Config Algorithm Cells Element Layer Memory
 Method SettlingMethod Schedule Optimizer System Twin Budget Reference read_idx mnist fashion_mnist
 vowels read salvage answer quality fit of solve calibrate program from_config outline storage iris

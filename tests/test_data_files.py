@@ -1,0 +1,209 @@
+"""Data of the user's own, from files, in Python and on the command line."""
+
+import json
+
+import numpy as np
+import pnncore as pnn
+import pytest
+from helpers import refuses
+from pnncore.cli import main
+from pnncore.data import from_file
+from pnncore.errors import ConfigError, DataError
+
+
+def test_archives(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (40, 4, 3)).astype(np.uint8), rng.integers(3, 6, 40)
+    path = tmp_path / "own.npz"
+    np.savez(path, x=x, y=y)
+    parts = from_file(path, test_size=10, seed=1)
+    assert [part.shape for part in parts] == [(30, 12), (30,), (10, 12), (10,)]
+    assert parts[0].dtype == np.float32
+    assert parts[0].max() <= 1
+    # Every sample is there once, with its own label, numbered from 0.
+    rows = {tuple(row): label - 3 for row, label in zip(x.reshape(40, 12), y, strict=True)}
+    for inputs, labels in (parts[:2], parts[2:]):
+        for row, label in zip(np.rint(inputs * 255).astype(int), labels, strict=True):
+            assert rows.pop(tuple(row)) == label
+    assert not rows
+    for own, same in zip(from_file(path, test_size=10, seed=1), parts, strict=True):
+        np.testing.assert_array_equal(own, same)
+    np.savez(path, x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:, None])
+    parts = from_file(path, dtype="float64")
+    np.testing.assert_allclose(parts[2], x[30:].reshape(10, 12) / 255)
+    np.testing.assert_array_equal(parts[3], y[30:] - 3)
+
+
+def test_tables(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("width,kind,height\n1.5,b,2\n2.5,a,3\n0,b,-1e-3\n4,a,4\n")
+    x, y, x_test, y_test = from_file(path, target="kind", test_size=0.25)
+    both = np.vstack([x, x_test]), np.concatenate([y, y_test])
+    order = np.argsort(both[0][:, 0])
+    np.testing.assert_allclose(both[0][order], [[0, -1e-3], [1.5, 2], [2.5, 3], [4, 4]])
+    assert both[1][order].tolist() == [1, 1, 0, 0]
+    path.write_text("\ufeff1,2,0\n3,4,1\n\n5,6,7\n")
+    x, y, _, _ = from_file(path, test_size=1)
+    assert set(y) <= {0, 1, 2}
+    assert x.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "has no samples"),
+        ("a\n1\n2\n", "1 column: it needs inputs and a label"),
+        ("a,b\n1,2\n3\n", "row 3: 1 fields, where the first row has 2"),
+        ("a,b\nx,2\n", "row 2: the input 'x' is no number"),
+        ("a,b\n,2\n", "row 2: the input '' is no number"),
+        ("a,b\n1,2.5\n3,1\n", "labels must be whole numbers or words"),
+        ("a,b\n1,yes\n3,\n", "a sample has no label"),
+        ("a,b\nnan,1\n3,2\n", "inputs must be finite"),
+    ],
+)
+def test_tables_that_are_not_understood(tmp_path, text, match):
+    path = tmp_path / "own.csv"
+    path.write_text(text)
+    refuses(DataError, match, from_file, path)
+
+
+def test_files_that_are_not_understood(tmp_path):
+    path = tmp_path / "own.npz"
+    x, y = np.zeros((4, 2)), np.arange(4) % 2
+    for arrays, match in (
+        ({"x": x, "y": y, "z": y}, "has the arrays x, y, z; needed are"),
+        ({"x": x}, "has the arrays x; needed are"),
+        ({"x": x, "y": y[:3]}, "4 samples have 3 labels"),
+        ({"x": x[:, 0], "y": y}, "inputs must be numbers"),
+        ({"x": x, "y": y + 0.5}, "labels must be whole numbers or words"),
+        ({"x": np.array([["a"]]), "y": y}, "inputs must be numbers"),
+        ({"x": x, "y": np.array([{}, 1, 2, 3], dtype=object)}, "is no archive of arrays"),
+    ):
+        np.savez(path, **arrays)
+        refuses(DataError, match, from_file, path)
+    path.write_bytes(b"PK\x03\x04 not an archive")
+    refuses(DataError, "is no archive of arrays", from_file, path)
+    refuses(ConfigError, "must be a .npz or a .csv file", from_file, tmp_path / "own.txt")
+    refuses(DataError, "there is no such file", from_file, tmp_path / "nowhere.csv")
+    np.savez(path, x=x, y=y)
+    refuses(ConfigError, "target is the column", from_file, path, target="y")
+    for size in (0, 4, 1.0, -1, 0.01):
+        refuses(
+            ConfigError, "must leave training and test samples", from_file, path, test_size=size
+        )
+    table = tmp_path / "own.csv"
+    table.write_text("1,2\n3,4\n")
+    refuses(DataError, "has no column 'b'", from_file, table, target="b")
+
+
+def run(capsys, *arguments):
+    code = main([*arguments, "--json"])
+    out, error = capsys.readouterr()
+    return code, json.loads(out) if out else error
+
+
+def test_commands_take_files(tmp_path, capsys):
+    x, y, *_ = pnn.data.iris()
+    table = tmp_path / "iris.csv"
+    np.savetxt(table, np.column_stack([x, y]), delimiter=",", header="a,b,c,d,kind", comments="")
+    common = ("--data", str(table), "--target", "kind")
+    code, report = run(
+        capsys,
+        "train",
+        *common,
+        "--layers",
+        "4,16,3",
+        "--epochs",
+        "40",
+        "--rate",
+        "0.3",
+        "--save",
+        str(tmp_path / "run.pnn"),
+    )
+    assert code == 0
+    assert report["test_accuracy"] > 0.85
+    code, report = run(capsys, "audit", *common, "--load", str(tmp_path / "run.pnn"))
+    assert code == 0
+    assert report["audits"][0]["cosine"] > 0.9
+    code, error = run(capsys, "train", "--data", "nothing.txt")[0], None
+    assert (code, error) == (2, None)
+
+
+@pytest.mark.parametrize("kind", ["hopfield", "resistive", "stack", "flow", "circuit", "chain"])
+def test_commands_take_every_system(tmp_path, capsys, kind):
+    own = {
+        "flow": lambda: pnn.systems.Flow(
+            [(f"in{i}", f"out{j}") for i in range(4) for j in range(3)]
+            + [(f"out{j}", "0") for j in range(3)],
+            inputs=[f"in{i}" for i in range(4)],
+            outputs=[f"out{j}" for j in range(3)],
+            ground="0",
+        ),
+        "circuit": lambda: pnn.systems.Circuit(
+            [
+                pnn.elements.Resistor(f"in{i}", f"column{j}", 0.1 + 0.2 * ((i + j) % 3))
+                for i in range(4)
+                for j in range(3)
+            ]
+            + [pnn.elements.VoltageSource(f"column{j}", "0", 0.0) for j in range(3)],
+            inputs=[f"in{i}" for i in range(4)],
+            outputs=[pnn.elements.Current(f"column{j}", "0") for j in range(3)],
+        ),
+        "chain": lambda: pnn.systems.HamiltonianChain(8, n_in=4, n_out=3, time=2.0),
+    }
+    table = tmp_path / "iris.csv"
+    x, y, *_ = pnn.data.iris()
+    np.savetxt(table, np.column_stack([x, y]), delimiter=",")
+    system = kind
+    if kind in own:
+        made = own[kind]()
+        system = str(tmp_path / "system.json")
+        (tmp_path / "system.json").write_text(json.dumps(made.to_config()))
+    layers = ("--layers", "4,16,3") if kind not in own else ()
+    method = {"stack": "backprop", "chain": "hamiltonian-echo"}.get(kind, "equilibrium-propagation")
+    path = str(tmp_path / "run.pnn")
+    code, report = run(
+        capsys,
+        "train",
+        "--system",
+        system,
+        "--data",
+        str(table),
+        *layers,
+        "--epochs",
+        "3",
+        "--method",
+        method,
+        "--rate",
+        "0.01",
+        "--save",
+        path,
+    )
+    assert code == 0
+    assert report["epoch"] == 3
+    code, report = run(capsys, "audit", "--load", path, "--data", str(table))
+    assert code == 0
+    assert max(row["cosine"] for row in report["audits"]) > 0.999
+
+
+def test_systems_that_commands_cannot_make(tmp_path, capsys):
+    table = tmp_path / "own.csv"
+    table.write_text("1,2,0\n3,4,1\n5,6,0\n7,8,1\n")
+    net = tmp_path / "net.json"
+    net.write_text(json.dumps(pnn.systems.Hopfield([3, 4, 2], seed=0).to_config()))
+    for arguments, match in (
+        (("--system", "nothing"), "--system needs one of hopfield, resistive, stack, or a .json"),
+        (("--system", str(net)), "3 inputs and 2 outputs"),
+        (("--system", str(net), "--layers", "2,2"), "--layers is no setting of --system"),
+        (("--system", "resistive", "--gain", "2"), "--gain is no setting of --system resistive"),
+        (("--data-path", "x"), "--data-path and --download are for sets by name"),
+        (("--target", "a"), "its first row names no columns"),
+    ):
+        code = main(["train", "--data", str(table), *arguments])
+        assert code == 2 or code == 1
+        assert match in capsys.readouterr().err
+    net.write_text("{")
+    assert main(["train", "--data", str(table), "--system", str(net)]) != 0
+    assert "is no JSON" in capsys.readouterr().err
+    assert main(["train", "--target", "a"]) != 0
+    assert "--target is the column of a .csv file" in capsys.readouterr().err
