@@ -35,6 +35,9 @@ class Springs(systems.EnergySystem):
 
 def one_hot(y, n):
     y = np.asarray(y)
+    if n == 1:
+        # One output has values, not labels.
+        return y.reshape(-1, 1).astype(np.float64)
     return np.eye(n)[y] if y.ndim == 1 else y.astype(np.float64)
 
 

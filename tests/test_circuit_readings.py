@@ -1,6 +1,7 @@
 """Currents and differences of voltages as outputs of circuits, and currents as inputs."""
 
 import itertools
+import json
 
 import numpy as np
 import pnncore as pnn
@@ -218,6 +219,46 @@ def test_which_methods_teach_readings(kind):
     assert report.cosine > 0.99
 
 
+@pytest.mark.parametrize("readings", READINGS)
+def test_linear_circuits_are_exact_at_any_strength(readings):
+    """A nudge is the force of the free state: no strength meets a pole, of either sign."""
+    net = network("linear", readings)
+    x, y = samples(), targets(net)
+    exact = methods.ImplicitDifferentiation().gradient(net, x, y)
+    for beta in (0.1, 1.0, 2.5, 7.0, 1e3):
+        found = methods.EquilibriumPropagation(beta=beta).gradient(net, x, y)
+        for name, g in exact.items():
+            np.testing.assert_allclose(found[name], g, atol=1e-9 * np.abs(g).max(), rtol=1e-7)
+        for sign in (1, -1):
+            settled = net.settle(x, y=y, beta=sign * beta)
+            assert settled.converged
+            assert settled.residual.max() < 1e-10 * max(1.0, beta)
+
+
+def test_a_nudged_ammeter_is_in_series_with_a_fixed_voltage():
+    """One resistor R from x to an ammeter, I = x / R. A nudge that followed the current, beta (I -
+    y) in series with it, would divide by R - beta."""
+    net = Circuit(
+        [Resistor("in", "column", 0.5), VoltageSource("column", "0", 0.0)],
+        inputs=["in"],
+        outputs=[Current("column", "0")],
+    )
+    x, y = np.array([[3.0]]), np.array([[1.0]])
+    for beta in (-2.5, 1.9, 2.0, 2.1, 50.0):
+        # I = (x + beta (I0 - y)) / R: against the error, where beta is negative.
+        shown = net.settle(x, y=y, beta=beta).states[-1][0, 0]
+        assert shown == pytest.approx(0.5 * (3.0 + beta * 0.5), rel=1e-12)
+    across = Circuit(
+        [Resistor("in", "a", 0.5), Resistor("a", "0", 2.0)],
+        inputs=["in"],
+        outputs=[Difference("a", "0")],
+    )
+    free = across.predict(x)[0, 0]
+    for beta in (-2.5, -2.4, 3.0):
+        shown = across.settle(x, y=y, beta=beta).states[-1][0, 0]
+        assert shown == pytest.approx(free - beta * (free - 1.0) / 2.5, rel=1e-12)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_units_do_not_matter(kind):
     x = samples()
@@ -225,6 +266,44 @@ def test_units_do_not_matter(kind):
     x_small = x * [1, 1, 1e-6]
     found, other = plain.predict(x), small.predict(x_small)
     np.testing.assert_allclose(other, found * [1e-6, 1, 1], rtol=1e-8, atol=1e-16)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e3, 1e9, 1e15])
+def test_circuits_settle_in_any_unit_of_conductances(scale):
+    for kind in ("linear", "cubic", "diode", "transistor"):
+        net = network(kind, scale=scale)
+        x = samples() * [1, 1, scale]
+        assert net.settle(x).converged, kind
+        np.testing.assert_allclose(
+            net.predict(x) * [1 / scale, 1, 1], network(kind).predict(samples()), rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("loss", ["squared-error", "cross-entropy"])
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("readings", ["current", "both", "into held nodes"])
+def test_strengths_that_nobody_gives_suit_all_units(readings, scale, loss):
+    for kind in ("cubic", "diode"):
+        net = network(kind, readings, scale=scale)
+        x, y = samples() * [1, 1, scale], targets(net)
+        units = [scale if isinstance(end, Current) else 1.0 for end in net.outputs]
+        target = y * units if loss == "squared-error" else np.arange(4) % net.n_out
+        if loss == "cross-entropy" and net.n_out == 1:
+            continue
+        report = pnn.audit(net, methods.EquilibriumPropagation(loss=loss), x, target)
+        assert report.cosine > 0.999, kind
+        assert report.relative_error < 0.05, kind
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ammeters_agree_with_currents_at_any_voltage(kind):
+    net = network(kind, "current")
+    place = len(net.elements) - 2
+    for size in (0.1, 1.0, 10.0, 40.0):
+        x = size * samples(16)
+        shown, through = net.predict(x)[:, 0], net.currents(x)[:, place]
+        assert net.settle(x).converged
+        np.testing.assert_allclose(shown, through, rtol=1e-7, atol=1e-9 * np.abs(shown).max())
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -289,6 +368,64 @@ def test_flows_out_of_networks():
     assert fed.predict([[3.0]])[0, 0] == pytest.approx(6.0)
 
 
+def test_flows_with_meters_are_kept(tmp_path):
+    net = Flow(
+        [("a", "b"), ("b", "c"), ("b", "d"), ("d", "c")],
+        inputs=["a", Current("c", "d")],
+        outputs=[Difference("b", "d"), Current("c")],
+        ground="c",
+    )
+    x = np.array([[3.0, 0.2], [1.0, -0.4]])
+    config = json.loads(json.dumps(net.to_config()))
+    again = pnn.systems.from_config(config)
+    assert again.outputs == net.outputs
+    assert again.inputs == net.inputs
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+    trainer = pnn.Trainer(net, methods.EquilibriumPropagation(), pnn.optim.SGD(0.01), seed=0)
+    trainer.fit(x, net.predict(x) + 0.1, epochs=1)
+    trainer.save(tmp_path / "flow.pnn")
+    loaded = pnn.Trainer.load(tmp_path / "flow.pnn")
+    np.testing.assert_array_equal(loaded.system.predict(x), net.predict(x))
+
+
+DECK = """Two sources between one pair
+R1 a 0 1
+R2 a b 2
+R3 b 0 1
+{}
+"""
+
+
+def test_only_the_source_of_an_input_is_left_out():
+    def read(*sources, **settings):
+        ends = {"inputs": [Current("gnd", "a")], "outputs": ["b"]} | settings
+        return Circuit.from_spice(DECK.format("\n".join(sources)), **ends)
+
+    x = [[0.3], [-0.2]]
+    bare = read().predict(x)
+    np.testing.assert_allclose(read("Isrc 0 a 5").predict(x), bare)
+    # The other one is a bias.
+    biased = read("Iin0 0 a 5", "Ibias gnd a 0.4").predict(x)
+    np.testing.assert_allclose(biased, read().predict(np.add(x, 0.4)))
+    reverse = read("Ibias a 0 0.4", "IIN0 0 a 5").predict(x)
+    np.testing.assert_allclose(reverse, read().predict(np.subtract(x, 0.4)))
+    refuses(ConfigError, "line 6: Ix, Iy feed one pair of nodes", read, "Ix 0 a 1", "Iy 0 a 2")
+    refuses(ConfigError, "is trained, and input 0 takes its place", read, "I1 0 a 1 $ trained")
+    refuses(
+        ConfigError,
+        "hold one node",
+        read,
+        "V1 a 0 1",
+        "V2 0 a 2",
+        inputs=["a"],
+    )
+    measured = read("Vm b 0 0", inputs=["a"], outputs=[Current("b", "GND")])
+    assert measured.predict([[2.0]])[0, 0] == pytest.approx(1.0)
+    written = read("Iin0 0 a 5", "Ibias 0 a 0.4").to_spice([0.1])
+    again = Circuit.from_spice(written, inputs=[Current("0", "a")], outputs=["b"])
+    np.testing.assert_allclose(again.predict(x), biased)
+
+
 def test_files_and_copies(tmp_path):
     net = network()
     config = net.to_config()
@@ -304,7 +441,7 @@ def test_files_and_copies(tmp_path):
     np.testing.assert_array_equal(loaded.system.predict(x), net.predict(x))
     assert "Current(plus='column', minus='0')" in repr(net)
     pytest.importorskip("matplotlib")
-    assert net.plot(x[0]).get_title()
+    assert net.plot(x[0]).axes[0].get_title()
 
 
 def test_nodes_that_training_cuts_off():

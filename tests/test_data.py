@@ -53,7 +53,16 @@ def test_errors_are_pnn_errors_and_builtins(name, builtin):
 
 def test_public_names():
     assert sorted(data.__all__) == sorted(
-        ["VOWEL_CLASSES", "digits", "fashion_mnist", "iris", "mnist", "read_idx", "vowels"]
+        [
+            "VOWEL_CLASSES",
+            "digits",
+            "fashion_mnist",
+            "from_file",
+            "iris",
+            "mnist",
+            "read_idx",
+            "vowels",
+        ]
     )
     for name in data.__all__:
         assert getattr(data, name).__doc__

@@ -109,11 +109,20 @@ def test_weights_of_several_cells():
     np.testing.assert_allclose(together, [0, 0.15, 0.3], atol=1e-12)
 
 
+def test_cells_without_spread_do_not_differ():
+    cells = ConstantStep(stuck=0.5, diffusion=0.3, write_noise=0.4, lifetime=30.0).without_spread()
+    found = cells.pulse(np.zeros(50), 20)
+    assert np.ptp(found, axis=1).max() == 0
+    # What a cell loses with time is its mean response.
+    assert cells.lifetime == 30.0
+
+
 def test_what_a_response_cannot_be():
     cells = ConstantStep()
     refuses(ShapeError, "w must be a number", cells.pulse, [[0.0]], 1)
     refuses(DataError, "w must be finite", cells.pulse, np.nan, 1)
     refuses(ConfigError, "n must be", cells.pulse, 0.0, 1.5)
+    refuses(ConfigError, "n must be a whole number of at most 10 000 000", cells.pulse, 0, 10**9)
     refuses(ConfigError, "n must be", cells.pulse, 0.0, [1, "a"])
     refuses(ConfigError, "seed must be", cells.pulse, 0.0, 1, seed=-1)
 
@@ -199,7 +208,7 @@ def test_files_of_responses(tmp_path):
     assert found.r_squared > 0.9999
     assert "60 pulses up and 50 down x 1" in repr(found)
     pytest.importorskip("matplotlib")
-    axes = found.plot()
+    axes = found.plot().axes[0]
     assert "R²" in axes.get_title()
     # The device trains a layer as any other does.
     x, y, *_ = pnn.data.digits()
@@ -208,10 +217,16 @@ def test_files_of_responses(tmp_path):
     assert trainer.fit(x[:64], y[:64], epochs=1)["loss"][0] > 0
     for text, match in (
         ("", "is empty"),
-        ("a,b\n1,2\n", "no column whose name begins with 'up'"),
+        ("a,b\n1,2\n", "as many columns up, up1, up_2, up .unit. as columns down, and no others"),
+        ("up\n1\n", "as many columns up"),
+        ("up1,up2,down\n1,1,3\n", "as many columns up"),
+        ("up,down,upper\n1,2,3\n", "as many columns up"),
+        ("up,down,temperature\n1,2,3\n", "as many columns up"),
+        ("pulse,up,down\n1,2,3\n2,3,2\n", "must count from 0 on"),
+        ("up;down\n1;2\n", "has semicolons between fields"),
         ("up,down\n1,2\nx,3\n", "row 3: 'x' is no number"),
         ("up,down\n1,2\n2,1\n", "at least 3 pulses"),
-        ("up1,up2,down\n1,1,3\n2,,2\n3,,1\n4,,0\n", "different lengths"),
+        ("up1,up2,down1,down2\n1,1,3,3\n2,,2,2\n3,,1,1\n4,,0,0\n", "different lengths"),
         ("up,down\n4,4\n3,3\n2,2\n1,1\n", "pulses up must raise"),
     ):
         path.write_text(text)
@@ -219,4 +234,6 @@ def test_files_of_responses(tmp_path):
     refuses(ConfigError, "cells must be one of", devices.fit, (rises, falls), devices.Device)
     refuses(ConfigError, "zero must lie within bounds", devices.fit, (rises, falls), bounds=(1, 2))
     refuses(ConfigError, "measured must be a file", devices.fit, rises)
+    twice = np.hstack([rises, rises])
+    refuses(DataError, "every cell must go", devices.fit, (twice, falls), columns="cells")
     refuses(DataError, "there is no such file", devices.fit, tmp_path / "nowhere.csv")

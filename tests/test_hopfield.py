@@ -213,6 +213,8 @@ def test_unconverged_when_sweeps_run_out():
             "diverged": 0,
             "unbounded": 0,
             "completed": 0,
+            "saddle": 0,
+            "floppy": 0,
         }
     with pytest.warns(
         pnn.SettlingWarning, match="of 5 samples some did not settle: {'unconverged': 5}"

@@ -51,6 +51,35 @@ def test_a_column_buckles(dtype, scale, stiffness):
     assert status(bent, -0.1 * unit, settling) == Status.CONVERGED
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("seed", range(6))
+def test_slack_chains_are_floppy_at_any_settling(dtype, seed):
+    """Chains longer than the way between their ends: what is left of forces is no tension."""
+    rng = np.random.default_rng(seed)
+    n = 5
+    at = np.column_stack([np.linspace(0, 2, n), rng.normal(scale=0.3, size=n)])
+    at[-1] = [2, 0]
+    at[0] = [0, 0]
+    lengths = np.linalg.norm(np.diff(at, axis=0), axis=1)
+    net = Elastic(
+        at,
+        [[k, k + 1] for k in range(n - 1)],
+        inputs=[(n - 1, 0), (n - 1, 1)],
+        outputs=[(2, 0), (2, 1)],
+        fixed=[0],
+        stiffness=rng.uniform(0.5, 2.0, n - 1),
+        rest_length=1.1 * lengths,
+        dtype=dtype,
+    )
+    for settling in (Settling(), Settling(relative_tolerance=1e-4), TIGHT):
+        found = net.settle([[-0.2, 0.0], [-0.1, 0.05]], settling=settling)
+        told = set(found.status) - {int(Status.UNCONVERGED)}
+        assert told <= {int(Status.FLOPPY)}, settling
+    assert status(net, -0.2, Settling()) == Status.FLOPPY
+    # Pulled beyond its length a chain is stiff.
+    assert status(net, 0.5 * lengths.sum(), Settling()) == Status.CONVERGED
+
+
 def test_saddles_are_told_wherever_samples_settle():
     net, _ = column()
     x = [[0.1, 0.0], [-0.1, 0.0]]

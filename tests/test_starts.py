@@ -121,7 +121,9 @@ def test_one_steady_state_is_found_from_anywhere(kind: str, dtype: str) -> None:
     far = (-0.05, 0.02, 0.05) if kind == "elastic" else (-5.0, -0.5, 0.3, 5.0, 1e3, -1e4, 1e6)
     for start in far:
         found, own, status = settled(net, x, start)
-        assert (status == int(pnn.Status.CONVERGED)).all(), start
+        # The truss turns about its fixed node at no cost where nothing strains it (x = 0).
+        settles = {pnn.Status.CONVERGED} | ({pnn.Status.FLOPPY} if kind == "elastic" else set())
+        assert set(status.ravel()) <= set(map(int, settles)), start
         off = max(np.abs(a - b).max() for a, b in zip(found, rest, strict=True))
         # A truss is soft: the phases that start there are resolved to a part of their displacement.
         assert off < (5e-3 if kind == "elastic" else 2e-3) * size, (start, off, size)

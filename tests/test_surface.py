@@ -174,8 +174,10 @@ def test_statuses():
         "DIVERGED",
         "UNBOUNDED",
         "COMPLETED",
+        "SADDLE",
+        "FLOPPY",
     ]
-    assert [int(status) for status in pnn.Status] == [0, 1, 2, 3, 4]
+    assert [int(status) for status in pnn.Status] == [0, 1, 2, 3, 4, 5, 6]
     assert all(inspect.getdoc(status) for status in pnn.Status)
 
 

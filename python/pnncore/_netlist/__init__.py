@@ -6,6 +6,7 @@ expressions, included files. Nothing is dropped: what is not understood is refus
 and what does not act at an operating point is named in a `NetlistWarning`.
 """
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +18,10 @@ from pnncore._netlist._cards import cards
 from pnncore._netlist._elements import Reader
 from pnncore._netlist._flat import Flat, Placed
 from pnncore._netlist._write import write as write
-from pnncore.elements import Current, CurrentSource, Difference, Element, nodes_of
+from pnncore.elements import Current, Difference, Element, nodes_of
 from pnncore.errors import ConfigError, NetlistWarning
 
-__all__ = ["read", "write"]
+__all__ = ["grounded", "read", "write"]
 
 
 def read(
@@ -43,15 +44,10 @@ def read(
         passed_over.setdefault(what, place)
 
     flat = Flat(cards(_source(source), ignored), ignored)
-    reader = Reader(flat, held, _choice(trained, flat), ignored)
+    fed = [None if isinstance(one, str) else nodes_of(one) for one in inputs]
+    reader = Reader(flat, held, fed, _choice(trained, flat), ignored)
     named = [node for end in (*inputs, *outputs) for node in nodes_of(end)]
     elements = _named(reader.read(), named)
-    fed = [set(nodes_of(one)) for one in inputs if isinstance(one, Current)]
-    elements = [
-        one
-        for one in elements
-        if not (isinstance(one, CurrentSource) and {one.plus, one.minus} in fed)
-    ]
     if passed_over:
         said = [f"{what} ({place})" for what, place in passed_over.items()]
         more = f" and {len(said) - 12} more" if len(said) > 12 else ""
@@ -61,6 +57,20 @@ def read(
             stacklevel=stacklevel + 1,
         )
     return elements
+
+
+def grounded(ends: Sequence[Any]) -> list[Any]:
+    """Return inputs or outputs with ground by the name that elements have it by."""
+
+    def plain(node: str | None) -> str | None:
+        return "0" if node is not None and Reader.key(node) == "0" else node
+
+    return [
+        end
+        if isinstance(end, str)
+        else dataclasses.replace(end, plus=plain(end.plus), minus=plain(end.minus))
+        for end in ends
+    ]
 
 
 def _source(source: Any) -> str | Path:

@@ -51,12 +51,15 @@ class Reader:
         self,
         flat: Flat,
         inputs: Sequence[str],
+        fed: Sequence[Sequence[str] | None],
         is_trained: Callable[[Placed], bool],
         ignored: Callable[[str, str], None],
     ) -> None:
         self.flat, self.is_trained, self.ignored = flat, is_trained, ignored
         self.inputs = {self.key(name) for name in inputs}
+        self.fed = [None if ends is None else {self.key(node) for node in ends} for ends in fed]
         self.found: list[Element] = []
+        self.holding: dict[frozenset[str], Placed] = {}
         self.roots: dict[str, str] = {}
         sources = [one for one in flat.elements if one.card.kind in ("v", "i")]
         self.sources = {one.name: self.source(one) for one in sources}
@@ -85,6 +88,7 @@ class Reader:
             "b": self.behavioural,
         }
         seen: dict[str, Placed] = {}
+        feeding = self._feeding()
         for one in self.flat.elements:
             if one.card.kind not in makers:
                 raise one.card.refuse(
@@ -93,8 +97,32 @@ class Reader:
                 )
             if (before := seen.setdefault(one.name.lower(), one)) is not one:
                 raise one.card.refuse(f"{one.name} is there already, {before.card.place}")
-            makers[one.card.kind](one)
+            if one not in feeding:
+                makers[one.card.kind](one)
         return self.found
+
+    def _feeding(self) -> list[Placed]:
+        """Return the current sources that x takes the place of."""
+        left_out = []
+        for k, ends in enumerate(self.fed):
+            found = [
+                one
+                for one in self.flat.elements
+                if one.card.kind == "i"
+                and {self.key(node) for node in self.sources[one.name][:2]} == ends
+            ]
+            named = [one for one in found if one.name.lower() == f"iin{k}"]
+            if len(found) > 1 and not named:
+                names = ", ".join(one.name for one in found)
+                raise found[-1].card.refuse(
+                    f"{names} feed one pair of nodes: call the one that input {k} takes the place "
+                    f"of Iin{k}"
+                )
+            for one in named or found:
+                if self.trained(one):
+                    raise one.card.refuse(f"{one.name} is trained, and input {k} takes its place")
+                left_out.append(one)
+        return left_out
 
     @staticmethod
     def key(node: str) -> str:
@@ -226,6 +254,9 @@ class Reader:
         # transistor.
         ends = {self.key(a), self.key(b)}
         if "0" in ends and ends & (self.inputs | self.only_gates):
+            other = self.holding.setdefault(frozenset(ends), one)
+            if other is not one:
+                raise one.card.refuse(f"{one.name} and {other.name} hold one node")
             return
         if self.key(a) == self.key(b) and value != 0:
             raise one.card.refuse(f"{one.name} holds a node {value:g} V over itself")

@@ -101,9 +101,10 @@ class Cells(DeviceConfig, PulseResponse, listed=False):
         }
 
     def without_spread(self) -> Self:
-        """Return the same device with equal cells and without noise."""
+        """Return the same device with equal cells that all move, and without noise."""
         names = [f.name for f in dataclasses.fields(self) if f.name.endswith(("_spread", "_noise"))]
         zeros: dict[str, Any] = {name: 0.0 for name in names if name != "additive_noise"}
+        zeros |= {"diffusion": 0.0, "stuck": 0.0}
         return dataclasses.replace(self, **zeros)
 
 

@@ -1,7 +1,7 @@
 """Cells fitted to measured trains of pulses."""
 
-import csv
 import dataclasses
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import as_numbers, number, one_of, shown
+from pnncore._tables import is_number, read_table
 from pnncore.devices._cells import (
     Cells,
     ConstantStep,
@@ -25,6 +26,7 @@ from pnncore.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = npt.NDArray[np.float64]
 
@@ -76,7 +78,7 @@ class DeviceFit:
         """Return the mean responses of the device, in units of weights: up and down."""
         return _responses(self.device, _mean(self.up), _mean(self.down))
 
-    def plot(self, axes: "Axes | None" = None) -> "Axes":
+    def plot(self, axes: "Axes | None" = None) -> "Figure":
         """Draw what was measured, and the response of the device.
 
         Needs matplotlib.
@@ -113,7 +115,7 @@ class DeviceFit:
         axes.set_ylabel("conductance, as measured")
         axes.set_title(f"R² of the mean response {self.r_squared:.4f}", fontsize=10)
         axes.legend(frameon=False)
-        return axes
+        return axes.figure  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         pulses = f"{len(self.up) - 1} pulses up and {len(self.down) - 1} down"
@@ -141,8 +143,9 @@ def fit(
     ----------
     measured
         The responses up and down: two arrays (pulses + 1,) or (pulses + 1, repetitions) of what was
-        read before the first pulse and after every one. Or a CSV file with columns whose names
-        begin with ``up`` and ``down``.
+        read before the first pulse and after every one. Or a CSV file whose columns are called
+        ``up`` and ``down``, with numbers behind if there are several (``up1``, ``up_2``), and units
+        in parentheses; another, ``pulse``, may count them from 0 on.
     cells
         The law: `ConstantStep`, `LinearStep`, `SoftBounds`, `PowerStep`, `ExpStep` or `TableStep`.
     bounds
@@ -177,6 +180,11 @@ def fit(
     one_of(columns, "columns", ("cycles", "cells"))
     low, high = _bounds(bounds)
     up, down = _read(Path(measured)) if isinstance(measured, str | PathLike) else _arrays(measured)
+    if columns == "cells" and up.shape[1] != down.shape[1]:
+        raise DataError(
+            f"every cell must go up and down, got {up.shape[1]} responses up and {down.shape[1]} "
+            "down"
+        )
     seen = np.concatenate([_mean(up), _mean(down)])
     if not _mean(up)[-1] > _mean(up)[0] or not _mean(down)[-1] < _mean(down)[0]:
         raise DataError("pulses up must raise the mean conductance, and pulses down lower it")
@@ -204,41 +212,50 @@ def _bounds(bounds: Any) -> tuple[float, float]:
 
 def _read(path: Path) -> tuple[Array, Array]:
     """Return the responses of a CSV file; shorter columns end in empty fields."""
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if any(field.strip() for field in row)]
+    rows = read_table(path)
     if not rows:
         raise DataError(f"{path} is empty")
-    names, found = [name.strip().lower() for name in rows[0]], []
-    for kind in ("up", "down"):
-        places = [k for k, name in enumerate(names) if name.startswith(kind)]
-        if not places:
-            raise DataError(f"{path} has no column whose name begins with {kind!r}: {rows[0]}")
-        found.append(np.array([_column(path, rows, k) for k in places], dtype=object))
-    for kind, own in zip(("up", "down"), found, strict=True):
-        if len({len(column) for column in own}) > 1:
+    names = rows[0][1]
+    if "pulse" in names:
+        counted = _column(path, rows, names.index("pulse"))
+        if counted != list(range(len(counted))):
+            raise DataError(f"{path}: the column 'pulse' must count from 0 on, got {counted[:4]}")
+    kinds = [re.fullmatch(r"(up|down)[ _]?\d*( ?[(\[].*[)\]])?", name.lower()) for name in names]
+    unknown = [n for n, kind in zip(names, kinds, strict=True) if kind is None and n != "pulse"]
+    places = {
+        kind: [k for k, found in enumerate(kinds) if found and found[1] == kind]
+        for kind in ("up", "down")
+    }
+    if (
+        unknown
+        or not places["up"]
+        or len(set(names)) < len(names)
+        or len({*map(len, places.values())}) > 1
+    ):
+        raise DataError(
+            f"{path} must have as many columns up, up1, up_2, up (unit) as columns down, and no "
+            f"others, got {', '.join(names)}"
+        )
+    found = []
+    for kind, own in places.items():
+        columns = [_column(path, rows, k) for k in own]
+        if len({len(column) for column in columns}) > 1:
             raise DataError(f"{path}: columns {kind!r} have different lengths")
-    return _arrays(tuple(np.array(list(own), dtype=np.float64).T for own in found))
+        found.append(np.array(columns, dtype=np.float64).T)
+    return _arrays(tuple(found))
 
 
-def _column(path: Path, rows: list[list[str]], k: int) -> list[float]:
-    fields = [row[k].strip() if k < len(row) else "" for row in rows[1:]]
-    while fields and not fields[-1]:
+def _column(path: Path, rows: list[tuple[int, list[str]]], k: int) -> list[float]:
+    for line, row in rows:
+        if len(row) > len(rows[0][1]):
+            raise DataError(f"{path}, row {line}: more fields than columns")
+    fields = [(line, row[k] if k < len(row) else "") for line, row in rows[1:]]
+    while fields and not fields[-1][1]:
         fields.pop()
-    try:
-        return [float(field) for field in fields]
-    except ValueError:
-        line = next(n for n, field in enumerate(fields, 2) if not _is_number(field))
-        raise DataError(f"{path}, row {line}: {fields[line - 2]!r} is no number") from None
-
-
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
+    for line, field in fields:
+        if not is_number(field):
+            raise DataError(f"{path}, row {line}: {field!r} is no number")
+    return [float(field) for _, field in fields]
 
 
 def _arrays(measured: Any) -> tuple[Array, Array]:
@@ -334,7 +351,7 @@ def _noise(device: Cells, up: Array, down: Array, columns: str) -> dict[str, Any
     steps = [np.diff(one)[:, None] for one in fitted]
     increments = [np.diff(up, axis=0), np.diff(down, axis=0)]
     gains = np.ones(up.shape[1])
-    if columns == "cells" and up.shape[1] == down.shape[1]:
+    if columns == "cells":
         both = np.concatenate(steps)
         gains = (both * np.concatenate(increments)).sum(axis=0) / (both**2).sum()
     scatter = [

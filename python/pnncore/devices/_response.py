@@ -58,6 +58,7 @@ class PulseResponse(ABC):
 
         Examples
         --------
+        >>> from pnncore.devices import SoftBounds
         >>> SoftBounds(step=0.1, upper=1.0, lower=-1.0).without_spread().pulse(0.0, 3)[:, 0]
         array([0.   , 0.1  , 0.19 , 0.271])
         """
@@ -65,7 +66,10 @@ class PulseResponse(ABC):
         if start.ndim != 1 or not start.size:
             raise ShapeError(f"w must be a number, or one for each cell, got {start.shape}")
         trains = as_list(n, "n", "a number of pulses, or a list") if np.ndim(n) else [n]
-        counts = [integer(one, "n", -(10**7), 10**7, "a whole number of pulses") for one in trains]
+        counts = [
+            integer(one, "n", -(10**7), 10**7, "a whole number of at most 10 000 000 pulses")
+            for one in trains
+        ]
         signs = [np.full(abs(count), np.sign(count), dtype=np.int8) for count in counts]
         pulses = np.concatenate(signs) if signs else np.zeros(0, dtype=np.int8)
         seed = integer(seed, "seed", 0, 2**64, "a whole number from 0 on")

@@ -39,6 +39,7 @@ from pnncore.systems._unknowns import Input, Output, Unknowns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _CONDUCTANCES = Device(lower=0.0)
 
@@ -130,8 +131,8 @@ class Circuit(System):
         dtype: npt.DTypeLike = "float64",
     ) -> None:
         self.elements = as_list(elements, "elements", "a list of pnncore.elements")
-        self.inputs: list[Any] = _ends(inputs, "inputs", Current)
-        self.outputs: list[Any] = _ends(outputs, "outputs", Current, Difference)
+        self.inputs: list[Any] = ends_of(inputs, "inputs", Current)
+        self.outputs: list[Any] = ends_of(outputs, "outputs", Current, Difference)
         self.ground = None if ground is None else _names([ground], "ground")[0]
         if not isinstance(device, Device):
             raise ConfigError(f"device must be a pnncore.devices.Device, got {shown(device)}")
@@ -193,7 +194,7 @@ class Circuit(System):
         axes: "Axes | None" = None,
         *,
         layout: Mapping[str, tuple[float, float]] | None = None,
-    ) -> "Axes":
+    ) -> "Figure":
         """Draw voltages (colours of nodes) and currents (widths of lines) at one operating point.
 
         Needs matplotlib.
@@ -209,8 +210,8 @@ class Circuit(System):
 
         Returns
         -------
-        matplotlib.axes.Axes
-            What was drawn on.
+        matplotlib.figure.Figure
+            What was drawn on; notebooks show it.
         """
         return _network_plot.circuit(
             self, as_inputs([x], self.n_in, self.dtype)[0], axes, layout=layout
@@ -258,8 +259,9 @@ class Circuit(System):
         source
             The text of the netlist, or the path of its file as a `pathlib.Path`.
         inputs, outputs
-            As for `Circuit`. A source that holds an input, or feeds it, is left out: x takes its
-            place.
+            As for `Circuit`. The source that holds an input, or feeds it, is left out: x takes its
+            place. Where several feed input k, it is the one called ``Iin<k>``, as `to_spice` has
+            it.
         trained
             The names of the elements that are trained, such as ``"R1"`` or ``"X1.R2"``; None: those
             whose line ends in the comment ``$ trained``.
@@ -272,8 +274,8 @@ class Circuit(System):
             If a line is not understood; the message says which. What does not act at an operating
             point is named in a `NetlistWarning`.
         """
-        inputs = _ends(inputs, "inputs", Current)
-        outputs = _ends(outputs, "outputs", Current, Difference)
+        inputs = _netlist.grounded(ends_of(inputs, "inputs", Current))
+        outputs = _netlist.grounded(ends_of(outputs, "outputs", Current, Difference))
         found = _netlist.read(source, inputs, outputs, trained, stacklevel=2)
         grounded = any("0" in (element.plus, element.minus) for element in found)
         settings = {"ground": "0" if grounded else None} | settings
@@ -370,8 +372,8 @@ class Circuit(System):
         return {
             "name": "Circuit",
             "elements": [element.to_config() for element in self.elements],
-            "inputs": [_end_to_config(one) for one in self.inputs],
-            "outputs": [_end_to_config(one) for one in self.outputs],
+            "inputs": [end_to_config(one) for one in self.inputs],
+            "outputs": [end_to_config(one) for one in self.outputs],
             "ground": self.ground,
             "device": self.device.to_config(),
             "dtype": str(self.dtype),
@@ -386,9 +388,7 @@ class Circuit(System):
         ]
         settings = {**settings, "elements": found, "device": Device.from_config(settings["device"])}
         for ends in ("inputs", "outputs"):
-            settings[ends] = [
-                _end_from_config(one) for one in as_list(settings[ends], ends, "ends")
-            ]
+            settings[ends] = [end_from_config(one) for one in as_list(settings[ends], ends, "ends")]
         return made(cls, settings, "Circuit")
 
     def __repr__(self) -> str:
@@ -413,10 +413,10 @@ def _parameter(element: Element) -> str | None:
 
 
 def _names(names: Any, what: str) -> list[str]:
-    return _ends(names, what)
+    return ends_of(names, what)
 
 
-def _ends(ends: Any, what: str, *kinds: type) -> list[Any]:
+def ends_of(ends: Any, what: str, *kinds: type) -> list[Any]:
     """Return names of nodes, and what else there may be of these kinds."""
     if isinstance(ends, list | tuple):
         ends = [node_name(end) for end in ends]
@@ -430,13 +430,15 @@ def _ends(ends: Any, what: str, *kinds: type) -> list[Any]:
     return list(ends)
 
 
-def _end_to_config(end: Any) -> Any:
+def end_to_config(end: Any) -> Any:
+    """Return an input or output as plain data."""
     if isinstance(end, str):
         return end
     return {"name": type(end).__name__, **dataclasses.asdict(end)}
 
 
-def _end_from_config(end: Any) -> Any:
+def end_from_config(end: Any) -> Any:
+    """Return the input or output of `end_to_config`."""
     if isinstance(end, str):
         return end
     settings = dict(instance(end, dict, "an end of a circuit", "a name or settings"))

@@ -10,9 +10,15 @@ import numpy.typing as npt
 from pnncore import _netlist
 from pnncore._convert import as_list, made, shown
 from pnncore.devices import Device
-from pnncore.elements import Current, Resistor
+from pnncore.elements import Current, Difference, Resistor
 from pnncore.errors import ConfigError
-from pnncore.systems._circuit import Circuit, edges_of
+from pnncore.systems._circuit import (
+    Circuit,
+    edges_of,
+    end_from_config,
+    end_to_config,
+    ends_of,
+)
 from pnncore.systems._unknowns import Input, Output
 
 # Of the smallest initial conductance: pipes that are narrower are as good as closed.
@@ -144,6 +150,8 @@ class Flow(Circuit):
         """
         if trained is not None:
             raise ConfigError("all pipes of a Flow are trained: leave trained out")
+        inputs = _netlist.grounded(ends_of(inputs, "inputs", Current))
+        outputs = _netlist.grounded(ends_of(outputs, "outputs", Current, Difference))
         found = _netlist.read(source, inputs, outputs, None, stacklevel=2)
         if other := [element for element in found if not isinstance(element, Resistor)]:
             raise ConfigError(f"pipes are resistors, and the netlist has {shown(other[0])}")
@@ -160,8 +168,8 @@ class Flow(Circuit):
             "conductance": [
                 element.conductance for element in self.elements if isinstance(element, Resistor)
             ],
-            "inputs": self.inputs,
-            "outputs": self.outputs,
+            "inputs": [end_to_config(one) for one in self.inputs],
+            "outputs": [end_to_config(one) for one in self.outputs],
             "ground": self.ground,
             "device": self.device.to_config(),
             "dtype": str(self.dtype),
@@ -170,4 +178,7 @@ class Flow(Circuit):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Flow":
         """Return the network of a `to_config` dictionary, its name left out."""
-        return made(cls, {**settings, "device": Device.from_config(settings["device"])}, "Flow")
+        settings = {**settings, "device": Device.from_config(settings["device"])}
+        for ends in ("inputs", "outputs"):
+            settings[ends] = [end_from_config(one) for one in as_list(settings[ends], ends, "ends")]
+        return made(cls, settings, "Flow")

@@ -318,10 +318,9 @@ impl Checker<'_> {
                 format!("some samples ended {names:?}")
             },
         }];
-        let last = states.last_phase();
         let boundary = Boundary::Nudged(beta.into());
         let rest =
-            residual(self.system, &params, &self.batch, Loss::SquaredError, boundary, &last)?;
+            residual(self.system, &params, &self.batch, Loss::SquaredError, boundary, &states)?;
         let rest = rest.iter().fold(0.0f64, |m, &r| pnncore_kernels::Real::max_magnitude(m, r));
         let text = format!("the largest force at a nudged steady state is {rest:.2e}");
         findings.push(judge(

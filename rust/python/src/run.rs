@@ -252,7 +252,7 @@ fn settle_all<'py, T: Float>(
                 energy = Some(sums);
                 let boundary = plan.boundary(plan.phases.len());
                 residual = Some(pnncore::system::residual(
-                    exact, params, batch, plan.loss, boundary, &last,
+                    exact, params, batch, plan.loss, boundary, &states,
                 )?);
             }
             states = last;

@@ -5,11 +5,14 @@
 //! stiffness one is far too much on circuits in millisiemens. It is measured: constant forces along
 //! the gradient of the loss displace the outputs, and their strength is changed until the
 //! displacement is the wanted fraction of that gradient for the softest sample of the batch.
+//! Outputs of several kinds, voltages and currents, are compared in a unit that they share. The
+//! gradient of the squared error is a displacement; that of another loss is not, and outputs are
+//! displaced by no more than the same fraction of themselves.
 
 use pnncore_kernels::Real;
 
 use super::StepState;
-use crate::differences::largest;
+use crate::loss::Loss;
 use crate::params::ParamSpec;
 use crate::plan::{Boundary, PhasePlan};
 use crate::states::States;
@@ -137,11 +140,24 @@ fn response<T: Real>(
     let batch = experiment.batch;
     cost.add(plan.rows_per_sample(), batch.len());
     experiment.run(&mut [], states, workspace)?;
-    Ok((0..batch.len()).filter_map(|i| softness(&experiment, states, i)).reduce(f64::max_magnitude))
+    let units = experiment.system.output_units(experiment.params);
+    let found: Vec<(f64, f64)> =
+        (0..batch.len()).filter_map(|i| softness(&experiment, states, &units, i)).collect();
+    // Beside others the displacement of a sample that is right already is one of rounding errors.
+    let least =
+        T::EPSILON.to_f64().sqrt() * found.iter().fold(0.0f64, |m, &(error, _)| m.max(error));
+    let taught = found.into_iter().filter(|&(error, _)| error >= least);
+    Ok(taught.map(|(_, softness)| softness).reduce(f64::max_magnitude))
 }
 
-/// The same for sample `i`; `None` where it has no gradient.
-fn softness<T: Real>(experiment: &Experiment<'_, T>, states: &States<T>, i: usize) -> Option<f64> {
+/// The largest gradient of the loss by an output of sample `i`, and the displacement over it;
+/// `None` where it has none.
+fn softness<T: Real>(
+    experiment: &Experiment<'_, T>,
+    states: &States<T>,
+    units: &[f64],
+    i: usize,
+) -> Option<(f64, f64)> {
     let n = states.layout().outputs().len();
     let (mut target, mut gradient) = (vec![T::ZERO; n], vec![T::ZERO; n]);
     let free = i * states.phases();
@@ -149,17 +165,27 @@ fn softness<T: Real>(experiment: &Experiment<'_, T>, states: &States<T>, i: usiz
         return None;
     }
     experiment.plan.loss.gradient(states.outputs(free), &target, &mut gradient);
-    let error = largest(&gradient);
+    let largest = |values: &mut dyn Iterator<Item = T>| {
+        let units = units.iter().copied().chain(std::iter::repeat(1.0));
+        values.zip(units).fold(0.0, |m, (value, unit)| f64::max_magnitude(m, unit * value.to_f64()))
+    };
+    let error = largest(&mut gradient.into_iter());
     if error == 0.0 {
         return None;
     }
+    let outputs = largest(&mut states.outputs(free).iter().copied());
+    let wanted = match experiment.plan.loss {
+        Loss::SquaredError => error,
+        _ if outputs > 0.0 => error.min(outputs),
+        _ => error,
+    };
     if !states.usable(i) {
-        return Some(f64::NAN);
+        return Some((error, f64::NAN));
     }
     // To either side: where a diode conducts outputs are stiff, and soft where it blocks.
-    let forced = (1..states.phases())
-        .flat_map(|p| states.outputs(free + p).iter().zip(states.outputs(free)));
-    Some(
-        forced.fold(T::ZERO, |m, (&forced, &free)| m.max_magnitude(forced - free)).to_f64() / error,
-    )
+    let displaced = (1..states.phases()).map(|p| {
+        let forced = states.outputs(free + p).iter().zip(states.outputs(free));
+        largest(&mut forced.map(|(&forced, &free)| forced - free))
+    });
+    Some((error, displaced.fold(0.0, f64::max_magnitude) / wanted))
 }

@@ -181,13 +181,18 @@ impl Pattern {
 
     /// Whether pivots are no rounding errors, which pass as positive: a matrix whose rows sum to
     /// zero, which nothing grounds, answers a current of one with a voltage of 1e13 or more at unit
-    /// conductance.
+    /// conductance. Rows without diagonal have currents, in units of the largest conductance.
     fn is_grounded(&self, values: &[f64], factor: &mut Factor, stack: &mut Stack) -> bool {
         let mut probe = std::mem::take(&mut factor.probe);
         probe.clear();
         probe.extend((0..self.size()).map(|i| values[self.place(i, i)].abs()));
         self.solve(factor, &mut probe, 1, stack);
-        let is_grounded = probe.iter().all(|x| x.is_finite() && x.abs() < UNGROUNDED);
+        let diagonal = (0..self.size()).map(|i| values[self.place(i, i)].abs());
+        let largest = diagonal.clone().fold(0.0, f64::max);
+        let is_grounded = probe.iter().zip(diagonal).all(|(x, own)| {
+            let unit = if own > 0.0 || largest == 0.0 { 1.0 } else { largest };
+            x.is_finite() && x.abs() < UNGROUNDED * unit
+        });
         factor.probe = probe;
         is_grounded
     }

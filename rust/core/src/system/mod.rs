@@ -145,6 +145,13 @@ pub trait System<T: Real>: Send + Sync {
         false
     }
 
+    /// What one unit of every output is worth in a unit that all outputs share, so that they can be
+    /// compared; empty where they have one unit.
+    fn output_units(&self, params: &Params<'_, T>) -> Vec<f64> {
+        let _ = params;
+        Vec::new()
+    }
+
     /// Whether forces derive from an energy. Where they do not (circuits with transistors),
     /// energies are not asked for, the contrast of a local rule is an approximation to the
     /// gradient, and implicit differentiation is exact all the same.
@@ -195,6 +202,12 @@ pub trait Dynamics<T: Real>: System<T> {
     fn check_nudge(&self, loss: Loss, beta: Complex<f64>) -> Result<()> {
         let _ = (loss, beta);
         Ok(())
+    }
+
+    /// Whether a nudge is the force along the gradient of the loss at the free outputs, and stays
+    /// so while outputs move.
+    fn is_nudged_by_forces(&self) -> bool {
+        false
     }
 
     /// Whether the system has a phase of this kind, as number `p` of a plan; 0 is the free one. By
@@ -433,9 +446,10 @@ pub(crate) fn at_walls<T: Real>(
     found
 }
 
-/// The largest component of the force dF/ds = dE/ds + beta dC/ds on every row, where walls do not
-/// hold it: how far from steady the states are. `states` has one phase, settled under `boundary`:
-/// free, nudged or clamped.
+/// The largest component of the force dF/ds = dE/ds + beta dC/ds on the last phase of every sample,
+/// where walls do not hold it: how far from steady the states are that settled under `boundary`.
+/// Forces, and nudges of systems that are [nudged by them](Dynamics::is_nudged_by_forces), are
+/// those at the outputs of the first phase.
 ///
 /// # Errors
 /// As [`Dynamics::run`].
@@ -447,18 +461,25 @@ pub fn residual<T: Real>(
     boundary: Boundary,
     states: &States<T>,
 ) -> Result<Vec<f64>> {
+    let (all, states) = (states, &states.last_phase());
     let mut force = vec![T::ZERO; states.values.len()];
     system.state_gradient(params, batch, states, &mut force)?;
+    let strength = match boundary {
+        Boundary::Nudged(beta) => Some((beta.re, system.is_nudged_by_forces())),
+        Boundary::Forced(strength) => Some((strength, true)),
+        _ => None,
+    };
     let layout = states.layout();
     let outputs = layout.outputs();
     let (mut target, mut pull) = (vec![T::ZERO; outputs.len()], vec![T::ZERO; outputs.len()]);
     for (r, force) in force.chunks_exact_mut(states.stride().max(1)).enumerate() {
-        if let Boundary::Nudged(beta) = boundary
+        if let Some((strength, is_constant)) = strength
             && batch.y.write(r, &mut target)
         {
-            loss.gradient(states.outputs(r), &target, &mut pull);
+            let at = if is_constant { all.outputs(r * all.phases()) } else { states.outputs(r) };
+            loss.gradient(at, &target, &mut pull);
             for (f, &p) in force[outputs.clone()].iter_mut().zip(&pull) {
-                *f += T::from_f64(beta.re) * p;
+                *f += T::from_f64(strength) * p;
             }
         }
     }

@@ -5,13 +5,13 @@
 //! operating point is a stationary point of the sum, no minimum, and derivatives of the currents by
 //! the voltages are symmetric but indefinite. What nudges an output is what a laboratory would do:
 //! at an ammeter the gradient of the loss is a voltage in series with it, at a voltmeter a current
-//! between its probes.
+//! between its probes. It stays what it is at the free outputs: one that followed them would be a
+//! negative resistance in series with an ammeter, with a pole where that is the circuit's own.
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{Spec, Terminal};
+use super::terminal::Terminal;
 use crate::system::matrix::Pattern;
-use crate::{Error, Result};
 
 /// A branch between two terminals, as it is given: V(from) - V(to) is zero, or the unknown
 /// `across`.
@@ -55,39 +55,6 @@ impl InputCurrent {
     pub(super) fn content(&self, x: &[f64], v: &[f64]) -> f64 {
         x[self.input] * (self.from.voltage(x, v) - self.to.voltage(x, v))
     }
-}
-
-/// Checks branches and currents that are inputs.
-pub(super) fn check_branches(spec: &Spec) -> Result<()> {
-    let refuse = |text: &str| Err(Error::Config(format!("branches: {text}")));
-    let mut own = vec![false; spec.nodes.len()];
-    for unknown in spec.branches.iter().flat_map(|b| [Some(b.current), b.across]).flatten() {
-        match own.get_mut(unknown) {
-            None => return refuse(&format!("there is no unknown {unknown}")),
-            Some(true) => return refuse(&format!("unknown {unknown} is that of two")),
-            Some(free) => *free = true,
-        }
-    }
-    let fed = spec.input_currents.iter();
-    let is_current = |input: usize| spec.input_currents.iter().any(|c| c.input == input);
-    let ends = (spec.elements.iter().map(|e| [e.from, e.to]))
-        .chain(spec.branches.iter().map(|b| [b.from, b.to]))
-        .chain(fed.clone().map(|c| [c.from, c.to]));
-    for terminal in ends.flatten() {
-        if terminal.free().is_some_and(|node| own.get(node).copied().unwrap_or(true)) {
-            return refuse("a terminal is at no node");
-        }
-        if terminal.held_input().is_some_and(|input| input >= spec.inputs || is_current(input)) {
-            return refuse("a terminal is at an input that is no voltage");
-        }
-    }
-    for (k, current) in fed.enumerate() {
-        let twice = spec.input_currents[..k].iter().any(|before| before.input == current.input);
-        if current.input >= spec.inputs || twice {
-            return refuse("an input that is a current is there once");
-        }
-    }
-    Ok(())
 }
 
 /// A branch, with its places in the matrix.
@@ -154,11 +121,4 @@ impl Branch {
         let is_known = |t: Terminal| if t.free().is_none() { 1.0 } else { 0.0 };
         is_known(self.from) - is_known(self.to)
     }
-}
-
-/// Which unknowns are currents of branches; empty where none is.
-pub(super) fn currents(spec: &Spec) -> Vec<bool> {
-    let mut found = vec![false; if spec.branches.is_empty() { 0 } else { spec.nodes.len() }];
-    spec.branches.iter().for_each(|branch| found[branch.current] = true);
-    found
 }

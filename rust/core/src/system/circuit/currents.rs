@@ -10,11 +10,12 @@ use super::{Circuit, Law};
 use crate::batch::Batch;
 use crate::params::Params;
 use crate::runtime::Runtime;
+use crate::states::Status;
 
 impl Circuit {
     /// The current of every element, from its first terminal to its second, sample after sample;
-    /// NaN for samples that have no operating point. Ideal diodes that hold one node at the same
-    /// voltage share what flows.
+    /// NaN for samples whose operating point is not found. Ideal diodes that hold one node at the
+    /// same voltage share what flows.
     pub fn currents<T: Real>(
         &self,
         runtime: &Runtime,
@@ -22,7 +23,7 @@ impl Circuit {
         batch: &Batch<'_, T>,
     ) -> Vec<f64> {
         /// Newton steps that are enough for any circuit that has an operating point.
-        const LIMIT: u32 = 1000;
+        const LIMIT: u32 = 10_000;
         let values = Values::new(self, params);
         let width = self.elements.len();
         let mut found = vec![f64::NAN; batch.len() * width];
@@ -31,7 +32,8 @@ impl Circuit {
             let sample = fed.sample(self, &values, batch, i);
             let mut v = vec![0.0; self.walls.len()];
             self.keep_within_walls(&mut v);
-            if !sample.solve(Pull::Nothing, LIMIT, &mut v, &mut memory).status.usable() {
+            let solved = sample.solve(Pull::Nothing, LIMIT, &mut v, &mut memory);
+            if solved.status != Status::Converged {
                 return;
             }
             for (e, (found, element)) in found.iter_mut().zip(&self.elements).enumerate() {

@@ -1,7 +1,8 @@
 //! The elements of a circuit as it is solved: where each is in the matrix, and in which parameter.
 
 use super::law::Law;
-use super::spec::{Spec, Terminal};
+use super::spec::Spec;
+use super::terminal::Terminal;
 use super::values::Assembly;
 use crate::params::ParamSpec;
 use crate::system::matrix::Pattern;

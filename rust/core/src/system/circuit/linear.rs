@@ -102,7 +102,7 @@ pub(super) fn settle<T: Real>(
     let (phases, stride) = (states.phases(), states.stride());
     factors.resize_with(phases, PhaseFactor::default);
     runtime.for_each(factors.par_iter_mut().enumerate(), |(p, own)| {
-        let boundary = plan.boundary(p);
+        let boundary = circuit.acting(plan.boundary(p));
         // A force moves the circuit as it is.
         own.is_known = (p == 0 || !matches!(boundary, Boundary::Free | Boundary::Forced(_)))
             && own.factorise(circuit, values, boundary);
@@ -203,7 +203,7 @@ impl<T: Real> Group<'_, T> {
         for (p, own) in factors.iter().enumerate() {
             // How far each sample moves from its free state: this times that. A phase alone may
             // have no minimum; without a free state there is none of the others either.
-            let moves = match (factors[0].known(), plan.boundary(p)) {
+            let moves = match (factors[0].known(), self.circuit.acting(plan.boundary(p))) {
                 (None, _) => None,
                 (Some(_), Boundary::Free) => Some((0.0, &[][..])),
                 (Some(factor), Boundary::Forced(strength)) => {

@@ -20,10 +20,12 @@ mod element;
 mod lanes;
 mod law;
 mod linear;
+mod memory;
 mod reading;
 mod sample;
 mod search;
 mod spec;
+mod terminal;
 mod values;
 
 use std::ops::Range;
@@ -33,23 +35,24 @@ use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
 use rayon::prelude::*;
 
-use branch::{Branch, check_branches, currents};
+use branch::Branch;
 pub use branch::{BranchSpec, InputCurrent};
 use element::{Element, WallDiode, assemble, specs, wall_diodes};
 use lanes::{Lanes, TOGETHER, dot};
 pub use law::Law;
+use memory::{Memory, ReadingMemory, SampleMemory};
 
 use reading::Columns;
 use sample::{Fed, Pull};
-pub use spec::{ElementSpec, Place, Spec, Terminal};
-use spec::{check_elements, check_grounded, walls};
+pub use spec::{ElementSpec, Spec};
+use spec::{check_branches, check_elements, check_grounded, walls};
+pub use terminal::{Place, Terminal};
 use values::{Assembly, Values};
 
 use crate::batch::Batch;
 use crate::device::{Device, Store};
 use crate::params::{ParamSpec, Params};
 use crate::plan::{Boundary, PhasePlan, Start, clamp_towards};
-use crate::scratch::Pool;
 use crate::signal::Signal;
 use crate::states::{Layout, Outcome, States};
 use crate::system::matrix::Pattern;
@@ -133,7 +136,7 @@ impl Circuit {
             elements,
             nonlinear,
             branches: spec.branches.iter().map(|b| Branch::new(b, &pattern)).collect(),
-            currents: currents(spec),
+            currents: spec.currents(),
             input_currents: spec.input_currents.clone(),
             reciprocal: spec.is_reciprocal(),
             definite,
@@ -216,7 +219,7 @@ impl Circuit {
         }
         self.keep_within_walls(free);
         for (p, outcome) in outcomes.iter_mut().enumerate() {
-            let boundary = plan.boundary(p);
+            let boundary = self.acting(plan.boundary(p));
             v.clone_from(free);
             let pull = match boundary {
                 Boundary::Nudged(beta) if wanted => Pull::Loss(plan.loss, beta.re, target),
@@ -256,56 +259,6 @@ impl Circuit {
     }
 }
 
-/// Memory for experiments.
-#[derive(Debug)]
-struct Memory<T> {
-    values: Values,
-    linear: linear::Memory<T>,
-    samples: Pool<SampleMemory<T>>,
-    reading: ReadingMemory,
-}
-
-impl<T: Real> Memory<T> {
-    fn of(workspace: &mut Workspace) -> Result<&mut Self> {
-        let other = || Error::Capability("the memory of a step belongs to another system".into());
-        workspace.downcast_mut().ok_or_else(other)
-    }
-}
-
-impl<T> Default for Memory<T> {
-    fn default() -> Self {
-        Self {
-            values: Values::default(),
-            linear: linear::Memory::default(),
-            samples: Pool::default(),
-            reading: ReadingMemory::default(),
-        }
-    }
-}
-
-/// Memory for one sample after the other.
-#[derive(Debug, Default)]
-struct SampleMemory<T> {
-    fed: Fed,
-    given: Vec<T>,
-    target: Vec<f64>,
-    /// That of the loss at the free outputs.
-    gradient: Vec<f64>,
-    free: Vec<f64>,
-    v: Vec<f64>,
-    search: search::Memory,
-}
-
-/// Memory for what is read.
-#[derive(Debug, Default)]
-struct ReadingMemory {
-    /// Sample, phase, and weight.
-    rows: Vec<(usize, usize, f64)>,
-    sums: Vec<Vec<(usize, f64)>>,
-    voltages: Columns,
-    adjoint: Columns,
-}
-
 /// How far rounding, to `T` or of what ideal diodes carry, may pull voltages apart that are equal,
 /// relative to the largest.
 fn rounding<T: Real>() -> f64 {
@@ -335,6 +288,15 @@ impl<T: Real> System<T> for Circuit {
 
     fn is_reciprocal(&self) -> bool {
         self.reciprocal
+    }
+
+    fn output_units(&self, params: &Params<'_, T>) -> Vec<f64> {
+        if self.branches.is_empty() {
+            return Vec::new();
+        }
+        let values = Values::new(self, params);
+        let n = self.pattern.size();
+        (n - self.outputs..n).map(|k| self.volts(&values, k, 1.0)).collect()
     }
 
     fn abilities(&self) -> Abilities {
@@ -399,6 +361,10 @@ impl<T: Real> Dynamics<T> for Circuit {
             });
         });
         read_at_end(self, experiment, readings, states, workspace)
+    }
+
+    fn is_nudged_by_forces(&self) -> bool {
+        !self.branches.is_empty()
     }
 
     fn read(

@@ -11,11 +11,12 @@
 use pnncore_kernels::Real;
 use smallvec::SmallVec;
 
-use super::spec::Terminal;
+use super::terminal::Terminal;
 use super::values::Values;
 use super::{Circuit, Element, Law};
 use crate::batch::Batch;
 use crate::loss::Loss;
+use crate::plan::Boundary;
 use crate::system::circuit::law::Response;
 use crate::system::matrix::{Factor, Stack};
 
@@ -29,6 +30,17 @@ pub(super) enum Pull<'a> {
     Force(f64, &'a [f64]),
     /// Held where they are.
     Clamp,
+}
+
+impl Circuit {
+    /// What a boundary does to the circuit: where there are branches a nudge is the force at the
+    /// free outputs.
+    pub(super) fn acting(&self, boundary: Boundary) -> Boundary {
+        match boundary {
+            Boundary::Nudged(beta) if !self.branches.is_empty() => Boundary::Forced(beta.re),
+            other => other,
+        }
+    }
 }
 
 /// A circuit at given inputs.
@@ -89,18 +101,29 @@ impl Sample<'_> {
             || (pull == Pull::Clamp && k >= self.circuit.pattern.size() - self.circuit.outputs)
     }
 
+    /// Whether steps from here are along the co-content: there is one, and the branches' voltages
+    /// are right, to which it is restricted. `left` are the currents left at the nodes.
+    pub(super) fn falls_by_energy(&self, v: &[f64], left: &[f64]) -> bool {
+        /// How near to right, relative to the highest voltage.
+        const RIGHT: f64 = 1e-10;
+        let highest = || self.highest(v);
+        let mut short = self.circuit.branches.iter().map(|b| left[b.current].abs());
+        self.circuit.reciprocal
+            && (self.circuit.definite || short.all(|short| short <= RIGHT * highest()))
+    }
+
     /// What steps must bring down, and the rounding error of it: the energy, or the square of the
     /// currents left at the nodes, which go to `left`.
     pub(super) fn merit(
         &self,
+        by_energy: bool,
         pull: Pull<'_>,
         v: &[f64],
         live: &[Live],
         left: &mut [f64],
     ) -> (f64, f64) {
-        if self.circuit.definite {
-            let (energy, magnitude) = self.energy(pull, v, live);
-            return (energy, 4.0 * f64::EPSILON * magnitude);
+        if by_energy {
+            return self.energy(pull, v, live);
         }
         self.currents(pull, v, live, left);
         let free = left.iter().enumerate().filter(|&(k, &f)| !self.is_held(pull, k, v[k], f));
@@ -298,32 +321,49 @@ impl Sample<'_> {
         true
     }
 
-    /// The co-content of the circuit and what pulls at it, up to a constant; and the sum of the
-    /// magnitudes of its terms, of which its rounding error is some units in the last place.
+    /// The co-content of the circuit and what pulls at it, up to a constant, where voltages of
+    /// branches are right; and its error: rounding, of some units in the last place of all terms,
+    /// and what those voltages are short of.
     fn energy(&self, pull: Pull<'_>, v: &[f64], live: &[Live]) -> (f64, f64) {
         let (circuit, values) = (self.circuit, self.values);
         let (mut energy, mut magnitude) = (0.0, 0.0);
+        // Without branches a triangle of the matrix is kept, with them all of it.
+        let half = if circuit.definite { 0.5 } else { 0.25 };
         let mut add = |term: f64| {
             energy += term;
             magnitude += term.abs();
         };
         circuit.pattern.for_each(|row, column, place| {
+            let drop = v[row] - v[column];
             add(match row == column {
                 true => 0.5 * values.leak[row] * v[row] * v[row],
-                false => -0.5 * values.linear[place] * (v[row] - v[column]) * (v[row] - v[column]),
+                false => -half * values.linear[place] * drop * drop,
             });
         });
-        self.sources.iter().zip(v).for_each(|(s, v)| add(-s * v));
+        let is_voltage = |k: usize| !circuit.is_current(k);
+        let fed = self.sources.iter().zip(v).enumerate().filter(|&(k, _)| is_voltage(k));
+        fed.for_each(|(_, (s, v))| add(-s * v));
         self.nonlinear(v, live).for_each(|(_, response)| add(response.content));
-        let outputs = &v[v.len() - circuit.outputs..];
+        let first = v.len() - circuit.outputs;
+        let outputs = &v[first..];
         match pull {
             Pull::Loss(loss, beta, target) => add(beta * loss.value(outputs, target)),
             Pull::Force(strength, g) => {
-                outputs.iter().zip(g).for_each(|(v, g)| add(strength * v * g))
+                let forced = outputs.iter().zip(g).enumerate();
+                forced
+                    .filter(|&(o, _)| is_voltage(first + o))
+                    .for_each(|(_, (v, g))| add(strength * v * g))
             }
             Pull::Nothing | Pull::Clamp => {}
         }
-        (energy, magnitude)
+        let short = circuit.branches.iter().map(|b| {
+            let pulled = match pull {
+                Pull::Force(strength, g) if b.current >= first => strength * g[b.current - first],
+                _ => 0.0,
+            };
+            (b.content(self.x, v) + pulled * v[b.current]).abs()
+        });
+        (energy, 4.0 * f64::EPSILON * magnitude + 2.0 * short.sum::<f64>())
     }
 
     /// Writes the current that flows out of every node: zero, where Kirchhoff's law holds. Returns

@@ -3,8 +3,8 @@
 //!
 //! Bertsekas' projected Newton method (SIAM J. Control Optim. 20, 221 (1982)): nodes that a wall
 //! holds are left out of the linear system, the others step along the Newton direction as far as
-//! the energy falls, and stop at walls. Where there is no energy that it minimises,
-//! as far as the currents left at the nodes shrink.
+//! the energy falls, and stop at walls. Where there is no energy, or the voltages of branches are
+//! not right yet, as far as the currents left at the nodes shrink.
 
 use pnncore_kernels::watch::poll;
 
@@ -106,7 +106,8 @@ struct Search<'a, 'm> {
     memory: &'m mut Memory,
     /// The conductance of diodes from which they go on along their tangents.
     cap: f64,
-    /// What steps must bring down, at `v`.
+    /// What steps must bring down, at `v`: the energy, or what is left of the currents.
+    by_energy: bool,
     merit: f64,
     steps: u32,
     /// The largest change of a voltage in the last step, and in the one before the last refinement.
@@ -156,6 +157,7 @@ impl<'a, 'm> Search<'a, 'm> {
             v,
             memory,
             cap: sample.values.cap,
+            by_energy: sample.circuit.definite,
             merit: 0.0,
             steps: 0,
             change: f64::INFINITY,
@@ -174,9 +176,13 @@ impl<'a, 'm> Search<'a, 'm> {
 
     /// Begins with the tangents and the multipliers that there are.
     fn begin(&mut self) {
+        self.sample.set_knees(self.cap, &mut self.memory.live);
+        self.find_merit();
+    }
+
+    fn find_merit(&mut self) {
         let Memory { left, live, .. } = &mut *self.memory;
-        self.sample.set_knees(self.cap, live);
-        self.merit = self.sample.merit(self.pull, self.v, live, left).0;
+        self.merit = self.sample.merit(self.by_energy, self.pull, self.v, live, left).0;
     }
 
     fn ended(&self, status: Status) -> Solved {
@@ -194,8 +200,14 @@ impl<'a, 'm> Search<'a, 'm> {
         for (k, held) in held.iter_mut().enumerate() {
             *held = self.sample.is_held(self.pull, k, self.v[k], force[k]);
         }
+        let by_energy = self.sample.falls_by_energy(self.v, force);
+        if by_energy != self.by_energy {
+            self.by_energy = by_energy;
+            self.find_merit();
+        }
+        let Memory { force, held, .. } = &*self.memory;
         let Sample { circuit, values, .. } = *self.sample;
-        let free = force.iter().zip(&*held).enumerate().filter(|(_, (_, held))| !**held);
+        let free = force.iter().zip(held).enumerate().filter(|(_, (_, held))| !**held);
         let left_over =
             free.fold(0.0f64, |m, (k, (&f, _))| m.max(circuit.amperes(values, k, f).abs()));
         let highest = self.sample.highest(self.v);
@@ -233,8 +245,7 @@ impl<'a, 'm> Search<'a, 'm> {
         if settled && !is_beyond {
             return true;
         }
-        let Memory { left, live, .. } = &mut *self.memory;
-        self.merit = self.sample.merit(self.pull, self.v, live, left).0;
+        self.find_merit();
         (self.last, self.stuck, self.least) = (false, false, f64::INFINITY);
         (self.refined, self.change_before) = (0, f64::INFINITY);
         false
@@ -277,20 +288,23 @@ impl<'a, 'm> Search<'a, 'm> {
     fn go(&mut self) -> bool {
         let (&Sample { circuit, values, .. }, Memory { force, step, next, left, live, .. }) =
             (self.sample, &mut *self.memory);
-        let (mut length, mut halvings, mut is_forced) = (1.0, 0, false);
+        // Branches are linear: a whole step makes their voltages right, and from there on the
+        // energy says how far to go.
+        let mut is_forced = circuit.reciprocal && !self.by_energy && self.steps == 1;
+        let (mut length, mut halvings) = (1.0, 0);
         loop {
-            let mut slope = if circuit.definite { 0.0 } else { -2.0 * length * self.merit };
+            let mut slope = if self.by_energy { 0.0 } else { -2.0 * length * self.merit };
             self.change = 0.0;
             for (k, next) in next.iter_mut().enumerate() {
                 let (lo, hi) = circuit.walls[k];
                 *next = (self.v[k] + length * step[k]).clamp(lo, hi);
                 let change = circuit.volts(values, k, *next - self.v[k]);
                 self.change = f64::max(self.change, change.abs());
-                if circuit.definite {
+                if self.by_energy && !circuit.is_current(k) {
                     slope += force[k] * (*next - self.v[k]);
                 }
             }
-            let (moved, rounding) = self.sample.merit(self.pull, next, live, left);
+            let (moved, rounding) = self.sample.merit(self.by_energy, self.pull, next, live, left);
             if is_forced || moved <= self.merit + SUFFICIENT * slope + rounding {
                 self.merit = moved;
                 self.v.copy_from_slice(next);
@@ -300,7 +314,7 @@ impl<'a, 'm> Search<'a, 'm> {
                 return true;
             }
             if halvings == MAX_HALVINGS {
-                if self.last || circuit.definite || self.forced == MAX_FORCED {
+                if self.last || self.by_energy || self.forced == MAX_FORCED {
                     return self.last;
                 }
                 (length, self.forced, is_forced) = (1.0, self.forced + 1, true);

@@ -3,83 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::branch::{BranchSpec, InputCurrent};
+use super::terminal::{Place, Terminal};
 use super::{Circuit, Law};
 use crate::device::Device;
 use crate::system::{AnySystem, SystemSpec};
 use crate::{Error, Result};
-
-/// What a terminal is connected to.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Place {
-    /// A free node, by number; the last ones are the outputs.
-    Node(usize),
-    /// An input, by number.
-    Input(usize),
-    /// A voltage: 0 is ground.
-    Fixed(f64),
-}
-
-/// A terminal of an element: a place, and the voltage over it that a floating source adds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Terminal {
-    /// Where it is.
-    #[serde(flatten)]
-    pub place: Place,
-    /// The voltage of the terminal over that of the place.
-    #[serde(default)]
-    pub offset: f64,
-}
-
-impl Terminal {
-    /// A terminal at a free node.
-    pub const fn node(node: usize) -> Self {
-        Self { place: Place::Node(node), offset: 0.0 }
-    }
-
-    /// A terminal at an input.
-    pub const fn input(input: usize) -> Self {
-        Self { place: Place::Input(input), offset: 0.0 }
-    }
-
-    /// A terminal at a fixed voltage.
-    pub const fn fixed(voltage: f64) -> Self {
-        Self { place: Place::Fixed(voltage), offset: 0.0 }
-    }
-
-    /// The number of the free node.
-    pub(super) fn free(self) -> Option<usize> {
-        match self.place {
-            Place::Node(node) => Some(node),
-            Place::Input(_) | Place::Fixed(_) => None,
-        }
-    }
-
-    /// The number of the input.
-    pub(super) fn held_input(self) -> Option<usize> {
-        match self.place {
-            Place::Input(input) => Some(input),
-            Place::Node(_) | Place::Fixed(_) => None,
-        }
-    }
-
-    pub(super) fn voltage(self, x: &[f64], v: &[f64]) -> f64 {
-        self.known()
-            + match self.place {
-                Place::Node(node) => v[node],
-                Place::Input(input) => x[input],
-                Place::Fixed(_) => 0.0,
-            }
-    }
-
-    /// The part of the voltage that never changes.
-    pub(super) fn known(self) -> f64 {
-        match self.place {
-            Place::Node(_) | Place::Input(_) => self.offset,
-            Place::Fixed(voltage) => voltage + self.offset,
-        }
-    }
-}
 
 /// An element, as it is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -161,6 +89,13 @@ impl Spec {
     /// Whether there is a co-content.
     pub(super) fn is_reciprocal(&self) -> bool {
         self.elements.iter().all(|e| e.law.is_reciprocal())
+    }
+
+    /// Which unknowns are currents of branches; empty where none is.
+    pub(super) fn currents(&self) -> Vec<bool> {
+        let mut found = vec![false; if self.branches.is_empty() { 0 } else { self.nodes.len() }];
+        self.branches.iter().for_each(|branch| found[branch.current] = true);
+        found
     }
 }
 
@@ -290,4 +225,37 @@ pub(super) fn walls(spec: &Spec) -> Result<Vec<(f64, f64)>> {
         }
     }
     Ok(walls)
+}
+
+/// Checks branches and currents that are inputs.
+pub(super) fn check_branches(spec: &Spec) -> Result<()> {
+    let refuse = |text: &str| Err(Error::Config(format!("branches: {text}")));
+    let mut own = vec![false; spec.nodes.len()];
+    for unknown in spec.branches.iter().flat_map(|b| [Some(b.current), b.across]).flatten() {
+        match own.get_mut(unknown) {
+            None => return refuse(&format!("there is no unknown {unknown}")),
+            Some(true) => return refuse(&format!("unknown {unknown} is that of two")),
+            Some(free) => *free = true,
+        }
+    }
+    let fed = spec.input_currents.iter();
+    let is_current = |input: usize| spec.input_currents.iter().any(|c| c.input == input);
+    let ends = (spec.elements.iter().map(|e| [e.from, e.to]))
+        .chain(spec.branches.iter().map(|b| [b.from, b.to]))
+        .chain(fed.clone().map(|c| [c.from, c.to]));
+    for terminal in ends.flatten() {
+        if terminal.free().is_some_and(|node| own.get(node).copied().unwrap_or(true)) {
+            return refuse("a terminal is at no node");
+        }
+        if terminal.held_input().is_some_and(|input| input >= spec.inputs || is_current(input)) {
+            return refuse("a terminal is at an input that is no voltage");
+        }
+    }
+    for (k, current) in fed.enumerate() {
+        let twice = spec.input_currents[..k].iter().any(|before| before.input == current.input);
+        if current.input >= spec.inputs || twice {
+            return refuse("an input that is a current is there once");
+        }
+    }
+    Ok(())
 }

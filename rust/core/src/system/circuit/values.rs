@@ -279,7 +279,8 @@ impl Circuit {
         if self.is_current(k) { left * values.scale } else { left }
     }
 
-    fn is_current(&self, k: usize) -> bool {
+    /// Whether unknown `k` is the current of a branch.
+    pub(super) fn is_current(&self, k: usize) -> bool {
         self.currents.get(k).copied().unwrap_or(false)
     }
 

@@ -17,6 +17,9 @@ use crate::system::matrix::{Factor, Pattern, Stack};
 /// precision, and in units in the last place otherwise.
 const SOFT: f64 = 1e-9;
 const SOFT_ULPS: f64 = 64.0;
+/// The same, in what settling has left over of forces, on the shortest spring: tensions of that
+/// size hold what nothing else holds.
+const SOFT_TENSIONS: f64 = 8.0;
 
 /// The stiffness matrix: where the springs are in it.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub(super) struct Stiffness {
 #[derive(Debug, Default)]
 struct Memory {
     values: Vec<f64>,
+    /// What is left of the forces on all coordinates.
+    left: Vec<f64>,
     shifted: Vec<f64>,
     factor: Factor,
     stack: Stack,
@@ -110,12 +115,15 @@ impl Elastic {
         memory: &mut Memory,
     ) -> Status {
         let pattern = &self.stiffness.pattern;
-        self.write_stiffness(params, at, &mut memory.values);
+        let shortest = self.write_stiffness(params, at, memory);
+        let left = memory.left.iter().fold(0.0f64, |m, &f| m.max_magnitude(f));
         let diagonal = (0..pattern.size()).map(|i| memory.values[pattern.place(i, i)].abs());
         let stiffest = diagonal.fold(0.0, f64::max);
-        let soft = stiffest * SOFT.max(SOFT_ULPS * T::EPSILON.to_f64());
+        let tension =
+            if left > 0.0 && shortest > 0.0 { SOFT_TENSIONS * left / shortest } else { 0.0 };
+        let soft = stiffest * SOFT.max(SOFT_ULPS * T::EPSILON.to_f64()) + tension;
         let mut is_positive = |shift: f64| {
-            let Memory { values, shifted, factor, stack } = &mut *memory;
+            let Memory { values, shifted, factor, stack, .. } = &mut *memory;
             shifted.clone_from(values);
             (0..pattern.size()).for_each(|i| shifted[pattern.place(i, i)] += shift);
             pattern.factorise(shifted, factor, stack)
@@ -129,24 +137,31 @@ impl Elastic {
         }
     }
 
-    /// Writes the stiffness matrix at a state: k n n^T along every spring, k (1 - l0 / l) (1 - n
-    /// n^T) across it.
+    /// Writes the stiffness matrix at a state, k n n^T along every spring, k (1 - l0 / l) (1 - n
+    /// n^T) across it, and what is left of the forces. Returns the length of the shortest spring.
     fn write_stiffness<T: Real>(
         &self,
         params: &Params<'_, T>,
         at: (&[T], &[T]),
-        values: &mut Vec<f64>,
-    ) {
+        Memory { values, left, .. }: &mut Memory,
+    ) -> f64 {
         let Stiffness { pattern, numbers } = &self.stiffness;
-        values.clear();
-        values.resize(pattern.len(), 0.0);
+        let mut shortest = f64::INFINITY;
+        for (sums, size) in [(&mut *values, pattern.len()), (left, pattern.size())] {
+            sums.clear();
+            sums.resize(size, 0.0);
+        }
         for ((spring, k), l0) in self.springs.iter().zip(params.get(0)).zip(params.get(1)) {
             let Stretched { length, direction } = self.stretch(at, spring);
             let (k, l0) = (k.to_f64(), l0.to_f64());
+            shortest = shortest.min(length);
             // Springs without rest length resist to either side alike, whatever their length.
             let across = if l0 == 0.0 { 1.0 } else { 1.0 - l0 / length };
             let moving = || moving(&self.sources, self.dimensions, spring.nodes);
             for (sign, axis, place) in moving() {
+                if let Some(i) = numbers[place] {
+                    left[i] += sign * k * (length - l0) * direction[axis];
+                }
                 for (other_sign, other_axis, other) in moving() {
                     let (Some(i), Some(j)) = (numbers[place], numbers[other]) else { continue };
                     // The lower triangle is all that is kept.
@@ -160,5 +175,6 @@ impl Elastic {
                 }
             }
         }
+        shortest
     }
 }
