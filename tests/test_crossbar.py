@@ -254,7 +254,9 @@ def test_large_matrices_are_cut_into_arrays():
         Crossbar(3, 2, tile=4)
 
 
-@pytest.mark.parametrize("wires", [None, Wires(resistance=20.0, weight=1.0, tolerance=1e-13)])
+@pytest.mark.parametrize(
+    "wires", [None, Wires(row_resistance=20.0, column_resistance=20.0, weight=1.0, tolerance=1e-13)]
+)
 def test_errors_go_back_through_all_arrays(wires):
     x, y = RANDOM.normal(size=(20, 12)), RANDOM.normal(size=(20, 5))
     own = {"io": AnalogIO.ideal(), "wires": wires, "tile": (5, 4)}

@@ -90,7 +90,9 @@ def test_derivatives_by_learned_ranges_are_those_of_differences():
     ],
     ids=lambda method: type(method).__name__,
 )
-@pytest.mark.parametrize("wires", [None, Wires(resistance=1e-6)], ids=["plain", "wires"])
+@pytest.mark.parametrize(
+    "wires", [None, Wires(row_resistance=1e-6, column_resistance=1e-6)], ids=["plain", "wires"]
+)
 def test_methods_train_ranges(method, wires):
     net = ranged(wires)
     x, y = RANDOM.normal(size=(64, 6)), RANDOM.normal(size=(64, 3))

@@ -16,57 +16,89 @@ from pnncore.systems import Stack
 RANDOM = np.random.default_rng(0)
 
 
-def dense(g, x, r, side="rows"):
-    """All nodes by one dense solve, element by element: the currents, and both voltages."""
+def every(r):
+    """The same resistance for a piece of any wire."""
+    return {"row_resistance": r, "column_resistance": r}
+
+
+def dense(g, x, side="rows", *, row=1.0, column=1.0, driver=0.0, sense=0.0):
+    """All nodes by modified nodal analysis, where a piece of wire has a current of its own: the
+    currents out of grounded ends, and both voltages."""
     n, m = g.shape
-    node = lambda kind, i, j: kind * n * m + i * m + j  # noqa: E731
-    matrix, right = np.zeros((2 * n * m, 2 * n * m)), np.zeros((2 * n * m, len(x)))
-
-    def resistor(a, b, conductance, drive=None):
-        matrix[a, a] += conductance
-        if b is None:
-            right[a] += 0 if drive is None else conductance * drive
-        else:
-            matrix[b, b] += conductance
-            matrix[a, b] -= conductance
-            matrix[b, a] -= conductance
-
+    nodes, ground = 2 * n * m, -1
+    at = lambda kind, i, j: kind * n * m + i * m + j  # noqa: E731
+    # The pieces: from, to, resistance, and the voltage of the end at the first of a line.
+    pieces = [(at(0, i, j), at(0, i, j + 1), row) for i in range(n) for j in range(m - 1)]
+    pieces += [(at(1, i, j), at(1, i + 1, j), column) for i in range(n - 1) for j in range(m)]
+    rows, columns = len(pieces), len(pieces) + n
+    pieces += [(ground, at(0, i, 0), row + driver) for i in range(n)]
+    pieces += [(ground, at(1, n - 1, j), column + sense) for j in range(m)]
+    size = nodes + len(pieces)
+    matrix, right = np.zeros((size, size)), np.zeros((size, len(x)))
     for i in range(n):
         for j in range(m):
-            resistor(node(0, i, j), node(1, i, j), g[i, j])
-            if j + 1 < m:
-                resistor(node(0, i, j), node(0, i, j + 1), 1 / r)
-            if i + 1 < n:
-                resistor(node(1, i, j), node(1, i + 1, j), 1 / r)
-    for i in range(n):
-        resistor(node(0, i, 0), None, 1 / r, x[:, i] if side == "rows" else None)
-    for j in range(m):
-        resistor(node(1, n - 1, j), None, 1 / r, x[:, j] if side == "columns" else None)
-    u, v = np.linalg.solve(matrix, right).T.reshape(len(x), 2, n, m).swapaxes(0, 1)
-    return (v[:, -1] if side == "rows" else u[:, :, 0]) / r, u, v
+            a, b = at(0, i, j), at(1, i, j)
+            matrix[[a, b, a, b], [a, b, b, a]] += g[i, j] * np.array([1, 1, -1, -1])
+    for k, (a, b, r) in enumerate(pieces, nodes):
+        matrix[k, k] = -r
+        for node, sign in ((a, 1.0), (b, -1.0)):
+            if node != ground:
+                matrix[node, k] += sign
+                matrix[k, node] += sign
+    driven = rows if side == "rows" else columns
+    right[nodes + driven : nodes + driven + x.shape[1]] = -x.T
+    found = np.linalg.solve(matrix, right)
+    u, v = found[:nodes].T.reshape(len(x), 2, n, m).swapaxes(0, 1)
+    out = columns if side == "rows" else rows
+    return -found[nodes + out : nodes + out + (m if side == "rows" else n)].T, u, v
 
 
-@settings(max_examples=40, deadline=None)
+ZERO_OR_SOME = st.one_of(st.just(0.0), st.floats(-4, 0.5).map(lambda e: 10**e))
+
+
+@settings(max_examples=80, deadline=None)
 @given(
-    st.integers(1, 16),
-    st.integers(1, 16),
+    st.integers(1, 10),
+    st.integers(1, 10),
     st.integers(1, 20),
-    st.floats(-4, 0.5),
+    st.fixed_dictionaries(dict.fromkeys(("row", "column", "driver", "sense"), ZERO_OR_SOME)),
     st.sampled_from(["rows", "columns"]),
     st.integers(0, 999),
 )
-def test_all_nodes_are_those_of_a_dense_solve(n, m, samples, exponent, side, seed):
+def test_all_nodes_are_those_of_a_dense_solve(n, m, samples, resistances, side, seed):
     random = np.random.default_rng(seed)
     g = random.uniform(0, 1, size=(n, m)) * (random.random((n, m)) < 0.8)
-    x, r = random.normal(size=(samples, n if side == "rows" else m)), 10**exponent
-    found = solve(g, x, resistance=r, side=side)
-    currents, u, v = dense(g, x, r, side)
+    x = random.normal(size=(samples, n if side == "rows" else m))
+    own = {f"{name}_resistance": r for name, r in resistances.items()}
+    found = solve(g, x, side=side, **own)
+    currents, u, v = dense(g, x, side, **resistances)
     scale = np.abs(x).max()
     np.testing.assert_allclose(found.rows, u, atol=1e-10 * scale)
     np.testing.assert_allclose(found.columns, v, atol=1e-10 * scale)
     np.testing.assert_allclose(
         found.currents, currents, atol=1e-10 * max(1, np.abs(currents).max())
     )
+    # Neither the unit of conductances nor that of voltages matters.
+    micro = solve(g * 1e-6, 1e3 * x, side=side, **{name: 1e6 * r for name, r in own.items()})
+    np.testing.assert_allclose(micro.rows, 1e3 * found.rows, rtol=1e-9, atol=1e-8 * scale)
+    np.testing.assert_allclose(
+        micro.currents, 1e-3 * found.currents, atol=1e-12 * max(1, np.abs(currents).max())
+    )
+
+
+def test_ideal_wires_are_a_product():
+    g, x = RANDOM.uniform(0, 1, size=(30, 20)), RANDOM.normal(size=(4, 30))
+    found = solve(g, x, row_resistance=0, column_resistance=0)
+    np.testing.assert_allclose(found.currents, x @ g, rtol=1e-13)
+    assert found.iterations == 0
+    assert not found.columns.any()
+    # Only drivers and amplifiers: a row is one node, and a column too.
+    found = solve(
+        g, x, row_resistance=0, column_resistance=0, driver_resistance=0.3, sense_resistance=0.2
+    )
+    assert np.ptp(found.rows, axis=2).max() == 0
+    assert np.ptp(found.columns, axis=1).max() == 0
+    np.testing.assert_allclose(found.currents, found.columns[:, 0] / 0.2, rtol=1e-10)
 
 
 def array(n, m, drop=0.3):
@@ -77,7 +109,7 @@ def array(n, m, drop=0.3):
 def test_currents_obey_kirchhoff_and_reciprocity():
     g, r = array(70, 90, 3.0), 1.0
     x, y = RANDOM.normal(size=(5, 70)), RANDOM.normal(size=(5, 90))
-    there, back = solve(g, x, resistance=r), solve(g, y, resistance=r, side="columns")
+    there, back = solve(g, x, **every(r)), solve(g, y, **every(r), side="columns")
     # What flows in flows out: at every node, and in all.
     through = g * (there.rows - there.columns)
     drop = np.diff(there.rows, axis=2, prepend=x[:, :, None])
@@ -90,11 +122,11 @@ def test_currents_obey_kirchhoff_and_reciprocity():
 
 def test_limits_and_closed_forms():
     g, x = RANDOM.uniform(0, 1, size=(30, 20)), RANDOM.normal(size=(4, 30))
-    errors = [np.abs(solve(g, x, resistance=r).currents - x @ g).max() for r in (1e-6, 1e-7)]
+    errors = [np.abs(solve(g, x, **every(r)).currents - x @ g).max() for r in (1e-6, 1e-7)]
     assert errors[0] / errors[1] == pytest.approx(10, rel=1e-2)
     # A row of n cells to grounded columns is a ladder: cosh and sinh of a length per cell.
     n, cell, r = 50, 0.02, 1.3
-    found = solve(np.full((1, n), cell), np.ones((1, 1)), resistance=r)
+    found = solve(np.full((1, n), cell), np.ones((1, 1)), **every(r))
     shunt = 1 / (1 / cell + r)
     k = np.arccosh(1 + r * shunt / 2)
     nodes = np.cosh(k * (n + 0.5 - np.arange(1, n + 1))) / np.cosh(k * (n + 0.5))
@@ -109,7 +141,7 @@ def test_limits_and_closed_forms():
 def test_few_iterations_even_where_most_of_the_voltage_is_lost():
     g, x = np.full((128, 128), 1.0), RANDOM.uniform(0, 1, size=(3, 128))
     r = 2e-4
-    found = solve(g, x, resistance=r, tolerance=1e-8)
+    found = solve(g, x, **every(r), tolerance=1e-8)
     lost = 1 - found.currents.sum() / (x @ g).sum()
     assert 0.5 < lost < 0.9
     assert found.iterations <= 10
@@ -127,10 +159,18 @@ def test_badcrossbar_agrees(n):
     badcrossbar = pytest.importorskip("badcrossbar")
     g, x = RANDOM.uniform(1e-5, 1e-4, size=(n, n)), RANDOM.uniform(0, 1, size=(3, n))
     wanted = badcrossbar.compute(x.T, 1 / g, 2.0).currents.output
-    np.testing.assert_allclose(solve(g, x, resistance=2.0).currents, wanted, rtol=1e-8)
+    np.testing.assert_allclose(solve(g, x, **every(2.0)).currents, wanted, rtol=1e-8)
 
 
-STRONG = Wires(resistance=40.0, on=1e-4, off=2e-6, weight=1.0, tolerance=1e-13)
+STRONG = Wires(
+    row_resistance=40.0,
+    column_resistance=20.0,
+    driver_resistance=100.0,
+    on=1e-4,
+    off=2e-6,
+    weight=1.0,
+    tolerance=1e-13,
+)
 
 
 def network(wires, dtype="float64", seed=0):
@@ -145,7 +185,13 @@ def test_a_layer_reads_the_difference_of_two_arrays():
     )
     w, x = net.params["W1"], RANDOM.normal(size=(20, 12))
     plus, minus = (2e-6 + 9.8e-5 * np.maximum(sign * w, 0) for sign in (1, -1))
-    wanted = sum(sign * dense(g, x, 40.0)[0] for g, sign in ((plus, 1), (minus, -1))) / 9.8e-5
+    wanted = (
+        sum(
+            sign * dense(g, x, row=40.0, column=20.0, driver=100.0, sense=0.0)[0]
+            for g, sign in ((plus, 1), (minus, -1))
+        )
+        / 9.8e-5
+    )
     np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-8, atol=1e-10)
     assert np.abs(wanted - x @ w).max() > 0.03 * np.abs(wanted).max()
     # To first order in the resistance: an error of the second.
@@ -159,7 +205,7 @@ def test_a_layer_reads_the_difference_of_two_arrays():
                         9,
                         bias=False,
                         io=AnalogIO.ideal(),
-                        wires=Wires(resistance=r, weight=1.0, exact=exact, tolerance=1e-13),
+                        wires=Wires(**every(r), weight=1.0, exact=exact, tolerance=1e-13),
                     )
                 ],
                 dtype="float64",
@@ -210,7 +256,7 @@ def test_errors_go_back_through_the_wires():
 
 def test_training_through_wires_makes_up_for_them():
     x, y, x_test, y_test = pnn.data.digits()
-    wires = Wires(resistance=60.0, on=1e-4, off=1e-6, weight=0.6)
+    wires = Wires(**every(60.0), on=1e-4, off=1e-6, weight=0.6)
     scores = {}
     for name, method in {
         "twin": Backprop(loss="cross-entropy"),
@@ -232,8 +278,13 @@ def test_training_through_wires_makes_up_for_them():
 
 
 def test_bad_input_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="resistance must be a positive number"):
-        Wires(resistance=0.0)
+    for name in ("row", "column", "driver", "sense"):
+        own = f"{name}_resistance"
+        for junk in (-1.0, np.nan, np.inf):
+            with pytest.raises(ConfigError, match=f"{own} must be a"):
+                Wires(**{own: junk})
+            with pytest.raises(ConfigError, match=f"{own} must be a"):
+                solve(np.ones((3, 2)), np.ones((1, 3)), **{own: junk})
     with pytest.raises(ConfigError, match="off must be at least 0 and below on"):
         Wires(off=1.0)
     with pytest.raises(ShapeError, match="samples, rows"):
@@ -254,7 +305,7 @@ def test_the_largest_weight_scales_all_conductances(sign):
     # through all cells.
     rng = np.random.default_rng(0)
     layer = Crossbar(
-        6, 5, bias=False, io=AnalogIO.ideal(), wires=Wires(resistance=20.0, tolerance=1e-13)
+        6, 5, bias=False, io=AnalogIO.ideal(), wires=Wires(**every(20.0), tolerance=1e-13)
     )
     net = Stack([layer], seed=0, dtype="float64")
     weights = net.params["W1"]

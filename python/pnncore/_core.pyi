@@ -273,7 +273,7 @@ def vjp(
 def solve_wires(
     conductances: npt.NDArray[np.float64],
     voltages: npt.NDArray[np.float64],
-    resistance: float,
+    resistances: tuple[float, float, float, float],
     turned: bool,
     tolerance: float,
     threads: int | None,

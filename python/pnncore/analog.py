@@ -15,6 +15,7 @@ from pnncore._convert import (
     as_numbers,
     as_system,
     as_threads,
+    non_negative,
     number,
     one_of,
     positive_int,
@@ -144,30 +145,38 @@ class Wires(Config):
     A weight w is the difference of two arrays: off + (on - off) |w| / weight in the one of its
     sign, off in the other. Rows are driven at their left ends, columns are grounded at their
     bottoms, and a piece of wire lies before every cell of a row and after every cell of a column.
-    The nodal equations are solved by conjugate gradients with exact solves along the lines.
+    Every resistance may be zero. The nodal equations are solved by conjugate gradients with exact
+    solves along the lines.
 
     Parameters
     ----------
-    resistance
-        Of a piece of wire, in ohms.
+    row_resistance, column_resistance
+        Of a piece of wire along a row and along a column, in ohms.
+    driver_resistance, sense_resistance
+        In series at the driven end of every row (the output of its driver, its switch), and at the
+        grounded end of every column (the input of its amplifier), in ohms. In a transposed read,
+        from columns to rows, they stay at their lines.
     on, off
         The largest and the smallest conductance, in siemens.
     weight
         The weight that is the largest conductance: larger ones are cut; None: the largest weight
         that there is.
     exact
-        False: what is right to first order in the resistance, in one pass, and so are its
+        False: what is right to first order in the resistances, in one pass, and so are its
         derivatives.
     tolerance
-        Of the residual, relative.
+        Of the error of voltages, weighted by conductances, over those across cells.
 
     Examples
     --------
-    >>> Wires(resistance=2.0, on=1e-4)
-    Wires(resistance=2.0)
+    >>> Wires(row_resistance=2.0, sense_resistance=50.0, on=1e-4)
+    Wires(row_resistance=2.0, sense_resistance=50.0)
     """
 
-    resistance: float = 1.0
+    row_resistance: float = 1.0
+    column_resistance: float = 1.0
+    driver_resistance: float = 0.0
+    sense_resistance: float = 0.0
     on: float = 1e-4
     off: float = 1e-6
     weight: float | None = None
@@ -181,7 +190,10 @@ class Wires(Config):
 
     def spec(self) -> dict[str, Any]:
         """Return the settings as the core reads them."""
-        return dataclasses.asdict(self)
+        own = dataclasses.asdict(self)
+        places = ("row", "column", "driver", "sense")
+        own["resistances"] = {place: own.pop(f"{place}_resistance") for place in places}
+        return own
 
 
 @dataclass(frozen=True)
@@ -215,7 +227,10 @@ def solve(
     conductances: npt.ArrayLike,
     voltages: npt.ArrayLike,
     *,
-    resistance: float = 1.0,
+    row_resistance: float = 1.0,
+    column_resistance: float = 1.0,
+    driver_resistance: float = 0.0,
+    sense_resistance: float = 0.0,
     side: Literal["rows", "columns"] = "rows",
     tolerance: float = 1e-12,
     threads: int | None = None,
@@ -229,12 +244,15 @@ def solve(
     voltages
         At the driven ends (samples, lines), in volts: those of rows at the left, or of columns at
         the bottom. The other lines are grounded there.
-    resistance
-        Of a piece of wire, in ohms.
+    row_resistance, column_resistance
+        Of a piece of wire along a row and along a column, in ohms; zero is an ideal wire.
+    driver_resistance, sense_resistance
+        In series at the left ends of rows and at the bottoms of columns, in ohms, whichever of them
+        are driven.
     side
         Which lines are driven.
     tolerance
-        Of the residual, relative.
+        Of the error of voltages, weighted by conductances, over those across cells.
     threads
         Threads to use; the result does not depend on it.
 
@@ -260,13 +278,15 @@ def solve(
         )
     if cells.min() < 0:
         raise DataError("conductances must be at least 0")
-    resistance, tolerance = (
-        number(resistance, "resistance", positive=True),
-        number(tolerance, "tolerance", positive=True),
+    resistances = (
+        non_negative(row_resistance, "row_resistance"),
+        non_negative(column_resistance, "column_resistance"),
+        non_negative(driver_resistance, "driver_resistance"),
+        non_negative(sense_resistance, "sense_resistance"),
     )
-    threads = as_threads(threads)
+    tolerance, threads = number(tolerance, "tolerance", positive=True), as_threads(threads)
     currents, rows, columns, iterations = _core.solve_wires(
-        cells, drive, resistance, lines == 1, tolerance, threads
+        cells, drive, resistances, lines == 1, tolerance, threads
     )
     return NodalVoltages(currents, rows, columns, iterations)
 

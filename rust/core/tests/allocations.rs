@@ -167,7 +167,7 @@ fn others() -> Vec<(&'static str, Value, Value)> {
     let chain = json!({
         "masses": 6, "inputs": 3, "outputs": 2, "time": 2.0, "steps": 20, "damping": 0.0,
     });
-    let echo = json!({"name": "HamiltonianEcho", "loss": "squared-error", "epsilon": 0.01});
+    let echo = json!({"name": "HamiltonianEcho", "loss": "squared-error", "kick": 0.01});
     let deep = json!({"layers": [12, 20, 4], "input_gain": 100.0, "device": device()});
     let circuits = laws.iter().map(|law| ("Circuit", circuit(law), equilibrium_propagation()));
     let settling = [
@@ -201,8 +201,8 @@ fn linear(inputs: usize, outputs: usize) -> Value {
 /// Every kind of layer, in chains from six signals to so many.
 fn chains() -> Vec<(Vec<Value>, usize)> {
     let wires = json!({
-        "resistance": 1.0, "on": 1e-4, "off": 1e-6, "weight": null, "exact": true,
-        "tolerance": 1e-6,
+        "resistances": {"row": 1.0, "column": 0.5, "driver": 0.0, "sense": 2.0},
+        "on": 1e-4, "off": 1e-6, "weight": null, "exact": true, "tolerance": 1e-6,
     });
     let pointwise = |function: Value| (vec![json!({"kind": "pointwise", "function": function})], 6);
     let mesh = |drift: f64| json!({"kind": "mzi-mesh", "modes": 6, "loss": 0.01, "drift": drift});

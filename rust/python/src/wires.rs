@@ -1,7 +1,7 @@
 //! Crossbars with resistive wires, by themselves.
 
 use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
-use pnncore::analog::wires::{Nodal, Wires};
+use pnncore::analog::wires::{Nodal, Resistances, Wires};
 use pnncore::{Error, memory};
 use pyo3::prelude::*;
 
@@ -17,13 +17,13 @@ pub(crate) fn check_wires(py: Python<'_>, wires: &str) -> PyResult<()> {
 /// Solves for all nodes: currents (samples, lines), voltages of row and column nodes (samples,
 /// rows, columns), iterations.
 #[pyfunction]
-#[pyo3(signature = (conductances, voltages, resistance, turned, tolerance, threads))]
+#[pyo3(signature = (conductances, voltages, resistances, turned, tolerance, threads))]
 #[allow(clippy::type_complexity, reason = "what Python unpacks")]
 pub(crate) fn solve_wires<'py>(
     py: Python<'py>,
     conductances: PyReadonlyArray2<'py, f64>,
     voltages: PyReadonlyArray2<'py, f64>,
-    resistance: f64,
+    resistances: (f64, f64, f64, f64),
     turned: bool,
     tolerance: f64,
     threads: Option<usize>,
@@ -37,7 +37,9 @@ pub(crate) fn solve_wires<'py>(
     let (cells, drive) = (conductances.as_slice()?, voltages.as_slice()?);
     let found: Result<_, Error> = detached(py, || {
         runtime.enter(|| {
-            Nodal::solve(&runtime, (shape, cells), (drive, turned), resistance, tolerance)
+            let (row, column, driver, sense) = resistances;
+            let resistances = Resistances { row, column, driver, sense };
+            Nodal::solve(&runtime, (shape, cells), (drive, turned), resistances, tolerance)
         })
     })?;
     let Nodal { currents, rows, columns, iterations } = found.or_raise(py)?;

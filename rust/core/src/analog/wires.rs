@@ -2,7 +2,7 @@
 //! resistance.
 
 use pnncore_kernels::watch::poll;
-use pnncore_kernels::wires::{Ends, Fields, Network, factor, lanes, solve};
+use pnncore_kernels::wires::{Drive, Fields, Network, Pieces, factor, lanes, solve};
 use pnncore_kernels::{Level, Real, dot};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -12,13 +12,57 @@ use crate::scratch::{Lent, Scratch};
 use crate::settings::positive;
 use crate::{Error, Result};
 
+/// The resistances of what lines are made of, in ohms; zero is an ideal wire. Drivers sit at rows
+/// and sense amplifiers at columns, whichever of them are driven: a transposed read uses the same
+/// ends.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resistances {
+    /// Of a piece of wire between two cells of a row.
+    pub row: f64,
+    /// Of a piece between two cells of a column.
+    pub column: f64,
+    /// In series with the first piece of a row.
+    pub driver: f64,
+    /// In series with the last piece of a column.
+    pub sense: f64,
+}
+
+impl Resistances {
+    /// Checks that none is negative.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the resistance.
+    pub fn check(&self) -> Result<()> {
+        let Self { row, column, driver, sense } = *self;
+        for (name, value) in
+            [("row", row), ("column", column), ("driver", driver), ("sense", sense)]
+        {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::Config(format!(
+                    "{name}_resistance must be a number of at least 0, got {value}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same in units of the inverse of a conductance.
+    fn pieces<T: Real>(&self, unit: f64) -> Pieces<T> {
+        let Self { row, column, driver, sense } = *self;
+        let [row, row_end, column, column_end] =
+            [row, row + driver, column, column + sense].map(|ohms| T::from_f64(ohms * unit));
+        Pieces { row, row_end, column, column_end }
+    }
+}
+
 /// What weights are in conductances, and what is between them. A weight w is the difference of two
 /// arrays: off + (on - off) |w| / weight in the one of its sign, off in the other.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wires {
-    /// The resistance of a piece of wire between two cells, in ohms.
-    pub resistance: f64,
+    /// What lines are made of.
+    pub resistances: Resistances,
     /// The largest conductance, in siemens.
     pub on: f64,
     /// The smallest one.
@@ -27,9 +71,9 @@ pub struct Wires {
     /// that there is.
     pub weight: Option<f64>,
     /// Whether the nodal equations are solved to the tolerance, or to first order in the
-    /// resistance.
+    /// resistances.
     pub exact: bool,
-    /// Of the residual, relative.
+    /// Of the error of voltages, relative to those across cells.
     pub tolerance: f64,
 }
 
@@ -42,13 +86,9 @@ impl Wires {
     /// # Errors
     /// [`Error::Config`], naming the setting.
     pub fn check(&self) -> Result<()> {
-        let Self { resistance, on, off, weight, tolerance, .. } = *self;
-        let sizes = [
-            ("resistance", Some(resistance)),
-            ("on", Some(on)),
-            ("tolerance", Some(tolerance)),
-            ("weight", weight),
-        ];
+        let Self { resistances, on, off, weight, tolerance, .. } = *self;
+        resistances.check()?;
+        let sizes = [("on", Some(on)), ("tolerance", Some(tolerance)), ("weight", weight)];
         for (name, value) in sizes {
             value.map_or(Ok(()), |value| positive(name, value))?;
         }
@@ -80,8 +120,9 @@ impl Wires {
         prepared.resize(first + Self::prepared(n * m), T::ZERO);
         let prepared = &mut prepared[first..];
         prepared[0] = T::from_f64(weight);
-        let off = T::from_f64(self.resistance * self.off);
-        let slope = T::from_f64(self.resistance * (self.on - self.off) / weight);
+        // Conductances are in units of the largest.
+        let off = T::from_f64(self.off / self.on);
+        let slope = T::from_f64((1.0 - self.off / self.on) / weight);
         for (side, fields) in prepared[1..].chunks_exact_mut(3 * n * m).enumerate() {
             let (cells, pivots) = fields.split_at_mut(n * m);
             for (cell, w) in cells.iter_mut().zip(weights.clone()) {
@@ -90,7 +131,7 @@ impl Wires {
                 *cell = off + if size > T::ZERO { slope * size } else { T::ZERO };
             }
             let (rows, columns) = pivots.split_at_mut(n * m);
-            factor((n, m), cells, rows, columns);
+            factor((n, m), self.resistances.pieces(self.on), cells, rows, columns);
         }
     }
 }
@@ -114,12 +155,12 @@ impl<T: Real> Nodal<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] for lengths that do not fit, [`Error::Config`] for a resistance or
-    /// tolerance that is not positive.
+    /// tolerance out of range.
     pub fn solve(
         runtime: &Runtime,
         ((n, m), conductances): ((usize, usize), &[T]),
         (voltages, turned): (&[T], bool),
-        resistance: f64,
+        resistances: Resistances,
         tolerance: f64,
     ) -> Result<Self> {
         let (inputs, outputs) = if turned { (m, n) } else { (n, m) };
@@ -128,12 +169,16 @@ impl<T: Real> Nodal<T> {
                 "an array of {n} rows and {m} columns needs {inputs} voltages per sample"
             )));
         }
-        positive("resistance", resistance)?;
+        resistances.check()?;
         positive("tolerance", tolerance)?;
-        let cells: Vec<T> = conductances.iter().map(|&g| g * T::from_f64(resistance)).collect();
+        let largest = conductances.iter().fold(T::ZERO, |m, &g| m.max_magnitude(g));
+        let unit = if largest > T::ZERO { largest } else { T::ONE };
+        let cells: Vec<T> = conductances.iter().map(|&g| g / unit).collect();
+        let pieces = resistances.pieces(unit.to_f64());
         let (mut rows, mut columns) = (vec![T::ZERO; n * m], vec![T::ZERO; n * m]);
-        factor((n, m), &cells, &mut rows, &mut columns);
-        let network = Network { shape: (n, m), cells: &cells, rows: &rows, columns: &columns };
+        factor((n, m), pieces, &cells, &mut rows, &mut columns);
+        let network =
+            Network { shape: (n, m), pieces, cells: &cells, rows: &rows, columns: &columns };
         let (samples, lanes) = (voltages.len() / inputs, lanes::<T>(runtime.level()));
         let (mut currents, mut iterations) =
             (vec![T::ZERO; samples * outputs], vec![0; samples.div_ceil(lanes)]);
@@ -148,7 +193,7 @@ impl<T: Real> Nodal<T> {
             let (mut fields, mut ends) = (Fields::default(), Vec::new());
             let (solver, level) = ((tolerance, 20 * MOST), runtime.level());
             *iterations = drive(level, network, turned, x, solver, (&mut ends, &mut fields));
-            gather(runtime.level(), network, turned, &fields, T::from_f64(1.0 / resistance), y);
+            gather(level, &fields, unit, y);
             for (field, out) in [(&fields.u, u), (&fields.v, v)] {
                 for (lane, out) in out.chunks_exact_mut(n * m).enumerate() {
                     poll(4 * n * m);
@@ -180,31 +225,17 @@ fn drive<T: Real>(
     for (lane, x) in x.chunks_exact(width).enumerate() {
         ends.iter_mut().skip(lane).step_by(lanes).zip(x).for_each(|(end, &x)| *end = x);
     }
-    let ends =
-        if turned { Ends { rows: &[], columns: ends } } else { Ends { rows: ends, columns: &[] } };
-    solve(level, network, ends, tolerance, most, fields)
+    let driven = if turned { Drive::Columns(ends) } else { Drive::Rows(ends) };
+    solve(level, network, driven, tolerance, most, fields)
 }
 
-/// Adds to `y` the voltages of the last nodes before the grounded ends, times `factor`.
-fn gather<T: Real>(
-    level: Level,
-    network: Network<'_, T>,
-    turned: bool,
-    fields: &Fields<T>,
-    factor: T,
-    y: &mut [T],
-) {
-    let ((n, m), lanes) = (network.shape, lanes::<T>(level));
-    let width = if turned { n } else { m };
-    for (lane, y) in y.chunks_exact_mut(width).enumerate() {
-        for (k, y) in y.iter_mut().enumerate() {
-            let last = if turned {
-                fields.u[k * m * lanes + lane]
-            } else {
-                fields.v[((n - 1) * m + k) * lanes + lane]
-            };
-            *y += factor * last;
-        }
+/// Adds to `y` (samples, lines) the currents out of ends, times `factor`.
+fn gather<T: Real>(level: Level, fields: &Fields<T>, factor: T, y: &mut [T]) {
+    let lanes = lanes::<T>(level);
+    for (lane, y) in y.chunks_exact_mut(fields.out.len() / lanes).enumerate() {
+        y.iter_mut()
+            .zip(fields.out.iter().skip(lane).step_by(lanes))
+            .for_each(|(y, &current)| *y += factor * current);
     }
 }
 
@@ -237,17 +268,17 @@ impl<'a, T: Real> Grid<'a, T> {
         prepared: &'a [T],
         turned: bool,
     ) -> Self {
-        let nodes = shape.0 * shape.1;
+        let (nodes, pieces) = (shape.0 * shape.1, wires.resistances.pieces(wires.on));
         let side = |k: usize| {
             let part = |p: usize| &prepared[1 + (3 * k + p) * nodes..][..nodes];
-            Network { shape, cells: part(0), rows: part(1), columns: part(2) }
+            Network { shape, pieces, cells: part(0), rows: part(1), columns: part(2) }
         };
         Self { wires, sides: [side(0), side(1)], weight: prepared[0], turned }
     }
 
-    /// Outputs, in weights times inputs, per voltage at the last node of a line.
+    /// Outputs, in weights times inputs, per current out of a line.
     fn scale(&self) -> T {
-        self.weight / T::from_f64(self.wires.resistance * (self.wires.on - self.wires.off))
+        self.weight / T::from_f64(1.0 - self.wires.off / self.wires.on)
     }
 
     fn drive(&self, level: Level, side: usize, turned: bool, x: &[T], own: &mut Solver<'_, T>) {
@@ -265,7 +296,7 @@ impl<'a, T: Real> Grid<'a, T> {
         for (x, y) in x.chunks(inputs * lanes).zip(y.chunks_mut(outputs * lanes)) {
             for (side, factor) in [(0, self.scale()), (1, -self.scale())] {
                 self.drive(level, side, self.turned, x, &mut own);
-                gather(level, self.sides[side], self.turned, &own.fields, factor, y);
+                gather(level, &own.fields, factor, y);
             }
         }
     }
@@ -296,7 +327,7 @@ impl<'a, T: Real> Grid<'a, T> {
                 if !dx.is_empty() {
                     let first = c * n * lanes;
                     let dx = &mut dx[first..first + x.len()];
-                    gather(level, self.sides[side], true, &adjoint.fields, factor, dx);
+                    gather(level, &adjoint.fields, factor, dx);
                 }
                 if gradient.is_empty() {
                     continue;
