@@ -85,13 +85,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=30, help="default: 30")
     parser.add_argument("--hidden", type=int, default=16, help="hidden units (default: 16)")
-    parser.add_argument("--rate", type=float, default=0.006, help="of Adam (default: 0.006)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=0.006, help="of Adam (default: 0.006)"
+    )
     arguments = parser.parse_args()
 
     def network(seed: int) -> Hopfield:
         return Hopfield([64, arguments.hidden, 10], activation="tanh", seed=seed)
 
-    rate, epochs, seeds = arguments.rate, arguments.epochs, arguments.seeds
+    rate, epochs, seeds = arguments.learning_rate, arguments.epochs, arguments.seeds
     print(f"digits, 64-{arguments.hidden}-10 tanh, {epochs} epochs, seeds {seeds}")
     print(f"{'':26}{'test acc. %':15}{'cosine before':>14}{'after':>8}{'s / run':>10}")
     for name, method in METHODS.items():

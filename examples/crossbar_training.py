@@ -71,7 +71,7 @@ def train(
     """Train with errors that go back through the arrays."""
     x, y, x_test, y_test = data
     schedule = pnn.optim.CosineDecay(arguments.epochs, 0.05) if arguments.cosine else None
-    optimizer = pnn.optim.SGD(arguments.rate, schedule=schedule)
+    optimizer = pnn.optim.SGD(arguments.learning_rate, schedule=schedule)
     method = pnn.methods.InSituBackprop(loss="cross-entropy")
     threads = arguments.threads
     trainer = pnn.Trainer(
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--device", choices=DEVICES, default=None)
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="none")
     parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--rate", type=float, default=None)
+    parser.add_argument("--learning-rate", type=float, default=None)
     parser.add_argument("--batch-size", type=int, default=10)
     parser.add_argument(
         "--cosine", action="store_true", help="let the rate fall to a twentieth along half a cosine"
@@ -101,7 +101,7 @@ def main() -> None:
     arguments = parser.parse_args()
     mnist = arguments.dataset == "mnist"
     arguments.epochs = arguments.epochs or (30 if mnist else 20)
-    arguments.rate = arguments.rate or (0.1 if mnist else 0.3)
+    arguments.learning_rate = arguments.learning_rate or (0.1 if mnist else 0.3)
     data = pnn.data.mnist() if mnist else pnn.data.digits()
     sizes = [784, 256, 128, 10] if mnist else [64, 64, 10]
     row = ROW if arguments.device is None else [(arguments.device, arguments.algorithm)]

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, default="equilibrium-propagation")
     parser.add_argument("--epochs", type=int, default=50, help="epochs of 64 samples (default: 50)")
     parser.add_argument(
-        "--rate", type=float, default=0.05, help="learning rate of Adam (default: 0.05)"
+        "--learning-rate", type=float, default=0.05, help="learning rate of Adam (default: 0.05)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")
     arguments = parser.parse_args()
@@ -136,7 +136,7 @@ def main() -> None:
     print(f"  {'':16} {'R²':>8} {'cosine to exact':>17}")
     report("before training")
     trainer = pnn.Trainer(
-        sheet, method, pnn.optim.Adam(arguments.rate), batch_size=16, seed=arguments.seed
+        sheet, method, pnn.optim.Adam(arguments.learning_rate), batch_size=16, seed=arguments.seed
     )
     history = trainer.fit(x, y, epochs=arguments.epochs)
     report("after training")

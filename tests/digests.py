@@ -48,8 +48,10 @@ SETTINGS: dict[str, methods.Method] = {
     "RecurrentBackprop": methods.RecurrentBackprop(steps=5),
     "FiniteDifference": methods.FiniteDifference(epsilon=1e-3),
     "SPSA": methods.SPSA(epsilon=1e-3, directions=2),
-    "EvolutionStrategy": methods.EvolutionStrategy(sigma=1e-3, pairs=3),
-    "EvolutionStrategy adapted": methods.EvolutionStrategy(sigma=1e-3, pairs=3, adaptation=0.1),
+    "EvolutionStrategy": methods.EvolutionStrategy(sigma=1e-3, directions=3),
+    "EvolutionStrategy adapted": methods.EvolutionStrategy(
+        sigma=1e-3, directions=3, adaptation=0.1
+    ),
     "CoordinateDescent": methods.CoordinateDescent(epsilon=1e-3, coordinates=3),
     "CMAES": methods.CMAES(sigma=1e-3, population=6),
     "GeneticAlgorithm": methods.GeneticAlgorithm(population=6, mutation=1e-3),

@@ -39,7 +39,7 @@ def test_differences_at_bounds():
     "method",
     [
         methods.SPSA(epsilon=1e-4, directions=20_000),
-        methods.EvolutionStrategy(sigma=1e-4, pairs=20_000),
+        methods.EvolutionStrategy(sigma=1e-4, directions=20_000),
     ],
 )
 def test_estimates_at_bounds(method):
@@ -58,7 +58,9 @@ def test_evolution_makes_up_for_what_is_cut_off(share):
     )
     net.params["g"][...] = [1.0 + share * sigma, 5.0]
     x, y = np.ones((1, 1)), np.zeros((1, 1))
-    found = methods.EvolutionStrategy(sigma=sigma, pairs=40_000).gradient(net, x, y, seed=1)["g"]
+    found = methods.EvolutionStrategy(sigma=sigma, directions=40_000).gradient(net, x, y, seed=1)[
+        "g"
+    ]
     assert relative(found, exact(net, x, y)) < 0.04
 
 

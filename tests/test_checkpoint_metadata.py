@@ -180,7 +180,7 @@ CASES = {
     ),
     "EvolutionStrategy": lambda: (
         stack(layers.Linear(3, 2, bias=False), numbered=False),
-        methods.EvolutionStrategy(pairs=2, adaptation=0.1),
+        methods.EvolutionStrategy(directions=2, adaptation=0.1),
         optim.SGD(0.1),
     ),
     "CoordinateDescent": lambda: (

@@ -103,7 +103,9 @@ def test_audits(outputs):
     assert pnn.audit(net, EquilibriumPropagation(beta=1e-4), x, y).relative_error < 1e-6
     assert pnn.audit(net, FrequencyPropagation(amplitude=1e-4), x, y).relative_error < 1e-6
     assert (
-        pnn.audit(net, AgnosticEquilibriumPropagation(beta=1e-5, epsilon=1e-5), x, y).relative_error
+        pnn.audit(
+            net, AgnosticEquilibriumPropagation(beta=1e-5, softness=1e-5), x, y
+        ).relative_error
         < 1e-3
     )
     # One sample: with many, each is clamped with a stiffness of its own.

@@ -56,8 +56,8 @@ def test_echoes_tell_the_gradient(loss):
     exact = methods.FiniteDifference(loss=loss, epsilon=1e-5).gradient(system, x, y)
     wanted = np.concatenate(list(exact.values()))
 
-    def off(epsilon):
-        found = methods.HamiltonianEcho(loss=loss, epsilon=epsilon).gradient(system, x, y)
+    def off(kick):
+        found = methods.HamiltonianEcho(loss=loss, kick=kick).gradient(system, x, y)
         return np.linalg.norm(np.concatenate(list(found.values())) - wanted) / np.linalg.norm(
             wanted
         )
@@ -130,8 +130,8 @@ def test_what_is_wrong_is_said():
     ):
         with pytest.raises(ConfigError, match=text):
             chain(**settings)
-    with pytest.raises(ConfigError, match="epsilon must be a positive number, got 0"):
-        methods.HamiltonianEcho(epsilon=0)
+    with pytest.raises(ConfigError, match="kick must be a positive number, got 0"):
+        methods.HamiltonianEcho(kick=0)
     with pytest.raises(
         CapabilityError, match="HamiltonianEcho needs a motion that can be run backwards"
     ):
@@ -148,6 +148,6 @@ def test_a_chain_goes_to_a_file_and_back():
     system = chain(damping=0.1)
     config = json.loads(json.dumps(system.to_config()))
     assert systems.from_config(config).to_config() == config
-    method = methods.HamiltonianEcho(epsilon=0.3, loss="cross-entropy")
+    method = methods.HamiltonianEcho(kick=0.3, loss="cross-entropy")
     assert methods.from_config(method.to_config()) == method
     assert system.methods().count("HamiltonianEcho") == 1

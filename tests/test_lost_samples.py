@@ -106,7 +106,7 @@ def test_a_batch_of_which_little_is_wanted_has_not_diverged():
 CANDIDATES = {
     "finite differences": methods.FiniteDifference(epsilon=1e-5),
     "SPSA": methods.SPSA(epsilon=1e-5, directions=400),
-    "evolution": methods.EvolutionStrategy(sigma=1e-4, pairs=400),
+    "evolution": methods.EvolutionStrategy(sigma=1e-4, directions=400),
 }
 
 

@@ -133,7 +133,7 @@ def test_stacks_and_outputs_learn_from_the_gradient_of_the_loss(kind, settings, 
 
 def test_echoes_learn_from_the_gradient_of_the_loss():
     net, (x, y) = chain(), batch(4)
-    found = methods.HamiltonianEcho(epsilon=1e-3, loss=Quartic()).gradient(net, x, y)
+    found = methods.HamiltonianEcho(kick=1e-3, loss=Quartic()).gradient(net, x, y)
     assert cosine(found, differences(net, Quartic(), x, y))[1] < 1e-4
 
 

@@ -120,7 +120,7 @@ def test_all_methods_against_the_exact_gradient(loss):
     bounds = {
         EquilibriumPropagation(beta=1e-3, loss=loss, settling=TIGHT): 1e-5,
         FrequencyPropagation(amplitude=1e-3, loss=loss, settling=TIGHT): 1e-5,
-        AgnosticEquilibriumPropagation(beta=1e-4, epsilon=1e-5, loss=loss, settling=TIGHT): 1e-2,
+        AgnosticEquilibriumPropagation(beta=1e-4, softness=1e-5, loss=loss, settling=TIGHT): 1e-2,
     }
     for method, bound in bounds.items():
         assert pnn.audit(net, method, x, y).relative_error < bound, method

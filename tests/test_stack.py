@@ -165,7 +165,7 @@ def test_physical_local_learning_learns_what_untrained_maps_do_not():
 def test_evolution_learns_digits_within_its_budget():
     chain = [layers.Linear(64, 16, bias=False), layers.Tanh(), layers.Linear(16, 10, bias=False)]
     net = pnn.systems.Stack(chain, seed=0)
-    method = methods.EvolutionStrategy(loss=CE, pairs=15, sigma=0.1, adaptation=0.02)
+    method = methods.EvolutionStrategy(loss=CE, directions=15, sigma=0.1, adaptation=0.02)
     adam = pnn.optim.Adam(0.02, weight_decay=0.03, schedule=pnn.optim.CosineDecay(333))
     score, trainer = train(net, method, 333, 225, adam)
     assert net.n_params == 1184
@@ -189,7 +189,7 @@ def test_a_reservoir_is_read_out_in_one_epoch():
     "method",
     [
         methods.SPSA(directions=8, epsilon=0.02),
-        methods.EvolutionStrategy(pairs=8, sigma=0.02),
+        methods.EvolutionStrategy(directions=8, sigma=0.02),
         methods.CMAES(sigma=0.05),
         methods.GeneticAlgorithm(mutation=0.05),
         methods.CoordinateDescent(epsilon=0.05),
@@ -216,7 +216,7 @@ def test_the_ledger_counts_passes():
         methods.Backprop(): (0, 3),
         methods.PhysicsAware(): (1, 2),
         methods.SPSA(directions=3): (6, 0),
-        methods.EvolutionStrategy(pairs=4): (8, 0),
+        methods.EvolutionStrategy(directions=4): (8, 0),
         methods.CoordinateDescent(coordinates=2): (5, 0),
         methods.CMAES(population=6): (6, 0),
     }
@@ -238,7 +238,7 @@ def test_the_ledger_counts_passes():
         methods.Backprop(noise=0.1, vaccination=0.1),
         methods.FeedbackAlignment(feedback="kolen-pollack"),
         methods.DirectFeedbackAlignment(),
-        methods.EvolutionStrategy(adaptation=0.1, pairs=4),
+        methods.EvolutionStrategy(adaptation=0.1, directions=4),
         methods.CMAES(),
         methods.GeneticAlgorithm(population=6),
         methods.RidgeReadout(forgetting=0.9),

@@ -23,7 +23,7 @@ from pnncore.systems import System
 if TYPE_CHECKING:
     from pnncore.trainer import Trainer
 
-SCHEMA = 8
+SCHEMA = 9
 
 _KEYS = (
     "schema",

@@ -69,7 +69,7 @@ EXPECTED: dict[str, Expectation] = {
         "the exact gradient as the force goes to zero",
     ),
     "AgnosticEquilibriumPropagation": Expectation(
-        {"beta": 1e-4, "epsilon": 1e-4, "settling": _TIGHT},
+        {"beta": 1e-4, "softness": 1e-4, "settling": _TIGHT},
         0.999,
         (0.97, 1.03),
         f"{_NUDGED}, and springs grow stiff",
@@ -95,13 +95,13 @@ EXPECTED: dict[str, Expectation] = {
     "FiniteDifference": _exact("exact to the square of the step", epsilon=_STEP),
     "ParameterShift": _exact("exact for sinusoidal outputs"),
     "SPSA": _mean("right in the mean over directions", epsilon=_STEP, directions=32),
-    "EvolutionStrategy": _mean("right in the mean, of a smoothed loss", sigma=_STEP, pairs=32),
+    "EvolutionStrategy": _mean("right in the mean, of a smoothed loss", sigma=_STEP, directions=32),
     "ForwardGradient": _mean("right in the mean over directions", directions=32),
     "SurrogateOptimization": _other(
         "a surrogate that has seen nothing knows nothing", exploration=_STEP, samples=64, fits=1
     ),
     "HamiltonianEcho": Expectation(
-        {"epsilon": 1e-3}, 1 - 1e-5, (0.999, 1.001), "exact to the square of the kick"
+        {"kick": 1e-3}, 1 - 1e-5, (0.999, 1.001), "exact to the square of the kick"
     ),
 }
 """By method. Those that are not here give new parameters, and no gradient."""
@@ -112,7 +112,7 @@ OVERRIDES: dict[tuple[str, str], Expectation] = {
     # Conductances give way easily: springs must be stiffer.
     ("DeepResistive", "AgnosticEquilibriumPropagation"): replace(
         EXPECTED["AgnosticEquilibriumPropagation"],
-        settings={"beta": 1e-4, "epsilon": 1e-8, "settling": _TIGHT},
+        settings={"beta": 1e-4, "softness": 1e-8, "settling": _TIGHT},
     ),
     ("wrong twin", "Backprop"): Expectation({}, 0.9, None, f"{_WRONG}, signals too"),
     ("wrong twin", "PhysicsAware"): Expectation({}, 0.93, None, _WRONG),

@@ -9,13 +9,13 @@ from pnncore.methods._base import Method
 class HamiltonianEcho(Method):
     """Hamiltonian echo backpropagation: run, turn round, kick by the error, run again.
 
-    Turned momenta are kicked by ``±epsilon`` dL/dq, and dL/dθ is the difference of the integrals of
-    ∂H/∂θ along the two echoes, over ``-2 epsilon``: with a bias of O(``epsilon``²). The physics
+    Turned momenta are kicked by ``±kick`` dL/dq, and dL/dθ is the difference of the integrals of
+    ∂H/∂θ along the two echoes, over ``-2 kick``: with a bias of O(``kick``²). The physics
     computes its own adjoint, as long as it runs backwards; damping spoils it.
 
     Parameters
     ----------
-    epsilon
+    kick
         How hard errors kick: a momentum per dL/dq.
 
     References
@@ -23,4 +23,4 @@ class HamiltonianEcho(Method):
     Lopez-Pastor and Marquardt, Phys. Rev. X 13, 031020 (2023).
     """
 
-    epsilon: float = 1e-2
+    kick: float = 1e-2

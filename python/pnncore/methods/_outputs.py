@@ -49,7 +49,7 @@ class SPSA(SettlingMethod):
 class EvolutionStrategy(SettlingMethod):
     """Evolution strategies: the gradient of the mean loss of Gaussian candidates.
 
-    They are tried in pairs to either side.
+    They are tried in pairs, to either side of the parameters.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ class EvolutionStrategy(SettlingMethod):
         The standard deviation of candidates; with adaptation, at first.
         None: 0.1, for networks whose parameters are plain numbers;
         elsewhere it has their units, and must be given.
-    pairs
-        Pairs of candidates per step.
+    directions
+        Pairs of candidates per step, one to either side.
     adaptation
         How fast the deviation of every parameter adapts (PEPG); 0: not at all.
 
@@ -68,7 +68,7 @@ class EvolutionStrategy(SettlingMethod):
     """
 
     sigma: float | None = None
-    pairs: int = 16
+    directions: int = 16
     adaptation: float = 0.0
 
 
@@ -158,8 +158,8 @@ class SurrogateOptimization(Method):
         Units of each of its two hidden layers.
     samples
         Measured samples that are kept.
-    fits, rate
-        Steps of fitting per step, with 64 samples each, and their rate.
+    fits, learning_rate
+        Steps of fitting per step, with 64 samples each, and their learning rate.
     exploration
         The standard deviation of what is added to parameters to see what they do. None: 0.2, for
         networks whose parameters are plain numbers; elsewhere it has their units, and must be
@@ -176,7 +176,7 @@ class SurrogateOptimization(Method):
     hidden: int = 64
     samples: int = 8192
     fits: int = 40
-    rate: float = 1e-3
+    learning_rate: float = 1e-3
     exploration: float | None = None
     explorers: int = 1
 

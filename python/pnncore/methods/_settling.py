@@ -87,22 +87,22 @@ class AgnosticEquilibriumPropagation(SettlingMethod):
 
     They do when outputs are nudged.
 
-    The energy is E(theta, s) + |u - theta|² / (2 epsilon). The control u is set so that the
+    The energy is E(theta, s) + |u - theta|² / (2 softness). The control u is set so that the
     parameters stay where they are in the free phase, and kept while the outputs are nudged: the
-    parameters then relax, together with the states, by -epsilon * beta times the gradient of the
-    loss, up to O(epsilon) and O(beta). Nobody has to know E, or read its derivatives.
+    parameters then relax, together with the states, by -softness * beta times the gradient of the
+    loss, up to O(softness) and O(beta). Nobody has to know E, or read its derivatives.
 
     Parameters
     ----------
     beta
         The strength of nudging, in units of the stiffness of the outputs. None: 0.1 for Hopfield
         networks, elsewhere found as the beta of `EquilibriumPropagation` is.
-    epsilon
+    softness
         The softness of the springs. None: such that none gives way by more than a thousandth of the
         largest parameter of its kind.
     relaxations
-        How often the simulation relaxes parameters and states in turn. One is exact as epsilon goes
-        to zero.
+        How often the simulation relaxes parameters and states in turn. One is exact as softness
+        goes to zero.
 
     References
     ----------
@@ -111,7 +111,7 @@ class AgnosticEquilibriumPropagation(SettlingMethod):
     """
 
     beta: float | None = None
-    epsilon: float | None = None
+    softness: float | None = None
     relaxations: int = 2
 
 

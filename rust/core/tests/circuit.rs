@@ -274,10 +274,10 @@ fn forces_and_springs_tend_to_the_gradient() {
             let slope = (tone(2e-2, 8) / tone(1e-2, 8)).log2();
             assert!((slope - 2.0).abs() < 0.1, "{slope}");
         }
-        let springs = |beta, epsilon, relaxations| {
+        let springs = |beta, softness, relaxations| {
             let method = AgnosticEquilibriumPropagation {
                 beta: Some(beta),
-                epsilon: Some(epsilon),
+                softness: Some(softness),
                 relaxations,
             }
             .with(LOSS, settling);

@@ -203,10 +203,10 @@ fn one_mass_swings() {
 #[test]
 fn echoes_tell_the_gradient() {
     let exact = gradient(FiniteDifference { epsilon: Some(1e-5) }, 0.0, 1);
-    let off = |epsilon: f64| {
-        let found = gradient(HamiltonianEcho { epsilon }, 0.0, 1);
+    let off = |kick: f64| {
+        let found = gradient(HamiltonianEcho { kick }, 0.0, 1);
         for threads in [2, 3, 8] {
-            assert_eq!(found, gradient(HamiltonianEcho { epsilon }, 0.0, threads));
+            assert_eq!(found, gradient(HamiltonianEcho { kick }, 0.0, threads));
         }
         norm(found.iter().zip(&exact).map(|(a, b)| a - b)) / norm(exact.iter().copied())
     };
@@ -221,7 +221,7 @@ fn damping_spoils_echoes() {
     let cosines = [0.015, 0.15, 1.5].map(|rate| {
         let damping = rate / SPEC.time;
         let exact = gradient(FiniteDifference { epsilon: Some(1e-5) }, damping, 1);
-        let found = gradient(HamiltonianEcho { epsilon: 1e-3 }, damping, 1);
+        let found = gradient(HamiltonianEcho { kick: 1e-3 }, damping, 1);
         dot(&found, &exact) / (dot(&found, &found) * dot(&exact, &exact)).sqrt()
     });
     assert!(cosines[0] > 0.999 && cosines[2] > 0.9, "{cosines:?}");

@@ -90,7 +90,7 @@ fn all_methods(settling: Settling) -> Vec<Method> {
         propagation(Estimator::OneSided, Sign::Random, 8),
         propagation(Estimator::Holomorphic, Sign::Positive, 5),
         FrequencyPropagation { amplitude: Some(0.1), points: 8 }.with(loss, settling),
-        AgnosticEquilibriumPropagation { beta: Some(0.1), epsilon: Some(0.01), relaxations: 2 }
+        AgnosticEquilibriumPropagation { beta: Some(0.1), softness: Some(0.01), relaxations: 2 }
             .with(loss, settling),
         ContrastiveLearning {}.with(loss, settling),
         CoupledLearning { eta: 0.2, variant: Side::Negative }.with(loss, settling),
@@ -479,7 +479,7 @@ fn table_of_methods_is_true() {
         with_loss(PhysicalLocalLearning { tau: 1.0 }),
         with_loss(FiniteDifference { epsilon: Some(0.1) }),
         with_loss(SPSA { epsilon: Some(0.1), directions: 1 }),
-        with_loss(EvolutionStrategy { sigma: Some(0.1), pairs: 1, adaptation: 0.0 }),
+        with_loss(EvolutionStrategy { sigma: Some(0.1), directions: 1, adaptation: 0.0 }),
         with_loss(CoordinateDescent { epsilon: Some(0.1), coordinates: 1 }),
         with_loss(CMAES { sigma: Some(0.1), population: None }),
         with_loss(GeneticAlgorithm { population: 4, mutation: Some(0.1) }),
@@ -491,7 +491,7 @@ fn table_of_methods_is_true() {
             hidden: 4,
             samples: 16,
             fits: 1,
-            rate: 0.01,
+            learning_rate: 0.01,
             exploration: Some(0.1),
             explorers: 1,
         }),

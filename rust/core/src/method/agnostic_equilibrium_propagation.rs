@@ -1,9 +1,9 @@
 //! Agnostic equilibrium propagation: parameters that relax by themselves.
 //!
-//! The energy is E(theta, s) + |u - theta|^2 / 2 epsilon. In the free phase the control u holds
-//! theta where it is, which needs u = theta + epsilon dE/dtheta. Then the outputs are nudged, u
-//! stays, and theta relaxes with the states to theta' = u - epsilon dE/dtheta(theta', s'). So
-//! (theta - theta') / (epsilon beta) tends to the gradient of the loss as epsilon and beta go to
+//! The energy is E(theta, s) + |u - theta|^2 / (2 softness). In the free phase the control u holds
+//! theta where it is, which needs u = theta + softness dE/dtheta. Then the outputs are nudged, u
+//! stays, and theta relaxes with the states to theta' = u - softness dE/dtheta(theta', s'). So
+//! (theta - theta') / (softness beta) tends to the gradient of the loss as softness and beta go to
 //! zero (Scellier, Mishra, Bengio, Ollivier, arXiv 2205.15021).
 
 use num_complex::Complex;
@@ -51,7 +51,7 @@ pub struct AgnosticEquilibriumPropagation {
     pub beta: Option<f64>,
     /// The softness of the springs. `None`: such that they give way by a thousandth of the largest
     /// parameter of a kind.
-    pub epsilon: Option<f64>,
+    pub softness: Option<f64>,
     /// How often parameters and states relax in turn.
     pub relaxations: u32,
 }
@@ -62,7 +62,7 @@ impl MethodConfig for AgnosticEquilibriumPropagation {
 
     fn check(&self, _settling: &Settling) -> Result<()> {
         nonzero("beta", self.beta.unwrap_or(1.0))?;
-        positive("epsilon", self.epsilon.unwrap_or(1.0))?;
+        positive("softness", self.softness.unwrap_or(1.0))?;
         at_least("relaxations", self.relaxations, 1)
     }
 
@@ -71,7 +71,7 @@ impl MethodConfig for AgnosticEquilibriumPropagation {
         if let Some(beta) = strength.given() {
             plan(beta, setup.loss, setup.settling).check(setup.system)?;
         }
-        Ok(Box::new(Springs { strength, epsilon: self.epsilon, relaxations: self.relaxations }))
+        Ok(Box::new(Springs { strength, softness: self.softness, relaxations: self.relaxations }))
     }
 }
 
@@ -85,7 +85,7 @@ fn plan(beta: f64, loss: Loss, settling: Settling) -> WeightedPlan {
 #[derive(Debug)]
 struct Springs {
     strength: Strength,
-    epsilon: Option<f64>,
+    softness: Option<f64>,
     relaxations: u32,
 }
 
@@ -117,21 +117,21 @@ impl<T: Real> CompiledMethod<T> for Springs {
         settle(&experiment, state)?;
         let free = read(&experiment, state, [Complex::ONE, Complex::ZERO])?;
         let mut nudged = read(&experiment, state, [Complex::ZERO, Complex::ONE])?;
-        let epsilons = match self.epsilon {
-            Some(epsilon) => vec![epsilon; count],
+        let softnesses = match self.softness {
+            Some(softness) => vec![softness; count],
             None => yielding(&start, &free),
         };
         let (mut moved, mut changes) = (start.clone(), start.clone());
         for relaxation in 1..=self.relaxations {
             for i in 0..count {
-                let (epsilon, (lower, upper)) =
-                    (epsilons[i], system.store(i).device.range::<f64>());
+                let (softness, (lower, upper)) =
+                    (softnesses[i], system.store(i).device.range::<f64>());
                 for (k, start) in start[i].iter().map(|start| start.to_f64()).enumerate() {
                     // The springs pull, but the material has its range. (Not moved - start, which
                     // would be mostly rounding.)
-                    let pulled = epsilon * (free[i][k] - nudged[i][k]).to_f64();
+                    let pulled = softness * (free[i][k] - nudged[i][k]).to_f64();
                     let change = pulled.within(lower - start, upper - start);
-                    changes[i][k] = T::from_f64(-change / (epsilon * beta));
+                    changes[i][k] = T::from_f64(-change / (softness * beta));
                     moved[i][k] = T::from_f64(start + change);
                 }
             }

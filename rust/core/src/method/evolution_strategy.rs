@@ -28,7 +28,7 @@ pub struct EvolutionStrategy {
     /// where parameters have no units.
     pub sigma: Option<f64>,
     /// Pairs of candidates per step.
-    pub pairs: u32,
+    pub directions: u32,
     /// How fast deviations adapt; 0: not at all.
     pub adaptation: f64,
 }
@@ -39,13 +39,17 @@ impl MethodConfig for EvolutionStrategy {
 
     fn check(&self, _settling: &Settling) -> Result<()> {
         positive("sigma", self.sigma.unwrap_or(1.0))?;
-        at_least("pairs", self.pairs, 1)?;
+        at_least("directions", self.directions, 1)?;
         at_least_zero("adaptation", self.adaptation)
     }
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
         let sigma = distance(Self::NAME, "sigma", self.sigma, 0.1, setup.system)?;
-        Ok(Box::new(Evolution { sigma, pairs: self.pairs as usize, adaptation: self.adaptation }))
+        Ok(Box::new(Evolution {
+            sigma,
+            directions: self.directions as usize,
+            adaptation: self.adaptation,
+        }))
     }
 }
 
@@ -53,7 +57,7 @@ impl MethodConfig for EvolutionStrategy {
 #[derive(Debug)]
 struct Evolution {
     sigma: f64,
-    pairs: usize,
+    directions: usize,
     adaptation: f64,
 }
 
@@ -82,7 +86,7 @@ impl<T: Real> CompiledMethod<T> for Evolution {
         memory: &mut [&mut [T]],
         state: &mut StepState<T>,
     ) -> Result<StepResult> {
-        let Self { sigma, pairs, adaptation } = *self;
+        let Self { sigma, directions: count, adaptation } = *self;
         let base = flatten(experiment.params);
         let n = base.len();
         let random = experiment.runtime.random(Purpose::Direction);
@@ -104,14 +108,14 @@ impl<T: Real> CompiledMethod<T> for Evolution {
         let mut gradient = vec![T::ZERO; n];
         let mut known = 0;
         let mut spread = Spread::new(if adaptation > 0.0 { n } else { 0 });
-        let tried = Pairs { count: pairs, reach: 1.0, draw: &draw };
+        let tried = Pairs { count, reach: 1.0, draw: &draw };
         tried.each(experiment, &base, state, |losses, directions| {
-            let weights: Vec<T> = losses.iter().map(|pair| slope(pair, pairs as f64)).collect();
+            let weights: Vec<T> = losses.iter().map(|pair| slope(pair, count as f64)).collect();
             known += known_pairs(losses);
             add(experiment.runtime, &weights, directions, &mut gradient);
             spread.see(experiment.runtime, losses, directions);
         })?;
-        make_mean(pairs, known, &mut gradient);
+        make_mean(count, known, &mut gradient);
         for (g, &deviation) in gradient.iter_mut().zip(&deviations) {
             *g /= deviation * deviation;
         }

@@ -24,7 +24,7 @@ use crate::system::{Abilities, Accumulation};
 #[serde(deny_unknown_fields)]
 pub struct HamiltonianEcho {
     /// How hard errors kick, in units of time: a momentum per dL/dq.
-    pub epsilon: f64,
+    pub kick: f64,
 }
 
 impl MethodConfig for HamiltonianEcho {
@@ -32,20 +32,20 @@ impl MethodConfig for HamiltonianEcho {
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::ECHOES)];
 
     fn check(&self, _settling: &Settling) -> Result<()> {
-        positive("epsilon", self.epsilon)
+        positive("kick", self.kick)
     }
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
-        let contrast = Box::new(|epsilon: f64| {
-            let weight = Complex::new(0.5 / epsilon, 0.0);
+        let contrast = Box::new(|kick: f64| {
+            let weight = Complex::new(0.5 / kick, 0.0);
             let kicked =
                 |kick: f64| Phase { start: Start::Reversed(0), boundary: Boundary::Kicked(kick) };
             Contrast {
-                phases: [epsilon, -epsilon].map(kicked).into_iter().collect(),
+                phases: [kick, -kick].map(kicked).into_iter().collect(),
                 weights: [Complex::ZERO, -weight, weight].into_iter().collect(),
             }
         });
-        let strength = Strength::Given(self.epsilon);
+        let strength = Strength::Given(self.kick);
         Ok(Box::new(Contrastive::new(setup, strength, Accumulation::Integral, vec![contrast])?))
     }
 }

@@ -45,7 +45,7 @@ pub struct SurrogateOptimization {
     /// Steps of fitting per step.
     pub fits: u32,
     /// The rate of fitting.
-    pub rate: f64,
+    pub learning_rate: f64,
     /// The standard deviation of what is added to parameters to see what they do. `None`: a usual
     /// one, where parameters have no units.
     pub exploration: Option<f64>,
@@ -62,7 +62,7 @@ impl MethodConfig for SurrogateOptimization {
         at_least("samples", self.samples, 1)?;
         at_least("fits", self.fits, 1)?;
         at_least("explorers", self.explorers, 1)?;
-        positive("rate", self.rate)?;
+        positive("learning_rate", self.learning_rate)?;
         positive("exploration", self.exploration.unwrap_or(1.0))
     }
 
@@ -71,7 +71,7 @@ impl MethodConfig for SurrogateOptimization {
             hidden: self.hidden as usize,
             samples: self.samples as usize,
             fits: self.fits as usize,
-            rate: self.rate,
+            learning_rate: self.learning_rate,
             exploration: distance(Self::NAME, "exploration", self.exploration, 0.2, setup.system)?,
             explorers: self.explorers as usize,
         }))
@@ -84,7 +84,7 @@ struct Surrogate {
     hidden: usize,
     samples: usize,
     fits: usize,
-    rate: f64,
+    learning_rate: f64,
     exploration: f64,
     explorers: usize,
 }
@@ -255,7 +255,7 @@ impl Surrogate {
         let random = runtime.random(Purpose::Method);
         let (mut update, mut gradient) = (LocalUpdate::default(), Vec::new());
         let mut states = States::new(net.layout());
-        let rates = vec![self.rate; net.specs().len()];
+        let rates = vec![self.learning_rate; net.specs().len()];
         for k in 0..self.fits as u64 {
             let at = draw.step() * self.fits as u64 + k;
             let picked: Vec<u64> = (0..FITTED as u64)

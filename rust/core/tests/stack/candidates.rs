@@ -109,7 +109,7 @@ fn surrogates_find_the_gradient() {
         hidden: 40,
         samples: 4000,
         fits,
-        rate: 3e-3,
+        learning_rate: 3e-3,
         exploration: Some(0.3),
         explorers: 60,
     };

@@ -307,7 +307,7 @@ fn zeroth_order_estimates_are_as_far_off_as_they_should_be() {
     for q in [1u32, 10, 57] {
         let rules = [
             method(SPSA { epsilon: Some(1e-4), directions: q }),
-            method(EvolutionStrategy { sigma: Some(1e-4), pairs: q, adaptation: 0.0 }),
+            method(EvolutionStrategy { sigma: Some(1e-4), directions: q, adaptation: 0.0 }),
         ];
         for rule in rules {
             let protocol = rule.protocol::<f64>(&net).unwrap();
@@ -355,7 +355,7 @@ fn the_number_of_threads_changes_no_bit() {
             method(FeedbackAlignment { feedback: Feedback::Random }),
             method(DirectFeedbackAlignment { slope: SurrogateDerivative::Box }),
             method(SPSA { epsilon: Some(0.01), directions: 5 }),
-            method(EvolutionStrategy { sigma: Some(0.1), pairs: 70, adaptation: 0.0 }),
+            method(EvolutionStrategy { sigma: Some(0.1), directions: 70, adaptation: 0.0 }),
         ];
         for rule in rules {
             let one = gradient(rule.clone(), &net, &params, &data, 1);
