@@ -66,10 +66,12 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_module_runs() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pnncore", "train", "--rate", "x"], capture_output=True, text=True
+        [sys.executable, "-m", "pnncore", "train", "--learning-rate", "x"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: argument --rate: needs a number")
+    assert done.stderr.startswith("error: argument --learning-rate: needs a number")
     assert "Traceback" not in done.stderr
 
 
@@ -127,7 +129,11 @@ def test_train_reports_accuracy_beside_controls(capsys: pytest.CaptureFixture[st
             {"points": 4},
         ),
         (["--method", "coupled-learning", "--eta", "0.5"], "CoupledLearning", {"eta": 0.5}),
-        (["--method", "contrastive-learning", "--rate", "0.01"], "ContrastiveLearning", {}),
+        (
+            ["--method", "contrastive-learning", "--learning-rate", "0.01"],
+            "ContrastiveLearning",
+            {},
+        ),
         (["--method", "recurrent-backprop", "--steps", "5"], "RecurrentBackprop", {"steps": 5}),
         (
             ["--method", "implicit-differentiation", "--loss", "cross-entropy"],
@@ -140,7 +146,7 @@ def test_train_reports_accuracy_beside_controls(capsys: pytest.CaptureFixture[st
             {},
         ),
         (
-            ["--rate", "0.1,0.05", "--tolerance", "1e-3", "--gain", "0.5"],
+            ["--learning-rate", "0.1,0.05", "--tolerance", "1e-3", "--gain", "0.5"],
             "EquilibriumPropagation",
             {},
         ),
@@ -162,8 +168,10 @@ def test_resume_is_exact(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     run_json(capsys, "train", *SMALL[:2], "--epochs", "2", "--seed", "3", "--save", str(whole))
     one, other = (pnn.Trainer.load(file).system.params for file in (path, whole))
     assert all(np.array_equal(one[name], other[name]) for name in one)
-    line = run_error(capsys, "train", "--resume", str(path), "--rate", "0.1", "--beta", "1")
-    assert "--beta, --rate" in line
+    line = run_error(
+        capsys, "train", "--resume", str(path), "--learning-rate", "0.1", "--beta", "1"
+    )
+    assert "--beta, --learning-rate" in line
 
 
 def test_plot_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -189,8 +197,29 @@ def test_plot_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         (["train", "--system", "stack", "--tolerance", "1e-3"], "which physics-aware does not"),
         (
             ["train", "--method", "spsa", "--set", "beta=1"],
-            "settings of spsa (directions, epsilon, loss)",
+            "--set beta=1: beta is no setting of spsa, which has directions, epsilon, loss",
         ),
+        (
+            ["train", "--method", "coupled-learning", "--eta", "0.1", "--set", "eta=1"],
+            "--set eta=1: eta is given twice",
+        ),
+        *(
+            (
+                ["train", "--system", "stack", "--method", name, option, value],
+                f"{option} has no effect on {name}",
+            )
+            for name in ("ridge-readout", "genetic-algorithm", "coordinate-descent", "cmaes")
+            for option, value in (
+                ("--learning-rate", "0.1"),
+                ("--optimizer", "adam"),
+                ("--decay", "0.9"),
+            )
+        ),
+        (["audit", "--all", "--beta", "0.1"], "leave --beta out"),
+        (["audit", "--all", "--data", "iris", "--samples", "3"], "leave --data, --samples out"),
+        (["audit", "--all", "--dtype", "float32"], "leave --dtype out"),
+        (["audit", "--all", "--download"], "leave --download out"),
+        (["train", "--data", "iris", "--download"], "iris ships with pnncore"),
         (["train", "--method", "spsa", "--set", "directions"], "needs NAME=VALUE"),
         (
             ["train", "--method", "spsa", "--set", "directions=0"],
@@ -205,8 +234,8 @@ def test_plot_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         ),
         (["train", "--method", "magic"], "invalid choice"),
         (["train", "--epochs", "0"], "positive integer"),
-        (["train", "--rate", "0.1,0.1,0.1"], "rates"),
-        (["train", "--rate", "nan"], "finite"),
+        (["train", "--learning-rate", "0.1,0.1,0.1"], "rates"),
+        (["train", "--learning-rate", "nan"], "finite"),
         (["train", "--seed", "-1"], "seed"),
         (["train", "--gain", "-1"], "gain"),
         (["train", "--sweeps", "1,2,3"], "FREE,NUDGED"),
@@ -214,7 +243,7 @@ def test_plot_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         (["train", "--variant", "holomorphic"], "tanh"),
         (["train", "--resume", "nothing.pnn"], "no such file"),
         (["train", "--save", "no/such/folder/run.pnn"], "no folder"),
-        (["train", "--data-path", "."], "ship with"),
+        (["train", "--data-path", "."], "ships with"),
         (["train", "--data", "vowels", "--download"], "cannot be downloaded"),
         (["train", "--data", "mnist", "--data-path", "no-such-folder"], "no-such-folder"),
         (["audit", "--load", "nothing.pnn"], "no such file"),

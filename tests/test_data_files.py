@@ -1,6 +1,8 @@
 """Data of the user's own, from files, in Python and on the command line."""
 
 import json
+import shlex
+import warnings
 
 import numpy as np
 import pnncore as pnn
@@ -8,7 +10,7 @@ import pytest
 from helpers import refuses
 from pnncore.cli import main
 from pnncore.data import from_file
-from pnncore.errors import ConfigError, DataError
+from pnncore.errors import ConfigError, DataError, SettlingWarning
 
 
 def test_archives(tmp_path):
@@ -42,10 +44,10 @@ def test_tables(tmp_path):
     order = np.argsort(both[0][:, 0])
     np.testing.assert_allclose(both[0][order], [[0, -1e-3], [1.5, 2], [2.5, 3], [4, 4]])
     assert both[1][order].tolist() == [1, 1, 0, 0]
-    path.write_text("\ufeff1,2,0\n3,4,1\n\n5,6,7\n")
+    path.write_text("\ufeff1,2,0\n3,4,1\n\n5,6,7\n7,8,1\n9,10,7\n2,2,0\n")
     x, y, _, _ = from_file(path, test_size=1)
     assert set(y) <= {0, 1, 2}
-    assert x.shape == (2, 2)
+    assert x.shape == (5, 2)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +59,20 @@ def test_tables(tmp_path):
         ("a,b\nx,2\n", "row 2: the input 'x' is no number"),
         ("a,b\n,2\n", "row 2: the input '' is no number"),
         ("a,b\n1,2.5\n3,1\n", "labels must be whole numbers or words"),
-        ("a,b\n1,yes\n3,\n", "a sample has no label"),
-        ("a,b\nnan,1\n3,2\n", "inputs must be finite"),
+        ("a,b\n1,yes\n3,\n", "row 3: the sample has no label, but ''"),
+        ("a,b\nnan,1\n3,2\n4,1\n5,2\n", "inputs must be finite"),
+        ("0,1,2\n5,6,1\n5,7,0\n", "the first row counts columns, 0, 1, 2, ...: name them"),
+        (",a,kind\n0,5,x\n1,6,y\n", "column 1 has no name; if it numbers rows, leave it out"),
+        ("a,b\n1,x\n2,NaN\n", "row 3: the sample has no label, but 'NaN'"),
+        ("a,b\n1,x\n2,N/A\n", "row 3: the sample has no label, but 'N/A'"),
+        ("a,b\n1,0\n2,null\n", "row 3: the sample has no label, but 'null'"),
+        ("a,b\n1,x\n2,x\n", "all samples have the label 'x'"),
+        ("a,b\n1,5\n2,6\n3,7\n", "3 samples have 3 labels, which are no classes but values"),
+        ("a;b\n1;0\n2;1\n", "has semicolons between fields; they must be commas"),
+        ("a\tb\n1\t0\n2\t1\n", "has tabs between fields; they must be commas"),
+        ("# made by hand\na,b\n1,0\n2,1\n", "row 1: comments are not understood"),
+        ('a,b\n1,"x\n2,y\n', "is no CSV file: unexpected end of data"),
+        ("a,b\n1_0,x\n2,y\n", "row 2: the input '1_0' is no number"),
     ],
 )
 def test_tables_that_are_not_understood(tmp_path, text, match):
@@ -77,7 +91,12 @@ def test_files_that_are_not_understood(tmp_path):
         ({"x": x[:, 0], "y": y}, "inputs must be numbers"),
         ({"x": x, "y": y + 0.5}, "labels must be whole numbers or words"),
         ({"x": np.array([["a"]]), "y": y}, "inputs must be numbers"),
-        ({"x": x, "y": np.array([{}, 1, 2, 3], dtype=object)}, "is no archive of arrays"),
+        (
+            {"x": x, "y": np.array([{}, 1, 2, 3], dtype=object)},
+            "holds Python objects: save arrays of numbers",
+        ),
+        ({"x": x, "y": 0 * y}, "all samples have the label 0"),
+        ({"x": x, "y": np.arange(4)}, "which are no classes but values"),
     ):
         np.savez(path, **arrays)
         refuses(DataError, match, from_file, path)
@@ -94,6 +113,12 @@ def test_files_that_are_not_understood(tmp_path):
     table = tmp_path / "own.csv"
     table.write_text("1,2\n3,4\n")
     refuses(DataError, "has no column 'b'", from_file, table, target="b")
+    table.write_text("a,b,b\n1,2,0\n3,4,1\n")
+    refuses(DataError, "has 2 columns 'b'", from_file, table, target="b")
+    table.write_bytes(b"a,b\n\xff\xfe,1\n")
+    refuses(DataError, "is no text in UTF-8", from_file, table)
+    (tmp_path / "folder.csv").mkdir()
+    refuses(DataError, "is a folder", from_file, tmp_path / "folder.csv")
 
 
 def run(capsys, *arguments):
@@ -115,7 +140,7 @@ def test_commands_take_files(tmp_path, capsys):
         "4,16,3",
         "--epochs",
         "40",
-        "--rate",
+        "--learning-rate",
         "0.3",
         "--save",
         str(tmp_path / "run.pnn"),
@@ -174,7 +199,7 @@ def test_commands_take_every_system(tmp_path, capsys, kind):
         "3",
         "--method",
         method,
-        "--rate",
+        "--learning-rate",
         "0.01",
         "--save",
         path,
@@ -184,6 +209,64 @@ def test_commands_take_every_system(tmp_path, capsys, kind):
     code, report = run(capsys, "audit", "--load", path, "--data", str(table))
     assert code == 0
     assert max(row["cosine"] for row in report["audits"]) > 0.999
+
+
+def test_systems_have_methods_that_suit_them(tmp_path, capsys):
+    made = {
+        "PhysicsAware": pnn.systems.Stack([pnn.layers.Linear(4, 3)], seed=0),
+        "HamiltonianEcho": pnn.systems.HamiltonianChain(8, n_in=4, n_out=3, time=2.0),
+        "EquilibriumPropagation": pnn.systems.Hopfield([4, 5, 3], seed=0),
+    }
+    for name, net in made.items():
+        system = tmp_path / "system.json"
+        system.write_text(json.dumps(net.to_config()))
+        command = ("train", "--system", str(system), "--data", "iris", "--epochs", "1")
+        code, report = run(capsys, *command)
+        assert code == 0
+        assert report["method"]["name"] == name
+
+
+def test_audits_of_files_have_their_loss(tmp_path, capsys):
+    path = str(tmp_path / "run.pnn")
+    common = ("--data", "iris", "--epochs", "1", "--layers", "4,6,3", "--loss", "cross-entropy")
+    assert run(capsys, "train", *common, "--save", path)[0] == 0
+    code, report = run(capsys, "audit", "--load", path, "--data", "iris")
+    assert code == 0
+    assert report["loss"] == "cross-entropy"
+    code, report = run(capsys, "audit", "--load", path, "--data", "iris", "--loss", "squared-error")
+    assert report["loss"] == "squared-error"
+
+
+def test_a_run_that_diverged_fails(capsys):
+    wild = ("--system", "stack", "--optimizer", "sgd", "--learning-rate", "1e30")
+    with warnings.catch_warnings():
+        # The command shows it on standard error.
+        warnings.simplefilter("always", SettlingWarning)
+        code, report = run(
+            capsys, "train", *wild, "--data", "iris", "--layers", "4,8,3", "--epochs", "3"
+        )
+    assert report["diverged"]
+    assert code == 1
+
+
+def test_what_goes_on_after_an_interruption(tmp_path, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    table = tmp_path / "two words.csv"
+    x, y, *_ = pnn.data.iris()
+    np.savetxt(table, np.column_stack([y, x]), delimiter=",", header="kind,a,b,c,d", comments="")
+    monkeypatch.setattr(pnn.Trainer, "fit", stop)
+    path = str(tmp_path / "run.pnn")
+    code = main(
+        ["train", "--data", str(table), "--target", "kind", "--layers", "4,5,3", "--save", path]
+    )
+    assert code == 130
+    said = capsys.readouterr().out
+    assert f"pnncore train --resume {path} --data '{table}' --target kind --save {path}" in said
+    monkeypatch.undo()
+    again = shlex.split(said.partition("pnncore ")[2].splitlines()[0])
+    assert main([*again, "--epochs", "1"]) == 0
 
 
 def test_systems_that_commands_cannot_make(tmp_path, capsys):
@@ -201,6 +284,10 @@ def test_systems_that_commands_cannot_make(tmp_path, capsys):
     ):
         code = main(["train", "--data", str(table), *arguments])
         assert code == 2 or code == 1
+        assert match in capsys.readouterr().err
+    for config, match in (({"name": "Hopfield"}, str(net)), ({"name": "Nothing"}, str(net))):
+        net.write_text(json.dumps(config))
+        assert main(["train", "--data", str(table), "--system", str(net)]) != 0
         assert match in capsys.readouterr().err
     net.write_text("{")
     assert main(["train", "--data", str(table), "--system", str(net)]) != 0

@@ -10,6 +10,7 @@ import pytest
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from pnncore.estimators import Classifier, Regressor  # noqa: E402
+from sklearn.datasets import load_diabetes  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import MinMaxScaler  # noqa: E402
@@ -143,3 +144,26 @@ def test_weights_of_samples():
     assert not (blind.predict(x_test) == 2).any()
     with pytest.raises(ValueError, match="at least one non-zero"):
         Classifier(epochs=1).fit(x, y, sample_weight=0 * weights)
+
+
+def test_samples_without_weight_are_as_good_as_removed():
+    """They are not seen: neither by the training nor by means and deviations."""
+    x, y = load_diabetes(return_X_y=True)
+    rng = np.random.default_rng(0)
+    weights = rng.integers(0, 3, len(x)).astype(float)
+    far = np.where(weights[:, None] == 0, 1e6 * rng.normal(size=x.shape), x)
+    odd = np.where(weights == 0, 1e9, y)
+    for kind, target, other in ((Regressor, y, odd), (Classifier, y > y.mean(), None)):
+        other = target if other is None else other
+        kept = kind(epochs=3, random_state=0).fit(x, target, sample_weight=weights)
+        moved = kind(epochs=3, random_state=0).fit(far, other, sample_weight=weights)
+        np.testing.assert_array_equal(kept.predict(x), moved.predict(x))
+        again = np.repeat(x, weights.astype(int), axis=0)
+        np.testing.assert_allclose(kept.mean_, again.mean(axis=0), atol=1e-12)
+        np.testing.assert_allclose(kept.scale_, again.std(axis=0), rtol=1e-12)
+
+
+def test_a_system_is_made_anew_at_every_fit():
+    net = pnn.systems.Hopfield([4, 3, 3], seed=0)
+    with pytest.raises(TypeError, match=r"system must be a function .* got Hopfield"):
+        Classifier(net).fit(np.zeros((4, 4)), [0, 1, 2, 0])

@@ -14,6 +14,7 @@ from pnncore.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from pnncore.systems import Circuit, Elastic
 
@@ -28,7 +29,7 @@ def _places(
 
     As given, or by springs between joined nodes, inputs left and outputs right.
     """
-    pairs = [(e.plus, e.minus) for e in circuit.elements if not isinstance(e, VoltageSource)]
+    pairs = [(e.plus, e.minus) for e in circuit.elements]
     names = list(dict.fromkeys(node for pair in pairs for node in pair))
     if layout is not None:
         if missing := [name for name in names if name not in layout]:
@@ -98,7 +99,7 @@ def circuit(
     axes: "Axes | None" = None,
     *,
     layout: Mapping[str, tuple[float, float]] | None = None,
-) -> "Axes":
+) -> "Figure":
     """Draw the voltages of nodes and the currents along elements of one sample.
 
     See `Circuit.plot`.
@@ -116,10 +117,14 @@ def circuit(
     kinds = [isinstance(element, VoltageSource) for element in net.elements]
     flowing = np.abs(through[~np.array(kinds)])
     places = _places(net, layout)
-    joined = [e for e in net.elements if not isinstance(e, VoltageSource)]
-    segments = [(places[e.plus], places[e.minus]) for e in joined]
+    lines = [(places[e.plus], places[e.minus]) for e in net.elements]
+    sources = [line for line, is_source in zip(lines, kinds, strict=True) if is_source]
+    joined = [line for line, is_source in zip(lines, kinds, strict=True) if not is_source]
     widths = 0.4 + 4.6 * flowing / max(flowing.max(), 1e-300)
-    axes.add_collection(LineCollection(segments, linewidths=widths, colors=_FAINT, zorder=1))
+    axes.add_collection(LineCollection(joined, linewidths=widths, colors=_FAINT, zorder=1))
+    axes.add_collection(
+        LineCollection(sources, linewidths=1.2, linestyles="dashed", colors=_INK, zorder=1)
+    )
     shown = _nodes(axes, net, places, at)
     for name in dict.fromkeys((*_ends(net.inputs), *_ends(net.outputs), net.ground)):
         if name is not None and name in places and len(net.inputs) + len(net.outputs) <= 24:
@@ -134,17 +139,18 @@ def circuit(
     if shown is not None:
         axes.figure.colorbar(shown, ax=axes, label=net.quantities[0], shrink=0.8)
     axes.set_title(
-        "squares: inputs, diamonds: outputs, triangle: ground; "
+        "squares: inputs, diamonds: outputs, triangle: ground"
+        f"{', dashed: voltage sources' if sources else ''}\n"
         f"widest line: a {net.quantities[1]} of {flowing.max():.3g}",
         fontsize=9,
         color=_INK,
     )
     axes.set_axis_off()
     axes.margins(0.08)
-    return axes
+    return axes.figure  # type: ignore[return-value]
 
 
-def elastic(net: "Elastic", x: Any, axes: "Axes | None" = None) -> "Axes":
+def elastic(net: "Elastic", x: Any, axes: "Axes | None" = None) -> "Figure":
     """Draw a strained network of one sample; see `Elastic.plot`."""
     from pnncore import plot
 
@@ -189,8 +195,9 @@ def elastic(net: "Elastic", x: Any, axes: "Axes | None" = None) -> "Axes":
                         "", end, start, arrowprops={"arrowstyle": "-|>", "color": color}, zorder=4
                     )
     axes.figure.colorbar(springs, ax=axes, label="strain", shrink=0.8)
-    axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=3, bbox_to_anchor=(0, 1.06))
+    axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=3, bbox_to_anchor=(0, 1.07))
+    axes.set_title("widths: stiffness; thin grey: as placed", fontsize=9, color=_INK, y=1.06)
     axes.set_aspect("equal")
     axes.set_axis_off()
     axes.autoscale_view()
-    return axes
+    return axes.figure  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""A progress line for terminals; silent elsewhere."""
+"""A progress line for terminals and notebooks; silent elsewhere."""
 
 import sys
 import time
@@ -13,6 +13,11 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def _is_watched(stream: TextIO) -> bool:
+    """Return whether somebody sees how lines are rewritten: in a terminal, or in a notebook."""
+    return stream.isatty() or type(stream).__module__.startswith("ipykernel.")
+
+
 class ProgressLine:
     """One line that is rewritten in place, with what is done and the time that is left.
 
@@ -21,14 +26,14 @@ class ProgressLine:
     total
         Units of work in all.
     enabled
-        None: only if the stream is a terminal.
+        None: only if the stream is a terminal or a notebook.
     """
 
     def __init__(
         self, total: int, *, enabled: bool | None = None, stream: TextIO | None = None
     ) -> None:
         self.stream = stream if stream is not None else sys.stderr
-        self.enabled = self.stream.isatty() if enabled is None else enabled
+        self.enabled = _is_watched(self.stream) if enabled is None else enabled
         self.total = max(total, 1)
         self._start = time.monotonic()
         self._drawn = 0.0

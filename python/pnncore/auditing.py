@@ -8,6 +8,7 @@ import numpy as np
 
 from pnncore import _audit_plot, _expected
 from pnncore._convert import instance, one_of, positive_int
+from pnncore._display import html_table, text_table
 from pnncore.methods import Backprop, FiniteDifference, ImplicitDifferentiation, Method
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class AuditedPair:
     holds: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AuditTable:
     """What `audit_all` returns: a row for every method on every system that it trains.
 
@@ -204,14 +205,23 @@ class AuditTable:
         """Whether all that was expected was found."""
         return all(row.holds for row in self.rows)
 
-    def __str__(self) -> str:
-        lines = [f"{'system':17s}{'method':32s}{'cosine':>12s}{'norm ratio':>12s}  expected"]
-        lines += [
-            f"{row.system:17s}{row.method:32s}{row.cosine:12.7f}{row.norm_ratio:12.5f}  "
-            f"{'' if row.holds else 'NOT FOUND: '}{row.expected}"
+    def _rows(self) -> list[list[str]]:
+        return [["system", "method", "cosine", "norm ratio", "expected"]] + [
+            [
+                row.system,
+                row.method,
+                f"{row.cosine:.7f}",
+                f"{row.norm_ratio:.5f}",
+                f"{'' if row.holds else 'NOT FOUND: '}{row.expected}",
+            ]
             for row in self.rows
         ]
-        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return text_table(self._rows(), left=("method", "expected"))
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), left=("method", "expected"))
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw the cosines, methods against systems.

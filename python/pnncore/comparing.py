@@ -19,6 +19,7 @@ from pnncore._convert import (
     positive_int,
     shown,
 )
+from pnncore._display import html_table, text_table
 from pnncore._progress import ProgressLine
 from pnncore.errors import ConfigError
 from pnncore.methods import Method
@@ -57,7 +58,7 @@ class Run:
     trainer: Trainer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What several methods reached under one budget of passes.
 
@@ -81,19 +82,24 @@ class Comparison:
 
         return plot.comparison(self, path)
 
-    def __str__(self) -> str:
-        width = max(len(name) for name in self.runs)
-        lines = [
-            f"{'':{width}s} {'score':>8s} {'passes':>10s} {'measured':>12s} {'operations':>11s} "
-            f"{'epochs':>7s}"
-        ]
-        lines += [
-            f"{name:{width}s} {run.score[-1]:8.4f} {run.passes[-1]:10,.0f} "
-            f"{run.measured[-1]:12,.0f} "
-            f"{run.operations[-1]:11.3g} {len(run.passes) - 1:7d}"
+    def _rows(self) -> list[list[str]]:
+        return [["", "score", "passes", "measured", "operations", "epochs"]] + [
+            [
+                name,
+                f"{run.score[-1]:.4f}",
+                f"{run.passes[-1]:,.0f}",
+                f"{run.measured[-1]:,.0f}",
+                f"{run.operations[-1]:.3g}",
+                f"{len(run.passes) - 1}",
+            ]
             for name, run in self.runs.items()
         ]
-        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return text_table(self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
 
 
 def compare(

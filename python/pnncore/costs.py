@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import as_list, instance, number, positive_int, shown
+from pnncore._display import html_table, text_table
 from pnncore.devices import MixedPrecision, MultiCell, Pair, TikiTaka
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.history import History
@@ -95,14 +96,18 @@ class Ledger:
         """The energy of all epochs, in joules."""
         return float(sum(values.sum() for values in self.energy.values()))
 
-    def __repr__(self) -> str:
-        lines = [f"{'':12s} {'count':>10s} {'energy, J':>10s}"]
+    def _rows(self) -> list[list[str]]:
+        rows = [["", "count", "energy, J"]]
         for name, count in self.counts.items():
-            energy = f"{self.energy[name].sum():10.3g}" if name in self.energy else ""
-            lines.append(f"{name:12s} {count.sum():10.3g} {energy}".rstrip())
-        return "\n".join(
-            [*lines, f"{'together':12s} {'':10s} {self.total:10.3g}, in {self.seconds.sum():.3g} s"]
-        )
+            energy = f"{self.energy[name].sum():.3g}" if name in self.energy else ""
+            rows.append([name, f"{count.sum():.3g}", energy])
+        return [*rows, [f"together, in {self.seconds.sum():.3g} s", "", f"{self.total:.3g}"]]
+
+    def __repr__(self) -> str:
+        return text_table(self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
 
 
 def estimate(net: Stack, history: History, prices: Prices | None = None) -> Ledger:

@@ -17,9 +17,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from pnncore import layers, methods, optim, systems
-from pnncore._convert import FloatArray, flag, made
+from pnncore._convert import FloatArray, flag, made, shown
 from pnncore._scores import NO_LABEL, labels_of
 from pnncore.methods._base import Loss
+from pnncore.methods._suited import suited
 from pnncore.trainer import Trainer
 
 __all__ = ["Classifier", "Regressor"]
@@ -36,8 +37,17 @@ def _default(n_in: int, n_out: int, seed: int) -> systems.System:
 
 
 def _weights(sample_weight: Any, x: Any) -> Any:
-    """Return checked weights, or None: then samples come in the order that they always do."""
-    return None if sample_weight is None else _check_sample_weight(sample_weight, x)
+    """Return checked weights, or None where all count alike."""
+    if sample_weight is None:
+        return None
+    weights = _check_sample_weight(sample_weight, x)
+    return None if weights[0] > 0 and (weights == weights[0]).all() else weights
+
+
+def _moments(values: Any, weights: Any) -> tuple[FloatArray, FloatArray]:
+    """Return means and standard deviations of columns; samples without weight do not count."""
+    mean = np.average(values, axis=0, weights=weights)
+    return mean, np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
 
 
 def _settings(part: Any) -> dict[str, Any]:
@@ -106,13 +116,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _method(self, system: systems.System | None) -> methods.Method:
-        """Return the method where none is given: the first of these that trains the system."""
-        can = None if system is None else system.methods()
-        if can is None or "PhysicsAware" in can:
-            return methods.PhysicsAware(loss=self._loss)
-        if "EquilibriumPropagation" in can:
-            return methods.EquilibriumPropagation(loss=self._loss)
-        return methods.SPSA(loss=self._loss)
+        """Return the method where none is given."""
+        return suited(system)(loss=self._loss)
 
     def _inputs(self, x: Any) -> Any:
         scaled = (np.asarray(x, dtype=np.float64) - self.mean_) / self.scale_
@@ -120,11 +125,17 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, x: Any, y: Any, n_out: int, sample_weight: Any) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31))
+        if self.system is not None and not callable(self.system):
+            raise TypeError(
+                "system must be a function of the numbers of inputs and outputs and a seed, which "
+                f"makes a new system at every fit, got {shown(self.system)}"
+            )
         make = self.system if self.system is not None else _default
         self.system_ = make(x.shape[1], n_out, seed)
         standardize = flag(self.standardize, "standardize")
-        self.mean_: FloatArray = x.mean(axis=0) if standardize else np.zeros(x.shape[1])
-        self.scale_: FloatArray = x.std(axis=0) if standardize else np.ones(x.shape[1])
+        self.mean_, self.scale_ = np.zeros(x.shape[1]), np.ones(x.shape[1])
+        if standardize:
+            self.mean_, self.scale_ = _moments(x, sample_weight)
         # A feature that is constant up to rounding stays where it is.
         self.scale_[self.scale_ <= 1e-9 * np.abs(self.mean_)] = 1.0
         self.scale_[self.scale_ == 0] = 1.0
@@ -160,7 +171,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         `systems.Stack` of two linear maps with 32 hidden units.
     method
         How it is trained; None: with the cross-entropy, by physics-aware training, equilibrium
-        propagation or SPSA, the first that trains the system.
+        propagation, Hamiltonian echo or SPSA, the first that trains the system.
     optimizer
         None: ``Adam(0.01)``.
     epochs, batch_size
@@ -239,7 +250,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         `systems.Stack` of two linear maps with 32 hidden units.
     method
         How it is trained; None: with the squared error, by physics-aware training, equilibrium
-        propagation or SPSA, the first that trains the system.
+        propagation, Hamiltonian echo or SPSA, the first that trains the system.
     optimizer
         None: ``Adam(0.01)``.
     epochs, batch_size
@@ -267,10 +278,11 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True)
         self._single = y.ndim == 1
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
-        self.target_mean_, self.target_scale_ = targets.mean(axis=0), targets.std(axis=0)
+        weights = _weights(sample_weight, X)
+        self.target_mean_, self.target_scale_ = _moments(targets, weights)
         self.target_scale_[self.target_scale_ == 0] = 1.0
         scaled = (targets - self.target_mean_) / self.target_scale_
-        self._fit(X, scaled, targets.shape[1], _weights(sample_weight, X))
+        self._fit(X, scaled, targets.shape[1], weights)
         return self
 
     def predict(self, X: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import number
+from pnncore._display import html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,6 +143,12 @@ class History(Mapping[str, npt.NDArray[np.float64]]):
         from pnncore import plot
 
         return plot.history(self, path)
+
+    def _repr_html_(self) -> str:
+        keys = [key for key in self.KEYS if np.isfinite(self[key]).any()]
+        last = range(max(self.epochs - 10, 0), self.epochs)
+        rows = [[f"{self[key][i]:.5g}" for key in keys] for i in last]
+        return html_table([keys, *rows]) if rows else "History(no epochs)"
 
     def __repr__(self) -> str:
         if not self.rows:

@@ -33,6 +33,7 @@ from pnncore._convert import (
     positive_int,
     shown,
 )
+from pnncore._display import html_table, text_table
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.layers import Crossbar, Linear
 from pnncore.systems import Stack
@@ -272,14 +273,16 @@ class Scores:
     times: Array
     scores: dict[str, Array]
 
-    def __repr__(self) -> str:
-        width = max(len(name) for name in self.scores)
-        lines = [f"{'seconds':{width}s} " + " ".join(f"{t:9.3g}" for t in self.times)]
-        lines += [
-            f"{name:{width}s} " + " ".join(f"{v:9.4f}" for v in s.mean(1))
-            for name, s in self.scores.items()
+    def _rows(self) -> list[list[str]]:
+        return [["seconds", *(f"{t:.3g}" for t in self.times)]] + [
+            [name, *(f"{v:.4f}" for v in s.mean(1))] for name, s in self.scores.items()
         ]
-        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return text_table(self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw scores against time, with their deviations.

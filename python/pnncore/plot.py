@@ -3,6 +3,8 @@
 Needs matplotlib, which is imported only when something is drawn.
 """
 
+import functools
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ FloatArray = npt.NDArray[Any]
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _BLUE, _ORANGE, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#767676"
 _INK, _FAINT = "#222222", "#DDDDDD"
-_DPI = 150
+_DPI, _SCREEN_DPI = 150, 100
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,26 @@ class Demo:
     predictions: npt.NDArray[np.int64]
 
 
+@functools.cache
 def require() -> "type[Figure]":
-    """Return matplotlib's `Figure`; `ConfigError` that says what to install where there is none."""
+    """Return a `Figure` of matplotlib that notebooks show.
+
+    `ConfigError` that says what to install where there is none.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("plots need matplotlib: pip install pnncore[plot]") from None
-    return Figure
+
+    class Picture(Figure):
+        """A figure that shows itself as the result of a cell, also where no pyplot is."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=_SCREEN_DPI)
+            return buffer.getvalue()
+
+    return Picture
 
 
 def check_format(path: str | Path) -> None:

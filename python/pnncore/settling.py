@@ -160,10 +160,10 @@ class Settled:
         One array (samples, units) per layer; the last holds the outputs.
     energy
         E of every sample, without the loss; NaN for systems that have none (circuits with
-        transistors).
+        transistors, motions, layers).
     residual
         The largest force |dF/ds| on a unit that no wall holds, per sample: zero at the steady
-        state.
+        state; NaN where nothing settles.
     sweeps
         Sweeps that every sample took in the last phase.
     status
@@ -193,7 +193,8 @@ class Settled:
     def __repr__(self) -> str:
         sizes = ", ".join(str(layer.shape[1]) for layer in self.states)
         ends = ", ".join(f"{count} {name}" for name, count in self.counts().items() if count)
-        residual = f"{self.residual.max():.2g}" if len(self.residual) else "-"
+        finite = self.residual[np.isfinite(self.residual)]
+        residual = f"{finite.max():.2g}" if len(finite) else "-"
         mean = f"{self.sweeps.mean():.1f}" if len(self.sweeps) else "-"
         return (
             f"Settled({len(self.status)} samples: {ends}; layers [{sizes}]; mean sweeps {mean}; "

@@ -40,8 +40,8 @@ def _parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return its exit code.
 
-    0: done. 2: bad input, with one line on standard error that says what. 130: interrupted by
-    Ctrl-C.
+    0: done. 1: a training diverged, or an audit found something else than expected. 2: bad input,
+    with one line on standard error that says what. 130: interrupted by Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

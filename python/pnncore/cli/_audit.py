@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
         "--load",
         type=Path,
         metavar="RUN.pnn",
-        help="audit the system of this file (give its --data)",
+        help="audit the system of this file, with its loss (give its --data)",
     )
     group.add_argument(
         "--samples",
@@ -70,6 +70,7 @@ def add(commands: Commands) -> None:
         "--plot", type=Path, metavar="OUT.png", help="draw the table of --all; needs matplotlib"
     )
     common.add_threads(group)
+    parser.set_defaults(usual=vars(parser.parse_args([])))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -115,9 +116,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_all(arguments: argparse.Namespace) -> int:
     """Audit every pair; 1 where something else than expected was found."""
-    own = ("system", "layers", "activation", "gain", "mismatch", "noise", "seed", "method", "load")
-    if fixed := common.given(arguments, own):
-        raise ConfigError(f"--all has systems of its own: leave {', '.join(fixed)} out")
+    free = ("all", "json", "plot", "threads", "command", "usual")
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, usual in arguments.usual.items()
+        if name not in free and getattr(arguments, name) != usual
+    ]
+    if given:
+        raise ConfigError(
+            f"--all has systems, methods and data of its own: leave {', '.join(given)} out"
+        )
     common.writable(arguments.plot, "--plot")
     if arguments.plot is not None:
         plot.check_format(arguments.plot)
@@ -172,7 +180,10 @@ def _system(arguments: argparse.Namespace, x: Any, y: Any) -> System:
         seed = 0 if arguments.seed is None else arguments.seed
         made = common.make_system(arguments, x, y, seed, arguments.dtype)
         return in_dtype(made, arguments.dtype)
-    saved = Trainer.load(arguments.load).system
+    trainer = Trainer.load(arguments.load)
+    saved = trainer.system
+    if arguments.loss is None and isinstance(trainer.method.loss, str):
+        arguments.loss = trainer.method.loss
     common.check_fits(saved, x, y, f"{arguments.load}", arguments.data)
     return in_dtype(saved, arguments.dtype)
 

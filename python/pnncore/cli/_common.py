@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pnncore import _core, data, layers, methods, systems
 from pnncore._scores import score
-from pnncore.errors import ConfigError, DataError
+from pnncore.errors import ConfigError, DataError, PnnError
 from pnncore.settling import Settling
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -34,7 +34,7 @@ METHODS: dict[str, type[methods.Method]] = {
     for name, kind in methods.Method.kinds().items()
 }
 _FUNCTIONS = {"tanh": layers.Tanh, "logistic": layers.Logistic, "relu": layers.ReLU}
-DATA = ("digits", "mnist", "fashion-mnist", "vowels")
+DATA = ("digits", "iris", "mnist", "fashion-mnist", "vowels")
 SYSTEMS = ("hopfield", "resistive", "stack")
 ACTIVATIONS = ("hard-sigmoid", "tanh", "logistic", "relu")
 LOSSES = ("squared-error", "cross-entropy")
@@ -48,6 +48,11 @@ class Parser(argparse.ArgumentParser):
         """Print one line on standard error, and exit with code 2."""
         print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
+
+
+def name_of(kind: type[methods.Method]) -> str:
+    """Return what a method is called in commands."""
+    return next(name for name, known in METHODS.items() if known is kind)
 
 
 def add_command(commands: Commands, name: str, summary: str, description: str, run: Any) -> Parser:
@@ -80,8 +85,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         type=_data_name,
         default="digits",
         metavar="SET|FILE",
-        help=f"one of {', '.join(DATA)} (default: digits, which ships with pnncore), a .npz file "
-        "with x and y, or a .csv table whose last column is the label",
+        help=f"one of {', '.join(DATA)} (default: digits, which ships with pnncore, as iris does), "
+        "a .npz file with x and y, or a .csv table whose last column is the label",
     )
     group.add_argument("--target", metavar="COLUMN", help="the column of the label in a .csv table")
     group.add_argument(
@@ -129,7 +134,11 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
     """Add the choice of a method (or, with `several`, of all) and its settings."""
     group = parser.add_argument_group("method")
     names = (*METHODS, "all") if several else tuple(METHODS)
-    default = "all that fit" if several else "equilibrium-propagation"
+    default = (
+        "all that read steady states or layers"
+        if several
+        else "physics-aware for stacks, equilibrium-propagation or what else suits the system"
+    )
     group.add_argument(
         "--method",
         choices=names,
@@ -230,12 +239,12 @@ def load_data(arguments: argparse.Namespace) -> Split:
         return data.from_file(name, target=arguments.target)
     if arguments.target is not None:
         raise ConfigError("--target is the column of a .csv file that --data names")
-    if name == "digits":
+    if name in ("digits", "iris"):
         if path is not None or download:
             raise ConfigError(
-                "digits ship with pnncore; --data-path and --download are for the other sets"
+                f"{name} ships with pnncore; --data-path and --download are for the other sets"
             )
-        return data.digits()
+        return data.digits() if name == "digits" else data.iris()
     if name == "vowels" and download:
         raise ConfigError("vowels cannot be downloaded; --download is for mnist and fashion-mnist")
     try:
@@ -290,12 +299,13 @@ def make_method(arguments: argparse.Namespace, name: str) -> methods.Method:
             raise ConfigError(f"--{key} is no setting of {name}, which has {known}")
     for text in getattr(arguments, "set", None) or []:
         key, equals, value = text.partition("=")
-        if not equals or key not in fields - {"settling", *settings}:
+        if not equals or not value:
+            raise ConfigError(f"--set needs NAME=VALUE, got {text!r}")
+        if key in settings:
+            raise ConfigError(f"--set {text}: {key} is given twice")
+        if key not in fields - {"settling"}:
             others = ", ".join(sorted(fields - {"settling"}))
-            raise ConfigError(
-                f"--set needs NAME=VALUE with one of the settings of {name} ({others}), got "
-                f"{text!r}"
-            )
+            raise ConfigError(f"--set {text}: {key} is no setting of {name}, which has {others}")
         settings[key] = _value(value)
     if "settling" in fields:
         settings["settling"] = make_settling(arguments)
@@ -385,7 +395,10 @@ def _system_of_file(
         raise ConfigError(f"--system {name} is no JSON: {error}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"--system {name} holds no system.to_config(), but {config!r:.40}")
-    system = systems.from_config(config)
+    try:
+        system = systems.from_config(config)
+    except PnnError as error:
+        raise type(error)(f"--system {name}: {error}") from None
     check_fits(system, x, y, f"--system {name}", arguments.data)
     return system
 
@@ -411,7 +424,7 @@ def audited(system: systems.System | None = None) -> list[str]:
 
 def describe(method: methods.Method) -> str:
     """Return the method with its own settings, in words."""
-    name = next(name for name, kind in METHODS.items() if kind is type(method))
+    name = name_of(type(method))
     settings = {
         f.name: getattr(method, f.name)
         for f in dataclasses.fields(method)

@@ -23,6 +23,7 @@ example:
 """
 _OPTIONAL = {
     "matplotlib": "pictures",
+    "scipy": "cells fitted to measurements",
     "safetensors": "checkpoints in other programs",
     "scikit-learn": "Classifier and Regressor",
 }

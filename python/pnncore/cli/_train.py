@@ -1,6 +1,7 @@
 """``pnncore train``: train a system on a data set."""
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from pnncore.callbacks import Callback, Checkpoint
 from pnncore.cli import _common as common
 from pnncore.cli._common import Commands, FloatArray
 from pnncore.errors import ConfigError
+from pnncore.methods._suited import suited
+from pnncore.systems import Stack, System
 from pnncore.trainer import Trainer
 
 _DESCRIPTION = """\
@@ -25,13 +28,13 @@ stopped.
 
 examples:
   pnncore train                                     # digits, 64-128-10, equilibrium propagation
-  pnncore train --data mnist --layers 784,1024,10 --rate 0.05 --epochs 5 --save run.pnn
+  pnncore train --data mnist --layers 784,1024,10 --learning-rate 0.05 --epochs 5 --save run.pnn
   pnncore train --resume run.pnn --data mnist --epochs 5 --save run.pnn   # five more epochs
-  pnncore train --method coupled-learning --eta 0.5 --rate 0.02 --plot run.png
-  pnncore train --activation tanh --variant holomorphic --rate 0.1
+  pnncore train --method coupled-learning --eta 0.5 --learning-rate 0.02 --plot run.png
+  pnncore train --activation tanh --variant holomorphic --learning-rate 0.1
   pnncore train --system stack --mismatch 0.3 --noise 0.02 --loss cross-entropy
   pnncore train --data cells.csv --target kind --layers 9,32,2
-  pnncore train --system circuit.json --data iris.csv --rate 0.01
+  pnncore train --system circuit.json --data iris.csv --learning-rate 0.01
   pnncore train --system stack --method spsa --set directions=8 --loss cross-entropy
 """
 # What a checkpoint fixes.
@@ -53,9 +56,11 @@ _FIXED = (
         "eta",
         "steps",
     ),
-    *("sweeps", "tolerance", "batch_size", "rate", "optimizer", "decay", "seed"),
+    *("sweeps", "tolerance", "batch_size", "learning_rate", "optimizer", "decay", "seed"),
 )
 _RATES = {"sgd": 0.1, "adam": 1e-3}
+# Methods that find parameters by themselves: rates do not matter to them.
+_WITHOUT_RATES = ("ridge-readout", "genetic-algorithm", "coordinate-descent", "cmaes")
 
 
 def add(commands: Commands) -> None:
@@ -75,7 +80,7 @@ def add(commands: Commands) -> None:
     )
     group.add_argument("--batch-size", type=common.count, help="samples per step (default: 32)")
     group.add_argument(
-        "--rate",
+        "--learning-rate",
         type=common.numbers,
         metavar="R[,R...]",
         help="learning rate, or one per layer (default: sgd 0.1, adam 0.001)",
@@ -128,8 +133,23 @@ def run(arguments: argparse.Namespace) -> int:
         "linear": common.linear_control(x, y, x_test, y_test),
     }
     report |= {"data": arguments.data, "save": arguments.save, "plot": arguments.plot}
+    if interrupted:
+        report["go_on"] = _again(arguments)
     common.emit(arguments, report, _text(report, trainer))
-    return 130 if interrupted else 0
+    return 130 if interrupted else int(report["diverged"])
+
+
+def _again(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that go on from what was saved."""
+    options = {
+        "--resume": arguments.save,
+        "--data": arguments.data,
+        "--target": arguments.target,
+        "--data-path": arguments.data_path,
+        "--save": arguments.save,
+    }
+    given = {option: value for option, value in options.items() if value is not None}
+    return [f"{option} {shlex.quote(str(value))}" for option, value in given.items()]
 
 
 def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, FloatArray, Any]:
@@ -157,18 +177,12 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, F
             x_test.astype(system.dtype, copy=False),
             y_test,
         )
-    stack = arguments.system == "stack"
-    method = common.make_method(
-        arguments, arguments.method or ("physics-aware" if stack else "equilibrium-propagation")
-    )
-    kind = arguments.optimizer or ("adam" if stack else "sgd")
-    rates = arguments.rate or [_RATES[kind]]
-    rate = rates[0] if len(rates) == 1 else rates
-    schedule = optim.ExponentialDecay(arguments.decay) if arguments.decay is not None else None
-    optimizer = (optim.SGD if kind == "sgd" else optim.Adam)(rate, schedule=schedule)
     x, y, x_test, y_test = common.load_data(arguments)
     seed = 0 if arguments.seed is None else arguments.seed
     net = common.make_system(arguments, x, y, seed)
+    name = arguments.method or common.name_of(suited(net))
+    method = common.make_method(arguments, name)
+    optimizer = _optimizer(arguments, name, net)
     x, x_test = (rows.astype(net.dtype, copy=False) for rows in (x, x_test))
     trainer = Trainer(
         net,
@@ -181,6 +195,17 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, F
         progress=progress,
     )
     return trainer, x, y, x_test, y_test
+
+
+def _optimizer(arguments: argparse.Namespace, method: str, net: System) -> optim.Optimizer:
+    wrong = common.given(arguments, ("learning_rate", "optimizer", "decay"))
+    if wrong and method in _WITHOUT_RATES:
+        raise ConfigError(f"{', '.join(wrong)} has no effect on {method}: leave it out")
+    kind = arguments.optimizer or ("adam" if isinstance(net, Stack) else "sgd")
+    rates = arguments.learning_rate or [_RATES[kind]]
+    rate = rates[0] if len(rates) == 1 else rates
+    schedule = optim.ExponentialDecay(arguments.decay) if arguments.decay is not None else None
+    return (optim.SGD if kind == "sgd" else optim.Adam)(rate, schedule=schedule)
 
 
 def _report(trainer: Trainer, seconds: float, interrupted: bool) -> dict[str, Any]:
@@ -249,7 +274,7 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
     if failed:
         lines.append(
             f"  warning    {failed:,} settlings diverged and taught nothing; use a smaller "
-            "--rate, --gain or --beta"
+            "--learning-rate, --gain or --beta"
         )
     if troubles["unconverged"]:
         lines.append(
@@ -260,7 +285,6 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
         f"  {name:10} {report[name]}" for name in ("save", "plot") if report[name] is not None
     ]
     if report["interrupted"] and report["save"] is not None:
-        lines.append(
-            f"  go on with: pnncore train --resume {report['save']} --data {report['data']}"
-        )
+        same = "".join(f" {option}" for option in report["go_on"])
+        lines.append(f"  go on with: pnncore train{same}")
     return "\n".join(lines)

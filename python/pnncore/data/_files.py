@@ -1,6 +1,5 @@
 """Data of the user's own, from files."""
 
-import csv
 import os
 import zipfile
 from pathlib import Path
@@ -10,12 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import as_dtype, instance, is_integer, number, shown
+from pnncore._tables import is_number, read_table
 from pnncore.data._idx import as_path
 from pnncore.data._sets import Split, split
 from pnncore.errors import ConfigError, DataError
 
 # How the arrays of an archive are called: training inputs and labels, test inputs and labels.
 _NAMES = (("x", "y", "x_test", "y_test"), ("x_train", "y_train", "x_test", "y_test"))
+
+# What tables have where there is no label.
+_MISSING = ("", "nan", "n/a", "na", "null", "none", "?")
 
 
 def from_file(
@@ -64,8 +67,6 @@ def from_file(
         instance(target, str, "target", "the name of a column")
     if file.suffix.lower() not in (".npz", ".csv"):
         raise ConfigError(f"{file} must be a .npz or a .csv file")
-    if not file.is_file():
-        raise DataError(f"{file}: there is no such file")
     if file.suffix.lower() == ".csv":
         x, labels = _table(file, target)
         parts = [x], [labels]
@@ -73,12 +74,13 @@ def from_file(
         if target is not None:
             raise ConfigError("target is the column of a .csv file; an archive has its y")
         parts = _archive(file)
-    found, classes = [], np.unique(np.concatenate(parts[1]))
     for x, labels in zip(*parts, strict=True):
         if len(x) != len(labels):
             raise DataError(f"{file}: {len(x)} samples have {len(labels)} labels")
         if not np.isfinite(x).all():
             raise DataError(f"{file}: inputs must be finite")
+    found, classes = [], _classes(file, np.concatenate(parts[1]))
+    for x, labels in zip(*parts, strict=True):
         found.append((x.astype(resolved), np.searchsorted(classes, labels).astype(np.int64)))
     if len(found) == 2:
         return (*found[0], *found[1])
@@ -99,11 +101,33 @@ def _count(test_size: float, samples: int) -> int:
     return count
 
 
+def _classes(file: Path, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the classes; labels that can be none are refused."""
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise DataError(f"{file}: all samples have the label {classes[0].item()!r}")
+    if 2 * len(classes) > len(labels):
+        raise DataError(
+            f"{file}: {len(labels)} samples have {len(classes)} labels, which are no classes but "
+            "values: networks are trained on values in Python, with Trainer.fit"
+        )
+    return classes
+
+
 def _archive(file: Path) -> tuple[list[Any], list[Any]]:
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such file")
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except ValueError as error:
+        objects = "Object arrays" in str(error)
+        raise DataError(
+            f"{file} holds Python objects: save arrays of numbers, and of texts as labels"
+            if objects
+            else f"{file} is no archive of arrays: {error}"
+        ) from None
+    except (OSError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} is no archive of arrays: {error}") from None
     for names in _NAMES:
         if set(arrays) in (set(names), set(names[:2])):
@@ -142,41 +166,56 @@ def _are_labels(labels: npt.NDArray[Any]) -> bool:
 
 
 def _table(file: Path, target: str | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [[field.strip() for field in row] for row in csv.reader(stream) if any(row)]
+    rows = read_table(file)
     if len(rows) < 2:
         raise DataError(f"{file} has no samples")
-    width = len(rows[0])
-    names = None if all(_is_number(field) for field in rows[0][:-1]) else rows[0]
+    width = len(rows[0][1])
     if width < 2:
         raise DataError(f"{file} has {width} column: it needs inputs and a label")
-    if target is not None and (names is None or names.count(target) != 1):
-        raise DataError(
-            f"{file} has no column {target!r}: {names or 'its first row names no columns'}"
-        )
-    column = width - 1 if target is None or names is None else names.index(target)
+    names = _names(file, rows[0][1])
+    column = width - 1 if target is None else _place(file, names, target)
     samples, labels = [], []
-    for k, row in enumerate(rows[0 if names is None else 1 :], 1 if names is None else 2):
+    for line, row in rows if names is None else rows[1:]:
         if len(row) != width:
-            raise DataError(f"{file}, row {k}: {len(row)} fields, where the first row has {width}")
+            raise DataError(
+                f"{file}, row {line}: {len(row)} fields, where the first row has {width}"
+            )
         fields = [field for place, field in enumerate(row) if place != column]
-        if bad := [field for field in fields if not _is_number(field)]:
-            raise DataError(f"{file}, row {k}: the input {bad[0]!r} is no number")
+        if bad := [field for field in fields if not is_number(field)]:
+            raise DataError(f"{file}, row {line}: the input {bad[0]!r} is no number")
+        if row[column].lower() in _MISSING:
+            raise DataError(f"{file}, row {line}: the sample has no label, but {row[column]!r}")
         samples.append([float(field) for field in fields])
         labels.append(row[column])
-    if all(_is_number(label) for label in labels):
+    if all(is_number(label) for label in labels):
         numbers = np.array([float(label) for label in labels])
         if not _are_labels(numbers):
             raise DataError(f"{file}: labels must be whole numbers or words")
         return np.array(samples), numbers
-    if any(not label for label in labels):
-        raise DataError(f"{file}: a sample has no label")
     return np.array(samples), np.array(labels)
 
 
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
+def _names(file: Path, first: list[str]) -> list[str] | None:
+    """Return the names of columns, where the first row has them."""
+    if first == [str(k) for k in range(len(first))]:
+        raise DataError(
+            f"{file}: the first row counts columns, {', '.join(first[:3])}, ...: name them, or "
+            "leave the row out"
+        )
+    if all(is_number(field) for field in first[:-1]):
+        return None
+    if not all(first):
+        raise DataError(
+            f"{file}: column {first.index('') + 1} has no name; if it numbers rows, leave it out"
+        )
+    return first
+
+
+def _place(file: Path, names: list[str] | None, target: str) -> int:
+    """Return which column is the label."""
+    if names is None or target not in names:
+        known = "its first row names no columns" if names is None else ", ".join(names)
+        raise DataError(f"{file} has no column {target!r}: {known}")
+    if names.count(target) > 1:
+        raise DataError(f"{file} has {names.count(target)} columns {target!r}")
+    return names.index(target)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import _core
+from pnncore import _core, _signal_plot
 from pnncore._config import Registered
 from pnncore._convert import (
     FloatArray,
@@ -29,6 +29,9 @@ from pnncore.losses import check_targets
 from pnncore.settling import Settled, Settling, Status, warn_of_unsettled
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from pnncore.instruments._driver import Driver
 
 
@@ -213,7 +216,39 @@ class System(Registered, family="system"):
             check_targets(loss, y, self.n_out)
         with self.lock:
             found = _core.settle(self.core, self.lent(), x, y, beta, name, how, threads)
+        for name in ("energy", "residual"):
+            if found[name] is None:
+                found[name] = np.full(len(x), np.nan)
         return Settled(**found)
+
+    def plot(self, x: Any, axes: "Axes | None" = None) -> "Figure":
+        """Draw what one sample does: inputs, what every layer makes of them, and outputs.
+
+        Needs matplotlib.
+
+        Parameters
+        ----------
+        x
+            The inputs (n_in,).
+        axes
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            What was drawn on; notebooks show it.
+        """
+        row = as_inputs([x], self.n_in, self.dtype)
+        quantity, signals = self._signals(row)
+        shown = [("inputs", row), *signals]
+        strips = [(name, None if values is None else values[0]) for name, values in shown]
+        return _signal_plot.draw(type(self).__name__, quantity, strips, axes)
+
+    def _signals(self, x: FloatArray) -> tuple[str, list[tuple[str, FloatArray | None]]]:
+        """Return what is drawn of samples: its name, and the values of every layer by name."""
+        states = self.settle(x).states
+        names = [f"layer {k}" for k in range(1, len(states))]
+        return "state", list(zip([*names, "outputs"], states, strict=True))
 
     def predict(
         self,

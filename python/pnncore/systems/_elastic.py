@@ -24,6 +24,7 @@ from pnncore.systems._base import System
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _STIFFNESS = Device(lower=0.0)
 
@@ -172,7 +173,7 @@ class Elastic(System):
             moved[:, node, axis] += as_inputs(x, self.n_in, self.dtype)[:, column]
         return moved
 
-    def plot(self, x: Any, axes: "Axes | None" = None) -> "Axes":
+    def plot(self, x: Any, axes: "Axes | None" = None) -> "Figure":
         """Draw the network with its inputs displaced by `x` (n_in,), springs coloured by strain.
 
         Needs matplotlib.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import as_dtype, made, non_negative, number, positive_int
+from pnncore._convert import FloatArray, as_dtype, made, non_negative, number, positive_int
 from pnncore.systems._base import System
 
 
@@ -82,6 +82,11 @@ class HamiltonianChain(System):
         self.params["a"][...] = number(stiffness, "stiffness")
         self.params["c"][...] = non_negative(quartic, "quartic")
         self.params["k"][...] = non_negative(bond, "bond")
+
+    def _signals(self, x: FloatArray) -> tuple[str, list[tuple[str, FloatArray | None]]]:
+        """See `System._signals`: momenta and places at the end, and places that are watched."""
+        momenta, inner, watched = self.settle(x).states
+        return "place, momentum", [("momenta", momenta), ("places", inner), ("outputs", watched)]
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal chain, as plain data; checkpoints keep it."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import Seed, as_dtype, as_seed, made, number, shown
+from pnncore._convert import FloatArray, Seed, as_dtype, as_seed, made, number, shown
 from pnncore.devices import Device
 from pnncore.errors import ConfigError
 from pnncore.systems._base import Outline, System
@@ -104,6 +104,10 @@ class DeepResistive(System):
             for k, layer in enumerate(settled.states)
         ]
         return np.asarray(2 * (settled.energy + sum(fed)))
+
+    def _signals(self, x: FloatArray) -> tuple[str, list[tuple[str, FloatArray | None]]]:
+        """See `System._signals`."""
+        return "voltage", super()._signals(x)[1]
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal system, as plain data; checkpoints keep it."""

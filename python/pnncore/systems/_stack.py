@@ -113,6 +113,11 @@ class Stack(System):
         with self.lock:
             return _core.measure(self.core, self.lent(), x, as_repeat(repeat), as_threads(threads))
 
+    def _signals(self, x: FloatArray) -> tuple[str, list[tuple[str, FloatArray | None]]]:
+        """See `System._signals`."""
+        names = [type(layer).__name__ for layer in self.layers]
+        return "signal", list(zip(names, self.measure(x), strict=True))
+
     def vjp(
         self, x: Any, dy: Any, *, threads: int | None = None
     ) -> tuple[FloatArray, dict[str, FloatArray]]:
