@@ -81,7 +81,7 @@ def cases() -> list[Case]:
     budget = Adam(0.03, schedule=CosineDecay(200))
     local = methods.PhysicalLocalLearning(tau=20.0, loss=CE)
     align, direct = methods.FeedbackAlignment, methods.DirectFeedbackAlignment
-    adaptive = methods.EvolutionStrategy(loss=CE, pairs=15, adaptation=0.02)
+    adaptive = methods.EvolutionStrategy(loss=CE, directions=15, adaptation=0.02)
     return [
         ("64-16-16-16-10: backpropagation", narrow, methods.Backprop(loss=CE), Adam(3e-3), 16, 100),
         ("  feedback alignment", narrow, align(loss=CE), Adam(3e-3), 16, 100),
@@ -203,7 +203,7 @@ def compare(split: tuple, picture: Path) -> None:
             "feedback alignment": (methods.FeedbackAlignment(loss=CE), fast),
             "direct feedback": (methods.DirectFeedbackAlignment(loss=CE), fast),
             "SPSA": (methods.SPSA(loss=CE, directions=8), fast),
-            "PEPG": (methods.EvolutionStrategy(loss=CE, pairs=8, adaptation=0.05), Adam(0.01)),
+            "PEPG": (methods.EvolutionStrategy(loss=CE, directions=8, adaptation=0.05), Adam(0.01)),
         },
         split,
         passes=20_000,

@@ -421,6 +421,8 @@ def test_only_the_source_of_an_input_is_left_out():
     )
     measured = read("Vm b 0 0", inputs=["a"], outputs=[Current("b", "GND")])
     assert measured.predict([[2.0]])[0, 0] == pytest.approx(1.0)
+    cased = read("Vm B 0 0", inputs=["A"], outputs=[Current("a"), Current("b", "0")])
+    np.testing.assert_allclose(cased.predict([[2.0]]), [[-3.0, 1.0]])
     written = read("Iin0 0 a 5", "Ibias 0 a 0.4").to_spice([0.1])
     again = Circuit.from_spice(written, inputs=[Current("0", "a")], outputs=["b"])
     np.testing.assert_allclose(again.predict(x), biased)

@@ -1,6 +1,7 @@
 """Cells by themselves: responses to pulses, and cells fitted to measured ones."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pnncore as pnn
@@ -192,6 +193,32 @@ def test_noise_is_told_from_errors_of_reading():
     spread = pnn.devices.from_config({**made.to_config(), "step_spread": 0.25})
     found = devices.fit(responses(spread, 100, 60), columns="cells").device
     assert 0.1 < found.step_spread < 0.4
+
+
+@pytest.mark.parametrize("count", [35, 120, 250])
+@pytest.mark.parametrize(
+    "law",
+    [
+        SoftBounds(step=0.02, lower=-1.0, upper=1.0),
+        LinearStep(step=0.02, gamma_up=0.5, gamma_down=0.5, lower=-1.0, upper=1.0),
+        ConstantStep(step=0.02, lower=-1.0, upper=1.0),
+    ],
+    ids=lambda law: type(law).__name__,
+)
+def test_cells_are_fitted_one_by_one(law, count):
+    """The mean of cells is like none of them: those whose steps are large saturate first."""
+    made = dataclasses.replace(law.without_spread(), step_spread=0.2)
+    rises = made.pulse(np.full(300, -0.5), count)
+    falls = made.pulse(rises[-1], -count)
+    mean = rises.mean(axis=1)
+    bounds = (min(mean.min(), falls.mean(axis=1).min()), mean.max())
+    found = devices.fit((rises, falls), type(law), bounds=bounds, columns="cells").device
+    assert found.step == pytest.approx(law.step, rel=0.03)
+    gains = np.diff(made.pulse(np.zeros(300), 1), axis=0)[0]
+    assert found.step_spread == pytest.approx(gains.std(ddof=1) / gains.mean(), rel=0.1)
+    assert found.cycle_noise < 0.03
+    table = devices.fit((rises, falls), devices.TableStep, bounds=bounds, columns="cells").device
+    assert table.step_spread == pytest.approx(gains.std(ddof=1) / gains.mean(), rel=0.15)
 
 
 def test_files_of_responses(tmp_path):

@@ -4,6 +4,7 @@ was."""
 import json
 
 import digests
+import pnncore as pnn
 import pytest
 from helpers import run_python
 
@@ -12,12 +13,11 @@ SIMD = ("portable", "avx2", "avx512")
 
 @pytest.mark.parametrize("simd", SIMD)
 def test_nothing_has_changed_to_the_last_bit(simd):
+    if simd not in pnn._core.info()["simd_available"]:
+        pytest.skip(f"this machine does not have {simd}")
     code = """
-        import json, sys, digests, pnncore
-        if sys.argv[1] in pnncore._core.info()["simd_available"]:
-            print(json.dumps([digests.machine(), digests.digests()]))
-        else:
-            print(json.dumps(["machines with " + sys.argv[1], {}]))
+        import json, digests
+        print(json.dumps([digests.machine(), digests.digests()]))
     """
     machine, found = json.loads(run_python(code, simd, timeout=300, PNNCORE_SIMD=simd))
     if machine not in (pinned := digests.pinned()):

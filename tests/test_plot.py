@@ -85,7 +85,6 @@ def test_bad_input_is_explained(tmp_path: Path) -> None:
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    plot.require.cache_clear()
     with pytest.raises(ConfigError, match=r"pip install pnncore\[plot\]"):
         make().plot()
 

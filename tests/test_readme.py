@@ -29,22 +29,23 @@ def with_code():
 
 @pytest.mark.parametrize("page", with_code())
 def test_code_runs(page, tmp_path, monkeypatch, request):
-    monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "__main__"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for line, source in blocks(page):
+            # Every block is a script of its own, in an empty folder.
+            (folder := tmp_path / f"block{line}").mkdir()
+            monkeypatch.chdir(folder)
             # Errors name the page and its line.
             code = compile("\n" * (line - 1) + source, str(page), "exec")
             try:
-                exec(code, namespace)
+                exec(code, {"__name__": "__main__"})
             except DataError as error:
                 if "is not found; it needs" not in str(error):
                     raise
                 # Once more where the tests keep their data sets; skips, and says why, where there
                 # are none.
                 monkeypatch.setenv("PNNCORE_DATA", str(request.getfixturevalue("data_dir")))
-                exec(code, namespace)
+                exec(code, {"__name__": "__main__"})
 
 
 def test_the_readme_has_code_and_its_links_lead_somewhere():

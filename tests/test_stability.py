@@ -80,6 +80,45 @@ def test_slack_chains_are_floppy_at_any_settling(dtype, seed):
     assert status(net, 0.5 * lengths.sum(), Settling()) == Status.CONVERGED
 
 
+@pytest.mark.parametrize("loss", ["squared-error", "cross-entropy"])
+@pytest.mark.parametrize("beta", [0.02, 0.2, 1.0, 3.0, -0.1])
+def test_nudged_phases_are_judged_with_their_loss(beta, loss):
+    """A straight chain under compression is a saddle point, until a nudge holds its nodes."""
+    n = 4
+    at = np.column_stack([np.arange(n + 1.0), np.zeros(n + 1)])
+    net = Elastic(
+        at,
+        [[k, k + 1] for k in range(n)],
+        inputs=[(n, 0), (n, 1)],
+        outputs=[(1, 1), (2, 1), (3, 1)],
+        fixed=[0],
+    )
+    x, y = np.array([[-0.5, 0.0]]), np.zeros((1, 3))
+    if loss == "cross-entropy":
+        y = np.full((1, 3), 1 / 3)
+    assert status(net, -0.5) == Status.SADDLE
+    nudged = net.settle(x, y, beta=beta, loss=loss, settling=TIGHT)
+    free = hessian(net, net.settle(x, settling=TIGHT))
+    # The state is the free one, where the gradient of the loss is zero; outputs are every other
+    # coordinate.
+    curvature = np.eye(3) if loss == "squared-error" else (np.eye(3) - 1 / 3) / 3
+    free[1::2, 1::2] += beta * curvature
+    softest = np.linalg.eigvalsh(free)[0]
+    assert abs(softest) > 1e-3
+    wanted = Status.CONVERGED if softest > 0 else Status.SADDLE
+    assert Status(nudged.status[0]) == wanted
+
+
+def test_clamped_phases_are_judged_without_what_is_held():
+    """A training by clamps: outputs that are held cannot buckle."""
+    net, _ = column()
+    method = pnn.methods.CoupledLearning(eta=1.0, settling=TIGHT)
+    with pytest.warns(SettlingWarning, match="1 unconverged"):
+        method.gradient(net, [[-0.1, 0.0]], np.array([[0.0, 0.2]]))
+    # Pulled, it is a minimum in both phases.
+    method.gradient(net, [[0.1, 0.0]], np.array([[0.0, 0.2]]))
+
+
 def test_saddles_are_told_wherever_samples_settle():
     net, _ = column()
     x = [[0.1, 0.0], [-0.1, 0.0]]

@@ -12,6 +12,7 @@ from pnncore.layers import Crossbar, Tanh
 from pnncore.methods import Backprop, InSituBackprop, PhysicsAware
 from pnncore.optim import SGD
 from pnncore.systems import Stack
+from test_own_loss import Scaled
 
 RANDOM = np.random.default_rng(0)
 
@@ -145,6 +146,61 @@ def test_few_iterations_even_where_most_of_the_voltage_is_lost():
     lost = 1 - found.currents.sum() / (x @ g).sum()
     assert 0.5 < lost < 0.9
     assert found.iterations <= 10
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
+def test_what_comes_out_is_proportional_to_what_goes_in(size):
+    g, x = RANDOM.uniform(0, 1, size=(9, 7)), RANDOM.normal(size=(5, 9))
+    one = solve(g, x, **every(0.3))
+    other = solve(g, size * x, **every(0.3))
+    np.testing.assert_allclose(other.currents / size, one.currents, rtol=1e-12)
+    np.testing.assert_allclose(other.columns / size, one.columns, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_small_errors_go_back_as_large_ones_do(dtype):
+    """Errors are as small as targets and the loss make them: here that of a bias on an output."""
+    layer = Crossbar(8, 5, bias=False, io=AnalogIO.ideal(), wires=Wires(**every(2000.0)))
+    net = Stack([layer], dtype=dtype, seed=0)
+    x = RANDOM.normal(size=(6, 8)).astype(dtype)
+    found = {}
+    for size in (1.0, 1e-25):
+        # One over the size of the loss: own losses are what the user makes them.
+        method = Backprop(model="hardware", loss=Scaled(size))
+        found[size] = method.gradient(net, x, np.zeros((6, 5), dtype))["W1"] / size
+    np.testing.assert_allclose(found[1e-25], found[1.0], rtol=1e-5 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("n", [16, 128])
+@pytest.mark.parametrize("place", ["row", "column", "driver", "sense"])
+def test_wires_that_let_little_through_are_solved_or_refused(place, n):
+    g = RANDOM.uniform(0.1, 1, size=(n, n))
+    x = RANDOM.normal(size=(2, n))
+    own = {"row_resistance": 0.01, "column_resistance": 0.01, f"{place}_resistance": 1e6}
+    found = solve(g, x, **own)
+    back = solve(g, x[:1], side="columns", **own)
+    # Kirchhoff at every row, and reciprocity.
+    through = (g * (found.rows - found.columns)).sum(axis=1)
+    np.testing.assert_allclose(through, found.currents, atol=1e-7 * np.abs(found.currents).max())
+    np.testing.assert_allclose(
+        (found.currents[0] * x[0]).sum(), (back.currents[0] * x[0]).sum(), rtol=1e-6
+    )
+    with pytest.raises(ConfigError, match=f"{place}_resistance must be at most"):
+        solve(g, x, **{f"{place}_resistance": 2e6 / g.max()})
+    with pytest.raises(ConfigError, match=f"{place}_resistance must be at most"):
+        Wires(on=1e-4, **{f"{place}_resistance": 2e6})
+    # A layer reads what arrays give.
+    limit = {f"{name}_resistance": 1.0 for name in ("row", "column")}
+    limit |= {f"{place}_resistance": 100 / 1e-4}
+    wires = Wires(on=1e-4, off=1e-6, weight=1.0, tolerance=1e-9, **limit)
+    net = Stack(
+        [Crossbar(n, n, bias=False, io=AnalogIO.ideal(), wires=wires)], dtype="float64", seed=0
+    )
+    w = net.params["W1"]
+    sides = [1e-6 + 9.9e-5 * np.maximum(sign * w, 0) for sign in (1, -1)]
+    wanted = [solve(side, x, tolerance=1e-13, **limit).currents for side in sides]
+    scale = np.abs(wanted).max() / 9.9e-5
+    np.testing.assert_allclose(net.predict(x), (wanted[0] - wanted[1]) / 9.9e-5, atol=1e-6 * scale)
 
 
 def test_threads_do_not_matter():

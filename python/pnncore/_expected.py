@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pnncore import layers, methods, systems
-from pnncore.elements import Diode, Resistor
+from pnncore.elements import Current, Difference, Diode, Element, Resistor, VoltageSource
 from pnncore.settling import Settling
 
 _TIGHT = Settling(tolerance=1e-12, max_sweeps=20_000)
@@ -130,13 +130,13 @@ OVERRIDES: dict[tuple[str, str], Expectation] = {
 """Where a system changes what a method is worth."""
 
 
-def _circuit() -> systems.System:
+def _circuit(*more: Element, outputs: tuple[str | Current | Difference, ...]) -> systems.System:
     ends = "in0-a in0-b in1-b in1-c a-o0 b-o0 b-o1 c-o1 a-0 c-0 o0-0 o1-0"
     g = np.random.default_rng(1).uniform(0.5, 2, 12)
     pairs = [pair.split("-") for pair in ends.split()]
     found = [Resistor(a, b, float(own)) for (a, b), own in zip(pairs, g, strict=True)]
     diodes = [Diode("a", "b", 1e-3, 4.0), Diode("c", "b", 1e-3, 4.0)]
-    return systems.Circuit([*found, *diodes], inputs=["in0", "in1"], outputs=["o0", "o1"])
+    return systems.Circuit([*found, *diodes, *more], inputs=["in0", "in1"], outputs=list(outputs))
 
 
 def _flow() -> systems.System:
@@ -170,7 +170,12 @@ SYSTEMS: dict[str, Maker] = {
         [4, 6, 5, 3], activation="tanh", dtype="float64", seed=0
     ),
     "DeepResistive": lambda: systems.DeepResistive([4, 8, 3], dtype="float64", seed=0),
-    "Circuit": _circuit,
+    "Circuit": lambda: _circuit(outputs=("o0", "o1")),
+    "meters": lambda: _circuit(
+        Resistor("o1", "column", 0.6),
+        VoltageSource("column", "0", 0.0),
+        outputs=(Current("column", "0"), Difference("o0", "o1")),
+    ),
     "Flow": _flow,
     "Elastic": _elastic,
     "HamiltonianChain": lambda: systems.HamiltonianChain(5, n_in=2, n_out=2, steps=100),

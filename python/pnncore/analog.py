@@ -155,12 +155,13 @@ class Wires(Config):
     driver_resistance, sense_resistance
         In series at the driven end of every row (the output of its driver, its switch), and at the
         grounded end of every column (the input of its amplifier), in ohms. In a transposed read,
-        from columns to rows, they stay at their lines.
+        from columns to rows, they stay at their lines. None of the four may be more than 100 times
+        the resistance of the most conductive cell.
     on, off
         The largest and the smallest conductance, in siemens.
     weight
         The weight that is the largest conductance: larger ones are cut; None: the largest weight
-        that there is.
+        of every tile.
     exact
         False: what is right to first order in the resistances, in one pass, and so are its
         derivatives.
@@ -248,7 +249,8 @@ def solve(
         Of a piece of wire along a row and along a column, in ohms; zero is an ideal wire.
     driver_resistance, sense_resistance
         In series at the left ends of rows and at the bottoms of columns, in ohms, whichever of them
-        are driven.
+        are driven. None of the four may be more than a million times the resistance of the most
+        conductive cell.
     side
         Which lines are driven.
     tolerance

@@ -36,12 +36,16 @@ def _default(n_in: int, n_out: int, seed: int) -> systems.System:
     return systems.Stack(chain, seed=seed)
 
 
-def _weights(sample_weight: Any, x: Any) -> Any:
-    """Return checked weights, or None where all count alike."""
+def _counted(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Return the samples that have a weight, and the weights, or None where all count alike."""
     if sample_weight is None:
-        return None
-    weights = _check_sample_weight(sample_weight, x)
-    return None if weights[0] > 0 and (weights == weights[0]).all() else weights
+        return x, y, None
+    weights = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
+    counts = weights > 0
+    if not counts.any():
+        raise ValueError("sample_weight must contain at least one non-zero number")
+    x, y, weights = x[counts], y[counts], weights[counts]
+    return x, y, None if (weights == weights[0]).all() else weights
 
 
 def _moments(values: Any, weights: Any) -> tuple[FloatArray, FloatArray]:
@@ -201,13 +205,14 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         """
         X, y = validate_data(self, X, y)
         check_classification_targets(y)
+        X, y, weights = _counted(X, y, sample_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 "Classifier needs samples of at least 2 classes, got one class: "
                 f"{self.classes_[0]!r}"
             )
-        self._fit(X, labels.astype(np.int64), len(self.classes_), _weights(sample_weight, X))
+        self._fit(X, labels.astype(np.int64), len(self.classes_), weights)
         return self
 
     def decision_function(self, X: Any) -> Any:
@@ -276,9 +281,9 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         says; see `Trainer.fit`.
         """
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True)
+        X, y, weights = _counted(X, y, sample_weight)
         self._single = y.ndim == 1
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
-        weights = _weights(sample_weight, X)
         self.target_mean_, self.target_scale_ = _moments(targets, weights)
         self.target_scale_[self.target_scale_ == 0] = 1.0
         scaled = (targets - self.target_mean_) / self.target_scale_

@@ -87,7 +87,6 @@ class Demo:
     predictions: npt.NDArray[np.int64]
 
 
-@functools.cache
 def require() -> "type[Figure]":
     """Return a `Figure` of matplotlib that notebooks show.
 
@@ -97,8 +96,12 @@ def require() -> "type[Figure]":
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("plots need matplotlib: pip install pnncore[plot]") from None
+    return _shown(Figure)
 
-    class Picture(Figure):
+
+@functools.cache
+def _shown(figure: "type[Figure]") -> "type[Figure]":
+    class Picture(figure):  # type: ignore[misc,valid-type]
         """A figure that shows itself as the result of a cell, also where no pyplot is."""
 
         def _repr_png_(self) -> bytes:

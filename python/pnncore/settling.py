@@ -203,7 +203,10 @@ class Settled:
 
 
 def _counts(statuses: npt.NDArray[np.uint8]) -> dict[str, int]:
-    return {status.name.lower(): int((statuses == status).sum()) for status in Status}
+    # Counted by number: where NumPy looks into a member of an enumeration, an exception of a handler
+    # of signals would be lost.
+    found = np.bincount(statuses, minlength=len(Status)).tolist()
+    return {status.name.lower(): found[status.value] for status in Status}
 
 
 def _unsettled(statuses: npt.NDArray[np.uint8]) -> dict[str, int]:

@@ -21,7 +21,7 @@ from pnncore._netlist._write import write as write
 from pnncore.elements import Current, Difference, Element, nodes_of
 from pnncore.errors import ConfigError, NetlistWarning
 
-__all__ = ["grounded", "read", "write"]
+__all__ = ["named_alike", "read", "write"]
 
 
 def read(
@@ -59,18 +59,25 @@ def read(
     return elements
 
 
-def grounded(ends: Sequence[Any]) -> list[Any]:
-    """Return inputs or outputs with ground by the name that elements have it by."""
+def named_alike(inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Return inputs and outputs with one name for every node: that of its first mention.
 
-    def plain(node: str | None) -> str | None:
-        return "0" if node is not None and Reader.key(node) == "0" else node
+    Ground is ``"0"``, as elements have it.
+    """
+    spelled = {"0": "0"}
+    for end in (*inputs, *outputs):
+        for node in nodes_of(end):
+            spelled.setdefault(Reader.key(node), node)
 
-    return [
-        end
-        if isinstance(end, str)
-        else dataclasses.replace(end, plus=plain(end.plus), minus=plain(end.minus))
-        for end in ends
-    ]
+    def alike(end: Any) -> Any:
+        if isinstance(end, str):
+            # Nodes by themselves are checked as they are called.
+            return end if Reader.key(end) == "0" else spelled[Reader.key(end)]
+        own = {"plus": end.plus, "minus": end.minus}
+        names = {side: spelled[Reader.key(node)] for side, node in own.items() if node is not None}
+        return dataclasses.replace(end, **names)
+
+    return [alike(end) for end in inputs], [alike(end) for end in outputs]
 
 
 def _source(source: Any) -> str | Path:

@@ -344,6 +344,10 @@ class Unit(DeviceConfig, PulseResponse, listed=False):
         """Return what `to_config` told, less the name."""
         return super().restore({**settings, "cells": from_config(settings.get("cells", {}))})
 
+    def without_spread(self) -> Self:
+        """Return the same of cells that are equal and without noise."""
+        return dataclasses.replace(self, cells=self.cells.without_spread())
+
     def parts(self) -> tuple[Cells, dict[str, Any]]:
         """See `PulseResponse.parts`."""
         return self.cells, self.unit()

@@ -48,8 +48,9 @@ _LAWS: dict[type[Cells], dict[str, tuple[bool, float]]] = {
         "gamma_down": (False, 1.0),
     },
 }
-# Places of a fitted table.
+# Places of a fitted table, and rounds of fitting it and the gains of cells in turn.
 _PLACES = 17
+_ROUNDS = 5
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,7 +66,8 @@ class DeviceFit:
     unit
         A weight w is a conductance of unit[0] + unit[1] w, in the unit of what was measured.
     r_squared
-        The part of the variance of the mean responses that the device without noise has.
+        The part of the variance of the mean responses that the device without noise and spread
+        has.
     """
 
     device: Cells
@@ -151,8 +153,8 @@ def fit(
     bounds
         The weights that the least and the largest mean conductance become.
     columns
-        What repetitions are: ``"cycles"`` of one cell, or ``"cells"``, whose steps then have the
-        spread `step_spread`.
+        What repetitions are: ``"cycles"`` of one cell, or ``"cells"``, every one of which is then
+        fitted to by itself, with a step of its own: these have the spread `step_spread`.
 
     Raises
     ------
@@ -191,10 +193,15 @@ def fit(
     slope = (seen.max() - seen.min()) / (high - low)
     unit = (float(seen.min() - slope * low), float(slope))
     up, down = ((one - unit[0]) / slope for one in (up, down))
-    device = (
-        _table(up, down, low, high) if cells is TableStep else _search(cells, up, down, low, high)
-    )
-    device = dataclasses.replace(device, **_noise(device, up, down, columns))
+    of_cells = columns == "cells" and up.shape[1] > 1
+    if of_cells:
+        # Single cells may go farther than their mean.
+        low, high = (min(low, up.min(), down.min()), max(high, up.max(), down.max()))
+    if cells is TableStep:
+        device = _table(up, down, (low, high), of_cells)
+    else:
+        device = _search(cells, up, down, (low, high), of_cells)
+    device = dataclasses.replace(device, **_noise(device, up, down, of_cells))
     fitted = np.concatenate(_responses(device, _mean(up), _mean(down)))
     weights = np.concatenate([_mean(up), _mean(down)])
     left = ((weights - fitted) ** 2).sum() / ((weights - weights.mean()) ** 2).sum()
@@ -289,84 +296,130 @@ def _responses(device: Cells, up: Array, down: Array) -> tuple[Array, Array]:
     )
 
 
-def _search(cells: type[Cells], up: Array, down: Array, low: float, high: float) -> Cells:
-    """Return the cells whose mean responses are nearest to the measured ones."""
+def _made(cells: type[Cells], values: Iterable[float], low: float, high: float) -> Cells:
+    """Return the cells of what a search varies."""
+    own: dict[str, Any] = {
+        name: float(np.exp(value) if positive else value)
+        for (name, (positive, _)), value in zip(_LAWS[cells].items(), values, strict=True)
+    }
+    own["up_down"] = float(np.tanh(own["up_down"]))
+    own["lower"], own["upper"] = low * own.get("lower", 1.0), high * own.get("upper", 1.0)
+    if cells is ExpStep:
+        own |= {"a": 0.5, "b": 0.0}
+    return cells(**own).without_spread()
+
+
+def _search(
+    cells: type[Cells], up: Array, down: Array, bounds: tuple[float, float], of_cells: bool
+) -> Cells:
+    """Return the cells whose responses are nearest to the measured ones.
+
+    Those are the mean responses; or, `of_cells`, the increments of every cell by itself: the mean
+    of cells is like none of them, for those whose steps are large reach their bounds first.
+    """
     try:
         from scipy.optimize import least_squares
     except ImportError as error:
         raise ImportError("fitting cells needs SciPy: pip install 'pnncore[fit]'") from error
     rise, fall = _mean(up), _mean(down)
     scale = 0.5 * ((rise[-1] - rise[0]) / (len(rise) - 1) + (fall[0] - fall[-1]) / (len(fall) - 1))
-    settings = _LAWS[cells]
-
-    def made(values: Iterable[float]) -> Cells:
-        own: dict[str, Any] = {
-            name: float(np.exp(value) if positive else value)
-            for (name, (positive, _)), value in zip(settings.items(), values, strict=True)
-        }
-        own["step"] *= scale
-        own["up_down"] = float(np.tanh(own["up_down"]))
-        own["lower"], own["upper"] = low * own.get("lower", 1.0), high * own.get("upper", 1.0)
-        if cells is ExpStep:
-            own |= {"a": 0.5, "b": 0.0}
-        return cells(**own).without_spread()
 
     def left(values: Array) -> Array:
-        fitted = _responses(made(values), rise, fall)
+        fitted = _responses(_made(cells, values, *bounds), rise, fall)
         return np.asarray(np.concatenate(fitted) - np.concatenate([rise, fall]))
 
-    starts = [np.log(start) if positive else start for positive, start in settings.values()]
+    def left_of_cells(values: Array) -> Array:
+        steps = _steps(_made(cells, values, *bounds), up, down)
+        gains = _gains(steps, up, down)
+        return np.asarray((steps * (gains / gains.mean()) - _increments(up, down)).ravel())
+
+    starts = np.array(
+        [np.log(start) if positive else start for positive, start in _LAWS[cells].values()]
+    )
+    step = np.array([name == "step" for name in _LAWS[cells]])
     best = None
     # Steps that shrink are larger at first than on average.
     for larger in (1.0, 3.0):
-        start = np.array(starts) + np.log(larger) * np.array([n == "step" for n in settings])
-        reach = np.full(len(start), 8.0)
-        found = least_squares(left, start, bounds=(start - reach, start + reach), x_scale=0.3)
+        start = starts + np.log(larger * scale) * step
+        around = (start - 8.0, start + 8.0)
+        found = least_squares(left, start, bounds=around, x_scale=0.3)
+        if of_cells:
+            found = least_squares(left_of_cells, found.x, bounds=around, x_scale=0.3)
         if best is None or found.cost < best.cost:
             best = found
     assert best is not None
-    return made(best.x)
+    return _made(cells, best.x, *bounds)
 
 
-def _table(up: Array, down: Array, low: float, high: float) -> Cells:
+def _increments(up: Array, down: Array) -> Array:
+    return np.concatenate([np.diff(up, axis=0), np.diff(down, axis=0)])
+
+
+def _steps(device: Cells, up: Array, down: Array) -> Array:
+    """Return the increments of a device without noise from where every cell was."""
+    plain, found = device.without_spread(), []
+    for response, sign in ((up, 1), (down, -1)):
+        start = np.clip(response[:-1], device.lower, device.upper).ravel()
+        found.append((plain.pulse(start, sign)[1] - start).reshape(len(response) - 1, -1))
+    return np.concatenate(found)
+
+
+def _gains(steps: Array, up: Array, down: Array) -> Array:
+    """Return how much larger the increments of every cell are than those of the device."""
+    size = np.maximum((steps**2).sum(axis=0), 1e-300)
+    return np.asarray((steps * _increments(up, down)).sum(axis=0) / size)
+
+
+def _table(up: Array, down: Array, bounds: tuple[float, float], of_cells: bool) -> Cells:
     """Return cells with tables: increments are fitted by hats over the states they began at."""
-    places = np.linspace(low, high, _PLACES)
+    if not of_cells:
+        return _hats(_mean(up)[:, None], _mean(down)[:, None], bounds, np.ones(1))
+    device = _hats(up, down, bounds, np.ones(up.shape[1]))
+    # Faster cells are sooner where steps are small: their gains and the table follow in turn.
+    for _ in range(_ROUNDS):
+        gains = _gains(_steps(device, up, down), up, down)
+        device = _hats(up, down, bounds, gains / gains.mean())
+    return device
+
+
+def _hats(up: Array, down: Array, bounds: tuple[float, float], gains: Array) -> Cells:
+    """Return the cells whose steps, times the gain of each, are nearest to increments."""
+    places = np.linspace(*bounds, _PLACES)
     width = places[1] - places[0]
     tables = []
     for response, sign in ((up, 1.0), (down, -1.0)):
-        mean = np.clip(_mean(response), low, high)
-        hats = np.maximum(1 - np.abs(mean[:-1, None] - places) / width, 0.0)
-        steps = sign * np.diff(response, axis=0).mean(axis=1)
+        states = np.clip(response[:-1], *bounds)
+        hats = np.maximum(1 - np.abs(states[..., None] - places) / width, 0.0) * gains[:, None]
+        steps = sign * np.diff(response, axis=0)
         # Where nothing was measured, as between what was.
-        bend = np.diff(np.eye(_PLACES), 2, axis=0) * 1e-3
-        rows = np.vstack([hats, bend])
-        found = np.linalg.lstsq(rows, np.concatenate([steps, np.zeros(len(bend))]), rcond=None)[0]
-        tables.append(np.maximum(found, 0.0))
+        bend = np.diff(np.eye(_PLACES), 2, axis=0) * 1e-3 * np.sqrt(len(gains))
+        rows = np.vstack([hats.reshape(-1, _PLACES), bend])
+        wanted = np.concatenate([steps.ravel(), np.zeros(len(bend))])
+        tables.append(np.maximum(np.linalg.lstsq(rows, wanted, rcond=None)[0], 0.0))
     return TableStep.measured(places, *tables, places=_PLACES).without_spread()
 
 
-def _noise(device: Cells, up: Array, down: Array, columns: str) -> dict[str, Any]:
+def _noise(device: Cells, up: Array, down: Array, of_cells: bool) -> dict[str, Any]:
     """Return the noise that scatter of increments around the mean steps says."""
-    fitted = _responses(device, _mean(up), _mean(down))
-    steps = [np.diff(one)[:, None] for one in fitted]
-    increments = [np.diff(up, axis=0), np.diff(down, axis=0)]
-    gains = np.ones(up.shape[1])
-    if columns == "cells":
-        both = np.concatenate(steps)
-        gains = (both * np.concatenate(increments)).sum(axis=0) / (both**2).sum()
-    scatter = [
-        own - step * gains[: own.shape[1]] for own, step in zip(increments, steps, strict=True)
-    ]
+    if of_cells:
+        steps = _steps(device, up, down)
+        gains = _gains(steps, up, down)
+        steps = steps * gains
+        each = [steps[: len(up) - 1], steps[len(up) - 1 :]]
+    else:
+        fitted = _responses(device, _mean(up), _mean(down))
+        gains, each = np.ones(1), [np.diff(one)[:, None] for one in fitted]
+    scatter = [np.diff(one, axis=0) - own for one, own in zip((up, down), each, strict=True)]
     # Errors of reading e_k add e_(k+1) - e_k to an increment: covariance -e^2 with the next.
     together = sum(float((one[1:] * one[:-1]).sum()) for one in scatter)
     pairs = sum(one[1:].size for one in scatter)
     write = max(-together / pairs, 0.0)
     variance = sum(float((one**2).sum()) for one in scatter) / sum(one.size for one in scatter)
-    size = sum(float((step**2).sum()) for step in steps) / sum(step.size for step in steps)
+    size = sum(float((step**2).sum()) for step in each) / sum(step.size for step in each)
     found = {
         "cycle_noise": float(np.sqrt(max(variance - 2 * write, 0.0) / size)) if size > 0 else 0.0,
         "write_noise": float(np.sqrt(write) / device.step),
     }
-    if columns == "cells" and len(gains) > 1:
-        found["step_spread"] = float(gains.std(ddof=1))
+    if of_cells:
+        found["step_spread"] = float(gains.std(ddof=1) / gains.mean())
     return found

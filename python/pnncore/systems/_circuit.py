@@ -274,8 +274,9 @@ class Circuit(System):
             If a line is not understood; the message says which. What does not act at an operating
             point is named in a `NetlistWarning`.
         """
-        inputs = _netlist.grounded(ends_of(inputs, "inputs", Current))
-        outputs = _netlist.grounded(ends_of(outputs, "outputs", Current, Difference))
+        inputs, outputs = _netlist.named_alike(
+            ends_of(inputs, "inputs", Current), ends_of(outputs, "outputs", Current, Difference)
+        )
         found = _netlist.read(source, inputs, outputs, trained, stacklevel=2)
         grounded = any("0" in (element.plus, element.minus) for element in found)
         settings = {"ground": "0" if grounded else None} | settings

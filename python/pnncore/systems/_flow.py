@@ -150,8 +150,9 @@ class Flow(Circuit):
         """
         if trained is not None:
             raise ConfigError("all pipes of a Flow are trained: leave trained out")
-        inputs = _netlist.grounded(ends_of(inputs, "inputs", Current))
-        outputs = _netlist.grounded(ends_of(outputs, "outputs", Current, Difference))
+        inputs, outputs = _netlist.named_alike(
+            ends_of(inputs, "inputs", Current), ends_of(outputs, "outputs", Current, Difference)
+        )
         found = _netlist.read(source, inputs, outputs, None, stacklevel=2)
         if other := [element for element in found if not isinstance(element, Resistor)]:
             raise ConfigError(f"pipes are resistors, and the netlist has {shown(other[0])}")

@@ -6,6 +6,7 @@ use pnncore_kernels::wires::{Drive, Fields, Network, Pieces, factor, lanes, solv
 use pnncore_kernels::{Level, Real, dot};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::runtime::Runtime;
 use crate::scratch::{Lent, Scratch};
@@ -47,6 +48,23 @@ impl Resistances {
         Ok(())
     }
 
+    /// Checks that wires let through enough of what the most conductive cell does.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the resistance.
+    fn check_conductive(&self, conductance: f64, most: f64) -> Result<()> {
+        let Self { row, column, driver, sense } = *self;
+        let all = [("row", row), ("column", column), ("driver", driver), ("sense", sense)];
+        match all.into_iter().find(|&(_, ohms)| ohms * conductance > most) {
+            None => Ok(()),
+            Some((name, ohms)) => Err(Error::Config(format!(
+                "{name}_resistance must be at most {most:e} times the resistance of the most \
+                 conductive cell, {:.3e} ohms, got {ohms:e}",
+                1.0 / conductance
+            ))),
+        }
+    }
+
     /// The same in units of the inverse of a conductance.
     fn pieces<T: Real>(&self, unit: f64) -> Pieces<T> {
         let Self { row, column, driver, sense } = *self;
@@ -79,6 +97,12 @@ pub struct Wires {
 
 /// The most iterations: several times what wires take that let nothing through.
 const MOST: u32 = 500;
+/// The same for arrays by themselves, which may be worse.
+const MOST_ALONE: u32 = 10_000;
+/// The largest resistance of a piece of wire, in units of that of the most conductive cell, that
+/// iterations are enough for; and for arrays by themselves.
+const MOST_RESISTIVE: f64 = 100.0;
+const MOST_RESISTIVE_ALONE: f64 = 1e6;
 
 impl Wires {
     /// Checks the ranges of all settings.
@@ -92,6 +116,7 @@ impl Wires {
         for (name, value) in sizes {
             value.map_or(Ok(()), |value| positive(name, value))?;
         }
+        resistances.check_conductive(on, MOST_RESISTIVE)?;
         if !(off >= 0.0 && off < on) {
             return Err(Error::Config(format!(
                 "off must be at least 0 and below on, got {off} and {on}"
@@ -173,6 +198,7 @@ impl<T: Real> Nodal<T> {
         positive("tolerance", tolerance)?;
         let largest = conductances.iter().fold(T::ZERO, |m, &g| m.max_magnitude(g));
         let unit = if largest > T::ZERO { largest } else { T::ONE };
+        resistances.check_conductive(largest.to_f64(), MOST_RESISTIVE_ALONE)?;
         let cells: Vec<T> = conductances.iter().map(|&g| g / unit).collect();
         let pieces = resistances.pieces(unit.to_f64());
         let (mut rows, mut columns) = (vec![T::ZERO; n * m], vec![T::ZERO; n * m]);
@@ -190,16 +216,17 @@ impl<T: Real> Nodal<T> {
             .zip(v.par_chunks_mut(n * m * lanes))
             .zip(iterations.par_iter_mut());
         runtime.for_each(pieces, |((((x, y), u), v), iterations)| {
-            let (mut fields, mut ends) = (Fields::default(), Vec::new());
-            let (solver, level) = ((tolerance, 20 * MOST), runtime.level());
-            *iterations = drive(level, network, turned, x, solver, (&mut ends, &mut fields));
-            gather(level, &fields, unit, y);
+            let (mut fields, mut ends, mut units) = (Fields::default(), Vec::new(), Vec::new());
+            let (solver, level) = ((tolerance, MOST_ALONE), runtime.level());
+            let own = (&mut ends, &mut fields, &mut units);
+            *iterations = drive(level, network, turned, x, solver, own);
+            gather((&fields, &units), unit, y);
             for (field, out) in [(&fields.u, u), (&fields.v, v)] {
                 for (lane, out) in out.chunks_exact_mut(n * m).enumerate() {
                     poll(4 * n * m);
                     out.iter_mut()
                         .zip(field.iter().skip(lane).step_by(lanes))
-                        .for_each(|(out, &value)| *out = value);
+                        .for_each(|(out, &value)| *out = units[lane] * value);
                 }
             }
         });
@@ -208,46 +235,63 @@ impl<T: Real> Nodal<T> {
     }
 }
 
+/// Memory for a solution: the voltages at the ends, those of nodes, and of every lane what both are
+/// to be multiplied with.
+type Solution<'a, T> = (&'a mut Vec<T>, &'a mut Fields<T>, &'a mut Vec<T>);
+
 /// Solves for up to a vector of inputs at the rows, or, `turned`, at the columns: the lanes of
-/// those that are missing are zero.
+/// those that are missing are zero. The largest voltage of a lane becomes one, up to a power of
+/// two: the solver squares what is left of currents.
 fn drive<T: Real>(
     level: Level,
     network: Network<'_, T>,
     turned: bool,
     x: &[T],
     (tolerance, most): (f64, u32),
-    (ends, fields): (&mut Vec<T>, &mut Fields<T>),
+    (ends, fields, units): Solution<'_, T>,
 ) -> u32 {
     let lanes = lanes::<T>(level);
     let width = if turned { network.shape.1 } else { network.shape.0 };
     ends.clear();
     ends.resize(width * lanes, T::ZERO);
+    units.clear();
+    units.resize(lanes, T::ONE);
     for (lane, x) in x.chunks_exact(width).enumerate() {
-        ends.iter_mut().skip(lane).step_by(lanes).zip(x).for_each(|(end, &x)| *end = x);
+        let largest = x.iter().fold(T::ZERO, |m, &x| m.max_magnitude(x)).to_f64();
+        // The unit and its inverse are normal numbers.
+        let reach = if size_of::<T>() == 8 { 1000.0 } else { 125.0 };
+        let exponent = largest.log2().floor().clamp(-reach, reach);
+        if exponent.is_finite() {
+            units[lane] = T::from_f64(exponent.exp2());
+        }
+        let inverse = T::ONE / units[lane];
+        let own = ends.iter_mut().skip(lane).step_by(lanes);
+        own.zip(x).for_each(|(end, &x)| *end = x * inverse);
     }
     let driven = if turned { Drive::Columns(ends) } else { Drive::Rows(ends) };
     solve(level, network, driven, tolerance, most, fields)
 }
 
 /// Adds to `y` (samples, lines) the currents out of ends, times `factor`.
-fn gather<T: Real>(level: Level, fields: &Fields<T>, factor: T, y: &mut [T]) {
-    let lanes = lanes::<T>(level);
-    for (lane, y) in y.chunks_exact_mut(fields.out.len() / lanes).enumerate() {
+fn gather<T: Real>((fields, units): (&Fields<T>, &[T]), factor: T, y: &mut [T]) {
+    let lanes = units.len();
+    for ((lane, y), &unit) in y.chunks_exact_mut(fields.out.len() / lanes).enumerate().zip(units) {
         y.iter_mut()
             .zip(fields.out.iter().skip(lane).step_by(lanes))
-            .for_each(|(y, &current)| *y += factor * current);
+            .for_each(|(y, &current)| *y += factor * (unit * current));
     }
 }
 
 /// Scratch memory for a solution.
 struct Solver<'a, T: Real> {
     ends: Lent<'a, Vec<T>>,
+    units: Lent<'a, Vec<T>>,
     fields: Lent<'a, Fields<T>>,
 }
 
 impl<'a, T: Real> Solver<'a, T> {
     fn new(scratch: &'a Scratch<T>) -> Self {
-        Self { ends: scratch.empty(), fields: scratch.fields() }
+        Self { ends: scratch.empty(), units: scratch.empty(), fields: scratch.fields() }
     }
 }
 
@@ -284,7 +328,8 @@ impl<'a, T: Real> Grid<'a, T> {
     fn drive(&self, level: Level, side: usize, turned: bool, x: &[T], own: &mut Solver<'_, T>) {
         let most = if self.wires.exact { MOST } else { 0 };
         let solver = (self.wires.tolerance, most);
-        drive(level, self.sides[side], turned, x, solver, (&mut own.ends, &mut own.fields));
+        let own = (&mut *own.ends, &mut *own.fields, &mut *own.units);
+        drive(level, self.sides[side], turned, x, solver, own);
     }
 
     /// Writes what is read for rows of inputs.
@@ -296,7 +341,7 @@ impl<'a, T: Real> Grid<'a, T> {
         for (x, y) in x.chunks(inputs * lanes).zip(y.chunks_mut(outputs * lanes)) {
             for (side, factor) in [(0, self.scale()), (1, -self.scale())] {
                 self.drive(level, side, self.turned, x, &mut own);
-                gather(level, &own.fields, factor, y);
+                gather((&own.fields, &own.units), factor, y);
             }
         }
     }
@@ -327,12 +372,14 @@ impl<'a, T: Real> Grid<'a, T> {
                 if !dx.is_empty() {
                     let first = c * n * lanes;
                     let dx = &mut dx[first..first + x.len()];
-                    gather(level, &adjoint.fields, factor, dx);
+                    gather((&adjoint.fields, &adjoint.units), factor, dx);
                 }
                 if gradient.is_empty() {
                     continue;
                 }
                 self.drive(level, side, false, x, &mut ahead);
+                let units: SmallVec<[T; 16]> =
+                    ahead.units.iter().zip(&*adjoint.units).map(|(&a, &b)| a * b).collect();
                 let (fields, adjoint) = (&ahead.fields, &adjoint.fields);
                 for (k, (gradient, &w)) in gradient.iter_mut().zip(weights).enumerate() {
                     let size = if side == 0 { w } else { -w };
@@ -343,9 +390,8 @@ impl<'a, T: Real> Grid<'a, T> {
                     let own = k * lanes..(k + 1) * lanes;
                     let across = fields.u[own.clone()].iter().zip(&fields.v[own.clone()]);
                     let back = adjoint.u[own.clone()].iter().zip(&adjoint.v[own]);
-                    let sum: T =
-                        across.zip(back).map(|((&u, &v), (&p, &q))| (u - v) * (q - p)).sum();
-                    *gradient += sum;
+                    let products = across.zip(back).map(|((&u, &v), (&p, &q))| (u - v) * (q - p));
+                    *gradient += products.zip(&units).map(|(product, &unit)| product * unit).sum();
                 }
             }
         }

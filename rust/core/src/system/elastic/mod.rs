@@ -235,7 +235,7 @@ impl Elastic {
 /// Memory for experiments.
 struct Memory<T> {
     descents: Descents<T>,
-    judgement: Judgement,
+    judgement: Judgement<T>,
     /// The sums of dE/dk and dE/dl0 over rows.
     sums: [Vec<f64>; 2],
 }

@@ -1,13 +1,17 @@
 //! Whether a steady state of an elastic network is a minimum: Cholesky factors of its stiffness
 //! matrix (the Hessian of the energy) tell.
 
+use std::ops::Range;
+
 use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
 use rayon::prelude::*;
 
 use super::{Elastic, Source, Spring, Stretched};
 use crate::Result;
+use crate::loss::Loss;
 use crate::params::Params;
+use crate::plan::Boundary;
 use crate::scratch::Pool;
 use crate::states::{Layout, States, Status};
 use crate::system::Experiment;
@@ -29,9 +33,21 @@ pub(super) struct Stiffness {
     numbers: Vec<Option<usize>>,
 }
 
+/// What acts on the outputs of a phase.
+struct Pull<'a, T> {
+    boundary: Boundary,
+    loss: Loss,
+    /// The outputs of the free phase.
+    free: &'a [T],
+    /// Where they lie in a row.
+    outputs: Range<usize>,
+}
+
 /// Memory for one row after the other.
 #[derive(Debug, Default)]
-struct Memory {
+struct Memory<T> {
+    target: Vec<T>,
+    gradient: Vec<T>,
     values: Vec<f64>,
     /// What is left of the forces on all coordinates.
     left: Vec<f64>,
@@ -41,9 +57,15 @@ struct Memory {
 }
 
 /// Memory of [`Elastic::judge`], to be kept between calls.
-#[derive(Debug, Default)]
-pub(super) struct Judgement {
-    rows: Pool<Memory>,
+#[derive(Debug)]
+pub(super) struct Judgement<T> {
+    rows: Pool<Memory<T>>,
+}
+
+impl<T> Default for Judgement<T> {
+    fn default() -> Self {
+        Self { rows: Pool::default() }
+    }
 }
 
 impl Stiffness {
@@ -62,6 +84,9 @@ impl Stiffness {
             let ends: Vec<usize> = ends.filter_map(|(_, _, k)| numbers[k]).collect();
             pairs.extend(ends.iter().flat_map(|&i| ends.iter().map(move |&j| (i, j))));
         }
+        // A loss may couple outputs.
+        let outputs: Vec<usize> = layout.outputs().filter_map(|k| numbers[k]).collect();
+        pairs.extend(outputs.iter().flat_map(|&i| outputs.iter().map(move |&j| (i, j))));
         let pattern = Pattern::new(states.count(), pairs.into_iter(), true)?;
         Ok(Self { pattern, numbers })
     }
@@ -84,26 +109,42 @@ fn moving(
 }
 
 impl Elastic {
-    /// Notes which of the rows that have converged without a nudge are no minima.
+    /// Notes which of the rows that have converged are no minima.
     pub(super) fn judge<T: Real>(
         &self,
         experiment: &Experiment<'_, T>,
         states: &mut States<T>,
-        judgement: &Judgement,
+        judgement: &Judgement<T>,
     ) {
-        let Experiment { runtime, params, batch, .. } = *experiment;
+        let Experiment { runtime, params, batch, plan, .. } = *experiment;
         let (phases, stride) = (states.phases(), states.stride());
+        let outputs = states.layout().outputs();
         let rows = states
             .values
             .par_chunks(phases * stride)
             .zip(states.outcomes.par_chunks_mut(phases))
             .enumerate();
         runtime.for_each(rows, |(i, (values, outcomes))| {
-            if outcomes[0].status == Status::Converged {
-                poll(64 * self.springs.len());
-                let at = (batch.x.row(i), &values[..stride]);
-                outcomes[0].status = judgement.rows.with(|memory| self.status(params, at, memory));
-            }
+            judgement.rows.with(|memory| {
+                let Memory { target, .. } = &mut *memory;
+                target.clear();
+                target.resize(outputs.len(), T::ZERO);
+                let wanted = batch.y.write(i, target);
+                for (p, outcome) in outcomes.iter_mut().enumerate() {
+                    if outcome.status != Status::Converged {
+                        continue;
+                    }
+                    poll(64 * self.springs.len());
+                    let row = &values[p * stride..][..stride];
+                    let pull = Pull {
+                        boundary: if wanted { plan.boundary(p) } else { Boundary::Free },
+                        loss: plan.loss,
+                        free: &values[outputs.clone()],
+                        outputs: outputs.clone(),
+                    };
+                    outcome.status = self.status(params, (batch.x.row(i), row), &pull, memory);
+                }
+            });
         });
     }
 
@@ -112,10 +153,12 @@ impl Elastic {
         &self,
         params: &Params<'_, T>,
         at: (&[T], &[T]),
-        memory: &mut Memory,
+        pull: &Pull<'_, T>,
+        memory: &mut Memory<T>,
     ) -> Status {
         let pattern = &self.stiffness.pattern;
         let shortest = self.write_stiffness(params, at, memory);
+        self.add_pull(at.1, pull, memory);
         let left = memory.left.iter().fold(0.0f64, |m, &f| m.max_magnitude(f));
         let diagonal = (0..pattern.size()).map(|i| memory.values[pattern.place(i, i)].abs());
         let stiffest = diagonal.fold(0.0, f64::max);
@@ -137,13 +180,52 @@ impl Elastic {
         }
     }
 
+    /// Adds what acts on the outputs, at a row of states.
+    fn add_pull<T: Real>(&self, row: &[T], pull: &Pull<'_, T>, memory: &mut Memory<T>) {
+        let Memory { target, gradient, values, left, .. } = memory;
+        let Stiffness { pattern, numbers } = &self.stiffness;
+        let Pull { loss, free, ref outputs, .. } = *pull;
+        let places = || outputs.clone().map(|k| numbers[k]).enumerate();
+        let places = || places().filter_map(|(o, number)| Some((o, number?)));
+        let here = &row[outputs.clone()];
+        let (strength, at) = match pull.boundary {
+            Boundary::Nudged(beta) => (beta.re, here),
+            Boundary::Forced(strength) => (strength, free),
+            Boundary::Clamped(_) => {
+                // Held: apart from all others, and stiff.
+                let diagonal = (0..pattern.size()).map(|i| values[pattern.place(i, i)]);
+                let stiffest = diagonal.fold(0.0f64, |m, v| m.max_magnitude(v));
+                let mut is_held = vec![false; pattern.size()];
+                places().for_each(|(_, i)| (is_held[i], left[i]) = (true, 0.0));
+                pattern.for_each(|i, j, place| {
+                    if is_held[i] || is_held[j] {
+                        values[place] = if i == j { stiffest } else { 0.0 };
+                    }
+                });
+                return;
+            }
+            Boundary::Free | Boundary::Kicked(_) => return,
+        };
+        gradient.clear();
+        gradient.resize(outputs.len(), T::ZERO);
+        loss.gradient(at, target, gradient);
+        places().for_each(|(o, i)| left[i] += strength * gradient[o].to_f64());
+        if let Boundary::Nudged(_) = pull.boundary {
+            for (o, i) in places() {
+                for (q, j) in places().filter(|&(_, j)| j <= i) {
+                    values[pattern.place(i, j)] += strength * loss.curvature(here, target, o, q);
+                }
+            }
+        }
+    }
+
     /// Writes the stiffness matrix at a state, k n n^T along every spring, k (1 - l0 / l) (1 - n
     /// n^T) across it, and what is left of the forces. Returns the length of the shortest spring.
     fn write_stiffness<T: Real>(
         &self,
         params: &Params<'_, T>,
         at: (&[T], &[T]),
-        Memory { values, left, .. }: &mut Memory,
+        Memory { values, left, .. }: &mut Memory<T>,
     ) -> f64 {
         let Stiffness { pattern, numbers } = &self.stiffness;
         let mut shortest = f64::INFINITY;
