@@ -98,7 +98,7 @@ def test_nudged_phases_are_judged_with_their_loss(beta, loss):
         y = np.full((1, 3), 1 / 3)
     assert status(net, -0.5) == Status.SADDLE
     nudged = net.settle(x, y, beta=beta, loss=loss, settling=TIGHT)
-    free = hessian(net, net.settle(x, settling=TIGHT))
+    free = hessian(net, net.settle(x, settling=TIGHT), x[0])
     # The state is the free one, where the gradient of the loss is zero; outputs are every other
     # coordinate.
     curvature = np.eye(3) if loss == "squared-error" else (np.eye(3) - 1 / 3) / 3
@@ -133,7 +133,7 @@ def test_saddles_are_told_wherever_samples_settle():
         method.gradient(net, x, np.zeros((2, 2)))
 
 
-def hessian(net, settled, h=1e-5):
+def hessian(net, settled, x, h=1e-5):
     """The stiffness matrix by differences of the energy, from lengths alone."""
     moved = net.positions.copy()
     free = [
@@ -142,6 +142,8 @@ def hessian(net, settled, h=1e-5):
         for axis in range(moved.shape[1])
         if node not in net.fixed and (node, axis) not in net.inputs
     ]
+    for at, value in zip(net.inputs, x, strict=True):
+        moved[at] += value
     hidden = [at for at in free if at not in net.outputs]
     for at, value in zip([*hidden, *net.outputs], np.hstack(settled.states)[0], strict=True):
         moved[at] += value
@@ -185,7 +187,7 @@ def test_statuses_are_what_the_eigenvalues_of_a_plain_hessian_say(dimensions, se
     settled = net.settle([[0.0]], settling=TIGHT)
     if settled.status[0] == Status.UNCONVERGED:
         pytest.skip("no steady state to judge")
-    softest = np.linalg.eigvalsh(hessian(net, settled))[0]
+    softest = np.linalg.eigvalsh(hessian(net, settled, [0.0]))[0]
     if settled.status[0] == Status.CONVERGED:
         assert softest > 1e-7
     elif settled.status[0] == Status.FLOPPY:
