@@ -203,8 +203,8 @@ class Settled:
 
 
 def _counts(statuses: npt.NDArray[np.uint8]) -> dict[str, int]:
-    # Counted by number: where NumPy looks into a member of an enumeration, an exception of a handler
-    # of signals would be lost.
+    # Counted by number: where NumPy looks into a member of an enumeration, an exception of a
+    # handler of signals would be lost.
     found = np.bincount(statuses, minlength=len(Status)).tolist()
     return {status.name.lower(): found[status.value] for status in Status}
 
