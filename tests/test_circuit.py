@@ -499,6 +499,15 @@ def test_ground_is_a_node():
             outputs=["out"],
             ground=wrong,
         )
+    both = [*divider, Resistor("in", "0", 1.0)]
+    refuses(
+        ConfigError,
+        "node 'gnd' is not ground, which is '0'",
+        Circuit,
+        both,
+        inputs=["in"],
+        outputs=["out"],
+    )
     net = Circuit(divider, inputs=["in"], outputs=["out"], ground="gnd")
     np.testing.assert_allclose(net.predict([[1.0]]), 0.25)
     between = Circuit(divider, inputs=["in", "gnd"], outputs=["out"], ground=None)

@@ -56,23 +56,23 @@ def test_tables(tmp_path):
         ("", "has no samples"),
         ("a\n1\n2\n", "1 column: it needs inputs and a label"),
         ("a,b\n1,2\n3\n", "row 3: 1 fields, where the first row has 2"),
-        ("a,b\nx,2\n", "row 2: the input 'x' is no number"),
-        ("a,b\n,2\n", "row 2: the input '' is no number"),
+        ("a,b\nx,2\n", "row 2: the input 'x' of column 'a' is no number"),
+        ("a,b\n,2\n", "row 2: the input '' of column 'a' is no number"),
         ("a,b\n1,2.5\n3,1\n", "labels must be whole numbers or words"),
-        ("a,b\n1,yes\n3,\n", "row 3: the sample has no label, but ''"),
-        ("a,b\nnan,1\n3,2\n4,1\n5,2\n", "inputs must be finite"),
+        ("a,b\n1,yes\n3,\n", "row 3: there is no label"),
+        ("a,b\nnan,1\n3,2\n4,1\n5,2\n", "row 2: the input 'nan' of column 'a' is no number"),
         ("0,1,2\n5,6,1\n5,7,0\n", "the first row counts columns, 0, 1, 2, ...: name them"),
         (",a,kind\n0,5,x\n1,6,y\n", "column 1 has no name; if it numbers rows, leave it out"),
-        ("a,b\n1,x\n2,NaN\n", "row 3: the sample has no label, but 'NaN'"),
-        ("a,b\n1,x\n2,N/A\n", "row 3: the sample has no label, but 'N/A'"),
-        ("a,b\n1,0\n2,null\n", "row 3: the sample has no label, but 'null'"),
+        ("a,b\n1,x\n2,NaN\n", "row 3: the label 'NaN' says nothing"),
+        ("a,b\n1,x\n2,N/A\n", "row 3: the label 'N/A' says nothing"),
+        ("a,b\n1,0\n2,null\n", "row 3: the label 'null' says nothing"),
         ("a,b\n1,x\n2,x\n", "all samples have the label 'x'"),
         ("a,b\n1,5\n2,6\n3,7\n", "3 samples have 3 labels, which are no classes but values"),
         ("a;b\n1;0\n2;1\n", "has semicolons between fields; they must be commas"),
         ("a\tb\n1\t0\n2\t1\n", "has tabs between fields; they must be commas"),
         ("# made by hand\na,b\n1,0\n2,1\n", "row 1: comments are not understood"),
         ('a,b\n1,"x\n2,y\n', "is no CSV file: unexpected end of data"),
-        ("a,b\n1_0,x\n2,y\n", "row 2: the input '1_0' is no number"),
+        ("a,b\n1_0,x\n2,y\n", "row 2: the input '1_0' of column 'a' is no number"),
     ],
 )
 def test_tables_that_are_not_understood(tmp_path, text, match):
@@ -263,10 +263,22 @@ def test_what_goes_on_after_an_interruption(tmp_path, capsys, monkeypatch):
     )
     assert code == 130
     said = capsys.readouterr().out
-    assert f"pnncore train --resume {path} --data '{table}' --target kind --save {path}" in said
+    assert f"--resume {path} --data '{table}' --target kind --epochs 20 --save {path}" in said
     monkeypatch.undo()
     again = shlex.split(said.partition("pnncore ")[2].splitlines()[0])
     assert main([*again, "--epochs", "1"]) == 0
+    monkeypatch.setattr(pnn.Trainer, "fit", stop)
+    assert main(["train", "--data", "iris", "--layers", "4,5,3"]) == 130
+    assert "nothing is kept: --save RUN.pnn keeps" in capsys.readouterr().out
+
+
+def test_inputs_that_nobody_scaled(tmp_path, capsys):
+    table = tmp_path / "far.csv"
+    x, y, *_ = pnn.data.iris()
+    np.savetxt(table, np.column_stack([1000 * x, y]), delimiter=",")
+    arguments = ("train", "--data", str(table), "--layers", "4,5,3", "--learning-rate", "1e-9")
+    assert main([*arguments, "--epochs", "1", "--method", "EquilibriumPropagation"]) == 0
+    assert "inputs reach 1e+03: systems expect about 1" in capsys.readouterr().out
 
 
 def test_systems_that_commands_cannot_make(tmp_path, capsys):

@@ -250,6 +250,8 @@ def test_files_of_responses(tmp_path):
         ("up,down,upper\n1,2,3\n", "as many columns up"),
         ("up,down,temperature\n1,2,3\n", "as many columns up"),
         ("pulse,up,down\n1,2,3\n2,3,2\n", "must count from 0 on"),
+        ("up (uS),down (nS)\n1,2\n", "has responses in several units"),
+        ("up,down\n1,9\n2,8\n3,7\n4,6\n", "have nothing in common"),
         ("up;down\n1;2\n", "has semicolons between fields"),
         ("up,down\n1,2\nx,3\n", "row 3: 'x' is no number"),
         ("up,down\n1,2\n2,1\n", "at least 3 pulses"),
@@ -259,7 +261,13 @@ def test_files_of_responses(tmp_path):
         path.write_text(text)
         refuses(DataError, match, devices.fit, path)
     refuses(ConfigError, "cells must be one of", devices.fit, (rises, falls), devices.Device)
-    refuses(ConfigError, "zero must lie within bounds", devices.fit, (rises, falls), bounds=(1, 2))
+    refuses(
+        ConfigError,
+        "bounds must be below and above zero",
+        devices.fit,
+        (rises, falls),
+        bounds=(1, 2),
+    )
     refuses(ConfigError, "measured must be a file", devices.fit, rises)
     twice = np.hstack([rises, rises])
     refuses(DataError, "every cell must go", devices.fit, (twice, falls), columns="cells")

@@ -22,7 +22,7 @@ def draw(table: "AuditTable", path: str | Path | None) -> "Figure":
     cosines = np.full((len(methods), len(systems)), np.nan)
     for row in table.rows:
         cosines[methods.index(row.method), systems.index(row.system)] = row.cosine
-    size = (2.6 + 0.75 * len(systems), 1.6 + 0.33 * len(methods))
+    size = (3.4 + 0.75 * len(systems), 1.6 + 0.33 * len(methods))
     figure = plot.require()(figsize=size, layout="constrained")
     from matplotlib.patches import Rectangle
 
@@ -39,7 +39,7 @@ def draw(table: "AuditTable", path: str | Path | None) -> "Figure":
             axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=_WRONG, linewidth=2))
     axes.set_xticks(range(len(systems)), systems, rotation=40, ha="right", fontsize=8)
     axes.set_yticks(range(len(methods)), methods, fontsize=8)
-    axes.set_title("cosine to the exact gradient; grey: not trained by it", fontsize=9)
+    axes.set_title("cosine to the exact gradient\ngrey: not trained by it", fontsize=9)
     bar = figure.colorbar(image, ax=axes, shrink=0.6)
     bar.ax.tick_params(labelsize=8)
     if path is not None:

@@ -233,10 +233,13 @@ def as_interval(value: Any, name: str, *, infinite: bool = False) -> tuple[float
 
 def made(kind: Callable[..., T], settings: Mapping[str, Any], what: str) -> T:
     """Return `kind` made with settings by name; `ConfigError` where some are missing or unknown."""
+    signature = inspect.signature(kind)
     try:
-        inspect.signature(kind).bind(**settings)
+        signature.bind(**settings)
     except TypeError as error:
-        raise ConfigError(f"{what}: {error}") from None
+        known = ", ".join(signature.parameters)
+        name = getattr(kind, "__name__", what)
+        raise ConfigError(f"{what}: {error}; the settings of {name} are {known}") from None
     return kind(**settings)
 
 
@@ -248,6 +251,13 @@ def as_settings(config: Any, what: str) -> dict[str, Any]:
     if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
         raise ConfigError(f"{what} must be a dictionary whose keys are text, got {shown(config)}")
     return dict(config)
+
+
+def as_sample(x: Any, n_in: int, dtype: np.dtype[Any]) -> FloatArray:
+    """Return one sample as inputs (1, n_in); `ShapeError` for several."""
+    if np.shape(x) != (n_in,):
+        raise ShapeError(f"x must be one sample ({n_in},), got shape {np.shape(x)}")
+    return as_inputs([x], n_in, dtype)
 
 
 def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> FloatArray:

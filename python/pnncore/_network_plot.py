@@ -106,11 +106,9 @@ def circuit(
     """
     from pnncore import plot
 
-    figure = plot.require()
+    axes = plot.axes_of(axes, (7, 5.5))
     from matplotlib.collections import LineCollection
 
-    if axes is None:
-        axes = figure(figsize=(7, 5.5), layout="constrained").subplots()
     row = np.asarray([x], dtype=net.dtype)
     at = {node: float(v[0]) for node, v in net.voltages(row).items()}
     through = net.currents(row)[0]
@@ -154,13 +152,11 @@ def elastic(net: "Elastic", x: Any, axes: "Axes | None" = None) -> "Figure":
     """Draw a strained network of one sample; see `Elastic.plot`."""
     from pnncore import plot
 
-    figure = plot.require()
+    axes = plot.axes_of(axes, (6, 6))
     from matplotlib.collections import LineCollection
 
     if net.positions.shape[1] != 2:
         raise ConfigError("only networks in two dimensions are drawn")
-    if axes is None:
-        axes = figure(figsize=(6, 6), layout="constrained").subplots()
     shape = net.shape(np.asarray([x], dtype=net.dtype))[0]
     k = np.asarray(net.params["k"], dtype=float)
     widths = 0.3 + 2.7 * k / max(k.max(), 1e-300)

@@ -37,10 +37,7 @@ def draw(
     """
     from pnncore import plot
 
-    figure = plot.require()
-    if axes is None:
-        width = float(np.clip(1.2 * len(signals) + 2.5, 5, 14))
-        axes = figure(figsize=(width, 4.4), layout="constrained").subplots()
+    axes = plot.axes_of(axes, (float(np.clip(1.2 * len(signals) + 2.5, 5, 14)), 4.4))
     values = np.concatenate([row for _, row in signals if row is not None])
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)

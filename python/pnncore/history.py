@@ -145,9 +145,9 @@ class History(Mapping[str, npt.NDArray[np.float64]]):
         return plot.history(self, path)
 
     def _repr_html_(self) -> str:
-        keys = [key for key in self.KEYS if np.isfinite(self[key]).any()]
+        keys = [key for key in self.KEYS if (np.nan_to_num(self[key]) != 0).any()]
         last = range(max(self.epochs - 10, 0), self.epochs)
-        rows = [[f"{self[key][i]:.5g}" for key in keys] for i in last]
+        rows = [[f"{self[key][i]:.4g}" for key in keys] for i in last]
         return html_table([keys, *rows]) if rows else "History(no epochs)"
 
     def __repr__(self) -> str:

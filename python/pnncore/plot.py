@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pnncore._convert import instance
 from pnncore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,6 +98,18 @@ def require() -> "type[Figure]":
     except ImportError:
         raise ConfigError("plots need matplotlib: pip install pnncore[plot]") from None
     return _shown(Figure)
+
+
+def axes_of(axes: Any, size: tuple[float, float]) -> "Axes":
+    """Return where to draw: the axes that are given, or those of a new figure."""
+    figure = require()
+    if axes is None:
+        return figure(figsize=size, layout="constrained").subplots()
+    from matplotlib.axes import Axes
+
+    return instance(
+        axes, Axes, "axes", "those of matplotlib; to a file goes plot(...).savefig('it.png')"
+    )
 
 
 @functools.cache

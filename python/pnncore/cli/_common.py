@@ -106,7 +106,7 @@ def add_system(parser: argparse.ArgumentParser) -> None:
         "--system",
         metavar="NAME|FILE.json",
         help=f"the physics: {', '.join(SYSTEMS)} (default: hopfield), or any other as a file with "
-        "json.dumps(system.to_config())",
+        "json.dumps(system.to_config()), which has initial values: what was trained is in RUN.pnn",
     )
     group.add_argument(
         "--layers",
@@ -141,6 +141,7 @@ def add_method(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
     )
     group.add_argument(
         "--method",
+        type=lambda text: next((k for k, v in METHODS.items() if v.__name__ == text), text),
         choices=names,
         metavar="NAME",
         help=f"one of {', '.join(names)} (default: {default})",

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _data_sets() -> dict[str, str | None]:
     """Return where each data set lies; None for what is not there, or is damaged."""
-    found: dict[str, str | None] = {"digits": "in the package"}
+    found: dict[str, str | None] = {"digits": "in the package", "iris": "in the package"}
     idx = {
         "mnist": (_sets._MNIST, data.mnist),
         "fashion-mnist": (_sets._FASHION_MNIST, data.fashion_mnist),

@@ -59,6 +59,8 @@ _FIXED = (
     *("sweeps", "tolerance", "batch_size", "learning_rate", "optimizer", "decay", "seed"),
 )
 _RATES = {"sgd": 0.1, "adam": 1e-3}
+# Inputs from which on somebody has forgotten to scale them.
+_FAR = 20.0
 # Methods that find parameters by themselves: rates do not matter to them.
 _WITHOUT_RATES = ("ridge-readout", "genetic-algorithm", "coordinate-descent", "cmaes")
 
@@ -90,7 +92,10 @@ def add(commands: Commands) -> None:
         "--decay", type=float, help="factor on all rates after every epoch (default: 1)"
     )
     group.add_argument(
-        "--seed", type=int, help="of couplings, order and random choices (default: 0)"
+        "--seed",
+        type=int,
+        help="of order and random choices, and of the couplings but for those of a --system file "
+        "(default: 0)",
     )
     common.add_threads(group)
     group = parser.add_argument_group("files")
@@ -115,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         plot.check_format(arguments.plot)
     trainer, x, y, x_test, y_test = _prepare(arguments)
-    start = time.perf_counter()
+    start, made = time.perf_counter(), trainer.epoch
     interrupted = False
     try:
         trainer.fit(x, y, epochs=arguments.epochs, validation=(x_test, y_test))
@@ -132,24 +137,28 @@ def run(arguments: argparse.Namespace) -> int:
         "majority": majority,
         "linear": common.linear_control(x, y, x_test, y_test),
     }
+    report["reach"] = float(np.abs(x).max())
     report |= {"data": arguments.data, "save": arguments.save, "plot": arguments.plot}
-    if interrupted:
-        report["go_on"] = _again(arguments)
+    if interrupted and arguments.save is not None:
+        report["go_on"] = _again(arguments, arguments.epochs - (trainer.epoch - made))
     common.emit(arguments, report, _text(report, trainer))
     return 130 if interrupted else int(report["diverged"])
 
 
-def _again(arguments: argparse.Namespace) -> list[str]:
-    """Return the options that go on from what was saved."""
+def _again(arguments: argparse.Namespace, epochs: int) -> list[str]:
+    """Return the options that go on from what was saved, for so many epochs."""
     options = {
         "--resume": arguments.save,
         "--data": arguments.data,
         "--target": arguments.target,
         "--data-path": arguments.data_path,
+        "--threads": arguments.threads,
+        "--epochs": epochs,
         "--save": arguments.save,
+        "--plot": arguments.plot,
     }
     given = {option: value for option, value in options.items() if value is not None}
-    return [f"{option} {shlex.quote(str(value))}" for option, value in given.items()]
+    return [word for option, value in given.items() for word in (option, str(value))]
 
 
 def _prepare(arguments: argparse.Namespace) -> tuple[Trainer, FloatArray, Any, FloatArray, Any]:
@@ -247,8 +256,14 @@ def _effort(report: dict[str, Any], trainer: Trainer) -> str:
     return f"{int(trainer.history['passes'].sum()):,} passes of a batch through the physics"
 
 
+def _optimized(trainer: Trainer) -> str:
+    without = common.name_of(type(trainer.method)) in _WITHOUT_RATES
+    return "training   " if without else f"optimizer  {trainer.optimizer!r}, "
+
+
 def _text(report: dict[str, Any], trainer: Trainer) -> str:
-    under_way = f" and {report['step']} steps" if report["step"] else ""
+    steps = "1 step" if report["step"] == 1 else f"{report['step']} steps"
+    under_way = f" and {steps}" if report["step"] else ""
     end = "interrupted after" if report["interrupted"] else "trained for"
     end = "diverged after" if report["diverged"] else end
     epochs = "1 epoch" if report["epoch"] == 1 else f"{report['epoch']} epochs"
@@ -256,7 +271,7 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
         f"{end} {epochs}{under_way} on {report['data']} ({report['seconds']:.1f} s)",
         f"  system     {trainer.system!r}",
         f"  method     {common.describe(trainer.method)}, loss {trainer.method.loss}",
-        f"  optimizer  {trainer.optimizer!r}, batches of {trainer.batch_size}, seed {trainer.seed}",
+        f"  {_optimized(trainer)}batches of {trainer.batch_size}, seed {trainer.seed}",
     ]
     if report["epoch"]:
         lines += [
@@ -270,6 +285,11 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
         f"most frequent label {100 * report['controls']['majority']:.2f} %"
     )
     troubles = report["troubles"]
+    if report["reach"] > _FAR:
+        lines.append(
+            f"  note       inputs reach {report['reach']:.3g}: systems expect about 1; scale them, "
+            "as pnn.Classifier does"
+        )
     failed = troubles["diverged"] + troubles["unbounded"]
     if failed:
         lines.append(
@@ -284,7 +304,8 @@ def _text(report: dict[str, Any], trainer: Trainer) -> str:
     lines += [
         f"  {name:10} {report[name]}" for name in ("save", "plot") if report[name] is not None
     ]
-    if report["interrupted"] and report["save"] is not None:
-        same = "".join(f" {option}" for option in report["go_on"])
-        lines.append(f"  go on with: pnncore train{same}")
+    if "go_on" in report:
+        lines.append(f"  go on with: pnncore train {shlex.join(report['go_on'])}")
+    elif report["interrupted"]:
+        lines.append("  nothing is kept: --save RUN.pnn keeps what a run has learned")
     return "\n".join(lines)

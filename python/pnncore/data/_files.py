@@ -17,6 +17,7 @@ from pnncore.errors import ConfigError, DataError
 # How the arrays of an archive are called: training inputs and labels, test inputs and labels.
 _NAMES = (("x", "y", "x_test", "y_test"), ("x_train", "y_train", "x_test", "y_test"))
 
+_VALUES = "networks are trained on values in Python, by Trainer.fit with an array of them"
 # What tables have where there is no label.
 _MISSING = ("", "nan", "n/a", "na", "null", "none", "?")
 
@@ -109,7 +110,7 @@ def _classes(file: Path, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if 2 * len(classes) > len(labels):
         raise DataError(
             f"{file}: {len(labels)} samples have {len(classes)} labels, which are no classes but "
-            "values: networks are trained on values in Python, with Trainer.fit"
+            f"values; {_VALUES}"
         )
     return classes
 
@@ -125,7 +126,7 @@ def _archive(file: Path) -> tuple[list[Any], list[Any]]:
         raise DataError(
             f"{file} holds Python objects: save arrays of numbers, and of texts as labels"
             if objects
-            else f"{file} is no archive of arrays: {error}"
+            else f"{file} is no archive of arrays, as numpy.savez writes them"
         ) from None
     except (OSError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} is no archive of arrays: {error}") from None
@@ -180,17 +181,19 @@ def _table(file: Path, target: str | None) -> tuple[npt.NDArray[np.float64], npt
             raise DataError(
                 f"{file}, row {line}: {len(row)} fields, where the first row has {width}"
             )
-        fields = [field for place, field in enumerate(row) if place != column]
-        if bad := [field for field in fields if not is_number(field)]:
-            raise DataError(f"{file}, row {line}: the input {bad[0]!r} is no number")
+        for place, field in enumerate(row):
+            if place != column and not (is_number(field) and np.isfinite(float(field))):
+                name = f"column {place + 1}" if names is None else f"column {names[place]!r}"
+                raise DataError(f"{file}, row {line}: the input {field!r} of {name} is no number")
         if row[column].lower() in _MISSING:
-            raise DataError(f"{file}, row {line}: the sample has no label, but {row[column]!r}")
-        samples.append([float(field) for field in fields])
+            what = f"the label {row[column]!r} says nothing" if row[column] else "there is no label"
+            raise DataError(f"{file}, row {line}: {what}")
+        samples.append([float(field) for place, field in enumerate(row) if place != column])
         labels.append(row[column])
     if all(is_number(label) for label in labels):
         numbers = np.array([float(label) for label in labels])
         if not _are_labels(numbers):
-            raise DataError(f"{file}: labels must be whole numbers or words")
+            raise DataError(f"{file}: labels must be whole numbers or words; {_VALUES}")
         return np.array(samples), numbers
     return np.array(samples), np.array(labels)
 

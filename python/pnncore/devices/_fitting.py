@@ -87,9 +87,7 @@ class DeviceFit:
         """
         from pnncore import plot
 
-        figure = plot.require()
-        if axes is None:
-            axes = figure(figsize=(7, 4), layout="constrained").subplots()
+        axes = plot.axes_of(axes, (7, 4))
         offset, slope = self.unit
         first = 0
         for measured, fitted, name in zip(
@@ -121,8 +119,13 @@ class DeviceFit:
 
     def __repr__(self) -> str:
         pulses = f"{len(self.up) - 1} pulses up and {len(self.down) - 1} down"
+        settings = ", ".join(
+            f"{f.name}={getattr(self.device, f.name):.4g}"
+            for f in dataclasses.fields(self.device)
+            if isinstance(value := getattr(self.device, f.name), float) and value != f.default
+        )
         return (
-            f"DeviceFit({self.device!r}, {pulses} x {self.up.shape[1]}, "
+            f"DeviceFit({type(self.device).__name__}({settings}), {pulses} x {self.up.shape[1]}, "
             f"r_squared={self.r_squared:.4f})"
         )
 
@@ -190,6 +193,8 @@ def fit(
     seen = np.concatenate([_mean(up), _mean(down)])
     if not _mean(up)[-1] > _mean(up)[0] or not _mean(down)[-1] < _mean(down)[0]:
         raise DataError("pulses up must raise the mean conductance, and pulses down lower it")
+    if max(_mean(up).min(), _mean(down).min()) >= min(_mean(up).max(), _mean(down).max()):
+        raise DataError("the responses up and down have nothing in common: are they of one cell?")
     slope = (seen.max() - seen.min()) / (high - low)
     unit = (float(seen.min() - slope * low), float(slope))
     up, down = ((one - unit[0]) / slope for one in (up, down))
@@ -213,7 +218,7 @@ def _bounds(bounds: Any) -> tuple[float, float]:
         raise ConfigError(f"bounds must be a pair of weights, got {shown(bounds)}")
     low, high = (number(bound, "bounds") for bound in bounds)
     if not low < 0 < high:
-        raise ConfigError(f"zero must lie within bounds, got {low} and {high}")
+        raise ConfigError(f"bounds must be below and above zero, got {low} and {high}")
     return low, high
 
 
@@ -243,6 +248,9 @@ def _read(path: Path) -> tuple[Array, Array]:
             f"{path} must have as many columns up, up1, up_2, up (unit) as columns down, and no "
             f"others, got {', '.join(names)}"
         )
+    units = {found[2] for found in kinds if found}
+    if len(units) > 1:
+        raise DataError(f"{path} has responses in several units: {', '.join(names)}")
     found = []
     for kind, own in places.items():
         columns = [_column(path, rows, k) for k in own]

@@ -15,6 +15,7 @@ from pnncore._convert import (
     as_dtype,
     as_inputs,
     as_repeat,
+    as_sample,
     as_targets,
     as_threads,
     instance,
@@ -224,7 +225,7 @@ class System(Registered, family="system"):
     def plot(self, x: Any, axes: "Axes | None" = None) -> "Figure":
         """Draw what one sample does: inputs, what every layer makes of them, and outputs.
 
-        Needs matplotlib.
+        Needs matplotlib. Notebooks show the figure; ``.savefig("it.png")`` writes it.
 
         Parameters
         ----------
@@ -236,9 +237,9 @@ class System(Registered, family="system"):
         Returns
         -------
         matplotlib.figure.Figure
-            What was drawn on; notebooks show it.
+            What was drawn on.
         """
-        row = as_inputs([x], self.n_in, self.dtype)
+        row = as_sample(x, self.n_in, self.dtype)
         quantity, signals = self._signals(row)
         shown = [("inputs", row), *signals]
         strips = [(name, None if values is None else values[0]) for name, values in shown]

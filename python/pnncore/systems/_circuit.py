@@ -16,6 +16,7 @@ from pnncore._convert import (
     as_dtype,
     as_inputs,
     as_list,
+    as_sample,
     as_threads,
     instance,
     made,
@@ -214,7 +215,7 @@ class Circuit(System):
             What was drawn on; notebooks show it.
         """
         return _network_plot.circuit(
-            self, as_inputs([x], self.n_in, self.dtype)[0], axes, layout=layout
+            self, as_sample(x, self.n_in, self.dtype)[0], axes, layout=layout
         )
 
     def to_spice(self, x: Any) -> str:
@@ -235,7 +236,7 @@ class Circuit(System):
         ConfigError
             If the name of a node is none that SPICE reads.
         """
-        return _netlist.write(self, as_inputs([x], self.n_in, self.dtype)[0].tolist())
+        return _netlist.write(self, as_sample(x, self.n_in, self.dtype)[0].tolist())
 
     @classmethod
     def from_spice(
@@ -396,7 +397,8 @@ class Circuit(System):
         shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
         return (
             f"{type(self).__name__}({len(self.elements)} elements, inputs={_few(self.inputs)}, "
-            f"outputs={_few(self.outputs)}, {len(self.nodes)} free nodes; {shapes})"
+            f"outputs={_few(self.outputs)}, {len(self.nodes)} free nodes; "
+            f"{shapes or 'nothing is trained'})"
         )
 
 

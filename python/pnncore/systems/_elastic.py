@@ -14,6 +14,7 @@ from pnncore._convert import (
     as_inputs,
     as_list,
     as_numbers,
+    as_sample,
     integer,
     made,
     shown,
@@ -178,7 +179,7 @@ class Elastic(System):
 
         Needs matplotlib.
         """
-        return _network_plot.elastic(self, as_inputs([x], self.n_in, self.dtype)[0], axes)
+        return _network_plot.elastic(self, as_sample(x, self.n_in, self.dtype)[0], axes)
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal network, as plain data; checkpoints keep it."""

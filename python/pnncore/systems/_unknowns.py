@@ -70,6 +70,12 @@ class Unknowns:
                 f"ground {self.ground!r} is no node of any element: name the one at zero volts "
                 "with ground=, or say ground=None where inputs alone set the voltages"
             )
+        others = [node for node in mentioned if node.lower() in ("gnd", "ground")]
+        if self.ground is not None and others and self.ground not in others:
+            raise ConfigError(
+                f"node {others[0]!r} is not ground, which is {self.ground!r}: give it one name, or "
+                "another"
+            )
         for one in self.inputs:
             if isinstance(one, Current) and one.minus is None:
                 raise ConfigError(f"input {one} needs a second node: the one that x is fed into")
