@@ -64,8 +64,9 @@ def test_commands_print_the_figures(
     assert done.returncode == 0, done.stderr
     for _, line, value, *spread in command["figures"]:
         lines = done.stdout.splitlines()
+        # The last word of a training, where no line begins with it.
         printed = [one for one in lines if one.startswith(f"{line} ")]
-        printed += [one for one in lines if line in one]
+        printed = printed or [one for one in reversed(lines) if line in one]
         assert printed, f"{line} is not in:\n{done.stdout}"
         rest = printed[0].partition(line)[2]
         found = float(re.findall(r"\d+\.\d+", rest)[0])
