@@ -21,7 +21,7 @@ from pnncore.elements import (
 )
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.systems import Circuit, Flow
-from test_spice import needs_ngspice, ngspice
+from spice import needs_ngspice, ngspice
 
 KINDS = {
     "linear": lambda a, b, rng: Resistor(a, b, rng.uniform(0.5, 1.5)),
