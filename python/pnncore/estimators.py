@@ -49,7 +49,7 @@ def _counted(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
 
 
 def _moments(values: Any, weights: Any) -> tuple[FloatArray, FloatArray]:
-    """Return means and standard deviations of columns; samples without weight do not count."""
+    """Return means and standard deviations of columns."""
     mean = np.average(values, axis=0, weights=weights)
     return mean, np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
 

@@ -70,7 +70,7 @@ def add(commands: Commands) -> None:
         "--plot", type=Path, metavar="OUT.png", help="draw the table of --all; needs matplotlib"
     )
     common.add_threads(group)
-    parser.set_defaults(usual=vars(parser.parse_args([])))
+    parser.set_defaults(parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -116,11 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_all(arguments: argparse.Namespace) -> int:
     """Audit every pair; 1 where something else than expected was found."""
-    free = ("all", "json", "plot", "threads", "command", "usual")
+    free = ("all", "json", "plot", "threads", "command")
     given = [
         f"--{name.replace('_', '-')}"
-        for name, usual in arguments.usual.items()
-        if name not in free and getattr(arguments, name) != usual
+        for name, value in vars(arguments).items()
+        if name not in free and value != arguments.parser.get_default(name)
     ]
     if given:
         raise ConfigError(

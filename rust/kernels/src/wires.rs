@@ -258,7 +258,16 @@ fn from_end<V: Vector>(net: Network<'_, V::Scalar>, i: usize, end: V, z: &mut [V
     }
 }
 
-/// Solves R z = r, and returns r z.
+/// Writes a v for row `i`: what columns feed into it.
+#[inline(always)]
+fn feed<V: Vector>(net: Network<'_, V::Scalar>, i: usize, v: &[V::Scalar], r: &mut [V::Scalar]) {
+    let (_, m) = net.shape;
+    // SAFETY: as above.
+    (i * m..(i + 1) * m)
+        .for_each(|k| unsafe { put(splat::<V>(net.cells[k]).mul(get(v, k)), r, k) });
+}
+
+/// Solves R z = r for row `i`, and returns r z.
 #[inline(always)]
 fn precondition<V: Vector>(
     net: Network<'_, V::Scalar>,
@@ -289,10 +298,9 @@ fn begin<V: Vector>(
     // SAFETY: as above.
     unsafe {
         for i in (0..n).rev() {
-            let own = i * m..(i + 1) * m;
             if let Drive::Columns(ends) = drive {
                 up::<V>(net, i, ends, v);
-                own.clone().for_each(|k| put(splat::<V>(net.cells[k]).mul(get(v, k)), r, k));
+                feed::<V>(net, i, v, r);
             }
             let arrived = towards_end::<V>(net, i, r, u);
             match drive {
@@ -302,7 +310,7 @@ fn begin<V: Vector>(
                     from_end(net, i, zero, u);
                 }
             }
-            for k in own {
+            for k in i * m..(i + 1) * m {
                 let across = get::<V>(u, k).sub(get(v, k));
                 power = splat::<V>(net.cells[k]).mul(across).mul_add(across, power);
             }
@@ -315,18 +323,14 @@ fn begin<V: Vector>(
 #[inline(always)]
 fn first_residual<V: Vector>(net: Network<'_, V::Scalar>, fields: &mut Fields<V::Scalar>) -> V {
     let Fields { u, v, residual: r, ahead: z, .. } = fields;
-    let (n, m) = net.shape;
+    let (n, _) = net.shape;
     let mut rz = splat::<V>(Real::ZERO);
     (0..n).for_each(|i| down::<V>(net, i, u, v));
     for i in (0..n).rev() {
         up::<V>(net, i, &[], v);
+        feed::<V>(net, i, v, r);
         // SAFETY: as above.
-        unsafe {
-            for k in i * m..(i + 1) * m {
-                put(splat::<V>(net.cells[k]).mul(get(v, k)), r, k);
-            }
-            rz = rz.add(precondition::<V>(net, i, r, z));
-        }
+        rz = unsafe { rz.add(precondition::<V>(net, i, r, z)) };
     }
     rz
 }

@@ -30,39 +30,29 @@ pub struct Resistances {
 }
 
 impl Resistances {
-    /// Checks that none is negative.
+    /// Checks that none is negative, and that they let through enough of what the most conductive
+    /// cell does: they are at most so many times its resistance.
     ///
     /// # Errors
     /// [`Error::Config`], naming the resistance.
-    pub fn check(&self) -> Result<()> {
+    fn check(&self, conductance: f64, most: f64) -> Result<()> {
         let Self { row, column, driver, sense } = *self;
-        for (name, value) in
-            [("row", row), ("column", column), ("driver", driver), ("sense", sense)]
+        for (name, ohms) in [("row", row), ("column", column), ("driver", driver), ("sense", sense)]
         {
-            if !(value >= 0.0 && value.is_finite()) {
+            if !(ohms >= 0.0 && ohms.is_finite()) {
                 return Err(Error::Config(format!(
-                    "{name}_resistance must be a number of at least 0, got {value}"
+                    "{name}_resistance must be a number of at least 0, got {ohms}"
+                )));
+            }
+            if ohms * conductance > most {
+                return Err(Error::Config(format!(
+                    "{name}_resistance must be at most {most:e} times the resistance of the most \
+                     conductive cell, {:.3e} ohms, got {ohms:e}",
+                    1.0 / conductance
                 )));
             }
         }
         Ok(())
-    }
-
-    /// Checks that wires let through enough of what the most conductive cell does.
-    ///
-    /// # Errors
-    /// [`Error::Config`], naming the resistance.
-    fn check_conductive(&self, conductance: f64, most: f64) -> Result<()> {
-        let Self { row, column, driver, sense } = *self;
-        let all = [("row", row), ("column", column), ("driver", driver), ("sense", sense)];
-        match all.into_iter().find(|&(_, ohms)| ohms * conductance > most) {
-            None => Ok(()),
-            Some((name, ohms)) => Err(Error::Config(format!(
-                "{name}_resistance must be at most {most:e} times the resistance of the most \
-                 conductive cell, {:.3e} ohms, got {ohms:e}",
-                1.0 / conductance
-            ))),
-        }
     }
 
     /// The same in units of the inverse of a conductance.
@@ -111,12 +101,11 @@ impl Wires {
     /// [`Error::Config`], naming the setting.
     pub fn check(&self) -> Result<()> {
         let Self { resistances, on, off, weight, tolerance, .. } = *self;
-        resistances.check()?;
         let sizes = [("on", Some(on)), ("tolerance", Some(tolerance)), ("weight", weight)];
         for (name, value) in sizes {
             value.map_or(Ok(()), |value| positive(name, value))?;
         }
-        resistances.check_conductive(on, MOST_RESISTIVE)?;
+        resistances.check(on, MOST_RESISTIVE)?;
         if !(off >= 0.0 && off < on) {
             return Err(Error::Config(format!(
                 "off must be at least 0 and below on, got {off} and {on}"
@@ -194,11 +183,10 @@ impl<T: Real> Nodal<T> {
                 "an array of {n} rows and {m} columns needs {inputs} voltages per sample"
             )));
         }
-        resistances.check()?;
         positive("tolerance", tolerance)?;
         let largest = conductances.iter().fold(T::ZERO, |m, &g| m.max_magnitude(g));
         let unit = if largest > T::ZERO { largest } else { T::ONE };
-        resistances.check_conductive(largest.to_f64(), MOST_RESISTIVE_ALONE)?;
+        resistances.check(largest.to_f64(), MOST_RESISTIVE_ALONE)?;
         let cells: Vec<T> = conductances.iter().map(|&g| g / unit).collect();
         let pieces = resistances.pieces(unit.to_f64());
         let (mut rows, mut columns) = (vec![T::ZERO; n * m], vec![T::ZERO; n * m]);

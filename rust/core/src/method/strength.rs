@@ -94,10 +94,13 @@ fn measure<T: Real>(
     state: &mut StepState<T>,
 ) -> Result<Option<f64>> {
     let mut strength = FRACTION;
+    let units = experiment.system.output_units(experiment.params);
     // The largest strength that was too weak, and the smallest that was too strong.
     let (mut weak, mut strong) = (0.0f64, f64::INFINITY);
     for _ in 0..TRIES {
-        let Some(response) = response(experiment, strength, state)? else { return Ok(None) };
+        let Some(response) = response(experiment, strength, &units, state)? else {
+            return Ok(None);
+        };
         let change = FRACTION / response;
         let found = change < NEAR && NEAR * change > 1.0;
         if response.is_finite() && response > 0.0 && (found || strong < NEAR * weak) {
@@ -128,6 +131,7 @@ fn measure<T: Real>(
 fn response<T: Real>(
     experiment: &Experiment<'_, T>,
     strength: f64,
+    units: &[f64],
     state: &mut StepState<T>,
 ) -> Result<Option<f64>> {
     let StepState { states, workspace, cost, .. } = state;
@@ -140,9 +144,8 @@ fn response<T: Real>(
     let batch = experiment.batch;
     cost.add(plan.rows_per_sample(), batch.len());
     experiment.run(&mut [], states, workspace)?;
-    let units = experiment.system.output_units(experiment.params);
     let found: Vec<(f64, f64)> =
-        (0..batch.len()).filter_map(|i| softness(&experiment, states, &units, i)).collect();
+        (0..batch.len()).filter_map(|i| softness(&experiment, states, units, i)).collect();
     // Beside others the displacement of a sample that is right already is one of rounding errors.
     let least =
         T::EPSILON.to_f64().sqrt() * found.iter().fold(0.0f64, |m, &(error, _)| m.max(error));
