@@ -263,7 +263,7 @@ def evolution(sizes: list[int], pairs: int = 32, batch: int = 64) -> dict[str, A
     x = RNG.random((batch, sizes[0]), dtype=np.float32)
     y = RNG.integers(0, sizes[-1], batch)
     net = pnn.systems.Stack(chain(sizes, layers.Tanh), seed=0)
-    method = methods.EvolutionStrategy(pairs=pairs, sigma=0.05)
+    method = methods.EvolutionStrategy(directions=pairs, sigma=0.05)
     trainer = pnn.Trainer(
         net, method, pnn.optim.SGD(1e-4), batch_size=batch, seed=0, progress=False
     )

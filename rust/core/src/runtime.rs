@@ -13,9 +13,16 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
-/// Work (in multiply-adds) below which a region is not worth a second thread: about 20 microseconds
-/// of one core.
-const SEQUENTIAL_BELOW: usize = 1 << 20;
+/// What one core does at most in a microsecond, in multiply-adds.
+const PER_MICROSECOND: f64 = 5e4;
+
+/// How many times as long as the hand-over of nothing a region must be for a second thread to pay:
+/// it begins late, and where it ends last the caller sleeps and is woken in its turn.
+const PAYS_FROM: f64 = 6.0;
+
+/// How long a hand-over may be taken to be, in microseconds: less is not measured well, more was
+/// a moment's interruption.
+const HAND_OVER: (f64, f64) = (3.0, 40.0);
 
 /// What a region counts for, in multiply-adds, between two looks for interrupts; its items count
 /// for themselves.
@@ -48,6 +55,8 @@ pub struct Runtime {
 #[derive(Debug)]
 struct Pool {
     threads: rayon::ThreadPool,
+    /// Work, in multiply-adds, from which on a second thread pays.
+    worth_sharing: usize,
     born: Instant,
     /// Until when regions are not shared, in microseconds after `born`.
     crowded: AtomicU64,
@@ -56,6 +65,13 @@ struct Pool {
 }
 
 impl Pool {
+    fn new(threads: rayon::ThreadPool) -> Self {
+        let hand_over = hand_over(&threads).clamp(HAND_OVER.0, HAND_OVER.1);
+        let worth_sharing = (PAYS_FROM * hand_over * PER_MICROSECOND) as usize;
+        let quiet = || AtomicU64::new(0);
+        Self { threads, worth_sharing, born: Instant::now(), crowded: quiet(), pause: quiet() }
+    }
+
     /// Runs `work` on the pool, and asks meanwhile whether it is still wanted.
     fn attend<R: Send>(&self, watch: Arc<Watch>, work: impl FnOnce() -> R + Send) -> R {
         let (send, receive) = mpsc::sync_channel(1);
@@ -91,6 +107,24 @@ impl Pool {
         self.pause.store(pause, Ordering::Relaxed);
         self.crowded.store(now + pause, Ordering::Relaxed);
     }
+}
+
+/// How long a region without work takes whose threads sleep, in microseconds: the median of a few.
+/// From 3 on a machine of one's own to 20 on a virtual one, which wakes threads from outside.
+fn hand_over(threads: &rayon::ThreadPool) -> f64 {
+    const TRIES: usize = 7;
+    /// After so long threads that find nothing to do are asleep.
+    const ASLEEP: Duration = Duration::from_micros(100);
+    let mut found = threads.install(|| {
+        std::array::from_fn::<f64, TRIES, _>(|_| {
+            std::thread::sleep(ASLEEP);
+            let start = Instant::now();
+            (0..2).into_par_iter().with_max_len(1).for_each(|_| ());
+            start.elapsed().as_secs_f64() * 1e6
+        })
+    });
+    found.sort_by(f64::total_cmp);
+    found[TRIES / 2]
 }
 
 impl Runtime {
@@ -131,13 +165,13 @@ impl Runtime {
         Philox::new(self.seed, purpose)
     }
 
-    /// Into how many parts a region of `work` multiply-adds over `items` items is cut. Rows do not
-    /// see how they are grouped, so this may depend on the number of threads.
+    /// Into how many parts a region of `work` multiply-adds over `items` items is cut: one where a
+    /// second thread would not have begun before the first is done, as measured when the threads
+    /// were started. Rows do not see how they are grouped, so this may depend on both.
     pub fn parts(&self, work: usize, items: usize) -> usize {
-        if self.threads == 1 || work < SEQUENTIAL_BELOW {
-            1
-        } else {
-            items.min(self.threads * 2).max(1)
+        match &self.pool {
+            Some(pool) if work >= pool.worth_sharing => items.min(self.threads * 2).max(1),
+            _ => 1,
         }
     }
 
@@ -249,10 +283,7 @@ fn pool(threads: usize) -> Result<Arc<Pool>> {
         .thread_name(|i| format!("pnncore-{i}"))
         .build()
         .map_err(|e| Error::Config(format!("cannot start {threads} threads: {e}")))?;
-    let quiet = || AtomicU64::new(0);
-    let pool =
-        Arc::new(Pool { threads: pool, born: Instant::now(), crowded: quiet(), pause: quiet() });
-    Ok(pools.entry(key).or_insert(pool).clone())
+    Ok(pools.entry(key).or_insert(Arc::new(Pool::new(pool))).clone())
 }
 
 #[cfg(test)]

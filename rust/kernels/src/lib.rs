@@ -8,6 +8,7 @@
 //! Reductions have a fixed order, so that a result depends on the instruction set alone: never on
 //! the number of threads, the alignment of a buffer, or how rows are grouped into calls.
 
+pub mod cache;
 pub mod converter;
 pub mod gemm;
 pub mod hidden;
