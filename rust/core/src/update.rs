@@ -1,10 +1,11 @@
 //! Local updates: what a gradient of couplings is made of, kept factored until it meets the
 //! parameters.
 
-use pnncore_kernels::gemm::{Dense, Strided, multiply};
+use pnncore_kernels::gemm::{Dense, Strided, multiply_all};
 use pnncore_kernels::sparse::{Panel, SparseRows, accumulate, lists_pay, non_zeros};
 use pnncore_kernels::{AVec, Real, shift_within};
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
 use crate::params::{ParamSpec, all_finite};
 use crate::runtime::Runtime;
@@ -240,8 +241,10 @@ fn add_products<T: Real>(
     scale: T,
     range: (T, T),
 ) {
-    /// Rows of the target that stay in cache.
-    const GROUP: usize = 16;
+    /// Rows of the target that stay in cache, and share what is copied of the right sides.
+    const GROUP: usize = 64;
+    /// Blocks at once: the target is read and written once for all of them.
+    const BLOCKS: usize = 16;
     for (_, right) in &mut *blocks {
         right.iter_mut().for_each(|value| *value *= scale);
     }
@@ -272,17 +275,16 @@ fn add_products<T: Real>(
     runtime.for_each(target.par_chunks_mut(groups * GROUP * cols).enumerate(), |(c, piece)| {
         for (g, piece) in piece.chunks_mut(GROUP * cols).enumerate() {
             let (first, count) = ((c * groups + g) * GROUP, piece.len() / cols);
-            for (left, right) in blocks {
-                let n = left.len() / rows;
-                let left = Strided { data: &left[first.min(left.len())..], row: 1, column: rows };
-                multiply(
-                    runtime.level(),
-                    left,
-                    Dense { data: right, stride: cols },
-                    (count, n, cols),
-                    piece,
-                    cols,
-                );
+            for blocks in blocks.chunks(BLOCKS) {
+                let factors: SmallVec<[_; BLOCKS]> = blocks
+                    .iter()
+                    .map(|(left, right)| {
+                        let from = &left[first.min(left.len())..];
+                        let from = Strided { data: from, row: 1, column: rows };
+                        (from, Dense { data: right, stride: cols }, left.len() / rows)
+                    })
+                    .collect();
+                multiply_all(runtime.level(), &factors, (count, cols), piece, cols);
             }
             if bounded {
                 shift_within(runtime.level(), &[], T::ZERO, T::ZERO, range, piece);

@@ -62,12 +62,25 @@ dispatch! {
     ) = multiply_body
 }
 
+dispatch! {
+    /// target += A_1 B_1 + A_2 B_2 + ..., one after the other, as [`multiply`] would add each; but
+    /// the target is read and written once for all. Every factor comes with its number of columns
+    /// of A; `shape` are the rows and columns of the target.
+    ///
+    /// # Panics
+    /// If a slice is too short for its shape.
+    pub fn multiply_all<T>(
+        level: Level,
+        factors: &[(Strided<'_, T>, Dense<'_, T>, usize)],
+        shape: (usize, usize),
+        target: &mut [T],
+        stride: usize,
+    ) = multiply_all_body
+}
+
 /// Vectors of columns of a panel: with tiles of eight rows, 24 sums cover the latency of a
 /// multiply-add in two units, and leave registers for B.
 const VECTORS: usize = 3;
-
-/// Work from which on it is not only before a product that an interrupt comes.
-const LARGE: usize = 1 << 16;
 
 #[inline(always)]
 fn multiply_body<V: Vector>(
@@ -77,44 +90,78 @@ fn multiply_body<V: Vector>(
     target: &mut [V::Scalar],
     stride: usize,
 ) {
-    if rows == 0 || inner == 0 || cols == 0 {
+    multiply_all_body::<V>(&[(a, b, inner)], (rows, cols), target, stride);
+}
+
+#[inline(always)]
+fn multiply_all_body<V: Vector>(
+    factors: &[(Strided<'_, V::Scalar>, Dense<'_, V::Scalar>, usize)],
+    (rows, cols): (usize, usize),
+    target: &mut [V::Scalar],
+    stride: usize,
+) {
+    if rows == 0 || cols == 0 {
         return;
     }
     assert!(
-        a.data.len() > (rows - 1) * a.row + (inner - 1) * a.column
-            && b.data.len() >= (inner - 1) * b.stride + cols
-            && target.len() >= (rows - 1) * stride + cols
-            && stride >= cols,
-        "slices are too short for the product"
+        target.len() >= (rows - 1) * stride + cols && stride >= cols,
+        "the target is too short"
     );
-    let a = Left { data: a.data.as_ptr(), row: a.row, column: a.column };
-    let (from, to) = (b.data.as_ptr(), target.as_mut_ptr());
-    // SAFETY: the assertion above; `dispatch!` vouches for the instruction set.
+    let (mut inner, mut far) = (0, false);
+    for &(a, b, depth) in factors.iter().filter(|(.., depth)| *depth > 0) {
+        assert!(
+            a.data.len() > (rows - 1) * a.row + (depth - 1) * a.column
+                && b.data.len() >= (depth - 1) * b.stride + cols,
+            "slices are too short for the product"
+        );
+        inner += depth;
+        far |= (b.stride * size_of::<V::Scalar>()).is_multiple_of(HALF_PAGE);
+    }
+    let (to, shape) = (target.as_mut_ptr(), (rows, inner, cols));
+    // SAFETY: the assertions above; `dispatch!` vouches for the instruction set.
     unsafe {
-        if shape_is_blocked::<V>(rows, inner, cols, b.stride) {
-            return packed::multiply::<V>(a, from, b.stride, (rows, inner, cols), to, stride);
+        if copies_pay::<V>(shape, far) {
+            return packed::multiply::<V>(factors, shape, to, stride);
         }
-        let large = rows * inner * VECTORS * V::LANES >= LARGE;
-        poll(if large { 0 } else { rows * inner * cols });
-        let tiles = Tiles { inner, to, stride };
-        for col in (0..cols).step_by(VECTORS * V::LANES) {
-            let width = (cols - col).min(VECTORS * V::LANES);
-            poll(if large { rows * inner * width } else { 0 });
-            tiles.panel::<V>(a, from.add(col), b.stride, rows, col, width);
+        let mut terms = Terms::default();
+        while let Some(parts) = terms.next(factors, 0, usize::MAX) {
+            direct::<V>(parts, (rows, cols), to, stride);
         }
     }
 }
 
-/// Whether copies pay: from some rows on where panels of B are slow to read, because rows lie half
-/// pages apart or all of B does not stay in the second-level cache; from more rows on always.
-fn shape_is_blocked<V: Vector>(rows: usize, inner: usize, cols: usize, step: usize) -> bool {
+/// The product of matrices as they lie.
+#[inline(always)]
+unsafe fn direct<V: Vector>(
+    parts: &[Part<V::Scalar>],
+    (rows, cols): (usize, usize),
+    to: *mut V::Scalar,
+    stride: usize,
+) {
+    let inner: usize = parts.iter().map(|part| part.inner).sum();
+    /// Work from which on it is not only before a product that an interrupt comes.
+    const LARGE: usize = 1 << 16;
+    let large = rows * inner * VECTORS * V::LANES >= LARGE;
+    poll(if large { 0 } else { rows * inner * cols });
+    let tiles = Tiles { parts, to, stride };
+    for col in (0..cols).step_by(VECTORS * V::LANES) {
+        let width = (cols - col).min(VECTORS * V::LANES);
+        poll(if large { rows * inner * width } else { 0 });
+        // SAFETY: as the caller vouches.
+        unsafe { tiles.panel::<V, false>(rows, (col, col), width) };
+    }
+}
+
+/// Rows so many bytes apart, or a multiple of it, compete for a few sets of the caches, and no
+/// prefetcher follows them.
+const HALF_PAGE: usize = 2048;
+
+/// Whether copies pay: from some rows on where panels of B are slow to read, because rows lie far
+/// apart or all of B does not stay in the second-level cache; from more rows on always.
+fn copies_pay<V: Vector>((rows, inner, cols): (usize, usize, usize), far: bool) -> bool {
     const SOME: usize = 24;
     const MANY: usize = 128;
-    const HALF_PAGE: usize = 2048;
-    let size = size_of::<V::Scalar>();
-    let is_slow = || {
-        (step * size).is_multiple_of(HALF_PAGE) || inner * cols * size > Caches::get().second / 2
-    };
+    let is_slow = || far || inner * cols * size_of::<V::Scalar>() > Caches::get().second / 2;
     // Less than a panel is over before it is copied.
     cols >= VECTORS * V::LANES && inner >= V::LANES && (rows >= MANY || rows >= SOME && is_slow())
 }
@@ -154,68 +201,100 @@ impl<T> Left<T> {
     }
 }
 
-/// Tiles of the target, whose rows are `stride` apart, of a product of `inner` terms.
-struct Tiles<T> {
+/// A product that is summed: A, B from its first column on, and how many terms there are.
+struct Part<T> {
+    a: Left<T>,
+    b: *const T,
+    /// From one row of B to the next.
+    step: usize,
     inner: usize,
+}
+
+impl<T> Clone for Part<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Part<T> {}
+
+/// Walks through the terms of a sum of products.
+struct Terms<T> {
+    parts: [Part<T>; MOST],
+    /// The product that comes next, and how many of its terms have been.
+    next: (usize, usize),
+}
+
+/// The most parts of a walk.
+const MOST: usize = 16;
+
+impl<T> Default for Terms<T> {
+    fn default() -> Self {
+        let nothing = Left { data: std::ptr::null(), row: 0, column: 0 };
+        let part = Part { a: nothing, b: std::ptr::null(), step: 0, inner: 0 };
+        Self { parts: [part; MOST], next: (0, 0) }
+    }
+}
+
+impl<T: Copy> Terms<T> {
+    /// The next terms, `depth` at most, of rows from `row` on; `None`: there are no more.
+    #[inline(always)]
+    unsafe fn next(
+        &mut self,
+        factors: &[(Strided<'_, T>, Dense<'_, T>, usize)],
+        row: usize,
+        mut depth: usize,
+    ) -> Option<&[Part<T>]> {
+        let mut count = 0;
+        while count < MOST && depth > 0 {
+            let Some(&(a, b, inner)) = factors.get(self.next.0) else { break };
+            let first = self.next.1;
+            let own = depth.min(inner - first);
+            let left = Left { data: a.data.as_ptr(), row: a.row, column: a.column };
+            self.next =
+                if first + own < inner { (self.next.0, first + own) } else { (self.next.0 + 1, 0) };
+            if own > 0 {
+                // SAFETY: the caller vouches for the row; the terms are those of the product.
+                self.parts[count] = unsafe {
+                    let (a, from) = (left.at(row, first), b.data.as_ptr().add(first * b.stride));
+                    Part { a, b: from, step: b.stride, inner: own }
+                };
+                count += 1;
+                depth -= own;
+            }
+        }
+        (count > 0).then_some(&self.parts[..count])
+    }
+}
+
+/// Tiles of the target, whose rows are `stride` apart, of a sum of products.
+struct Tiles<'a, T> {
+    parts: &'a [Part<T>],
     to: *mut T,
     stride: usize,
 }
 
 // SAFETY of every block below: callers vouch for the rows and columns of A, B and the target, and
-// for the instruction set.
+// for the instruction set. COPIES tells that rows of A were copied tile by tile.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "stated once, for all of them")]
-impl<T: Real> Tiles<T> {
-    /// Columns `col..col + width` of all rows, with a panel of B whose rows are `step` apart.
+impl<T: Real> Tiles<'_, T> {
+    /// `width` columns of all rows, at most a panel: from `cols.0` on in B, `cols.1` in the target.
     #[inline(always)]
-    unsafe fn panel<V: Vector<Scalar = T>>(
+    unsafe fn panel<V: Vector<Scalar = T>, const COPIES: bool>(
         &self,
-        a: Left<T>,
-        b: *const T,
-        step: usize,
         rows: usize,
-        col: usize,
+        cols: (usize, usize),
         width: usize,
     ) {
         let mut row = 0;
         while row < rows {
             let high = height::<V>(rows - row);
             unsafe {
-                let (a, to) = (a.at(row, 0), self.to.add(row * self.stride + col));
                 match high {
-                    8 => self.columns::<V, 8>(a, b, step, to, width),
-                    4 => self.columns::<V, 4>(a, b, step, to, width),
-                    2 => self.columns::<V, 2>(a, b, step, to, width),
-                    _ => self.columns::<V, 1>(a, b, step, to, width),
-                }
-            }
-            row += high;
-        }
-    }
-
-    /// The same with rows of A that were copied tile by tile.
-    #[inline(always)]
-    unsafe fn panel_of_copies<V: Vector<Scalar = T>>(
-        &self,
-        a: *const T,
-        b: *const T,
-        step: usize,
-        rows: usize,
-        col: usize,
-        width: usize,
-    ) {
-        let mut row = 0;
-        while row < rows {
-            let high = height::<V>(rows - row);
-            unsafe {
-                let data = a.add(row * self.inner);
-                let to = self.to.add(row * self.stride + col);
-                // Constants, so that a tile reads A without computing where.
-                let left = |column| Left { data, row: 1, column };
-                match high {
-                    8 => self.columns::<V, 8>(left(8), b, step, to, width),
-                    4 => self.columns::<V, 4>(left(4), b, step, to, width),
-                    2 => self.columns::<V, 2>(left(2), b, step, to, width),
-                    _ => self.columns::<V, 1>(left(1), b, step, to, width),
+                    8 => self.columns::<V, 8, COPIES>(row, cols, width),
+                    4 => self.columns::<V, 4, COPIES>(row, cols, width),
+                    2 => self.columns::<V, 2, COPIES>(row, cols, width),
+                    _ => self.columns::<V, 1, COPIES>(row, cols, width),
                 }
             }
             row += high;
@@ -224,63 +303,64 @@ impl<T: Real> Tiles<T> {
 
     /// M rows: as many vectors of columns at once as there are.
     #[inline(always)]
-    unsafe fn columns<V: Vector<Scalar = T>, const M: usize>(
+    unsafe fn columns<V: Vector<Scalar = T>, const M: usize, const COPIES: bool>(
         &self,
-        a: Left<T>,
-        b: *const T,
-        step: usize,
-        to: *mut T,
+        row: usize,
+        (from, to): (usize, usize),
         width: usize,
     ) {
         let (whole, rest) = (width / V::LANES, width % V::LANES);
         unsafe {
             match whole {
-                VECTORS.. => return self.tile::<V, M, VECTORS>(a, b, step, to, 0),
-                2 => self.tile::<V, M, 2>(a, b, step, to, 0),
-                1 => self.tile::<V, M, 1>(a, b, step, to, 0),
+                VECTORS.. => return self.tile::<V, M, VECTORS, COPIES>(row, (from, to), 0),
+                2 => self.tile::<V, M, 2, COPIES>(row, (from, to), 0),
+                1 => self.tile::<V, M, 1, COPIES>(row, (from, to), 0),
                 0 => {}
             }
             if rest > 0 {
                 let at = whole * V::LANES;
-                self.tile::<V, M, 1>(a, b.add(at), step, to.add(at), rest);
+                self.tile::<V, M, 1, COPIES>(row, (from + at, to + at), rest);
             }
         }
     }
 
-    /// M rows of N vectors of columns; with `part`, the first elements of one vector.
+    /// M rows of N vectors of columns; with `first`, the first elements of one vector.
     #[inline(always)]
-    unsafe fn tile<V: Vector<Scalar = T>, const M: usize, const N: usize>(
+    unsafe fn tile<V: Vector<Scalar = T>, const M: usize, const N: usize, const COPIES: bool>(
         &self,
-        a: Left<T>,
-        mut b: *const T,
-        step: usize,
-        to: *mut T,
-        part: usize,
+        row: usize,
+        (from, to): (usize, usize),
+        first: usize,
     ) {
         unsafe {
-            let load = |p: *const T| if part == 0 { V::load(p) } else { V::load_first(p, part) };
+            let load = |p: *const T| if first == 0 { V::load(p) } else { V::load_first(p, first) };
+            let to = self.to.add(row * self.stride + to);
             let mut sums = [[V::splat(Real::ZERO); N]; M];
             for (i, sums) in sums.iter_mut().enumerate() {
                 for (j, sum) in sums.iter_mut().enumerate() {
                     *sum = load(to.add(i * self.stride + j * V::LANES));
                 }
             }
-            let mut factors = a.data;
-            for _ in 0..self.inner {
-                let line: [V; N] = std::array::from_fn(|j| load(b.add(j * V::LANES)));
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let factor = V::splat(*factors.add(i * a.row));
-                    for (sum, line) in sums.iter_mut().zip(line) {
-                        *sum = factor.mul_add(line, *sum);
+            for &Part { ref a, b, step, inner } in self.parts {
+                let (start, apart, next) =
+                    if COPIES { (row * inner, 1, M) } else { (row * a.row, a.row, a.column) };
+                let (mut factors, mut b) = (a.data.wrapping_add(start), b.wrapping_add(from));
+                for _ in 0..inner {
+                    let line: [V; N] = std::array::from_fn(|j| load(b.add(j * V::LANES)));
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let factor = V::splat(*factors.add(i * apart));
+                        for (sum, line) in sums.iter_mut().zip(line) {
+                            *sum = factor.mul_add(line, *sum);
+                        }
                     }
+                    factors = factors.wrapping_add(next);
+                    b = b.wrapping_add(step);
                 }
-                factors = factors.wrapping_add(a.column);
-                b = b.wrapping_add(step);
             }
             for (i, sums) in sums.into_iter().enumerate() {
                 for (j, sum) in sums.into_iter().enumerate() {
                     let to = to.add(i * self.stride + j * V::LANES);
-                    if part == 0 { sum.store(to) } else { sum.store_first(to, part) }
+                    if first == 0 { sum.store(to) } else { sum.store_first(to, first) }
                 }
             }
         }
@@ -326,6 +406,30 @@ mod tests {
             }
         }
 
+        #[test]
+        fn rows_do_not_see_how_they_are_grouped(
+            rows in 1usize..20, inner in 1usize..40, cols in 1usize..60, cut in 0usize..20,
+        ) {
+            let a: Vec<f32> = (0..rows * inner).map(|k| (k as f32 * 0.37).sin()).collect();
+            let b: Vec<f32> = (0..inner * cols).map(|k| (k as f32 * 0.73).cos()).collect();
+            let right = Dense { data: &b, stride: cols };
+            let cut = cut.min(rows);
+            for level in Level::available() {
+                let (mut whole, mut parts) = (vec![0.1; rows * cols], vec![0.1; rows * cols]);
+                let all = Strided { data: &a, row: inner, column: 1 };
+                multiply(level, all, right, (rows, inner, cols), &mut whole, cols);
+                let (first, second) = parts.split_at_mut(cut * cols);
+                multiply(level, all, right, (cut, inner, cols), first, cols);
+                let rest = Strided { data: &a[cut * inner..], ..all };
+                multiply(level, rest, right, (rows - cut, inner, cols), second, cols);
+                prop_assert_eq!(&whole, &parts);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         /// Products in blocks, of which both sides are copied, beside those of a few rows, which
         /// are not: the same bits.
         #[test]
@@ -355,22 +459,31 @@ mod tests {
         }
 
         #[test]
-        fn rows_do_not_see_how_they_are_grouped(
-            rows in 1usize..20, inner in 1usize..40, cols in 1usize..60, cut in 0usize..20,
+        fn sums_of_products_are_their_sums(
+            rows in 1usize..140, cols in 1usize..130, far: bool,
+            depths in proptest::collection::vec(0usize..60, 0..40),
         ) {
+            let stride = if far { 512 } else { cols };
+            let inner: usize = depths.iter().sum();
             let a: Vec<f32> = (0..rows * inner).map(|k| (k as f32 * 0.37).sin()).collect();
-            let b: Vec<f32> = (0..inner * cols).map(|k| (k as f32 * 0.73).cos()).collect();
-            let right = Dense { data: &b, stride: cols };
-            let cut = cut.min(rows);
+            let b: Vec<f32> = (0..inner * stride).map(|k| (k as f32 * 0.73).cos()).collect();
+            let mut first = 0;
+            let factors: Vec<_> = depths
+                .iter()
+                .map(|&depth| {
+                    let (start, at) = (first.min(inner.saturating_sub(1)), first);
+                    first += depth;
+                    let left = Strided { data: &a[start.min(a.len())..], row: inner, column: 1 };
+                    (left, Dense { data: &b[at * stride..], stride }, depth)
+                })
+                .collect();
             for level in Level::available() {
                 let (mut whole, mut parts) = (vec![0.1; rows * cols], vec![0.1; rows * cols]);
-                let all = Strided { data: &a, row: inner, column: 1 };
-                multiply(level, all, right, (rows, inner, cols), &mut whole, cols);
-                let (first, second) = parts.split_at_mut(cut * cols);
-                multiply(level, all, right, (cut, inner, cols), first, cols);
-                let rest = Strided { data: &a[cut * inner..], ..all };
-                multiply(level, rest, right, (rows - cut, inner, cols), second, cols);
-                prop_assert_eq!(&whole, &parts);
+                multiply_all(level, &factors, (rows, cols), &mut whole, cols);
+                for &(a, b, depth) in &factors {
+                    multiply(level, a, b, (rows, depth, cols), &mut parts, cols);
+                }
+                prop_assert!(whole == parts, "{}", level.name());
             }
         }
     }

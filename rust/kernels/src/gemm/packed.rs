@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 
-use super::{Left, Tiles, VECTORS, height, shape_is_blocked};
+use super::{Dense, Left, Part, Strided, Terms, Tiles, VECTORS, height};
 use crate::cache::Caches;
 use crate::simd::Vector;
 use crate::watch::poll;
@@ -20,20 +20,17 @@ thread_local! {
 /// Columns from which on rows of A are read often enough to be copied, too.
 const COPY_LEFT_FROM: usize = 256;
 
-/// The sum of A B, with B `inner` x `cols` and rows `step` elements apart, is added to `to`.
+/// Adds products, as [`multiply_all`](super::multiply_all) does, to `to`.
 ///
 /// # Safety
-/// The pointers must be valid for the shape; the instruction set must be there.
+/// Factors and pointer must be valid for the shape; the instruction set must be there.
 #[inline(always)]
 pub(super) unsafe fn multiply<V: Vector>(
-    a: Left<V::Scalar>,
-    b: *const V::Scalar,
-    step: usize,
+    factors: &[(Strided<'_, V::Scalar>, Dense<'_, V::Scalar>, usize)],
     (rows, inner, cols): (usize, usize, usize),
     to: *mut V::Scalar,
     stride: usize,
 ) {
-    debug_assert!(shape_is_blocked::<V>(rows, inner, cols, step));
     let caches = Caches::get();
     let (width, size) = (VECTORS * V::LANES, size_of::<V::Scalar>());
     let depth = (caches.first / (width * size)).min(inner);
@@ -43,27 +40,35 @@ pub(super) unsafe fn multiply<V: Vector>(
     let wanted = depth * (width + if copies_left { high } else { 0 }) * size;
     memory.resize(memory.len().max(wanted.div_ceil(size_of::<u64>())), 0);
     let panel = memory.as_mut_ptr().cast::<V::Scalar>();
+    // SAFETY: the memory holds a panel of B of this depth and, after it, a block of A.
+    let left = unsafe { panel.add(depth * width) };
     for row in (0..rows).step_by(high) {
         let high = high.min(rows - row);
-        for k in (0..inner).step_by(depth) {
-            let depth = depth.min(inner - k);
-            // SAFETY: rows and columns of A, B and the target exist as the caller vouches; the
-            // memory holds a panel of B and, after it, the block of A.
-            unsafe {
-                let from = a.at(row, k);
-                let left = panel.add(depth * width);
+        // SAFETY: rows and columns of A, B and the target exist as the caller vouches.
+        unsafe {
+            let mut terms = Terms::default();
+            while let Some(pieces) = terms.next(factors, row, depth) {
+                let depth = pieces.iter().map(|piece| piece.inner).sum();
                 if copies_left {
-                    copy_left::<V>(from, high, depth, left);
+                    copy_left::<V>(pieces, high, depth, left);
                 }
-                let tiles = Tiles { inner: depth, to: to.add(row * stride), stride };
+                let to = to.add(row * stride);
                 for col in (0..cols).step_by(width) {
                     let width = width.min(cols - col);
                     poll(high * depth * width);
-                    let padded = copy_right::<V>(b.add(k * step + col), step, depth, width, panel);
+                    let step = width.next_multiple_of(V::LANES);
+                    copy_right::<V>(pieces, col, width, panel);
                     if copies_left {
-                        tiles.panel_of_copies::<V>(left, panel, padded, high, col, width);
-                    } else {
-                        tiles.panel::<V>(from, panel, padded, high, col, width);
+                        let a = Left { data: left.cast_const(), row: 0, column: 0 };
+                        let parts = &[Part { a, b: panel, step, inner: depth }];
+                        Tiles { parts, to, stride }.panel::<V, true>(high, (0, col), width);
+                        continue;
+                    }
+                    let mut b = panel.cast_const();
+                    for &Part { a, inner, .. } in pieces {
+                        let parts = &[Part { a, b, step, inner }];
+                        Tiles { parts, to, stride }.panel::<V, false>(high, (0, col), width);
+                        b = b.add(inner * step);
                     }
                 }
             }
@@ -72,54 +77,62 @@ pub(super) unsafe fn multiply<V: Vector>(
     MEMORY.set(memory);
 }
 
-/// Copies `width` columns of B side by side, padded with zeros to whole vectors; gives their
-/// padded width.
+/// Copies `width` columns of B from `col` on side by side, padded with zeros to whole vectors.
 #[inline(always)]
 unsafe fn copy_right<V: Vector>(
-    from: *const V::Scalar,
-    step: usize,
-    depth: usize,
+    pieces: &[Part<V::Scalar>],
+    col: usize,
     width: usize,
-    to: *mut V::Scalar,
-) -> usize {
+    mut to: *mut V::Scalar,
+) {
     let (whole, rest) = (width / V::LANES, width % V::LANES);
-    let padded = width.next_multiple_of(V::LANES);
-    for k in 0..depth {
-        // SAFETY: the caller vouches for the columns and for the padded copies.
-        unsafe {
-            let (from, to) = (from.add(k * step), to.add(k * padded));
-            if whole == VECTORS {
-                for v in 0..VECTORS {
-                    V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
+    for &Part { b, step, inner, .. } in pieces {
+        for k in 0..inner {
+            // SAFETY: the caller vouches for the columns and for the padded copies.
+            unsafe {
+                let from = b.add(k * step + col);
+                if whole == VECTORS {
+                    for v in 0..VECTORS {
+                        V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
+                    }
+                } else {
+                    for v in 0..whole {
+                        V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
+                    }
+                    if rest > 0 {
+                        let at = whole * V::LANES;
+                        V::load_first(from.add(at), rest).store(to.add(at));
+                    }
                 }
-                continue;
-            }
-            for v in 0..whole {
-                V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
-            }
-            if rest > 0 {
-                let at = whole * V::LANES;
-                V::load_first(from.add(at), rest).store(to.add(at));
+                to = to.add(width.next_multiple_of(V::LANES));
             }
         }
     }
-    padded
 }
 
-/// Copies rows of A, tile by tile, column by column.
+/// Copies rows of A, tile by tile, term by term.
 #[inline(always)]
-unsafe fn copy_left<V: Vector>(a: Left<V::Scalar>, rows: usize, depth: usize, to: *mut V::Scalar) {
+unsafe fn copy_left<V: Vector>(
+    pieces: &[Part<V::Scalar>],
+    rows: usize,
+    depth: usize,
+    to: *mut V::Scalar,
+) {
     let mut row = 0;
     while row < rows {
         let high = height::<V>(rows - row);
         // SAFETY: the caller vouches for `rows` rows of `depth` elements on both sides.
         unsafe {
-            let (from, to) = (a.at(row, 0), to.add(row * depth));
-            match high {
-                8 => copy_tile::<V, 8>(from, depth, to),
-                4 => copy_tile::<V, 4>(from, depth, to),
-                2 => copy_tile::<V, 2>(from, depth, to),
-                _ => copy_tile::<V, 1>(from, depth, to),
+            let mut to = to.add(row * depth);
+            for &Part { a, inner, .. } in pieces {
+                let from = a.at(row, 0);
+                match high {
+                    8 => copy_tile::<V, 8>(from, inner, to),
+                    4 => copy_tile::<V, 4>(from, inner, to),
+                    2 => copy_tile::<V, 2>(from, inner, to),
+                    _ => copy_tile::<V, 1>(from, inner, to),
+                }
+                to = to.add(high * inner);
             }
         }
         row += high;

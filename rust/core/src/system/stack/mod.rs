@@ -230,15 +230,21 @@ impl<T: Real> Stack<T> {
         self.stages.iter().position(|stage| stage.params.end > 0 && !stage.twin().has_derivatives())
     }
 
-    /// Rows of this many that pass together; blocks of rows may pass at the same time.
+    /// Rows of this many that pass together; blocks of rows may pass at the same time. It depends on
+    /// the network and the batch alone: gradients are summed block by block.
     pub fn block_rows(&self, rows: usize) -> usize {
         /// A few tiles of a product; a batch of 64 is enough for four threads.
         const ROWS: usize = 16;
         /// From here on there are blocks for all threads where they are twice as large, and weights
         /// are read half as often.
         const MANY: usize = 256;
+        /// Weights of a layer that no second-level cache holds beside signals: a product reads all
+        /// of them from memory that cores share, and pays for it with many rows.
+        const LARGE: usize = 1 << 19;
+        let largest = self.specs.iter().map(ParamSpec::len).max().unwrap_or(0);
         match rows {
             _ if self.foreign => usize::MAX,
+            _ if largest >= LARGE => (rows / 4).next_multiple_of(ROWS).clamp(ROWS, 8 * ROWS),
             MANY.. => 2 * ROWS,
             _ => ROWS,
         }
