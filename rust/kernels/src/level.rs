@@ -19,7 +19,7 @@ pub(crate) enum Isa {
 
 impl Level {
     /// The best level of this processor, or the lower one that `PNNCORE_SIMD` asks for (`portable`,
-    /// `avx2`, `avx512`); the best one, too, where [`Level::asked`] says that it asks for another.
+    /// `avx2`, `avx512`; `neon`); the best one, too, where [`Level::asked`] says that it asks for another.
     /// Read once per process.
     pub fn get() -> Self {
         static LEVEL: OnceLock<Level> = OnceLock::new();
@@ -57,11 +57,40 @@ impl Level {
     /// The name, as `PNNCORE_SIMD` takes it.
     pub fn name(self) -> &'static str {
         match self.0 {
+            Isa::Portable if cfg!(target_arch = "aarch64") => "neon",
             Isa::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
+        }
+    }
+}
+
+impl Level {
+    /// Runs loops over numbers, compiled for this instruction set: what the compiler makes vectors
+    /// of in `work` becomes its vectors. Products and sums are not fused, nor is their order
+    /// changed, so that results are the same bits at all levels.
+    #[inline(always)]
+    pub fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")]
+        fn avx512<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        match self.0 {
+            // SAFETY: a Level only exists where the processor has its features.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2(work) },
+            Isa::Portable => work(),
         }
     }
 }
@@ -84,46 +113,99 @@ fn detect() -> Isa {
 /// Defines a safe function that runs `$body::<V, ..>` with the vector type `V` of a [`Level`].
 ///
 /// The body must be `#[inline(always)]`: it is compiled once per level, inside a function that has
-/// the features.
+/// the features. Functions of the number type alone are compiled here, for both of them, and crates
+/// that use them call what is there; those of another type, too, are compiled where they are used.
 macro_rules! dispatch {
     (
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident<$T:ident $(, $U:ident : $Bound:path)?>(
+        $vis:vis fn $name:ident<$T:ident>($level:ident: Level, $($arg:ident: $ty:ty),* $(,)?)
+            $(-> $ret:ty)? = $body:ident $(,)?
+    ) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments, reason = "kernels take slices with their strides")]
+        $vis fn $name<$T: $crate::simd::Real>(
+            $level: $crate::level::Level, $($arg: $ty),*
+        ) $(-> $ret)? {
+            struct Compiled;
+            impl $crate::simd::BothPrecisions for Compiled {
+                type Of<$T: $crate::simd::Real> = fn($crate::level::Level, $($ty),*) $(-> $ret)?;
+                fn f32(&self) -> &Self::Of<f32> {
+                    type $T = f32;
+                    $crate::level::by_level!(
+                        run<$T>($level, $($arg: $ty),*) $(-> $ret)? = $body::<>
+                    );
+                    const { &(run as Self::Of<f32>) }
+                }
+                fn f64(&self) -> &Self::Of<f64> {
+                    type $T = f64;
+                    $crate::level::by_level!(
+                        run<$T>($level, $($arg: $ty),*) $(-> $ret)? = $body::<>
+                    );
+                    const { &(run as Self::Of<f64>) }
+                }
+            }
+            $T::pick(&Compiled)($level, $($arg),*)
+        }
+    };
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident<$T:ident, $U:ident : $Bound:path>(
             $level:ident: Level, $($arg:ident: $ty:ty),* $(,)?
         )
             $(-> $ret:ty)? = $body:ident $(,)?
     ) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "kernels take slices with their strides")]
-        $vis fn $name<$T: $crate::simd::Real $(, $U: $Bound)?>(
+        $vis fn $name<$T: $crate::simd::Real, $U: $Bound>(
             $level: $crate::level::Level, $($arg: $ty),*
         ) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(
-                enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,popcnt,bmi1,bmi2"
-            )]
-            #[allow(clippy::too_many_arguments)]
-            fn avx512<$T: $crate::simd::Real $(, $U: $Bound)?>($($arg: $ty),*) $(-> $ret)? {
-                $body::<<$T as $crate::simd::Real>::Avx512 $(, $U)?>($($arg),*)
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,popcnt,bmi1,bmi2")]
-            #[allow(clippy::too_many_arguments)]
-            fn avx2<$T: $crate::simd::Real $(, $U: $Bound)?>($($arg: $ty),*) $(-> $ret)? {
-                $body::<<$T as $crate::simd::Real>::Avx2 $(, $U)?>($($arg),*)
-            }
+            $crate::level::by_level!(
+                run<$T>[$T: $crate::simd::Real, $U: $Bound]($level, $($arg: $ty),*) $(-> $ret)?
+                    = $body::<$U>
+            );
+            run::<$T, $U>($level, $($arg),*)
+        }
+    };
+}
+pub(crate) use dispatch;
+
+/// Defines the function of [`dispatch`], whose number type is in scope: one with the features of
+/// every level, and the one that calls them.
+macro_rules! by_level {
+    (
+        $run:ident<$T:ident>$([$G:ident: $Real:path, $U:ident: $Bound:path])?(
+            $level:ident, $($arg:ident: $ty:ty),*
+        )
+            $(-> $ret:ty)? = $body:ident::<$($V:ident)?>
+    ) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,popcnt,bmi1,bmi2")]
+        #[allow(clippy::too_many_arguments)]
+        fn avx512$(<$G: $Real, $U: $Bound>)?($($arg: $ty),*) $(-> $ret)? {
+            $body::<<$T as $crate::simd::Real>::Avx512 $(, $V)?>($($arg),*)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,popcnt,bmi1,bmi2")]
+        #[allow(clippy::too_many_arguments)]
+        fn avx2$(<$G: $Real, $U: $Bound>)?($($arg: $ty),*) $(-> $ret)? {
+            $body::<<$T as $crate::simd::Real>::Avx2 $(, $V)?>($($arg),*)
+        }
+        #[allow(clippy::too_many_arguments)]
+        fn $run$(<$G: $Real, $U: $Bound>)?(
+            $level: $crate::level::Level, $($arg: $ty),*
+        ) $(-> $ret)? {
             match $level.0 {
                 // SAFETY: a Level only exists where the processor has its features.
                 #[cfg(target_arch = "x86_64")]
-                $crate::level::Isa::Avx512 => unsafe { avx512::<$T $(, $U)?>($($arg),*) },
+                $crate::level::Isa::Avx512 => unsafe { avx512$(::<$G, $U>)?($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::level::Isa::Avx2 => unsafe { avx2::<$T $(, $U)?>($($arg),*) },
+                $crate::level::Isa::Avx2 => unsafe { avx2$(::<$G, $U>)?($($arg),*) },
                 $crate::level::Isa::Portable => {
-                    $body::<<$T as $crate::simd::Real>::Portable $(, $U)?>($($arg),*)
+                    $body::<<$T as $crate::simd::Real>::Portable $(, $V)?>($($arg),*)
                 }
             }
         }
     };
 }
-pub(crate) use dispatch;
+pub(crate) use by_level;

@@ -148,8 +148,13 @@ macro_rules! real {
         }
     };
 }
-real!(f32, "float32", finite_ln_f32, Lanes<f32, 8>, x86::F32x8, x86::F32x16);
-real!(f64, "float64", finite_ln_f64, Lanes<f64, 4>, x86::F64x4, x86::F64x8);
+/// The lanes of the vector that every processor of the architecture has: on AArch64, whose
+/// compilers make NEON of it, one register, so that sums stay in the 32 there are; elsewhere several
+/// registers.
+const LANES: [usize; 2] = if cfg!(target_arch = "aarch64") { [4, 2] } else { [8, 4] };
+
+real!(f32, "float32", finite_ln_f32, Lanes<f32, { LANES[0] }>, x86::F32x8, x86::F32x16);
+real!(f64, "float64", finite_ln_f64, Lanes<f64, { LANES[1] }>, x86::F64x4, x86::F64x8);
 
 /// Elements past the end of what [`Vector::compress`] and [`Vector::select`] write that they may
 /// overwrite: one vector.
@@ -320,13 +325,25 @@ pub trait Vector: Copy {
 #[derive(Debug, Clone, Copy)]
 pub struct Lanes<T, const N: usize>([T; N]);
 
+/// An array of what `f` makes of every place: a plain loop, which compilers get through in a
+/// fraction of the time that `std::array::from_fn` takes them.
+#[inline(always)]
+fn each<T: Real, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    let mut all = [T::ZERO; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = f(i);
+        i += 1;
+    }
+    all
+}
+
 macro_rules! portable {
-    ($T:ident, $N:literal, $bias:literal, $mantissa:literal, $Bits:ident, $Int:ident) => {
-        impl Vector for Lanes<$T, $N> {
+    ($T:ident, $N:expr, $bias:literal, $mantissa:literal, $Bits:ident, $Int:ident) => {
+        impl Vector for Lanes<$T, { $N }> {
             type Scalar = $T;
             const LANES: usize = $N;
-            const REGISTERS: usize =
-                if cfg!(target_arch = "aarch64") { 32 / ($N * size_of::<$T>() / 16) } else { 8 };
+            const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 32 } else { 8 };
             #[inline(always)]
             unsafe fn splat(x: $T) -> Self {
                 Self([x; $N])
@@ -339,7 +356,7 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn load_first(p: *const $T, n: usize) -> Self {
                 // SAFETY: the caller vouches for `n` lanes.
-                Self(std::array::from_fn(|i| if i < n { unsafe { p.add(i).read() } } else { 0.0 }))
+                Self(each(|i| if i < n { unsafe { p.add(i).read() } } else { 0.0 }))
             }
             #[inline(always)]
             unsafe fn store(self, p: *mut $T) {
@@ -355,40 +372,40 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn add(self, b: Self) -> Self {
-                Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
+                Self(each(|i| self.0[i] + b.0[i]))
             }
             #[inline(always)]
             unsafe fn sub(self, b: Self) -> Self {
-                Self(std::array::from_fn(|i| self.0[i] - b.0[i]))
+                Self(each(|i| self.0[i] - b.0[i]))
             }
             #[inline(always)]
             unsafe fn mul(self, b: Self) -> Self {
-                Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
+                Self(each(|i| self.0[i] * b.0[i]))
             }
             #[inline(always)]
             unsafe fn div(self, b: Self) -> Self {
-                Self(std::array::from_fn(|i| self.0[i] / b.0[i]))
+                Self(each(|i| self.0[i] / b.0[i]))
             }
             #[inline(always)]
             unsafe fn mul_add(self, b: Self, c: Self) -> Self {
                 // Without hardware FMA the fused form is a library call per lane.
                 if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
-                    Self(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+                    Self(each(|i| self.0[i].mul_add(b.0[i], c.0[i])))
                 } else {
-                    Self(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
+                    Self(each(|i| self.0[i] * b.0[i] + c.0[i]))
                 }
             }
             #[inline(always)]
             unsafe fn min(self, b: Self) -> Self {
-                Self(std::array::from_fn(|i| if self.0[i] < b.0[i] { self.0[i] } else { b.0[i] }))
+                Self(each(|i| if self.0[i] < b.0[i] { self.0[i] } else { b.0[i] }))
             }
             #[inline(always)]
             unsafe fn max(self, b: Self) -> Self {
-                Self(std::array::from_fn(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
+                Self(each(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
             }
             #[inline(always)]
             unsafe fn max_magnitude(self, b: Self) -> Self {
-                Self(std::array::from_fn(|i| Real::max_magnitude(self.0[i], b.0[i])))
+                Self(each(|i| Real::max_magnitude(self.0[i], b.0[i])))
             }
             #[inline(always)]
             unsafe fn sum(self) -> $T {
@@ -412,16 +429,16 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn step(self, b: Self) -> Self {
-                Self(std::array::from_fn(|i| if self.0[i] >= b.0[i] { 1.0 } else { 0.0 }))
+                Self(each(|i| if self.0[i] >= b.0[i] { 1.0 } else { 0.0 }))
             }
             #[inline(always)]
             unsafe fn interleave(self, b: Self) -> (Self, Self) {
                 let lane = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { b.0[i / 2] };
-                (Self(std::array::from_fn(lane)), Self(std::array::from_fn(|i| lane(i + $N))))
+                (Self(each(lane)), Self(each(|i| lane(i + $N))))
             }
             #[inline(always)]
             unsafe fn round(self) -> Self {
-                Self(std::array::from_fn(|i| self.0[i].round_ties_even()))
+                Self(each(|i| self.0[i].round_ties_even()))
             }
             #[inline(always)]
             unsafe fn sqrt(self) -> Self {
@@ -429,15 +446,13 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn exp2_integer(self) -> Self {
-                Self(std::array::from_fn(|i| {
-                    $T::from_bits(((self.0[i] as $Int + $bias) << $mantissa) as $Bits)
-                }))
+                Self(each(|i| $T::from_bits(((self.0[i] as $Int + $bias) << $mantissa) as $Bits)))
             }
         }
     };
 }
-portable!(f32, 8, 127, 23, u32, i32);
-portable!(f64, 4, 1023, 52, u64, i64);
+portable!(f32, LANES[0], 127, 23, u32, i32);
+portable!(f64, LANES[1], 1023, 52, u64, i64);
 
 #[cfg(target_arch = "x86_64")]
 #[path = "simd_x86.rs"]

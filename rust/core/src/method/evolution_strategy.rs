@@ -97,13 +97,10 @@ impl<T: Real> CompiledMethod<T> for Evolution {
         };
         let first = experiment.draw;
         let draw = |k: usize, direction: &mut [T]| {
-            first.after(k as u64).of(random).fill_normal(
-                experiment.runtime.level(),
-                0,
-                0,
-                direction,
-            );
-            direction.iter_mut().zip(&deviations).for_each(|(d, &deviation)| *d *= deviation);
+            let level = experiment.runtime.level();
+            first.after(k as u64).of(random).fill_normal(level, 0, 0, direction);
+            let scaled = direction.iter_mut().zip(&deviations);
+            level.vectorize(|| scaled.for_each(|(d, &deviation)| *d *= deviation));
         };
         let mut gradient = vec![T::ZERO; n];
         let mut known = 0;

@@ -13,6 +13,9 @@ use crate::system::Experiment;
 /// Directions that are held at once.
 const TOGETHER: usize = 64;
 
+/// Multiply-adds that a random number is worth.
+const NORMAL: usize = 64;
+
 /// (L+ - L-) / 2 reach; 0 where that is not finite: such a pair teaches nothing.
 pub(super) fn slope<T: Real>(&[plus, minus]: &[f64; 2], reach: f64) -> T {
     let slope = (plus - minus) / (2.0 * reach);
@@ -76,17 +79,20 @@ impl<T: Real> Pairs<'_, T> {
         for first in (0..self.count).step_by(TOGETHER) {
             let count = TOGETHER.min(self.count - first);
             let directions = &mut directions[..n * count];
-            experiment.runtime.for_each(
-                directions.par_chunks_mut(n.max(1)).enumerate(),
-                |(k, direction)| {
-                    (self.draw)(first + k, direction);
-                },
-            );
-            let reach = T::from_f64(self.reach);
+            let runtime = experiment.runtime;
+            let group = runtime.grouped(NORMAL * n * count, count);
+            let groups = directions.par_chunks_mut((group * n).max(1)).enumerate();
+            runtime.for_each(groups, |(g, directions)| {
+                for (k, direction) in directions.chunks_mut(n.max(1)).enumerate() {
+                    (self.draw)(first + g * group + k, direction);
+                }
+            });
+            let (reach, level) = (T::from_f64(self.reach), runtime.level());
             let moved = |c: usize, values: &mut [T]| {
                 let reach = if c.is_multiple_of(2) { reach } else { -reach };
                 let direction = &directions[c / 2 * n..(c / 2 + 1) * n];
-                values.iter_mut().zip(direction).for_each(|(value, &d)| *value += reach * d);
+                let moved = values.iter_mut().zip(direction);
+                level.vectorize(|| moved.for_each(|(value, &d)| *value += reach * d));
             };
             let experiment =
                 Experiment { draw: experiment.draw.after(2 * first as u64), ..*experiment };

@@ -187,7 +187,7 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         let (n, slots) = (self.device.states(), self.slots());
         let mut motion = Driven::new(&self.device, rows, context.scratch);
         let mut state = context.scratch.zeros(rows * n);
-        let mut work = Work::new(context.scratch);
+        let mut work = Work::new(context.level, context.scratch);
         let h = 1.0 / self.substeps as f64;
         for slot in 0..slots {
             self.drive(slot, x, context.params[0], &mut motion.drives);
@@ -213,7 +213,7 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         let (n, slots, rows) = (self.device.states(), self.slots(), record.rows);
         let mut motion = Driven::new(&self.device, rows, context.scratch);
         let mut back = context.scratch.zeros(rows * n);
-        let mut work = Work::new(context.scratch);
+        let mut work = Work::new(context.level, context.scratch);
         let h = 1.0 / self.substeps as f64;
         let mut state = context.scratch.zeros(back.len());
         for slot in (0..slots).rev() {
@@ -250,7 +250,7 @@ impl<T: Real, D: Device<T>> Layer<T> for Multiplexed<D> {
         let mut motion = Driven::new(&self.device, rows, context.scratch);
         let zeros = || context.scratch.zeros(rows * n);
         let (mut state, mut change) = (zeros(), zeros());
-        let mut work = Work::new(context.scratch);
+        let mut work = Work::new(context.level, context.scratch);
         for slot in 0..slots {
             self.drive(slot, record.x, context.params[0], &mut motion.drives);
             self.drive(slot, dx, along[0], &mut motion.drives_back);

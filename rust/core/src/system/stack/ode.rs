@@ -1,8 +1,8 @@
 //! Layers that are driven motions: Runge-Kutta steps of fourth order, and their exact transposes.
 //! Tapes keep the stages of every step, so that derivatives need no rate again.
 
-use pnncore_kernels::Real;
 use pnncore_kernels::watch::poll;
+use pnncore_kernels::{Level, Real};
 
 use crate::scratch::{Lent, Scratch};
 
@@ -51,6 +51,7 @@ pub(super) fn recall<T: Real>(tape: &[T], (k, kept): (usize, usize), n: usize, s
 /// Memory of a step: intermediate states, their rates and cotangents.
 #[derive(Debug)]
 pub(super) struct Work<'a, T> {
+    level: Level,
     states: [Lent<'a, Vec<T>>; STAGES],
     rates: [Lent<'a, Vec<T>>; STAGES],
     /// Cotangents of rates, or changes of states.
@@ -69,9 +70,10 @@ const PLACES: [f64; STAGES] = [0.0, 0.5, 0.5, 1.0];
 const WEIGHTS: [f64; STAGES] = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
 
 impl<'a, T: Real> Work<'a, T> {
-    pub(super) fn new(scratch: &'a Scratch<T>) -> Self {
+    pub(super) fn new(level: Level, scratch: &'a Scratch<T>) -> Self {
         let buffers = || std::array::from_fn(|_| scratch.empty());
-        Self { states: buffers(), rates: buffers(), back: scratch.empty(), pulled: buffers() }
+        let (states, rates, pulled) = (buffers(), buffers(), buffers());
+        Self { level, states, rates, back: scratch.empty(), pulled }
     }
 
     /// Moves states by step number `k`, of length h, and records its stages.
@@ -87,22 +89,15 @@ impl<'a, T: Real> Work<'a, T> {
         for (stage, place) in PLACES.iter().enumerate() {
             let place = T::from_f64(place * h);
             let state = &mut self.states[stage];
-            state.clear();
-            state.extend_from_slice(s);
-            if stage > 0 {
-                state
-                    .iter_mut()
-                    .zip(&*self.rates[stage - 1])
-                    .for_each(|(s, &rate)| *s += place * rate);
+            match stage.checked_sub(1) {
+                Some(before) => moved(self.level, s, place, &self.rates[before], state),
+                None => moved(self.level, s, place, &[], state),
             }
             record(state, motion.states(), (STAGES * k + stage, motion.kept()), tape);
             self.rates[stage].resize(s.len(), T::ZERO);
             motion.rate(state, &mut self.rates[stage]);
         }
-        for (rates, weight) in self.rates.iter().zip(WEIGHTS) {
-            let weight = T::from_f64(weight * h);
-            s.iter_mut().zip(&**rates).for_each(|(s, &rate)| *s += weight * rate);
-        }
+        add_weighted(self.level, h, &self.rates, s);
     }
 
     /// Reads the stages of step number `k`, as far as Jacobians depend on them.
@@ -125,21 +120,14 @@ impl<'a, T: Real> Work<'a, T> {
         self.recall(motion, ds.len(), k, tape);
         for (stage, place) in PLACES.iter().enumerate() {
             let place = T::from_f64(place * h);
-            self.back.clear();
-            self.back.extend_from_slice(ds);
-            if stage > 0 {
-                self.back
-                    .iter_mut()
-                    .zip(&*self.pulled[stage - 1])
-                    .for_each(|(b, &p)| *b += place * p);
+            match stage.checked_sub(1) {
+                Some(before) => moved(self.level, ds, place, &self.pulled[before], &mut self.back),
+                None => moved(self.level, ds, place, &[], &mut self.back),
             }
             self.pulled[stage].resize(ds.len(), T::ZERO);
             motion.jvp(&self.states[stage], &self.back, &mut self.pulled[stage]);
         }
-        for (changes, weight) in self.pulled.iter().zip(WEIGHTS) {
-            let weight = T::from_f64(weight * h);
-            ds.iter_mut().zip(&**changes).for_each(|(s, &change)| *s += weight * change);
-        }
+        add_weighted(self.level, h, &self.pulled, ds);
     }
 
     /// Turns dL/d(states after step number `k`) into dL/d(states before it).
@@ -153,20 +141,47 @@ impl<'a, T: Real> Work<'a, T> {
         self.recall(motion, back.len(), k, tape);
         for stage in (0..STAGES).rev() {
             let weight = T::from_f64(WEIGHTS[stage] * h);
-            self.back.clear();
-            self.back.extend(back.iter().map(|&b| weight * b));
-            if stage + 1 < STAGES {
-                let place = T::from_f64(PLACES[stage + 1] * h);
-                self.back
-                    .iter_mut()
-                    .zip(&*self.pulled[stage + 1])
-                    .for_each(|(b, &p)| *b += place * p);
-            }
+            self.back.resize(back.len(), T::ZERO);
+            let (own, later) = (&mut self.back, self.pulled.get(stage + 1));
+            let place = T::from_f64(PLACES.get(stage + 1).copied().unwrap_or(0.0) * h);
+            self.level.vectorize(|| {
+                own.iter_mut().zip(&*back).for_each(|(own, &b)| *own = weight * b);
+                if let Some(later) = later {
+                    own.iter_mut().zip(&**later).for_each(|(own, &p)| *own += place * p);
+                }
+            });
             self.pulled[stage].resize(back.len(), T::ZERO);
             motion.vjp(&self.states[stage], &self.back, &mut self.pulled[stage]);
         }
         for pulled in &self.pulled {
-            back.iter_mut().zip(&**pulled).for_each(|(b, &p)| *b += p);
+            self.level.vectorize(|| back.iter_mut().zip(&**pulled).for_each(|(b, &p)| *b += p));
         }
     }
+}
+
+/// Writes states moved by `place` times rates; empty ones are zero.
+fn moved<T: Real>(level: Level, s: &[T], place: T, rates: &[T], into: &mut Vec<T>) {
+    if rates.is_empty() {
+        into.clear();
+        into.extend_from_slice(s);
+        return;
+    }
+    into.resize(s.len(), T::ZERO);
+    level.vectorize(|| {
+        for ((into, &s), &rate) in into.iter_mut().zip(s).zip(rates) {
+            *into = s + place * rate;
+        }
+    });
+}
+
+/// Adds the rates of all stages, as they make a step of length h.
+fn add_weighted<T: Real>(level: Level, h: f64, rates: &[Lent<'_, Vec<T>>; STAGES], s: &mut [T]) {
+    let [a, b, c, d] = WEIGHTS.map(|weight| T::from_f64(weight * h));
+    let n = s.len();
+    let [first, second, third, fourth] = rates.each_ref().map(|rates| &rates[..n]);
+    level.vectorize(|| {
+        for (i, s) in s.iter_mut().enumerate() {
+            *s = *s + a * first[i] + b * second[i] + c * third[i] + d * fourth[i];
+        }
+    });
 }

@@ -161,13 +161,12 @@ impl<T: Real> Swing<'_, T> {
         self.sums.fill(T::ZERO);
         sum_rows(self.level, forces, &mut self.sums);
         add_scaled(self.level, &self.sums, T::ONE, &mut self.torques_back);
-        for (sines, forces) in sines.chunks_exact(n).zip(forces.chunks_exact(n)) {
-            self.arriving_back
-                .iter_mut()
-                .zip(sines)
-                .zip(forces)
-                .for_each(|((sum, &s), &f)| *sum += s * f);
-        }
+        self.level.vectorize(|| {
+            for (sines, forces) in sines.chunks_exact(n).zip(forces.chunks_exact(n)) {
+                let terms = self.arriving_back.iter_mut().zip(sines).zip(forces);
+                terms.for_each(|((sum, &s), &f)| *sum += s * f);
+            }
+        });
         self.kept.0.clear();
         self.kept.1.clear();
     }
@@ -185,18 +184,19 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
     fn rate(&mut self, s: &[T], rate: &mut [T]) {
         let n = self.n;
         self.turn(s);
-        for ((s, rate), sines) in
-            s.chunks_exact(2 * n).zip(rate.chunks_exact_mut(2 * n)).zip(self.sines.chunks_exact(n))
-        {
-            let (to_angles, to_velocities) = rate.split_at_mut(n);
-            to_angles.copy_from_slice(&s[n..]);
-            let constants = self.restoring.iter().zip(self.torques);
-            for ((force, &sin), (&restoring, &torque)) in
-                to_velocities.iter_mut().zip(sines).zip(constants)
-            {
-                *force = restoring * sin + torque;
+        let rows = s.chunks_exact(2 * n).zip(rate.chunks_exact_mut(2 * n));
+        self.level.vectorize(|| {
+            for ((s, rate), sines) in rows.zip(self.sines.chunks_exact(n)) {
+                let (to_angles, to_velocities) = rate.split_at_mut(n);
+                to_angles.copy_from_slice(&s[n..]);
+                let constants = self.restoring.iter().zip(self.torques);
+                for ((force, &sin), (&restoring, &torque)) in
+                    to_velocities.iter_mut().zip(sines).zip(constants)
+                {
+                    *force = restoring * sin + torque;
+                }
             }
-        }
+        });
         let sines = Strided { data: &self.sines, row: n, column: 1 };
         let couplings = Dense { data: self.couplings, stride: n };
         multiply(self.level, sines, couplings, (self.rows, n, n), &mut rate[n..], 2 * n);
@@ -206,20 +206,24 @@ impl<T: Real> Motion<T> for Swing<'_, T> {
         let n = self.n;
         self.turn(s);
         let forces = back.chunks_exact(2 * n).map(|back| &back[n..]);
-        for (own, force) in self.forces.chunks_exact_mut(n).zip(forces.clone()) {
-            own.iter_mut().zip(force).zip(self.restoring).for_each(|((own, &f), &r)| *own = r * f);
-        }
+        self.level.vectorize(|| {
+            for (own, force) in self.forces.chunks_exact_mut(n).zip(forces.clone()) {
+                let terms = own.iter_mut().zip(force).zip(self.restoring);
+                terms.for_each(|((own, &f), &r)| *own = r * f);
+            }
+        });
         let strided = Strided { data: &back[n..], row: 2 * n, column: 1 };
         let turned = Dense { data: self.turned, stride: n };
         multiply(self.level, strided, turned, (self.rows, n, n), &mut self.forces, n);
         let rows = into.chunks_exact_mut(2 * n).zip(back.chunks_exact(2 * n));
-        for ((into, back), (force, cos)) in
-            rows.zip(self.forces.chunks_exact(n).zip(self.cosines.chunks_exact(n)))
-        {
-            let (angles, velocities) = into.split_at_mut(n);
-            angles.iter_mut().zip(force).zip(cos).for_each(|((a, &f), &c)| *a = f * c);
-            velocities.copy_from_slice(&back[..n]);
-        }
+        let slopes = self.forces.chunks_exact(n).zip(self.cosines.chunks_exact(n));
+        self.level.vectorize(|| {
+            for ((into, back), (force, cos)) in rows.zip(slopes) {
+                let (angles, velocities) = into.split_at_mut(n);
+                angles.iter_mut().zip(force).zip(cos).for_each(|((a, &f), &c)| *a = f * c);
+                velocities.copy_from_slice(&back[..n]);
+            }
+        });
         self.kept.0.extend_from_slice(&self.sines);
         forces.for_each(|force| self.kept.1.extend_from_slice(force));
         if self.kept.0.len() >= KEPT * n {
@@ -344,7 +348,7 @@ impl<T: Real> Layer<T> for Pendula<T> {
             .chunks_exact_mut(2 * n)
             .zip(x.chunks_exact(n))
             .for_each(|(s, x)| s[..n].copy_from_slice(x));
-        let mut work = Work::new(context.scratch);
+        let mut work = Work::new(context.level, context.scratch);
         for k in 0..self.steps {
             work.advance(&mut motion, self.step, &mut state, k, tape);
         }
@@ -368,7 +372,7 @@ impl<T: Real> Layer<T> for Pendula<T> {
         back.chunks_exact_mut(2 * n)
             .zip(dy.chunks_exact(n))
             .for_each(|(b, dy)| b[..n].copy_from_slice(dy));
-        let mut work = Work::new(context.scratch);
+        let mut work = Work::new(context.level, context.scratch);
         for k in (0..self.steps).rev() {
             work.retreat(&mut motion, self.step, (k, record.tape), &mut back);
         }
@@ -416,7 +420,7 @@ impl<T: Real> Layer<T> for Pendula<T> {
             .chunks_exact_mut(2 * n)
             .zip(dx.chunks_exact(n))
             .for_each(|(s, dx)| s[..n].copy_from_slice(dx));
-        let mut work = Work::new(context.scratch);
+        let mut work = Work::new(context.level, context.scratch);
         for k in 0..self.steps {
             work.carry(&mut motion, self.step, (k, record.tape), &mut change);
         }
