@@ -7,7 +7,7 @@ SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.p
 BUILT := $(VENV)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-rust test-python slow torture bench lint docs wheel clean
+.PHONY: help build demo test test-rust test-python test-arm slow torture bench lint docs wheel clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,14 @@ test-rust:
 
 test-python: $(BUILT)
 	$(BIN)/python -m pytest -m 'not slow' -q
+
+# On Debian: dpkg --add-architecture arm64, then rustc-web, libstd-rust-web-dev:arm64, libc6-dev:arm64,
+# gcc-aarch64-linux-gnu and qemu-user, and ARM_RUSTC=/usr/bin/rustc.
+ARM_RUSTC ?= rustc
+test-arm: ## Test the kernels on AArch64, under an emulator.
+	RUSTC=$(ARM_RUSTC) PROPTEST_CASES=16 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64 cargo test --release --quiet \
+		--target aarch64-unknown-linux-gnu --target-dir target/arm --package pnncore-kernels
 
 slow: $(BUILT) ## Run the long tests too.
 	$(BIN)/python -m pytest -q

@@ -11,23 +11,9 @@ use pnncore_kernels::sparse::{Panel, SparseRows, accumulate};
 use pnncore_kernels::unit::{HardSigmoid, Nodes, Tanh, Unit, Walled};
 use pnncore_kernels::{AVec, Level, Real, avec};
 use std::hint::black_box;
-use std::time::Instant;
 
-/// Best seconds per call.
-fn time(mut call: impl FnMut()) -> f64 {
-    let mut best = f64::INFINITY;
-    let mut calls = 1;
-    for _ in 0..15 {
-        let start = Instant::now();
-        (0..calls).for_each(|_| call());
-        let elapsed = start.elapsed().as_secs_f64();
-        best = best.min(elapsed / calls as f64);
-        if elapsed < 0.01 {
-            calls *= 4;
-        }
-    }
-    best
-}
+mod clock;
+use clock::time;
 
 fn noise<T: Real>(n: usize, density: f64) -> AVec<T> {
     let stream = pnncore_kernels::philox::Philox::new(1, pnncore_kernels::philox::Purpose::Probe);

@@ -4,7 +4,7 @@ mod packed;
 
 use crate::cache::Caches;
 use crate::level::dispatch;
-use crate::simd::{Real, Vector};
+use crate::simd::{Real, Vector, each};
 use crate::watch::poll;
 
 /// A dense row-major matrix: its elements, and the distance between its rows.
@@ -42,6 +42,9 @@ impl<'a, T> From<Dense<'a, T>> for Strided<'a, T> {
     }
 }
 
+/// The sides A and B of a product, and how many columns of A are met by rows of B.
+pub type Factors<'a, T> = (Strided<'a, T>, Dense<'a, T>, usize);
+
 dispatch! {
     /// target += A B, with A `shape.0` x `shape.1` and B `shape.1` x `shape.2`; rows of the target
     /// are `stride` elements apart. Every element is summed in ascending order from what the target
@@ -64,23 +67,25 @@ dispatch! {
 
 dispatch! {
     /// target += A_1 B_1 + A_2 B_2 + ..., one after the other, as [`multiply`] would add each; but
-    /// the target is read and written once for all. Every factor comes with its number of columns
-    /// of A; `shape` are the rows and columns of the target.
+    /// the target is read and written once for all. `shape` are its rows and columns.
     ///
     /// # Panics
     /// If a slice is too short for its shape.
     pub fn multiply_all<T>(
         level: Level,
-        factors: &[(Strided<'_, T>, Dense<'_, T>, usize)],
+        factors: &[Factors<'_, T>],
         shape: (usize, usize),
         target: &mut [T],
         stride: usize,
     ) = multiply_all_body
 }
 
-/// Vectors of columns of a panel: with tiles of eight rows, 24 sums cover the latency of a
-/// multiply-add in two units, and leave registers for B.
-const VECTORS: usize = 3;
+/// Vectors of columns of a panel. With 32 registers, tiles of eight rows have 24 sums, with 16,
+/// tiles of six rows have twelve: they cover the latency of a multiply-add in two units, and leave
+/// registers for B and a factor.
+const fn vectors<V: Vector>() -> usize {
+    if V::REGISTERS >= 32 { 3 } else { 2 }
+}
 
 #[inline(always)]
 fn multiply_body<V: Vector>(
@@ -95,7 +100,7 @@ fn multiply_body<V: Vector>(
 
 #[inline(always)]
 fn multiply_all_body<V: Vector>(
-    factors: &[(Strided<'_, V::Scalar>, Dense<'_, V::Scalar>, usize)],
+    factors: &[Factors<'_, V::Scalar>],
     (rows, cols): (usize, usize),
     target: &mut [V::Scalar],
     stride: usize,
@@ -141,11 +146,11 @@ unsafe fn direct<V: Vector>(
     let inner: usize = parts.iter().map(|part| part.inner).sum();
     /// Work from which on it is not only before a product that an interrupt comes.
     const LARGE: usize = 1 << 16;
-    let large = rows * inner * VECTORS * V::LANES >= LARGE;
+    let large = rows * inner * vectors::<V>() * V::LANES >= LARGE;
     poll(if large { 0 } else { rows * inner * cols });
     let tiles = Tiles { parts, to, stride };
-    for col in (0..cols).step_by(VECTORS * V::LANES) {
-        let width = (cols - col).min(VECTORS * V::LANES);
+    for col in (0..cols).step_by(vectors::<V>() * V::LANES) {
+        let width = (cols - col).min(vectors::<V>() * V::LANES);
         poll(if large { rows * inner * width } else { 0 });
         // SAFETY: as the caller vouches.
         unsafe { tiles.panel::<V, false>(rows, (col, col), width) };
@@ -163,7 +168,9 @@ fn copies_pay<V: Vector>((rows, inner, cols): (usize, usize, usize), far: bool) 
     const MANY: usize = 128;
     let is_slow = || far || inner * cols * size_of::<V::Scalar>() > Caches::get().second / 2;
     // Less than a panel is over before it is copied.
-    cols >= VECTORS * V::LANES && inner >= V::LANES && (rows >= MANY || rows >= SOME && is_slow())
+    cols >= vectors::<V>() * V::LANES
+        && inner >= V::LANES
+        && (rows >= MANY || rows >= SOME && is_slow())
 }
 
 /// The rows of the next tile.
@@ -171,6 +178,7 @@ fn copies_pay<V: Vector>((rows, inner, cols): (usize, usize, usize), far: bool) 
 fn height<V: Vector>(rows: usize) -> usize {
     match rows {
         8.. if V::REGISTERS >= 32 => 8,
+        6.. if V::REGISTERS < 32 => 6,
         4.. => 4,
         2.. => 2,
         _ => 1,
@@ -241,7 +249,7 @@ impl<T: Copy> Terms<T> {
     #[inline(always)]
     unsafe fn next(
         &mut self,
-        factors: &[(Strided<'_, T>, Dense<'_, T>, usize)],
+        factors: &[Factors<'_, T>],
         row: usize,
         mut depth: usize,
     ) -> Option<&[Part<T>]> {
@@ -291,7 +299,8 @@ impl<T: Real> Tiles<'_, T> {
             let high = height::<V>(rows - row);
             unsafe {
                 match high {
-                    8 => self.columns::<V, 8, COPIES>(row, cols, width),
+                    8 if V::REGISTERS >= 32 => self.columns::<V, 8, COPIES>(row, cols, width),
+                    6 if V::REGISTERS < 32 => self.columns::<V, 6, COPIES>(row, cols, width),
                     4 => self.columns::<V, 4, COPIES>(row, cols, width),
                     2 => self.columns::<V, 2, COPIES>(row, cols, width),
                     _ => self.columns::<V, 1, COPIES>(row, cols, width),
@@ -312,8 +321,10 @@ impl<T: Real> Tiles<'_, T> {
         let (whole, rest) = (width / V::LANES, width % V::LANES);
         unsafe {
             match whole {
-                VECTORS.. => return self.tile::<V, M, VECTORS, COPIES>(row, (from, to), 0),
-                2 => self.tile::<V, M, 2, COPIES>(row, (from, to), 0),
+                3.. if V::REGISTERS >= 32 => {
+                    return self.tile::<V, M, 3, COPIES>(row, (from, to), 0);
+                }
+                2.. => self.tile::<V, M, 2, COPIES>(row, (from, to), 0),
                 1 => self.tile::<V, M, 1, COPIES>(row, (from, to), 0),
                 0 => {}
             }
@@ -346,7 +357,7 @@ impl<T: Real> Tiles<'_, T> {
                     if COPIES { (row * inner, 1, M) } else { (row * a.row, a.row, a.column) };
                 let (mut factors, mut b) = (a.data.wrapping_add(start), b.wrapping_add(from));
                 for _ in 0..inner {
-                    let line: [V; N] = std::array::from_fn(|j| load(b.add(j * V::LANES)));
+                    let line: [V; N] = each(V::splat(Real::ZERO), |j| load(b.add(j * V::LANES)));
                     for (i, sums) in sums.iter_mut().enumerate() {
                         let factor = V::splat(*factors.add(i * apart));
                         for (sum, line) in sums.iter_mut().zip(line) {

@@ -19,8 +19,8 @@ pub(crate) enum Isa {
 
 impl Level {
     /// The best level of this processor, or the lower one that `PNNCORE_SIMD` asks for (`portable`,
-    /// `avx2`, `avx512`; `neon`); the best one, too, where [`Level::asked`] says that it asks for another.
-    /// Read once per process.
+    /// `avx2`, `avx512`; `neon`); the best one, too, where [`Level::asked`] says that it asks for
+    /// another. Read once per process.
     pub fn get() -> Self {
         static LEVEL: OnceLock<Level> = OnceLock::new();
         *LEVEL.get_or_init(|| Self::asked().unwrap_or(Self(detect())))

@@ -303,7 +303,7 @@ unsafe fn turn_block<V: simd::Vector>(
     // SAFETY: the caller vouches for LANES lines of LANES elements on both sides.
     unsafe {
         let mut block: [V; simd::SLACK] =
-            std::array::from_fn(|i| V::load(from.add(i % V::LANES * cols)));
+            simd::each(V::splat(Real::ZERO), |i| V::load(from.add(i % V::LANES * cols)));
         for _ in 0..V::LANES.ilog2() {
             let lines = block;
             for i in 0..V::LANES / 2 {

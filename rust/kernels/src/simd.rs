@@ -149,8 +149,7 @@ macro_rules! real {
     };
 }
 /// The lanes of the vector that every processor of the architecture has: on AArch64, whose
-/// compilers make NEON of it, one register, so that sums stay in the 32 there are; elsewhere several
-/// registers.
+/// compilers make NEON of it, those of one of its 32 registers; elsewhere those of several.
 const LANES: [usize; 2] = if cfg!(target_arch = "aarch64") { [4, 2] } else { [8, 4] };
 
 real!(f32, "float32", finite_ln_f32, Lanes<f32, { LANES[0] }>, x86::F32x8, x86::F32x16);
@@ -325,11 +324,12 @@ pub trait Vector: Copy {
 #[derive(Debug, Clone, Copy)]
 pub struct Lanes<T, const N: usize>([T; N]);
 
-/// An array of what `f` makes of every place: a plain loop, which compilers get through in a
-/// fraction of the time that `std::array::from_fn` takes them.
+/// An array of what `f` makes of every place, written over as many zeros: a plain loop, which is
+/// always compiled into the kernel, with its instructions. `std::array::from_fn` is a function that
+/// may be called instead, with vectors in memory, and takes compilers many times as long.
 #[inline(always)]
-fn each<T: Real, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
-    let mut all = [T::ZERO; N];
+pub(crate) fn each<T: Copy, const N: usize>(zero: T, mut f: impl FnMut(usize) -> T) -> [T; N] {
+    let mut all = [zero; N];
     let mut i = 0;
     while i < N {
         all[i] = f(i);
@@ -356,7 +356,7 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn load_first(p: *const $T, n: usize) -> Self {
                 // SAFETY: the caller vouches for `n` lanes.
-                Self(each(|i| if i < n { unsafe { p.add(i).read() } } else { 0.0 }))
+                Self(each(0.0, |i| if i < n { unsafe { p.add(i).read() } } else { 0.0 }))
             }
             #[inline(always)]
             unsafe fn store(self, p: *mut $T) {
@@ -372,40 +372,40 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn add(self, b: Self) -> Self {
-                Self(each(|i| self.0[i] + b.0[i]))
+                Self(each(0.0, |i| self.0[i] + b.0[i]))
             }
             #[inline(always)]
             unsafe fn sub(self, b: Self) -> Self {
-                Self(each(|i| self.0[i] - b.0[i]))
+                Self(each(0.0, |i| self.0[i] - b.0[i]))
             }
             #[inline(always)]
             unsafe fn mul(self, b: Self) -> Self {
-                Self(each(|i| self.0[i] * b.0[i]))
+                Self(each(0.0, |i| self.0[i] * b.0[i]))
             }
             #[inline(always)]
             unsafe fn div(self, b: Self) -> Self {
-                Self(each(|i| self.0[i] / b.0[i]))
+                Self(each(0.0, |i| self.0[i] / b.0[i]))
             }
             #[inline(always)]
             unsafe fn mul_add(self, b: Self, c: Self) -> Self {
                 // Without hardware FMA the fused form is a library call per lane.
                 if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
-                    Self(each(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+                    Self(each(0.0, |i| self.0[i].mul_add(b.0[i], c.0[i])))
                 } else {
-                    Self(each(|i| self.0[i] * b.0[i] + c.0[i]))
+                    Self(each(0.0, |i| self.0[i] * b.0[i] + c.0[i]))
                 }
             }
             #[inline(always)]
             unsafe fn min(self, b: Self) -> Self {
-                Self(each(|i| if self.0[i] < b.0[i] { self.0[i] } else { b.0[i] }))
+                Self(each(0.0, |i| if self.0[i] < b.0[i] { self.0[i] } else { b.0[i] }))
             }
             #[inline(always)]
             unsafe fn max(self, b: Self) -> Self {
-                Self(each(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
+                Self(each(0.0, |i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
             }
             #[inline(always)]
             unsafe fn max_magnitude(self, b: Self) -> Self {
-                Self(each(|i| Real::max_magnitude(self.0[i], b.0[i])))
+                Self(each(0.0, |i| Real::max_magnitude(self.0[i], b.0[i])))
             }
             #[inline(always)]
             unsafe fn sum(self) -> $T {
@@ -429,16 +429,16 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn step(self, b: Self) -> Self {
-                Self(each(|i| if self.0[i] >= b.0[i] { 1.0 } else { 0.0 }))
+                Self(each(0.0, |i| if self.0[i] >= b.0[i] { 1.0 } else { 0.0 }))
             }
             #[inline(always)]
             unsafe fn interleave(self, b: Self) -> (Self, Self) {
                 let lane = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { b.0[i / 2] };
-                (Self(each(lane)), Self(each(|i| lane(i + $N))))
+                (Self(each(0.0, lane)), Self(each(0.0, |i| lane(i + $N))))
             }
             #[inline(always)]
             unsafe fn round(self) -> Self {
-                Self(each(|i| self.0[i].round_ties_even()))
+                Self(each(0.0, |i| self.0[i].round_ties_even()))
             }
             #[inline(always)]
             unsafe fn sqrt(self) -> Self {
@@ -446,7 +446,9 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn exp2_integer(self) -> Self {
-                Self(each(|i| $T::from_bits(((self.0[i] as $Int + $bias) << $mantissa) as $Bits)))
+                Self(each(0.0, |i| {
+                    $T::from_bits(((self.0[i] as $Int + $bias) << $mantissa) as $Bits)
+                }))
             }
         }
     };

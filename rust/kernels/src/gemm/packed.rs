@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 
-use super::{Dense, Left, Part, Strided, Terms, Tiles, VECTORS, height};
+use super::{Factors, Left, Part, Terms, Tiles, height, vectors};
 use crate::cache::Caches;
 use crate::simd::Vector;
 use crate::watch::poll;
@@ -26,13 +26,13 @@ const COPY_LEFT_FROM: usize = 256;
 /// Factors and pointer must be valid for the shape; the instruction set must be there.
 #[inline(always)]
 pub(super) unsafe fn multiply<V: Vector>(
-    factors: &[(Strided<'_, V::Scalar>, Dense<'_, V::Scalar>, usize)],
+    factors: &[Factors<'_, V::Scalar>],
     (rows, inner, cols): (usize, usize, usize),
     to: *mut V::Scalar,
     stride: usize,
 ) {
     let caches = Caches::get();
-    let (width, size) = (VECTORS * V::LANES, size_of::<V::Scalar>());
+    let (width, size) = (vectors::<V>() * V::LANES, size_of::<V::Scalar>());
     let depth = (caches.first / (width * size)).min(inner);
     let high = (caches.second / 2 / (depth * size)).min(rows);
     let copies_left = cols >= COPY_LEFT_FROM;
@@ -91,8 +91,8 @@ unsafe fn copy_right<V: Vector>(
             // SAFETY: the caller vouches for the columns and for the padded copies.
             unsafe {
                 let from = b.add(k * step + col);
-                if whole == VECTORS {
-                    for v in 0..VECTORS {
+                if whole == vectors::<V>() {
+                    for v in 0..vectors::<V>() {
                         V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
                     }
                 } else {
@@ -128,6 +128,7 @@ unsafe fn copy_left<V: Vector>(
                 let from = a.at(row, 0);
                 match high {
                     8 => copy_tile::<V, 8>(from, inner, to),
+                    6 => copy_tile::<V, 6>(from, inner, to),
                     4 => copy_tile::<V, 4>(from, inner, to),
                     2 => copy_tile::<V, 2>(from, inner, to),
                     _ => copy_tile::<V, 1>(from, inner, to),

@@ -230,8 +230,8 @@ impl<T: Real> Stack<T> {
         self.stages.iter().position(|stage| stage.params.end > 0 && !stage.twin().has_derivatives())
     }
 
-    /// Rows of this many that pass together; blocks of rows may pass at the same time. It depends on
-    /// the network and the batch alone: gradients are summed block by block.
+    /// Rows of this many that pass together; blocks of rows may pass at the same time. It depends
+    /// on the network and the batch alone: gradients are summed block by block.
     pub fn block_rows(&self, rows: usize) -> usize {
         /// A few tiles of a product; a batch of 64 is enough for four threads.
         const ROWS: usize = 16;
