@@ -2,7 +2,8 @@
 //! --bench products`. Rates in GFLOP/s, of the best of several repeats.
 //!
 //! Shapes are those that layers, updates and reads meet: rows of a batch, inputs and outputs. A
-//! turned product reads its left side transposed, as the gradient of a matrix does.
+//! turned product reads its left side transposed, as the gradient of a matrix does. All add to what
+//! the target holds.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use faer::{Accum, MatMut, MatRef, Par};
@@ -33,7 +34,7 @@ macro_rules! number {
                 // SAFETY: the slices hold matrices of these shapes.
                 unsafe {
                     matrixmultiply::$gemm(
-                        m, k, n, 1.0, a, row, column, b, width, 1, 0.0, c, width, 1,
+                        m, k, n, 1.0, a, row, column, b, width, 1, 1.0, c, width, 1,
                     );
                 }
             }
@@ -52,7 +53,6 @@ fn compare<T: Number>([m, k, n]: [usize; 3], turned: bool) {
     let [rs, cs] = [row as isize, column as isize];
     let rate = |seconds: f64| 2.0 * (m * k * n) as f64 / seconds / 1e9;
     let ours = rate(time(|| {
-        c.fill(T::ZERO);
         let (a, b) = (Strided { data: &a, row, column }, Dense { data: &b, stride: n });
         multiply(Level::get(), a, b, (m, k, n), black_box(&mut c), n);
     }));
@@ -67,14 +67,14 @@ fn compare<T: Number>([m, k, n]: [usize; 3], turned: bool) {
                 c,
                 1,
                 width,
-                false,
+                true,
                 a.as_ptr(),
                 cs,
                 rs,
                 b.as_ptr(),
                 1,
                 width,
-                T::ZERO,
+                T::ONE,
                 T::ONE,
                 false,
                 false,
@@ -91,7 +91,7 @@ fn compare<T: Number>([m, k, n]: [usize; 3], turned: bool) {
         };
         let b = MatRef::from_row_major_slice(&b, k, n);
         let c = MatMut::from_row_major_slice_mut(black_box(&mut c), m, n);
-        faer::linalg::matmul::matmul(c, Accum::Replace, a, b, T::ONE, Par::Seq);
+        faer::linalg::matmul::matmul(c, Accum::Add, a, b, T::ONE, Par::Seq);
     }));
     let other = rate(time(|| T::matrixmultiply(&a, [rs, cs], &b, black_box(&mut c), [m, k, n])));
     let how = if turned { "turned" } else { "" };

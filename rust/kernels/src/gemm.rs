@@ -87,6 +87,9 @@ const fn vectors<V: Vector>() -> usize {
     if V::REGISTERS >= 32 { 3 } else { 2 }
 }
 
+/// The same where there is one row.
+const WIDE: usize = 8;
+
 #[inline(always)]
 fn multiply_body<V: Vector>(
     a: Strided<'_, V::Scalar>,
@@ -149,8 +152,9 @@ unsafe fn direct<V: Vector>(
     let large = rows * inner * vectors::<V>() * V::LANES >= LARGE;
     poll(if large { 0 } else { rows * inner * cols });
     let tiles = Tiles { parts, to, stride };
-    for col in (0..cols).step_by(vectors::<V>() * V::LANES) {
-        let width = (cols - col).min(vectors::<V>() * V::LANES);
+    let panel = V::LANES * if rows == 1 { WIDE } else { vectors::<V>() };
+    for col in (0..cols).step_by(panel) {
+        let width = (cols - col).min(panel);
         poll(if large { rows * inner * width } else { 0 });
         // SAFETY: as the caller vouches.
         unsafe { tiles.panel::<V, false>(rows, (col, col), width) };
@@ -310,7 +314,7 @@ impl<T: Real> Tiles<'_, T> {
         }
     }
 
-    /// M rows: as many vectors of columns at once as there are.
+    /// M rows: as many vectors of columns at once as there are, and sums for.
     #[inline(always)]
     unsafe fn columns<V: Vector<Scalar = T>, const M: usize, const COPIES: bool>(
         &self,
@@ -318,31 +322,31 @@ impl<T: Real> Tiles<'_, T> {
         (from, to): (usize, usize),
         width: usize,
     ) {
-        let (whole, rest) = (width / V::LANES, width % V::LANES);
-        unsafe {
-            match whole {
-                3.. if V::REGISTERS >= 32 => {
-                    return self.tile::<V, M, 3, COPIES>(row, (from, to), 0);
-                }
-                2.. => self.tile::<V, M, 2, COPIES>(row, (from, to), 0),
-                1 => self.tile::<V, M, 1, COPIES>(row, (from, to), 0),
-                0 => {}
-            }
-            if rest > 0 {
-                let at = whole * V::LANES;
-                self.tile::<V, M, 1, COPIES>(row, (from + at, to + at), rest);
+        let mut at = 0;
+        while at < width {
+            let cols = (from + at, to + at);
+            let whole = (width - at) / V::LANES;
+            unsafe {
+                at += V::LANES
+                    * match whole {
+                        WIDE.. if M == 1 => self.tile::<V, M, WIDE, COPIES>(row, cols, 0),
+                        3.. if V::REGISTERS >= 32 => self.tile::<V, M, 3, COPIES>(row, cols, 0),
+                        2.. => self.tile::<V, M, 2, COPIES>(row, cols, 0),
+                        1 => self.tile::<V, M, 1, COPIES>(row, cols, 0),
+                        0 => self.tile::<V, M, 1, COPIES>(row, cols, width - at),
+                    };
             }
         }
     }
 
-    /// M rows of N vectors of columns; with `first`, the first elements of one vector.
+    /// M rows of N vectors of columns; with `first`, the first elements of one vector. Gives N.
     #[inline(always)]
     unsafe fn tile<V: Vector<Scalar = T>, const M: usize, const N: usize, const COPIES: bool>(
         &self,
         row: usize,
         (from, to): (usize, usize),
         first: usize,
-    ) {
+    ) -> usize {
         unsafe {
             let load = |p: *const T| if first == 0 { V::load(p) } else { V::load_first(p, first) };
             let to = self.to.add(row * self.stride + to);
@@ -375,6 +379,7 @@ impl<T: Real> Tiles<'_, T> {
                 }
             }
         }
+        N
     }
 }
 
