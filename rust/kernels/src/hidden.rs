@@ -6,7 +6,7 @@
 //! weight and sweep (20,480 for 512 x 10); everything stays in L1.
 
 use crate::level::dispatch;
-use crate::simd::{Real, Vector, each};
+use crate::simd::{Real, Vector};
 use crate::unit::{Nodes, Unit};
 
 /// The largest number of outputs that [`hidden_sweep`] takes: more would not stay in registers.
@@ -90,7 +90,7 @@ unsafe fn sweep<V: Vector, U: Unit, const O: usize>(
     unsafe {
         let zero = V::splat(Real::ZERO);
         let mut pass = Pass {
-            outputs: each(zero, |o| outputs.get(o).map_or(zero, |&x| V::splat(x))),
+            outputs: std::array::from_fn(|o| outputs.get(o).map_or(zero, |&x| V::splat(x))),
             totals: [zero; O],
             change: zero,
             nodes,
@@ -150,7 +150,7 @@ impl<V: Vector, const O: usize> Pass<'_, V, O> {
     ) {
         // SAFETY: the caller vouches for a vector everywhere.
         unsafe {
-            let w: [V; O] = each(V::splat(Real::ZERO), |o| V::load(weights.add(o * stride)));
+            let w: [V; O] = std::array::from_fn(|o| V::load(weights.add(o * stride)));
             // Two sums: half the latency.
             let mut a = [V::load(drive), V::splat(Real::ZERO)];
             for (o, (w, &output)) in w.iter().zip(&self.outputs).enumerate() {
@@ -177,7 +177,7 @@ impl<V: Vector, const O: usize> Pass<'_, V, O> {
     ) {
         // SAFETY: the caller vouches for B vectors everywhere.
         unsafe {
-            let mut s: [V; B] = each(V::splat(Real::ZERO), |i| V::load(drive.add(i * V::LANES)));
+            let mut s: [V; B] = std::array::from_fn(|i| V::load(drive.add(i * V::LANES)));
             for (o, &output) in self.outputs.iter().enumerate() {
                 for (i, s) in s.iter_mut().enumerate() {
                     *s = V::load(weights.add(o * stride + i * V::LANES)).mul_add(output, *s);

@@ -15,7 +15,7 @@ use aligned_vec::{AVec, avec};
 
 use crate::hidden::{MAX_OUTPUTS, padded_outputs};
 use crate::level::dispatch;
-use crate::simd::{Real, SLACK, Vector, each};
+use crate::simd::{Real, SLACK, Vector};
 
 /// The units that can move while the outputs stay near where they were.
 #[derive(Debug, Clone)]
@@ -140,7 +140,8 @@ fn narrow_body<V: Vector>(
     // past the number of units before them is written; `dispatch!` vouches for the instruction set.
     unsafe {
         let (zero, one) = (V::splat(Real::ZERO), V::splat(Real::ONE));
-        let out: [V; MAX_OUTPUTS] = each(zero, |o| outputs.get(o).map_or(zero, |&x| V::splat(x)));
+        let out: [V; MAX_OUTPUTS] =
+            std::array::from_fn(|o| outputs.get(o).map_or(zero, |&x| V::splat(x)));
         let mut held = [zero; MAX_OUTPUTS];
         let mut count = 0;
         for j in (0..n).step_by(V::LANES) {

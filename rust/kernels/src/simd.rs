@@ -325,8 +325,9 @@ pub trait Vector: Copy {
 pub struct Lanes<T, const N: usize>([T; N]);
 
 /// An array of what `f` makes of every place, written over as many zeros: a plain loop, which is
-/// always compiled into the kernel, with its instructions. `std::array::from_fn` is a function that
-/// may be called instead, with vectors in memory, and takes compilers many times as long.
+/// always compiled into the kernel, with its instructions. `std::array::from_fn` may be called
+/// instead, with vectors in memory: measured where products meet AVX2. In sweeps and sparse
+/// products, where it is not, it is the faster of the two.
 #[inline(always)]
 pub(crate) fn each<T: Copy, const N: usize>(zero: T, mut f: impl FnMut(usize) -> T) -> [T; N] {
     let mut all = [zero; N];

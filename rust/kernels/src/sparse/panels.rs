@@ -2,7 +2,7 @@
 
 use super::Panel;
 use crate::gemm::Dense;
-use crate::simd::{Real, Vector, each};
+use crate::simd::Vector;
 
 /// The columns from `col` on, fewer than eight vectors of them.
 ///
@@ -78,7 +78,7 @@ unsafe fn add_entry<V: Vector, const N: usize>(
 #[inline(always)]
 unsafe fn load_row<V: Vector, const N: usize>(p: *const V::Scalar) -> [V; N] {
     // SAFETY: the caller vouches for N vectors.
-    unsafe { each(V::splat(Real::ZERO), |i| V::load(p.add(i * V::LANES))) }
+    std::array::from_fn(|i| unsafe { V::load(p.add(i * V::LANES)) })
 }
 
 #[inline(always)]
@@ -206,7 +206,7 @@ unsafe fn last_of_rows<V: Vector, const R: usize>(
     width: usize,
 ) {
     let span = |r: usize| (task.starts[row + r] as usize, task.starts[row + r + 1] as usize);
-    let spans: [(usize, usize); R] = each((0, 0), span);
+    let spans: [(usize, usize); R] = std::array::from_fn(span);
     let together = spans.iter().map(|(start, end)| end - start).min().unwrap_or(0);
     // SAFETY: the caller vouches that columns col..col + width exist in m and y, and width < LANES.
     unsafe {
@@ -215,8 +215,8 @@ unsafe fn last_of_rows<V: Vector, const R: usize>(
             let line = base.add(*task.index.get_unchecked(e) as usize * task.m.stride);
             V::splat(*task.value.get_unchecked(e)).mul_add(V::load_first(line, width), sum)
         };
-        let y: [_; R] = each(std::ptr::null_mut(), |r| task.y.add((row + r) * task.stride + col));
-        let mut sums: [V; R] = each(V::splat(Real::ZERO), |r| V::load_first(y[r], width));
+        let y: [_; R] = std::array::from_fn(|r| task.y.add((row + r) * task.stride + col));
+        let mut sums: [V; R] = std::array::from_fn(|r| V::load_first(y[r], width));
         for k in 0..together {
             for (sum, (start, _)) in sums.iter_mut().zip(&spans) {
                 *sum = add(*sum, start + k);
