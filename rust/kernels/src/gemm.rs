@@ -190,19 +190,12 @@ fn height<V: Vector>(rows: usize) -> usize {
 }
 
 /// The left side of a product: element (i, k) is at `data + i row + k column`.
+#[derive(Clone, Copy)]
 struct Left<T> {
     data: *const T,
     row: usize,
     column: usize,
 }
-
-impl<T> Clone for Left<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Left<T> {}
 
 impl<T> Left<T> {
     /// From row `i` and column `k` on.
@@ -214,6 +207,7 @@ impl<T> Left<T> {
 }
 
 /// A product that is summed: A, B from its first column on, and how many terms there are.
+#[derive(Clone, Copy)]
 struct Part<T> {
     a: Left<T>,
     b: *const T,
@@ -221,14 +215,6 @@ struct Part<T> {
     step: usize,
     inner: usize,
 }
-
-impl<T> Clone for Part<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Part<T> {}
 
 /// Walks through the terms of a sum of products.
 struct Terms<T> {
@@ -240,7 +226,7 @@ struct Terms<T> {
 /// The most parts of a walk.
 const MOST: usize = 16;
 
-impl<T> Default for Terms<T> {
+impl<T: Copy> Default for Terms<T> {
     fn default() -> Self {
         let nothing = Left { data: std::ptr::null(), row: 0, column: 0 };
         let part = Part { a: nothing, b: std::ptr::null(), step: 0, inner: 0 };

@@ -65,9 +65,7 @@ impl Level {
             Isa::Avx512 => "avx512",
         }
     }
-}
 
-impl Level {
     /// Runs loops over numbers, compiled for this instruction set: what the compiler makes vectors
     /// of in `work` becomes its vectors. Products and sums are not fused, nor is their order
     /// changed, so that results are the same bits at all levels.
