@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, missing_docs)]
 
 use faer::{Accum, MatMut, MatRef, Par};
+use pnncore_kernels::bfloat16;
 use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::{Level, Real};
 use std::hint::black_box;
@@ -102,6 +103,23 @@ fn compare<T: Number>([m, k, n]: [usize; 3], turned: bool) {
     );
 }
 
+/// Products of numbers rounded to bfloat16, beside those of the numbers as they are.
+fn round([m, k, n]: [usize; 3], turned: bool) {
+    let number = |i: usize| (i as f32 * 0.37).sin().bfloat16();
+    let a: Vec<f32> = (0..m * k).map(number).collect();
+    let b: Vec<f32> = (0..k * n).map(number).collect();
+    let mut c = vec![0.0; m * n];
+    let (row, column) = if turned { (1, m) } else { (k, 1) };
+    let (a, b) = (Strided { data: &a, row, column }, Dense { data: &b, stride: n });
+    let rate = |seconds: f64| 2.0 * (m * k * n) as f64 / seconds / 1e9;
+    let level = Level::get();
+    let [whole, rounded] = [multiply, bfloat16::multiply]
+        .map(|multiply| rate(time(|| multiply(level, a, b, (m, k, n), black_box(&mut c), n))));
+    let how = if turned { "turned" } else { "" };
+    let shape = format!("{m} x {k} x {n}");
+    println!("{shape:16} bfloat16 {how:6} {rounded:8.1}, in float32 {whole:8.1}");
+}
+
 fn main() {
     println!("{:31} {:>8} {:>8} {:>8} {:>8}", "", "pnncore", "gemm", "faer", "matrixm.");
     let rows = [[1, 1024, 1024], [4, 1024, 1024], [8, 784, 512]];
@@ -112,8 +130,15 @@ fn main() {
         compare::<f32>(shape, false);
         compare::<f64>(shape, false);
     }
-    for shape in [[784, 64, 256], [256, 64, 128], [1024, 64, 1024]] {
+    let updates = [[784, 64, 256], [256, 64, 128], [1024, 64, 1024]];
+    for shape in updates {
         compare::<f32>(shape, true);
         compare::<f64>(shape, true);
+    }
+    for shape in [&layers[..], &batches, &large].concat() {
+        round(shape, false);
+    }
+    for shape in updates {
+        round(shape, true);
     }
 }

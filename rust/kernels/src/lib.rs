@@ -8,10 +8,12 @@
 //! Reductions have a fixed order, so that a result depends on the instruction set alone: never on
 //! the number of threads, the alignment of a buffer, or how rows are grouped into calls.
 
+pub mod bfloat16;
 pub mod cache;
 pub mod converter;
 pub mod gemm;
 pub mod hidden;
+pub mod int8;
 pub mod level;
 mod logarithm;
 pub mod narrow;
@@ -24,6 +26,8 @@ pub mod trig;
 pub mod unit;
 pub mod watch;
 pub mod wires;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 pub use aligned_vec::{AVec, avec};
 pub use level::Level;

@@ -1,0 +1,433 @@
+//! Products of matrices of bfloat16, whose sums are in the precision that they are given in.
+//!
+//! A bfloat16 is an `f32` whose significand has eight bits. The product of two has sixteen, so that
+//! it is exact in `f32`: nothing is rounded but sums, which are in ascending order. AVX-512 BF16
+//! has an instruction that adds two such products to a sum, one after the other. Where it is faster
+//! than the two multiply-adds that it stands for it is used; the bits are the same.
+
+#[cfg(target_arch = "x86_64")]
+mod pairs;
+
+use std::cell::Cell;
+
+use crate::gemm::{self, Dense, Factors, Strided};
+use crate::simd::{BothPrecisions, Real};
+use crate::sparse::{SparseProduct, lists_pay, non_zeros};
+use crate::{Level, add_scaled, transpose};
+
+/// Rounds numbers to bfloat16 where they are, see [`Real::bfloat16`].
+pub fn round_all<T: Real>(level: Level, values: &mut [T]) {
+    level.vectorize(|| values.iter_mut().for_each(|value| *value = value.bfloat16()));
+}
+
+/// target += scale (A_1 B_1 + A_2 B_2 + ...), where all elements of A and B are bfloat16. `shape`
+/// are the rows and columns of the target, whose rows are `stride` elements apart. Sums begin at
+/// zero and are in ascending order: they do not depend on how rows are grouped into calls, nor, as
+/// long as products are normal numbers, on the instruction set.
+///
+/// Floor: 2 flops per element of A and column of B, four per lane of an instruction for pairs.
+///
+/// # Panics
+/// If a slice is too short for its shape. Debug builds: if an element is not bfloat16.
+pub fn multiply_all<T: Real>(
+    level: Level,
+    factors: &[Factors<'_, T>],
+    shape: (usize, usize),
+    scale: T,
+    target: &mut [T],
+    stride: usize,
+) {
+    /// How products are made in a precision.
+    type Products<T> = fn(Level, &[Factors<'_, T>], (usize, usize), T, &mut [T], usize);
+    struct Kernels;
+    impl BothPrecisions for Kernels {
+        type Of<T: Real> = Products<T>;
+        fn f32(&self) -> &Products<f32> {
+            #[cfg(target_arch = "x86_64")]
+            const {
+                &(pairs::multiply_all as Products<f32>)
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            const {
+                &(multiply_one_by_one as Products<f32>)
+            }
+        }
+        fn f64(&self) -> &Products<f64> {
+            const { &(multiply_one_by_one as Products<f64>) }
+        }
+    }
+    let is_bfloat16 = |values: &[T]| values.iter().all(|v| !v.is_finite() || *v == v.bfloat16());
+    debug_assert!(factors.iter().all(|(a, b, _)| is_bfloat16(a.data) && is_bfloat16(b.data)));
+    T::pick(&Kernels)(level, factors, shape, scale, target, stride);
+}
+
+/// target += A B, where all elements of A (`shape.0` x `shape.1`) and B (`shape.1` x `shape.2`) are
+/// bfloat16, see [`multiply_all`].
+///
+/// # Panics
+/// As [`multiply_all`].
+pub fn multiply<T: Real>(
+    level: Level,
+    a: Strided<'_, T>,
+    b: Dense<'_, T>,
+    (rows, inner, cols): (usize, usize, usize),
+    target: &mut [T],
+    stride: usize,
+) {
+    multiply_all(level, &[(a, b, inner)], (rows, cols), T::ONE, target, stride);
+}
+
+/// Appends a matrix B (`shape.0` x `shape.1`), rounded to bfloat16, as [`multiply_packed`] reads
+/// it: how depends on the instruction set. `matrix` is B, or, where `transposed`, the transpose of
+/// B.
+///
+/// # Panics
+/// If the matrix is not of that shape.
+pub fn pack<T: Real>(
+    level: Level,
+    matrix: &[T],
+    shape: (usize, usize),
+    transposed: bool,
+    packed: &mut Vec<T>,
+) {
+    /// How matrices are packed in a precision.
+    type Pack<T> = fn(Level, &[T], (usize, usize), bool, &mut Vec<T>);
+    struct Kernels;
+    impl BothPrecisions for Kernels {
+        type Of<T: Real> = Pack<T>;
+        fn f32(&self) -> &Pack<f32> {
+            #[cfg(target_arch = "x86_64")]
+            const {
+                &(pairs::pack as Pack<f32>)
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            const {
+                &(pack_rows as Pack<f32>)
+            }
+        }
+        fn f64(&self) -> &Pack<f64> {
+            const { &(pack_rows as Pack<f64>) }
+        }
+    }
+    assert_eq!(matrix.len(), shape.0 * shape.1);
+    T::pick(&Kernels)(level, matrix, shape, transposed, packed);
+}
+
+/// How many elements [`pack`] appends.
+pub fn packed_len<T: Real>(level: Level, (inner, cols): (usize, usize)) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if pays::<T>(level) {
+        return pairs::packed_len(inner, cols);
+    }
+    let _ = level;
+    inner * cols
+}
+
+/// [`multiply`] by what [`pack`] has made of B.
+///
+/// # Panics
+/// As [`multiply_all`].
+pub fn multiply_packed<T: Real>(
+    level: Level,
+    a: Strided<'_, T>,
+    packed: &[T],
+    shape: (usize, usize, usize),
+    target: &mut [T],
+    stride: usize,
+) {
+    /// How products with packed matrices are made in a precision.
+    type Products<T> = fn(Level, Strided<'_, T>, &[T], (usize, usize, usize), &mut [T], usize);
+    struct Kernels;
+    impl BothPrecisions for Kernels {
+        type Of<T: Real> = Products<T>;
+        fn f32(&self) -> &Products<f32> {
+            #[cfg(target_arch = "x86_64")]
+            const {
+                &(pairs::multiply_packed as Products<f32>)
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            const {
+                &(multiply_rows as Products<f32>)
+            }
+        }
+        fn f64(&self) -> &Products<f64> {
+            const { &(multiply_rows as Products<f64>) }
+        }
+    }
+    T::pick(&Kernels)(level, a, packed, shape, target, stride);
+}
+
+/// [`pack`] without an instruction for pairs: the matrix, row by row.
+fn pack_rows<T: Real>(
+    level: Level,
+    matrix: &[T],
+    (inner, cols): (usize, usize),
+    transposed: bool,
+    packed: &mut Vec<T>,
+) {
+    let first = packed.len();
+    if transposed {
+        packed.resize(first + inner * cols, T::ZERO);
+        transpose(level, matrix, cols, inner, 0..inner, &mut packed[first..], cols);
+    } else {
+        packed.extend_from_slice(matrix);
+    }
+    round_all(level, &mut packed[first..]);
+}
+
+/// [`multiply_packed`] for such rows.
+fn multiply_rows<T: Real>(
+    level: Level,
+    a: Strided<'_, T>,
+    packed: &[T],
+    (rows, inner, cols): (usize, usize, usize),
+    target: &mut [T],
+    stride: usize,
+) {
+    let b = Dense { data: packed, stride: cols };
+    multiply_one_by_one(level, &[(a, b, inner)], (rows, cols), T::ONE, target, stride);
+}
+
+/// y += x m, for x (`shape.0` x `shape.1`) of bfloat16, m (`shape.1` x `shape.2`), which is rounded
+/// to it, and y, row-major without gaps; `packed` is what [`pack`] has made of m. The zeros of x
+/// are skipped where most of it is zero: the result is that of [`multiply_packed`], to the bit, as
+/// long as m is finite.
+///
+/// # Panics
+/// As [`multiply_all`].
+pub fn product<T: Real>(
+    level: Level,
+    x: &[T],
+    (m, packed): (&[T], &[T]),
+    shape: (usize, usize, usize),
+    y: &mut [T],
+    memory: &mut SparseProduct<T>,
+) {
+    let (rows, inner, cols) = shape;
+    if !lists_pay(advantage::<T>(level) * non_zeros(level, x), x.len()) {
+        let x = Strided { data: x, row: inner, column: 1 };
+        return multiply_packed(level, x, packed, shape, y, cols);
+    }
+    with_zeros(rows * cols + m.len(), |memory_of_both| {
+        let (sums, rounded) = memory_of_both.split_at_mut(rows * cols);
+        rounded.copy_from_slice(m);
+        round_all(level, rounded);
+        memory.accumulate(level, x, rounded, shape, sums);
+        add_scaled(level, sums, T::ONE, &mut y[..rows * cols]);
+    });
+}
+
+/// How many times as fast dense products of bfloat16 are as others of this type.
+pub fn advantage<T: Real>(level: Level) -> usize {
+    if pays::<T>(level) { 2 } else { 1 }
+}
+
+/// Whether there is an instruction for pairs, and pays.
+fn pays<T: Real>(level: Level) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if size_of::<T>() == size_of::<f32>() {
+        return pairs::pay(level);
+    }
+    let _ = level;
+    false
+}
+
+/// [`multiply_all`] by multiply-adds.
+fn multiply_one_by_one<T: Real>(
+    level: Level,
+    factors: &[Factors<'_, T>],
+    (rows, cols): (usize, usize),
+    scale: T,
+    target: &mut [T],
+    stride: usize,
+) {
+    with_zeros(rows * cols, |sums| {
+        gemm::multiply_all(level, factors, (rows, cols), sums, cols);
+        for (sums, target) in sums.chunks_exact(cols.max(1)).zip(target.chunks_mut(stride.max(1))) {
+            add_scaled(level, sums, scale, target);
+        }
+    });
+}
+
+/// Does `work` with so many zeros, in memory that is kept.
+fn with_zeros<T: Real>(count: usize, work: impl FnOnce(&mut [T])) {
+    thread_local! {
+        static MEMORY: Cell<Vec<u64>> = const { Cell::new(Vec::new()) };
+    }
+    let mut memory = MEMORY.take();
+    memory.clear();
+    memory.resize((count * size_of::<T>()).div_ceil(size_of::<u64>()), 0);
+    // SAFETY: all bits of f32 and f64 are numbers, and neither needs more than a u64's alignment.
+    let zeros = unsafe { memory.align_to_mut::<T>().1 };
+    work(&mut zeros[..count]);
+    MEMORY.set(memory);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The nearest bfloat16 by search: of the two around, the one that is not farther, or even.
+    fn nearest(x: f32) -> f32 {
+        let below = f32::from_bits(x.to_bits() >> 16 << 16);
+        let above = f32::from_bits((x.to_bits() >> 16 << 16).wrapping_add(1 << 16));
+        let apart = |y: f32| (f64::from(x) - f64::from(y)).abs();
+        let up = apart(above) - apart(below);
+        let is_odd = below.to_bits() >> 16 & 1 == 1;
+        if up < 0.0 || up == 0.0 && is_odd { above } else { below }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_go_to_the_nearest_bfloat16(bits: u32, tie: bool) {
+            let x = f32::from_bits(if tie { bits >> 16 << 16 | 1 << 15 } else { bits });
+            if x.abs() < 3.3e38 {
+                prop_assert_eq!(x.bfloat16().to_bits(), nearest(x).to_bits());
+                if x == 0.0 || x.is_normal() {
+                    prop_assert_eq!(f64::from(x).bfloat16(), f64::from(x.bfloat16()));
+                }
+            } else {
+                prop_assert!(x.is_nan() == x.bfloat16().is_nan());
+            }
+            for level in Level::available() {
+                let mut found = vec![x; 37];
+                round_all(level, &mut found);
+                prop_assert!(found.iter().all(|y| y.to_bits() == x.bfloat16().to_bits()));
+            }
+        }
+    }
+
+    /// Bfloat16 of either sign between 2^-spread and 2^spread, and zeros.
+    fn numbers(count: usize, spread: f32, seed: usize, zeros: usize) -> Vec<f32> {
+        let number = |k: usize| {
+            let place = ((k * 37 + seed) as f32 * 0.61).sin();
+            let is_zero = zeros > 0 && !(k * 7 + seed).is_multiple_of(zeros);
+            if is_zero { 0.0 } else { (place.signum() * (spread * place).exp2()).bfloat16() }
+        };
+        (0..count).map(number).collect()
+    }
+
+    /// Sums of exact products, each rounded to `f32`, in ascending order from zero.
+    fn plainly(a: &dyn Fn(usize, usize) -> f32, b: &[f32], inner: usize, cols: usize) -> Vec<f32> {
+        let mut sums = vec![0.0f32; cols];
+        for k in 0..inner {
+            for (sum, &b) in sums.iter_mut().zip(&b[k * cols..]) {
+                *sum = a(0, k).mul_add(b, *sum);
+            }
+        }
+        sums
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// One row at a time, as plain sums, beside all rows at once at every level: the same bits,
+        /// also of numbers so small or so far apart that sums leave the normal ones.
+        #[test]
+        fn products_are_plain_sums(
+            rows in 1usize..40, inner in 1usize..70, cols in 1usize..120, turned: bool,
+            spread in 0usize..4, tiny in 0usize..3, scale in 0usize..3, seed in 0usize..1000,
+            split in 0usize..70,
+        ) {
+            let spread = [1.0, 8.0, 30.0, 60.0][spread];
+            let shrink = [1.0, 1e-18, 1e-30][tiny];
+            let a = numbers(rows * inner, spread, seed, 0);
+            let mut b = numbers(inner * cols, spread, seed + 3, 0);
+            b.iter_mut().for_each(|b| *b = (*b * shrink).bfloat16());
+            let scale = [1.0, -0.37, 3.0][scale];
+            // What is added to must not hide sums as small as these.
+            let held = if tiny > 0 { 0.0 } else { 0.25 };
+            let (row, column) = if turned { (1, rows) } else { (inner, 1) };
+            let at = |i: usize, k: usize| a[i * row + k * column];
+            let split = split.min(inner);
+            let part = |from: usize, depth: usize| {
+                let start = (from * column).min(a.len());
+                let left = Strided { data: &a[start..], row, column };
+                (left, Dense { data: &b[from * cols..], stride: cols }, depth)
+            };
+            let factors = [part(0, split), part(split, inner - split)];
+            for level in Level::available() {
+                // Without fused multiply-adds products below the normal numbers are rounded.
+                if level.name() == "portable" && (tiny > 0 || spread > 30.0) {
+                    continue;
+                }
+                let mut found = vec![held; rows * (cols + 3)];
+                multiply_all(level, &factors, (rows, cols), scale, &mut found, cols + 3);
+                for (i, found) in found.chunks(cols + 3).enumerate() {
+                    let sums = plainly(&|_, k| at(i, k), &b, inner, cols);
+                    for (j, &found) in found.iter().enumerate() {
+                        let expected = match sums.get(j) {
+                            Some(&sum) if level.name() == "portable" => scale * sum + held,
+                            Some(&sum) => scale.mul_add(sum, held),
+                            None => held,
+                        };
+                        let name = level.name();
+                        let (found, expected) = (found.to_bits(), expected.to_bits());
+                        prop_assert_eq!(found, expected, "{} {} {}", name, i, j);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn zeros_that_are_skipped_do_not_show(
+            rows in 1usize..40, inner in 1usize..70, cols in 1usize..120, zeros in 1usize..9,
+            seed in 0usize..1000,
+        ) {
+            let a = numbers(rows * inner, 3.0, seed, zeros);
+            let b = numbers(inner * cols, 3.0, seed + 3, 0);
+            let mut memory = SparseProduct::default();
+            let bias = vec![0.5; rows * cols];
+            for level in Level::available() {
+                let (mut found, mut dense) = (bias.clone(), bias.clone());
+                let mut packed = vec![7.0];
+                pack(level, &b, (inner, cols), false, &mut packed);
+                prop_assert_eq!(packed.len(), 1 + packed_len::<f32>(level, (inner, cols)));
+                let both = (&b[..], &packed[1..]);
+                product(level, &a, both, (rows, inner, cols), &mut found, &mut memory);
+                let left = Strided { data: &a, row: inner, column: 1 };
+                let right = Dense { data: &b, stride: cols };
+                multiply(level, left, right, (rows, inner, cols), &mut dense, cols);
+                prop_assert!(found == dense, "{}", level.name());
+            }
+        }
+
+        /// What is packed from a matrix or from its transpose multiplies as the rounded matrix
+        /// does, also where sums leave the normal numbers.
+        #[test]
+        fn packed_matrices_are_multiplied_alike(
+            rows in 1usize..40, inner in 1usize..70, cols in 1usize..120, turned: bool,
+            transposed: bool, tiny: bool, seed in 0usize..1000,
+        ) {
+            let a = numbers(rows * inner, 8.0, seed, 0);
+            let shrink = if tiny { 1e-37 } else { 1.01 };
+            let b: Vec<f32> = numbers(inner * cols, 8.0, seed + 3, 0)
+                .iter()
+                .map(|b| b * shrink)
+                .collect();
+            let mut rounded = b.clone();
+            round_all(Level::get(), &mut rounded);
+            let given = if transposed {
+                (0..inner * cols).map(|e| b[e % inner * cols + e / inner]).collect()
+            } else {
+                b
+            };
+            let (row, column) = if turned { (1, rows) } else { (inner, 1) };
+            let left = Strided { data: &a, row, column };
+            for level in Level::available() {
+                let mut packed = Vec::new();
+                pack(level, &given, (inner, cols), transposed, &mut packed);
+                let mut found = vec![0.0; rows * (cols + 1)];
+                let mut expected = found.clone();
+                let shape = (rows, inner, cols);
+                multiply_packed(level, left, &packed, shape, &mut found, cols + 1);
+                let right = Dense { data: &rounded, stride: cols };
+                multiply_one_by_one(
+                    level, &[(left, right, inner)], (rows, cols), 1.0, &mut expected, cols + 1,
+                );
+                prop_assert!(found == expected, "{}", level.name());
+            }
+        }
+    }
+}
