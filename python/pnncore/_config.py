@@ -67,6 +67,10 @@ class Registered:
         return kinds[name], settings
 
 
+def _is_literal(kind: Any) -> bool:
+    return typing.get_origin(kind) is Literal
+
+
 def check_settings(settings: "DataclassInstance") -> None:
     """Check flags, whole numbers, numbers and choices among the settings of a dataclass.
 
@@ -75,8 +79,10 @@ def check_settings(settings: "DataclassInstance") -> None:
     kinds = types_of(type(settings))
     for setting in dataclasses.fields(settings):
         name, value, kind = setting.name, getattr(settings, setting.name), kinds.get(setting.name)
-        if typing.get_origin(kind) is Literal:
-            one_of(value, name, typing.get_args(kind))
+        choices = next(filter(_is_literal, (kind, *typing.get_args(kind))), None)
+        optional = choices is not None and kind == choices | None
+        if choices is not None and (kind == choices or (optional and value is not None)):
+            one_of(value, name, typing.get_args(choices))
         if kind is bool:
             object.__setattr__(settings, name, flag(value, name))
         if kind is int or (kind == int | None and value is not None):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pnncore import devices
-from pnncore._convert import as_settings, made, one_of, positive_int, shown
+from pnncore._convert import as_settings, made, positive_int, shown
 from pnncore.analog import AnalogIO, Wires
 from pnncore.devices import Algorithm, PulseTrains, Stored
 from pnncore.errors import ConfigError
@@ -50,6 +50,11 @@ class Crossbar(Layer):
         What shares a digital scale by which weights are brought to -1 to 1 before an array holds
         them: ``"array"``, ``"columns"``, or None: they are held as they are. Noise and bounds are
         then in units of the largest weight.
+    precision
+        ``"int8"``: weights are read as integers of seven bits and a sign, of which the largest is
+        the largest weight of an array, and inputs as those that their converters make of them (of 8
+        bits or fewer, without `AnalogIO.input_noise`, forward and backward). Products are then
+        exact, and fast. None: weights are read as they are held.
     clip
         Within how many of their standard deviations weights are kept by every update; None: they
         are not. Few large weights then do not set the scale of all.
@@ -72,6 +77,7 @@ class Crossbar(Layer):
     algorithm: Algorithm | None = None
     remap: Literal["array", "columns"] | None = None
     clip: float | None = None
+    precision: Literal["int8"] | None = None
 
     def __post_init__(self) -> None:
         """Validate at once: `ConfigError` names the setting."""
@@ -95,8 +101,6 @@ class Crossbar(Layer):
             object.__setattr__(
                 self, "tile", tuple(positive_int(size, "every size of tile") for size in sizes)
             )
-        if self.remap is not None:
-            one_of(self.remap, "remap", ("array", "columns"))
         for name in ("remap", "clip"):
             if self.device is not None and getattr(self, name) is not None:
                 raise ConfigError(f"cells hold weights as they are: leave {name} out, or device")
@@ -113,6 +117,7 @@ class Crossbar(Layer):
             "backward": self.backwards().spec(),
             "wires": None if self.wires is None else self.wires.spec(),
             "remap": self.remap,
+            "precision": self.precision,
         }
         own = {"inputs": self.n_in, "outputs": self.n_out, "bias": self.bias, "clip": self.clip}
         return {"kind": "crossbar", **own, "hardware": hardware, "tile": self._tile()}

@@ -1,7 +1,7 @@
 """Linear maps."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pnncore.layers._base import Layer
 
@@ -19,12 +19,19 @@ class Linear(Layer):
         The numbers of inputs and outputs.
     bias
         Whether b is there.
+    precision
+        What signals, weights and, on their way back, errors are rounded to where they are
+        multiplied: ``"bfloat16"`` (eight significant bits; Kalamkar et al. 2019, arXiv 1905.12322).
+        Sums, weights and biases stay in the system's dtype; derivatives are those of the map
+        without rounding, of rounded numbers. None: nothing is rounded.
     """
 
     n_in: int
     n_out: int
     bias: bool = True
+    precision: Literal["bfloat16"] | None = None
 
     def spec(self) -> dict[str, Any]:
         """See `Layer.spec`."""
-        return {"kind": "linear", "inputs": self.n_in, "outputs": self.n_out, "bias": self.bias}
+        spec = {"kind": "linear", "inputs": self.n_in, "outputs": self.n_out, "bias": self.bias}
+        return spec if self.precision is None else {**spec, "precision": self.precision}

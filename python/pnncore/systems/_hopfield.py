@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy.typing as npt
 
 from pnncore import _core
-from pnncore._convert import Seed, as_dtype, as_seed, as_settings, made, shown
+from pnncore._convert import Seed, as_dtype, as_seed, as_settings, made, one_of, shown
 from pnncore.devices import Algorithm, PulseTrains, Stored, storage
 from pnncore.devices import from_config as restore
 from pnncore.errors import ConfigError
@@ -15,6 +15,7 @@ from pnncore.systems._base import Outline, System
 from pnncore.systems._layers import as_gain, as_layers
 
 Activation = Literal["hard-sigmoid", "tanh", "logistic"]
+Precision = Literal["bfloat16"]
 
 
 class Hopfield(System):
@@ -38,6 +39,10 @@ class Hopfield(System):
         What couplings are stored in, and how changes become pulses: see `pnncore.layers.Crossbar`.
         Settling sees the couplings as they are stored; converters are not modelled. None: any
         coupling can be had.
+    precision
+        What couplings and states are rounded to where they are multiplied: ``"bfloat16"`` (eight
+        significant bits). Sums and states themselves stay in the dtype, and so does what the local
+        rule reads. None: nothing is rounded.
     dtype
         ``"float32"``, or ``"float64"`` for reference runs.
     seed
@@ -68,6 +73,7 @@ class Hopfield(System):
         device: Stored | None = None,
         trains: PulseTrains | None = None,
         algorithm: Algorithm | None = None,
+        precision: Precision | None = None,
         dtype: npt.DTypeLike = "float32",
         seed: Seed = None,
     ) -> None:
@@ -76,6 +82,9 @@ class Hopfield(System):
             raise ConfigError(
                 f'activation must be "hard-sigmoid", "tanh" or "logistic", got {shown(activation)}'
             )
+        if precision is not None:
+            one_of(precision, "precision", get_args(Precision))
+        self.precision = precision
         self.gain = as_gain(gain)
         self.seed = as_seed(seed)
         self.device, self.trains, self.algorithm = (
@@ -84,7 +93,7 @@ class Hopfield(System):
             algorithm,
         )
         tile = storage(self.device, self.trains, self.algorithm)
-        core = _build(self.layers, activation, tile, self.seed)
+        core = _build(self.layers, activation, tile, self.seed, precision)
         super().__init__(core, dtype)
         self.activation = activation
         core.initialise(self.arrays(), self.seed, self.gain)
@@ -99,6 +108,7 @@ class Hopfield(System):
             "device": None if self.device is None else self.device.to_config(),
             "trains": self.trains.spec(),
             "algorithm": None if self.algorithm is None else self.algorithm.to_config(),
+            "precision": self.precision,
             "dtype": str(self.dtype),
             "seed": self.seed,
         }
@@ -123,12 +133,20 @@ class Hopfield(System):
         stored = (
             "" if self.device is None else f", device={self.device!r}, algorithm={self.algorithm!r}"
         )
-        own = f"activation={self.activation!r}{stored}, dtype={str(self.dtype)!r}, seed={self.seed}"
+        rounded = "" if self.precision is None else f", precision={self.precision!r}"
+        own = f"activation={self.activation!r}{stored}{rounded}"
+        own = f"{own}, dtype={str(self.dtype)!r}, seed={self.seed}"
         return f"Hopfield({self.layers}, {own})"
 
 
 def _build(
-    layers: list[int], activation: Activation, tile: dict[str, Any] | None, seed: int
+    layers: list[int],
+    activation: Activation,
+    tile: dict[str, Any] | None,
+    seed: int,
+    precision: Precision | None = None,
 ) -> _core.System:
-    spec = {"layers": layers, "activation": activation, "tile": tile, "seed": seed}
+    spec: dict[str, Any] = {"layers": layers, "activation": activation, "tile": tile, "seed": seed}
+    if precision is not None:
+        spec["precision"] = precision
     return _core.System.build("Hopfield", json.dumps(spec))

@@ -1,13 +1,14 @@
 //! Local updates: what a gradient of couplings is made of, kept factored until it meets the
 //! parameters.
 
-use pnncore_kernels::gemm::{Dense, Strided, multiply_all};
+use pnncore_kernels::gemm::{Dense, Factors, Strided, multiply_all};
 use pnncore_kernels::sparse::{Panel, SparseRows, accumulate, lists_pay, non_zeros};
-use pnncore_kernels::{AVec, Real, shift_within};
+use pnncore_kernels::{AVec, Level, Real, add_scaled, bfloat16, shift_within};
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use crate::params::{ParamSpec, all_finite};
+use crate::precision::Precision;
 use crate::runtime::Runtime;
 use crate::states::States;
 
@@ -49,9 +50,17 @@ pub enum Term<T> {
     Dense(Vec<T>),
     /// A matrix, factored.
     Outer(Outer<T>),
-    /// A matrix as a sum over rows r of outer products l_r d_r^T: blocks of rows (l, d), both
-    /// dense.
-    Product(Vec<(Vec<T>, Vec<T>)>),
+    /// A matrix, as a product.
+    Product(Products<T>),
+}
+
+/// A sum over rows r of outer products l_r d_r^T, both dense.
+#[derive(Debug, Clone)]
+pub struct Products<T> {
+    /// Blocks of rows (l, d).
+    pub blocks: Vec<(Vec<T>, Vec<T>)>,
+    /// What they are rounded to where they are multiplied.
+    pub precision: Precision,
 }
 
 impl<T: Real> LocalUpdate<T> {
@@ -61,7 +70,9 @@ impl<T: Real> LocalUpdate<T> {
         for term in &mut self.terms {
             match term {
                 Term::Dense(values) => all(values),
-                Term::Product(blocks) => blocks.iter_mut().for_each(|(_, right)| all(right)),
+                Term::Product(Products { blocks, .. }) => {
+                    blocks.iter_mut().for_each(|(_, right)| all(right));
+                }
                 Term::Outer(Outer { products, rows, columns, .. }) => {
                     all(rows);
                     all(columns);
@@ -152,7 +163,7 @@ impl<T: Real> Term<T> {
     fn is_finite(&self) -> bool {
         match self {
             Self::Dense(values) => all_finite(values),
-            Self::Product(blocks) => {
+            Self::Product(Products { blocks, .. }) => {
                 blocks.iter().all(|(left, right)| all_finite(left) && all_finite(right))
             }
             Self::Outer(Outer { products, rows, columns, .. }) => {
@@ -191,9 +202,13 @@ impl<T: Real> LocalUpdate<T> {
             Term::Dense(values) => {
                 shift_within(runtime.level(), values, scale, T::ZERO, range, target)
             }
-            Term::Product(blocks) => {
+            Term::Product(Products { blocks, precision }) => {
                 let memory = (parts, turned, gathered);
-                add_products(runtime, memory, blocks, target, spec.rows_cols(), scale, range)
+                let add = match precision {
+                    Precision::Full => add_products,
+                    Precision::Bfloat16 => add_rounded_products,
+                };
+                add(runtime, memory, blocks, target, spec.rows_cols(), scale, range)
             }
             Term::Outer(Outer { products, transposed, rows, columns }) => {
                 let cols = spec.rows_cols().1;
@@ -243,20 +258,13 @@ fn add_products<T: Real>(
 ) {
     /// Rows of the target that stay in cache, and share what is copied of the right sides.
     const GROUP: usize = 64;
-    /// Blocks at once: the target is read and written once for all of them.
-    const BLOCKS: usize = 16;
     for (_, right) in &mut *blocks {
         right.iter_mut().for_each(|value| *value *= scale);
     }
     let samples: usize = blocks.iter().map(|(left, _)| left.len() / rows).sum();
     let there: usize = blocks.iter().map(|(left, _)| non_zeros(runtime.level(), left)).sum();
     if lists_pay(there, samples * rows) {
-        lists.reset(rows);
-        dense.clear();
-        for (left, right) in &*blocks {
-            left.chunks_exact(rows).for_each(|row| lists.push(runtime.level(), row));
-            dense.extend_from_slice(right);
-        }
+        list_rows(runtime.level(), blocks, rows, lists, dense);
         let shift = Shift { rows: &[], columns: &[], range };
         let shift = shift.is_needed().then_some(&shift);
         return add_lists(
@@ -276,14 +284,8 @@ fn add_products<T: Real>(
         for (g, piece) in piece.chunks_mut(GROUP * cols).enumerate() {
             let (first, count) = ((c * groups + g) * GROUP, piece.len() / cols);
             for blocks in blocks.chunks(BLOCKS) {
-                let factors: SmallVec<[_; BLOCKS]> = blocks
-                    .iter()
-                    .map(|(left, right)| {
-                        let from = &left[first.min(left.len())..];
-                        let from = Strided { data: from, row: 1, column: rows };
-                        (from, Dense { data: right, stride: cols }, left.len() / rows)
-                    })
-                    .collect();
+                let factors: SmallVec<[_; BLOCKS]> =
+                    blocks.iter().map(|block| factors_of(block, first, (rows, cols))).collect();
                 multiply_all(runtime.level(), &factors, (count, cols), piece, cols);
             }
             if bounded {
@@ -291,6 +293,79 @@ fn add_products<T: Real>(
             }
         }
     });
+}
+
+/// [`add_products`] of numbers that are rounded to bfloat16: those of each element are summed from
+/// zero, and the sum is scaled.
+fn add_rounded_products<T: Real>(
+    runtime: &Runtime,
+    (parts, lists, dense): (&mut Vec<Part<T>>, &mut SparseRows<T>, &mut Vec<T>),
+    blocks: &mut [(Vec<T>, Vec<T>)],
+    target: &mut [T],
+    (rows, cols): (usize, usize),
+    scale: T,
+    range: (T, T),
+) {
+    /// Rows of the target that share what is copied of the right sides.
+    const GROUP: usize = 128;
+    let level = runtime.level();
+    let numbers = blocks.iter().map(|(left, right)| left.len() + right.len()).sum();
+    let chunk = runtime.grouped(numbers, blocks.len());
+    runtime.for_each(blocks.par_chunks_mut(chunk), |blocks| {
+        for (left, right) in blocks {
+            bfloat16::round_all(level, left);
+            bfloat16::round_all(level, right);
+        }
+    });
+    let shift = Shift { rows: &[], columns: &[], range };
+    let shift = shift.is_needed().then_some(&shift);
+    let samples: usize = blocks.iter().map(|(left, _)| left.len() / rows).sum();
+    let there: usize = blocks.iter().map(|(left, _)| non_zeros(level, left)).sum();
+    if lists_pay(bfloat16::advantage::<T>(level) * there, samples * rows) {
+        list_rows(level, blocks, rows, lists, dense);
+        let dense = Dense { data: dense, stride: cols };
+        return add_scaled_lists(runtime, parts, lists, dense, target, cols, scale, shift);
+    }
+    let groups = runtime.grouped(samples * target.len(), rows.div_ceil(GROUP));
+    let blocks = &*blocks;
+    runtime.for_each(target.par_chunks_mut(groups * GROUP * cols).enumerate(), |(c, piece)| {
+        for (g, piece) in piece.chunks_mut(GROUP * cols).enumerate() {
+            let (first, count) = ((c * groups + g) * GROUP, piece.len() / cols);
+            let factors: SmallVec<[_; BLOCKS]> =
+                blocks.iter().map(|block| factors_of(block, first, (rows, cols))).collect();
+            bfloat16::multiply_all(level, &factors, (count, cols), scale, piece, cols);
+            shift.into_iter().for_each(|shift| shift.apply(runtime, first, piece, cols));
+        }
+    });
+}
+
+/// Blocks at once: the target is read and written once for all of them.
+const BLOCKS: usize = 16;
+
+/// The factors of a block of products, for rows of the target from `first` on.
+fn factors_of<T>(
+    (left, right): &(Vec<T>, Vec<T>),
+    first: usize,
+    (rows, cols): (usize, usize),
+) -> Factors<'_, T> {
+    let from = Strided { data: &left[first.min(left.len())..], row: 1, column: rows };
+    (from, Dense { data: right, stride: cols }, left.len() / rows)
+}
+
+/// Lists the rows of the left sides, and gathers the right ones.
+fn list_rows<T: Real>(
+    level: Level,
+    blocks: &[(Vec<T>, Vec<T>)],
+    rows: usize,
+    lists: &mut SparseRows<T>,
+    dense: &mut Vec<T>,
+) {
+    lists.reset(rows);
+    dense.clear();
+    for (left, right) in blocks {
+        left.chunks_exact(rows).for_each(|row| lists.push(level, row));
+        dense.extend_from_slice(right);
+    }
 }
 
 /// What comes after the products: sums of rows and columns, and the range.
@@ -395,6 +470,41 @@ fn add_lists<T: Real>(
     runtime.for_each(pieces, |(c, (piece, part))| {
         part.add(runtime, lists, c * chunk, dense, piece, cols);
         shift.into_iter().for_each(|shift| shift.apply(runtime, c * chunk, piece, cols));
+    });
+}
+
+/// target += scale times the transpose of the lists times the dense side, summed from zero.
+#[allow(clippy::too_many_arguments, reason = "the pieces of an update, each owned elsewhere")]
+fn add_scaled_lists<T: Real>(
+    runtime: &Runtime,
+    parts: &mut Vec<Part<T>>,
+    lists: &SparseRows<T>,
+    dense: Dense<'_, T>,
+    target: &mut [T],
+    cols: usize,
+    scale: T,
+    shift: Option<&Shift<'_, T>>,
+) {
+    /// Rows whose sums stay in cache until they are added.
+    const GROUP: usize = 64;
+    let groups = target.len().div_ceil(GROUP * cols);
+    let chunk = runtime.grouped(lists.len() * cols, groups);
+    let count = groups.div_ceil(chunk);
+    if parts.len() < count {
+        parts.resize_with(count, Part::default);
+    }
+    let pieces = target.par_chunks_mut(chunk * GROUP * cols).zip(parts.par_iter_mut()).enumerate();
+    runtime.for_each(pieces, |(c, (piece, part))| {
+        for (g, piece) in piece.chunks_mut(GROUP * cols).enumerate() {
+            let first = (c * chunk + g) * GROUP;
+            let mut sums = std::mem::take(&mut part.sums);
+            sums.clear();
+            sums.resize(piece.len(), T::ZERO);
+            part.add(runtime, lists, first, dense, &mut sums, cols);
+            add_scaled(runtime.level(), &sums, scale, piece);
+            part.sums = sums;
+            shift.into_iter().for_each(|shift| shift.apply(runtime, first, piece, cols));
+        }
     });
 }
 

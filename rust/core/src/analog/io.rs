@@ -2,11 +2,13 @@
 
 use pnncore_kernels::converter::{Levels, convert, divide, largest};
 use pnncore_kernels::gemm::{Dense, Strided, multiply};
+use pnncore_kernels::int8::LARGEST;
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::sparse::product;
 use pnncore_kernels::{Level, Real, add_scaled, dot};
 use serde::{Deserialize, Serialize};
 
+use crate::analog::codes::Codes;
 use crate::analog::wires::Grid;
 use crate::scratch::{Lent, Scratch};
 use crate::settings::{at_least_zero, positive};
@@ -165,6 +167,25 @@ impl Io {
     }
 }
 
+impl Io {
+    /// Checks that what is put on lines is integers of eight bits.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the setting.
+    pub fn check_integers(&self) -> Result<()> {
+        let most = 2 * LARGEST;
+        if !(2..=most).contains(&self.input_steps) || self.input_noise > 0.0 {
+            return Err(Error::Config(format!(
+                "precision \"int8\" needs inputs that are integers, forward and backward: \
+                 input_bits of 8 or fewer, and no input_noise; got {} steps of input converters \
+                 (of at most {most}) and input_noise {}",
+                self.input_steps, self.input_noise
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// The levels of converters.
 fn levels<T: Real>(steps: u32, bound: Option<f64>) -> Levels<T> {
     let bound = bound.unwrap_or(f64::INFINITY);
@@ -262,9 +283,9 @@ impl Io {
         (random, group, first): (Philox, u32, usize),
     ) -> Vec<T> {
         let (mut y, scratch) = (vec![T::ZERO; line.len()], &Scratch::default());
-        let (inputs, outputs) = (1, line.len());
+        let (inputs, outputs, codes, grid) = (1, line.len(), None, None);
         let array =
-            Array { io: self, weights: line, grid: None, inputs, outputs, offsets, scratch };
+            Array { io: self, weights: line, codes, grid, inputs, outputs, offsets, scratch };
         array.once(Draws { level, random, group, first }, &[0], &mut [T::ONE], &mut y);
         y
     }
@@ -274,6 +295,8 @@ impl Io {
 pub(crate) struct Array<'a, T> {
     pub io: &'a Io,
     pub weights: &'a [T],
+    /// The same as integers; `None`: they are no such.
+    pub codes: Option<Codes<'a, T>>,
     /// The wires between its cells; `None`: there is nothing between them.
     pub grid: Option<Grid<'a, T>>,
     pub inputs: usize,
@@ -402,6 +425,9 @@ impl<T: Real> Array<'_, T> {
         }
         if let Some(grid) = self.grid {
             grid.read(draws.level, self.scratch, x, y);
+        } else if let Some(codes) = self.codes {
+            let step = levels(io.input_steps, io.input_bound).step;
+            codes.multiply(draws.level, (n, m), step, &mut self.scratch.copy(x), y);
         } else {
             let shape = (rows.len(), n, m);
             product(draws.level, x, self.weights, shape, y, &mut self.scratch.product());

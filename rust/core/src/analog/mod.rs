@@ -2,5 +2,6 @@
 //!
 //! Devices, which read fast arrays to transfer them, and the layers of stacks stand on this.
 
+pub(crate) mod codes;
 pub mod io;
 pub mod wires;

@@ -2,17 +2,18 @@
 //! transposed weights.
 
 use pnncore_kernels::gemm::{Dense, Strided, multiply};
-use pnncore_kernels::{Real, transpose};
+use pnncore_kernels::{Level, Real, bfloat16, transpose};
 use serde::Deserialize;
 
 use super::propagated::{draw_feedback, feedback_spec, measure, send_back};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
 use crate::optim::Optimizer;
 use crate::params::ParamSpec;
+use crate::precision::Precision;
 use crate::runtime::Runtime;
 use crate::system::stack::{BackwardRule, Layers, Stack};
 use crate::system::{Abilities, Experiment, System};
-use crate::update::{LocalUpdate, Term};
+use crate::update::{LocalUpdate, Products, Term};
 use crate::{Error, Result};
 
 /// What errors come back through.
@@ -127,23 +128,44 @@ impl<T: Real> CompiledMethod<T> for FeedbackAlignment {
                 (stage.params.start, stage.twin().outputs(), stage.twin().inputs());
             let keep = T::from_f64(1.0 - rates[k] * weight_decay);
             matrix.iter_mut().for_each(|value| *value *= keep);
-            let Term::Product(blocks) = &update.terms[k] else { continue };
+            let Term::Product(Products { blocks, precision }) = &update.terms[k] else { continue };
             let rate = T::from_f64(-rates[k]);
+            let level = runtime.level();
+            if *precision == Precision::Bfloat16 {
+                // Sums are scaled as those of the weights are, so that both stay as near.
+                let rounded: Vec<_> =
+                    blocks.iter().map(|block| both_rounded(level, block)).collect();
+                let factors: Vec<_> = rounded
+                    .iter()
+                    .map(|(inputs, errors)| {
+                        let inputs = Dense { data: &inputs[..], stride: cols };
+                        (turned(errors, rows), inputs, errors.len() / rows)
+                    })
+                    .collect();
+                bfloat16::multiply_all(level, &factors, (rows, cols), rate, matrix, cols);
+                continue;
+            }
             for (inputs, errors) in blocks {
                 let errors: Vec<T> = errors.iter().map(|&e| rate * e).collect();
-                let errors = Strided { data: &errors, row: 1, column: rows };
                 let shape = (rows, inputs.len() / cols, cols);
-                multiply(
-                    runtime.level(),
-                    errors,
-                    Dense { data: inputs, stride: cols },
-                    shape,
-                    matrix,
-                    cols,
-                );
+                let inputs = Dense { data: inputs, stride: cols };
+                multiply(level, turned(&errors, rows), inputs, shape, matrix, cols);
             }
         }
     }
+}
+
+/// The transpose of rows of so many elements.
+fn turned<T>(rows: &[T], width: usize) -> Strided<'_, T> {
+    Strided { data: rows, row: 1, column: width }
+}
+
+/// Rows of both sides of a product, rounded to bfloat16.
+fn both_rounded<T: Real>(level: Level, (left, right): &(Vec<T>, Vec<T>)) -> (Vec<T>, Vec<T>) {
+    let mut both = (left.clone(), right.clone());
+    bfloat16::round_all(level, &mut both.0);
+    bfloat16::round_all(level, &mut both.1);
+    both
 }
 
 /// The linear layers through which errors go back to parameters: their places.

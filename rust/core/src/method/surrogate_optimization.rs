@@ -167,7 +167,7 @@ impl<T: Real> CompiledMethod<T> for Surrogate {
 impl Surrogate {
     /// The model: from inputs and parameters, side by side, to outputs.
     fn network<T: Real>(&self, inputs: usize, outputs: usize) -> Result<Stack<T>> {
-        let linear = |inputs, outputs| Entry::from(LinearSpec { inputs, outputs, bias: true });
+        let linear = |inputs, outputs| Entry::from(LinearSpec::new(inputs, outputs, true));
         let tanh = || Entry::from(PointwiseSpec { function: Function::Tanh });
         let layers = vec![
             linear(inputs, self.hidden),

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::device::{CellArray, Change, Device, Store, UpdateKey};
 use crate::params::{ParamSpec, Params};
+use crate::precision::Precision;
 use crate::runtime::Runtime;
 use crate::settings::{at_least_zero, below_one, positive};
 use crate::states::States;
 use crate::system::System;
-use crate::update::{LocalUpdate, Term};
+use crate::update::{LocalUpdate, Products, Term};
 
 /// The configuration of an optimizer. Rates are passed per step, one per parameter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -134,7 +135,8 @@ impl Optimizer {
             let place = UpdateKey { parameter: i, step: steps, rate };
             let plain = *self == Self::SGD { momentum: 0.0, weight_decay: 0.0 };
             pulses += match &update.terms[i] {
-                Term::Product(blocks) if plain => {
+                // Cells are not written in a low precision: layers of them have none.
+                Term::Product(Products { blocks, precision: Precision::Full }) if plain => {
                     tile.update(runtime, place, Change::Product(blocks), values, own)
                 }
                 _ => {

@@ -12,6 +12,7 @@ use super::layered::{Layered, Physics};
 use super::{AnySystem, SystemSpec};
 use crate::Result;
 use crate::device::{Device, TileSpec};
+use crate::precision::Precision;
 
 /// A Hopfield network, as it is given.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -25,13 +26,16 @@ pub struct Spec {
     pub tile: Option<TileSpec>,
     /// What cells are drawn from.
     pub seed: u64,
+    /// What couplings and states are rounded to where they are multiplied.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 impl SystemSpec for Spec {
     const NAME: &'static str = "Hopfield";
 
     fn build(&self) -> Result<AnySystem> {
-        let net = Layered::hopfield(&self.layers, self.activation)?;
+        let net = Layered::hopfield(&self.layers, self.activation)?.with_precision(self.precision);
         Ok(AnySystem::same(match &self.tile {
             Some(tile) => net.with_cells(tile, self.seed)?,
             None => net,

@@ -53,7 +53,7 @@ fn tanh() -> LayerChoice {
 }
 
 fn linear(inputs: usize, outputs: usize) -> LayerChoice {
-    LinearSpec { inputs, outputs, bias: true }.into()
+    LinearSpec::new(inputs, outputs, true).into()
 }
 
 fn pointwise(function: Function) -> LayerChoice {
@@ -63,7 +63,7 @@ fn pointwise(function: Function) -> LayerChoice {
 /// Every kind of layer, in chains from six real inputs to so many real outputs.
 fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
     vec![
-        (vec![LinearSpec { inputs: 6, outputs: 4, bias: false }.into()], 4),
+        (vec![LinearSpec::new(6, 4, false).into()], 4),
         (vec![pointwise(Function::Relu)], 6),
         (vec![tanh()], 6),
         (vec![pointwise(Function::Logistic)], 6),

@@ -42,7 +42,7 @@ impl<T: Real> Context<'_, T> {
             find_movable(
                 self.runtime.level(),
                 drive,
-                &self.back[1],
+                &self.couplings.back()[1],
                 self.reach,
                 outputs,
                 *radius,
@@ -68,7 +68,7 @@ impl<T: Real> Context<'_, T> {
     ) -> T {
         let (level, stride) = (self.runtime.level(), self.net.layout.padded(0));
         if !narrow.holding {
-            let (weights, nodes) = (&self.back[1], self.units.nodes(0, stride));
+            let (weights, nodes) = (&self.couplings.back()[1], self.units.nodes(0, stride));
             return hidden_sweep::<T, U>(
                 level, drive, weights, stride, nodes, outputs, hidden, sums,
             );

@@ -38,6 +38,8 @@ struct Block<T> {
     /// The sums of the couplings over the inputs, where they are conductances.
     sums: AVec<T>,
     memory: Vec<T>,
+    /// The couplings, where they are rounded.
+    rounded: Vec<T>,
 }
 
 impl<T: Real> Default for Inputs<T> {
@@ -55,6 +57,7 @@ impl<T: Real> Default for Block<T> {
             panel: Panel::default(),
             sums: avec![],
             memory: Vec::new(),
+            rounded: Vec::new(),
         }
     }
 }
@@ -90,7 +93,9 @@ impl<T: Real> Inputs<T> {
         self.for_each(net, runtime, batch, transposed, cost, |span, block| {
             block.drive.clear();
             block.drive.resize(samples * stride, T::ZERO);
-            let couplings = &net.weights(params, 0)[span.start * n..];
+            let couplings = &net.weights(params, 0)[span.start * n..span.end * n];
+            let Block { rounded, .. } = block;
+            let couplings = net.precision.rounded(runtime.level(), couplings, rounded);
             if net.is_resistive() {
                 block.sums.resize(n, T::ZERO);
                 sum_rows(runtime.level(), &couplings[..span.len() * n], &mut block.sums);
@@ -162,6 +167,9 @@ impl<T: Real> Inputs<T> {
                     net.with_inputs(batch.x.row(i), span.clone(), memory, |x| {
                         lists.push(runtime.level(), x)
                     });
+                }
+                if net.precision.rounds() {
+                    lists.round_to_bfloat16(runtime.level());
                 }
                 if transposed {
                     lists.transpose_into(0..span.len(), turned);

@@ -7,6 +7,7 @@
 //! stiffness and kept between walls (resistive: the stiffness of a node is the sum of its
 //! conductances).
 
+mod couplings;
 mod energy;
 mod exact;
 mod extrapolated;
@@ -31,6 +32,7 @@ use serde::Deserialize;
 use crate::device::{CellArrays, Device, Store, TileSpec};
 use crate::loss::Loss;
 use crate::params::{ParamSpec, Params};
+use crate::precision::Precision;
 use crate::runtime::Runtime;
 use crate::signal::Signal;
 use crate::states::{Layout, States};
@@ -87,6 +89,8 @@ pub struct Layered {
     device: Device,
     /// The cells that couplings are stored in, where there are any.
     cells: Option<CellArrays>,
+    /// What couplings and states are rounded to where they are multiplied.
+    precision: Precision,
 }
 
 impl Layered {
@@ -118,7 +122,16 @@ impl Layered {
             specs.push(ParamSpec { name: format!("b{}", l + 1), shape: vec![pair[1]] });
         }
         let layout = Layout::new(&sizes[1..]);
-        Ok(Self { physics, sizes, specs, layout, device, cells: None })
+        let precision = Precision::Full;
+        Ok(Self { physics, sizes, specs, layout, device, cells: None, precision })
+    }
+
+    /// The same network, whose couplings and states are rounded where they are multiplied: a =
+    /// W_l^T s_{l-1} + W_{l+1} s_{l+1} + b_l is of rounded W and s, with sums in the precision of
+    /// the states. States themselves are not rounded, nor is what the local rule reads.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Stores couplings in arrays of cells, drawn from `seed`.
@@ -182,7 +195,7 @@ impl Layered {
 
     /// Whether it has one hidden layer and so few outputs that the fused kernel takes them.
     fn fused_layers(&self) -> bool {
-        self.layers() == 2 && self.sizes[2] <= MAX_OUTPUTS
+        self.layers() == 2 && self.sizes[2] <= MAX_OUTPUTS && !self.precision.rounds()
     }
 
     fn weights<'a, T: Real>(&self, params: &'a Params<'_, T>, layer: usize) -> &'a [T] {

@@ -6,28 +6,23 @@
 
 use std::ops::Range;
 
-use pnncore_kernels::hidden::padded_outputs;
-use pnncore_kernels::sparse::SparseRows;
 use pnncore_kernels::unit::{HardSigmoid, Logistic, Tanh, Unit, Walled};
-use pnncore_kernels::{AVec, Real, avec, transpose};
+use pnncore_kernels::{AVec, Real, avec};
 use rayon::prelude::*;
 
+use super::couplings::Couplings;
 use super::inputs::Inputs;
 use super::tile::{Context, SampleTile};
 use super::units::Units;
 use super::{Activation, Layered, Physics};
-use crate::params::Params;
 use crate::plan::{Boundary, clamp_towards};
-use crate::runtime::Runtime;
 use crate::states::{Outcome, States, Status};
 use crate::system::Experiment;
 
 /// Memory for the batches of one call.
 #[derive(Debug)]
 pub(super) struct Buffers<T> {
-    /// The transposed couplings of layer l, with rows padded like the layer below; empty for the
-    /// first layer.
-    back: Vec<AVec<T>>,
+    couplings: Couplings<T>,
     /// The magnitudes of the couplings of the last layer, summed over outputs, where the fused
     /// kernel wants them.
     reach: AVec<T>,
@@ -44,7 +39,7 @@ pub(super) struct Buffers<T> {
 impl<T: Real> Buffers<T> {
     pub(super) fn new(net: &Layered) -> Self {
         Self {
-            back: Vec::new(),
+            couplings: Couplings::default(),
             reach: avec![],
             displacements: Vec::new(),
             units: Units::new(net),
@@ -67,7 +62,7 @@ pub(super) fn settle<T: Real>(
     // Fewer samples than this per tile would read the couplings of deep networks too often.
     const TILE: usize = 2;
     let parts = runtime.parts(samples * couplings, samples.div_ceil(TILE));
-    transpose_couplings(net, runtime, params, &mut buffers.back);
+    buffers.couplings.prepare(net, runtime, params);
     let chunk = samples.div_ceil(parts).max(1);
     let parts = samples.div_ceil(chunk);
     if buffers.tiles.len() < parts {
@@ -76,16 +71,22 @@ pub(super) fn settle<T: Real>(
     buffers.taken = !plan.phases.is_empty();
     buffers.inputs.take(net, runtime, params, batch, buffers.taken);
     if net.is_resistive() {
-        buffers.units.measure(net, runtime, params, buffers.inputs.sums(), &buffers.back);
+        buffers.units.measure(
+            net,
+            runtime,
+            params,
+            buffers.inputs.sums(),
+            buffers.couplings.back(),
+        );
     } else if net.fused_layers() {
-        sum_magnitudes(&buffers.back[1], net.layout.padded(0), &mut buffers.reach);
+        sum_magnitudes(&buffers.couplings.back()[1], net.layout.padded(0), &mut buffers.reach);
     }
     let (phases, stride, complex) = (states.phases(), states.stride(), states.is_complex());
     let softness = buffers.units.output_softness(net);
     buffers.displacements.clear();
     buffers.displacements.extend((0..phases).map(|p| plan.reach(plan.boundary(p), softness)));
-    let (back, reach, displacements) =
-        (&buffers.back[..], &buffers.reach[..], &buffers.displacements[..]);
+    let (couplings, reach, displacements) =
+        (&buffers.couplings, &buffers.reach[..], &buffers.displacements[..]);
     let (units, inputs) = (&buffers.units, &buffers.inputs);
     if units.is_driven_away(net, params) {
         states.values.fill(T::ZERO);
@@ -98,7 +99,7 @@ pub(super) fn settle<T: Real>(
         params,
         batch,
         plan,
-        back,
+        couplings,
         reach,
         units,
         displacements,
@@ -113,29 +114,6 @@ pub(super) fn settle<T: Real>(
     runtime.for_each(tiles, |(t, ((states, outcomes), tile))| {
         context.settle_tile(t * chunk, states, outcomes, tile);
     });
-}
-
-fn transpose_couplings<T: Real>(
-    net: &Layered,
-    runtime: &Runtime,
-    params: &Params<'_, T>,
-    back: &mut Vec<AVec<T>>,
-) {
-    back.resize_with(net.layers(), || avec![]);
-    for (l, back) in back.iter_mut().enumerate().skip(1) {
-        let (rows, cols) = (net.sizes[l], net.sizes[l + 1]);
-        let stride = net.layout.padded(l - 1);
-        // Rows past the last stay zero, as `hidden_sweep` wants.
-        back.resize(padded_outputs(cols) * stride, T::ZERO);
-        let parts = runtime.parts(rows * cols, cols);
-        let chunk = cols.div_ceil(parts);
-        let pieces = back[..cols * stride].par_chunks_mut(chunk * stride).enumerate();
-        runtime.for_each(pieces, |(c, piece)| {
-            let first = c * chunk;
-            let span = first..first + piece.len() / stride;
-            transpose(runtime.level(), net.weights(params, l), rows, cols, span, piece, stride);
-        });
-    }
 }
 
 /// Sums the magnitudes of rows of `width` elements.
@@ -262,7 +240,7 @@ impl<T: Real> Context<'_, T> {
         }
         tile.errors.resize(samples, 0.0);
         tile.pulls.resize(samples * net.layout.outputs().len(), T::ZERO);
-        tile.lists.resize_with(net.layers(), || [SparseRows::new(0), SparseRows::new(0)]);
+        tile.signals.resize_with(net.layers(), Default::default);
         if self.accelerated() {
             let width = (1..net.layers()).step_by(2).map(|l| net.layout.padded(l)).sum();
             tile.secants.reset(samples * self.phases, width);

@@ -1,10 +1,10 @@
 //! The samples that a thread settles together, what all of them share, and what every way of
 //! settling them does alike: how outputs move, and when a row is done.
 
-use pnncore_kernels::sparse::{Panel, SparseRows};
 use pnncore_kernels::{AVec, Real, avec};
 
 use super::Layered;
+use super::couplings::{Couplings, Products, Signals};
 use super::energy::Energy;
 use super::inputs::Inputs;
 use super::narrow::Narrow;
@@ -21,11 +21,11 @@ use crate::states::{Outcome, Status};
 #[derive(Debug)]
 pub(super) struct SampleTile<T> {
     pub(super) drive: AVec<T>,
-    /// The non-zero states of the active rows, by layer; imaginary parts apart.
-    pub(super) lists: Vec<[SparseRows<T>; 2]>,
+    /// The states of the active rows as products take them, by layer; imaginary parts apart.
+    pub(super) signals: Vec<[Signals<T>; 2]>,
     /// The drives of the active rows of one layer; imaginary parts apart.
     pub(super) drives: [AVec<T>; 2],
-    pub(super) panel: Panel<T>,
+    pub(super) products: Products<T>,
     pub(super) target: Vec<T>,
     pub(super) scratch: Vec<T>,
     /// What the nudged step of the outputs needs.
@@ -55,9 +55,9 @@ impl<T: Real> Default for SampleTile<T> {
     fn default() -> Self {
         Self {
             drive: avec![],
-            lists: Vec::new(),
+            signals: Vec::new(),
             drives: [avec![], avec![]],
-            panel: Panel::default(),
+            products: Products::default(),
             target: Vec::new(),
             scratch: Vec::new(),
             nudge: Vec::new(),
@@ -83,7 +83,7 @@ pub(super) struct Context<'a, T> {
     pub(super) params: &'a Params<'a, T>,
     pub(super) batch: &'a Batch<'a, T>,
     pub(super) plan: &'a PhasePlan,
-    pub(super) back: &'a [AVec<T>],
+    pub(super) couplings: &'a Couplings<T>,
     pub(super) reach: &'a [T],
     pub(super) units: &'a Units<T>,
     pub(super) displacements: &'a [Option<f64>],
@@ -99,11 +99,13 @@ impl<T: Real> Context<'_, T> {
         self.net.fused_layers() && !self.complex && self.plan.settling.order == Order::Asynchronous
     }
 
-    /// Whether secants shorten the settling. A given number of sweeps means plain ones.
+    /// Whether secants shorten the settling. A given number of sweeps means plain ones; and where
+    /// states are rounded they come to rest by themselves.
     pub(super) fn accelerated(&self) -> bool {
         !self.fused()
             && !self.complex
             && !self.net.is_resistive()
+            && !self.net.precision.rounds()
             && self.plan.settling.order == Order::Asynchronous
             && self.plan.settling.stop.is_free()
     }

@@ -1,8 +1,6 @@
 //! Settling networks of any number of layers: the rows of a tile sweep together.
 
 use num_complex::Complex;
-use pnncore_kernels::gemm::Dense;
-use pnncore_kernels::sparse::accumulate;
 use pnncore_kernels::unit::{self, Unit};
 use pnncore_kernels::watch::poll;
 use pnncore_kernels::{Real, dot};
@@ -171,18 +169,19 @@ impl<T: Real> Context<'_, T> {
         tile.raised = raised;
     }
 
-    /// Lists the non-zeros of layer `l` of the active rows.
+    /// Takes the states of layer `l` of the active rows as products take them.
     fn list_layer(&self, l: usize, active: &[usize], states: &[T], tile: &mut SampleTile<T>) {
         let layer = self.net.layout.layer(l);
+        let (level, precision) = (self.runtime.level(), self.net.precision);
         poll(active.len() * LAYER_VISIT);
-        for (part, lists) in
-            tile.lists[l].iter_mut().enumerate().take(if self.complex { 2 } else { 1 })
+        for (part, signals) in
+            tile.signals[l].iter_mut().enumerate().take(if self.complex { 2 } else { 1 })
         {
-            lists.reset(layer.len());
-            for &r in active {
+            let rows = active.iter().map(|&r| {
                 let row = &states[r * self.stride + part * self.net.layout.stride()..];
-                lists.push(self.runtime.level(), &row[layer.clone()]);
-            }
+                &row[layer.clone()]
+            });
+            signals.take(level, precision, layer.len(), rows);
         }
     }
 
@@ -205,15 +204,14 @@ impl<T: Real> Context<'_, T> {
                     });
                 }
             }
+            let products = &mut tile.products;
             if l > 0 {
-                let m = Dense { data: net.weights(self.params, l), stride: n };
-                let lists = &tile.lists[l - 1][part];
-                accumulate(level, lists, 0, active.len(), m, n, drives, stride, &mut tile.panel);
+                let ahead = self.couplings.ahead(net, self.params, l);
+                products.add(level, &tile.signals[l - 1][part], ahead, drives, stride);
             }
             if l + 1 < net.layers() {
-                let m = Dense { data: &self.back[l + 1][..], stride };
-                let lists = &tile.lists[l + 1][part];
-                accumulate(level, lists, 0, active.len(), m, n, drives, stride, &mut tile.panel);
+                let back = self.couplings.behind(net, l + 1);
+                products.add(level, &tile.signals[l + 1][part], back, drives, stride);
             }
         }
     }

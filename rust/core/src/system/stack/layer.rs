@@ -7,6 +7,7 @@ use pnncore_kernels::{Level, Real};
 use serde::{Deserialize, Serialize};
 
 use crate::params::ParamSpec;
+use crate::precision::Precision;
 use crate::scratch::Scratch;
 use crate::signal::Signal;
 use crate::{Error, Result};
@@ -301,15 +302,25 @@ pub trait Layer<T: Real>: Send + Sync {
         false
     }
 
+    /// In what precision signals and errors meet weights, and each other in the factored gradient.
+    fn precision(&self) -> Precision {
+        Precision::Full
+    }
+
     /// Makes of inputs those of the factored gradient.
     fn factor_inputs(&self, params: &[&[T]], x: &mut [T]) {
         let _ = (params, x);
     }
 
     /// Whether all that derivatives need prepared is a transpose, and that only where errors go on
-    /// to inputs.
+    /// to inputs: [`Layer::prepare_transpose`] adds it.
     fn prepares_transpose_alone(&self) -> bool {
         false
+    }
+
+    /// Makes what [`Layer::prepare`] left, with or without derivatives, what it leaves with them.
+    fn prepare_transpose(&self, level: Level, params: &[&[T]], prepared: &mut Vec<T>) {
+        let _ = (level, params, prepared);
     }
 
     /// Whether [`Layer::reverse`] works: whether signals can be sent back through the physics.

@@ -1,16 +1,18 @@
 //! The linear map: digital, or an ideal crossbar.
 
+use std::borrow::Cow;
+
 use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::Philox;
-use pnncore_kernels::sparse::product;
 use pnncore_kernels::watch::{poll, polled};
-use pnncore_kernels::{Level, Real, sum_rows, transpose};
+use pnncore_kernels::{Level, Real, bfloat16, sparse, sum_rows, transpose};
 
 use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, Role, factors};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use crate::params::ParamSpec;
+use crate::precision::Precision;
 use crate::settings::at_least_one;
 use crate::signal::Signal;
 use crate::{Result, memory};
@@ -25,12 +27,21 @@ pub struct LinearSpec {
     pub outputs: usize,
     /// Whether a bias is added.
     pub bias: bool,
+    /// What signals, errors and weights are rounded to where they are multiplied.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 impl LinearSpec {
+    /// A map in the precision of the stack.
+    pub fn new(inputs: usize, outputs: usize, bias: bool) -> Self {
+        Self { inputs, outputs, bias, precision: Precision::Full }
+    }
+
     /// The map, without deviations.
     pub(super) fn map<T: Real>(&self) -> Linear<T> {
-        Linear::new(self.inputs, self.outputs, self.bias)
+        let precision = self.precision;
+        Linear { precision, ..Linear::new(self.inputs, self.outputs, self.bias) }
     }
 }
 
@@ -60,13 +71,15 @@ impl LayerSpec for LinearSpec {
 const LEAST: f64 = 1e-6;
 
 /// y = x W + b. With a mismatch, y = (x (W * gains) + b) crosstalk. With a learned range, x is cut
-/// at plus and minus a parameter.
+/// at plus and minus a parameter. In a low precision, what is multiplied is rounded, also on the
+/// way back: derivatives are those of the map without rounding.
 #[derive(Debug, Clone)]
 pub struct Linear<T> {
     inputs: usize,
     outputs: usize,
     bias: bool,
     ranged: bool,
+    precision: Precision,
     /// Factors of the elements of W; empty: one.
     gains: Vec<T>,
     /// What outputs leak into each other: a square matrix for each group of [`group`] outputs;
@@ -89,7 +102,9 @@ fn group(n: usize) -> usize {
 impl<T: Real> Linear<T> {
     /// A linear map of these numbers of inputs and outputs.
     pub fn new(inputs: usize, outputs: usize, bias: bool) -> Self {
-        Self { inputs, outputs, bias, ranged: false, gains: Vec::new(), crosstalk: Vec::new() }
+        let (precision, ranged) = (Precision::Full, false);
+        let (gains, crosstalk) = (Vec::new(), Vec::new());
+        Self { inputs, outputs, bias, ranged, precision, gains, crosstalk }
     }
 
     /// The same map of inputs that are cut at the ends of a range, which is its last parameter
@@ -152,6 +167,22 @@ impl<T: Real> Linear<T> {
         clipped
     }
 
+    /// Inputs as they are multiplied: cut, and rounded. Where they are not what arrives, they are
+    /// in `memory`.
+    fn multiplied<'a>(
+        &self,
+        context: LayerContext<'_, T>,
+        x: &'a [T],
+        memory: &'a mut Vec<T>,
+    ) -> &'a [T] {
+        if !self.ranged {
+            return self.precision.rounded(context.level, x, memory);
+        }
+        self.clipped(context.params, x, memory);
+        self.precision.round(context.level, memory);
+        memory
+    }
+
     /// The changes of inputs after they were cut, as these and the range change: in `pushed`
     /// where there is one.
     fn push_range<'a>(
@@ -209,15 +240,46 @@ impl<T: Real> Linear<T> {
         derivatives: bool,
         prepared: &mut Vec<T>,
     ) {
-        let (first, (n, m)) = (prepared.len(), (self.inputs, self.outputs));
-        prepared.extend(self.gains.iter().zip(weights).map(|(&gain, &weight)| gain * weight));
-        if derivatives {
-            let skip = self.gains.len();
-            prepared.resize(first + skip + n * m, T::ZERO);
-            let (effective, turned) = prepared[first..].split_at_mut(skip);
-            let weights = if skip == 0 { weights } else { effective };
-            transpose(level, weights, n, m, 0..m, turned, n);
+        let effective = self.effective(weights);
+        prepared.extend_from_slice(&effective[..self.gains.len()]);
+        if self.precision == Precision::Bfloat16 {
+            bfloat16::pack(level, &effective, (self.inputs, self.outputs), false, prepared);
         }
+        if derivatives {
+            self.append_transpose(level, weights, prepared);
+        }
+    }
+
+    /// The weights, times their gains.
+    fn effective<'a>(&self, weights: &'a [T]) -> Cow<'a, [T]> {
+        if self.gains.is_empty() {
+            return weights.into();
+        }
+        self.gains.iter().zip(weights).map(|(&gain, &weight)| gain * weight).collect()
+    }
+
+    /// Appends the transpose of the weights.
+    fn append_transpose(&self, level: Level, weights: &[T], prepared: &mut Vec<T>) {
+        let (n, m) = (self.inputs, self.outputs);
+        let weights = &*self.effective(weights);
+        match self.precision {
+            Precision::Full => {
+                let first = prepared.len();
+                prepared.resize(first + n * m, T::ZERO);
+                transpose(level, weights, n, m, 0..m, &mut prepared[first..], n);
+            }
+            Precision::Bfloat16 => bfloat16::pack(level, weights, (m, n), true, prepared),
+        }
+    }
+
+    /// How many numbers are prepared for the forward pass.
+    fn prepared_forward(&self, level: Level) -> usize {
+        let shape = (self.inputs, self.outputs);
+        self.gains.len()
+            + match self.precision {
+                Precision::Full => 0,
+                Precision::Bfloat16 => bfloat16::packed_len::<T>(level, shape),
+            }
     }
 
     fn weights<'a>(&self, context: LayerContext<'a, T>) -> &'a [T] {
@@ -225,6 +287,37 @@ impl<T: Real> Linear<T> {
             context.params[0]
         } else {
             &context.prepared[..self.inputs * self.outputs]
+        }
+    }
+
+    /// y += x W, for inputs as they are multiplied.
+    fn add_forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T]) {
+        let (weights, shape) = (self.weights(context), (rows, self.inputs, self.outputs));
+        let memory = &mut context.scratch.product();
+        match self.precision {
+            Precision::Full => sparse::product(context.level, x, weights, shape, y, memory),
+            Precision::Bfloat16 => {
+                let packed = self.gains.len()..self.prepared_forward(context.level);
+                let packed = &context.prepared[packed];
+                bfloat16::product(context.level, x, (weights, packed), shape, y, memory);
+            }
+        }
+    }
+
+    /// dx = dy W^T, for errors as they are multiplied, where derivatives were prepared.
+    fn send_back(&self, context: LayerContext<'_, T>, dy: Dense<'_, T>, dx: &mut [T]) {
+        let (n, m) = (self.inputs, self.outputs);
+        let shape = (dx.len() / n, m, n);
+        let turned = &context.prepared[self.prepared_forward(context.level)..];
+        dx.fill(T::ZERO);
+        match self.precision {
+            Precision::Full => {
+                let turned = Dense { data: turned, stride: n };
+                multiply(context.level, dy.into(), turned, shape, dx, n);
+            }
+            Precision::Bfloat16 => {
+                bfloat16::multiply_packed(context.level, dy.into(), turned, shape, dx, n);
+            }
         }
     }
 
@@ -254,12 +347,6 @@ impl<T: Real> Linear<T> {
             let matrix = Dense { data: matrix, stride: width };
             multiply(level, clean, matrix, (rows, width, width), &mut y[first..], n);
         }
-    }
-
-    /// The transpose of the weights, where derivatives were prepared.
-    fn turned<'a>(&self, context: LayerContext<'a, T>) -> &'a [T] {
-        let skip = self.gains.len();
-        &context.prepared[skip..skip + self.inputs * self.outputs]
     }
 }
 
@@ -317,21 +404,20 @@ impl<T: Real> Layer<T> for Linear<T> {
         y: &mut [T],
         _tape: &mut [T],
     ) -> Result<()> {
-        let mut clipped = context.scratch.empty();
-        let x = self.clipped(context.params, x, &mut clipped);
+        let mut multiplied = context.scratch.empty();
+        let x = self.multiplied(context, x, &mut multiplied);
         let start = |y: &mut [T]| match self.bias(context.params) {
             Some(bias) => y.chunks_exact_mut(self.outputs).for_each(|y| y.copy_from_slice(bias)),
             None => y.fill(T::ZERO),
         };
-        let (weights, shape) = (self.weights(context), (rows, self.inputs, self.outputs));
         if self.crosstalk.is_empty() {
             start(y);
-            product(context.level, x, weights, shape, y, &mut context.scratch.product());
+            self.add_forward(context, rows, x, y);
             return Ok(());
         }
         let mut clean = context.scratch.zeros(y.len());
         start(&mut clean);
-        product(context.level, x, weights, shape, &mut clean, &mut context.scratch.product());
+        self.add_forward(context, rows, x, &mut clean);
         self.leak(context, rows, &clean, y, false);
         Ok(())
     }
@@ -358,19 +444,15 @@ impl<T: Real> Layer<T> for Linear<T> {
             sum_rows(context.level, dy, &mut sums);
             bias.iter_mut().zip(&*sums).for_each(|(total, &sum)| *total += sum);
         }
+        let mut rounded = context.scratch.empty();
+        let dy = Dense { data: self.precision.rounded(context.level, dy, &mut rounded), stride: n };
         if !self.gains.is_empty() {
             let mut product = context.scratch.zeros(self.inputs * n);
-            let mut clipped = context.scratch.empty();
-            let x = self.clipped(context.params, record.x, &mut clipped);
+            let mut multiplied = context.scratch.empty();
+            let x = self.multiplied(context, record.x, &mut multiplied);
             let x = Strided { data: x, row: self.inputs, column: 1 }.transposed();
-            multiply(
-                context.level,
-                x,
-                Dense { data: dy, stride: n },
-                (self.inputs, rows, n),
-                &mut product,
-                n,
-            );
+            let shape = (self.inputs, rows, n);
+            self.precision.multiply(context.level, x, dy, shape, &mut product);
             for ((total, &sum), &gain) in gradient[0].iter_mut().zip(&*product).zip(&self.gains) {
                 *total += sum * gain;
             }
@@ -379,10 +461,7 @@ impl<T: Real> Layer<T> for Linear<T> {
         let mut own = context.scratch.zeros(unasked);
         let dx = if own.is_empty() { dx } else { &mut own };
         if !dx.is_empty() {
-            dx.fill(T::ZERO);
-            let turned = Dense { data: self.turned(context), stride: self.inputs };
-            let dy = Strided { data: dy, row: n, column: 1 };
-            multiply(context.level, dy, turned, (rows, n, self.inputs), dx, self.inputs);
+            self.send_back(context, dy, dx);
             self.pull_range(context.params, record.x, dx, gradient);
         }
         Ok(())
@@ -406,12 +485,17 @@ impl<T: Real> Layer<T> for Linear<T> {
         let mut gained = context.scratch.empty();
         gained.extend(self.gains.iter().zip(along[0]).map(|(&gain, &w)| gain * w));
         let moved = if gained.is_empty() { along[0] } else { &gained };
-        let (mut clipped, mut pushed) = (context.scratch.empty(), context.scratch.empty());
-        let x = self.clipped(context.params, record.x, &mut clipped);
+        let [mut multiplied, mut pushed, mut steps, mut weights] =
+            [(); 4].map(|()| context.scratch.empty());
+        let x = self.multiplied(context, record.x, &mut multiplied);
         let dx = self.push_range(context.params, along, record.x, dx, &mut pushed);
-        for (left, right) in [(dx, self.weights(context)), (x, moved)] {
-            let left = Strided { data: left, row: n, column: 1 };
-            multiply(context.level, left, Dense { data: right, stride: m }, (rows, n, m), into, m);
+        let dx = self.precision.rounded(context.level, dx, &mut steps);
+        let moved = self.precision.rounded(context.level, moved, &mut weights);
+        let mut held = context.scratch.empty();
+        let held = self.precision.rounded(context.level, self.weights(context), &mut held);
+        for (left, right) in [(dx, held), (x, moved)] {
+            let (left, right) = (Dense { data: left, stride: n }, Dense { data: right, stride: m });
+            self.precision.multiply(context.level, left.into(), right, (rows, n, m), into);
         }
         if !self.crosstalk.is_empty() {
             self.leak(context, rows, &clean, dy, false);
@@ -443,8 +527,17 @@ impl<T: Real> Layer<T> for Linear<T> {
         !self.ranged
     }
 
+    fn prepare_transpose(&self, level: Level, params: &[&[T]], prepared: &mut Vec<T>) {
+        prepared.truncate(self.prepared_forward(level));
+        self.append_transpose(level, params[0], prepared);
+    }
+
     fn is_factored(&self) -> bool {
         self.gains.is_empty()
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
     }
 
     fn factor_inputs(&self, params: &[&[T]], x: &mut [T]) {

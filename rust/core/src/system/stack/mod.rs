@@ -25,7 +25,7 @@ mod spec;
 mod speckle;
 mod transistor;
 
-pub use crossbar::{CrossbarSpec, Hardware, Remap};
+pub use crossbar::{CrossbarSpec, Hardware, ReadPrecision, Remap};
 pub use detect::DetectSpec;
 pub use encode::{Carrier, EncodeSpec};
 pub use harmonic::SecondHarmonicSpec;

@@ -5,7 +5,7 @@ use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::{Philox, Purpose};
 use smallvec::SmallVec;
 
-use super::{Block, Propagation, each, outputs_without_noise};
+use super::{Block, Propagation, each, for_each_stage, outputs_without_noise};
 use crate::Result;
 use crate::batch::Batch;
 use crate::scratch::{Lent, Scratch};
@@ -13,7 +13,7 @@ use crate::system::stack::layer::{
     Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative,
 };
 use crate::system::stack::{Layers, Stack, StackAt, Stage};
-use crate::update::{LocalUpdate, Term};
+use crate::update::{LocalUpdate, Products, Term};
 
 /// What the outputs of a group of layers hear of an error.
 #[derive(Debug, Clone, Copy)]
@@ -124,33 +124,25 @@ impl<T: Real> Propagation<T> {
     fn prepare_backward(&mut self, at: StackAt<'_, T>, rule: &BackwardRule<'_, T>) {
         let StackAt { stack, .. } = at;
         let level = at.runtime.level();
-        self.reversed.resize_with(stack.stages().len(), Vec::new);
-        for (l, stage) in stack.stages().iter().enumerate() {
+        for_each_stage(at, &mut self.prepared, |l, stage, prepared| {
             let layer = stack.layer(rule.layers, l);
-            let values = at.params_of(stage);
-            let late = layer.prepares_transpose_alone();
-            if late || !rule.same {
-                let passes = rule.asks(stage) && rule.is_heard(stack, l);
-                let by_transpose =
-                    passes && !rule.reverses(stage) && rule.matrix(stack, l).is_none();
-                layer.prepare(
-                    level,
-                    &values,
-                    at.memory_of(stage, rule.layers),
-                    by_transpose || !late,
-                    &mut self.prepared[l],
-                );
+            let (late, values) = (layer.prepares_transpose_alone(), &at.params_of(stage));
+            let passes = rule.asks(stage) && rule.is_heard(stack, l);
+            let by_transpose = passes && !rule.reverses(stage) && rule.matrix(stack, l).is_none();
+            if !rule.same {
+                let memory = at.memory_of(stage, rule.layers);
+                layer.prepare(level, values, memory, by_transpose || !late, prepared);
+            } else if late && by_transpose {
+                layer.prepare_transpose(level, values, prepared);
             }
+        });
+        self.reversed.resize_with(stack.stages().len(), Vec::new);
+        for_each_stage(at, &mut self.reversed, |_, stage, reversed| {
             if rule.reverses(stage) {
-                let hardware = stage.hardware();
-                hardware.prepare_reverse(
-                    level,
-                    &values,
-                    at.memory_of(stage, Layers::Hardware),
-                    &mut self.reversed[l],
-                );
+                let memory = at.memory_of(stage, Layers::Hardware);
+                stage.hardware().prepare_reverse(level, &at.params_of(stage), memory, reversed);
             }
-        }
+        });
     }
 
     /// Passes a batch through the twins, without noise, and `errors` of the outputs, row by row,
@@ -183,12 +175,15 @@ impl<T: Real> Propagation<T> {
                 let term = &mut update.terms[k];
                 if layer.is_factored() && k == stage.params.start {
                     let values = at.params_of(stage);
+                    let precision = layer.precision();
                     if !matches!(term, Term::Product(_)) {
-                        *term = Term::Product(Vec::new());
+                        *term = Term::Product(Products { blocks: Vec::new(), precision });
                     }
                     let Term::Product(products) = term else { continue };
-                    products.resize_with(self.blocks.len(), Default::default);
-                    for ((left, right), block) in products.iter_mut().zip(&mut self.blocks) {
+                    products.precision = precision;
+                    let blocks = &mut products.blocks;
+                    blocks.resize_with(self.blocks.len(), Default::default);
+                    for ((left, right), block) in blocks.iter_mut().zip(&mut self.blocks) {
                         std::mem::swap(left, &mut block.signals[l]);
                         layer.factor_inputs(&values, left);
                         std::mem::swap(right, &mut block.errors[l + 1]);

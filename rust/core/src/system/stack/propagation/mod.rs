@@ -11,11 +11,11 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::layer::{ForwardRecord, LayerContext};
-use super::{Layers, Stack, StackAt, outcome};
+use super::{Layers, Stack, StackAt, Stage, outcome};
 use crate::batch::{Batch, Targets};
 use crate::draw::DrawIndex;
 use crate::loss::Loss;
-use crate::params::Params;
+use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
 use crate::scratch::{Pool, Scratch};
 use crate::states::States;
@@ -69,6 +69,25 @@ impl<T: Real> Block<T> {
     }
 }
 
+/// Does `work` for every stage and what is kept of it, on several threads where that is worth it
+/// and all layers are of this library.
+fn for_each_stage<T: Real, M: Send>(
+    at: StackAt<'_, T>,
+    kept: &mut [M],
+    work: impl Fn(usize, &Stage<T>, &mut M) + Sync + Send,
+) {
+    let stages = at.stack.stages();
+    let numbers: usize = at.stack.specs.iter().map(ParamSpec::len).sum();
+    let shares = !at.stack.foreign;
+    let chunk = if shares { at.runtime.grouped(numbers, kept.len()) } else { kept.len().max(1) };
+    at.runtime.for_each(kept.par_chunks_mut(chunk).enumerate(), |(c, kept)| {
+        for (k, kept) in kept.iter_mut().enumerate() {
+            let l = c * chunk + k;
+            work(l, &stages[l], kept);
+        }
+    });
+}
+
 /// The outputs of layer `l` before a measurement added noise, which says nothing of the layer's
 /// slope.
 fn outputs_without_noise<'a, T>(
@@ -120,9 +139,8 @@ impl<T: Real> Propagation<T> {
 
     /// Prepares all layers; those that need a transpose for derivatives, for signals alone.
     fn prepare(&mut self, at: StackAt<'_, T>, layers: Layers<'_, T>, derivatives: bool) {
-        let stages = at.stack.stages();
-        self.prepared.resize_with(stages.len(), Vec::new);
-        for ((l, stage), prepared) in stages.iter().enumerate().zip(&mut self.prepared) {
+        self.prepared.resize_with(at.stack.stages().len(), Vec::new);
+        for_each_stage(at, &mut self.prepared, |l, stage, prepared| {
             let layer = at.stack.layer(layers, l);
             let derivatives = derivatives && !layer.prepares_transpose_alone();
             layer.prepare(
@@ -132,7 +150,7 @@ impl<T: Real> Propagation<T> {
                 derivatives,
                 prepared,
             );
-        }
+        });
     }
 
     /// Takes the inputs of a batch in.

@@ -1,86 +1,35 @@
 //! Analog crossbars: a linear map that is read from arrays of conductances.
 
+mod hardware;
+
 use std::ops::Range;
 
 use pnncore_kernels::converter::largest;
 use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::Philox;
-use pnncore_kernels::{Level, Real, add_scaled, sum_rows, transpose};
-use serde::{Deserialize, Serialize};
+use pnncore_kernels::{Level, Real, add_scaled, int8, sum_rows, transpose};
+use serde::Deserialize;
+
+pub use hardware::{Hardware, ReadPrecision, Remap};
 
 use super::layer::{ForwardRecord, Layer, LayerContext};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use super::linear::{Linear, LinearSpec};
-use crate::analog::io::{Array, Draws, GROUPS_OF_READ, Io, Scale};
+use crate::analog::codes::{Codes, step_of, to_codes};
+use crate::analog::io::{Array, Draws, GROUPS_OF_READ, Scale};
 use crate::analog::wires::{Grid, Wires};
 use crate::device::{CellArray, TileSpec};
 use crate::params::ParamSpec;
 use crate::scratch::{Lent, Scratch};
 use crate::settings::positive;
 use crate::signal::Signal;
-use crate::{Error, Result, memory};
+use crate::{Result, memory};
 
 /// Groups of random numbers from here on are those of reads.
 const GROUPS_OF_READS: u32 = 1 << 16;
 
 /// Groups of a layer: of its reads forward, and of those back.
 const GROUPS_OF_LAYER: u32 = 2 * GROUPS_OF_READ;
-
-/// What shares a digital scale, by which weights are brought to -1 to 1 before they are held by an
-/// array.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Remap {
-    /// The weights of an array.
-    Array,
-    /// Those of a column of an array.
-    Columns,
-}
-
-/// What the hardware of a linear map is like.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hardware {
-    /// The most rows and columns of an array.
-    pub most: (usize, usize),
-    /// How the arrays are read.
-    pub io: Io,
-    /// How their transposes are read.
-    pub backward: Io,
-    /// What is between the cells; `None`: nothing.
-    pub wires: Option<Wires>,
-    /// What shares a digital scale; `None`: weights are held as they are.
-    pub remap: Option<Remap>,
-}
-
-impl Hardware {
-    /// Checks the ranges of all settings.
-    ///
-    /// # Errors
-    /// [`Error::Config`], naming the setting.
-    pub fn check(&self) -> Result<()> {
-        self.io.check()?;
-        self.backward.check()?;
-        self.wires.as_ref().map_or(Ok(()), Wires::check)?;
-        if self.most.0 == 0 || self.most.1 == 0 {
-            return Err(Error::Config(format!(
-                "arrays must have at least one row and one column, got {:?}",
-                self.most
-            )));
-        }
-        if self.backward.scale == Scale::Learned {
-            return Err(Error::Config(
-                "only the range of inputs is learned: give backward a scale of its own".into(),
-            ));
-        }
-        if self.remap.is_some() && self.wires.is_some() {
-            return Err(Error::Config(
-                "wires map weights to conductances themselves: leave remap out".into(),
-            ));
-        }
-        Ok(())
-    }
-}
 
 /// The description of a linear map that is read from an analog array.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -103,7 +52,7 @@ pub struct CrossbarSpec {
 impl CrossbarSpec {
     /// What it is a model of: the linear map itself.
     fn ideal(&self) -> LinearSpec {
-        LinearSpec { inputs: self.inputs, outputs: self.outputs, bias: self.bias }
+        LinearSpec::new(self.inputs, self.outputs, self.bias)
     }
 
     fn map<T: Real>(&self) -> Linear<T> {
@@ -207,20 +156,27 @@ impl<T: Real> Crossbar<T> {
         Ok(Self { map, inputs, outputs, hardware: hardware.clone(), tiles })
     }
 
+    /// Whether weights are held otherwise than as they are.
+    fn is_held(&self) -> bool {
+        self.hardware.remap.is_some() || self.hardware.precision.is_some()
+    }
+
     /// Of what [`Layer::prepare`] leaves, how much is of remapped weights: these as they are held,
     /// and the scales of the columns of all tiles.
     fn remapped(&self) -> usize {
-        let columns: usize = self.tiles.iter().map(|tile| tile.columns.len()).sum();
-        if self.hardware.remap.is_some() { self.inputs * self.outputs + columns } else { 0 }
+        let columns = self.tiles.iter().map(|tile| tile.columns.len());
+        let scales = if self.hardware.remap.is_some() { columns.sum() } else { 0 };
+        if self.is_held() { self.inputs * self.outputs + scales } else { 0 }
+    }
+
+    /// How much is of held weights in all: those, and what integers make of each tile.
+    fn held_len(&self, level: Level) -> usize {
+        self.remapped() + (0..self.tiles.len()).map(|k| self.codes_len(level, k)).sum::<usize>()
     }
 
     /// The weights as they are held, given what was prepared.
     fn held<'a>(&self, weights: &'a [T], prepared: &'a [T]) -> &'a [T] {
-        if self.hardware.remap.is_some() {
-            &prepared[..self.inputs * self.outputs]
-        } else {
-            weights
-        }
+        if self.is_held() { &prepared[..self.inputs * self.outputs] } else { weights }
     }
 
     /// The scales of the columns of tile `k`; empty: all are one.
@@ -234,8 +190,10 @@ impl<T: Real> Crossbar<T> {
 
     /// Appends the weights as they are held, and the scales of the columns of all tiles.
     fn remap(&self, level: Level, weights: &[T], prepared: &mut Vec<T>) {
+        if self.is_held() {
+            prepared.extend_from_slice(weights);
+        }
         let Some(remap) = self.hardware.remap else { return };
-        prepared.extend_from_slice(weights);
         for Tile { rows, columns, .. } in &self.tiles {
             let first = prepared.len();
             prepared.resize(first + columns.len(), T::ZERO);
@@ -257,6 +215,42 @@ impl<T: Real> Crossbar<T> {
                 own.iter_mut().zip(&*most).for_each(|(w, &most)| *w /= most);
             }
         }
+    }
+
+    /// How many numbers are kept of the integers of tile `k`: their step, and they themselves,
+    /// packed.
+    fn codes_len(&self, level: Level, k: usize) -> usize {
+        let Tile { rows, columns, .. } = &self.tiles[k];
+        let packed = || int8::packed_len::<T>(level, (rows.len(), columns.len()));
+        self.hardware.precision.map_or(0, |_| 1 + packed())
+    }
+
+    /// Makes the weights that are held integers, in steps of their tile, and appends these steps
+    /// and integers.
+    fn append_codes(&self, level: Level, prepared: &mut Vec<T>) {
+        if self.hardware.precision.is_none() {
+            return;
+        }
+        for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
+            let mut codes: Vec<T> = self.lines(k, prepared).flatten().copied().collect();
+            let step = step_of(level, &codes);
+            to_codes(level, step, &mut codes);
+            for (row, codes) in rows.clone().zip(codes.chunks_exact(columns.len())) {
+                let held = &mut prepared[row * self.outputs..][columns.clone()];
+                held.iter_mut().zip(codes).for_each(|(held, &code)| *held = code * step);
+            }
+            prepared.push(step);
+            int8::pack(level, &codes, (rows.len(), columns.len()), prepared);
+        }
+    }
+
+    /// The integers of tile `k`.
+    fn codes<'a>(&self, level: Level, k: usize, prepared: &'a [T]) -> Option<Codes<'a, T>> {
+        self.hardware.precision?;
+        let before: usize = (0..k).map(|k| self.codes_len(level, k)).sum();
+        let own = &prepared[self.remapped() + before..][..self.codes_len(level, k)];
+        let (&step, packed) = own.split_first()?;
+        Some(Codes { packed, step })
     }
 
     /// The wires of tile `k`, as [`Layer::prepare`] left them.
@@ -354,6 +348,7 @@ impl<T: Real> Layer<T> for Crossbar<T> {
     ) {
         prepared.clear();
         self.remap(level, params[0], prepared);
+        self.append_codes(level, prepared);
         if self.hardware.wires.is_some() {
             self.prepare_wires(params[0], prepared);
         } else if derivatives {
@@ -381,7 +376,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             let weights = self.weights(k, held, &mut together);
             let (io, grid) = (&self.hardware.io, self.grid(k, context.prepared, false));
             let (inputs, outputs, offsets) = (rows.len(), columns.len(), &offsets.0);
-            let array = Array { io, weights, grid, inputs, outputs, offsets, scratch };
+            let codes = self.codes(context.level, k, context.prepared);
+            let array = Array { io, weights, codes, grid, inputs, outputs, offsets, scratch };
             let (draws, scales) =
                 (Self::draws(&context, k, false), self.scales(k, context.prepared));
             if whole {
@@ -422,7 +418,7 @@ impl<T: Real> Layer<T> for Crossbar<T> {
                 multiply(level, x, dy, shape, weights, self.outputs);
             }
             let context =
-                LayerContext { prepared: &context.prepared[self.remapped()..], ..context };
+                LayerContext { prepared: &context.prepared[self.held_len(level)..], ..context };
             return self.map.vjp(context, record, dy, dx, gradient);
         }
         let unasked = dx.is_empty() && !self.map.is_ranged();
@@ -483,18 +479,34 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         self.prepare(level, params, memory, false, prepared);
         let first = prepared.len();
         prepared.resize(first + self.inputs * self.outputs, T::ZERO);
-        let (prepared, mut rest) = prepared.split_at_mut(first);
+        let (forward, mut rest) = prepared.split_at_mut(first);
         for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
-            let (n, held) = (rows.len(), self.across(k, self.held(params[0], prepared)));
+            let (n, held) = (rows.len(), self.across(k, self.held(params[0], forward)));
             let own;
             (own, rest) = rest.split_at_mut(n * columns.len());
             transpose(level, held, n, self.outputs, columns.clone(), own, n);
         }
+        let mut at = first;
+        for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
+            let size = rows.len() * columns.len();
+            let Some(Codes { step, .. }) = self.codes(level, k, prepared) else { return };
+            let mut turned = prepared[at..at + size].to_vec();
+            to_codes(level, step, &mut turned);
+            int8::pack(level, &turned, (columns.len(), rows.len()), prepared);
+            at += size;
+        }
     }
 
     fn reverse(&self, context: LayerContext<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
-        let (prepared, mut turned) =
-            context.prepared.split_at(context.prepared.len() - self.inputs * self.outputs);
+        let level = context.level;
+        let packed_len = |tile: &Tile<T>| match self.hardware.precision {
+            Some(_) => int8::packed_len::<T>(level, (tile.columns.len(), tile.rows.len())),
+            None => 0,
+        };
+        let all: usize = self.tiles.iter().map(packed_len).sum();
+        let size = self.inputs * self.outputs;
+        let (prepared, rest) = context.prepared.split_at(context.prepared.len() - all - size);
+        let (mut turned, mut packed) = rest.split_at(size);
         dx.fill(T::ZERO);
         for (k, Tile { rows, columns, offsets }) in self.tiles.iter().enumerate() {
             let (n, m) = (rows.len(), columns.len());
@@ -503,7 +515,10 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             let (io, grid, scratch) =
                 (&self.hardware.backward, self.grid(k, prepared, true), context.scratch);
             let (inputs, outputs, offsets) = (m, n, &offsets.1);
-            let array = Array { io, weights, grid, inputs, outputs, offsets, scratch };
+            let own;
+            (own, packed) = packed.split_at(packed_len(&self.tiles[k]));
+            let codes = self.codes(level, k, prepared).map(|codes| Codes { packed: own, ..codes });
+            let array = Array { io, weights, codes, grid, inputs, outputs, offsets, scratch };
             let mut own = pick(dy, self.outputs, columns, scratch);
             scale_columns(self.scales(k, prepared), &mut own);
             let mut part = scratch.zeros(own.len() / m * n);
