@@ -173,6 +173,9 @@ def layered() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
         layers.Linear(5, 2),
     ]
     yield "Stack deep", stack(*deep)
+    low = [layers.Linear(3, 20, precision="bfloat16"), layers.Tanh()]
+    yield "Stack bfloat16", stack(*low, layers.Linear(20, 2, precision="bfloat16"))
+    yield "Stack int8", stack(*low, layers.Crossbar(20, 2, precision="int8"))
 
 
 def arrays() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
@@ -203,6 +206,9 @@ def all_systems() -> dict[str, Callable[[str], systems.System]]:
             [5, 8, 7, 6, 3], activation="logistic", seed=0, dtype=dtype
         ),
         "Hopfield alone": lambda dtype: systems.Hopfield([5, 3], seed=0, dtype=dtype),
+        "Hopfield bfloat16": lambda dtype: systems.Hopfield(
+            [5, 9, 7, 3], activation="tanh", precision="bfloat16", seed=0, dtype=dtype
+        ),
         "DeepResistive": lambda dtype: systems.DeepResistive([5, 8, 7, 3], seed=0, dtype=dtype),
         "Circuit": circuit,
         "Flow": flow,

@@ -340,3 +340,52 @@ def test_precision_is_kept_in_files(tmp_path):
     config = hopfield.to_config()
     del config["precision"], config["name"]
     assert systems.Hopfield.from_config(config).precision is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e-36, 3e-37, 1e-38, 1e20])
+def test_integers_do_not_depend_on_units(dtype, scale):
+    for remap in (None, "array"):
+        layer = Crossbar(40, 20, bias=False, io=QUIET, precision="int8", remap=remap)
+        net = systems.Stack([layer], seed=0, dtype=dtype)
+        x, w = signals(9, 40, 0.0, 1).astype(dtype), net.params["W1"].copy()
+        expected = net.predict(x)
+        net.params["W1"][:] = w * np.asarray(scale, dtype)
+        # Below the normal numbers a last bit is much.
+        np.testing.assert_allclose(net.predict(x) / scale, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_local_rule_reads_what_is_not_rounded():
+    net = systems.Hopfield([10, 20, 12, 5], activation="tanh", precision="bfloat16", seed=0)
+    x = signals(1, 10, 0.0, 0)
+    gradient = methods.EquilibriumPropagation().gradient(net, x, np.array([2]))["W1"]
+    column = np.abs(gradient).max(axis=0).argmax()
+    of_one = gradient[:, column] / gradient[0, column]
+    np.testing.assert_allclose(of_one, x[0] / x[0, 0], rtol=1e-5)
+    assert np.abs(x[0] - rounded(x[0])).max() > 1e-3
+
+
+def test_weights_beyond_the_largest_bfloat16_stay_finite():
+    net = systems.Stack([Linear(8, 2, bias=False, precision="bfloat16")], seed=0)
+    net.params["W1"][:] = 1
+    net.params["W1"][0] = 3.4e38
+    x = np.full((32, 8), 0.5, np.float32)
+    x[:, 0] = 0
+    np.testing.assert_array_equal(net.predict(x), np.full((32, 2), 3.5))
+
+
+def test_audits_compare_with_the_network_without_rounding():
+    hopfield = systems.Hopfield([8, 10, 4], precision="bfloat16", seed=0)
+    assert hopfield.in_full_precision().precision is None
+    low = systems.Stack([Linear(8, 4, precision="bfloat16")], mismatch=0.1, seed=0)
+    low.params["W1"] += 0.1
+    whole = low.in_full_precision()
+    assert whole.in_full_precision() is whole
+    np.testing.assert_array_equal(whole.params["W1"], low.params["W1"])
+    x = signals(16, 8, 0.0, 0)
+    np.testing.assert_allclose(whole.predict(x), low.predict(x), atol=0.02)
+    report = pnn.audit(low, methods.Backprop(), x, np.arange(16) % 4)
+    assert (
+        report.relative_error
+        > pnn.audit(whole, methods.Backprop(), x, np.arange(16) % 4).relative_error
+    )

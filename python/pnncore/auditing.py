@@ -83,7 +83,8 @@ def audit(
 
     The reference is implicit differentiation at the free steady state, backpropagation through the
     hardware itself, or, of motions, central differences; in the dtype of the system: make it with
-    ``dtype="float64"`` to see biases below 1e-5.
+    ``dtype="float64"`` to see biases below 1e-5. What a low precision rounds, the reference does
+    not.
 
     Parameters
     ----------
@@ -118,8 +119,9 @@ def audit(
             found[name] = found[name] + own
     found = {name: own / draws for name, own in found.items()}
     measured.warn(method, stacklevel=2)
-    reference = _reference(system, method)
-    exact, behind = reference._measure(system, x, y, threads=threads)
+    whole = system.in_full_precision()
+    reference = _reference(whole, method)
+    exact, behind = reference._measure(whole, x, y, threads=threads)
     behind.warn(reference, stacklevel=2)
     measurable = measured.usable > 0 and behind.usable > 0
 

@@ -1,14 +1,11 @@
 """The data sets: where they are looked for, how they are fetched, and what is checked in them."""
 
 import contextlib
-import hashlib
-import http.client
 import importlib.resources
 import math
 import operator
 import os
 import secrets
-import urllib.request
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -551,6 +548,11 @@ def _fetch(url: str, target: Path, size: int, md5: str) -> None:
 
     `target` appears whole and verified, or not at all.
     """
+    # Slow to import, and needed once per machine.
+    import hashlib
+    import http.client
+    import urllib.request
+
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():

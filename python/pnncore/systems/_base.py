@@ -325,6 +325,13 @@ class System(Registered, family="system"):
         x, y = self.as_batch(x, y)
         return score(self.predict(x, settling=settling, repeat=repeat, threads=threads), y)
 
+    def in_full_precision(self) -> "System":
+        """Return a system that rounds nothing where it multiplies, with these parameters.
+
+        The system itself, where it rounds nothing.
+        """
+        return self
+
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal system, as plain data; checkpoints keep it."""
         raise CapabilityError(

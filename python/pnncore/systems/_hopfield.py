@@ -11,7 +11,7 @@ from pnncore._convert import Seed, as_dtype, as_seed, as_settings, made, one_of,
 from pnncore.devices import Algorithm, PulseTrains, Stored, storage
 from pnncore.devices import from_config as restore
 from pnncore.errors import ConfigError
-from pnncore.systems._base import Outline, System
+from pnncore.systems._base import Outline, System, with_arrays
 from pnncore.systems._layers import as_gain, as_layers
 
 Activation = Literal["hard-sigmoid", "tanh", "logistic"]
@@ -112,6 +112,14 @@ class Hopfield(System):
             "dtype": str(self.dtype),
             "seed": self.seed,
         }
+
+    def in_full_precision(self) -> System:
+        """See `System.in_full_precision`."""
+        if self.precision is None:
+            return self
+        settings = {**self.to_config(), "precision": None}
+        del settings["name"]
+        return with_arrays(Hopfield.from_config(settings), self.params, self.memory)
 
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> "Hopfield":

@@ -1,5 +1,6 @@
 """Stacks of layers."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,27 @@ class Stack(System):
     def parameter(self, name: str, place: int) -> str:
         """Return the name in `params` of a layer's parameter, such as ``"W"`` of layer 1."""
         return f"{name}{place}" if self.numbered else name
+
+    def in_full_precision(self) -> System:
+        """See `System.in_full_precision`; reads of integers are the hardware's own, and stay."""
+        rounds = [isinstance(layer, layers.Linear) and layer.precision for layer in self.layers]
+        if not any(rounds):
+            return self
+        whole = [
+            dataclasses.replace(layer, precision=None)
+            if isinstance(layer, layers.Linear)
+            else layer
+            for layer in self.layers
+        ]
+        system = Stack(
+            whole,
+            mismatch=self.mismatch,
+            noise=self.noise,
+            dtype=self.dtype,
+            seed=self.seed,
+            numbered=self.numbered,
+        )
+        return with_arrays(system, self.params, self.memory)
 
     def measure(self, x: Any, *, repeat: int = 0, threads: int | None = None) -> list[Any]:
         """Return what is measured after every layer.

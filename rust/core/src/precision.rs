@@ -22,6 +22,14 @@ impl Precision {
         self != Self::Full
     }
 
+    /// How many times as fast dense products are as those in full precision.
+    pub(crate) fn advantage<T: Real>(self, level: Level) -> usize {
+        match self {
+            Self::Full => 1,
+            Self::Bfloat16 => bfloat16::advantage::<T>(level),
+        }
+    }
+
     /// Rounds operands.
     pub(crate) fn round<T: Real>(self, level: Level, values: &mut [T]) {
         if self.rounds() {

@@ -151,6 +151,10 @@ fn others() -> Vec<(&'static str, Value, Value)> {
         let tile = Value::Null;
         json!({"layers": layers, "activation": "hard-sigmoid", "tile": tile, "seed": 0})
     };
+    let rounded = json!({
+        "layers": [20, 30, 20, 10], "activation": "tanh", "tile": null, "seed": 0,
+        "precision": "bfloat16",
+    });
     let laws = [
         json!({"law": "resistor", "value": 2.0, "trained": true}),
         json!({"law": "diode", "saturation": 1e-3, "slope": 0.04}),
@@ -173,6 +177,7 @@ fn others() -> Vec<(&'static str, Value, Value)> {
     let settling = [
         ("Hopfield", hopfield(&[64, 128, 10])),
         ("Hopfield", hopfield(&[20, 30, 20, 10])),
+        ("Hopfield", rounded),
         ("DeepResistive", deep),
         ("Elastic", sheet),
     ];
@@ -209,8 +214,19 @@ fn chains() -> Vec<(Vec<Value>, usize)> {
     let encode = |carrier: &str| json!({"kind": "encode", "inputs": 6, "carrier": carrier});
     let detect = || json!({"kind": "detect"});
     let none = Value::Null;
+    let with = |mut layer: Value, place: &str, precision: &str| {
+        layer.pointer_mut(place).unwrap()["precision"] = precision.into();
+        layer
+    };
+    let mut integers =
+        with(crossbar("bits", "additive", &none, &json!("array")), "/hardware", "int8");
+    for way in ["io", "backward"] {
+        integers["hardware"][way]["input_noise"] = 0.0.into();
+    }
     vec![
         (vec![linear(6, 6); 12], 6),
+        (vec![with(linear(6, 6), "", "bfloat16"); 3], 6),
+        (vec![integers], 6),
         pointwise(json!({"function": "relu"})),
         pointwise(json!({"function": "tanh"})),
         pointwise(json!({"function": "logistic"})),

@@ -16,6 +16,7 @@ pub mod hidden;
 pub mod int8;
 pub mod level;
 mod logarithm;
+mod memory;
 pub mod narrow;
 pub mod philox;
 pub mod potential;

@@ -78,8 +78,9 @@ pub trait Real:
     fn finite_ln(self) -> Self;
     /// Whether the number is neither NaN nor infinite.
     fn is_finite(self) -> bool;
-    /// The nearest number whose significand has the eight bits that one of bfloat16 has; ties go to
-    /// the even one. Of an `f32` that is the nearest bfloat16.
+    /// The nearest finite number whose significand has the eight bits that one of bfloat16 has;
+    /// ties go to the even one. Of an `f32` that is the nearest finite bfloat16. What is not finite
+    /// stays so.
     fn bfloat16(self) -> Self;
     /// The larger of the magnitudes of `self` and `other`; NaN if either is NaN.
     fn max_magnitude(self, other: Self) -> Self;
@@ -145,12 +146,13 @@ macro_rules! real {
             #[inline(always)]
             fn bfloat16(self) -> Self {
                 const CUT: u32 = $T::MANTISSA_DIGITS - 8;
+                let most = $T::from_bits($T::MAX.to_bits() >> CUT << CUT);
                 let bits = self.to_bits();
                 // Half a unit of what is kept, or, where that is even, just less: a carry goes on
                 // into the exponent, as it should.
                 let raised = bits.wrapping_add((1 << (CUT - 1)) - 1 + (bits >> CUT & 1));
-                // A carry would make a number of a NaN.
-                if self.is_nan() { $T::NAN } else { $T::from_bits(raised >> CUT << CUT) }
+                let kept = $T::from_bits(raised >> CUT << CUT);
+                if self.is_finite() { kept.within(-most, most) } else { self }
             }
             #[inline(always)]
             fn max_magnitude(self, other: Self) -> Self {

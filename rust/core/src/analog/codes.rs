@@ -1,6 +1,6 @@
 //! Weights as integers of eight bits: reads of which are exact where inputs are integers, too.
 
-use pnncore_kernels::converter::{Levels, convert, largest};
+use pnncore_kernels::gemm::Dense;
 use pnncore_kernels::int8::{self, LARGEST};
 use pnncore_kernels::{Level, Real};
 
@@ -11,41 +11,46 @@ pub(crate) struct Codes<'a, T> {
     pub step: T,
 }
 
-/// The step of weights of which the largest is the largest integer.
-pub(crate) fn step_of<T: Real>(level: Level, weights: &[T]) -> T {
-    let most = largest(level, weights);
-    if most == T::ZERO { T::ONE } else { most / T::from_u32(LARGEST) }
+/// What a step is worth where the largest weight is the largest integer.
+pub(crate) fn step_of<T: Real>(largest: T) -> T {
+    if largest == T::ZERO { T::ONE } else { largest / T::from_u32(LARGEST) }
 }
 
-/// Makes numbers the integers next to them, in units of a step; where that is not finite, zeros.
-pub(crate) fn to_codes<T: Real>(level: Level, step: T, values: &mut [T]) {
-    if !step.is_finite() {
-        return values.fill(T::ZERO);
+/// What brings numbers whose inverse is not a finite one into the middle of all, to the bit.
+const RAISE: f64 = (1u64 << 60) as f64;
+
+/// Writes weights as integers, packed.
+pub(crate) fn write_codes<T: Real>(
+    level: Level,
+    weights: Dense<'_, T>,
+    shape: (usize, usize),
+    step: T,
+    packed: &mut [T],
+) {
+    let per_unit = T::ONE / step;
+    if step.abs() > T::ZERO && !per_unit.is_finite() {
+        let raise = T::from_f64(RAISE);
+        let data: Vec<T> = weights.data.iter().map(|&w| w * raise).collect();
+        let raised = Dense { data: &data[..], ..weights };
+        return int8::pack(level, raised, shape, T::ONE / (step * raise), packed);
     }
-    let bound = T::from_u32(LARGEST);
-    convert(level, Levels { per_unit: T::ONE / step, step: T::ONE, bound }, &[], values);
+    int8::pack(level, weights, shape, per_unit, packed);
 }
 
 impl<T: Real> Codes<'_, T> {
-    /// Writes the products of rows of inputs, multiples of a step each, of which the range of
-    /// converters has so many. A row with what is no number gives none.
+    /// Writes the products of rows of inputs, which are multiples of a step each.
     pub(crate) fn multiply(
         &self,
         level: Level,
         (inputs, outputs): (usize, usize),
         input_step: T,
-        x: &mut [T],
+        x: &[T],
         y: &mut [T],
     ) {
-        let lost: Vec<(usize, T)> = x
-            .chunks_exact(inputs)
-            .enumerate()
-            .filter_map(|(r, x)| Some((r, *x.iter().find(|x| !x.is_finite())?)))
-            .collect();
-        lost.iter().for_each(|&(r, _)| x[r * inputs..(r + 1) * inputs].fill(T::ZERO));
-        to_codes(level, input_step, x);
         let shape = (x.len() / inputs, inputs, outputs);
-        int8::multiply_packed(level, x, self.packed, shape, self.step * input_step, y);
-        lost.iter().for_each(|&(r, x)| y[r * outputs..(r + 1) * outputs].fill(x));
+        let inputs = (x, T::ONE / input_step);
+        int8::multiply_packed(level, inputs, self.packed, shape, input_step, y);
+        // Steps one after the other: their product may be too small a number to be one.
+        level.vectorize(|| y.iter_mut().for_each(|y| *y *= self.step));
     }
 }

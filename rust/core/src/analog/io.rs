@@ -427,7 +427,7 @@ impl<T: Real> Array<'_, T> {
             grid.read(draws.level, self.scratch, x, y);
         } else if let Some(codes) = self.codes {
             let step = levels(io.input_steps, io.input_bound).step;
-            codes.multiply(draws.level, (n, m), step, &mut self.scratch.copy(x), y);
+            codes.multiply(draws.level, (n, m), step, x, y);
         } else {
             let shape = (rows.len(), n, m);
             product(draws.level, x, self.weights, shape, y, &mut self.scratch.product());

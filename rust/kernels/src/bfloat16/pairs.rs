@@ -107,15 +107,13 @@ pub(super) fn pack(
     matrix: &[f32],
     shape: (usize, usize),
     transposed: bool,
-    packed: &mut Vec<f32>,
+    packed: &mut [f32],
 ) {
     if !pay(level) {
         return super::pack_rows(level, matrix, shape, transposed, packed);
     }
-    let first = packed.len();
-    packed.resize(first + packed_len(shape.0, shape.1), 0.0);
     // SAFETY: `pay` has asked for the instructions.
-    unsafe { pack_pairs(level, matrix, shape, transposed, &mut packed[first..]) }
+    unsafe { pack_pairs(level, matrix, shape, transposed, packed) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
@@ -141,6 +139,8 @@ fn pack_pairs(
             let factors = [(rows, Dense { data: &[], stride: 0 }, inner)];
             let own = copy_flat::<true>(&factors, 0..width, &mut turned);
             let lines = floats_of(&turned[..depth * width]);
+            // What pads a panel is not written.
+            panel.fill(0.0);
             transpose(level, lines, width, depth, 0..depth, panel, padded);
             own
         } else {

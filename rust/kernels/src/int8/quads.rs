@@ -6,8 +6,9 @@
 use std::arch::x86_64::*;
 use std::cell::Cell;
 
-use super::{LARGEST, copy, multiply_floats};
+use super::{LARGEST, multiply_floats, pack_floats};
 use crate::cache::Caches;
+use crate::gemm::Dense;
 use crate::level::{Isa, Level};
 use crate::watch::poll;
 use crate::words::{HEIGHT, LANES, Left, Tiles, VECTORS, WordProduct, words_of, words_of_mut};
@@ -30,34 +31,56 @@ pub(super) fn packed_len(inner: usize, cols: usize) -> usize {
 /// [`super::pack`]: panel by panel.
 pub(super) fn pack(
     level: Level,
-    matrix: &[f32],
+    matrix: Dense<'_, f32>,
     (inner, cols): (usize, usize),
-    packed: &mut Vec<f32>,
+    per_unit: f32,
+    packed: &mut [f32],
 ) {
     if !pay(level, inner) {
-        return copy(level, matrix, (inner, cols), packed);
+        return pack_floats(level, matrix, (inner, cols), per_unit, packed);
     }
-    let first = packed.len();
-    packed.resize(first + packed_len(inner, cols), 0.0);
-    let panels = words_of_mut(&mut packed[first..]);
-    level.vectorize(|| pack_panels(matrix, (inner, cols), panels));
+    let panels = words_of_mut(packed);
+    level.vectorize(|| pack_panels(matrix, (inner, cols), per_unit, panels));
 }
 
 #[inline(always)]
-fn pack_panels(matrix: &[f32], (inner, cols): (usize, usize), panels: &mut [u32]) {
+fn pack_panels(
+    Dense { data, stride }: Dense<'_, f32>,
+    (inner, cols): (usize, usize),
+    per_unit: f32,
+    panels: &mut [u32],
+) {
+    /// The bytes of a word, raised.
+    const RAISED: u32 = u32::from_ne_bytes([RAISE as u8; 4]);
+    let depth = inner.div_ceil(4);
     for col in (0..cols).step_by(VECTORS * LANES) {
         let width = (cols - col).min(VECTORS * LANES);
         let padded = width.next_multiple_of(LANES);
         poll(inner * width);
-        let panel = &mut panels[inner.div_ceil(4) * col..];
-        for (k, line) in matrix.chunks_exact(cols).enumerate() {
-            let words = &mut panel[k / 4 * padded..][..width];
-            for (word, &code) in words.iter_mut().zip(&line[col..col + width]) {
-                *word |= ((code as i32 + RAISE) as u32) << (8 * (k % 4));
+        let panel = &mut panels[depth * col..][..depth * padded];
+        for (first, words) in (0..inner).step_by(4).zip(panel.chunks_exact_mut(padded)) {
+            // Terms past the last meet zeros of A.
+            let line = |k: usize| &data[(first + k).min(inner - 1) * stride + col..][..width];
+            let [a, b, c, d] = [line(0), line(1), line(2), line(3)];
+            words[width..].fill(0);
+            for (j, word) in words[..width].iter_mut().enumerate() {
+                let bytes = [a[j], b[j], c[j], d[j]];
+                *word = word_of(bytes, per_unit) ^ RAISED;
             }
         }
     }
 }
+
+/// Four numbers, times `per_unit` and rounded to integers, as bytes: what is added to round leaves
+/// them at the end of the bits.
+#[inline(always)]
+fn word_of(numbers: [f32; 4], per_unit: f32) -> u32 {
+    let [a, b, c, d] = numbers.map(|x| (x * per_unit + SHIFT).to_bits() & 0xff);
+    a | b << 8 | c << 16 | d << 24
+}
+
+/// [`super::shift`].
+const SHIFT: f32 = 1.5 / f32::EPSILON;
 
 thread_local! {
     /// Memory for copies of A, and for what the sums of its rows begin at.
@@ -67,7 +90,7 @@ thread_local! {
 /// [`super::multiply_packed`].
 pub(super) fn multiply_packed(
     level: Level,
-    a: &[f32],
+    (a, per_unit): (&[f32], f32),
     packed: &[f32],
     shape: (usize, usize, usize),
     scale: f32,
@@ -75,15 +98,15 @@ pub(super) fn multiply_packed(
 ) {
     if pay(level, shape.1) {
         // SAFETY: `pay` has asked for the instructions.
-        unsafe { multiply_quads(a, packed, shape, scale, target) }
+        unsafe { multiply_quads((a, per_unit), packed, shape, scale, target) }
     } else {
-        multiply_floats(level, a, packed, shape, scale, target);
+        multiply_floats(level, (a, per_unit), packed, shape, scale, target);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 fn multiply_quads(
-    a: &[f32],
+    (a, per_unit): (&[f32], f32),
     packed: &[f32],
     (rows, inner, cols): (usize, usize, usize),
     scale: f32,
@@ -104,8 +127,13 @@ fn multiply_quads(
         words.clear();
         starts.clear();
         for row in a.chunks_exact(inner) {
-            words.extend(row.chunks(4).map(word));
-            let sum: i32 = row.iter().map(|&code| code as i32).sum();
+            let (quads, rest) = row.as_chunks::<4>();
+            let mut last = [0.0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            let first = words.len();
+            words.extend(quads.iter().map(|&quad| word_of(quad, per_unit)));
+            words.extend((!rest.is_empty()).then(|| word_of(last, per_unit)));
+            let sum = words[first..].iter().fold(0, |sum: i32, &word| sum + sum_of_bytes(word));
             // What wraps here wraps back in the sums, which fit.
             starts.push(sum.wrapping_mul(-RAISE));
         }
@@ -124,11 +152,11 @@ fn multiply_quads(
     MEMORY.set((words, starts));
 }
 
-/// Up to four integers as a word.
+/// The sum of the bytes of a word, which have signs.
 #[inline(always)]
-fn word(codes: &[f32]) -> u32 {
-    let byte = |k: usize| u32::from(codes.get(k).map_or(0, |&code| code as i8) as u8) << (8 * k);
-    byte(0) | byte(1) | byte(2) | byte(3)
+fn sum_of_bytes(word: u32) -> i32 {
+    let byte = |k: u32| (word << (24 - 8 * k)) as i32 >> 24;
+    byte(0) + byte(1) + byte(2) + byte(3)
 }
 
 /// Four products of integers in every word: of A with signs, and of B without.

@@ -1,8 +1,8 @@
 //! Couplings and states as products between layers take them.
 
-use pnncore_kernels::gemm::{Dense, Strided};
+use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::hidden::padded_outputs;
-use pnncore_kernels::sparse::{Panel, SparseRows, accumulate, lists_pay, non_zeros};
+use pnncore_kernels::sparse::{Panel, SparseRows, accumulate, non_zeros};
 use pnncore_kernels::{AVec, Level, Real, add_scaled, avec, bfloat16, transpose};
 use rayon::prelude::*;
 
@@ -78,9 +78,11 @@ impl<T: Real> Couplings<T> {
                 ahead.clear();
                 ahead.extend_from_slice(weights);
                 net.precision.round(level, ahead);
-                packed.iter_mut().for_each(Vec::clear);
-                bfloat16::pack(level, weights, (below, own), false, &mut packed[0]);
-                bfloat16::pack(level, weights, (own, below), true, &mut packed[1]);
+                let ways = [((below, own), false), ((own, below), true)];
+                for (packed, (shape, turned)) in packed.iter_mut().zip(ways) {
+                    packed.resize(bfloat16::packed_len::<T>(level, shape), T::ZERO);
+                    bfloat16::pack(level, weights, shape, turned, packed);
+                }
             }
         });
     }
@@ -114,8 +116,8 @@ impl<T: Real> Couplings<T> {
     }
 }
 
-/// The states of a layer of some rows: those that are not zero, and, where they are rounded and
-/// most are not zero, all of them.
+/// The states of a layer of some rows: those that are not zero, or, where most are not, all of
+/// them.
 #[derive(Debug)]
 pub(super) struct Signals<T> {
     lists: SparseRows<T>,
@@ -142,15 +144,12 @@ impl<T: Real> Signals<T> {
     ) {
         self.lists.reset(width);
         self.precision = precision;
-        if precision == Precision::Full {
-            rows.for_each(|row| self.lists.push(level, row));
-            return;
-        }
         self.all.clear();
         rows.for_each(|row| self.all.extend_from_slice(row));
         precision.round(level, &mut self.all);
-        let there = bfloat16::advantage::<T>(level) * non_zeros(level, &self.all);
-        self.is_dense = !lists_pay(there, self.all.len());
+        // Rows of lists share what they read: an element takes little longer than in a dense one.
+        let there = precision.advantage::<T>(level) * non_zeros(level, &self.all);
+        self.is_dense = 5 * there > 4 * self.all.len();
         if !self.is_dense {
             self.all.chunks_exact(width).for_each(|row| self.lists.push(level, row));
         }
@@ -183,18 +182,20 @@ impl<T: Real> Products<T> {
         stride: usize,
     ) {
         let Signals { lists, all, precision, is_dense } = signals;
-        let (count, panel) = (drives.len() / stride, &mut self.panel);
-        if *precision == Precision::Full {
-            accumulate(level, lists, 0, count, m, n, drives, stride, panel);
-        } else if *is_dense {
-            let width = lists.cols();
-            let all = Strided { data: all, row: width, column: 1 };
-            bfloat16::multiply_packed(level, all, packed, (count, width, n), drives, stride);
-        } else {
-            self.sums.clear();
-            self.sums.resize(drives.len(), T::ZERO);
-            accumulate(level, lists, 0, count, m, n, &mut self.sums, stride, panel);
-            add_scaled(level, &self.sums, T::ONE, drives);
+        let (count, panel, width) = (drives.len() / stride, &mut self.panel, lists.cols());
+        let (all, shape) = (Strided { data: all, row: width, column: 1 }, (count, width, n));
+        match precision {
+            Precision::Full if *is_dense => multiply(level, all, m, shape, drives, stride),
+            Precision::Full => accumulate(level, lists, 0, count, m, n, drives, stride, panel),
+            Precision::Bfloat16 if *is_dense => {
+                bfloat16::multiply_packed(level, all, packed, shape, drives, stride);
+            }
+            Precision::Bfloat16 => {
+                self.sums.clear();
+                self.sums.resize(drives.len(), T::ZERO);
+                accumulate(level, lists, 0, count, m, n, &mut self.sums, stride, panel);
+                add_scaled(level, &self.sums, T::ONE, drives);
+            }
         }
     }
 }

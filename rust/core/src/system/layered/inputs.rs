@@ -168,11 +168,12 @@ impl<T: Real> Inputs<T> {
                         lists.push(runtime.level(), x)
                     });
                 }
-                if net.precision.rounds() {
-                    lists.round_to_bfloat16(runtime.level());
-                }
                 if transposed {
                     lists.transpose_into(0..span.len(), turned);
+                }
+                // What the local rule reads is not rounded.
+                if net.precision.rounds() {
+                    lists.round_to_bfloat16(runtime.level());
                 }
                 work(span, block);
             }

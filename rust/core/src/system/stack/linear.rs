@@ -1,7 +1,5 @@
 //! The linear map: digital, or an ideal crossbar.
 
-use std::borrow::Cow;
-
 use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::watch::{poll, polled};
@@ -240,36 +238,49 @@ impl<T: Real> Linear<T> {
         derivatives: bool,
         prepared: &mut Vec<T>,
     ) {
-        let effective = self.effective(weights);
-        prepared.extend_from_slice(&effective[..self.gains.len()]);
+        let first = prepared.len();
+        prepared.extend(self.gains.iter().zip(weights).map(|(&gain, &weight)| gain * weight));
         if self.precision == Precision::Bfloat16 {
-            bfloat16::pack(level, &effective, (self.inputs, self.outputs), false, prepared);
+            let shape = (self.inputs, self.outputs);
+            let count = bfloat16::packed_len::<T>(level, shape);
+            let (weights, packed) = self.make_room(weights, first, count, prepared);
+            bfloat16::pack(level, weights, shape, false, packed);
         }
         if derivatives {
-            self.append_transpose(level, weights, prepared);
+            self.append_transpose(level, weights, first, prepared);
         }
     }
 
-    /// The weights, times their gains.
-    fn effective<'a>(&self, weights: &'a [T]) -> Cow<'a, [T]> {
-        if self.gains.is_empty() {
-            return weights.into();
-        }
-        self.gains.iter().zip(weights).map(|(&gain, &weight)| gain * weight).collect()
-    }
-
-    /// Appends the transpose of the weights.
-    fn append_transpose(&self, level: Level, weights: &[T], prepared: &mut Vec<T>) {
+    /// Appends the transpose of the weights to what was prepared from place `first` on.
+    fn append_transpose(&self, level: Level, weights: &[T], first: usize, prepared: &mut Vec<T>) {
         let (n, m) = (self.inputs, self.outputs);
-        let weights = &*self.effective(weights);
         match self.precision {
             Precision::Full => {
-                let first = prepared.len();
-                prepared.resize(first + n * m, T::ZERO);
-                transpose(level, weights, n, m, 0..m, &mut prepared[first..], n);
+                let (weights, turned) = self.make_room(weights, first, n * m, prepared);
+                transpose(level, weights, n, m, 0..m, turned, n);
             }
-            Precision::Bfloat16 => bfloat16::pack(level, weights, (m, n), true, prepared),
+            Precision::Bfloat16 => {
+                let count = bfloat16::packed_len::<T>(level, (m, n));
+                let (weights, turned) = self.make_room(weights, first, count, prepared);
+                bfloat16::pack(level, weights, (m, n), true, turned);
+            }
         }
+    }
+
+    /// Appends `count` numbers; gives them, and the weights as they are multiplied, which may have
+    /// been prepared at place `first`.
+    fn make_room<'a>(
+        &self,
+        weights: &'a [T],
+        first: usize,
+        count: usize,
+        prepared: &'a mut Vec<T>,
+    ) -> (&'a [T], &'a mut [T]) {
+        let end = prepared.len();
+        prepared.resize(end + count, T::ZERO);
+        let (before, new) = prepared.split_at_mut(end);
+        let own = &before[first..][..self.gains.len()];
+        (if own.is_empty() { weights } else { own }, new)
     }
 
     /// How many numbers are prepared for the forward pass.
@@ -529,7 +540,7 @@ impl<T: Real> Layer<T> for Linear<T> {
 
     fn prepare_transpose(&self, level: Level, params: &[&[T]], prepared: &mut Vec<T>) {
         prepared.truncate(self.prepared_forward(level));
-        self.append_transpose(level, params[0], prepared);
+        self.append_transpose(level, params[0], 0, prepared);
     }
 
     fn is_factored(&self) -> bool {

@@ -15,7 +15,7 @@ pub use hardware::{Hardware, ReadPrecision, Remap};
 use super::layer::{ForwardRecord, Layer, LayerContext};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use super::linear::{Linear, LinearSpec};
-use crate::analog::codes::{Codes, step_of, to_codes};
+use crate::analog::codes::{Codes, step_of, write_codes};
 use crate::analog::io::{Array, Draws, GROUPS_OF_READ, Scale};
 use crate::analog::wires::{Grid, Wires};
 use crate::device::{CellArray, TileSpec};
@@ -156,27 +156,25 @@ impl<T: Real> Crossbar<T> {
         Ok(Self { map, inputs, outputs, hardware: hardware.clone(), tiles })
     }
 
-    /// Whether weights are held otherwise than as they are.
-    fn is_held(&self) -> bool {
-        self.hardware.remap.is_some() || self.hardware.precision.is_some()
-    }
-
     /// Of what [`Layer::prepare`] leaves, how much is of remapped weights: these as they are held,
     /// and the scales of the columns of all tiles.
     fn remapped(&self) -> usize {
-        let columns = self.tiles.iter().map(|tile| tile.columns.len());
-        let scales = if self.hardware.remap.is_some() { columns.sum() } else { 0 };
-        if self.is_held() { self.inputs * self.outputs + scales } else { 0 }
+        let columns: usize = self.tiles.iter().map(|tile| tile.columns.len()).sum();
+        if self.hardware.remap.is_some() { self.inputs * self.outputs + columns } else { 0 }
     }
 
-    /// How much is of held weights in all: those, and what integers make of each tile.
+    /// How much is of held weights in all: those, and the integers of each tile.
     fn held_len(&self, level: Level) -> usize {
         self.remapped() + (0..self.tiles.len()).map(|k| self.codes_len(level, k)).sum::<usize>()
     }
 
     /// The weights as they are held, given what was prepared.
     fn held<'a>(&self, weights: &'a [T], prepared: &'a [T]) -> &'a [T] {
-        if self.is_held() { &prepared[..self.inputs * self.outputs] } else { weights }
+        if self.hardware.remap.is_some() {
+            &prepared[..self.inputs * self.outputs]
+        } else {
+            weights
+        }
     }
 
     /// The scales of the columns of tile `k`; empty: all are one.
@@ -190,10 +188,8 @@ impl<T: Real> Crossbar<T> {
 
     /// Appends the weights as they are held, and the scales of the columns of all tiles.
     fn remap(&self, level: Level, weights: &[T], prepared: &mut Vec<T>) {
-        if self.is_held() {
-            prepared.extend_from_slice(weights);
-        }
         let Some(remap) = self.hardware.remap else { return };
+        prepared.extend_from_slice(weights);
         for Tile { rows, columns, .. } in &self.tiles {
             let first = prepared.len();
             prepared.resize(first + columns.len(), T::ZERO);
@@ -225,23 +221,34 @@ impl<T: Real> Crossbar<T> {
         self.hardware.precision.map_or(0, |_| 1 + packed())
     }
 
-    /// Makes the weights that are held integers, in steps of their tile, and appends these steps
-    /// and integers.
-    fn append_codes(&self, level: Level, prepared: &mut Vec<T>) {
+    /// Appends the held weights as integers, tile by tile: what a step of them is worth, and they.
+    fn append_codes(&self, level: Level, weights: &[T], prepared: &mut Vec<T>) {
         if self.hardware.precision.is_none() {
             return;
         }
+        let before = prepared.len();
+        prepared.resize(self.held_len(level), T::ZERO);
+        let (remapped, mut rest) = prepared.split_at_mut(before);
+        let held = self.held(weights, remapped);
         for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
-            let mut codes: Vec<T> = self.lines(k, prepared).flatten().copied().collect();
-            let step = step_of(level, &codes);
-            to_codes(level, step, &mut codes);
-            for (row, codes) in rows.clone().zip(codes.chunks_exact(columns.len())) {
-                let held = &mut prepared[row * self.outputs..][columns.clone()];
-                held.iter_mut().zip(codes).for_each(|(held, &code)| *held = code * step);
-            }
-            prepared.push(step);
-            int8::pack(level, &codes, (rows.len(), columns.len()), prepared);
+            let own;
+            (own, rest) = rest.split_at_mut(self.codes_len(level, k));
+            let Some((step, packed)) = own.split_first_mut() else { return };
+            let most = self
+                .lines(k, held)
+                .fold(T::ZERO, |most, line| most.max_magnitude(largest(level, line)));
+            *step = step_of(most);
+            let data = &self.across(k, held)[columns.start..];
+            let shape = (rows.len(), columns.len());
+            write_codes(level, Dense { data, stride: self.outputs }, shape, *step, packed);
         }
+    }
+
+    /// How many numbers are kept of the integers of all tiles, transposed.
+    fn turned_codes_len(&self, level: Level) -> usize {
+        let packed_len =
+            |tile: &Tile<T>| int8::packed_len::<T>(level, (tile.columns.len(), tile.rows.len()));
+        self.hardware.precision.map_or(0, |_| self.tiles.iter().map(packed_len).sum())
     }
 
     /// The integers of tile `k`.
@@ -348,7 +355,7 @@ impl<T: Real> Layer<T> for Crossbar<T> {
     ) {
         prepared.clear();
         self.remap(level, params[0], prepared);
-        self.append_codes(level, prepared);
+        self.append_codes(level, params[0], prepared);
         if self.hardware.wires.is_some() {
             self.prepare_wires(params[0], prepared);
         } else if derivatives {
@@ -486,27 +493,29 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             (own, rest) = rest.split_at_mut(n * columns.len());
             transpose(level, held, n, self.outputs, columns.clone(), own, n);
         }
-        let mut at = first;
+        if self.hardware.precision.is_none() {
+            return;
+        }
+        let end = first + self.inputs * self.outputs;
+        let all = end + self.turned_codes_len(level);
+        prepared.resize(all, T::ZERO);
+        let (before, mut rest) = prepared.split_at_mut(end);
+        let (forward, mut turned) = before.split_at(first);
         for (k, Tile { rows, columns, .. }) in self.tiles.iter().enumerate() {
-            let size = rows.len() * columns.len();
-            let Some(Codes { step, .. }) = self.codes(level, k, prepared) else { return };
-            let mut turned = prepared[at..at + size].to_vec();
-            to_codes(level, step, &mut turned);
-            int8::pack(level, &turned, (columns.len(), rows.len()), prepared);
-            at += size;
+            let Some(Codes { step, .. }) = self.codes(level, k, forward) else { return };
+            let (data, packed);
+            (data, turned) = turned.split_at(rows.len() * columns.len());
+            let shape = (columns.len(), rows.len());
+            (packed, rest) = rest.split_at_mut(int8::packed_len::<T>(level, shape));
+            write_codes(level, Dense { data, stride: rows.len() }, shape, step, packed);
         }
     }
 
     fn reverse(&self, context: LayerContext<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
-        let level = context.level;
-        let packed_len = |tile: &Tile<T>| match self.hardware.precision {
-            Some(_) => int8::packed_len::<T>(level, (tile.columns.len(), tile.rows.len())),
-            None => 0,
-        };
-        let all: usize = self.tiles.iter().map(packed_len).sum();
-        let size = self.inputs * self.outputs;
-        let (prepared, rest) = context.prepared.split_at(context.prepared.len() - all - size);
-        let (mut turned, mut packed) = rest.split_at(size);
+        let (level, size) = (context.level, self.inputs * self.outputs);
+        let end = context.prepared.len() - self.turned_codes_len(level);
+        let (before, mut packed) = context.prepared.split_at(end);
+        let (prepared, mut turned) = before.split_at(end - size);
         dx.fill(T::ZERO);
         for (k, Tile { rows, columns, offsets }) in self.tiles.iter().enumerate() {
             let (n, m) = (rows.len(), columns.len());
@@ -515,9 +524,11 @@ impl<T: Real> Layer<T> for Crossbar<T> {
             let (io, grid, scratch) =
                 (&self.hardware.backward, self.grid(k, prepared, true), context.scratch);
             let (inputs, outputs, offsets) = (m, n, &offsets.1);
-            let own;
-            (own, packed) = packed.split_at(packed_len(&self.tiles[k]));
-            let codes = self.codes(level, k, prepared).map(|codes| Codes { packed: own, ..codes });
+            let codes = self.codes(level, k, prepared).map(|codes| {
+                let own;
+                (own, packed) = packed.split_at(int8::packed_len::<T>(level, (m, n)));
+                Codes { packed: own, ..codes }
+            });
             let array = Array { io, weights, codes, grid, inputs, outputs, offsets, scratch };
             let mut own = pick(dy, self.outputs, columns, scratch);
             scale_columns(self.scales(k, prepared), &mut own);
