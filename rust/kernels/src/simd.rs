@@ -152,7 +152,14 @@ macro_rules! real {
                 // into the exponent, as it should.
                 let raised = bits.wrapping_add((1 << (CUT - 1)) - 1 + (bits >> CUT & 1));
                 let kept = $T::from_bits(raised >> CUT << CUT);
-                if self.is_finite() { kept.within(-most, most) } else { self }
+                let rounded = kept.within(-most, most);
+                if self.is_nan() {
+                    $T::NAN
+                } else if self.is_finite() {
+                    rounded
+                } else {
+                    self
+                }
             }
             #[inline(always)]
             fn max_magnitude(self, other: Self) -> Self {

@@ -14,7 +14,6 @@ use super::multiply_one_by_one;
 use crate::cache::Caches;
 use crate::gemm::{Dense, Factors, Strided};
 use crate::level::{Isa, Level};
-use crate::simd::Real;
 use crate::transpose;
 use crate::watch::poll;
 use crate::words::{
@@ -286,12 +285,6 @@ impl Least {
     /// Any number may be there.
     const UNKNOWN: Self = Self(0);
 
-    #[inline(always)]
-    fn see(&mut self, bits: u32) {
-        // Zero becomes the largest of all.
-        self.0 = self.0.min((bits << 1 >> 1).wrapping_sub(1));
-    }
-
     /// Whether all sums of products with numbers that are at least `other` are zero or normal: they
     /// are multiples of the product of the last bits of both.
     fn sums_stay_normal(self, other: Self) -> bool {
@@ -305,14 +298,62 @@ impl Least {
     }
 }
 
-/// A pair of bfloat16: of these numbers, or of what they are rounded to where `ROUND`.
+/// Makes pairs of numbers, of these or of what they are rounded to where `ROUND`, and keeps the
+/// least of all, lane by lane.
+struct Pairing<const ROUND: bool>(__m512i);
+
+// SAFETY of every block below: callers vouch for the instruction set.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "stated once, for all of them")]
+impl<const ROUND: bool> Pairing<ROUND> {
+    #[inline(always)]
+    unsafe fn new() -> Self {
+        unsafe { Self(_mm512_set1_epi32(-1)) }
+    }
+
+    /// Numbers as bits: those of [`Real::bfloat16`], where they are rounded.
+    #[inline(always)]
+    unsafe fn bits(&mut self, x: __m512) -> __m512i {
+        const INFINITY: i32 = f32::INFINITY.to_bits() as i32;
+        unsafe {
+            let bits = _mm512_castps_si512(x);
+            let size = _mm512_and_si512(bits, _mm512_set1_epi32(i32::MAX));
+            // Zero becomes the largest of all.
+            let before = _mm512_sub_epi32(size, _mm512_set1_epi32(1));
+            self.0 = _mm512_min_epu32(self.0, before);
+            if !ROUND {
+                return bits;
+            }
+            let odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+            let raised = _mm512_add_epi32(size, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let most = _mm512_min_epu32(raised, _mm512_set1_epi32(INFINITY - 1));
+            let sign = _mm512_andnot_si512(_mm512_set1_epi32(i32::MAX), bits);
+            let kept = _mm512_or_si512(most, sign);
+            let is_number = _mm512_cmplt_epu32_mask(size, _mm512_set1_epi32(INFINITY));
+            let is_nan = _mm512_cmpgt_epu32_mask(size, _mm512_set1_epi32(INFINITY));
+            let lost = _mm512_mask_set1_epi32(bits, is_nan, f32::NAN.to_bits() as i32);
+            _mm512_mask_mov_epi32(lost, is_number, kept)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pair(&mut self, first: __m512, second: __m512) -> __m512i {
+        unsafe {
+            let second = _mm512_srli_epi32(self.bits(second), 16);
+            let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            _mm512_or_si512(_mm512_and_si512(self.bits(first), upper), second)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn least(&self) -> Least {
+        unsafe { Least(_mm512_reduce_min_epu32(self.0)) }
+    }
+}
+
+/// The first lanes of a vector: so many, or all.
 #[inline(always)]
-fn pair<const ROUND: bool>(first: f32, second: f32, least: &mut Least) -> u32 {
-    let bits = |x: f32| if ROUND { x.bfloat16().to_bits() } else { x.to_bits() };
-    let (first, second) = (bits(first), bits(second));
-    least.see(first);
-    least.see(second);
-    first >> 16 << 16 | second >> 16
+fn first_lanes(count: usize) -> __mmask16 {
+    (u32::MAX >> (32 - count.min(LANES))) as __mmask16
 }
 
 /// Copies rows of A whose elements lie side by side.
@@ -322,21 +363,34 @@ fn copy_flat<const ROUND: bool>(
     rows: Range<usize>,
     to: &mut [u32],
 ) -> Least {
-    let (mut least, mut at) = (Least::NONE, 0);
-    for row in rows {
-        for &(a, _, depth) in factors.iter().filter(|(.., depth)| *depth > 0) {
-            let from = &a.data[row * a.row..][..depth];
-            let to = &mut to[at..at + depth.div_ceil(2)];
-            for (to, two) in to.iter_mut().zip(from.chunks_exact(2)) {
-                *to = pair::<ROUND>(two[0], two[1], &mut least);
+    let mut at = 0;
+    // SAFETY: slices are checked, and lanes past their ends are neither read nor written; the
+    // caller vouches for the instruction set.
+    unsafe {
+        let mut pairing = Pairing::<ROUND>::new();
+        let evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        let odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
+        for row in rows {
+            for &(a, _, depth) in factors.iter().filter(|(.., depth)| *depth > 0) {
+                let from = &a.data[row * a.row..][..depth];
+                let to = &mut to[at..at + depth.div_ceil(2)];
+                at += to.len();
+                for (from, to) in from.chunks(2 * LANES).zip(to.chunks_mut(LANES)) {
+                    let rest = from.len().saturating_sub(LANES);
+                    let second = if rest > 0 { first_lanes(rest) } else { 0 };
+                    let start = _mm512_maskz_loadu_ps(first_lanes(from.len()), from.as_ptr());
+                    let end = _mm512_maskz_loadu_ps(second, from.as_ptr().wrapping_add(LANES));
+                    let pairs = pairing.pair(
+                        _mm512_permutex2var_ps(start, evens, end),
+                        _mm512_permutex2var_ps(start, odds, end),
+                    );
+                    let to = (first_lanes(to.len()), to.as_mut_ptr().cast());
+                    _mm512_mask_storeu_epi32(to.1, to.0, pairs);
+                }
             }
-            if let ([last], Some(to)) = (from.chunks_exact(2).remainder(), to.last_mut()) {
-                *to = pair::<ROUND>(*last, 0.0, &mut least);
-            }
-            at += to.len();
         }
+        pairing.least()
     }
-    least
 }
 
 /// Copies the elements `span` of lines of which each has one term of the sums, `apart` elements
@@ -349,24 +403,28 @@ fn copy_lines<'a, const ROUND: bool>(
     to: &mut [u32],
     apart: usize,
 ) -> Least {
-    let (mut least, mut to) = (Least::NONE, to.chunks_exact_mut(apart));
-    for (data, stride, count) in matrices {
-        let line = |k: usize| &data[k * stride + span.start..][..span.len()];
-        for (k, to) in (0..count).step_by(2).zip(&mut to) {
-            let (to, rest) = to.split_at_mut(span.len());
-            if k + 1 < count {
-                for ((to, &a), &b) in to.iter_mut().zip(line(k)).zip(line(k + 1)) {
-                    *to = pair::<ROUND>(a, b, &mut least);
-                }
-            } else {
-                for (to, &a) in to.iter_mut().zip(line(k)) {
-                    *to = pair::<ROUND>(a, 0.0, &mut least);
+    let mut to = to.chunks_exact_mut(apart);
+    // SAFETY: as for `copy_flat`.
+    unsafe {
+        let mut pairing = Pairing::<ROUND>::new();
+        for (data, stride, count) in matrices {
+            let line = |k: usize| &data[k * stride + span.start..][..span.len()];
+            for (k, to) in (0..count).step_by(2).zip(&mut to) {
+                let (first, second) = (line(k), (k + 1 < count).then(|| line(k + 1)));
+                for (c, to) in to.chunks_mut(LANES).enumerate() {
+                    let at = c * LANES;
+                    let there = span.len().saturating_sub(at);
+                    let lanes = if there > 0 { first_lanes(there) } else { 0 };
+                    let of =
+                        |line: &[f32]| _mm512_maskz_loadu_ps(lanes, line.as_ptr().wrapping_add(at));
+                    let second = second.map_or(_mm512_setzero_ps(), of);
+                    let to = (first_lanes(to.len()), to.as_mut_ptr().cast());
+                    _mm512_mask_storeu_epi32(to.1, to.0, pairing.pair(of(first), second));
                 }
             }
-            rest.fill(0);
         }
+        pairing.least()
     }
-    least
 }
 
 /// Two products of bfloat16 in every word.

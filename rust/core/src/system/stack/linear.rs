@@ -230,57 +230,62 @@ impl<T: Real> Linear<T> {
         }
     }
 
-    /// Appends what [`Layer::prepare`] writes.
-    pub(super) fn append_prepared(
+    /// Writes what [`Layer::prepare`] does to places from `first` on, which there may not be yet.
+    pub(super) fn prepare_from(
         &self,
+        first: usize,
         level: Level,
         weights: &[T],
         derivatives: bool,
         prepared: &mut Vec<T>,
     ) {
-        let first = prepared.len();
-        prepared.extend(self.gains.iter().zip(weights).map(|(&gain, &weight)| gain * weight));
+        let (_, effective) = self.places(weights, first, first, self.gains.len(), prepared);
+        for ((own, &gain), &weight) in effective.iter_mut().zip(&self.gains).zip(weights) {
+            *own = gain * weight;
+        }
         if self.precision == Precision::Bfloat16 {
             let shape = (self.inputs, self.outputs);
             let count = bfloat16::packed_len::<T>(level, shape);
-            let (weights, packed) = self.make_room(weights, first, count, prepared);
+            let at = first + self.gains.len();
+            let (weights, packed) = self.places(weights, first, at, count, prepared);
             bfloat16::pack(level, weights, shape, false, packed);
         }
         if derivatives {
-            self.append_transpose(level, weights, first, prepared);
+            self.prepare_transpose_from(first, level, weights, prepared);
         }
     }
 
-    /// Appends the transpose of the weights to what was prepared from place `first` on.
-    fn append_transpose(&self, level: Level, weights: &[T], first: usize, prepared: &mut Vec<T>) {
+    /// Writes the transpose of the weights behind what else was prepared from place `first` on.
+    fn prepare_transpose_from(
+        &self,
+        first: usize,
+        level: Level,
+        weights: &[T],
+        prepared: &mut Vec<T>,
+    ) {
         let (n, m) = (self.inputs, self.outputs);
+        let (at, count) = (first + self.prepared_forward(level), self.prepared_transpose(level));
+        let (weights, turned) = self.places(weights, first, at, count, prepared);
         match self.precision {
-            Precision::Full => {
-                let (weights, turned) = self.make_room(weights, first, n * m, prepared);
-                transpose(level, weights, n, m, 0..m, turned, n);
-            }
-            Precision::Bfloat16 => {
-                let count = bfloat16::packed_len::<T>(level, (m, n));
-                let (weights, turned) = self.make_room(weights, first, count, prepared);
-                bfloat16::pack(level, weights, (m, n), true, turned);
-            }
+            Precision::Full => transpose(level, weights, n, m, 0..m, turned, n),
+            Precision::Bfloat16 => bfloat16::pack(level, weights, (m, n), true, turned),
         }
     }
 
-    /// Appends `count` numbers; gives them, and the weights as they are multiplied, which may have
-    /// been prepared at place `first`.
-    fn make_room<'a>(
+    /// `count` places from `at` on, which are made where there are none; and the weights as they
+    /// are multiplied, which may have been prepared from place `first` on.
+    fn places<'a>(
         &self,
         weights: &'a [T],
         first: usize,
+        at: usize,
         count: usize,
         prepared: &'a mut Vec<T>,
     ) -> (&'a [T], &'a mut [T]) {
-        let end = prepared.len();
-        prepared.resize(end + count, T::ZERO);
-        let (before, new) = prepared.split_at_mut(end);
-        let own = &before[first..][..self.gains.len()];
-        (if own.is_empty() { weights } else { own }, new)
+        prepared.resize(prepared.len().max(at + count), T::ZERO);
+        let (before, own) = prepared.split_at_mut(at);
+        let effective = before.get(first..first + self.gains.len()).unwrap_or_default();
+        (if effective.is_empty() { weights } else { effective }, &mut own[..count])
     }
 
     /// How many numbers are prepared for the forward pass.
@@ -291,6 +296,14 @@ impl<T: Real> Linear<T> {
                 Precision::Full => 0,
                 Precision::Bfloat16 => bfloat16::packed_len::<T>(level, shape),
             }
+    }
+
+    /// How many numbers the transpose of the weights is.
+    fn prepared_transpose(&self, level: Level) -> usize {
+        match self.precision {
+            Precision::Full => self.inputs * self.outputs,
+            Precision::Bfloat16 => bfloat16::packed_len::<T>(level, (self.outputs, self.inputs)),
+        }
     }
 
     fn weights<'a>(&self, context: LayerContext<'a, T>) -> &'a [T] {
@@ -320,6 +333,7 @@ impl<T: Real> Linear<T> {
         let (n, m) = (self.inputs, self.outputs);
         let shape = (dx.len() / n, m, n);
         let turned = &context.prepared[self.prepared_forward(context.level)..];
+        let turned = &turned[..self.prepared_transpose(context.level)];
         dx.fill(T::ZERO);
         match self.precision {
             Precision::Full => {
@@ -403,8 +417,7 @@ impl<T: Real> Layer<T> for Linear<T> {
         derivatives: bool,
         prepared: &mut Vec<T>,
     ) {
-        prepared.clear();
-        self.append_prepared(level, params[0], derivatives, prepared);
+        self.prepare_from(0, level, params[0], derivatives, prepared);
     }
 
     fn forward(
@@ -539,8 +552,7 @@ impl<T: Real> Layer<T> for Linear<T> {
     }
 
     fn prepare_transpose(&self, level: Level, params: &[&[T]], prepared: &mut Vec<T>) {
-        prepared.truncate(self.prepared_forward(level));
-        self.append_transpose(level, params[0], 0, prepared);
+        self.prepare_transpose_from(0, level, params[0], prepared);
     }
 
     fn is_factored(&self) -> bool {

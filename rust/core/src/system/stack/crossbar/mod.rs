@@ -359,7 +359,8 @@ impl<T: Real> Layer<T> for Crossbar<T> {
         if self.hardware.wires.is_some() {
             self.prepare_wires(params[0], prepared);
         } else if derivatives {
-            self.map.append_prepared(level, params[0], derivatives, prepared);
+            let held = prepared.len();
+            self.map.prepare_from(held, level, params[0], derivatives, prepared);
         }
     }
 
