@@ -303,6 +303,10 @@ def test_what_is_no_number_stays_none():
 
 
 def test_settings_without_sense_are_refused():
+    with pytest.raises(AttributeError):
+        systems.Hopfield([3, 4, 2]).precision = "bfloat16"
+    with pytest.raises(ConfigError, match="setting of layers"):
+        systems.Hopfield([3, 4, 2], dtype="bfloat16")
     for precision in ("int8", "float16", 8, True, b"bfloat16"):
         with pytest.raises(ConfigError, match="precision"):
             Linear(3, 2, precision=precision)
@@ -382,6 +386,8 @@ def test_audits_compare_with_the_network_without_rounding():
     whole = low.in_full_precision()
     assert whole.in_full_precision() is whole
     np.testing.assert_array_equal(whole.params["W1"], low.params["W1"])
+    arrays = systems.Stack([Crossbar(8, 4, precision="int8", io=QUIET)], seed=0)
+    assert "int8" not in repr(arrays.in_full_precision())
     x = signals(16, 8, 0.0, 0)
     np.testing.assert_allclose(whole.predict(x), low.predict(x), atol=0.02)
     report = pnn.audit(low, methods.Backprop(), x, np.arange(16) % 4)

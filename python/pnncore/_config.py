@@ -80,9 +80,8 @@ def check_settings(settings: "DataclassInstance") -> None:
     for setting in dataclasses.fields(settings):
         name, value, kind = setting.name, getattr(settings, setting.name), kinds.get(setting.name)
         choices = next(filter(_is_literal, (kind, *typing.get_args(kind))), None)
-        optional = choices is not None and kind == choices | None
-        if choices is not None and (kind == choices or (optional and value is not None)):
-            one_of(value, name, typing.get_args(choices))
+        if choices is not None and kind in (choices, choices | None):
+            one_of(value, name, typing.get_args(choices), optional=kind != choices)
         if kind is bool:
             object.__setattr__(settings, name, flag(value, name))
         if kind is int or (kind == int | None and value is not None):

@@ -46,7 +46,10 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
         # NumPy asks foreign objects for their dtype, and raises whatever they raise.
         resolved = np.dtype(object)
     if resolved not in _DTYPES.values():
-        raise ConfigError(f'dtype must be "float32" or "float64", got {shown(dtype)}')
+        low = ""
+        if isinstance(dtype, str) and dtype in ("bfloat16", "int8"):
+            low = f'; precision="{dtype}" is a setting of layers and of Hopfield'
+        raise ConfigError(f'dtype must be "float32" or "float64", got {shown(dtype)}{low}')
     return resolved
 
 
@@ -147,11 +150,16 @@ def positive_int(value: Any, name: str) -> int:
     return integer(value, name, 1, 2**32, "a positive integer")
 
 
-def one_of(value: Any, name: str, choices: Sequence[str]) -> None:
-    """Refuse with `ConfigError` what is none of the choices."""
+def one_of(value: Any, name: str, choices: Sequence[str], *, optional: bool = False) -> None:
+    """Refuse with `ConfigError` what is none of the choices, and not None where that is one."""
+    if optional and value is None:
+        return
     if not isinstance(value, str) or value not in choices:
         names = ", ".join(f'"{choice}"' for choice in choices)
-        raise ConfigError(f"{name} must be one of {names}; got {shown(value)}")
+        known = f"one of {names}" if len(choices) > 1 else names
+        raise ConfigError(
+            f"{name} must be {known}{' or None' if optional else ''}; got {shown(value)}"
+        )
 
 
 def number(value: Any, name: str, *, positive: bool = False) -> float:

@@ -53,8 +53,8 @@ class Crossbar(Layer):
     precision
         ``"int8"``: weights are read as integers of seven bits and a sign, of which the largest is
         the largest weight of an array, and inputs as those that their converters make of them (of 8
-        bits or fewer, without `AnalogIO.input_noise`, forward and backward). Products are then
-        exact, and fast. None: weights are read as they are held.
+        bits or fewer, without `AnalogIO.input_noise`, forward and backward; not with wires).
+        Products are then exact, and fast. None: weights are read as they are held.
     clip
         Within how many of their standard deviations weights are kept by every update; None: they
         are not. Few large weights then do not set the scale of all.
@@ -104,7 +104,24 @@ class Crossbar(Layer):
         for name in ("remap", "clip"):
             if self.device is not None and getattr(self, name) is not None:
                 raise ConfigError(f"cells hold weights as they are: leave {name} out, or device")
+        if self.precision is not None:
+            self._check_integers()
         self._tile()
+
+    def _check_integers(self) -> None:
+        if self.wires is not None:
+            raise ConfigError(
+                'precision="int8" is of arrays without wires, whose cells do not answer by whole '
+                "numbers: leave precision out, or wires"
+            )
+        for name, io in (("io", self.io), ("backward", self.backwards())):
+            bits = io.input_bits
+            if bits is None or bits > 8 or io.input_noise > 0:
+                raise ConfigError(
+                    'precision="int8" needs input converters of 2 to 8 bits and no input_noise: '
+                    f"{name} has input_bits={bits}, input_noise={io.input_noise}; give it "
+                    "AnalogIO(input_bits=8, ...), or leave precision out"
+                )
 
     def _tile(self) -> dict[str, Any] | None:
         return devices.storage(self.device, self.trains, self.algorithm)

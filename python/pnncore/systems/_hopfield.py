@@ -82,9 +82,8 @@ class Hopfield(System):
             raise ConfigError(
                 f'activation must be "hard-sigmoid", "tanh" or "logistic", got {shown(activation)}'
             )
-        if precision is not None:
-            one_of(precision, "precision", get_args(Precision))
-        self.precision = precision
+        one_of(precision, "precision", get_args(Precision), optional=True)
+        self._precision = precision
         self.gain = as_gain(gain)
         self.seed = as_seed(seed)
         self.device, self.trains, self.algorithm = (
@@ -97,6 +96,11 @@ class Hopfield(System):
         super().__init__(core, dtype)
         self.activation = activation
         core.initialise(self.arrays(), self.seed, self.gain)
+
+    @property
+    def precision(self) -> Precision | None:
+        """What couplings and states are rounded to where they are multiplied."""
+        return self._precision
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal system, as plain data; checkpoints keep it."""

@@ -104,16 +104,10 @@ class Stack(System):
         return f"{name}{place}" if self.numbered else name
 
     def in_full_precision(self) -> System:
-        """See `System.in_full_precision`; reads of integers are the hardware's own, and stay."""
-        rounds = [isinstance(layer, layers.Linear) and layer.precision for layer in self.layers]
-        if not any(rounds):
+        """See `System.in_full_precision`."""
+        whole = [_in_full_precision(layer) for layer in self.layers]
+        if all(one is layer for one, layer in zip(whole, self.layers, strict=True)):
             return self
-        whole = [
-            dataclasses.replace(layer, precision=None)
-            if isinstance(layer, layers.Linear)
-            else layer
-            for layer in self.layers
-        ]
         system = Stack(
             whole,
             mismatch=self.mismatch,
@@ -242,6 +236,13 @@ def _made_again(
 ) -> System:
     """Return the stack that was pickled."""
     return with_arrays(Stack(**settings), params, memory)
+
+
+def _in_full_precision(layer: Any) -> Any:
+    """Return a layer that rounds nothing where it multiplies: itself, where it does not."""
+    if isinstance(layer, layers.Linear | layers.Crossbar) and layer.precision is not None:
+        return dataclasses.replace(layer, precision=None)
+    return layer
 
 
 def _checked(given: Any) -> list[layers.Layer]:

@@ -9,9 +9,9 @@
 mod pairs;
 
 use crate::gemm::{self, Dense, Factors, Strided};
+use crate::level::single_or_plain;
 use crate::memory::with_zeros;
-use crate::simd::{BothPrecisions, Real};
-use crate::sparse::{SparseProduct, lists_pay, non_zeros};
+use crate::simd::Real;
 use crate::{Level, add_scaled, transpose};
 
 /// Rounds numbers to bfloat16 where they are, see [`Real::bfloat16`].
@@ -36,28 +36,17 @@ pub fn multiply_all<T: Real>(
     target: &mut [T],
     stride: usize,
 ) {
-    /// How products are made in a precision.
-    type Products<T> = fn(Level, &[Factors<'_, T>], (usize, usize), T, &mut [T], usize);
-    struct Kernels;
-    impl BothPrecisions for Kernels {
-        type Of<T: Real> = Products<T>;
-        fn f32(&self) -> &Products<f32> {
-            #[cfg(target_arch = "x86_64")]
-            const {
-                &(pairs::multiply_all as Products<f32>)
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            const {
-                &(multiply_one_by_one as Products<f32>)
-            }
-        }
-        fn f64(&self) -> &Products<f64> {
-            const { &(multiply_one_by_one as Products<f64>) }
-        }
-    }
     let is_bfloat16 = |values: &[T]| values.iter().all(|v| !v.is_finite() || *v == v.bfloat16());
     debug_assert!(factors.iter().all(|(a, b, _)| is_bfloat16(a.data) && is_bfloat16(b.data)));
-    T::pick(&Kernels)(level, factors, shape, scale, target, stride);
+    single_or_plain!(
+        T,
+        (
+            level: Level, factors: &[Factors<'_, T>], shape: (usize, usize), scale: T,
+            target: &mut [T], stride: usize,
+        ),
+        single = pairs::multiply_all,
+        plain = multiply_one_by_one,
+    );
 }
 
 /// target += A B, where all elements of A (`shape.0` x `shape.1`) and B (`shape.1` x `shape.2`) are
@@ -89,28 +78,16 @@ pub fn pack<T: Real>(
     transposed: bool,
     packed: &mut [T],
 ) {
-    /// How matrices are packed in a precision.
-    type Pack<T> = fn(Level, &[T], (usize, usize), bool, &mut [T]);
-    struct Kernels;
-    impl BothPrecisions for Kernels {
-        type Of<T: Real> = Pack<T>;
-        fn f32(&self) -> &Pack<f32> {
-            #[cfg(target_arch = "x86_64")]
-            const {
-                &(pairs::pack as Pack<f32>)
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            const {
-                &(pack_rows as Pack<f32>)
-            }
-        }
-        fn f64(&self) -> &Pack<f64> {
-            const { &(pack_rows as Pack<f64>) }
-        }
-    }
     assert_eq!(matrix.len(), shape.0 * shape.1);
     assert_eq!(packed.len(), packed_len::<T>(level, shape));
-    T::pick(&Kernels)(level, matrix, shape, transposed, packed);
+    single_or_plain!(
+        T,
+        (
+            level: Level, matrix: &[T], shape: (usize, usize), transposed: bool, packed: &mut [T],
+        ),
+        single = pairs::pack,
+        plain = pack_rows,
+    );
 }
 
 /// How many elements [`pack`] writes.
@@ -135,26 +112,15 @@ pub fn multiply_packed<T: Real>(
     target: &mut [T],
     stride: usize,
 ) {
-    /// How products with packed matrices are made in a precision.
-    type Products<T> = fn(Level, Strided<'_, T>, &[T], (usize, usize, usize), &mut [T], usize);
-    struct Kernels;
-    impl BothPrecisions for Kernels {
-        type Of<T: Real> = Products<T>;
-        fn f32(&self) -> &Products<f32> {
-            #[cfg(target_arch = "x86_64")]
-            const {
-                &(pairs::multiply_packed as Products<f32>)
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            const {
-                &(multiply_rows as Products<f32>)
-            }
-        }
-        fn f64(&self) -> &Products<f64> {
-            const { &(multiply_rows as Products<f64>) }
-        }
-    }
-    T::pick(&Kernels)(level, a, packed, shape, target, stride);
+    single_or_plain!(
+        T,
+        (
+            level: Level, a: Strided<'_, T>, packed: &[T], shape: (usize, usize, usize),
+            target: &mut [T], stride: usize,
+        ),
+        single = pairs::multiply_packed,
+        plain = multiply_rows,
+    );
 }
 
 /// [`pack`] without an instruction for pairs: the matrix, row by row.
@@ -184,35 +150,6 @@ fn multiply_rows<T: Real>(
 ) {
     let b = Dense { data: packed, stride: cols };
     multiply_one_by_one(level, &[(a, b, inner)], (rows, cols), T::ONE, target, stride);
-}
-
-/// y += x m, for x (`shape.0` x `shape.1`) of bfloat16, m (`shape.1` x `shape.2`), which is rounded
-/// to it, and y, row-major without gaps; `packed` is what [`pack`] has made of m. The zeros of x
-/// are skipped where most of it is zero: the result is that of [`multiply_packed`], to the bit, as
-/// long as m is finite.
-///
-/// # Panics
-/// As [`multiply_all`].
-pub fn product<T: Real>(
-    level: Level,
-    x: &[T],
-    (m, packed): (&[T], &[T]),
-    shape: (usize, usize, usize),
-    y: &mut [T],
-    memory: &mut SparseProduct<T>,
-) {
-    let (rows, inner, cols) = shape;
-    if !lists_pay(advantage::<T>(level) * non_zeros(level, x), x.len()) {
-        let x = Strided { data: x, row: inner, column: 1 };
-        return multiply_packed(level, x, packed, shape, y, cols);
-    }
-    with_zeros(rows * cols + m.len(), |memory_of_both| {
-        let (sums, rounded) = memory_of_both.split_at_mut(rows * cols);
-        rounded.copy_from_slice(m);
-        round_all(level, rounded);
-        memory.accumulate(level, x, rounded, shape, sums);
-        add_scaled(level, sums, T::ONE, &mut y[..rows * cols]);
-    });
 }
 
 /// How many times as fast dense products of bfloat16 are as others of this type.
@@ -286,10 +223,10 @@ mod tests {
     }
 
     /// Bfloat16 of either sign between 2^-spread and 2^spread, and zeros.
-    fn numbers(count: usize, spread: f32, seed: usize, zeros: usize) -> Vec<f32> {
+    fn numbers(count: usize, spread: f32, seed: usize) -> Vec<f32> {
         let number = |k: usize| {
             let place = ((k * 37 + seed) as f32 * 0.61).sin();
-            let is_zero = zeros > 0 && !(k * 7 + seed).is_multiple_of(zeros);
+            let is_zero = (k * 7 + seed).is_multiple_of(11);
             if is_zero { 0.0 } else { (place.signum() * (spread * place).exp2()).bfloat16() }
         };
         (0..count).map(number).collect()
@@ -319,8 +256,8 @@ mod tests {
         ) {
             let spread = [1.0, 8.0, 30.0, 60.0][spread];
             let shrink = [1.0, 1e-18, 1e-30][tiny];
-            let a = numbers(rows * inner, spread, seed, 0);
-            let mut b = numbers(inner * cols, spread, seed + 3, 0);
+            let a = numbers(rows * inner, spread, seed);
+            let mut b = numbers(inner * cols, spread, seed + 3);
             b.iter_mut().for_each(|b| *b = (*b * shrink).bfloat16());
             let scale = [1.0, -0.37, 3.0][scale];
             // What is added to must not hide sums as small as these.
@@ -357,28 +294,6 @@ mod tests {
             }
         }
 
-        #[test]
-        fn zeros_that_are_skipped_do_not_show(
-            rows in 1usize..40, inner in 1usize..70, cols in 1usize..120, zeros in 1usize..9,
-            seed in 0usize..1000,
-        ) {
-            let a = numbers(rows * inner, 3.0, seed, zeros);
-            let b = numbers(inner * cols, 3.0, seed + 3, 0);
-            let mut memory = SparseProduct::default();
-            let bias = vec![0.5; rows * cols];
-            for level in Level::available() {
-                let (mut found, mut dense) = (bias.clone(), bias.clone());
-                let mut packed = vec![7.0; packed_len::<f32>(level, (inner, cols))];
-                pack(level, &b, (inner, cols), false, &mut packed);
-                let both = (&b[..], &packed[..]);
-                product(level, &a, both, (rows, inner, cols), &mut found, &mut memory);
-                let left = Strided { data: &a, row: inner, column: 1 };
-                let right = Dense { data: &b, stride: cols };
-                multiply(level, left, right, (rows, inner, cols), &mut dense, cols);
-                prop_assert!(found == dense, "{}", level.name());
-            }
-        }
-
         /// What is packed from a matrix or from its transpose multiplies as the rounded matrix
         /// does, also where sums leave the normal numbers.
         #[test]
@@ -386,9 +301,9 @@ mod tests {
             rows in 1usize..40, inner in 1usize..70, cols in 1usize..120, turned: bool,
             transposed: bool, tiny: bool, seed in 0usize..1000, special in 0usize..8,
         ) {
-            let a = numbers(rows * inner, 8.0, seed, 0);
+            let a = numbers(rows * inner, 8.0, seed);
             let shrink = if tiny { 1e-37 } else { 1.01 };
-            let mut b: Vec<f32> = numbers(inner * cols, 8.0, seed + 3, 0)
+            let mut b: Vec<f32> = numbers(inner * cols, 8.0, seed + 3)
                 .iter()
                 .map(|b| b * shrink)
                 .collect();

@@ -9,8 +9,9 @@ mod quads;
 
 use crate::Level;
 use crate::gemm::{Dense, Strided, multiply};
+use crate::level::single_or_plain;
 use crate::memory::with_zeros;
-use crate::simd::{BothPrecisions, Real};
+use crate::simd::Real;
 
 /// The largest magnitude of an integer.
 pub const LARGEST: u32 = 127;
@@ -33,27 +34,16 @@ pub fn pack<T: Real>(
     per_unit: T,
     packed: &mut [T],
 ) {
-    /// How matrices are packed in a precision.
-    type Pack<T> = fn(Level, Dense<'_, T>, (usize, usize), T, &mut [T]);
-    struct Kernels;
-    impl BothPrecisions for Kernels {
-        type Of<T: Real> = Pack<T>;
-        fn f32(&self) -> &Pack<f32> {
-            #[cfg(target_arch = "x86_64")]
-            const {
-                &(quads::pack as Pack<f32>)
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            const {
-                &(pack_floats as Pack<f32>)
-            }
-        }
-        fn f64(&self) -> &Pack<f64> {
-            const { &(pack_floats as Pack<f64>) }
-        }
-    }
     assert_eq!(packed.len(), packed_len::<T>(level, shape));
-    T::pick(&Kernels)(level, matrix, shape, per_unit, packed);
+    single_or_plain!(
+        T,
+        (
+            level: Level, matrix: Dense<'_, T>, shape: (usize, usize), per_unit: T,
+            packed: &mut [T],
+        ),
+        single = quads::pack,
+        plain = pack_floats,
+    );
 }
 
 /// How many elements [`pack`] writes.
@@ -82,27 +72,17 @@ pub fn multiply_packed<T: Real>(
     scale: T,
     target: &mut [T],
 ) {
-    /// How products are made in a precision.
-    type Products<T> = fn(Level, (&[T], T), &[T], (usize, usize, usize), T, &mut [T]);
-    struct Kernels;
-    impl BothPrecisions for Kernels {
-        type Of<T: Real> = Products<T>;
-        fn f32(&self) -> &Products<f32> {
-            #[cfg(target_arch = "x86_64")]
-            const {
-                &(quads::multiply_packed as Products<f32>)
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            const {
-                &(multiply_floats as Products<f32>)
-            }
-        }
-        fn f64(&self) -> &Products<f64> {
-            const { &(multiply_floats as Products<f64>) }
-        }
-    }
     let (rows, inner, cols) = shape;
-    T::pick(&Kernels)(level, (a, per_unit), packed, shape, scale, target);
+    let integers = (a, per_unit);
+    single_or_plain!(
+        T,
+        (
+            level: Level, integers: (&[T], T), packed: &[T], shape: (usize, usize, usize),
+            scale: T, target: &mut [T],
+        ),
+        single = quads::multiply_packed,
+        plain = multiply_floats,
+    );
     if inner == 0 || cols == 0 {
         return;
     }

@@ -207,3 +207,27 @@ macro_rules! by_level {
     };
 }
 pub(crate) use by_level;
+
+/// Calls a function of the number type with these arguments: `$single` for `f32` on x86-64, and
+/// otherwise `$plain`, which is there for both types.
+macro_rules! single_or_plain {
+    (
+        $T:ident, ($($arg:ident: $ty:ty),* $(,)?), single = $single:path, plain = $plain:ident $(,)?
+    ) => {{
+        struct Kernels;
+        impl $crate::simd::BothPrecisions for Kernels {
+            type Of<$T: $crate::simd::Real> = fn($($ty),*);
+            fn f32(&self) -> &Self::Of<f32> {
+                #[cfg(target_arch = "x86_64")]
+                const { &($single as Self::Of<f32>) }
+                #[cfg(not(target_arch = "x86_64"))]
+                const { &($plain as Self::Of<f32>) }
+            }
+            fn f64(&self) -> &Self::Of<f64> {
+                const { &($plain as Self::Of<f64>) }
+            }
+        }
+        $T::pick(&Kernels)($($arg),*)
+    }};
+}
+pub(crate) use single_or_plain;

@@ -215,25 +215,6 @@ pub struct SparseProduct<T> {
     panel: Option<Panel<T>>,
 }
 
-impl<T: Real> SparseProduct<T> {
-    /// y += x m by lists, see [`product`].
-    pub(crate) fn accumulate(
-        &mut self,
-        level: Level,
-        x: &[T],
-        m: &[T],
-        (rows, inner, cols): (usize, usize, usize),
-        y: &mut [T],
-    ) {
-        crate::watch::poll(x.len() * cols / 4);
-        self.lists.reset(inner);
-        x.chunks_exact(inner).for_each(|row| self.lists.push(level, row));
-        let panel = self.panel.get_or_insert_default();
-        let m = Dense { data: m, stride: cols };
-        accumulate(level, &self.lists, 0, rows, m, cols, y, cols, panel);
-    }
-}
-
 impl<T> Default for SparseProduct<T> {
     fn default() -> Self {
         let lists =
@@ -309,12 +290,17 @@ pub fn product<T: Real>(
     y: &mut [T],
     memory: &mut SparseProduct<T>,
 ) {
-    let (_, inner, cols) = shape;
-    if lists_pay(non_zeros(level, x), x.len()) {
-        return memory.accumulate(level, x, m, shape, y);
+    let (rows, inner, cols) = shape;
+    let m = Dense { data: m, stride: cols };
+    if !lists_pay(non_zeros(level, x), x.len()) {
+        return multiply(level, Strided { data: x, row: inner, column: 1 }, m, shape, y, cols);
     }
-    let (x, m) = (Strided { data: x, row: inner, column: 1 }, Dense { data: m, stride: cols });
-    multiply(level, x, m, shape, y, cols);
+    crate::watch::poll(x.len() * cols / 4);
+    let SparseProduct { lists, panel } = memory;
+    lists.reset(inner);
+    x.chunks_exact(inner).for_each(|row| lists.push(level, row));
+    let panel = panel.get_or_insert_default();
+    accumulate(level, lists, 0, rows, m, cols, y, cols, panel);
 }
 
 /// Entries from which on it is not only before a product that an interrupt comes.

@@ -314,16 +314,19 @@ impl<T: Real> Linear<T> {
         }
     }
 
-    /// y += x W, for inputs as they are multiplied.
+    /// y += x W, for inputs as they are multiplied. Zeros are skipped in full precision alone: what
+    /// is packed is read by dense products.
     fn add_forward(&self, context: LayerContext<'_, T>, rows: usize, x: &[T], y: &mut [T]) {
-        let (weights, shape) = (self.weights(context), (rows, self.inputs, self.outputs));
-        let memory = &mut context.scratch.product();
+        let (level, shape) = (context.level, (rows, self.inputs, self.outputs));
         match self.precision {
-            Precision::Full => sparse::product(context.level, x, weights, shape, y, memory),
+            Precision::Full => {
+                let memory = &mut context.scratch.product();
+                sparse::product(level, x, self.weights(context), shape, y, memory);
+            }
             Precision::Bfloat16 => {
-                let packed = self.gains.len()..self.prepared_forward(context.level);
-                let packed = &context.prepared[packed];
-                bfloat16::product(context.level, x, (weights, packed), shape, y, memory);
+                let packed = &context.prepared[self.gains.len()..self.prepared_forward(level)];
+                let x = Strided { data: x, row: self.inputs, column: 1 };
+                bfloat16::multiply_packed(level, x, packed, shape, y, self.outputs);
             }
         }
     }
