@@ -41,7 +41,7 @@ ARM_RUSTC ?= rustc
 test-arm: ## Test the kernels on AArch64, under an emulator.
 	RUSTC=$(ARM_RUSTC) PROPTEST_CASES=16 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64 cargo test --release --quiet \
-		--target aarch64-unknown-linux-gnu --target-dir target/arm --package pnncore-kernels
+		--target aarch64-unknown-linux-gnu --target-dir target/arm --package pnncore-kernels --lib --tests
 
 slow: $(BUILT) ## Run the long tests too.
 	$(BIN)/python -m pytest -q
