@@ -363,7 +363,7 @@ impl<T: Real> System<T> for Stack<T> {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let propagation = Propagation::of(workspace)?;
-        propagation.begin(self, experiment.batch);
+        propagation.begin_forward(experiment, self);
         self.infer_again(experiment, states, propagation)
     }
 

@@ -19,7 +19,7 @@ use crate::params::{ParamSpec, Params};
 use crate::runtime::Runtime;
 use crate::scratch::{Pool, Scratch};
 use crate::states::States;
-use crate::system::Workspace;
+use crate::system::{Experiment, Workspace};
 use crate::{Error, Result};
 
 use back::Retraced;
@@ -158,6 +158,18 @@ impl<T: Real> Propagation<T> {
         self.begin_with(stack, batch.len(), |i, inputs| inputs.extend_from_slice(batch.x.row(i)));
     }
 
+    /// The same for signals alone, which one thread takes in larger blocks: there is nobody to
+    /// share small ones with, and rows do not see how they are grouped.
+    pub fn begin_forward(&mut self, at: &Experiment<'_, T>, stack: &Stack<T>) {
+        /// Signals of so many rows stay in a second-level cache beside weights.
+        const ROWS: usize = 64;
+        let (batch, own) = (at.batch, stack.block_rows(at.batch.len()));
+        let rows = if at.runtime.threads() == 1 { own.max(ROWS) } else { own };
+        self.begin_in_blocks(stack, batch.len(), rows, |i, inputs| {
+            inputs.extend_from_slice(batch.x.row(i));
+        });
+    }
+
     /// Takes `samples` rows in, each appended by `row`.
     pub fn begin_with(
         &mut self,
@@ -165,8 +177,18 @@ impl<T: Real> Propagation<T> {
         samples: usize,
         row: impl Fn(usize, &mut Vec<T>),
     ) {
+        self.begin_in_blocks(stack, samples, stack.block_rows(samples), row);
+    }
+
+    fn begin_in_blocks(
+        &mut self,
+        stack: &Stack<T>,
+        samples: usize,
+        rows: usize,
+        row: impl Fn(usize, &mut Vec<T>),
+    ) {
         let stages = stack.stages().len();
-        let rows = stack.block_rows(samples).min(samples.max(1));
+        let rows = rows.min(samples.max(1));
         self.blocks.resize_with(samples.div_ceil(rows), Block::default);
         for (b, block) in self.blocks.iter_mut().enumerate() {
             block.first = b * rows;
