@@ -52,7 +52,7 @@ def test_what_is_not_found_is_said(monkeypatch, capsys, tmp_path):
     report = json.loads(capsys.readouterr().out)
     assert [row["method"] for row in report["rows"] if not row["holds"]] == ["ContrastiveLearning"]
     assert (tmp_path / "a.png").stat().st_size > 10_000
-    with pytest.raises(ConfigError, match="only must be one of"):
+    with pytest.raises(ConfigError, match='only must be "Flow"'):
         pnn.audit_all(only="Circuit")
     assert main(["audit", "--all", "--seed", "3"]) == 2
     assert main(["audit", "--plot", "a.png"]) == 2

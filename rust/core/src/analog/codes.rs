@@ -16,7 +16,8 @@ pub(crate) fn step_of<T: Real>(largest: T) -> T {
     if largest == T::ZERO { T::ONE } else { largest / T::from_u32(LARGEST) }
 }
 
-/// What brings numbers whose inverse is not a finite one into the middle of all, to the bit.
+/// Numbers with an infinite inverse, times this, have a finite one; a power of two leaves their
+/// bits.
 const RAISE: f64 = (1u64 << 60) as f64;
 
 /// Writes weights as integers, packed.
