@@ -12,6 +12,12 @@ pub(crate) const VECTORS: usize = 3;
 /// The rows of the highest tiles.
 pub(crate) const HEIGHT: usize = 8;
 
+/// The first lanes of a vector: so many, or all.
+#[inline(always)]
+pub(crate) fn first_lanes(count: usize) -> __mmask16 {
+    ((1u32 << count.min(LANES)) - 1) as __mmask16
+}
+
 /// Words that are kept as the bits of floats. What is moved only keeps its bits.
 pub(crate) fn words_of(bits: &[f32]) -> &[u32] {
     // SAFETY: both have the same size and alignment, and all bits are allowed for both.
@@ -123,8 +129,7 @@ impl Tiles<'_> {
             let scale = _mm512_set1_ps(self.scale);
             for (i, sums) in sums.into_iter().enumerate() {
                 for (j, sum) in sums.into_iter().enumerate() {
-                    let lanes = (self.width - j * LANES).min(LANES);
-                    let mask = (u32::MAX >> (32 - lanes)) as __mmask16;
+                    let mask = first_lanes(self.width - j * LANES);
                     let to = self.to.add((row + i) * self.stride + j * LANES);
                     let held = _mm512_maskz_loadu_ps(mask, to);
                     let all = _mm512_fmadd_ps(scale, P::finish(sum), held);

@@ -17,7 +17,8 @@ use crate::level::{Isa, Level};
 use crate::transpose;
 use crate::watch::poll;
 use crate::words::{
-    HEIGHT, LANES, Left, Tiles, VECTORS, WordProduct, floats_of, words_of, words_of_mut,
+    HEIGHT, LANES, Left, Tiles, VECTORS, WordProduct, first_lanes, floats_of, words_of,
+    words_of_mut,
 };
 
 /// [`super::multiply_all`], by the instruction where it pays.
@@ -350,12 +351,6 @@ impl<const ROUND: bool> Pairing<ROUND> {
     }
 }
 
-/// The first lanes of a vector: so many, or all.
-#[inline(always)]
-fn first_lanes(count: usize) -> __mmask16 {
-    (u32::MAX >> (32 - count.min(LANES))) as __mmask16
-}
-
 /// Copies rows of A whose elements lie side by side.
 #[inline(always)]
 fn copy_flat<const ROUND: bool>(
@@ -376,8 +371,7 @@ fn copy_flat<const ROUND: bool>(
                 let to = &mut to[at..at + depth.div_ceil(2)];
                 at += to.len();
                 for (from, to) in from.chunks(2 * LANES).zip(to.chunks_mut(LANES)) {
-                    let rest = from.len().saturating_sub(LANES);
-                    let second = if rest > 0 { first_lanes(rest) } else { 0 };
+                    let second = first_lanes(from.len().saturating_sub(LANES));
                     let start = _mm512_maskz_loadu_ps(first_lanes(from.len()), from.as_ptr());
                     let end = _mm512_maskz_loadu_ps(second, from.as_ptr().wrapping_add(LANES));
                     let pairs = pairing.pair(
@@ -413,8 +407,7 @@ fn copy_lines<'a, const ROUND: bool>(
                 let (first, second) = (line(k), (k + 1 < count).then(|| line(k + 1)));
                 for (c, to) in to.chunks_mut(LANES).enumerate() {
                     let at = c * LANES;
-                    let there = span.len().saturating_sub(at);
-                    let lanes = if there > 0 { first_lanes(there) } else { 0 };
+                    let lanes = first_lanes(span.len().saturating_sub(at));
                     let of =
                         |line: &[f32]| _mm512_maskz_loadu_ps(lanes, line.as_ptr().wrapping_add(at));
                     let second = second.map_or(_mm512_setzero_ps(), of);
