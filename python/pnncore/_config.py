@@ -90,8 +90,33 @@ def check_settings(settings: "DataclassInstance") -> None:
             object.__setattr__(settings, name, number(value, name))
 
 
-@dataclass(frozen=True)
-class Config:
+def _compared(settings: Any) -> tuple[Any, ...]:
+    """Return the values of the fields that make dataclasses equal."""
+    return tuple(getattr(settings, f.name) for f in dataclasses.fields(settings) if f.compare)
+
+
+class ByValue:
+    """Base of dataclasses that are what their fields are: equal ones are one.
+
+    Says once what a dataclass would compile for every class by itself, which half of the time of an
+    import would go to: derive by ``@dataclass(frozen=True, repr=False, eq=False)``.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return _compared(self) == _compared(other)
+
+    def __hash__(self) -> int:
+        return hash(_compared(self))
+
+    def __repr__(self: "DataclassInstance") -> str:
+        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.repr]
+        return f"{type(self).__qualname__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Config(ByValue):
     """Base of plain settings, whose `repr` tells those that are not the default."""
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["AnalogIO", "NodalVoltages", "Wires", "calibrate", "solve"]
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class AnalogIO(Config):
     """How an analog array is read: converters and noise.
 
@@ -138,7 +138,7 @@ class AnalogIO(Config):
         return own
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Wires(Config):
     """Weights as pairs of conductances between wires that have a resistance.
 

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pnncore._config import Registered
+from pnncore._config import ByValue, Registered
 from pnncore._convert import flag, made, node_name, number, shown
 from pnncore.errors import ConfigError
 
@@ -35,8 +35,8 @@ THERMAL_VOLTAGE = 1.380649e-23 * 300.15 / 1.602176634e-19
 _POSITIVE = ("conductance", "scale", "saturation", "ideality", "strength")
 
 
-@dataclass(frozen=True)
-class Element(Registered, family="element"):
+@dataclass(frozen=True, repr=False, eq=False)
+class Element(ByValue, Registered, family="element"):
     """Base of all elements: two terminals, and settings that are checked when it is made.
 
     Parameters
@@ -79,7 +79,7 @@ class Element(Registered, family="element"):
         return {"name": type(self).__name__, **dataclasses.asdict(self)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Resistor(Element):
     """I = conductance * V.
 
@@ -99,7 +99,7 @@ class Resistor(Element):
         return {"law": "resistor", "value": self.conductance, "trained": self.trained}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Cubic(Element):
     """I = conductance * V * (1 + (V / scale)²).
 
@@ -127,7 +127,7 @@ class Cubic(Element):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Diode(Element):
     """An exponential diode, from the anode (`plus`) to the cathode (`minus`).
 
@@ -153,7 +153,7 @@ class Diode(Element):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class IdealDiode(Element):
     """V <= 0, by whatever current from the anode (`plus`) to the cathode (`minus`) keeps it so.
 
@@ -166,7 +166,7 @@ class IdealDiode(Element):
         return {"law": "ideal-diode"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Transistor(Element):
     """A field-effect transistor between drain and source, which may change places.
 
@@ -211,7 +211,7 @@ class Transistor(Element):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class CurrentSource(Element):
     """I = current, whatever the voltage: it takes current from `plus` and feeds it into `minus`.
 
@@ -231,7 +231,7 @@ class CurrentSource(Element):
         return {"law": "current-source", "value": self.current, "trained": self.trained}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class VoltageSource(Element):
     """V = voltage, whatever the current; between any two nodes.
 

@@ -7,7 +7,6 @@ The format is in the documentation of the Rust crate, module ``journal``.
 import csv
 import math
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -193,6 +192,8 @@ class Journal(Sequence[Shot]):
         if not path.endswith(".npz"):
             raise ConfigError(f"path must end in .npz or .csv, got {shown(path)}")
         # Not `numpy.savez`, which takes some names of arrays for its own arguments.
+        import zipfile
+
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
             for name, array in self.arrays().items():
                 with file.open(f"{name}.npy", "w", force_zip64=True) as entry:

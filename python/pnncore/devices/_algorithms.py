@@ -11,7 +11,7 @@ from pnncore.devices._config import DeviceConfig, from_config
 from pnncore.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Algorithm(DeviceConfig, listed=False):
     """Base of algorithms."""
 
@@ -20,7 +20,7 @@ class Algorithm(DeviceConfig, listed=False):
         raise TypeError("use a concrete algorithm, such as MixedPrecision or TikiTaka")
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class MixedPrecision(Algorithm):
     """Changes are summed digitally, and a cell gets a pulse for every whole step of its sum.
 
@@ -43,7 +43,7 @@ class MixedPrecision(Algorithm):
         return {"algorithm": "mixed-precision", "threshold": self.threshold}
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class TikiTaka(Algorithm):
     """Changes go to a fast array, which is read by lines and transferred to the one that computes.
 

@@ -15,7 +15,7 @@ from pnncore.devices._response import PulseResponse
 from pnncore.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Cells(DeviceConfig, PulseResponse, listed=False):
     """Base of cells: a weight w between two bounds, which every pulse moves by a step up or down.
 
@@ -108,7 +108,7 @@ class Cells(DeviceConfig, PulseResponse, listed=False):
         return dataclasses.replace(self, **zeros)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ConstantStep(Cells):
     """Steps of the same size everywhere: w ← w ± Δ (1 + σ ξ)."""
 
@@ -117,7 +117,7 @@ class ConstantStep(Cells):
         return {"law": "constant"}
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class LinearStep(Cells):
     """Steps that shrink towards the bound that they go to: Δ (1 - γ w / bound) (1 + σ ξ).
 
@@ -155,7 +155,7 @@ class LinearStep(Cells):
         return (up - down) / slopes
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class SoftBounds(LinearStep):
     """Steps that vanish at the bound that they go to: a `LinearStep` with γ = 1."""
 
@@ -164,7 +164,7 @@ class SoftBounds(LinearStep):
     gamma_spread: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ExpStep(Cells):
     """Steps that shrink exponentially with the state.
 
@@ -193,7 +193,7 @@ class ExpStep(Cells):
         return {"law": "exponential", "up": up, "down": down, "a": self.a, "b": self.b}
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class PowerStep(Cells):
     """Steps by a power of the distance from the bound that they go to.
 
@@ -213,7 +213,7 @@ class PowerStep(Cells):
         return {"law": "power", "up": self.gamma_up, "down": self.gamma_down}
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class TableStep(Cells):
     """Steps from tables.
 
@@ -329,7 +329,7 @@ class TableStep(Cells):
         return cls(**settings, **tables)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Unit(DeviceConfig, PulseResponse, listed=False):
     """Base of what makes a weight of several cells."""
 
@@ -357,7 +357,7 @@ class Unit(DeviceConfig, PulseResponse, listed=False):
         """Return which cells a weight is made of, as the core reads it."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Pair(Unit):
     """Weights that are the difference of two cells which only move up (phase-change memory).
 
@@ -385,7 +385,7 @@ class Pair(Unit):
         return {"unit": "pair", "refresh": self.refresh}
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class MultiCell(Unit):
     """Weights that are sums of several cells, each times what it counts by.
 

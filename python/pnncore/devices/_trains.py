@@ -8,7 +8,7 @@ from pnncore._config import Config
 from pnncore.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class PulseTrains(Config):
     """How an outer product of inputs x and errors d becomes pulses.
 

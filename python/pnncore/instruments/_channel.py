@@ -4,9 +4,6 @@ Here, on a thread that a deadline is kept for, or in a process that can be kille
 """
 
 import contextlib
-import multiprocessing
-import multiprocessing.process
-import pickle
 import queue
 import signal
 import threading
@@ -152,6 +149,10 @@ class Isolated(Channel):
     """
 
     def __init__(self, fn: Function, timeout: float | None) -> None:
+        # Few programs need them, and they are slow to import.
+        import multiprocessing
+        import pickle
+
         try:
             pickle.dumps(fn)
         except Exception as error:
@@ -238,6 +239,8 @@ class Isolated(Channel):
 
     def forget(self) -> None:
         """Let go of the process in a fork of its parent, which would end it when it exits."""
+        import multiprocessing.process
+
         process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
         if process is not None:
             # Nothing public: the exit of a forked process ends all daemons that it believes to be

@@ -7,7 +7,7 @@ from typing import Any
 from pnncore._config import Config, Registered
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Layer(Registered, Config, ABC, family="layer"):
     """Base of all layers.
 

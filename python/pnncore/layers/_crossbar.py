@@ -12,7 +12,7 @@ from pnncore.errors import ConfigError
 from pnncore.layers._base import Layer
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Crossbar(Layer):
     """A linear map that is read from an analog array of conductances; its bias is digital.
 

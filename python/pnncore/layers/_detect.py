@@ -6,7 +6,7 @@ from typing import Any
 from pnncore.layers._base import Layer
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Detect(Layer):
     """Photodetectors: the intensity |E|² of every mode of a field.
 

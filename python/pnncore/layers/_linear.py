@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pnncore.layers._base import Layer
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Linear(Layer):
     """A linear map y = x W + b: digital, or an ideal crossbar.
 

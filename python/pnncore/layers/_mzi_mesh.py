@@ -6,7 +6,7 @@ from typing import Any
 from pnncore.layers._base import Layer
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class MZIMesh(Layer):
     """A rectangular mesh of Mach-Zehnder interferometers: any unitary map of the fields of n modes.
 

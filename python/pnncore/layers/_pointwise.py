@@ -25,22 +25,22 @@ class _Pointwise(Layer, listed=False):
         return {"kind": "pointwise", "function": {"function": names[type(self).__name__], **own}}
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class ReLU(_Pointwise):
     """max(z, 0)."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Tanh(_Pointwise):
     """The hyperbolic tangent."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Logistic(_Pointwise):
     """1 / (1 + exp(-z))."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class SaturableAbsorber(_Pointwise):
     """An amplitude z after a saturable absorber: z exp(-(depth / 2) / (1 + z² / saturation)).
 
@@ -56,7 +56,7 @@ class SaturableAbsorber(_Pointwise):
     saturation: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ElectroOptic(_Pointwise):
     """An amplitude z of which a tapped part drives its own modulator.
 

@@ -6,7 +6,7 @@ from typing import Any
 from pnncore.layers._base import Layer
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class SecondHarmonic(Layer):
     """Second-harmonic generation of a shaped pulse: powers |sum over w1 of A(w1) A(2w - w1)|².
 

@@ -6,7 +6,7 @@ from typing import Any
 from pnncore.layers._base import Layer
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Speckle(Layer):
     """Light through a random scattering medium: intensities |T (x e^{i phase}) + b|².
 

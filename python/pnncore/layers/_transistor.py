@@ -6,7 +6,7 @@ from typing import Any
 from pnncore.layers._base import Layer
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class TransistorCircuit(Layer):
     """An analog circuit: a driven resonator whose voltage a transistor reads and loads.
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, losses
-from pnncore._config import Registered, check_settings, types_of
+from pnncore._config import ByValue, Registered, check_settings, types_of
 from pnncore._convert import (
     FloatArray,
     Seed,
@@ -74,8 +74,8 @@ class Measured:
         warnings.warn(text, SettlingWarning, stacklevel=stacklevel + 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Method(Registered, family="method"):
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Method(ByValue, Registered, family="method"):
     """Base of all methods: a loss, "squared-error", "cross-entropy" or a `pnncore.losses.Loss`.
 
     A method of one's own is a subclass with a `step`; what else it may say of itself is `needs` and
@@ -147,7 +147,7 @@ class Method(Registered, family="method"):
         raise NotImplementedError(f"{type(self).__name__} is made by the core")
 
     def memory(
-        self, system: "System", random: np.random.Generator
+        self, system: "System", random: "np.random.Generator"
     ) -> "Mapping[str, npt.ArrayLike]":
         """Return what a method of one's own keeps from step to step: arrays by name, as at first.
 
@@ -276,7 +276,7 @@ class OwnLoss:
     own_loss: losses.Evaluated
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class SettlingMethod(Method, listed=False):
     """Base of the methods that may let a system settle: how phases are settled."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pnncore.methods._base import Method
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class HamiltonianEcho(Method):
     """Hamiltonian echo backpropagation: run, turn round, kick by the error, run again.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pnncore.systems import System
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Backprop(Method):
     """Backpropagation through a model of the layers: training in silico.
 
@@ -38,7 +38,7 @@ class Backprop(Method):
     vaccination: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class PhysicsAware(Method):
     """Physics-aware training: forward on the hardware, back through the Jacobians of the twins.
 
@@ -58,7 +58,7 @@ class PhysicsAware(Method):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class InSituBackprop(Method):
     """Backpropagation in the hardware.
 
@@ -73,7 +73,7 @@ class InSituBackprop(Method):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class FeedbackAlignment(Method):
     """Feedback alignment: errors come back through matrices other than the transposed weights.
 
@@ -93,7 +93,7 @@ class FeedbackAlignment(Method):
     feedback: Literal["random", "sign-symmetric", "kolen-pollack"] = "random"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class DirectFeedbackAlignment(Method):
     """Direct feedback alignment: every layer hears the output error through a random matrix.
 
@@ -114,7 +114,7 @@ class DirectFeedbackAlignment(Method):
     slope: Literal["twin", "one", "box", "triangle"] = "twin"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ForwardForward(Method):
     """Forward-forward: every layer learns by itself to tell true labels from wrong ones.
 
@@ -197,7 +197,7 @@ class Collapse:
         return "label" if self.same > 0.9999 else "none"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class PhysicalLocalLearning(Method):
     """Physical local learning: every linear map has a loss of its own.
 
@@ -266,7 +266,7 @@ class PhysicalLocalLearning(Method):
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ForwardGradient(Method):
     """Forward gradients: the mean over random directions of each times the slope along it.
 
@@ -289,7 +289,7 @@ class ForwardGradient(Method):
     directions: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class RidgeReadout(Method):
     """Ridge regression of the last linear layer on what the layers before it put out.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pnncore.methods._base import Method, SettlingMethod
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class FiniteDifference(SettlingMethod):
     """Central differences of the loss, one parameter after the other.
 
@@ -21,7 +21,7 @@ class FiniteDifference(SettlingMethod):
     epsilon: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class SPSA(SettlingMethod):
     """Simultaneous perturbation: central differences of the loss along random directions of signs.
 
@@ -45,7 +45,7 @@ class SPSA(SettlingMethod):
     directions: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class EvolutionStrategy(SettlingMethod):
     """Evolution strategies: the gradient of the mean loss of Gaussian candidates.
 
@@ -72,7 +72,7 @@ class EvolutionStrategy(SettlingMethod):
     adaptation: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class CoordinateDescent(SettlingMethod):
     """One parameter after the other moves to the bottom of the parabola through three losses.
 
@@ -93,7 +93,7 @@ class CoordinateDescent(SettlingMethod):
     coordinates: int = 16
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class CMAES(SettlingMethod):
     """Covariance matrix adaptation: a normal distribution of candidates learns its shape.
 
@@ -119,7 +119,7 @@ class CMAES(SettlingMethod):
     population: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class GeneticAlgorithm(SettlingMethod):
     """A genetic algorithm: the best survive, winners of tournaments are mixed and mutated.
 
@@ -140,7 +140,7 @@ class GeneticAlgorithm(SettlingMethod):
     mutation: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class SurrogateOptimization(Method):
     """Surrogate optimization: a model that is fitted online is asked for the gradient.
 
@@ -181,7 +181,7 @@ class SurrogateOptimization(Method):
     explorers: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ParameterShift(Method):
     """Parameter shift: exact derivatives from phases a quarter turn to either side.
 

@@ -154,7 +154,7 @@ class Experiment:
         return self.y if self.y.ndim == 2 else np.eye(self.system.n_out, dtype=self.x.dtype)[self.y]
 
     @functools.cached_property
-    def random(self) -> np.random.Generator:
+    def random(self) -> "np.random.Generator":
         """A generator of random numbers that depends on seed and number of the step alone."""
         return np.random.default_rng(
             np.random.SeedSequence(self._steps.seed, spawn_key=(1, self.step))

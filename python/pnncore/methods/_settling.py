@@ -10,7 +10,7 @@ from pnncore.errors import ConfigError
 from pnncore.methods._base import SettlingMethod
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class EquilibriumPropagation(SettlingMethod):
     """Equilibrium propagation: dE/dtheta at a nudged steady state against the free one.
 
@@ -53,7 +53,7 @@ class EquilibriumPropagation(SettlingMethod):
             raise ConfigError('points applies to variant="holomorphic" only')
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class FrequencyPropagation(SettlingMethod):
     """Frequency propagation: the error is a slow tone, and what swings with it the update.
 
@@ -81,7 +81,7 @@ class FrequencyPropagation(SettlingMethod):
     points: int = 8
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class AgnosticEquilibriumPropagation(SettlingMethod):
     """Agnostic equilibrium propagation: parameters on springs relax by themselves.
 
@@ -115,7 +115,7 @@ class AgnosticEquilibriumPropagation(SettlingMethod):
     relaxations: int = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ContrastiveLearning(SettlingMethod):
     """Contrastive Hebbian learning: outputs clamped to the target, against free.
 
@@ -127,7 +127,7 @@ class ContrastiveLearning(SettlingMethod):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class CoupledLearning(SettlingMethod):
     """Coupled learning: outputs clamped a fraction of the way to the target, against free.
 
@@ -151,7 +151,7 @@ class CoupledLearning(SettlingMethod):
     variant: Literal["positive", "negative", "centered"] = "positive"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ImplicitDifferentiation(SettlingMethod):
     """The exact gradient of the loss at the free steady state.
 
@@ -159,7 +159,7 @@ class ImplicitDifferentiation(SettlingMethod):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class RecurrentBackprop(SettlingMethod):
     """Recurrent backpropagation: the adjoint of the steady state relaxes for a number of steps.
 

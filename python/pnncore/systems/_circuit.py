@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pnncore import _core, _netlist, _network_plot, elements
+from pnncore import _core, _network_plot, elements
 from pnncore._convert import (
     FloatArray,
     as_dtype,
@@ -236,6 +236,8 @@ class Circuit(System):
         ConfigError
             If the name of a node is none that SPICE reads.
         """
+        from pnncore import _netlist
+
         return _netlist.write(self, as_sample(x, self.n_in, self.dtype)[0].tolist())
 
     @classmethod
@@ -275,6 +277,8 @@ class Circuit(System):
             If a line is not understood; the message says which. What does not act at an operating
             point is named in a `NetlistWarning`.
         """
+        from pnncore import _netlist
+
         inputs, outputs = _netlist.named_alike(
             ends_of(inputs, "inputs", Current), ends_of(outputs, "outputs", Current, Difference)
         )

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from pnncore import _netlist
 from pnncore._convert import as_list, made, shown
 from pnncore.devices import Device
 from pnncore.elements import Current, Difference, Resistor
@@ -150,6 +149,8 @@ class Flow(Circuit):
         """
         if trained is not None:
             raise ConfigError("all pipes of a Flow are trained: leave trained out")
+        from pnncore import _netlist
+
         inputs, outputs = _netlist.named_alike(
             ends_of(inputs, "inputs", Current), ends_of(outputs, "outputs", Current, Difference)
         )
