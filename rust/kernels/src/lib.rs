@@ -17,6 +17,7 @@ pub mod int8;
 pub mod level;
 mod logarithm;
 mod memory;
+pub mod mesh;
 pub mod narrow;
 pub mod philox;
 pub mod potential;
