@@ -39,6 +39,10 @@ def stack(*given):
     )
 
 
+def light():
+    return stack(layers.MZIMesh(3), layers.Detect())
+
+
 def circuit(dtype="float32"):
     return systems.Circuit(DIVIDER, inputs=["in"], outputs=["out"], dtype=dtype)
 

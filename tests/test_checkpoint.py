@@ -240,7 +240,7 @@ def test_sound_files_that_are_no_trainer_are_refused(saved):
         with pytest.raises(CheckpointError, match=match):
             pnn.Trainer.load(saved)
 
-    refused("schema 1; this pnncore reads 9", lambda m, t: m.update(schema=1))
+    refused("schema 1; this pnncore reads 10", lambda m, t: m.update(schema=1))
     refused("schema None", lambda m, t: m.clear())
     refused(r"is no checkpoint .*missing \['trainer'\]", lambda m, t: m.pop("trainer"))
     refused(r"missing \['seed'\]", lambda m, t: m["trainer"].pop("seed"))

@@ -26,6 +26,7 @@ from hostile_makers import (
     fit_with,
     fitted,
     hopfield,
+    light,
     of,
     on,
     sizes,
@@ -52,6 +53,8 @@ from pnncore.errors import PnnError
 
 TORTURE = os.environ.get("PNNCORE_TORTURE") == "1"
 EP = methods.EquilibriumPropagation
+FIELD = np.ones((4, 3), dtype=complex)
+PHASES = {name: np.ones(3) for name in ("theta", "phi", "gamma")}
 
 
 CALLS = {
@@ -266,6 +269,26 @@ CALLS = {
     "PhaseChange": by_field(memories.PhaseChange),
     "Resistive": by_field(memories.Resistive),
     "Mapping": by_field(memories.Mapping),
+    "fields": on(light, "fields", x=lambda net: FIELD, model="twin", threads=1),
+    "MZIMesh.program": on(lambda: layers.MZIMesh(3), "program", matrix=lambda mesh: np.eye(3)),
+    "MZIMesh.matrix": on(lambda: layers.MZIMesh(3), "matrix", params=lambda mesh: PHASES),
+    "MZIMesh.plot": on(
+        lambda: layers.MZIMesh(3), "plot", params=lambda mesh: PHASES, x=lambda mesh: FIELD[0]
+    ),
+    "SVDLayer.program": on(
+        lambda: layers.SVDLayer(3, 2), "program", matrix=lambda mesh: np.ones((2, 3))
+    ),
+    "MicroringBank.program": on(
+        lambda: layers.MicroringBank(3, 2), "program", matrix=lambda rings: np.ones((2, 3))
+    ),
+    "MicroringBank.matrix": on(
+        lambda: layers.MicroringBank(3, 2),
+        "matrix",
+        params=lambda rings: {"detuning": np.ones((2, 3))},
+    ),
+    "ProgrammedLayer.write": on(
+        lambda: layers.MZIMesh(3).program(np.eye(3)), "write", net=lambda made: light(), place=1
+    ),
     "memories.program": of(
         memories.program, net=stack, memory=memories.Resistive(), mapping=memories.Mapping(), seed=1
     ),
@@ -502,7 +525,7 @@ CALLS = {
 # other files test.
 RESULTS_AND_BASES = """
 Audit AuditTable Comparison Settled Status NodalVoltages Ledger Scores Collapse Finding Fit
-DeviceFit Experiment Quality FittedTwin
+DeviceFit Experiment Quality FittedTwin ProgrammedLayer
 Outline NewParameters SettledPhases Loss History Examination State
 Shot Salvage Journal Curves Trajectory Demo Callback Config Algorithm Cells Element Layer Memory
 Method SettlingMethod Schedule Optimizer System Twin Budget Reference read_idx mnist fashion_mnist

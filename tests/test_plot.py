@@ -21,6 +21,7 @@ HISTORY: dict[str, Any] = {
     "operations": 0,
     "pulses": 0,
     "reversed": 0,
+    "reads": 0,
     "writes": 100,
     "seconds": 0.1,
 }

@@ -23,7 +23,7 @@ from pnncore.systems import System
 if TYPE_CHECKING:
     from pnncore.trainer import Trainer
 
-SCHEMA = 9
+SCHEMA = 10
 
 _KEYS = (
     "schema",

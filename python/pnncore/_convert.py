@@ -261,19 +261,32 @@ def as_settings(config: Any, what: str) -> dict[str, Any]:
     return dict(config)
 
 
-def as_sample(x: Any, n_in: int, dtype: np.dtype[Any]) -> FloatArray:
-    """Return one sample as inputs (1, n_in); `ShapeError` for several."""
-    if np.shape(x) != (n_in,):
-        raise ShapeError(f"x must be one sample ({n_in},), got shape {np.shape(x)}")
-    return as_inputs([x], n_in, dtype)
-
-
 def as_inputs(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> FloatArray:
     """Return inputs as a C-contiguous (samples, n_in) array of the system's dtype, all finite.
 
     Numbers of other types are converted: a copy, made once for every call.
     """
     return _as_matrix(x, n_in, dtype, name)
+
+
+def as_fields(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> npt.NDArray[Any]:
+    """Return complex amplitudes as a C-contiguous (samples, n_in) array, all finite.
+
+    Their parts are of the system's dtype.
+    """
+    array = _as_array(x, name)
+    if array.dtype.kind != "c":
+        raise DataError(
+            f"{name} must be complex amplitudes, for the first layer takes a field; got "
+            f"{array.dtype}: make it complex, or put Encode in front of that layer"
+        )
+    wanted = np.result_type(dtype, np.complex64)
+    # A number that is too large becomes infinite, and is refused as that.
+    with np.errstate(over="ignore"):
+        array = np.require(array.astype(wanted, copy=False), requirements=["C", "ALIGNED"])
+    if array.ndim != 2 or array.shape[1] != n_in:
+        raise ShapeError(f"{name} must have shape (samples, {n_in}), got {array.shape}")
+    return _all_finite(array, name)
 
 
 def as_targets(
@@ -350,6 +363,19 @@ def as_numbers(
     return array
 
 
+def as_complex(value: Any, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.complex128]:
+    """Return a C-contiguous copy of an array of finite numbers, real or complex, of this shape."""
+    array = _as_array(value, name)
+    if array.dtype.kind not in "biufc":
+        raise DataError(f"{name} must be an array of numbers, got {shown(value)}")
+    array = np.array(array, dtype=np.complex128, order="C")
+    if array.shape != shape:
+        raise ShapeError(f"{name} must have shape {shape}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise DataError(f"{name} must be finite, got {shown(value)}")
+    return array
+
+
 def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
     """Return what NumPy makes of a value, of dtype object where it makes nothing of it."""
     if type(value) is np.ndarray:
@@ -388,6 +414,11 @@ def has_masked(value: Any) -> bool:
 
 def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> FloatArray:
     array = _as_array(value, name)
+    if array.dtype.kind == "c":
+        raise DataError(
+            f"{name} must be an array of numbers without imaginary parts, got {array.dtype}: a "
+            "stack takes complex ones where its first layer takes a field, such as MZIMesh"
+        )
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name} must be an array of numbers, got {shown(value)}")
     # A number that is too large becomes infinite, and is refused as that.
@@ -395,7 +426,11 @@ def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> Float
         array = array.astype(dtype, copy=False)
     if array.ndim != 2 or array.shape[1] != width:
         raise ShapeError(f"{name} must have shape (samples, {width}), got {array.shape}")
-    array = np.require(array, requirements=["C", "ALIGNED"])
+    return _all_finite(np.require(array, requirements=["C", "ALIGNED"]), name)
+
+
+def _all_finite(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Return a matrix; `DataError` says where it is not finite."""
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
         raise DataError(

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from pnncore import _core
 from pnncore._config import Config
 from pnncore._convert import (
-    as_inputs,
     as_numbers,
     as_system,
     as_threads,
@@ -328,7 +327,7 @@ def calibrate(net: "Stack", x: npt.ArrayLike, *, quantile: float | None = None) 
         if getattr(getattr(layer, "io", None), "scale", None) != "learned":
             continue
         name = net.parameter("A", place)
-        arrived = as_inputs(x, net.n_in, net.dtype) if place == 1 else net.measure(x)[place - 2]
+        arrived = net.as_rows(x) if place == 1 else net.measure(x)[place - 2]
         if not len(arrived):
             raise DataError("x must hold at least one sample, got none")
         sizes = np.abs(arrived)

@@ -31,8 +31,9 @@ class History(Mapping[str, npt.NDArray[np.float64]]):
     often the physics was run on a batch: once per phase, or candidate), ``measured`` (samples that
     it was run on, all passes together), ``writes`` (elements of parameters that were written) and
     ``operations`` (multiply-adds of the digital computer beside it), ``pulses`` (that came to
-    cells) and ``reversed`` (samples whose errors were sent back through the physics): what the
-    epoch would cost on hardware, ``seconds`` (wall time of the epoch's training; NaN for epochs
+    cells), ``reversed`` (samples whose errors were sent back through the physics) and ``reads``
+    (numbers that were read within the physics, such as by monitors of light): what the epoch would
+    cost on hardware, ``seconds`` (wall time of the epoch's training; NaN for epochs
     read from a file).
 
     Attributes
@@ -63,6 +64,7 @@ class History(Mapping[str, npt.NDArray[np.float64]]):
         "operations",
         "pulses",
         "reversed",
+        "reads",
         "seconds",
     )
 

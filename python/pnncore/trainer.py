@@ -47,6 +47,7 @@ _SUMMED = (
     "operations",
     "pulses",
     "reversed",
+    "reads",
 )
 
 

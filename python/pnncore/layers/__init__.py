@@ -14,13 +14,16 @@ from pnncore.layers._custom import Custom
 from pnncore.layers._detect import Detect
 from pnncore.layers._encode import Encode
 from pnncore.layers._linear import Linear
+from pnncore.layers._microring_bank import MicroringBank
 from pnncore.layers._mzi_mesh import MZIMesh
 from pnncore.layers._normalize import Normalize
 from pnncore.layers._pendula import Pendula
 from pnncore.layers._plate import Plate
 from pnncore.layers._pointwise import ElectroOptic, Logistic, ReLU, SaturableAbsorber, Tanh
+from pnncore.layers._programmed import ProgrammedLayer
 from pnncore.layers._second_harmonic import SecondHarmonic
 from pnncore.layers._speckle import Speckle
+from pnncore.layers._svd_layer import SVDLayer
 from pnncore.layers._transistor import TransistorCircuit
 
 __all__ = [
@@ -34,10 +37,13 @@ __all__ = [
     "Linear",
     "Logistic",
     "MZIMesh",
+    "MicroringBank",
     "Normalize",
     "Pendula",
     "Plate",
+    "ProgrammedLayer",
     "ReLU",
+    "SVDLayer",
     "SaturableAbsorber",
     "SecondHarmonic",
     "Speckle",

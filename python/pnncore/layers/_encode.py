@@ -1,16 +1,17 @@
 """Light that real signals are put on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pnncore._convert import as_list, integer, number, shown
+from pnncore.errors import ConfigError
 from pnncore.layers._base import Layer
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Encode(Layer):
-    """Real signals, put on light.
-
-    A field of as many modes, with amplitudes x, or with amplitudes exp(i x).
+    """Real signals, put on light: fields with amplitudes x, or with amplitudes exp(i x).
 
     The field is complex, and nothing measures it: layers of optics take it, and `Detect` ends their
     chain. In hardware with a mismatch m, modulators answer to (1 + m ξ) x, with ξ standard normal.
@@ -21,11 +22,62 @@ class Encode(Layer):
         The number of signals; None: as many as the layer before has outputs.
     carrier
         ``"amplitude"``, or ``"phase"``.
+    modes
+        The number of modes of the field; None: as many as signals.
+    ports
+        The mode of each signal, counted from 0; None: the first ones. Other modes are dark.
+    reference
+        Constant amplitudes of modes that carry no signal, by mode: light that others interfere
+        with.
+
+    Examples
+    --------
+    >>> Encode(3, modes=5, ports=[0, 2, 4], reference={1: 0.5})
+    Encode(n_in=3, modes=5, ports=(0, 2, 4), reference=((1, 0.5),))
     """
 
     n_in: int | None = None
     carrier: Literal["amplitude", "phase"] = "amplitude"
+    modes: int | None = None
+    ports: Any = None
+    reference: Any = None
+
+    def __post_init__(self) -> None:
+        """Validate at once: `ConfigError` names the setting."""
+        super().__post_init__()
+        if self.ports is not None:
+            given = as_list(self.ports, "ports", "a list of modes, one for each signal")
+            if len(given) == 0:
+                raise ConfigError("ports must name at least one mode")
+            object.__setattr__(self, "ports", tuple(_mode(mode, "ports") for mode in given))
+        if self.reference is not None:
+            pairs = (
+                list(self.reference.items())
+                if isinstance(self.reference, Mapping)
+                else as_list(self.reference, "reference", "amplitudes by mode")
+            )
+            if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+                raise ConfigError(
+                    "reference must be a dictionary of amplitudes by mode, got "
+                    f"{shown(self.reference)}"
+                )
+            references = tuple(
+                (_mode(mode, "reference"), number(amplitude, f"the reference of mode {mode}"))
+                for mode, amplitude in pairs
+            )
+            object.__setattr__(self, "reference", references)
 
     def spec(self) -> dict[str, Any]:
         """See `Layer.spec`."""
-        return {"kind": "encode", "inputs": self.n_in, "carrier": self.carrier}
+        return {
+            "kind": "encode",
+            "inputs": self.n_in,
+            "carrier": self.carrier,
+            "modes": self.modes,
+            "ports": self.ports or [],
+            "references": self.reference or [],
+        }
+
+
+def _mode(value: Any, name: str) -> int:
+    return integer(value, f"every mode of {name}", 0, 2**32, "an integer from 0 on")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pnncore._convert import FloatArray, as_inputs, as_system, shown
+from pnncore._convert import FloatArray, as_system, shown
 from pnncore._scores import score, warn_of_lost
 from pnncore.errors import CapabilityError, DataError
 from pnncore.layers import Crossbar, Linear
@@ -64,13 +64,31 @@ class InSituBackprop(Method):
 
     Signals pass it forward, and errors back, where it can be run backwards.
 
-    Crossbars read their transpose, through converters and with noise. Layers that cannot be run
-    backwards answer by their twins, as in physics-aware training.
+    Crossbars read their transpose, through converters and with noise. Light measures its gradient
+    itself, where there is a monitor behind every phase shifter, as in `layers.MZIMesh`: errors are
+    sent back, and what comes out at the inputs is sent forward, conjugate, together with the
+    signals. With fields F and A of signals and errors behind a shifter, intensities there tell the
+    gradient 2 Re(i F A) by its phase. Only fields at inputs and outputs, and intensities, enter;
+    the `History` counts passes, ``reversed`` samples and ``reads``. Where all light comes out that
+    is exact; of light that is lost the conjugate errors know nothing, nor of what attenuators take
+    away (`layers.SVDLayer`) or dark waveguides (the diamond). Layers that do not answer by
+    themselves do so by their twins, as in physics-aware training.
+
+    Parameters
+    ----------
+    protocol
+        ``"difference"``: intensities of signals minus, and plus, i times the conjugate errors, half
+        their difference; two passes more. ``"three-intensity"``: those of signals, of errors on
+        their way back, and of both together; one pass more, and more harm by loss. None: the
+        difference. It is for stacks with light.
 
     References
     ----------
-    Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016).
+    Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016). Hughes et al., Optica 5, 864 (2018). Pai et
+    al., Science 380, 398 (2023).
     """
+
+    protocol: Literal["difference", "three-intensity"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -144,7 +162,7 @@ class ForwardForward(Method):
         """Return the goodness (samples, classes) of every label."""
         if not isinstance(system, Stack):
             raise CapabilityError(f"ForwardForward needs a Stack, got {shown(system)}")
-        x = as_inputs(x, system.n_in, system.dtype)
+        x = system.as_rows(x)
         ends = system.group_ends()
         goodness = np.zeros((len(x), self.classes), system.dtype)
         for label in range(self.classes):

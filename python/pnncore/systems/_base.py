@@ -13,9 +13,9 @@ from pnncore._config import Registered
 from pnncore._convert import (
     FloatArray,
     as_dtype,
+    as_fields,
     as_inputs,
     as_repeat,
-    as_sample,
     as_targets,
     as_threads,
     instance,
@@ -67,6 +67,10 @@ class System(Registered, family="system"):
         What the physics keeps from one step of training to the next, by name, such as how far
         phases have drifted; zero at first, and empty for most systems. Steps of training change it;
         experiments read it, and checkpoints hold it.
+    n_in
+        The number of inputs.
+    takes_fields
+        Whether inputs are complex amplitudes of a field.
     core
         The physics, as the compiled core knows it.
     lock
@@ -78,7 +82,7 @@ class System(Registered, family="system"):
 
     def __init__(self, core: _core.System, dtype: npt.DTypeLike) -> None:
         self.core = core
-        self.n_in = core.inputs()
+        self.n_in, self.takes_fields = core.takes()
         # Parameters are lent to the core for one experiment at a time.
         self.lock = threading.RLock()
         self.dtype = as_dtype(dtype)
@@ -158,6 +162,20 @@ class System(Registered, family="system"):
         with self.lock:
             _core.clip(self.core, self.arrays())
 
+    def as_rows(self, x: Any, name: str = "x") -> FloatArray:
+        """Return inputs as the core borrows them, a row to a sample: all finite, of `dtype`.
+
+        Where the system takes fields, they are complex numbers of that precision.
+        """
+        convert = as_fields if self.takes_fields else as_inputs
+        return convert(x, self.n_in, self.dtype, name)
+
+    def as_sample(self, x: Any) -> FloatArray:
+        """Return one sample (n_in,) as `as_rows` does; `ShapeError` for several."""
+        if np.shape(x) != (self.n_in,):
+            raise ShapeError(f"x must be one sample ({self.n_in},), got shape {np.shape(x)}")
+        return self.as_rows([x])
+
     def as_batch(
         self, x: Any, y: Any, *, names: tuple[str, str] = ("x", "y")
     ) -> tuple[FloatArray, FloatArray]:
@@ -165,7 +183,7 @@ class System(Registered, family="system"):
 
         The errors of the conversion say what to do, and call the arrays by these names.
         """
-        x = as_inputs(x, self.n_in, self.dtype, names[0])
+        x = self.as_rows(x, names[0])
         if len(x) == 0:
             raise ShapeError(f"{names[0]} holds no samples")
         return x, as_targets(y, len(x), self.n_out, self.dtype, names[1])
@@ -209,7 +227,7 @@ class System(Registered, family="system"):
                 "y and beta go together: both for a nudged phase, none for the free one"
             )
         beta = None if beta is None else number(beta, "beta")
-        x = as_inputs(x, self.n_in, self.dtype)
+        x = self.as_rows(x)
         if y is not None:
             y = as_targets(y, len(x), self.n_out, self.dtype)
         name, how, threads = _name(loss), _json(settling), as_threads(threads)
@@ -239,9 +257,9 @@ class System(Registered, family="system"):
         matplotlib.figure.Figure
             What was drawn on.
         """
-        row = as_sample(x, self.n_in, self.dtype)
+        row = self.as_sample(x)
         quantity, signals = self._signals(row)
-        shown = [("inputs", row), *signals]
+        shown = [("inputs", None if self.takes_fields else row), *signals]
         strips = [(name, None if values is None else values[0]) for name, values in shown]
         return _signal_plot.draw(type(self).__name__, quantity, strips, axes)
 
@@ -276,7 +294,7 @@ class System(Registered, family="system"):
         threads
             Threads to use; the result does not depend on it.
         """
-        x = as_inputs(x, self.n_in, self.dtype)
+        x = self.as_rows(x)
         how, repeat, threads = _json(settling), as_repeat(repeat), as_threads(threads)
         with self.lock:
             outputs, status = _core.predict(self.core, self.lent(), x, how, repeat, threads)

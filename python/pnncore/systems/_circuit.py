@@ -14,9 +14,7 @@ from pnncore import _core, _network_plot, elements
 from pnncore._convert import (
     FloatArray,
     as_dtype,
-    as_inputs,
     as_list,
-    as_sample,
     as_threads,
     instance,
     made,
@@ -214,9 +212,7 @@ class Circuit(System):
         matplotlib.figure.Figure
             What was drawn on; notebooks show it.
         """
-        return _network_plot.circuit(
-            self, as_sample(x, self.n_in, self.dtype)[0], axes, layout=layout
-        )
+        return _network_plot.circuit(self, self.as_sample(x)[0], axes, layout=layout)
 
     def to_spice(self, x: Any) -> str:
         """Return a netlist that ngspice runs.
@@ -238,7 +234,7 @@ class Circuit(System):
         """
         from pnncore import _netlist
 
-        return _netlist.write(self, as_sample(x, self.n_in, self.dtype)[0].tolist())
+        return _netlist.write(self, self.as_sample(x)[0].tolist())
 
     @classmethod
     def from_spice(
@@ -311,7 +307,7 @@ class Circuit(System):
         settled = self._at_rest(x, threads)
         unknowns = np.hstack(settled.states).T
         at = {node: unknowns[k] for node, k in self._unknowns.numbers.items()}
-        fed = zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True)
+        fed = zip(self.inputs, self.as_rows(x).T, strict=True)
         at |= {node: v for node, v in fed if isinstance(node, str)}
         if self.ground is not None:
             at[self.ground] = np.zeros(len(settled.status), self.dtype)
@@ -340,7 +336,7 @@ class Circuit(System):
     def input_currents(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the current (samples, n_in) that flows into the circuit out of every input."""
         leaving = self._sources.currents(self._flowing(x, threads), self._fed(x))[1]
-        rows = as_inputs(x, self.n_in, self.dtype).T
+        rows = self.as_rows(x).T
         found = [
             leaving[one] if isinstance(one, str) else row
             for one, row in zip(self.inputs, rows, strict=True)
@@ -349,13 +345,11 @@ class Circuit(System):
 
     def _fed(self, x: Any) -> list[tuple[str, str, FloatArray]]:
         """Return the inputs that are currents, with the nodes that they flow from and to."""
-        rows = zip(self.inputs, as_inputs(x, self.n_in, self.dtype).T, strict=True)
+        rows = zip(self.inputs, self.as_rows(x).T, strict=True)
         return [(one.plus, str(one.minus), row) for one, row in rows if isinstance(one, Current)]
 
     def _flowing(self, x: Any, threads: int | None) -> npt.NDArray[np.float64]:
-        return _core.currents(
-            self.core, self.lent(), as_inputs(x, self.n_in, self.dtype), as_threads(threads)
-        )
+        return _core.currents(self.core, self.lent(), self.as_rows(x), as_threads(threads))
 
     def power(self, x: Any, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Return the power (samples,) that resistive elements and diodes dissipate.

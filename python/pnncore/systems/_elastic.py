@@ -11,10 +11,8 @@ from pnncore import _core, _network_plot
 from pnncore._convert import (
     FloatArray,
     as_dtype,
-    as_inputs,
     as_list,
     as_numbers,
-    as_sample,
     integer,
     made,
     shown,
@@ -171,7 +169,7 @@ class Elastic(System):
         for column, (node, axis) in enumerate([*hidden, *self.outputs]):
             moved[:, node, axis] += states[:, column]
         for column, (node, axis) in enumerate(self.inputs):
-            moved[:, node, axis] += as_inputs(x, self.n_in, self.dtype)[:, column]
+            moved[:, node, axis] += self.as_rows(x)[:, column]
         return moved
 
     def plot(self, x: Any, axes: "Axes | None" = None) -> "Figure":
@@ -179,7 +177,7 @@ class Elastic(System):
 
         Needs matplotlib.
         """
-        return _network_plot.elastic(self, as_sample(x, self.n_in, self.dtype)[0], axes)
+        return _network_plot.elastic(self, self.as_sample(x)[0], axes)
 
     def to_config(self) -> dict[str, Any]:
         """Return what makes an equal network, as plain data; checkpoints keep it."""

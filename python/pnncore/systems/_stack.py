@@ -3,8 +3,9 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core, layers
@@ -20,6 +21,7 @@ from pnncore._convert import (
     flag,
     made,
     number,
+    one_of,
     shown,
 )
 from pnncore.errors import CapabilityError, ConfigError
@@ -125,9 +127,38 @@ class Stack(System):
 
         After a layer that gives a field there is None: nothing measures it.
         """
-        x = as_inputs(x, self.n_in, self.dtype)
+        x = self.as_rows(x)
         with self.lock:
             return _core.measure(self.core, self.lent(), x, as_repeat(repeat), as_threads(threads))
+
+    def fields(
+        self,
+        x: Any,
+        *,
+        model: Literal["hardware", "twin"] = "hardware",
+        threads: int | None = None,
+    ) -> "list[npt.NDArray[np.complexfloating[Any, Any]] | None]":
+        """Return the field behind every layer that gives one, as a simulation alone sees it.
+
+        Complex arrays (samples, outputs of the layer), without noise; None where signals are real:
+        `measure` tells those.
+
+        Parameters
+        ----------
+        x
+            Inputs (samples, n_in).
+        model
+            The ``"hardware"``, or its ``"twin"``.
+        threads
+            Threads to use; the result does not depend on it.
+        """
+        one_of(model, "model", ("hardware", "twin"))
+        x = self.as_rows(x)
+        with self.lock:
+            found = _core.fields(
+                self.core, self.lent(), x, model == "hardware", as_threads(threads)
+            )
+        return [None if own is None else _as_complex(own) for own in found]
 
     def _signals(self, x: FloatArray) -> tuple[str, list[tuple[str, FloatArray | None]]]:
         """See `System._signals`."""
@@ -136,10 +167,11 @@ class Stack(System):
 
     def vjp(
         self, x: Any, dy: Any, *, threads: int | None = None
-    ) -> tuple[FloatArray, dict[str, FloatArray]]:
+    ) -> tuple[npt.NDArray[Any], dict[str, FloatArray]]:
         """Return dy times the Jacobians of the twins.
 
-        By inputs (samples, n_in), and by parameter, summed over samples.
+        By inputs (samples, n_in), and by parameter, summed over samples. Where inputs are complex,
+        that by their real parts plus i times that by their imaginary parts.
 
         Parameters
         ----------
@@ -150,11 +182,12 @@ class Stack(System):
         threads
             Threads to use; the result does not depend on it.
         """
-        x = as_inputs(x, self.n_in, self.dtype)
+        x = self.as_rows(x)
         dy = as_inputs(dy, self.n_out, self.dtype, "dy")
         with self.lock:
             dx, found = _core.vjp(self.core, self.lent(), x, dy, as_threads(threads))
-        return dx, dict(zip(self.names, found, strict=True))
+        by_inputs = _as_complex(dx) if self.takes_fields else dx
+        return by_inputs, dict(zip(self.names, found, strict=True))
 
     @property
     def instruments(self) -> "list[Driver]":
@@ -229,6 +262,12 @@ class Stack(System):
 
     def _differences(self) -> list[tuple[str, float]]:
         return [("mismatch", self.mismatch), ("noise", self.noise)]
+
+
+def _as_complex(parts: FloatArray) -> npt.NDArray[np.complexfloating[Any, Any]]:
+    """Return complex numbers of rows of real parts, then imaginary parts."""
+    n = parts.shape[1] // 2
+    return parts[:, :n] + 1j * parts[:, n:]
 
 
 def _made_again(

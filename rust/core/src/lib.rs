@@ -30,6 +30,7 @@ pub mod optim;
 pub mod own_loss;
 pub mod params;
 pub mod plan;
+mod poisson;
 pub mod precision;
 pub mod runtime;
 pub mod scratch;

@@ -485,7 +485,7 @@ fn table_of_methods_is_true() {
         with_loss(GeneticAlgorithm { population: 4, mutation: Some(0.1) }),
         with_loss(RidgeReadout { regularization: 0.1, forgetting: 1.0 }),
         with_loss(ParameterShift {}),
-        with_loss(InSituBackprop {}),
+        with_loss(InSituBackprop { protocol: None }),
         with_loss(ForwardGradient { directions: 1 }),
         with_loss(SurrogateOptimization {
             hidden: 4,

@@ -1,5 +1,6 @@
 //! NumPy arrays as slices of the core, without copies.
 
+use num_complex::{Complex32, Complex64};
 use numpy::{
     Element, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArrayDyn,
     PyUntypedArrayMethods,
@@ -18,13 +19,16 @@ pub(crate) trait Float: Real + Element {}
 impl Float for f32 {}
 impl Float for f64 {}
 
-/// Runs `$body` with `$T` the element type of the first of `$params`.
+/// Whether an array holds double precision, real or complex.
+pub(crate) fn is_double(array: &Bound<'_, PyAny>) -> bool {
+    array.cast::<PyArrayDyn<f64>>().is_ok() || array.cast::<PyArrayDyn<Complex64>>().is_ok()
+}
+
+/// Runs `$body` with `$T` the element type of the first of `$params`, or that of its parts where it
+/// is complex.
 macro_rules! with_dtype {
     ($py:expr, $params:expr, $T:ident => $body:expr) => {{
-        let is_double = match $params.first() {
-            Some(array) => array.cast::<numpy::PyArrayDyn<f64>>().is_ok(),
-            None => false,
-        };
+        let is_double = $params.first().is_some_and(|array| $crate::arrays::is_double(array));
         if is_double {
             type $T = f64;
             $body
@@ -122,7 +126,8 @@ enum Wanted<'py, T: Float> {
 }
 
 impl<'py, T: Float> Data<'py, T> {
-    /// `y` is `None`, int64 labels (one dimension), or an array of targets (two).
+    /// `x` may be complex; `y` is `None`, int64 labels (one dimension), or an array of targets
+    /// (two).
     pub(crate) fn new(x: &Bound<'py, PyAny>, y: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
         let y = match y {
             None => Wanted::None,
@@ -135,7 +140,11 @@ impl<'py, T: Float> Data<'py, T> {
                 Err(_) => Wanted::Values(array::<T>(y, "y")?.try_readonly()?),
             },
         };
-        Ok(Self { x: array::<T>(x, "x")?.try_readonly()?, y })
+        // Complex numbers lie as pairs of their parts: rows are twice as long.
+        let is_complex =
+            x.cast::<PyArrayDyn<Complex64>>().is_ok() || x.cast::<PyArrayDyn<Complex32>>().is_ok();
+        let parts = if is_complex { &x.call_method1("view", (T::NAME,))? } else { x };
+        Ok(Self { x: array::<T>(parts, "x")?.try_readonly()?, y })
     }
 
     /// The batch of all samples, after checking shapes and labels against the system's numbers.

@@ -9,6 +9,7 @@ mod files;
 mod foreign;
 mod journal;
 mod lent;
+mod light;
 mod own_method;
 mod raised;
 mod run;
@@ -33,10 +34,12 @@ mod _core {
     #[pymodule_export]
     use super::journal::{Journal, salvage};
     #[pymodule_export]
+    use super::light::{mesh_circuit, program_mesh, program_rings};
+    #[pymodule_export]
     use super::run::{
         check_device, check_method, check_optimizer, check_pair, check_tile, clip, currents,
-        gradient, info, initialise_memory, measure, methods, no_progress, permutation, predict,
-        settle, vjp,
+        fields, gradient, info, initialise_memory, measure, methods, no_progress, permutation,
+        predict, settle, vjp,
     };
     #[pymodule_export]
     use super::system::System;

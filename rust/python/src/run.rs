@@ -15,7 +15,7 @@ use pnncore::plan::{Boundary, PhasePlan};
 use pnncore::runtime::Runtime;
 use pnncore::settling::Settling;
 use pnncore::states::{States, Status};
-use pnncore::system::stack::{Layers, Propagation};
+use pnncore::system::stack::{Layers, Propagation, Stage};
 use pnncore::system::{Experiment, System as CoreSystem, check_rows};
 use pnncore::train::{Progress, write_gradient};
 use pyo3::prelude::*;
@@ -191,6 +191,7 @@ pub(crate) fn progress_dict<'py>(
     dict.set_item("operations", progress.cost.operations)?;
     dict.set_item("pulses", progress.cost.pulses)?;
     dict.set_item("reversed", progress.cost.reversed)?;
+    dict.set_item("reads", progress.cost.reads)?;
     for status in Status::ALL {
         dict.set_item(status.name(), progress.rows_with(status))?;
     }
@@ -369,6 +370,45 @@ pub(crate) fn measure<'py>(
                 })
             })?;
             measured(py, stack, &propagation, experiment.batch.len())
+        })
+    })
+}
+
+/// The fields behind every layer of a stack that gives one, of its hardware or of its twins,
+/// without noise: arrays (samples, real parts and then imaginary parts), and none where signals are
+/// real.
+#[pyfunction]
+#[pyo3(signature = (system, params, x, hardware, threads))]
+pub(crate) fn fields<'py>(
+    py: Python<'py>,
+    system: &System,
+    params: Vec<Bound<'py, PyAny>>,
+    x: Bound<'py, PyAny>,
+    hardware: bool,
+    threads: Option<usize>,
+) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
+    let lent = Lent { system, arrays: &params, x: &x, y: None, seed: 0, threads };
+    let plan = PhasePlan::free(Loss::SquaredError, Settling::default());
+    with_dtype!(py, [&x], T => {
+        let stack = system.stack_of::<T>(py)?;
+        lent.with::<T, _>(py, &plan, DrawIndex::of_inference(0), |experiment| {
+            let mut propagation = Propagation::default();
+            let layers = if hardware { Layers::Hardware } else { Layers::Twin };
+            system.run(py, || {
+                experiment.runtime.enter(|| {
+                    propagation.begin(stack, experiment.batch);
+                    let random = experiment.runtime.random(Purpose::Noise);
+                    propagation.pass(experiment.at(stack), layers, false, |_| 0.0, random)
+                })
+            })?;
+            let rows = experiment.batch.len();
+            let field = |(l, stage): (usize, &Stage<T>)| {
+                let gives = stage.twin().gives();
+                let found = gives.complex.then(|| PyArray1::from_vec(py, propagation.outputs(l)));
+                let shaped = found.map(|own| own.reshape([rows, gives.numbers()]));
+                shaped.map(|own| own.map(Bound::into_any)).transpose()
+            };
+            stack.stages().iter().enumerate().map(field).collect()
         })
     })
 }

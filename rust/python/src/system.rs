@@ -4,6 +4,7 @@ use numpy::PyReadonlyArrayDyn;
 use pnncore::Error;
 use pnncore::check::check_system;
 use pnncore::runtime::Runtime;
+use pnncore::signal::Signal;
 use pnncore::system::stack::{self, Stack};
 use pnncore::system::{AnySystem, System as CoreSystem};
 use pyo3::prelude::*;
@@ -167,9 +168,10 @@ impl System {
             .collect()
     }
 
-    /// The number of inputs.
-    fn inputs(&self) -> usize {
-        self.of::<f32>().inputs()
+    /// The number of values that a sample is, and whether they are complex amplitudes.
+    fn takes(&self) -> (usize, bool) {
+        let Signal { steps, width, complex } = self.of::<f32>().takes();
+        (steps.saturating_mul(width), complex)
     }
 
     /// Multiply-adds of the digital layers of a stack per sample.

@@ -13,6 +13,8 @@ pub struct Cost {
     pub pulses: u64,
     /// Samples whose errors were sent back through the physics.
     pub reversed: u64,
+    /// Numbers that were read within the physics, beside its outputs.
+    pub reads: u64,
 }
 
 impl Cost {

@@ -53,7 +53,7 @@ impl<T: Real> CompiledMethod<T> for ForwardForward {
     ) -> Result<StepResult> {
         let Experiment { runtime, batch, draw, .. } = *experiment;
         let stack = experiment.stack()?;
-        check_labels(batch)?;
+        check_labels(stack, batch)?;
         let (samples, classes) = (batch.len(), self.classes as usize);
         check_classes(batch, classes)?;
         let random = draw.of(runtime.random(Purpose::Method));

@@ -1,27 +1,39 @@
 //! In-situ backpropagation: signals through the hardware, and errors back through it where it can
 //! be run backwards.
 //!
-//! Elsewhere errors go back through the twin, at the signals that were measured.
+//! Light measures its gradient itself: see [`TapProtocol`]. Elsewhere errors go back through the
+//! twin, at the signals that were measured.
 
 use pnncore_kernels::Real;
 use serde::Deserialize;
 
 use super::propagated::{measure, send_back};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
-use crate::Result;
-use crate::system::stack::{BackwardRule, Layers};
+use crate::system::stack::{BackwardRule, Layers, TapProtocol};
 use crate::system::{Abilities, Experiment};
+use crate::{Error, Result};
 
 /// In-situ backpropagation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct InSituBackprop {}
+pub struct InSituBackprop {
+    /// Which intensities are read where light passes; `None`: differences.
+    pub protocol: Option<TapProtocol>,
+}
 
 impl MethodConfig for InSituBackprop {
     const NAME: &'static str = "InSituBackprop";
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::TWINS)];
 
-    fn compile<T: Real>(&self, _setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+    fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
+        let has_light = setup.system.as_stack().is_some_and(|stack| !stack.light().is_empty());
+        if self.protocol.is_some() && !has_light {
+            return Err(Error::Config(
+                "protocol is for stacks with monitors of light, such as those of MZIMesh: leave it \
+                 out"
+                    .into(),
+            ));
+        }
         Ok(Box::new(*self))
     }
 }
@@ -35,9 +47,15 @@ impl<T: Real> CompiledMethod<T> for InSituBackprop {
     ) -> Result<StepResult> {
         let stack = experiment.stack()?;
         measure(experiment, stack, state)?;
-        state.cost.reversed += experiment.batch.len() as u64;
+        let protocol = self.protocol.unwrap_or(TapProtocol::Difference);
+        let samples = experiment.batch.len();
+        state.cost.reversed += samples as u64;
+        if !stack.light().is_empty() {
+            state.cost.add(protocol.passes(), samples);
+            state.cost.reads += (samples * stack.readings_of_light(protocol.reads())) as u64;
+        }
         let plain = BackwardRule::of(Layers::Twin, stack.twins_are_exact());
-        let rule = BackwardRule { reverse: true, ..plain };
+        let rule = BackwardRule { in_situ: Some(protocol), ..plain };
         send_back(experiment, stack, &rule, state)
     }
 }

@@ -13,7 +13,7 @@ use crate::batch::{Batch, Targets};
 use crate::settings::positive;
 use crate::settling::Settling;
 use crate::system::stack::{BackwardRule, ErrorSignal, Layers, Propagation, Stack};
-use crate::system::{Abilities, Experiment};
+use crate::system::{Abilities, Experiment, System};
 use crate::{Error, Result};
 
 /// Physical local learning.
@@ -47,7 +47,7 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
     ) -> Result<StepResult> {
         let Experiment { runtime, batch, draw, .. } = *experiment;
         let stack = experiment.stack()?;
-        check_labels(batch)?;
+        check_labels(stack, batch)?;
         let samples = batch.len();
         let partners = partners(batch, draw.of(runtime.random(Purpose::Method)));
         let propagation = Propagation::of(&mut state.workspace)?;
@@ -70,8 +70,15 @@ impl<T: Real> CompiledMethod<T> for PhysicalLocalLearning {
     }
 }
 
-/// Refuses batches without labels.
-pub(super) fn check_labels<T: Real>(batch: &Batch<'_, T>) -> Result<()> {
+/// Refuses batches without labels, and inputs that labels cannot be written over.
+pub(super) fn check_labels<T: Real>(stack: &Stack<T>, batch: &Batch<'_, T>) -> Result<()> {
+    if System::<T>::takes(stack).complex {
+        return Err(Error::Config(
+            "local learning writes labels over the first inputs, which must be real: put Encode \
+             in front of the field"
+                .into(),
+        ));
+    }
     match batch.y {
         Targets::Labels(_) => Ok(()),
         _ => Err(Error::Config(

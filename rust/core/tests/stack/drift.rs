@@ -8,9 +8,13 @@ const DRIFT: f64 = 0.02;
 
 /// Light through a mesh, on six modes.
 fn mesh(drift: f64) -> Vec<LayerChoice> {
-    let mesh = MZIMeshSpec { modes: 6, loss: 0.1, drift };
+    let mesh = MZIMeshSpec { loss: 0.1, drift, ..MZIMeshSpec::new(MeshLayout::Clements, 6, 6) };
     let carrier = Carrier::Amplitude;
-    vec![EncodeSpec { inputs: Some(6), carrier }.into(), mesh.into(), DetectSpec {}.into()]
+    vec![
+        EncodeSpec::new(Some(6), carrier).into(),
+        mesh.into(),
+        DetectSpec::new(Quantity::Intensity).into(),
+    ]
 }
 
 /// Light between a linear map and another one; the mesh is the third layer.

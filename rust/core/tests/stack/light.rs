@@ -3,7 +3,7 @@
 use super::*;
 
 fn encode(carrier: Carrier) -> LayerChoice {
-    EncodeSpec { inputs: None, carrier }.into()
+    EncodeSpec::new(None, carrier).into()
 }
 
 fn spec(layers: &[LayerChoice], noise: f64) -> Spec {
@@ -17,7 +17,8 @@ fn refusal(spec: &Spec) -> String {
 
 #[test]
 fn signals_that_do_not_fit_are_refused_with_what_converts_them() {
-    let (light, dark) = (encode(Carrier::Amplitude), LayerChoice::from(DetectSpec {}));
+    let (light, dark) =
+        (encode(Carrier::Amplitude), LayerChoice::from(DetectSpec::new(Quantity::Intensity)));
     let refused = |layers: &[LayerChoice]| refusal(&spec(layers, 0.0));
     let behind = refused(&[linear(3, 4), light.clone(), tanh(), linear(4, 2)]);
     assert!(behind.contains("layer 3 (Tanh) takes 4 real values"), "{behind}");
@@ -27,7 +28,7 @@ fn signals_that_do_not_fit_are_refused_with_what_converts_them() {
     );
     let before = refused(&[linear(3, 4), dark.clone()]);
     assert!(before.contains("(Linear) gives 4 real values: put Encode between them"), "{before}");
-    let first = EncodeSpec { inputs: Some(4), carrier: Carrier::Phase }.into();
+    let first = EncodeSpec::new(Some(4), Carrier::Phase).into();
     assert!(refused(&[first, linear(4, 2)]).contains("put Detect between them"));
     assert!(
         refused(&[linear(3, 4), light.clone()])
@@ -42,7 +43,8 @@ fn signals_that_do_not_fit_are_refused_with_what_converts_them() {
 
 #[test]
 fn noise_is_of_what_is_measured() {
-    let layers = [linear(3, 4), encode(Carrier::Amplitude), DetectSpec {}.into()];
+    let layers =
+        [linear(3, 4), encode(Carrier::Amplitude), DetectSpec::new(Quantity::Intensity).into()];
     let net = spec(&layers, 0.1).build_for::<f64>().unwrap();
     assert_eq!(net.stages().iter().map(Stage::noise).collect::<Vec<_>>(), [0.1, 0.0, 0.1]);
     let mut own = spec(&layers, 0.0);

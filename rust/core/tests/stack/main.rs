@@ -34,9 +34,10 @@ use pnncore::signal::Signal;
 use pnncore::states::States;
 use pnncore::system::stack::{
     BackwardRule, Carrier, DetectSpec, EncodeSpec, Entry, ForwardRecord, Function, Layer,
-    LayerChoice, LayerContext, LayerSpec, Layers, LinearSpec, MZIMeshSpec, NormaliseSpec, Parts,
-    PendulaSpec, PlateSpec, PointwiseSpec, Propagation, SecondHarmonicSpec, Site, Spec,
-    SpeckleSpec, Stack, StackAt, Stage, SurrogateDerivative, TransistorSpec,
+    LayerChoice, LayerContext, LayerSpec, Layers, LinearSpec, MZIMeshSpec, MeshLayout,
+    MicroringSpec, NormaliseSpec, Parts, PendulaSpec, PlateSpec, PointwiseSpec, Propagation,
+    Quantity, SecondHarmonicSpec, Site, Spec, SpeckleSpec, Stack, StackAt, Stage,
+    SurrogateDerivative, TransistorSpec,
 };
 use pnncore::system::{Experiment, System};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
@@ -78,20 +79,48 @@ fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
             9,
         ),
         (vec![TransistorSpec { inputs: 6, parameters: 3 }.into()], 9),
+        (vec![MicroringSpec { crosstalk: 0.05, ..MicroringSpec::new(6, 4, 3.0, 40.0) }.into()], 4),
         (
             vec![
-                EncodeSpec { inputs: Some(6), carrier: Carrier::Phase }.into(),
-                MZIMeshSpec { modes: 6, loss: 0.0, drift: 0.0 }.into(),
-                DetectSpec {}.into(),
+                EncodeSpec::new(Some(6), Carrier::Phase).into(),
+                MZIMeshSpec::new(MeshLayout::Clements, 6, 6).into(),
+                DetectSpec::new(Quantity::Intensity).into(),
             ],
             6,
         ),
         (
             vec![
-                EncodeSpec { inputs: Some(6), carrier: Carrier::Amplitude }.into(),
-                DetectSpec {}.into(),
+                EncodeSpec::new(Some(6), Carrier::Amplitude).into(),
+                DetectSpec::new(Quantity::Intensity).into(),
             ],
             6,
+        ),
+        (
+            vec![
+                EncodeSpec::new(Some(6), Carrier::Amplitude).into(),
+                MZIMeshSpec {
+                    half_wave_voltage: Some(2.0),
+                    crosstalk: 0.02,
+                    ..MZIMeshSpec::new(MeshLayout::Diamond, 6, 6)
+                }
+                .into(),
+                DetectSpec::new(Quantity::Balanced).into(),
+            ],
+            3,
+        ),
+        (
+            vec![
+                EncodeSpec {
+                    modes: Some(8),
+                    ports: vec![7, 0, 2, 3, 4, 5],
+                    references: vec![(6, 0.5)],
+                    ..EncodeSpec::new(Some(6), Carrier::Amplitude)
+                }
+                .into(),
+                MZIMeshSpec { loss: 2.0, ..MZIMeshSpec::new(MeshLayout::Svd, 8, 5) }.into(),
+                DetectSpec::new(Quantity::Quadratures).into(),
+            ],
+            10,
         ),
     ]
 }

@@ -85,7 +85,7 @@ fn gradients_are_those_of_the_measured_loss() {
         let noise: Vec<f64> = net.stages().iter().map(Stage::noise).collect();
         let measured = draw.of(Philox::new(3, Purpose::Noise));
         let wanted = differences(&net, &params, &data, &noise, measured);
-        for rule in [method(PhysicsAware {}), method(InSituBackprop {})] {
+        for rule in [method(PhysicsAware {}), method(InSituBackprop { protocol: None })] {
             let found = gradient(rule.clone(), &net, &params, &data, 1);
             assert!(
                 difference(&found, &wanted) < 1e-6,

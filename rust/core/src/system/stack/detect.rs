@@ -4,42 +4,212 @@ use pnncore_kernels::Real;
 use pnncore_kernels::philox::Philox;
 use serde::Deserialize;
 
+use super::GROUPS_OF_SHOTS;
 use super::layer::{ForwardRecord, Layer, LayerContext, Role, factors};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
-use crate::Result;
+use crate::poisson::poisson;
+use crate::settings::{at_least_zero, positive};
 use crate::signal::Signal;
+use crate::{Error, Result};
 
-/// The description of photodetectors, one for each mode that arrives.
+/// What of a field is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quantity {
+    /// The intensity |E|^2 of every mode.
+    Intensity,
+    /// The differences of the intensities of modes 1 and 2, of 3 and 4, and so on.
+    Balanced,
+    /// The real parts, by interference with a strong field (homodyne detection).
+    Real,
+    /// The imaginary parts.
+    Imaginary,
+    /// Real parts, and then imaginary parts, each of half of the light.
+    Quadratures,
+}
+
+impl Quantity {
+    fn outputs(self, modes: usize) -> usize {
+        match self {
+            Self::Intensity | Self::Real | Self::Imaginary => modes,
+            Self::Balanced => modes / 2,
+            Self::Quadratures => 2 * modes,
+        }
+    }
+
+    fn counts_photons(self) -> bool {
+        matches!(self, Self::Intensity | Self::Balanced)
+    }
+}
+
+/// The description of photodetectors for all modes that arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DetectSpec {}
+pub struct DetectSpec {
+    /// What they detect.
+    pub quantity: Quantity,
+    /// The photons that the hardware detects of an intensity of one; `None`: so many that they are
+    /// not counted.
+    pub photons: Option<f64>,
+    /// How many counts of a detector come without light.
+    pub dark_counts: f64,
+    /// Converters of the hardware have 2^bits levels, up to `full_scale`; `None`: they are exact.
+    pub bits: Option<u32>,
+    /// The largest output that converters tell from larger ones.
+    pub full_scale: Option<f64>,
+}
+
+impl DetectSpec {
+    /// Perfect detectors.
+    pub fn new(quantity: Quantity) -> Self {
+        Self { quantity, photons: None, dark_counts: 0.0, bits: None, full_scale: None }
+    }
+
+    fn check(&self, modes: usize) -> Result<()> {
+        let refuse = |text: String| Err(Error::Config(text));
+        if self.quantity == Quantity::Balanced && !modes.is_multiple_of(2) {
+            return refuse(format!("balanced detectors take pairs of modes, got {modes}"));
+        }
+        if let Some(photons) = self.photons {
+            positive("photons", photons)?;
+        }
+        at_least_zero("dark_counts", self.dark_counts)?;
+        if self.dark_counts > 0.0 && (self.photons.is_none() || !self.quantity.counts_photons()) {
+            return refuse(
+                "dark_counts are for detectors that count: give photons, too, and detect \
+                 intensities"
+                    .into(),
+            );
+        }
+        match (self.bits, self.full_scale) {
+            (None, None) => Ok(()),
+            (Some(bits), Some(scale)) => {
+                if !(1..=24).contains(&bits) {
+                    return refuse(format!("bits must be from 1 to 24, got {bits}"));
+                }
+                positive("full_scale", scale)
+            }
+            _ => {
+                refuse("bits and full_scale go together: both for converters, none without".into())
+            }
+        }
+    }
+}
 
 impl LayerSpec for DetectSpec {
     const KIND: &'static str = "detect";
 
     fn outline(&self, site: &Site) -> Result<LayerOutline> {
         let modes = site.width("Detect")?;
+        self.check(modes)?;
         let constants = if site.is_mismatched() { modes as u128 } else { 0 };
+        let outputs = self.quantity.outputs(modes);
         Ok(LayerOutline {
             constants,
-            ..LayerOutline::new(Signal::complex(modes), Signal::real(modes))
+            ..LayerOutline::new(Signal::complex(modes), Signal::real(outputs))
         })
     }
 
+    /// Hardware counts photons, and converts.
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
-        Ok(Parts::of(Detect { responsivities: vec![T::ONE; site.width("Detect")?] }, site))
+        let responsivities = vec![T::ONE; site.width("Detect")?];
+        let twin = Detect { spec: Self::new(self.quantity), responsivities };
+        let differs = site.is_mismatched() || self.photons.is_some() || self.bits.is_some();
+        let hardware = differs.then(|| {
+            let real = Detect { spec: *self, ..twin.clone() };
+            real.mismatched(site.mismatch, site.deviations(), site.group())
+        });
+        Ok(Parts::new(Box::new(twin), hardware))
     }
 }
 
-/// Intensities y = r |E|^2. The responsivities r are one, and off in hardware.
+/// Detectors with their responsivities r, which are one, and off in hardware: r |E|^2, or r Re E
+/// and r Im E.
 #[derive(Debug, Clone)]
 struct Detect<T> {
+    spec: DetectSpec,
     responsivities: Vec<T>,
 }
 
 impl<T: Real> Detect<T> {
     fn modes(&self) -> usize {
         self.responsivities.len()
+    }
+
+    /// Rows of fields: real parts and imaginary parts.
+    fn fields<'a>(&self, x: &'a [T]) -> impl Iterator<Item = (&'a [T], &'a [T])> + use<'a, T> {
+        let n = self.modes();
+        x.chunks_exact(2 * n).map(move |row| row.split_at(n))
+    }
+
+    /// What one row shows, without noise.
+    fn show(&self, re: &[T], im: &[T], y: &mut [T]) {
+        let r = &self.responsivities;
+        let intensity = |k: usize| r[k] * (re[k] * re[k] + im[k] * im[k]);
+        let n = self.modes();
+        for (k, y) in y.iter_mut().enumerate() {
+            *y = match self.spec.quantity {
+                Quantity::Intensity => intensity(k),
+                Quantity::Balanced => intensity(2 * k) - intensity(2 * k + 1),
+                Quantity::Real => r[k] * re[k],
+                Quantity::Imaginary => r[k] * im[k],
+                Quantity::Quadratures if k < n => r[k] * re[k],
+                Quantity::Quadratures => r[k - n] * im[k - n],
+            };
+        }
+    }
+
+    /// What one row shows where photons are counted one by one; `row` is its number.
+    fn count(
+        &self,
+        (re, im): (&[T], &[T]),
+        y: &mut [T],
+        photons: f64,
+        row: u64,
+        random: &Philox,
+        group: u32,
+    ) {
+        if !self.spec.quantity.counts_photons() {
+            // The noise of the vacuum: a quarter of a photon in either quadrature, and twice that
+            // for both at once.
+            self.show(re, im, y);
+            let both = if self.spec.quantity == Quantity::Quadratures { 2.0 } else { 1.0 };
+            let deviation = (0.25 * both / photons).sqrt();
+            for (k, y) in (row * y.len() as u64..).zip(y) {
+                *y += T::from_f64(deviation * random.normal(k, group));
+            }
+            return;
+        }
+        let n = self.modes();
+        let counted = |k: usize| {
+            let light = re[k].to_f64().powi(2) + im[k].to_f64().powi(2);
+            let expected =
+                photons * self.responsivities[k].to_f64() * light + self.spec.dark_counts;
+            if !expected.is_finite() {
+                return f64::NAN;
+            }
+            let counts = poisson(random, expected, row * n as u64 + k as u64, group);
+            (counts - self.spec.dark_counts) / photons
+        };
+        let is_balanced = self.spec.quantity == Quantity::Balanced;
+        for (k, y) in y.iter_mut().enumerate() {
+            *y = T::from_f64(if is_balanced {
+                counted(2 * k) - counted(2 * k + 1)
+            } else {
+                counted(k)
+            });
+        }
+    }
+
+    /// Rounds outputs to the levels of converters.
+    fn convert(&self, y: &mut [T]) {
+        let (Some(bits), Some(scale)) = (self.spec.bits, self.spec.full_scale) else { return };
+        let lowest = if self.spec.quantity == Quantity::Intensity { 0.0 } else { -scale };
+        let step = (scale - lowest) / (f64::from(bits).exp2() - 1.0);
+        for y in y {
+            let within = y.to_f64().clamp(lowest, scale);
+            *y = T::from_f64(lowest + ((within - lowest) / step).round_ties_even() * step);
+        }
     }
 }
 
@@ -53,7 +223,7 @@ impl<T: Real> Layer<T> for Detect<T> {
     }
 
     fn gives(&self) -> Signal {
-        Signal::real(self.modes())
+        Signal::real(self.spec.quantity.outputs(self.modes()))
     }
 
     fn role(&self) -> Role {
@@ -62,20 +232,24 @@ impl<T: Real> Layer<T> for Detect<T> {
 
     fn forward(
         &self,
-        _: LayerContext<'_, T>,
+        context: LayerContext<'_, T>,
         _rows: usize,
         x: &[T],
         y: &mut [T],
         _tape: &mut [T],
     ) -> Result<()> {
-        let n = self.modes();
-        for (y, field) in y.chunks_exact_mut(n).zip(x.chunks_exact(2 * n)) {
-            let (re, im) = field.split_at(n);
-            for ((y, &r), (&re, &im)) in
-                y.iter_mut().zip(&self.responsivities).zip(re.iter().zip(im))
-            {
-                *y = r * (re * re + im * im);
+        let LayerContext { layer, first, random, .. } = context;
+        let outputs = self.spec.quantity.outputs(self.modes());
+        let rows = y.chunks_exact_mut(outputs).zip(self.fields(x));
+        for (row, (y, (re, im))) in (first as u64..).zip(rows) {
+            match self.spec.photons {
+                Some(photons) => {
+                    let group = GROUPS_OF_SHOTS + layer as u32;
+                    self.count((re, im), y, photons, row, &random, group);
+                }
+                None => self.show(re, im, y),
             }
+            self.convert(y);
         }
         Ok(())
     }
@@ -88,15 +262,21 @@ impl<T: Real> Layer<T> for Detect<T> {
         dx: &mut [T],
         _gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let (n, two) = (self.modes(), T::from_f64(2.0));
-        let rows = record.x.chunks_exact(2 * n).zip(dy.chunks_exact(n));
-        for (dx, (field, dy)) in dx.chunks_exact_mut(2 * n).zip(rows) {
-            for (dx, field) in dx.chunks_exact_mut(n).zip(field.chunks_exact(n)) {
-                for (((dx, &part), &dy), &r) in
-                    dx.iter_mut().zip(field).zip(dy).zip(&self.responsivities)
-                {
-                    *dx = two * r * dy * part;
-                }
+        let (n, two, r) = (self.modes(), T::from_f64(2.0), &self.responsivities);
+        let rows = self.fields(record.x).zip(dy.chunks_exact(self.spec.quantity.outputs(n)));
+        for (dx, ((re, im), dy)) in dx.chunks_exact_mut(2 * n).zip(rows) {
+            let (dx_re, dx_im) = dx.split_at_mut(n);
+            for k in 0..n {
+                (dx_re[k], dx_im[k]) = match self.spec.quantity {
+                    Quantity::Intensity => (two * r[k] * dy[k] * re[k], two * r[k] * dy[k] * im[k]),
+                    Quantity::Balanced => {
+                        let error = if k % 2 == 0 { dy[k / 2] } else { -dy[k / 2] };
+                        (two * r[k] * error * re[k], two * r[k] * error * im[k])
+                    }
+                    Quantity::Real => (r[k] * dy[k], T::ZERO),
+                    Quantity::Imaginary => (T::ZERO, r[k] * dy[k]),
+                    Quantity::Quadratures => (r[k] * dy[k], r[k] * dy[n + k]),
+                };
             }
         }
         Ok(())
@@ -110,11 +290,21 @@ impl<T: Real> Layer<T> for Detect<T> {
         _along: &[&[T]],
         dy: &mut [T],
     ) -> Result<()> {
-        let (n, two) = (self.modes(), T::from_f64(2.0));
-        let rows = record.x.chunks_exact(2 * n).zip(dx.chunks_exact(2 * n));
-        for (dy, (field, dx)) in dy.chunks_exact_mut(n).zip(rows) {
-            for (k, (dy, &r)) in dy.iter_mut().zip(&self.responsivities).enumerate() {
-                *dy = two * r * (field[k] * dx[k] + field[n + k] * dx[n + k]);
+        let (n, two, r) = (self.modes(), T::from_f64(2.0), &self.responsivities);
+        let rows = self.fields(record.x).zip(self.fields(dx));
+        for (dy, ((re, im), (dre, dim))) in
+            dy.chunks_exact_mut(self.spec.quantity.outputs(n)).zip(rows)
+        {
+            let change = |k: usize| two * r[k] * (re[k] * dre[k] + im[k] * dim[k]);
+            for (k, dy) in dy.iter_mut().enumerate() {
+                *dy = match self.spec.quantity {
+                    Quantity::Intensity => change(k),
+                    Quantity::Balanced => change(2 * k) - change(2 * k + 1),
+                    Quantity::Real => r[k] * dre[k],
+                    Quantity::Imaginary => r[k] * dim[k],
+                    Quantity::Quadratures if k < n => r[k] * dre[k],
+                    Quantity::Quadratures => r[k - n] * dim[k - n],
+                };
             }
         }
         Ok(())
@@ -122,6 +312,6 @@ impl<T: Real> Layer<T> for Detect<T> {
 
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
         let off = factors::<T>(self.modes(), mismatch, random, group);
-        Box::new(Self { responsivities: off.into_iter().map(T::abs).collect() })
+        Box::new(Self { responsivities: off.into_iter().map(T::abs).collect(), ..self.clone() })
     }
 }

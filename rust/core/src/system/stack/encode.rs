@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::layer::{ForwardRecord, Layer, LayerContext, factors};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
-use crate::Result;
 use crate::settings::at_least_one;
 use crate::signal::Signal;
+use crate::{Error, Result};
 
 /// What of the light carries a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -21,19 +21,67 @@ pub enum Carrier {
     Phase,
 }
 
-/// The description of a field that carries real signals, one per mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// The description of a field that carries real signals, one per port.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncodeSpec {
     /// The number of signals; `None`: as many as arrive.
     pub inputs: Option<usize>,
     /// What carries them.
     pub carrier: Carrier,
+    /// The number of modes; `None`: as many as signals.
+    pub modes: Option<usize>,
+    /// The mode of each signal, counted from zero; empty: the first ones.
+    pub ports: Vec<usize>,
+    /// Modes of constant amplitude, with that; all others are dark.
+    pub references: Vec<(usize, f64)>,
+}
+
+/// Signals, modes, and where signals are.
+struct Ports {
+    modes: usize,
+    signals: Vec<usize>,
 }
 
 impl EncodeSpec {
-    fn modes(&self, site: &Site) -> Result<usize> {
-        self.inputs.map_or_else(|| site.width("Encode"), Ok)
+    /// One mode for each signal.
+    pub fn new(inputs: Option<usize>, carrier: Carrier) -> Self {
+        Self { inputs, carrier, modes: None, ports: Vec::new(), references: Vec::new() }
+    }
+
+    fn ports(&self, site: &Site) -> Result<Ports> {
+        let inputs = self.inputs.map_or_else(|| site.width("Encode"), Ok)?;
+        at_least_one(&[("n_in", inputs)])?;
+        let modes = self.modes.unwrap_or(inputs);
+        let refuse = |text: String| Err(Error::Config(text));
+        let signals =
+            if self.ports.is_empty() { (0..inputs).collect() } else { self.ports.clone() };
+        if signals.len() != inputs {
+            return refuse(format!("ports must name {inputs} modes, got {}", signals.len()));
+        }
+        let mut taken = vec![false; modes];
+        let references = self.references.iter().map(|&(port, _)| ("reference", port));
+        for (name, port) in signals.iter().map(|&port| ("ports", port)).chain(references) {
+            match taken.get_mut(port) {
+                None => {
+                    return refuse(format!(
+                        "{name} must name modes from 0 to {}, got {port}: give modes, the number \
+                         of all",
+                        modes.wrapping_sub(1)
+                    ));
+                }
+                Some(true) => {
+                    return refuse(format!(
+                        "mode {port} carries more than one signal or reference"
+                    ));
+                }
+                Some(taken) => *taken = true,
+            }
+        }
+        if self.references.iter().any(|(_, amplitude)| !amplitude.is_finite()) {
+            return refuse("every amplitude of reference must be finite".into());
+        }
+        Ok(Ports { modes, signals })
     }
 }
 
@@ -41,38 +89,51 @@ impl LayerSpec for EncodeSpec {
     const KIND: &'static str = "encode";
 
     fn outline(&self, site: &Site) -> Result<LayerOutline> {
-        let modes = self.modes(site)?;
-        at_least_one(&[("n_in", modes)])?;
-        let constants = if site.is_mismatched() { modes as u128 } else { 0 };
+        let Ports { modes, signals } = self.ports(site)?;
+        let constants = if site.is_mismatched() { signals.len() as u128 } else { 0 };
         Ok(LayerOutline {
             constants,
-            ..LayerOutline::new(Signal::real(modes), Signal::complex(modes))
+            ..LayerOutline::new(Signal::real(signals.len()), Signal::complex(modes))
         })
     }
 
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
+        let Ports { modes, signals } = self.ports(site)?;
+        let references = self.references.iter();
+        let references = references.map(|&(port, amplitude)| (port, T::from_f64(amplitude)));
         Ok(Parts::of(
-            Encode { carrier: self.carrier, gains: vec![T::ONE; self.modes(site)?] },
+            Encode {
+                carrier: self.carrier,
+                modes,
+                gains: vec![T::ONE; signals.len()],
+                signals,
+                references: references.collect(),
+            },
             site,
         ))
     }
 }
 
-/// E = x, or E = exp(i x). In hardware each modulator answers to a multiple of x, its gain.
+/// E = x, or E = exp(i x), in the modes of signals. In hardware each modulator answers to a
+/// multiple of x, its gain.
 #[derive(Debug, Clone)]
 struct Encode<T> {
     carrier: Carrier,
+    modes: usize,
+    /// The mode of every signal.
+    signals: Vec<usize>,
     gains: Vec<T>,
+    references: Vec<(usize, T)>,
 }
 
 impl<T: Real> Encode<T> {
-    fn modes(&self) -> usize {
-        self.gains.len()
+    fn inputs(&self) -> usize {
+        self.signals.len()
     }
 
     /// The real and imaginary parts of every row of fields.
     fn parts<'a>(&self, fields: &'a mut [T]) -> impl Iterator<Item = (&'a mut [T], &'a mut [T])> {
-        let modes = self.modes();
+        let modes = self.modes;
         fields.chunks_exact_mut(2 * modes).map(move |row| row.split_at_mut(modes))
     }
 }
@@ -83,11 +144,11 @@ impl<T: Real> Layer<T> for Encode<T> {
     }
 
     fn takes(&self) -> Signal {
-        Signal::real(self.modes())
+        Signal::real(self.inputs())
     }
 
     fn gives(&self) -> Signal {
-        Signal::complex(self.modes())
+        Signal::complex(self.modes)
     }
 
     fn forward(
@@ -98,19 +159,25 @@ impl<T: Real> Layer<T> for Encode<T> {
         y: &mut [T],
         _tape: &mut [T],
     ) -> Result<()> {
-        let mut driven = context.scratch.zeros(self.modes());
-        for ((re, im), x) in self.parts(y).zip(x.chunks_exact(self.modes())) {
-            driven
-                .iter_mut()
-                .zip(x)
-                .zip(&self.gains)
-                .for_each(|((driven, &x), &gain)| *driven = gain * x);
+        let n = self.inputs();
+        let mut driven = context.scratch.zeros(n);
+        let (mut sin, mut cos) = (context.scratch.zeros(n), context.scratch.zeros(n));
+        for ((re, im), x) in self.parts(y).zip(x.chunks_exact(n)) {
+            let gained = x.iter().zip(&self.gains).map(|(&x, &gain)| gain * x);
+            driven.iter_mut().zip(gained).for_each(|(driven, own)| *driven = own);
+            re.fill(T::ZERO);
+            im.fill(T::ZERO);
+            self.references.iter().for_each(|&(port, amplitude)| re[port] = amplitude);
             match self.carrier {
                 Carrier::Amplitude => {
-                    re.copy_from_slice(&driven);
-                    im.fill(T::ZERO);
+                    self.signals.iter().zip(&*driven).for_each(|(&port, &own)| re[port] = own);
                 }
-                Carrier::Phase => sin_cos(context.level, &driven, im, re),
+                Carrier::Phase => {
+                    sin_cos(context.level, &driven, &mut sin, &mut cos);
+                    for (k, &port) in self.signals.iter().enumerate() {
+                        (re[port], im[port]) = (cos[k], sin[k]);
+                    }
+                }
             }
         }
         Ok(())
@@ -124,13 +191,16 @@ impl<T: Real> Layer<T> for Encode<T> {
         dx: &mut [T],
         _gradient: &mut [Vec<T>],
     ) -> Result<()> {
-        let n = self.modes();
+        let n = self.modes;
         let rows = record.y.chunks_exact(2 * n).zip(dy.chunks_exact(2 * n));
-        for (dx, (field, dy)) in dx.chunks_exact_mut(n).zip(rows) {
-            for (k, (dx, &gain)) in dx.iter_mut().zip(&self.gains).enumerate() {
+        for (dx, (field, dy)) in dx.chunks_exact_mut(self.inputs()).zip(rows) {
+            let signals = self.signals.iter().zip(&self.gains);
+            for (dx, (&port, &gain)) in dx.iter_mut().zip(signals) {
                 *dx = match self.carrier {
-                    Carrier::Amplitude => gain * dy[k],
-                    Carrier::Phase => gain * (dy[n + k] * field[k] - dy[k] * field[n + k]),
+                    Carrier::Amplitude => gain * dy[port],
+                    Carrier::Phase => {
+                        gain * (dy[n + port] * field[port] - dy[port] * field[n + port])
+                    }
                 };
             }
         }
@@ -145,14 +215,16 @@ impl<T: Real> Layer<T> for Encode<T> {
         _along: &[&[T]],
         dy: &mut [T],
     ) -> Result<()> {
-        let n = self.modes();
-        let rows = dx.chunks_exact(n).zip(record.y.chunks_exact(2 * n));
+        let n = self.modes;
+        let rows = dx.chunks_exact(self.inputs()).zip(record.y.chunks_exact(2 * n));
         for ((re, im), (dx, field)) in self.parts(dy).zip(rows) {
-            for (k, &gain) in self.gains.iter().enumerate() {
-                let change = gain * dx[k];
-                (re[k], im[k]) = match self.carrier {
+            re.fill(T::ZERO);
+            im.fill(T::ZERO);
+            for ((&port, &gain), &dx) in self.signals.iter().zip(&self.gains).zip(dx) {
+                let change = gain * dx;
+                (re[port], im[port]) = match self.carrier {
                     Carrier::Amplitude => (change, T::ZERO),
-                    Carrier::Phase => (-change * field[n + k], change * field[k]),
+                    Carrier::Phase => (-change * field[n + port], change * field[port]),
                 };
             }
         }
@@ -160,6 +232,6 @@ impl<T: Real> Layer<T> for Encode<T> {
     }
 
     fn mismatched(&self, mismatch: f64, random: Philox, group: u32) -> Box<dyn Layer<T>> {
-        Box::new(Self { gains: factors(self.modes(), mismatch, random, group), ..self.clone() })
+        Box::new(Self { gains: factors(self.inputs(), mismatch, random, group), ..self.clone() })
     }
 }

@@ -111,6 +111,52 @@ pub enum Answer<'a, T> {
     Surrogate(SurrogateDerivative),
 }
 
+/// Which intensities monitors of light read, for it to measure its gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TapProtocol {
+    /// Those of signals minus and plus i times the conjugate errors, half the difference of which
+    /// is the gradient: one pass more, and what light loses matters less.
+    Difference,
+    /// Those of signals, of errors on their way back, and of both together.
+    ThreeIntensity,
+}
+
+impl TapProtocol {
+    /// Passes through the layers forward, the one of signals not counted.
+    pub(crate) fn passes(self) -> usize {
+        match self {
+            Self::Difference => 2,
+            Self::ThreeIntensity => 1,
+        }
+    }
+
+    /// How often every monitor is read.
+    pub(crate) fn reads(self) -> usize {
+        match self {
+            Self::Difference => 2,
+            Self::ThreeIntensity => 3,
+        }
+    }
+}
+
+/// Light on its way through hardware, with monitors at its phase shifters.
+#[derive(Debug)]
+pub struct LightPass<'a, T> {
+    /// Whether it comes from the side of the outputs, through what [`Layer::prepare_reverse`] left.
+    pub backward: bool,
+    /// The fields that are sent in, row by row.
+    pub sent: &'a [T],
+    /// Those that come out.
+    pub received: &'a mut [T],
+    /// What intensities are multiplied by, row by row, as they are summed; none: nothing is read.
+    pub weights: &'a [T],
+    /// The sums, one to a monitor, that intensities are added to.
+    pub sums: &'a mut [T],
+    /// Which of the passes of a step it is: each reads with noise of its own.
+    pub number: u32,
+}
+
 /// A transform y = f(x, theta) of rows of signals, and its derivatives. Rows do not see each other.
 pub trait Layer<T: Real>: Send + Sync {
     /// The name of the kind of layer.
@@ -348,6 +394,32 @@ pub trait Layer<T: Real>: Send + Sync {
     fn reverse(&self, context: LayerContext<'_, T>, dy: &[T], dx: &mut [T]) -> Result<()> {
         let _ = (context, dy, dx);
         Err(Error::Capability(format!("{} cannot be run backwards", self.name())))
+    }
+
+    /// How many monitors read the intensity of light just behind a phase shifter, where light can
+    /// be sent through the layer both ways; `None`: it cannot.
+    fn monitors(&self) -> Option<usize> {
+        None
+    }
+
+    /// Sends light through the hardware.
+    ///
+    /// # Errors
+    /// [`Error::Capability`] where there are no [`Layer::monitors`].
+    fn pass_light(
+        &self,
+        context: LayerContext<'_, T>,
+        rows: usize,
+        pass: LightPass<'_, T>,
+    ) -> Result<()> {
+        let _ = (context, rows, pass);
+        Err(Error::Capability(format!("{} has no monitors of light", self.name())))
+    }
+
+    /// Adds what a loss changes by with parameters to `gradient`, given by how much it changes with
+    /// the phase at each of the [`Layer::monitors`].
+    fn learn_phases(&self, params: &[&[T]], by_phase: &[T], gradient: &mut [Vec<T>]) {
+        let _ = (params, by_phase, gradient);
     }
 
     /// The same layer with constants that are off by a relative `mismatch`, as drawn from groups

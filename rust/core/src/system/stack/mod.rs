@@ -12,8 +12,9 @@ mod harmonic;
 mod layer;
 mod layer_spec;
 mod linear;
+mod mesh;
+mod microring;
 mod multiplexed;
-mod mzi_mesh;
 mod normalise;
 mod ode;
 mod pendula;
@@ -26,13 +27,16 @@ mod speckle;
 mod transistor;
 
 pub use crossbar::{CrossbarSpec, Hardware, ReadPrecision, Remap};
-pub use detect::DetectSpec;
+pub use detect::{DetectSpec, Quantity};
 pub use encode::{Carrier, EncodeSpec};
 pub use harmonic::SecondHarmonicSpec;
-pub use layer::{Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative};
+pub use layer::{
+    Answer, ForwardRecord, Layer, LayerContext, LightPass, Role, SurrogateDerivative, TapProtocol,
+};
 pub use layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 pub use linear::{Linear, LinearSpec};
-pub use mzi_mesh::MZIMeshSpec;
+pub use mesh::{Circuit, MZIMeshSpec, MeshLayout, MeshTarget, Square};
+pub use microring::MicroringSpec;
 pub use normalise::NormaliseSpec;
 pub use pendula::PendulaSpec;
 pub use plate::PlateSpec;
@@ -60,6 +64,12 @@ use crate::{Error, Result};
 
 /// Groups of random numbers that a layer may use.
 const GROUPS: u32 = 8;
+
+/// Groups from here on are those of monitors of light: four passes to a layer.
+const GROUPS_OF_TAPS: u32 = 1 << 28;
+
+/// Groups from here on are those of photons that are counted, one to a layer.
+const GROUPS_OF_SHOTS: u32 = 1 << 29;
 
 /// One layer with its hardware.
 pub struct Stage<T> {
@@ -146,9 +156,10 @@ pub enum Layers<'a, T: Real> {
 pub struct Stack<T> {
     stages: Vec<Stage<T>>,
     groups: Vec<Range<usize>>,
+    light: Vec<Range<usize>>,
     specs: Vec<ParamSpec>,
     memory: Vec<ParamSpec>,
-    inputs: usize,
+    takes: Signal,
     outputs: usize,
     seed: u64,
     foreign: bool,
@@ -172,7 +183,7 @@ impl<T: Real> Stack<T> {
         let (Some(first), Some(last)) = (stages.first(), stages.last()) else {
             return Err(Error::Config("a stack needs at least one layer".into()));
         };
-        let (inputs, outputs) = (first.twin().inputs(), last.twin().outputs());
+        let (takes, outputs) = (first.twin().takes(), last.twin().outputs());
         check_signals(&stages)?;
         let (mut specs, mut memory) = (Vec::new(), Vec::new());
         for (l, stage) in stages.iter_mut().enumerate() {
@@ -194,9 +205,9 @@ impl<T: Real> Stack<T> {
         if !memory.is_empty() {
             memory.push(ParamSpec { name: CLOCK.into(), shape: vec![2] });
         }
-        let groups = groups(&stages);
+        let (groups, light) = (groups(&stages), light(&stages));
         let work = stages.iter().map(|stage| stage.twin().work()).fold(0, usize::saturating_add);
-        Ok(Self { stages, groups, specs, memory, inputs, outputs, seed, foreign, work })
+        Ok(Self { stages, groups, light, specs, memory, takes, outputs, seed, foreign, work })
     }
 
     /// The layers.
@@ -204,10 +215,41 @@ impl<T: Real> Stack<T> {
         &self.stages
     }
 
+    /// Appends the inputs of a sample: of complex numbers, whose parts lie side by side in batches,
+    /// all real parts, and then all imaginary ones.
+    fn take_in(&self, sample: &[T], inputs: &mut Vec<T>) {
+        if self.takes.complex {
+            inputs.extend(sample.iter().step_by(2));
+            inputs.extend(sample.iter().skip(1).step_by(2));
+        } else {
+            inputs.extend_from_slice(sample);
+        }
+    }
+
     /// The layers that a linear layer begins, with the normalisation before it: up to the next one.
     /// What comes before the first one is a group, too.
     pub fn groups(&self) -> &[Range<usize>] {
         &self.groups
+    }
+
+    /// The layers that light passes one after the other, each with monitors at its phase shifters.
+    pub fn light(&self) -> &[Range<usize>] {
+        &self.light
+    }
+
+    /// How many numbers are read of a sample where every monitor of light is read `times` times:
+    /// with both quadratures of the fields that come out, of signals at the outputs and of errors
+    /// at the inputs.
+    pub fn readings_of_light(&self, times: usize) -> usize {
+        let of = |run: &Range<usize>| {
+            let stages = &self.stages[run.clone()];
+            let monitors: usize =
+                stages.iter().map(|stage| stage.hardware().monitors().unwrap_or(0)).sum();
+            let ends =
+                self.stages[run.start].twin().inputs() + self.stages[run.end - 1].twin().outputs();
+            times * monitors + ends
+        };
+        self.light.iter().map(of).sum()
     }
 
     /// One of the layers.
@@ -296,6 +338,7 @@ impl<T: Real> Stack<T> {
         let light = self.stages[last].twin();
         self.stages[last].params.start == 0
             && light.is_sinusoidal()
+            && self.stages[last].hardware().is_sinusoidal()
             && behind == if light.gives().complex { &[Role::Detection][..] } else { &[] }
     }
 
@@ -322,7 +365,7 @@ impl<T: Real> System<T> for Stack<T> {
     }
 
     fn takes(&self) -> Signal {
-        Signal::real(self.inputs)
+        self.takes
     }
 
     fn layout(&self) -> Layout {
@@ -388,6 +431,12 @@ impl<T: Real> System<T> for Stack<T> {
                 format!("layer {} has no derivatives", l + 1)
             }
             _ if needs.has(Abilities::LINEAR_MAPS) => "the Stack has no linear map".into(),
+            _ if needs.has(Abilities::PHASES) => {
+                "each output must be a sinusoid of every parameter: phases of one layer, with \
+                 nothing but detectors behind, which no voltages, no crosstalk and no steps of \
+                 half a turn set"
+                    .into()
+            }
             _ => "Stack does not have that".into(),
         }
     }
@@ -424,6 +473,20 @@ fn groups<T: Real>(stages: &[Stage<T>]) -> Vec<Range<usize>> {
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
+/// What [`Stack::light`] gives: a field in the midst of a run is not known to anybody, so that all
+/// layers of it must have monitors.
+fn light<T: Real>(stages: &[Stage<T>]) -> Vec<Range<usize>> {
+    let is_light = |stage: &Stage<T>| stage.twin().takes().complex && stage.twin().gives().complex;
+    let mut first = 0;
+    let runs = stages.chunk_by(|a, b| is_light(a) && is_light(b)).filter_map(|run| {
+        let range = first..first + run.len();
+        first = range.end;
+        let has = |stage: &Stage<T>| is_light(stage) && stage.hardware().monitors().is_some();
+        run.iter().all(has).then_some(range)
+    });
+    runs.collect()
+}
+
 /// What the number of steps is called that hardware which drifts has been through, in units of one
 /// and of [`ROUND`]: another trainer goes on where one has stopped.
 const CLOCK: &str = "clock";
@@ -445,7 +508,7 @@ fn name_in_stack(own: ParamSpec, l: usize, numbered: bool) -> ParamSpec {
     if numbered { ParamSpec { name: format!("{}{}", own.name, l + 1), ..own } } else { own }
 }
 
-/// Refuses layers that do not fit each other, fields at the ends, and noise of fields.
+/// Refuses layers that do not fit each other, a field at the end, and noise of fields.
 fn check_signals<T: Real>(stages: &[Stage<T>]) -> Result<()> {
     let shape = |text: String| Err(Error::Shape(text));
     for (l, stage) in stages.iter().enumerate() {
@@ -456,11 +519,6 @@ fn check_signals<T: Real>(stages: &[Stage<T>]) -> Result<()> {
                 "noise must be 0 for layer {number} ({name}): nothing measures a field; give it to \
                  the layer that detects it"
             )));
-        }
-        if l == 0 && takes.complex {
-            return shape(format!(
-                "layer 1 ({name}) takes a field, and data are real: put Encode before it"
-            ));
         }
         let Some(before) = l.checked_sub(1).map(|before| stages[before].twin()) else {
             continue;

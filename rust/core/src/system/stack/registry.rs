@@ -11,7 +11,8 @@ use super::encode::EncodeSpec;
 use super::harmonic::SecondHarmonicSpec;
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use super::linear::LinearSpec;
-use super::mzi_mesh::MZIMeshSpec;
+use super::mesh::MZIMeshSpec;
+use super::microring::MicroringSpec;
 use super::normalise::NormaliseSpec;
 use super::pendula::PendulaSpec;
 use super::plate::PlateSpec;
@@ -36,6 +37,7 @@ static LAYERS: &[Entry] = &[
     Entry::of::<EncodeSpec>(),
     Entry::of::<DetectSpec>(),
     Entry::of::<MZIMeshSpec>(),
+    Entry::of::<MicroringSpec>(),
 ];
 
 /// A layer in the list of all.

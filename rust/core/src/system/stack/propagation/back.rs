@@ -1,5 +1,7 @@
 //! Errors on their way back through a stack.
 
+use std::ops::Range;
+
 use pnncore_kernels::Real;
 use pnncore_kernels::gemm::{Dense, Strided, multiply};
 use pnncore_kernels::philox::{Philox, Purpose};
@@ -10,7 +12,7 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::scratch::{Lent, Scratch};
 use crate::system::stack::layer::{
-    Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative,
+    Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative, TapProtocol,
 };
 use crate::system::stack::{Layers, Stack, StackAt, Stage};
 use crate::update::{LocalUpdate, Products, Term};
@@ -43,8 +45,9 @@ pub struct BackwardRule<'a, T: Real> {
     pub slope: SurrogateDerivative,
     /// Whether the errors of the inputs are wanted, too.
     pub inputs: bool,
-    /// Whether hardware that can be run backwards passes errors back itself.
-    pub reverse: bool,
+    /// Whether hardware answers itself: what can be run backwards passes errors back, and light is
+    /// read by this protocol.
+    pub in_situ: Option<TapProtocol>,
 }
 
 impl<'a, T: Real> BackwardRule<'a, T> {
@@ -52,7 +55,7 @@ impl<'a, T: Real> BackwardRule<'a, T> {
     pub fn of(layers: Layers<'a, T>, same: bool) -> Self {
         let (feedback, error_signal, slope) =
             (&[][..], ErrorSignal::Chain, SurrogateDerivative::Twin);
-        Self { layers, same, feedback, error_signal, slope, inputs: false, reverse: false }
+        Self { layers, same, feedback, error_signal, slope, inputs: false, in_situ: None }
     }
 }
 
@@ -65,7 +68,12 @@ impl<T: Real> BackwardRule<'_, T> {
 
     /// Whether the hardware of a stage answers itself.
     fn reverses(&self, stage: &Stage<T>) -> bool {
-        self.reverse && self.asks(stage) && stage.hardware().has_reverse()
+        self.in_situ.is_some() && self.asks(stage) && stage.hardware().has_reverse()
+    }
+
+    /// The run of layers with monitors that layer `l` is in, where light is read in situ.
+    fn light<'s>(&self, stack: &'s Stack<T>, l: usize) -> Option<(TapProtocol, &'s Range<usize>)> {
+        self.in_situ.zip(stack.light().iter().find(|run| run.contains(&l)))
     }
 
     /// Whether what layer `l` answers is heard before it, and not something else.
@@ -125,6 +133,10 @@ impl<T: Real> Propagation<T> {
         let StackAt { stack, .. } = at;
         let level = at.runtime.level();
         for_each_stage(at, &mut self.prepared, |l, stage, prepared| {
+            if rule.light(stack, l).is_some() {
+                // What the hardware passed signals by stays: light passes it again.
+                return;
+            }
             let layer = stack.layer(rule.layers, l);
             let (late, values) = (layer.prepares_transpose_alone(), &at.params_of(stage));
             let passes = rule.asks(stage) && rule.is_heard(stack, l);
@@ -137,8 +149,8 @@ impl<T: Real> Propagation<T> {
             }
         });
         self.reversed.resize_with(stack.stages().len(), Vec::new);
-        for_each_stage(at, &mut self.reversed, |_, stage, reversed| {
-            if rule.reverses(stage) {
+        for_each_stage(at, &mut self.reversed, |l, stage, reversed| {
+            if rule.reverses(stage) || rule.light(stack, l).is_some() {
                 let memory = at.memory_of(stage, Layers::Hardware);
                 stage.hardware().prepare_reverse(level, &at.params_of(stage), memory, reversed);
             }
@@ -208,12 +220,12 @@ impl<T: Real> Propagation<T> {
 }
 
 /// Errors on their way back through all layers.
-struct Backward<'a, T: Real> {
-    at: StackAt<'a, T>,
+pub(super) struct Backward<'a, T: Real> {
+    pub(super) at: StackAt<'a, T>,
     rule: &'a BackwardRule<'a, T>,
-    prepared: &'a [Vec<T>],
+    pub(super) prepared: &'a [Vec<T>],
     /// The same for hardware that is run backwards.
-    reversed: &'a [Vec<T>],
+    pub(super) reversed: &'a [Vec<T>],
     samples: usize,
     random: Philox,
 }
@@ -236,6 +248,25 @@ impl<T: Real> Backward<'_, T> {
                 gradient
                     .resize(if k == 0 && layer.is_factored() { 0 } else { spec.len() }, T::ZERO);
             }
+            if let Some((protocol, run)) = rule.light(stack, l) {
+                let (before, after) = errors.split_at_mut(run.end);
+                let (dx, dy) = (&mut before[l], &after[0]);
+                if run.start == l && !dy.is_empty() {
+                    let asked = if rule.asks(stage) { *rows * layer.inputs() } else { 0 };
+                    dx.resize(asked, T::ZERO);
+                    let ends = (&signals[l][..], &dy[..], &mut dx[..]);
+                    self.read_light(
+                        protocol,
+                        run.clone(),
+                        (*rows, *first),
+                        ends,
+                        gradients,
+                        scratch,
+                    )?;
+                }
+                continue;
+            }
+            let gradient = &mut gradients[stage.params.clone()];
             let (before, after) = errors.split_at_mut(l + 1);
             let (dx, dy) = (&mut before[l], &after[0]);
             if dy.is_empty() {
@@ -297,7 +328,9 @@ impl<T: Real> Backward<'_, T> {
         }
         for (l, stage) in stack.stages().iter().enumerate() {
             let layer = stack.layer(self.rule.layers, l);
+            // Where light was read, the field behind is that of the hardware.
             let is_light = layer.takes().complex || layer.gives().complex;
+            let is_light = is_light && self.rule.light(stack, l).is_none();
             let mut found = is_light.then(|| Retraced::new(scratch));
             if let Some(found) = &mut found {
                 let x = arriving(layer, &fields, l, &block.signals);
@@ -334,7 +367,7 @@ impl<T: Real> Backward<'_, T> {
         );
     }
 
-    fn context<'c>(
+    pub(super) fn context<'c>(
         &'c self,
         params: &'c [&'c [T]],
         (layer, first): (usize, usize),

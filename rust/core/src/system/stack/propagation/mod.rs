@@ -4,6 +4,7 @@
 //! caches of one core; two barriers per batch, whatever the number of layers.
 
 mod back;
+mod light;
 
 use pnncore_kernels::philox::{Philox, Purpose};
 use pnncore_kernels::{Real, add_scaled};
@@ -155,7 +156,7 @@ impl<T: Real> Propagation<T> {
 
     /// Takes the inputs of a batch in.
     pub fn begin(&mut self, stack: &Stack<T>, batch: &Batch<'_, T>) {
-        self.begin_with(stack, batch.len(), |i, inputs| inputs.extend_from_slice(batch.x.row(i)));
+        self.begin_with(stack, batch.len(), |i, inputs| stack.take_in(batch.x.row(i), inputs));
     }
 
     /// The same for signals alone, which one thread takes in larger blocks: there is nobody to
@@ -166,7 +167,7 @@ impl<T: Real> Propagation<T> {
         let (batch, own) = (at.batch, stack.block_rows(at.batch.len()));
         let rows = if at.runtime.threads() == 1 { own.max(ROWS) } else { own };
         self.begin_in_blocks(stack, batch.len(), rows, |i, inputs| {
-            inputs.extend_from_slice(batch.x.row(i));
+            stack.take_in(batch.x.row(i), inputs);
         });
     }
 
@@ -418,7 +419,8 @@ impl<T: Real> Propagation<T> {
                         scratch,
                     };
                     let y = outputs_without_noise(signals, noiseless, l);
-                    let x = if layer.takes().complex && !same { &field } else { &signals[l] };
+                    let arrives = l > 0 && layer.takes().complex;
+                    let x = if arrives && !same { &field } else { &signals[l] };
                     let left = ForwardRecord { rows, x, y, tape: &tapes[l] };
                     let mut own = Retraced::new(scratch);
                     let record = if same { left } else { own.retrace(layer, context, left)? };

@@ -1,0 +1,264 @@
+//! Meshes of Mach-Zehnder interferometers.
+//!
+//! An interferometer mixes two waveguides by T = B diag(e^{i theta}, 1) B diag(e^{i phi}, 1), with
+//! couplers B = [[cos v, i sin v], [i sin v, cos v]] of angle v = pi / 4. Light meets them in the
+//! order of a [`MeshLayout`], and at last a phase gamma in each mode that comes out.
+//!
+//! An interferometer with a loss that is the same in both arms is a unitary matrix times a number.
+//! So fields are not kept on their way, but retraced from what comes out, as long as not too much
+//! of them is lost; otherwise they are kept at some columns and passed again from there.
+
+mod layer;
+mod layout;
+mod light;
+mod program;
+mod shifters;
+mod spec;
+
+pub use layout::{Circuit, MeshLayout};
+pub use program::{MeshTarget, Square};
+pub use spec::MZIMeshSpec;
+
+use num_complex::Complex;
+use pnncore_kernels::mesh::{self, Element, NUMBERS};
+use pnncore_kernels::trig::sin_cos;
+use pnncore_kernels::{Level, Real};
+
+use super::GROUPS_OF_TAPS;
+use super::layer::{LayerContext, vector};
+use crate::params::ParamSpec;
+use light::Place;
+use shifters::{NAMES, Shifters};
+
+/// Names and shapes of the phases of a mesh.
+fn parameters(interferometers: usize, outputs: usize) -> Vec<ParamSpec> {
+    let sizes = [interferometers, interferometers, outputs];
+    NAMES.into_iter().zip(sizes).flat_map(|(name, len)| vector(name, len)).collect()
+}
+
+/// How derivatives get the fields that light had on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trace {
+    /// From those that came out.
+    Back,
+    /// From those that were kept in front of the first interferometers of some columns.
+    Kept(Vec<usize>),
+}
+
+/// A mesh, with the couplers and the shifters that it has.
+#[derive(Debug, Clone)]
+struct MZIMesh {
+    circuit: Circuit,
+    /// The angles of the couplers, two to an interferometer.
+    angles: Vec<[f64; 2]>,
+    /// The amplitudes that pass them.
+    transmission: Vec<f64>,
+    /// c and s of the couplers [[c, i s], [i s, c]]: c^2 + s^2 is the power that passes.
+    couplers: Vec<[f64; 2]>,
+    shifters: Shifters,
+    /// The standard deviation of a step of the random walk of every phase.
+    drift: f64,
+    /// What a monitor reads is off by, in mean powers that are sent into a mode.
+    tap_noise: f64,
+    trace: Trace,
+}
+
+impl MZIMesh {
+    /// A mesh that loses nothing.
+    fn new(circuit: Circuit, angles: Vec<[f64; 2]>, shifters: Shifters) -> Self {
+        let transmission = vec![1.0; 2 * angles.len()];
+        let trace = Trace::Back;
+        let mesh = Self {
+            circuit,
+            angles,
+            transmission,
+            couplers: Vec::new(),
+            shifters,
+            drift: 0.0,
+            tap_noise: 0.0,
+            trace,
+        };
+        mesh.with_couplers()
+    }
+
+    /// The mesh with the couplers that angles and amplitudes make.
+    fn with_couplers(mut self) -> Self {
+        let both = self.angles.as_flattened().iter().zip(&self.transmission);
+        self.couplers = both.map(|(angle, t)| [t * angle.cos(), t * angle.sin()]).collect();
+        self
+    }
+
+    /// How many shifters there are of each kind.
+    fn sizes(&self) -> [usize; 3] {
+        [self.angles.len(), self.angles.len(), self.circuit.outputs.len()]
+    }
+
+    /// Adds to the angles of couplers, given their number.
+    fn move_couplers(&mut self, by: impl Fn(u64) -> f64) {
+        for (k, angle) in (0..).zip(self.angles.as_flattened_mut()) {
+            *angle += by(k);
+        }
+    }
+
+    /// The share of power that interferometer `k` passes.
+    fn power(&self, k: usize) -> f64 {
+        (self.transmission[2 * k] * self.transmission[2 * k + 1]).powi(2)
+    }
+
+    /// How fields are traced: from what comes out while no path loses more than this share of
+    /// amplitude, for rounding errors grow by as much.
+    fn choose_trace(&self) -> Trace {
+        const LEAST: f64 = 0.1;
+        let mut passed = vec![1.0; self.circuit.waveguides];
+        for (k, &[a, b]) in self.circuit.pairs.iter().enumerate() {
+            let (a, b) = (a as usize, b as usize);
+            let least = f64::min(passed[a], passed[b]) * self.power(k).sqrt();
+            (passed[a], passed[b]) = (least, least);
+        }
+        if passed.iter().all(|&amplitude| amplitude >= LEAST) {
+            return Trace::Back;
+        }
+        let starts: Vec<usize> = self.circuit.columns().map(|column| column.start).collect();
+        let apart = (starts.len() as f64).sqrt().ceil() as usize;
+        Trace::Kept(starts.into_iter().step_by(apart).collect())
+    }
+
+    /// The matrix of interferometer `k` at these phases, and what else derivatives need.
+    fn element(&self, k: usize, theta: Complex<f64>, phi: Complex<f64>) -> Element {
+        let ([c, s], [d, t]) = (self.couplers[2 * k], self.couplers[2 * k + 1]);
+        let i = Complex::<f64>::i();
+        let parts = |z: Complex<f64>| [z.re, z.im];
+        Element {
+            matrix: [
+                (theta * (d * c) - t * s) * phi,
+                i * (theta * (d * s) + t * c),
+                i * (theta * (t * c) + d * s) * phi,
+                -theta * (t * s) + d * c,
+            ]
+            .map(parts),
+            arm: [theta * phi * c, theta * i * s].map(parts),
+            coupler: [d, t],
+            power: self.power(k),
+        }
+    }
+
+    /// All phases at these settings, as points of the unit circle.
+    fn circles<T: Real>(
+        &self,
+        level: Level,
+        params: &[&[T]],
+        memory: &[&[T]],
+    ) -> [Vec<Complex<f64>>; 3] {
+        self.phases(params, memory).map(|phases| {
+            let (mut sin, mut cos) = (vec![0.0; phases.len()], vec![0.0; phases.len()]);
+            sin_cos(level, &phases, &mut sin, &mut cos);
+            cos.into_iter().zip(sin).map(|(cos, sin)| Complex::new(cos, sin)).collect()
+        })
+    }
+
+    /// Adds noise to what monitors read in a pass of `sent` fields, as sums over rows with these
+    /// weights have it.
+    fn add_tap_noise<T: Real>(
+        &self,
+        context: LayerContext<'_, T>,
+        (number, sent): (u32, &[T]),
+        weights: &[T],
+        sums: &mut [T],
+    ) {
+        if self.tap_noise == 0.0 {
+            return;
+        }
+        let width = sent.len() / weights.len();
+        let variance = |(row, weight): (&[T], &T)| {
+            let power: f64 = row.iter().map(|e| e.to_f64().powi(2)).sum();
+            (weight.to_f64() * power / (width / 2) as f64).powi(2)
+        };
+        let rows = sent.chunks_exact(width).zip(weights);
+        let deviation = self.tap_noise * rows.map(variance).sum::<f64>().sqrt();
+        let group = GROUPS_OF_TAPS + 4 * context.layer as u32 + number;
+        for (k, sum) in (context.first as u64 * sums.len() as u64..).zip(sums) {
+            *sum += T::from_f64(deviation * context.random.normal(k, group));
+        }
+    }
+
+    /// The phases of all three kinds at these settings.
+    fn phases<T: Real>(&self, params: &[&[T]], memory: &[&[T]]) -> [Vec<f64>; 3] {
+        std::array::from_fn(|i| self.shifters.phases(i, params[i], memory.get(i).copied()))
+    }
+
+    /// The interferometers as light meets them that comes from the other side.
+    fn backward_pairs(&self) -> Vec<[u32; 2]> {
+        self.circuit.pairs.iter().rev().copied().collect()
+    }
+
+    /// The interferometers of a range, as they were prepared.
+    fn part<'a, T>(
+        &'a self,
+        prepared: &'a [T],
+        range: std::ops::Range<usize>,
+    ) -> mesh::Mesh<'a, T> {
+        mesh::Mesh {
+            waveguides: &self.circuit.pairs[range.clone()],
+            elements: &prepared[NUMBERS * range.start..NUMBERS * range.end],
+        }
+    }
+
+    /// Cosines and sines of the phases behind the mesh, as they were prepared.
+    fn ends<'a, T>(&self, prepared: &'a [T]) -> &'a [T] {
+        &prepared[NUMBERS * self.angles.len()..]
+    }
+
+    /// What light passes between the places where it is kept.
+    fn segments(&self) -> Vec<std::ops::Range<usize>> {
+        let all = self.angles.len();
+        match &self.trace {
+            Trace::Back => std::iter::once(0..all).collect(),
+            Trace::Kept(starts) => {
+                let ends = starts[1..].iter().copied().chain([all]);
+                starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
+            }
+        }
+    }
+
+    /// Adds what a loss changes by with phases, of interferometers two each, the first shifter's
+    /// first, and of the ends, to its gradient by settings, which `convert` makes of it.
+    fn add_gradient<T: Real>(
+        &self,
+        inner: &[T],
+        ends: &[T],
+        gradient: &mut [Vec<T>],
+        convert: impl Fn(usize, &mut [f64]),
+    ) {
+        let [theta, phi, gamma] = gradient else { return };
+        if self.shifters.are_direct() {
+            for ((theta, phi), own) in theta.iter_mut().zip(phi).zip(inner.chunks_exact(2)) {
+                *phi += own[0];
+                *theta += own[1];
+            }
+            gamma.iter_mut().zip(ends).for_each(|(to, &own)| *to += own);
+            return;
+        }
+        let of = |first: usize| inner.iter().skip(first).step_by(2).map(|own| own.to_f64());
+        let ends = ends.iter().map(|own| own.to_f64()).collect();
+        let found: [Vec<f64>; 3] = [of(1).collect(), of(0).collect(), ends];
+        for (i, (to, mut found)) in [theta, phi, gamma].into_iter().zip(found).enumerate() {
+            convert(i, &mut found);
+            to.iter_mut().zip(found).for_each(|(to, own)| *to += T::from_f64(own));
+        }
+    }
+
+    /// Where segment `n` keeps the fields of a row on the tape.
+    fn kept(&self, n: usize) -> Place {
+        let count = self.circuit.waveguides;
+        let segments = match &self.trace {
+            Trace::Back => 1,
+            Trace::Kept(starts) => starts.len(),
+        };
+        Place { width: 2 * count * segments, first: 2 * count * n, count }
+    }
+
+    /// Whether all light that there is comes out.
+    fn shows_all(&self) -> bool {
+        self.circuit.outputs.len() == self.circuit.waveguides
+    }
+}

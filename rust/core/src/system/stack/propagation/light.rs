@@ -1,0 +1,185 @@
+//! Gradients that light measures itself (Hughes et al., Optica 5, 864, 2018; Pai et al., Science
+//! 380, 398, 2023): errors are sent back through the hardware, and what comes out at the inputs is
+//! sent forward, conjugate, together with the signals. Where a phase shifter is, intensities then
+//! tell the product of both fields, which is the gradient by its phase.
+//!
+//! With fields F of signals and A of errors behind a shifter, and an error field Gamma by which the
+//! loss changes by 2 Re(Gamma dy), the gradient is 2 Re(i F A). Only fields at the inputs and the
+//! outputs, and intensities behind shifters, enter.
+
+use std::ops::Range;
+
+use pnncore_kernels::Real;
+
+use super::back::Backward;
+use crate::Result;
+use crate::scratch::Scratch;
+use crate::system::stack::layer::{LayerContext, LightPass, TapProtocol};
+
+/// Fields and readings of some rows, on a run of layers with monitors.
+struct Bench<'b, 'a, T: Real> {
+    backward: &'b Backward<'a, T>,
+    protocol: TapProtocol,
+    run: Range<usize>,
+    rows: usize,
+    first: usize,
+    scratch: &'b Scratch<T>,
+}
+
+impl<T: Real> Backward<'_, T> {
+    /// Lets a run of layers learn from what its monitors read of `rows` rows, beginning with number
+    /// `first`: `x` are their input fields, `dy` the errors of their outputs, dL/dRe and dL/dIm,
+    /// and `dx`, unless it is empty, becomes those of the inputs.
+    pub(super) fn read_light(
+        &self,
+        protocol: TapProtocol,
+        run: Range<usize>,
+        (rows, first): (usize, usize),
+        (x, dy, dx): (&[T], &[T], &mut [T]),
+        gradients: &mut [Vec<T>],
+        scratch: &Scratch<T>,
+    ) -> Result<()> {
+        let stages = &self.at.stack.stages()[run.clone()];
+        let monitors: Vec<usize> =
+            stages.iter().map(|stage| stage.hardware().monitors().unwrap_or(0)).collect();
+        let mut by_phase: Vec<Vec<T>> = monitors.iter().map(|&n| vec![T::ZERO; n]).collect();
+        let bench = Bench { backward: self, protocol, run, rows, first, scratch };
+        bench.read((x, dy, dx), &mut by_phase)?;
+        for (stage, by_phase) in stages.iter().zip(&by_phase) {
+            let params = self.at.params_of(stage);
+            let gradient = &mut gradients[stage.params.clone()];
+            stage.hardware().learn_phases(&params, by_phase, gradient);
+        }
+        Ok(())
+    }
+}
+
+impl<T: Real> Bench<'_, '_, T> {
+    /// Runs all passes, and adds up the gradient by every phase.
+    fn read(&self, (x, dy, dx): (&[T], &[T], &mut [T]), by_phase: &mut [Vec<T>]) -> Result<()> {
+        let (scratch, rows) = (self.scratch, self.rows);
+        // All light is sent with a power of one, row by row, whatever the units of signals and the
+        // size of errors; what is sent back is Gamma = conj(dL/dRe + i dL/dIm) / 2.
+        let mut error = scratch.copy(dy);
+        conjugate(&mut error, rows);
+        let errors = normalise_rows(&mut error, rows);
+        let mut back = scratch.zeros(x.len());
+        self.pass((true, 0), &error, &mut back, &[], by_phase)?;
+        // What goes on to the inputs are the errors themselves.
+        if !dx.is_empty() {
+            dx.copy_from_slice(&back);
+            let width = dx.len() / rows;
+            for (row, &size) in dx.chunks_exact_mut(width).zip(&errors) {
+                row.iter_mut().for_each(|e| *e = T::from_f64(e.to_f64() * size));
+            }
+            conjugate(dx, rows);
+        }
+        let mut signals = scratch.copy(x);
+        let powers = normalise_rows(&mut signals, rows);
+        let arrived = normalise_rows(&mut back, rows);
+        // The gradient by a phase is 2 Re(i F A) of fields in their own units.
+        let size = |r: usize| 0.5 * powers[r] * errors[r] * arrived[r];
+        let mut weights = scratch.zeros(rows);
+        let weigh = |weights: &mut [T], factor: f64| {
+            for (r, weight) in weights.iter_mut().enumerate() {
+                *weight = T::from_f64(factor * size(r));
+            }
+        };
+        let (mut sent, mut received) = (scratch.zeros(x.len()), scratch.zeros(dy.len()));
+        let mut send = |sign: f64, number: u32, weights: &[T], by_phase: &mut [Vec<T>]| {
+            superpose(&signals, &back, T::from_f64(sign), &mut sent, rows);
+            self.pass((false, number), &sent, &mut received, weights, by_phase)
+        };
+        if self.protocol == TapProtocol::Difference {
+            for (number, sign) in [(1, -1.0), (2, 1.0)] {
+                weigh(&mut weights, -0.5 * sign);
+                send(sign, number, &weights, by_phase)?;
+            }
+            return Ok(());
+        }
+        for (number, sign, weight) in [(1, 0.0, -1.0), (2, -1.0, 1.0)] {
+            weigh(&mut weights, weight);
+            send(sign, number, &weights, by_phase)?;
+        }
+        // Errors are read on their way back, before it is known how much of them arrives: a number
+        // that their intensities are multiplied by afterwards.
+        for (r, weight) in weights.iter_mut().enumerate() {
+            let gained = if arrived[r] > 0.0 { arrived[r].powi(-2) } else { 0.0 };
+            *weight = T::from_f64(-size(r) * gained);
+        }
+        self.pass((true, 0), &error, &mut sent, &weights, by_phase)
+    }
+
+    /// Sends light through all layers of the run, forward or backward.
+    fn pass(
+        &self,
+        (backward, number): (bool, u32),
+        sent: &[T],
+        received: &mut [T],
+        weights: &[T],
+        sums: &mut [Vec<T>],
+    ) -> Result<()> {
+        let Self { backward: Backward { at, prepared, reversed, .. }, run, rows, .. } = self;
+        let mut field = self.scratch.copy(sent);
+        let layers: Box<dyn Iterator<Item = usize>> =
+            if backward { Box::new(run.clone().rev()) } else { Box::new(run.clone()) };
+        for l in layers {
+            let stage = &at.stack.stages()[l];
+            let hardware = stage.hardware();
+            let params = at.params_of(stage);
+            let context = self.backward.context(&params, (l, self.first), self.scratch);
+            let kept = if backward { &reversed[l] } else { &prepared[l] };
+            let width = if backward { hardware.inputs() } else { hardware.outputs() };
+            let mut next = self.scratch.zeros(rows * width);
+            let pass = LightPass {
+                backward,
+                sent: &field,
+                received: &mut next,
+                weights,
+                sums: &mut sums[l - run.start],
+                number,
+            };
+            hardware.pass_light(LayerContext { prepared: kept, ..context }, *rows, pass)?;
+            field = next;
+        }
+        received.copy_from_slice(&field);
+        Ok(())
+    }
+}
+
+/// Gives each row a power of one, unless it is dark; returns the norms that they had.
+fn normalise_rows<T: Real>(fields: &mut [T], rows: usize) -> Vec<f64> {
+    let width = fields.len() / rows;
+    let normalise = |row: &mut [T]| {
+        // In units of the largest part: squares of what is tiny or huge are none.
+        let largest = row.iter().map(|e| e.to_f64().abs()).fold(0.0, f64::max);
+        let scaled = row.iter().map(|e| (e.to_f64() / largest).powi(2)).sum::<f64>().sqrt();
+        let norm = if largest > 0.0 { largest * scaled } else { 0.0 };
+        if norm > 0.0 {
+            row.iter_mut().for_each(|e| *e = T::from_f64(e.to_f64() / norm));
+        }
+        norm
+    };
+    fields.chunks_exact_mut(width).map(normalise).collect()
+}
+
+/// Makes rows of real parts and imaginary parts conjugate.
+fn conjugate<T: Real>(fields: &mut [T], rows: usize) {
+    let width = fields.len() / rows;
+    if width > 0 {
+        let parts = fields.chunks_exact_mut(width).flat_map(|row| &mut row[width / 2..]);
+        parts.for_each(|im| *im = -*im);
+    }
+}
+
+/// Writes x + sign i conj(a), row by row.
+fn superpose<T: Real>(x: &[T], a: &[T], sign: T, sent: &mut [T], rows: usize) {
+    let (width, n) = (x.len() / rows, x.len() / rows / 2);
+    let fields = x.chunks_exact(width).zip(a.chunks_exact(width));
+    for (sent, (x, a)) in sent.chunks_exact_mut(width).zip(fields) {
+        // i conj(u + i v) = v + i u.
+        for k in 0..n {
+            (sent[k], sent[n + k]) = (x[k] + sign * a[n + k], x[n + k] + sign * a[k]);
+        }
+    }
+}
