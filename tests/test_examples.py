@@ -42,6 +42,15 @@ def test_own_system_learns(tmp_path):
     assert after > 0.9
 
 
+def test_light_learns_in_situ(tmp_path):
+    text = run("light_in_situ.py", "--seeds", "0", "--epochs", "10", folder=tmp_path)
+    assert float(re.search(r"rings, in situ: (\S+)", text)[1]) > 90
+    cosines = re.findall(r"^(\d+) modes, (\S+): (\S+) at 0.01 dB", text, re.MULTILINE)
+    assert len(cosines) == 6
+    assert all(float(value) > 0.99 for _, protocol, value in cosines if protocol == "difference")
+    assert (tmp_path / "light_in_situ.png").stat().st_size > 10_000
+
+
 def test_own_layer_learns(tmp_path):
     text = run("own_layer.py", folder=tmp_path)
     assert "ok   vjp is the derivative by phase" in text
