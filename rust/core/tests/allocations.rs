@@ -210,9 +210,26 @@ fn chains() -> Vec<(Vec<Value>, usize)> {
         "on": 1e-4, "off": 1e-6, "weight": null, "exact": true, "tolerance": 1e-6,
     });
     let pointwise = |function: Value| (vec![json!({"kind": "pointwise", "function": function})], 6);
-    let mesh = |drift: f64| json!({"kind": "mzi-mesh", "modes": 6, "loss": 0.01, "drift": drift});
-    let encode = |carrier: &str| json!({"kind": "encode", "inputs": 6, "carrier": carrier});
-    let detect = || json!({"kind": "detect"});
+    let mesh = |layout: &str, loss: f64, drift: f64| {
+        let voltage = if drift == 0.0 { json!(2.0) } else { Value::Null };
+        json!({
+            "kind": "mzi-mesh", "inputs": 6, "outputs": 6, "layout": layout, "loss": loss,
+            "coupler_error": 0.01, "coupler_errors": [], "phase_error": 0.01, "crosstalk": 0.01,
+            "bits": 8, "half_wave_voltage": voltage, "drift": drift, "tap_noise": 0.01,
+        })
+    };
+    let encode = |carrier: &str| {
+        json!({
+            "kind": "encode", "inputs": 6, "carrier": carrier, "modes": null, "ports": [],
+            "references": [],
+        })
+    };
+    let detect = |quantity: &str| {
+        json!({
+            "kind": "detect", "quantity": quantity, "photons": 100.0, "dark_counts": 0.0,
+            "bits": 8, "full_scale": 4.0,
+        })
+    };
     let none = Value::Null;
     let with = |mut layer: Value, place: &str, precision: &str| {
         layer.pointer_mut(place).unwrap()["precision"] = precision.into();
@@ -242,8 +259,17 @@ fn chains() -> Vec<(Vec<Value>, usize)> {
             9,
         ),
         (vec![json!({"kind": "transistor", "inputs": 6, "parameters": 3})], 9),
-        (vec![encode("phase"), mesh(0.0), detect()], 6),
-        (vec![encode("amplitude"), mesh(0.01), detect()], 6),
+        (vec![encode("phase"), mesh("clements", 0.01, 0.0), detect("intensity")], 6),
+        (vec![encode("amplitude"), mesh("reck", 3.0, 0.01), detect("balanced")], 3),
+        (vec![encode("amplitude"), mesh("svd", 0.01, 0.01), detect("quadratures")], 12),
+        (
+            vec![json!({
+                "kind": "microring-bank", "inputs": 6, "outputs": 4, "spacing": 3.0,
+                "finesse": 40.0, "resonance_error": 0.1, "crosstalk": 0.05, "bits": 8,
+                "drift": 0.01,
+            })],
+            4,
+        ),
         (vec![crossbar("one", "additive", &none, &none)], 6),
         (vec![crossbar("bits", "phase-change", &none, &json!("columns"))], 6),
         (vec![crossbar("signs", "additive", &none, &json!("array"))], 6),

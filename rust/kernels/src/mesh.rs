@@ -31,16 +31,14 @@ pub struct Element {
 }
 
 impl Element {
-    /// Appends the element as kernels read it.
-    pub fn write<T: Real>(&self, numbers: &mut Vec<T>) {
-        let signed = |[re, im]: [f64; 2]| [re, im, -im];
+    /// Writes the element as kernels read it, to [`NUMBERS`] numbers.
+    pub fn write<T: Real>(&self, numbers: &mut [T]) {
+        let factors = self.matrix.iter().chain(&self.arm);
+        for (to, &[re, im]) in numbers.chunks_exact_mut(3).zip(factors) {
+            to.copy_from_slice(&[re, im, -im].map(T::from_f64));
+        }
         let [c, s] = self.coupler;
-        numbers.extend(
-            (self.matrix.into_iter().flat_map(signed))
-                .chain(self.arm.into_iter().flat_map(signed))
-                .chain([c, s, -s, 1.0 / self.power])
-                .map(T::from_f64),
-        );
+        numbers[NUMBERS - 4..].copy_from_slice(&[c, s, -s, 1.0 / self.power].map(T::from_f64));
     }
 }
 
@@ -583,8 +581,9 @@ mod tests {
     }
 
     fn written(elements: &[Element]) -> Vec<f64> {
-        let mut numbers = Vec::new();
-        elements.iter().for_each(|element| element.write(&mut numbers));
+        let mut numbers = vec![0.0; NUMBERS * elements.len()];
+        let each = elements.iter().zip(numbers.chunks_exact_mut(NUMBERS));
+        each.for_each(|(element, numbers)| element.write(numbers));
         numbers
     }
 

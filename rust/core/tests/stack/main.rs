@@ -79,7 +79,7 @@ fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
             9,
         ),
         (vec![TransistorSpec { inputs: 6, parameters: 3 }.into()], 9),
-        (vec![MicroringSpec { crosstalk: 0.05, ..MicroringSpec::new(6, 4, 3.0, 40.0) }.into()], 4),
+        (vec![MicroringSpec::new(6, 4, 3.0, 40.0).into()], 4),
         (
             vec![
                 EncodeSpec::new(Some(6), Carrier::Phase).into(),
@@ -97,30 +97,19 @@ fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
         ),
         (
             vec![
-                EncodeSpec::new(Some(6), Carrier::Amplitude).into(),
-                MZIMeshSpec {
-                    half_wave_voltage: Some(2.0),
-                    crosstalk: 0.02,
-                    ..MZIMeshSpec::new(MeshLayout::Diamond, 6, 6)
-                }
-                .into(),
-                DetectSpec::new(Quantity::Balanced).into(),
-            ],
-            3,
-        ),
-        (
-            vec![
                 EncodeSpec {
-                    modes: Some(8),
-                    ports: vec![7, 0, 2, 3, 4, 5],
-                    references: vec![(6, 0.5)],
+                    ports: vec![5, 0, 2, 3, 4, 1],
                     ..EncodeSpec::new(Some(6), Carrier::Amplitude)
                 }
                 .into(),
-                MZIMeshSpec { loss: 2.0, ..MZIMeshSpec::new(MeshLayout::Svd, 8, 5) }.into(),
-                DetectSpec::new(Quantity::Quadratures).into(),
+                MZIMeshSpec {
+                    half_wave_voltage: Some(2.0),
+                    ..MZIMeshSpec::new(MeshLayout::Reck, 6, 6)
+                }
+                .into(),
+                DetectSpec::new(Quantity::Real).into(),
             ],
-            10,
+            6,
         ),
     ]
 }

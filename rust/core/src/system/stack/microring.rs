@@ -218,55 +218,67 @@ impl Bank {
         drop_of(self.distance(row, j, k, detuning))
     }
 
-    /// The detunings that settings make.
-    fn detunings<T: Real>(&self, settings: &[T], drift: Option<&[T]>) -> Vec<f64> {
-        let MicroringSpec { inputs, spacing, crosstalk, bits, .. } = self.spec;
+    /// How far ring `j` of bus `row` is detuned, at these settings.
+    fn detuning<T: Real>(
+        &self,
+        (row, j): (usize, usize),
+        settings: &[T],
+        drift: Option<&[T]>,
+    ) -> f64 {
+        let MicroringSpec { inputs, spacing, bits, .. } = self.spec;
+        let at = row * inputs + j;
         let step = bits.filter(|_| self.is_hardware).map(|bits| spacing / f64::from(bits).exp2());
-        let rounded = |setting: f64| match step {
-            Some(step) => (setting / step).round_ties_even() * step,
-            None => setting,
+        let set = |j: usize| {
+            let setting = settings[row * inputs + j].to_f64();
+            step.map_or(setting, |step| (setting / step).round_ties_even() * step)
         };
-        let set: Vec<f64> = settings.iter().map(|own| rounded(own.to_f64())).collect();
-        let mut found = set.clone();
-        if self.is_hardware {
-            share(&set, inputs, crosstalk, &mut found);
-        }
-        found.iter_mut().zip(&self.offsets).for_each(|(own, off)| *own += off);
-        let drift = drift.unwrap_or_default();
-        found.iter_mut().zip(drift).for_each(|(own, off)| *own += off.to_f64());
-        found
+        let drifted = drift.map_or(0.0, |drift| drift[at].to_f64());
+        set(j) + self.shared(j, set) + self.offsets[at] + drifted
     }
 
-    /// The weights (outputs, inputs) at these detunings and, where they are wanted, by how much
-    /// each changes with the detuning of every ring of its bus (outputs, inputs, rings).
-    fn weights(&self, detunings: &[f64], slopes: Option<&mut Vec<f64>>) -> Vec<f64> {
-        let (n, m) = (self.spec.inputs, self.spec.outputs);
-        let mut weights = Vec::with_capacity(n * m);
-        let mut all_slopes = slopes;
-        let (mut passes, mut behind) = (vec![0.0; n], vec![1.0; n + 1]);
-        for row in 0..m {
-            let own = &detunings[row * n..(row + 1) * n];
-            for k in 0..n {
-                for j in 0..n {
-                    passes[j] = 1.0 - self.dropped(row, j, k, own[j]);
-                }
-                weights.push((1.0 - 2.0 * passes.iter().product::<f64>()) / m as f64);
-                let Some(slopes) = all_slopes.as_deref_mut() else { continue };
-                // What all other rings let through: of those behind, and of those in front.
-                for j in (0..n).rev() {
-                    behind[j] = behind[j + 1] * passes[j];
-                }
-                let mut before = 1.0;
-                for j in 0..n {
-                    let distance = self.distance(row, j, k, own[j]);
-                    let share = drop_of(distance);
-                    let drops = -8.0 * distance * share * share / self.widths[row * n + j];
-                    slopes.push(2.0 * before * behind[j + 1] * drops / m as f64);
-                    before *= passes[j];
-                }
+    /// What comes to ring `j` of what its neighbours on the bus have.
+    fn shared(&self, j: usize, own: impl Fn(usize) -> f64) -> f64 {
+        let MicroringSpec { inputs, crosstalk, .. } = self.spec;
+        if !self.is_hardware || crosstalk == 0.0 {
+            return 0.0;
+        }
+        let below = j.checked_sub(1).map_or(0.0, &own);
+        let above = if j + 1 < inputs { own(j + 1) } else { 0.0 };
+        crosstalk * (below + above)
+    }
+
+    /// The weight of channel `k` on bus `row` at these detunings of its rings; where they are wanted
+    /// (they are not empty), the `slopes` become by how much it changes with the detuning of each.
+    fn weight<T: Real>(
+        &self,
+        (row, k): (usize, usize),
+        detuning: impl Fn(usize) -> f64,
+        slopes: &mut [T],
+    ) -> f64 {
+        let (n, outputs) = (self.spec.inputs, self.spec.outputs as f64);
+        let passes = |j: usize| 1.0 - self.dropped(row, j, k, detuning(j));
+        // What all let through but those that let nothing through, and how many these are: so the
+        // product of all others is known for each.
+        let (mut others, mut dark) = (1.0, 0);
+        for j in 0..n {
+            match passes(j) {
+                0.0 => dark += 1,
+                passes => others *= passes,
             }
         }
-        weights
+        for (j, slope) in slopes.iter_mut().enumerate() {
+            let own = passes(j);
+            let rest = match dark {
+                0 => others / own,
+                1 if own == 0.0 => others,
+                _ => 0.0,
+            };
+            let distance = self.distance(row, j, k, detuning(j));
+            let share = drop_of(distance);
+            let drops = -8.0 * distance * share * share / self.widths[row * n + j];
+            *slope = T::from_f64(2.0 * rest * drops / outputs);
+        }
+        (1.0 - if dark > 0 { 0.0 } else { 2.0 * others }) / outputs
     }
 
     /// What was prepared: the transposed weights, the weights, and their slopes.
@@ -283,16 +295,6 @@ impl Bank {
         let rows = left.len() / inner;
         let left = Strided { data: left, row: inner, column: 1 };
         multiply(level, left, Dense { data: matrix, stride: cols }, (rows, inner, cols), to, cols);
-    }
-}
-
-/// Adds to the rings of every bus a share of what their neighbours have.
-fn share(from: &[f64], rings: usize, share: f64, to: &mut [f64]) {
-    for (from, to) in from.chunks_exact(rings).zip(to.chunks_exact_mut(rings)) {
-        for j in 1..rings {
-            to[j - 1] += share * from[j];
-            to[j] += share * from[j - 1];
-        }
     }
 }
 
@@ -346,13 +348,18 @@ impl<T: Real> Layer<T> for Bank {
         prepared: &mut Vec<T>,
     ) {
         let (n, m) = (self.spec.inputs, self.spec.outputs);
-        let detunings = self.detunings(params[0], memory.first().copied());
-        let mut slopes = Vec::new();
-        let weights = self.weights(&detunings, derivatives.then_some(&mut slopes));
+        let drift = memory.first().copied();
         prepared.clear();
-        let turned = (0..n).flat_map(|k| (0..m).map(move |i| i * n + k));
-        prepared.extend(turned.map(|at| T::from_f64(weights[at])));
-        prepared.extend(weights.iter().chain(&slopes).map(|&own| T::from_f64(own)));
+        prepared.resize(n * m * if derivatives { n + 2 } else { 2 }, T::ZERO);
+        let (turned, rest) = prepared.split_at_mut(n * m);
+        let (weights, slopes) = rest.split_at_mut(n * m);
+        for (at, weight) in weights.iter_mut().enumerate() {
+            let (row, k) = (at / n, at % n);
+            let own = if derivatives { &mut slopes[at * n..(at + 1) * n] } else { &mut [] };
+            let detuning = |j: usize| self.detuning((row, j), params[0], drift);
+            *weight = T::from_f64(self.weight((row, k), detuning, own));
+            turned[k * m + row] = *weight;
+        }
     }
 
     fn forward(
@@ -383,22 +390,17 @@ impl<T: Real> Layer<T> for Bank {
         let errors = Strided { data: dy, row: 1, column: m };
         let x = Dense { data: record.x, stride: n };
         multiply(context.level, errors, x, (m, record.rows, n), &mut by_weight, n);
-        let mut by_detuning = vec![0.0; n * m];
-        for (row, (by_weight, by_detuning)) in
-            by_weight.chunks_exact(n).zip(by_detuning.chunks_exact_mut(n)).enumerate()
+        for ((row, by_weight), gradient) in
+            by_weight.chunks_exact(n).enumerate().zip(gradient[0].chunks_exact_mut(n))
         {
             let slopes = &slopes[row * n * n..(row + 1) * n * n];
             for (by_weight, slopes) in by_weight.iter().zip(slopes.chunks_exact(n)) {
-                for (to, slope) in by_detuning.iter_mut().zip(slopes) {
-                    *to += by_weight.to_f64() * slope.to_f64();
+                for (j, to) in gradient.iter_mut().enumerate() {
+                    let slope = slopes[j].to_f64() + self.shared(j, |j| slopes[j].to_f64());
+                    *to += T::from_f64(by_weight.to_f64() * slope);
                 }
             }
         }
-        if self.is_hardware && self.spec.crosstalk > 0.0 {
-            let own = by_detuning.clone();
-            share(&own, n, self.spec.crosstalk, &mut by_detuning);
-        }
-        gradient[0].iter_mut().zip(by_detuning).for_each(|(to, own)| *to += T::from_f64(own));
         if !dx.is_empty() {
             dx.fill(T::ZERO);
             Self::add_product(context.level, dy, weights, m, dx);
@@ -416,17 +418,12 @@ impl<T: Real> Layer<T> for Bank {
     ) -> Result<()> {
         let (n, m) = (self.spec.inputs, self.spec.outputs);
         let (turned, _, slopes) = self.parts(context.prepared);
-        let set: Vec<f64> = along[0].iter().map(|own| own.to_f64()).collect();
-        let mut moved = set.clone();
-        if self.is_hardware {
-            share(&set, n, self.spec.crosstalk, &mut moved);
-        }
         let mut change = context.scratch.zeros(n * m);
         for (at, slopes) in slopes.chunks_exact(n).enumerate() {
             let (row, k) = (at / n, at % n);
-            let moved = &moved[row * n..(row + 1) * n];
-            let sum: f64 = slopes.iter().zip(moved).map(|(slope, own)| slope.to_f64() * own).sum();
-            change[k * m + row] = T::from_f64(sum);
+            let set = |j: usize| along[0][row * n + j].to_f64();
+            let moved = |(j, slope): (usize, &T)| slope.to_f64() * (set(j) + self.shared(j, set));
+            change[k * m + row] = T::from_f64(slopes.iter().enumerate().map(moved).sum());
         }
         dy.fill(T::ZERO);
         Self::add_product(context.level, dx, turned, n, dy);

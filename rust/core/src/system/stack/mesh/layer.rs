@@ -2,6 +2,7 @@
 
 use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, PI, TAU};
 
+use num_complex::Complex;
 use pnncore_kernels::mesh::{self, Element, NUMBERS, Tap};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Level, Real};
@@ -21,6 +22,13 @@ fn read_intensities<T: Real>(fields: &[T], weights: &[T], sums: &mut [T]) {
         for (k, sum) in sums.iter_mut().enumerate() {
             *sum += weight * (row[k] * row[k] + row[n + k] * row[n + k]);
         }
+    }
+}
+
+/// Writes a phase behind the mesh: cosine and sine.
+fn set_end<T: Real>(to: Option<&mut [T]>, end: Complex<f64>) {
+    if let Some([cos, sin]) = to {
+        (*cos, *sin) = (T::from_f64(end.re), T::from_f64(end.im));
     }
 }
 
@@ -99,11 +107,19 @@ impl<T: Real> Layer<T> for MZIMesh {
         prepared: &mut Vec<T>,
     ) {
         prepared.clear();
-        let [theta, phi, gamma] = self.circles(level, params, memory);
-        for (k, (&theta, &phi)) in theta.iter().zip(&phi).enumerate() {
-            self.element(k, theta, phi).write(prepared);
-        }
-        prepared.extend(gamma.iter().flat_map(|end| [end.re, end.im]).map(T::from_f64));
+        prepared.resize(NUMBERS * self.angles.len() + 2 * self.circuit.outputs.len(), T::ZERO);
+        let (elements, ends) = prepared.split_at_mut(NUMBERS * self.angles.len());
+        let mut ends = ends.chunks_exact_mut(2);
+        self.for_each_phase(
+            level,
+            params,
+            memory,
+            |k, theta, phi| {
+                let to = &mut elements[NUMBERS * k..NUMBERS * (k + 1)];
+                self.element(k, theta, phi).write(to);
+            },
+            |end| set_end(ends.next(), end),
+        );
     }
 
     fn forward(
@@ -118,7 +134,7 @@ impl<T: Real> Layer<T> for MZIMesh {
         let (level, prepared) = (context.level, context.prepared);
         let mut light = Light::dark(*waveguides, rows, context.scratch);
         light.set(inputs.start, x, Place::all(inputs.len()));
-        for (n, segment) in self.segments().into_iter().enumerate() {
+        for (n, segment) in self.segments() {
             if !tape.is_empty() && self.trace != Trace::Back {
                 light.write(0, tape, self.kept(n));
             }
@@ -159,7 +175,7 @@ impl<T: Real> Layer<T> for MZIMesh {
             let all = self.part(prepared, 0..self.angles.len());
             mesh::retrace(level, all, padded, &mut light.fields, &mut back.fields, &mut by_phase);
         } else {
-            for (n, segment) in self.segments().into_iter().enumerate().rev() {
+            for (n, segment) in self.segments().rev() {
                 light.set(0, record.tape, self.kept(n));
                 let mut kept = scratch.zeros(4 * padded * segment.len());
                 let by_phase = &mut by_phase[2 * segment.start..2 * segment.end];
@@ -174,8 +190,8 @@ impl<T: Real> Layer<T> for MZIMesh {
                 *found += dy[ends.count + k] * y[k] - dy[k] * y[ends.count + k];
             }
         }
-        self.add_gradient(&by_phase, &by_end, gradient, |i, found| {
-            self.shifters.pull_back(i, context.params[i], found);
+        self.add_gradient(&by_phase, &by_end, gradient, |(i, k), by_phase| {
+            self.shifters.pull_back((i, k), context.params[i], by_phase)
         });
         if !dx.is_empty() {
             back.write(inputs.start, dx, Place::all(inputs.len()));
@@ -193,10 +209,11 @@ impl<T: Real> Layer<T> for MZIMesh {
     ) -> Result<()> {
         let Circuit { waveguides, inputs, outputs, .. } = &self.circuit;
         let LayerContext { level, prepared, params, scratch, .. } = context;
-        let moved: [Vec<f64>; 3] =
-            std::array::from_fn(|i| self.shifters.push_forward(i, params[i], along[i]));
+        let moved = |i: usize, k: usize| {
+            T::from_f64(self.shifters.push_forward((i, k), params[i], along[i]))
+        };
         let mut turns = scratch.empty();
-        turns.extend(moved[1].iter().zip(&moved[0]).flat_map(|(&a, &b)| [a, b]).map(T::from_f64));
+        turns.extend((0..self.angles.len()).flat_map(|k| [moved(1, k), moved(0, k)]));
         let (mut light, mut change) = (
             Light::dark(*waveguides, record.rows, scratch),
             Light::dark(*waveguides, record.rows, scratch),
@@ -206,8 +223,8 @@ impl<T: Real> Layer<T> for MZIMesh {
         let all = self.part(prepared, 0..self.angles.len());
         let padded = light.padded;
         mesh::propagate_change(level, all, padded, &mut light.fields, &mut change.fields, &turns);
-        for (k, &turn) in outputs.clone().zip(&moved[2]) {
-            let turn = T::from_f64(turn);
+        for (n, k) in outputs.clone().enumerate() {
+            let turn = moved(2, n);
             let ((re, im), (to_re, to_im)) = (light.waveguide(k), change.waveguide(k));
             to_re.iter_mut().zip(im).for_each(|(to, &mut im)| *to -= turn * im);
             to_im.iter_mut().zip(re).for_each(|(to, &mut re)| *to += turn * re);
@@ -227,13 +244,24 @@ impl<T: Real> Layer<T> for MZIMesh {
         prepared: &mut Vec<T>,
     ) {
         prepared.clear();
-        let [theta, phi, gamma] = self.circles(level, params, memory);
-        for (k, (&theta, &phi)) in theta.iter().zip(&phi).enumerate().rev() {
-            let Element { matrix: [a, b, c, d], coupler, power, .. } = self.element(k, theta, phi);
-            let arm = [[coupler[0], 0.0], [0.0, coupler[1]]];
-            Element { matrix: [a, c, b, d], arm, coupler, power }.write(prepared);
-        }
-        prepared.extend(gamma.iter().flat_map(|end| [end.re, end.im]).map(T::from_f64));
+        let count = self.angles.len();
+        prepared.resize(NUMBERS * count + 2 * self.circuit.outputs.len(), T::ZERO);
+        let (elements, ends) = prepared.split_at_mut(NUMBERS * count);
+        let mut ends = ends.chunks_exact_mut(2);
+        self.for_each_phase(
+            level,
+            params,
+            memory,
+            |k, theta, phi| {
+                let own = self.element(k, theta, phi);
+                let ([a, b, c, d], coupler) = (own.matrix, own.coupler);
+                let arm = [[coupler[0], 0.0], [0.0, coupler[1]]];
+                let at = NUMBERS * (count - 1 - k);
+                let turned = Element { matrix: [a, c, b, d], arm, ..own };
+                turned.write(&mut elements[at..at + NUMBERS]);
+            },
+            |end| set_end(ends.next(), end),
+        );
     }
 
     /// One behind every shifter: two to an interferometer, the first one's first, and those at the
@@ -253,13 +281,8 @@ impl<T: Real> Layer<T> for MZIMesh {
         let LightPass { backward, sent, received, weights, sums, number } = pass;
         let (from, to) = if backward { (outputs, inputs) } else { (inputs, outputs) };
         let elements = &prepared[..NUMBERS * pairs.len()];
-        let reversed;
-        let mesh = if backward {
-            reversed = self.backward_pairs();
-            mesh::Mesh { waveguides: &reversed, elements }
-        } else {
-            mesh::Mesh { waveguides: pairs, elements }
-        };
+        let waveguides_met = if backward { &self.backward_pairs } else { pairs };
+        let mesh = mesh::Mesh { waveguides: waveguides_met, elements };
         let mut light = Light::dark(*waveguides, rows, scratch);
         light.set(from.start, sent, Place::all(from.len()));
         if backward {
@@ -305,8 +328,8 @@ impl<T: Real> Layer<T> for MZIMesh {
     /// Phases are turned by the law of their heaters; of crosstalk nobody knows.
     fn learn_phases(&self, params: &[&[T]], by_phase: &[T], gradient: &mut [Vec<T>]) {
         let (inner, ends) = by_phase.split_at(2 * self.angles.len());
-        self.add_gradient(inner, ends, gradient, |i, found| {
-            self.shifters.to_settings(params[i], found);
+        self.add_gradient(inner, ends, gradient, |(i, k), by_phase| {
+            self.shifters.slope(params[i][k].to_f64()) * by_phase(k)
         });
     }
 

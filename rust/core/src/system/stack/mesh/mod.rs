@@ -19,6 +19,8 @@ pub use layout::{Circuit, MeshLayout};
 pub use program::{MeshTarget, Square};
 pub use spec::MZIMeshSpec;
 
+use std::ops::Range;
+
 use num_complex::Complex;
 use pnncore_kernels::mesh::{self, Element, NUMBERS};
 use pnncore_kernels::trig::sin_cos;
@@ -61,6 +63,8 @@ struct MZIMesh {
     /// What a monitor reads is off by, in mean powers that are sent into a mode.
     tap_noise: f64,
     trace: Trace,
+    /// The pairs of the circuit as light meets them that comes from the other side.
+    backward_pairs: Vec<[u32; 2]>,
 }
 
 impl MZIMesh {
@@ -69,6 +73,7 @@ impl MZIMesh {
         let transmission = vec![1.0; 2 * angles.len()];
         let trace = Trace::Back;
         let mesh = Self {
+            backward_pairs: circuit.pairs.iter().rev().copied().collect(),
             circuit,
             angles,
             transmission,
@@ -142,18 +147,36 @@ impl MZIMesh {
         }
     }
 
-    /// All phases at these settings, as points of the unit circle.
-    fn circles<T: Real>(
+    /// Hands on the cosines and sines of the phases of interferometers, second shifters and first
+    /// ones, and then of those behind, in lots.
+    fn for_each_phase<T: Real>(
         &self,
         level: Level,
         params: &[&[T]],
         memory: &[&[T]],
-    ) -> [Vec<Complex<f64>>; 3] {
-        self.phases(params, memory).map(|phases| {
-            let (mut sin, mut cos) = (vec![0.0; phases.len()], vec![0.0; phases.len()]);
+        mut element: impl FnMut(usize, Complex<f64>, Complex<f64>),
+        mut end: impl FnMut(Complex<f64>),
+    ) {
+        const LOT: usize = 64;
+        let circle = |i: usize, range: Range<usize>| {
+            let (mut phases, mut sin, mut cos) = ([0.0; LOT], [0.0; LOT], [0.0; LOT]);
+            for (phase, k) in phases.iter_mut().zip(range) {
+                let drift = memory.get(i).copied();
+                *phase = self.shifters.phase((i, k), params[i], drift);
+            }
             sin_cos(level, &phases, &mut sin, &mut cos);
-            cos.into_iter().zip(sin).map(|(cos, sin)| Complex::new(cos, sin)).collect()
-        })
+            std::array::from_fn::<_, LOT, _>(|n| Complex::new(cos[n], sin[n]))
+        };
+        let [count, _, ends] = self.sizes();
+        for first in (0..count).step_by(LOT) {
+            let range = first..count.min(first + LOT);
+            let (theta, phi) = (circle(0, range.clone()), circle(1, range.clone()));
+            range.zip(theta).zip(phi).for_each(|((k, theta), phi)| element(k, theta, phi));
+        }
+        for first in (0..ends).step_by(LOT) {
+            let range = first..ends.min(first + LOT);
+            circle(2, range.clone()).into_iter().take(range.len()).for_each(&mut end);
+        }
     }
 
     /// Adds noise to what monitors read in a pass of `sent` fields, as sums over rows with these
@@ -181,22 +204,8 @@ impl MZIMesh {
         }
     }
 
-    /// The phases of all three kinds at these settings.
-    fn phases<T: Real>(&self, params: &[&[T]], memory: &[&[T]]) -> [Vec<f64>; 3] {
-        std::array::from_fn(|i| self.shifters.phases(i, params[i], memory.get(i).copied()))
-    }
-
-    /// The interferometers as light meets them that comes from the other side.
-    fn backward_pairs(&self) -> Vec<[u32; 2]> {
-        self.circuit.pairs.iter().rev().copied().collect()
-    }
-
     /// The interferometers of a range, as they were prepared.
-    fn part<'a, T>(
-        &'a self,
-        prepared: &'a [T],
-        range: std::ops::Range<usize>,
-    ) -> mesh::Mesh<'a, T> {
+    fn part<'a, T>(&'a self, prepared: &'a [T], range: Range<usize>) -> mesh::Mesh<'a, T> {
         mesh::Mesh {
             waveguides: &self.circuit.pairs[range.clone()],
             elements: &prepared[NUMBERS * range.start..NUMBERS * range.end],
@@ -209,51 +218,43 @@ impl MZIMesh {
     }
 
     /// What light passes between the places where it is kept.
-    fn segments(&self) -> Vec<std::ops::Range<usize>> {
-        let all = self.angles.len();
+    fn segments(&self) -> impl DoubleEndedIterator<Item = (usize, Range<usize>)> + use<'_> {
+        const FIRST: &[usize] = &[0];
+        let (starts, all) = (self.starts().unwrap_or(FIRST), self.angles.len());
+        let end = move |n: usize| starts.get(n + 1).copied().unwrap_or(all);
+        (0..starts.len()).map(move |n| (n, starts[n]..end(n)))
+    }
+
+    /// Where fields are kept; `None`: nowhere.
+    fn starts(&self) -> Option<&[usize]> {
         match &self.trace {
-            Trace::Back => std::iter::once(0..all).collect(),
-            Trace::Kept(starts) => {
-                let ends = starts[1..].iter().copied().chain([all]);
-                starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
-            }
+            Trace::Back => None,
+            Trace::Kept(starts) => Some(starts),
         }
     }
 
     /// Adds what a loss changes by with phases, of interferometers two each, the first shifter's
-    /// first, and of the ends, to its gradient by settings, which `convert` makes of it.
+    /// first, and of the ends, to its gradient by settings, which `convert` tells of each.
     fn add_gradient<T: Real>(
         &self,
         inner: &[T],
         ends: &[T],
         gradient: &mut [Vec<T>],
-        convert: impl Fn(usize, &mut [f64]),
+        convert: impl Fn((usize, usize), &dyn Fn(usize) -> f64) -> f64,
     ) {
-        let [theta, phi, gamma] = gradient else { return };
-        if self.shifters.are_direct() {
-            for ((theta, phi), own) in theta.iter_mut().zip(phi).zip(inner.chunks_exact(2)) {
-                *phi += own[0];
-                *theta += own[1];
+        let of: [&dyn Fn(usize) -> f64; 3] =
+            [&|k| inner[2 * k + 1].to_f64(), &|k| inner[2 * k].to_f64(), &|k| ends[k].to_f64()];
+        for (i, (gradient, by_phase)) in gradient.iter_mut().zip(of).enumerate() {
+            for (k, to) in gradient.iter_mut().enumerate() {
+                *to += T::from_f64(convert((i, k), by_phase));
             }
-            gamma.iter_mut().zip(ends).for_each(|(to, &own)| *to += own);
-            return;
-        }
-        let of = |first: usize| inner.iter().skip(first).step_by(2).map(|own| own.to_f64());
-        let ends = ends.iter().map(|own| own.to_f64()).collect();
-        let found: [Vec<f64>; 3] = [of(1).collect(), of(0).collect(), ends];
-        for (i, (to, mut found)) in [theta, phi, gamma].into_iter().zip(found).enumerate() {
-            convert(i, &mut found);
-            to.iter_mut().zip(found).for_each(|(to, own)| *to += T::from_f64(own));
         }
     }
 
     /// Where segment `n` keeps the fields of a row on the tape.
     fn kept(&self, n: usize) -> Place {
         let count = self.circuit.waveguides;
-        let segments = match &self.trace {
-            Trace::Back => 1,
-            Trace::Kept(starts) => starts.len(),
-        };
+        let segments = self.starts().map_or(1, <[usize]>::len);
         Place { width: 2 * count * segments, first: 2 * count * n, count }
     }
 

@@ -22,23 +22,28 @@ pub(super) struct Shifters {
     pub crosstalk: f64,
     /// What every phase is off by; empty: nothing.
     pub errors: [Vec<f64>; 3],
-    /// Which shifters of an interferometer, or of the outputs, are neighbours.
-    neighbours: [Vec<[u32; 2]>; 2],
+    /// The neighbours of the heaters of interferometers, and of those of the outputs.
+    neighbours: [Vec<Neighbours>; 2],
 }
+
+/// The heaters next to one in its column, above and below.
+type Neighbours = [Option<u32>; 2];
 
 impl Shifters {
     /// Perfect heaters.
     pub(super) fn new(circuit: &Circuit, voltage: Option<f64>) -> Self {
-        // The next heater of the column, unless there is a gap where one would be.
-        let next = |column: std::ops::Range<usize>| {
-            let pairs = &circuit.pairs;
-            let apart = |k: usize| pairs[k + 1][0] - pairs[k][0];
-            (column.start..column.end.saturating_sub(1))
-                .filter(move |&k| apart(k) <= 2)
-                .map(|k| [k as u32, k as u32 + 1])
-        };
-        let ends = (1..circuit.outputs.len() as u32).map(|k| [k - 1, k]).collect();
-        let neighbours = [circuit.columns().flat_map(next).collect(), ends];
+        let mut inner = vec![[None; 2]; circuit.pairs.len()];
+        for column in circuit.columns() {
+            for k in column.start + 1..column.end {
+                // Unless there is a gap where one would be.
+                if circuit.pairs[k][0] - circuit.pairs[k - 1][0] <= 2 {
+                    (inner[k - 1][1], inner[k][0]) = (Some(k as u32), Some(k as u32 - 1));
+                }
+            }
+        }
+        let last = circuit.outputs.len() as u32;
+        let ends = (0..last).map(|k| [k.checked_sub(1), (k + 1 < last).then_some(k + 1)]);
+        let neighbours = [inner, ends.collect()];
         Self { voltage, bits: None, crosstalk: 0.0, errors: Default::default(), neighbours }
     }
 
@@ -63,58 +68,53 @@ impl Shifters {
         }
     }
 
-    /// The phases of array `i` at these settings, with what they have drifted by.
-    pub(super) fn phases<T: Real>(
+    /// Phase `k` of array `i` at these settings, with what it has drifted by.
+    pub(super) fn phase<T: Real>(
         &self,
-        i: usize,
+        (i, k): (usize, usize),
         settings: &[T],
         drift: Option<&[T]>,
-    ) -> Vec<f64> {
-        let mut phases: Vec<f64> =
-            settings.iter().map(|&own| self.law(self.rounded(own.to_f64()))).collect();
-        if self.crosstalk > 0.0 {
-            // What a heater turns by: where settings are phases, the least one that does.
-            let heat: Vec<f64> = match self.voltage {
-                Some(_) => phases.clone(),
-                None => phases.iter().map(|phase| phase.rem_euclid(TAU)).collect(),
-            };
-            self.share(i, &heat, &mut phases);
-        }
-        phases.iter_mut().zip(&self.errors[i]).for_each(|(phase, off)| *phase += off);
-        let drift = drift.unwrap_or_default();
-        phases.iter_mut().zip(drift).for_each(|(phase, off)| *phase += off.to_f64());
-        phases
+    ) -> f64 {
+        let turned = |k: usize| self.law(self.rounded(settings[k].to_f64()));
+        // What a heater turns by: where settings are phases, the least one that does.
+        let heat = |k: usize| match self.voltage {
+            Some(_) => turned(k),
+            None => turned(k).rem_euclid(TAU),
+        };
+        turned(k)
+            + self.share((i, k), heat)
+            + self.errors[i].get(k).copied().unwrap_or(0.0)
+            + drift.map_or(0.0, |drift| drift[k].to_f64())
     }
 
-    /// Makes what a loss changes by with phases of array `i` what it changes by with their
-    /// settings: rounding is passed over.
-    pub(super) fn pull_back<T: Real>(&self, i: usize, settings: &[T], gradient: &mut [f64]) {
-        if self.crosstalk > 0.0 {
-            let own = gradient.to_vec();
-            self.share(i, &own, gradient);
-        }
-        self.to_settings(settings, gradient);
+    /// What a loss changes by with setting `k` of array `i`, by what it changes by with phases:
+    /// rounding is passed over.
+    pub(super) fn pull_back<T: Real>(
+        &self,
+        (i, k): (usize, usize),
+        settings: &[T],
+        by_phase: impl Fn(usize) -> f64,
+    ) -> f64 {
+        self.slope(settings[k].to_f64()) * (by_phase(k) + self.share((i, k), by_phase))
     }
 
-    /// The same as the twin's law has it, which knows of no crosstalk.
-    pub(super) fn to_settings<T: Real>(&self, settings: &[T], gradient: &mut [f64]) {
-        if self.voltage.is_some() {
-            for (gradient, &own) in gradient.iter_mut().zip(settings) {
-                *gradient *= self.slope(own.to_f64());
-            }
-        }
+    /// By how much phase `k` of array `i` changes with settings.
+    pub(super) fn push_forward<T: Real>(
+        &self,
+        (i, k): (usize, usize),
+        settings: &[T],
+        along: &[T],
+    ) -> f64 {
+        let moved = |k: usize| self.slope(settings[k].to_f64()) * along[k].to_f64();
+        moved(k) + self.share((i, k), moved)
     }
 
-    /// Makes changes of settings of array `i` changes of phases.
-    pub(super) fn push_forward<T: Real>(&self, i: usize, settings: &[T], along: &[T]) -> Vec<f64> {
-        let moved = settings.iter().zip(along);
-        let moved = moved.map(|(&own, &along)| self.slope(own.to_f64()) * along.to_f64());
-        let mut phases: Vec<f64> = moved.collect();
-        if self.crosstalk > 0.0 {
-            let own = phases.clone();
-            self.share(i, &own, &mut phases);
+    /// The slope of the law that the twin knows, at a setting.
+    pub(super) fn slope(&self, setting: f64) -> f64 {
+        match self.voltage {
+            Some(half_turn) => TAU * setting / (half_turn * half_turn),
+            None => 1.0,
         }
-        phases
     }
 
     /// The setting that makes a phase.
@@ -125,27 +125,19 @@ impl Shifters {
         }
     }
 
-    /// Adds a share of what the neighbours have.
-    fn share(&self, i: usize, from: &[f64], to: &mut [f64]) {
-        for &[a, b] in &self.neighbours[usize::from(i == 2)] {
-            let (a, b) = (a as usize, b as usize);
-            to[a] += self.crosstalk * from[b];
-            to[b] += self.crosstalk * from[a];
+    /// The share of what its neighbours have that comes to a heater.
+    fn share(&self, (i, k): (usize, usize), own: impl Fn(usize) -> f64) -> f64 {
+        if self.crosstalk == 0.0 {
+            return 0.0;
         }
+        let neighbours = self.neighbours[usize::from(i == 2)][k].into_iter().flatten();
+        self.crosstalk * neighbours.map(|k| own(k as usize)).sum::<f64>()
     }
 
     fn law(&self, setting: f64) -> f64 {
         match self.voltage {
             Some(half_turn) => PI * (setting / half_turn).powi(2),
             None => setting,
-        }
-    }
-
-    /// The slope of the law.
-    fn slope(&self, setting: f64) -> f64 {
-        match self.voltage {
-            Some(half_turn) => TAU * setting / (half_turn * half_turn),
-            None => 1.0,
         }
     }
 

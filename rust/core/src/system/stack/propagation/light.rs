@@ -14,6 +14,7 @@ use pnncore_kernels::Real;
 use super::back::Backward;
 use crate::Result;
 use crate::scratch::Scratch;
+use crate::system::stack::Stage;
 use crate::system::stack::layer::{LayerContext, LightPass, TapProtocol};
 
 /// Fields and readings of some rows, on a run of layers with monitors.
@@ -40,15 +41,16 @@ impl<T: Real> Backward<'_, T> {
         scratch: &Scratch<T>,
     ) -> Result<()> {
         let stages = &self.at.stack.stages()[run.clone()];
-        let monitors: Vec<usize> =
-            stages.iter().map(|stage| stage.hardware().monitors().unwrap_or(0)).collect();
-        let mut by_phase: Vec<Vec<T>> = monitors.iter().map(|&n| vec![T::ZERO; n]).collect();
+        let monitors = |stage: &Stage<T>| stage.hardware().monitors().unwrap_or(0);
+        let mut by_phase = scratch.zeros(stages.iter().map(monitors).sum());
         let bench = Bench { backward: self, protocol, run, rows, first, scratch };
         bench.read((x, dy, dx), &mut by_phase)?;
-        for (stage, by_phase) in stages.iter().zip(&by_phase) {
+        let mut rest = &by_phase[..];
+        for stage in stages {
+            let (own, behind) = rest.split_at(monitors(stage));
+            rest = behind;
             let params = self.at.params_of(stage);
-            let gradient = &mut gradients[stage.params.clone()];
-            stage.hardware().learn_phases(&params, by_phase, gradient);
+            stage.hardware().learn_phases(&params, own, &mut gradients[stage.params.clone()]);
         }
         Ok(())
     }
@@ -56,29 +58,31 @@ impl<T: Real> Backward<'_, T> {
 
 impl<T: Real> Bench<'_, '_, T> {
     /// Runs all passes, and adds up the gradient by every phase.
-    fn read(&self, (x, dy, dx): (&[T], &[T], &mut [T]), by_phase: &mut [Vec<T>]) -> Result<()> {
+    fn read(&self, (x, dy, dx): (&[T], &[T], &mut [T]), by_phase: &mut [T]) -> Result<()> {
         let (scratch, rows) = (self.scratch, self.rows);
         // All light is sent with a power of one, row by row, whatever the units of signals and the
         // size of errors; what is sent back is Gamma = conj(dL/dRe + i dL/dIm) / 2.
         let mut error = scratch.copy(dy);
         conjugate(&mut error, rows);
-        let errors = normalise_rows(&mut error, rows);
+        let (mut errors, mut powers) = (scratch.zeros(rows), scratch.zeros(rows));
+        let mut arrived = scratch.zeros(rows);
+        normalise_rows(&mut error, &mut errors);
         let mut back = scratch.zeros(x.len());
         self.pass((true, 0), &error, &mut back, &[], by_phase)?;
         // What goes on to the inputs are the errors themselves.
         if !dx.is_empty() {
             dx.copy_from_slice(&back);
             let width = dx.len() / rows;
-            for (row, &size) in dx.chunks_exact_mut(width).zip(&errors) {
-                row.iter_mut().for_each(|e| *e = T::from_f64(e.to_f64() * size));
+            for (row, &size) in dx.chunks_exact_mut(width).zip(&*errors) {
+                row.iter_mut().for_each(|e| *e *= size);
             }
             conjugate(dx, rows);
         }
         let mut signals = scratch.copy(x);
-        let powers = normalise_rows(&mut signals, rows);
-        let arrived = normalise_rows(&mut back, rows);
+        normalise_rows(&mut signals, &mut powers);
+        normalise_rows(&mut back, &mut arrived);
         // The gradient by a phase is 2 Re(i F A) of fields in their own units.
-        let size = |r: usize| 0.5 * powers[r] * errors[r] * arrived[r];
+        let size = |r: usize| 0.5 * powers[r].to_f64() * errors[r].to_f64() * arrived[r].to_f64();
         let mut weights = scratch.zeros(rows);
         let weigh = |weights: &mut [T], factor: f64| {
             for (r, weight) in weights.iter_mut().enumerate() {
@@ -86,7 +90,7 @@ impl<T: Real> Bench<'_, '_, T> {
             }
         };
         let (mut sent, mut received) = (scratch.zeros(x.len()), scratch.zeros(dy.len()));
-        let mut send = |sign: f64, number: u32, weights: &[T], by_phase: &mut [Vec<T>]| {
+        let mut send = |sign: f64, number: u32, weights: &[T], by_phase: &mut [T]| {
             superpose(&signals, &back, T::from_f64(sign), &mut sent, rows);
             self.pass((false, number), &sent, &mut received, weights, by_phase)
         };
@@ -104,7 +108,8 @@ impl<T: Real> Bench<'_, '_, T> {
         // Errors are read on their way back, before it is known how much of them arrives: a number
         // that their intensities are multiplied by afterwards.
         for (r, weight) in weights.iter_mut().enumerate() {
-            let gained = if arrived[r] > 0.0 { arrived[r].powi(-2) } else { 0.0 };
+            let arrived = arrived[r].to_f64();
+            let gained = if arrived > 0.0 { arrived.powi(-2) } else { 0.0 };
             *weight = T::from_f64(-size(r) * gained);
         }
         self.pass((true, 0), &error, &mut sent, &weights, by_phase)
@@ -117,13 +122,13 @@ impl<T: Real> Bench<'_, '_, T> {
         sent: &[T],
         received: &mut [T],
         weights: &[T],
-        sums: &mut [Vec<T>],
+        sums: &mut [T],
     ) -> Result<()> {
         let Self { backward: Backward { at, prepared, reversed, .. }, run, rows, .. } = self;
         let mut field = self.scratch.copy(sent);
-        let layers: Box<dyn Iterator<Item = usize>> =
-            if backward { Box::new(run.clone().rev()) } else { Box::new(run.clone()) };
-        for l in layers {
+        let mut place = if backward { sums.len() } else { 0 };
+        for step in 0..run.len() {
+            let l = if backward { run.end - 1 - step } else { run.start + step };
             let stage = &at.stack.stages()[l];
             let hardware = stage.hardware();
             let params = at.params_of(stage);
@@ -131,14 +136,17 @@ impl<T: Real> Bench<'_, '_, T> {
             let kept = if backward { &reversed[l] } else { &prepared[l] };
             let width = if backward { hardware.inputs() } else { hardware.outputs() };
             let mut next = self.scratch.zeros(rows * width);
+            let monitors = hardware.monitors().unwrap_or(0);
+            place -= if backward { monitors } else { 0 };
             let pass = LightPass {
                 backward,
                 sent: &field,
                 received: &mut next,
                 weights,
-                sums: &mut sums[l - run.start],
+                sums: &mut sums[place..place + monitors],
                 number,
             };
+            place += if backward { 0 } else { monitors };
             hardware.pass_light(LayerContext { prepared: kept, ..context }, *rows, pass)?;
             field = next;
         }
@@ -147,10 +155,10 @@ impl<T: Real> Bench<'_, '_, T> {
     }
 }
 
-/// Gives each row a power of one, unless it is dark; returns the norms that they had.
-fn normalise_rows<T: Real>(fields: &mut [T], rows: usize) -> Vec<f64> {
-    let width = fields.len() / rows;
-    let normalise = |row: &mut [T]| {
+/// Gives each row a power of one, unless it is dark, and writes the norms that they had.
+fn normalise_rows<T: Real>(fields: &mut [T], norms: &mut [T]) {
+    let width = fields.len() / norms.len();
+    for (row, own) in fields.chunks_exact_mut(width).zip(norms) {
         // In units of the largest part: squares of what is tiny or huge are none.
         let largest = row.iter().map(|e| e.to_f64().abs()).fold(0.0, f64::max);
         let scaled = row.iter().map(|e| (e.to_f64() / largest).powi(2)).sum::<f64>().sqrt();
@@ -158,9 +166,8 @@ fn normalise_rows<T: Real>(fields: &mut [T], rows: usize) -> Vec<f64> {
         if norm > 0.0 {
             row.iter_mut().for_each(|e| *e = T::from_f64(e.to_f64() / norm));
         }
-        norm
-    };
-    fields.chunks_exact_mut(width).map(normalise).collect()
+        *own = T::from_f64(norm);
+    }
 }
 
 /// Makes rows of real parts and imaginary parts conjugate.
