@@ -247,8 +247,8 @@ impl Bank {
         crosstalk * (below + above)
     }
 
-    /// The weight of channel `k` on bus `row` at these detunings of its rings; where they are wanted
-    /// (they are not empty), the `slopes` become by how much it changes with the detuning of each.
+    /// The weight of channel `k` on bus `row` at these detunings of its rings. The `slopes`, unless
+    /// they are empty, become by how much it changes with the detuning of each.
     fn weight<T: Real>(
         &self,
         (row, k): (usize, usize),
