@@ -54,6 +54,14 @@ pub(crate) fn at_most(name: &str, value: u32, largest: u32) -> Result<()> {
     if value <= largest { Ok(()) } else { refuse(name, &format!("at most {largest}"), value) }
 }
 
+/// Refuses numbers of bits that no converter has; `None`: there is none.
+pub(crate) fn converter_bits(name: &str, bits: Option<u32>) -> Result<()> {
+    match bits {
+        Some(bits) if !(1..=24).contains(&bits) => refuse(name, "from 1 to 24", bits),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses sizes that are zero.
 pub(crate) fn at_least_one(sizes: &[(&str, usize)]) -> Result<()> {
     match sizes.iter().find(|(_, n)| *n == 0) {

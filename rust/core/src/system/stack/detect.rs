@@ -8,7 +8,7 @@ use super::GROUPS_OF_SHOTS;
 use super::layer::{ForwardRecord, Layer, LayerContext, Role, factors};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use crate::poisson::poisson;
-use crate::settings::{at_least_zero, positive};
+use crate::settings::{at_least_zero, converter_bits, positive};
 use crate::signal::Signal;
 use crate::{Error, Result};
 
@@ -84,9 +84,7 @@ impl DetectSpec {
         match (self.bits, self.full_scale) {
             (None, None) => Ok(()),
             (Some(bits), Some(scale)) => {
-                if !(1..=24).contains(&bits) {
-                    return refuse(format!("bits must be from 1 to 24, got {bits}"));
-                }
+                converter_bits("bits", Some(bits))?;
                 positive("full_scale", scale)
             }
             _ => {

@@ -451,6 +451,16 @@ pub(super) fn factors<T: Real>(n: usize, mismatch: f64, random: Philox, group: u
         .collect()
 }
 
+/// Moves arrays of what hardware is off by along random walks, whose steps have this standard
+/// deviation and are drawn from a group for each.
+pub(super) fn walk<T: Real>(step: f64, random: Philox, group: u32, memory: &mut [&mut [T]]) {
+    for (walks, group) in memory.iter_mut().zip(group..) {
+        for (k, walk) in (0..).zip(walks.iter_mut()) {
+            *walk += T::from_f64(step * random.normal(k, group));
+        }
+    }
+}
+
 /// The tape, or `len` numbers of `memory` where there is none.
 pub(super) fn tape_or<'a, T: Real>(
     memory: &'a mut Vec<T>,

@@ -12,10 +12,10 @@ use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Level, Real};
 use serde::Deserialize;
 
-use super::layer::{ForwardRecord, Layer, LayerContext};
+use super::layer::{ForwardRecord, Layer, LayerContext, walk};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use crate::params::ParamSpec;
-use crate::settings::{at_least_one, at_least_zero, positive};
+use crate::settings::{at_least_one, at_least_zero, converter_bits, positive};
 use crate::signal::Signal;
 use crate::{Error, Result, memory};
 
@@ -82,13 +82,7 @@ impl MicroringSpec {
                  first rings; take a larger finesse, a smaller spacing, or fewer channels"
             )));
         }
-        if bits.is_some_and(|bits| !(1..=24).contains(&bits)) {
-            return Err(Error::Config(format!(
-                "bits must be from 1 to 24, got {}",
-                bits.unwrap_or(0)
-            )));
-        }
-        Ok(())
+        converter_bits("bits", bits)
     }
 
     /// The twin.
@@ -332,11 +326,7 @@ impl<T: Real> Layer<T> for Bank {
     }
 
     fn advance(&self, random: Philox, group: u32, memory: &mut [&mut [T]]) {
-        for walks in memory {
-            for (k, walk) in (0..).zip(walks.iter_mut()) {
-                *walk += T::from_f64(self.spec.drift * random.normal(k, group));
-            }
-        }
+        walk(self.spec.drift, random, group, memory);
     }
 
     fn prepare(

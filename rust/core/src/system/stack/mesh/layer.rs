@@ -1,8 +1,7 @@
 //! Light on its way through a mesh, and back.
 
-use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, PI, TAU};
+use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, TAU};
 
-use num_complex::Complex;
 use pnncore_kernels::mesh::{self, Element, NUMBERS, Tap};
 use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Level, Real};
@@ -13,7 +12,7 @@ use super::{MZIMesh, Trace, parameters};
 use crate::Result;
 use crate::params::ParamSpec;
 use crate::signal::Signal;
-use crate::system::stack::layer::{ForwardRecord, Layer, LayerContext, LightPass};
+use crate::system::stack::layer::{ForwardRecord, Layer, LayerContext, LightPass, walk};
 
 /// Adds the intensities of fields, row by row, times weights.
 fn read_intensities<T: Real>(fields: &[T], weights: &[T], sums: &mut [T]) {
@@ -22,13 +21,6 @@ fn read_intensities<T: Real>(fields: &[T], weights: &[T], sums: &mut [T]) {
         for (k, sum) in sums.iter_mut().enumerate() {
             *sum += weight * (row[k] * row[k] + row[n + k] * row[n + k]);
         }
-    }
-}
-
-/// Writes a phase behind the mesh: cosine and sine.
-fn set_end<T: Real>(to: Option<&mut [T]>, end: Complex<f64>) {
-    if let Some([cos, sin]) = to {
-        (*cos, *sin) = (T::from_f64(end.re), T::from_f64(end.im));
     }
 }
 
@@ -52,13 +44,11 @@ impl<T: Real> Layer<T> for MZIMesh {
     /// Phases uniform on the circle; where voltages make them, on the one from a quarter turn on,
     /// for the law is flat at zero.
     fn initialise(&self, random: Philox, group: u32, params: &mut [&mut [T]]) {
+        let first = if self.shifters.voltage.is_some() { FRAC_PI_2 } else { 0.0 };
         for (settings, group) in params.iter_mut().zip(group..) {
             for (k, setting) in settings.iter_mut().enumerate() {
-                let phase = TAU * random.uniform(k as u64, group);
-                *setting = T::from_f64(match self.shifters.voltage {
-                    Some(half) => half * ((FRAC_PI_2 + phase) / PI).sqrt(),
-                    None => phase,
-                });
+                let phase = first + TAU * random.uniform(k as u64, group);
+                *setting = T::from_f64(self.shifters.setting(phase));
             }
         }
     }
@@ -77,11 +67,7 @@ impl<T: Real> Layer<T> for MZIMesh {
     }
 
     fn advance(&self, random: Philox, group: u32, memory: &mut [&mut [T]]) {
-        for (walks, group) in memory.iter_mut().zip(group..) {
-            for (k, walk) in walks.iter_mut().enumerate() {
-                *walk += T::from_f64(self.drift * random.normal(k as u64, group));
-            }
-        }
+        walk(self.drift, random, group, memory);
     }
 
     fn is_sinusoidal(&self) -> bool {
@@ -106,20 +92,7 @@ impl<T: Real> Layer<T> for MZIMesh {
         _derivatives: bool,
         prepared: &mut Vec<T>,
     ) {
-        prepared.clear();
-        prepared.resize(NUMBERS * self.angles.len() + 2 * self.circuit.outputs.len(), T::ZERO);
-        let (elements, ends) = prepared.split_at_mut(NUMBERS * self.angles.len());
-        let mut ends = ends.chunks_exact_mut(2);
-        self.for_each_phase(
-            level,
-            params,
-            memory,
-            |k, theta, phi| {
-                let to = &mut elements[NUMBERS * k..NUMBERS * (k + 1)];
-                self.element(k, theta, phi).write(to);
-            },
-            |end| set_end(ends.next(), end),
-        );
+        self.write_elements(level, params, memory, prepared, |k, own| (k, own));
     }
 
     fn forward(
@@ -243,25 +216,12 @@ impl<T: Real> Layer<T> for MZIMesh {
         memory: &[&[T]],
         prepared: &mut Vec<T>,
     ) {
-        prepared.clear();
-        let count = self.angles.len();
-        prepared.resize(NUMBERS * count + 2 * self.circuit.outputs.len(), T::ZERO);
-        let (elements, ends) = prepared.split_at_mut(NUMBERS * count);
-        let mut ends = ends.chunks_exact_mut(2);
-        self.for_each_phase(
-            level,
-            params,
-            memory,
-            |k, theta, phi| {
-                let own = self.element(k, theta, phi);
-                let ([a, b, c, d], coupler) = (own.matrix, own.coupler);
-                let arm = [[coupler[0], 0.0], [0.0, coupler[1]]];
-                let at = NUMBERS * (count - 1 - k);
-                let turned = Element { matrix: [a, c, b, d], arm, ..own };
-                turned.write(&mut elements[at..at + NUMBERS]);
-            },
-            |end| set_end(ends.next(), end),
-        );
+        let last = self.angles.len().saturating_sub(1);
+        self.write_elements(level, params, memory, prepared, |k, own| {
+            let ([a, b, c, d], coupler) = (own.matrix, own.coupler);
+            let arm = [[coupler[0], 0.0], [0.0, coupler[1]]];
+            (last - k, Element { matrix: [a, c, b, d], arm, ..own })
+        });
     }
 
     /// One behind every shifter: two to an interferometer, the first one's first, and those at the

@@ -179,6 +179,32 @@ impl MZIMesh {
         }
     }
 
+    /// Writes all interferometers, each to the place and as the element that `placed` makes of its
+    /// number and of what it is, and then cosines and sines of the phases behind them.
+    fn write_elements<T: Real>(
+        &self,
+        level: Level,
+        params: &[&[T]],
+        memory: &[&[T]],
+        prepared: &mut Vec<T>,
+        placed: impl Fn(usize, Element) -> (usize, Element),
+    ) {
+        let count = NUMBERS * self.angles.len();
+        prepared.clear();
+        prepared.resize(count + 2 * self.circuit.outputs.len(), T::ZERO);
+        let (elements, ends) = prepared.split_at_mut(count);
+        let mut ends = ends.chunks_exact_mut(2);
+        let write = |k, theta, phi| {
+            let (place, element) = placed(k, self.element(k, theta, phi));
+            element.write(&mut elements[NUMBERS * place..NUMBERS * (place + 1)]);
+        };
+        self.for_each_phase(level, params, memory, write, |end| {
+            if let Some([cos, sin]) = ends.next() {
+                (*cos, *sin) = (T::from_f64(end.re), T::from_f64(end.im));
+            }
+        });
+    }
+
     /// Adds noise to what monitors read in a pass of `sent` fields, as sums over rows with these
     /// weights have it.
     fn add_tap_noise<T: Real>(

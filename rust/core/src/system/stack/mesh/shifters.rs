@@ -117,10 +117,10 @@ impl Shifters {
         }
     }
 
-    /// The setting that makes a phase.
+    /// The setting that makes a phase, which is not negative.
     pub(super) fn setting(&self, phase: f64) -> f64 {
         match self.voltage {
-            Some(half_turn) => half_turn * (phase.rem_euclid(TAU) / PI).sqrt(),
+            Some(half_turn) => half_turn * (phase / PI).sqrt(),
             None => phase,
         }
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::layout::{Circuit, MeshLayout};
 use super::shifters::Shifters;
 use super::{MZIMesh, parameters};
-use crate::settings::{at_least_zero, positive};
+use crate::settings::{at_least_zero, converter_bits, positive};
 use crate::signal::Signal;
 use crate::system::stack::layer::Layer;
 use crate::system::stack::layer_spec::{LayerOutline, LayerSpec, Parts, ROWS, Site};
@@ -91,12 +91,7 @@ impl MZIMeshSpec {
         if let Some(voltage) = self.half_wave_voltage {
             positive("half_wave_voltage", voltage)?;
         }
-        if self.bits.is_some_and(|bits| !(1..=24).contains(&bits)) {
-            return Err(Error::Config(format!(
-                "bits must be from 1 to 24, got {}",
-                self.bits.unwrap_or(0)
-            )));
-        }
+        converter_bits("bits", self.bits)?;
         let wanted = self.layout.interferometers(self.inputs, self.outputs);
         let given = self.coupler_errors.len();
         if given > 0 && given as u128 != wanted {

@@ -18,7 +18,7 @@ use crate::system::stack::Stage;
 use crate::system::stack::layer::{LayerContext, LightPass, TapProtocol};
 
 /// Fields and readings of some rows, on a run of layers with monitors.
-struct Bench<'b, 'a, T: Real> {
+struct LightReading<'b, 'a, T: Real> {
     backward: &'b Backward<'a, T>,
     protocol: TapProtocol,
     run: Range<usize>,
@@ -43,8 +43,8 @@ impl<T: Real> Backward<'_, T> {
         let stages = &self.at.stack.stages()[run.clone()];
         let monitors = |stage: &Stage<T>| stage.hardware().monitors().unwrap_or(0);
         let mut by_phase = scratch.zeros(stages.iter().map(monitors).sum());
-        let bench = Bench { backward: self, protocol, run, rows, first, scratch };
-        bench.read((x, dy, dx), &mut by_phase)?;
+        let reading = LightReading { backward: self, protocol, run, rows, first, scratch };
+        reading.read((x, dy, dx), &mut by_phase)?;
         let mut rest = &by_phase[..];
         for stage in stages {
             let (own, behind) = rest.split_at(monitors(stage));
@@ -56,7 +56,7 @@ impl<T: Real> Backward<'_, T> {
     }
 }
 
-impl<T: Real> Bench<'_, '_, T> {
+impl<T: Real> LightReading<'_, '_, T> {
     /// Runs all passes, and adds up the gradient by every phase.
     fn read(&self, (x, dy, dx): (&[T], &[T], &mut [T]), by_phase: &mut [T]) -> Result<()> {
         let (scratch, rows) = (self.scratch, self.rows);
