@@ -280,13 +280,7 @@ def as_fields(x: Any, n_in: int, dtype: np.dtype[Any], name: str = "x") -> npt.N
             f"{name} must be complex amplitudes, for the first layer takes a field; got "
             f"{array.dtype}: make it complex, or put Encode in front of that layer"
         )
-    wanted = np.result_type(dtype, np.complex64)
-    # A number that is too large becomes infinite, and is refused as that.
-    with np.errstate(over="ignore"):
-        array = np.require(array.astype(wanted, copy=False), requirements=["C", "ALIGNED"])
-    if array.ndim != 2 or array.shape[1] != n_in:
-        raise ShapeError(f"{name} must have shape (samples, {n_in}), got {array.shape}")
-    return _all_finite(array, name)
+    return _as_rows(array, n_in, np.result_type(dtype, np.complex64), name)
 
 
 def as_targets(
@@ -421,16 +415,19 @@ def _as_matrix(value: Any, width: int, dtype: np.dtype[Any], name: str) -> Float
         )
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name} must be an array of numbers, got {shown(value)}")
+    return _as_rows(array, width, dtype, name)
+
+
+def _as_rows(
+    array: npt.NDArray[Any], width: int, dtype: np.dtype[Any], name: str
+) -> npt.NDArray[Any]:
+    """Return numbers as a C-contiguous (samples, width) array of this dtype, all finite."""
     # A number that is too large becomes infinite, and is refused as that.
     with np.errstate(over="ignore"):
         array = array.astype(dtype, copy=False)
     if array.ndim != 2 or array.shape[1] != width:
         raise ShapeError(f"{name} must have shape (samples, {width}), got {array.shape}")
-    return _all_finite(np.require(array, requirements=["C", "ALIGNED"]), name)
-
-
-def _all_finite(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """Return a matrix; `DataError` says where it is not finite."""
+    array = np.require(array, requirements=["C", "ALIGNED"])
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
         raise DataError(

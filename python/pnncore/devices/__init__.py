@@ -4,8 +4,9 @@ A `Device` is written: every element is brought to the wanted value, as near as 
 moved by pulses, each in its own way; an `Algorithm` says which pulses come.
 """
 
+import importlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pnncore import _core
 from pnncore._convert import shown
@@ -22,7 +23,6 @@ from pnncore.devices._cells import (
     TableStep,
 )
 from pnncore.devices._config import from_config
-from pnncore.devices._fitting import DeviceFit, fit
 from pnncore.devices._presets import (
     PCM,
     PRESETS,
@@ -37,6 +37,10 @@ from pnncore.devices._presets import (
 from pnncore.devices._trains import PulseTrains
 from pnncore.devices._written import Device
 from pnncore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pnncore.devices._fitting import DeviceFit as DeviceFit
+    from pnncore.devices._fitting import fit as fit
 
 __all__ = [
     "PCM",
@@ -68,6 +72,15 @@ __all__ = [
     "from_config",
     "storage",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what fits devices where it is asked for: training does without."""
+    if name not in ("DeviceFit", "fit"):
+        raise AttributeError(f"module 'pnncore.devices' has no attribute {name!r}")
+    found = getattr(importlib.import_module("pnncore.devices._fitting"), name)
+    globals()[name] = found
+    return found
 
 
 #: What a matrix of weights can be stored in.

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore import _core
+from pnncore._config import ByValue
 from pnncore._convert import as_numbers, number
 from pnncore.errors import ConfigError
 from pnncore.layers._base import Layer
@@ -151,8 +152,8 @@ class Mesh(Layer, listed=False):
         return np.ascontiguousarray((real + 1j * imaginary).T)
 
 
-@dataclass(frozen=True)
-class Circuit:
+@dataclass(frozen=True, repr=False, eq=False)
+class Circuit(ByValue):
     """Where light goes in a mesh.
 
     Attributes

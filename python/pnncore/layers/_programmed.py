@@ -37,7 +37,7 @@ def alone(chain: list[Layer], params: dict[str, FloatArray]) -> tuple[_core.Syst
     return core, arrays
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ProgrammedLayer:
     """The settings of a layer that was programmed, and what they make.
 

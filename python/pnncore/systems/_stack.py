@@ -140,8 +140,8 @@ class Stack(System):
     ) -> "list[npt.NDArray[np.complexfloating[Any, Any]] | None]":
         """Return the field behind every layer that gives one, as a simulation alone sees it.
 
-        Complex arrays (samples, outputs of the layer), without noise; None where signals are real:
-        `measure` tells those.
+        Complex arrays (samples, outputs of the layer), without the stack's noise; None where
+        signals are real: `measure` tells those. Detectors in front count their photons.
 
         Parameters
         ----------
