@@ -11,6 +11,8 @@
 pub mod bfloat16;
 pub mod cache;
 pub mod converter;
+mod fft;
+pub mod fourier;
 pub mod gemm;
 pub mod hidden;
 pub mod int8;

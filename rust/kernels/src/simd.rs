@@ -4,7 +4,10 @@
 use std::fmt::{Debug, Display};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use std::sync::Arc;
 
+use crate::Level;
+use crate::fft::{Direction, Plan, plan};
 use crate::logarithm::{finite_ln_f32, finite_ln_f64};
 
 /// A pair of things of which one is made for `f32`, and the other for `f64`: [`Real::pick`] takes
@@ -70,6 +73,8 @@ pub trait Real:
     fn to_u32(self) -> u32;
     /// The one of a pair that is made for this type.
     fn pick<P: BothPrecisions + ?Sized>(pair: &P) -> &P::Of<Self>;
+    /// The plan of a discrete Fourier transform.
+    fn plan_transform(level: Level, len: usize, direction: Direction) -> Arc<dyn Plan<Self>>;
     /// Absolute value.
     fn abs(self) -> Self;
     /// Square root.
@@ -122,6 +127,13 @@ macro_rules! real {
             }
             fn pick<P: BothPrecisions + ?Sized>(pair: &P) -> &P::Of<Self> {
                 pair.$T()
+            }
+            fn plan_transform(
+                level: Level,
+                len: usize,
+                direction: Direction,
+            ) -> Arc<dyn Plan<Self>> {
+                plan(level, len, direction)
             }
             #[inline(always)]
             fn to_u32(self) -> u32 {
