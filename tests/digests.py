@@ -154,8 +154,23 @@ def lit(layer: layers.Layer) -> list[layers.Layer]:
     raise AssertionError(f"no chain has {layer}")
 
 
+OPTICS = {
+    "shape": (2, 2),
+    "points": 4,
+    "sections": 2,
+    "classes": 2,
+    "distance": 9.0,
+    "wavelength": 0.8,
+    "pitch": 1.0,
+    "length": 20.0,
+    "window": 4.0,
+    "dispersion": -1.0,
+    "nonlinearity": 1.0,
+}
+
+
 def layered() -> Iterator[tuple[str, Callable[[str], systems.System]]]:
-    sizes = {"n_in": 4, "n_out": 4, "n": 4, "width": 4, "n_params": 5}
+    sizes = {"n_in": 4, "n_out": 4, "n": 4, "width": 4, "n_params": 5, **OPTICS}
     noisy = {"noise": 0.01, "mismatch": 0.02}
     for name, kind in sorted(layers.Layer.kinds().items()):
         fields = getattr(kind, "__dataclass_fields__", {})

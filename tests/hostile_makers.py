@@ -26,9 +26,23 @@ def hopfield():
     return make_net([3, 4, 2], dtype="float32")
 
 
+OPTICS = {
+    "shape": (3, 4),
+    "classes": 2,
+    "points": 8,
+    "distance": 9.0,
+    "wavelength": 0.8,
+    "pitch": 1.0,
+    "length": 20.0,
+    "window": 6.0,
+    "dispersion": -1.0,
+    "nonlinearity": 1.0,
+}
+
+
 def sizes(kind):
     """The settings that a kind of layer has no defaults for."""
-    known = {"n": 2, "n_in": 2, "n_out": 3, "n_params": 3}
+    known = {"n": 2, "n_in": 2, "n_out": 3, "n_params": 3, "width": 4.0, **OPTICS}
     needed = inspect.signature(kind).parameters.values()
     return {own.name: known[own.name] for own in needed if own.default is own.empty}
 

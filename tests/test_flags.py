@@ -108,6 +108,9 @@ CALLS = {
     ("AnalogIO", "stochastic_rounding"): analog.AnalogIO,
     ("AnalogIO", "bound_management"): analog.AnalogIO,
     ("Wires", "exact"): analog.Wires,
+    ("DetectorRegions", "differential"): lambda **settings: layers.DetectorRegions(
+        2, (9, 9), **settings
+    ),
     ("Crossbar", "bias"): lambda **settings: layers.Crossbar(3, 2, **settings),
     ("Linear", "bias"): lambda **settings: layers.Linear(3, 2, **settings),
     ("Stack", "numbered"): lambda **settings: systems.Stack([layers.Linear(3, 2)], **settings),

@@ -249,6 +249,16 @@ CALLS = {
     "EarlyStopping": of(pnn.EarlyStopping, patience=2, quantity="loss", margin=0.1, restore=True),
     "Checkpoint": of(pnn.Checkpoint, path="run.pnn", epochs=1, minutes=1.0),
     "Prices": by_field(costs.Prices),
+    "LightPrices": by_field(costs.LightPrices),
+    "costs.estimate_light": of(
+        costs.estimate_light,
+        net=light,
+        history=lambda: fitted().history,
+        prices=costs.LightPrices(),
+    ),
+    "costs.photons_per_multiply_add": of(
+        costs.photons_per_multiply_add, net=light, x=lambda: FIELD, error=0.1
+    ),
     "costs.estimate": of(
         costs.estimate,
         net=lambda: stack(layers.Crossbar(3, 2)),
@@ -286,6 +296,44 @@ CALLS = {
         "matrix",
         params=lambda rings: {"detuning": np.ones((2, 3))},
     ),
+    "Diffraction.transmission": on(
+        lambda: layers.Diffraction((2, 3), 9.0, 1.0, 1.0),
+        "transmission",
+        params=lambda mask: {"phase": np.ones((2, 3))},
+    ),
+    "Waveguide.index_change": on(
+        lambda: layers.Waveguide(4, 8.0, 20.0, 1.0, steps=2),
+        "index_change",
+        params=lambda guide: {"logit": np.ones((2, 4))},
+    ),
+    "Diffraction.plot": on(
+        lambda: layers.Diffraction((2, 3), 9.0, 1.0, 1.0),
+        "plot",
+        params=lambda mask: {"phase": np.ones((2, 3))},
+    ),
+    "Waveguide.plot": on(
+        lambda: layers.Waveguide(4, 8.0, 20.0, 1.0, steps=2),
+        "plot",
+        params=lambda guide: {"logit": np.ones((2, 4))},
+        x=lambda guide: np.ones(4),
+    ),
+    "Fibre.plot": on(
+        lambda: layers.Fibre(8, 6.0, 1.0, -1.0, 1.0, steps=3),
+        "plot",
+        params=lambda fibre: {"phase": np.ones(8)},
+        x=lambda fibre: np.ones(8),
+    ),
+    "MicroringBank.plot": on(
+        lambda: layers.MicroringBank(3, 2),
+        "plot",
+        params=lambda rings: {"detuning": np.ones((2, 3))},
+    ),
+    "plot_planes": on(
+        lambda: stack(layers.Encode(6), layers.Diffraction((2, 3), 9.0, 1.0, 1.0), layers.Detect()),
+        "plot_planes",
+        x=lambda net: np.ones(6),
+    ),
+    "image_ports": of(layers.image_ports, image=(2, 2), plane=(5, 5), size=(4, 4)),
     "ProgrammedLayer.write": on(
         lambda: layers.MZIMesh(3).program(np.eye(3)), "write", net=lambda made: light(), place=1
     ),
@@ -529,8 +577,8 @@ DeviceFit Experiment Quality FittedTwin ProgrammedLayer
 Outline NewParameters SettledPhases Loss History Examination State
 Shot Salvage Journal Curves Trajectory Demo Callback Config Algorithm Cells Element Layer Memory
 Method SettlingMethod Schedule Optimizer System Twin Budget Reference read_idx mnist fashion_mnist
-vowels read salvage answer quality fit of solve calibrate program from_config outline storage iris
-digits
+vowels acoustic read salvage answer quality fit of solve calibrate program from_config outline
+storage iris digits
 """
 ELSEWHERE = {*RESULTS_AND_BASES.split(), *devices.PRESETS}
 

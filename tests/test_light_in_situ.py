@@ -351,7 +351,12 @@ def test_settings_without_effect_are_refused():
     x, y = np.ones((4, 3)), np.ones((4, 2))
     method = methods.InSituBackprop(protocol="difference")
     refuses(
-        ConfigError, "protocol is for stacks with monitors of light", method.gradient, real, x, y
+        ConfigError,
+        "protocol is for stacks with monitors of intensities",
+        method.gradient,
+        real,
+        x,
+        y,
     )
     mesh = layers.MZIMesh(4)
     for setting, wanted in (

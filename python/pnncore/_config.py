@@ -1,6 +1,7 @@
 """Settings that check themselves, and go to files and back."""
 
 import dataclasses
+import reprlib
 import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -115,6 +116,12 @@ class ByValue:
         return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
+def _brief(value: Any) -> str:
+    """Return the `repr` of a setting; of long lists only how they begin."""
+    text = repr(value)
+    return text if len(text) <= 400 else reprlib.repr(value)
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Config(ByValue):
     """Base of plain settings, whose `repr` tells those that are not the default."""
@@ -135,7 +142,7 @@ class Config(ByValue):
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)
         shown = [
-            f"{f.name}={getattr(self, f.name)!r}"
+            f"{f.name}={_brief(getattr(self, f.name))}"
             for f in fields
             if getattr(self, f.name) != f.default
         ]

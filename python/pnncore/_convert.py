@@ -218,6 +218,15 @@ def as_list(value: Any, name: str, wanted: str) -> list[Any]:
         raise ConfigError(f"{name} must be {wanted}, got {shown(value)}") from None
 
 
+def pair_of_sizes(value: Any, name: str) -> tuple[int, int]:
+    """Return the numbers of rows and columns; `ConfigError` for anything but two of them."""
+    given = as_list(value, name, "(height, width)")
+    if len(given) != 2:
+        raise ConfigError(f"{name} must be (height, width), got {shown(value)}")
+    height, width = (integer(n, name, 1, 2**32, "a pair of positive integers") for n in given)
+    return height, width
+
+
 def as_interval(value: Any, name: str, *, infinite: bool = False) -> tuple[float, float]:
     """Return the ends (lower, upper) of an interval.
 

@@ -26,8 +26,10 @@ __all__ = [
     "clip",
     "close",
     "currents",
+    "fibre_field",
     "fields",
     "finish_epoch",
+    "goodness_direction",
     "gradient",
     "info",
     "initialise_memory",
@@ -38,6 +40,7 @@ __all__ = [
     "methods",
     "no_progress",
     "note_main",
+    "padded_shape",
     "permutation",
     "predict",
     "program_mesh",
@@ -52,6 +55,7 @@ __all__ = [
     "solve_wires",
     "train",
     "vjp",
+    "waveguide_field",
 ]
 
 __version__: str
@@ -199,6 +203,14 @@ def mesh_circuit(mesh: str) -> tuple[int, list[int], list[int], list[list[list[i
 def program_mesh(
     mesh: str, matrices: Sequence[npt.NDArray[np.complex128]], values: Sequence[float]
 ) -> tuple[list[float], list[float], list[float]]: ...
+def goodness_direction(map: int, width: int) -> npt.NDArray[np.float64]: ...
+def fibre_field(
+    fibre: str, phases: list[float], x: npt.NDArray[np.complex128]
+) -> npt.NDArray[np.complex128]: ...
+def waveguide_field(
+    waveguide: str, logits: list[float], x: npt.NDArray[np.complex128]
+) -> npt.NDArray[np.complex128]: ...
+def padded_shape(diffraction: str) -> list[int]: ...
 def program_rings(bank: str, weights: Sequence[float]) -> list[float]: ...
 def methods() -> list[tuple[str, str]]: ...
 def no_progress() -> dict[str, float]: ...

@@ -88,6 +88,7 @@ EXPECTED: dict[str, Expectation] = {
     "Backprop": _exact(_TWINS),
     "PhysicsAware": _exact(_TWINS),
     "InSituBackprop": _exact("exact where hardware answers as its derivatives do"),
+    "ForwardModeLearning": _exact("exact where the transfer of the medium equals its transpose"),
     "FeedbackAlignment": _other("no gradient at first: forward weights come to align"),
     "DirectFeedbackAlignment": _other("no gradient at first: forward weights come to align"),
     "ForwardForward": _other("gradients of losses of the layers' own"),
@@ -163,6 +164,13 @@ def _stack(*chain: layers.Layer, **settings: Any) -> systems.System:
     return systems.Stack(list(chain), dtype="float64", seed=0, **settings)
 
 
+def _plane(detectors: layers.Layer) -> systems.System:
+    geometry: dict[str, Any] = {"distance": 12.0, "wavelength": 1.0, "pitch": 0.8}
+    image = layers.Encode(4, modes=16, ports=layers.image_ports((2, 2), (4, 4)))
+    masks = [layers.Diffraction((4, 4), **geometry) for _ in range(2)]
+    return _stack(image, *masks, detectors)
+
+
 Maker = Callable[[], systems.System]
 SYSTEMS: dict[str, Maker] = {
     "Hopfield": lambda: systems.Hopfield([4, 6, 3], dtype="float64", seed=0),
@@ -181,6 +189,19 @@ SYSTEMS: dict[str, Maker] = {
     "HamiltonianChain": lambda: systems.HamiltonianChain(5, n_in=2, n_out=2, steps=100),
     "Stack": lambda: _stack(layers.Linear(4, 6), layers.Tanh(), layers.Linear(6, 3)),
     "optics": lambda: _stack(layers.Encode(4), layers.MZIMesh(4), layers.Detect()),
+    "diffraction": lambda: _plane(layers.Detect()),
+    "diffraction, shares": lambda: _plane(layers.DetectorRegions(3, (4, 4))),
+    "waveguide": lambda: _stack(
+        layers.Encode(4, modes=16, ports=[2, 6, 9, 13]),
+        layers.Waveguide(16, 16.0, 60.0, 1.0, index_range=0.02, steps=8),
+        layers.Detect(),
+    ),
+    "fibre": lambda: _stack(
+        layers.Encode(4, "phase", modes=16, ports=[6, 7, 8, 9]),
+        layers.Fibre(16, 8.0, 1.0, -1.0, 2.0, steps=10),
+        layers.Detect(),
+    ),
+    "rings": lambda: _stack(layers.MicroringBank(4, 6), layers.Tanh(), layers.MicroringBank(6, 3)),
     "wrong twin": lambda: _stack(
         layers.Linear(4, 6), layers.Pendula(6), layers.Linear(6, 3), mismatch=0.1
     ),

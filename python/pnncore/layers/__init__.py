@@ -12,7 +12,10 @@ from pnncore.layers._base import Layer
 from pnncore.layers._crossbar import Crossbar
 from pnncore.layers._custom import Custom
 from pnncore.layers._detect import Detect
-from pnncore.layers._encode import Encode
+from pnncore.layers._detector_regions import DetectorRegions
+from pnncore.layers._diffraction import Diffraction
+from pnncore.layers._encode import Encode, image_ports
+from pnncore.layers._fibre import Fibre
 from pnncore.layers._linear import Linear
 from pnncore.layers._microring_bank import MicroringBank
 from pnncore.layers._mzi_mesh import MZIMesh
@@ -25,14 +28,18 @@ from pnncore.layers._second_harmonic import SecondHarmonic
 from pnncore.layers._speckle import Speckle
 from pnncore.layers._svd_layer import SVDLayer
 from pnncore.layers._transistor import TransistorCircuit
+from pnncore.layers._waveguide import Waveguide
 
 __all__ = [
     "AnalogIO",
     "Crossbar",
     "Custom",
     "Detect",
+    "DetectorRegions",
+    "Diffraction",
     "ElectroOptic",
     "Encode",
+    "Fibre",
     "Layer",
     "Linear",
     "Logistic",
@@ -49,8 +56,10 @@ __all__ = [
     "Speckle",
     "Tanh",
     "TransistorCircuit",
+    "Waveguide",
     "Wires",
     "from_config",
+    "image_ports",
 ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pnncore._convert import as_list, integer, number, shown
+from pnncore._convert import as_list, integer, number, pair_of_sizes, shown
 from pnncore.errors import ConfigError
 from pnncore.layers._base import Layer
 
@@ -25,7 +25,8 @@ class Encode(Layer):
     modes
         The number of modes of the field; None: as many as signals.
     ports
-        The mode of each signal, counted from 0; None: the first ones. Other modes are dark.
+        The mode of each signal, or a list of its modes, counted from 0; None: the first ones. Other
+        modes are dark. `image_ports` tells those of an image in a plane.
     reference
         Constant amplitudes of modes that carry no signal, by mode: light that others interfere
         with.
@@ -49,7 +50,7 @@ class Encode(Layer):
             given = as_list(self.ports, "ports", "a list of modes, one for each signal")
             if len(given) == 0:
                 raise ConfigError("ports must name at least one mode")
-            object.__setattr__(self, "ports", tuple(_mode(mode, "ports") for mode in given))
+            object.__setattr__(self, "ports", tuple(map(_port, given)))
         if self.reference is not None:
             pairs = (
                 list(self.reference.items())
@@ -74,9 +75,49 @@ class Encode(Layer):
             "inputs": self.n_in,
             "carrier": self.carrier,
             "modes": self.modes,
-            "ports": self.ports or [],
+            "ports": [p if isinstance(p, tuple) else (p,) for p in self.ports or ()],
             "references": self.reference or [],
         }
+
+
+def image_ports(image: Any, plane: Any, size: Any = None) -> tuple[tuple[int, ...], ...]:
+    """Return the `ports` of `Encode` that show an image in the middle of a plane of pixels.
+
+    Parameters
+    ----------
+    image
+        The numbers of pixels (height, width) of images, whose signals come row by row.
+    plane
+        Those of the plane.
+    size
+        The pixels of the plane that the image takes, (height, width), each with the signal of the
+        image's pixel there; None: the plane is filled.
+
+    Examples
+    --------
+    >>> image_ports((1, 2), (3, 4), size=(1, 4))
+    ((4, 5), (6, 7))
+    """
+    rows, columns = pair_of_sizes(image, "image")
+    height, width = pair_of_sizes(plane, "plane")
+    tall, wide = (height, width) if size is None else pair_of_sizes(size, "size")
+    if not (rows <= tall <= height and columns <= wide <= width):
+        raise ConfigError(
+            f"size must be from that of the image, {(rows, columns)}, to that of the plane, "
+            f"{(height, width)}, got {(tall, wide)}"
+        )
+    ports: list[list[int]] = [[] for _ in range(rows * columns)]
+    for i in range(tall):
+        start = ((height - tall) // 2 + i) * width + (width - wide) // 2
+        for j in range(wide):
+            ports[i * rows // tall * columns + j * columns // wide].append(start + j)
+    return tuple(map(tuple, ports))
+
+
+def _port(value: Any) -> int | tuple[int, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(_mode(mode, "ports") for mode in value)
+    return _mode(value, "ports")
 
 
 def _mode(value: Any, name: str) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from pnncore._convert import as_numbers
 from pnncore.errors import ShapeError
 from pnncore.layers._base import Layer
 from pnncore.layers._programmed import ProgrammedLayer, alone, as_params, check_size
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -117,3 +120,16 @@ class MicroringBank(Layer):
         core, arrays = alone([ideal], as_params(params, ("detuning",)))
         found = _core.measure(core, arrays, np.eye(self.n_in), 0, None)[0]
         return np.ascontiguousarray(found.T)
+
+    def plot(self, params: dict[str, Any]) -> "Figure":
+        """Draw what the rings of every bus of the twin let through; needs matplotlib.
+
+        Parameters
+        ----------
+        params
+            As those of `matrix`.
+        """
+        from pnncore import _light_plot
+
+        self.matrix(params)
+        return _light_plot.spectra(self, as_params(params, ("detuning",)))

@@ -16,6 +16,7 @@ from pnncore.methods._layered import DirectFeedbackAlignment as DirectFeedbackAl
 from pnncore.methods._layered import FeedbackAlignment as FeedbackAlignment
 from pnncore.methods._layered import ForwardForward as ForwardForward
 from pnncore.methods._layered import ForwardGradient as ForwardGradient
+from pnncore.methods._layered import ForwardModeLearning as ForwardModeLearning
 from pnncore.methods._layered import InSituBackprop as InSituBackprop
 from pnncore.methods._layered import PhysicalLocalLearning as PhysicalLocalLearning
 from pnncore.methods._layered import PhysicsAware as PhysicsAware

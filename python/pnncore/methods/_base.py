@@ -86,7 +86,8 @@ class Method(ByValue, Registered, family="method"):
     ----------
     needs
         What a method of one's own needs of a system, beside outputs: some of ``"layers"``,
-        ``"twins"``, ``"linear-readout"``, ``"linear-maps"``, ``"phases"``, ``"local-rule"``,
+        ``"twins"``, ``"linear-readout"``, ``"linear-maps"``, ``"phases"``,
+        ``"symmetric-light"``, ``"local-rule"``,
         ``"state-derivatives"``, ``"holomorphic"``, ``"echoes"``.
     """
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pnncore import _core
 from pnncore._convert import FloatArray, as_system, shown
 from pnncore._scores import score, warn_of_lost
 from pnncore.errors import CapabilityError, DataError
@@ -71,8 +72,12 @@ class InSituBackprop(Method):
     gradient 2 Re(i F A) by its phase. Only fields at inputs and outputs, and intensities, enter;
     the `History` counts passes, ``reversed`` samples and ``reads``. Where all light comes out that
     is exact; of light that is lost the conjugate errors know nothing, nor of what attenuators take
-    away (`layers.SVDLayer`) or dark waveguides (the diamond). Layers that do not answer by
-    themselves do so by their twins, as in physics-aware training.
+    away (`layers.SVDLayer`) or dark waveguides (the diamond).
+
+    In free space and in a medium (`layers.Diffraction`, `layers.Waveguide`) phase-shifting
+    interferometry reads both fields themselves, at every pixel, with four intensities of each. The
+    gradient is then exact, whatever light is lost: it takes reciprocity alone. Layers that do not
+    answer by themselves do so by their twins, as in physics-aware training.
 
     Parameters
     ----------
@@ -80,15 +85,33 @@ class InSituBackprop(Method):
         ``"difference"``: intensities of signals minus, and plus, i times the conjugate errors, half
         their difference; two passes more. ``"three-intensity"``: those of signals, of errors on
         their way back, and of both together; one pass more, and more harm by loss. None: the
-        difference. It is for stacks with light.
+        difference. It is for meshes.
 
     References
     ----------
-    Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016). Hughes et al., Optica 5, 864 (2018). Pai et
-    al., Science 380, 398 (2023).
+    Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016). Hughes et al., Optica 5, 864 (2018). Zhou et
+    al., Photon. Res. 8, 940 (2020). Pai et al., Science 380, 398 (2023).
     """
 
     protocol: Literal["difference", "three-intensity"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class ForwardModeLearning(Method):
+    """Forward mode learning: light measures its gradient, and none of it is sent back.
+
+    Free space carries light both ways alike: its transfer equals its transpose. Errors are put on
+    the plane of a mask, which is out of the way, and pass to the next plane as signals do; what
+    arrives there would have come back. Their field, read by interferometry as that of the signals
+    was, tells the gradient 2 Re(i F A). That is done for `layers.Diffraction` after
+    `layers.Diffraction`, from the last one on; what a mask does to errors is multiplied in between,
+    by what it is set to. Media whose transfer differs from its transpose are refused: meshes,
+    waveguides, fibres.
+
+    References
+    ----------
+    Xue et al., Nature 632, 280 (2024).
+    """
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -143,41 +166,70 @@ class ForwardForward(Method):
     ready-made. Labels are predicted by trying all: `predict` returns the goodness of each, summed
     over groups.
 
+    With ``goodness="cosine"`` it is physical local learning as it was published: the goodness of
+    outputs a of a linear map is the cosine of their magnitudes |a| to a direction p, which is
+    random and fixed, and the loss of a sample softplus(tau [cos(|a_wrong|, p) - cos(|a_true|, p)]).
+    What is between linear maps is never differentiated.
+
     Parameters
     ----------
     classes
         How many of the last inputs carry the label.
+    goodness
+        ``"squares"`` or ``"cosine"``.
     threshold
-        The goodness per output that lies between true and wrong.
+        The goodness per output that lies between true and wrong, of squares; None: 0.2.
+    tau
+        How steep the comparison of cosines is; None: 4.
 
     References
     ----------
-    Hinton, "The forward-forward algorithm", arXiv 2212.13345 (2022).
+    Hinton, "The forward-forward algorithm", arXiv 2212.13345 (2022). Momeni, Rahmani, Malléjac, del
+    Hougne, Fleury, Science 382, 1297 (2023).
     """
 
     classes: int = 10
-    threshold: float = 0.2
+    goodness: Literal["squares", "cosine"] = "squares"
+    threshold: float | None = None
+    tau: float | None = None
 
     def predict(self, system: "System", x: Any, *, threads: int | None = None) -> FloatArray:
         """Return the goodness (samples, classes) of every label."""
         if not isinstance(system, Stack):
             raise CapabilityError(f"ForwardForward needs a Stack, got {shown(system)}")
         x = system.as_rows(x)
-        ends = system.group_ends()
+        ends = _linear_maps(system) if self.goodness == "cosine" else system.group_ends()
         goodness = np.zeros((len(x), self.classes), system.dtype)
         for label in range(self.classes):
             tried = x.copy()
             tried[:, -self.classes :] = np.eye(self.classes, dtype=system.dtype)[label]
             signals = system.measure(tried, threads=threads)
             with np.errstate(over="ignore"):
-                goodness[:, label] = sum((signals[end] ** 2).sum(axis=1) for end in ends)
+                goodness[:, label] = sum(
+                    self._goodness(k, signals[end]) for k, end in enumerate(ends)
+                )
         warn_of_lost(goodness, "goodnesses", stacklevel=2)
         return goodness
+
+    def _goodness(self, number: int, outputs: FloatArray) -> FloatArray:
+        """Return the goodness of outputs, row by row."""
+        if self.goodness == "squares":
+            return np.asarray((outputs**2).sum(axis=1))
+        norm = np.linalg.norm(outputs, axis=1)
+        direction = _core.goodness_direction(number, outputs.shape[1])
+        return np.asarray(np.abs(outputs) @ direction / np.where(norm > 0, norm, 1))
 
     def score(self, system: "System", x: Any, y: Any, *, threads: int | None = None) -> float:
         """Return the accuracy of the labels of largest goodness."""
         x, y = as_system(system).as_batch(x, y)
         return score(self.predict(system, x, threads=threads), y)
+
+
+def _linear_maps(system: Stack) -> list[int]:
+    """Return the places of the linear maps among the layers."""
+    return [
+        place for place, layer in enumerate(system.layers) if isinstance(layer, Linear | Crossbar)
+    ]
 
 
 @dataclass(frozen=True)
@@ -259,11 +311,7 @@ class PhysicalLocalLearning(Method):
         x, y = system.as_batch(x, y)
         if y.ndim != 1 or len(np.unique(y)) < 2:
             raise DataError("y must hold labels of at least two classes")
-        maps = [
-            place
-            for place, layer in enumerate(system.layers)
-            if isinstance(layer, Linear | Crossbar)
-        ][:-1]
+        maps = _linear_maps(system)[:-1]
         signals = system.measure(x, threads=threads)
         same = y[:, None] == y[None, :]
         found = []

@@ -28,6 +28,8 @@ from pnncore.errors import CapabilityError, ConfigError
 from pnncore.systems._base import Outline, System, with_arrays
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from pnncore.instruments._driver import Driver
     from pnncore.systems._instrument import Instrument
 
@@ -130,6 +132,38 @@ class Stack(System):
         x = self.as_rows(x)
         with self.lock:
             return _core.measure(self.core, self.lent(), x, as_repeat(repeat), as_threads(threads))
+
+    def plot_planes(self, x: Any) -> "Figure":
+        """Draw the field of a sample in the planes of `layers.Diffraction`; needs matplotlib.
+
+        Intensities and phases, in simulation alone: before the first of them, and behind each.
+
+        Parameters
+        ----------
+        x
+            A sample (inputs,).
+
+        Raises
+        ------
+        CapabilityError
+            There are no such layers.
+        """
+        from pnncore import _light_plot
+
+        sample = self.as_rows(np.asarray(x)[None])
+        fields = [sample, *self.fields(sample)]
+        shown: list[tuple[str, npt.NDArray[Any]]] = []
+        for place, layer in enumerate(self.layers):
+            if isinstance(layer, layers.Diffraction):
+                before, behind = fields[place], fields[place + 1]
+                assert before is not None
+                assert behind is not None
+                if not shown:
+                    shown.append((f"before layer {place + 1}", before.reshape(layer.shape)))
+                shown.append((f"behind layer {place + 1}", behind.reshape(layer.shape)))
+        if not shown:
+            raise CapabilityError(f"{self!r} has no layers of Diffraction")
+        return _light_plot.planes(shown)
 
     def fields(
         self,

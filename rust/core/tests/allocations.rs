@@ -270,6 +270,45 @@ fn chains() -> Vec<(Vec<Value>, usize)> {
             })],
             4,
         ),
+        (
+            vec![
+                encode("amplitude"),
+                json!({
+                    "kind": "diffraction", "shape": [2, 3], "distance": 5.0, "wavelength": 1.0,
+                    "pitch": 0.8, "mask": "complex", "absorption": 0.1, "bits": 6,
+                }),
+                json!({
+                    "kind": "detector-regions", "shape": [2, 3],
+                    "regions": [[0, 0, 1, 3], [1, 1, 2, 3]], "differential": false, "gain": 3.0,
+                    "photons": 1e3, "dark_counts": 1.0, "bits": 8, "full_scale": 5.0,
+                }),
+            ],
+            2,
+        ),
+        (
+            vec![
+                encode("amplitude"),
+                json!({
+                    "kind": "waveguide", "points": 6, "width": 20.0, "length": 70.0,
+                    "wavelength": 1.5, "index": 1.6, "index_range": 0.05, "steps": 8,
+                    "sections": 4, "pixels": 3, "absorber": 0.2,
+                }),
+                detect("intensity"),
+            ],
+            6,
+        ),
+        (
+            vec![
+                encode("phase"),
+                json!({
+                    "kind": "fibre", "points": 6, "window": 5.0, "length": 1.5,
+                    "dispersion": -1.0, "nonlinearity": 2.0, "pulse": "gaussian",
+                    "duration": 1.0, "peak_power": 1.0, "steps": 10,
+                }),
+                detect("intensity"),
+            ],
+            6,
+        ),
         (vec![crossbar("one", "additive", &none, &none)], 6),
         (vec![crossbar("bits", "phase-change", &none, &json!("columns"))], 6),
         (vec![crossbar("signs", "additive", &none, &json!("array"))], 6),

@@ -20,7 +20,7 @@ use pnncore::method::equilibrium_propagation::{EquilibriumPropagation, Estimator
 use pnncore::method::evolution_strategy::EvolutionStrategy;
 use pnncore::method::feedback_alignment::{Feedback, FeedbackAlignment};
 use pnncore::method::finite_difference::FiniteDifference;
-use pnncore::method::forward_forward::ForwardForward;
+use pnncore::method::forward_forward::{ForwardForward, Goodness};
 use pnncore::method::forward_gradient::ForwardGradient;
 use pnncore::method::frequency_propagation::FrequencyPropagation;
 use pnncore::method::genetic_algorithm::GeneticAlgorithm;
@@ -475,7 +475,12 @@ fn table_of_methods_is_true() {
         with_loss(PhysicsAware {}),
         with_loss(FeedbackAlignment { feedback: Feedback::Random }),
         with_loss(DirectFeedbackAlignment { slope: SurrogateDerivative::Twin }),
-        with_loss(ForwardForward { classes: 2, threshold: 1.0 }),
+        with_loss(ForwardForward {
+            classes: 2,
+            goodness: Goodness::Squares,
+            threshold: None,
+            tau: None,
+        }),
         with_loss(PhysicalLocalLearning { tau: 1.0 }),
         with_loss(FiniteDifference { epsilon: Some(0.1) }),
         with_loss(SPSA { epsilon: Some(0.1), directions: 1 }),

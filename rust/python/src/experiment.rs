@@ -15,7 +15,9 @@ use pnncore::params::ParamSpec;
 use pnncore::plan::{Boundary, PhasePlan, Start};
 use pnncore::settling::Settling;
 use pnncore::states::States;
-use pnncore::system::stack::{BackwardRule, Layers, Propagation, Stack, StackAt, TapProtocol};
+use pnncore::system::stack::{
+    BackwardRule, Layers, LightProtocol, Propagation, Stack, StackAt, TapProtocol,
+};
 use pnncore::system::{Experiment, check_rows};
 use pnncore::train::write_gradient;
 use pyo3::prelude::*;
@@ -220,7 +222,7 @@ pub(crate) fn send_back<'py>(
                 let feedback: Vec<&[T]> = matrices.iter().map(Vec::as_slice).collect();
                 let plain = BackwardRule::of(Layers::Twin, stack.twins_are_exact());
                 let feedback = &feedback;
-                let in_situ = physics.then_some(TapProtocol::Difference);
+                let in_situ = physics.then_some(LightProtocol::Backward(TapProtocol::Difference));
                 let rule = BackwardRule { inputs: true, in_situ, feedback, ..plain };
                 let place = StackAt { runtime: &runtime, stack, params: &params, memory: &memory };
                 propagation.backward(place, &rule, &mut state.update)?;

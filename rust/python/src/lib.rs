@@ -34,12 +34,14 @@ mod _core {
     #[pymodule_export]
     use super::journal::{Journal, salvage};
     #[pymodule_export]
-    use super::light::{mesh_circuit, program_mesh, program_rings};
+    use super::light::{
+        fibre_field, mesh_circuit, padded_shape, program_mesh, program_rings, waveguide_field,
+    };
     #[pymodule_export]
     use super::run::{
         check_device, check_method, check_optimizer, check_pair, check_tile, clip, currents,
-        fields, gradient, info, initialise_memory, measure, methods, no_progress, permutation,
-        predict, settle, vjp,
+        fields, goodness_direction, gradient, info, initialise_memory, measure, methods,
+        no_progress, permutation, predict, settle, vjp,
     };
     #[pymodule_export]
     use super::system::System;

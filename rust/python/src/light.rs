@@ -1,9 +1,11 @@
 //! Optical chips that are programmed.
 
 use num_complex::Complex64;
-use numpy::{PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pnncore::Error;
-use pnncore::system::stack::{MZIMeshSpec, MeshTarget, MicroringSpec, Square};
+use pnncore::system::stack::{
+    DiffractionSpec, FibreSpec, MZIMeshSpec, MeshTarget, MicroringSpec, Square, WaveguideSpec,
+};
 use pyo3::prelude::*;
 
 use crate::errors::{OrRaise, parse};
@@ -52,4 +54,34 @@ pub(crate) fn program_mesh(
 #[pyfunction]
 pub(crate) fn program_rings(py: Python<'_>, bank: &str, weights: Vec<f64>) -> PyResult<Vec<f64>> {
     parse::<MicroringSpec>(py, "bank", bank)?.program(&weights).or_raise(py)
+}
+
+/// The numbers of rows and columns that the fields of a diffractive layer are padded to.
+#[pyfunction]
+pub(crate) fn padded_shape(py: Python<'_>, diffraction: &str) -> PyResult<[usize; 2]> {
+    parse::<DiffractionSpec>(py, "diffraction", diffraction)?.padded_shape().or_raise(py)
+}
+
+/// The field in a waveguide, in the middle of every step, points after points.
+#[pyfunction]
+pub(crate) fn waveguide_field<'py>(
+    py: Python<'py>,
+    waveguide: &str,
+    logits: Vec<f64>,
+    x: PyReadonlyArray1<'py, Complex64>,
+) -> PyResult<Bound<'py, PyArray1<Complex64>>> {
+    let spec = parse::<WaveguideSpec>(py, "waveguide", waveguide)?;
+    Ok(PyArray1::from_vec(py, spec.trace(&logits, x.as_slice()?).or_raise(py)?))
+}
+
+/// The field in time in a fibre, in the middle of every step, points after points.
+#[pyfunction]
+pub(crate) fn fibre_field<'py>(
+    py: Python<'py>,
+    fibre: &str,
+    phases: Vec<f64>,
+    x: PyReadonlyArray1<'py, Complex64>,
+) -> PyResult<Bound<'py, PyArray1<Complex64>>> {
+    let spec = parse::<FibreSpec>(py, "fibre", fibre)?;
+    Ok(PyArray1::from_vec(py, spec.trace(&phases, x.as_slice()?).or_raise(py)?))
 }

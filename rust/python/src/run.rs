@@ -8,6 +8,7 @@ use pnncore::kernels::philox::{Philox, Purpose};
 use pnncore::kernels::{Level, Real};
 use pnncore::loss::Loss;
 use pnncore::memory;
+use pnncore::method::forward_forward::ForwardForward;
 use pnncore::method::{Method, Protocol, StepResult, StepState, variants};
 use pnncore::optim::Optimizer;
 use pnncore::params::ParamSpec;
@@ -166,6 +167,17 @@ pub(crate) fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("threads", calls::runtime(py, None, 0)?.threads())?;
     dict.set_item("methods", methods())?;
     Ok(dict)
+}
+
+/// The direction that the outputs of a linear map are compared with: see
+/// [`ForwardForward::direction`].
+#[pyfunction]
+pub(crate) fn goodness_direction(
+    py: Python<'_>,
+    map: u32,
+    width: usize,
+) -> Bound<'_, PyArray1<f64>> {
+    PyArray1::from_vec(py, ForwardForward::direction(map, width))
 }
 
 /// The calls that make methods, with what each needs of a system, in words.

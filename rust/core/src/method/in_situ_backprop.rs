@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::propagated::{measure, send_back};
 use super::{CompiledMethod, MethodConfig, Setup, StepResult, StepState};
-use crate::system::stack::{BackwardRule, Layers, TapProtocol};
+use crate::system::stack::{BackwardRule, Layers, LightProtocol, Stack, TapProtocol};
 use crate::system::{Abilities, Experiment};
 use crate::{Error, Result};
 
@@ -26,11 +26,11 @@ impl MethodConfig for InSituBackprop {
     const VARIANTS: &'static [(&'static str, Abilities)] = &[(Self::NAME, Abilities::TWINS)];
 
     fn compile<T: Real>(&self, setup: Setup<'_, T>) -> Result<Box<dyn CompiledMethod<T>>> {
-        let has_light = setup.system.as_stack().is_some_and(|stack| !stack.light().is_empty());
-        if self.protocol.is_some() && !has_light {
+        let has_taps = setup.system.as_stack().is_some_and(Stack::reads_intensities);
+        if self.protocol.is_some() && !has_taps {
             return Err(Error::Config(
-                "protocol is for stacks with monitors of light, such as those of MZIMesh: leave it \
-                 out"
+                "protocol is for stacks with monitors of intensities, such as those of MZIMesh: \
+                 leave it out"
                     .into(),
             ));
         }
@@ -51,11 +51,12 @@ impl<T: Real> CompiledMethod<T> for InSituBackprop {
         let samples = experiment.batch.len();
         state.cost.reversed += samples as u64;
         if !stack.light().is_empty() {
-            state.cost.add(protocol.passes(), samples);
+            let passes = if stack.reads_intensities() { protocol.passes() } else { 0 };
+            state.cost.add(passes, samples);
             state.cost.reads += (samples * stack.readings_of_light(protocol.reads())) as u64;
         }
         let plain = BackwardRule::of(Layers::Twin, stack.twins_are_exact());
-        let rule = BackwardRule { in_situ: Some(protocol), ..plain };
+        let rule = BackwardRule { in_situ: Some(LightProtocol::Backward(protocol)), ..plain };
         send_back(experiment, stack, &rule, state)
     }
 }

@@ -30,6 +30,7 @@ pub mod feedback_alignment;
 pub mod finite_difference;
 pub mod forward_forward;
 pub mod forward_gradient;
+pub mod forward_mode_learning;
 pub mod frequency_propagation;
 pub mod genetic_algorithm;
 pub mod hamiltonian_echo;
@@ -87,6 +88,7 @@ static METHODS: &[Entry] = &[
     Entry::of::<forward_gradient::ForwardGradient>(),
     Entry::of::<surrogate_optimization::SurrogateOptimization>(),
     Entry::of::<in_situ_backprop::InSituBackprop>(),
+    Entry::of::<forward_mode_learning::ForwardModeLearning>(),
     Entry::of::<hamiltonian_echo::HamiltonianEcho>(),
 ];
 

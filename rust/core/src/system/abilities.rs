@@ -34,8 +34,11 @@ impl Abilities {
     /// Outputs whose clamping raises the energy, so that contrasts with clamped states descend.
     pub const CLAMPING: Self = Self(1 << 10);
 
+    /// Light in media whose transfer equals its transpose.
+    pub const SYMMETRIC_LIGHT: Self = Self(1 << 11);
+
     /// What each ability is called, and what it is called after "needs".
-    const WORDS: [(Self, &'static str, &'static str); 11] = [
+    const WORDS: [(Self, &'static str, &'static str); 12] = [
         (Self::LAYERS, "layers", "layers that signals pass through (a Stack)"),
         (
             Self::TWINS,
@@ -51,7 +54,12 @@ impl Abilities {
             Self::PHASES,
             "phases",
             "phases for parameters, and intensities for outputs (a Stack whose only layer with \
-             parameters is a last Speckle, or MZIMesh before Detect)",
+             parameters is a last Speckle, or light such as MZIMesh before Detect)",
+        ),
+        (
+            Self::SYMMETRIC_LIGHT,
+            "symmetric-light",
+            "light in media whose transfer equals its transpose (a Stack with Diffraction)",
         ),
         (Self::LOCAL_RULE, "local-rule", "a steady state that minimises an energy"),
         (

@@ -54,8 +54,12 @@ fn noise_is_of_what_is_measured() {
 
 /// The gradient of physics-aware training by plain means: the twins of each part between real
 /// signals, at what was measured there.
-fn by_parts(chain: &[LayerChoice], mismatch: f64, data: &Data<f64>) -> (Vec<f64>, Vec<f64>) {
-    let layers = [&[linear(5, 6)], chain, &[linear(6, 3)]].concat();
+fn by_parts(
+    (chain, width): (&[LayerChoice], usize),
+    mismatch: f64,
+    data: &Data<f64>,
+) -> (Vec<f64>, Vec<f64>) {
+    let layers = between(chain, width);
     let net = stack::<f64>(&layers, mismatch, 0.0);
     let params = initial(&net);
     let found = gradient(method(PhysicsAware {}), &net, &params, data, 1);
@@ -99,7 +103,8 @@ fn derivatives_of_twins_span_fields() {
     let data = Data::new(19, 5);
     let is_light = |chain: &[LayerChoice]| format!("{chain:?}").contains("Encode");
     let mut seen = 0;
-    for (chain, _) in kinds().iter().filter(|(chain, _)| is_light(chain)) {
+    for (chain, width) in kinds().iter().filter(|(chain, _)| is_light(chain)) {
+        let chain = (&chain[..], *width);
         let (found, wanted) = by_parts(chain, 0.2, &data);
         assert!(difference(&found, &wanted) < 1e-12, "{chain:?}: {}", difference(&found, &wanted));
         let (exact, _) = by_parts(chain, 0.0, &data);

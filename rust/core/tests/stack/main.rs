@@ -15,7 +15,7 @@ use pnncore::method::direct_feedback_alignment::DirectFeedbackAlignment;
 use pnncore::method::evolution_strategy::EvolutionStrategy;
 use pnncore::method::feedback_alignment::{Feedback, FeedbackAlignment};
 use pnncore::method::finite_difference::FiniteDifference;
-use pnncore::method::forward_forward::ForwardForward;
+use pnncore::method::forward_forward::{ForwardForward, Goodness};
 use pnncore::method::forward_gradient::ForwardGradient;
 use pnncore::method::genetic_algorithm::GeneticAlgorithm;
 use pnncore::method::parameter_shift::ParameterShift;
@@ -33,11 +33,12 @@ use pnncore::settling::Settling;
 use pnncore::signal::Signal;
 use pnncore::states::States;
 use pnncore::system::stack::{
-    BackwardRule, Carrier, DetectSpec, EncodeSpec, Entry, ForwardRecord, Function, Layer,
-    LayerChoice, LayerContext, LayerSpec, Layers, LinearSpec, MZIMeshSpec, MeshLayout,
-    MicroringSpec, NormaliseSpec, Parts, PendulaSpec, PlateSpec, PointwiseSpec, Propagation,
-    Quantity, SecondHarmonicSpec, Site, Spec, SpeckleSpec, Stack, StackAt, Stage,
-    SurrogateDerivative, TransistorSpec,
+    BackwardRule, Carrier, DetectSpec, DetectorRegionsSpec, DiffractionSpec, EncodeSpec, Entry,
+    FibreSpec, ForwardRecord, Function, Layer, LayerChoice, LayerContext, LayerSpec, Layers,
+    LinearSpec, MZIMeshSpec, MaskKind, MeshLayout, MicroringSpec, NormaliseSpec, Parts,
+    PendulaSpec, PlateSpec, PointwiseSpec, Propagation, PulseShape, Quantity, SecondHarmonicSpec,
+    Site, Spec, SpeckleSpec, Stack, StackAt, Stage, SurrogateDerivative, TransistorSpec,
+    WaveguideSpec,
 };
 use pnncore::system::{Experiment, System};
 use pnncore::train::{Progress, StepBudget, TrainingTask, train, write_gradient};
@@ -59,6 +60,44 @@ fn linear(inputs: usize, outputs: usize) -> LayerChoice {
 
 fn pointwise(function: Function) -> LayerChoice {
     PointwiseSpec { function }.into()
+}
+
+/// Four regions of three by four pixels.
+fn regions(differential: bool) -> DetectorRegionsSpec {
+    let regions = vec![[0, 0, 2, 1], [0, 2, 1, 4], [2, 0, 3, 2], [1, 2, 3, 4]];
+    let gain = Some(3.0);
+    DetectorRegionsSpec { differential, gain, ..DetectorRegionsSpec::new([3, 4], regions) }
+}
+
+/// Sixteen points in eight pixels; seven steps, so that a stretch without a kept field is shorter.
+fn waveguide() -> WaveguideSpec {
+    WaveguideSpec {
+        points: 16,
+        width: 20.0,
+        length: 70.0,
+        wavelength: 1.5,
+        index: 1.6,
+        index_range: 0.05,
+        steps: 7,
+        sections: 7,
+        pixels: 8,
+        absorber: 0.2,
+    }
+}
+
+/// A pulse that changes its shape by dispersion and nonlinearity alike.
+fn fibre() -> FibreSpec {
+    FibreSpec {
+        points: 16,
+        window: 8.0,
+        length: 1.5,
+        dispersion: -1.0,
+        nonlinearity: 2.0,
+        pulse: PulseShape::Sech,
+        duration: 0.8,
+        peak_power: 1.0,
+        steps: 10,
+    }
 }
 
 /// Every kind of layer, in chains from six real inputs to so many real outputs.
@@ -97,8 +136,75 @@ fn kinds() -> Vec<(Vec<LayerChoice>, usize)> {
         ),
         (
             vec![
+                EncodeSpec::new(Some(6), Carrier::Amplitude).into(),
+                DiffractionSpec::new([2, 3], [5.0, 1.0, 0.6], None).into(),
+                DiffractionSpec {
+                    absorption: 0.1,
+                    ..DiffractionSpec::new([2, 3], [3.0, 1.0, 0.8], Some(MaskKind::Complex))
+                }
+                .into(),
+                DiffractionSpec::new([2, 3], [4.0, 1.0, 0.5], Some(MaskKind::Amplitude)).into(),
+                DetectSpec::new(Quantity::Quadratures).into(),
+            ],
+            12,
+        ),
+        (
+            vec![
                 EncodeSpec {
-                    ports: vec![5, 0, 2, 3, 4, 1],
+                    modes: Some(12),
+                    ports: (0..6).map(|k| vec![k, 11 - k]).collect(),
+                    ..EncodeSpec::new(Some(6), Carrier::Phase)
+                }
+                .into(),
+                DiffractionSpec::new([3, 4], [4.0, 1.0, 2.0], Some(MaskKind::Phase)).into(),
+                regions(false).into(),
+            ],
+            4,
+        ),
+        (
+            vec![
+                EncodeSpec { modes: Some(12), ..EncodeSpec::new(Some(6), Carrier::Amplitude) }
+                    .into(),
+                DiffractionSpec::new([3, 4], [4.0, 1.0, 0.9], Some(MaskKind::Phase)).into(),
+                DetectorRegionsSpec { gain: None, ..regions(true) }.into(),
+            ],
+            2,
+        ),
+        (
+            vec![
+                EncodeSpec { modes: Some(16), ..EncodeSpec::new(Some(6), Carrier::Amplitude) }
+                    .into(),
+                waveguide().into(),
+                DetectSpec::new(Quantity::Intensity).into(),
+            ],
+            16,
+        ),
+        (
+            vec![
+                EncodeSpec {
+                    modes: Some(16),
+                    ports: (0..6).map(|k| vec![5 + k]).collect(),
+                    references: vec![(4, 1.0), (11, 0.5)],
+                    ..EncodeSpec::new(Some(6), Carrier::Phase)
+                }
+                .into(),
+                fibre().into(),
+                DetectSpec::new(Quantity::Intensity).into(),
+            ],
+            16,
+        ),
+        (
+            vec![
+                EncodeSpec { modes: Some(12), ..EncodeSpec::new(Some(6), Carrier::Phase) }.into(),
+                DiffractionSpec::new([3, 4], [4.0, 1.0, 0.9], Some(MaskKind::Phase)).into(),
+                regions(true).into(),
+            ],
+            2,
+        ),
+        (
+            vec![
+                EncodeSpec {
+                    ports: [5, 0, 2, 3, 4, 1].map(|port| vec![port]).into(),
                     ..EncodeSpec::new(Some(6), Carrier::Amplitude)
                 }
                 .into(),
@@ -450,12 +556,14 @@ fn forward_forward_leaves_out_what_is_lost() {
     let params = initial(&net);
     let mut data = Data::<f64>::new(10, 6);
     data.x[6] = f64::MAX;
-    let rule = method(ForwardForward { classes: 3, threshold: 0.5 });
-    let mut large = params.clone();
-    large[2].iter_mut().for_each(|w| *w *= 1e308);
-    assert!(gradient(rule.clone(), &net, &large, &data, 1).iter().all(|g| g.is_finite()));
-    let found = gradient(rule, &net, &params, &data, 1);
-    assert!(found.iter().all(|g| g.is_finite()) && found.iter().any(|g| *g != 0.0));
+    for goodness in [Goodness::Squares, Goodness::Cosine] {
+        let rule = method(ForwardForward { classes: 3, goodness, threshold: None, tau: None });
+        let mut large = params.clone();
+        large[2].iter_mut().for_each(|w| *w *= 1e308);
+        assert!(gradient(rule.clone(), &net, &large, &data, 1).iter().all(|g| g.is_finite()));
+        let found = gradient(rule, &net, &params, &data, 1);
+        assert!(found.iter().all(|g| g.is_finite()) && found.iter().any(|g| *g != 0.0));
+    }
 }
 
 #[test]

@@ -5,10 +5,9 @@ use pnncore_kernels::philox::Philox;
 use serde::Deserialize;
 
 use super::GROUPS_OF_SHOTS;
+use super::counter::Counter;
 use super::layer::{ForwardRecord, Layer, LayerContext, Role, factors};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
-use crate::poisson::poisson;
-use crate::settings::{at_least_zero, converter_bits, positive};
 use crate::signal::Signal;
 use crate::{Error, Result};
 
@@ -66,31 +65,17 @@ impl DetectSpec {
     }
 
     fn check(&self, modes: usize) -> Result<()> {
-        let refuse = |text: String| Err(Error::Config(text));
         if self.quantity == Quantity::Balanced && !modes.is_multiple_of(2) {
-            return refuse(format!("balanced detectors take pairs of modes, got {modes}"));
+            return Err(Error::Config(format!(
+                "balanced detectors take pairs of modes, got {modes}"
+            )));
         }
-        if let Some(photons) = self.photons {
-            positive("photons", photons)?;
-        }
-        at_least_zero("dark_counts", self.dark_counts)?;
-        if self.dark_counts > 0.0 && (self.photons.is_none() || !self.quantity.counts_photons()) {
-            return refuse(
-                "dark_counts are for detectors that count: give photons, too, and detect \
-                 intensities"
-                    .into(),
-            );
-        }
-        match (self.bits, self.full_scale) {
-            (None, None) => Ok(()),
-            (Some(bits), Some(scale)) => {
-                converter_bits("bits", Some(bits))?;
-                positive("full_scale", scale)
-            }
-            _ => {
-                refuse("bits and full_scale go together: both for converters, none without".into())
-            }
-        }
+        self.counter().check(self.quantity.counts_photons())
+    }
+
+    fn counter(&self) -> Counter {
+        let Self { photons, dark_counts, bits, full_scale, .. } = *self;
+        Counter { photons, dark_counts, bits, full_scale }
     }
 }
 
@@ -111,10 +96,10 @@ impl LayerSpec for DetectSpec {
     /// Hardware counts photons, and converts.
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
         let responsivities = vec![T::ONE; site.width("Detect")?];
-        let twin = Detect { spec: Self::new(self.quantity), responsivities };
-        let differs = site.is_mismatched() || self.photons.is_some() || self.bits.is_some();
+        let twin = Detect { quantity: self.quantity, counter: Counter::EXACT, responsivities };
+        let differs = site.is_mismatched() || self.counter() != Counter::EXACT;
         let hardware = differs.then(|| {
-            let real = Detect { spec: *self, ..twin.clone() };
+            let real = Detect { counter: self.counter(), ..twin.clone() };
             real.mismatched(site.mismatch, site.deviations(), site.group())
         });
         Ok(Parts::new(Box::new(twin), hardware))
@@ -125,7 +110,8 @@ impl LayerSpec for DetectSpec {
 /// and r Im E.
 #[derive(Debug, Clone)]
 struct Detect<T> {
-    spec: DetectSpec,
+    quantity: Quantity,
+    counter: Counter,
     responsivities: Vec<T>,
 }
 
@@ -146,7 +132,7 @@ impl<T: Real> Detect<T> {
         let intensity = |k: usize| r[k] * (re[k] * re[k] + im[k] * im[k]);
         let n = self.modes();
         for (k, y) in y.iter_mut().enumerate() {
-            *y = match self.spec.quantity {
+            *y = match self.quantity {
                 Quantity::Intensity => intensity(k),
                 Quantity::Balanced => intensity(2 * k) - intensity(2 * k + 1),
                 Quantity::Real => r[k] * re[k],
@@ -167,11 +153,11 @@ impl<T: Real> Detect<T> {
         random: &Philox,
         group: u32,
     ) {
-        if !self.spec.quantity.counts_photons() {
+        if !self.quantity.counts_photons() {
             // The noise of the vacuum: a quarter of a photon in either quadrature, and twice that
             // for both at once.
             self.show(re, im, y);
-            let both = if self.spec.quantity == Quantity::Quadratures { 2.0 } else { 1.0 };
+            let both = if self.quantity == Quantity::Quadratures { 2.0 } else { 1.0 };
             let deviation = (0.25 * both / photons).sqrt();
             for (k, y) in (row * y.len() as u64..).zip(y) {
                 *y += T::from_f64(deviation * random.normal(k, group));
@@ -181,32 +167,16 @@ impl<T: Real> Detect<T> {
         let n = self.modes();
         let counted = |k: usize| {
             let light = re[k].to_f64().powi(2) + im[k].to_f64().powi(2);
-            let expected =
-                photons * self.responsivities[k].to_f64() * light + self.spec.dark_counts;
-            if !expected.is_finite() {
-                return f64::NAN;
-            }
-            let counts = poisson(random, expected, row * n as u64 + k as u64, group);
-            (counts - self.spec.dark_counts) / photons
+            let intensity = self.responsivities[k].to_f64() * light;
+            self.counter.count(intensity, random, row * n as u64 + k as u64, group)
         };
-        let is_balanced = self.spec.quantity == Quantity::Balanced;
+        let is_balanced = self.quantity == Quantity::Balanced;
         for (k, y) in y.iter_mut().enumerate() {
             *y = T::from_f64(if is_balanced {
                 counted(2 * k) - counted(2 * k + 1)
             } else {
                 counted(k)
             });
-        }
-    }
-
-    /// Rounds outputs to the levels of converters.
-    fn convert(&self, y: &mut [T]) {
-        let (Some(bits), Some(scale)) = (self.spec.bits, self.spec.full_scale) else { return };
-        let lowest = if self.spec.quantity == Quantity::Intensity { 0.0 } else { -scale };
-        let step = (scale - lowest) / (f64::from(bits).exp2() - 1.0);
-        for y in y {
-            let within = y.to_f64().clamp(lowest, scale);
-            *y = T::from_f64(lowest + ((within - lowest) / step).round_ties_even() * step);
         }
     }
 }
@@ -221,7 +191,7 @@ impl<T: Real> Layer<T> for Detect<T> {
     }
 
     fn gives(&self) -> Signal {
-        Signal::real(self.spec.quantity.outputs(self.modes()))
+        Signal::real(self.quantity.outputs(self.modes()))
     }
 
     fn role(&self) -> Role {
@@ -237,17 +207,17 @@ impl<T: Real> Layer<T> for Detect<T> {
         _tape: &mut [T],
     ) -> Result<()> {
         let LayerContext { layer, first, random, .. } = context;
-        let outputs = self.spec.quantity.outputs(self.modes());
+        let outputs = self.quantity.outputs(self.modes());
         let rows = y.chunks_exact_mut(outputs).zip(self.fields(x));
         for (row, (y, (re, im))) in (first as u64..).zip(rows) {
-            match self.spec.photons {
+            match self.counter.photons {
                 Some(photons) => {
                     let group = GROUPS_OF_SHOTS + layer as u32;
                     self.count((re, im), y, photons, row, &random, group);
                 }
                 None => self.show(re, im, y),
             }
-            self.convert(y);
+            self.counter.convert(self.quantity != Quantity::Intensity, y);
         }
         Ok(())
     }
@@ -261,11 +231,11 @@ impl<T: Real> Layer<T> for Detect<T> {
         _gradient: &mut [Vec<T>],
     ) -> Result<()> {
         let (n, two, r) = (self.modes(), T::from_f64(2.0), &self.responsivities);
-        let rows = self.fields(record.x).zip(dy.chunks_exact(self.spec.quantity.outputs(n)));
+        let rows = self.fields(record.x).zip(dy.chunks_exact(self.quantity.outputs(n)));
         for (dx, ((re, im), dy)) in dx.chunks_exact_mut(2 * n).zip(rows) {
             let (dx_re, dx_im) = dx.split_at_mut(n);
             for k in 0..n {
-                (dx_re[k], dx_im[k]) = match self.spec.quantity {
+                (dx_re[k], dx_im[k]) = match self.quantity {
                     Quantity::Intensity => (two * r[k] * dy[k] * re[k], two * r[k] * dy[k] * im[k]),
                     Quantity::Balanced => {
                         let error = if k % 2 == 0 { dy[k / 2] } else { -dy[k / 2] };
@@ -290,12 +260,11 @@ impl<T: Real> Layer<T> for Detect<T> {
     ) -> Result<()> {
         let (n, two, r) = (self.modes(), T::from_f64(2.0), &self.responsivities);
         let rows = self.fields(record.x).zip(self.fields(dx));
-        for (dy, ((re, im), (dre, dim))) in
-            dy.chunks_exact_mut(self.spec.quantity.outputs(n)).zip(rows)
+        for (dy, ((re, im), (dre, dim))) in dy.chunks_exact_mut(self.quantity.outputs(n)).zip(rows)
         {
             let change = |k: usize| two * r[k] * (re[k] * dre[k] + im[k] * dim[k]);
             for (k, dy) in dy.iter_mut().enumerate() {
-                *dy = match self.spec.quantity {
+                *dy = match self.quantity {
                     Quantity::Intensity => change(k),
                     Quantity::Balanced => change(2 * k) - change(2 * k + 1),
                     Quantity::Real => r[k] * dre[k],

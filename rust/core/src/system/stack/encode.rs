@@ -31,16 +31,17 @@ pub struct EncodeSpec {
     pub carrier: Carrier,
     /// The number of modes; `None`: as many as signals.
     pub modes: Option<usize>,
-    /// The mode of each signal, counted from zero; empty: the first ones.
-    pub ports: Vec<usize>,
+    /// The modes of each signal, counted from zero; empty: one for each, the first ones.
+    pub ports: Vec<Vec<usize>>,
     /// Modes of constant amplitude, with that; all others are dark.
     pub references: Vec<(usize, f64)>,
 }
 
-/// Signals, modes, and where signals are.
+/// Signals, modes, and which mode carries which signal.
 struct Ports {
+    inputs: usize,
     modes: usize,
-    signals: Vec<usize>,
+    carried: Vec<(usize, usize)>,
 }
 
 impl EncodeSpec {
@@ -54,14 +55,24 @@ impl EncodeSpec {
         at_least_one(&[("n_in", inputs)])?;
         let modes = self.modes.unwrap_or(inputs);
         let refuse = |text: String| Err(Error::Config(text));
-        let signals =
-            if self.ports.is_empty() { (0..inputs).collect() } else { self.ports.clone() };
-        if signals.len() != inputs {
-            return refuse(format!("ports must name {inputs} modes, got {}", signals.len()));
+        let carried: Vec<(usize, usize)> = if self.ports.is_empty() {
+            (0..inputs).map(|signal| (signal, signal)).collect()
+        } else {
+            let own = self.ports.iter().enumerate();
+            own.flat_map(|(signal, ports)| ports.iter().map(move |&port| (port, signal))).collect()
+        };
+        if !self.ports.is_empty() && self.ports.len() != inputs {
+            return refuse(format!(
+                "ports must name modes of {inputs} signals, got {}",
+                self.ports.len()
+            ));
+        }
+        if let Some(signal) = self.ports.iter().position(Vec::is_empty) {
+            return refuse(format!("ports must name a mode of every signal, got none of {signal}"));
         }
         let mut taken = vec![false; modes];
         let references = self.references.iter().map(|&(port, _)| ("reference", port));
-        for (name, port) in signals.iter().map(|&port| ("ports", port)).chain(references) {
+        for (name, port) in carried.iter().map(|&(port, _)| ("ports", port)).chain(references) {
             match taken.get_mut(port) {
                 None => {
                     return refuse(format!(
@@ -81,7 +92,7 @@ impl EncodeSpec {
         if self.references.iter().any(|(_, amplitude)| !amplitude.is_finite()) {
             return refuse("every amplitude of reference must be finite".into());
         }
-        Ok(Ports { modes, signals })
+        Ok(Ports { inputs, modes, carried })
     }
 }
 
@@ -89,24 +100,24 @@ impl LayerSpec for EncodeSpec {
     const KIND: &'static str = "encode";
 
     fn outline(&self, site: &Site) -> Result<LayerOutline> {
-        let Ports { modes, signals } = self.ports(site)?;
-        let constants = if site.is_mismatched() { signals.len() as u128 } else { 0 };
+        let Ports { inputs, modes, .. } = self.ports(site)?;
+        let constants = if site.is_mismatched() { inputs as u128 } else { 0 };
         Ok(LayerOutline {
             constants,
-            ..LayerOutline::new(Signal::real(signals.len()), Signal::complex(modes))
+            ..LayerOutline::new(Signal::real(inputs), Signal::complex(modes))
         })
     }
 
     fn build<T: Real>(&self, site: &Site) -> Result<Parts<T>> {
-        let Ports { modes, signals } = self.ports(site)?;
+        let Ports { inputs, modes, carried } = self.ports(site)?;
         let references = self.references.iter();
         let references = references.map(|&(port, amplitude)| (port, T::from_f64(amplitude)));
         Ok(Parts::of(
             Encode {
                 carrier: self.carrier,
                 modes,
-                gains: vec![T::ONE; signals.len()],
-                signals,
+                gains: vec![T::ONE; inputs],
+                carried,
                 references: references.collect(),
             },
             site,
@@ -120,15 +131,15 @@ impl LayerSpec for EncodeSpec {
 struct Encode<T> {
     carrier: Carrier,
     modes: usize,
-    /// The mode of every signal.
-    signals: Vec<usize>,
+    /// Modes, each with its signal.
+    carried: Vec<(usize, usize)>,
     gains: Vec<T>,
     references: Vec<(usize, T)>,
 }
 
 impl<T: Real> Encode<T> {
     fn inputs(&self) -> usize {
-        self.signals.len()
+        self.gains.len()
     }
 
     /// The real and imaginary parts of every row of fields.
@@ -170,11 +181,11 @@ impl<T: Real> Layer<T> for Encode<T> {
             self.references.iter().for_each(|&(port, amplitude)| re[port] = amplitude);
             match self.carrier {
                 Carrier::Amplitude => {
-                    self.signals.iter().zip(&*driven).for_each(|(&port, &own)| re[port] = own);
+                    self.carried.iter().for_each(|&(port, k)| re[port] = driven[k]);
                 }
                 Carrier::Phase => {
                     sin_cos(context.level, &driven, &mut sin, &mut cos);
-                    for (k, &port) in self.signals.iter().enumerate() {
+                    for &(port, k) in &self.carried {
                         (re[port], im[port]) = (cos[k], sin[k]);
                     }
                 }
@@ -194,14 +205,13 @@ impl<T: Real> Layer<T> for Encode<T> {
         let n = self.modes;
         let rows = record.y.chunks_exact(2 * n).zip(dy.chunks_exact(2 * n));
         for (dx, (field, dy)) in dx.chunks_exact_mut(self.inputs()).zip(rows) {
-            let signals = self.signals.iter().zip(&self.gains);
-            for (dx, (&port, &gain)) in dx.iter_mut().zip(signals) {
-                *dx = match self.carrier {
-                    Carrier::Amplitude => gain * dy[port],
-                    Carrier::Phase => {
-                        gain * (dy[n + port] * field[port] - dy[port] * field[n + port])
-                    }
-                };
+            dx.fill(T::ZERO);
+            for &(port, k) in &self.carried {
+                dx[k] += self.gains[k]
+                    * match self.carrier {
+                        Carrier::Amplitude => dy[port],
+                        Carrier::Phase => dy[n + port] * field[port] - dy[port] * field[n + port],
+                    };
             }
         }
         Ok(())
@@ -220,8 +230,8 @@ impl<T: Real> Layer<T> for Encode<T> {
         for ((re, im), (dx, field)) in self.parts(dy).zip(rows) {
             re.fill(T::ZERO);
             im.fill(T::ZERO);
-            for ((&port, &gain), &dx) in self.signals.iter().zip(&self.gains).zip(dx) {
-                let change = gain * dx;
+            for &(port, k) in &self.carried {
+                let change = self.gains[k] * dx[k];
                 (re[port], im[port]) = match self.carrier {
                     Carrier::Amplitude => (change, T::ZERO),
                     Carrier::Phase => (-change * field[n + port], change * field[port]),

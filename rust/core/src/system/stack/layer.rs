@@ -57,7 +57,7 @@ pub enum Role {
     Normalisation,
     /// A function of each signal by itself, whose slope another one may stand for.
     Pointwise,
-    /// Intensities of a field.
+    /// Intensities of a field, or sums of them.
     Detection,
     /// Something else.
     Other,
@@ -122,6 +122,17 @@ pub enum TapProtocol {
     ThreeIntensity,
 }
 
+/// How light measures its gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LightProtocol {
+    /// Errors are sent back through the hardware; where intensities are read, by this protocol.
+    Backward(TapProtocol),
+    /// Errors are sent forward through media that light passes both ways alike, layer by layer,
+    /// with masks out of the way: what these do to errors is multiplied afterwards, by what they
+    /// are set to.
+    Forward,
+}
+
 impl TapProtocol {
     /// Passes through the layers forward, the one of signals not counted.
     pub(crate) fn passes(self) -> usize {
@@ -145,11 +156,16 @@ impl TapProtocol {
 pub struct LightPass<'a, T> {
     /// Whether it comes from the side of the outputs, through what [`Layer::prepare_reverse`] left.
     pub backward: bool,
+    /// Whether it then meets the medium alone, and the mask is multiplied afterwards, as it is set:
+    /// see [`LightProtocol::Forward`].
+    pub through_medium: bool,
     /// The fields that are sent in, row by row.
     pub sent: &'a [T],
     /// Those that come out.
     pub received: &'a mut [T],
-    /// What intensities are multiplied by, row by row, as they are summed; none: nothing is read.
+    /// The fields that signals had at the inputs, where errors come backward and fields are read.
+    pub signals: &'a [T],
+    /// What readings are multiplied by, row by row, as they are summed; none: nothing is read.
     pub weights: &'a [T],
     /// The sums, one to a monitor, that intensities are added to.
     pub sums: &'a mut [T],
@@ -396,10 +412,34 @@ pub trait Layer<T: Real>: Send + Sync {
         Err(Error::Capability(format!("{} cannot be run backwards", self.name())))
     }
 
-    /// How many monitors read the intensity of light just behind a phase shifter, where light can
-    /// be sent through the layer both ways; `None`: it cannot.
+    /// How many monitors read light on its way, where it can be sent through the layer both ways;
+    /// `None`: it cannot. They read intensities just behind phase shifters, or
+    /// [`Layer::points_read`].
     fn monitors(&self) -> Option<usize> {
         None
+    }
+
+    /// At how many points monitors read fields instead, by phase-shifting interferometry: those of
+    /// signals, and those of errors on their way back, whose products are what sums are made of.
+    /// That takes reciprocity, but light may be lost (Zhou et al., Photon. Res. 8, 940, 2020).
+    fn points_read(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether the transfer of its medium, without what parameters set, equals its transpose, so
+    /// that errors can be sent forward through it: see [`LightProtocol::Forward`].
+    fn has_symmetric_medium(&self) -> bool {
+        false
+    }
+
+    /// Whether fields that come out are linear in those that go in.
+    fn is_linear_in_fields(&self) -> bool {
+        false
+    }
+
+    /// See [`Layer::points_read`].
+    fn reads_fields(&self) -> bool {
+        self.points_read().is_some()
     }
 
     /// Sends light through the hardware.
@@ -417,7 +457,7 @@ pub trait Layer<T: Real>: Send + Sync {
     }
 
     /// Adds what a loss changes by with parameters to `gradient`, given by how much it changes with
-    /// the phase at each of the [`Layer::monitors`].
+    /// the phase at each of the [`Layer::monitors`], or with what else they tell.
     fn learn_phases(&self, params: &[&[T]], by_phase: &[T], gradient: &mut [Vec<T>]) {
         let _ = (params, by_phase, gradient);
     }

@@ -4,13 +4,17 @@
 //! differ from it by a mismatch and adds noise to what it measures. In simulation both are models;
 //! methods respect which is which.
 
+mod counter;
 mod crossbar;
 mod detect;
+mod diffraction;
 mod encode;
 mod experiment;
+mod fibre;
 mod harmonic;
 mod layer;
 mod layer_spec;
+mod light;
 mod linear;
 mod mesh;
 mod microring;
@@ -21,17 +25,23 @@ mod pendula;
 mod plate;
 mod pointwise;
 mod propagation;
+mod regions;
 mod registry;
 mod spec;
 mod speckle;
+mod split_step;
 mod transistor;
+mod waveguide;
 
 pub use crossbar::{CrossbarSpec, Hardware, ReadPrecision, Remap};
 pub use detect::{DetectSpec, Quantity};
+pub use diffraction::{DiffractionSpec, MaskKind};
 pub use encode::{Carrier, EncodeSpec};
+pub use fibre::{FibreSpec, PulseShape};
 pub use harmonic::SecondHarmonicSpec;
 pub use layer::{
-    Answer, ForwardRecord, Layer, LayerContext, LightPass, Role, SurrogateDerivative, TapProtocol,
+    Answer, ForwardRecord, Layer, LayerContext, LightPass, LightProtocol, Role,
+    SurrogateDerivative, TapProtocol,
 };
 pub use layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 pub use linear::{Linear, LinearSpec};
@@ -42,10 +52,12 @@ pub use pendula::PendulaSpec;
 pub use plate::PlateSpec;
 pub use pointwise::{Function, Pointwise, PointwiseSpec};
 pub use propagation::{BackwardRule, Block, ErrorSignal, Propagation};
+pub use regions::DetectorRegionsSpec;
 pub use registry::{ForeignSpec, LayerChoice};
 pub use spec::{Entry, Outline, Spec};
 pub use speckle::SpeckleSpec;
 pub use transistor::TransistorSpec;
+pub use waveguide::WaveguideSpec;
 
 use std::ops::Range;
 
@@ -205,7 +217,7 @@ impl<T: Real> Stack<T> {
         if !memory.is_empty() {
             memory.push(ParamSpec { name: CLOCK.into(), shape: vec![2] });
         }
-        let (groups, light) = (groups(&stages), light(&stages));
+        let (groups, light) = (groups(&stages), light::light_runs(&stages));
         let work = stages.iter().map(|stage| stage.twin().work()).fold(0, usize::saturating_add);
         Ok(Self { stages, groups, light, specs, memory, takes, outputs, seed, foreign, work })
     }
@@ -235,21 +247,6 @@ impl<T: Real> Stack<T> {
     /// The layers that light passes one after the other, each with monitors at its phase shifters.
     pub fn light(&self) -> &[Range<usize>] {
         &self.light
-    }
-
-    /// How many numbers are read of a sample where every monitor of light is read `times` times:
-    /// with both quadratures of the fields that come out, of signals at the outputs and of errors
-    /// at the inputs.
-    pub fn readings_of_light(&self, times: usize) -> usize {
-        let of = |run: &Range<usize>| {
-            let stages = &self.stages[run.clone()];
-            let monitors: usize =
-                stages.iter().map(|stage| stage.hardware().monitors().unwrap_or(0)).sum();
-            let ends =
-                self.stages[run.start].twin().inputs() + self.stages[run.end - 1].twin().outputs();
-            times * monitors + ends
-        };
-        self.light.iter().map(of).sum()
     }
 
     /// One of the layers.
@@ -328,20 +325,6 @@ impl<T: Real> Stack<T> {
         last.is_some_and(|l| self.stages[l + 1..].iter().all(|s| s.twin().has_derivatives()))
     }
 
-    /// Whether the parameters are all phases of which each output is a sinusoidal function.
-    fn has_sinusoidal_outputs(&self) -> bool {
-        let Some(last) = self.stages.iter().rposition(|stage| !stage.params.is_empty()) else {
-            return false;
-        };
-        let behind: Vec<Role> =
-            self.stages[last + 1..].iter().map(|stage| stage.twin().role()).collect();
-        let light = self.stages[last].twin();
-        self.stages[last].params.start == 0
-            && light.is_sinusoidal()
-            && self.stages[last].hardware().is_sinusoidal()
-            && behind == if light.gives().complex { &[Role::Detection][..] } else { &[] }
-    }
-
     /// Passes the samples of the last time through the hardware once more, with other parameters or
     /// another draw, and leaves outputs in `states`.
     ///
@@ -415,6 +398,7 @@ impl<T: Real> System<T> for Stack<T> {
             .and_if(self.is_differentiable(), Abilities::TWINS)
             .and_if(self.stages.last().is_some_and(Stage::is_linear_map), Abilities::LINEAR_READOUT)
             .and_if(self.has_sinusoidal_outputs(), Abilities::PHASES)
+            .and_if(self.has_symmetric_light(), Abilities::SYMMETRIC_LIGHT)
             .and_if(self.reaches_linear_map(), Abilities::LINEAR_MAPS)
     }
 
@@ -431,10 +415,22 @@ impl<T: Real> System<T> for Stack<T> {
                 format!("layer {} has no derivatives", l + 1)
             }
             _ if needs.has(Abilities::LINEAR_MAPS) => "the Stack has no linear map".into(),
+            _ if needs.has(Abilities::SYMMETRIC_LIGHT) => {
+                match self.first_without_symmetric_medium() {
+                    Some(l) => format!(
+                        "layer {} ({}) has a transfer that differs from its transpose, so that \
+                         errors cannot be sent forward through it: take InSituBackprop, which \
+                         sends them back",
+                        l + 1,
+                        self.stages[l].twin().name()
+                    ),
+                    None => "the Stack has no light that passes such a medium".into(),
+                }
+            }
             _ if needs.has(Abilities::PHASES) => {
-                "each output must be a sinusoid of every parameter: phases of one layer, with \
-                 nothing but detectors behind, which no voltages, no crosstalk and no steps of \
-                 half a turn set"
+                "each output must be a sinusoid of every parameter: phases of one layer at the end, \
+                 or of light with nothing but linear layers and detectors behind, which no \
+                 voltages, no crosstalk, no absorption and no steps of half a turn set"
                     .into()
             }
             _ => "Stack does not have that".into(),
@@ -471,20 +467,6 @@ fn groups<T: Real>(stages: &[Stage<T>]) -> Vec<Range<usize>> {
     starts.insert(0, 0);
     let ends = starts.iter().skip(1).copied().chain([stages.len()]);
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
-}
-
-/// What [`Stack::light`] gives: a field in the midst of a run is not known to anybody, so that all
-/// layers of it must have monitors.
-fn light<T: Real>(stages: &[Stage<T>]) -> Vec<Range<usize>> {
-    let is_light = |stage: &Stage<T>| stage.twin().takes().complex && stage.twin().gives().complex;
-    let mut first = 0;
-    let runs = stages.chunk_by(|a, b| is_light(a) && is_light(b)).filter_map(|run| {
-        let range = first..first + run.len();
-        first = range.end;
-        let has = |stage: &Stage<T>| is_light(stage) && stage.hardware().monitors().is_some();
-        run.iter().all(has).then_some(range)
-    });
-    runs.collect()
 }
 
 /// What the number of steps is called that hardware which drifts has been through, in units of one

@@ -7,7 +7,9 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::crossbar::CrossbarSpec;
 use super::detect::DetectSpec;
+use super::diffraction::DiffractionSpec;
 use super::encode::EncodeSpec;
+use super::fibre::FibreSpec;
 use super::harmonic::SecondHarmonicSpec;
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use super::linear::LinearSpec;
@@ -17,8 +19,10 @@ use super::normalise::NormaliseSpec;
 use super::pendula::PendulaSpec;
 use super::plate::PlateSpec;
 use super::pointwise::PointwiseSpec;
+use super::regions::DetectorRegionsSpec;
 use super::speckle::SpeckleSpec;
 use super::transistor::TransistorSpec;
+use super::waveguide::WaveguideSpec;
 use crate::Result;
 use crate::device::Device;
 use crate::signal::Signal;
@@ -38,6 +42,10 @@ static LAYERS: &[Entry] = &[
     Entry::of::<DetectSpec>(),
     Entry::of::<MZIMeshSpec>(),
     Entry::of::<MicroringSpec>(),
+    Entry::of::<DiffractionSpec>(),
+    Entry::of::<DetectorRegionsSpec>(),
+    Entry::of::<WaveguideSpec>(),
+    Entry::of::<FibreSpec>(),
 ];
 
 /// A layer in the list of all.

@@ -224,6 +224,10 @@ impl<T: Real> Layer<T> for MZIMesh {
         });
     }
 
+    fn is_linear_in_fields(&self) -> bool {
+        true
+    }
+
     /// One behind every shifter: two to an interferometer, the first one's first, and those at the
     /// outputs.
     fn monitors(&self) -> Option<usize> {
@@ -238,7 +242,7 @@ impl<T: Real> Layer<T> for MZIMesh {
     ) -> Result<()> {
         let Circuit { waveguides, inputs, outputs, pairs, .. } = &self.circuit;
         let LayerContext { level, prepared, scratch, .. } = context;
-        let LightPass { backward, sent, received, weights, sums, number } = pass;
+        let LightPass { backward, sent, received, weights, sums, number, .. } = pass;
         let (from, to) = if backward { (outputs, inputs) } else { (inputs, outputs) };
         let elements = &prepared[..NUMBERS * pairs.len()];
         let waveguides_met = if backward { &self.backward_pairs } else { pairs };

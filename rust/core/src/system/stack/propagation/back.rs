@@ -12,7 +12,7 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::scratch::{Lent, Scratch};
 use crate::system::stack::layer::{
-    Answer, ForwardRecord, Layer, LayerContext, Role, SurrogateDerivative, TapProtocol,
+    Answer, ForwardRecord, Layer, LayerContext, LightProtocol, Role, SurrogateDerivative,
 };
 use crate::system::stack::{Layers, Stack, StackAt, Stage};
 use crate::update::{LocalUpdate, Products, Term};
@@ -47,7 +47,7 @@ pub struct BackwardRule<'a, T: Real> {
     pub inputs: bool,
     /// Whether hardware answers itself: what can be run backwards passes errors back, and light is
     /// read by this protocol.
-    pub in_situ: Option<TapProtocol>,
+    pub in_situ: Option<LightProtocol>,
 }
 
 impl<'a, T: Real> BackwardRule<'a, T> {
@@ -68,11 +68,16 @@ impl<T: Real> BackwardRule<'_, T> {
 
     /// Whether the hardware of a stage answers itself.
     fn reverses(&self, stage: &Stage<T>) -> bool {
-        self.in_situ.is_some() && self.asks(stage) && stage.hardware().has_reverse()
+        let goes_back = matches!(self.in_situ, Some(LightProtocol::Backward(_)));
+        goes_back && self.asks(stage) && stage.hardware().has_reverse()
     }
 
     /// The run of layers with monitors that layer `l` is in, where light is read in situ.
-    fn light<'s>(&self, stack: &'s Stack<T>, l: usize) -> Option<(TapProtocol, &'s Range<usize>)> {
+    fn light<'s>(
+        &self,
+        stack: &'s Stack<T>,
+        l: usize,
+    ) -> Option<(LightProtocol, &'s Range<usize>)> {
         self.in_situ.zip(stack.light().iter().find(|run| run.contains(&l)))
     }
 
@@ -254,15 +259,9 @@ impl<T: Real> Backward<'_, T> {
                 if run.start == l && !dy.is_empty() {
                     let asked = if rule.asks(stage) { *rows * layer.inputs() } else { 0 };
                     dx.resize(asked, T::ZERO);
-                    let ends = (&signals[l][..], &dy[..], &mut dx[..]);
-                    self.read_light(
-                        protocol,
-                        run.clone(),
-                        (*rows, *first),
-                        ends,
-                        gradients,
-                        scratch,
-                    )?;
+                    let ends = (&signals[..], &dy[..], &mut dx[..]);
+                    let place = (*rows, *first);
+                    self.read_light((protocol, run.clone()), place, ends, gradients, scratch)?;
                 }
                 continue;
             }

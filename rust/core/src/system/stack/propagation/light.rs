@@ -6,6 +6,10 @@
 //! With fields F of signals and A of errors behind a shifter, and an error field Gamma by which the
 //! loss changes by 2 Re(Gamma dy), the gradient is 2 Re(i F A). Only fields at the inputs and the
 //! outputs, and intensities behind shifters, enter.
+//!
+//! Where light passes free space, its field can be read on both ways by interferometry instead, at
+//! every pixel of a mask, and the product taken of what was read (Zhou et al., Photon. Res. 8, 940,
+//! 2020).
 
 use std::ops::Range;
 
@@ -15,36 +19,52 @@ use super::back::Backward;
 use crate::Result;
 use crate::scratch::Scratch;
 use crate::system::stack::Stage;
-use crate::system::stack::layer::{LayerContext, LightPass, TapProtocol};
+use crate::system::stack::layer::{LayerContext, LightPass, LightProtocol, TapProtocol};
 
 /// Fields and readings of some rows, on a run of layers with monitors.
 struct LightReading<'b, 'a, T: Real> {
     backward: &'b Backward<'a, T>,
-    protocol: TapProtocol,
+    protocol: LightProtocol,
     run: Range<usize>,
+    /// The inputs of all layers.
+    signals: &'b [Vec<T>],
     rows: usize,
     first: usize,
     scratch: &'b Scratch<T>,
 }
 
+/// What readings of a pass are multiplied by, row by row; none: they are not taken.
+#[derive(Clone, Copy)]
+struct Weights<'w, T> {
+    intensities: &'w [T],
+    fields: &'w [T],
+}
+
+impl<'w, T> Weights<'w, T> {
+    const NONE: Self = Self { intensities: &[], fields: &[] };
+
+    fn of_intensities(intensities: &'w [T]) -> Self {
+        Self { intensities, ..Self::NONE }
+    }
+}
+
 impl<T: Real> Backward<'_, T> {
     /// Lets a run of layers learn from what its monitors read of `rows` rows, beginning with number
-    /// `first`: `x` are their input fields, `dy` the errors of their outputs, dL/dRe and dL/dIm,
-    /// and `dx`, unless it is empty, becomes those of the inputs.
+    /// `first`: `signals` are the inputs of all layers, `dy` the errors of the run's outputs,
+    /// dL/dRe and dL/dIm, and `dx`, unless it is empty, becomes those of its inputs.
     pub(super) fn read_light(
         &self,
-        protocol: TapProtocol,
-        run: Range<usize>,
+        (protocol, run): (LightProtocol, Range<usize>),
         (rows, first): (usize, usize),
-        (x, dy, dx): (&[T], &[T], &mut [T]),
+        (signals, dy, dx): (&[Vec<T>], &[T], &mut [T]),
         gradients: &mut [Vec<T>],
         scratch: &Scratch<T>,
     ) -> Result<()> {
         let stages = &self.at.stack.stages()[run.clone()];
         let monitors = |stage: &Stage<T>| stage.hardware().monitors().unwrap_or(0);
         let mut by_phase = scratch.zeros(stages.iter().map(monitors).sum());
-        let reading = LightReading { backward: self, protocol, run, rows, first, scratch };
-        reading.read((x, dy, dx), &mut by_phase)?;
+        let reading = LightReading { backward: self, protocol, run, signals, rows, first, scratch };
+        reading.read(dy, dx, &mut by_phase)?;
         let mut rest = &by_phase[..];
         for stage in stages {
             let (own, behind) = rest.split_at(monitors(stage));
@@ -58,8 +78,8 @@ impl<T: Real> Backward<'_, T> {
 
 impl<T: Real> LightReading<'_, '_, T> {
     /// Runs all passes, and adds up the gradient by every phase.
-    fn read(&self, (x, dy, dx): (&[T], &[T], &mut [T]), by_phase: &mut [T]) -> Result<()> {
-        let (scratch, rows) = (self.scratch, self.rows);
+    fn read(&self, dy: &[T], dx: &mut [T], by_phase: &mut [T]) -> Result<()> {
+        let (scratch, rows, x) = (self.scratch, self.rows, &self.signals[self.run.start]);
         // All light is sent with a power of one, row by row, whatever the units of signals and the
         // size of errors; what is sent back is Gamma = conj(dL/dRe + i dL/dIm) / 2.
         let mut error = scratch.copy(dy);
@@ -68,7 +88,8 @@ impl<T: Real> LightReading<'_, '_, T> {
         let mut arrived = scratch.zeros(rows);
         normalise_rows(&mut error, &mut errors);
         let mut back = scratch.zeros(x.len());
-        self.pass((true, 0), &error, &mut back, &[], by_phase)?;
+        let weights = Weights { fields: &errors, ..Weights::NONE };
+        self.pass((true, 0), &error, &mut back, weights, by_phase)?;
         // What goes on to the inputs are the errors themselves.
         if !dx.is_empty() {
             dx.copy_from_slice(&back);
@@ -77,6 +98,10 @@ impl<T: Real> LightReading<'_, '_, T> {
                 row.iter_mut().for_each(|e| *e *= size);
             }
             conjugate(dx, rows);
+        }
+        let stages = &self.backward.at.stack.stages()[self.run.clone()];
+        if stages.iter().all(|stage| stage.hardware().reads_fields()) {
+            return Ok(());
         }
         let mut signals = scratch.copy(x);
         normalise_rows(&mut signals, &mut powers);
@@ -92,9 +117,10 @@ impl<T: Real> LightReading<'_, '_, T> {
         let (mut sent, mut received) = (scratch.zeros(x.len()), scratch.zeros(dy.len()));
         let mut send = |sign: f64, number: u32, weights: &[T], by_phase: &mut [T]| {
             superpose(&signals, &back, T::from_f64(sign), &mut sent, rows);
+            let weights = Weights::of_intensities(weights);
             self.pass((false, number), &sent, &mut received, weights, by_phase)
         };
-        if self.protocol == TapProtocol::Difference {
+        if self.protocol == LightProtocol::Backward(TapProtocol::Difference) {
             for (number, sign) in [(1, -1.0), (2, 1.0)] {
                 weigh(&mut weights, -0.5 * sign);
                 send(sign, number, &weights, by_phase)?;
@@ -112,7 +138,7 @@ impl<T: Real> LightReading<'_, '_, T> {
             let gained = if arrived > 0.0 { arrived.powi(-2) } else { 0.0 };
             *weight = T::from_f64(-size(r) * gained);
         }
-        self.pass((true, 0), &error, &mut sent, &weights, by_phase)
+        self.pass((true, 0), &error, &mut sent, Weights::of_intensities(&weights), by_phase)
     }
 
     /// Sends light through all layers of the run, forward or backward.
@@ -121,7 +147,7 @@ impl<T: Real> LightReading<'_, '_, T> {
         (backward, number): (bool, u32),
         sent: &[T],
         received: &mut [T],
-        weights: &[T],
+        weights: Weights<'_, T>,
         sums: &mut [T],
     ) -> Result<()> {
         let Self { backward: Backward { at, prepared, reversed, .. }, run, rows, .. } = self;
@@ -138,11 +164,14 @@ impl<T: Real> LightReading<'_, '_, T> {
             let mut next = self.scratch.zeros(rows * width);
             let monitors = hardware.monitors().unwrap_or(0);
             place -= if backward { monitors } else { 0 };
+            let Weights { intensities, fields } = weights;
             let pass = LightPass {
                 backward,
+                through_medium: self.protocol == LightProtocol::Forward,
                 sent: &field,
                 received: &mut next,
-                weights,
+                signals: &self.signals[l],
+                weights: if hardware.reads_fields() { fields } else { intensities },
                 sums: &mut sums[place..place + monitors],
                 number,
             };
