@@ -3,7 +3,7 @@
 import numpy as np
 import pnncore as pnn
 import pytest
-from pnncore import costs, devices, plot
+from pnncore import costs, devices, layers, plot
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.layers import AnalogIO, Crossbar, Tanh
 
@@ -96,3 +96,55 @@ def test_cells_of_a_weight_are_read_together():
             net, pnn.methods.PhysicsAware(), pnn.optim.SGD(0.1), seed=0, progress=False
         ).fit(np.ones((8, 4), np.float32), np.zeros(8, np.int64), epochs=1)
         assert costs.estimate(net, history).counts["cells"] == [8 * 12 * cells]
+
+
+def test_light_is_counted():
+    chain = [
+        layers.Encode(4),
+        layers.MZIMesh(4),
+        layers.Detect(photons=500.0, bits=6, full_scale=4.0),
+    ]
+    net = pnn.systems.Stack(chain, seed=0)
+    x, y = np.ones((10, 4), np.float32), np.arange(10) % 4
+    trainer = pnn.Trainer(net, pnn.methods.InSituBackprop(), pnn.optim.SGD(0.0), seed=0)
+    history = trainer.fit(x, y, epochs=2)
+    prices = costs.LightPrices(photon=2.0, laser_efficiency=0.5, heater=3.0, sample=7.0)
+    ledger = costs.estimate_light(net, history, prices)
+    # Signals, and the two sums with conjugate errors; errors come back once.
+    measured, reversed_ = 30, 10
+    assert history["measured"].tolist() == [measured] * 2
+    assert ledger.counts["photons"].tolist() == [measured * 500] * 2
+    assert ledger.energy["photons"].tolist() == [measured * 500 * 2 / 0.5] * 2
+    assert ledger.counts["modulations"].tolist() == [(measured + reversed_) * 4] * 2
+    assert ledger.counts["detections"].tolist() == [measured * 4 + history["reads"][0]] * 2
+    assert ledger.energy["conversions"] == pytest.approx([measured * 4 * 64 * 1e-14] * 2)
+    phases = [np.mod(net.params[name], 2 * np.pi).sum() for name in ("theta2", "phi2", "gamma2")]
+    assert ledger.seconds.tolist() == [(measured + reversed_) * 7.0] * 2
+    assert ledger.energy["heaters"] == pytest.approx(ledger.seconds * 3 * sum(phases) / np.pi)
+    assert ledger.counts["heaters"].tolist() == [16, 16]
+    assert "photons" in repr(ledger)
+    with pytest.raises(pnn.errors.CapabilityError, match="no light to count"):
+        costs.estimate_light(pnn.systems.Stack([layers.Linear(4, 4)]), history)
+    with pytest.raises(pnn.errors.ConfigError, match="laser_efficiency must be at most 1"):
+        costs.LightPrices(laser_efficiency=1.5)
+
+
+@pytest.mark.parametrize("quantity", ["intensity", "balanced", "real", "quadratures"])
+def test_photons_make_outputs_as_exact_as_they_should(quantity):
+    rng = np.random.default_rng(0)
+    x = np.tile(rng.normal(size=(1, 6)), (4000, 1))
+
+    def stack(**settings):
+        chain = [layers.Encode(6), layers.MZIMesh(6), layers.Detect(quantity, **settings)]
+        return pnn.systems.Stack(chain, dtype="float64", seed=0)
+
+    exact = stack().predict(x)
+    found = costs.photons_per_multiply_add(stack(), x[:1], 0.02)
+    photons = found * 6 * exact.shape[1] / (x[0] ** 2).sum()
+    noisy = stack(photons=photons).predict(x)
+    error = np.sqrt(((noisy - exact) ** 2).mean() / (exact**2).mean())
+    assert error == pytest.approx(0.02, rel=0.03)
+    # Four times as many for half of the error.
+    assert costs.photons_per_multiply_add(stack(), x[:1], 0.01) == pytest.approx(4 * found)
+    with pytest.raises(pnn.errors.CapabilityError, match="the last layer must be Detect"):
+        costs.photons_per_multiply_add(pnn.systems.Stack([layers.Linear(6, 6)]), x[:1], 0.02)

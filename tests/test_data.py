@@ -55,6 +55,7 @@ def test_public_names():
     assert sorted(data.__all__) == sorted(
         [
             "VOWEL_CLASSES",
+            "acoustic",
             "digits",
             "fashion_mnist",
             "from_file",
@@ -368,7 +369,7 @@ def test_missing_set_says_what_where_and_how(call, tmp_path, monkeypatch):
         call()
 
 
-@pytest.mark.parametrize("call", [data.mnist, data.fashion_mnist, data.vowels])
+@pytest.mark.parametrize("call", [data.mnist, data.fashion_mnist, data.vowels, data.acoustic])
 def test_bad_path_argument(call, tmp_path):
     with pytest.raises(DataError, match="path: expected a folder"):
         call(tmp_path / "absent")
@@ -598,3 +599,37 @@ def test_real_vowels(data_dir):
     # are open.
     f1 = {name: x[y == k, 0].mean() for k, name in enumerate(data.VOWEL_CLASSES)}
     assert max(f1["iy"], f1["uw"], f1["ih"], f1["er"]) < min(f1["ah"], f1["aw"])
+
+
+def test_measured_samples_are_shuffled_and_cut(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.random((8000, 20), np.float32) for name in ("inputs", "outputs")}
+    np.savez(tmp_path / "acoustic.npz", **arrays)
+    x, y, x_test, y_test = data.acoustic(tmp_path, test_size=100, seed=3)
+    assert (x.shape, y_test.shape, x.dtype) == ((7900, 20), (100, 20), np.float32)
+    both = np.concatenate([np.concatenate([x, y], 1), np.concatenate([x_test, y_test], 1)])
+    whole = np.concatenate([arrays["inputs"], arrays["outputs"]], axis=1)
+    assert sorted(map(bytes, both)) == sorted(map(bytes, whole))
+    again = data.acoustic(tmp_path, test_size=100, seed=3, dtype="float64")
+    assert np.array_equal(again[2], x_test)
+    assert again[0].dtype == np.float64
+    with pytest.raises(ConfigError, match="test_size: expected 0 to 8000"):
+        data.acoustic(tmp_path, test_size=8001)
+    arrays["outputs"][5, 3] = np.nan
+    np.savez(tmp_path / "acoustic.npz", **arrays)
+    with pytest.raises(DataError, match="expected finite numbers"):
+        data.acoustic(tmp_path)
+    (tmp_path / "acoustic.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="not a NumPy archive"):
+        data.acoustic(tmp_path)
+
+
+def test_the_acoustic_layer_is_nearly_linear(data_dir):
+    folder = real(data_dir, "acoustic", "see the message of pnncore.data.acoustic()")
+    x, y, x_test, y_test = data.acoustic(folder)
+    assert (x.shape, x_test.shape) == ((7200, 20), (800, 20))
+    with_one = [np.c_[own, np.ones(len(own))] for own in (x, x_test)]
+    linear = np.linalg.lstsq(with_one[0], y, rcond=None)[0]
+    error = np.sqrt(((with_one[1] @ linear - y_test) ** 2).mean())
+    assert 0.034 < error < 0.042
+    assert 0.29 < y_test.std() < 0.32

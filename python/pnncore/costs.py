@@ -1,4 +1,4 @@
-"""What training would cost: reads, conversions and pulses of crossbars; hours of instruments.
+"""What training would cost: conversions and pulses of crossbars, light, hours of instruments.
 
 >>> import pnncore as pnn
 >>> crossbar = pnn.layers.Crossbar(64, 10, device=pnn.devices.ConstantStep())
@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import as_list, instance, number, positive_int, shown
-from pnncore._display import html_table, text_table
+from pnncore._ledger import Ledger
+from pnncore._light_costs import LightPrices, estimate_light, photons_per_multiply_add
 from pnncore.devices import MixedPrecision, MultiCell, Pair, TikiTaka
 from pnncore.errors import CapabilityError, ConfigError
 from pnncore.history import History
@@ -28,7 +29,15 @@ from pnncore.optim import SGD
 from pnncore.systems import Instrument, Stack
 from pnncore.trainer import Trainer
 
-__all__ = ["Ledger", "Prices", "estimate", "hours"]
+__all__ = [
+    "Ledger",
+    "LightPrices",
+    "Prices",
+    "estimate",
+    "estimate_light",
+    "hours",
+    "photons_per_multiply_add",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -69,45 +78,6 @@ class Prices:
         """Validate at once: `ConfigError` names the price."""
         for name in self.__dataclass_fields__:
             number(getattr(self, name), name, positive=True)
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """What `estimate` returns: arrays over epochs.
-
-    Attributes
-    ----------
-    counts
-        ``reads`` (of arrays, or of a line that is transferred), ``cells`` (that were read),
-        ``inputs`` and ``outputs`` (conversions), ``pulses`` and ``operations`` (digital
-        multiply-adds).
-    energy
-        In joules: ``cells``, ``inputs``, ``outputs``, ``pulses``, ``operations``.
-    seconds
-        The time of reads and of trains of full length, one after the other.
-    """
-
-    counts: dict[str, Array]
-    energy: dict[str, Array]
-    seconds: Array
-
-    @property
-    def total(self) -> float:
-        """The energy of all epochs, in joules."""
-        return float(sum(values.sum() for values in self.energy.values()))
-
-    def _rows(self) -> list[list[str]]:
-        rows = [["", "count", "energy, J"]]
-        for name, count in self.counts.items():
-            energy = f"{self.energy[name].sum():.3g}" if name in self.energy else ""
-            rows.append([name, f"{count.sum():.3g}", energy])
-        return [*rows, [f"together, in {self.seconds.sum():.3g} s", "", f"{self.total:.3g}"]]
-
-    def __repr__(self) -> str:
-        return text_table(self._rows())
-
-    def _repr_html_(self) -> str:
-        return html_table(self._rows())
 
 
 def estimate(net: Stack, history: History, prices: Prices | None = None) -> Ledger:

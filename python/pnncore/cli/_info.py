@@ -86,7 +86,7 @@ def _data_sets() -> dict[str, str | None]:
     }
     for name, (spec, load) in idx.items():
         names = [_sets._names_of(file) for file in spec.files]
-        files, _ = _sets._search(None, (spec.folder, *spec.folders), names)
+        files, _ = _sets.search(None, (spec.folder, *spec.folders), names)
         found[name] = None
         if files is not None:
             try:
@@ -94,8 +94,10 @@ def _data_sets() -> dict[str, str | None]:
                 found[name] = str(files[0].parent)
             except DataError as error:
                 found[name] = None if "is not found" in str(error) else f"damaged: {error}"
-    files, _ = _sets._search(None, ("vowel",), [("pat_vowels.npz",)])
-    found["vowels"] = str(files[0].parent) if files is not None else None
+    single = {"vowels": ("vowel", "pat_vowels.npz"), "acoustic": ("acoustic", "acoustic.npz")}
+    for name, (folder, file) in single.items():
+        files, _ = _sets.search(None, (folder,), [(file,)])
+        found[name] = str(files[0].parent) if files is not None else None
     return found
 
 

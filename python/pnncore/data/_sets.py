@@ -21,7 +21,7 @@ from pnncore.data._npz import Layout, parse_npz
 from pnncore.errors import ConfigError, DataError
 
 Split = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.int64]]
-_Path = str | os.PathLike[str]
+FolderPath = str | os.PathLike[str]
 
 VOWEL_CLASSES: tuple[str, ...] = ("ae", "ah", "aw", "uw", "er", "iy", "ih")
 """Names of the labels 0 to 6 of `vowels`: had, hod, hawed, who'd, heard, heed, hid."""
@@ -217,8 +217,8 @@ def _shipped(name: str, layout: Layout) -> dict[str, npt.NDArray[Any]]:
 
 def split(x: npt.NDArray[Any], labels: npt.NDArray[Any], test_size: int, seed: int) -> Split:
     """Shuffle, and cut off the test samples."""
-    n_test = _integer("test_size", test_size, len(x))
-    rng = np.random.Generator(np.random.Philox(_integer("seed", seed, None)))
+    n_test = whole_number("test_size", test_size, len(x))
+    rng = np.random.Generator(np.random.Philox(whole_number("seed", seed, None)))
     y = labels.astype(np.int64)
     order = rng.permutation(len(x))
     test, train = order[:n_test], order[n_test:]
@@ -226,7 +226,7 @@ def split(x: npt.NDArray[Any], labels: npt.NDArray[Any], test_size: int, seed: i
 
 
 def mnist(
-    path: _Path | None = None, *, download: bool = False, dtype: npt.DTypeLike = "float32"
+    path: FolderPath | None = None, *, download: bool = False, dtype: npt.DTypeLike = "float32"
 ) -> Split:
     """Load MNIST: handwritten digits of 28 x 28 pixels, 60000 for training and 10000 for testing.
 
@@ -276,7 +276,7 @@ def mnist(
 
 
 def fashion_mnist(
-    path: _Path | None = None, *, download: bool = False, dtype: npt.DTypeLike = "float32"
+    path: FolderPath | None = None, *, download: bool = False, dtype: npt.DTypeLike = "float32"
 ) -> Split:
     """Load Fashion-MNIST: articles of clothing, 28 x 28 pixels.
 
@@ -325,7 +325,7 @@ def fashion_mnist(
     return _load_idx_set(_FASHION_MNIST, path, download=download, dtype=dtype)
 
 
-def vowels(path: _Path | None = None, *, dtype: npt.DTypeLike = "float32") -> Split:
+def vowels(path: FolderPath | None = None, *, dtype: npt.DTypeLike = "float32") -> Split:
     """Load the vowel task of the physics-aware-training study.
 
     7 vowels, 12 formant frequencies, 48 speakers.
@@ -369,7 +369,7 @@ def vowels(path: _Path | None = None, *, dtype: npt.DTypeLike = "float32") -> Sp
     no test on new speakers: every speaker of a test sample also has training samples.
     """
     name = "pat_vowels.npz"
-    found, looked = _search(path, ("vowel",), [(name,)])
+    found, looked = search(path, ("vowel",), [(name,)])
     if found is None:
         arrays = ", ".join(f"{key} {shape}" for key, (_, shape) in _VOWELS.items())
         raise DataError(
@@ -380,15 +380,7 @@ def vowels(path: _Path | None = None, *, dtype: npt.DTypeLike = "float32") -> Sp
             "PNNCORE_DATA."
         )
     file = found[0]
-    limit = 1 << 20
-    try:
-        with open(file, "rb") as stream:
-            content = stream.read(limit + 1)
-    except OSError as err:
-        raise DataError(f"{file}: cannot be read: {err.strerror or err}") from err
-    if len(content) > limit:
-        raise DataError(f"{file}: expected at most {limit} bytes, got more")
-    raw = parse_npz(content, f"{file}:", _VOWELS)
+    raw = parse_npz(read_file(file, 1 << 20), f"{file}:", _VOWELS)
     x, y, x_test, y_test = (raw[key] for key in _VOWELS)
     for key in ("train_dataset_x", "test_dataset_x"):
         # Written so that NaN fails as well.
@@ -401,7 +393,19 @@ def vowels(path: _Path | None = None, *, dtype: npt.DTypeLike = "float32") -> Sp
     return x.astype(own), y, x_test.astype(own), y_test
 
 
-def _integer(name: str, value: object, high: int | None) -> int:
+def read_file(file: Path, limit: int) -> bytes:
+    """Read a file of at most `limit` bytes."""
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(limit + 1)
+    except OSError as err:
+        raise DataError(f"{file}: cannot be read: {err.strerror or err}") from err
+    if len(content) > limit:
+        raise DataError(f"{file}: expected at most {limit} bytes, got more")
+    return content
+
+
+def whole_number(name: str, value: object, high: int | None) -> int:
     """Check an integer argument against 0 and an upper bound."""
     wanted = "0 or larger" if high is None else f"0 to {high}"
     try:
@@ -426,8 +430,8 @@ def _cache() -> Path | None:
         return None
 
 
-def _search(
-    path: _Path | None,
+def search(
+    path: FolderPath | None,
     folders: tuple[str, ...],
     names: list[tuple[str, ...]],
     refuse: Callable[[list[Path]], str] | None = None,
@@ -482,7 +486,7 @@ def _names_of(file: _IdxFile) -> tuple[str, ...]:
 
 
 def _load_idx_set(
-    spec: _IdxSet, path: _Path | None, *, download: bool, dtype: npt.DTypeLike
+    spec: _IdxSet, path: FolderPath | None, *, download: bool, dtype: npt.DTypeLike
 ) -> Split:
     """Find or fetch the four files of a set, read and check them."""
 
@@ -495,7 +499,7 @@ def _load_idx_set(
 
     download, dtype = flag(download, "download"), as_dtype(dtype)
     names = [_names_of(file) for file in spec.files]
-    files, looked = _search(path, (spec.folder, *spec.folders), names, refuse)
+    files, looked = search(path, (spec.folder, *spec.folders), names, refuse)
     if files is None and download:
         files = _download(spec)
     if files is None:
