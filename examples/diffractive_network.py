@@ -1,18 +1,18 @@
 """A diffractive network: masks of phases in free space tell handwritten digits apart.
 
     python examples/diffractive_network.py              # under a minute: the 8 x 8 digits
-    python examples/diffractive_network.py full         # MNIST, five masks of 200 x 200: 20 minutes
-    python examples/diffractive_network.py full fashion differential
+    python examples/diffractive_network.py --full       # MNIST, five masks of 200 x 200: 20 minutes
+    python examples/diffractive_network.py --full --fashion --differential
 
 Images are amplitudes in a plane, masks behind it turn phases, and ten regions of the last plane
-gather light: the brightest is the answer. `full` is the complete protocol of five phase masks with
-pixels of .53 wavelengths, 40 wavelengths apart, images of 100 x 100 pixels and regions of 6.4
-wavelengths (two epochs; 20 were published); `differential` tells contrasts of two regions. Beside
-it: the same without what was learned, and linear regression on the images. Draws
+gather light: the brightest is the answer. `--full` is the complete protocol of five phase masks:
+pixels of .53 wavelengths, planes 40 wavelengths apart, images of 100 x 100 pixels and regions of
+6.4 wavelengths (two epochs here; 20 were published). `--differential` tells contrasts of two
+regions. Beside it: the same without what was learned, and linear regression on the images. Draws
 diffractive_network.png: the field of a digit on its way through the planes.
 """
 
-import sys
+import argparse
 import time
 from typing import Any
 
@@ -55,20 +55,20 @@ def regression(x: Any, y: Any, x_test: Any, y_test: Any) -> float:
     return float((np.argmax(ones[1] @ weights, axis=1) == y_test).mean())
 
 
-def main(words: list[str]) -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Train, tell how well digits are told apart, and draw."""
-    is_full = "full" in words
-    chain, data, how = full("fashion" in words, "differential" in words) if is_full else small()
+    is_full = arguments.full
+    chain, data, how = full(arguments.fashion, arguments.differential) if is_full else small()
     x, y, x_test, y_test = data
     net = pnn.systems.Stack(chain, seed=0)
     before = net.score(x_test[:1000], y_test[:1000])
     method = methods.Backprop(loss="cross-entropy")
     optimizer = pnn.optim.Adam(how["rate"])
     trainer = pnn.Trainer(net, method, optimizer, batch_size=how["batch_size"], seed=0)
-    start = time.perf_counter()
-    for epoch in range(how["epochs"]):
+    start, epochs = time.perf_counter(), arguments.epochs or how["epochs"]
+    for epoch in range(epochs):
         trainer.fit(x, y, epochs=1)
-        if is_full or epoch + 1 == how["epochs"]:
+        if is_full or epoch + 1 == epochs:
             minutes = (time.perf_counter() - start) / 60
             accuracy = 100 * net.score(x_test, y_test)
             print(f"epoch {epoch + 1}: test {accuracy:.1f} %, {minutes:.1f} minutes", flush=True)
@@ -77,4 +77,11 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true", help="the complete protocol, on MNIST")
+    parser.add_argument("--fashion", action="store_true", help="Fashion-MNIST in its place")
+    parser.add_argument("--differential", action="store_true", help="two regions to a class")
+    parser.add_argument("--epochs", type=int, help="12, or 2 of the complete protocol")
+    main(parser.parse_args())

@@ -1,7 +1,7 @@
 """A programmable waveguide: light in a slab of glass tells vowels and small digits apart.
 
     python examples/programmable_waveguide.py           # a minute
-    python examples/programmable_waveguide.py full      # MNIST at 7 x 7 pixels, too: ten minutes
+    python examples/programmable_waveguide.py --full    # MNIST at 7 x 7 pixels, too: ten minutes
 
 Features are amplitudes of beams that enter side by side, the map of the refractive index is what is
 learned, and strips at the far end gather light: the brightest is the answer. That is the experiment
@@ -12,7 +12,7 @@ PNNCORE_DATA names; without them the digits of 8 x 8 pixels are averaged to 4 x 
 programmable_waveguide.png: the map and a sample's light on its way.
 """
 
-import sys
+import argparse
 from typing import Any
 
 import numpy as np
@@ -85,15 +85,15 @@ def learn(name: str, data: Any, epochs: int, rate: float) -> pnn.systems.Stack:
     return net
 
 
-def main(full: bool) -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Learn vowels, if they are there, and digits, and draw."""
     try:
         data, name, epochs = vowels(), "vowels", 80
     except pnn.errors.DataError:
         data, name, epochs = digits(full=False), "digits of 4 x 4 pixels", 20
-    net = learn(name, data, epochs, rate=0.2)
-    if full:
-        learn("MNIST at 7 x 7 pixels", digits(full=True), 3, rate=0.2)
+    net = learn(name, data, arguments.epochs or epochs, rate=0.2)
+    if arguments.full:
+        learn("MNIST at 7 x 7 pixels", digits(full=True), arguments.epochs or 3, rate=0.2)
     light = net.fields(data[2][:1])[0]
     slab = net.layers[1]
     figure = slab.plot({"logit": net.params["logit2"]}, light[0])
@@ -101,4 +101,9 @@ def main(full: bool) -> None:
 
 
 if __name__ == "__main__":
-    main("full" in sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true", help="MNIST at 7 x 7 pixels, too")
+    parser.add_argument("--epochs", type=int, help="of training")
+    main(parser.parse_args())

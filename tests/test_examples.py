@@ -51,6 +51,33 @@ def test_light_learns_in_situ(tmp_path):
     assert (tmp_path / "light_in_situ.png").stat().st_size > 10_000
 
 
+def test_masks_learn(tmp_path):
+    text = run("diffractive_network.py", "--epochs", "4", folder=tmp_path)
+    assert float(re.search(r"epoch 4: test (\S+)", text)[1]) > 85
+    assert float(re.search(r"random masks (\S+)", text)[1]) < 30
+    assert (tmp_path / "diffractive_network.png").stat().st_size > 10_000
+
+
+def test_a_slab_learns(tmp_path, monkeypatch):
+    monkeypatch.delenv("PNNCORE_DATA", raising=False)
+    text = run("programmable_waveguide.py", "--epochs", "4", folder=tmp_path)
+    found = re.search(r"pixels: (\S+) %, not learned (\S+) %", text)
+    assert float(found[1]) > 75
+    assert float(found[2]) < 35
+    assert (tmp_path / "programmable_waveguide.png").stat().st_size > 10_000
+
+
+def test_local_learning_on_what_was_measured(tmp_path, data_dir):
+    if not (data_dir / "acoustic").is_dir():
+        pytest.skip("no acoustic layer: see the message of pnncore.data.acoustic()")
+    text = run("acoustic_local_learning.py", "--seeds", "0", folder=tmp_path)
+    twin, linear = (
+        float(re.search(rf"{name}: off by (\S+)", text)[1]) for name in ("twin", "linear")
+    )
+    assert twin < 0.85 * linear
+    assert float(re.search(r"physical local learning: (\S+)", text)[1]) > 92
+
+
 def test_own_layer_learns(tmp_path):
     text = run("own_layer.py", folder=tmp_path)
     assert "ok   vjp is the derivative by phase" in text

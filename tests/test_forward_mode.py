@@ -71,7 +71,14 @@ def test_media_that_are_not_symmetric_are_refused():
             RNG.normal(size=(20, 36)),
         )
     net = pnn.systems.Stack([layers.Linear(6, 3)])
-    refuses(CapabilityError, "has no light that passes", methods.ForwardModeLearning().gradient, net, X, Y)
+    refuses(
+        CapabilityError,
+        "has no light that passes",
+        methods.ForwardModeLearning().gradient,
+        net,
+        X,
+        Y,
+    )
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ CALLS = {
         prices=costs.LightPrices(),
     ),
     "costs.photons_per_multiply_add": of(
-        costs.photons_per_multiply_add, net=light, x=lambda: FIELD, error=0.1
+        costs.photons_per_multiply_add, net=light, x=FIELD, error=0.1
     ),
     "costs.estimate": of(
         costs.estimate,

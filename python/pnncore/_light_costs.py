@@ -180,8 +180,9 @@ def photons_per_multiply_add(net: Stack, x: Any, error: float) -> float:
         raise CapabilityError(f"the last layer must be Detect, got {detect!r}")
     exact = net.predict(x)
     first = next((k for k, layer in enumerate(net.layers) if isinstance(layer, Encode)), None)
-    field = net.fields(x)[first] if first is not None else net.as_rows(x)
-    if field is None or not np.iscomplexobj(field):
+    fields = [net.as_rows(x), *net.fields(x)]
+    field, ends = fields[0 if first is None else first + 1], fields[-2]
+    if field is None or ends is None or not np.iscomplexobj(field):
         raise CapabilityError("photons are counted of light: put Encode in the stack")
     power = float((np.abs(field) ** 2).sum(axis=1).mean())
     mean_square = float((exact.astype(float) ** 2).mean())
@@ -190,9 +191,7 @@ def photons_per_multiply_add(net: Stack, x: Any, error: float) -> float:
     # The variance of an output, times the photons of an intensity of one.
     variance = {"real": 0.25, "imaginary": 0.25, "quadratures": 0.5}.get(detect.quantity)
     if variance is None:
-        ends = net.fields(x)[-2]
-        light = np.abs(ends) ** 2 if ends is not None else np.abs(exact)
         # Both intensities of a pair add their noise.
-        variance = float(light.sum(axis=1).mean()) / exact.shape[1]
+        variance = float((np.abs(ends) ** 2).sum(axis=1).mean()) / exact.shape[1]
     photons = variance / (relative**2 * mean_square)
     return float(photons * power / (field.shape[1] * exact.shape[1]))
