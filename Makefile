@@ -63,6 +63,7 @@ bench: $(BUILT) ## Rates of the kernels, and pnncore beside its peers (quiet mac
 	$(BIN)/python benches/crossbar.py
 	$(BIN)/python benches/low_precision.py
 	$(BIN)/python benches/light.py
+	$(BIN)/python benches/diffraction.py
 
 lint: $(BUILT) ## Check formats, lints, types and stubs.
 	cargo fmt --all --check

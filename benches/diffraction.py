@@ -179,9 +179,11 @@ def guide_constants(layer: layers.Waveguide) -> tuple[Any, Any, float]:
     dz, k0 = layer.length / layer.steps, 2 * np.pi / layer.wavelength
     kx = 2 * np.pi * np.fft.fftfreq(POINTS, layer.width / POINTS)
     half = np.exp(-0.5j * kx**2 * dz / (2 * k0 * layer.index)).astype(np.complex64)
-    place = np.arange(POINTS) + 0.5
-    depth = np.maximum(0, 1 - np.minimum(place, POINTS - place) / POINTS / layer.absorber)
-    return half, np.exp(-60 * depth**2 / STEPS).astype(np.float32), k0 * dz
+    place, edge = np.arange(POINTS) + 0.5, layer.absorber * layer.width
+    depth = np.minimum(place, POINTS - place) * layer.width / POINTS
+    rate = 6.9 * layer.wavelength * POINTS / (4 * layer.index * layer.width) / edge
+    left = np.exp(-rate * np.maximum(0, 1 - depth / edge) ** 2 * dz)
+    return half, left.astype(np.float32), k0 * dz
 
 
 def torch_guide(net: pnn.systems.Stack, x: Any, y: Any) -> Callable[[], Any]:

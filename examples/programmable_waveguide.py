@@ -58,7 +58,7 @@ def network(features: int, classes: int, seed: int) -> pnn.systems.Stack:
         wavelength=1.55e-6,
         index=2.2,
         index_range=5e-3,
-        steps=200,
+        steps=300,
         sections=100,
         pixels=64,
     )

@@ -144,6 +144,8 @@ def test_photons_make_outputs_as_exact_as_they_should(quantity):
     noisy = stack(photons=photons).predict(x)
     error = np.sqrt(((noisy - exact) ** 2).mean() / (exact**2).mean())
     assert error == pytest.approx(0.02, rel=0.03)
+    # Whatever the detectors are that there are.
+    assert costs.photons_per_multiply_add(stack(photons=1.0), x[:1], 0.02) == found
     # Four times as many for half of the error.
     assert costs.photons_per_multiply_add(stack(), x[:1], 0.01) == pytest.approx(4 * found)
     with pytest.raises(pnn.errors.CapabilityError, match="the last layer must be Detect"):

@@ -339,3 +339,52 @@ def test_a_layer_tells_how_far_it_pads():
     net = pnn.systems.Stack([layers.Diffraction((6, 6), 30.0, 1.0, 0.6), layers.Detect()])
     again = layers.from_config(net.layers[0].to_config())
     assert again == net.layers[0]
+
+
+def test_whole_turns_of_steps_absorb_nothing():
+    layer = layers.Diffraction((1, 40), 9.0, 1.0, 0.9, absorption=0.3, bits=4)
+    net = pnn.systems.Stack([layer, layers.Detect("quadratures")], dtype="float64", seed=0)
+    net.params["phase1"][:] = 2 * np.pi * np.arange(-20, 20)
+    x = RNG.normal(size=(2, 40)) + 1j * RNG.normal(size=(2, 40))
+    assert error(net.fields(x)[0], across(x, (1, 40), 9.0, 0.9).reshape(2, 40)) < 1e-13
+
+
+@pytest.mark.parametrize("size", [1e-16, 1e-11, 1.0, 1e10])
+@pytest.mark.parametrize("differential", [False, True])
+def test_slopes_of_shares_do_not_depend_on_units(size, differential):
+    regions = layers.DetectorRegions(2, (4, 4), size=1, differential=differential)
+    x = (1 + np.arange(16.0))[None]
+    wanted = pnn.systems.Stack([layers.Encode(16), regions], dtype="float64", seed=0).vjp(
+        x, np.array([[1.0, 0.3]])
+    )[0]
+    net = pnn.systems.Stack([layers.Encode(16), regions], seed=0)
+    found = net.vjp((size * x).astype("f4"), np.array([[1, 0.3]], "f4"))[0].astype(float)
+    assert error(found * size, wanted) < 1e-5
+
+
+def test_arrays_of_other_shapes_are_refused():
+    mask = layers.Diffraction((3, 4), 30.0, 1.0, 0.6)
+    guide = layers.Waveguide(8, 16.0, 30.0, 1.0, steps=4)
+    fibre, rings = layers.Fibre(8, 6.0, 1.0, -1.0, 1.0, steps=10), layers.MicroringBank(3, 2)
+    x = np.ones(8)
+    for call in (
+        lambda: mask.transmission({"phase": np.ones((4, 3))}),
+        lambda: mask.plot({"phase": np.ones((4, 3))}),
+        lambda: guide.index_change({"logit": np.ones((8, 4))}),
+        lambda: guide.plot({"logit": np.ones((8, 4))}, x),
+        lambda: fibre.plot({"phase": np.ones(9)}),
+        lambda: rings.plot({"detuning": np.ones((3, 2))}),
+    ):
+        refuses(ShapeError, "must have shape", call)
+
+
+def test_a_share_of_one_region_is_refused():
+    plane = layers.Diffraction((6, 6), 30.0, 1.0, 0.6)
+    refuses(
+        ConfigError,
+        "gain is for shares",
+        pnn.systems.Stack,
+        [plane, layers.DetectorRegions(1, (6, 6))],
+    )
+    pnn.systems.Stack([plane, layers.DetectorRegions(1, (6, 6), gain=None)])
+    pnn.systems.Stack([plane, layers.DetectorRegions(1, (6, 6), differential=True)])

@@ -59,7 +59,7 @@ def test_what_masks_do_to_errors_is_what_they_are_set_to():
 
 def test_media_that_are_not_symmetric_are_refused():
     guide = layers.Waveguide(36, 36.0, 60.0, 1.0, index_range=0.02, steps=8)
-    fibre = layers.Fibre(36, 8.0, 1.0, -1.0, 2.0, steps=10)
+    fibre = layers.Fibre(36, 8.0, 1.0, -1.0, 2.0, steps=20)
     for other in (guide, fibre, layers.MZIMesh(36)):
         net = plane(mask(), other, layers.Detect())
         refuses(
@@ -105,7 +105,7 @@ def test_phases_of_light_are_shifted_exactly(chain):
         [mask(mask="amplitude"), layers.Detect()],
         [mask(bits=1), layers.Detect()],
         [mask(), layers.DetectorRegions(3, (6, 6))],
-        [mask(), layers.Fibre(36, 8.0, 1.0, -1.0, 2.0, steps=10), layers.Detect()],
+        [mask(), layers.Fibre(36, 8.0, 1.0, -1.0, 2.0, steps=20), layers.Detect()],
     ],
 )
 def test_shifts_that_would_be_wrong_are_refused(chain):

@@ -318,7 +318,7 @@ CALLS = {
         x=lambda guide: np.ones(4),
     ),
     "Fibre.plot": on(
-        lambda: layers.Fibre(8, 6.0, 1.0, -1.0, 1.0, steps=3),
+        lambda: layers.Fibre(8, 6.0, 1.0, -1.0, 1.0, steps=10),
         "plot",
         params=lambda fibre: {"phase": np.ones(8)},
         x=lambda fibre: np.ones(8),

@@ -370,7 +370,7 @@ def test_settings_without_effect_are_refused():
         refuses(ConfigError, wanted, lambda own: stack(mesh, layers.Detect(**own)), setting)
     refuses(ConfigError, "pairs of modes", stack, layers.MZIMesh(3), layers.Detect("balanced"))
     for settings, wanted in (
-        ({"ports": [0]}, "ports must name 2 modes, got 1"),
+        ({"ports": [0]}, "ports must name modes of 2 signals, got 1"),
         ({"ports": [0, 2]}, "ports must name modes from 0 to 1, got 2"),
         ({"ports": [1, 1]}, "mode 1 carries more than one"),
         ({"modes": 3, "reference": {0: 1.0}}, "mode 0 carries more than one"),

@@ -35,9 +35,11 @@ def plain(layer, change, field):
     k0 = 2 * np.pi / layer.wavelength
     kx = 2 * np.pi * np.fft.fftfreq(n, layer.width / n)
     half = np.exp(-0.5j * kx**2 * dz / (2 * k0 * layer.index))
-    depth = np.minimum(np.arange(n) + 0.5, n - np.arange(n) - 0.5) / n
-    depth = np.maximum(0, 1 - depth / layer.absorber) if layer.absorber else np.zeros(n)
-    kept = np.exp(-60 * depth**2 / layer.steps)
+    spacing, edge = layer.width / n, max(layer.absorber * layer.width, 1e-300)
+    depth = np.minimum(np.arange(n) + 0.5, n - np.arange(n) - 0.5) * spacing
+    depth = np.maximum(0, 1 - depth / edge)
+    rate = 1.5 * 4.6 * layer.wavelength / (4 * layer.index * spacing) / edge
+    kept = np.where(depth > 0, np.exp(-rate * depth**2 * dz), 1.0)
     absorbed = 0.0
     rows = np.repeat(np.repeat(change, layer.steps // len(change), 0), n // change.shape[1], 1)
     for row in rows:
@@ -52,7 +54,7 @@ def plain(layer, change, field):
 @pytest.mark.parametrize(("sections", "pixels"), [(None, None), (6, 16), (1, 64)])
 def test_light_goes_as_in_a_plain_split_step(absorber, sections, pixels):
     layer = layers.Waveguide(
-        64, 64.0, 900.0, 1.5, index=1.8, index_range=0.02, steps=30, sections=sections,
+        64, 64.0, 900.0, 1.5, index=1.8, index_range=0.02, steps=90, sections=sections,
         pixels=pixels, absorber=absorber,
     )  # fmt: skip
     net = stack(layer)
@@ -69,6 +71,27 @@ def test_light_goes_as_in_a_plain_split_step(absorber, sections, pixels):
     power = (np.abs(x) ** 2).sum()
     assert abs((np.abs(found) ** 2).sum() + absorbed - power) < 1e-12 * power
     assert (absorbed > 0.01 * power) == (absorber > 0)
+
+
+@pytest.mark.parametrize("angle", [0.1, 0.25])
+@pytest.mark.parametrize("length", [1e-3, 2e-3, 5e-3, 2e-2])
+def test_light_that_leaves_does_not_come_back(angle, length):
+    """However long the slab is: beside one that is so wide that its edges do not matter."""
+
+    def inner(points):
+        layer = layers.Waveguide(
+            points, points * 1e-6, length, 1.55e-6, index_range=1e-9, steps=int(length / 2e-5)
+        )
+        net = stack(layer)
+        net.params["logit1"][:] = -40.0
+        x = positions(layer)
+        k = 2 * np.pi * 1.5 / 1.55e-6
+        beam = np.exp(-((x / 12e-6) ** 2) + 1j * k * angle * x)
+        found = net.fields(beam[None])[0][0]
+        return found[points // 2 - 100 : points // 2 + 100], (np.abs(beam) ** 2).sum()
+
+    (found, power), (wanted, _) = inner(256), inner(16384)
+    assert (np.abs(found - wanted) ** 2).sum() < 1.2e-3 * power
 
 
 def test_a_guided_mode_keeps_its_shape():
@@ -105,7 +128,7 @@ def test_a_beam_spreads_as_it_should():
 
 def test_light_goes_both_ways_alike():
     # Reciprocity: the transfer matrix of the reversed map is the transpose.
-    layer = layers.Waveguide(16, 20.0, 70.0, 1.5, index_range=0.05, steps=8, absorber=0.2)
+    layer = layers.Waveguide(16, 20.0, 70.0, 1.5, index_range=0.02, steps=8, absorber=0.2)
     net = stack(layer)
     net.params["logit1"][:] = RNG.normal(0, 2, (8, 16))
     forward = net.fields(np.eye(16, dtype=complex))[0].T
@@ -115,7 +138,7 @@ def test_light_goes_both_ways_alike():
 
 def test_light_measures_its_gradient_whatever_is_absorbed():
     layer = layers.Waveguide(
-        32, 40.0, 300.0, 1.5, index_range=0.02, steps=20, sections=10, pixels=8, absorber=0.3
+        32, 40.0, 300.0, 1.5, index_range=0.02, steps=40, sections=10, pixels=8, absorber=0.3
     )
     for mismatch in (0.0, 0.2):
         net = pnn.systems.Stack(
@@ -125,8 +148,9 @@ def test_light_measures_its_gradient_whatever_is_absorbed():
         x, y = RNG.normal(size=(20, 32)), RNG.normal(size=(20, 32))
         exact = methods.Backprop(model="hardware").gradient(net, x, y)["logit2"]
         found = methods.InSituBackprop().gradient(net, x, y)["logit2"]
-        # What pixels answer to their setting, the hardware's own, the twin does not know.
-        assert error(found, exact) < (1e-9 if mismatch == 0 else 0.5)
+        # What pixels do of what they should, nobody knows: it is missing.
+        off = error(found, exact)
+        assert off < 1e-9 if mismatch == 0 else 0.1 < off < 0.5
         cosine = (found * exact).sum() / np.linalg.norm(found) / np.linalg.norm(exact)
         assert cosine > 0.95
 
@@ -157,7 +181,7 @@ def out_of(**settings):
 
 @pytest.mark.parametrize("pulse", ["sech", "gaussian"])
 def test_power_turns_phases(pulse):
-    field, _, shape, _ = out_of(nonlinearity=5.0, peak_power=2.0, pulse=pulse, steps=30)
+    field, _, shape, _ = out_of(nonlinearity=5.0, peak_power=2.0, pulse=pulse, steps=100)
     assert error(field, shape * np.exp(10j * shape**2)) < 1e-12
 
 
@@ -207,7 +231,7 @@ def test_bad_settings_are_refused():
     for settings, text in [
         ({"window": 3.0}, "at least four times as much"),
         ({"points": 16}, "needs points at most that far apart"),
-        ({"nonlinearity": 200.0}, "take at least 400 steps"),
+        ({"nonlinearity": 200.0}, "take at least 2000 steps"),
         ({"nonlinearity": -1.0}, "nonlinearity must be at least 0"),
         ({"dispersion": np.nan}, "dispersion must be a finite number"),
         ({"pulse": "square"}, "pulse must be one of"),

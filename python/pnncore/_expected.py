@@ -198,7 +198,7 @@ SYSTEMS: dict[str, Maker] = {
     ),
     "fibre": lambda: _stack(
         layers.Encode(4, "phase", modes=16, ports=[6, 7, 8, 9]),
-        layers.Fibre(16, 8.0, 1.0, -1.0, 2.0, steps=10),
+        layers.Fibre(16, 8.0, 1.0, -1.0, 2.0, steps=20),
         layers.Detect(),
     ),
     "rings": lambda: _stack(layers.MicroringBank(4, 6), layers.Tanh(), layers.MicroringBank(6, 3)),

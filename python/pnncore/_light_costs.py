@@ -178,20 +178,25 @@ def photons_per_multiply_add(net: Stack, x: Any, error: float) -> float:
     detect = net.layers[-1]
     if not isinstance(detect, Detect):
         raise CapabilityError(f"the last layer must be Detect, got {detect!r}")
-    exact = net.predict(x)
     first = next((k for k, layer in enumerate(net.layers) if isinstance(layer, Encode)), None)
-    fields = [net.as_rows(x), *net.fields(x)]
+    fields = [net.as_rows(x), *net.fields(x, model="twin")]
     field, ends = fields[0 if first is None else first + 1], fields[-2]
     if field is None or ends is None or not np.iscomplexobj(field):
         raise CapabilityError("photons are counted of light: put Encode in the stack")
     power = float((np.abs(field) ** 2).sum(axis=1).mean())
+    light = np.abs(ends) ** 2
+    # What is detected, without any noise, and its variance times the photons of an intensity of
+    # one: both intensities of a pair add theirs.
+    told: dict[str, tuple[Any, float]] = {
+        "intensity": (light, float(light.mean())),
+        "balanced": (light[:, 0::2] - light[:, 1::2], 2 * float(light.mean())),
+        "real": (ends.real, 0.25),
+        "imaginary": (ends.imag, 0.25),
+        "quadratures": (np.concatenate([ends.real, ends.imag], axis=1), 0.5),
+    }
+    exact, variance = told[detect.quantity]
     mean_square = float((exact.astype(float) ** 2).mean())
     if mean_square == 0:
         raise ConfigError("x must give outputs that are not all zero")
-    # The variance of an output, times the photons of an intensity of one.
-    variance = {"real": 0.25, "imaginary": 0.25, "quadratures": 0.5}.get(detect.quantity)
-    if variance is None:
-        # Both intensities of a pair add their noise.
-        variance = float((np.abs(ends) ** 2).sum(axis=1).mean()) / exact.shape[1]
     photons = variance / (relative**2 * mean_square)
     return float(photons * power / (field.shape[1] * exact.shape[1]))

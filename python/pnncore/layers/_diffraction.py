@@ -34,8 +34,8 @@ class Diffraction(Layer):
 
     In hardware with a mismatch m, the mask is moved by m ξ pixels along either axis and turned
     about its middle until the middle of an edge has moved by m ξ pixels, and the next plane is m ξ
-    pitches off along the beam, with ξ standard normal, another one each time. Pixels that overlap
-    share light by area.
+    pitches off along the beam, though no nearer than pixels resolve, with ξ standard normal,
+    another one each time. Pixels that overlap share light by area.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class Diffraction(Layer):
             without the number of the layer.
         """
         names = {"phase": ("phase",), "amplitude": ("logit",), "complex": ("phase", "logit")}
-        given = as_params(params, names[self.mask] if self.mask else ())
+        given = as_params(params, names[self.mask] if self.mask else (), self.shape)
         phase = given.get("phase", np.zeros(self.shape))
         amplitude = 1 / (1 + np.exp(-given["logit"])) if "logit" in given else 1.0
         absorbed = np.exp(-self.absorption * np.mod(phase, 2 * np.pi))

@@ -1,10 +1,10 @@
 """Light that real signals are put on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pnncore._convert import as_list, integer, number, pair_of_sizes, shown
+from pnncore._convert import as_list, integer, is_integer, number, pair_of_sizes, shown
 from pnncore.errors import ConfigError
 from pnncore.layers._base import Layer
 
@@ -115,9 +115,11 @@ def image_ports(image: Any, plane: Any, size: Any = None) -> tuple[tuple[int, ..
 
 
 def _port(value: Any) -> int | tuple[int, ...]:
-    if isinstance(value, list | tuple):
+    if is_integer(value):
+        return _mode(value, "ports")
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
         return tuple(_mode(mode, "ports") for mode in value)
-    return _mode(value, "ports")
+    raise ConfigError(f"every mode of ports must be an integer from 0 on, got {shown(value)}")
 
 
 def _mode(value: Any, name: str) -> int:

@@ -99,4 +99,4 @@ class Fibre(Layer):
         """
         from pnncore import _light_plot
 
-        return _light_plot.fibre(self, as_params(params, ("phase",)), x)
+        return _light_plot.fibre(self, as_params(params, ("phase",), (self.points,)), x)

@@ -16,12 +16,21 @@ from pnncore.layers._base import Layer
 FloatArray = npt.NDArray[np.float64]
 
 
-def as_params(params: Any, names: Sequence[str]) -> dict[str, FloatArray]:
-    """Return the settings of a layer; `ConfigError` where some are missing or unknown."""
+def as_params(
+    params: Any, names: Sequence[str], shape: tuple[int, ...] | None = None
+) -> dict[str, FloatArray]:
+    """Return the settings of a layer; `ConfigError` where some are missing or unknown.
+
+    `ShapeError` where they do not all have the `shape`, if there is one.
+    """
     if not isinstance(params, dict) or set(params) != set(names):
         wanted = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
         raise ConfigError(f"params must be a dictionary of {wanted}, got {shown(params)}")
-    return {name: as_numbers(params[name], name) for name in names}
+    found = {name: as_numbers(params[name], name) for name in names}
+    for name, values in found.items():
+        if shape is not None and values.shape != shape:
+            raise ShapeError(f"{name} must have shape {shape}, got {values.shape}")
+    return found
 
 
 def alone(chain: list[Layer], params: dict[str, FloatArray]) -> tuple[_core.System, Any]:

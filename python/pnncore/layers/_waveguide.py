@@ -18,9 +18,10 @@ class Waveguide(Layer):
 
     The envelope A(x, z) of a field obeys the paraxial wave equation i A_z = -A_xx / 2 k - k₀ Δn A
     with k = n k₀, solved by the split-step Fourier method in Strang's order. Modes of the field are
-    its values at points across the slab. Near either edge light is absorbed, so that nothing comes
-    back from there. The parameter ``logit`` (sections, pixels), near zero at first, raises the
-    index by index_range / (1 + exp(-s)).
+    its values at points across the slab. Near either edge light is absorbed, so that it does not
+    come in again at the other: of the power of light that crosses both, at half of the steepest
+    angle that points resolve, a ten thousandth is left. The parameter ``logit`` (sections, pixels),
+    near zero at first, raises the index by index_range / (1 + exp(-s)).
 
     Light that is sent back meets the same medium: `InSituBackprop` reads the fields of signals and
     of errors at all points, and is exact, whatever is absorbed. In hardware with a mismatch m, a
@@ -38,7 +39,7 @@ class Waveguide(Layer):
     index_range
         By how much, at most, it is raised.
     steps
-        How many steps the field takes.
+        How many steps the field takes; the error falls with their square, for the same sections.
     sections, pixels
         Of the map of the index, along the way and across: they divide steps and points. None: as
         many as these.
@@ -94,7 +95,7 @@ class Waveguide(Layer):
         params
             ``logit``, as a stack's `params` have it, without the number of the layer.
         """
-        given = as_params(params, ("logit",))["logit"]
+        given = as_params(params, ("logit",), self._map_shape())["logit"]
         return np.asarray(self.index_range / (1 + np.exp(-given)))
 
     def plot(self, params: dict[str, Any], x: Any) -> "Figure":

@@ -76,8 +76,10 @@ class InSituBackprop(Method):
 
     In free space and in a medium (`layers.Diffraction`, `layers.Waveguide`) phase-shifting
     interferometry reads both fields themselves, at every pixel, with four intensities of each. The
-    gradient is then exact, whatever light is lost: it takes reciprocity alone. Layers that do not
-    answer by themselves do so by their twins, as in physics-aware training.
+    gradient by what these set is then exact, whatever light is lost: it takes reciprocity alone.
+    Meshes in the same run of light still lose by what is lost there. Layers that do not answer by
+    themselves do so by their twins, as in physics-aware training; so do all layers of a run of
+    fields where light cannot be sent back through one of them, such as `layers.Fibre`.
 
     Parameters
     ----------

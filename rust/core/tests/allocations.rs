@@ -290,7 +290,7 @@ fn chains() -> Vec<(Vec<Value>, usize)> {
                 encode("amplitude"),
                 json!({
                     "kind": "waveguide", "points": 6, "width": 20.0, "length": 70.0,
-                    "wavelength": 1.5, "index": 1.6, "index_range": 0.05, "steps": 8,
+                    "wavelength": 1.5, "index": 1.6, "index_range": 0.02, "steps": 8,
                     "sections": 4, "pixels": 3, "absorber": 0.2,
                 }),
                 detect("intensity"),
@@ -302,7 +302,7 @@ fn chains() -> Vec<(Vec<Value>, usize)> {
                 encode("phase"),
                 json!({
                     "kind": "fibre", "points": 6, "window": 5.0, "length": 1.5,
-                    "dispersion": -1.0, "nonlinearity": 2.0, "pulse": "gaussian",
+                    "dispersion": -1.0, "nonlinearity": 0.5, "pulse": "gaussian",
                     "duration": 1.0, "peak_power": 1.0, "steps": 10,
                 }),
                 detect("intensity"),

@@ -29,8 +29,8 @@ impl MethodConfig for InSituBackprop {
         let has_taps = setup.system.as_stack().is_some_and(Stack::reads_intensities);
         if self.protocol.is_some() && !has_taps {
             return Err(Error::Config(
-                "protocol is for stacks with monitors of intensities, such as those of MZIMesh: \
-                 leave it out"
+                "protocol is for stacks with monitors of intensities, such as those of MZIMesh, in \
+                 every layer of a field: leave it out"
                     .into(),
             ));
         }
@@ -49,7 +49,9 @@ impl<T: Real> CompiledMethod<T> for InSituBackprop {
         measure(experiment, stack, state)?;
         let protocol = self.protocol.unwrap_or(TapProtocol::Difference);
         let samples = experiment.batch.len();
-        state.cost.reversed += samples as u64;
+        if stack.goes_back() {
+            state.cost.reversed += samples as u64;
+        }
         if !stack.light().is_empty() {
             let passes = if stack.reads_intensities() { protocol.passes() } else { 0 };
             state.cost.add(passes, samples);

@@ -77,7 +77,7 @@ fn waveguide() -> WaveguideSpec {
         length: 70.0,
         wavelength: 1.5,
         index: 1.6,
-        index_range: 0.05,
+        index_range: 0.02,
         steps: 7,
         sections: 7,
         pixels: 8,
@@ -96,7 +96,7 @@ fn fibre() -> FibreSpec {
         pulse: PulseShape::Sech,
         duration: 0.8,
         peak_power: 1.0,
-        steps: 10,
+        steps: 30,
     }
 }
 

@@ -57,7 +57,7 @@ pub struct FibreSpec {
 }
 
 /// A step that turns phases by more, at the peak of the pulse, is refused, in radians.
-const LARGEST_TURN: f64 = 0.5;
+const LARGEST_TURN: f64 = 0.1;
 
 impl FibreSpec {
     fn check(&self) -> Result<()> {

@@ -8,6 +8,11 @@ use super::layer::Role;
 use super::{Stack, Stage};
 
 impl<T: Real> Stack<T> {
+    /// Whether errors can be sent back through some of the hardware.
+    pub fn goes_back(&self) -> bool {
+        !self.light.is_empty() || self.stages.iter().any(|stage| stage.hardware().has_reverse())
+    }
+
     /// Whether some monitors of light read intensities: see [`Layer::reads_fields`].
     pub fn reads_intensities(&self) -> bool {
         let stages = self.light.iter().flat_map(|run| &self.stages[run.clone()]);

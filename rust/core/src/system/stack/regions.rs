@@ -71,6 +71,12 @@ impl DetectorRegionsSpec {
                 self.regions.len()
             ));
         }
+        if self.gain.is_some() && self.regions.len() == 1 {
+            return refuse(
+                "gain is for shares, and that of one region is all: give gain=None for its power"
+                    .into(),
+            );
+        }
         for (k, &own) in self.regions.iter().enumerate() {
             let [top, left, bottom, right] = own;
             if top >= bottom || left >= right || bottom > n || right > m {
@@ -190,8 +196,10 @@ impl<T: Real> Regions<T> {
                 let slopes = match self.gain {
                     None => [T::ONE, -T::ONE],
                     Some(gain) => {
-                        let scale = (gain + gain) * over(T::ONE, squared(pair[0] + pair[1]));
-                        [scale * pair[1], -scale * pair[0]]
+                        // Shares first: squares of powers may be out of range.
+                        let sum = pair[0] + pair[1];
+                        let scale = over(gain + gain, sum);
+                        [scale * over(pair[1], sum), -scale * over(pair[0], sum)]
                     }
                 };
                 to.iter_mut().zip(slopes).for_each(|(to, slope)| *to = slope * dy);
@@ -204,10 +212,6 @@ impl<T: Real> Regions<T> {
             *to = self.gain.map_or(dy, |gain| gain * over(dy - mean, sum));
         }
     }
-}
-
-fn squared<T: Real>(a: T) -> T {
-    a * a
 }
 
 /// A quotient; zero where there is no light.

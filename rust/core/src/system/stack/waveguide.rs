@@ -5,7 +5,7 @@
 //! wave equation; Agrawal, Applications of Nonlinear Fiber Optics). Near both edges light is
 //! absorbed, for nothing must come back from there.
 
-use std::f64::consts::{PI, TAU};
+use std::f64::consts::TAU;
 
 use num_complex::Complex64;
 use pnncore_kernels::philox::Philox;
@@ -47,8 +47,12 @@ pub struct WaveguideSpec {
     pub absorber: f64,
 }
 
-/// The amplitude that the outermost point loses along the whole way, in nepers.
-const EDGE_LOSS: f64 = 60.0;
+/// What light at half of the steepest angle that points resolve loses of its amplitude where it
+/// crosses both edges, in nepers: a ten thousandth of its power is left.
+const CROSSING_LOSS: f64 = 4.6;
+
+/// A step that turns phases by more is refused, in radians.
+const LARGEST_TURN: f64 = 1.0;
 
 impl WaveguideSpec {
     fn check(&self) -> Result<()> {
@@ -89,11 +93,11 @@ impl WaveguideSpec {
             ));
         }
         let turn = TAU / wavelength * index_range * length / steps as f64;
-        if turn > PI {
+        if turn > LARGEST_TURN {
             return refuse(format!(
-                "index_range turns the phase by {turn} in a step, more than half a turn: take at \
-                 least {} steps",
-                (steps as f64 * turn / PI).ceil()
+                "index_range turns the phase by {turn} in a step, more than {LARGEST_TURN}: take \
+                 at least {} steps",
+                (steps as f64 * turn / LARGEST_TURN).ceil()
             ));
         }
         Ok(())
@@ -143,13 +147,18 @@ impl WaveguideSpec {
     }
 
     /// What a step leaves of the amplitude at each point: absorption rises as the square of how far
-    /// in the edge it is.
+    /// in the edge it is, so that little is reflected.
     fn survivals<T: Real>(&self) -> Vec<T> {
         let points = self.points as f64;
+        let (spacing, edge) = (self.width / points, self.absorber * self.width);
+        let angle = self.wavelength / (4.0 * self.index * spacing);
+        // A third of the largest rate is met in the mean, in two edges of edge / angle length each.
+        let largest = 1.5 * CROSSING_LOSS * angle / edge.max(f64::MIN_POSITIVE);
         let survival = |k: usize| {
-            let from_edge = (k as f64 + 0.5).min(points - k as f64 - 0.5) / points;
-            let depth = (1.0 - from_edge / self.absorber.max(f64::MIN_POSITIVE)).max(0.0);
-            T::from_f64((-EDGE_LOSS * depth * depth / self.steps as f64).exp())
+            let from_edge = (k as f64 + 0.5).min(points - k as f64 - 0.5) * spacing;
+            let depth = (1.0 - from_edge / edge.max(f64::MIN_POSITIVE)).max(0.0);
+            let rate = if depth > 0.0 { largest * depth * depth } else { 0.0 };
+            T::from_f64((-rate * self.length / self.steps as f64).exp())
         };
         (0..self.points).map(survival).collect()
     }
@@ -267,17 +276,21 @@ impl<T: Real> PointStep<T> for Pixels<'_, T> {
 }
 
 impl<T: Real> Waveguide<T> {
-    /// By how much the phase of pixel `k` turns in a step at most.
-    fn largest_turn(&self, k: usize) -> f64 {
+    /// By how much phases should turn in a step at most.
+    fn largest_turn(&self) -> f64 {
         let WaveguideSpec { wavelength, index_range, length, steps, .. } = self.spec;
-        let response = self.responses.get(k).map_or(1.0, |response| response.to_f64());
-        response * TAU / wavelength * index_range * length / steps as f64
+        TAU / wavelength * index_range * length / steps as f64
     }
 
-    /// The slope of the phase of pixel `k` by its logit.
-    fn slope(&self, k: usize, logit: T) -> f64 {
+    /// What pixel `k` does of what it should.
+    fn response(&self, k: usize) -> f64 {
+        self.responses.get(k).map_or(1.0, |response| response.to_f64())
+    }
+
+    /// The slope that the phase of a pixel should have by its logit.
+    fn slope(&self, logit: T) -> f64 {
         let share = 1.0 / (1.0 + (-logit.to_f64()).exp());
-        self.largest_turn(k) * share * (1.0 - share)
+        self.largest_turn() * share * (1.0 - share)
     }
 
     fn pixels<'a>(&'a self, prepared: &'a [T], along: &'a [T]) -> Pixels<'a, T> {
@@ -351,7 +364,7 @@ impl<T: Real> Layer<T> for Waveguide<T> {
     ) {
         prepared.clear();
         prepared.extend(params[0].iter().enumerate().flat_map(|(k, logit)| {
-            let turn = self.largest_turn(k) / (1.0 + (-logit.to_f64()).exp());
+            let turn = self.response(k) * self.largest_turn() / (1.0 + (-logit.to_f64()).exp());
             [T::from_f64(turn.cos()), T::from_f64(turn.sin())]
         }));
     }
@@ -389,6 +402,9 @@ impl<T: Real> Layer<T> for Waveguide<T> {
         let mut by_phase =
             context.scratch.zeros(if gradient.is_empty() { 0 } else { self.count() });
         self.bring_back(context, record.tape, (dy, dx), &mut by_phase);
+        for (k, own) in by_phase.iter_mut().enumerate() {
+            *own *= T::from_f64(self.response(k));
+        }
         self.learn_phases(context.params, &by_phase, gradient);
         Ok(())
     }
@@ -406,9 +422,9 @@ impl<T: Real> Layer<T> for Waveguide<T> {
         let mut turns = scratch.empty();
         if let Some(along) = along.first() {
             let moved = along.iter().zip(params[0]).enumerate();
-            turns.extend(
-                moved.map(|(k, (&along, &logit))| T::from_f64(self.slope(k, logit)) * along),
-            );
+            turns.extend(moved.map(|(k, (&along, &logit))| {
+                T::from_f64(self.response(k) * self.slope(logit)) * along
+            }));
         }
         let pixels = self.pixels(prepared, &turns);
         let (mut field, mut change) = (scratch.zeros(2 * points), scratch.zeros(2 * points));
@@ -479,10 +495,11 @@ impl<T: Real> Layer<T> for Waveguide<T> {
         Ok(())
     }
 
+    /// What pixels do of what they should, nobody knows.
     fn learn_phases(&self, params: &[&[T]], by_phase: &[T], gradient: &mut [Vec<T>]) {
         let Some(gradient) = gradient.first_mut() else { return };
         for (k, (gradient, &by_phase)) in gradient.iter_mut().zip(by_phase).enumerate() {
-            *gradient += T::from_f64(self.slope(k, params[0][k])) * by_phase;
+            *gradient += T::from_f64(self.slope(params[0][k])) * by_phase;
         }
     }
 

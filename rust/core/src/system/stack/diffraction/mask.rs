@@ -104,9 +104,9 @@ impl Mask {
             let (mut phase, mut amplitude) = (phase, logistic(logit));
             if let Some(bits) = self.bits {
                 let steps = f64::from(bits).exp2();
-                let round = |value: f64, step: f64| (value / step).round_ties_even() * step;
-                phase = round(phase, TAU / steps);
-                amplitude = round(amplitude, 1.0 / (steps - 1.0));
+                // Steps of one turn: a whole number of turns is none.
+                phase = (phase * steps / TAU).round_ties_even().rem_euclid(steps) * TAU / steps;
+                amplitude = (amplitude * (steps - 1.0)).round_ties_even() / (steps - 1.0);
             }
             if self.absorption > 0.0 {
                 amplitude *= (-self.absorption * phase.rem_euclid(TAU)).exp();
