@@ -19,7 +19,7 @@ import numpy as np
 import pnncore as pnn
 from pnncore import layers, methods
 
-POINTS, BEAM = 512, 4
+POINTS, BEAM = 512, 10
 
 
 def vowels() -> tuple[Any, ...]:
@@ -61,8 +61,11 @@ def network(features: int, classes: int, seed: int) -> pnn.systems.Stack:
         steps=300,
         sections=100,
         pixels=64,
+        absorber=0.05,
     )
-    strips = layers.DetectorRegions(classes, (1, POINTS), size=(1, POINTS // (2 * classes)))
+    strips = layers.DetectorRegions(
+        classes, (1, POINTS), size=(1, POINTS // (2 * classes)), gain=20.0
+    )
     beams = layers.Encode(features, modes=POINTS, ports=[list(own) for own in ports])
     return pnn.systems.Stack([beams, slab, strips], seed=seed)
 
@@ -97,7 +100,7 @@ def main(arguments: argparse.Namespace) -> None:
     light = net.fields(data[2][:1])[0]
     slab = net.layers[1]
     figure = slab.plot({"logit": net.params["logit2"]}, light[0])
-    figure.savefig("programmable_waveguide.png", dpi=150)
+    figure.savefig("programmable_waveguide.png", dpi=90)
 
 
 if __name__ == "__main__":

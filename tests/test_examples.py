@@ -62,7 +62,7 @@ def test_a_slab_learns(tmp_path, monkeypatch):
     monkeypatch.delenv("PNNCORE_DATA", raising=False)
     text = run("programmable_waveguide.py", "--epochs", "4", folder=tmp_path)
     found = re.search(r"pixels: (\S+) %, not learned (\S+) %", text)
-    assert float(found[1]) > 75
+    assert float(found[1]) > 60
     assert float(found[2]) < 35
     assert (tmp_path / "programmable_waveguide.png").stat().st_size > 10_000
 

@@ -3,8 +3,8 @@
 //!
 //! Positive rows carry their true label among their inputs, negative ones a wrong label; a layer's
 //! goodness is the sum of squares of its outputs, or, as physical local learning was published
-//! (Momeni et al. 2023), the cosine of their magnitudes to a fixed direction. Every layer has a loss
-//! of its own, and no error passes from one to another.
+//! (Momeni et al. 2023), the cosine of their magnitudes to a fixed direction. Every layer has a
+//! loss of its own, and no error passes from one to another.
 
 use pnncore_kernels::Real;
 use pnncore_kernels::philox::{Philox, Purpose};
@@ -48,8 +48,8 @@ pub struct ForwardForward {
 }
 
 impl ForwardForward {
-    /// The direction (width) that outputs of linear map number `map` are compared with: its elements
-    /// are uniform between 0 and 1, before they are scaled to a length of one.
+    /// The direction (width) that outputs of linear map number `map` are compared with: its
+    /// elements are uniform between 0 and 1, before they are scaled to a length of one.
     pub fn direction(map: u32, width: usize) -> Vec<f64> {
         let random = Philox::new(0, Purpose::Feedback);
         let drawn: Vec<f64> = (0..width as u64).map(|k| random.uniform(k, map)).collect();

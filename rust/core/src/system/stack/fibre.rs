@@ -99,12 +99,12 @@ impl FibreSpec {
         Ok(())
     }
 
-    /// The field of a twin in time, in the middle of every step: as many points of each, the peak of
-    /// the pulse that is not shaped at the first one.
+    /// The field of a twin in time, in the middle of every step: as many points of each, the peak
+    /// of the pulse that is not shaped at the first one.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings out of range, [`Error::Shape`] for as many phases or points as
-    /// there are not.
+    /// [`Error::Config`] for settings out of range, [`Error::Shape`] for as many phases or points
+    /// as there are not.
     pub fn trace(&self, phases: &[f64], spectrum: &[Complex64]) -> Result<Vec<Complex64>> {
         self.check()?;
         if (phases.len(), spectrum.len()) != (self.points, self.points) {

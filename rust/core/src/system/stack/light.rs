@@ -13,7 +13,7 @@ impl<T: Real> Stack<T> {
         !self.light.is_empty() || self.stages.iter().any(|stage| stage.hardware().has_reverse())
     }
 
-    /// Whether some monitors of light read intensities: see [`Layer::reads_fields`].
+    /// Whether some monitors of light read intensities: see [`super::Layer::reads_fields`].
     pub fn reads_intensities(&self) -> bool {
         let stages = self.light.iter().flat_map(|run| &self.stages[run.clone()]);
         stages.into_iter().any(|stage| !stage.hardware().reads_fields())
@@ -53,8 +53,8 @@ impl<T: Real> Stack<T> {
             .position(|stage| is_light(stage) && !stage.hardware().has_symmetric_medium())
     }
 
-    /// Whether the parameters are all phases of which each output is a sinusoidal function: those of
-    /// one layer at the end, or of light that passes nothing but linear layers, and is detected.
+    /// Whether the parameters are all phases of which each output is a sinusoidal function: those
+    /// of one layer at the end, or of light that passes nothing but linear layers, and is detected.
     pub(super) fn has_sinusoidal_outputs(&self) -> bool {
         let Some(first) = self.stages.iter().position(|stage| !stage.params.is_empty()) else {
             return false;

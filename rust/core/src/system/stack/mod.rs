@@ -428,8 +428,8 @@ impl<T: Real> System<T> for Stack<T> {
                 }
             }
             _ if needs.has(Abilities::PHASES) => {
-                "each output must be a sinusoid of every parameter: phases of one layer at the end, \
-                 or of light with nothing but linear layers and detectors behind, which no \
+                "each output must be a sinusoid of every parameter: phases of one layer at the \
+                 end, or of light with nothing but linear layers and detectors behind, which no \
                  voltages, no crosstalk, no absorption and no steps of half a turn set"
                     .into()
             }

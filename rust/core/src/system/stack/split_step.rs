@@ -15,8 +15,8 @@ pub(super) trait PointStep<T> {
     /// Changes a field as step `step` does.
     fn pass(&self, step: usize, field: &mut [[T; 2]]);
 
-    /// Brings an error back through a step, which a field met as `before`, and adds to what the loss
-    /// changes by with parameters. Errors are dL/dRe and dL/dIm.
+    /// Brings an error back through a step, which a field met as `before`, and adds to what the
+    /// loss changes by with parameters. Errors are dL/dRe and dL/dIm.
     fn pull_back(&self, step: usize, before: &[[T; 2]], error: &mut [[T; 2]], gradient: &mut [T]);
 
     /// Brings a change forward through a step, which a field met as `before`, as parameters move.
