@@ -29,7 +29,8 @@ def fit_twin() -> tuple[Any, tuple[Any, ...]]:
     told = {"twin": twin.forward(x_test, {}), "linear": np.c_[x_test, np.ones(800)] @ linear}
     for name, outputs in told.items():
         off = np.sqrt(((outputs - y_test) ** 2).mean())
-        print(f"{name}: off by {off:.4f} (root mean square), of {y_test.std():.3f}")
+        own = np.sqrt(y_test.var(axis=0).mean())
+        print(f"{name}: off by {off:.4f} (root mean square), of outputs that deviate by {own:.3f}")
     return twin, (told, y_test)
 
 

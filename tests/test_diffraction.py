@@ -388,3 +388,25 @@ def test_a_share_of_one_region_is_refused():
     )
     pnn.systems.Stack([plane, layers.DetectorRegions(1, (6, 6), gain=None)])
     pnn.systems.Stack([plane, layers.DetectorRegions(1, (6, 6), differential=True)])
+
+
+def test_planes_that_do_not_lie_on_each_other_are_refused():
+    first = layers.Diffraction((8, 8), 30.0, 1.0, 0.8)
+    for other, kind, text in [
+        (layers.Diffraction((4, 16), 30.0, 1.0, 0.8), ShapeError, r"plane of \(4, 16\) pixels"),
+        (layers.DetectorRegions(2, (16, 4)), ShapeError, r"plane of \(16, 4\) pixels"),
+        (layers.Diffraction((8, 8), 30.0, 1.0, 0.9), ConfigError, "pixels 1.125 times as large"),
+        (layers.Diffraction((8, 8), 30.0, 0.9, 0.8), ConfigError, "pixels 1.111 times as large"),
+    ]:
+        refuses(kind, text, pnn.systems.Stack, [first, other, layers.Detect()])
+    # Another unit, and another distance.
+    same = layers.Diffraction((8, 8), 5e-6, 1e-6, 8e-7)
+    pnn.systems.Stack([first, same, layers.DetectorRegions(2, (8, 8))])
+
+
+def test_parameters_with_the_number_of_a_layer_are_refused_with_advice():
+    mask = layers.Diffraction((3, 3), 30.0, 1.0, 0.6)
+    net = pnn.systems.Stack([layers.Encode(9), mask, layers.Detect()])
+    refuses(
+        ConfigError, r'such as \{"phase": net.params\["phase2"\]\}', mask.plot, dict(net.params)
+    )

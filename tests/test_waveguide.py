@@ -223,7 +223,9 @@ def test_bad_settings_are_refused():
         ({"index_range": 0.5}, "take at least"),
         ({"sections": 7}, "sections must divide steps, 200, got 7"),
         ({"pixels": 7}, "pixels must divide points, 64, got 7"),
-        ({"absorber": 0.5}, r"absorber must be in \[0, 1\)"),
+        ({"absorber": 0.5}, r"absorber must be in \[0, 0.5\), got 0.5"),
+        ({"index_range": 0.02, "sections": 50, "steps": 50}, "take at least 100 steps, 2 to a sec"),
+        ({"wavelength": 1550.0}, "give width and wavelength in the same unit"),
         ({"wavelength": 0.0}, "wavelength must be a positive number"),
         ({"points": 0}, "points must be"),
     ]:

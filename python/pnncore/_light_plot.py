@@ -118,7 +118,9 @@ def fibre(layer: "Fibre", params: dict[str, Any], x: Any) -> "Figure":
     axes[0, 0].set(xlabel="z, in the unit of the length", ylabel="time, in the unit of the window")
     for name, own, color in (("first step", 0, "#767676"), ("last step", -1, "#D55E00")):
         power = np.abs(np.fft.fftshift(np.fft.fft(light[own]))) ** 2
-        axes[0, 1].semilogy(layer.frequencies, power / power.max(), color=color, label=name)
+        axes[0, 1].semilogy(
+            layer.frequencies, power / max(power.max(), 1e-300), color=color, label=name
+        )
     axes[0, 1].set(xlabel="frequency, cycles per unit of time", ylabel="power, of the largest")
     axes[0, 1].set_ylim(1e-8, 2)
     axes[0, 1].legend(frameon=False)

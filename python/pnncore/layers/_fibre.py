@@ -24,9 +24,10 @@ class Fibre(Layer):
     spectrum comes out in units in which all of it has an energy of one where all of the pulse goes
     in; `Detect` makes a spectrometer of it.
 
-    Time is a circle: a pulse that leaves the window at its end comes in again at its beginning. In
-    hardware with a mismatch m, dispersion and nonlinearity are 1 + m ξ of what they should be, with
-    ξ standard normal.
+    A sech pulse of duration t₀ has 99 % of its energy within 0.54 window / t₀ frequencies around
+    the carrier: data that are put elsewhere meet no light. Time is a circle: a pulse that leaves
+    the window at its end comes in again at its beginning. In hardware with a mismatch m, dispersion
+    and nonlinearity are 1 + m ξ of what they should be, with ξ standard normal.
 
     Parameters
     ----------

@@ -24,8 +24,16 @@ def as_params(
     `ShapeError` where they do not all have the `shape`, if there is one.
     """
     if not isinstance(params, dict) or set(params) != set(names):
-        wanted = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        raise ConfigError(f"params must be a dictionary of {wanted}, got {shown(params)}")
+        wanted = " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) or "nothing"
+        numbered = isinstance(params, dict) and any(
+            str(name).rstrip("0123456789") in names for name in params
+        )
+        first = next(iter(names), "")
+        advice = f', such as {{"{first}": net.params["{first}2"]}} of layer 2'
+        raise ConfigError(
+            f"params must be a dictionary of {wanted}, without the number of a layer"
+            f"{advice if numbered else ''}; got {shown(params)}"
+        )
     found = {name: as_numbers(params[name], name) for name in names}
     for name, values in found.items():
         if shape is not None and values.shape != shape:

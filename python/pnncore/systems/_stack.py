@@ -1,6 +1,7 @@
 """Stacks of layers."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +25,7 @@ from pnncore._convert import (
     one_of,
     shown,
 )
-from pnncore.errors import CapabilityError, ConfigError
+from pnncore.errors import CapabilityError, ConfigError, ShapeError
 from pnncore.systems._base import Outline, System, with_arrays
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Stack(System):
             raise ConfigError(
                 "numbered=False is for stacks of one layer: names of parameters would coincide"
             )
+        _check_planes(self.layers)
         resolved = as_dtype(dtype)
         spec = _spec(self.layers, self.mismatch, self.noise, self.seed, self.numbered)
         if any(one is not None for one in called):
@@ -150,7 +152,7 @@ class Stack(System):
         """
         from pnncore import _light_plot
 
-        sample = self.as_rows(np.asarray(x)[None])
+        sample = self.as_sample(x)
         fields = [sample, *self.fields(sample)]
         shown: list[tuple[str, npt.NDArray[Any]]] = []
         for place, layer in enumerate(self.layers):
@@ -316,6 +318,26 @@ def _in_full_precision(layer: Any) -> Any:
     if isinstance(layer, layers.Linear | layers.Crossbar) and layer.precision is not None:
         return dataclasses.replace(layer, precision=None)
     return layer
+
+
+def _check_planes(chain: "Sequence[layers.Layer | Instrument]") -> None:
+    """Refuse planes of pixels that do not lie on each other: their sizes alone would not tell."""
+    planes = (layers.Diffraction, layers.DetectorRegions)
+    for place, (before, behind) in enumerate(itertools.pairwise(chain), start=2):
+        if not isinstance(before, layers.Diffraction) or not isinstance(behind, planes):
+            continue
+        if before.shape != behind.shape:
+            raise ShapeError(
+                f"layer {place} has a plane of {behind.shape} pixels, but the layer before one of "
+                f"{before.shape}"
+            )
+        if isinstance(behind, layers.Diffraction):
+            ratio = (behind.pitch / behind.wavelength) / (before.pitch / before.wavelength)
+            if abs(ratio - 1) > 1e-9:
+                raise ConfigError(
+                    f"layer {place} has pixels {ratio:.4g} times as large, in wavelengths, as the "
+                    "layer before: fields go from pixel to pixel, so that both must be the same"
+                )
 
 
 def _checked(given: Any) -> list[layers.Layer]:

@@ -69,3 +69,18 @@ pub(crate) fn at_least_one(sizes: &[(&str, usize)]) -> Result<()> {
         None => Ok(()),
     }
 }
+
+/// A number in few digits, rounded up: what is enough stays so.
+pub(crate) fn at_least_brief(value: f64) -> String {
+    let enough = value * (1.0 + 1e-4);
+    if (1e-2..1e5).contains(&enough) {
+        format!("{enough:.4}").trim_end_matches('0').trim_end_matches('.').into()
+    } else {
+        format!("{enough:.3e}")
+    }
+}
+
+/// The same, rounded down.
+pub(crate) fn at_most_brief(value: f64) -> String {
+    at_least_brief(value * (1.0 - 3e-4))
+}

@@ -13,12 +13,13 @@ use pnncore_kernels::trig::sin_cos;
 use pnncore_kernels::{Level, Real};
 use serde::Deserialize;
 
+use super::complex::{conjugate, times};
 use super::layer::{ForwardRecord, Layer, LayerContext};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use super::split_step::{PointStep, SplitStep, frequencies};
 use crate::params::ParamSpec;
 use crate::scratch::Scratch;
-use crate::settings::{at_least_zero, positive};
+use crate::settings::{at_least_brief, at_least_zero, positive};
 use crate::signal::Signal;
 use crate::{Error, Result, memory};
 
@@ -91,8 +92,9 @@ impl FibreSpec {
         let turn = nonlinearity * peak_power * length / steps as f64;
         if turn > LARGEST_TURN {
             return refuse(format!(
-                "nonlinearity turns the phase of the peak by {turn} in a step, more than \
+                "nonlinearity turns the phase of the peak by {} rad in a step, more than \
                  {LARGEST_TURN}: take at least {} steps",
+                at_least_brief(turn),
                 (steps as f64 * turn / LARGEST_TURN).ceil()
             ));
         }
@@ -251,8 +253,8 @@ impl<T: Real> PointStep<T> for Kerr<T> {
         _gradient: &mut [T],
     ) {
         let twice = self.strength + self.strength;
-        self.turn(before, |k, [c, s]| {
-            let ([re, im], [a, b]) = (before[k], times([c, -s], error[k]));
+        self.turn(before, |k, turn| {
+            let ([re, im], [a, b]) = (before[k], times(conjugate(turn), error[k]));
             let share = twice * (re * b - im * a);
             error[k] = [a + share * re, b + share * im];
         });
@@ -267,10 +269,6 @@ impl<T: Real> PointStep<T> for Kerr<T> {
             change[k] = times(turn, [a - share * im, b + share * re]);
         });
     }
-}
-
-fn times<T: Real>([a, b]: [T; 2], [c, d]: [T; 2]) -> [T; 2] {
-    [a * c - b * d, a * d + b * c]
 }
 
 impl<T: Real> Fibre<T> {
@@ -427,10 +425,9 @@ impl<T: Real> Layer<T> for Fibre<T> {
             self.forward.process(error.as_flattened_mut(), &mut transforms);
             let mut dx = dx.next();
             for (k, &error) in error.iter().enumerate() {
-                let (at, [a, b]) = (self.place(k), self.spectrum[k]);
-                let [re, im] = times([a, -b], error);
-                let [c, s] = phases[at];
-                let [back_re, back_im] = times([c, -s], [re, im]);
+                let at = self.place(k);
+                let passed = times(conjugate(self.spectrum[k]), error);
+                let [back_re, back_im] = times(conjugate(phases[at]), passed);
                 if let Some(gradient) = gradient.first_mut() {
                     gradient[at] += x[at] * back_im - x[points + at] * back_re;
                 }

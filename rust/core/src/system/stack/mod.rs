@@ -4,6 +4,7 @@
 //! differ from it by a mismatch and adds noise to what it measures. In simulation both are models;
 //! methods respect which is which.
 
+mod complex;
 mod counter;
 mod crossbar;
 mod detect;

@@ -192,20 +192,6 @@ impl<T: Real> SplitStep<T> {
     }
 }
 
-/// Copies a row of real parts and imaginary parts to complex numbers.
-pub(super) fn interleave<T: Real>(row: &[T], to: &mut [[T; 2]]) {
-    let (re, im) = row.split_at(to.len());
-    let parts = re.iter().zip(im);
-    to.iter_mut().zip(parts).for_each(|(to, (&re, &im))| *to = [re, im]);
-}
-
-/// Copies complex numbers to a row of real parts and imaginary parts.
-pub(super) fn deinterleave<T: Real>(field: &[[T; 2]], row: &mut [T]) {
-    let (re, im) = row.split_at_mut(field.len());
-    let parts = re.iter_mut().zip(im);
-    parts.zip(field).for_each(|((to_re, to_im), &[re, im])| (*to_re, *to_im) = (re, im));
-}
-
 /// The frequencies of a transform of so many points, in cycles a point: those from the middle on
 /// are negative.
 pub(super) fn frequencies(points: usize) -> impl Iterator<Item = f64> {

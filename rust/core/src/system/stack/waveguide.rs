@@ -12,12 +12,13 @@ use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Level, Real};
 use serde::Deserialize;
 
+use super::complex::{conjugate_rows, deinterleave, interleave};
 use super::layer::{ForwardRecord, Layer, LayerContext, LightPass, factors};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, ROWS, Site};
-use super::split_step::{PointStep, SplitStep, deinterleave, frequencies, interleave};
+use super::split_step::{PointStep, SplitStep, frequencies};
 use crate::params::ParamSpec;
 use crate::scratch::Scratch;
-use crate::settings::{at_least_one, below_one, positive};
+use crate::settings::{at_least_brief, at_least_one, at_most_brief, positive};
 use crate::signal::Signal;
 use crate::{Error, Result, memory};
 
@@ -73,8 +74,10 @@ impl WaveguideSpec {
         ] {
             positive(name, value)?;
         }
-        below_one("absorber", 2.0 * absorber)?;
         let refuse = |text: String| Err(Error::Config(text));
+        if !(0.0..0.5).contains(&absorber) {
+            return refuse(format!("absorber must be in [0, 0.5), got {absorber}"));
+        }
         for (name, count, of, all) in
             [("pixels", pixels, "points", points), ("sections", sections, "steps", steps)]
         {
@@ -85,19 +88,28 @@ impl WaveguideSpec {
         let within = wavelength / index;
         let spacing = width / points as f64;
         if spacing < 0.5 * within {
+            let most = (2.0 * width / within) as usize;
+            let advice = if most < 2 {
+                "give width and wavelength in the same unit".into()
+            } else {
+                format!("take at most {most} points")
+            };
             return refuse(format!(
-                "points are {spacing} apart, less than half a wavelength in the glass, {}: waves \
-                 along the axis, whose equation this is, need at most {} points",
-                0.5 * within,
-                (2.0 * width / within) as usize
+                "points are {} apart, less than half a wavelength in the glass, {}, which waves \
+                 along the axis do not need: {advice}",
+                at_most_brief(spacing),
+                at_least_brief(0.5 * within)
             ));
         }
         let turn = TAU / wavelength * index_range * length / steps as f64;
         if turn > LARGEST_TURN {
+            let least = (steps as f64 * turn / LARGEST_TURN).ceil();
+            let each = (least / sections as f64).ceil();
             return refuse(format!(
-                "index_range turns the phase by {turn} in a step, more than {LARGEST_TURN}: take \
-                 at least {} steps",
-                (steps as f64 * turn / LARGEST_TURN).ceil()
+                "index_range turns the phase by {} rad in a step, more than {LARGEST_TURN}: take \
+                 at least {} steps, {each} to a section, or a smaller index_range",
+                at_least_brief(turn),
+                each * sections as f64
             ));
         }
         Ok(())
@@ -507,9 +519,4 @@ impl<T: Real> Layer<T> for Waveguide<T> {
         let responses = factors(self.count(), mismatch, random, group);
         Box::new(Self { responses, ..self.clone() })
     }
-}
-
-fn conjugate_rows<T: Real>(fields: &mut [T], points: usize) {
-    let rows = fields.chunks_exact_mut(2 * points);
-    rows.flat_map(|row| &mut row[points..]).for_each(|im| *im = -*im);
 }

@@ -6,7 +6,7 @@ use num_complex::Complex64;
 use pnncore_kernels::Level;
 use pnncore_kernels::gemm::{Dense, Strided, multiply};
 
-use crate::settings::{at_least_one, positive};
+use crate::settings::{at_least_brief, at_least_one, at_most_brief, positive};
 use crate::{Error, Result};
 
 /// Two parallel planes of pixels in free space, one behind the other. Lengths may have any unit.
@@ -27,6 +27,9 @@ pub(super) enum Sampling {
     /// As the first Rayleigh-Sommerfeld integral has it, where pixels resolve it.
     Impulse,
 }
+
+/// Rows of waves that are integrated together.
+const TOGETHER: usize = 32;
 
 /// Nearer planes than that, in pitches, do not resolve the field of a pixel.
 const NEAREST: f64 = 2.0;
@@ -63,7 +66,7 @@ impl FreeSpace {
             return refuse(format!(
                 "distance must be at least {NEAREST} times the pitch, {}, got {}: nearer planes do \
                  not resolve the field of a pixel",
-                NEAREST * self.pitch,
+                at_least_brief(NEAREST * self.pitch),
                 self.distance
             ));
         }
@@ -74,13 +77,14 @@ impl FreeSpace {
         let least = reach * ((2.0 * pitch).powi(2) - 1.0).sqrt() * self.wavelength;
         refuse(format!(
             "pixels {} apart do not resolve light of wavelength {} from one edge of a plane to the \
-             other at distance {}: take a distance of at least {least}, or a pitch of at most {} \
-             or of at least {}",
+             other at distance {}: take a distance of at least {}, or a pitch of at most {} or \
+             of at least {}",
             self.pitch,
             self.wavelength,
             self.distance,
-            0.5 * self.wavelength,
-            FRAC_1_SQRT_2 * self.wavelength
+            at_least_brief(least),
+            at_most_brief(0.5 * self.wavelength),
+            at_least_brief(FRAC_1_SQRT_2 * self.wavelength)
         ))
     }
 
@@ -133,38 +137,42 @@ impl FreeSpace {
             let cycles = self.axial_cycles() + 0.5 * pixels as f64;
             gauss_legendre((3.3 * cycles) as usize + 32)
         };
-        let cosines = |nodes: &[(f64, f64)], pixels: usize| -> Vec<f64> {
-            let along = |&(place, weight): &(f64, f64)| {
-                (0..pixels).map(move |k| weight * (PI * place * k as f64).cos())
-            };
-            nodes.iter().flat_map(along).collect()
-        };
         let [down, across] = self.shape.map(nodes);
         let [n, m] = self.shape;
-        let waves = |part: fn(f64) -> f64| -> Vec<f64> {
-            let of = |&(u, _): &(f64, f64)| {
-                across.iter().map(move |&(v, _)| {
-                    let axial = 1.0 - (u * u + v * v) / (2.0 * pitch).powi(2);
-                    part(TAU * (distance * axial.max(0.0).sqrt()).fract())
-                })
-            };
-            down.iter().flat_map(of).collect()
+        let wave = |u: f64, v: f64| {
+            let axial = 1.0 - (u * u + v * v) / (2.0 * pitch).powi(2);
+            TAU * (distance * axial.max(0.0).sqrt()).fract()
+        };
+        let product = |left: Strided<'_, f64>, right: &[f64], sizes, to: &mut [f64]| {
+            multiply(Level::get(), left, Dense { data: right, stride: m }, sizes, to, m);
         };
         let (by_row, by_column) = (cosines(&down, n), cosines(&across, m));
         let [re, im] = [f64::cos, f64::sin].map(|part| {
             let (mut inner, mut found) = (vec![0.0; down.len() * m], vec![0.0; n * m]);
-            let product = |left: Strided<'_, f64>, right: &[f64], sizes, to: &mut [f64]| {
-                multiply(Level::get(), left, Dense { data: right, stride: m }, sizes, to, m);
-            };
-            let waves = waves(part);
-            let waves = Strided { data: &waves, row: across.len(), column: 1 };
-            product(waves, &by_column, (down.len(), across.len(), m), &mut inner);
+            // Some rows of waves after the others: all of them at once would not fit.
+            let mut waves = Vec::new();
+            for (down, inner) in down.chunks(TOGETHER).zip(inner.chunks_mut(TOGETHER * m)) {
+                let places =
+                    down.iter().flat_map(|&(u, _)| across.iter().map(move |&(v, _)| (u, v)));
+                waves.clear();
+                waves.extend(places.map(|(u, v)| part(wave(u, v))));
+                let waves = Strided { data: &waves, row: across.len(), column: 1 };
+                product(waves, &by_column, (down.len(), across.len(), m), inner);
+            }
             let by_row = Strided { data: &by_row, row: 1, column: n };
             product(by_row, &inner, (n, down.len(), m), &mut found);
             found
         });
         re.into_iter().zip(im).map(|(re, im)| Complex64::new(re, im)).collect()
     }
+}
+
+/// Cosines of waves at all distances of a plane, node by node, times the nodes' weights.
+fn cosines(nodes: &[(f64, f64)], pixels: usize) -> Vec<f64> {
+    let along = |&(place, weight): &(f64, f64)| {
+        (0..pixels).map(move |k| weight * (PI * place * k as f64).cos())
+    };
+    nodes.iter().flat_map(along).collect()
 }
 
 /// Nodes and weights of Gauss's rule with Legendre's polynomial of a degree, for means from 0 to 1.
@@ -266,10 +274,13 @@ mod tests {
         assert!(FreeSpace { pitch: 0.5, ..near }.check().is_ok());
         assert!(FreeSpace { pitch: 0.708, ..near }.check().is_ok());
         let text = refusal(FreeSpace { distance: 0.9, pitch: 0.5, ..near });
-        assert!(text.contains("distance must be at least 2 times the pitch, 1, got 0.9"), "{text}");
+        assert!(
+            text.contains("distance must be at least 2 times the pitch, 1.0001, got 0.9"),
+            "{text}"
+        );
         // Units do not matter.
         let text = refusal(FreeSpace { distance: 5e-6, wavelength: 1e-6, pitch: 6e-7, ..near });
-        assert!(text.contains("at least 0.0000394"), "{text}");
+        assert!(text.contains("at least 3.94"), "{text}");
     }
 
     #[test]

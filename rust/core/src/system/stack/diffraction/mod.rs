@@ -16,6 +16,7 @@ use pnncore_kernels::philox::Philox;
 use pnncore_kernels::{Level, Real};
 use serde::Deserialize;
 
+use super::complex::{conjugate, times};
 use super::layer::{ForwardRecord, Layer, LayerContext, LightPass};
 use super::layer_spec::{LayerOutline, LayerSpec, Parts, ROWS, Site};
 use crate::params::ParamSpec;
@@ -124,15 +125,6 @@ struct Diffraction<T> {
     /// Where the mask is, if not where it should be.
     placement: Option<Placement<T>>,
     behind: Arc<Convolution<T>>,
-}
-
-/// A product of complex numbers.
-fn times<T: Real>([a, b]: [T; 2], [c, d]: [T; 2]) -> [T; 2] {
-    [a * c - b * d, a * d + b * c]
-}
-
-fn conjugate<T: Real>([re, im]: [T; 2]) -> [T; 2] {
-    [re, -im]
 }
 
 impl<T: Real> Diffraction<T> {
