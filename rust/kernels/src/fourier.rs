@@ -86,7 +86,7 @@ impl<T: Real> Convolution<T> {
     /// If the kernel has another shape.
     pub fn new(level: Level, shape: [usize; 2], kernel: &[Complex64]) -> Self {
         assert_eq!(kernel.len(), shape[0] * shape[1], "a kernel at all distances");
-        let padded = shape.map(|n| fast_length(2 * n - 1));
+        let padded = Self::padded(shape);
         let plans = |direction| padded.map(|len| Transform::new(level, len, direction));
         let transfer = transfer(shape, padded, kernel);
         let transfer = transfer.into_iter().map(T::from_f64).collect();
@@ -137,8 +137,8 @@ impl<T: Real> Convolution<T> {
             self.forward[0].process(columns, scratch);
             for (k, column) in columns.chunks_exact_mut(2 * height).enumerate() {
                 let at = (first + k).min(width - first - k);
-                let transfer = &self.transfer[2 * at * height..][..2 * height];
-                level.vectorize(|| multiply(column, transfer, conjugate));
+                let transfer = self.transfer[2 * at * height..][..2 * height].as_chunks().0;
+                level.vectorize(|| multiply(column.as_chunks_mut().0, transfer, conjugate));
             }
             self.inverse[0].process(columns, scratch);
             level.vectorize(|| scatter(columns, grid, place, height));
@@ -186,9 +186,8 @@ fn scatter<T: Real>(
 
 /// Multiplies complex numbers by others, or by their conjugates.
 #[inline(always)]
-fn multiply<T: Real>(values: &mut [T], factors: &[T], conjugate: bool) {
+pub fn multiply<T: Real>(values: &mut [[T; 2]], factors: &[[T; 2]], conjugate: bool) {
     let sign = if conjugate { -T::ONE } else { T::ONE };
-    let (values, factors) = (values.as_chunks_mut::<2>().0, factors.as_chunks::<2>().0);
     for ([re, im], &[a, b]) in values.iter_mut().zip(factors) {
         let b = sign * b;
         (*re, *im) = (*re * a - *im * b, *re * b + *im * a);

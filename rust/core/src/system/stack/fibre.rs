@@ -202,8 +202,6 @@ struct Fibre<T> {
     spectrum: Vec<[T; 2]>,
     /// What the spectrum that comes out is multiplied by.
     scale: T,
-    forward: Transform<T>,
-    inverse: Transform<T>,
 }
 
 /// The nonlinear steps of a fibre: A exp(i c |A|^2).
@@ -277,15 +275,12 @@ impl<T: Real> Fibre<T> {
         let level = Level::get();
         let (spectrum, scale) = spec.spectrum();
         let strength = nonlinearity * spec.nonlinearity * spec.length / spec.steps as f64;
-        let transform = |direction| Transform::new(level, spec.points, direction);
         Self {
             spec,
             steps: SplitStep::new(level, spec.steps, &spec.turns(dispersion)),
             kerr: T::from_f64(strength),
             spectrum,
             scale: T::from_f64(scale),
-            forward: transform(Direction::Forward),
-            inverse: transform(Direction::Inverse),
         }
     }
 
@@ -307,15 +302,15 @@ impl<T: Real> Fibre<T> {
             let modulated = times([row[at], row[points + at]], phases[at]);
             *field = times(modulated, self.spectrum[k]);
         }
-        let mut transforms = scratch.zeros(self.inverse.scratch());
-        self.inverse.process(field.as_flattened_mut(), &mut transforms);
+        let mut transforms = scratch.zeros(self.steps.inverse.scratch());
+        self.steps.inverse.process(field.as_flattened_mut(), &mut transforms);
     }
 
     /// The row of the spectrum of a field in time.
     fn analyse(&self, context: LayerContext<'_, T>, field: &mut [[T; 2]], row: &mut [T]) {
         let points = self.spec.points;
-        let mut transforms = context.scratch.zeros(self.forward.scratch());
-        self.forward.process(field.as_flattened_mut(), &mut transforms);
+        let mut transforms = context.scratch.zeros(self.steps.forward.scratch());
+        self.steps.forward.process(field.as_flattened_mut(), &mut transforms);
         for (k, &[re, im]) in field.iter().enumerate() {
             let at = self.place(k);
             (row[at], row[points + at]) = (self.scale * re, self.scale * im);
@@ -329,8 +324,8 @@ impl<T: Real> Fibre<T> {
             let at = self.place(k);
             *error = [self.scale * row[at], self.scale * row[points + at]];
         }
-        let mut transforms = context.scratch.zeros(self.inverse.scratch());
-        self.inverse.process(error.as_flattened_mut(), &mut transforms);
+        let mut transforms = context.scratch.zeros(self.steps.inverse.scratch());
+        self.steps.inverse.process(error.as_flattened_mut(), &mut transforms);
     }
 }
 
@@ -415,14 +410,14 @@ impl<T: Real> Layer<T> for Fibre<T> {
         let (points, phases) = (self.spec.points, prepared.as_chunks::<2>().0);
         let mut error = scratch.zeros(2 * points);
         let (error, _) = error.as_chunks_mut();
-        let mut transforms = scratch.zeros(self.forward.scratch());
+        let mut transforms = scratch.zeros(self.steps.forward.scratch());
         let mut dx = dx.chunks_exact_mut(2 * points);
         let rows = record.x.chunks_exact(2 * points).zip(dy.chunks_exact(2 * points));
         for (tape, (x, dy)) in record.tape.chunks_exact(self.steps.tape()).zip(rows) {
             self.synthesise(context, dy, error);
             let (memory, kerr) = ((level, scratch), self.kerr(level));
             self.steps.pull_back(memory, &kerr, tape, error, &mut []);
-            self.forward.process(error.as_flattened_mut(), &mut transforms);
+            self.steps.forward.process(error.as_flattened_mut(), &mut transforms);
             let mut dx = dx.next();
             for (k, &error) in error.iter().enumerate() {
                 let at = self.place(k);

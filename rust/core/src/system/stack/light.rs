@@ -44,13 +44,9 @@ impl<T: Real> Stack<T> {
 
     /// The first layer of light, if there is one, through which errors cannot be sent forward.
     pub(super) fn first_without_symmetric_medium(&self) -> Option<usize> {
-        let is_light = |stage: &Stage<T>| {
-            let layer = stage.twin();
-            layer.takes().complex && layer.gives().complex
-        };
         self.stages
             .iter()
-            .position(|stage| is_light(stage) && !stage.hardware().has_symmetric_medium())
+            .position(|stage| stage.is_light() && !stage.hardware().has_symmetric_medium())
     }
 
     /// Whether the parameters are all phases of which each output is a sinusoidal function: those
@@ -79,12 +75,11 @@ impl<T: Real> Stack<T> {
 /// What [`Stack::light`] gives: a field in the midst of a run is not known to anybody, so that all
 /// layers of it must have monitors.
 pub(super) fn light_runs<T: Real>(stages: &[Stage<T>]) -> Vec<Range<usize>> {
-    let is_light = |stage: &Stage<T>| stage.twin().takes().complex && stage.twin().gives().complex;
     let mut first = 0;
-    let runs = stages.chunk_by(|a, b| is_light(a) && is_light(b)).filter_map(|run| {
+    let runs = stages.chunk_by(|a, b| a.is_light() && b.is_light()).filter_map(|run| {
         let range = first..first + run.len();
         first = range.end;
-        let has = |stage: &Stage<T>| is_light(stage) && stage.hardware().monitors().is_some();
+        let has = |stage: &Stage<T>| stage.is_light() && stage.hardware().monitors().is_some();
         run.iter().all(has).then_some(range)
     });
     runs.collect()

@@ -143,6 +143,11 @@ impl<T: Real> Stage<T> {
         if self.twin().gives().complex { 0.0 } else { noise }
     }
 
+    /// Whether it takes a field and gives one.
+    pub(crate) fn is_light(&self) -> bool {
+        self.twin().takes().complex && self.twin().gives().complex
+    }
+
     /// Whether it is a linear map.
     pub fn is_linear_map(&self) -> bool {
         matches!(self.twin().role(), Role::LinearMap { .. })

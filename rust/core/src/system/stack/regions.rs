@@ -96,8 +96,13 @@ impl DetectorRegionsSpec {
     }
 
     fn outputs(&self) -> usize {
-        if self.differential { self.regions.len() / 2 } else { self.regions.len() }
+        outputs(&self.regions, self.differential)
     }
+}
+
+/// One of every region, or of every pair.
+fn outputs(regions: &[[usize; 4]], differential: bool) -> usize {
+    if differential { regions.len() / 2 } else { regions.len() }
 }
 
 impl LayerSpec for DetectorRegionsSpec {
@@ -149,7 +154,7 @@ impl<T: Real> Regions<T> {
     }
 
     fn outputs(&self) -> usize {
-        if self.differential { self.regions.len() / 2 } else { self.regions.len() }
+        outputs(&self.regions, self.differential)
     }
 
     /// The pixels of a region, row by row.

@@ -5,7 +5,7 @@
 //! halves that meet are one: the error is of second order, and what is reciprocal stays so.
 
 use num_complex::Complex64;
-use pnncore_kernels::fourier::{Direction, Transform};
+use pnncore_kernels::fourier::{Direction, Transform, multiply};
 use pnncore_kernels::{Level, Real};
 
 use crate::scratch::{Lent, Scratch};
@@ -31,8 +31,9 @@ pub(super) struct SplitStep<T> {
     /// the order of a transform.
     half: Vec<[T; 2]>,
     whole: Vec<[T; 2]>,
-    forward: Transform<T>,
-    inverse: Transform<T>,
+    /// The transforms of so many points.
+    pub forward: Transform<T>,
+    pub inverse: Transform<T>,
 }
 
 /// A field on its way, and memory that transforms take.
@@ -90,13 +91,7 @@ impl<T: Real> SplitStep<T> {
         field: &mut [[T; 2]],
     ) {
         self.forward.process(field.as_flattened_mut(), &mut way.transforms);
-        let sign = if conjugate { -T::ONE } else { T::ONE };
-        way.level.vectorize(|| {
-            for ([re, im], &[a, b]) in field.iter_mut().zip(factors) {
-                let b = sign * b;
-                (*re, *im) = (*re * a - *im * b, *re * b + *im * a);
-            }
-        });
+        way.level.vectorize(|| multiply(field, factors, conjugate));
         self.inverse.process(field.as_flattened_mut(), &mut way.transforms);
     }
 

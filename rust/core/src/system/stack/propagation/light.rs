@@ -19,6 +19,7 @@ use super::back::Backward;
 use crate::Result;
 use crate::scratch::Scratch;
 use crate::system::stack::Stage;
+use crate::system::stack::complex::conjugate_rows;
 use crate::system::stack::layer::{LayerContext, LightPass, LightProtocol, TapProtocol};
 
 /// Fields and readings of some rows, on a run of layers with monitors.
@@ -83,7 +84,7 @@ impl<T: Real> LightReading<'_, '_, T> {
         // All light is sent with a power of one, row by row, whatever the units of signals and the
         // size of errors; what is sent back is Gamma = conj(dL/dRe + i dL/dIm) / 2.
         let mut error = scratch.copy(dy);
-        conjugate(&mut error, rows);
+        conjugate_rows(&mut error, dy.len() / rows / 2);
         let (mut errors, mut powers) = (scratch.zeros(rows), scratch.zeros(rows));
         let mut arrived = scratch.zeros(rows);
         normalise_rows(&mut error, &mut errors);
@@ -97,7 +98,7 @@ impl<T: Real> LightReading<'_, '_, T> {
             for (row, &size) in dx.chunks_exact_mut(width).zip(&*errors) {
                 row.iter_mut().for_each(|e| *e *= size);
             }
-            conjugate(dx, rows);
+            conjugate_rows(dx, width / 2);
         }
         let stages = &self.backward.at.stack.stages()[self.run.clone()];
         if stages.iter().all(|stage| stage.hardware().reads_fields()) {
@@ -196,15 +197,6 @@ fn normalise_rows<T: Real>(fields: &mut [T], norms: &mut [T]) {
             row.iter_mut().for_each(|e| *e = T::from_f64(e.to_f64() / norm));
         }
         *own = T::from_f64(norm);
-    }
-}
-
-/// Makes rows of real parts and imaginary parts conjugate.
-fn conjugate<T: Real>(fields: &mut [T], rows: usize) {
-    let width = fields.len() / rows;
-    if width > 0 {
-        let parts = fields.chunks_exact_mut(width).flat_map(|row| &mut row[width / 2..]);
-        parts.for_each(|im| *im = -*im);
     }
 }
 
