@@ -98,7 +98,7 @@ def test_cells_of_a_weight_are_read_together():
         assert costs.estimate(net, history).counts["cells"] == [8 * 12 * cells]
 
 
-def test_light_is_counted():
+def test_light_is_counted(monkeypatch):
     chain = [
         layers.Encode(4),
         layers.MZIMesh(4),
@@ -108,6 +108,8 @@ def test_light_is_counted():
     x, y = np.ones((10, 4), np.float32), np.arange(10) % 4
     trainer = pnn.Trainer(net, pnn.methods.InSituBackprop(), pnn.optim.SGD(0.0), seed=0)
     history = trainer.fit(x, y, epochs=2)
+    # An estimate takes no measurement.
+    monkeypatch.delattr(pnn.systems.Stack, "measure")
     prices = costs.LightPrices(photon=2.0, laser_efficiency=0.5, heater=3.0, sample=7.0)
     ledger = costs.estimate_light(net, history, prices)
     # Signals, and the two sums with conjugate errors; errors come back once.

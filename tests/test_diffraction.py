@@ -123,6 +123,7 @@ def test_light_is_in_the_next_plane_or_beside_it():
     assert abs((np.abs(own) ** 2).sum() + beside - power) < 2e-3 * power
 
 
+@pytest.mark.filterwarnings("ignore:at most")
 def test_units_do_not_matter():
     field = np.exp(2j * np.pi * RNG.random((12, 12)))
     for distance, pitch in GEOMETRIES:
@@ -284,6 +285,7 @@ def test_images_are_shown_in_the_middle_of_a_plane():
     refuses(ConfigError, r"plane must be \(height, width\)", layers.image_ports, (4, 4), 5)
 
 
+@pytest.mark.filterwarnings("ignore:at most")
 def test_bad_settings_are_refused():
     def stack(**settings):
         given = {"shape": (20, 20), "distance": 30.0, "wavelength": 1.0, "pitch": 0.6, **settings}
@@ -363,7 +365,7 @@ def test_slopes_of_shares_do_not_depend_on_units(size, differential):
 
 
 def test_arrays_of_other_shapes_are_refused():
-    mask = layers.Diffraction((3, 4), 30.0, 1.0, 0.6)
+    mask = layers.Diffraction((3, 4), 5.0, 1.0, 0.6)
     guide = layers.Waveguide(8, 16.0, 30.0, 1.0, steps=4)
     fibre, rings = layers.Fibre(8, 6.0, 1.0, -1.0, 1.0, steps=10), layers.MicroringBank(3, 2)
     x = np.ones(8)
@@ -405,8 +407,27 @@ def test_planes_that_do_not_lie_on_each_other_are_refused():
 
 
 def test_parameters_with_the_number_of_a_layer_are_refused_with_advice():
-    mask = layers.Diffraction((3, 3), 30.0, 1.0, 0.6)
+    mask = layers.Diffraction((3, 3), 5.0, 1.0, 0.6)
     net = pnn.systems.Stack([layers.Encode(9), mask, layers.Detect()])
     refuses(
         ConfigError, r'such as \{"phase": net.params\["phase2"\]\}', mask.plot, dict(net.params)
     )
+
+
+def test_planes_that_light_does_not_reach_are_warned_of():
+    """A distance in another unit than the rest: the first mode of two planes carries all there is.
+
+    The largest singular value of the transfer is what the best field loses least by.
+    """
+    plane = {"shape": (8, 8), "distance": 800.0, "wavelength": 1.0, "pitch": 1.0}
+    with pytest.warns(UserWarning, match="at most 0.006 of the light can reach the next plane"):
+        layer = layers.Diffraction(**plane, mask=None)
+    net = pnn.systems.Stack([layer, layers.Detect()], dtype="float64")
+    transfer = net.fields(np.eye(64, dtype=complex))[0]
+    best = np.linalg.svd(transfer, compute_uv=False)[0] ** 2
+    assert best == pytest.approx((64 / 800) ** 2, rel=0.02)
+
+
+def test_refusals_name_the_layer():
+    short = layers.Diffraction((8, 8), -1.0, 1.0, 1.0, mask=None)
+    refuses(ConfigError, r"^layer 2: distance must", pnn.systems.Stack, [layers.Encode(64), short])

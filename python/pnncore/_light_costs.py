@@ -104,7 +104,7 @@ def estimate_light(net: Stack, history: History, prices: LightPrices | None = No
         for name in ("photons", "modulations", "detections", "heaters")
     }
     energy = {"conversions": np.zeros(history.epochs)}
-    widths = [net.n_in, *(np.size(y[0]) if y is not None else 0 for y in _signals(net))]
+    widths = [net.n_in, *net.core.widths()]
     heat = 0.0
     for place, layer in enumerate(chain):
         signals, outputs = widths[place], widths[place + 1]
@@ -136,12 +136,6 @@ def estimate_light(net: Stack, history: History, prices: LightPrices | None = No
     counts["operations"] = history["operations"]
     energy["operations"] = history["operations"] * prices.operation
     return Ledger(counts, energy, seconds)
-
-
-def _signals(net: Stack) -> list[Any]:
-    """Return what a sample makes behind every layer."""
-    dark = np.zeros((1, net.n_in), complex if net.takes_fields else net.dtype)
-    return net.measure(dark)
 
 
 def _phases(net: Stack, layer: Layer, place: int) -> Array:

@@ -1,6 +1,7 @@
 """Diffractive layers: masks in free space."""
 
 import json
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,11 @@ from pnncore.layers._programmed import as_params
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# The most of the light that any field sends from one plane of area A to the next is A² / (λz)²,
+# where that is little (Miller, Appl. Opt. 39, 1681 (2000)).
+LEAST_ARRIVING = 0.1
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -76,6 +82,20 @@ class Diffraction(Layer):
         """Validate at once: `ConfigError` names the setting."""
         super().__post_init__()
         object.__setattr__(self, "shape", pair_of_sizes(self.shape, "shape"))
+        if min(self.distance, self.wavelength, self.pitch) > 0:
+            self._warn_of_light_that_misses()
+
+    def _warn_of_light_that_misses(self) -> None:
+        height, width = self.shape
+        pitches = (self.pitch / self.wavelength) * (self.pitch / self.distance)
+        arrives = (height * width * pitches) ** 2
+        if arrives < LEAST_ARRIVING:
+            warnings.warn(
+                f"at most {arrives:.1g} of the light can reach the next plane, whatever the mask "
+                "does: are distance, wavelength and pitch in the same unit?",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def spec(self) -> dict[str, Any]:
         """See `Layer.spec`."""

@@ -186,6 +186,17 @@ impl System {
         groups.into_iter().flatten().map(|group| group.end - 1).collect()
     }
 
+    /// Of a stack, what each layer gives for a sample: how many modes or signals.
+    fn widths(&self) -> Vec<usize> {
+        let stages = self.of::<f32>().as_stack().map(Stack::stages);
+        stages
+            .into_iter()
+            .flatten()
+            .map(|stage| stage.twin().gives())
+            .map(|signal| signal.steps * signal.width)
+            .collect()
+    }
+
     /// The sizes of the layers that have states, outputs last.
     fn layers(&self) -> Vec<usize> {
         self.of::<f32>().layout().sizes().to_vec()

@@ -542,11 +542,8 @@ fn check_signals<T: Real>(stages: &[Stage<T>]) -> Result<()> {
     }
 }
 
-/// The outcome of a row with these outputs.
-fn outcome<T: Real>(outputs: &[T]) -> Outcome {
-    let finite = outputs.iter().all(|y| y.is_finite());
-    Outcome {
-        status: if finite { Status::Completed } else { Status::Diverged },
-        ..Outcome::default()
-    }
+/// How a row has ended whose outputs are finite, or are not.
+fn outcome(is_finite: bool) -> Outcome {
+    let status = if is_finite { Status::Completed } else { Status::Diverged };
+    Outcome { status, ..Outcome::default() }
 }

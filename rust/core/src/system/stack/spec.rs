@@ -132,7 +132,12 @@ impl Spec {
             at_least_zero("mismatch", mismatch)?;
             let arrives = placed.last().map(|before| before.own.gives);
             let site = Site { layer, arrives, mismatch, seed: self.seed };
-            let own = entry.layer.outline(&site)?;
+            let own = entry.layer.outline(&site).map_err(|error| match error {
+                Error::Config(text) if self.layers.len() > 1 => {
+                    Error::Config(format!("layer {}: {text}", layer + 1))
+                }
+                error => error,
+            })?;
             let noise = entry.noise.unwrap_or(if own.gives.complex { 0.0 } else { self.noise });
             at_least_zero("noise", noise)?;
             placed.push(Placed { site, own, noise });

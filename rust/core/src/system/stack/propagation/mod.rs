@@ -16,7 +16,7 @@ use super::{Layers, Stack, StackAt, Stage, outcome};
 use crate::batch::{Batch, Targets};
 use crate::draw::DrawIndex;
 use crate::loss::Loss;
-use crate::params::{ParamSpec, Params};
+use crate::params::{ParamSpec, Params, all_finite};
 use crate::runtime::Runtime;
 use crate::scratch::{Pool, Scratch};
 use crate::states::States;
@@ -336,9 +336,10 @@ impl<T: Real> Propagation<T> {
         let outputs = states.layout().outputs();
         for block in &self.blocks {
             let Some(found) = block.signals.last() else { continue };
+            let all_completed = all_finite(found);
             for (i, found) in found.chunks_exact(outputs.len()).enumerate() {
                 let r = block.first + i;
-                states.outcomes[r] = outcome(found);
+                states.outcomes[r] = outcome(all_completed || all_finite(found));
                 if states.outcomes[r].status.usable() {
                     states.row_mut(r)[outputs.clone()].copy_from_slice(found);
                 }
