@@ -109,7 +109,7 @@ def test_number_of_threads_from_the_environment():
     assert one[1] == three[1]
 
 
-@pytest.mark.parametrize("bad", ["0", "-1", "two", "1.5", ""])
+@pytest.mark.parametrize("bad", ["0", "-1", "two", "1.5", "", "1025"])
 def test_bad_number_of_threads_in_the_environment(bad):
     code = """
         import numpy as np, pnncore as pnn
@@ -117,7 +117,7 @@ def test_bad_number_of_threads_in_the_environment(bad):
         try:
             net.predict(np.zeros((1, 3), np.float32))
         except pnn.errors.ConfigError as error:
-            assert "PNNCORE_NUM_THREADS must be a positive number" in str(error), error
+            assert "PNNCORE_NUM_THREADS must be a whole number from 1 to 1024" in str(error), error
             print("refused")
         net.predict(np.zeros((1, 3), np.float32), threads=2)
     """

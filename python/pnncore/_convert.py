@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 _DTYPES = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
-# Each has a stack of its own; no machine has more cores.
-_MOST_THREADS = 4096
+# As many as the core starts: no machine has more cores.
+_MOST_THREADS = 1024
 
 # More of a value than this makes a message no clearer.
 _MOST_SHOWN = 200

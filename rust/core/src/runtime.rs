@@ -131,11 +131,15 @@ impl Runtime {
     /// A runtime with `threads` threads (`None`: `PNNCORE_NUM_THREADS`, otherwise one per core).
     ///
     /// # Errors
-    /// [`Error::Config`] for zero threads, a `PNNCORE_NUM_THREADS` that is no positive number, or a
-    /// `PNNCORE_SIMD` that names no instruction set of this processor.
+    /// [`Error::Config`] for a number of threads that is not from 1 to [`MOST_THREADS`], given or
+    /// in `PNNCORE_NUM_THREADS`, or a `PNNCORE_SIMD` that names no instruction set of this
+    /// processor.
     pub fn new(threads: Option<usize>, seed: u64) -> Result<Self> {
         let threads = match threads {
-            Some(0) => return Err(Error::Config("threads must be at least 1, got 0".into())),
+            Some(n) if !(1..=MOST_THREADS).contains(&n) => {
+                let message = format!("threads must be from 1 to {MOST_THREADS}, got {n}");
+                return Err(Error::Config(message));
+            }
             Some(n) => n,
             None => default_threads()?,
         };
@@ -239,11 +243,20 @@ fn sequential<I: Send>(items: impl IndexedParallelIterator<Item = I>, work: impl
     items.with_producer(Here(work));
 }
 
+/// The most threads of a pool: as many as the largest machines have, and started within a second.
+pub const MOST_THREADS: usize = 1024;
+
 fn default_threads() -> Result<usize> {
     match std::env::var("PNNCORE_NUM_THREADS") {
-        Err(_) => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
-        Ok(text) => text.parse().ok().filter(|&n| n > 0).ok_or_else(|| {
-            Error::Config(format!("PNNCORE_NUM_THREADS must be a positive number, got {text:?}"))
+        Err(_) => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            Ok(cores.min(MOST_THREADS))
+        }
+        Ok(text) => text.parse().ok().filter(|n| (1..=MOST_THREADS).contains(n)).ok_or_else(|| {
+            Error::Config(format!(
+                "PNNCORE_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}, got \
+                     {text:?}"
+            ))
         }),
     }
 }
