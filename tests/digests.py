@@ -166,6 +166,7 @@ OPTICS = {
     "window": 4.0,
     "dispersion": -1.0,
     "nonlinearity": 1.0,
+    "couplings": (4, 3, 2),
 }
 
 

@@ -37,6 +37,7 @@ OPTICS = {
     "window": 6.0,
     "dispersion": -1.0,
     "nonlinearity": 1.0,
+    "couplings": (2, 3),
 }
 
 

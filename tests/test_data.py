@@ -56,6 +56,7 @@ def test_public_names():
         [
             "VOWEL_CLASSES",
             "acoustic",
+            "optical_digits",
             "digits",
             "fashion_mnist",
             "from_file",
@@ -369,7 +370,9 @@ def test_missing_set_says_what_where_and_how(call, tmp_path, monkeypatch):
         call()
 
 
-@pytest.mark.parametrize("call", [data.mnist, data.fashion_mnist, data.vowels, data.acoustic])
+@pytest.mark.parametrize(
+    "call", [data.mnist, data.fashion_mnist, data.vowels, data.acoustic, data.optical_digits]
+)
 def test_bad_path_argument(call, tmp_path):
     with pytest.raises(DataError, match="path: expected a folder"):
         call(tmp_path / "absent")

@@ -67,6 +67,15 @@ def test_a_slab_learns(tmp_path, monkeypatch):
     assert (tmp_path / "programmable_waveguide.png").stat().st_size > 10_000
 
 
+def test_a_network_that_scatters_learns(tmp_path, monkeypatch):
+    monkeypatch.delenv("PNNCORE_DATA", raising=False)
+    text = run("linear_scattering.py", "--hidden", "10", "--epochs", "20", folder=tmp_path)
+    assert float(re.search(r"test accuracy: (\S+) %", text)[1]) > 60
+    assert float(re.search(r"not trained (\S+) %", text)[1]) < 35
+    assert "numbers read of a sample: 2960" in text
+    assert (tmp_path / "linear_scattering.png").stat().st_size > 10_000
+
+
 def test_local_learning_on_what_was_measured(tmp_path, data_dir):
     if not (data_dir / "acoustic").is_dir():
         pytest.skip("no acoustic layer: see the message of pnncore.data.acoustic()")

@@ -296,6 +296,19 @@ CALLS = {
         "matrix",
         params=lambda rings: {"detuning": np.ones((2, 3))},
     ),
+    "CoupledModes.scattering": on(
+        lambda: layers.CoupledModes([2, 3]),
+        "scattering",
+        params=lambda modes: {"detuning": np.ones(5), "coupling": np.ones(6)},
+        x=lambda modes: np.ones((4, 2)),
+        frequency=lambda modes: np.ones(3),
+    ),
+    "CoupledModes.plot": on(
+        lambda: layers.CoupledModes([2, 3]),
+        "plot",
+        params=lambda modes: {"detuning": np.ones(5), "coupling": np.ones(6)},
+        x=lambda modes: np.ones(2),
+    ),
     "Diffraction.transmission": on(
         lambda: layers.Diffraction((2, 3), 9.0, 1.0, 1.0),
         "transmission",
@@ -577,8 +590,8 @@ DeviceFit Experiment Quality FittedTwin ProgrammedLayer
 Outline NewParameters SettledPhases Loss History Examination State
 Shot Salvage Journal Curves Trajectory Demo Callback Config Algorithm Cells Element Layer Memory
 Method SettlingMethod Schedule Optimizer System Twin Budget Reference read_idx mnist fashion_mnist
-vowels acoustic read salvage answer quality fit of solve calibrate program from_config outline
-storage iris digits
+optical_digits vowels acoustic read salvage answer quality fit of solve calibrate program
+from_config outline storage iris digits
 """
 ELSEWHERE = {*RESULTS_AND_BASES.split(), *devices.PRESETS}
 

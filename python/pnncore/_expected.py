@@ -202,6 +202,9 @@ SYSTEMS: dict[str, Maker] = {
         layers.Detect(),
     ),
     "rings": lambda: _stack(layers.MicroringBank(4, 6), layers.Tanh(), layers.MicroringBank(6, 3)),
+    "scattering": lambda: _stack(
+        layers.Linear(4, 5), layers.CoupledModes([5, 4, 3]), layers.Detect("imaginary")
+    ),
     "wrong twin": lambda: _stack(
         layers.Linear(4, 6), layers.Pendula(6), layers.Linear(6, 3), mismatch=0.1
     ),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pnncore.layers._coupled_modes import CoupledModes
     from pnncore.layers._diffraction import Diffraction
     from pnncore.layers._fibre import Fibre
     from pnncore.layers._microring_bank import MicroringBank
@@ -23,6 +24,8 @@ FloatArray = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complexfloating[Any, Any]]
 
 _PHASE: dict[str, Any] = {"cmap": "twilight", "vmin": 0, "vmax": 2 * np.pi}
+# Colours that the colour-blind can tell apart.
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 _POWER: dict[str, Any] = {"cmap": "inferno", "vmin": 0}
 
 
@@ -136,9 +139,32 @@ def spectra(layer: "MicroringBank", params: dict[str, FloatArray]) -> "Figure":
         off = places[:, None] - channels - detunings
         off -= layer.finesse * np.round(off / layer.finesse)
         passed = np.prod(1 - 1 / (1 + 4 * off**2), axis=1)
-        own.vlines(channels, 0, 1, color="#D55E00", linewidth=1, label="channels")
-        own.plot(places, passed, color="#0072B2", linewidth=1)
+        own.vlines(channels, 0, 1, color=_COLOURS[1], linewidth=1, label="channels")
+        own.plot(places, passed, color=_COLOURS[0], linewidth=1)
         own.set(ylim=(0, 1.02), ylabel="through")
     axes[0, 0].legend(frameon=False, loc="lower right")
     axes[-1, 0].set_xlabel("wavelength from the first channel, linewidths")
+    return figure
+
+
+def scattering(layer: "CoupledModes", params: dict[str, Any], x: FloatArray) -> "Figure":
+    """Draw powers and phases of elements of a scattering matrix by frequency."""
+    detunings = np.asarray(params["detuning"], float)
+    # Couplings move resonances by about the root of the sum of their squares at a mode.
+    reach = np.sqrt(2 * (np.asarray(params["coupling"], float) ** 2).sum() / len(detunings))
+    reach += np.abs(detunings).max() + 3 * layer.decay
+    frequencies = layer.frequency + np.linspace(-reach, reach, 601)
+    found = layer.scattering(params, x, frequencies)[:, 0, : len(_COLOURS)] / layer.probe
+    figure, axes = _figure(2, 1, (8, 5))
+    power, phase = axes[:, 0]
+    pairs = layer.spec()["outputs"][: len(_COLOURS)]
+    for (to, source), element, colour in zip(pairs, found.T, _COLOURS, strict=False):
+        power.plot(frequencies, np.abs(element) ** 2, color=colour, label=f"$S_{{{to},{source}}}$")
+        phase.plot(frequencies, np.unwrap(np.angle(element)) / np.pi, color=colour)
+    for own in (power, phase):
+        own.axvline(layer.frequency, color="0.6", linewidth=1)
+        own.margins(x=0)
+    power.set(ylabel="power, of what is sent in", ylim=(0, None), xticklabels=[])
+    power.legend(frameon=False, ncols=3)
+    phase.set(ylabel="phase, π rad", xlabel="frequency, in the unit of decay rates")
     return figure

@@ -94,7 +94,11 @@ def _data_sets() -> dict[str, str | None]:
                 found[name] = str(files[0].parent)
             except DataError as error:
                 found[name] = None if "is not found" in str(error) else f"damaged: {error}"
-    single = {"vowels": ("vowel", "pat_vowels.npz"), "acoustic": ("acoustic", "acoustic.npz")}
+    single = {
+        "vowels": ("vowel", "pat_vowels.npz"),
+        "acoustic": ("acoustic", "acoustic.npz"),
+        "optical digits": ("optdigits", "optdigits.npz"),
+    }
     for name, (folder, file) in single.items():
         files, _ = _sets.search(None, (folder,), [(file,)])
         found[name] = str(files[0].parent) if files is not None else None

@@ -10,6 +10,7 @@ and under which licence is in ``SOURCES.md`` beside this file.
 from pnncore.data._acoustic import acoustic as acoustic
 from pnncore.data._files import from_file as from_file
 from pnncore.data._idx import read_idx as read_idx
+from pnncore.data._optical_digits import optical_digits as optical_digits
 from pnncore.data._sets import VOWEL_CLASSES as VOWEL_CLASSES
 from pnncore.data._sets import digits as digits
 from pnncore.data._sets import fashion_mnist as fashion_mnist
@@ -25,6 +26,7 @@ __all__ = [
     "from_file",
     "iris",
     "mnist",
+    "optical_digits",
     "read_idx",
     "vowels",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from pnncore.analog import AnalogIO, Wires
 from pnncore.layers._base import Layer
+from pnncore.layers._coupled_modes import CoupledModes
 from pnncore.layers._crossbar import Crossbar
 from pnncore.layers._custom import Custom
 from pnncore.layers._detect import Detect
@@ -32,6 +33,7 @@ from pnncore.layers._waveguide import Waveguide
 
 __all__ = [
     "AnalogIO",
+    "CoupledModes",
     "Crossbar",
     "Custom",
     "Detect",

@@ -77,7 +77,9 @@ class InSituBackprop(Method):
     In free space and in a medium (`layers.Diffraction`, `layers.Waveguide`) phase-shifting
     interferometry reads both fields themselves, at every pixel, with four intensities of each. The
     gradient by what these set is then exact, whatever light is lost: it takes reciprocity alone.
-    Meshes in the same run of light still lose by what is lost there. Layers that do not answer by
+    Meshes in the same run of light still lose by what is lost there. Coupled modes
+    (`layers.CoupledModes`) need no light that goes back: derivatives are products of elements of
+    their scattering matrix, which probes measure. Layers that do not answer by
     themselves do so by their twins, as in physics-aware training; so do all layers of a run of
     fields where light cannot be sent back through one of them, such as `layers.Fibre`.
 
@@ -92,7 +94,8 @@ class InSituBackprop(Method):
     References
     ----------
     Gokmen, Vlasov, Front. Neurosci. 10, 333 (2016). Hughes et al., Optica 5, 864 (2018). Zhou et
-    al., Photon. Res. 8, 940 (2020). Pai et al., Science 380, 398 (2023).
+    al., Photon. Res. 8, 940 (2020). Pai et al., Science 380, 398 (2023). Wanjura, Marquardt, Nat.
+    Phys. 20, 1434 (2024).
     """
 
     protocol: Literal["difference", "three-intensity"] | None = None

@@ -263,6 +263,18 @@ fn chains() -> Vec<(Vec<Value>, usize)> {
         (vec![encode("amplitude"), mesh("reck", 3.0, 0.01), detect("balanced")], 3),
         (vec![encode("amplitude"), mesh("svd", 0.01, 0.01), detect("quadratures")], 12),
         (
+            vec![
+                json!({
+                    "kind": "coupled-modes", "modes": 9, "inputs": 6,
+                    "edges": [[0, 6], [1, 6], [2, 7], [3, 7], [4, 5], [5, 8], [6, 8]],
+                    "outputs": [[8, 8], [7, 0]], "decay": 0.7, "loss": 0.1, "frequency": 0.2,
+                    "probe": 1.5, "tunable_decay": true, "probe_noise": 0.01,
+                }),
+                detect("quadratures"),
+            ],
+            4,
+        ),
+        (
             vec![json!({
                 "kind": "microring-bank", "inputs": 6, "outputs": 4, "spacing": 3.0,
                 "finesse": 40.0, "resonance_error": 0.1, "crosstalk": 0.05, "bits": 8,

@@ -26,6 +26,7 @@ pub mod potential;
 pub mod pulses;
 pub mod simd;
 pub mod sparse;
+pub mod symmetric;
 pub mod trig;
 pub mod unit;
 pub mod watch;

@@ -1,8 +1,9 @@
 //! In-situ backpropagation: signals through the hardware, and errors back through it where it can
 //! be run backwards.
 //!
-//! Light measures its gradient itself: see [`TapProtocol`]. Elsewhere errors go back through the
-//! twin, at the signals that were measured.
+//! Light measures its gradient itself: see [`TapProtocol`]; so do networks that scatter, whose
+//! derivatives are products of elements of the scattering matrix. Elsewhere errors go back through
+//! the twin, at the signals that were measured.
 
 use pnncore_kernels::Real;
 use serde::Deserialize;
@@ -57,6 +58,7 @@ impl<T: Real> CompiledMethod<T> for InSituBackprop {
             state.cost.add(passes, samples);
             state.cost.reads += (samples * stack.readings_of_light(protocol.reads())) as u64;
         }
+        state.cost.reads += (samples * stack.scattering_read()) as u64;
         let plain = BackwardRule::of(Layers::Twin, stack.twins_are_exact());
         let rule = BackwardRule { in_situ: Some(LightProtocol::Backward(protocol)), ..plain };
         send_back(experiment, stack, &rule, state)

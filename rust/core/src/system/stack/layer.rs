@@ -412,6 +412,27 @@ pub trait Layer<T: Real>: Send + Sync {
         Err(Error::Capability(format!("{} cannot be run backwards", self.name())))
     }
 
+    /// How many numbers are read of a sample where derivatives are products of elements of a
+    /// scattering matrix, which the hardware measures; `None`: they are not.
+    fn scattering_read(&self) -> Option<usize> {
+        None
+    }
+
+    /// Writes these numbers, row by row, in the place of a tape, as they are measured with inputs
+    /// `x`. `context` has what [`Layer::prepare_reverse`] left.
+    ///
+    /// # Errors
+    /// [`Error::Capability`] where there are no [`Layer::scattering_read`].
+    fn read_scattering(
+        &self,
+        context: LayerContext<'_, T>,
+        x: &[T],
+        elements: &mut [T],
+    ) -> Result<()> {
+        let _ = (context, x, elements);
+        Err(Error::Capability(format!("{} has no scattering matrix", self.name())))
+    }
+
     /// How many monitors read light on its way, where it can be sent through the layer both ways;
     /// `None`: it cannot. They read intensities just behind phase shifters, or
     /// [`Layer::points_read`].

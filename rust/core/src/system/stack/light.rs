@@ -37,6 +37,12 @@ impl<T: Real> Stack<T> {
         self.light.iter().map(of).sum()
     }
 
+    /// How many numbers are read of a sample where derivatives are measured as products of elements
+    /// of a scattering matrix.
+    pub fn scattering_read(&self) -> usize {
+        self.stages.iter().filter_map(|stage| stage.hardware().scattering_read()).sum()
+    }
+
     /// Whether there is light, and all of it passes media whose transfer equals its transpose.
     pub(super) fn has_symmetric_light(&self) -> bool {
         !self.light.is_empty() && self.first_without_symmetric_medium().is_none()

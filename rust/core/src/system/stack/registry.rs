@@ -15,6 +15,7 @@ use super::layer_spec::{LayerOutline, LayerSpec, Parts, Site};
 use super::linear::LinearSpec;
 use super::mesh::MZIMeshSpec;
 use super::microring::MicroringSpec;
+use super::modes::CoupledModesSpec;
 use super::normalise::NormaliseSpec;
 use super::pendula::PendulaSpec;
 use super::plate::PlateSpec;
@@ -42,6 +43,7 @@ static LAYERS: &[Entry] = &[
     Entry::of::<DetectSpec>(),
     Entry::of::<MZIMeshSpec>(),
     Entry::of::<MicroringSpec>(),
+    Entry::of::<CoupledModesSpec>(),
     Entry::of::<DiffractionSpec>(),
     Entry::of::<DetectorRegionsSpec>(),
     Entry::of::<WaveguideSpec>(),

@@ -67,9 +67,10 @@ impl<T: Real> BackwardRule<'_, T> {
     }
 
     /// Whether the hardware of a stage answers itself.
-    fn reverses(&self, stage: &Stage<T>) -> bool {
-        let goes_back = matches!(self.in_situ, Some(LightProtocol::Backward(_)));
-        goes_back && self.asks(stage) && stage.hardware().has_reverse()
+    fn answers_itself(&self, stage: &Stage<T>) -> bool {
+        let hardware = stage.hardware();
+        matches!(self.in_situ, Some(LightProtocol::Backward(_)))
+            && (hardware.scattering_read().is_some() || self.asks(stage) && hardware.has_reverse())
     }
 
     /// The run of layers with monitors that layer `l` is in, where light is read in situ.
@@ -145,7 +146,8 @@ impl<T: Real> Propagation<T> {
             let layer = stack.layer(rule.layers, l);
             let (late, values) = (layer.prepares_transpose_alone(), &at.params_of(stage));
             let passes = rule.asks(stage) && rule.is_heard(stack, l);
-            let by_transpose = passes && !rule.reverses(stage) && rule.matrix(stack, l).is_none();
+            let by_transpose =
+                passes && !rule.answers_itself(stage) && rule.matrix(stack, l).is_none();
             if !rule.same {
                 let memory = at.memory_of(stage, rule.layers);
                 layer.prepare(level, values, memory, by_transpose || !late, prepared);
@@ -155,7 +157,7 @@ impl<T: Real> Propagation<T> {
         });
         self.reversed.resize_with(stack.stages().len(), Vec::new);
         for_each_stage(at, &mut self.reversed, |l, stage, reversed| {
-            if rule.reverses(stage) || rule.light(stack, l).is_some() {
+            if rule.answers_itself(stage) || rule.light(stack, l).is_some() {
                 let memory = at.memory_of(stage, Layers::Hardware);
                 stage.hardware().prepare_reverse(level, &at.params_of(stage), memory, reversed);
             }
@@ -305,7 +307,7 @@ impl<T: Real> Backward<'_, T> {
         if let Some(matrix) = rule.matrix(stack, l) {
             return Answer::Feedback(matrix);
         }
-        if rule.reverses(stage) {
+        if rule.answers_itself(stage) {
             let (prepared, samples) = (&self.reversed[l], self.samples);
             return Answer::Physics { hardware: stage.hardware(), prepared, samples };
         }
