@@ -65,13 +65,14 @@ def spectra(net: pnn.systems.Stack, sample: Any, frequencies: Any) -> Any:
 
 def draw(before: Any, after: Any, frequencies: Any, label: int) -> None:
     """Draw the imaginary parts of reflections by frequency; light that probes has frequency 0."""
-    figure, axes = pnn.plot.require()(figsize=(8, 5), layout="constrained"), None
+    figure = pnn.plot.require()(figsize=(8, 5), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     for own, found, title in zip(axes, (before, after), ("not trained", "trained"), strict=True):
         for k, reflected in enumerate(found.T):
             style = {"color": "#D55E00", "zorder": 3} if k == label else {"color": "0.7"}
-            name = f"mode of the digit {label}" if k == label else "others" if k == 0 else None
-            own.plot(frequencies, reflected.imag, label=name, **style)
+            own.plot(frequencies, reflected.imag, **style)
+        own.lines[label].set_label(f"mode of the digit {label}")
+        own.lines[label - 1].set_label("others")
         own.axvline(0, color="0.4", linewidth=1, linestyle=":")
         own.set(title=title, ylabel="Im S")
     axes[0].legend(frameon=False, loc="upper right")
