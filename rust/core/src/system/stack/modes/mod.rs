@@ -108,9 +108,9 @@ impl Modes {
         let half = T::from_f64(0.5);
         for ([to, from], error) in self.errors(dy) {
             let (a, b) = (self.column(elements, to), self.column(elements, from));
-            for j in 0..modes {
+            for (j, &root) in roots.iter().enumerate() {
                 let [re, im] = times(times(error, [a.0[j], a.1[j]]), [b.0[j], b.1[j]]);
-                sums.detuning[j] += re / (roots[j] * roots[j]);
+                sums.detuning[j] += re / (root * root);
                 sums.log_decay[j] += half * im;
             }
             let (at, out) = (self.order.ports[to], self.order.ports[from]);
@@ -123,9 +123,9 @@ impl Modes {
             for (a, b) in &orders[..if to == from { 1 } else { 2 }] {
                 let parts = (left.next(), left.next(), right.next(), right.next());
                 let (Some(u), Some(v), Some(re), Some(im)) = parts else { return };
-                for j in 0..modes {
+                for (j, &root) in roots.iter().enumerate() {
                     let [p, q] = times(error, [a.0[j], a.1[j]]);
-                    let scale = T::ONE / roots[j];
+                    let scale = T::ONE / root;
                     (u[j], v[j]) = (weight * scale * p, -(weight * scale * q));
                     (re[j], im[j]) = (scale * b.0[j], scale * b.1[j]);
                 }
