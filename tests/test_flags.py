@@ -111,6 +111,7 @@ CALLS = {
     ("DetectorRegions", "differential"): lambda **settings: layers.DetectorRegions(
         2, (9, 9), **settings
     ),
+    ("CoupledModes", "tunable_decay"): lambda **settings: layers.CoupledModes([2, 3], **settings),
     ("Crossbar", "bias"): lambda **settings: layers.Crossbar(3, 2, **settings),
     ("Linear", "bias"): lambda **settings: layers.Linear(3, 2, **settings),
     ("Stack", "numbered"): lambda **settings: systems.Stack([layers.Linear(3, 2)], **settings),

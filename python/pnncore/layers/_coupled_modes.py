@@ -225,7 +225,9 @@ class CoupledModes(Layer):
         """
         from pnncore import _light_plot
 
-        return _light_plot.scattering(self, params, as_numbers(x, "x")[None])
+        sample = as_numbers(x, "x")[None]
+        self.scattering(params, sample)
+        return _light_plot.scattering(self, params, sample)
 
 
 def _measured(core: _core.System, arrays: Any, x: Any) -> npt.NDArray[np.complex128]:
@@ -243,9 +245,10 @@ def _pairs(value: Any, name: str) -> tuple[Pair, ...]:
 
 
 def _pair(value: Any, name: str) -> Pair:
-    if not isinstance(value, tuple | list | np.ndarray) or len(value) != 2:
+    given = as_list(value, name, "pairs of modes (i, j)")
+    if len(given) != 2:
         raise ConfigError(f"{name} must be pairs of modes (i, j), got {shown(value)}")
-    i, j = (integer(mode, name, 0, 2**32, "modes, counted from 0") for mode in value)
+    i, j = (integer(mode, name, 0, 2**32, "modes, counted from 0") for mode in given)
     return i, j
 
 
