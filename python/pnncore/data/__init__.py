@@ -11,12 +11,12 @@ from pnncore.data._acoustic import acoustic as acoustic
 from pnncore.data._files import from_file as from_file
 from pnncore.data._idx import read_idx as read_idx
 from pnncore.data._optical_digits import optical_digits as optical_digits
-from pnncore.data._sets import VOWEL_CLASSES as VOWEL_CLASSES
 from pnncore.data._sets import digits as digits
 from pnncore.data._sets import fashion_mnist as fashion_mnist
 from pnncore.data._sets import iris as iris
 from pnncore.data._sets import mnist as mnist
-from pnncore.data._sets import vowels as vowels
+from pnncore.data._vowels import VOWEL_CLASSES as VOWEL_CLASSES
+from pnncore.data._vowels import vowels as vowels
 
 __all__ = [
     "VOWEL_CLASSES",

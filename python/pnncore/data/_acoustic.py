@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import as_dtype
-from pnncore.data._npz import Layout, parse_npz
-from pnncore.data._sets import FolderPath, read_file, search, whole_number
+from pnncore.data._npz import Layout
+from pnncore.data._sets import FolderPath, find_npz, whole_number
 from pnncore.errors import DataError
 
 _ACOUSTIC: Layout = {"inputs": ("<f4", (8000, 20)), "outputs": ("<f4", (8000, 20))}
@@ -63,20 +63,19 @@ def acoustic(
     A. Momeni, B. Rahmani, M. Malléjac, P. del Hougne and R. Fleury, Science 382, 1297 (2023), MIT
     licence.
     """
-    name = "acoustic.npz"
-    found, looked = search(path, ("acoustic",), [(name,)])
-    if found is None:
-        arrays = ", ".join(f"{key} {shape}" for key, (_, shape) in _ACOUSTIC.items())
-        raise DataError(
-            f"the acoustic layer is not found; it needs {name}\n{looked}\n"
-            "To get it: take the data of Science 382, 1297 (2023),\n"
-            f"  save the arrays {arrays}\n"
-            f"  in {name}, and name its folder with acoustic(path) or PNNCORE_DATA."
-        )
-    raw = parse_npz(read_file(found[0], 1 << 22), f"{found[0]}:", _ACOUSTIC)
+    file, raw = find_npz(
+        path,
+        ("acoustic", "acoustic.npz"),
+        _ACOUSTIC,
+        1 << 22,
+        "the acoustic layer is not found; it needs",
+        "To get it: take the data of Science 382, 1297 (2023),\n"
+        "  save the arrays {arrays}\n"
+        "  in {name}, and name its folder with acoustic(path) or PNNCORE_DATA.",
+    )
     x, y = (raw[key].astype(as_dtype(dtype)) for key in ("inputs", "outputs"))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise DataError(f"{found[0]}: expected finite numbers")
+        raise DataError(f"{file}: expected finite numbers")
     order = np.random.Generator(np.random.Philox(whole_number("seed", seed, None))).permutation(
         len(x)
     )

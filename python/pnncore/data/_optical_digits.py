@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pnncore._convert import as_dtype
-from pnncore.data._npz import Layout, parse_npz
-from pnncore.data._sets import FolderPath, read_file, search
+from pnncore.data._npz import Layout
+from pnncore.data._sets import FolderPath, find_npz
 from pnncore.errors import DataError
 
 _LAYOUT: Layout = {
@@ -59,21 +59,20 @@ def optical_digits(
     -----
     E. Alpaydin and C. Kaynak, UCI Machine Learning Repository (1998), CC BY 4.0.
     """
-    name = "optdigits.npz"
-    found, looked = search(path, ("optdigits",), [(name,)])
-    if found is None:
-        arrays = ", ".join(f"{key} {shape}" for key, (_, shape) in _LAYOUT.items())
-        raise DataError(
-            f"the optical digits are not found; they need {name}\n{looked}\n"
-            "To get them: take optdigits.tra and optdigits.tes of the UCI repository,\n"
-            f"  save the arrays {arrays}, all uint8,\n"
-            f"  in {name}, and name its folder with optical_digits(path) or PNNCORE_DATA."
-        )
-    raw = parse_npz(read_file(found[0], 1 << 20), f"{found[0]}:", _LAYOUT)
+    file, raw = find_npz(
+        path,
+        ("optdigits", "optdigits.npz"),
+        _LAYOUT,
+        1 << 20,
+        "the optical digits are not found; they need",
+        "To get them: take optdigits.tra and optdigits.tes of the UCI repository,\n"
+        "  save the arrays {arrays}, all uint8,\n"
+        "  in {name}, and name its folder with optical_digits(path) or PNNCORE_DATA.",
+    )
     if max(raw["x_train"].max(), raw["x_test"].max()) > 16:
-        raise DataError(f"{found[0]}: expected pixels from 0 to 16")
+        raise DataError(f"{file}: expected pixels from 0 to 16")
     if max(raw["y_train"].max(), raw["y_test"].max()) > 9:
-        raise DataError(f"{found[0]}: expected labels from 0 to 9")
+        raise DataError(f"{file}: expected labels from 0 to 9")
     kind = as_dtype(dtype)
     x, x_test = ((raw[key] / 16).astype(kind) for key in ("x_train", "x_test"))
     return x, raw["y_train"].astype(np.int64), x_test, raw["y_test"].astype(np.int64)

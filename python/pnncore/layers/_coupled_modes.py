@@ -200,7 +200,7 @@ class CoupledModes(Layer):
         names = ("detuning", "coupling", *(("log_decay",) if self.tunable_decay else ()))
         given = as_params(params, names)
         core, arrays = alone([self, Detect("quadratures")], given)
-        rows = as_inputs(x, self.spec()["inputs"], np.dtype(np.float64))
+        rows = as_inputs(x, core.takes()[0], np.dtype(np.float64))
         if frequency is None:
             return _measured(core, arrays, rows)
         shifts = as_numbers(frequency, "frequency") - self.frequency
